@@ -1,4 +1,4 @@
-//! Addresses of callers: networks, trusted proxies, and the address against which a caller's use counts.
+//! Addresses of callers: networks, trusted proxies, and the address that identifies a caller for limits.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,7 +25,7 @@ impl<'de> Deserialize<'de> for Cidr {
 }
 
 impl Cidr {
-    /// Reads `10.0.0.0/8`, or an address alone as a network of one; `None` for other texts.
+    /// Parses `10.0.0.0/8`, or an address alone as a network of one; `None` for other texts.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
@@ -37,7 +37,7 @@ impl Cidr {
         (bits <= most).then_some(Self { address, bits })
     }
 
-    /// Returns whether an address lies in the network.
+    /// Returns true if an address lies in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let prefix = |address: u128, width: u8| {
@@ -55,15 +55,15 @@ impl Cidr {
     }
 }
 
-/// The address against which a caller's use counts. IPv6 addresses of one /64 network are one caller,
-/// because a client has at least such a network to itself.
+/// The address that identifies a caller for limits. IPv6 addresses of one /64 network are one caller, because providers
+/// give each client at least such a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClientAddress {
     /// One IPv4 address.
     V4(Ipv4Addr),
     /// The upper half of an IPv6 address.
     V6(u64),
-    /// The one caller for all requests without a valid address.
+    /// The shared identity of all requests without a valid address.
     Invalid,
 }
 
@@ -90,29 +90,29 @@ impl fmt::Display for ClientAddress {
     }
 }
 
-/// The networks of the proxies in front of this process. Only what these write about a client's
-/// address is believed.
+/// The networks of the trusted proxies in front of this process. Statements about a client's address count only if one
+/// of these proxies wrote them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct TrustedProxies(Vec<Cidr>);
 
 impl TrustedProxies {
-    /// Returns whether there is no proxy.
+    /// Returns true if no proxy is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns whether the address is a proxy's.
+    /// Returns true if the address is that of a trusted proxy.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// Returns the caller of a request: the peer, or, if the peer is a proxy, the last entry of
-    /// `X-Forwarded-For` that is none. Reads the header from right to left, because only its end was
-    /// written by proxies.
+    /// Returns the caller of a request: the peer, or, if the peer is a trusted proxy, the last entry of
+    /// `X-Forwarded-For` that is not one. Reads the header from right to left, because proxies append to it and a
+    /// client can send any beginning.
     #[must_use]
     pub fn client(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> ClientAddress {
         let Some(mut address) = peer.map(|peer| peer.ip().to_canonical()) else {
@@ -143,7 +143,7 @@ pub fn entries(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-/// Returns whether an address is one of the public internet.
+/// Returns true if an address belongs to the public internet.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
@@ -166,7 +166,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Returns whether an address is in 2000::/3, from which public addresses are given out (RFC 4291 §2.4), and does not
+/// Returns true if an address is in 2000::/3, from which public addresses are given out (RFC 4291 §2.4), and does not
 /// stand for one of IPv4 or for documentation.
 fn is_global(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();

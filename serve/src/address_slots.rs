@@ -1,4 +1,4 @@
-//! Slots that each address has a bounded number of: connections, streams.
+//! A bound per address on concurrent connections or streams.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,15 +8,14 @@ use parking_lot::Mutex;
 
 use crate::address::ClientAddress;
 
-/// The slots of every address. The table holds no more addresses than slots are taken. Cheap to
-/// clone; all clones are the same.
+/// The slots of every address. Holds at most as many addresses as slots are taken. Cheap to clone; clones share state.
 #[derive(Debug, Clone)]
 pub struct AddressSlots {
     taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
     per_address_max: usize,
 }
 
-/// A slot that is taken; given back when dropped.
+/// A taken slot. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct AddressSlot {
     taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
@@ -24,13 +23,13 @@ pub struct AddressSlot {
 }
 
 impl AddressSlots {
-    /// Gives each address at most `per_address_max` slots.
+    /// Creates the slots, at most `per_address_max` for each address.
     #[must_use]
     pub fn new(per_address_max: usize) -> Self {
         Self { taken: Arc::default(), per_address_max }
     }
 
-    /// Takes a slot; `None` if the address has all that it may have.
+    /// Takes a slot; `None` if the address has the most slots already.
     #[must_use]
     pub fn take(&self, address: ClientAddress) -> Option<AddressSlot> {
         let mut taken = self.taken.lock();

@@ -1,4 +1,4 @@
-//! The arrival of a connection: who it comes from, and whether its address has a slot left.
+//! Admission of a new connection: finds its client's address and takes a slot for it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,13 +23,13 @@ const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
 /// The reason a connection is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectionRefusal {
-    /// The process has all the connections that it may have.
+    /// The process has the most connections that it may have.
     All,
-    /// Its address has all the connections that it may have.
+    /// The client's address has the most connections that it may have.
     Address,
-    /// The PROXY header is none, or the proxy does not send all of it.
+    /// The PROXY header is malformed or incomplete.
     ProxyHeader,
-    /// The peer floods it with frames that carry nothing.
+    /// The peer floods the connection with frames that carry nothing for a call.
     Flood,
 }
 
@@ -57,7 +57,7 @@ impl From<NoSlotError> for ConnectionRefusal {
     }
 }
 
-/// The slots of connections, and the proxies whose word is taken for their clients' addresses.
+/// The slots of connections, and the proxies that are trusted to name their clients' addresses.
 #[derive(Debug)]
 pub(crate) struct ConnectionAdmission {
     proxies: TrustedProxies,
@@ -128,8 +128,8 @@ impl ConnectionAdmission {
     }
 }
 
-/// Tells a client why it is refused, where its own address is the reason. Others get nothing but the end
-/// of the connection: it is most likely a flood.
+/// Tells a client the reason of its refusal if its own address has too many connections. With any other reason the
+/// connection is closed without a message, because a flood is the likely cause.
 fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusal {
     if error == NoSlotError::Address {
         let _ = stream.try_write(REFUSAL); // the client may be gone, or not listen

@@ -1,13 +1,13 @@
 //! Token buckets: plain values that get the time as an argument.
 //!
-//! They are ours and not a library's. A request takes from several buckets at once, all or nothing, and
-//! gets the exact time after which it fits. The capacity comes with each request. The rate limiters of
-//! the field fix the capacity when a bucket is made, and cannot return what a later check refuses.
+//! Written here and not taken from a library. A request takes from several buckets at once, all or nothing, and learns
+//! the exact time after which it fits. The capacity comes with each request. The usual rate limiters fix the capacity
+//! when a bucket is made, and cannot refund a request that a later check refuses.
 
-/// The size of a bucket: as much fits in as flows in during its window.
+/// The size of a bucket: its capacity, and the window in which it refills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketSize {
-    /// The most that can be taken at once.
+    /// The most units that can be taken at once.
     pub capacity: u64,
     /// Time in which an empty bucket fills up, milliseconds; above 0.
     pub window_ms: u64,
@@ -53,15 +53,15 @@ impl Bucket {
         u64::try_from(over.div_ceil(u128::from(size.capacity.max(1)))).ok()
     }
 
-    /// Takes `cost`, whether it fits or not.
+    /// Takes `cost`, even if it does not fit.
     pub fn take(&mut self, size: BucketSize, cost: u64, now_ms: u64) {
         let cost = u128::from(cost) * u128::from(size.window_ms);
         self.taken = self.taken(size.capacity, now_ms).saturating_add(cost);
         self.at_ms = now_ms;
     }
 
-    /// Returns the time at which the bucket is full again if nothing more is taken: from then on it is
-    /// as good as a new one.
+    /// Returns the time in milliseconds at which the bucket is full again if nothing more is taken. From then on it
+    /// equals a new one and may be forgotten.
     #[must_use]
     pub fn full_at_ms(&self, size: BucketSize) -> u64 {
         let wait = self.taken.div_ceil(u128::from(size.capacity.max(1)));

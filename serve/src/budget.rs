@@ -1,20 +1,20 @@
-//! The memory that callers make this process hold: one budget for all of it.
+//! One budget for all memory that callers make this process hold.
 //!
 //! Requests while they arrive, requests while they wait and are worked on, answers while they are made,
 //! answers that their callers have not read yet, streams and their registrations: each is charged before
-//! it is allocated, to the call, its connection and its address together. A consumer may hold no more
-//! than what would still be free beside it, so a greedy one leaves room for the others, whatever it
-//! sends. When little is left, large addresses get nothing more, and connections of those that hold most are
-//! closed, see [`shedding`].
+//! it is allocated, to the call, its connection and its address together. A consumer may hold at most
+//! as much as is still free beside it, so a greedy one always leaves room for the others. When little is free, large
+//! addresses are refused, and connections of the addresses that hold most are closed, see [`shedding`].
 //!
-//! A stream's topics and cursors may be *lent*: taken beyond its caller's share, from what is free. The shares of all
-//! others are counted as if it were still free, and connections that were lent something are closed first when it is needed.
+//! Memory for a stream's topics and cursors may be *lent*: taken from free memory beyond the caller's share. The shares
+//! of all other callers are computed as if lent memory were free, and connections with lent memory are closed first
+//! when a caller needs it.
 //!
 //! A connection of a trusted proxy stands for many clients. Each call on it is a consumer of its own, which
 //! counts against the client that the proxy names, and ends alone when that client holds most.
 //!
-//! Invariant: what is charged and not given back never exceeds the limit by more than the answers that
-//! are already made, which are charged in any case.
+//! Invariant: the charged memory never exceeds the limit by more than the answers that are already made, which are
+//! charged without a check.
 //!
 //! [`shedding`]: crate::shedding
 
@@ -36,7 +36,7 @@ use crate::overloaded::Overloaded;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, Turns};
 
-/// The limit of a listener that is given none: of the 512 MiB that a node may take above its idle state, the database has
+/// The default limit of a listener in bytes. Of the 512 MiB that a node may take above its idle state, the database has
 /// 192 MiB and the allocator a tenth of the rest. 10,000 streams of a hundred topics fit, from one address too.
 pub const CALLERS_BYTES_MAX: usize = 288 * 1024 * 1024;
 
@@ -46,23 +46,23 @@ const CONNECTION_BYTES: usize = 32 * 1024;
 /// Part of the limit that is kept free for small consumers, as a divisor. Below it the largest
 /// consumers are closed. A guess: room for a thousand usual publishes.
 const KEPT_FREE_DIVISOR: usize = 8;
-/// Part of the limit, as a divisor, that has to be free besides for an address that is always worth closing.
-/// Without it, large addresses that are equal would close each other's connections in turn, whose clients
-/// come back and do the same: none would get anything. A guess: room for the answers under way.
+/// Further part of the limit, as a divisor, that has to be free before a large address is served: one whose connections
+/// may always be closed. Without it, equally large addresses would close each other's connections in turn, their
+/// clients would reconnect and do the same, and none would be served. A guess: room for the answers under way.
 const REFUSED_EARLIER_DIVISOR: usize = 64;
-/// Part of the limit, as a divisor, that has to be free besides when something is lent: until it is used up, nothing has to
-/// be closed. A guess.
+/// Further part of the limit, as a divisor, that has to stay free after memory is lent. New requests use it up before
+/// any connection has to be closed. A guess.
 const LENT_LEAVES_DIVISOR: usize = 16;
-/// Parts of the limit, as divisors: an address that holds the first is always worth closing connections
-/// of, one that holds less than the second never. Between them, one that holds twice as much as the one
-/// that asks. Guesses.
+/// Parts of the limit, as divisors. Connections of an address that holds the first part may always be closed, those of
+/// an address below the second never. In between they may be closed if the address holds twice as much as the asking
+/// one. Guesses.
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
 /// Least time between two log lines about them. A guess: a flood must not fill the disk.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The budget of a listener. Cheap to clone; all clones are the same one.
+/// The budget of a listener. Cheap to clone; clones share state.
 #[derive(Clone)]
 pub struct MemoryBudget(Arc<BudgetState>);
 
@@ -96,7 +96,7 @@ struct AddressShare {
     lent_bytes: AtomicUsize,
 }
 
-/// The share of a connection, or of one call on a proxy's. Ends with the last call of it.
+/// The share of a connection, or of one call on a proxy's connection. Ends with its last call.
 pub(crate) struct ConnectionShare {
     budget: Arc<BudgetState>,
     number: u64,
@@ -114,7 +114,7 @@ pub(crate) struct ConnectionShare {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Client,
-    /// A connection of a trusted proxy, without its calls. It is never closed for what its clients hold.
+    /// A connection of a trusted proxy, without its calls. Its clients' memory never closes it.
     Proxy,
     /// One call on a connection of a trusted proxy.
     ProxiedCall,
@@ -125,7 +125,7 @@ enum Kind {
 struct Writing {
     /// Bytes of answers that were handed to the connection and not written yet.
     unwritten_bytes: AtomicUsize,
-    /// Moves whenever some of them are written.
+    /// Counter that changes whenever some of these bytes are written.
     progress: AtomicUsize,
 }
 
@@ -191,7 +191,7 @@ impl MemoryBudget {
         Ok(connection)
     }
 
-    /// Counts a connection that was closed because its peer did not read.
+    /// Counts a connection that was closed because its peer did not read its answers.
     pub(crate) fn count_unread(&self) {
         self.0.unread.inc();
     }
@@ -228,19 +228,19 @@ impl BudgetState {
         share
     }
 
-    /// Returns true if `free` bytes are enough for an address that holds `address_bytes`: a large one is
+    /// Returns true if `free` bytes are enough to serve an address that holds `address_bytes`. A large address is
     /// refused before connections have to be closed for it.
     fn is_kept_free(&self, address_bytes: usize, free: usize) -> bool {
         address_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= self.kept_bytes()
     }
 
-    /// Returns what large addresses leave free.
+    /// Returns the bytes that large addresses have to leave free.
     fn kept_bytes(&self) -> usize {
         self.limit_bytes / KEPT_FREE_DIVISOR + self.limit_bytes / REFUSED_EARLIER_DIVISOR
     }
 
-    /// Closes the largest consumers, if little is left, until enough will be free. `asker_bytes` is what
-    /// the address holds whose charge is the reason.
+    /// Closes the largest consumers if little memory is free, until enough will be. `asker_bytes` is the memory of the
+    /// address whose charge caused the call.
     fn keep_free(&self, asker_bytes: usize) {
         let used_bytes = self.used_bytes.load(Relaxed);
         let used_bytes_max = self.limit_bytes - self.limit_bytes / KEPT_FREE_DIVISOR;
@@ -293,8 +293,8 @@ impl ConnectionShare {
         self.budget.register(client, Kind::ProxiedCall, self.writing.clone(), account)
     }
 
-    /// Returns the time that this consumer has paid for. A proxy's connection pays for nothing, since the
-    /// calls on it are many callers'.
+    /// Returns the account of turns that this consumer's publishes paid for. A proxy's connection has an empty one,
+    /// since its calls belong to many callers.
     pub(crate) fn paid_time(&self) -> &Arc<PaidTime> {
         &self.paid_time
     }
@@ -304,8 +304,8 @@ impl ConnectionShare {
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Overloaded> {
-        // Nothing is added before it is known to fit: a charge that does not fit fails no other caller's.
-        // What others take of the same address meanwhile may go past its part, never past the limit.
+        // Adding first and checking later would make a charge that does not fit fail the charges of other callers. A
+        // concurrent charge of the same address may exceed the address's part, never the limit.
         let taken = self.add_if(bytes, |free| self.may_hold(bytes, free));
         let asker_bytes = match taken {
             true => self.address.used_bytes.load(Relaxed),
@@ -319,13 +319,13 @@ impl ConnectionShare {
         Err(Overloaded)
     }
 
-    /// Takes `bytes` for what lasts. Returns true if they are lent, because too little of the caller's share would be
-    /// left for its requests and answers.
+    /// Takes `bytes` for long-lived state. Returns true if they are lent, because the caller's share would otherwise
+    /// leave too little for its requests and answers.
     ///
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
     pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, Overloaded> {
-        // Half of what the share may still become is left to what comes and goes.
+        // Half of the remaining share is left for requests and answers, which come and go.
         let has_room = self.add_if(bytes, |free| self.may_hold(bytes, free / 2));
         if has_room {
             return Ok(false);
@@ -341,7 +341,7 @@ impl ConnectionShare {
         self.take(bytes).map(|()| false)
     }
 
-    /// Adds `bytes` if `may` accepts the number of bytes that are then left for all.
+    /// Adds `bytes` if `may` accepts the number of bytes that are free for all callers afterwards.
     fn add_if(&self, bytes: usize, may: impl Fn(usize) -> bool) -> bool {
         let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
             let all = all.checked_add(bytes)?;
@@ -354,8 +354,8 @@ impl ConnectionShare {
         taken.is_ok()
     }
 
-    /// Returns true if this consumer may take `bytes` more when that leaves `free` bytes for all. Lent memory counts as
-    /// free and not as held, because it comes back when others need it.
+    /// Returns true if this consumer may take `bytes` more, with `free` bytes left for all callers. Lent memory counts
+    /// as free and not as held, because it is taken back when other callers need it.
     fn may_hold(&self, bytes: usize, free: usize) -> bool {
         let with = |used: &AtomicUsize, lent: &AtomicUsize| {
             used.load(Relaxed).saturating_sub(lent.load(Relaxed)).saturating_add(bytes)
@@ -400,14 +400,14 @@ impl ConnectionShare {
         }
     }
 
-    /// Takes what a call holds off this share: closing the connection would free nothing of it. Its address and the
+    /// Removes a call's memory from this share, because closing the connection would not free it. The address and the
     /// budget stay charged until [`ConnectionShare::give_back_left`].
     pub(crate) fn leave(&self, bytes: usize, lent_bytes: usize) {
         self.used_bytes.fetch_sub(bytes, Relaxed);
         self.lent_bytes.fetch_sub(lent_bytes, Relaxed);
     }
 
-    /// Gives back what was left to the address and the budget.
+    /// Gives back memory that [`ConnectionShare::leave`] left charged to the address and the budget.
     pub(crate) fn give_back_left(&self, bytes: usize, lent_bytes: usize) {
         for used in [&self.budget.used_bytes, &self.address.used_bytes] {
             used.fetch_sub(bytes, Relaxed);
@@ -421,14 +421,14 @@ impl ConnectionShare {
         self.used_bytes.load(Relaxed)
     }
 
-    /// Returns what may be chosen to be closed; `None` for a proxy's connection.
+    /// Returns the consumer that shedding may close; `None` for a proxy's connection.
     fn consumer(&self) -> Option<Consumer> {
         let (address, number, bytes) = (self.address.address, self.number, self.used_bytes());
         let (is_idle, is_lent) = (self.is_idle(), self.lent_bytes.load(Relaxed) > 0);
         (self.kind != Kind::Proxy).then_some(Consumer { address, number, bytes, is_idle, is_lent })
     }
 
-    /// Returns true for a connection without calls: each of them would be charged too.
+    /// Returns true for a connection without calls: it holds no more than the charge of the connection itself.
     pub(crate) fn is_idle(&self) -> bool {
         self.kind == Kind::Client && self.used_bytes() <= CONNECTION_BYTES
     }
@@ -438,12 +438,12 @@ impl ConnectionShare {
         self.kind == Kind::Proxy
     }
 
-    /// Names the address, for queues that are fair between addresses.
+    /// Returns a number that identifies the address, for queues that are fair between addresses.
     pub(crate) fn caller(&self) -> usize {
         Arc::as_ptr(&self.address).addr()
     }
 
-    /// Returns when the connection, or the call, has to end because its address holds too much.
+    /// Completes when the connection, or the call, has to end because its address holds too much.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.close.clone().cancelled_owned()
     }
@@ -467,7 +467,7 @@ impl ConnectionShare {
         self.writing.progress.fetch_add(1, Relaxed);
     }
 
-    /// Returns when answers have waited for `limit`, and nothing of them was written.
+    /// Completes when answers have waited for `limit` without any byte being written.
     pub(crate) async fn unread_for(&self, limit: Duration) {
         let mut seen = self.progress();
         loop {
@@ -482,7 +482,7 @@ impl ConnectionShare {
         self.writing.progress.load(Relaxed)
     }
 
-    /// Returns true if answers wait, and nothing was written since `seen`, which becomes the present.
+    /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the present progress.
     fn is_unread_since(&self, seen: &mut usize) -> bool {
         let before = std::mem::replace(seen, self.progress());
         self.writing.unwritten_bytes.load(Relaxed) > 0 && before == *seen

@@ -20,7 +20,7 @@ fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, number).into()
 }
 
-/// Takes as much as is given, a MiB at a time.
+/// Takes memory, a MiB at a time, until a charge is refused.
 fn greedy(connection: &ConnectionShare) -> usize {
     std::iter::repeat_with(|| connection.take(MIB)).take_while(Result::is_ok).count()
 }
@@ -41,7 +41,8 @@ fn a_greedy_connection_leaves_room_for_every_other_one() {
     assert!(callers.addresses.is_empty() && callers.consumers.is_empty(), "nothing stays");
 }
 
-/// Takes as much for what lasts as is given, a MiB at a time, and counts what is lent of it.
+/// Takes memory for long-lived state, a MiB at a time, until a charge is refused. Returns the bytes taken and the lent
+/// part.
 fn lasting(connection: &ConnectionShare) -> (usize, usize) {
     let taken = std::iter::repeat_with(|| connection.take_lasting(MIB)).map_while(Result::ok);
     taken.fold((0, 0), |(all, lent), is_lent| (all + 1, lent + usize::from(is_lent)))
@@ -57,7 +58,7 @@ fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
         "ten parts of 64 stay free at least: {all}, {lent}"
     );
     assert!(!first.close.is_cancelled());
-    // Another address gets what it would get if nothing had been lent; what was lent comes back for it.
+    // Another address gets as much as if nothing had been lent: the lent memory is taken back for it.
     let other = budget.connection(address(2), budget.account()).unwrap();
     assert_eq!(std::iter::repeat_with(|| other.take(MIB)).take(8).flatten().count(), 8);
     assert!(first.close.is_cancelled() && !other.close.is_cancelled());
@@ -166,7 +167,7 @@ fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left()
     other.take_anyway(10 * MIB);
     let closed = [&small, &largest, &beside, &other].map(|it| it.close.is_cancelled());
     assert_eq!(closed, [false, false, false, true], "address 3 holds 30 MiB by now");
-    // What it holds comes back before another one has to go.
+    // Its memory is given back before another connection has to be closed.
     search_again(&budget);
     assert!(small.take(8 * MIB).is_err());
     assert!(!largest.close.is_cancelled());
@@ -190,7 +191,7 @@ fn equal_addresses_do_not_close_each_others_connections() {
         .sum();
     assert!(taken > 200, "most of the limit: {taken} quarters of a MiB");
     assert!(clients.iter().all(|it| !it.close.is_cancelled()));
-    // A caller who holds little is worth it.
+    // For a caller that holds little a connection is closed.
     let small = budget.connection(address(100), budget.account()).unwrap();
     search_again(&budget);
     assert!(small.take(quarter).is_ok());
@@ -200,7 +201,7 @@ fn search_again(budget: &MemoryBudget) {
     budget.0.callers.lock().searched_at = None;
 }
 
-/// Connections of 42 addresses, until no more are given. Those that are closed end.
+/// Opens connections of 42 addresses until one is refused. Connections that were told to close end.
 fn flood(budget: &MemoryBudget, bytes: usize) -> Vec<Arc<ConnectionShare>> {
     let mut open = Vec::new();
     for number in 0..10_000_usize {
@@ -273,7 +274,7 @@ fn clients_of_a_proxy_are_consumers_of_their_own() {
     assert!(other.take(8 * MIB).is_ok());
     assert_eq!(calls[0].caller(), calls[9].caller());
     assert_ne!(calls[0].caller(), other.caller());
-    // Of the client that holds most, calls end; the proxy's connection stays.
+    // Calls of the client that holds most end; the proxy's connection stays.
     other.take_anyway(8 * MIB);
     let closed = |it: &Arc<ConnectionShare>| it.close.is_cancelled();
     assert!(calls.iter().any(closed) && !closed(&proxy) && !closed(&other));
@@ -399,7 +400,7 @@ async fn a_call_that_ends_without_an_answer_leaves_its_connection() {
         let connection = budget.connection(address(1), budget.account()).unwrap();
         let charge = CallCharge::new(Arc::clone(&connection));
         charge.take(8 * MIB).unwrap();
-        // A thread that works for the call does not see its end.
+        // A thread that works for the call does not notice the end of the call.
         let worker = charge.clone();
         let mut call = CountedCall::start(metrics.method(path), tracing::Span::none());
         if let Some(code) = status_of(response.headers()) {

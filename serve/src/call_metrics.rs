@@ -1,4 +1,4 @@
-//! Metrics of calls. A call finds its method's by path, without a lock and without allocating.
+//! Metrics of calls. A call finds the metrics of its method by path, without a lock and without allocating.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,15 +91,16 @@ impl MethodMetrics {
     }
 }
 
-/// The metrics of a listener. Cheap to clone; all clones are the same.
+/// The metrics of a listener. Cheap to clone; clones share state.
 #[derive(Debug, Clone)]
 pub struct CallMetrics(Arc<CallMetricsState>);
 
 #[derive(Debug)]
 struct CallMetricsState {
-    /// Leaked, so that every call can point to its method's: a listener lives as long as the process.
+    /// The metrics of each method by path. Leaked, so that every call can hold a plain reference: a listener lives as
+    /// long as the process.
     methods: HashMap<&'static str, &'static MethodMetrics>,
-    /// Calls of methods that are not served. Their names come from callers and are no labels.
+    /// Metrics of calls to unknown methods. Their names come from callers, so they must not become labels.
     unknown: &'static MethodMetrics,
     not_grpc: Counter,
     connections_failed: Counter,
@@ -109,7 +110,7 @@ struct CallMetricsState {
 }
 
 impl CallMetrics {
-    /// Counts each of `methods` by itself and all others as `unknown`.
+    /// Creates metrics for each of `methods`, and one set for all `unknown` ones.
     #[must_use]
     pub fn new(methods: &[RpcMethod]) -> Self {
         let leaked = |method: RpcMethod| &*Box::leak(Box::new(MethodMetrics::new(method)));
@@ -147,7 +148,7 @@ impl CallMetrics {
         OpenConnection(self.0.connections_open.clone())
     }
 
-    /// Shows the bound on open connections.
+    /// Sets the metric of the bound on open connections.
     pub(crate) fn connections_may_be(&self, connections_max: usize) {
         self.0.connections_max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
     }
@@ -156,7 +157,7 @@ impl CallMetrics {
         self.0.connections_refused[refusal as usize].inc();
     }
 
-    /// Returns all methods' metrics by path, so that two scrapes differ in values only.
+    /// Returns the metrics of all methods in the order of their paths, so that two scrapes differ in values only.
     fn all(&self) -> Vec<&'static MethodMetrics> {
         let mut all: Vec<_> = self.0.methods.values().copied().collect();
         all.sort_unstable_by_key(|it| it.method.path());

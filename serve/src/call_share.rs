@@ -12,16 +12,15 @@ use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
 use crate::turns::in_turn;
 
-/// Charge of a stream that answers: its request and the buffers for it are gone. Measured: 6.2 KiB for each of 8,000
-/// streams of one topic, that topic included.
+/// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.
+/// Measured: 6.2 KiB for each of 8,000 streams of one topic, that topic included.
 const STREAM_BYTES: usize = 6 * 1024;
 
-/// The memory that one call takes; given back when the last clone is dropped. All clones are the same
-/// call's.
+/// The memory that one call takes, given back when the last clone is dropped. Clones share state.
 ///
 /// The listener charges the request, with what it takes once it is decoded, and puts the charge into
-/// the request's extensions. A handler takes more before it allocates for the answer. When the first
-/// bytes of a unary answer are on their way, only those are still charged.
+/// the request's extensions. A handler takes more before it allocates for the answer. Once the
+/// first bytes of a unary answer are on their way, only the answer is still charged.
 #[derive(Clone)]
 pub struct CallCharge(Arc<CallShare>);
 
@@ -30,19 +29,19 @@ struct CallShare {
     bytes: AtomicUsize,
     /// The part of `bytes` that is lent.
     lent_bytes: AtomicUsize,
-    /// The part of `bytes` that the request took: its bytes, and what it becomes when it is decoded.
+    /// The part of `bytes` for the request: its encoded bytes and its decoded form.
     request_bytes: AtomicUsize,
     /// The part of `bytes` that the call itself takes until it answers.
     call_bytes: AtomicUsize,
-    /// Bytes that the connection is not charged with any more, because its end would free none of them, and the part of them
-    /// that is lent. They stay charged to the address and the budget.
+    /// Bytes that the connection is no longer charged for, because its end would not free them, and the lent part of
+    /// them. They stay charged to the address and the budget.
     left_bytes: AtomicUsize,
     left_lent_bytes: AtomicUsize,
-    /// Tasks that work for the call, whether or not it is answered.
+    /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
 }
 
-/// Keeps the memory of a call charged while a task works for it, also when the call is answered before. Made by
+/// Keeps the memory of a call charged while a task works for it, even after the call is answered. Made by
 /// [`CallCharge::hold`].
 #[must_use = "the memory is charged for as long as this is held"]
 pub struct HeldCharge(CallCharge);
@@ -53,12 +52,12 @@ impl Drop for HeldCharge {
     }
 }
 
-/// Watches a caller who may go while other tasks work for the call. Made by [`CallCharge::watch_caller`].
+/// A guard that detects a caller's departure while other tasks work for the call. Made by [`CallCharge::watch_caller`].
 #[must_use = "a caller is there for as long as this is held"]
 pub struct CallerWatch(Option<CallCharge>);
 
 impl CallerWatch {
-    /// Ends the watch: the caller is still there.
+    /// Ends the watch while the caller is still connected.
     pub fn is_there(mut self) {
         self.0 = None;
     }
@@ -95,13 +94,13 @@ impl CallCharge {
         extensions.get::<Self>().expect("the listener charges every call").clone()
     }
 
-    /// Runs a task of this call in its turn: before those of callers that publish nothing, if this
-    /// one's connection has paid for it.
+    /// Runs a task of this call in its turn. If publishes of the connection have paid for the turn, the task runs
+    /// before those of callers that publish nothing.
     pub fn in_turn<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
         in_turn(self.0.connection.paid_time().clone(), task)
     }
 
-    /// Notes that the call has stored `envelopes`, which pay for its connection's next turns.
+    /// Records that the call has stored `envelopes`, which pay for its connection's next turns.
     pub fn stored(&self, envelopes: usize) {
         self.0.connection.paid_time().earn(envelopes);
     }
@@ -116,7 +115,8 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Gives back `bytes` that were taken, also if the call has ended and they were left to its address since.
+    /// Gives back `bytes` that were taken, also after the end of the call, when only its address is still charged for
+    /// them.
     pub fn give_back(&self, bytes: usize) {
         let here = subtract(&self.0.bytes, bytes);
         self.0.connection.give_back(here);
@@ -138,7 +138,7 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Gives back `bytes` that were taken for what lasts, first of all those that are lent.
+    /// Gives back `bytes` of long-lived state, lent ones first.
     pub fn give_back_lasting(&self, bytes: usize) {
         let lent_bytes = self.0.lent_bytes.load(Relaxed).min(bytes);
         self.0.lent_bytes.fetch_sub(lent_bytes, Relaxed);
@@ -167,13 +167,13 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Notes that a stream answers: of what the call itself took, it holds [`STREAM_BYTES`] from now on.
+    /// Records that a stream has begun to answer: the charge of the call itself falls to [`STREAM_BYTES`].
     pub(crate) fn answers(&self) {
         let taken_bytes = self.0.call_bytes.swap(STREAM_BYTES, Relaxed);
         self.give_back(taken_bytes.saturating_sub(STREAM_BYTES));
     }
 
-    /// Notes that the request has been dropped, and keeps the charge for `bytes` of it. A long-lived
+    /// Records that the request has been dropped, and keeps the charge for `bytes` of it. A long-lived
     /// stream calls this when it has turned its request into its own state.
     ///
     /// # Errors
@@ -188,8 +188,9 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Notes that the call is answered, and that what the answer was made of is gone. Gives back everything, unless tasks
-    /// still hold the request: then it stays charged, but not to the connection, until the last clone of this is dropped.
+    /// Records that the call is answered and the data of the answer is freed. Gives back everything, unless tasks still
+    /// hold the request: it then stays charged to the address, not to the connection, until the last clone of this is
+    /// dropped.
     pub(crate) fn clear(&self) {
         if self.0.holders.load(Relaxed) > 0 {
             return self.leave();
@@ -197,22 +198,23 @@ impl CallCharge {
         self.give_back_lasting(self.0.bytes.load(Relaxed));
     }
 
-    /// Notes that the call has ended with a status and without an answer. Tasks may still work for it: until the last clone of
-    /// this is dropped everything stays charged, but not to the connection, whose end would free none of it.
+    /// Records that the call has ended with a status and without an answer. Tasks may still work for it, so everything
+    /// stays charged to the address until the last clone of this is dropped. The connection is not charged, since its
+    /// end would not free any of it.
     pub(crate) fn end(&self) {
         self.leave();
     }
 
-    /// Holds the memory of a unary call for a task that works for it: it stays charged when the call is answered before.
+    /// Keeps the memory of a unary call charged for a task that works for it and may outlive its answer.
     pub fn hold(&self) -> HeldCharge {
         self.0.holders.fetch_add(1, Relaxed);
         HeldCharge(self.clone())
     }
 
-    /// Watches the caller of a unary call while tasks that outlive it hold clones of this charge. If the watch is dropped,
-    /// the caller has gone, and what the call holds stays charged to its address and the budget, but not to its
-    /// connection: that may be closed for what it holds, and closing it would free none of this. To be held across the wait
-    /// for those tasks.
+    /// Watches the caller of a unary call while tasks that outlive it hold clones of this charge. Dropping the watch
+    /// means that the caller has gone: the memory of the call then stays charged to its address and the budget, but not
+    /// to its connection, because closing the connection would not free it. Hold the watch across the wait for those
+    /// tasks.
     pub fn watch_caller(&self) -> CallerWatch {
         CallerWatch(Some(self.clone()))
     }
@@ -237,7 +239,7 @@ impl CallCharge {
     }
 }
 
-/// Takes up to `bytes` off a count, and returns how many there were to take.
+/// Subtracts up to `bytes` from a count and returns the subtracted number.
 fn subtract(count: &AtomicUsize, bytes: usize) -> usize {
     let less = |held: usize| Some(held.saturating_sub(bytes));
     let held = count.fetch_update(Relaxed, Relaxed, less).expect("there is always a next value");
@@ -261,8 +263,7 @@ impl Drop for CallShare {
     }
 }
 
-/// A piece of an answer on its way out. It is charged until the connection has written all of it, or
-/// drops it.
+/// A piece of an answer that waits to be written. It is charged until the connection has written or dropped it.
 pub(crate) struct Outgoing {
     bytes: Bytes,
     charged_bytes: usize,

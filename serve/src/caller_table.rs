@@ -1,23 +1,22 @@
 //! The use of each caller, for a bounded number of callers.
 //!
-//! A flood from many addresses must neither grow the table nor make it forget the callers that used
-//! most. So a full table forgets the caller whose use stops counting first. That is an idle caller if
-//! there is one, and otherwise the one that has used least: a newcomer of the flood itself, which gains
-//! next to nothing by being forgotten. A caller that is forgotten early is never worse off.
+//! A flood from many addresses must neither grow the table nor make it forget the callers with the highest use. A full
+//! table therefore forgets the caller whose use expires first. That is an idle caller if there is one, and otherwise
+//! the one with the least use: a newcomer of the flood itself, which gains almost nothing by it. A caller that is
+//! forgotten early starts with a full allowance, so it never loses.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-/// Callers whose use no longer counts that are forgotten with each new entry, so that the table shrinks
-/// after a flood.
+/// The most expired callers that each new entry removes, so that the table shrinks after a flood.
 const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 
 /// The use of each caller.
 #[derive(Debug)]
 pub struct CallerTable<K, U> {
     callers: HashMap<K, Entry<U>>,
-    /// All callers by the time at which their use stops counting.
+    /// All callers by the time at which their use expires.
     by_end: BTreeSet<(u64, K)>,
     callers_max: usize,
 }
@@ -47,7 +46,7 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
         self.callers.get(caller).map(|entry| &entry.used)
     }
 
-    /// Returns the use of a caller for changes that do not move the time at which it stops counting.
+    /// Returns the use of a caller, for changes that do not move its expiry.
     pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, caller: &Q) -> Option<&mut U>
     where
         K: Borrow<Q>,
@@ -55,7 +54,7 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
         self.callers.get_mut(caller).map(|entry| &mut entry.used)
     }
 
-    /// Remembers the use of a caller until `ends_ms`, or until other callers need the room more.
+    /// Stores the use of a caller until `ends_ms`, or until the full table evicts it.
     pub fn put(&mut self, caller: K, used: U, ends_ms: u64, now_ms: u64) {
         if let Some(known) = self.callers.get_mut(&caller) {
             let place = (std::mem::replace(&mut known.ends_ms, ends_ms), caller.clone());
@@ -92,7 +91,7 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
         self.callers.len()
     }
 
-    /// Returns whether no caller is remembered.
+    /// Returns true if no caller is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.callers.is_empty()

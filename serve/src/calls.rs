@@ -1,4 +1,4 @@
-//! One gRPC call, whichever protocol carried it: its limits, its deadline, its metrics, its span.
+//! One gRPC call of any protocol: its limits, deadline, metrics and span.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -26,7 +26,7 @@ use crate::request::RequestBody;
 use crate::response::{CountedCall, LATE, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
 
-/// The header that names the compression of messages, and the one that lists those that are read. Specified: gRPC
+/// The headers of the compression of messages: the used one, and the accepted ones. Specified: gRPC
 /// over HTTP/2, Message-Encoding and Message-Accept-Encoding.
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
@@ -132,14 +132,14 @@ impl Service<Request<Body>> for Calls {
 struct Packing {
     /// Messages of the request may be compressed with gzip.
     requests: bool,
-    /// The request names a compression that is not served.
+    /// The request names an unsupported compression.
     is_unknown: bool,
-    /// The caller reads answers that are compressed with gzip.
+    /// The caller accepts answers that are compressed with gzip.
     answers: bool,
 }
 
 impl Packing {
-    /// Reads the headers of a request. The service behind sees messages that are not compressed, so the header that
+    /// Reads the headers of a request. The service gets decompressed messages, so the header that
     /// names their compression is removed.
     fn of(headers: &mut HeaderMap) -> Self {
         let answers = pack::is_wanted(headers);
@@ -163,8 +163,8 @@ impl Packing {
     }
 }
 
-/// Charges a call for itself and its headers. A stream of requests is charged for those that wait until
-/// the service asks for them too: nothing reads them before.
+/// Charges a call for itself and its headers. A stream of requests is also charged for requests that wait in its
+/// flow-control window, because they are not read before the service asks for them.
 ///
 /// # Errors
 /// [`Overloaded`]: the call must be refused.
@@ -187,7 +187,7 @@ fn span(method: &'static str, request: &Request<Body>) -> Span {
     tracing::debug_span!("request", method, peer)
 }
 
-/// Returns the class of an address, which is all that logs hold of a caller's.
+/// Returns the class of an address: the only fact about a caller's address that logs contain.
 fn class(address: IpAddr) -> &'static str {
     let (is_loopback, is_private) = match address.to_canonical() {
         IpAddr::V4(it) => (it.is_loopback(), it.is_private() || it.is_link_local()),
@@ -200,8 +200,8 @@ fn class(address: IpAddr) -> &'static str {
     }
 }
 
-/// Turns INTERNAL into INVALID_ARGUMENT where a message did not decode, because the caller's bytes are
-/// at fault and not the server. Cuts texts that are too long for clients.
+/// Replaces INTERNAL by INVALID_ARGUMENT if a message did not decode, because the caller sent the malformed bytes. Cuts
+/// texts that are too long for clients.
 fn correct(headers: &mut HeaderMap) {
     if let Some(text) = headers.get_mut(Status::GRPC_MESSAGE)
         && text.len() > STATUS_TEXT_LEN_BYTES_MAX
@@ -223,9 +223,9 @@ fn correct(headers: &mut HeaderMap) {
 fn cut(text: &HeaderValue) -> HeaderValue {
     let bytes = text.as_bytes();
     let mut end = STATUS_TEXT_LEN_BYTES_MAX;
-    // Not within a code of three bytes.
+    // Does not cut a percent code of three bytes.
     end -= (1..=2).find(|back| bytes[end - back] == b'%').unwrap_or(0);
-    // Not within a character of several codes: the first is C0 or above, the others are 80 to BF.
+    // Does not cut a character of several codes: its first is C0 or above, the others are 80 to BF.
     while bytes[end - 3] == b'%' && bytes[end - 2] >= b'8' {
         end -= 3;
         if !matches!(bytes[end + 1], b'8' | b'9' | b'A' | b'B' | b'a' | b'b') {

@@ -1,4 +1,4 @@
-//! Status of a list that is read whole from a chain, again and again: the node registry, the rates.
+//! Status of a list that is periodically read from a chain as a whole: the node registry, the rates.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::metrics::Exposition;
 
-/// Status of a list that is read whole from a chain, again and again.
+/// Status of a list that is periodically read from a chain as a whole.
 ///
 /// The last good reading stays in force while the list cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,15 +18,14 @@ pub struct ChainListStatus {
     pub age: Duration,
     /// Time for which readings have failed; `None` if the last one succeeded or none was tried.
     pub failing_for: Option<Duration>,
-    /// The last reading's error, if it failed.
+    /// The error of the last reading, if it failed.
     pub fault: Option<String>,
     /// Failed readings since the start.
     pub failures: u64,
 }
 
 impl ChainListStatus {
-    /// Checks that readings have not failed for longer than `failing_max`: from then on the
-    /// content may be out of date.
+    /// Checks that readings have not failed for longer than `failing_max`, after which the content may be out of date.
     ///
     /// # Errors
     /// A text for operators with the list's name, its age and the last error.

@@ -1,11 +1,11 @@
-//! Memory that a call holds while it is translated.
+//! A temporary charge of memory, for the translation of a call.
 
 use std::sync::Arc;
 
 use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
 
-/// Bytes that are charged to a connection until this is dropped.
+/// Bytes that are charged to a connection until this value is dropped.
 pub(crate) struct ChargedBytes {
     share: Arc<ConnectionShare>,
     bytes: usize,

@@ -38,25 +38,25 @@ use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
 use crate::upgrade::{self, UpgradeSlot};
 
-/// Calls that a peer has reset before they were begun; more end the connection. The library's value.
+/// The most calls that a peer may reset before they begin; one more ends the connection. The library's default.
 const PENDING_RESETS_MAX: usize = 20;
-/// Calls that this end has reset because of the peer's errors; more end the connection. The library's
-/// value.
+/// The most calls that this end resets because of the peer's errors; one more ends the connection. The library's
+/// default.
 const ERROR_RESETS_MAX: usize = 1024;
 /// Bytes of all headers of a request together. Specified in `docs/protocol/api.md`.
 const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
-/// Bytes that a connection may have sent before calls read them, which are charged when they do: a
-/// quarter of a second at 64 Mbit/s. A guess. Calls read at once, so what waits is what
-/// [`Metered`] reads from the socket before they have had their turn.
+/// HTTP/2 window of a connection: bytes that its peer may send before calls read them. They are charged when a call
+/// reads them. A guess: a quarter of a second at 64 Mbit/s. Calls read at once, so only bytes wait that [`Metered`] has
+/// read from the socket before the calls had their turn.
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// Bytes of a response that may wait for the connection before the next ones are asked for. What
-/// waits is charged, so this bounds no memory. A guess.
+/// Bytes of a response that may wait in the connection before the body is polled for more. Waiting bytes are charged,
+/// so the budget bounds the memory and not this constant. A guess.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Head of a request of HTTP/1.1 after which its connection is closed. hyper keeps the buffer that a large head needed for as
-/// long as the connection rests, and `CONNECTION_BYTES` has room for 8 KiB. Clients' heads are below 2 KiB.
+/// The longest HTTP/1.1 request head in bytes after which the connection stays open. hyper keeps the buffer of a large
+/// head while the connection is idle, and `CONNECTION_BYTES` covers 8 KiB. Clients' heads are below 2 KiB.
 const KEPT_HEAD_LEN_BYTES_MAX: usize = 8 * 1024;
-/// Silence after which the peer's kernel is probed. A client that sleeps answers; a machine that is
-/// gone does not, and its streams are freed. A guess: mobile networks drop idle mappings later.
+/// Idle time after which TCP keepalive probes the peer. The kernel of a sleeping client answers; a lost machine does
+/// not, and its streams are freed. A guess: mobile networks drop idle mappings later.
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
 /// Time between probes that are not answered. A guess.
 const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
@@ -64,7 +64,7 @@ const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
 /// Pause after a failed accept. A guess: most often the process has too many open files, and an
 /// immediate retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that are accepted, or whose end is noted, before other tasks have a turn. A guess: a turn of
+/// Connections that are accepted or reaped before other tasks have a turn. A guess: a turn of
 /// about 100 µs.
 const ACCEPTED_AT_ONCE: u32 = 8;
 /// Least time between two log lines about connections that are not accepted. A guess: a flood must not
@@ -145,7 +145,7 @@ impl Connections {
                 Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
             }
             taken = taken.wrapping_add(1);
-            // Connections that were told to end need a turn for it, and the next newcomer their slots.
+            // Connections that were told to end need a turn to do so, and the next newcomer needs their slots.
             if taken.is_multiple_of(ACCEPTED_AT_ONCE) || self.arrivals.are_ending() {
                 tokio::task::yield_now().await;
             }
@@ -250,8 +250,8 @@ impl Connections {
         arrived: AdmittedConnection,
         share: Arc<ConnectionShare>,
     ) {
-        // Over TLS the handshake decides the protocol (RFC 9113 §3.1). Behind a proxy that passes the switch on, a client could
-        // send it requests past the proxy, with addresses of its choice.
+        // Over TLS the handshake decides the protocol (RFC 9113 §3.1). Through a proxy that forwards the upgrade, a
+        // client could send requests that the proxy does not see, with client addresses of its choice.
         let may_switch = matches!(stream, DecryptedStream::Plain(_)) && !share.is_proxy();
         let upgrades = may_switch.then(UpgradeSlot::default);
         let activity = Arc::new(Activity::new());
@@ -267,13 +267,13 @@ impl Connections {
             () = talk.arrived.slot.ended() => return,
         };
         match switched {
-            // In a box: connections that do not switch need no room for it.
+            // Boxed, so that connections without an upgrade do not reserve memory for it.
             Ok(Ok(stream)) => Box::pin(self.hold(stream, HeadClock::default(), &talk)).await,
             Ok(Err(_)) | Err(_) => self.dispatcher.metrics().connection_failed(),
         }
     }
 
-    /// Returns the reaction to a peer that floods its connection.
+    /// Returns the callback for a peer that floods its connection.
     fn on_flood(&self) -> impl Fn() + Send + use<> {
         let metrics = self.dispatcher.metrics().clone();
         move || metrics.connection_refused(ConnectionRefusal::Flood)
@@ -296,7 +296,7 @@ impl Connections {
             () = activity.idle_for(self.settings.idle_timeout) => {}
             () = share.closed() => {
                 connection.as_mut().graceful_shutdown();
-                // Closed in any case; without calls as soon as GOAWAY is on its way.
+                // The connection is closed in any case; without calls, as soon as GOAWAY is sent.
                 let grace = if share.is_idle() { Duration::ZERO } else { CLOSED_GRACE };
                 let _ = timeout(grace, connection).await;
                 return;
@@ -336,8 +336,8 @@ impl Connections {
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
         let closes = upgrade.is_none() && has_large_head(&request);
-        // In a box, which goes when the answer begins: hyper's task of a stream has room for the larger of the two
-        // for as long as it lasts.
+        // Boxed, so that this memory is freed when the answer begins: hyper's task of a stream would otherwise reserve
+        // the larger of both states until its end.
         Box::pin(async move {
             let mut response = match upgrade {
                 Some(slot) => slot.put(request, share, body_timeout).await,
@@ -373,7 +373,7 @@ impl Connections {
     }
 }
 
-/// One connection: its client, what it may hold, and its calls.
+/// One connection: its client, its memory share and its calls.
 struct Conversation {
     arrived: AdmittedConnection,
     share: Arc<ConnectionShare>,
@@ -393,7 +393,7 @@ struct Warnings {
 struct WarningThrottle(Mutex<Option<Instant>>);
 
 impl WarningThrottle {
-    /// Returns true if the last time is long enough ago, and notes this one.
+    /// Returns true if the last warning is long enough ago, and records the present one.
     fn is_due(&self) -> bool {
         let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
@@ -417,8 +417,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
-/// Waits for the bytes that tell the version of HTTP. The caller bounds it by a timeout, because a
-/// silent connection holds a descriptor.
+/// Waits for the bytes that determine the version of HTTP. The caller adds a timeout, because a silent connection holds
+/// a descriptor.
 async fn begin(stream: &TcpStream) -> io::Result<()> {
     let mut first = [0; HTTP2_PREFACE.len()];
     loop {
@@ -429,8 +429,8 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
         if has_begun(&first[..len]) {
             return Ok(());
         }
-        // Part of a preface. Peeked bytes stay readable, so readiness cannot tell when more arrive;
-        // clients send the preface in one piece, so this poll is rare.
+        // Part of a preface. Peeked bytes stay readable, so readiness cannot signal further bytes. Clients send the
+        // preface in one piece, so this polling is rare.
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -457,7 +457,7 @@ impl Activity {
         self.calls.load(Ordering::Acquire) > 0
     }
 
-    /// Returns when the connection has had no call for `limit`.
+    /// Completes when the connection has had no call for `limit`.
     async fn idle_for(&self, limit: Duration) {
         loop {
             let since = *self.idle_since.lock();
@@ -471,7 +471,7 @@ impl Activity {
     }
 }
 
-/// An open call; its connection is not idle until it is dropped.
+/// An open call. Its connection is busy until this is dropped.
 #[derive(Debug)]
 struct Busy(Arc<Activity>);
 

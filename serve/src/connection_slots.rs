@@ -1,13 +1,13 @@
 //! The slots of connections: a bounded number in all, and for each address.
 //!
-//! A slot is a descriptor of the process, and one that callers do not have is left for the database.
-//! When all slots are taken, a newcomer gets one at the cost of the address that has most, if that
-//! has at least two more than the newcomer's: a flood from few addresses keeps no other out. A flood from as
-//! many addresses as there are slots does, until its connections end.
+//! A slot is a file descriptor of the process; the bound keeps the other descriptors for the database. When all slots
+//! are taken, a newcomer replaces a connection of the address with the most connections, if that has at least two more
+//! than the newcomer's address. A flood from few addresses therefore cannot lock out other clients. A flood from as
+//! many addresses as there are slots can, until its connections end.
 //!
-//! The connection that is replaced needs its descriptor for a moment longer, and few slots are spare for that. The
-//! more connections an address has, the fewer of the spare slots it may use: addresses of a flood that take slots
-//! from one another leave spare ones to a newcomer.
+//! A replaced connection keeps its descriptor for a moment longer, and only a few spare slots cover that. The more
+//! connections an address has, the fewer spare slots it may use. Addresses of a flood that replace each other's
+//! connections thus leave spare slots for a newcomer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::ClientAddress;
 
-/// Part of the slots that is given to newcomers while the connections that they replace are ending, as a
-/// divisor. A guess: those end within moments.
+/// Divisor of the number of slots: the part of them that newcomers may take while the replaced connections are still
+/// ending. A guess: those end within moments.
 const SPARE_DIVISOR: usize = 8;
 
 /// The bounds of a listener's connections.
@@ -35,11 +35,11 @@ pub(crate) struct ConnectionLimits {
 pub(crate) enum NoSlotError {
     /// All slots are taken, and no address has many more connections than the newcomer's.
     All,
-    /// The address has all the slots that it may have.
+    /// The address has the most slots that it may have.
     Address,
 }
 
-/// The slots of a listener. Cheap to clone; all clones are the same.
+/// The slots of a listener. Cheap to clone; clones share state.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSlots(Arc<ConnectionSlotsState>);
 
@@ -61,7 +61,7 @@ struct Taken {
     by_count: BTreeSet<(usize, ClientAddress)>,
 }
 
-/// A slot that is taken; given back when dropped.
+/// A taken slot. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     state: Arc<ConnectionSlotsState>,
@@ -118,7 +118,7 @@ impl ConnectionSlots {
 }
 
 impl ConnectionSlot {
-    /// Makes the slot that of a client whom a proxy has named.
+    /// Assigns the slot to the client that a proxy has named.
     ///
     /// # Errors
     /// [`NoSlotError::Address`]; the connection has to be closed.
@@ -133,7 +133,7 @@ impl ConnectionSlot {
         Ok(())
     }
 
-    /// Returns when the connection has to end, because another address is to have the slot.
+    /// Completes when the connection has to end because another address gets the slot.
     pub(crate) async fn ended(&self) {
         self.end.cancelled().await;
     }
@@ -177,8 +177,8 @@ impl Taken {
         Some(end)
     }
 
-    /// Tells the newest connection of the address with most to end. Returns false if no address has two
-    /// more than `own`. The newest one: connections that were there before a flood stay.
+    /// Tells the newest connection of the address with the most connections to end. Returns false if no address has two
+    /// more than `own`. The newest is chosen so that connections from before a flood stay.
     fn end_one(&mut self, own: usize) -> bool {
         let Some(&(most, address)) = self.by_count.last() else { return false };
         if most < own + 2 {

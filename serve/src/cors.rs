@@ -8,11 +8,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tonic::body::Body;
 
-/// Responses do not depend on the origin and credentials are never allowed, so any origin may ask.
+/// Allowed origins: all, since responses do not depend on the origin and credentials are never allowed.
 const ORIGIN: HeaderValue = HeaderValue::from_static("*");
 /// The headers that pages may read. Specified: those of the network's reference node.
 const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
-/// Headers that only some responses have, and that pages may read where they are.
+/// Headers that only some responses have. Pages may read them if they are present.
 const EXPOSED_IF_THERE: [&str; 3] = ["hawser-oldest", "retry-after", "limit-reason"];
 /// Specified: `docs/protocol/api.md`, a day, as the network's reference node answers.
 const AGE_S: HeaderValue = HeaderValue::from_static("86400");
@@ -24,7 +24,7 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
      x-libxmtp-version,x-app-version",
 );
 
-/// The same, the headers of the Connect protocol, and the one that carries an API key of a gateway.
+/// The headers of [`HEADERS`], those of the Connect protocol, and the header of a gateway's API key.
 const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
     "Content-Type,Accept,Authorization,X-Client-Version,X-App-Version,Baggage,DNT,Sec-CH-UA,\
      Sec-CH-UA-Mobile,Sec-CH-UA-Platform,x-grpc-web,grpc-timeout,Sentry-Trace,User-Agent,\
@@ -32,7 +32,7 @@ const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
      Connect-Content-Encoding,Connect-Accept-Encoding,x-api-key",
 );
 
-/// Returns the headers of the answer to the preflight of a client in use, for those who compare them.
+/// Returns the headers of the answer to a published client's preflight, for tests that compare them.
 #[must_use]
 pub fn of_preflight() -> [(HeaderName, HeaderValue); 5] {
     [
@@ -51,8 +51,8 @@ pub(crate) fn add_headers(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_MAX_AGE, AGE_S);
 }
 
-/// Returns the list for a response with these headers: without any of this node's own it is that of the reference node,
-/// byte by byte.
+/// Returns the list of exposed headers for a response. Without a header of this node's own it equals that of the
+/// reference node byte for byte.
 fn exposed(headers: &HeaderMap) -> HeaderValue {
     let mut more =
         EXPOSED_IF_THERE.into_iter().filter(|name| headers.contains_key(*name)).peekable();

@@ -1,4 +1,4 @@
-//! The memory that a request takes once it is decoded, estimated from its wire form alone.
+//! An estimate of the memory that a decoded request takes, from its wire form alone.
 //!
 //! A repeated message of two bytes becomes hundreds of bytes when it is decoded. One pass over the tags
 //! and lengths, which touches no content, counts the fields that cost memory.
@@ -43,8 +43,8 @@ impl FieldCost {
     }
 }
 
-/// Returns the cost of the gRPC messages in `pieces`, which are whole together. Stops at `enough`, or
-/// where a message is malformed: the decoder stops there too.
+/// Returns the cost of the gRPC messages in `pieces`, which together hold whole messages. Stops at `enough`, or where a
+/// message is malformed: the decoder stops there too.
 pub(crate) fn cost_bytes<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     fields: &[FieldCost],
@@ -62,7 +62,7 @@ struct Scan<'a, P> {
     pieces: P,
     piece: &'a [u8],
     at: usize,
-    /// End of the message that is being scanned: nothing behind it is read.
+    /// End of the message that is being scanned. The scan never reads past it.
     end: usize,
     cost: usize,
     enough: usize,
@@ -92,7 +92,8 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
                     }
                 })
             }
-            // The decoder skips groups with all that is in them, so they hide nothing behind them.
+            // The decoder skips groups and their content, so this scan counts their content as ordinary fields and
+            // misses none.
             3 | 4 => Some(()),
             5 => self.skip(4),
             _ => None,

@@ -1,4 +1,5 @@
-//! Statuses with details for programs (`google.rpc`): which rule, which part of the request, when to come again.
+//! Statuses with details for programs (`google.rpc`): the broken rule, the wrong part of the request, the time to
+//! retry.
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -7,8 +8,8 @@ use tonic::{Code, Status};
 
 /// The domain of the reasons, as error details name it.
 const DOMAIN: &str = "hawser";
-/// The most parts of a request that are named. A guess: a caller with more has one mistake in all of them, and
-/// clients' limits for all headers begin at 8 KiB.
+/// The most wrong parts of a request that a status names. A guess: more parts mostly share one mistake, and clients'
+/// limits for all headers begin at 8 KiB.
 const FIELDS_MAX: usize = 8;
 /// The longest description of a part, and the longest text of a status that is repeated in its details, in
 /// characters. A guess, for the same reason.
@@ -19,7 +20,7 @@ const DESCRIPTION_CHARS_MAX: usize = 120;
 pub struct WrongField {
     /// The path of the field in the request, such as `payer_envelopes[3]`.
     pub field: String,
-    /// The mistake, for people. Long texts are cut.
+    /// The mistake, as text for developers. Long texts are cut.
     pub description: String,
     /// The name of the rule, a constant that programs can match: `TOPIC_MISMATCH`.
     pub reason: &'static str,

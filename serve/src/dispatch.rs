@@ -1,4 +1,4 @@
-//! Dispatch of requests by protocol, which the head of a request alone decides.
+//! Dispatch of requests by protocol, decided by the head of the request alone.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ enum Protocol {
     Grpc,
     GrpcWeb,
     Connect(ConnectCall),
-    /// No call: the HTTP status of its refusal.
+    /// Not a call, with the HTTP status of the refusal.
     Other(StatusCode),
 }
 
@@ -84,13 +84,13 @@ impl Dispatcher {
         self.pages.as_ref().filter(|_| is_get && self.is_under_pages(request))
     }
 
-    /// Returns the pages if they accept the body of the request, with its greatest length.
+    /// Returns the pages if they accept the body of the request, with the longest accepted body in bytes.
     fn taken_by<B>(&self, request: &Request<B>) -> Option<(&Arc<dyn PublicPages>, usize)> {
         let pages = self.pages.as_ref().filter(|_| request.method() == Method::POST)?;
         Some((pages, pages.len_bytes_max(request.uri().path())?))
     }
 
-    /// Returns true if a request asks for a path of the pages, with whatever method.
+    /// Returns true if the path of a request belongs to the pages. Ignores the method.
     fn is_under_pages<B>(&self, request: &Request<B>) -> bool {
         let path = request.uri().path();
         self.pages.as_ref().is_some_and(|pages| path.starts_with(pages.prefix()))
@@ -130,8 +130,8 @@ fn protocol<B>(request: &Request<B>) -> Protocol {
     }
 }
 
-/// Copies the content type into a missing `Accept` header, because the gRPC-Web layer takes the form
-/// of its response from there.
+/// Copies the content type into a missing `Accept` header, because the gRPC-Web layer chooses the form of its response
+/// by it.
 fn with_accept<B>(mut request: Request<B>) -> Request<B> {
     let headers = request.headers_mut();
     if !headers.contains_key(ACCEPT)

@@ -16,18 +16,18 @@ pub(crate) trait ReadFilter<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
 
-    /// Notes bytes that were written to the peer.
+    /// Counts bytes that were written to the peer.
     fn wrote(&mut self, _len_bytes: usize) {}
 }
 
-/// A connection that is read through a filter. Writes go to the connection as they are.
+/// A connection that is read through a filter. Writes bypass the filter.
 pub(crate) struct Filtered<T, F> {
     inner: T,
     filter: F,
 }
 
 impl<T, F> Filtered<T, F> {
-    /// Puts `filter` before reads of `inner`.
+    /// Wraps `inner`, whose reads then pass through `filter`.
     pub(crate) fn with(inner: T, filter: F) -> Self {
         Self { inner, filter }
     }

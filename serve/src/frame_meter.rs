@@ -1,9 +1,9 @@
 //! A meter of HTTP/2 frames that carry nothing for a call: pings, settings, resets, window updates,
-//! priorities, continuations, tiny pieces of data. Each costs the connection's thread work, none costs
-//! the peer more than a few bytes, and the protocol lets a peer send them without end.
+//! priorities, continuations, tiny pieces of data. Each costs this process work and the peer a
+//! few bytes only, and the protocol sets no limit on them.
 //!
-//! A peer may send a burst of them, some per second, and as many as the bytes that it is being sent
-//! call for. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
+//! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives, which it
+//! may have to acknowledge. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
 
 use std::io;
 use std::pin::Pin;
@@ -23,18 +23,18 @@ const HEAD_LEN_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
-/// Data below this length is a piece that carries next to nothing, unless it ends its request. A guess:
+/// A data frame below this length counts as useless, unless it ends its request. A guess:
 /// the head of a message alone has 5 bytes, and many clients send it by itself.
 const PIECE_LEN_BYTES_MIN: u32 = 64;
-/// Frames without use that a peer may send at once, and in a second. Guesses: a client sends a few
+/// Useless frames that a peer may send at once, and refill: 1,000 in a second. Guesses: a client sends a few
 /// pings a minute, and a balancer in front of thousands of clients some hundred resets a second.
 const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
-/// Bytes sent to the peer for which it may answer with one more such frame. A guess: an answer of one
+/// Bytes sent to the peer that entitle it to one more useless frame. A guess: an answer of one
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
 
-/// Bytes that a frame without use counts for in a turn, beside its own: answering a ping takes about as
-/// long as reading this much of a message. A guess: some tenths of a microsecond.
+/// Bytes that a useless frame adds to a turn, besides its own: answering a ping takes about as long as reading this
+/// many bytes of a message. A guess: some tenths of a microsecond.
 const FRAME_COSTS_BYTES: usize = 256;
 
 /// Text of the error that ends the connection.
@@ -45,10 +45,10 @@ pub(crate) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
 pub(crate) struct FrameMeter {
     state: ParseState,
     frames: Bucket,
-    /// Frames that the bytes sent to the peer pay for.
+    /// Useless frames that the peer may send for the bytes that it received.
     earned: u64,
     sent_bytes: u64,
-    /// Frames without use since the connection began.
+    /// Useless frames since the connection began.
     useless: usize,
 }
 
@@ -84,7 +84,7 @@ impl FrameMeter {
         self.earned = self.earned.min(FRAMES.capacity);
     }
 
-    /// Counts the frames that begin in `bytes`. Returns false if they are a flood.
+    /// Counts the frames that begin in `bytes`. Returns false if they exceed the allowance.
     fn received(&mut self, mut bytes: &[u8], now_ms: u64) -> bool {
         while let Some(&first) = bytes.first() {
             match &mut self.state {
@@ -130,7 +130,7 @@ impl FrameMeter {
         true
     }
 
-    /// Takes one frame from what the peer may send. Returns false if nothing is left.
+    /// Takes one frame from the peer's allowance. Returns false if it is used up.
     fn take(&mut self, now_ms: u64) -> bool {
         self.useless = self.useless.wrapping_add(1);
         if let Some(left) = self.earned.checked_sub(1) {
@@ -143,8 +143,7 @@ impl FrameMeter {
     }
 }
 
-/// Returns whether a frame carries something for a call. Calls and their messages are bounded where
-/// they are served.
+/// Returns true if a frame carries data or headers of a call. Calls and their messages are bounded elsewhere.
 fn carries(kind: u8, flags: u8, len: u32) -> bool {
     match kind {
         DATA => flags & END_STREAM != 0 || len >= PIECE_LEN_BYTES_MIN,

@@ -10,7 +10,7 @@ pub(crate) struct Frames {
     head: [u8; HEAD_LEN_BYTES],
     /// Bytes of `head` that have been read.
     head_len: usize,
-    /// Bytes that the present message still lacks.
+    /// Bytes of the current message that are still to come.
     missing: usize,
 }
 
@@ -23,10 +23,10 @@ pub(crate) struct Step {
     pub(crate) whole: Option<usize>,
 }
 
-/// A message head that no working client sends.
+/// The reason a message head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MessageHeadError {
-    /// Neither 0 (plain) nor 1 (compressed). The decoder behind decides which of these it serves.
+    /// The flag is neither 0 (plain) nor 1 (compressed).
     #[error("invalid message flag {0}")]
     Flag(u8),
     #[error("message of {len_bytes} bytes is larger than the {max_bytes} allowed")]
@@ -37,7 +37,7 @@ impl Frames {
     /// Advances over the next piece of the body.
     ///
     /// # Errors
-    /// [`MessageHeadError`] as soon as a head is complete that cannot be served.
+    /// [`MessageHeadError`] as soon as a complete head is refused.
     pub(crate) fn step(
         &mut self,
         mut piece: &[u8],

@@ -1,8 +1,9 @@
-//! The time for the head of a request of HTTP/1.1, which begins with its first byte: a connection that waits for its next
-//! request is idle, and an idle one has more time.
+//! The timeout of an HTTP/1.1 request head. It begins with the head's first byte, because a connection that waits for
+//! its next request is idle and has more time.
 //!
-//! The library asks its timer for one sleep before each head, and begins it when the head before is done. A client that
-//! sends a head byte by byte is given [`head_timeout`](crate::ServeSettings::head_timeout) all the same.
+//! hyper starts one sleep per head as soon as the previous head is complete. The timer here makes that sleep count from
+//! the first byte instead. A client that sends a head byte by byte still has only
+//! [`head_timeout`](crate::ServeSettings::head_timeout) in all.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,19 +14,19 @@ use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// The time at which the present head of a connection has begun to arrive. Cheap to clone; all clones are the same.
+/// The time at which the current head of a connection began to arrive. Cheap to clone; clones share state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HeadClock(Arc<Mutex<Heads>>);
 
 #[derive(Debug, Default)]
 struct Heads {
     begun: Option<Instant>,
-    /// True once the first head is waited for.
+    /// True once the connection has begun to wait for its first head.
     waited: bool,
 }
 
 impl HeadClock {
-    /// Notes that bytes have arrived.
+    /// Records that bytes have arrived.
     pub(crate) fn arrived(&self) {
         self.0.lock().begun.get_or_insert_with(Instant::now);
     }
@@ -73,8 +74,8 @@ impl Timer for HeadTimer {
     }
 }
 
-/// Ends when a head has taken too long since its first byte. Without a byte it never ends: idle connections are
-/// closed elsewhere. The library polls it whenever bytes arrive.
+/// A sleep that ends when a head has taken too long since its first byte. Without a byte it never ends: idle
+/// connections are closed elsewhere. hyper polls it whenever bytes arrive.
 struct HeadSleep {
     clock: HeadClock,
     head_timeout: Duration,

@@ -1,4 +1,4 @@
-//! `grpc.health.v1`: readiness as balancers and clients ask for it.
+//! `grpc.health.v1`: readiness for load balancers and clients.
 
 use std::pin::Pin;
 

@@ -1,4 +1,4 @@
-//! The listener that every service shares: every protocol that callers speak, on one port.
+//! The listener that all services share: every protocol of callers, on one port.
 //!
 //! gRPC over HTTP/2, gRPC-Web and Connect over HTTP/1.1 and HTTP/2, with or without TLS, and the headers that
 //! browsers need. The node's API and the gateway are two services on it, so this crate knows neither. In
@@ -6,7 +6,7 @@
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
-//!   where a connection comes from; `connection_slots`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
+//!   the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of HTTP/2 frames;
 //!   `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that go on with HTTP/2;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
@@ -18,13 +18,13 @@
 //!   in a body; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold; `charged_bytes`:
 //!   a part of it that ends by itself;
-//!   `shedding`: who has to go when it is short; [`FieldCost`]: what a request takes once it is decoded;
+//!   `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded request;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`StatusDetails`]: statuses that programs understand;
 //! - [`reflect`]: gRPC reflection of the services that are served;
 //! - [`public_pages`]: pages for callers, on the listener of calls;
-//! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: what both services
+//! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: content that both services
 //!   show there.
 //!
 //! Invariant: a hostile request costs bounded memory and never delays another connection.

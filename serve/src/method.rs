@@ -1,4 +1,4 @@
-//! Descriptors of RPC methods: the path, which side streams, and what a request costs in memory.
+//! Descriptors of RPC methods: the path, the streaming sides, and the memory cost of a request.
 
 use crate::decoding::FieldCost;
 
@@ -39,7 +39,7 @@ pub struct RpcMethod {
     reads_always: bool,
 }
 
-/// The costs of requests that have a handful of fields at most: a message in a message, of strings.
+/// The default costs, for requests with a handful of fields at most: strings, and messages of strings.
 const SMALL_REQUEST: &[FieldCost] = &[
     FieldCost::by_length(1, 64),
     FieldCost::by_length(2, 64),
@@ -58,14 +58,14 @@ impl RpcMethod {
         Self { path, kind, fields: SMALL_REQUEST, reads_always: false }
     }
 
-    /// Charges requests by `fields` instead.
+    /// Sets the costs of the fields of requests.
     #[must_use]
     pub const fn decoding(self, fields: &'static [FieldCost]) -> Self {
         Self { fields, ..self }
     }
 
-    /// Notes that the handler of a stream of requests reads them as they come, or charges its call for a
-    /// window's worth of them. Calls of other methods are charged for the window from the beginning.
+    /// Declares that the handler of a stream of requests reads them as they come, or charges its call for a full
+    /// flow-control window. Calls of other methods are charged for the window from the beginning.
     #[must_use]
     pub const fn reading_always(self) -> Self {
         Self { reads_always: true, ..self }

@@ -1,8 +1,8 @@
 //! Exposition of metrics in the OpenMetrics text format.
 //!
-//! Counting itself is `prometheus-client`'s: [`Counter`], [`Gauge`], [`Histogram`]. What the library lacks is a way to
-//! write families whose label sets are known only at the scrape (peers, chains, nodes), so [`Exposition`] wraps its
-//! encoder for collectors.
+//! The counters are those of `prometheus-client`: [`Counter`], [`Gauge`], [`Histogram`]. The library cannot write
+//! families whose label sets are known only at the scrape (peers, chains, nodes), so [`Exposition`] wraps its encoder
+//! for collectors.
 
 use std::fmt::{Error, Result};
 
@@ -108,7 +108,7 @@ impl<'a> Exposition<'a> {
         family.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
-    /// Writes a family that is one gauge without labels, or has no sample without a value.
+    /// Writes a family of one gauge without labels. For `None` the family has no sample.
     ///
     /// # Errors
     /// Those of the encoder.

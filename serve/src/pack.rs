@@ -1,8 +1,8 @@
 //! Compression of response messages for callers that ask for it (gzip, RFC 1952).
 //!
-//! Small messages, and those that do not shrink, are sent uncompressed: most stored envelopes are encrypted. The work
-//! is done in turns, between which other calls run. [`PACKED`] bounds the compression of a whole listener: each of
-//! many streams of the same envelopes may ask for it, and an uncompressed message serves as well.
+//! Small messages, and those that do not shrink, are sent uncompressed: most stored envelopes are encrypted.
+//! Compression yields to other calls after each turn. [`PACKED`] bounds the compression of a whole listener, because
+//! each of many streams of the same envelopes may request it. Beyond the bound messages are sent uncompressed.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -36,7 +36,7 @@ const ENCODER_BYTES: usize = 320 * 1024;
 /// Bytes that a listener compresses in a second, and at once after a pause. A guess: they take a fifth of a core.
 const PACKED: BucketSize = BucketSize { capacity: 16 * 1024 * 1024, window_ms: 1000 };
 
-/// The bytes that a listener may still compress, shared by all its callers.
+/// The remaining bytes that a listener may compress now, shared by all its callers.
 #[derive(Debug)]
 pub(crate) struct PackAllowance {
     began: Instant,
@@ -53,7 +53,7 @@ impl PackAllowance {
         self.taken.lock().wait_ms(PACKED, 1, self.now_ms()) == Some(0)
     }
 
-    /// Takes `bytes`, also more than are left: then nothing is compressed until they have flowed in.
+    /// Takes `bytes`, even more than are left: compression then pauses until the bucket has refilled.
     fn spend(&self, bytes: usize) {
         self.taken.lock().take(PACKED, bytes as u64, self.now_ms());
     }
@@ -63,14 +63,14 @@ impl PackAllowance {
     }
 }
 
-/// Returns whether a caller reads compressed messages.
+/// Returns true if a caller accepts compressed messages.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     let lists = headers.get_all("grpc-accept-encoding").iter();
     let names = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
     names.map(str::trim).any(|name| name == GZIP)
 }
 
-/// A response body whose messages are compressed where that helps.
+/// A response body whose messages are compressed if that shortens them.
 pub(crate) struct PackedBody<B> {
     body: B,
     charge: CallCharge,
@@ -106,7 +106,7 @@ impl<B> PackedBody<B> {
         }
     }
 
-    /// Takes the next whole message out of the pieces, or returns false if none is whole.
+    /// Begins the next message if all of it is in the pieces. Returns false otherwise.
     fn begin(&mut self) -> bool {
         if self.have_bytes < HEAD_LEN_BYTES {
             return false;

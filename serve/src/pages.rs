@@ -31,8 +31,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections to the operators' port that may be open at once; more wait. A guess: probes and scrapers
 /// need a few, and each costs a descriptor.
 pub const CONNECTIONS_MAX: usize = 32;
-/// Pause after a failed accept. Measured nowhere: long enough that a lack of descriptors does not
-/// spin a core, short enough for probes.
+/// Pause after a failed accept. A guess: long enough that a lack of descriptors does not spin a core, short enough for
+/// probes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A response of the operators' port.
@@ -93,7 +93,7 @@ async fn answer(pages: Arc<dyn Pages>, request: Request<Incoming>) -> Page {
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
         return page;
     }
-    // Pages read the disk, which would hold up the tasks of this thread.
+    // Pages read the disk, which would block the tasks of this thread.
     let shown = tokio::task::spawn_blocking(move || {
         pages.show(request.uri().path(), request.uri().query().unwrap_or_default())
     });
@@ -127,13 +127,13 @@ pub fn plain(status: StatusCode, text: &'static str) -> Page {
     page(status, PLAIN, text)
 }
 
-/// Returns a page of plain text that was made for it.
+/// Returns a page of plain text that was built at run time.
 #[must_use]
 pub fn text(status: StatusCode, text: String) -> Page {
     page(status, PLAIN, text)
 }
 
-/// The page at `/readyz` and its like.
+/// The body of the readiness pages, such as `/readyz`.
 #[derive(Serialize)]
 struct ReadinessPage {
     ready: bool,

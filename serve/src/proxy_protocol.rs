@@ -1,5 +1,5 @@
 //! The PROXY protocol, versions 1 and 2: a proxy names its client's address before the first byte of a
-//! connection. Parsing only; [`connection`](crate::connection) decides whose header is read.
+//! connection. Parsing only; [`arrival`](crate::arrival) decides whose header is read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,13 +18,13 @@ pub(crate) const HEADER_LEN_BYTES_MAX: usize = 2048;
 /// The first bytes of a connection, read as a PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProxyHeader {
-    /// The connection begins with something else.
+    /// The connection begins with other bytes.
     None,
     /// More bytes are needed to decide.
     Incomplete,
-    /// A header of `len_bytes`. `client` is `None` if the proxy speaks for itself.
+    /// A header of `len_bytes`. `client` is `None` for the proxy's own connection.
     Whole { len_bytes: usize, client: Option<SocketAddr> },
-    /// The bytes begin like a header and are none.
+    /// The bytes begin like a header but are malformed.
     Malformed,
 }
 
@@ -94,7 +94,7 @@ fn version_2(bytes: &[u8]) -> ProxyHeader {
         (1, 2) => {
             addresses.first_chunk::<16>().zip(port(32)).map(|(ip, port)| (IpAddr::from(*ip), port))
         }
-        // A family that is no IP: the proxy's own address counts, as for version 1.
+        // An address family other than IP: the proxy's own address counts, as for version 1.
         (1, 0 | 3) => return ProxyHeader::Whole { len_bytes, client: None },
         _ => return ProxyHeader::Malformed,
     };

@@ -1,4 +1,4 @@
-//! Pages on the listener of calls. Their content is signed, and any cache may keep it.
+//! Pages on the callers' listener. Their content is signed, so any cache may store it.
 
 use std::fmt;
 use std::future::Future;
@@ -21,33 +21,35 @@ use crate::call_share::CallCharge;
 use crate::overloaded::Overloaded;
 use crate::pages::{Page, text};
 
-/// Charge of a request for a page: its task and the state of its stream. That of a call, whose body is read too.
+/// Charge of a request for a page in bytes: its task and the state of its stream. Equals the charge of a call, whose
+/// body is read too.
 const REQUEST_BYTES: usize = 12 * 1024;
 /// Charge of a header besides its name and value. As for calls.
 const HEADER_BYTES: usize = 128;
-/// Seconds after which a caller that asks for too much at once may try again. As for calls.
+/// Seconds after which a caller that exceeded its share may try again. As for calls.
 const RETRY_AFTER_S: u64 = 1;
 
 /// The future of a page.
 pub type PageFuture = Pin<Box<dyn Future<Output = Page> + Send>>;
 
-/// The pages of a service for its callers. Only `GET` reaches them, and `POST` those that take something.
+/// The pages of a service for its callers. Only `GET` requests reach them, and `POST` requests to pages that accept a
+/// body.
 pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
-    /// Returns the beginning of the paths of all pages.
+    /// Returns the common prefix of the paths of all pages.
     fn prefix(&self) -> &'static str;
 
-    /// Makes the page that a request asks for. `head` is from outside; the memory of the page is taken from `charge`
-    /// before it is made.
+    /// Makes the page of a request. `head` is untrusted. The implementation charges the memory of the page to `charge`
+    /// before it allocates it.
     fn show(&self, head: Parts, charge: CallCharge) -> PageFuture;
 
-    /// Returns the length of the longest body that a `POST` to this path may have, bytes; `None` if it takes none, as no page
-    /// does by default.
+    /// Returns the longest accepted body of a `POST` to this path, in bytes. `None`, the default, if the page accepts
+    /// no `POST`.
     fn len_bytes_max(&self, path: &str) -> Option<usize> {
         let _ = path;
         None
     }
 
-    /// Answers a `POST` to a path that takes one. `head` and `body` are from outside; the body is charged.
+    /// Answers a `POST`. `head` and `body` are untrusted; the body is already charged.
     fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> PageFuture {
         let _ = (head, body, charge);
         Box::pin(async { refusal(StatusCode::NOT_FOUND, None, "nothing is taken here") })
@@ -69,8 +71,8 @@ pub(crate) async fn answer<B>(pages: &Arc<dyn PublicPages>, request: Request<B>)
     page.map(|page| Body::new(PageBody { page, charge }))
 }
 
-/// Answers one request that sends something, once all of it is here. A body that is too long, too slow, or more than the
-/// caller's share of the memory is refused before.
+/// Answers one request with a body, after all of it has arrived. Refuses a body that is too long, too slow, or larger
+/// than the caller's share of the memory.
 pub(crate) async fn take<B>(
     pages: &Arc<dyn PublicPages>,
     request: Request<B>,
@@ -159,7 +161,7 @@ fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), Overloaded> {
     charge.take_for_call(REQUEST_BYTES + head.uri.path().len() + lengths.sum::<usize>())
 }
 
-/// Waits for a page; a connection that has to make room for others gets none.
+/// Waits for a page. A connection that has to free memory for other callers gets a refusal instead.
 async fn or_closed(charge: &CallCharge, page: impl Future<Output = Page>) -> Page {
     let connection = charge.connection().clone();
     tokio::select! {
@@ -173,7 +175,7 @@ fn too_much() -> Page {
     refusal(StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER_S), &Overloaded.to_string())
 }
 
-/// Returns a page that says why there is none. No cache keeps it.
+/// Returns the page of a refusal with its reason. Caches do not store it.
 #[must_use]
 pub fn refusal(status: StatusCode, retry_after_s: Option<u64>, reason: &str) -> Page {
     let mut page = text(status, format!("{reason}\n"));

@@ -2,20 +2,20 @@
 
 use std::task::Context;
 
-/// Bytes that are read from a socket before all that waits has its turn. Calls then take what came for them, which
-/// charges it: without turns, the flow-control windows of all connections could fill before the first of their bytes
-/// is charged. A guess: a few frames of the largest size, or three thousand TLS records without content.
+/// Bytes that a connection reads from its socket before waiting tasks have a turn. In that turn calls read their data,
+/// which charges it. Without turns, the flow-control windows of all connections could fill before any of their bytes is
+/// charged. A guess: a few frames of the largest size, or three thousand TLS records without content.
 pub(crate) const TURN_BYTES: usize = 64 * 1024;
 
-/// The bytes that a connection has read in its turn. A peer that sends without end would otherwise keep a thread of the
-/// runtime: reads that find data do not yield by themselves.
+/// The bytes that a connection has read in its current turn. Reads that find data do not yield by themselves, so a peer
+/// that sends without pause would otherwise occupy a thread of the runtime.
 #[derive(Debug, Default)]
 pub(crate) struct ReadTurn {
     bytes: usize,
 }
 
 impl ReadTurn {
-    /// Returns true if the turn is over. The task will be woken again, and has to return `Pending` now.
+    /// Returns true if the turn is over. The caller has to return `Pending`; the task is already scheduled to wake.
     pub(crate) fn is_over(&mut self, cx: &Context<'_>) -> bool {
         let is_over = self.bytes >= TURN_BYTES;
         if is_over {
@@ -25,12 +25,12 @@ impl ReadTurn {
         is_over
     }
 
-    /// Notes a read, in bytes or in what its work costs beside them.
+    /// Adds the bytes of a read, or the equivalent cost of other work, to the turn.
     pub(crate) fn took(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// Notes that nothing waits to be read: the next read begins a turn.
+    /// Ends the turn because no data is waiting: the next read begins a new one.
     pub(crate) fn end(&mut self) {
         self.bytes = 0;
     }

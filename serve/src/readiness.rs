@@ -1,4 +1,4 @@
-//! Readiness of a process: named conditions, the purposes that need them, and since when they hold.
+//! Readiness of a process: named conditions, the purposes that need them, and the times of their last changes.
 //!
 //! A service implements [`Checks`]; [`Readiness`] evaluates them, remembers when each one changed, and tells watchers.
 //! Operators see conditions at `/readyz`, balancers ask [`HealthService`](crate::HealthService).
@@ -30,9 +30,9 @@ const EVALUATED_WITHIN: Duration = Duration::from_secs(5);
 pub enum Purpose {
     /// The start is over.
     Start,
-    /// Requests that only read are served.
+    /// Serving requests that only read.
     Read,
-    /// Envelopes are taken.
+    /// Accepting envelopes.
     Publish,
     /// Has no effect on serving: operators see the condition, and the process stays ready.
     Notice,
@@ -117,7 +117,7 @@ pub struct ReadyPurposes {
 }
 
 impl ReadyPurposes {
-    /// Returns the purposes for which all of `conditions` that count are met.
+    /// Returns the purposes whose conditions are all met.
     #[must_use]
     pub fn of(conditions: &[Condition]) -> Self {
         let met = |purpose| conditions.iter().all(|it| it.met || it.purpose > Some(purpose));
@@ -140,7 +140,7 @@ impl ReadyPurposes {
     }
 }
 
-/// Readiness of one process. Cheap to clone; all clones are the same.
+/// Readiness of one process. Cheap to clone; clones share state.
 #[derive(Clone)]
 pub struct Readiness(Arc<ReadinessState>);
 
@@ -150,9 +150,9 @@ struct ReadinessState {
     /// The last result of each check and the time of its first evaluation, unix seconds.
     since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
     ready: watch::Sender<ReadyPurposes>,
-    /// Evaluations that callers have begun.
+    /// Number of evaluations that callers have begun.
     begun: AtomicU64,
-    /// The last of them that has ended. Held by the one that callers wait for.
+    /// The last finished evaluation. A running evaluation holds the lock, and callers wait for it.
     turn: Arc<tokio::sync::Mutex<Evaluated>>,
 }
 
@@ -221,11 +221,11 @@ impl Readiness {
         ReadyPurposes::of(&self.evaluate())
     }
 
-    /// Does the same on a thread that may block, one evaluation at a time. Checks that do not end
-    /// within 5 s mean that the process is ready for nothing.
+    /// Evaluates as [`ready`](Self::ready) does, on a thread that may block, one evaluation at a time. If the checks do
+    /// not end within 5 s, the process counts as ready for nothing.
     ///
-    /// Any number of callers, who may be strangers, cost two evaluations at most: the one under way, and one that begins
-    /// after all of them have come and answers them all.
+    /// Concurrent callers, also hostile ones, cost at most two evaluations: the running one, and one that begins after
+    /// all of them have arrived and answers them all.
     pub async fn current(&self) -> ReadyPurposes {
         let readiness = self.clone();
         let begun_before = self.0.begun.load(Ordering::SeqCst);
@@ -251,13 +251,13 @@ impl Readiness {
         }
     }
 
-    /// Follows readiness as evaluations find it.
+    /// Returns a receiver of each change of readiness.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<ReadyPurposes> {
         self.0.ready.subscribe()
     }
 
-    /// Makes the process unready for anything new from now on. It still serves.
+    /// Marks the process as draining: it still serves, but is ready for nothing new.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Release);
         self.evaluate();
@@ -269,7 +269,7 @@ impl Readiness {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Evaluates every 500 ms until `end`, so that watchers hear of changes that no request shows.
+    /// Evaluates every 500 ms until `end`, so that watchers learn of changes that no request triggers.
     pub async fn keep_current(self, end: CancellationToken) {
         loop {
             tokio::select! {
@@ -397,7 +397,7 @@ mod tests {
         while checks.evaluations.load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
-        // These come while an evaluation is under way that may have seen an older state.
+        // These callers arrive during an evaluation that may have seen an older state.
         let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(readiness.current())).collect();
         for caller in &mut crowd {
             assert!(caller.now_or_never().is_none());

@@ -1,7 +1,7 @@
-//! The body of a request on its way to a service: whole messages only, none of them too large.
+//! The body of a request as a service reads it: whole messages only, none of them too large.
 //!
 //! The decoder allocates for a message as soon as it has read its length. It gets a message only
-//! when all of it has arrived, so that a peer cannot reserve memory by a claim. Each piece is
+//! when all of it has arrived, so that a peer cannot reserve memory by claiming a length. Each piece is
 //! charged when it arrives, and the decoded size of a message before it is passed on.
 
 use std::collections::VecDeque;
@@ -24,17 +24,16 @@ use crate::method::MethodKind;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use crate::unpack::{Turn, Unpacker};
 
-/// Bytes of a refused body that are still read over HTTP/1.1, whose clients do not read a response
-/// while they send. More than two of the largest messages; a guess.
+/// Bytes of a refused body that are still read over HTTP/1.1, because such clients read a response only after they have
+/// sent the request. A guess: more than two of the largest messages.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Length below which pieces are copied together: each one by itself keeps a buffer of the connection
-/// alive, with whatever else the peer has sent beside it. A whole frame of HTTP/2 (RFC 9113 §4.2).
+/// Length below which pieces are copied together. A piece keeps the connection's whole read buffer alive, so many small
+/// pieces would hold far more memory than is charged. A whole frame of HTTP/2 (RFC 9113 §4.2).
 const PIECE_LEN_BYTES_MIN: usize = 16 * 1024;
-/// Cost at which a message is not scanned any further: no caller may hold that much. Guessed: above
-/// every limit in use.
+/// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 
-/// A request body that passes whole messages and counts them.
+/// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
     body: Body,
     frames: Frames,
@@ -44,7 +43,7 @@ pub(crate) struct RequestBody {
     tail: BytesMut,
     /// The number of `pieces` that belong to whole messages.
     whole: usize,
-    /// Decompresses messages; `None` if the client sends none that are compressed.
+    /// Decompresses messages; `None` if the request names no compression.
     unpacker: Option<Unpacker>,
     messages: u64,
     charge: CallCharge,
@@ -86,7 +85,7 @@ impl RequestBody {
         }
     }
 
-    /// Decompresses messages that say that they are compressed.
+    /// Decompresses messages whose flag says that they are compressed.
     pub(crate) fn unpacking(self) -> Self {
         Self { unpacker: Some(Unpacker::default()), ..self }
     }
@@ -96,7 +95,7 @@ impl RequestBody {
         self.metrics.method().kind() != MethodKind::Bidi
     }
 
-    /// Takes the next piece in.
+    /// Takes the next piece of the body.
     ///
     /// # Errors
     /// The status that refuses the request.
@@ -155,7 +154,7 @@ impl RequestBody {
                 Ok(Poll::Pending)
             }
             Turn::Whole(mut pieces) => {
-                // Before those of the unfinished message that came with the last piece.
+                // Inserted before the pieces of the unfinished message that came last.
                 let unfinished = std::mem::take(&mut self.pieces);
                 std::mem::swap(&mut self.pieces, &mut pieces);
                 self.pass_on()?;
@@ -165,7 +164,7 @@ impl RequestBody {
         }
     }
 
-    /// Puts a piece of an unfinished message behind the others.
+    /// Appends a piece of an unfinished message.
     fn keep(&mut self, piece: Bytes) {
         if piece.len() < PIECE_LEN_BYTES_MIN {
             self.tail.extend_from_slice(&piece);
@@ -254,7 +253,7 @@ impl HttpBody for RequestBody {
                 Err(status) => self.refuse(status),
             }
             if !self.takes_one_message() && self.frames.at_boundary() {
-                // The handler asks for more, so it is done with the messages before.
+                // The handler polls for more, so it is done with earlier messages.
                 let kept = self.charge.keep_of_request(0);
                 debug_assert!(kept.is_ok(), "nothing is always given");
             }
@@ -291,7 +290,7 @@ impl HttpBody for RequestBody {
         }
     }
 
-    /// Returns false always: the end of the body has to be checked, so it must be polled for.
+    /// Always returns false: the consumer must poll to the end, where the body is checked.
     fn is_end_stream(&self) -> bool {
         false
     }

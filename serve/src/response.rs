@@ -1,4 +1,4 @@
-//! The body of a response on its way out. Its messages and its status are counted as they pass.
+//! The body of a response. Counts its messages and its status as they pass.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,8 +18,8 @@ use crate::frames::Frames;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
 
-/// A call from its first byte to its status. A call that is dropped before counts as cancelled: the
-/// caller went away.
+/// The metrics of one call, from its start to its status. A call that is dropped before its status counts as cancelled,
+/// because its caller disconnected.
 #[derive(Debug)]
 pub(crate) struct CountedCall {
     metrics: &'static MethodMetrics,
@@ -36,7 +36,7 @@ impl CountedCall {
         Self { metrics, span, since: Instant::now(), ended: false }
     }
 
-    /// Counts the end of the call. Only the first status counts.
+    /// Counts the end of the call. Later statuses are ignored.
     pub(crate) fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
             if self.metrics.method().kind() == MethodKind::Unary {
@@ -73,15 +73,15 @@ pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
 /// The text of a status at a deadline.
 pub(crate) const LATE: &str = "request timed out";
 
-/// A response body that counts what passes, and ends at the caller's deadline.
+/// A response body that counts its messages and ends at the caller's deadline.
 pub(crate) struct ResponseBody {
     body: Body,
     frames: Frames,
     call: CountedCall,
     charge: CallCharge,
-    /// Completes when the call has to end because its caller holds too much.
+    /// Completes when the call has to end because its caller holds too much memory.
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Completes at the deadline that the caller has named.
+    /// Completes at the caller's deadline.
     late: Option<Pin<Box<Sleep>>>,
     is_closed: bool,
     /// True once a part of an answer has passed.
@@ -128,7 +128,7 @@ impl ResponseBody {
 }
 
 impl ResponseBody {
-    /// Notes the end of the call. One that is answered has given back before what its request took, and a stream does when
+    /// Records the end of the call. An answered unary call has given back its memory before, and a stream does so when
     /// its state is dropped.
     fn end(&mut self, code: Code) {
         let is_unanswered = !self.is_answered && self.call.is_open();
@@ -167,7 +167,7 @@ impl HttpBody for ResponseBody {
                     let begun = step.map_or(0, |step| step.begun);
                     self.call.sent(begun);
                     match self.call.metrics.method().kind() {
-                        // The answer is encoded: what it was made of is gone.
+                        // The answer is encoded, so the data that it was made of is freed.
                         MethodKind::Unary => self.charge.clear(),
                         MethodKind::ServerStream => self.charge.answers(),
                         MethodKind::Bidi => {}

@@ -14,8 +14,8 @@ use crate::tls::Tls;
 /// Specified: `docs/protocol/api.md`, the limit of the network's reference node.
 pub const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
-/// Bytes that a call may have been sent before its service reads them: a usual publish in one flight. A
-/// guess.
+/// HTTP/2 window of a call: bytes that its peer may send before the service reads them. A guess: a usual publish in one
+/// round trip.
 pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// The text of the UNAVAILABLE status that ends streams when the server stops.
@@ -33,8 +33,8 @@ pub struct ServeSettings {
     pub body_timeout: Duration,
     /// Time without open calls after which a connection is closed.
     pub idle_timeout: Duration,
-    /// The proxies whose word is taken for their clients' addresses: in a PROXY header, and in
-    /// `X-Forwarded-For` by services. Default: none.
+    /// The proxies that are trusted to name their clients' addresses: in a PROXY header, and for services in
+    /// `X-Forwarded-For`. Default: none.
     pub trusted_proxies: TrustedProxies,
     /// Connections that may be open at once; more are refused, or take the place of the address that has
     /// most. Each takes a descriptor of the process. Default: no bound.
@@ -44,10 +44,9 @@ pub struct ServeSettings {
     pub connections_per_address_max: usize,
     /// Calls that one connection may have open at once; more wait. Default: 1000.
     pub streams_per_connection_max: u32,
-    /// Time for a peer to read something of the answers that wait for it; its connection is closed after
-    /// that.
+    /// Longest time without progress while answers wait for the peer to read them. Its connection is then closed.
     pub write_timeout: Duration,
-    /// The memory for all callers.
+    /// The memory budget of all callers.
     pub memory: MemoryBudget,
     /// The certificate of the listener; without one it speaks no TLS. Its files are followed while the listener runs.
     pub tls: Option<Tls>,

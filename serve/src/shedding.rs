@@ -1,5 +1,5 @@
-//! The choice of those who have to go when the memory for callers is short. Plain values: [`budget`]
-//! gathers the consumers and ends the ones that are chosen.
+//! Chooses the consumers to close when the memory for callers is short. Works on plain values: [`budget`] gathers the
+//! consumers and closes the chosen ones.
 //!
 //! [`budget`]: crate::budget
 
@@ -12,22 +12,24 @@ use crate::address::ClientAddress;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Consumer {
     pub(crate) address: ClientAddress,
-    /// Its place in the order in which all began.
+    /// Its position in the order in which consumers began.
     pub(crate) number: u64,
     pub(crate) bytes: usize,
-    /// It is a connection without calls.
+    /// True for a connection without calls.
     pub(crate) is_idle: bool,
-    /// It was lent memory beyond its share.
+    /// True if it has lent memory beyond its share.
     pub(crate) is_lent: bool,
 }
 
-/// Chooses consumers that hold `needed_bytes` together, or fewer if no others are worth it. Those who were lent something go
-/// first, the largest of them before the others, whatever their addresses hold. Then an address is
-/// worth it while it holds `worth_bytes`: the largest comes first, of each its idle connections, the
-/// oldest of them first, then what holds most. Idle connections of small addresses follow.
+/// Chooses consumers that together hold `needed_bytes`, or less if no other may be closed. The order is:
 ///
-/// A client opens a connection that was idle again without noticing, so that costs least. The newest are
-/// left alone: their first call may be on its way.
+/// 1. consumers with lent memory, the largest first, regardless of their address;
+/// 2. consumers of addresses that still hold `worth_bytes`, the largest address first. Within an address come its idle
+///    connections, the oldest first, and then the consumers with the most memory;
+/// 3. idle connections of small addresses.
+///
+/// A client reopens an idle connection without its user noticing, so closing one costs least. The newest idle
+/// connections are spared, because their first call may be on its way.
 pub(crate) fn choose(
     consumers: impl IntoIterator<Item = Consumer>,
     needed_bytes: usize,
@@ -48,7 +50,7 @@ pub(crate) fn choose(
     }
     let mut largest: BinaryHeap<(usize, ClientAddress)> = BinaryHeap::new();
     for (address, members) in &mut of_address {
-        // The one to go first comes last.
+        // Sorted in reverse: the consumer to close first is the last.
         members.sort_unstable_by_key(|it| {
             let (idle_age, bytes) = if it.is_idle { (it.number, 0) } else { (0, it.bytes) };
             (it.is_idle, Reverse(idle_age), bytes)

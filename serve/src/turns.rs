@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 
-/// The time on the runtime's threads that one stored envelope pays for: what a publish of a single
-/// envelope takes there (measured: 60 to 100 µs), and as much again.
+/// The time on the runtime's threads that one stored envelope pays for: twice the time of a publish of one envelope
+/// (measured: 60 to 100 µs).
 const PAID_TIME: Duration = Duration::from_micros(200);
-/// The most time that a connection may have left. A guess: what a burst of 100 publishes pays for.
+/// The most unused time of a connection. A guess: the time that a burst of 100 publishes pays for.
 const PAID_TIME_MAX: Duration = Duration::from_millis(20);
 /// The most turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that
-/// paying callers can cause to others, and the cost of a task that gives way. A guess.
+/// paying callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
 
 /// The paid tasks of a process that wait for their turn.
@@ -44,7 +44,7 @@ impl PaidTime {
         Self { left_ns: AtomicI64::new(0), turns }
     }
 
-    /// Adds the time that `envelopes` stored ones pay for.
+    /// Adds the time that `envelopes` stored envelopes pay for.
     pub(crate) fn earn(&self, envelopes: usize) {
         let earned =
             nanoseconds(PAID_TIME).saturating_mul(envelopes.try_into().unwrap_or(i64::MAX));
@@ -85,7 +85,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
             return Poll::Pending;
         }
         deferred = 0;
-        // Also for an unpaid turn: wakers of earlier turns may still wake the task.
+        // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
         guard.0.waker.register(context.waker());
         if !is_paid {
             return task.as_mut().poll(context);
@@ -105,7 +105,7 @@ const WOKEN: u8 = 1;
 /// The task has ended. Wakers may outlive it.
 const ENDED: u8 = 2;
 
-/// Wakes a paid task, and counts it as one that waits until it has its turn.
+/// The waker of a paid task. Counts the task as waiting until it has its turn.
 struct PaidWaker {
     turns: Arc<Turns>,
     state: AtomicU8,
@@ -130,7 +130,7 @@ impl Wake for PaidWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Counted before the state says so: the count never falls below zero.
+        // Incremented before the state changes, so that a concurrent decrement never takes the count below zero.
         self.turns.waiting.fetch_add(1, Ordering::Relaxed);
         let changed =
             self.state.compare_exchange(RESTING, WOKEN, Ordering::AcqRel, Ordering::Acquire);
@@ -141,7 +141,7 @@ impl Wake for PaidWaker {
     }
 }
 
-/// Ends the count of a task that is dropped, also while it waits.
+/// A guard that uncounts a dropped task, even one that waits.
 struct CountGuard(Arc<PaidWaker>);
 
 impl Drop for CountGuard {

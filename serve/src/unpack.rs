@@ -2,8 +2,8 @@
 //!
 //! A few compressed bytes may expand to gigabytes. So memory is charged before each piece is decompressed, and a
 //! message is refused as soon as it exceeds the limit of a message, or grows much longer than its compressed bytes.
-//! The work is done in turns, between which other calls run. Compressed bytes may also expand to nothing, in
-//! millions of empty blocks. So a turn is bounded by its input as well, and a message of such bytes is refused.
+//! Decompression yields to other calls after each turn. Compressed bytes may also expand to nothing, in millions
+//! of empty blocks. So a turn is bounded by its input as well, and a message of such bytes is refused.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -28,11 +28,11 @@ const PIECES_PER_TURN: usize = 4;
 /// decompressing as much takes about as long as accepting the call.
 const GROWTH_MAX: usize = 64;
 const GROWTH_FREE_BYTES: usize = 64 * 1024;
-/// Compressed bytes that are taken in before other calls have their turn. A guess: of the blocks that cost most, a
-/// few milliseconds of work.
+/// Compressed bytes that are read before other calls have their turn. A guess: a few milliseconds of work for the most
+/// expensive blocks.
 const INPUT_PER_TURN: usize = 8 * 1024;
-/// Bytes by which a compressed message may be longer than what it becomes. A guess: gzip adds five bytes to 64 KiB that do
-/// not shrink, and a head that is mostly short.
+/// Bytes by which a compressed message may exceed its decompressed length. A guess: for content that does not shrink
+/// gzip adds five bytes to each 64 KiB, and a usually short header.
 const SHRINKAGE_FREE_BYTES: usize = 16 * 1024;
 /// Charge of a message that is being decompressed: the window, the tables and the buffer of its decoder. From
 /// the types: 32 KiB of window, 32 KiB of buffer and about 12 KiB of tables.
@@ -52,7 +52,7 @@ struct Message {
     decoder: GzDecoder<Pieces>,
     unpacked: VecDeque<Bytes>,
     len_bytes: usize,
-    /// The length that its compressed bytes stand for at most.
+    /// The greatest decompressed length that its compressed bytes allow.
     grown_bytes_max: usize,
     piece_len_bytes: usize,
     /// The piece that is being filled, and its length so far.
@@ -64,7 +64,7 @@ struct Message {
 enum Progress {
     /// The piece is full.
     Full,
-    /// The turn has taken in as much as it may.
+    /// The turn has read as much input as it may.
     Paused,
     /// The message is whole.
     End,
@@ -73,14 +73,14 @@ enum Progress {
 /// The result of a turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// The message is not whole yet, and other calls have their turn.
+    /// The message is not complete yet, and other calls have their turn.
     Again,
     /// The pieces of a whole message, with a head that says that it is not compressed.
     Whole(VecDeque<Bytes>),
 }
 
 impl Unpacker {
-    /// Takes a piece of whole messages in.
+    /// Adds a piece of whole messages.
     pub(crate) fn push(&mut self, piece: Bytes) {
         self.packed_bytes += piece.len();
         self.packed.push_back(piece);
@@ -96,11 +96,11 @@ impl Unpacker {
         *self = Self::default();
     }
 
-    /// Decompresses a part of the next message. What it becomes is charged to `charge` as a part of the request.
+    /// Decompresses a part of the next message. Charges the decompressed bytes to `charge` as a part of the request.
     ///
     /// # Errors
     /// The status that refuses the request: the bytes are not gzip, the message becomes longer than
-    /// `len_bytes_max` or than its compressed bytes may stand for, or the caller holds too much.
+    /// `len_bytes_max` or than its compressed bytes allow, or the caller holds too much memory.
     pub(crate) fn turn(
         &mut self,
         charge: &CallCharge,

@@ -1,10 +1,10 @@
 //! HTTP/2 by upgrade (RFC 7540 §3.2): a request of HTTP/1.1 without TLS asks for it, and is answered as the first
 //! stream of the connection that follows.
 //!
-//! The library serves HTTP/2 from its preface on and knows no first request, so the request is put behind the client's
-//! first frame as the frames that it would have had. What the caller sends is bounded: the settings of its request, and
-//! its body, which is charged; a longer one is served over HTTP/1.1, as the protocol allows. The switched connection is
-//! metered from its preface on like any other of HTTP/2. Connections of trusted proxies never switch.
+//! hyper serves HTTP/2 from its preface on and cannot be given a first request. The request is therefore encoded as
+//! HTTP/2 frames and inserted after the client's first frame. The settings of the request and its body are bounded, and
+//! the body is charged; a request with a longer body is served over HTTP/1.1, as the protocol allows. The switched
+//! connection is metered from its preface on like any other of HTTP/2. Connections of trusted proxies never switch.
 
 use std::io;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ const H2C: &str = "h2c";
 const SETTING_LEN_BYTES: usize = 6;
 /// Settings in the header of a request. A guess: the protocol has known seven.
 const SETTINGS_MAX: usize = 32;
-/// The longest body of a request that asks: what a connection may carry before its windows grow (RFC 9113 §6.9.2).
+/// The longest body of an upgrade request: the initial window of a connection (RFC 9113 §6.9.2).
 const BODY_LEN_BYTES_MAX: usize = 65_535;
 /// The longest frame without a setting that allows more (RFC 9113 §6.5.2).
 const FRAME_LEN_BYTES_MAX: usize = 16_384;
@@ -54,13 +54,13 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The request of a connection that asked to go on with HTTP/2. Cheap to clone; all clones are the same.
+/// The upgrade request of a connection, if there was one. Cheap to clone; clones share state.
 #[derive(Clone, Default)]
 pub(crate) struct UpgradeSlot(Arc<Mutex<Option<AskedUpgrade>>>);
 
 impl UpgradeSlot {
-    /// Takes the request that asks for HTTP/2, and returns the answer after which the connection switches, or the
-    /// refusal of a request that does not arrive.
+    /// Stores the upgrade request, and returns the answer after which the connection switches, or the refusal of a
+    /// request whose body does not arrive.
     pub(crate) async fn put(
         &self,
         mut request: Request<Incoming>,
@@ -98,7 +98,7 @@ impl UpgradeSlot {
     }
 }
 
-/// Returns true if a request asks for HTTP/2 in a form in which it can get it.
+/// Returns true if a request asks for HTTP/2 in a form that is supported.
 pub(crate) fn is_asked<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_11
@@ -114,7 +114,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     lists.flat_map(|list| list.split(',')).any(|it| it.trim().eq_ignore_ascii_case(token))
 }
 
-/// Returns the settings of the client; `None` if there are none, or not once, or too many.
+/// Returns the settings of the client; `None` unless there is exactly one header of them with at most [`SETTINGS_MAX`].
 fn settings(headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut values = headers.get_all(HTTP2_SETTINGS).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
@@ -163,7 +163,7 @@ impl AskedUpgrade {
     /// Waits for the client's preface. The caller bounds the time.
     ///
     /// # Errors
-    /// When the connection ends before, or goes on with something else.
+    /// Returns an error if the connection ends before, or goes on with something else.
     pub(crate) async fn switch(
         self,
         flooded: impl Fn() + Send + 'static,

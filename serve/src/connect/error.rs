@@ -20,7 +20,7 @@ const DETAILS_MAX: usize = 16;
 fn name(code: Code) -> &'static str {
     match code {
         Code::Cancelled => "canceled",
-        // A success is no error: it is never written.
+        // Never written: OK is not an error.
         Code::Ok | Code::Unknown => "unknown",
         Code::InvalidArgument => "invalid_argument",
         Code::DeadlineExceeded => "deadline_exceeded",
@@ -97,7 +97,7 @@ pub(super) fn end_of_stream(status: &Status) -> Bytes {
     message.freeze()
 }
 
-/// Returns every value of every name that is text.
+/// Returns the text values of each metadata name.
 fn metadata(metadata: &MetadataMap) -> Map<String, Value> {
     let mut names = Map::new();
     for entry in metadata.iter() {

@@ -1,4 +1,4 @@
-//! JSON bodies: their bounds, and their translation beside the runtime's threads.
+//! JSON bodies: their bounds, and their translation outside of the runtime's threads.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use tonic::Status;
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 
-/// The longest request in JSON, bytes. A guess: far more than people type. Larger messages are sent as
+/// The longest request in JSON, bytes. A guess: far more than a person types. Larger messages are sent as
 /// `application/proto`.
 pub(super) const REQUEST_LEN_BYTES_MAX: usize = 1024 * 1024;
 /// The longest serialized message that is answered as JSON. A guess: a page of usual envelopes has some tens of KiB.
 const RESPONSE_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest text that is translated on the runtime's threads. A guess: it takes a millisecond.
 const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
-/// Long texts that are translated at once; others wait for their turn. A guess: they leave threads for reading disks.
+/// Long texts that are translated concurrently; others wait for a permit. A guess: enough blocking threads stay free
+/// for disk reads.
 static TRANSLATED_AT_ONCE: Semaphore = Semaphore::const_new(4);
 /// Memory of a value while JSON is translated, beside its text. From the types: an entry of a message's fields, and
 /// the descriptor and fields of a message that is empty.
@@ -37,7 +38,7 @@ pub(super) async fn to_message(
     json: Bytes,
     share: &Arc<ConnectionShare>,
 ) -> Result<Vec<u8>, Status> {
-    // Each value stands behind one of these; within texts they are counted as well, which is no harm.
+    // Each value follows one of these characters. Those inside strings are counted too, which only raises the estimate.
     let values = json.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count();
     let mut held = ChargedBytes::new(share.clone());
     held.take(2 * json.len() + values * VALUE_BYTES)?;
@@ -81,8 +82,8 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Bytes, Status> {
     if plain.len() > REQUEST_LEN_BYTES_MAX { Err(too_long()) } else { Ok(plain.into()) }
 }
 
-/// Does the same beside the runtime's threads: bytes that decompress to nothing take a decoder far longer than others of
-/// their length.
+/// Decompresses as [`unpack`] does, outside of the runtime's threads: a hostile input without content takes a decoder
+/// far longer than usual input of its length.
 ///
 /// # Errors
 /// Those of [`unpack`].
@@ -101,8 +102,8 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text. Long texts run on a thread that may block. `held` is released when the work is done, even
-/// if the caller has gone by then.
+/// Runs `work` on a text, on a thread that may block if the text is long. `held` is released when the work is done,
+/// even if the caller has gone by then.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     held: ChargedBytes,

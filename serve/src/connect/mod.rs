@@ -1,7 +1,7 @@
 //! The Connect protocol, translated into gRPC and back: unary calls and server streams, with bodies of protobuf or
 //! JSON, so that `curl` and web pages can talk to a node. <https://connectrpc.com/docs/protocol>
 //!
-//! A body in protobuf is the message of gRPC without the five bytes before it, or, on a stream, has the same five bytes.
+//! A unary body in protobuf is a gRPC message without its five bytes of framing; a stream's body keeps them.
 //! JSON is translated whole, see [`json`]. All limits, charges, deadlines and metrics are those of the gRPC call.
 
 mod error;
@@ -38,14 +38,14 @@ const TIMEOUT_LEN_BYTES_MAX: usize = 10;
 /// Flag of a message that is compressed. Specified: gRPC over HTTP/2, Compressed-Flag.
 const COMPRESSED: u8 = 1;
 
-/// The two forms of a call.
+/// The form of a call: unary or stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Unary,
     Stream,
 }
 
-/// The two forms of a message.
+/// The encoding of a message: protobuf or JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Codec {
     Proto,
@@ -134,7 +134,7 @@ impl ConnectCall {
         }
     }
 
-    /// Turns the headers of a request into those of gRPC. Returns true if its message is compressed.
+    /// Replaces the headers of a request by those of gRPC. Returns true if its message is compressed.
     fn take_headers(self, headers: &mut HeaderMap) -> Result<bool, Status> {
         if headers.get(PROTOCOL_VERSION).is_some_and(|version| version != "1") {
             return Err(Status::invalid_argument("connect-protocol-version must be \"1\""));
@@ -158,7 +158,7 @@ impl ConnectCall {
         for name in [CONTENT_LENGTH, ACCEPT_ENCODING, CONTENT_ENCODING] {
             headers.remove(name);
         }
-        // Those of the other form too, which mean nothing here.
+        // Removes the headers of the other form too, which have no meaning in this call.
         let others = [STREAM_ENCODING, STREAM_ACCEPT_ENCODING, PROTOCOL_VERSION];
         for name in others.into_iter().chain(["grpc-accept-encoding"]) {
             headers.remove(name);
@@ -221,7 +221,7 @@ impl ConnectCall {
         Ok((bytes, is_packed))
     }
 
-    /// Returns true for JSON that is compressed. Protobuf goes on as it is.
+    /// Returns true for compressed JSON. Compressed protobuf is passed on unchanged.
     fn is_unpacked_here(self, is_packed: bool) -> bool {
         is_packed && self.codec == Codec::Json
     }
@@ -308,8 +308,8 @@ impl ConnectCall {
     }
 }
 
-/// A request of the Connect protocol that has arrived: what a listener makes of its headers and its body before it asks
-/// a service. Fuzzing gives it any bytes.
+/// A parsed request of the Connect protocol, as the listener passes it to a service. Public for fuzzing, which supplies
+/// any bytes.
 #[derive(Debug, Clone)]
 pub struct ConnectRequest {
     /// The headers of the gRPC request.
@@ -321,7 +321,7 @@ pub struct ConnectRequest {
 }
 
 impl ConnectRequest {
-    /// Reads a request. `None` if its content type is none of the protocol's.
+    /// Parses a request. `None` if its content type does not belong to the protocol.
     ///
     /// # Errors
     /// The status of the refusal.
@@ -364,14 +364,14 @@ async fn collect(
         if bytes.len() + piece.len() > limit {
             return Err(too_long());
         }
-        // Twice: the buffer grows by doubling.
+        // Twice the length, because the buffer grows by doubling.
         held.take(2 * piece.len())?;
         bytes.extend_from_slice(&piece);
     }
     Ok((bytes.freeze(), held))
 }
 
-/// Takes the head off the only message of a stream's request. Returns its flag.
+/// Removes the head of the only message in a stream's request. Returns its flag.
 fn only_message(bytes: &mut Bytes) -> Result<u8, Status> {
     let Some(&[flag, a, b, c, d]) = bytes.first_chunk::<HEAD_LEN_BYTES>() else {
         return Err(Status::invalid_argument("missing request message"));
@@ -400,7 +400,7 @@ fn timeout_of_grpc(milliseconds: &HeaderValue) -> Result<HeaderValue, Status> {
     if text.is_empty() || text.len() > TIMEOUT_LEN_BYTES_MAX || !are_digits {
         return Err(wrong());
     }
-    // Eight digits are all that gRPC has room for.
+    // gRPC allows eight digits at most.
     let of_grpc = match text.len() {
         ..=8 => format!("{text}m"),
         _ => format!("{}S", &text[..text.len() - 3]),

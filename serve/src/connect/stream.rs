@@ -1,4 +1,4 @@
-//! The body of a stream's answer: messages as they come, then one that ends it.
+//! The body of a stream's answer: each message as it comes, then the end-of-stream message.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Answer {
         Some(error::end_of_stream(&status))
     }
 
-    /// Returns the next message, or a piece of it where it stays as it is.
+    /// Returns the next message, or a piece of it if it needs no translation.
     ///
     /// # Errors
     /// The status of the stream's end, OK included.
@@ -90,7 +90,7 @@ impl Answer {
     }
 }
 
-/// Takes the first message off, if all of it is there.
+/// Removes and returns the first message, if all of it has arrived.
 fn take_message(unread: &mut BytesMut) -> Option<Bytes> {
     let &[_, a, b, c, d] = unread.first_chunk::<HEAD_LEN_BYTES>()?;
     let len = u32::from_be_bytes([a, b, c, d]) as usize;

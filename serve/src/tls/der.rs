@@ -1,4 +1,4 @@
-//! The time at which a certificate expires (RFC 5280 §4.1.2.5). rustls reads it, but does not tell.
+//! Parses the expiry time of a certificate (RFC 5280 §4.1.2.5), which rustls checks but does not expose.
 
 /// Tags of DER (X.690 §8.1.2).
 const SEQUENCE: u8 = 0x30;
@@ -36,7 +36,7 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (len, bytes) = match first {
         short @ 0..0x80 => (usize::from(short), bytes),
         long => {
-            // Four bytes of length are more than any file here has.
+            // A length of four bytes exceeds any accepted file.
             let count = usize::from(long & 0x7f);
             let (digits, bytes) =
                 bytes.split_at_checked(count).filter(|_| (1..=4).contains(&count))?;
@@ -73,7 +73,7 @@ fn number(digits: &[u8]) -> i64 {
     digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'))
 }
 
-/// Counts days in the Gregorian calendar. The year begins in March here, so that a leap day is its last.
+/// Counts days in the Gregorian calendar since 1970. The year begins in March here, so that a leap day is its last day.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let month = (month + 9) % 12;

@@ -28,7 +28,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// The reason for which files cannot be used.
+/// The reason the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFilesError {
     /// A file cannot be read.
@@ -47,7 +47,7 @@ pub enum TlsFilesError {
         /// The fault.
         reason: String,
     },
-    /// Certificate and key do not go together, or are of a kind that is not supported.
+    /// The key does not belong to the certificate, or their kind is not supported.
     #[error("{cert} with the key {key}: {reason}", cert = cert.display(), key = key.display())]
     Pair {
         /// The file of the certificate.
@@ -59,7 +59,7 @@ pub enum TlsFilesError {
     },
 }
 
-/// The state of the files according to the system. It changes when a file is written or replaced.
+/// Metadata of the files. It changes when a file is written or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileStamps(Vec<Option<Stamp>>);
 

@@ -1,8 +1,8 @@
 //! TLS of the listener: certificates from files, read again when they change.
 //!
 //! TLS 1.2 and 1.3, for HTTP/2 and HTTP/1.1 by ALPN (RFC 7301). Connections keep the certificate that they began with,
-//! so a reload ends none. Files that cannot be used end the start; later the certificate in use stays, and the fault is
-//! logged and shown by a metric.
+//! so a reload ends none. Unusable files fail the start. Later the certificate in use stays, and the fault is logged
+//! and shown by a metric.
 //!
 //! - this file: the certificate in use; `files`: reading it; `der`: the time at which it expires;
 //! - `wire`: a connection with or without TLS.
@@ -30,10 +30,10 @@ use files::{FileStamps, LoadedCertificate};
 pub use files::{TlsFiles, TlsFilesError};
 pub(crate) use wire::{DecryptedStream, ENCRYPTED_BYTES};
 
-/// Time between two looks at the files. A guess: certificates are replaced days before they expire.
+/// Interval between two checks of the files. A guess: certificates are replaced days before they expire.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
 
-/// The certificate of a listener. Cheap to clone; all clones are the same.
+/// The certificate of a listener. Cheap to clone; clones share state.
 #[derive(Clone)]
 pub struct Tls(Arc<TlsState>);
 
@@ -45,14 +45,14 @@ struct TlsState {
 struct Current {
     config: Arc<ServerConfig>,
     expires_unix_s: i64,
-    /// The files as they were at the last look, usable or not.
+    /// The files at the last check, usable or not.
     stamps: FileStamps,
-    /// The reason for which the files as they are now are not in use.
+    /// The reason the present files are not in use.
     fault: Option<String>,
 }
 
 impl fmt::Debug for Tls {
-    /// Paths only: the configuration has the key.
+    /// Formats the paths only, because the configuration contains the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Tls").field(&self.0.files).finish()
     }
@@ -93,8 +93,8 @@ impl Tls {
         }
     }
 
-    /// Reads the files again if they have changed since the last look. The certificate in use stays if they cannot be
-    /// used.
+    /// Reads the files again if they have changed since the last check. If they cannot be used, the certificate in use
+    /// stays.
     pub fn look(&self) {
         let stamps = self.0.files.stamps();
         if self.0.current.read().stamps == stamps {
@@ -120,8 +120,9 @@ impl Tls {
         }
     }
 
-    /// Returns the condition of the certificate: it is not met once that has expired, because no client takes it then.
-    /// A new certificate that cannot be used is no reason to leave a balancer while the one before is valid.
+    /// Returns the condition of the certificate. It is not met after the certificate has expired, because clients then
+    /// refuse it. An unusable new certificate does not change it: the node stays in its balancer while the one in use
+    /// is valid.
     #[must_use]
     pub fn check(&self, purpose: Option<Purpose>) -> Check {
         let current = self.0.current.read();
@@ -140,7 +141,7 @@ impl Tls {
         self.0.current.read().expires_unix_s
     }
 
-    /// Returns the reason for which the files as they are now are not in use, if there is one.
+    /// Returns the reason the present files are not in use, if there is one.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.0.current.read().fault.clone()

@@ -12,8 +12,8 @@ use tokio_rustls::server::TlsStream;
 use crate::filtered::{Filtered, ReadFilter};
 use crate::read_turn::ReadTurn;
 
-/// Encrypted bytes of an answer that wait for the socket. A guess: one record of the largest size. What waits before
-/// it is encrypted is charged, these are not.
+/// The most encrypted bytes of an answer that wait for the socket. A guess: one record of the largest size. They are
+/// not charged; bytes that wait for encryption are.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 /// Memory of an encrypted connection beside that of a plain one: a record that has come in part, [`UNSENT_BYTES_MAX`],
 /// keys and state. From the sizes that rustls allows.
@@ -25,15 +25,15 @@ pub(crate) enum DecryptedStream {
     Tls(Box<Encrypted>),
 }
 
-/// A connection after its handshake. The first bytes of HTTP are read already and are read again by the server.
+/// A connection after its handshake. The first bytes of HTTP are buffered, and the server reads them from there.
 pub(crate) struct Encrypted {
     first: Vec<u8>,
     stream: TlsStream<InTurns<TcpStream>>,
 }
 
 impl DecryptedStream {
-    /// Does the handshake, and waits for enough bytes to tell the version of HTTP: `begun` says if they are. The caller
-    /// bounds the time.
+    /// Does the handshake, and waits until `begun` returns true for the first bytes: they then determine the version of
+    /// HTTP. The caller bounds the time.
     pub(crate) async fn encrypted(
         acceptor: &TlsAcceptor,
         stream: TcpStream,
@@ -53,8 +53,8 @@ impl DecryptedStream {
     }
 }
 
-/// A socket that is read in turns, however much has arrived. What a connection carries is bounded above TLS, which
-/// records without content never reach.
+/// A socket that is read in turns, even if more data has arrived. The other bounds on a connection apply above TLS,
+/// where TLS records without content never arrive.
 type InTurns<T> = Filtered<T, ReadTurn>;
 
 impl<T: AsyncRead + Unpin> ReadFilter<T> for ReadTurn {
