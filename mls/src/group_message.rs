@@ -11,7 +11,7 @@ pub struct GroupMessage {
     pub is_commit: bool,
 }
 
-/// The bytes are no group message.
+/// The bytes are not a group message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an MLS group message: {0}")]
 pub struct GroupMessageError(#[from] MlsParseError);
@@ -19,7 +19,7 @@ pub struct GroupMessageError(#[from] MlsParseError);
 /// Parses a public or private MLS message to its last byte.
 ///
 /// # Errors
-/// When the bytes are anything else.
+/// Returns an error if the bytes are not exactly one public or private MLS message.
 pub fn group_message(bytes: &[u8]) -> Result<GroupMessage, GroupMessageError> {
     let frame = parse_group_message(bytes)?;
     Ok(GroupMessage { group_id: frame.group_id.to_vec(), is_commit: frame.is_chain_bound() })

@@ -21,7 +21,8 @@ const EXTENSIONS_MAX: usize = 256;
 /// Hexadecimal digits of an inbox id (XIP-46: a SHA-256).
 const INBOX_ID_LEN: usize = 64;
 
-/// Shared, because only its random numbers have a state, and verifying draws none.
+/// The crypto provider of all validations. It can be shared because its only state is a random number generator, which
+/// verification does not use.
 static CRYPTO: LazyLock<RustCrypto> = LazyLock::new(RustCrypto::default);
 
 /// The facts of a valid key package.
@@ -38,7 +39,7 @@ pub struct KeyPackage {
     pub not_before_unix_s: u64,
     /// Second after its lifetime, unix time.
     pub not_after_unix_s: u64,
-    /// Allows more than one use.
+    /// True if the key package may be used more than once.
     pub last_resort: bool,
 }
 
@@ -73,7 +74,7 @@ pub enum KeyPackageError {
     NotYet {
         /// First second of the lifetime.
         not_before_unix_s: u64,
-        /// Time of the judgement.
+        /// Time of the validation.
         now_unix_s: u64,
     },
     /// The lifetime is over; the installation has to upload a new key package.
@@ -83,7 +84,7 @@ pub enum KeyPackageError {
     Expired {
         /// Second after the lifetime.
         not_after_unix_s: u64,
-        /// Time of the judgement.
+        /// Time of the validation.
         now_unix_s: u64,
     },
 }
@@ -93,7 +94,7 @@ pub enum KeyPackageError {
 /// Costs at most two signature checks and copies of the input.
 ///
 /// # Errors
-/// Returns the first mistake.
+/// Returns the first rule that the key package breaks.
 pub fn key_package(bytes: &[u8], now_unix_s: u64) -> Result<KeyPackage, KeyPackageError> {
     if bytes.len() > KEY_PACKAGE_LEN_BYTES_MAX {
         return Err(KeyPackageError::TooLong(bytes.len()));
@@ -118,7 +119,7 @@ pub fn key_package(bytes: &[u8], now_unix_s: u64) -> Result<KeyPackage, KeyPacka
 /// Extension type `last_resort` (draft-ietf-mls-extensions): the package may be used more than once.
 const LAST_RESORT: u16 = 10;
 
-/// Runs all checks of OpenMLS but that of the lifetime, which comes last there.
+/// Runs all checks of OpenMLS and ignores a failure of the lifetime check, which is its last one.
 fn signatures(bytes: &[u8]) -> Result<(), KeyPackageError> {
     let package = KeyPackageIn::tls_deserialize_exact_bytes(bytes)
         .map_err(|error| KeyPackageError::Decode(error.to_string()))?;

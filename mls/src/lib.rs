@@ -1,8 +1,8 @@
 //! Validates the content of envelopes: key packages, group messages and identity updates.
 //!
-//! Everything here is a function of its arguments, so every judgement can be repeated. The time is a
-//! number, and the answer of a contract wallet, which only its chain knows, is an argument too
-//! ([`identity::WalletQuestion`]); `hawser_validation` supplies both.
+//! All validation is a function of its arguments and therefore repeatable. The time is a number, and the answer of a
+//! contract wallet, which only its chain knows, is an argument too ([`identity::WalletQuestion`]); `hawser_validation`
+//! supplies both.
 //!
 //! - [`key_package()`] and [`group_message()`]: the MLS structures that nodes read;
 //! - [`identity`]: the members of an inbox, computed from its log of signed updates.

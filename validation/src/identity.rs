@@ -1,4 +1,4 @@
-//! Validates identity updates against the state of their inbox, and remembers states.
+//! Validates identity updates against the state of their inbox, and caches states.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::limits::INBOX_STATES_BYTES_MAX;
 use crate::states::{KnownInbox, StateCache, WaitingChange};
 use crate::wallets::{WalletDecision, WalletRefusal, Wallets};
 
-/// Contract wallets that the reason of a waiting update names. A guess: enough for an operator.
+/// The most contract wallets that the reason of a waiting update names. A guess: enough for an operator.
 const WALLETS_NAMED_MAX: usize = 4;
 
 /// The validity of an identity update.
@@ -24,10 +24,10 @@ pub enum UpdateValidity {
     Valid,
     /// The update is invalid at every node, for this reason.
     Invalid(String),
-    /// The update counts as invalid because a contract wallet could not be asked in time. Nodes with
-    /// other endpoints may have its answer.
+    /// The update counts as invalid because a contract wallet did not answer in time. Nodes with other endpoints may
+    /// have its answer.
     Unanswered(String),
-    /// The update is valid if the contract wallets agree that this text names.
+    /// The update is valid if the contract wallets agree. The text names them.
     Waiting(String),
 }
 
@@ -42,45 +42,45 @@ struct Shared {
 }
 
 impl IdentityValidator {
-    /// Validates with the answers of these contract wallets. Remembers states of inboxes up to
-    /// [`INBOX_STATES_BYTES_MAX`].
+    /// Creates a validator that asks `wallets` and caches states of inboxes up to [`INBOX_STATES_BYTES_MAX`].
     #[must_use]
     pub fn new(wallets: Arc<Wallets>) -> Self {
         Self::remembering(wallets, INBOX_STATES_BYTES_MAX)
     }
 
-    /// Validates like [`new`](Self::new) and remembers states up to this total weight in bytes.
+    /// Creates a validator as [`new`](Self::new) does, with this bound on the total weight of cached states in bytes.
     #[must_use]
     pub fn remembering(wallets: Arc<Wallets>, bytes_max: u64) -> Self {
         let states = Mutex::new(StateCache::new(bytes_max));
         Self { shared: Arc::new(Shared { wallets, states }) }
     }
 
-    /// Returns the validator of one inbox, with the state that is remembered of it or none.
+    /// Returns the validator of one inbox, with its cached state or none. The state leaves the cache until
+    /// [`InboxValidator::keep`].
     #[must_use]
     pub fn open(&self, inbox: InboxId) -> InboxValidator {
         let known = self.shared.states.lock().take(inbox);
         InboxValidator { shared: self.shared.clone(), inbox, known, broken: None }
     }
 
-    /// Forgets the states of all inboxes.
+    /// Empties the cache of states.
     pub fn forget_all(&self) {
         self.shared.states.lock().clear();
     }
 
-    /// Has the waiting updates judged soon; see [`Wallets::judge_soon`].
+    /// Schedules a validation of the waiting updates; see [`Wallets::judge_soon`].
     pub fn judge_soon(&self) {
         self.shared.wallets.judge_soon();
     }
 }
 
-/// Validates the updates of one inbox in their order. Holds the state of the inbox and advances it: an update
-/// costs what its own actions cost.
+/// Validates the updates of one inbox in their order. Holds the state of the inbox and advances it, so the cost
+/// of an update depends on its own actions only.
 pub struct InboxValidator {
     shared: Arc<Shared>,
     inbox: InboxId,
     known: KnownInbox,
-    /// Why the log does not add up: it holds a valid update that does not follow from those before it.
+    /// Set if the log contradicts itself: it holds an update as valid that cannot follow those before it.
     broken: Option<IdentityError>,
 }
 
@@ -96,7 +96,7 @@ impl InboxValidator {
         (self.known, self.broken) = (KnownInbox::default(), None);
     }
 
-    /// Adds a valid update of the log.
+    /// Applies an update that the log holds as valid.
     pub fn add(&mut self, at: SequenceId, update: &IdentityUpdate) {
         (self.known.last, self.known.waiting) = (at, None);
         if self.broken.is_none() {
@@ -105,7 +105,7 @@ impl InboxValidator {
     }
 
     /// Validates the update at `at`, and adds it if it is valid. `event_s` is the time of its event, unix seconds.
-    /// Computes; waits for no chain: an answer that is not cached is queued, and the update waits.
+    /// Does not wait for a chain: a question without a cached answer is queued, and the update waits.
     pub fn validate(
         &mut self,
         at: SequenceId,
@@ -113,7 +113,7 @@ impl InboxValidator {
         event_s: u64,
     ) -> UpdateValidity {
         if let Some(error) = &self.broken {
-            let reason = format!("the earlier updates of its inbox do not add up: {error}");
+            let reason = format!("the earlier updates of its inbox contradict each other: {error}");
             return UpdateValidity::Invalid(reason);
         }
         let checked = match self.known.waiting.take().filter(|waiting| waiting.at == at) {
@@ -159,7 +159,7 @@ impl InboxValidator {
         }
     }
 
-    /// Has the state remembered. To be called when the log holds every update that the state has.
+    /// Puts the state into the cache. Call it only after the log holds every update that the state contains.
     pub fn keep(self) {
         if self.broken.is_none() {
             self.shared.states.lock().put(self.inbox, self.known);
@@ -167,7 +167,7 @@ impl InboxValidator {
     }
 }
 
-/// Describes what an update waits for, however many wallets sign it.
+/// Describes the wallets that an update waits for, [`WALLETS_NAMED_MAX`] of them by name.
 fn describe(wallets: &Wallets, questions: &[WalletQuestion]) -> String {
     let named: Vec<String> = questions
         .iter()

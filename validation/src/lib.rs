@@ -1,16 +1,15 @@
 //! Validates key packages, identity updates and signatures of contract wallets, for nodes, gateways
 //! and other software.
 //!
-//! The judgements themselves are functions of their arguments and live in `hawser_mls`. This crate
-//! supplies the arguments that a judgement cannot compute: the time, the state of an inbox so far,
-//! and the answers of contract wallets on their chains. In reading order:
+//! The rules are pure functions in `hawser_mls`. This crate supplies the arguments that they cannot compute: the time,
+//! the state of an inbox so far, and the answers of contract wallets on their chains. In reading order:
 //!
 //! - [`limits`]: every bound of this crate;
-//! - [`clock`]: the time at which key packages are judged;
+//! - [`clock`]: the clock by which key packages are validated;
 //! - [`wallets`]: answers of contract wallets: the chain client, the cache, the queue of open
 //!   questions;
-//! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` remembers
-//!   states;
+//! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches
+//!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC.
 //!

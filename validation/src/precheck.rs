@@ -19,27 +19,27 @@ use crate::limits::{
 };
 use crate::wallets::{WalletError, Wallets};
 
-/// The reason contract wallets do not vouch for an update.
+/// The reason contract wallets do not confirm an update.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VouchError {
-    /// A wallet does not accept its signature, or no node could ask it.
+    /// A wallet does not accept its signature, or nodes could not ask it.
     #[error("{0}")]
     Refused(String),
     /// A wallet's chain cannot be asked now.
     #[error("{0}")]
     Unavailable(String),
-    /// The caller has had too many wallets asked lately, or all callers together have.
+    /// The caller exceeds its limit of questions to wallets, or all callers together do.
     #[error("{0}")]
     TooMany(String),
 }
 
-/// Validates updates by the rules of the nodes and by what contract wallets answer now.
+/// Validates updates by the rules of the nodes and by contract wallets' present answers.
 pub struct UpdatePrecheck {
     wallets: Arc<Wallets>,
     asked: Mutex<AskedLately>,
 }
 
-/// The questions to wallets in one period. Callers without any are not in here, so there are no more than
+/// The questions to wallets in one period. Holds only callers with questions, so at most
 /// [`PRECHECK_WALLETS_MAX`].
 #[derive(Debug)]
 struct AskedLately {
@@ -49,22 +49,25 @@ struct AskedLately {
 }
 
 impl UpdatePrecheck {
-    /// Asks these contract wallets. An update that names a wallet of another chain is refused.
+    /// Creates a precheck that asks these contract wallets. It refuses an update that names a wallet of an unlisted
+    /// chain.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>) -> Self {
         let asked = AskedLately { since: Instant::now(), by_caller: HashMap::new(), total: 0 };
         Self { wallets, asked: Mutex::new(asked) }
     }
 
-    /// Asks every contract wallet that `update` of a caller names, one after another. An update that nodes
-    /// cannot ask about waits there, and with it all later ones of its inbox.
+    /// Asks every contract wallet that a caller's `update` names, one after another. If nodes cannot ask a wallet, the
+    /// update and all later ones of its inbox would wait there.
     ///
-    /// Questions cost the operator calls at an endpoint, also if the update is then refused. So they are counted before
-    /// they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and
+    /// Each question costs the operator calls at an endpoint, even if the update is then refused. Questions are
+    /// therefore counted before they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and
+    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and
     /// [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
     ///
     /// # Errors
-    /// When there are too many questions, when a wallet refuses or cannot be asked, and when the update is malformed.
+    /// Returns an error if there are too many questions, a wallet refuses or cannot be asked, or the update is
+    /// malformed.
     pub async fn ask_wallets(
         &self,
         caller: &str,
@@ -132,8 +135,8 @@ impl UpdatePrecheck {
             );
             return Err(VouchError::Refused(text));
         }
-        // Nodes wait for a block that is to come, and not for long. Until then the wallet's answer at the newest one counts:
-        // without it, any stranger could have anybody's inbox held at the gateway's expense.
+        // Nodes wait for a block that is to come, and not for long. Until then the wallet's answer at the newest one
+        // counts: without it, any stranger could have anybody's inbox held at the gateway's expense.
         let now = WalletQuestion { block_number: (*block_number).min(newest), ..question.clone() };
         if self.wallets.ask(&now).await.map_err(unknown)? {
             return Ok(());
@@ -172,8 +175,8 @@ impl UpdatePrecheck {
     }
 }
 
-/// Validates the updates of one inbox one after another, and advances its state. Computes, and takes every
-/// contract wallet to agree.
+/// Validates the updates of one inbox one after another, and advances its state. Does no I/O, and assumes
+/// that every contract wallet agrees.
 #[derive(Debug, Default)]
 pub struct InboxPrecheck {
     state: Option<AssociationState>,
@@ -185,11 +188,11 @@ pub struct InboxPrecheck {
 pub struct BrokenLogError;
 
 impl InboxPrecheck {
-    /// Adds an update that the log has, as a node shows it.
+    /// Applies an update of the log, as a node shows it.
     ///
     /// # Errors
-    /// [`BrokenLogError`]; the state is as it was then. Nothing may be judged by such a log: a node could have made it up to
-    /// have anything pass.
+    /// [`BrokenLogError`]; the state is then unchanged. The caller must not validate updates against such a log, because a node
+    /// could have invented it to let any update pass.
     pub fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
         add_trusted(&mut self.state, update).map_err(|_| BrokenLogError)
     }
@@ -197,7 +200,7 @@ impl InboxPrecheck {
     /// Validates `update` after the ones before it, and adds it if it is valid.
     ///
     /// # Errors
-    /// Returns the reason for which every node would drop the update.
+    /// Returns the reason every node would drop the update.
     pub fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
         let change = check(self.state.as_ref(), update).map_err(|error| error.to_string())?;
         change.apply(&mut self.state);
@@ -218,8 +221,8 @@ mod tests {
 
     const CHAIN_ID: u64 = 31_339;
 
-    /// Returns an update by which a wallet founds its inbox. The wallet is an account with a key, which no contract
-    /// has to answer for.
+    /// Returns an update by which a wallet founds its inbox. The wallet is an account with a key, so no contract is
+    /// asked.
     fn founding(signer: u8, chain_id: u64, block_number: u64) -> IdentityUpdate {
         let key = |number| SecretKey::from_bytes(&[number; 32]).unwrap();
         let founder = MemberIdentifier::of_address(key(7).public_key().address());

@@ -1,8 +1,9 @@
 //! `xmtp.mls_validation.v1`: the validations of this crate for other software, over gRPC.
 //!
-//! Validation computes, so it runs on threads that may block, on a bounded number of cores. Callers are
-//! not known, so [`limits`](crate::limits) bounds the cost of each request, the requests that are at work,
-//! and the contract wallets that all of them may have asked.
+//! Validation takes CPU time, so it runs on threads that may block, on a bounded number of cores. Callers are
+//! anonymous, so
+//! [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and the contract wallets that
+//! are asked for all of them.
 
 use std::sync::Arc;
 
@@ -40,8 +41,8 @@ pub struct ValidationService {
 }
 
 impl ValidationService {
-    /// Validates on at most `cores` threads at once. Key packages are judged at the time of
-    /// `now_unix_s`; contract wallets are asked through `wallets`.
+    /// Creates a service that validates on at most `cores` threads at once. `now_unix_s` is the clock for key packages;
+    /// contract wallets are asked through `wallets`.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>, now_unix_s: Arc<UnixClock>, cores: usize) -> Self {
         Self {
@@ -53,13 +54,13 @@ impl ValidationService {
         }
     }
 
-    /// Takes the place of one request, until the result is dropped.
+    /// Takes a permit for one request; dropping it frees the place.
     fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let full = |_| Status::resource_exhausted("too many validations are at work: try again");
         self.places.clone().try_acquire_owned().map_err(full)
     }
 
-    /// Runs `judgement` on a thread that may block, when a core is free.
+    /// Runs `judgement` on a thread that may block, once a core is free.
     async fn compute<T: Send + 'static>(
         &self,
         judgement: impl FnOnce() -> T + Send + 'static,
@@ -73,7 +74,7 @@ impl ValidationService {
         judged.await.map_err(|_| Status::internal("the check failed inside this service"))
     }
 
-    /// Judges every item by itself on all cores and returns the answers in the order of the items.
+    /// Validates every item independently on all cores and returns the answers in the order of the items.
     async fn each<I: Send + 'static, O: Send + 'static>(
         &self,
         mut items: Vec<I>,
@@ -100,8 +101,7 @@ impl ValidationService {
     /// Returns the state after all updates; asks contract wallets within `budget`.
     ///
     /// # Errors
-    /// `InvalidArgument` names the update that is invalid; `Unavailable` says that a wallet's chain
-    /// gives no answer now.
+    /// `InvalidArgument` names the invalid update. `Unavailable` means that a wallet's chain does not answer now.
     async fn fold(
         &self,
         mut state: Option<AssociationState>,
@@ -131,7 +131,7 @@ impl ValidationService {
         self.quota.take(questions.len())?;
         let asked = stream::iter(questions).map(|question| async move {
             match self.wallets.ask(&question).await {
-                // Such a wallet never signs.
+                // A wallet of an unsupported chain never agrees.
                 Err(WalletError::UnknownChain(_)) => Ok((question, false)),
                 agrees => agrees.map(|agrees| (question, agrees)),
             }
@@ -178,7 +178,7 @@ impl ValidationService {
         }
     }
 
-    /// Asks a wallet at this block, or at the newest one, and returns the answer with the block.
+    /// Asks a wallet at this block, or at the newest one for `None`, and returns the answer with the block.
     async fn ask_at(
         &self,
         chain_id: u64,
@@ -193,7 +193,7 @@ impl ValidationService {
     }
 }
 
-/// The contract wallets that all requests together have had asked in the present minute.
+/// The number of contract wallets that were asked for all requests in the current period.
 #[derive(Debug, Default)]
 struct WalletQuota(Mutex<Option<(Instant, usize)>>);
 
@@ -212,7 +212,7 @@ impl WalletQuota {
     }
 }
 
-/// The number of contract wallets that a request may still have asked, and the deadline.
+/// The remaining contract wallets that may be asked for one request, and its deadline.
 struct WalletBudget {
     left: usize,
     until: tokio::time::Instant,
@@ -248,8 +248,8 @@ struct Stretch {
     questions: Vec<WalletQuestion>,
 }
 
-/// Applies updates from index `next` on. `answers` belong to the wallets of that one. The state is advanced
-/// and not copied: a long log costs its length and not its square.
+/// Applies updates from index `next` on. `answers` belong to the wallets of that update. The state is advanced
+/// and not copied, so the cost of a log is linear in its length.
 fn stretch(
     mut state: Option<AssociationState>,
     updates: &[pb::IdentityUpdate],

@@ -1,21 +1,21 @@
 //! A bounded cache of inbox states with least-recently-used eviction.
 //!
-//! A state is taken out while it is advanced and put back when the log holds what it was advanced by. So the
-//! cache never holds a state that the log does not lead to, and nothing is copied.
+//! A state is taken out while it is advanced, and put back after the log holds the updates that advanced it. The cache
+//! thus never holds a state that the log does not produce, and states are not copied.
 
 use std::collections::{BTreeMap, HashMap};
 
 use hawser_mls::identity::{AssociationState, CheckedChange};
 use hawser_proto::{InboxId, SequenceId};
 
-/// The memory of an inbox.
+/// A cached inbox: its state, and its waiting update if it has one.
 #[derive(Debug, Default)]
 pub(crate) struct KnownInbox {
     /// Place of the last valid update in `state`; [`SequenceId::NONE`] without one.
     pub(crate) last: SequenceId,
     /// The state after that update.
     pub(crate) state: Option<AssociationState>,
-    /// The next update, if it waits for contract wallets: its signatures are not verified again.
+    /// The next update, if it waits for contract wallets. Cached so that its signatures are not verified again.
     pub(crate) waiting: Option<WaitingChange>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct WaitingChange {
 }
 
 impl KnownInbox {
-    /// Returns about the bytes of memory that it takes.
+    /// Returns an estimate of the memory that the entry takes, in bytes.
     fn weight(&self) -> u64 {
         let state = self.state.as_ref().map_or(0, AssociationState::weight);
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.change.weight());
@@ -58,13 +58,13 @@ struct Entry {
 }
 
 impl StateCache {
-    /// Holds states of this total weight in bytes.
+    /// Creates a cache for states of this total weight in bytes.
     pub(crate) fn new(weight_max: u64) -> Self {
         let (entries, by_use) = (HashMap::new(), BTreeMap::new());
         Self { entries, by_use, uses: 0, weight: 0, weight_max }
     }
 
-    /// Removes and returns the known state of an inbox. It is empty for most inboxes.
+    /// Removes and returns the cached entry of an inbox; an empty one if there is none.
     pub(crate) fn take(&mut self, inbox: InboxId) -> KnownInbox {
         let Some(entry) = self.entries.remove(&inbox) else { return KnownInbox::default() };
         self.by_use.remove(&entry.used);
@@ -72,8 +72,8 @@ impl StateCache {
         entry.known
     }
 
-    /// Puts in what is known of an inbox, and evicts those that were used the longest time ago. A state that is
-    /// larger than the whole cache is forgotten instead.
+    /// Inserts the entry of an inbox, and evicts the least recently used ones. An entry that is larger than the whole
+    /// cache is dropped.
     pub(crate) fn put(&mut self, inbox: InboxId, known: KnownInbox) {
         self.take(inbox);
         let weight = known.weight();
@@ -90,7 +90,7 @@ impl StateCache {
         self.entries.insert(inbox, Entry { used: self.uses, weight, known });
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(self.weight_max);
     }
@@ -100,7 +100,7 @@ impl StateCache {
 mod tests {
     use super::*;
 
-    /// The memory of an inbox whose last update is at `last`. Weighs 512 bytes.
+    /// Returns the entry of an inbox whose last update is at `last`. Weighs 512 bytes.
     fn known(last: u64) -> KnownInbox {
         KnownInbox { last: SequenceId(last), ..KnownInbox::default() }
     }

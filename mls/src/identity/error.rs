@@ -1,7 +1,7 @@
 //! The rules that an identity update can break.
 //!
-//! Clients tell final errors from temporary ones by phrases in these texts, so the part of each text
-//! before its first colon never changes.
+//! Clients distinguish final errors from temporary ones by phrases in these texts. The part of each text before its
+//! first colon is therefore part of the protocol and never changes.
 
 use std::fmt;
 

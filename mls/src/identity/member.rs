@@ -13,8 +13,8 @@ use super::kind::MemberKind;
 
 /// The identifier of a member, or of a signer that may become one.
 ///
-/// Ethereum accounts are compared as text. Signers are always written in lower case, so an account
-/// that an update writes in any other way matches no signer: it can be neither added nor removed.
+/// Ethereum accounts are compared as text, and signers are written in lower case. An account that an update writes in
+/// another way therefore matches no signer and can be neither added nor removed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemberIdentifier {
     /// An account: `0x` and 40 hexadecimal digits.
@@ -82,8 +82,7 @@ impl MemberIdentifier {
         Self::Ethereum(format!("0x{}", hex::encode(address.0)))
     }
 
-    /// Returns true if inboxes can be named by this identifier: it is no account, or one that is written
-    /// with `0x` and 40 digits.
+    /// Returns true if this identifier can found an inbox: it is not an account, or an account of `0x` and 40 digits.
     pub(super) fn founds_inboxes(&self) -> bool {
         let Self::Ethereum(text) = self else { return true };
         let digits = text.strip_prefix("0x").unwrap_or_default();

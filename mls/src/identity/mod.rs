@@ -1,8 +1,8 @@
 //! Validates identity updates and computes the state of an inbox from its log.
 //!
-//! [`judge`] decides about one update by the state before it. An update is valid as a whole or not at
-//! all. The state of an inbox is the result of its valid updates in their order. [`check`] is the same
-//! for one who keeps the state and advances it.
+//! [`judge`] validates one update against the state before it. An update is valid as a whole or not at all. The state of an
+//! inbox is the result of its valid updates in their order. [`check`] does the same for callers that keep the state and
+//! advance it.
 
 mod error;
 mod kind;
@@ -36,14 +36,14 @@ use update::{Action, Update};
 pub enum Judgement {
     /// The update is valid; this is the state after it.
     Valid(AssociationState),
-    /// The update is invalid, whatever contract wallets answer.
+    /// The update is invalid, independently of contract wallets' answers.
     Invalid(IdentityError),
     /// The update is valid if all these wallets agree.
     Waiting(Vec<WalletQuestion>),
 }
 
 /// Judges `update` against the state of its inbox before it (`None` for an inbox without updates).
-/// Copies that state; who judges a whole log uses [`check`], which does not.
+/// Copies that state; a caller that judges a whole log uses [`check`], which does not.
 ///
 /// `answer` returns the answer of a contract wallet, `None` while it is unknown. It is called only if
 /// the update is valid otherwise.
@@ -85,11 +85,11 @@ pub enum ChangeDecision {
     Open(Vec<WalletQuestion>),
 }
 
-/// Checks everything about `update` but the answers of contract wallets, against the state of its inbox before
-/// it. Costs what its signatures and actions cost, however large the inbox is, and copies nothing of it.
+/// Checks `update` against the state of its inbox before it, except for the answers of contract wallets. The cost
+/// depends on the update's signatures and actions, not on the size of the inbox, and the state is not copied.
 ///
 /// # Errors
-/// When the update is invalid, whatever contract wallets answer.
+/// Returns an error if the update is invalid, independently of contract wallets' answers.
 pub fn check(
     before: Option<&AssociationState>,
     update: &pb::IdentityUpdate,
@@ -124,7 +124,7 @@ impl CheckedChange {
     /// Applies the update to the state that it was checked against, and returns the state after it.
     ///
     /// # Panics
-    /// When `state` is `None` although the update was checked against a state.
+    /// Panics if `state` is `None` although the update was checked against a state.
     pub fn apply(self, state: &mut Option<AssociationState>) -> &AssociationState {
         let Self { mut delta, .. } = self;
         if let Some(founded) = delta.founded.take() {
@@ -135,7 +135,7 @@ impl CheckedChange {
         state
     }
 
-    /// Returns about the bytes of memory that this takes.
+    /// Returns an estimate of the memory that this takes, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         let questions = self.questions.iter().map(|(_, question)| 256 + question.signature.len());
@@ -144,19 +144,18 @@ impl CheckedChange {
 }
 
 /// Returns the text that every signature of `update` covers: wallets show it and installations sign
-/// it. The text does not depend on the signatures, but each has to be present in some form.
+/// it. The text does not depend on the signatures, but each has to be present.
 ///
 /// # Errors
-/// When the update is malformed.
+/// Returns an error if the update is malformed.
 pub fn signed_text(update: &pb::IdentityUpdate) -> Result<String, IdentityError> {
     Ok(text::signed_text(&update::parse(update)?))
 }
 
-/// Returns the question for every contract wallet that signs in `update`, also where its answer would
-/// not decide.
+/// Returns the question for every contract wallet that signs in `update`, even if its answer would not decide.
 ///
 /// # Errors
-/// When the update is malformed.
+/// Returns an error if the update is malformed.
 pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestion>, IdentityError> {
     let claimed = update::parse(update)?;
     let signed = SignedText::new(text::signed_text(&claimed));
@@ -168,7 +167,7 @@ pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestio
 /// index of its action.
 type AssumedUpdate<'a> = (Update<'a, Signer>, Vec<(usize, WalletQuestion)>);
 
-/// Verifies every signature that needs no chain.
+/// Verifies every signature except those of contract wallets.
 fn verified(update: &pb::IdentityUpdate) -> Result<AssumedUpdate<'_>, IdentityError> {
     let claimed = update::parse(update)?;
     let signed = SignedText::new(text::signed_text(&claimed));
@@ -183,11 +182,11 @@ fn verified(update: &pb::IdentityUpdate) -> Result<AssumedUpdate<'_>, IdentityEr
     Ok((Update { inbox_id, client_timestamp_ns, actions }, questions))
 }
 
-/// Applies an update that was judged valid before to `state`. Verifies no signature again, so a long
-/// log is cheap; recovers an account only where several accounts could have signed.
+/// Applies an update that was judged valid earlier to `state`. Verifies no signature again, so a long log is cheap.
+/// Recovers an account from its signature only if several accounts could have signed.
 ///
 /// # Errors
-/// When the update cannot have been valid in this place. `state` is as it was then.
+/// Returns an error if the update cannot have been valid in this place. `state` is then unchanged.
 pub fn add_trusted(
     state: &mut Option<AssociationState>,
     update: &pb::IdentityUpdate,
@@ -208,7 +207,7 @@ pub fn add_trusted(
 /// Applies updates as [`add_trusted`] does, and returns the state after them.
 ///
 /// # Errors
-/// When the updates cannot all have been valid in this order.
+/// Returns an error if the updates cannot all have been valid in this order.
 pub fn fold_trusted<'a>(
     mut state: Option<AssociationState>,
     updates: impl IntoIterator<Item = &'a pb::IdentityUpdate>,
@@ -219,7 +218,8 @@ pub fn fold_trusted<'a>(
     Ok(state)
 }
 
-/// Returns a valid action with its signers, which mostly follow from the action and the state.
+/// Returns a valid action with its signers. Most signers follow from the action and the state, without a signature
+/// check.
 fn trusted(
     action: &Action<UnverifiedSignature<'_>>,
     pending: &PendingState<'_>,

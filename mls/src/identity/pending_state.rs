@@ -1,7 +1,7 @@
 //! The effect of each action of an update on the state of its inbox (XIP-46).
 //!
-//! A [`PendingState`] reads the state and writes beside it. So an update that breaks a rule, or waits for a
-//! contract wallet, leaves the state as it was without a copy of it, and costs what its actions cost.
+//! A [`PendingState`] reads the state and collects changes separately. An update that breaks a rule or waits for a
+//! contract wallet thus leaves the state unchanged without a copy, at a cost that depends on its actions only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,8 +41,8 @@ impl<'a> PendingState<'a> {
         self.delta.recovery.as_ref().or_else(|| self.base().map(AssociationState::recovery))
     }
 
-    /// Returns the only account that can have signed with a key, if there is exactly one and this update
-    /// has not changed any.
+    /// Returns the only account that can have signed with a key, if there is exactly one and this update has changed no
+    /// account.
     pub(super) fn only_account(&self) -> Option<&MemberIdentifier> {
         let first = self.delta.members.keys().next(); // accounts come first
         let is_same = first.is_none_or(|first| first.kind() != MemberKind::Ethereum);
@@ -135,7 +135,7 @@ impl<'a> PendingState<'a> {
         if kinds.1 == MemberKind::Installation {
             self.added.entry(parent).or_default().insert(identifier.clone());
         }
-        // A key that compares equal may differ in its site, and the new one counts.
+        // A passkey that compares equal may have another relying party; the new one replaces it.
         self.delta.members.remove(identifier);
         self.delta.members.insert(new.identifier.clone(), Some(member));
         Ok(())
@@ -196,7 +196,7 @@ impl<'a> PendingState<'a> {
     }
 
     /// Refuses a legacy key outside of the inbox that its wallet has with nonce 0. An installation
-    /// belongs to no wallet, so beside its signature there is nothing to compare.
+    /// belongs to no wallet, so its inbox cannot be compared.
     fn check_legacy(&self, by: &Signer, new: &Signer) -> Result<(), IdentityViolation> {
         let legacy = [by, new].iter().any(|it| it.kind == SignatureKind::LegacyDelegated);
         let wallet = by.identifier.kind() != MemberKind::Installation;
@@ -224,7 +224,7 @@ impl<'a> PendingState<'a> {
         }
     }
 
-    /// Returns what the whole update changes.
+    /// Returns the changes of the whole update.
     pub(super) fn finish(self, inbox_id: &str) -> Result<StateDelta, IdentityViolation> {
         if self.created()?.inbox_id() != inbox_id {
             return Err(IdentityViolation::WrongInboxId);
@@ -247,7 +247,7 @@ fn check_kinds(role: MemberKind, signature: SignatureKind) -> Result<(), Identit
     if fits { Ok(()) } else { Err(IdentityViolation::SignatureNotAllowed { role, signature }) }
 }
 
-/// Returns what an update with verified signatures changes in the state before it.
+/// Returns the changes that an update with verified signatures makes to the state before it.
 pub(super) fn changes(
     before: Option<&AssociationState>,
     update: &Update<'_, Signer>,

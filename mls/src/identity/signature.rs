@@ -107,8 +107,8 @@ impl<'a> UnverifiedSignature<'a> {
         })
     }
 
-    /// Verifies the signature. A contract wallet is taken to agree; [`question`](Self::question) is what
-    /// its chain has to confirm.
+    /// Verifies the signature. A contract wallet is assumed to agree; its chain has to confirm the
+    /// [`question`](Self::question).
     pub(super) fn verify(&self, signed: &SignedText) -> Result<Signer, IdentityViolation> {
         match self {
             Self::Installation { key, signature } => verify_installation(key, signature, signed)?,
@@ -121,14 +121,14 @@ impl<'a> UnverifiedSignature<'a> {
                 }
                 return Ok(wallet.into());
             }
-            // Recovering an account's key is its verification, and a wallet's chain verifies for it.
+            // An account's signature is verified by recovering its key, a contract wallet's by its chain.
             Self::Account(_) | Self::Contract { .. } => {}
         }
         self.signer(None, signed)
     }
 
-    /// Returns the signer, provided that the signature is valid. Copies all bytes, because states
-    /// outlive the envelopes that they come from. A `known` account is not recovered again.
+    /// Returns the signer of a valid signature. Copies all bytes, because states outlive the envelopes that they come
+    /// from. A `known` account is not recovered again.
     pub(super) fn signer(
         &self,
         known: Option<&MemberIdentifier>,
@@ -163,7 +163,7 @@ impl<'a> UnverifiedSignature<'a> {
                     key: Bytes::copy_from_slice(&passkey.public_key),
                     relying_party: Some(client_data(passkey)?.origin),
                 });
-                // As clients do: r ‖ s as they came. The form with the other s is another signature.
+                // r ‖ s as sent, as clients do: the same signature with the other s has another replay key.
                 let signature = p256_signature(passkey)?.to_bytes();
                 Signer::new(identifier, SignatureKind::P256, Bytes::copy_from_slice(&signature))
             }

@@ -10,8 +10,8 @@ use super::member::{Member, MemberIdentifier};
 
 /// The state of an inbox: its members, its recovery identifier and the signatures used so far.
 ///
-/// An update is checked against it beside a draft of its changes and then applied, at a cost that depends on the
-/// actions of the update and on the members that it removes, not on the size of the inbox.
+/// Checking and applying an update costs time that depends on its actions and on the members that it removes, not on
+/// the size of the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssociationState {
     inbox_id: String,
@@ -48,7 +48,7 @@ impl AssociationState {
         &self.recovery
     }
 
-    /// Returns about the bytes of memory that this state takes. Costs nothing: the sum is kept.
+    /// Returns an estimate of the memory that this state takes, in bytes. Constant time: the sum is maintained.
     #[must_use]
     pub fn weight(&self) -> usize {
         512 + self.recovery.len_bytes() + self.weight
@@ -94,7 +94,7 @@ impl AssociationState {
 
     /// Returns the only account that can have signed with a key, if there is exactly one.
     pub(super) fn only_account(&self) -> Option<&MemberIdentifier> {
-        // Accounts come first in the order of identifiers, so a long list of installations is not read.
+        // Accounts come first in the order of identifiers, so the loop ends before a long list of installations.
         let accounts = self.members.values();
         let accounts =
             accounts.take_while(|member| member.identifier.kind() == MemberKind::Ethereum);
@@ -138,7 +138,8 @@ impl AssociationState {
             swept.iter().for_each(|installation| self.remove(installation));
         }
         for (identifier, member) in delta.members {
-            // Removes first, to replace the key too: passkeys that compare equal can differ in their site.
+            // Removed first, to replace the map's key too: passkeys that compare equal can differ in their relying
+            // party.
             self.remove(&identifier);
             if let Some(member) = member {
                 self.insert(member);
@@ -176,12 +177,12 @@ impl AssociationState {
     }
 }
 
-/// The changes that an update makes in the state before it.
+/// The changes that an update makes to the state before it.
 #[derive(Debug, Default)]
 pub(super) struct StateDelta {
     /// The state that the update founds, before its other changes.
     pub(super) founded: Option<AssociationState>,
-    /// Members whose installations leave, as far as the state before the update has them.
+    /// Members whose installations, as listed in the state before the update, are removed too.
     pub(super) swept: BTreeSet<MemberIdentifier>,
     /// Members added or replaced, and `None` for those removed. Comes after `swept`.
     pub(super) members: BTreeMap<MemberIdentifier, Option<Member>>,
@@ -192,7 +193,7 @@ pub(super) struct StateDelta {
 }
 
 impl StateDelta {
-    /// Returns about the bytes of memory that it takes.
+    /// Returns an estimate of the memory that the changes take, in bytes.
     pub(super) fn weight(&self) -> usize {
         let changed = self.members.keys().map(|identifier| 512 + 3 * identifier.len_bytes());
         let swept = self.swept.iter().map(|identifier| 128 + identifier.len_bytes());
@@ -206,13 +207,13 @@ fn orphaned_by(member: &Member) -> Option<&MemberIdentifier> {
     member.added_by.as_ref().filter(|_| member.identifier.kind() == MemberKind::Installation)
 }
 
-/// Returns about the bytes of memory that a member takes: twice its identifier, and its place in two maps.
+/// Returns an estimate of the memory that a member takes, in bytes: its identifier twice, and its entries in two maps.
 fn member_weight(member: &Member) -> usize {
     let parent = member.added_by.as_ref();
     448 + 2 * member.identifier.len_bytes() + parent.map_or(0, MemberIdentifier::len_bytes)
 }
 
-/// Returns about the bytes of memory that a used signature takes.
+/// Returns an estimate of the memory that a used signature takes, in bytes.
 fn seen_weight(key: &Bytes) -> usize {
     96 + key.len()
 }

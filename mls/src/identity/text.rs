@@ -66,8 +66,8 @@ fn time(unix_ns: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Returns the proleptic Gregorian date of a day since 1970. Ours, because it is ten lines and clients
-/// sign these bytes. A year here begins in March, so that the leap day is its last day.
+/// Returns the proleptic Gregorian date of a day since 1970. Written here and not taken from a library, because it has
+/// ten lines and clients sign its result. A year here begins in March, so that the leap day is its last day.
 fn date(days: i64) -> (i64, i64, i64) {
     let since_march_0000 = days + 719_468;
     let era = since_march_0000.div_euclid(146_097);

@@ -121,8 +121,7 @@ fn member(
         .ok_or(IdentityViolation::Malformed("missing member identifier"))
 }
 
-/// Reads a founder or a recovery identifier, which are text. Clients from before there were kinds mean
-/// Ethereum.
+/// Parses a founder or a recovery identifier, which are text. Old clients send no kind and mean Ethereum.
 fn account(
     text: &str,
     kind: IdentifierKind,

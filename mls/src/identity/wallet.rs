@@ -1,11 +1,11 @@
-//! Questions to contract wallets, which only their chain can answer.
+//! Questions to contract wallets, answered by their chains.
 
 use bytes::Bytes;
 use hawser_proto::{Address, Digest};
 
 use super::error::IdentityViolation;
 
-/// The question whether a contract wallet accepts a signature (ERC-1271, ERC-6492). The
+/// A question to a contract wallet: does it accept a signature (ERC-1271, ERC-6492)? The
 /// answer at a given block never changes, so it can be cached without expiry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalletQuestion {
@@ -13,7 +13,7 @@ pub struct WalletQuestion {
     pub chain_id: u64,
     /// Address of the wallet.
     pub address: Address,
-    /// Block at whose state the wallet is asked.
+    /// Block whose state the wallet is asked at.
     pub block_number: u64,
     /// Digest of the signed text as a personal message (ERC-191).
     pub digest: Digest,
@@ -21,7 +21,7 @@ pub struct WalletQuestion {
     pub signature: Bytes,
 }
 
-/// The text is no account id of an EVM chain.
+/// The text is not an account id of an EVM chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the account id must have the form eip155:<chain id>:0x<40 hex digits>")]
 pub struct AccountIdError;
@@ -30,7 +30,7 @@ pub struct AccountIdError;
 /// The address may lack its `0x`.
 ///
 /// # Errors
-/// When the text has another form.
+/// Returns an error if the text is not an account id of an EVM chain.
 pub fn parse_account_id(text: &str) -> Result<(u64, Address), AccountIdError> {
     let WalletAccount { chain_id, address, .. } =
         WalletAccount::parse(text).map_err(|_| AccountIdError)?;
@@ -44,7 +44,7 @@ pub(super) struct WalletAccount {
     pub(super) chain_id: u64,
     /// Address of the wallet.
     pub(super) address: Address,
-    /// The address as clients name the signer: in lower case, with `0x` only if it came with it.
+    /// The address as clients name the signer: in lower case, with `0x` only if the account id had it.
     pub(super) text: String,
 }
 

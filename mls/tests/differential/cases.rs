@@ -78,8 +78,8 @@ pub(crate) fn after(
     }
 }
 
-/// Returns an update with all its signatures, at any time and in whatever spelling. The text is this library's: where it
-/// is another than the client's, the verdicts differ.
+/// Returns an update with all its signatures, at any time and in whatever spelling. The text is this library's: where
+/// it is another than the client's, the verdicts differ.
 pub(crate) fn signed(inbox_id: &str, time_ns: u64, actions: &[Act]) -> pb::IdentityUpdate {
     let with = |text: &str| pb::IdentityUpdate {
         actions: actions

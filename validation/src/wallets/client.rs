@@ -1,10 +1,9 @@
-//! The chains of contract wallets over RPC: asks a wallet, by `eth_call`, whether a signature is its
-//! own (ERC-1271, ERC-6492).
+//! An RPC client for contract wallets: asks a wallet by `eth_call` to verify a signature (ERC-1271, ERC-6492).
 //!
-//! Clients decide by one published program, the universal validator, and so does this module: the call
-//! creates that program with the question as its arguments, and what it leaves behind is one byte, 1 for
-//! yes. Nothing has to be deployed on the wallet's chain, and any block can be asked. Every answer but
-//! that byte is no, and so is a call that the chain runs and gives up.
+//! Like published clients, this module uses the universal validator: the call is a contract creation with the
+//! validator's code and the question as its arguments, and it returns one byte, 1 for yes. No contract has to be
+//! deployed on the wallet's chain, and any block can be asked. Every other answer means no, and so does a call that the
+//! chain runs and that fails.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -48,13 +47,13 @@ pub trait WalletChains: Send + Sync + 'static {
     /// Returns the number of the newest block of a chain.
     ///
     /// # Errors
-    /// When the chain has no endpoint or none answers.
+    /// Returns an error if the chain has no endpoint, or none of its endpoints answers.
     async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError>;
 
     /// Asks the wallet whether it accepts the signature at the block of the question.
     ///
     /// # Errors
-    /// When the chain has no endpoint, none answers, or none knows the state at that block.
+    /// Returns an error if the chain has no endpoint, or none of its endpoints answers or has the state at that block.
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError>;
 }
 
@@ -82,21 +81,20 @@ static UNIVERSAL_VALIDATOR: LazyLock<Vec<u8>> = LazyLock::new(|| {
     hex::decode(text.trim()).expect("a test has read the same file")
 });
 
-/// Largest code in bytes that a call can create (EIP-3860). With a longer signature the question is none,
-/// on every chain.
+/// Largest code in bytes that a call can create (EIP-3860). A question with a longer signature
+/// cannot be asked on any chain.
 const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 
-/// Gas of the call that asks a wallet. Part of the protocol: a wallet sees how much is left and may run out
-/// of it, so all nodes of a network give the same. 2^24 is the most that a transaction can have (EIP-7825):
-/// nodes that hold calls to that limit accept it, and the usual caps on calls are higher (go-ethereum: 50
-/// million).
+/// Gas of the call that asks a wallet. Part of the protocol: a wallet can read its remaining gas and run out of it, so
+/// all nodes of a network use the same value. 2^24 is the most that a transaction can have (EIP-7825): nodes that hold
+/// calls to that limit accept it, and the usual caps on calls are higher (go-ethereum: 50 million).
 const CALL_GAS: u64 = 1 << 24;
 
 /// Code of the errors of JSON-RPC for a call that was reverted, as go-ethereum defines it.
 const REVERTED: i64 = 3;
 
-/// Parts of the messages, in lower case, by which nodes say that they ran a call and gave it up. There is
-/// no standard: the wordings of go-ethereum, Nethermind, Erigon, reth, anvil and Arbitrum's node.
+/// Parts of the messages, in lower case, by which Ethereum nodes report that a call ran and failed. There is no
+/// standard: these are the texts of go-ethereum, Nethermind, Erigon, reth, anvil and Arbitrum's node.
 const GIVEN_UP: [&str; 10] = [
     "revert",
     "out of gas",
@@ -117,8 +115,8 @@ pub struct WalletRpc {
 }
 
 impl WalletRpc {
-    /// Takes pairs of chain id and URL; several URLs of one chain are used in their order. Connects
-    /// on first use. A URL that cannot be used is logged and left out.
+    /// Creates a client for pairs of chain id and URL; several URLs of one chain are used in their order. Connects on
+    /// first use. An unusable URL is logged and left out.
     #[must_use]
     pub fn new(endpoints: impl IntoIterator<Item = (u64, String)>) -> Self {
         let mut urls: BTreeMap<u64, Vec<String>> = BTreeMap::new();
@@ -137,8 +135,8 @@ impl WalletRpc {
     }
 }
 
-/// Keeps a chain whose URLs are all unusable, with the error: its updates wait, as they do when its
-/// endpoints are down.
+/// Returns the endpoints of a chain. A chain whose URLs are all unusable is kept with the error, so that its updates
+/// wait as they do when its endpoints are down.
 fn usable(chain_id: u64, mut urls: Vec<String>) -> Result<Endpoints, ConnectError> {
     let mut unusable = None;
     urls.retain(|url| match Endpoints::new("wallet", std::slice::from_ref(url), chain_id) {
@@ -169,7 +167,7 @@ impl WalletChains for WalletRpc {
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let endpoints = self.endpoints(question.chain_id)?;
-        // One endpoint may have pruned a block, or not have it yet, that the next one knows.
+        // The next endpoint may have a block that this one has pruned or does not have yet.
         let seen = Mutex::new((0, None));
         let seen = &seen;
         let asked = endpoints.ask_each(|chain| async move {
@@ -193,7 +191,7 @@ impl WalletChains for WalletRpc {
         let (odd, newest) = *seen.lock();
         match newest {
             Some(newest_time_s) => Ok(ChainReply::NotYet { newest_time_s }),
-            // The chain has no such calls: for clients too, its wallets do not agree.
+            // The chain does not support such calls: for clients too, its wallets do not agree.
             None if odd == endpoints.status().len() => {
                 Ok(ChainReply::Answer { agrees: false, block_time_s: 0 })
             }
@@ -204,7 +202,7 @@ impl WalletChains for WalletRpc {
 
 fn unusable(chain: &Chain, reason: String) -> RequestError {
     let endpoint = chain.endpoint().to_owned();
-    // Refused and not malformed: another question may well get its answer here.
+    // Refused, not malformed: the endpoint may well answer another question.
     RequestError::Refused { endpoint, method: "eth_call", code: 0, message: reason }
 }
 
@@ -217,14 +215,14 @@ fn no_answer(chain_id: u64) -> impl Fn(RequestError) -> WalletError {
 pub enum EndpointReply {
     /// The reply of the chain at this endpoint.
     Reply(ChainReply),
-    /// Bytes that are not the validator's: the endpoint did not run it.
+    /// An answer that the validator cannot give: the endpoint did not run it.
     Odd,
 }
 
 /// Asks a wallet of this chain.
 ///
 /// # Errors
-/// When the chain does not answer, or has lost the state at the block.
+/// Returns an error if the chain does not answer, or has pruned the state at the block.
 pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<EndpointReply, RequestError> {
     let Some(code) = code_that_asks(question) else {
         let reply = ChainReply::Answer { agrees: false, block_time_s: 0 };
@@ -247,8 +245,8 @@ pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<EndpointRep
     })
 }
 
-/// Returns the call that runs this code. All that a wallet can see of it is the same at every node, whatever
-/// the defaults of an endpoint: gas and sender are given, and without a price the gas is free.
+/// Returns the call that runs this code. Every property that a wallet can read is the same at every node, independently
+/// of an endpoint's defaults: gas and sender are set, and without a price the gas is free.
 fn request_of(code: Bytes) -> TransactionRequest {
     let request = TransactionRequest {
         from: Some(Address::ZERO),
@@ -259,7 +257,7 @@ fn request_of(code: Bytes) -> TransactionRequest {
     request.input(code.into())
 }
 
-/// Runs the validator. `None` if what comes back is not its answer.
+/// Runs the validator. `None` if the result is not an answer of the validator.
 async fn call(chain: &Chain, code: Bytes, number: u64) -> Result<Option<bool>, RequestError> {
     let answer = chain.provider().call(request_of(code)).block(BlockId::number(number)).await;
     match answer.map_err(|error| chain.request_error("eth_call", error)) {
@@ -272,16 +270,15 @@ async fn call(chain: &Chain, code: Bytes, number: u64) -> Result<Option<bool>, R
     }
 }
 
-/// Returns true if the endpoint ran the call and the call failed. For clients that is an error without
-/// end: they never accept the signature.
+/// Returns true if the endpoint ran the call and the call failed. For clients this error is final: they never accept
+/// the signature.
 fn is_given_up(error: &RequestError) -> bool {
     let RequestError::Refused { code, message, .. } = error else { return false };
     let message = message.to_lowercase();
     *code == REVERTED || GIVEN_UP.iter().any(|text| message.contains(text))
 }
 
-/// Returns the validator's code with the question as its arguments, or `None` if it is longer than a
-/// chain takes.
+/// Returns the validator's code with the question as its arguments, or `None` if it is longer than chains accept.
 fn code_that_asks(question: &WalletQuestion) -> Option<Bytes> {
     if is_too_long(question) {
         return None;
@@ -294,9 +291,10 @@ fn code_that_asks(question: &WalletQuestion) -> Option<Bytes> {
     Some(code.into())
 }
 
-/// Returns true if the signature is so long that no chain takes the question. No wallet agrees with it then.
+/// Returns true if the signature is too long for a question on any chain. Such a signature counts as refused.
 pub(super) fn is_too_long(question: &WalletQuestion) -> bool {
-    // Address, digest, the place of the signature and its length take a word each, and the signature fills its last one.
+    // Address, digest, the place of the signature and its length take a word each, and the signature fills its last
+    // one.
     const WORD: usize = 32;
     let signature = question.signature.len().next_multiple_of(WORD);
     UNIVERSAL_VALIDATOR.len() + 4 * WORD + signature > INIT_CODE_LEN_BYTES_MAX

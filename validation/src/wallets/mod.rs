@@ -1,6 +1,6 @@
-//! Answers of contract wallets, for every part of a process that needs them.
+//! Answers of contract wallets, shared by all parts of a process.
 //!
-//! The state of a chain at one block gives one answer for ever, so answers are cached without expiry
+//! The answer at a given block never changes, so answers are cached without expiry
 //! under the digest of the whole question ([`WalletQuestion`]). [`client`] asks the chains; `queue`
 //! holds what has no answer yet; [`rule`] decides what an update's event and these answers mean.
 
@@ -31,8 +31,8 @@ use crate::limits::{
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
 
-/// Shortest pause between two judgements of the waiting updates. Each judges all of them, so with one for each
-/// reply, n questions would cost n² judgements. A guess: hardly later for a client, and little work.
+/// Shortest pause between two validations of the waiting updates. Each run validates all of them, so one run for each
+/// reply would cost n² validations for n questions. A guess: a small delay for clients, and little work.
 const JUDGE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
@@ -43,25 +43,24 @@ pub trait WaitingInboxes: Send + Sync + 'static {
     /// Returns the latest time of the app chain that is known, unix seconds; 0 if none is.
     fn chain_time_s(&self) -> u64;
 
-    /// Judges the waiting updates again. Blocks on the disk and computes; called on a thread that
-    /// may block.
+    /// Validates the waiting updates again. Blocks on the disk and takes CPU time; called on a thread that may block.
     fn judge_again(&self);
 }
 
-/// The answers of contract wallets: cached ones at once, others from their chain.
+/// A cache of contract wallets' answers that asks their chains for missing ones.
 pub struct Wallets {
     chains: Arc<dyn WalletChains>,
     listed: WalletChainList,
     answers: Cache<Digest, Answer>,
-    /// The moments from which on answers have been looked for: the first attempt that gave none, or without an
-    /// endpoint the first time that the question was put.
+    /// The times since which answers have been missing: of the first failed attempt, or, without an endpoint, of the
+    /// first time that the question came up.
     firsts: Cache<Digest, Instant>,
     queue: QuestionQueue,
-    /// Permits to ask each chain that has an endpoint.
+    /// Permits for concurrent questions to each chain that has an endpoint.
     permits: BTreeMap<u64, Semaphore>,
     /// The latest time of the app chain that is known, unix seconds.
     chain_time_s: AtomicU64,
-    /// Notified when waiting updates are to be judged although no answer has arrived.
+    /// Notified to validate waiting updates although no answer has arrived.
     judge_soon: Notify,
 }
 
@@ -73,7 +72,8 @@ struct Answer {
 }
 
 impl Wallets {
-    /// Asks wallets of the `listed` chains, of each at most [`WALLETS_PER_CHAIN_MAX`] at once.
+    /// Creates a cache that asks wallets of the `listed` chains, at most [`WALLETS_PER_CHAIN_MAX`] of each chain at
+    /// once.
     #[must_use]
     pub fn new(chains: Arc<dyn WalletChains>, listed: WalletChainList) -> Self {
         let permits = chains.ids().into_iter();
@@ -90,7 +90,7 @@ impl Wallets {
         }
     }
 
-    /// Asks wallets over RPC at these pairs of chain id and URL; see [`WalletRpc::new`].
+    /// Creates a cache that asks wallets over RPC, at these pairs of chain id and URL; see [`WalletRpc::new`].
     #[must_use]
     pub fn over_rpc(
         endpoints: impl IntoIterator<Item = (u64, String)>,
@@ -105,14 +105,14 @@ impl Wallets {
         self.chains.ids()
     }
 
-    /// Decides about a wallet's signature on an update whose event has this time, unix seconds, by what is known. An open
-    /// question stays open until it is looked for: see [`look_for`](Self::look_for).
+    /// Decides about a wallet's signature on an update whose event has this time, unix seconds, from cached
+    /// answers. Does not ask for a missing answer: see [`look_for`](Self::look_for).
     #[must_use]
     pub fn decide(&self, question: &WalletQuestion, event_s: u64) -> WalletDecision {
         self.note_chain_time(event_s);
         let key = answer_key(question);
         let (known, asked_for) = match self.answers.get(&key) {
-            // Without the chain, which would be asked in vain.
+            // Decided without the chain, which cannot answer such a question.
             _ if client::is_too_long(question) => {
                 (KnownAnswer::Given { agrees: false, block_time_s: 0 }, Duration::ZERO)
             }
@@ -136,9 +136,9 @@ impl Wallets {
         })
     }
 
-    /// Has the answers to an update's open questions looked for: the first [`WALLETS_PER_UPDATE_MAX`] are queued for
-    /// [`start`](Self::start)'s task. The others follow when the update is judged again with the answers. A question whose
-    /// chain has no endpoint is not queued; its time runs from now on, so that it does not hold its inbox for ever.
+    /// Queues the first [`WALLETS_PER_UPDATE_MAX`] open questions of an update for [`start`](Self::start)'s task. The
+    /// others follow when the update is validated again with the answers. A question whose chain has no endpoint is not
+    /// queued; its waiting time starts now, so that it does not block its inbox for ever.
     pub fn look_for(&self, open: &[WalletQuestion]) {
         for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
             let key = answer_key(question);
@@ -150,19 +150,19 @@ impl Wallets {
         }
     }
 
-    /// Returns the time for which the answer to a question has been looked for: zero before its first attempt.
+    /// Returns the time for which the answer to a question has been missing: zero before its first attempt.
     fn asked_for(&self, key: Digest) -> Duration {
         self.firsts.get(&key).map_or(Duration::ZERO, |first| first.elapsed())
     }
 
-    /// Notes that the answer to a question is looked for from now on, unless it has been before.
+    /// Records that the answer to a question is missing since now, unless an earlier time is recorded.
     fn note_first(&self, key: Digest) {
         if self.firsts.get(&key).is_none() {
             self.firsts.insert(key, Instant::now());
         }
     }
 
-    /// Notes a time that the app chain has reached, unix seconds.
+    /// Records a time that the app chain has reached, unix seconds.
     fn note_chain_time(&self, unix_s: u64) {
         self.chain_time_s.fetch_max(unix_s, Ordering::Relaxed);
     }
@@ -170,7 +170,7 @@ impl Wallets {
     /// Returns the answer of a wallet: the cached one, or its chain's, which is then cached.
     ///
     /// # Errors
-    /// When the network does not know the chain, or it gives no answer now.
+    /// Returns an error if the network does not support the chain, or the chain does not answer now.
     pub async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
         let chain_id = question.chain_id;
         match self.reply(question).await? {
@@ -185,7 +185,7 @@ impl Wallets {
     async fn reply(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let key = answer_key(question);
         if let Some(Answer { agrees, block_time_s }) = self.answers.get(&key) {
-            // A decision that missed the answer by a moment has queued the question again.
+            // A concurrent decision may have queued the question again just before the answer was cached.
             self.queue.remove(question);
             return Ok(ChainReply::Answer { agrees, block_time_s });
         }
@@ -199,7 +199,7 @@ impl Wallets {
         Ok(reply)
     }
 
-    /// Waits until the chain may be asked.
+    /// Waits for a permit to ask the chain.
     async fn permit(&self, chain_id: u64) -> Result<Option<SemaphorePermit<'_>>, WalletError> {
         if !self.listed.contains(chain_id) {
             return Err(WalletError::UnknownChain(chain_id));
@@ -213,7 +213,7 @@ impl Wallets {
     /// Returns the number of a chain's newest block.
     ///
     /// # Errors
-    /// When the network does not know the chain, or it gives no answer now.
+    /// Returns an error if the network does not support the chain, or the chain does not answer now.
     pub async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
         let _permit = self.permit(chain_id).await?;
         self.chains.newest_block(chain_id).await
@@ -237,14 +237,13 @@ impl Wallets {
         self.chains.ids().contains(&chain_id)
     }
 
-    /// Has the task of [`start`](Self::start) judge the waiting updates soon: an update waits for something else
-    /// than a wallet.
+    /// Notifies the task of [`start`](Self::start) to validate the waiting updates soon. For updates that wait for
+    /// something other than a wallet.
     pub fn judge_soon(&self) {
         self.judge_soon.notify_one();
     }
 
-    /// Starts the task that asks queued questions and has waiting updates judged again when answers
-    /// arrive.
+    /// Starts the task that asks queued questions and validates waiting updates again when answers arrive.
     #[must_use]
     pub fn start(self: Arc<Self>, updates: Arc<dyn WaitingInboxes>) -> WalletTask {
         let (stop, stopped) = oneshot::channel();
@@ -285,7 +284,7 @@ impl Wallets {
         }
     }
 
-    /// Asks a question of the queue. Returns true if something new is known.
+    /// Asks a queued question. Returns true if the reply may decide a waiting update.
     async fn ask_queued(self: Arc<Self>, question: WalletQuestion) -> bool {
         let is_news = match self.reply(&question).await {
             Ok(ChainReply::Answer { .. }) => return true,
@@ -310,11 +309,11 @@ impl Wallets {
     }
 }
 
-/// Returns the cache key of a question: a digest, so that a long signature is neither kept nor
-/// weighed, and every entry takes the same room.
+/// Returns the cache key of a question: a digest, so that long signatures are not stored and every entry has the same
+/// size.
 fn answer_key(question: &WalletQuestion) -> Digest {
     let WalletQuestion { chain_id, address, block_number, digest, signature } = question;
-    // Only the signature has no fixed length, and it comes last.
+    // Unambiguous without separators: only the signature has a variable length, and it comes last.
     keccak256(&[
         &chain_id.to_be_bytes(),
         &address.0,
@@ -332,10 +331,10 @@ pub struct WalletTask {
 }
 
 impl WalletTask {
-    /// Stops the task after the judgement that is under way.
+    /// Stops the task after the running validation.
     ///
     /// # Panics
-    /// When the task has panicked.
+    /// Panics if the task has panicked.
     pub async fn stop(self) {
         drop(self.stop);
         self.task.await.expect("a panic ends the process");
@@ -354,7 +353,7 @@ mod tests {
 
     const CHAIN_ID: u64 = 31_338;
 
-    /// A question about an account with a key, which no contract has to answer.
+    /// A question about an account with a key, for which no contract is asked.
     fn question(chain_id: u64, signer: u8) -> WalletQuestion {
         let key = SecretKey::from_bytes(&[7; 32]).unwrap();
         let digest = keccak256(&[b"what was signed"]);
@@ -411,7 +410,7 @@ mod tests {
         assert_eq!(decide_now(&wrong), WalletDecision::Refused(WalletRefusal::Disagrees));
         assert!(wallets.queue.start_due().0.is_empty());
 
-        // A question that is queued although its answer is known leaves the queue each time.
+        // A question that is queued although its answer is cached leaves the queue each time.
         for _ in 0..2 {
             wallets.queue.add(&right, false);
             assert_eq!(ask_all(&wallets).await, [true]);

@@ -1,5 +1,4 @@
-//! The queue of questions to contract wallets that have no answer yet, with the time of each one's
-//! next attempt.
+//! The queue of unanswered questions to contract wallets, with the time of each one's next attempt.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +30,7 @@ struct OpenQuestions {
 }
 
 impl OpenQuestions {
-    /// Adds a question that is not there. It keeps a copy of the signature, and not the update that this is a part of.
+    /// Adds a new question. Copies the signature, because a slice of it would keep the whole update in memory.
     fn insert(&mut self, question: &WalletQuestion, attempts: Attempts) {
         let signature = Bytes::copy_from_slice(&question.signature);
         self.signature_bytes += signature.len();
@@ -44,11 +43,11 @@ impl OpenQuestions {
         }
     }
 
-    /// Returns the question that is dropped where there are too many, or too long ones; `None` while all have room.
+    /// Returns the question to evict if there are too many questions or signature bytes; `None` while all fit.
     ///
-    /// It is one of the chain that takes most of the room, so that no chain's questions push out another's. Of that chain
-    /// it is the one that failed most often, of equals the one with the longest signature if the room is that of
-    /// signatures, and then the last that came: a flood does not push out those before it.
+    /// It belongs to the chain that takes most of the exceeded bound, so that one chain's questions cannot evict
+    /// another's. Within that chain it is the one with the most failures. Among those it is the one with the longest
+    /// signature, if the bytes are exceeded, and then the newest one, so that a flood cannot evict earlier questions.
     fn without_room(&self) -> Option<WalletQuestion> {
         let is_long = self.signature_bytes > WALLET_QUESTIONS_BYTES_MAX;
         if !is_long && self.attempts.len() <= WALLET_QUESTIONS_MAX {
@@ -75,7 +74,7 @@ struct Attempts {
     due: Instant,
     /// An attempt is under way.
     running: bool,
-    /// Time of the newest block of the chain, which was before the block of the question, unix seconds.
+    /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
     newest_time_s: Option<u64>,
 }
 
@@ -97,9 +96,9 @@ impl Attempts {
 }
 
 impl QuestionQueue {
-    /// Adds a question, due at once, unless it is queued already. `has_failed` says that an attempt was made before: such
-    /// a question goes behind new ones. A full queue drops the one that [`OpenQuestions::without_room`] names, which may be this
-    /// one: it comes back when its update is judged again.
+    /// Adds a question, due at once, unless it is queued already. A question with `has_failed`, of which an earlier
+    /// attempt failed, comes after new ones. A full queue evicts the question that [`OpenQuestions::without_room`]
+    /// returns, which may be this one; it is queued again when its update is validated again.
     pub(super) fn add(&self, question: &WalletQuestion, has_failed: bool) {
         let mut open = self.open.lock();
         if open.attempts.contains_key(question) {
@@ -118,12 +117,12 @@ impl QuestionQueue {
         self.added.notified().await;
     }
 
-    /// Removes a question that has its answer.
+    /// Removes an answered question.
     pub(super) fn remove(&self, question: &WalletQuestion) {
         self.open.lock().remove(question);
     }
 
-    /// Postpones a question that got no answer.
+    /// Postpones a question after a failed attempt.
     pub(super) fn failed(&self, question: &WalletQuestion, error: &WalletError) {
         let mut open = self.open.lock();
         let Some(attempts) = open.attempts.get_mut(question) else { return };
@@ -152,9 +151,10 @@ impl QuestionQueue {
         self.open.lock().attempts.get(question).and_then(|attempts| attempts.newest_time_s)
     }
 
-    /// Returns the questions to ask now, which count as under way from then on, and the time to look
-    /// again. Of each chain at most [`WALLETS_PER_CHAIN_MAX`] are under way. Those that failed least go
-    /// first, and of equals the one that is due longest: an account that asks much waits behind itself.
+    /// Returns the questions to ask now and marks them as running, and the time to call again. At most
+    /// [`WALLETS_PER_CHAIN_MAX`] of a chain run at once. Those with the fewest failures go first, and among those the
+    /// one that is due longest. An account with many failing questions thus delays its own ones and not those of
+    /// others.
     pub(super) fn start_due(&self) -> (Vec<WalletQuestion>, Instant) {
         let (mut open, now) = (self.open.lock(), Instant::now());
         let mut running: BTreeMap<u64, usize> = BTreeMap::new();
@@ -222,7 +222,7 @@ mod tests {
             "chain 1 is at its limit, chain 2 is not"
         );
         assert!(queue.start_due().0.is_empty(), "all are under way");
-        // One that failed is due again, and goes behind those that were not asked yet.
+        // A failed question is due again, and comes after those that were not asked yet.
         queue.failed(&first[0], &failure());
         queue.open.lock().attempts.get_mut(&first[0]).unwrap().due = Instant::now();
         let (next, _) = queue.start_due();
@@ -230,7 +230,7 @@ mod tests {
         assert!(!first.contains(&next[0]), "{next:?}");
     }
 
-    /// A stranger's long signatures take a bounded room, and questions of usual length stay.
+    /// Long signatures of a hostile account take bounded memory, and questions of usual length stay queued.
     #[test]
     fn long_signatures_push_out_their_like() {
         let queue = QuestionQueue::default();
@@ -254,8 +254,8 @@ mod tests {
         assert_eq!(queue.open.lock().signature_bytes, 0);
     }
 
-    /// Strangers fill the queue with short questions about their own chain. A question about another chain stays, however
-    /// long its signature is, and so does an older one about the same chain.
+    /// Strangers fill the queue with short questions about their own chain. A question about another chain stays,
+    /// however long its signature is, and so does an older one about the same chain.
     #[test]
     fn a_flood_about_one_chain_pushes_out_only_its_own() {
         let queue = QuestionQueue::default();
