@@ -1,4 +1,4 @@
-//! Other processes, ended when their owner goes.
+//! Child processes that end with their owner.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crate::error::BenchError;
 use crate::process;
 
-/// A process that was asked to end is killed after this time.
+/// Time after which a process that was asked to end is killed.
 const STOP_MAX: Duration = Duration::from_secs(40);
 
-/// A child process that is killed and waited for on drop. Its standard input is a pipe from here,
-/// so that it can notice when this program is gone without having dropped anything.
+/// A child process that is killed and reaped on drop. Its standard input is a pipe from this program, so that it
+/// notices the end of this program even without a drop.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -36,7 +36,7 @@ impl Process {
         !matches!(self.0.try_wait(), Ok(None))
     }
 
-    /// Ends its input, which asks it to stop in order, and waits for it. Blocks.
+    /// Closes its input, which asks it to shut down, and waits for it. Blocks.
     pub(crate) fn stop(mut self) {
         drop(self.0.stdin.take());
         let until = Instant::now() + STOP_MAX;
@@ -57,19 +57,19 @@ impl Drop for Process {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CommandTime {
     pub(crate) elapsed: Duration,
-    /// User and system time. To 10 ms.
+    /// User and system time, with a resolution of 10 ms.
     pub(crate) cpu: Duration,
 }
 
 /// Runs a command to its end.
 ///
 /// # Errors
-/// When it fails, with what it wrote to its error output.
+/// Returns an error if the program fails, with its error output.
 pub(crate) fn to_its_end(command: &mut Command) -> Result<CommandTime, BenchError> {
     Ok(answer(command)?.0)
 }
 
-/// Runs a command to its end, and returns what it wrote to its output, too.
+/// Runs a command to its end and returns its output too.
 ///
 /// # Errors
 /// As [`to_its_end`].
@@ -86,7 +86,7 @@ pub(crate) fn answer(command: &mut Command) -> Result<(CommandTime, Vec<u8>), Be
     Ok((CommandTime { elapsed, cpu }, output.stdout))
 }
 
-/// A process of this program that only answers; see [`crate::idle_server`].
+/// A process of this program that answers without any work; see [`crate::idle_server`].
 pub(crate) struct IdleServer {
     process: Process,
     address: SocketAddr,

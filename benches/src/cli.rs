@@ -82,7 +82,8 @@ pub(crate) enum Command {
         /// Gateways with one payer key, and nodes.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
         gateways: u32,
-        /// The Redis that several gateways share, such as redis://127.0.0.1:6379/0 [default: a `redis-server` for this run].
+        /// The Redis that several gateways share, such as redis://127.0.0.1:6379/0 [default: a `redis-server` for this
+        /// run].
         #[arg(long, value_name = "URL")]
         redis: Option<String>,
         #[command(flatten)]
@@ -410,8 +411,8 @@ pub(crate) struct Large {
 /// The node's memory for what its database has read.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DatabaseCache {
-    /// The node's memory for what its database has read, once it has grown: a size such as `1GiB`, or `twentieth` of the
-    /// bytes in its folder [default: the node's own].
+    /// The node's memory for what its database has read, once it has grown: a size such as `1GiB`, or `twentieth` of
+    /// the bytes in its folder [default: the node's own].
     #[arg(long, value_name = "SIZE")]
     database_cache: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Floods of unknown callers, each on a thread of its own and from addresses of its own.
+//! Floods of anonymous callers. Each flood has its own thread and its own addresses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use crate::workload;
 
 /// Callers of a flood, each with a connection.
 const CALLERS: u32 = 32;
-/// Addresses that these have.
+/// Addresses that the callers share.
 const ADDRESSES: u32 = 8;
-/// Pause of a caller that was turned away.
+/// Pause of a refused caller.
 const PAUSE: Duration = Duration::from_millis(20);
 const EXCHANGE: Duration = Duration::from_secs(2);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,11 +32,11 @@ const PIECE_LEN: usize = 16 * 1024;
 /// The sort of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FloodKind {
-    /// Connections that say nothing.
+    /// Silent connections.
     Sockets,
     /// Queries, one after the other on each connection.
     Queries,
-    /// Streams of a hundred topics that are opened and left.
+    /// Streams of a hundred topics that are opened and dropped.
     Streams,
     /// Requests of megabytes that never end.
     Unfinished,
@@ -76,7 +76,7 @@ pub(crate) struct Flood {
     thread: JoinHandle<()>,
 }
 
-/// One of its callers.
+/// One caller of a flood.
 #[derive(Clone)]
 struct Caller {
     number: u32,
@@ -102,7 +102,7 @@ impl Flood {
         Ok(Self { stop, sent, thread })
     }
 
-    /// Ends it, and returns how much of it there was.
+    /// Ends the flood and returns the number of its requests.
     pub(crate) fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.join(); // a flood that has failed has told so, and counts as it is
@@ -111,7 +111,7 @@ impl Flood {
 }
 
 impl Caller {
-    /// Goes on until the end, whatever the node does.
+    /// Attacks until the end of the flood, regardless of the node's answers.
     async fn run(self, kind: FloodKind) {
         let mut held = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
@@ -166,7 +166,7 @@ impl Caller {
         Some(())
     }
 
-    /// Sends as much as flow control lets it, and waits.
+    /// Sends as many bytes as flow control allows, and waits.
     async fn unfinished(&self) -> Option<()> {
         let mut stream = self.begin().await?;
         let _ = timeout(EXCHANGE, stream.read(&mut [0; 1024])).await;

@@ -1,4 +1,4 @@
-//! The little HTTP that is needed to ask a node how it does.
+//! A minimal HTTP client for a node's operator pages.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::error::BenchError;
 
 const ANSWER_LEN_MAX: u64 = 16 * 1024 * 1024;
 
-/// Status and body of a page. HTTP/1.0, so that the answer ends with the connection.
+/// Returns status and body of a page. Uses HTTP/1.0, so that the answer ends with the connection.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), BenchError> {
     timeout(Duration::from_secs(10), ask(address, path)).await?
 }
@@ -27,7 +27,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), BenchErro
     Ok((status.parse()?, body.to_owned()))
 }
 
-/// The sum of all samples of a metric whose labels contain `label`.
+/// Returns the sum of all samples of a metric whose labels contain `label`.
 pub(crate) fn metric(page: &str, name: &str, label: &str) -> f64 {
     let samples = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;

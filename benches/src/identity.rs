@@ -1,4 +1,4 @@
-//! CPU that nodes spend on identity updates for the gas that these cost, for the most expensive shapes that we know.
+//! The CPU time of identity updates at nodes in relation to their gas, for the most expensive known shapes.
 
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,15 @@ use sha2::{Digest as _, Sha256, Sha512};
 use crate::error::BenchError;
 use crate::stats;
 
-/// Bytes of the longest update that the broadcaster takes in one transaction, nearly: 6 million gas.
+/// Length of a nearly longest update that the broadcaster accepts in one transaction, in bytes: 6 million gas.
 const UPDATE_LEN: usize = 145_000;
 /// Members of the large inbox.
 const MEMBERS: usize = 100_000;
-/// Gas of a byte of calldata that is not zero, at the least (EIP-2028), and of a byte in an event.
+/// The least gas of a non-zero byte of calldata (EIP-2028), plus that of a byte in an event.
 const GAS_PER_BYTE: u64 = 16 + 8;
 /// Gas of an update without its bytes.
 const GAS_PER_UPDATE: u64 = 30_000;
-/// Gas that a chain of the kind that the app chain is (Arbitrum Orbit) makes in a second for any length of time:
-/// the default of its speed limit.
+/// Sustained gas per second of a chain like the app chain (Arbitrum Orbit): the default of its speed limit.
 const GAS_PER_SECOND: f64 = 7e6;
 const TIME: Duration = Duration::from_secs(2);
 /// Repetitions of one shape. A guess: before each the state is copied, which is not measured.
@@ -86,7 +85,7 @@ pub(crate) fn run() -> Result<(), BenchError> {
     judged(&format!("an account leaves with its {MEMBERS} installations"), &large, &sweep)
 }
 
-/// Prints what it costs to judge an update and to apply it, if it holds.
+/// Prints the cost of validating an update, and of applying it if it is valid.
 fn judged(
     name: &str,
     before: &AssociationState,
@@ -119,7 +118,7 @@ fn print(name: &str, len: u64, spent: Duration, updates: u64) {
     );
 }
 
-/// Makes the large inbox, and prints what it costs to read its log again.
+/// Makes the large inbox, and prints the cost of reading its log again.
 fn large(
     id: &str,
     founded: &AssociationState,
@@ -260,7 +259,7 @@ fn delegated(owner: &SecretKey) -> Result<impl Fn(&str) -> pb::Signature + use<>
     })
 }
 
-/// The text of the update is in each signature, so the update is short: a passkey's text is paid for each time.
+/// Signs as a passkey. Each signature contains the text of the update, so updates of this shape have fewer actions.
 fn passkey(key: &p256::ecdsa::SigningKey, text: &str) -> pb::Signature {
     let challenge = URL_SAFE_NO_PAD.encode(text);
     let client_data = format!(r#"{{"challenge":"{challenge}","origin":""}}"#);

@@ -1,4 +1,4 @@
-//! A server of the node's stack that does nothing but answer: what is left is what gRPC costs.
+//! A server with the node's gRPC stack that answers without any work: its cost is that of gRPC.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -19,9 +19,9 @@ use tonic::{Request, Response, Status};
 use crate::error::BenchError;
 use crate::rpc::{PLAIN_STREAM, RawCodec};
 
-/// Listens on a free port of the loopback interface, prints the address as one line, and answers
-/// every publish request with `answer_len` zero bytes until standard input ends. A call of [`PLAIN_STREAM`] is answered with as
-/// many bytes again and again.
+/// Listens on a free port of the loopback interface, prints the address as one line, and answers every publish request
+/// with `answer_len` zero bytes until standard input ends. A call of [`PLAIN_STREAM`] is answered with as many bytes
+/// again and again.
 pub(crate) async fn run(answer_len: usize) -> Result<(), BenchError> {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new()); // ends with the parent

@@ -15,7 +15,7 @@ use crate::process;
 
 /// Envelopes captured from a real client.
 const CAPTURE: &str = include_str!("../../tests/vectors/client/envelopes.jsonl");
-/// When that was, in Unix seconds.
+/// Time of the capture, unix seconds.
 const THEN: u64 = 1_795_155_446;
 const TIME: Duration = Duration::from_secs(3);
 /// Promised rate, per second.
@@ -25,7 +25,7 @@ const PER_SECOND_MIN: f64 = 1000.0;
 pub(crate) fn run() -> Result<(), BenchError> {
     let packages = packages()?;
     let key = SigningKey::from_bytes(&[7; 32]);
-    // As long as the signed parts of a real package: the leaf, and everything.
+    // The lengths of the signed parts of a real package: the leaf, and the whole package.
     let signed = [vec![1; 320], vec![2; 1640]];
     let signatures = signed.each_ref().map(|part| key.sign(part));
     let public = key.verifying_key();

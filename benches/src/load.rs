@@ -1,4 +1,4 @@
-//! Publishing with a fixed number of requests in flight, and the check that nothing was lost.
+//! Publishing with a fixed number of requests in flight, and a check of the answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,18 +15,18 @@ use crate::error::BenchError;
 use crate::rpc::{self, Connection};
 use crate::stats::Latencies;
 
-/// One answer in so many is kept and opened after the run.
+/// One of this many answers is kept and checked after the run.
 const SAMPLE_EVERY: u64 = 97;
-/// So many at most, for each request in flight.
+/// The most kept answers for each request in flight.
 const SAMPLES_MAX: usize = 64;
 
 /// Requests of the run.
 #[derive(Clone)]
 pub(crate) struct Load {
     requests: Arc<Vec<Bytes>>,
-    /// Start over when all requests are sent; the answers are then not looked into.
+    /// True to start over when all requests are sent; the answers are then not checked.
     endless: bool,
-    /// Nothing is sent after this time.
+    /// Time after which no request is sent.
     time: Duration,
     path: PathAndQuery,
 }
@@ -37,17 +37,17 @@ impl Load {
         Self { requests: Arc::new(requests), endless: false, time, path: rpc::PUBLISH }
     }
 
-    /// Sends the same requests over and over to a server that does not care.
+    /// Sends the same requests repeatedly, to a server that accepts that.
     pub(crate) fn endless(requests: Vec<Bytes>, time: Duration) -> Self {
         Self { requests: Arc::new(requests), endless: true, time, path: rpc::PUBLISH }
     }
 
-    /// The same requests to another method, whose answers have as many entries as its requests.
+    /// Sends the requests to another method, whose answers have as many entries as its requests.
     pub(crate) fn at(self, path: PathAndQuery) -> Self {
         Self { path, ..self }
     }
 
-    /// The same requests for another time.
+    /// Returns a load with the same requests that runs for `time`.
     pub(crate) fn again(self, time: Duration) -> Self {
         Self { time, ..self }
     }
@@ -59,9 +59,9 @@ pub(crate) struct Outcome {
     pub(crate) requests: u64,
     /// Envelopes that were acknowledged.
     pub(crate) envelopes: u64,
-    /// From sending a request to its answer.
+    /// Times from sending a request to its answer.
     pub(crate) latencies: Latencies,
-    /// From the first request to the last answer.
+    /// Time from the first request to the last answer.
     pub(crate) elapsed: Duration,
     /// Some requests with their answers.
     samples: Vec<(Bytes, Bytes)>,
@@ -78,7 +78,7 @@ impl Outcome {
         }
     }
 
-    /// Adds what another of the requests in flight, or a later load, brought.
+    /// Adds the outcome of another request in flight, or of a later load.
     pub(crate) fn merge(&mut self, other: Self) {
         self.requests += other.requests;
         self.envelopes += other.envelopes;
@@ -86,10 +86,10 @@ impl Outcome {
         self.samples.extend(other.samples);
     }
 
-    /// Opens the kept answers: each must hold what was sent, in order.
+    /// Checks that each kept answer has the sent envelopes, in order.
     ///
     /// # Errors
-    /// Names the first one that does not.
+    /// Names the first answer that does not.
     pub(crate) fn check_samples(&self) -> Result<(), BenchError> {
         for (request, answer) in &self.samples {
             let sent = api::PublishPayerEnvelopesRequest::decode(request.clone())?.payer_envelopes;
@@ -113,7 +113,7 @@ impl Outcome {
 /// Sends `load` with `in_flight` requests at a time, spread over the connections.
 ///
 /// # Errors
-/// When any request fails or is not answered in full.
+/// Returns an error if any request fails or is not answered in full.
 pub(crate) async fn run(
     load: &Load,
     connections: &[Connection],

@@ -1,5 +1,4 @@
-//! A chain's RPC that answers with prepared events out of memory: what is left is what reading
-//! costs.
+//! A chain's RPC that answers with prepared events from memory, so that a measurement shows the cost of reading.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,18 +32,18 @@ pub(crate) struct LogServer {
     address: SocketAddr,
 }
 
-/// Questions for events that it was asked.
+/// The requests for events that the server received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asked {
-    /// When the first one came.
+    /// Time of the first request.
     pub(crate) first: Option<Instant>,
-    /// All of them.
+    /// The block ranges of all requests.
     pub(crate) pages: Vec<RangeInclusive<u64>>,
 }
 
 struct Shared {
     contract: String,
-    /// Of each block, its events as they are answered, with commas between them.
+    /// The events of each block as JSON, joined by commas.
     blocks: Vec<String>,
     asked: Mutex<Asked>,
 }
@@ -83,12 +82,12 @@ impl LogServer {
         Ok(Self { shared, address })
     }
 
-    /// Address of the server.
+    /// Returns the URL of the server.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Requests received so far.
+    /// Returns the requests received so far.
     pub(crate) fn asked(&self) -> Asked {
         self.shared.asked.lock().clone()
     }

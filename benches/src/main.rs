@@ -1,10 +1,9 @@
-//! `hawser-bench` measures a real node from outside, and in the same run what the machine could do
-//! at best.
+//! `hawser-bench` measures a real node from outside, and in the same run the limits of the machine.
 //!
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
-//! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what is
-//! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`],
+//! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares
+//! them with what is promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`],
 //! [`prune`] and [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can make, and
 //! [`rebuild_part`] is a process that rebuilds and may be cut off.
 
@@ -85,10 +84,10 @@ fn start(command: Command) -> Result<(), BenchError> {
                 }
             }
         }
-        // The generator gets by with one thread and leaves the rest of the machine to the node.
+        // The generator uses one thread and leaves the rest of the machine to the node.
         command => Builder::new_current_thread().enable_all().build()?.block_on(async {
             let mut terminated = signal(SignalKind::terminate())?;
-            // Whichever way this ends, what was started is dropped, and with it every child.
+            // Every way to end drops the started values, and with them all child processes.
             tokio::select! {
                 ended = run::run(command) => ended,
                 _ = tokio::signal::ctrl_c() => Err("interrupted".into()),

@@ -1,4 +1,4 @@
-//! Parts of a node by themselves, to see which one is worth work.
+//! Measures parts of a node separately, to find the ones worth optimising.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -110,7 +110,7 @@ fn layers(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     })
 }
 
-/// Repeats an operation on several threads for some time. `each` is how many things one call does.
+/// Repeats an operation on several threads for some time. `each` is the number of items of one call.
 fn on_threads(
     name: &str,
     threads: usize,
@@ -161,7 +161,7 @@ pub(crate) fn originator_bytes(
     pb::OriginatorEnvelope { unsigned_originator_envelope: unsigned, proof }.encode_to_vec().into()
 }
 
-/// Commits of `batch` envelopes each, one after the other, into a new database.
+/// Measures sequential commits of `batch` envelopes each into a new database.
 fn commits(
     data_dir: &Path,
     durability: Durability,

@@ -27,7 +27,7 @@ use crate::{http, process, rpc};
 const START_MAX: Duration = Duration::from_secs(120);
 /// Upper bound on the time until a node shows an acknowledged envelope.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
-/// The price of all envelopes. The target is so high that no run gets there: congestion is no part of what is measured.
+/// The price of all envelopes. The congestion target is above the rate of any run, because congestion is not measured.
 pub(crate) const RATE: Rate = Rate {
     start_unix_s: 0,
     message_fee: 100,
@@ -36,7 +36,7 @@ pub(crate) const RATE: Rate = Rate {
     target_rate_per_minute: 2_000_000_000,
 };
 
-/// The files of a network. A folder that is not kept is removed on drop, so drop the nodes before.
+/// The files of a network. A temporary folder is removed on drop, so drop the nodes first.
 pub(crate) struct Network {
     folder: Folder,
     hawser: PathBuf,
@@ -68,45 +68,45 @@ struct Member {
     metrics: SocketAddr,
 }
 
-/// A node that runs.
+/// A running node.
 pub(crate) struct Node {
     process: Process,
     member: Member,
 }
 
-/// A gateway that runs.
+/// A running gateway.
 pub(crate) struct Gateway {
     process: Process,
     api: SocketAddr,
 }
 
 impl Gateway {
-    /// Address of its API.
+    /// Returns the address of its API.
     pub(crate) fn api(&self) -> SocketAddr {
         self.api
     }
 
-    /// CPU time of its process so far.
+    /// Returns the CPU time of its process so far.
     pub(crate) fn cpu_time(&self) -> Result<Duration, BenchError> {
         process::cpu_time(self.process.id())
     }
 }
 
 impl Network {
-    /// Keys, registry and rates for `count` nodes, in a new folder below `data_dir`. `hawser` is
-    /// the program that will be started.
+    /// Writes keys, registry and rates for `count` nodes into a new folder below `data_dir`. `hawser` is the program to
+    /// start.
     pub(crate) fn new(hawser: &Path, data_dir: &Path, count: u32) -> Result<Self, BenchError> {
         let folder = tempfile::Builder::new().prefix("hawser-bench-").tempdir_in(data_dir)?;
         Self::with_folder(hawser, Folder::Temporary(folder), count)
     }
 
-    /// The same in a folder that stays. Nodes that have run from it before go on with what they hold.
+    /// Writes them into a folder that is kept. Nodes that have run from it before continue with their data.
     pub(crate) fn kept(hawser: &Path, folder: &Path, count: u32) -> Result<Self, BenchError> {
         fs::create_dir_all(folder)?;
         Self::with_folder(hawser, Folder::Kept(folder.to_owned()), count)
     }
 
-    /// The folder with everything that the nodes hold.
+    /// Returns the folder with all data of the nodes.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -143,12 +143,12 @@ impl Network {
         Ok(Self { folder, hawser: hawser.to_owned(), members })
     }
 
-    /// The id of the `index`-th node.
+    /// Returns the id of the `index`-th node.
     pub(crate) fn id(&self, index: usize) -> OriginatorId {
         self.members[index].id
     }
 
-    /// The registry that all nodes are given.
+    /// Returns the registry of all nodes.
     pub(crate) fn registry(&self) -> Result<Registry, BenchError> {
         let record = |member: &Member| {
             let key = node_key(member.id)?.public_key();
@@ -164,12 +164,12 @@ impl Network {
         self.members.iter().map(record).collect()
     }
 
-    /// Starts the `index`-th node and waits until it takes publishes.
+    /// Starts the `index`-th node and waits until it accepts publishes.
     pub(crate) async fn start(&self, index: usize) -> Result<Node, BenchError> {
         self.start_with(index, &[], "/readyz?for=publish").await
     }
 
-    /// Starts the `index`-th node with further flags, and waits until it takes publishes.
+    /// Starts the `index`-th node with further flags, and waits until it accepts publishes.
     pub(crate) async fn start_flagged(
         &self,
         index: usize,
@@ -178,12 +178,12 @@ impl Network {
         self.start_with(index, flags, "/readyz?for=publish").await
     }
 
-    /// The folder with the database of the `index`-th node.
+    /// Returns the folder with the database of the `index`-th node.
     pub(crate) fn data_dir(&self, index: usize) -> PathBuf {
         self.folder.path().join(format!("{}.data", self.members[index].id.0))
     }
 
-    /// Starts the `index`-th node with further flags, and waits until it can be asked.
+    /// Starts the `index`-th node with further flags, and waits until it answers queries.
     pub(crate) async fn start_reading(
         &self,
         index: usize,
@@ -192,7 +192,7 @@ impl Network {
         self.start_with(index, flags, "/readyz").await
     }
 
-    /// Starts the `index`-th node with further flags, and waits until its start is over: it may lack everything.
+    /// Starts the `index`-th node with further flags, and waits until its start is over. It may have no data yet.
     pub(crate) async fn start_following(
         &self,
         index: usize,
@@ -304,7 +304,7 @@ impl Network {
 }
 
 impl Node {
-    /// Address of its API.
+    /// Returns the address of its API.
     pub(crate) fn api(&self) -> SocketAddr {
         self.member.api
     }
@@ -314,7 +314,7 @@ impl Node {
         self.member.id
     }
 
-    /// CPU time of its process so far.
+    /// Returns the CPU time of its process so far.
     pub(crate) fn cpu_time(&self) -> Result<Duration, BenchError> {
         process::cpu_time(self.process.id())
     }
@@ -400,11 +400,10 @@ pub(crate) async fn cursor(connection: &mut Connection) -> Result<Cursor, BenchE
     Ok(answer.latest_sync.as_ref().map(Cursor::from).unwrap_or_default())
 }
 
-/// The check behind every figure: the strand has grown by what was acknowledged, and by nothing
-/// else.
+/// Checks that the strand has grown by exactly the acknowledged envelopes. Every figure depends on this check.
 ///
 /// # Errors
-/// When it has not after ten seconds.
+/// Returns an error if it has grown by more, or by fewer after ten seconds.
 pub(crate) async fn require_growth(
     connection: &mut Connection,
     originator: OriginatorId,
@@ -425,12 +424,12 @@ pub(crate) async fn require_growth(
     }
 }
 
-/// Returns an address that nothing listens on, below the ports that systems give to outgoing connections: nodes that run
-/// already would take one of those before the node that is meant to listen there.
+/// Returns an address that nothing listens on, below the ports that systems give to outgoing connections: nodes that
+/// run already would take one of those before the node that is meant to listen there.
 pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Other runs on this machine begin elsewhere.
+    // Concurrent runs on this machine begin at other ports.
     let first = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start))?;
     for _ in PORTS {
         let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));

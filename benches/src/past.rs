@@ -77,7 +77,8 @@ impl Past {
     }
 }
 
-/// Extends a strand to so many places without envelopes. Neighbours have different reasons, so each is a mark of its own.
+/// Extends a strand to so many places without envelopes. Neighbours have different reasons, so each is a mark of its
+/// own.
 fn mark(store: &Store, places: u64) -> Result<(), BenchError> {
     let held = store.snapshot().head(MARKED)?.0;
     for first in (held + 1..=places).step_by(usize::try_from(BATCH)?) {

@@ -22,7 +22,7 @@ use crate::scenario::sizes::Size;
 pub(crate) struct Run {
     pub(crate) commit: String,
     pub(crate) machine: Machine,
-    /// When it was finished.
+    /// Time at which the run ended.
     pub(crate) unix_s: u64,
     /// The arguments it was started with.
     pub(crate) command: String,

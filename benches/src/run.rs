@@ -24,7 +24,7 @@ use crate::scenario::{
 use crate::verdict::verdicts;
 use crate::{process, stats};
 
-/// Of the delivery measurement: few enough for one subscription to name them all.
+/// Topics of the delivery measurement: few enough for one subscription to name them all.
 const DELIVERY_TOPICS: u64 = 100;
 
 /// Runs a command that needs the runtime, and saves what it brings.

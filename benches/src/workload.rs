@@ -36,7 +36,7 @@ impl Workload {
     /// `target`. Runs with different `seed` have no envelope in common.
     ///
     /// # Errors
-    /// When no message has that length.
+    /// Returns an error if no message has that length.
     pub(crate) fn new(
         target: OriginatorId,
         payers: u32,

@@ -75,7 +75,7 @@ impl Anvil {
     /// Starts anvil with blocks on demand, and with those that the settings ask for.
     ///
     /// # Errors
-    /// When anvil does not start to listen.
+    /// Returns an error if anvil does not start to listen.
     pub async fn start(settings: AnvilSettings) -> Result<Self, AnvilError> {
         let AnvilSettings { program, chain_id, port, state, idle_blocks } = settings;
         let fail = |source| AnvilError::Spawn { program: program.clone(), source };

@@ -24,7 +24,7 @@ impl DevChain<'_> {
     /// Sets the native balance of an account, in wei.
     ///
     /// # Errors
-    /// When the chain does not answer, or is not a development chain.
+    /// Returns an error if the chain does not answer, or is not a development chain.
     pub async fn set_balance(self, account: Address, wei: U256) -> Result<(), RequestError> {
         self.control("anvil_setBalance", json!([account, wei])).await
     }
@@ -32,7 +32,7 @@ impl DevChain<'_> {
     /// Sets the code of an account.
     ///
     /// # Errors
-    /// When the chain does not answer, or is not a development chain.
+    /// Returns an error if the chain does not answer, or is not a development chain.
     pub async fn set_code(self, address: Address, code: &Bytes) -> Result<(), RequestError> {
         self.control("anvil_setCode", json!([address, code])).await
     }
@@ -40,7 +40,7 @@ impl DevChain<'_> {
     /// Sets the clock, in unix seconds. It continues from there.
     ///
     /// # Errors
-    /// When the chain does not answer, or is not a development chain.
+    /// Returns an error if the chain does not answer, or is not a development chain.
     pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RequestError> {
         self.control("evm_setTime", json!([unix_seconds])).await
     }
@@ -48,7 +48,7 @@ impl DevChain<'_> {
     /// Makes a block at each interval, in whole seconds, and none on demand.
     ///
     /// # Errors
-    /// When the chain does not answer, or is not a development chain.
+    /// Returns an error if the chain does not answer, or is not a development chain.
     pub async fn make_blocks_every(self, interval: Duration) -> Result<(), RequestError> {
         self.control("evm_setIntervalMining", json!([interval.as_secs()])).await
     }

@@ -1,4 +1,4 @@
-//! The vectors that inputs are made of.
+//! The vectors from which inputs are derived.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
@@ -13,7 +13,7 @@ const CLIENT: &str = "tests/vectors/client/envelopes.jsonl";
 const FRAMES: &str = "proto/tests/data/frames.jsonl";
 const CHECKPOINTS: &str = "proto/tests/data/checkpoints.jsonl";
 
-/// The objects of a file of the repository, one a line.
+/// Returns the JSON objects of a file of the repository, one per line.
 fn lines(file: &str) -> Vec<Value> {
     let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -24,22 +24,22 @@ fn bytes(vector: &Value) -> Vec<u8> {
     hex::decode(vector["hex"].as_str().expect("every vector has hex")).expect("hex is hex")
 }
 
-/// Every protobuf message there is a vector of, good and bad.
+/// Returns all protobuf messages of the vectors, valid and invalid.
 pub(crate) fn messages() -> Vec<Vec<u8>> {
     [GOLDEN, REJECTED, CLIENT].iter().flat_map(|file| lines(file)).map(|v| bytes(&v)).collect()
 }
 
-/// The messages of the type with this full name.
+/// Returns the messages of the type with this full name.
 pub(crate) fn messages_of(full_name: &str) -> Vec<Vec<u8>> {
     lines(GOLDEN).iter().filter(|vector| vector["type"] == full_name).map(bytes).collect()
 }
 
-/// The envelopes that real clients made.
+/// Returns the envelopes that real clients made.
 pub(crate) fn client_envelopes() -> Vec<Vec<u8>> {
     lines(CLIENT).iter().map(bytes).collect()
 }
 
-/// The group messages inside them.
+/// Returns the group messages of the client envelopes.
 pub(crate) fn group_messages() -> Vec<Vec<u8>> {
     payloads()
         .filter_map(|payload| match payload {
@@ -51,7 +51,7 @@ pub(crate) fn group_messages() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The key packages inside them.
+/// Returns the key packages of the client envelopes.
 pub(crate) fn key_packages() -> Vec<Vec<u8>> {
     payloads()
         .filter_map(|payload| match payload {
@@ -63,7 +63,7 @@ pub(crate) fn key_packages() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The identity updates inside them.
+/// Returns the identity updates of the client envelopes.
 pub(crate) fn identity_updates() -> Vec<Vec<u8>> {
     payloads()
         .filter_map(|payload| match payload {
@@ -80,12 +80,12 @@ fn payloads() -> impl Iterator<Item = Payload> {
     })
 }
 
-/// The peer frames of this stream, good and bad.
+/// Returns the peer frames of this stream, valid and invalid.
 pub(crate) fn frames(stream: &str) -> Vec<Vec<u8>> {
     lines(FRAMES).iter().filter(|vector| vector["stream"] == stream).map(bytes).collect()
 }
 
-/// Checkpoints and notes, and proofs as numbers and hashes one behind the other.
+/// Returns checkpoints and notes, and proofs as concatenated numbers and hashes.
 pub(crate) fn checkpoints() -> Vec<Vec<u8>> {
     let unhex = |value: &Value| hex::decode(value.as_str().unwrap_or_default()).expect("is hex");
     let seed = |case: Value| match case["kind"].as_str() {

@@ -1,4 +1,4 @@
-//! Feeds every decoder that meets untrusted bytes with mutated vectors, on the stable toolchain.
+//! Runs every decoder of untrusted bytes on mutated vectors, on the stable toolchain.
 //!
 //! An input fails a target that panics on it, finds one of its properties broken, or makes it hold
 //! more memory than its length accounts for. The run then stops, prints the input as hex for

@@ -1,4 +1,4 @@
-//! An allocator that counts, for each thread, what it holds and what it held at most.
+//! An allocator that counts the current and the peak memory of each thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,12 +9,12 @@ pub(crate) struct Counting;
 thread_local! {
     /// Bytes allocated less bytes freed by this thread; below 0 in one that frees for others.
     static HELD: Cell<isize> = const { Cell::new(0) };
-    /// The highest that `HELD` has been since it was last reset.
+    /// The highest value of `HELD` since the last reset.
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 fn grow(bytes: usize) {
-    // Not reachable while a thread ends, when nothing is measured any more.
+    // The counters are gone while a thread ends; nothing is measured then.
     let _ = HELD.try_with(|held| {
         held.set(held.get().saturating_add_unsigned(bytes));
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Does `work` and says how many bytes more than before this thread held at most.
+/// Runs `work` and returns its result with the peak memory of this thread above the level before, in bytes.
 pub(crate) fn peak_bytes<R>(work: impl FnOnce() -> R) -> (R, usize) {
     let before = HELD.get();
     PEAK.set(before);

@@ -1,12 +1,12 @@
-//! Inputs made of vectors: bent, cut, glued and lied about.
+//! Mutations of vectors: changed, cut and joined bytes, and false lengths.
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-/// No input is longer, so that a run makes many.
+/// The longest input in bytes. Short inputs let a run try many.
 pub(crate) const INPUT_LEN_MAX: usize = 64 * 1024;
 
-/// Lengths that are not there, as protobuf, MLS and the peer frames write them.
+/// Encodings of false lengths in protobuf, MLS and the peer frames.
 const LIES: &[&[u8]] = &[
     &[0x00],
     &[0x7f],
@@ -25,7 +25,7 @@ const LIES: &[&[u8]] = &[
     &[0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
 ];
 
-/// Makes inputs, the same for the same seeds and the same number.
+/// A deterministic source of inputs: equal seeds and numbers give equal inputs.
 pub(crate) struct Mutator<'a> {
     rng: SmallRng,
     vectors: &'a [Vec<u8>],
@@ -37,7 +37,7 @@ impl<'a> Mutator<'a> {
         Self { rng: SmallRng::seed_from_u64(seed), vectors }
     }
 
-    /// The next input: mostly a vector with one to four mutations.
+    /// Returns the next input: mostly a vector with one to four mutations.
     pub(crate) fn input(&mut self) -> Vec<u8> {
         if self.rng.random_ratio(1, 50) {
             return self.noise(300);
@@ -73,13 +73,13 @@ impl<'a> Mutator<'a> {
         noise
     }
 
-    /// A place in `input`, its end included. Often near the beginning, where the structure is.
+    /// Returns an offset in `input`, its end included. Often near the beginning, where the structure is.
     fn at(&mut self, input: &[u8]) -> usize {
         let len = if self.rng.random() { input.len() } else { input.len().min(64) };
         self.rng.random_range(0..=len)
     }
 
-    /// A short part of `input`.
+    /// Returns the range of a short part of `input`.
     fn part(&mut self, input: &[u8]) -> std::ops::Range<usize> {
         let from = self.at(input);
         let len_max = (input.len() - from).min(32);
@@ -115,7 +115,7 @@ impl<'a> Mutator<'a> {
         input.splice(at..at, noise);
     }
 
-    /// A part of it once more, or very often: what costs little to send may cost much to hold.
+    /// Repeats a part once or very often, because many small elements may take much memory once decoded.
     fn repeat(&mut self, input: &mut Vec<u8>) {
         let part = self.part(input);
         let often = if self.rng.random_ratio(1, 8) { 2_000 } else { 8 };
@@ -124,7 +124,7 @@ impl<'a> Mutator<'a> {
         input.splice(part.end..part.end, copies);
     }
 
-    /// The beginning of it with the end of another vector.
+    /// Joins the beginning of the input and the end of another vector.
     fn splice(&mut self, input: &mut Vec<u8>) {
         let other = self.vector();
         let (at, from) = (self.at(input), self.at(other));

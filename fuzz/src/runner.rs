@@ -1,4 +1,4 @@
-//! Runs a target over many inputs and stops at the first that it cannot take.
+//! Runs a target on many inputs and stops at the first that fails.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +7,7 @@ use crate::memory::peak_bytes;
 use crate::mutate::Mutator;
 use crate::targets::Target;
 
-/// Memory that every input may cost besides its own length.
+/// Memory in bytes that every input may take besides the share of its length.
 const MEMORY_FLOOR_BYTES: usize = 64 * 1024;
 
 /// Reason why an input fails a target.
@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     Memory { peak_bytes: usize, limit_bytes: usize },
 }
 
-/// An input that a target cannot take.
+/// An input that fails a target.
 #[derive(Debug)]
 pub(crate) struct Finding {
     target: &'static str,
@@ -67,8 +67,8 @@ pub(crate) fn check(target: &Target, input: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Runs the target's vectors as they are and then mutated, while `go_on(iteration)`. Returns how
-/// many inputs it ran.
+/// Runs the target on its unchanged vectors and then on mutated ones, while `go_on(iteration)`. Returns the number of
+/// inputs.
 pub(crate) fn run(
     target: &Target,
     seed: u64,

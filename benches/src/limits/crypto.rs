@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 use crate::error::BenchError;
 use crate::process;
 
-/// Every signature is over another digest by another key, so that nothing stays in a register.
+/// Number of digests, each signed by another key, so that operations cannot reuse cached values.
 const SAMPLES: usize = 512;
 
 /// CPU time of one operation, in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CryptoLimits {
-    /// From digest and 65 bytes to the public key.
+    /// Recovery of the public key from digest and signature.
     pub(crate) recover_k256_us: f64,
     pub(crate) recover_libsecp256k1_us: f64,
-    /// From digest to 65 bytes.
+    /// Signing of a digest.
     pub(crate) sign_k256_us: f64,
     pub(crate) sign_libsecp256k1_us: f64,
     /// The part of the line above that blinds the context anew. The library's Rust interface does
     /// so with each signature.
     pub(crate) rerandomize_libsecp256k1_us: f64,
-    /// As a node signs.
+    /// Signing of a digest as a node does it.
     pub(crate) sign_node_us: f64,
 }
 
 impl CryptoLimits {
-    /// One recovery with the faster library.
+    /// Returns the time of one recovery with the faster library, in microseconds.
     pub(crate) fn t_verify_us(&self) -> f64 {
         self.recover_k256_us.min(self.recover_libsecp256k1_us)
     }
 
-    /// One signature in the fastest way. The blinding is not held against libsecp256k1: a node can
-    /// do it once.
+    /// Returns the time of one signature in the fastest way, in microseconds. Excludes the blinding of libsecp256k1,
+    /// which a node can do once.
     pub(crate) fn t_sign_us(&self) -> f64 {
         let unblinded = self.sign_libsecp256k1_us - self.rerandomize_libsecp256k1_us;
         self.sign_k256_us.min(unblinded).min(self.sign_node_us)
@@ -115,8 +115,7 @@ fn samples() -> Result<Vec<Sample>, BenchError> {
         .collect()
 }
 
-/// CPU time of one call, in microseconds: the least of five rounds, since whatever disturbs a
-/// round only adds to it.
+/// Returns the CPU time of one call in microseconds: the minimum of five rounds, because disturbances only add time.
 fn cost(time: Duration, mut operation: impl FnMut(usize)) -> Result<f64, BenchError> {
     const ROUNDS: u32 = 5;
     (0..SAMPLES).for_each(&mut operation);

@@ -1,4 +1,4 @@
-//! Measures how fast the disk takes a long file.
+//! Measures the rate at which the disk accepts a long file.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -8,12 +8,13 @@ use std::time::Instant;
 use crate::error::BenchError;
 use crate::stats;
 
-/// Bytes of one write. A guess: what programs that copy files use.
+/// Bytes of one write. A guess: the usual block of programs that copy files.
 const BLOCK_LEN: usize = 1024 * 1024;
-/// Bytes of the longest file. A guess: above what most systems keep back before they write.
+/// Length of the longest file in bytes. A guess: more than most systems buffer before they write.
 const LEN_MAX: u64 = 4 << 30;
 
-/// Bytes per second of a new file of `len` bytes in `dir`, 4 GiB at most, its sync included. The content does not shrink.
+/// Returns the rate of writing a new file of `len` bytes, 4 GiB at most, in `dir`, in bytes per second and with its
+/// sync. The content is incompressible.
 pub(crate) fn measure(dir: &Path, len: u64) -> Result<f64, BenchError> {
     let mut block = vec![0; BLOCK_LEN];
     blake3::Hasher::new().finalize_xof().fill(&mut block);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::BenchError;
 use crate::stats::{Latencies, Quantiles};
 
-/// About what one group commit of a few envelopes appends to the write-ahead log.
+/// Length of a record in bytes: about that of one group commit of a few envelopes in the write-ahead log.
 const RECORD_LEN: usize = 4096;
 
 /// Appends records to a new file in `dir`, each followed by `fdatasync`, for `time`. The latency

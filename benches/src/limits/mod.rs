@@ -1,4 +1,4 @@
-//! The limits of this machine, measured in the same run as everything else.
+//! The limits of this machine, measured in the same run as the node.
 
 mod crypto;
 pub(crate) mod disk;
@@ -38,15 +38,15 @@ pub(crate) struct PublishLimit {
 }
 
 impl PublishLimit {
-    /// The lower one.
+    /// Returns the lower of both limits.
     pub(crate) fn envelopes_per_second(&self) -> f64 {
         self.by_cpu.min(self.by_disk)
     }
 }
 
 impl Limits {
-    /// The most that publishing can reach with `per_request` envelopes in each of `in_flight`
-    /// requests. `None` when calls of that size were not measured.
+    /// Returns the upper bound of publishing with `per_request` envelopes in each of `in_flight` requests. `None` if
+    /// calls of that size were not measured.
     pub(crate) fn publish(&self, per_request: u64, in_flight: usize) -> Option<PublishLimit> {
         let rpc = self.rpc.iter().find(|rpc| rpc.per_request == per_request)?;
         let n = f64::from(u32::try_from(per_request).ok()?);
@@ -59,7 +59,7 @@ impl Limits {
         })
     }
 
-    /// The most that a follower can reach: two signatures checked for each envelope.
+    /// Returns the upper bound of a follower in envelopes per second: it checks two signatures for each envelope.
     pub(crate) fn catch_up_per_second(&self) -> f64 {
         let cores = f64::from(u32::try_from(self.cores).unwrap_or(u32::MAX));
         cores * 1e6 / (2.0 * self.crypto.t_verify_us())

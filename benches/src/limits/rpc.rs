@@ -15,7 +15,7 @@ use crate::{process, stats};
 /// Bytes that an originator adds to a payer envelope, and that an answer adds to an envelope: number, time, fee,
 /// expiry, signature and the lengths of layers.
 const ORIGINATOR_LEN: usize = 112;
-/// Different requests, so that they do not stay in the cache of a core.
+/// Number of different requests: enough that they do not stay in the cache of a core.
 const REQUESTS: u64 = 256;
 
 /// Sends requests in the same way to the idle server and to a node.
@@ -26,7 +26,7 @@ pub(crate) struct LoadShape {
     pub(crate) payload_len: usize,
 }
 
-/// One call with the messages of a publish request of this many envelopes.
+/// The cost of one call with the messages of a publish request of this many envelopes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RpcLimit {
     pub(crate) per_request: u64,
@@ -35,7 +35,7 @@ pub(crate) struct RpcLimit {
     pub(crate) calls_per_second: f64,
 }
 
-/// Calls a server that only answers for `time`, after a second of warming up.
+/// Calls the idle server for `time`, after a warm-up of a second.
 pub(crate) async fn measure(
     shape: &LoadShape,
     per_request: u64,

@@ -1,5 +1,5 @@
-//! The cost of accounting, beside that of a published envelope: usage and congestion are booked with each envelope in the
-//! same write, so there is no node without them. What they take is the difference between writes with and without.
+//! The cost of accounting, beside that of a published envelope: usage and congestion are booked with each envelope in
+//! the same write, so there is no node without them. What they take is the difference between writes with and without.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -87,8 +87,8 @@ fn entries(plan: &Plan) -> Result<Vec<LogEntry>, BenchError> {
         .collect()
 }
 
-/// Writes all of them into a new database, and returns the CPU time of each, flushes and compactions beside it included,
-/// in microseconds.
+/// Writes all of them into a new database, and returns the CPU time of each, flushes and compactions beside it
+/// included, in microseconds.
 fn write(
     data_dir: &Path,
     entries: &[LogEntry],

@@ -68,9 +68,9 @@ fn failed(error: impl std::fmt::Display) -> SourceError {
     SourceError(error.to_string())
 }
 
-/// Computes the bill of one of the payers that published at the first node, which has stopped, with one report about all of
-/// its strand. Prints a line for each figure. `one_by_one` is the number of envelopes per second whose two signatures all
-/// cores check one by one.
+/// Computes the bill of one of the payers that published at the first node, which has stopped, with one report about
+/// all of its strand. Prints a line for each figure. `one_by_one` is the number of envelopes per second whose two
+/// signatures all cores check one by one.
 pub(crate) fn run(network: &Network, one_by_one: Option<f64>) -> Result<(), BenchError> {
     let (store, _) = Store::open_existing(&network.data_dir(0), price::price)?;
     let originator = network.id(0);

@@ -6,8 +6,8 @@ use crate::network::Network;
 use crate::scenario::backup::tell;
 use crate::{process, stats};
 
-/// Has the first node, which runs, make a snapshot without a bound on its rate, fills the folder of the second one from it,
-/// and prints the figures of both.
+/// Has the first node, which runs, make a snapshot without a bound on its rate, fills the folder of the second one from
+/// it, and prints the figures of both.
 pub(crate) fn run(network: &Network, envelopes: u64) -> Result<(), BenchError> {
     let folder = tempfile::tempdir_in(network.folder())?;
     let snapshots = folder.path().join("snapshots");

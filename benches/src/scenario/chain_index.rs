@@ -111,7 +111,7 @@ fn flags(server: &LogServer) -> Vec<String> {
     ]
 }
 
-/// When the node had everything.
+/// Returns the time at which the node had all envelopes.
 async fn until_stored(api: std::net::SocketAddr, events: u64) -> Result<Instant, BenchError> {
     let mut connection = Connection::open(api).await?;
     let (mut held, mut moved) = (0, Instant::now());

@@ -127,11 +127,11 @@ fn cores() -> usize {
 
 /// CPU time that a run took.
 struct Used {
-    /// Of the generator, of all gateways, and of all nodes.
+    /// CPU time of the generator, of all gateways, and of all nodes.
     of_processes: [(&'static str, Duration); 3],
-    /// Of the machine with everything on it, Redis among it.
+    /// CPU time of the whole machine, Redis included.
     machine: Duration,
-    /// Of Redis, with its calls.
+    /// CPU time of Redis, and the number of its calls.
     of_redis: Option<RedisCounts>,
 }
 
@@ -177,8 +177,8 @@ impl Used {
     }
 }
 
-/// Publishes through gateways in turns, from envelope `from` on. Returns the outcome, the CPU time that it took, and the
-/// first envelope that was not prepared.
+/// Publishes through gateways in turns, from envelope `from` on. Returns the outcome, the CPU time that it took, and
+/// the first envelope that was not prepared.
 async fn through(
     plan: &Plan,
     workload: &Workload,

@@ -1,5 +1,5 @@
-//! Readers of a node: many subscriptions that are open, many listeners of one topic, a stream of many topics that opens, and a
-//! whole strand as one stream beside a plain stream of equal messages.
+//! Readers of a node: many subscriptions that are open, many listeners of one topic, a stream of many topics that
+//! opens, and a whole strand as one stream beside a plain stream of equal messages.
 
 use std::time::{Duration, Instant};
 

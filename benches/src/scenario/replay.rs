@@ -8,8 +8,8 @@ use crate::{process, stats};
 /// Promised multiple of checking one signature after the other on all cores.
 const MULTIPLE_MIN: f64 = 1.5;
 
-/// Replays the log of the first node, which has stopped, and prints a line for each figure. `one_by_one` is the number of
-/// envelopes per second whose two signatures all cores check one by one.
+/// Replays the log of the first node, which has stopped, and prints a line for each figure. `one_by_one` is the number
+/// of envelopes per second whose two signatures all cores check one by one.
 pub(crate) fn run(
     network: &Network,
     envelopes: u64,

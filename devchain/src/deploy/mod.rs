@@ -1,8 +1,8 @@
 //! Deploys all contracts on two development chains, with test tokens, and carries the parameters over the bridge.
 //!
 //! [`hawser_chain::deploy`] plans and sends the contracts and their configuration. This module adds what only a
-//! development network has: funded accounts with public keys, tokens without value, and the relay in place of a rollup's
-//! bridge. The administrator of all contracts is [`deployer`].
+//! development network has: funded accounts with public keys, tokens without value, and the relay in place of a
+//! rollup's bridge. The administrator of all contracts is [`deployer`].
 
 mod accounts;
 mod nodes;

@@ -35,7 +35,7 @@ pub enum FundError {
 /// full amount. `admin` is the deployer on the settlement chain.
 ///
 /// # Errors
-/// When a chain refuses. A second run does the missing steps.
+/// Returns an error if a chain refuses. A second run does the missing steps.
 pub async fn fund_payer(
     admin: &Sender,
     app: &Chain,

@@ -122,7 +122,7 @@ impl Relay {
     /// Returns a relay for a deployment whose gateway knows its inbox.
     ///
     /// # Errors
-    /// When the contracts cannot be read, or the inbox belongs to another relayer.
+    /// Returns an error if the contracts cannot be read, or the inbox belongs to another relayer.
     pub async fn of(
         settlement: &Chain,
         app: &Chain,
@@ -136,7 +136,7 @@ impl Relay {
     /// Returns a relay between an inbox on the settlement chain and a gateway on the app chain.
     ///
     /// # Errors
-    /// When the inbox cannot be read, or belongs to another relayer.
+    /// Returns an error if the inbox cannot be read, or belongs to another relayer.
     pub async fn between(
         settlement: &Chain,
         app: &Chain,
@@ -161,7 +161,7 @@ impl Relay {
     /// Returns the messages that wait: tickets first, oldest first in each direction.
     ///
     /// # Errors
-    /// When a chain does not answer.
+    /// Returns an error if a chain does not answer.
     pub async fn pending(
         &mut self,
     ) -> Result<BTreeMap<BridgeMessageId, BridgeMessage>, RelayError> {
@@ -172,7 +172,7 @@ impl Relay {
     /// Attempts to deliver every waiting message, once.
     ///
     /// # Errors
-    /// When a chain does not answer. Earlier deliveries of this step stand.
+    /// Returns an error if a chain does not answer. Earlier deliveries of this step stand.
     pub async fn step(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         let mut waiting: Vec<_> = self.pending().await?.into_iter().collect();
         if policy.newest_first {

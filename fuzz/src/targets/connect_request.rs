@@ -10,8 +10,8 @@ use crate::corpus;
 pub(super) const TARGET: Target =
     Target { name: "connect-request", run, seeds, memory_factor: UNPACKED_OF_A_BYTE };
 
-/// Bytes that are held for each byte of a body, at most. A byte of gzip becomes 1,032 (RFC 1951), and a vector that grows
-/// holds them three times.
+/// Bytes that are held for each byte of a body, at most. A byte of gzip becomes 1,032 (RFC 1951), and a vector that
+/// grows holds them three times.
 const UNPACKED_OF_A_BYTE: usize = 4096;
 /// The longest JSON after decompression, in bytes (`docs/protocol/api.md`, *Connect*).
 const JSON_LEN_BYTES_MAX: usize = 1024 * 1024;
@@ -26,8 +26,8 @@ const CONTENT_TYPES: [&str; 4] = [
 const PACKED: &[u8] =
     &[31, 139, 8, 0, 0, 0, 0, 0, 2, 255, 171, 174, 5, 0, 67, 191, 166, 163, 2, 0, 0, 0];
 
-/// The parts of an input: a byte for the content type, one with the length of the headers' values, the values, one on each
-/// line, and the body.
+/// The parts of an input: a byte for the content type, one with the length of the headers' values, the values, one on
+/// each line, and the body.
 fn input(content_type: u8, values: &str, body: &[u8]) -> Vec<u8> {
     let len = u8::try_from(values.len()).expect("seeds are short");
     [&[content_type, len][..], values.as_bytes(), body].concat()
@@ -69,8 +69,8 @@ fn headers(values: &[u8]) -> HeaderMap {
     headers
 }
 
-/// A request that is taken is one of gRPC: no header of Connect is left, a deadline has the digits that gRPC has room for, and a
-/// message on a stream is exactly what its head claims.
+/// A request that is taken is one of gRPC: no header of Connect is left, a deadline has the digits that gRPC has room
+/// for, and a message on a stream is exactly what its head claims.
 fn run(input: &[u8]) {
     let [content_type, len, rest @ ..] = input else { return };
     let kind = usize::from(*content_type) % CONTENT_TYPES.len();

@@ -9,7 +9,7 @@ use crate::corpus;
 pub(super) const TARGET: Target =
     Target { name: "key-package", run, seeds: corpus::key_packages, memory_factor: 64 };
 
-/// When the captured ones are valid, in Unix seconds.
+/// A time at which the captured key packages are valid, unix seconds.
 const THEN: u64 = 1_795_155_446;
 
 /// One key package has one length, its lists can be walked to their ends, and only what is well-framed

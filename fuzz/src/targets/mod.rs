@@ -1,4 +1,4 @@
-//! Fuzz targets: one function for each decoder that meets untrusted bytes.
+//! Fuzz targets: one function for each decoder of untrusted bytes.
 
 mod backup_manifest;
 mod chain_rpc;
@@ -19,12 +19,12 @@ mod snapshot;
 mod tree_evidence;
 mod wire;
 
-/// One decoder and what belongs to it.
+/// One decoder with its properties, seeds and memory bound.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// As `--target` names it.
+    /// Name of the target for `--target`.
     pub(crate) name: &'static str,
-    /// Decodes the input and panics if what came out breaks a promise.
+    /// Decodes the input and panics if the result breaks a property.
     pub(crate) run: fn(&[u8]),
     /// The vectors that inputs are made of.
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
@@ -32,7 +32,7 @@ pub(crate) struct Target {
     pub(crate) memory_factor: usize,
 }
 
-/// All of them.
+/// All targets.
 pub(crate) const TARGETS: &[Target] = &[
     wire::TARGET,
     layers::TARGET,

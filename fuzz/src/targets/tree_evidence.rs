@@ -1,4 +1,4 @@
-//! Evidence that rests on signed trees, which strangers hand around in files.
+//! Evidence that rests on signed trees, read from untrusted files.
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::Checkpoint;
@@ -19,9 +19,9 @@ use super::wire::DECODED_PER_BYTE;
 pub(super) const TARGET: Target =
     Target { name: "tree-evidence", run, seeds, memory_factor: DECODED_PER_BYTE };
 
-/// Signs one story of its strand.
+/// The node that signs one version of its strand.
 const HONEST: OriginatorId = OriginatorId(100);
-/// Signs two.
+/// The node that signs two versions.
 const LIAR: OriginatorId = OriginatorId(200);
 
 /// A judgement is a function of its arguments and names what it rests on; a node that told one story is never proven

@@ -41,8 +41,8 @@ fn send(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&node.send(&mut node.writer(), pooled)?)
 }
 
-/// Completes and signs a request. The signature of an impersonated account is none: it has the sender's address in place
-/// of `r`.
+/// Completes and signs a request. The signature of an impersonated account is none: it has the sender's address in
+/// place of `r`.
 pub(super) fn completed(
     node: &EmbeddedNode,
     mut request: TransactionRequest,
