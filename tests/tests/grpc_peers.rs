@@ -350,8 +350,8 @@ async fn an_address_for_quic_is_learned_over_grpc() {
     assert_converges(&network, &ledger).await;
 }
 
-/// Both say so of a port where nothing answers. They are followed over gRPC, and over QUIC as soon as it gets through at
-/// their registered URLs.
+/// Both say so of a port where nothing answers. They are followed over gRPC, and over QUIC as soon as it gets through
+/// at their registered URLs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_address_for_quic_keeps_no_peer_from_its_registered_one() {
     let (mut network, cables) = Network::behind_balancers_beside_cables(2).await;

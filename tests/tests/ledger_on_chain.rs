@@ -1,9 +1,9 @@
-//! The ledger that a node makes of the payer registry's events equals the contract's balances at every block: after random
-//! deposits, withdrawals, cancellations and settlements, and after the chain has taken some of them back.
+//! The ledger that a node makes of the payer registry's events equals the contract's balances at every block: after
+//! random deposits, withdrawals, cancellations and settlements, and after the chain has taken some of them back.
 //!
 //! Two things are compared. After each change the ledger comes to what the contract says at the head. At the end the
-//! contract is asked for its balances after each block of the chain: they have to be those of the ledger when that block was
-//! booked.
+//! contract is asked for its balances after each block of the chain: they have to be those of the ledger when that
+//! block was booked.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -315,8 +315,8 @@ impl Books {
         .await;
     }
 
-    /// Compares what the ledger held after each block of the chain with what the contract says after that block. A block
-    /// that was not booked has changed nothing.
+    /// Compares what the ledger held after each block of the chain with what the contract says after that block. A
+    /// block that was not booked has changed nothing.
     async fn assert_equal_at_every_block(&self) {
         let after = self.sink.booked.lock().after.clone();
         let (mut held, mut booked) = ([0; PAYERS], 0);

@@ -1,5 +1,5 @@
-//! Nodes on hosts of their own: ways between them that are cut in one direction or both, a node that is killed under load,
-//! clocks that are moved. After each story all nodes hold the same: vector clocks, trees, strands, projections.
+//! Nodes on hosts of their own: ways between them that are cut in one direction or both, a node that is killed under
+//! load, clocks that are moved. After each story all nodes hold the same: vector clocks, trees, strands, projections.
 
 use std::time::Duration;
 
@@ -92,8 +92,8 @@ impl Story {
         }
     }
 
-    /// Stops all nodes at once and compares them. Returns false if some were not equally far then: a node may have signed
-    /// something of its own in the last moment, such as a report about another one.
+    /// Stops all nodes at once and compares them. Returns false if some were not equally far then: a node may have
+    /// signed something of its own in the last moment, such as a report about another one.
     fn holds_the_same(&mut self) -> bool {
         for node in &mut self.network.nodes {
             node.process().freeze();
@@ -234,8 +234,8 @@ fn clocks_that_are_moved_leave_all_nodes_with_the_same() {
         story.publish(&[0, 1, 2]).await;
         story.network.converged().await;
 
-        // A node that is far ahead of the others dates nothing, once they have signed something new. It is ahead by less
-        // than the age that rates may have, so that nothing else keeps it from publishing.
+        // A node that is far ahead of the others dates nothing, once they have signed something new. It is ahead by
+        // less than the age that rates may have, so that nothing else keeps it from publishing.
         clock(&story, 2).set_ahead(HOUR / 2);
         wait::until("a node that is far ahead says that its clock is", async || {
             story.publish(&[0, 1]).await;

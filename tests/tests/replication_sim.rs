@@ -59,8 +59,8 @@ fn followers_converge_over_a_wire_that_breaks_and_through_crashes() {
     });
 }
 
-/// Node 500 joins late. It and others show readers what strands' nodes have signed as a whole, before they verify it; the
-/// rest verifies first.
+/// Node 500 joins late. It and others show readers what strands' nodes have signed as a whole, before they verify it;
+/// the rest verifies first.
 #[test]
 fn what_is_shown_first_ends_as_what_is_verified_first_through_crashes() {
     let late = OriginatorId(500);
@@ -82,7 +82,8 @@ fn what_is_shown_first_ends_as_what_is_verified_first_through_crashes() {
     assert!(seeds().count() < 50 || shown > 0, "no backlog was shown first");
 }
 
-/// The same beside a node that lies in every way that the protocol has room for, about its own strand and those of others.
+/// The same beside a node that lies in every way that the protocol has room for, about its own strand and those of
+/// others.
 #[test]
 fn what_is_shown_first_beside_a_liar_ends_as_what_is_verified_first() {
     let mut shown = 0;

@@ -327,13 +327,14 @@ async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
 }
 
 /// Hours of a day in small, each with a backup: `HAWSER_TEST_HOURS` makes it longer. After each of them the node leaves
-/// out places, for which every node searches a minute, so a day of `n` hours takes some `n²` minutes (`HAWSER_TEST_LIMIT` bounds a program in `scripts/test`).
+/// out places, for which every node searches a minute, so a day of `n` hours takes some `n²` minutes
+/// (`HAWSER_TEST_LIMIT` bounds a program in `scripts/test`).
 fn hours() -> u64 {
     std::env::var("HAWSER_TEST_HOURS").map_or(2, |text| text.parse().unwrap())
 }
 
-/// Random load at two nodes, and a backup in each hour. The node is set back to every one of them, in a random order, and
-/// publishes again: the strands of all nodes have every envelope that was ever acknowledged, and equal trees.
+/// Random load at two nodes, and a backup in each hour. The node is set back to every one of them, in a random order,
+/// and publishes again: the strands of all nodes have every envelope that was ever acknowledged, and equal trees.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_goes_on_from_every_backup_of_a_day_of_random_load() {
     let mut network = Network::start(3).await;

@@ -1,5 +1,5 @@
-//! Disks that return other bytes than were written, under running nodes: found and repaired from peers, over QUIC and over
-//! gRPC.
+//! Disks that return other bytes than were written, under running nodes: found and repaired from peers, over QUIC and
+//! over gRPC.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -1,5 +1,5 @@
-//! Calls of a node, with its refusals and limits, as one program: publishing, reading, streams, validation, and the threads and
-//! files behind them.
+//! Calls of a node, with its refusals and limits, as one program: publishing, reading, streams, validation, and the
+//! threads and files behind them.
 
 mod a_million_topics;
 mod api_pages;

@@ -76,8 +76,8 @@ fn verified(node: &Node, from: &Path, name: &str) -> Value {
     done["strands"][0].clone()
 }
 
-/// Three nodes that run and a fourth that never has, and a copy that the first one made: all strands are whole in it, and
-/// another node has cosigned the tree of the first one.
+/// Three nodes that run and a fourth that never has, and a copy that the first one made: all strands are whole in it,
+/// and another node has cosigned the tree of the first one.
 async fn network_with_copy(count: u64) -> (Network, PathBuf, String) {
     let mut network = Network::new(4);
     for node in &mut network.nodes[..3] {

@@ -1,4 +1,4 @@
-//! A balancer before one port: it passes on TCP, with or without the end of TLS, and there is no UDP at its own port.
+//! A load balancer in front of one port: it forwards TCP, with or without terminating TLS, and does not forward UDP.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::xmtpd_database::Certificate;
 
-/// Passes on connections. Dropping it ends them.
+/// A running balancer. Dropping it ends its connections.
 #[derive(Debug)]
 pub struct Balancer {
     url: String,
     task: AbortHandle,
 }
 
-/// The end of TLS: what a balancer needs for it, and what its clients have to trust.
+/// The TLS termination of a balancer: its certificate, and the authority that clients have to trust.
 #[derive(Clone)]
 pub struct BalancerTls {
     /// The authority that its certificate is from, PEM.
@@ -55,7 +55,7 @@ impl Default for BalancerTls {
 }
 
 impl Balancer {
-    /// Stands before `target`, and ends TLS if it is given what that takes.
+    /// Starts a balancer in front of `target`, which terminates TLS if `tls` is given.
     pub async fn to(target: SocketAddr, tls: Option<&BalancerTls>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -80,14 +80,14 @@ impl Balancer {
         Self { url: format!("{scheme}://{address}"), task: task.abort_handle() }
     }
 
-    /// The URL to register.
+    /// Returns the URL to register.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 }
 
-/// Passes on bytes both ways. A node that is down, and either end that leaves, ends the connection.
+/// Forwards bytes both ways. The connection ends if the node is down or either end leaves.
 async fn pass(mut near: impl AsyncRead + AsyncWrite + Unpin, target: SocketAddr) {
     if let Ok(mut far) = TcpStream::connect(target).await {
         let _ = copy_bidirectional(&mut near, &mut far).await;

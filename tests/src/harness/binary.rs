@@ -5,15 +5,15 @@ use std::sync::OnceLock;
 
 static HAWSER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Set this to test another binary than that of the same build; nothing is built then.
+/// Environment variable with the path of another binary to test. Without it, tests run the binary of their own build.
 pub const VARIABLE: &str = "HAWSER_TEST_BINARY";
 
-/// The `hawser` binary of the same build as this test. Testing the whole workspace builds it, since
-/// its own package has tests that run it; testing this package alone would find an old one. Cargo
-/// is not asked to build it here: what it sets for a test makes some dependencies build anew.
+/// Returns the path of the `hawser` binary of the same build as this test. Testing the whole workspace builds it, since
+/// its own package has tests that run it. Testing this package alone may find an old one: Cargo is not run from here,
+/// because the environment that it sets for a test makes some dependencies build again.
 ///
 /// # Panics
-/// When it is not there.
+/// Panics if the binary does not exist.
 #[must_use]
 pub fn hawser() -> &'static Path {
     HAWSER.get_or_init(|| {
@@ -26,10 +26,10 @@ pub fn hawser() -> &'static Path {
     })
 }
 
-/// The preload library that records syncs; see the crate `hawser-syncspy`.
+/// Returns the path of the preload library that records syncs; see the crate `hawser-syncspy`.
 ///
 /// # Panics
-/// When it was not built.
+/// Panics if the library was not built.
 #[must_use]
 pub fn syncspy() -> PathBuf {
     let library = profile_folder().join("deps").join("libhawser_syncspy.so");

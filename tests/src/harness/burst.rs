@@ -1,4 +1,4 @@
-//! Bursts of publishes at several nodes of a network, and what all nodes hold of them afterwards.
+//! Bursts of publishes at several nodes of a network, and the check that all nodes hold the same afterwards.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use super::strand;
 /// Envelopes that a burst publishes at each of its nodes.
 const BURST: u64 = 150;
 
-/// Publishes a burst at some of the nodes at once.
+/// Publishes a burst at several nodes concurrently.
 ///
 /// # Panics
-/// When one of them does not take it.
+/// Panics if one of the nodes refuses an envelope.
 pub async fn publish(network: &Network, nodes: &[usize], seed: u64) -> Ledger {
     let loads: Vec<_> = nodes
         .iter()
@@ -38,10 +38,11 @@ pub async fn publish(network: &Network, nodes: &[usize], seed: u64) -> Ledger {
     ledger
 }
 
-/// Waits for all nodes to be equally far, and compares them byte by byte with each other and with what was acknowledged.
+/// Waits until all nodes have the same heads, and compares their envelopes byte by byte with each other and with the
+/// acknowledged ones.
 ///
 /// # Panics
-/// When that takes too long, or they differ.
+/// Panics if the nodes do not converge in time, or their envelopes differ.
 pub async fn assert_converges(network: &Network, ledger: &Ledger) {
     network.converged().await;
     let first = strand::read_all(&network.nodes[0].client()).await;
@@ -63,18 +64,18 @@ fn keys(strands: &BTreeMap<u32, BTreeMap<u64, Bytes>>) -> BTreeMap<u32, Vec<u64>
     strands.iter().map(|(id, strand)| (*id, strand.keys().copied().collect())).collect()
 }
 
-/// Returns a node's head of the strand of another one.
+/// Returns the head of node `of`'s strand as node `by` knows it.
 ///
 /// # Panics
-/// When the node does not answer.
+/// Panics if the node does not answer.
 pub async fn seen(network: &Network, by: usize, of: usize) -> u64 {
     network.nodes[by].client().cursor().await.unwrap().get(network.nodes[of].id).0
 }
 
-/// Returns the number of the node that a node takes the strand of another one from.
+/// Returns the number of the node from which node `by` follows the strand of node `of`.
 ///
 /// # Panics
-/// When the node does not answer.
+/// Panics if the node does not answer.
 pub async fn source(network: &Network, by: usize, of: usize) -> Option<usize> {
     let metrics = network.nodes[by].metrics().await;
     let of = format!(r#"originator_id="{}""#, network.nodes[of].id);

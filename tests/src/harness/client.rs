@@ -1,8 +1,8 @@
 //! A node's API as clients, gateways and peers call it.
 //!
-//! Envelopes are read as the bytes that came over the wire: the messages of the answers are
-//! declared here once more with bytes in the place of nested messages, which the wire cannot tell
-//! apart. So a test that compares bytes compares what the node sent, not what a codec made of it.
+//! Envelopes are kept as received bytes. The messages of the answers are declared here again with bytes in place of
+//! nested messages, which have the same encoding. A test thus compares the bytes that the node sent, not the result of
+//! decoding and encoding them again.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -23,17 +23,18 @@ use tonic_prost::ProstCodec;
 pub const REPLICATION_API: &str = "/xmtp.xmtpv4.message_api.ReplicationApi";
 /// The service for queries and subscriptions.
 pub const QUERY_API: &str = "/xmtp.xmtpv4.message_api.QueryApi";
-/// The service for those who want everything.
+/// The service for readers of all envelopes.
 pub const NOTIFICATION_API: &str = "/xmtp.xmtpv4.message_api.NotificationApi";
 /// The service for publishing.
 pub const PUBLISH_API: &str = "/xmtp.xmtpv4.message_api.PublishApi";
-/// The service for what a node says about itself.
+/// The service for statements of a node about itself.
 pub const METADATA_API: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi";
 
-/// More than a node may send, so that it is the test that notices.
+/// Longest accepted message in bytes. Above the limit of nodes, so that the test and not the client library notices a
+/// longer one.
 const MESSAGE_BYTES_MAX: usize = 80 * 1024 * 1024;
 
-/// Field 1, repeated: how every answer with envelopes, and every list of them, is laid out.
+/// Field 1, repeated: the layout of every answer with envelopes, and of every list of envelopes.
 #[derive(Clone, PartialEq, Message)]
 struct List {
     #[prost(bytes = "bytes", repeated, tag = "1")]
@@ -78,26 +79,26 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, when the first call is made, to a port of this machine.
+    /// Creates a client of a port of this machine. Connects with the first call.
     #[must_use]
     pub fn new(port: u16) -> Self {
         Self::at((Ipv4Addr::LOCALHOST, port).into())
     }
 
-    /// The same for any address.
+    /// Creates a client of any address. Connects with the first call.
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         Self { channel: endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy() }
     }
 
-    /// The same over a connection that the test has made, such as one with TLS.
+    /// Creates a client over a connection that the test has made, such as one with TLS.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
         Self { channel }
     }
 
-    /// Publishes the envelopes of one request and returns what is answered for each.
+    /// Publishes the envelopes in one request and returns the answer for each.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -141,7 +142,7 @@ impl Client {
         self.query(query, limit).await
     }
 
-    /// Queries with anything.
+    /// Queries with any request.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -155,7 +156,7 @@ impl Client {
         Ok(self.unary::<_, List>(&path, request).await?.envelopes)
     }
 
-    /// The newest envelope of each topic.
+    /// Returns the newest envelope of each topic.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -166,7 +167,7 @@ impl Client {
         Ok(answer.results.into_iter().map(|result| result.envelope).collect())
     }
 
-    /// The inbox of each address, in lower-case hexadecimal, if it is in one.
+    /// Returns the inbox of each address in lower-case hexadecimal, or `None` for an address without one.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -192,7 +193,7 @@ impl Client {
         Ok(answer.latest_sync.as_ref().map(Cursor::from).unwrap_or_default())
     }
 
-    /// Any call with one answer.
+    /// Makes any call with one answer.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -206,7 +207,7 @@ impl Client {
         Ok(grpc.unary(Request::new(request), route(path), codec).await?.into_inner())
     }
 
-    /// Any call with a stream of answers.
+    /// Makes any call with a stream of answers.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -221,7 +222,7 @@ impl Client {
         Ok(answer.into_inner())
     }
 
-    /// Subscribes to topics, each with its own cursor. As clients in use do it.
+    /// Subscribes to topics, each with its own cursor, as published clients do: `SubscribeTopics`.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -292,7 +293,7 @@ impl Client {
         Ok(Subscription(Wire::Framed(self.streaming(&path, request).await?)))
     }
 
-    /// Subscribes to everything that comes from now on: `SubscribeAllEnvelopes`.
+    /// Subscribes to all later envelopes: `SubscribeAllEnvelopes`.
     ///
     /// # Errors
     /// The status of the node, or of the connection to it.
@@ -329,10 +330,10 @@ enum Wire {
 }
 
 impl Subscription {
-    /// The next message; `None` when the node has ended the stream. May be dropped while it waits.
+    /// Returns the next message; `None` after the node has ended the stream with OK. Cancel safe.
     ///
     /// # Errors
-    /// The status it was ended with, if that is not OK.
+    /// The final status of the stream, if that is not OK.
     pub async fn next(&mut self) -> Result<Option<Frame>, Status> {
         Ok(match &mut self.0 {
             Wire::Framed(stream) => stream.message().await?.map(|frame| Frame {

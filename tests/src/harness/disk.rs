@@ -1,4 +1,4 @@
-//! Disks that fail for a while, or are small.
+//! Disks that fail temporarily, or are small.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use super::binary::syncspy;
 
-/// As in `hawser-syncspy`; a test there is not needed, because nothing fails if they differ.
+/// The same name as in `hawser-syncspy`. If they differed no fault would occur, and the tests that wait for one would
+/// fail.
 const FAULTS_VARIABLE: &str = "HAWSER_SYNCSPY_FAULTS";
 
 /// An operation that fails with EIO.
@@ -37,46 +38,47 @@ impl DiskFaults {
     /// Makes the folder of the switches.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics if the folder cannot be made.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         fs::create_dir_all(&folder).unwrap();
         Self { folder }
     }
 
-    /// Has a process that is about to be started obey.
+    /// Makes a process that is about to start obey the switches.
     pub fn arm(&self, command: &mut Command) {
         command.env("LD_PRELOAD", syncspy()).env(FAULTS_VARIABLE, &self.folder);
     }
 
-    /// Has an operation fail from now on.
+    /// Makes an operation fail from now on.
     ///
     /// # Panics
-    /// When the switch cannot be written.
+    /// Panics if the switch cannot be written.
     pub fn begin(&self, operation: Operation) {
         fs::write(self.folder.join(operation.name()), "").unwrap();
     }
 
-    /// Has it succeed again.
+    /// Makes an operation succeed again.
     ///
     /// # Panics
-    /// When it did not fail.
+    /// Panics if the operation was not set to fail.
     pub fn end(&self, operation: Operation) {
         fs::remove_file(self.folder.join(operation.name())).unwrap();
     }
 }
 
-/// A file system of its own, in memory. Unmounted when it is dropped.
+/// A separate file system in memory. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct SmallDisk {
     path: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one on a folder, which is made. `None` where that is not permitted; it says so then.
+    /// Creates the folder and mounts a file system of `mib` MiB on it. `None`, with a message, where mounting is not
+    /// permitted.
     ///
     /// # Panics
-    /// When the folder cannot be made.
+    /// Panics if the folder cannot be made.
     #[must_use]
     pub fn mount(path: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
@@ -90,10 +92,10 @@ impl SmallDisk {
         Some(Self { path: path.to_owned() })
     }
 
-    /// Leaves so much room and no more.
+    /// Fills the file system except for `left_mib` MiB.
     ///
     /// # Panics
-    /// When the file system cannot be filled.
+    /// Panics if the file system cannot be filled.
     pub fn fill_but(&self, left_mib: u64) {
         let file = fs::File::create(self.path.join("ballast")).unwrap();
         let free = free_bytes(&self.path).saturating_sub(left_mib << 20);
@@ -104,10 +106,10 @@ impl SmallDisk {
         drop(file);
     }
 
-    /// Makes room again.
+    /// Removes the filling.
     ///
     /// # Panics
-    /// When it was not filled.
+    /// Panics if the file system was not filled.
     pub fn clear(&self) {
         fs::remove_file(self.path.join("ballast")).unwrap();
     }
@@ -115,7 +117,7 @@ impl SmallDisk {
     /// Allows writes, or forbids them.
     ///
     /// # Panics
-    /// When the file system cannot be mounted again.
+    /// Panics if the file system cannot be mounted again.
     pub fn allow_writes(&self, allowed: bool) {
         let mode = if allowed { "remount,rw" } else { "remount,ro" };
         run(Command::new("mount").args(["-o", mode]).arg(&self.path)).unwrap();
@@ -124,7 +126,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a node that a failed test leaves behind may still use it.
+        // Lazily, because a node that a failed test left running may still use it.
         if let Err(error) = run(Command::new("umount").arg("--lazy").arg(&self.path)) {
             eprintln!("{} stays mounted: {error}", self.path.display());
         }

@@ -8,22 +8,22 @@ use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
 use prost::Message as _;
 use rand::Rng;
 
-/// The retention of everything that does not say otherwise, in days.
+/// The default retention in days.
 pub const RETENTION_DAYS: u32 = 60;
 
-/// Returns the key of a payer. The same number is the same payer.
+/// Returns the key of a payer. Equal numbers give the same payer.
 #[must_use]
 pub fn payer(number: u8) -> SecretKey {
     SecretKey::from_bytes(&[number.max(1); 32]).unwrap()
 }
 
-/// The topic of a group.
+/// Returns the topic of a group.
 #[must_use]
 pub fn group_topic(group: [u8; 16]) -> Topic {
     Topic::new(TopicKind::GroupMessages, &group).unwrap()
 }
 
-/// The topic of an installation's welcomes.
+/// Returns the topic of an installation's welcomes.
 #[must_use]
 pub fn welcome_topic(installation: [u8; 32]) -> Topic {
     Topic::new(TopicKind::Welcomes, &installation).unwrap()
@@ -41,13 +41,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// An application message of `group`.
+    /// Describes an application message of `group`.
     #[must_use]
     pub fn application(group: [u8; 16], body_len: usize) -> Self {
         Self { group, content_type: 1, body_len }
     }
 
-    /// The bytes, with a random ciphertext, so that no two are equal.
+    /// Encodes the frame with a random ciphertext, so that no two are equal.
     #[must_use]
     pub fn encode(self, rng: &mut impl Rng) -> Vec<u8> {
         let mut bytes = vec![0, 1, 0, 2];
@@ -63,10 +63,10 @@ impl Frame {
     }
 }
 
-/// A variable-size vector of RFC 9420 §2.1.2, its length in the shortest form.
+/// Appends a variable-size vector of RFC 9420 §2.1.2, its length in the shortest form.
 ///
 /// # Panics
-/// From 2^30 bytes on.
+/// Panics if `content` has 2^30 bytes or more.
 pub fn vector(to: &mut Vec<u8>, content: &[u8]) {
     let len = u32::try_from(content.len()).unwrap();
     match len {
@@ -78,14 +78,14 @@ pub fn vector(to: &mut Vec<u8>, content: &[u8]) {
     to.extend(content);
 }
 
-/// A client envelope with any content.
+/// Returns an encoded client envelope with any content.
 #[must_use]
 pub fn client(topic: &[u8], depends_on: Option<pb::Cursor>, payload: Option<Payload>) -> Bytes {
     let aad = pb::AuthenticatedData { target_topic: Bytes::copy_from_slice(topic), depends_on };
     pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec().into()
 }
 
-/// The payload of a group message.
+/// Returns the payload of a group message.
 #[must_use]
 pub fn group_payload(data: Vec<u8>) -> Payload {
     let version = mls::group_message_input::Version::V1(mls::group_message_input::V1 {
@@ -95,14 +95,14 @@ pub fn group_payload(data: Vec<u8>) -> Payload {
     Payload::GroupMessage(mls::GroupMessageInput { version: Some(version) })
 }
 
-/// An application message for `group` that was never sent before.
+/// Returns an application message for `group`, new each time.
 #[must_use]
 pub fn group_message(group: [u8; 16], body_len: usize, rng: &mut impl Rng) -> Bytes {
     let frame = Frame::application(group, body_len).encode(rng);
     client(group_topic(group).as_bytes(), None, Some(group_payload(frame)))
 }
 
-/// A welcome that was never sent before.
+/// Returns a welcome, new each time.
 #[must_use]
 pub fn welcome(installation: [u8; 32], body_len: usize, rng: &mut impl Rng) -> Bytes {
     let mut data = vec![0; body_len];
@@ -117,7 +117,7 @@ pub fn welcome(installation: [u8; 32], body_len: usize, rng: &mut impl Rng) -> B
     client(welcome_topic(installation).as_bytes(), None, Some(payload))
 }
 
-/// Signs for a node, with the usual retention.
+/// Signs a client envelope for a node, with the default retention.
 #[must_use]
 pub fn sign(client_bytes: &Bytes, target: OriginatorId, payer: &SecretKey) -> pb::PayerEnvelope {
     PayerEnvelope::sign(client_bytes.clone(), target, RETENTION_DAYS, payer)

@@ -1,4 +1,4 @@
-//! The files that a node is started with.
+//! The files that a node needs for its start.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -17,7 +17,7 @@ pub struct Record {
     pub key: PublicKey,
     /// `http://…`
     pub http_address: String,
-    /// `host:port`, where that is not the same as above.
+    /// `host:port` of QUIC, if it differs from the URL's.
     pub quic_address: Option<String>,
     /// True while the node is canonical.
     pub canonical: bool,
@@ -42,17 +42,17 @@ impl Record {
 /// Writes `registry.json`.
 ///
 /// # Panics
-/// When it cannot be written.
+/// Panics if it cannot be written.
 pub fn write_registry(path: &Path, records: &[Record]) {
     let nodes: Vec<Value> = records.iter().map(Record::json).collect();
     replace(path, &json!({ "nodes": nodes }).to_string());
 }
 
-/// Writes `rates.json`: from which time on, unix seconds, a byte costs how much a day. The
-/// congestion target is far above what a test publishes.
+/// Writes `rates.json` from pairs of a start time in unix seconds and a price in picodollars for a byte and day. The
+/// congestion target is far above the rate at which a test publishes.
 ///
 /// # Panics
-/// When it cannot be written.
+/// Panics if it cannot be written.
 pub fn write_rates(path: &Path, rates: &[(u64, u64)]) {
     let rate = |&(start_time, storage_fee): &(u64, u64)| {
         json!({
@@ -70,13 +70,13 @@ pub fn write_rates(path: &Path, rates: &[(u64, u64)]) {
 /// Writes a key file that only its owner can read.
 ///
 /// # Panics
-/// When it cannot be written.
+/// Panics if it cannot be written.
 pub fn write_key(path: &Path, key: &SecretKey) {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     writeln!(file, "{}", hex::encode(key.to_bytes())).unwrap();
 }
 
-/// Replaces a file at once, so that who watches it never sees a half.
+/// Replaces a file atomically, so that a node that watches it never reads half of it.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
@@ -86,7 +86,7 @@ fn replace(path: &Path, text: &str) {
 /// Copies a folder with everything in it but sockets.
 ///
 /// # Panics
-/// When a file cannot be copied.
+/// Panics if a file cannot be copied.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -1,4 +1,4 @@
-//! A gateway before a network of nodes, as a process.
+//! A gateway in front of a network of nodes, as a process.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use super::network::{Network, forget_settings};
 use super::process::Process;
 use super::{files, ports, raw, wait};
 
-/// A gateway that knows a network by its files, and no chain.
+/// A gateway that reads its network from files, without a chain.
 #[derive(Debug)]
 pub struct Gateway {
     /// Port of its API.
@@ -21,12 +21,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one and waits until it is ready.
+    /// Starts a gateway and waits until it is ready.
     pub async fn start(network: &Network) -> Self {
         Self::start_with(network, &[]).await
     }
 
-    /// Starts one with further arguments.
+    /// Starts a gateway with further arguments.
     pub async fn start_with(network: &Network, arguments: &[&str]) -> Self {
         let folder = network.nodes[0].folder();
         let key = folder.join("gateway.key");

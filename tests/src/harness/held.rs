@@ -1,4 +1,4 @@
-//! All that a stopped node holds and that has to be the same at every node of its network.
+//! The content of a stopped node that has to be equal at all nodes of its network.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,10 +26,10 @@ pub struct Held {
 }
 
 impl Held {
-    /// Reads it from a copy of the folder, so that it is the node that recovers what a crash has left.
+    /// Reads the state from a copy of the folder, so that the node itself recovers from a crash later.
     ///
     /// # Panics
-    /// When the folder cannot be read, or a tree lacks leaves.
+    /// Panics if the folder cannot be read, or a tree lacks leaves.
     #[must_use]
     pub fn read(data_dir: &Path) -> Self {
         let copy = tempfile::tempdir().unwrap();

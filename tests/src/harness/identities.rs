@@ -1,5 +1,5 @@
-//! Identity updates as clients make them, by `docs/protocol/identity.md` and not by the code that
-//! judges them.
+//! Identity updates as clients make them. Written after `docs/protocol/identity.md`, independently of the code that
+//! validates them.
 
 use bytes::Bytes;
 use hawser_proto::envelope::Payload;
@@ -12,15 +12,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::envelopes::client;
 
-/// When all of them are made, by the clock of their client,
+/// Time of every update by its client's clock, unix nanoseconds.
 const TIME_NS: u64 = 1_795_155_446_000_000_000;
-/// and the same in the text.
+/// The same time as in the signed text.
 const TIME: &str = "2026-11-20T06:17:26Z";
 
 /// An account that can be a member of inboxes.
 #[derive(Debug, Clone)]
 pub enum Account {
-    /// With a key.
+    /// An account with a key.
     Key(SecretKey),
     /// A contract wallet (ERC-1271), as of a block of its chain. The holder of the key signs for it.
     Contract {
@@ -28,14 +28,14 @@ pub enum Account {
         chain_id: u64,
         /// Its address.
         address: [u8; 20],
-        /// When it is asked.
+        /// The block at which the wallet is asked.
         block_number: u64,
         /// The key that signs for it.
         key: SecretKey,
     },
 }
 
-/// The key of an account. The same number is the same key.
+/// Returns the key of an account. Equal numbers give the same key.
 #[must_use]
 pub fn key(number: u8) -> SecretKey {
     SecretKey::from_bytes(&[number.max(1); 32]).unwrap()
@@ -48,7 +48,7 @@ impl Account {
         Self::Key(key(number))
     }
 
-    /// In lower case, as inboxes name it.
+    /// Returns the address in lower case, as inboxes name it.
     #[must_use]
     pub fn address(&self) -> String {
         let bytes = match self {
@@ -58,7 +58,7 @@ impl Account {
         format!("0x{}", hex::encode(bytes))
     }
 
-    /// The inbox that it founds with this nonce.
+    /// Returns the id of the inbox that the account founds with this nonce.
     #[must_use]
     pub fn inbox_id(&self, nonce: u64) -> InboxId {
         InboxId(Sha256::digest(format!("{}{nonce}", self.address())).into())
@@ -88,7 +88,7 @@ pub fn personal(text: &str) -> Digest {
     keccak256(&[prefix.as_bytes(), text.as_bytes()])
 }
 
-/// As wallets sign: the last byte is 27 or 28.
+/// Signs as wallets do: the last byte is 27 or 28.
 #[must_use]
 pub fn sign(key: &SecretKey, digest: Digest) -> Bytes {
     let mut bytes = *key.sign(digest).as_bytes();
@@ -96,7 +96,7 @@ pub fn sign(key: &SecretKey, digest: Digest) -> Bytes {
     Bytes::copy_from_slice(&bytes)
 }
 
-/// The first update of an inbox.
+/// Returns the first update of an inbox.
 #[must_use]
 pub fn founding(founder: &Account, nonce: u64) -> pb::IdentityUpdate {
     let (inbox, address) = (founder.inbox_id(nonce), founder.address());
@@ -111,7 +111,7 @@ pub fn founding(founder: &Account, nonce: u64) -> pb::IdentityUpdate {
     update(inbox, action)
 }
 
-/// An update by which a member of an inbox takes in another account.
+/// Returns an update by which a member of an inbox adds another account.
 #[must_use]
 pub fn adding(inbox: InboxId, member: &Account, new: &Account) -> pb::IdentityUpdate {
     let address = new.address();
@@ -125,23 +125,23 @@ pub fn adding(inbox: InboxId, member: &Account, new: &Account) -> pb::IdentityUp
     update(inbox, action)
 }
 
-/// An account, as states of inboxes name it.
+/// Returns the identifier of an account as states of inboxes name it.
 #[must_use]
 pub fn identifier(address: &str) -> pb::MemberIdentifier {
     let kind = pb::member_identifier::Kind::EthereumAddress(address.to_owned());
     pb::MemberIdentifier { kind: Some(kind) }
 }
 
-/// The topic of an inbox.
+/// Returns the topic of an inbox.
 #[must_use]
 pub fn topic(inbox: InboxId) -> Topic {
     Topic::new(TopicKind::IdentityUpdates, &inbox.0).unwrap()
 }
 
-/// The client envelope of an update.
+/// Returns the client envelope of an update.
 ///
 /// # Panics
-/// When the update names no inbox.
+/// Panics if the update names no inbox.
 #[must_use]
 pub fn envelope(update: pb::IdentityUpdate) -> Bytes {
     let inbox = InboxId::from_slice(&hex::decode(&update.inbox_id).unwrap()).unwrap();

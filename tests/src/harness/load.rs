@@ -1,4 +1,4 @@
-//! Publishing without pause, and remembering what was promised.
+//! A load of publishes that keeps every request with its answer.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::client::Client;
 use super::envelopes::{self, sign};
 use super::seed;
 
-/// One request, and what became of it.
+/// One request with its answer.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// The payer.
@@ -26,7 +26,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The request as it is sent, the same bytes each time.
+    /// Returns the request to send, with the same bytes each time.
     #[must_use]
     pub fn request(&self, target: OriginatorId) -> Vec<pb::PayerEnvelope> {
         let payer = envelopes::payer(self.payer);
@@ -34,20 +34,20 @@ impl Attempt {
     }
 }
 
-/// Everything that was tried.
+/// All requests of a load.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    /// In no order.
+    /// The requests, in no particular order.
     pub attempts: Vec<Attempt>,
 }
 
 impl Ledger {
-    /// Every envelope that was answered, as it was answered.
+    /// Iterates over the acknowledged envelopes, as the node answered them.
     pub fn acknowledged(&self) -> impl Iterator<Item = &Bytes> {
         self.attempts.iter().filter_map(|attempt| attempt.answer.as_ref()).flatten()
     }
 
-    /// Takes out the attempts that were not answered.
+    /// Removes and returns the requests without an answer.
     #[must_use]
     pub fn take_unanswered(&mut self) -> Vec<Attempt> {
         let (unanswered, answered) =
@@ -56,7 +56,7 @@ impl Ledger {
         unanswered
     }
 
-    /// Adds what another has tried.
+    /// Adds the requests of another load.
     pub fn extend(&mut self, other: Self) {
         self.attempts.extend(other.attempts);
     }
@@ -77,20 +77,20 @@ pub struct Plan {
     pub body_len: std::ops::Range<usize>,
     /// The groups that are written to, in turn.
     pub groups: Vec<[u8; 16]>,
-    /// Decides the rest.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// Stop after about this many envelopes.
+    /// Number of envelopes after which publishers stop, approximately.
     pub envelopes_max: u64,
 }
 
 impl Plan {
-    /// A little of everything, until stopped.
+    /// Returns a mixed load at a port of this machine, without a limit on its envelopes.
     #[must_use]
     pub fn new(port: u16, target: OriginatorId, seed: u64) -> Self {
         Self::at((Ipv4Addr::LOCALHOST, port).into(), target, seed)
     }
 
-    /// The same at any address.
+    /// Returns a mixed load at any address, without a limit on its envelopes.
     #[must_use]
     pub fn at(address: SocketAddr, target: OriginatorId, seed: u64) -> Self {
         Self {
@@ -143,25 +143,25 @@ impl Load {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// True when every publisher has ended by itself.
+    /// Returns true if all publishers have ended by themselves.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.tasks.iter().all(JoinHandle::is_finished)
     }
 
-    /// Lets the requests under way end, and returns everything that was tried.
+    /// Waits for the requests in flight, stops, and returns all requests.
     ///
     /// # Panics
-    /// When a publisher has.
+    /// Panics if a publisher panicked.
     pub async fn stop(self) -> Ledger {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.join().await
     }
 
-    /// Waits until all has been sent, or the node is gone.
+    /// Waits until all envelopes are sent, or the node is gone.
     ///
     /// # Panics
-    /// When a publisher has.
+    /// Panics if a publisher panicked.
     pub async fn join(self) -> Ledger {
         let mut ledger = Ledger::default();
         for task in self.tasks {
@@ -171,8 +171,8 @@ impl Load {
     }
 }
 
-/// Ends with the first request that is not answered: the node is gone then. What was refused for
-/// what it is has no place in a load and fails the test.
+/// Publishes until the first request without an answer, which means that the node is gone. A refusal of an envelope's
+/// content fails the test, because a load has valid envelopes only.
 async fn publish_until_stopped(
     plan: Plan,
     number: u8,
@@ -211,7 +211,7 @@ async fn publish_until_stopped(
             }
         }
     }
-    // What was to be sent again and was not is still unanswered.
+    // Requests that should have been sent again and were not are still unanswered.
     ledger.attempts.extend(again);
     ledger
 }

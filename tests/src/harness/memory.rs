@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Interval between two looks.
+/// Interval between two measurements.
 const EVERY: Duration = Duration::from_millis(5);
 
 /// Returns the resident memory of a process, in bytes; `None` when it has ended.
@@ -17,8 +17,8 @@ pub fn resident_bytes(process: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// A thread that looks at a process again and again. A process that takes far more than it may is
-/// killed, so that a failing test does not take the machine down with it.
+/// A thread that measures a process periodically. It kills a process far above its limit, so that a failing test does
+/// not exhaust the memory of the machine.
 #[derive(Debug)]
 pub struct MemoryWatch {
     most_bytes: Arc<AtomicU64>,
@@ -27,7 +27,7 @@ pub struct MemoryWatch {
 }
 
 impl MemoryWatch {
-    /// Watches a process until this is dropped.
+    /// Starts to watch a process, until the result is dropped.
     #[must_use]
     pub fn start(process: u32, killed_from_bytes: u64) -> Self {
         let (most_bytes, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -47,7 +47,7 @@ impl MemoryWatch {
         Self { most_bytes, stop, thread: Some(thread) }
     }
 
-    /// Returns the most that was seen.
+    /// Returns the highest measured value in bytes.
     #[must_use]
     pub fn most_bytes(&self) -> u64 {
         self.most_bytes.load(Ordering::Relaxed)

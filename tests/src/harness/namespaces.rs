@@ -1,24 +1,25 @@
-//! Hosts of their own for the nodes of a network: network namespaces around a router whose ways can be cut, each
-//! direction alone.
+//! A separate host for each node of a network: network namespaces around a router whose routes can be cut in each
+//! direction.
 //!
 //! [`run`] starts a test anew as the first process of fresh namespaces for users, networks, mounts and processes. That
-//! process is the router, and asks the nodes; [`Hosts`] gives each node a namespace at the end of a wire. When the process
-//! ends, however it ends, the system ends all others in its namespaces and removes what was made in them. Networks of
-//! the machine are neither changed nor reached. Root is not needed where users may make namespaces.
+//! process is the router, and asks the nodes; [`Hosts`] gives each node a namespace at the end of a wire. When the
+//! process ends, however it ends, the system ends all others in its namespaces and removes what was made in them.
+//! Networks of the machine are neither changed nor reached. Root is not needed where users may make namespaces.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Tells a test that it runs in namespaces of its own.
+/// Environment variable that is set for a test inside of fresh namespaces.
 const INSIDE_VARIABLE: &str = "HAWSER_TEST_INSIDE_NAMESPACES";
-/// Set this to leave these tests out, on a system where namespaces cannot be made.
+/// Environment variable that skips these tests, for systems on which namespaces cannot be made.
 pub const LEAVE_OUT_VARIABLE: &str = "HAWSER_TEST_WITHOUT_NAMESPACES";
 
 /// Runs `story` in fresh namespaces. `test` is the name of the test that calls, as the test runner knows it.
 ///
 /// # Panics
-/// When the story does, or where namespaces cannot be made, unless [`LEAVE_OUT_VARIABLE`] is set.
+/// Panics if `story` panics. Panics where namespaces cannot be made, unless the environment has [`LEAVE_OUT_VARIABLE`]
+/// is set.
 pub fn run(test: &str, story: impl AsyncFnOnce()) {
     if std::env::var_os(INSIDE_VARIABLE).is_some() {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -42,7 +43,7 @@ pub fn run(test: &str, story: impl AsyncFnOnce()) {
     assert!(said.contains("test result: ok. 1 passed;"), "no test is called {test}");
 }
 
-/// A command line that lacks the program to run.
+/// Returns the beginning of a command line that runs a program in fresh namespaces.
 fn in_namespaces() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--mount-proc"]);
@@ -50,8 +51,8 @@ fn in_namespaces() -> Command {
     command
 }
 
-/// A test that cannot run fails, unless it was left out: `scripts/test` does so where the system permits no namespaces, and
-/// says so.
+/// Checks that namespaces can be made. A test that cannot run fails, unless it is skipped: `scripts/test` skips these
+/// tests with a message where the system permits no namespaces.
 fn assert_possible() {
     let tried = in_namespaces().args(["ip", "link", "set", "lo", "up"]).output();
     let failure = match tried {
@@ -81,10 +82,10 @@ impl Hosts {
     /// Makes hosts, each of which reaches all others.
     ///
     /// # Panics
-    /// When the system does not let us.
+    /// Panics if the system refuses to make namespaces.
     #[must_use]
     pub fn new(count: u8) -> Self {
-        // A place of our own for the names of namespaces. Other processes of the machine do not see it.
+        // A private mount for the names of namespaces, which other processes of the machine do not see.
         must(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
         std::fs::create_dir("/run/netns").unwrap();
         ip("link set lo up");
@@ -105,17 +106,17 @@ impl Hosts {
         Self { hosts }
     }
 
-    /// The hosts, in the order of their numbers.
+    /// Returns the hosts in the order of their numbers.
     #[must_use]
     pub fn all(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// From now on drops everything on its way from one host to another, without a sign to either. The other direction
-    /// stays as it is.
+    /// Drops all packets from one host to another from now on, without an error to either. The other direction is not
+    /// changed.
     ///
     /// # Panics
-    /// When it was cut already.
+    /// Panics if the direction is cut already.
     pub fn cut(&self, from: usize, to: usize) {
         let was_open_back = self.passes(to, from);
         assert!(self.passes(from, to), "the way from {from} to {to} is cut already");
@@ -130,10 +131,10 @@ impl Hosts {
         self.cut(b, a);
     }
 
-    /// From now on everything arrives.
+    /// Forwards packets in this direction again.
     ///
     /// # Panics
-    /// When it was not cut.
+    /// Panics if the direction is not cut.
     pub fn mend(&self, from: usize, to: usize) {
         ip(&format!("rule del {}", self.drops(from, to)));
         assert!(self.passes(from, to), "the way from {from} to {to} is still cut");
@@ -166,7 +167,7 @@ impl Host {
         Ipv4Addr::new(10, 77, self.number, 2)
     }
 
-    /// The router's end of the wire.
+    /// Returns the address of the router's end of the wire.
     fn router(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.number, 1)
     }
@@ -179,7 +180,7 @@ impl Host {
         format!("wire{}", self.number)
     }
 
-    /// Makes of a command that has not started the same one on this host, with its changes of the environment.
+    /// Returns a command that runs `command` on this host, with the same changes of the environment.
     #[must_use]
     pub fn command(self, command: &Command) -> Command {
         let namespace = PathBuf::from("/run/netns").join(self.name());

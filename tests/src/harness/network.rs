@@ -20,24 +20,24 @@ use super::process::Process;
 use super::udp::Cable;
 use super::{open_files, raw, wait};
 
-/// The network's name; a database belongs to one.
+/// The name of the network that all databases belong to.
 pub const NAME: &str = "test";
 
-/// Some nodes with ids 100, 200, 300, … None is running before it is started.
+/// A network of nodes with ids 100, 200, 300, … The nodes do not run until they are started.
 #[derive(Debug)]
 pub struct Network {
     /// The nodes, by id.
     pub nodes: Vec<Node>,
     /// `cables[a][b]` is what node `a` dials to reach the QUIC port of node `b`.
     cables: Vec<Vec<Option<Cable>>>,
-    /// Nodes that are no processes of this binary.
+    /// Nodes of other software.
     others: Vec<Record>,
-    /// Balancers before the APIs, in the place of the nodes in every registry.
+    /// Balancers in front of the APIs, which all registries name in place of the nodes.
     balancers: Vec<Balancer>,
     _folder: TempDir,
 }
 
-/// One node: what it was given, and its process while it runs.
+/// One node: its settings, and its process while it runs.
 #[derive(Debug)]
 pub struct Node {
     /// Its id.
@@ -56,16 +56,16 @@ pub struct Node {
     pub host: Option<Host>,
     /// Its wall clock, where that is not the machine's, from the next start on.
     pub clock: Option<WallClock>,
-    /// Lets its disk fail, from the next start on.
+    /// Faults of its disk, from the next start on.
     pub disk_faults: Option<DiskFaults>,
-    /// Fault of `hawser_storage::faults` that the process has, from the next start on. Programs that
+    /// The injected fault of `hawser_storage::faults`, from the next start on. Programs that
     /// are built without the feature `faults` ignore it.
     pub fault: Option<String>,
     /// The files that the process may have open, from the next start on; `None` as the test's own.
     pub open_files: Option<u64>,
     /// A file of authorities that it trusts beside the public ones, from the next start on.
     pub authorities: Option<PathBuf>,
-    /// The next start is the first one, and the operator says so.
+    /// True if the next start is the first one, which the operator confirms by an argument.
     pub is_new: bool,
     canonical: bool,
     folder: PathBuf,
@@ -73,7 +73,7 @@ pub struct Node {
 }
 
 impl Network {
-    /// Nodes that reach each other directly.
+    /// Creates nodes that reach each other directly.
     #[must_use]
     pub fn new(count: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,8 @@ impl Network {
         network
     }
 
-    /// Nodes that are registered at balancers, which pass on TCP and no UDP. With `tls` they end TLS, and nodes trust them.
+    /// Creates nodes that are registered at balancers, which forward TCP and not UDP. With `tls` the balancers
+    /// terminate TLS, and the nodes trust their authority.
     pub async fn behind_balancers(count: u32, tls: Option<&BalancerTls>) -> Self {
         let mut network = Self::new(count);
         for node in &mut network.nodes {
@@ -105,8 +106,8 @@ impl Network {
         network
     }
 
-    /// Nodes behind balancers, beside which QUIC's datagrams get through as well when their cables are mended: one to each
-    /// node, from host and port of its registered URL.
+    /// Creates nodes behind balancers, and one cable to each node that carries QUIC's datagrams from the host and port
+    /// of its registered URL. The cables are cut at first.
     pub async fn behind_balancers_beside_cables(count: u32) -> (Self, Vec<Cable>) {
         let mut network = Self::behind_balancers(count, None).await;
         let mut cables = Vec::new();
@@ -127,7 +128,7 @@ impl Network {
         (network, cables)
     }
 
-    /// Nodes on hosts of their own, with clocks of their own.
+    /// Creates nodes on separate hosts with separate clocks.
     #[must_use]
     pub fn on_hosts(hosts: &Hosts) -> Self {
         let mut network = Self::new(u32::try_from(hosts.all().len()).unwrap());
@@ -158,7 +159,7 @@ impl Network {
         replica
     }
 
-    /// Gives every node further arguments, from the next start on.
+    /// Adds arguments to every node, from the next start on.
     pub fn add_arguments(&mut self, arguments: &[&str]) {
         for node in &mut self.nodes {
             node.arguments.extend(arguments.iter().map(|&it| it.to_owned()));
@@ -171,14 +172,14 @@ impl Network {
         self.write_registries();
     }
 
-    /// Nodes that reach each other over QUIC only, through cables that can be cut.
+    /// Creates nodes that reach each other over QUIC only, through cables that can be cut.
     pub async fn with_cables(count: u32) -> Self {
         let mut network = Self::with_cables_for_quic(count).await;
         network.add_arguments(&["--peer-transport", "quic"]);
         network
     }
 
-    /// Nodes whose QUIC connections go through cables that can be cut. Calls of the API do not.
+    /// Creates nodes whose QUIC connections go through cables that can be cut. Calls of the API go directly.
     pub async fn with_cables_for_quic(count: u32) -> Self {
         let mut network = Self::new(count);
         for from in 0..network.nodes.len() {
@@ -193,7 +194,7 @@ impl Network {
         network
     }
 
-    /// Each node has a registry of its own, since each dials other ends of cables.
+    /// Writes one registry for each node, since each node dials other ends of cables.
     fn write_registries(&self) {
         for (from, node) in self.nodes.iter().enumerate() {
             let quic_address = |to: usize| {
@@ -237,17 +238,17 @@ impl Network {
         }
     }
 
-    /// All cables between two nodes, in both directions.
+    /// Iterates over the cables between two nodes, in both directions.
     fn between(&self, a: usize, b: usize) -> impl Iterator<Item = &Cable> {
         [&self.cables[a][b], &self.cables[b][a]].into_iter().flatten()
     }
 
-    /// Cuts what is between two nodes.
+    /// Cuts the cables between two nodes.
     pub fn cut(&self, a: usize, b: usize) {
         self.between(a, b).for_each(Cable::cut);
     }
 
-    /// Mends it.
+    /// Mends the cables between two nodes.
     pub fn mend(&self, a: usize, b: usize) {
         self.between(a, b).for_each(Cable::mend);
     }
@@ -258,16 +259,16 @@ impl Network {
         self.between(a, b).map(Cable::passed).sum()
     }
 
-    /// Every node's id.
+    /// Returns the ids of all nodes.
     #[must_use]
     pub fn ids(&self) -> Vec<OriginatorId> {
         self.nodes.iter().map(|node| node.id).collect()
     }
 
-    /// Waits until every node is as far as the most advanced one is now, in every strand.
+    /// Waits until every node has reached the highest present head of each strand.
     ///
     /// # Panics
-    /// When that takes too long.
+    /// Panics if the nodes do not converge in time.
     pub async fn converged(&self) {
         let mut furthest = Cursor::new();
         for node in &self.nodes {
@@ -322,7 +323,7 @@ impl Node {
         self.folder.join("data")
     }
 
-    /// Returns the folder of what its host knows of it.
+    /// Returns the folder of the node's state outside of its database.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.folder.join("state")
@@ -334,7 +335,7 @@ impl Node {
         &self.folder
     }
 
-    /// Changes from when on a byte costs how much: unix seconds, picodollars a day.
+    /// Writes the rates: pairs of a start time in unix seconds and a price in picodollars for a byte and day.
     pub fn write_rates(&self, rates: &[(u64, u64)]) {
         files::write_rates(&self.folder.join("rates.json"), rates);
     }
@@ -379,7 +380,7 @@ impl Node {
         command
     }
 
-    /// Starts the process and does not wait for anything.
+    /// Starts the process without waiting for it.
     pub fn start(&mut self) {
         let mut command = self.command();
         if self.is_new && self.id != OriginatorId::REPLICA {
@@ -408,18 +409,18 @@ impl Node {
         self.process = Some(Process::start(&name, command, &self.folder.join("output")));
     }
 
-    /// Waits until it takes publishes.
+    /// Waits until the node accepts publishes.
     ///
     /// # Panics
-    /// When it ends, or takes too long.
+    /// Panics if the process ends, or is not ready in time.
     pub async fn ready(&mut self) {
         self.ready_for("publish").await;
     }
 
-    /// Waits until it answers queries.
+    /// Waits until the node answers queries.
     ///
     /// # Panics
-    /// When it ends, or takes too long.
+    /// Panics if the process ends, or is not ready in time.
     pub async fn readable(&mut self) {
         self.ready_for("read").await;
     }
@@ -437,28 +438,28 @@ impl Node {
         .await;
     }
 
-    /// The running process.
+    /// Returns the running process.
     ///
     /// # Panics
-    /// When it is not running.
+    /// Panics if the node is not running.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the node is running")
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills the process, as a crash does.
     pub fn kill(&mut self) {
         self.process().kill();
         self.process = None;
     }
 
-    /// Asks it to end and waits for that.
+    /// Asks the process to end and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         let status = self.process().terminate();
         self.process = None;
         status
     }
 
-    /// A new connection to it.
+    /// Returns a new connection to the node.
     #[must_use]
     pub fn client(&self) -> Client {
         Client::at(self.at(self.port))
@@ -467,7 +468,7 @@ impl Node {
     /// Returns the current lines of the metrics page, without comments.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// Panics if the node does not answer.
     pub async fn metrics(&self) -> Metrics {
         let (status, text) = raw::get_from(self.at(self.metrics_port), "/metrics").await.unwrap();
         assert_eq!(status, 200, "{text}");
@@ -475,7 +476,8 @@ impl Node {
     }
 }
 
-/// Whatever the environment of the test says about nodes does not reach those under test.
+/// Removes the settings of nodes from a command's environment, so that the environment of the test does not change the
+/// nodes.
 pub fn forget_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let ours = name
@@ -492,8 +494,8 @@ pub fn forget_settings(command: &mut Command) {
 pub struct Metrics(String);
 
 impl Metrics {
-    /// The sum over all samples of a metric whose labels contain each of `labels`, for example
-    /// `code="invalid_argument"`. 0 when there is none.
+    /// Returns the sum over all samples of a metric whose labels contain each of `labels`, for example
+    /// `code="invalid_argument"`; 0 without a sample.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let sample = |line: &str| {
@@ -505,7 +507,7 @@ impl Metrics {
         self.0.lines().filter(|line| !line.starts_with('#')).filter_map(sample).sum()
     }
 
-    /// The page as it came.
+    /// Returns the text of the page.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0

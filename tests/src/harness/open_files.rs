@@ -1,10 +1,10 @@
-//! The files that a process may have open, and has.
+//! Limits and counts of the open files of a process.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// Lets a process that is about to start open `files` files and no more.
+/// Limits a process that is about to start to `files` open files.
 #[expect(unsafe_code, reason = "the standard library has no limits")]
 pub fn limit_at_start(command: &mut Command, files: u64) {
     let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
@@ -17,15 +17,15 @@ pub fn limit_at_start(command: &mut Command, files: u64) {
     unsafe { command.pre_exec(set) };
 }
 
-/// Changes the number of files that a running process may have open now, below its hard limit `most`.
+/// Changes the soft limit of a running process on open files, below its hard limit `most`.
 ///
 /// # Panics
-/// When the system does not let us.
+/// Panics if the system refuses the change.
 #[expect(unsafe_code, reason = "the standard library has no limits")]
 pub fn limit(process: u32, files: u64, most: u64) {
     let limit = libc::rlimit { rlim_cur: files, rlim_max: most };
     let id = libc::pid_t::try_from(process).unwrap();
-    // SAFETY: as above; the old limit is not asked for.
+    // SAFETY: as above; the pointer for the old limit is null.
     let result =
         unsafe { libc::prlimit(id, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
@@ -34,7 +34,7 @@ pub fn limit(process: u32, files: u64, most: u64) {
 /// Returns the number of files that a process has open.
 ///
 /// # Panics
-/// When it has ended.
+/// Panics if the process has ended.
 #[must_use]
 pub fn count(process: u32) -> usize {
     std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()

@@ -1,7 +1,7 @@
 //! Nodes that end without warning, again and again, while requests are in flight.
 //!
-//! One course for each role, publisher and follower, and for each way to end: a kill, after which the page cache
-//! still has everything, and a power loss, after which only completed syncs count.
+//! One scenario for each role, publisher and follower, and for each outage: a kill, after which the page cache still
+//! has all writes, and a power loss, after which only completed syncs count.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -34,10 +34,10 @@ impl Outage {
         Self::PowerLoss(log)
     }
 
-    /// Ends a running node. Returns what its folder has lost.
+    /// Ends a running node. Returns the losses of its folder.
     ///
     /// # Panics
-    /// When it is not running.
+    /// Panics if the node is not running.
     pub fn strike(&self, node: &mut Node) -> Loss {
         node.kill();
         match self {
@@ -47,21 +47,21 @@ impl Outage {
     }
 }
 
-/// One life of a publisher: how much has to be acknowledged before its end, and how long bodies are.
+/// One life of a publisher, from its start to its outage.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// Envelopes that are acknowledged at the least.
+    /// The fewest acknowledged envelopes before the outage.
     pub acknowledged_min: u64,
     /// Lengths of message bodies.
     pub body_len: Range<usize>,
 }
 
-/// Publishes to the first node of a network and ends it once for each life, with requests in flight. Half of the requests
-/// without an answer are sent again in the next life, as clients do.
+/// Publishes to the first node of a network and ends it once for each life, with requests in flight. Half of the
+/// requests without an answer are sent again in the next life, as clients do.
 ///
 /// # Panics
-/// When the node has lost or changed anything that it acknowledged, has it twice, or has projections that a rebuild
-/// would not give.
+/// Panics if the node has lost or changed anything that it acknowledged, has it twice, or has projections that a
+/// rebuild would not give.
 pub async fn publisher_keeps_every_answer(
     network: &mut Network,
     outage: &Outage,
@@ -103,7 +103,8 @@ pub async fn publisher_keeps_every_answer(
 /// Publishes to the first node of a network and ends the second one, which follows, `count` times.
 ///
 /// # Panics
-/// When the follower does not end up with the strand of the publisher, or has projections that a rebuild would not give.
+/// Panics if the follower does not end up with the strand of the publisher, or has projections that a rebuild would not
+/// give.
 pub async fn follower_gets_the_same_again(network: &mut Network, outage: &Outage, count: u32) {
     let seed = seed::seed();
     let mut rng = seed::rng(seed, 1000);
@@ -138,7 +139,7 @@ pub async fn follower_gets_the_same_again(network: &mut Network, outage: &Outage
 /// answer came.
 ///
 /// # Panics
-/// When the node refuses.
+/// Panics if the node refuses.
 pub async fn is_answer_synced(
     node: &Node,
     client: &Client,

@@ -7,37 +7,37 @@ use std::sync::LazyLock;
 use parking_lot::Mutex;
 use rand::RngExt as _;
 
-/// Below the range that the system hands out to outgoing connections, so that no connection takes one
-/// between our looking and the node's binding.
+/// The range of ports. Below the system's range for outgoing connections, so that a connection cannot take a port
+/// between this check and the node's bind.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
-/// A port on the loopback interface that is free for TCP and UDP, and was not given out before by
-/// this process.
+/// Returns a port on the loopback interface that is free for TCP and UDP, and that this process has not returned
+/// before.
 ///
 /// # Panics
-/// When a few hundred guesses in a row are taken.
+/// Panics if a few hundred guesses in a row are taken.
 #[must_use]
 pub fn free() -> u16 {
     take(&[0])
 }
 
-/// A base for `hawser dev`: all the ports that it gives to `nodes` nodes are free.
+/// Returns a base port for `hawser dev`: all ports that it assigns for `nodes` nodes are free.
 ///
 /// # Panics
-/// When a few hundred guesses in a row are taken.
+/// Panics if a few hundred guesses in a row are taken.
 #[must_use]
 pub fn dev_base(nodes: u16) -> u16 {
     let nodes = (0..nodes).flat_map(|node| [100 * node, 100 * node + 1]);
-    // Beside them the gateway and the chains.
+    // The further offsets are those of the gateway and the chains.
     let offsets: Vec<u16> = nodes.chain([2, 3, 10, 11]).collect();
     take(&offsets)
 }
 
-/// A port that is free together with those at `offsets` from it.
+/// Returns a port that is free together with those at `offsets` from it.
 fn take(offsets: &[u16]) -> u16 {
-    // Test processes may run beside each other: where to look must differ between them.
+    // Random, because concurrent test processes must not try the same ports in the same order.
     let mut rng = rand::rng();
     let mut given = GIVEN.lock();
     for _ in 0..500 {

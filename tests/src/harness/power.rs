@@ -1,4 +1,4 @@
-//! Power loss, played on a folder: what no completed sync has covered is taken away.
+//! Simulated power loss of a folder: removes all bytes that no completed sync has covered.
 //!
 //! Killing a process cannot show whether it syncs, since the page cache outlives it. So nodes run
 //! with the library of `hawser-syncspy` loaded, which writes down every completed sync; after the
@@ -17,11 +17,11 @@ use std::time::UNIX_EPOCH;
 
 use super::binary::syncspy;
 
-/// As in `hawser-syncspy`; a test there is not needed, because nothing works if they differ.
+/// The same length as in `hawser-syncspy`; if they differed, all tests that read the log would fail.
 const RECORD_LEN_BYTES: usize = 48;
 const LOG_VARIABLE: &str = "HAWSER_SYNCSPY_LOG";
 
-/// Identifies a file. Inodes are used again, so the time of creation is part of it.
+/// The identity of a file. Inode numbers are reused, so the time of creation is part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -66,7 +66,7 @@ impl SyncLog {
         Self { path }
     }
 
-    /// Makes a process that is about to be started write to this log.
+    /// Makes a process that is about to start write to this log.
     pub fn watch(&self, command: &mut Command) {
         command.env("LD_PRELOAD", syncspy()).env(LOG_VARIABLE, &self.path);
     }
@@ -82,16 +82,16 @@ impl SyncLog {
         self.syncs().len()
     }
 
-    /// True before the first sync.
+    /// Returns true before the first sync.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The part of a file that a sync has covered, bytes from its start.
+    /// Returns the length of the beginning of a file that syncs have covered, in bytes.
     ///
     /// # Panics
-    /// When there is no such file.
+    /// Panics if the file does not exist.
     #[must_use]
     pub fn synced_len(&self, path: &Path) -> u64 {
         synced_len(&self.syncs(), file_id(&fs::metadata(path).unwrap()))
@@ -121,11 +121,11 @@ fn synced_len(syncs: &[Sync], file: FileId) -> u64 {
     of_file.map(|sync| sync.size_bytes).max().unwrap_or(0)
 }
 
-/// Takes from `folder`, and the folders in it, everything that `log` does not say is durable. No
+/// Removes from `folder` and its subfolders all bytes that are not durable by `log`. No
 /// process may have the folder open.
 ///
 /// # Panics
-/// When a file cannot be changed.
+/// Panics if a file cannot be changed.
 pub fn cut(folder: &Path, log: &SyncLog) -> Loss {
     let mut loss = Loss::default();
     cut_folder(folder, &log.syncs(), &mut loss);
@@ -155,10 +155,10 @@ fn cut_folder(folder: &Path, syncs: &[Sync], loss: &mut Loss) {
     }
 }
 
-/// The write-ahead log that is being written: RocksDB's `*.log` file with the highest number.
+/// Returns the write-ahead log in use: RocksDB's `*.log` file with the highest number.
 ///
 /// # Panics
-/// When there is none in `folder` or the folders in it.
+/// Panics if `folder` and its subfolders have no such file.
 #[must_use]
 pub fn write_ahead_log(folder: &Path) -> PathBuf {
     let mut logs = Vec::new();
@@ -179,11 +179,10 @@ fn collect_logs(folder: &Path, logs: &mut Vec<(u64, PathBuf)>) {
     }
 }
 
-/// The first `len` bytes of a write-ahead log, without the framing that cuts what was written
-/// into blocks of 32 KiB.
+/// Returns the first `len` bytes of a write-ahead log without RocksDB's framing in blocks of 32 KiB.
 ///
 /// # Panics
-/// When the file cannot be read.
+/// Panics if the file cannot be read.
 #[must_use]
 pub fn written(path: &Path, len: u64) -> Vec<u8> {
     const BLOCK: usize = 32 * 1024;
@@ -210,7 +209,7 @@ pub fn written(path: &Path, len: u64) -> Vec<u8> {
     content
 }
 
-/// True when `needle` stands somewhere in `hay`.
+/// Returns true if `hay` contains `needle`.
 #[must_use]
 pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
     hay.windows(needle.len()).any(|window| window == needle)
@@ -221,7 +220,7 @@ mod tests {
     use super::*;
 
     /// Synced bytes stay, bytes that were only written go, and a file whose name was never
-    /// synced goes as a whole: otherwise the tests with nodes would prove nothing.
+    /// synced goes as a whole: the tests with nodes depend on it.
     #[test]
     fn only_what_was_synced_survives() {
         let folder = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ impl Process {
     /// Starts `command`; its output is appended to `output`.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// Panics if the process cannot be started.
     #[must_use]
     pub fn start(name: &str, mut command: Command, output: &Path) -> Self {
         let file = append(output);
@@ -42,16 +42,16 @@ impl Process {
         self.child.id()
     }
 
-    /// Ends it at once, as a crash does, and waits until the system has cleaned up behind it.
+    /// Kills the process, as a crash does, and waits until the system has reaped it.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end and waits for that.
+    /// Asks the process to end and waits until it has.
     ///
     /// # Panics
-    /// When it takes too long.
+    /// Panics if the process does not end in time.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);
         let deadline = Instant::now() + PATIENCE;
@@ -64,12 +64,12 @@ impl Process {
         panic!("{} does not end after SIGTERM", self.name);
     }
 
-    /// Stops it without its knowing, until [`Process::thaw`].
+    /// Suspends the process (SIGSTOP), until [`Process::thaw`].
     pub fn freeze(&self) {
         self.signal(libc::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     pub fn thaw(&self) {
         self.signal(libc::SIGCONT);
     }
@@ -79,16 +79,16 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// All that it has said so far.
+    /// Returns the output so far.
     #[must_use]
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
-    /// The most memory it has ever held, in bytes.
+    /// Returns the peak resident memory in bytes.
     ///
     /// # Panics
-    /// When the process has ended.
+    /// Panics if the process has ended.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();

@@ -7,11 +7,11 @@ use hawser_storage::Store;
 
 use super::files;
 
-/// Compares every projection of a stopped node, by digest, with what a rebuild makes of its log.
-/// Works on a copy, so that it is the node that recovers what a crash has left.
+/// Compares every projection of a stopped node, by digest, with a rebuild from its log. Works on a copy, so that the
+/// node itself recovers from a crash later.
 ///
 /// # Panics
-/// When they differ, or when there is nothing to compare.
+/// Panics if a projection differs, or the log is empty.
 pub fn assert_equal_a_rebuild(data_dir: &Path) {
     let copy = tempfile::tempdir().unwrap();
     files::copy_folder(data_dir, copy.path());

@@ -1,4 +1,4 @@
-//! Requests by the byte, so that a test can send what no client library would.
+//! Requests as bytes, so that a test can send requests that no client library would.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,25 +8,25 @@ use tokio::net::TcpStream;
 
 use super::wait::PATIENCE;
 
-/// A node that has begun to answer, and says nothing for this long, has said all.
+/// Time of silence after which an answer that has begun counts as complete.
 const SILENCE: Duration = Duration::from_secs(3);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A gRPC message: uncompressed, its length, its bytes.
+/// Returns an uncompressed gRPC message: the flag 0, the length and the bytes.
 ///
 /// # Panics
-/// From 4 GiB on.
+/// Panics if `message` has 4 GiB or more.
 #[must_use]
 pub fn grpc_message(message: &[u8]) -> Vec<u8> {
     let len = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], &len[..], message].concat()
 }
 
-/// A gRPC call over HTTP/2 with prior knowledge, complete up to the end of its one stream: preface,
+/// Returns a gRPC call over HTTP/2 with prior knowledge, complete up to the end of its one stream: preface,
 /// empty settings, and [`http2_request`].
 ///
 /// # Panics
-/// When `path` has more than 127 bytes.
+/// Panics if `path` has more than 127 bytes.
 #[must_use]
 pub fn http2_call(path: &str, body: &[u8]) -> Vec<u8> {
     let mut call = HTTP2_PREFACE.to_vec();
@@ -35,8 +35,8 @@ pub fn http2_call(path: &str, body: &[u8]) -> Vec<u8> {
     call
 }
 
-/// The beginning of an HTTP/2 connection that takes answers of any length: as far as flow control goes,
-/// the peer may send two gigabytes for each call, and for all together.
+/// Returns the beginning of an HTTP/2 connection with the largest flow-control windows: the peer may send two gigabytes
+/// for each call, and for all calls together.
 #[must_use]
 pub fn http2_preface_without_windows() -> Vec<u8> {
     const WINDOW: u32 = 0x7fff_ffff;
@@ -45,11 +45,10 @@ pub fn http2_preface_without_windows() -> Vec<u8> {
     [HTTP2_PREFACE, &http2_frame(4, 0, 0, &window), &http2_frame(8, 0, 0, &more)].concat()
 }
 
-/// One call on a connection that has begun: headers without Huffman codes, the body in frames of at
-/// most 16 KiB.
+/// Returns one call on an established connection: headers without Huffman codes, the body in frames of at most 16 KiB.
 ///
 /// # Panics
-/// When `path` has more than 127 bytes.
+/// Panics if `path` has more than 127 bytes.
 #[must_use]
 pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
@@ -63,10 +62,10 @@ pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     call
 }
 
-/// The beginning of such a call: its headers, and no end of its body.
+/// Returns the beginning of a call as in [`http2_request`]: the body does not end.
 ///
 /// # Panics
-/// When `path` has more than 127 bytes.
+/// Panics if `path` has more than 127 bytes.
 #[must_use]
 pub fn http2_request_without_end(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     let mut call = http2_request(path, &[], stream);
@@ -90,17 +89,17 @@ fn literal(to: &mut Vec<u8>, name: &[u8], value: &str) {
     to.extend(value.as_bytes());
 }
 
-/// A frame of HTTP/2 with any type and flags.
+/// Returns an HTTP/2 frame with any type and flags.
 ///
 /// # Panics
-/// From 16 MiB on.
+/// Panics if `content` has 16 MiB or more.
 #[must_use]
 pub fn http2_frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let len = u32::try_from(content.len()).ok().filter(|len| *len < 1 << 24).unwrap();
     [&len.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes()[..], content].concat()
 }
 
-/// A gRPC-Web call over HTTP/1.1, as browsers make it.
+/// Returns a gRPC-Web call over HTTP/1.1, as browsers make it.
 #[must_use]
 pub fn grpc_web_call(path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
@@ -112,13 +111,13 @@ pub fn grpc_web_call(path: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Sends bytes over a new connection and returns what comes back until the node closes, or falls
-/// silent in the middle. As clients do: the connection stays open while they wait.
+/// Sends bytes over a new connection and returns the answer, until the node closes the connection or falls silent.
+/// Keeps its own side open meanwhile, as clients do.
 pub async fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
     converse(port, bytes, false).await
 }
 
-/// The same, but nothing more can come from us after these bytes.
+/// Exchanges bytes as [`exchange`] does, but closes the sending side after them.
 pub async fn exchange_and_end(port: u16, bytes: &[u8]) -> Vec<u8> {
     converse(port, bytes, true).await
 }
@@ -127,7 +126,7 @@ async fn converse(port: u16, bytes: &[u8], end: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     let (mut reading, mut writing) = stream.split();
     let write = async {
-        // A node may close in the middle of what it refuses.
+        // A node may close the connection while it refuses the request.
         if writing.write_all(bytes).await.is_ok() && end {
             let _ = writing.shutdown().await;
         }
@@ -147,7 +146,7 @@ async fn converse(port: u16, bytes: &[u8], end: bool) -> Vec<u8> {
     tokio::join!(write, read).1
 }
 
-/// The status of a gRPC-Web answer, from its headers or its trailers.
+/// Returns the status of a gRPC-Web answer, from its headers or its trailers.
 #[must_use]
 pub fn grpc_status(answer: &[u8]) -> Option<i32> {
     let text = String::from_utf8_lossy(answer);
@@ -155,7 +154,7 @@ pub fn grpc_status(answer: &[u8]) -> Option<i32> {
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// The message of a gRPC-Web answer that has one and is OK.
+/// Returns the message of a gRPC-Web answer with status OK; `None` without one.
 #[must_use]
 pub fn grpc_web_message(answer: &[u8]) -> Option<Vec<u8>> {
     if grpc_status(answer) != Some(0) {
@@ -168,7 +167,7 @@ pub fn grpc_web_message(answer: &[u8]) -> Option<Vec<u8>> {
     rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?).map(<[u8]>::to_vec)
 }
 
-/// Undoes the chunked transfer coding, if the head says that it was used.
+/// Decodes the chunked transfer coding if the head names it.
 fn dechunked(body: &[u8], head: &[u8]) -> Vec<u8> {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     if !head.contains("transfer-encoding: chunked") {
@@ -188,18 +187,18 @@ fn dechunked(body: &[u8], head: &[u8]) -> Vec<u8> {
     content
 }
 
-/// A plain HTTP GET: the status and the body.
+/// Makes a plain HTTP GET to a port of this machine. Returns the status and the body.
 ///
 /// # Errors
-/// When no server listens, or the bytes that come are no answer.
+/// Returns an error if no server listens, or the answer is not HTTP.
 pub async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     get_from((Ipv4Addr::LOCALHOST, port).into(), path).await
 }
 
-/// The same from any address.
+/// Makes a plain HTTP GET to any address. Returns the status and the body.
 ///
 /// # Errors
-/// When the connection fails, or what comes back is no HTTP.
+/// Returns an error if the connection fails, or the answer is not HTTP.
 pub async fn get_from(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -218,7 +217,7 @@ pub async fn get_from(address: SocketAddr, path: &str) -> std::io::Result<(u16, 
 /// Sends a text to a page over HTTP. Returns the status, the head and the body of the answer.
 ///
 /// # Errors
-/// When the connection fails, or what comes back is no HTTP.
+/// Returns an error if the connection fails, or the answer is not HTTP.
 pub async fn post(port: u16, path: &str, body: &str) -> std::io::Result<(u16, String, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     let len = body.len();

@@ -26,7 +26,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] =
         [Self::Topics, Self::EnvelopesByTopics, Self::EnvelopesByOriginators, Self::Originators];
 
@@ -35,7 +35,7 @@ impl Method {
     }
 }
 
-/// A reader of the same topics, or strands, over one stream after the other.
+/// A reader of fixed topics or strands, over successive streams.
 #[derive(Debug)]
 pub struct Reader {
     client: Client,
@@ -70,13 +70,13 @@ impl Reader {
         }
     }
 
-    /// Goes to another node with the same cursor; the stream that is open is given up.
+    /// Moves to another node with the same cursor. Drops the open stream.
     pub fn move_to(&mut self, port: u16) {
         self.stream = None;
         self.client = Client::new(port);
     }
 
-    /// Gives up the stream; the next [`Reader::read`] opens another one from the cursor.
+    /// Drops the stream; the next [`Reader::read`] opens another one from the cursor.
     pub fn disconnect(&mut self) {
         self.stream = None;
     }
@@ -124,7 +124,7 @@ impl Reader {
     /// Reads one message and returns how many envelopes were in it.
     ///
     /// # Panics
-    /// When the node ends the stream, sends nothing for long, or breaks a promise: an envelope
+    /// Panics if the node ends the stream, sends nothing for long, or breaks a promise: an envelope
     /// that was not asked for, one that came before, one that does not ascend.
     pub async fn read(&mut self) -> usize {
         self.connect().await.unwrap_or_else(|status| panic!("{:?}: {status}", self.method));
@@ -147,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// Reads what comes within a time.
+    /// Reads messages for a time.
     pub async fn read_for(&mut self, time: Duration) {
         let end = tokio::time::Instant::now() + time;
         while tokio::time::timeout_at(end, self.read()).await.is_ok() {}

@@ -1,4 +1,4 @@
-//! A peer that sends what was recorded of a real node, byte for byte: its strand as it streamed it.
+//! A peer that replays the recorded strand of a real node byte for byte.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -74,7 +74,7 @@ impl Recording {
     /// Returns the longest stream of a node's own strand that the other one has asked for, with its first message.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if the recording has no such stream.
     #[must_use]
     pub fn stream_of(&self, node: &RecordedNode) -> &RecordedCall {
         let asks = |call: &&RecordedCall| {
@@ -90,7 +90,7 @@ impl RecordedCall {
     /// Returns the one message of the request.
     ///
     /// # Panics
-    /// When the bytes are not those of a request as this version would write it.
+    /// Panics if the bytes are not those of a request as this version would write it.
     #[must_use]
     pub fn asked(&self) -> api::SubscribeOriginatorsRequest {
         let [message] = &self.request[..] else { panic!("{} messages", self.request.len()) };
@@ -100,7 +100,7 @@ impl RecordedCall {
     /// Returns the envelopes of the stream, in order, each as it was sent.
     ///
     /// # Panics
-    /// When a message is compressed or is none of the stream.
+    /// Panics if a message is compressed or malformed.
     #[must_use]
     pub fn envelopes(&self) -> Vec<Bytes> {
         /// Field 1, repeated, with the bytes as they are.
@@ -125,7 +125,7 @@ impl RecordedCall {
     /// Returns the last place in the stream.
     ///
     /// # Panics
-    /// When there is no envelope in it.
+    /// Panics if the stream has no envelope.
     #[must_use]
     pub fn head(&self) -> u64 {
         let last = self.envelopes().pop().unwrap();
@@ -140,7 +140,7 @@ impl RecordedCall {
     }
 }
 
-/// The peer at work. Dropping it closes its port.
+/// A running peer. Dropping it closes its port.
 #[derive(Debug)]
 pub struct RecordedPeer {
     id: OriginatorId,
@@ -153,7 +153,7 @@ impl RecordedPeer {
     /// Starts it on a free port.
     ///
     /// # Panics
-    /// When the recording has no stream of the node, or no key.
+    /// Panics if the recording has no stream of the node, or no key.
     #[must_use]
     pub fn start(recording: &Recording, node: &RecordedNode) -> Self {
         let calls = Calls(Arc::new(Strand {

@@ -12,7 +12,7 @@ use super::load::Ledger;
 /// Parses an envelope that a node has shown.
 ///
 /// # Panics
-/// When it is not in the one form in which nodes keep and send envelopes.
+/// Panics if it is not in the one form in which nodes keep and send envelopes.
 #[must_use]
 pub fn open(bytes: &Bytes) -> OriginatorEnvelope {
     OriginatorEnvelope::parse(bytes.clone())
@@ -34,7 +34,7 @@ pub fn client_bytes_of(bytes: &Bytes) -> Bytes {
 /// Reads a whole strand by queries, page by page.
 ///
 /// # Panics
-/// When the node refuses, or shows envelopes out of order or of another strand.
+/// Panics if the node refuses, or shows envelopes out of order or of another strand.
 pub async fn read(client: &Client, originator: OriginatorId) -> BTreeMap<u64, Bytes> {
     let mut strand = BTreeMap::new();
     let mut after = Cursor::new();
@@ -67,7 +67,7 @@ pub async fn read_all(client: &Client) -> BTreeMap<u32, BTreeMap<u64, Bytes>> {
 /// gap, times that strictly increase, nothing twice.
 ///
 /// # Panics
-/// When it is not.
+/// Panics if it is not.
 pub fn assert_sound(strand: &BTreeMap<u64, Bytes>) {
     let mut last_ns = i64::MIN;
     let mut seen = HashMap::new();
@@ -87,7 +87,7 @@ pub fn assert_sound(strand: &BTreeMap<u64, Bytes>) {
 /// Every acknowledged envelope is in the strand once, with the very bytes of the answer.
 ///
 /// # Panics
-/// When one is not.
+/// Panics if one is not.
 pub fn assert_holds(strand: &BTreeMap<u64, Bytes>, ledger: &Ledger) {
     let lost = lost(strand, ledger);
     assert!(

@@ -41,7 +41,7 @@ pub fn path() -> PathBuf {
 /// All of the capture, in the order in which it was sent.
 ///
 /// # Panics
-/// When the file is not what it should be.
+/// Panics if the file is not what it should be.
 #[must_use]
 pub fn captured() -> Vec<Captured> {
     let text = std::fs::read_to_string(path()).unwrap();
@@ -68,7 +68,7 @@ fn parse(line: &Value) -> Captured {
 /// The bytes of a captured key package that nodes accept.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 #[must_use]
 pub fn key_package() -> Captured {
     captured().into_iter().find(|captured| captured.kind == "key_package").unwrap()

@@ -9,7 +9,7 @@ use std::thread;
 /// Serves a folder until the process ends. Returns the address.
 ///
 /// # Panics
-/// When no port is free.
+/// Panics if no port is free.
 #[must_use]
 pub fn serve(folder: &Path) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -94,7 +94,7 @@ impl Postgres {
     /// Starts a server; `None` with a message if this machine has none.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics if it cannot be made.
     pub async fn start() -> Option<Self> {
         Self::start_with(None).await
     }
@@ -102,7 +102,7 @@ impl Postgres {
     /// Starts a server that also takes TLS connections, with this certificate.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics if it cannot be made.
     pub async fn start_with_tls(certificate: &Certificate) -> Option<Self> {
         Self::start_with(Some(certificate)).await
     }
@@ -155,7 +155,7 @@ impl Postgres {
     /// Makes a database with the tables of xmtpd, for a node with this id and key.
     ///
     /// # Panics
-    /// When Postgres fails.
+    /// Panics if Postgres fails.
     pub async fn create(&self, name: &str, node: OriginatorId, key: &PublicKey) -> Session {
         let server = connect(self.port, "postgres").await.unwrap();
         server.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
@@ -170,7 +170,7 @@ impl Postgres {
     /// Opens a database again.
     ///
     /// # Panics
-    /// When Postgres fails.
+    /// Panics if Postgres fails.
     pub async fn open(&self, name: &str) -> Session {
         let client = connect(self.port, name).await.unwrap();
         Session { client, name: name.to_owned(), port: self.port }
@@ -197,7 +197,7 @@ impl Session {
     /// Stores envelopes of one strand as xmtpd does.
     ///
     /// # Panics
-    /// When Postgres fails, or the bytes are no envelope of the strand.
+    /// Panics if Postgres fails, or the bytes are no envelope of the strand.
     pub async fn insert(
         &self,
         originator: OriginatorId,
@@ -257,7 +257,7 @@ impl Session {
     /// Sets the highest place of the own strand that was given out.
     ///
     /// # Panics
-    /// When Postgres fails.
+    /// Panics if Postgres fails.
     pub async fn set_counter(&self, place: i64) {
         let text = "SELECT setval('staged_originator_envelopes_id_seq', $1)";
         self.client.query_one(text, &[&place]).await.unwrap();
@@ -266,7 +266,7 @@ impl Session {
     /// Changes something.
     ///
     /// # Panics
-    /// When Postgres fails.
+    /// Panics if Postgres fails.
     pub async fn change(&self, text: &str) {
         self.client.batch_execute(text).await.unwrap();
     }
@@ -274,7 +274,7 @@ impl Session {
     /// Ends the session and waits until the server has forgotten it.
     ///
     /// # Panics
-    /// When Postgres fails.
+    /// Panics if Postgres fails.
     pub async fn close(self) {
         let Self { client, name, port } = self;
         drop(client);

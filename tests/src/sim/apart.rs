@@ -1,5 +1,5 @@
-//! Networks that stay broken: links that are cut or dead, nodes that are gone for good, and nodes that join later. Strands
-//! have to come from others than their own nodes.
+//! Networks with permanent faults: links that are cut or dead, nodes that are lost, and nodes that join later.
+//! Followers have to take strands from nodes other than their originators.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use hawser_proto::OriginatorId;
 use super::wire::Event;
 use super::world::{Faults, Sim};
 
-/// Longer than a node is down, and than all pauses and searches for gaps.
+/// Time until nothing changes any more: longer than a node is down, and than all pauses and searches for gaps.
 const SETTLED_APART_AFTER: Duration = Duration::from_secs(800);
 
 impl Sim {
-    /// Lets nothing more through between two nodes, without a sign to either of them.
+    /// Drops all frames between two nodes from now on, without an error to either.
     pub fn deaden(&mut self, a: OriginatorId, b: OriginatorId) {
         self.dead.insert([a, b]);
     }
 
-    /// Lets the nodes at the ends of dead links notice, and connect anew.
+    /// Breaks dead links with an error to both nodes, which then connect again.
     pub fn revive_links(&mut self) {
         for [a, b] in std::mem::take(&mut self.dead) {
             for path in self.paths().into_iter().filter(|path| path.joins(a, b)) {
@@ -38,7 +38,7 @@ impl Sim {
         self.restart(node);
     }
 
-    /// Ends all faults but cuts and losses, and waits until nothing can change any more.
+    /// Ends all faults except cuts and losses, and waits until nothing changes any more.
     pub fn settle_apart(&mut self) {
         self.faults = Faults { lies: self.faults.lies, ..Faults::NONE };
         for path in self.paths() {
@@ -48,8 +48,8 @@ impl Sim {
         self.assert_invariants();
     }
 
-    /// Asserts that the honest nodes hold the same of every honest strand: all that its own node holds, or if that is
-    /// gone, all that any of them holds. Returns the number of envelopes of strands whose node is gone.
+    /// Asserts that all honest nodes hold the same of every honest strand: as much as its own node, or if that is lost,
+    /// as much as any of them. Returns the number of envelopes of strands whose node is gone.
     pub fn assert_same_strands(&self) -> usize {
         let present: Vec<_> =
             self.honest().into_iter().filter(|node| !self.gone.contains(node)).collect();
@@ -68,7 +68,7 @@ impl Sim {
         orphaned
     }
 
-    /// Returns the peer that a node takes a strand from.
+    /// Returns the peer from which a node follows a strand.
     #[must_use]
     pub fn source(&self, node: OriginatorId, originator: OriginatorId) -> Option<OriginatorId> {
         self.nodes[&node].following.get(&originator)?.follower.source()

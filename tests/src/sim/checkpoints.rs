@@ -62,7 +62,7 @@ fn told_tree(script: &Script, follower: OriginatorId, size: u64) -> ToldTree {
 }
 
 impl Node {
-    /// Brings up the trees behind places that were found late.
+    /// Extends the trees over places that were filled late.
     pub(super) fn bring_up_trees(&self) {
         while !self.store.bring_up_trees(usize::MAX).expect("it is in memory") {}
     }
@@ -119,7 +119,7 @@ impl Sim {
         }
     }
 
-    /// One round of a node: it signs, and tells what is newer than what it has told.
+    /// Runs one round of a node: it signs its strand, and sends checkpoints that are newer than those it has sent.
     pub(super) fn exchange(&mut self, id: OriginatorId) {
         if !self.exchanges {
             return;
@@ -191,8 +191,8 @@ impl Sim {
         (signed.checkpoint.size > position.0).then_some(signed)
     }
 
-    /// Proves that the strand up to `reached` is the beginning of a signed tree. The scripted node does so for the story
-    /// that it tells the follower.
+    /// Proves that the strand up to `reached` is the beginning of a signed tree. The scripted node does so for the
+    /// story that it tells the follower.
     pub(super) fn prefix(
         &self,
         path: Path,
@@ -216,7 +216,7 @@ impl Sim {
         prefix.begins_with(root).is_ok().then_some(prefix)
     }
 
-    /// A follower gets the frame of a checkpoint from a server.
+    /// Delivers the frame of a checkpoint from a server to a follower.
     pub(super) fn hear_checkpoint(&mut self, path: Path, frame: Bytes) {
         if path.follower == LIAR {
             return;
@@ -228,7 +228,7 @@ impl Sim {
         self.judge_findings(path.follower, findings);
     }
 
-    /// A strand has grown at a node.
+    /// Handles the growth of a strand at a node.
     pub(super) fn look_at_checkpoints(&mut self, id: OriginatorId, originator: OriginatorId) {
         if !self.exchanges || id == LIAR {
             return;
@@ -245,7 +245,7 @@ impl Sim {
         self.judge_findings(id, findings);
     }
 
-    /// No honest node is ever found to differ, and less so to contradict itself.
+    /// Asserts that no finding accuses an honest node of a different or contradictory tree.
     fn judge_findings(&mut self, id: OriginatorId, findings: Vec<Finding>) {
         for finding in findings {
             match finding {

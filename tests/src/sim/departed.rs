@@ -1,5 +1,5 @@
-//! A node that leaves the network and goes on signing. The others learn of it one after the other, also while
-//! they are behind or down.
+//! A node that leaves the network and continues to sign. The others learn of it at different times, also while they are
+//! behind or down.
 
 use hawser_engine::facts;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -18,7 +18,7 @@ const LAST: SequenceId = SequenceId(9);
 /// The mark of everything later.
 const ABSENT: InvalidRule = InvalidRule(17);
 
-/// The registry's word on the node: it left in the first second.
+/// Returns the registry's record of the absence: the node left in the first second.
 fn departure() -> Absences {
     let from_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
     Absences::new(vec![Absence { from_s, until_s: None }]).unwrap()
@@ -41,7 +41,7 @@ impl Sim {
         self.members.iter().copied().filter(|id| *id != DEPARTED).collect()
     }
 
-    /// True if one end of a connection knows that the other has left.
+    /// Returns true if one end of a connection knows that the other has left.
     pub(super) fn is_refused(&self, path: Path) -> bool {
         self.nodes[&path.follower].knows_departure_of(path.server)
             || self.nodes[&path.server].knows_departure_of(path.follower)
@@ -62,7 +62,7 @@ impl Sim {
         self.judge_anew(id, DEPARTED);
     }
 
-    /// Judges a strand anew once everything that was judged before is on disk, as its task does.
+    /// Judges a strand again after all earlier results are on disk, as its task does.
     pub(super) fn judge_anew(&mut self, id: OriginatorId, originator: OriginatorId) {
         let node = self.node(id);
         if originator != DEPARTED || !node.is_outdated {

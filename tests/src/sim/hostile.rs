@@ -33,18 +33,18 @@ pub enum Behaviour {
     Equivocation,
     /// Originators in its clock that do not exist.
     InventedOriginators,
-    /// Places of its strand that it keeps from half of the nodes.
+    /// Places of its strand that it withholds from half of the nodes.
     WithheldIds,
-    /// Claims of places that no node holds.
+    /// Claims about places that no node holds.
     EmptyClaims,
     /// Envelopes that their originator did not sign.
     BadSignatures,
-    /// Bytes that are no envelope.
+    /// Bytes that are not an envelope.
     Garbage,
 }
 
 impl Behaviour {
-    /// All of them.
+    /// All behaviours.
     pub const ALL: [Self; 11] = [
         Self::WrongTimes,
         Self::Oversized,
@@ -60,7 +60,7 @@ impl Behaviour {
     ];
 }
 
-/// One of so many seeds has envelopes of 25 MiB: they take long to make and to copy.
+/// One of this many seeds has envelopes of 25 MiB, which take long to make and to copy.
 const OVERSIZED_ONE_IN: u64 = 400;
 /// Invented originators in a clock: more than a node keeps of one peer.
 const INVENTED: u32 = 300;
@@ -88,7 +88,7 @@ impl Hostility {
         self.on.contains(&behaviour)
     }
 
-    /// The statement that it makes for a place of its strand, the same in the whole run.
+    /// Returns the statement that it signs for a place of its strand, the same during the whole run.
     fn version(&self, sequence: SequenceId) -> Version {
         let mut rng = rng(self.seed, 1_000 + sequence.0);
         if self.does(Behaviour::Oversized) && sequence.0 == 3 {
@@ -112,7 +112,7 @@ impl Hostility {
         on[rng.random_range(0..on.len())]
     }
 
-    /// Returns what it sends to `follower` in place of the honest items of a strand.
+    /// Returns the items that it sends to `follower` in place of the honest items of a strand.
     pub(super) fn twist(
         &self,
         honest: Vec<StrandItem<Bytes>>,
@@ -149,7 +149,7 @@ impl Hostility {
         items
     }
 
-    /// Its own envelope for a place, as it shows it to `follower`; `None` if it keeps it back.
+    /// Returns its own envelope for a place, as it shows it to `follower`; `None` if it withholds it.
     fn own(
         &self,
         follower: OriginatorId,
@@ -167,7 +167,7 @@ impl Hostility {
         Some(envelope(LIAR, sequence, version))
     }
 
-    /// Its clock: the true heads, or what it claims in their place.
+    /// Returns its clock: the true heads, or its claims in their place.
     pub(super) fn clock(&self, heads: Vec<EnvelopeId>) -> Cursor {
         let claim = |head: EnvelopeId| match self.does(Behaviour::EmptyClaims) {
             true => EnvelopeId { sequence: SequenceId::MAX, ..head },

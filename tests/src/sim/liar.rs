@@ -1,4 +1,4 @@
-//! A peer that lies, in every way that the protocol has room for.
+//! A peer that lies in every way that the protocol allows to express.
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem};
@@ -65,7 +65,7 @@ fn lie(
     at: SequenceId,
     rng: &mut StdRng,
 ) -> Vec<StrandItem<Bytes>> {
-    // It has one key: only of its own strand can it sign what it likes.
+    // It has one key, so it can sign arbitrary statements of its own strand only.
     let of = |sequence, version| {
         let version = if originator == LIAR { version } else { Version::Forged };
         StrandItem::Envelope(envelope(originator, sequence, version))

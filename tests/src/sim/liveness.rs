@@ -1,5 +1,5 @@
-//! Liveness in the simulated network: each node looks at the others as a real one does and keeps reports with its
-//! signature. A stranger who has the registry alone judges what all of them keep.
+//! Liveness in the simulated network: each node checks the others as a real one does and keeps signed reports. An
+//! outside auditor, who has the registry alone, judges the reports of all nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,15 +18,15 @@ use super::strands::key;
 use super::wire::{Event, Path};
 use super::world::Sim;
 
-/// Time between two looks of a node.
+/// Time between two checks of a node.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Clocks are at most so far from the true time: less than the length of a slot.
+/// The greatest offset of a clock from the true time, in seconds: less than the length of a slot.
 const CLOCK_OFFSET_S_MAX: i64 = 240;
 
 /// A key that no node has.
 const NO_NODE: OriginatorId = OriginatorId(9900);
 
-/// The judgement of a stranger on all that the nodes of a network keep.
+/// The auditor's judgement on the reports of all nodes of a network.
 #[derive(Debug, Default)]
 pub struct LivenessFindings {
     /// The nodes that most others did not reach, and by how many of them at most in an hour.
@@ -53,7 +53,7 @@ fn judge(
 }
 
 impl Sim {
-    /// Lets every node look at the others from now on, by clocks that differ.
+    /// Makes every node check the others from now on, by clocks that differ.
     pub fn watch_liveness(&mut self) {
         for node in self.members.clone() {
             let offset_s = self.rng.random_range(-CLOCK_OFFSET_S_MAX..=CLOCK_OFFSET_S_MAX);
@@ -62,7 +62,7 @@ impl Sim {
         }
     }
 
-    /// One look of a node.
+    /// Runs one check of a node.
     pub(super) fn look_at_others(&mut self, id: OriginatorId) {
         self.queue.push(self.now + LOOK_EVERY, Event::Look { node: id });
         if !self.nodes[&id].is_running {
@@ -96,8 +96,8 @@ impl Sim {
         }
     }
 
-    /// Lets a node keep reports about another one for the time that has passed, as if it had seen it silent in every slot;
-    /// once in its own name, and once with the key of a stranger.
+    /// Makes a node keep false reports about another one, of silence in every slot since `since`: once with its own
+    /// key, and once with a key that no node has.
     pub fn slander(&mut self, liar: OriginatorId, accused: OriginatorId, since: Duration) {
         let until_ns = self.now_ns().unsigned_abs();
         let slots = u64::try_from(since.as_nanos()).unwrap() / SLOT_NS;
@@ -132,10 +132,10 @@ impl Sim {
         self.members.iter().map(record).collect()
     }
 
-    /// Judges what all nodes keep. No report of this kind proves anything.
+    /// Judges the reports of all nodes. A report of this kind alone proves nothing.
     ///
     /// # Panics
-    /// When one does.
+    /// Panics if a report counts as proof.
     #[must_use]
     pub fn judge_liveness(&self) -> LivenessFindings {
         let registry = self.registry();

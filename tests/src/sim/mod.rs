@@ -38,31 +38,31 @@ const SEEDS: u64 = 200;
 const HOSTILE_SEEDS: u64 = 2_000;
 /// Seeds of an ordinary run of the networks with a scripted liar.
 const SCRIPTED_SEEDS: u64 = 200;
-/// Set this to try another number of them.
+/// Environment variable with another number of seeds.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
 
-/// The seeds to try: one if it was named, else a few hundred.
+/// Returns the seeds to run: the one that the environment names, or a few hundred.
 ///
 /// # Panics
-/// When a variable holds no number.
+/// Panics if a variable is not a number.
 #[must_use]
 pub fn seeds() -> std::ops::Range<u64> {
     seeds_or(SEEDS)
 }
 
-/// The seeds to try of the network with a hostile node: one if it was named, else some thousand.
+/// Returns the seeds to run of the network with a hostile node: the one that the environment names, or a few thousand.
 ///
 /// # Panics
-/// When a variable holds no number.
+/// Panics if a variable is not a number.
 #[must_use]
 pub fn hostile_seeds() -> std::ops::Range<u64> {
     seeds_or(HOSTILE_SEEDS)
 }
 
-/// The seeds to try of the networks with a scripted liar: one if it was named, else two hundred.
+/// Returns the seeds to run of the networks with a scripted liar: the one that the environment names, or two hundred.
 ///
 /// # Panics
-/// When a variable holds no number.
+/// Panics if a variable is not a number.
 #[must_use]
 pub fn scripted_seeds() -> std::ops::Range<u64> {
     seeds_or(SCRIPTED_SEEDS)

@@ -23,7 +23,8 @@ use super::checkpoints::Checkpoints;
 use super::scripted::Naming;
 use super::strands::key;
 
-/// Places that readers are shown before they are verified, but for one run: few enough that simulated strands reach them.
+/// Places that readers are shown before they are verified, but for one run: few enough that simulated strands reach
+/// them.
 pub(super) const AHEAD_MAX: u64 = 8;
 /// Bounds at which the short backlogs of a run are split.
 pub(super) const SPLIT_LIMITS: SplitLimits =
@@ -36,15 +37,15 @@ pub(super) struct Following {
     pub(super) ahead: ShownStrand,
     /// Responses that have arrived and were not taken yet.
     pub(super) inbox: VecDeque<WantResponse<Bytes>>,
-    /// A part of what is shown is being verified.
+    /// True while a part of the shown envelopes is being verified.
     pub(super) is_verifying: bool,
     /// The followers that came before this one.
     pub(super) turns: u32,
-    /// Times of what was written.
+    /// Times of the written envelopes.
     pub(super) times: StrandTimes,
-    /// Accepted and not yet on its way to disk.
+    /// Accepted writes that have not begun.
     pub(super) waiting: Vec<StrandWrite>,
-    /// On its way to disk, to tell at a crash whether it got there.
+    /// The running write: a crash keeps it or loses it.
     pub(super) writing: Option<Vec<StrandWrite>>,
     /// The earliest timer that is planned.
     pub(super) armed: Option<Instant>,
@@ -65,7 +66,7 @@ impl Following {
         }
     }
 
-    /// True if nothing that has come is on its way to the log.
+    /// Returns true if no received item is waiting for the log.
     pub(super) fn is_idle(&self) -> bool {
         self.writing.is_none() && (self.waiting.is_empty() || self.ahead.asks_later())
     }
@@ -89,7 +90,7 @@ pub(super) struct Node {
     pub(super) clocks: BTreeMap<OriginatorId, PeerClock>,
     /// The absences of the node that leaves, as far as this node knows; empty before.
     pub(super) absences: Absences,
-    /// Writes may be on their way that were judged without them.
+    /// True while writes may be running that were judged without these absences.
     pub(super) is_outdated: bool,
     /// Second statements that were met for a place.
     pub(super) conflicts: u64,
@@ -157,7 +158,7 @@ impl Node {
         snapshot.log(EnvelopeId::new(originator, after), head).map(Result::unwrap).collect()
     }
 
-    /// Begins to follow `others` from what is on disk.
+    /// Begins to follow `others` from the state on disk.
     pub(super) fn start(&mut self, others: &[OriginatorId], now: Instant) {
         self.is_running = true;
         self.incarnation += 1;
@@ -200,7 +201,7 @@ impl Node {
         ahead
     }
 
-    /// Loses everything that is not on disk.
+    /// Loses all state that is not on disk.
     pub(super) fn crash(&mut self) {
         self.is_running = false;
         self.incarnation += 1;

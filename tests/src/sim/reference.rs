@@ -1,5 +1,5 @@
-//! Nodes that answer as the reference implementation does: what they hold goes out as messages of the network's API, with
-//! habits that the seed says, and followers read it with the decoders of `net`.
+//! Nodes that answer as the reference implementation does: what they hold goes out as messages of the network's API,
+//! with habits that the seed says, and followers read it with the decoders of `net`.
 //!
 //! The storage of such a node is not simulated: it follows the others as every node here does.
 
@@ -24,12 +24,12 @@ use crate::harness::seed::rng;
 /// The nodes that answer so. The first one has taken over the strands of the older network.
 const REFERENCE: [OriginatorId; 2] = [LIAR, OriginatorId(400)];
 
-/// A habit of the reference implementation that is no offence.
+/// A habit of the reference implementation that the protocol allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReferenceHabit {
     /// Sends some envelopes again.
     Repeats,
-    /// Writes the outer layer with its fields the other way round, and an unknown one.
+    /// Writes the outer layer with its fields in reverse order, and an unknown one.
     OddOuterForm,
     /// Sends messages without envelopes, with an arm and without one.
     KeepAlives,
@@ -42,7 +42,7 @@ pub enum ReferenceHabit {
 }
 
 impl ReferenceHabit {
-    /// All of them.
+    /// All habits.
     pub const ALL: [Self; 6] = [
         Self::Repeats,
         Self::OddOuterForm,
@@ -96,7 +96,7 @@ impl Sim {
     /// Asserts that every node holds the strands of the older network as node 300 does.
     ///
     /// # Panics
-    /// When one does not.
+    /// Panics if a node does not.
     pub fn assert_older_strands(&self) {
         for originator in OriginatorId::MIGRATED {
             let wanted = self.held(LIAR, originator);
@@ -167,7 +167,7 @@ impl Sim {
     /// Sends the next few envelopes as messages, read as a follower over gRPC reads them.
     ///
     /// # Panics
-    /// When a habit is taken for an offence.
+    /// Panics if a follower takes a habit for a broken rule.
     pub(super) fn serve_as_reference(
         &mut self,
         path: Path,

@@ -1,4 +1,4 @@
-//! A simulated node at work: what comes in, what its followers want done, and how it fails.
+//! A simulated node while it runs: its input, the effects of its followers, and its faults.
 
 use std::time::Instant;
 
@@ -23,9 +23,9 @@ use super::world::Sim;
 const WRITE_MS_MAX: u64 = 20;
 /// Longest time until a broken connection is back.
 const RECONNECT_MS_MAX: u64 = 2_000;
-/// The same after a peer was sent away.
+/// Longest time until a connection is back after a peer broke a rule.
 const AVOID_MS_MAX: u64 = 10_000;
-/// Longest time until a node tells others that a strand has grown.
+/// Longest time until a node announces that a strand has grown.
 const CLOCK_MS_MAX: u64 = 500;
 /// Longest time for which a node is down.
 const DOWN_MS_MAX: u64 = 30_000;
@@ -74,7 +74,7 @@ impl Sim {
         self.nodes[&node].following.keys().copied().collect()
     }
 
-    /// Frames arrive, unless it is just then that something breaks.
+    /// Delivers frames, or breaks the stream or connection at this moment.
     pub(super) fn arrive(
         &mut self,
         path: Path,
@@ -241,7 +241,7 @@ impl Sim {
         self.start_write(node, originator);
     }
 
-    /// One write at a time for a strand, with everything that waits.
+    /// Starts a write with all waiting changes of a strand, unless one is running.
     fn start_write(&mut self, node: OriginatorId, originator: OriginatorId) {
         let incarnation = self.nodes[&node].incarnation;
         let Some(following) = self.node(node).following.get_mut(&originator) else { return };
@@ -312,7 +312,7 @@ impl Sim {
             self.acknowledged.entry(node).or_default().insert(next, entry.bytes.clone());
             Change::Append(entry)
         };
-        // A node that is down publishes as soon as it is back.
+        // A node that is down publishes as soon as it runs again.
         self.node(node).store.commit(&[change]).unwrap();
         if node == LIAR {
             self.note_own_place(next);
@@ -327,7 +327,7 @@ impl Sim {
             // A write under way has reached the disk, or it has not.
             if let Some(writes) = writing.filter(|_| self.rng.random()) {
                 let now_ns = self.now_ns();
-                // What it refuses is asked for again after the restart.
+                // Refused writes are requested again after the restart.
                 let _ = self.node(id).write(now_ns, stage, &writes);
             }
         }

@@ -28,17 +28,17 @@ const HONEST_BEFORE: SequenceId = SequenceId(4);
 /// The place that an old backup holds, and the one that the node has reached when it is restored from that.
 const RESTORED_AT: SequenceId = SequenceId(4);
 const RESTORED_FROM: SequenceId = SequenceId(8);
-/// Honest clocks are at most so far from the true time: less than the lead that is a fault.
+/// The greatest offset of an honest clock from the true time, in seconds: less than the lead that counts as a fault.
 const CLOCK_OFFSET_S_MAX: i64 = 240;
 /// The node that reaches only the lying relay.
 const CUT_OFF: OriginatorId = OriginatorId(100);
 
-/// A liar of `misbehavior.md`, as the simulation plays it.
+/// A role of a liar, from `misbehavior.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Sends envelopes that their originator did not sign.
     Forger,
-    /// Leaves places of its strand out, without a word.
+    /// Omits places of its strand without declaring them.
     Withholder,
     /// Sends a later place before an earlier one, or an earlier one again.
     Reorderer,
@@ -58,7 +58,7 @@ pub enum Role {
     ReservedTopic,
     /// Orders envelopes that no payer has signed.
     Unpaid,
-    /// Tells half of the nodes another story of its strand, and signs checkpoints of both.
+    /// Sends half of the nodes another version of its strand, and signs checkpoints of both.
     Equivocator,
     /// Signs other envelopes for places that it has used before, as after a restore from an old backup.
     IdReuse,
@@ -67,7 +67,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 14] = [
         Self::Forger,
         Self::Withholder,

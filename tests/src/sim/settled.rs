@@ -21,7 +21,7 @@ impl Sim {
     /// Lets the network come to rest, with nothing going wrong, and holds it to what it promises.
     ///
     /// # Panics
-    /// When a promise is not kept.
+    /// Panics if a promise is not kept.
     pub fn settle(&mut self) {
         self.calm();
         self.run_for(SETTLED_AFTER);
@@ -55,7 +55,7 @@ impl Sim {
     /// they promise. Then the hostile node becomes honest, too.
     ///
     /// # Panics
-    /// When a promise is not kept.
+    /// Panics if a promise is not kept.
     pub fn settle_hostile(&mut self) {
         self.mend();
         self.run_for(SETTLED_WITH_HOSTILE_AFTER);
@@ -73,7 +73,7 @@ impl Sim {
     /// Returns how many envelopes they hold of its strand, from before it left and from after.
     ///
     /// # Panics
-    /// When a promise is not kept.
+    /// Panics if a promise is not kept.
     pub fn settle_departed(&mut self) -> [usize; 2] {
         self.mend();
         self.run_for(SETTLED_AFTER);

@@ -1,4 +1,5 @@
-//! The suite against a node that never stops sending: every answer is a body without an end, every stream one of messages.
+//! The suite against a node that never stops sending: every answer is a body without an end, every stream one of
+//! messages.
 
 use std::convert::Infallible;
 use std::process::Command;
@@ -22,8 +23,9 @@ use tokio::net::TcpListener;
 
 use crate::local;
 
-/// Memory that the suite may allocate, in KiB. Six cases run at once; each may hold 64 MiB of envelopes, and a message of
-/// 26 MiB twice while it is read (`conformance/src/listener.rs`, `connection.rs`). A second of what this node sends is more.
+/// Memory that the suite may allocate, in KiB. Six cases run at once; each may hold 64 MiB of envelopes, and a message
+/// of 26 MiB twice while it is read (`conformance/src/listener.rs`, `connection.rs`). A second of what this node sends
+/// is more.
 const DATA_KIB_MAX: u64 = 1024 * 1024;
 /// Bytes of one message of a stream.
 const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -95,8 +97,8 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-/// Runs cases of the program against a target, and returns what it says of each. The suite's memory is limited from outside: an
-/// allocation beyond that ends it with another code than that of cases which have failed.
+/// Runs cases of the program against a target, and returns what it says of each. The suite's memory is limited from
+/// outside: an allocation beyond that ends it with another code than that of cases which have failed.
 pub(crate) async fn judged(target: &str, cases: &[&str], arguments: &[&str]) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("payer.key");

@@ -1,5 +1,5 @@
-//! The suite against ports that break what lies below the API: heads and frames without an end or of false lengths, and windows
-//! that are never opened.
+//! The suite against ports that break what lies below the API: heads and frames without an end or of false lengths, and
+//! windows that are never opened.
 
 use std::convert::Infallible;
 
@@ -174,8 +174,8 @@ async fn serve(listener: TcpListener, hostile: Hostile) {
     }
 }
 
-/// Each case fails by its own waits and limits: the suite says so of all of them, in bounded memory. One port makes some
-/// skip instead: a message that claims to be compressed is what a caller makes of a service that is not there.
+/// Each case fails by its own waits and limits: the suite says so of all of them, in bounded memory. One port makes
+/// some skip instead: a message that claims to be compressed is what a caller makes of a service that is not there.
 async fn fails_every_case(all: &[Hostile]) {
     for hostile in all {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

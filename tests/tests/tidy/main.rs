@@ -155,7 +155,8 @@ fn every_exception_from_a_lint_has_a_reason() {
     assert_none(&broken, "`allow` and `expect` carry a reason");
 }
 
-/// A package that lists its test programs has to name each file with tests in one of them: a file that is left out would never run.
+/// A package that lists its test programs has to name each file with tests in one of them: a file that is left out
+/// would never run.
 #[test]
 fn every_file_with_tests_belongs_to_a_program() {
     let mut left_out = Vec::new();

@@ -1,4 +1,4 @@
-//! Answers on their way out.
+//! Changes of answers by the present fault.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use super::messages::{self, Layout};
 
 const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
-/// The first node's strand is said to begin at its second place.
+/// The metadata of a wrong claim: the strand of the first node begins at its second place.
 const EXPIRED: &str = "100=2";
-/// Frames of an answer on their way. A guess: enough that nothing waits for a wake-up.
+/// Frames of an answer that may wait to be sent. A guess: enough that the sender rarely waits.
 const FRAMES_WAITING_MAX: usize = 16;
 
 /// Changes an answer.
@@ -65,7 +65,7 @@ pub(super) async fn changed(
     Response::from_parts(parts, whole(bytes))
 }
 
-/// Changes what is said of expired places.
+/// Changes the metadata about expired places.
 fn change_oldest(headers: &mut HeaderMap, fault: AnswerFault) {
     const NAME: &str = "hawser-oldest";
     let moved = |by: i64| {
@@ -115,7 +115,7 @@ fn web(body: &Bytes, fault: AnswerFault) -> Bytes {
         _ => return body.clone(),
     };
     let Some(parts) = messages(body) else {
-        // The text form: what is cut off has no trailers.
+        // The text form, which is cut off before its trailers.
         return if fault == AnswerFault::LateError {
             body.slice(..body.len() / 8 * 4)
         } else {
@@ -181,7 +181,7 @@ impl Pump {
         }
     }
 
-    /// Returns what goes on in the place of a message.
+    /// Returns the messages to send in place of one message.
     fn changed(&mut self, message: &Bytes) -> Vec<Bytes> {
         self.count += 1;
         let is_publish = self.path.contains("Publish");

@@ -28,35 +28,35 @@ pub enum AnswerFault {
     EarlyMessage,
     /// Envelopes and other content are changed, each time in another way.
     Altered,
-    /// Requests lose their cursors and limits on their way in.
+    /// The cursors and limits of requests are removed.
     IgnoredCursor,
     /// A unary call is answered with the first answer to its method.
     StaleAnswer,
     /// Messages of streams that have no envelopes are lost, except the first.
     NoSignsOfLife,
-    /// A hash of each proof and of each tile of a tree is another one.
+    /// One hash of each proof and of each tile of a tree is wrong.
     WrongProof,
     /// Every answer says that places of the first node's strand have expired.
     WrongOldest,
     /// No answer says that places have expired.
     SilentAboutOldest,
-    /// Answers name a place that has expired as the first behind those that have.
+    /// Answers name an expired place as the first one that has not expired.
     EarlyOldest,
-    /// Answers name the place behind the first one that has not expired.
+    /// Answers name the place after the first one that has not expired.
     LateOldest,
     /// No strand has an envelope, and no answer says that places have expired.
     LostStrand,
-    /// A Mutate with an id that its stream has had before is passed over.
+    /// A Mutate with an id that its stream has used before is ignored.
     SwallowedMutate,
     /// Headers for browsers are missing.
     NoHeaders,
-    /// Reads are answered late.
+    /// Answers to reads are delayed.
     Slow,
     /// Calls of the Connect protocol are refused as the network's reference node does.
     RefusesConnect,
 }
 
-/// The present fault and what it has to remember.
+/// The present fault and its state.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     fault: Mutex<Option<AnswerFault>>,

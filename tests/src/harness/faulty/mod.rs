@@ -1,4 +1,4 @@
-//! A node whose answers are wrong on purpose: a proxy before a real one that changes what passes.
+//! A node whose answers are wrong on purpose: a proxy in front of a real node that changes the messages.
 //!
 //! It speaks HTTP/1.1 and HTTP/2 as the node does and knows the messages of the API, so one switch breaks every method
 //! in its own way: a lost envelope is lost from pages and from streams.
@@ -43,10 +43,10 @@ pub struct FaultyNode {
 }
 
 impl FaultyNode {
-    /// Listens for what goes to `target`, without a fault yet.
+    /// Starts a proxy in front of `target`, without a fault yet.
     ///
     /// # Panics
-    /// When no port is free.
+    /// Panics if no port is free.
     pub async fn before(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -77,13 +77,13 @@ async fn accept(listener: TcpListener, target: u16, faults: Arc<Faults>) {
                 async move { Ok::<_, Infallible>(answer(request, target, faults).await) }
             });
             let server = auto::Builder::new(TokioExecutor::new());
-            // A caller that breaks off is no fault of the proxy.
+            // An error means that the caller broke the connection off.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-/// Asks the node and changes its answer. Without an answer it is 502.
+/// Forwards a request and changes the answer. Answers 502 if the node does not answer.
 async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let fault = faults.get();
@@ -113,7 +113,7 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
     }
 }
 
-/// Takes the cursors and limits out of a request for reading.
+/// Removes the cursors and limits of a request for reading.
 async fn without_cursor(request: Request<Incoming>, path: &str) -> Option<Request<Body>> {
     if !messages::has_cursor(path) || request.version() != Version::HTTP_2 {
         return Some(request.map(BodyExt::boxed));
@@ -130,7 +130,7 @@ async fn without_cursor(request: Request<Incoming>, path: &str) -> Option<Reques
     Some(Request::from_parts(parts, whole(changed.into())))
 }
 
-/// Takes Mutates with an id that an earlier one of the stream has had out of its requests.
+/// Removes every Mutate whose id an earlier one of the stream has used.
 fn without_repeated_ids(request: Request<Incoming>) -> Request<Body> {
     let (parts, mut incoming) = request.into_parts();
     let (sender, receiver) = mpsc::channel(REQUESTS_WAITING_MAX);

@@ -1,4 +1,4 @@
-//! The messages of a scripted peer, as bytes: what no codec of the network would write is possible.
+//! The messages of a scripted peer, encoded by hand so that malformed ones are possible.
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -44,7 +44,7 @@ fn frame(message: &[u8]) -> Bytes {
     [&[0][..], &len.to_be_bytes(), message].concat().into()
 }
 
-/// The vector clock: its own head, and more if it lies.
+/// Encodes the vector clock: the peer's own head, and a higher one if it lies.
 pub(super) fn clock(state: &State) -> Bytes {
     let head = state.strand.borrow().last_key_value().map_or(0, |(place, _)| *place);
     let is_lying = state.habits.lock().attack == Some(Attack::Silence);
@@ -86,7 +86,7 @@ pub(super) fn page(
     (page, last)
 }
 
-/// The same envelope with its outer fields the other way round, and an unknown one.
+/// Returns the envelope with its outer fields in reverse order, and an unknown field.
 pub(crate) fn oddly(envelope: &Bytes) -> Bytes {
     let (statement, _) = OriginatorEnvelope::open(envelope.clone()).unwrap();
     let first = pb::OriginatorEnvelope { unsigned_originator_envelope: statement, proof: None };
@@ -95,7 +95,7 @@ pub(crate) fn oddly(envelope: &Bytes) -> Bytes {
     [second, &first, &[0x7a, 3, 1, 2, 3]].concat().into()
 }
 
-/// The message of an attack; `None` if it consists of sending none.
+/// Returns the message of an attack; `None` if the attack is silence.
 pub(super) fn attack(state: &State, attack: Attack, framed: bool) -> Option<Bytes> {
     let forged = |originator: OriginatorId, key: &SecretKey| {
         let envelope = state.strand.borrow().first_key_value().map(|(_, it)| it.clone())?;

@@ -19,14 +19,14 @@ pub enum Methods {
     Both,
     /// Only the older one, `SubscribeEnvelopes`.
     Older,
-    /// The same, but said only after the headers of the answer.
+    /// Only the older one. The refusal of the other comes after the headers of the answer.
     OlderSaidLate,
 }
 
 /// An attack, in the place of envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attack {
-    /// Bytes that are no message.
+    /// Bytes that are not a message.
     Garbage,
     /// An envelope of another originator.
     ForeignOriginator,
@@ -52,12 +52,12 @@ impl Attack {
     ];
 }
 
-/// Habits of the peer. The default is what the reference implementation does mostly.
+/// Habits of the peer. The default is the usual behaviour of the reference implementation.
 #[derive(Debug, Clone)]
 pub struct Habits {
     /// The methods that it has.
     pub methods: Methods,
-    /// Has a vector clock to tell.
+    /// True if the peer serves a vector clock.
     pub tells_clock: bool,
     /// The first message of a stream is a keep-alive.
     pub greets: bool,
@@ -73,7 +73,7 @@ pub struct Habits {
     pub frame_bytes_max: usize,
     /// Refuses calls for strands that are not its own.
     pub refuses_others: bool,
-    /// Instead of everything else.
+    /// An attack in place of all envelopes.
     pub attack: Option<Attack>,
 }
 
@@ -95,7 +95,7 @@ impl Default for Habits {
 }
 
 impl Habits {
-    /// Returns whether the peer attacks in no way.
+    /// Returns true if the peer makes no attack.
     #[must_use]
     pub fn are_peaceful(&self) -> bool {
         self.attack.is_none()

@@ -34,7 +34,7 @@ pub use state::Seen;
 /// The group that all envelopes of scripted peers are for.
 pub const GROUP: [u8; 16] = [0x5c; 16];
 
-/// The peer at work. Dropping it closes its port.
+/// A running peer. Dropping it closes its port.
 #[derive(Debug)]
 pub struct ScriptedPeer {
     /// Its id.
@@ -72,7 +72,7 @@ impl ScriptedPeer {
         Self { id, port, key, state, rng, next: 1, time_ns, server }
     }
 
-    /// Its record in the registry.
+    /// Returns its record in the registry.
     #[must_use]
     pub fn record(&self) -> Record {
         Record {
@@ -108,7 +108,7 @@ impl ScriptedPeer {
         self.state.strand.send_modify(|strand| strand.extend([made]));
     }
 
-    /// Passes over places, as after transactions that were aborted.
+    /// Skips places, as after aborted transactions.
     pub fn burn(&mut self, count: u64) {
         self.next += count;
     }
@@ -163,7 +163,7 @@ impl ScriptedPeer {
             originator_sequence_id: self.next,
             originator_ns: self.time_ns,
             payer_envelope_bytes: payer_envelope.into(),
-            // Other fees than the price list explains: a habit, and no offence.
+            // The fee differs from the price list, which is allowed.
             base_fee_picodollars: 1,
             congestion_fee_picodollars: 2,
             expiry_unixtime: created_s + u64::from(RETENTION_DAYS) * 86_400,

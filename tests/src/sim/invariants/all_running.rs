@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::sim::world::Sim;
 
-/// Longer than a search for a gap, and than a peer is kept out.
+/// Time within which the publishes must arrive: longer than a search for a gap, and than a peer is avoided.
 const SOON: Duration = Duration::from_secs(200);
 
 impl Sim {

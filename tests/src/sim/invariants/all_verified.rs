@@ -1,5 +1,5 @@
-//! Once nothing goes wrong any more, readers of honest nodes are shown nothing that is not verified, what was withdrawn is
-//! held as evidence, and trees are the same at nodes that have shown something first and at those that have not.
+//! After all faults have ended, honest nodes show their readers verified envelopes only, withdrawn ones are held as
+//! evidence, and trees are equal at nodes that have shown envelopes before verifying them and at those that have not.
 
 use hawser_proto::SequenceId;
 use hawser_storage::{LogItem, Mark, Validity};
@@ -27,8 +27,8 @@ impl Sim {
         }
     }
 
-    /// Asserts that the trees of honest strands are those of their own nodes, or their beginnings before a place that stays
-    /// empty.
+    /// Asserts that the trees of honest strands are those of their own nodes, or their beginnings before a place that
+    /// stays empty.
     pub(in crate::sim) fn assert_equal_trees(&self) {
         for id in self.honest().into_iter().filter(|id| !self.gone.contains(id)) {
             self.nodes[&id].bring_up_trees();

@@ -1,4 +1,4 @@
-//! Memory that a node spends on other nodes has a bound that no peer can move.
+//! The memory that a node spends on other nodes has a bound that no peer can change.
 
 use hawser_proto::OriginatorId;
 

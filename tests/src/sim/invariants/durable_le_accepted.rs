@@ -1,4 +1,4 @@
-//! A follower never takes for durable what it has not accepted, nor what is not on disk.
+//! A follower never counts a place as durable that it has not accepted, or that is not on disk.
 
 use hawser_proto::OriginatorId;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::sim::world::Sim;
 
 impl Sim {
-    /// Asserts it, and returns how long it took.
+    /// Asserts that the liar was named in time, and returns the time from its first lie.
     ///
     /// # Panics
-    /// When the node has not lied, was not named, or was named too late.
+    /// Panics if the node has not lied, was not named, or was named too late.
     pub fn assert_liar_named(&self) -> Duration {
         let role = self.role();
         let (lied_at, named_at) = self.lie_and_naming();

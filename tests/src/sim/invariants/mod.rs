@@ -28,7 +28,7 @@ impl Sim {
     /// Asserts the invariants that hold at any time.
     ///
     /// # Panics
-    /// When it is not.
+    /// Panics if an invariant does not hold.
     pub fn assert_invariants(&self) {
         for &node in self.nodes.keys() {
             self.assert_durable_le_accepted(node);
