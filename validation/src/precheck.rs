@@ -123,8 +123,9 @@ impl UpdatePrecheck {
         Ok(())
     }
 
-    /// Nodes ask the same question, and have the update wait until it is answered. A block that the
-    /// chain does not have, or whose state it has pruned, never gets an answer. `newest` is the chain's newest block.
+    /// Asks one wallet. `newest` is the chain's newest block. Nodes ask the same question later and keep the update
+    /// waiting until it is answered. A question about a block that the chain does not have, or whose state it has
+    /// pruned, never gets an answer.
     async fn ask(&self, question: &WalletQuestion, newest: u64) -> Result<(), VouchError> {
         let WalletQuestion { chain_id, address, block_number, .. } = question;
         let unknown = |error| self.not_asked(*chain_id, &error);
@@ -135,8 +136,8 @@ impl UpdatePrecheck {
             );
             return Err(VouchError::Refused(text));
         }
-        // Nodes wait for a block that is to come, and not for long. Until then the wallet's answer at the newest one
-        // counts: without it, any stranger could have anybody's inbox held at the gateway's expense.
+        // Nodes wait a short time for a block that does not exist yet. Until then the wallet's answer at the newest
+        // block counts: otherwise a hostile caller could block another user's inbox at the gateway's expense.
         let now = WalletQuestion { block_number: (*block_number).min(newest), ..question.clone() };
         if self.wallets.ask(&now).await.map_err(unknown)? {
             return Ok(());
