@@ -56,7 +56,7 @@ impl<'a> DayWriter<'a> {
         let path = self.path(day);
         let (_, part) = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert((day, PartWriter::create(&path, self.table)?)),
+            None => self.open.insert((day, PartWriter::create(self.folder, &path, self.table)?)),
         };
         part.push(row)
     }
@@ -87,7 +87,7 @@ impl<'a> DayWriter<'a> {
         let id = self.originator_id;
         for part in parts.iter().filter(|part| part.originator_id == id) {
             if !finished.iter().any(|(day, _)| *day == part.day) {
-                let empty = PartWriter::create(&self.path(part.day), self.table)?;
+                let empty = PartWriter::create(self.folder, &self.path(part.day), self.table)?;
                 finished.push((part.day, empty.finish()?));
             }
         }

@@ -1,7 +1,8 @@
 //! Files of an export: complete under their name, or not there.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::fs::{self, File, Metadata};
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,12 +46,15 @@ pub(super) struct PartWriter {
 }
 
 impl PartWriter {
-    pub(super) fn create(path: &Path, table: &'static Table) -> Result<Self, ExportError> {
+    /// Begins a file at a path below the folder of an export.
+    pub(super) fn create(
+        folder: &Path,
+        path: &Path,
+        table: &'static Table,
+    ) -> Result<Self, ExportError> {
         let beside = beside(path);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
-        }
-        let file = File::create(&beside).map_err(ExportError::io(&beside))?;
+        make_folders(folder, path)?;
+        let file = create_fresh(&beside)?;
         let (schema, fail) = (table.schema(), ExportError::parquet(path));
         let writer = schema.and_then(|schema| {
             SerializedFileWriter::new(Digesting::new(file), schema, Arc::new(table.properties()))
@@ -159,11 +163,82 @@ fn sync_folder_of(path: &Path) -> Result<(), ExportError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(ExportError::io(folder))
 }
 
+/// Makes the folders between that of an export and a file in it. A link among them would lead to the files of others.
+fn make_folders(folder: &Path, path: &Path) -> Result<(), ExportError> {
+    let below = path.strip_prefix(folder).expect("the file is below the folder");
+    let mut at = folder.to_owned();
+    for name in below.parent().into_iter().flatten() {
+        at.push(name);
+        match fs::create_dir(&at) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let found = fs::symlink_metadata(&at).map_err(ExportError::io(&at))?;
+                if !found.is_dir() {
+                    return Err(ExportError::InTheWay(at));
+                }
+            }
+            made => made.map_err(ExportError::io(&at))?,
+        }
+    }
+    Ok(())
+}
+
+/// Creates a file that nobody has opened before. What an interrupted run has left under the name goes; a link is never
+/// followed.
+fn create_fresh(path: &Path) -> Result<File, ExportError> {
+    if plain_file(path)?.is_some() {
+        fs::remove_file(path).map_err(ExportError::io(path))?;
+    }
+    File::create_new(path).map_err(ExportError::io(path))
+}
+
+/// Returns what is known of a file, or `None` if there is none.
+///
+/// # Errors
+/// When a link, a folder, a pipe or a device has the name.
+fn plain_file(path: &Path) -> Result<Option<Metadata>, ExportError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(Some(found)),
+        Ok(_) => Err(ExportError::InTheWay(path.to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ExportError::io(path)(error)),
+    }
+}
+
+/// Opens the file that runs lock, and locks it. Its content is left as it is.
+///
+/// # Errors
+/// When another run has locked it, or it is not a plain file.
+pub(super) fn lock(folder: &Path) -> Result<File, ExportError> {
+    let path = folder.join(".lock");
+    let file = match plain_file(&path)? {
+        Some(found) => {
+            let file = File::options().write(true).open(&path).map_err(ExportError::io(&path))?;
+            let opened = file.metadata().map_err(ExportError::io(&path))?;
+            // Another user may put a link there between the two looks.
+            if (opened.dev(), opened.ino()) != (found.dev(), found.ino()) {
+                return Err(ExportError::InTheWay(path));
+            }
+            file
+        }
+        None => match File::create_new(&path) {
+            // Another run was faster.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(ExportError::Busy(folder.to_owned()));
+            }
+            file => file.map_err(ExportError::io(&path))?,
+        },
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(ExportError::Busy(folder.to_owned())),
+    }
+}
+
 /// Writes a small file so that it is complete under its name, or not there.
 pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), ExportError> {
     let beside = beside(path);
-    let write = || {
-        let mut file = File::create(&beside)?;
+    let mut file = create_fresh(&beside)?;
+    let mut write = || {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)

@@ -1,7 +1,7 @@
 //! An export that is made, or gone on with.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
@@ -12,7 +12,7 @@ use super::days::DayWriter;
 use super::derived::{DerivedTallies, Tally};
 use super::error::ExportError;
 use super::manifest::{LogPart, Manifest, StrandTallies, TallyOrigin, log_path};
-use super::part::{FinishedPart, PartWriter};
+use super::part::{FinishedPart, PartWriter, lock};
 use super::read::{ExportedRow, PartReader};
 use super::record::{Record, RecordKind, address_text, describe};
 use super::shown::ShownRows;
@@ -90,11 +90,7 @@ pub fn export(
     mut progress: impl FnMut(ExportProgress),
 ) -> Result<ExportReport, ExportError> {
     fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
-    let lock = folder.join(".lock");
-    let lock_file = File::create(&lock).map_err(ExportError::io(&lock))?;
-    if lock_file.try_lock().is_err() {
-        return Err(ExportError::Busy(folder.to_owned()));
-    }
+    let _locked = lock(folder)?;
     let manifest = open(source, folder)?;
     let heads = source.heads()?;
     require_same_strands(source, folder, &manifest, &heads)?;
@@ -345,7 +341,7 @@ impl Run<'_> {
             Some(part) => part,
             None => {
                 let path = log_path(self.folder, strand.originator.0, strand.from);
-                strand.part.insert(PartWriter::create(&path, &LOG)?)
+                strand.part.insert(PartWriter::create(self.folder, &path, &LOG)?)
             }
         };
         part.push(record.values)?;

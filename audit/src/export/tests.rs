@@ -508,6 +508,53 @@ fn checkpoints_and_rates_stand_beside_the_log_and_are_replaced_when_they_grow() 
 }
 
 #[test]
+fn links_in_the_way_are_refused_and_what_they_lead_to_stays() {
+    let log = MemoryLog::honest(30);
+    let others = tempfile::tempdir().unwrap();
+    let file = others.path().join("file");
+    let refused = |name: &str, target: &Path| {
+        fs::write(&file, "of others").unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        let error = run(&log, place.path()).unwrap_err();
+        assert!(matches!(&error, ExportError::InTheWay(at) if *at == path), "{name}: {error}");
+        assert_eq!(fs::read(&file).unwrap(), b"of others", "{name}");
+        assert_eq!(fs::read_dir(others.path()).unwrap().count(), 1, "{name}");
+    };
+    for name in [".lock", ".manifest.json.part"] {
+        refused(name, &file);
+        refused(name, &others.path().join("not there"));
+    }
+    // Links that appear once the folder is an export.
+    let mut short = log.clone();
+    (short.head, short.last_held) = (10, 10);
+    let place = tempfile::tempdir().unwrap();
+    run(&short, place.path()).unwrap();
+    let strand = place.path().join(format!("log/originator={}", NODE.0));
+    let part = strand.join(format!(".from={:019}.parquet.part", 11));
+    std::os::unix::fs::symlink(&file, &part).unwrap();
+    let error = run(&log, place.path()).unwrap_err();
+    assert!(matches!(&error, ExportError::InTheWay(at) if *at == part), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), b"of others");
+    fs::remove_file(&part).unwrap();
+    let moved = others.path().join("moved");
+    fs::rename(&strand, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &strand).unwrap();
+    let before = content(&moved);
+    let error = run(&log, place.path()).unwrap_err();
+    assert!(matches!(&error, ExportError::InTheWay(at) if *at == strand), "{error}");
+    assert_eq!(content(&moved), before);
+    // What an interrupted run has left is no obstacle, and its other names keep their content.
+    let place = tempfile::tempdir().unwrap();
+    let left = place.path().join(".manifest.json.part");
+    fs::hard_link(&file, &left).unwrap();
+    run(&log, place.path()).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"of others");
+}
+
+#[test]
 fn the_documentation_lists_every_column() {
     let page = fs::read_to_string("../docs/audit-export.md").unwrap();
     for table in [&LOG, &USAGE, &CONGESTION, &CHECKPOINTS, &RATES] {

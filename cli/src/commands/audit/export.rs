@@ -94,6 +94,7 @@ fn refused(error: ExportError) -> RunError {
         ExportError::Malformed { .. }
         | ExportError::Refused { .. }
         | ExportError::Busy(_)
+        | ExportError::InTheWay(_)
         | ExportError::NotAnExport(_)
         | ExportError::OtherLog { .. }
         | ExportError::OtherStrand { .. } => RunError::refused(error),
