@@ -143,7 +143,7 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
     assert!(stdout(&output).contains("rates"), "{output:?}");
 }
 
-/// Anybody can add a report that is worth nothing to those that a node keeps.
+/// Any caller can add a worthless report to those that a node keeps.
 #[test]
 fn a_worthless_report_takes_nothing_from_a_proof_beside_it() {
     let place = tempfile::tempdir().unwrap();
