@@ -16,6 +16,7 @@ mod logging;
 mod metrics_server;
 mod network_file;
 mod output;
+mod output_file;
 mod render;
 
 use std::process::ExitCode;

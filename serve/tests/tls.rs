@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError};
+use hawser_serve::tls::{SeenFault, Tls, TlsFiles, TlsFilesError, expiry_seen};
 use hawser_serve::{CallMetrics, ServeSettings, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -304,4 +304,34 @@ async fn with_an_authority_of_clients_only_its_clients_are_served() {
     for refused in [None, identity(&authority())] {
         assert!(health(endpoint(&server, &files.authority, refused)).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_client_tells_why_it_does_not_accept_a_certificate() {
+    const TIME_MAX: Duration = Duration::from_secs(20);
+    let files = Files::new();
+    let trusting = |authority: &Authority| {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone()).unwrap();
+        roots
+    };
+    let tls = files.tls();
+    let server = server(tls.clone(), |_| ()).await;
+    let port = server.address().port();
+    let seen = |roots| expiry_seen("localhost", port, roots, TIME_MAX);
+    assert_eq!(seen(trusting(&files.authority)).await, Ok(tls.expires_unix_s()));
+    assert_eq!(seen(trusting(&authority())).await, Err(SeenFault::Untrusted));
+    let by_number = expiry_seen("127.0.0.1", port, trusting(&files.authority), TIME_MAX).await;
+    assert_eq!(by_number, Err(SeenFault::OtherName));
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    files.write(&certified(&files.authority, &params));
+    tls.look();
+    assert_eq!(seen(trusting(&files.authority)).await, Err(SeenFault::Expired));
+    // A listener that accepts and says nothing does not hold the client.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let roots = trusting(&files.authority);
+    let unanswered = expiry_seen("localhost", port, roots, Duration::from_millis(50)).await;
+    assert!(matches!(unanswered, Err(SeenFault::NoHandshake(_))), "{unanswered:?}");
 }

@@ -9,7 +9,7 @@ use hawser_node::files::key;
 use serde_json::json;
 
 use crate::args::conformance::{ConformanceArgs, ConformanceFormat};
-use crate::{client, output};
+use crate::{client, output, output_file};
 
 /// Exit code when a case has failed: faults were found.
 const FAULTS: u8 = 8;
@@ -38,8 +38,7 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
         ConformanceFormat::Junit => report.junit().trim_end().to_owned(),
     };
     if let Some(path) = &args.out {
-        let failed = |error| RunError::failed(format!("{}: {error}", path.display()));
-        std::fs::write(path, format!("{result}\n")).map_err(failed)?;
+        output_file::write(path, format!("{result}\n").as_bytes())?;
         output::line(report.summary().trim_end());
     } else {
         output::line(result);

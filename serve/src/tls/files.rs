@@ -13,7 +13,7 @@ use rustls::{RootCertStore, ServerConfig};
 use super::der;
 
 /// Protocols that the listener speaks, the preferred one first (RFC 7301).
-const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The largest file that is read, bytes. A guess: a chain of a few certificates has some thousand.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 

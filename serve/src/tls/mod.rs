@@ -5,10 +5,11 @@
 //! and shown by a metric.
 //!
 //! - this file: the certificate in use; `files`: reading it; `der`: the time at which it expires;
-//! - `wire`: a connection with or without TLS.
+//! - `wire`: a connection with or without TLS; `seen`: the certificate as a client sees it.
 
 mod der;
 mod files;
+mod seen;
 mod wire;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::readiness::{Check, Purpose};
 use files::{FileStamps, LoadedCertificate};
 
 pub use files::{TlsFiles, TlsFilesError};
+pub use seen::{SeenFault, expiry_seen};
 pub(crate) use wire::{DecryptedStream, ENCRYPTED_BYTES};
 
 /// Interval between two checks of the files. A guess: certificates are replaced days before they expire.

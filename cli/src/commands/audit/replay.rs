@@ -17,7 +17,7 @@ use serde_json::json;
 use super::keys::{self, LoadedKeys};
 use super::source::{FolderLog, NodeLog, StoredLog};
 use crate::args::audit::AuditReplayArgs;
-use crate::output;
+use crate::{output, output_file};
 
 /// Exit code of a log with faults.
 pub(in super::super) const FAULTS_EXIT_CODE: u8 = 8;
@@ -57,8 +57,7 @@ fn write_page(path: &Path, report: &ReplayReport, keys: &str) -> Result<(), RunE
     let tool = concat!("hawser ", env!("HAWSER_VERSION"));
     let now_ns = now_ns();
     let page = html::page(report, html::PageFacts { keys, tool, now_ns });
-    std::fs::write(path, page)
-        .map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
+    output_file::write(path, page.as_bytes())
 }
 
 /// Returns the auditor's time, unix nanoseconds.
@@ -153,15 +152,8 @@ fn read_state(path: &Path) -> Result<Option<ReplayState>, RunError> {
 
 /// Writes the state beside its file and moves it there, so that an interruption leaves the one or the other.
 fn write_state(path: &Path, state: &ReplayState) -> Result<(), RunError> {
-    let beside = path.with_extension("part");
     let text = state.to_text().map_err(RunError::failed)?;
-    let written = std::fs::File::create(&beside)
-        .and_then(|mut file| {
-            std::io::Write::write_all(&mut file, text.as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
+    output_file::write(path, text.as_bytes())
 }
 
 fn tell(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError> {

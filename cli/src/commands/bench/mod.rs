@@ -24,7 +24,7 @@ use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
 use crate::args::bench::{BenchArgs, BenchTest};
-use crate::{client, output};
+use crate::{client, output, output_file};
 use figures::BenchFigures;
 use load::{BenchCall, BenchPayer, BenchPublisher, BenchTarget};
 
@@ -88,8 +88,7 @@ async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
         output::line(&result);
     }
     if let Some(path) = &args.out {
-        let failed = |error| RunError::failed(format!("{}: {error}", path.display()));
-        std::fs::write(path, format!("{result:#}\n")).map_err(failed)?;
+        output_file::write(path, format!("{result:#}\n").as_bytes())?;
     }
     match silent.is_empty() {
         true => Ok(()),

@@ -8,6 +8,8 @@ use alloy::primitives::Address;
 use hawser_chain::admin::Contract;
 use hawser_node::error::RunError;
 
+use crate::output_file;
+
 /// The accepted code of each contract.
 pub(super) struct KnownCode {
     file: Option<PathBuf>,
@@ -47,8 +49,7 @@ impl KnownCode {
         if let (None, Some(file)) = (&self.accepted, &self.file) {
             let names = seen.iter().map(|(contract, code)| (contract.name(), code.to_string()));
             let text = serde_json::Value::from_iter(names).to_string();
-            let fail = |error| RunError::failed(format!("{}: {error}", file.display()));
-            std::fs::write(file, text).map_err(fail)?;
+            output_file::write(file, text.as_bytes())?;
         }
         Ok(self.accepted.get_or_insert_with(|| seen.clone()))
     }

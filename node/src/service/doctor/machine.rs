@@ -19,7 +19,7 @@ use crate::settings::{DatabaseSettings, NodeApiSettings, NodeServiceSettings};
 const OPEN_FILES_WANTED: u64 = 4096;
 /// Days before its end from which a certificate should have been renewed. A guess: those of public authorities are renewed
 /// thirty days before.
-const CERTIFICATE_DAYS_MIN: i64 = 14;
+pub(super) const CERTIFICATE_DAYS_MIN: i64 = 14;
 /// Name of the file that is written into the data folder and removed again. No file of the database is called so.
 const PROBE: &str = "doctor-probe";
 /// Time for a listener of this machine to answer. A guess.

@@ -2,7 +2,7 @@
 //!
 //! - `machine`: open files, folders, the disk, ports, the certificate;
 //! - `chains`: endpoints, the clock, the registry's record, prices, the account;
-//! - `public`: the name in the DNS, and the headers for browsers;
+//! - `public`: the name in the DNS, and the headers for browsers; `handshake`: the certificate that clients see;
 //! - `checked`: a check that was made.
 //!
 //! Nothing is changed, but for a file that is written into the data folder and removed again. A running node is not
@@ -10,6 +10,7 @@
 
 mod chains;
 mod checked;
+mod handshake;
 mod machine;
 mod public;
 
@@ -33,6 +34,7 @@ pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Chec
         // Without a node there is nothing to answer, or it is another one that does.
         if is_running {
             all.push(public::browsers(&url).await);
+            all.extend(handshake::served_certificate(&url).await);
         }
         let public_key = config.signer.public_key();
         let identity = StoreIdentity { network: config.store.network.clone(), node, public_key };

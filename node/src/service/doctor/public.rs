@@ -176,7 +176,8 @@ fn different(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-fn host_and_port(url: &str) -> Option<(String, u16)> {
+/// Returns host and port of a URL; the port is that of its scheme if it names none.
+pub(super) fn host_and_port(url: &str) -> Option<(String, u16)> {
     let uri: http::Uri = url.parse().ok()?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     let host = uri.host().filter(|host| !host.is_empty())?;
