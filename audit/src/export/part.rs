@@ -182,7 +182,7 @@ fn make_folders(folder: &Path, path: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// Creates a file that nobody has opened before. What an interrupted run has left under the name goes; a link is never
+/// Creates a file that no other process has open. What an interrupted run has left under the name goes; a link is never
 /// followed.
 fn create_fresh(path: &Path) -> Result<File, ExportError> {
     if plain_file(path)?.is_some() {

@@ -1,4 +1,4 @@
-//! A server's certificate as a client sees it, for the server's operator. Whoever answers at the address may be another
+//! A server's certificate as a client sees it, for the server's operator. What answers at the address may be another
 //! program, so the work is bounded in time; the TLS library bounds what it reads.
 
 use std::io;
