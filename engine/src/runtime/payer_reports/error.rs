@@ -84,3 +84,36 @@ impl ReportStepError {
         )
     }
 }
+
+/// Errors of the contract in one step after which the others are left for the next step. A guess: an endpoint that is away
+/// would be waited for with each report.
+const CONTRACT_ERRORS_MAX: usize = 3;
+
+/// The reports for which a step has failed.
+#[derive(Debug, Default)]
+pub(super) struct FailedReports {
+    first: Option<ReportStepError>,
+    of_contract: usize,
+}
+
+impl FailedReports {
+    /// Notes that one report failed.
+    ///
+    /// # Errors
+    /// The first error, if the step would fail for all other reports as well.
+    pub(super) fn add(&mut self, error: ReportStepError) -> Result<(), ReportStepError> {
+        self.of_contract += usize::from(matches!(error, ReportStepError::Contract(_)));
+        let concerns_all = !error.concerns_one_report() || self.of_contract >= CONTRACT_ERRORS_MAX;
+        let first = self.first.take().unwrap_or(error);
+        if concerns_all {
+            return Err(first);
+        }
+        self.first = Some(first);
+        Ok(())
+    }
+
+    /// Returns the first error, if there was one.
+    pub(super) fn into_result(self) -> Result<(), ReportStepError> {
+        self.first.map_or(Ok(()), Err)
+    }
+}

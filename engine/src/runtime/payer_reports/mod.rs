@@ -36,6 +36,7 @@ use crate::payer_reports::{
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
+use error::FailedReports;
 pub use error::ReportStepError;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
@@ -233,39 +234,6 @@ impl PayerReporter {
             }
         }
         failed.into_result().map(|()| settled)
-    }
-}
-
-/// Errors of the contract in one step after which the others are left for the next step. A guess: an endpoint that is away
-/// would be waited for with each report.
-const CONTRACT_ERRORS_MAX: usize = 3;
-
-/// The reports for which a step has failed.
-#[derive(Debug, Default)]
-struct FailedReports {
-    first: Option<ReportStepError>,
-    of_contract: usize,
-}
-
-impl FailedReports {
-    /// Notes that one report failed.
-    ///
-    /// # Errors
-    /// The first error, if the step would fail for all other reports as well.
-    fn add(&mut self, error: ReportStepError) -> Result<(), ReportStepError> {
-        self.of_contract += usize::from(matches!(error, ReportStepError::Contract(_)));
-        let concerns_all = !error.concerns_one_report() || self.of_contract >= CONTRACT_ERRORS_MAX;
-        let first = self.first.take().unwrap_or(error);
-        if concerns_all {
-            return Err(first);
-        }
-        self.first = Some(first);
-        Ok(())
-    }
-
-    /// Returns the first error, if there was one.
-    fn into_result(self) -> Result<(), ReportStepError> {
-        self.first.map_or(Ok(()), Err)
     }
 }
 
