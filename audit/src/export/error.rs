@@ -46,7 +46,7 @@ pub enum ExportError {
     /// A link, a pipe or a device has the name of a file or folder of the export. Another user who may write into the folder can put
     /// it there, so that the export would write elsewhere.
     #[error(
-        "{}: it is a link, or not what an export has there: remove it, and let nobody else write into the folder",
+        "{}: it is a link, or not what an export has there: remove it, and let no other user write into the folder",
         .0.display()
     )]
     InTheWay(PathBuf),
