@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
+use hawser_rules::misbehavior::MisbehaviorVerdict;
 use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage};
-use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict};
 
 use crate::judged::Judged;
 
@@ -53,11 +53,9 @@ impl NetworkAudit {
             MisbehaviorVerdict::Refuted => *self.refuted.entry(host).or_default() += 1,
             MisbehaviorVerdict::Proven => {
                 let it = &judged.judgement;
-                let place = match kind {
-                    Kind::CausalOrdering => u64::from_be_bytes(first_eight(&digest)),
-                    _ => it.place.0,
-                };
-                if self.facts.insert((accused, number, it.detail(), place)) {
+                // The place alone, and no other envelope of the report: who reports one fault with others beside it makes
+                // no second one of it.
+                if self.facts.insert((accused, number, it.detail(), it.place.0)) {
                     self.findings.entry(accused).or_default().proven.push(judged);
                 }
             }
@@ -82,10 +80,4 @@ impl NetworkAudit {
         }
         (self.findings, self.refuted)
     }
-}
-
-fn first_eight(digest: &[u8; 32]) -> [u8; 8] {
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    first
 }

@@ -4,7 +4,9 @@ use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
+use hawser_proto::{
+    Address, Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
+};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{Host, Kind, MisbehaviorVerdict, TreeEvidence, TreeFault};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
@@ -189,6 +191,32 @@ fn each_fact_of_a_network_counts_once_and_refuted_ones_count_against_no_node() {
     assert_eq!(found.claims[&4], (2, hosts));
     assert!(found.outages.is_empty());
     assert_eq!(refuted.values().sum::<usize>(), 1);
+}
+
+/// One fault that is reported with other envelopes of the accused beside it is no second one.
+#[test]
+fn a_fault_of_dependencies_counts_once_however_it_is_reported() {
+    let topic = Topic::new(TopicKind::GroupMessages, &[7; 16]).unwrap();
+    let needed = EnvelopeId::new(OriginatorId(100), SequenceId(3));
+    let aad = pb::AuthenticatedData {
+        target_topic: topic.as_bytes().clone(),
+        depends_on: Some(Cursor::from_iter([needed]).to_pb()),
+    };
+    let payload = Some(pb::client_envelope::Payload::GroupMessage(Default::default()));
+    let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+    let faulty = by_accused(4, &client, NOW_NS);
+    let [first, second] = [5, 6].map(|place| by_accused(place, b"another", NOW_NS));
+    let keys = keys();
+    let mut audit = NetworkAudit::default();
+    for envelopes in
+        [vec![faulty.clone()], vec![faulty.clone(), first.clone()], vec![second, faulty, first]]
+    {
+        let judged = Judged::new(held(100, Kind::CausalOrdering, &envelopes), &keys);
+        assert_eq!(judged.judgement.verdict, MisbehaviorVerdict::Proven, "{judged}");
+        audit.add(judged);
+    }
+    let (findings, _) = audit.finish(&keys.registry);
+    assert_eq!(findings[&ACCUSED].proven.len(), 1);
 }
 
 proptest! {
