@@ -12,7 +12,7 @@ use hawser_proto::frame::CloseCode;
 use hawser_proto::{OriginatorId, SecretKey};
 use quinn::{Connection, Incoming, TokioRuntime};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use crate::control::SessionError;
@@ -232,28 +232,52 @@ fn open_quic(listen: SocketAddr, key: &SecretKey) -> Result<quinn::Endpoint, Net
     Ok(quic)
 }
 
-/// Runs a task for every node that is in the network or enters it.
+/// Runs a task for every node that is in the network or enters it, and for every source that a replica follows.
 async fn for_each_peer<F>(net: Arc<NetState>, task: impl Fn(Arc<NetState>, OriginatorId) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut registry = net.identity.registry.clone();
-    let mut dialled = JoinSet::new();
-    let mut running = std::collections::HashMap::new();
-    loop {
-        let nodes = registry.borrow_and_update().clone();
-        running.retain(|_, task: &mut tokio::task::AbortHandle| !task.is_finished());
-        let listed = net.observed.as_ref().map(|observed| observed.all(&nodes));
+    let peers = |nodes: &Registry| {
+        let listed = net.observed.as_ref().and_then(|observed| observed.all(nodes));
         let members = || nodes.nodes().filter(|it| it.canonical).map(|it| it.id).collect();
         let ids = |all: Vec<(OriginatorId, String)>| all.into_iter().map(|(id, _)| id).collect();
-        let peers: Vec<_> = listed.flatten().map_or_else(members, ids);
-        for peer in peers.into_iter().filter(|id| *id != net.identity.own) {
-            running.entry(peer).or_insert_with(|| dialled.spawn(task(net.clone(), peer)));
+        let all: Vec<OriginatorId> = listed.map_or_else(members, ids);
+        all.into_iter().filter(|id| *id != net.identity.own).collect()
+    };
+    let registry = net.identity.registry.clone();
+    run_for_each(registry, peers, |peer| task(net.clone(), peer)).await;
+}
+
+/// Runs a task for each of the peers of a registry. A task ends when its peer has left; it is started again if the peer is
+/// back by then.
+async fn run_for_each<F>(
+    mut registry: watch::Receiver<Arc<Registry>>,
+    peers: impl Fn(&Registry) -> Vec<OriginatorId>,
+    task: impl Fn(OriginatorId) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (mut tasks, mut is_final) = (JoinSet::new(), false);
+    let mut running = BTreeMap::new();
+    loop {
+        running.retain(|_, task: &mut AbortHandle| !task.is_finished());
+        let nodes = registry.borrow_and_update().clone();
+        for peer in peers(&nodes) {
+            running.entry(peer).or_insert_with(|| tasks.spawn(task(peer)));
         }
-        if registry.changed().await.is_err() {
-            // The sender is gone: the registry stays as it is.
-            while dialled.join_next().await.is_some() {}
-            return;
+        loop {
+            tokio::select! {
+                changed = registry.changed(), if !is_final => {
+                    is_final = changed.is_err(); // without its sender the registry stays as it is
+                    break;
+                }
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(()) => break,
+                    // It might fail again at once, and the tasks of the other peers go on.
+                    Err(error) => tracing::error!(%error, "the task of a peer has failed"),
+                },
+                else => return,
+            }
         }
     }
 }
@@ -312,7 +336,55 @@ async fn prove(
 
 #[cfg(test)]
 mod tests {
+    use hawser_engine::ports::NodeRecord;
+    use tokio::sync::mpsc;
+
     use super::*;
+
+    const PEER: OriginatorId = OriginatorId(200);
+
+    fn registry(canonical: bool) -> Arc<Registry> {
+        let public_key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let record = NodeRecord {
+            id: PEER,
+            public_key,
+            owner: public_key.address(),
+            http_address: String::new(),
+            quic_address: None,
+            canonical,
+        };
+        Arc::new([record].into_iter().collect())
+    }
+
+    /// The task has seen the removal and is about to end when the peer is back.
+    #[tokio::test]
+    async fn a_node_that_is_added_again_while_its_task_ends_is_dialled_at_once() {
+        let (nodes, registry_receiver) = watch::channel(registry(true));
+        let (started, mut starts) = mpsc::unbounded_channel();
+        let peers =
+            |nodes: &Registry| nodes.nodes().filter(|it| it.canonical).map(|it| it.id).collect();
+        let task = move |peer| {
+            let (end, ended) = tokio::sync::oneshot::channel::<()>();
+            started.send((peer, end)).unwrap();
+            async move { drop(ended.await) }
+        };
+        let dialling = tokio::spawn(run_for_each(registry_receiver, peers, task));
+        let (_, end) = starts.recv().await.unwrap();
+        for canonical in [false, true] {
+            nodes.send_replace(registry(canonical));
+            tokio::task::yield_now().await; // the loop sees each change
+        }
+        assert!(starts.try_recv().is_err(), "the first task runs still");
+        drop(end);
+        let (peer, _end) = starts.recv().await.unwrap();
+        assert_eq!(peer, PEER);
+
+        // Without the sender of the registry the tasks go on.
+        drop(nodes);
+        tokio::task::yield_now().await;
+        assert!(!dialling.is_finished());
+        dialling.abort();
+    }
 
     #[test]
     fn a_goodbye_waits_for_the_furthest_peer_and_not_without_peers() {

@@ -189,11 +189,12 @@ async fn send(
 impl StrandSender {
     async fn send_all(&mut self, stream: &mut SendStream) -> Result<(), SendError> {
         self.send_frame(stream, DataFrame::Header(self.header)).await?;
-        while let Some(items) = self.reader.next().await? {
-            for item in items {
+        while let Some(mut page) = self.reader.next().await? {
+            for item in std::mem::take(&mut page.items) {
                 self.send_item(stream, item).await?;
             }
             self.flush(stream).await?;
+            drop(page); // only now is there room for the next one of this peer
         }
         if self.has_end {
             let through = self.reader.position();
@@ -235,7 +236,9 @@ impl StrandSender {
         if let Some(frame) = self.batch.finish() {
             self.counters.envelopes_sent.inc_by(envelopes);
             self.counters.bytes_sent.inc_by(frame.len() as u64);
-            stream.write_chunk(frame).await?;
+            // Copied: QUIC's buffers count the bytes that are not acknowledged, and the last ones of a frame of which they
+            // are a part would hold all of it, for as long as a peer acknowledges all the others.
+            stream.write_all(&frame).await?;
         }
         Ok(())
     }

@@ -4,16 +4,18 @@ use std::num::NonZeroU64;
 use std::sync::mpsc;
 
 use crate::common::envelopes::{envelope, forged, key};
-use crate::common::network::{Network, PATIENCE, UNREACHABLE};
+use crate::common::network::{Network, PATIENCE, UNREACHABLE, empty_store, eventually};
 use crate::common::raw::RawPeer;
 use bytes::Bytes;
 use hawser_proto::frame::{
     CloseCode, ControlFrame, DataDecoder, DataFrame, FEATURE_WANT_NUMBERS, StreamHeader, WantFrame,
 };
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{Change, InvalidRule, LogEntry, Store, Validity};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use quinn::RecvStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const PEER: OriginatorId = OriginatorId(300);
@@ -161,4 +163,79 @@ async fn a_late_stream_is_not_taken_for_the_answer_to_a_newer_want() {
     // A second stream for the want in force is one too many.
     peer.open_for(newer).await;
     assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
+}
+
+const STRANDS: u32 = 12;
+const LONG: usize = 5 << 20;
+/// Bytes of pages that are read for one peer and not yet written to it.
+const AHEAD_MAX: u64 = 32 << 20;
+
+fn strand(index: u32) -> OriginatorId {
+    OriginatorId(1000 + index)
+}
+
+/// A log with an envelope in each of many strands that is nothing but long. Peers are sent invalid ones too.
+fn store_with_long_envelopes() -> Store {
+    let store = empty_store(OriginatorId(100));
+    for index in 0..STRANDS {
+        let id = EnvelopeId::new(strand(index), SequenceId(1));
+        let (bytes, validity) = (Bytes::from(vec![7; LONG]), Validity::Invalid(InvalidRule(1)));
+        let entry = LogEntry { id, bytes, validity, facts: None };
+        store.commit(&[Change::Append(entry)]).unwrap();
+    }
+    store
+}
+
+async fn want_all(peer: &mut RawPeer) {
+    for index in 0..STRANDS {
+        let (after, up_to) = (SequenceId::NONE, Some(SequenceId(1)));
+        let originator = strand(index);
+        peer.say(ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max: 1 << 20 }))
+            .await;
+    }
+}
+
+/// Reads what was wanted, all strands at a time as a node does. Returns the length of the envelopes.
+async fn read_all(peer: &RawPeer) -> usize {
+    let mut reading = JoinSet::new();
+    for _ in 0..STRANDS {
+        let mut stream = timeout(PATIENCE, peer.connection.accept_uni()).await.unwrap().unwrap();
+        reading.spawn(async move {
+            let (mut decoder, mut read) = (DataDecoder::new(), 0);
+            loop {
+                match next(&mut stream, &mut decoder).await {
+                    DataFrame::Batch(batch) => {
+                        read += batch.envelopes().map(|it| it.len()).sum::<usize>();
+                    }
+                    DataFrame::End(_) => return read,
+                    _ => {}
+                }
+            }
+        });
+    }
+    reading.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_wants_every_strand_and_reads_nothing_fills_bounded_memory() {
+    let other = OriginatorId(400);
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    network.register(other, UNREACHABLE);
+    let node = network.start_on(store_with_long_envelopes(), "127.0.0.1:0");
+    let sent = || node.endpoint.counters().bytes_sent.get();
+    let mut hostile = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    want_all(&mut hostile).await;
+    // As many as there is room for; a stream takes the first MiB of each from the node.
+    let fits = AHEAD_MAX / LONG as u64;
+    eventually("the node reads for it", || sent() >= fits * LONG as u64).await;
+
+    let all = LONG * usize::try_from(STRANDS).unwrap();
+    let mut honest = RawPeer::join(node.endpoint.local_addr(), other.0, node.id).await;
+    want_all(&mut honest).await;
+    assert_eq!(read_all(&honest).await, all);
+    let held = sent() - u64::try_from(all).unwrap();
+    assert!(held <= AHEAD_MAX, "{held} bytes were taken for a peer that reads nothing");
+
+    assert_eq!(read_all(&hostile).await, all, "it is served when it reads");
 }

@@ -330,9 +330,9 @@ async fn peers_are_told_and_sent_what_is_verified_only() {
     let reads = follower.replication.page_reads();
     let (start, end) = (SequenceId::NONE, Some(SequenceId(ALL)));
     let mut reader = follower.replication.reader(SOURCE, start, end, 1 << 20, reads).unwrap();
-    let sent = reader.next().await.unwrap().unwrap();
+    let sent = reader.next().await.unwrap().unwrap().items;
     assert_eq!(sent, backlog.plain(1, BAD - 1));
-    assert_eq!(reader.next().await.unwrap(), None);
+    assert!(reader.next().await.unwrap().is_none());
     assert_eq!(told(), BAD - 1);
     assert_eq!(follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0, BAD - 1);
     follower.stop().await;
@@ -350,12 +350,12 @@ async fn pages_of_a_backlog_are_sent_with_the_proof_that_their_node_has_signed_t
         let reader = leader.replication.reader(SOURCE, SequenceId(after), None, 2_000, reads);
         reader.unwrap().proving()
     };
-    let first = reader(0).next().await.unwrap().unwrap();
+    let first = reader(0).next().await.unwrap().unwrap().items;
     let through = u64::try_from(first.len()).unwrap() - 1;
     assert!((2..ALL).contains(&through), "a page is a part of the strand");
     assert_eq!(first, backlog.run(1, through));
     // The last page is no backlog.
-    let last = reader(ALL - 1).next().await.unwrap().unwrap();
+    let last = reader(ALL - 1).next().await.unwrap().unwrap().items;
     assert_eq!(last, backlog.plain(ALL, ALL));
 
     let follower = Follower::start_by(common::store(), showing());

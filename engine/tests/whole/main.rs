@@ -27,6 +27,7 @@ mod payer_reports;
 mod prices;
 mod prune;
 mod publish;
+mod read_ahead;
 mod report_contract;
 mod report_network;
 mod report_schedules;

@@ -2,6 +2,7 @@
 //!
 //! - [`maintain`]: when a peer is dialled over gRPC;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
+//! - `silence`: when a want without an answer is a peer's fault;
 //! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
 //! - `checkpoints`: what a replica asks for to compare it with its trees;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
@@ -19,6 +20,7 @@ mod client;
 mod feed;
 mod messages;
 mod session;
+mod silence;
 pub(crate) mod strand;
 mod token;
 

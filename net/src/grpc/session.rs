@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use hawser_engine::replication::{LinkCommand, RequestId, Want};
 use hawser_engine::runtime::replication::Link;
-use hawser_proto::OriginatorId;
+use hawser_proto::{Cursor, OriginatorId};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::Instrument as _;
@@ -16,6 +17,7 @@ use tracing::Instrument as _;
 use super::calls::WantCall;
 use super::checkpoints::CheckpointCalls;
 use super::client::{PeerClient, PeerHeads, is_tls};
+use super::silence::WantSilence;
 use super::token::PeerTokens;
 use crate::control::SessionError;
 use crate::counters::PeerError;
@@ -28,9 +30,6 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// Times in a row that a peer may leave a want without an end unanswered before it is left. The follower
 /// takes such a want back if the peer claims to hold envelopes and sends none for ten seconds. Guessed.
 const SILENT_MAX: u32 = 3;
-/// Age of a want that counts as unanswered. Guessed: just below those ten seconds, and far above the age of
-/// wants that are taken back for other reasons.
-const SILENT_AFTER: Duration = Duration::from_secs(9);
 
 /// The end of a session, or of an attempt at one.
 pub(super) struct SessionEnd {
@@ -51,16 +50,16 @@ struct Session<'a> {
     calls: JoinSet<Result<(), SessionError>>,
     /// The call in force for each strand.
     wants: HashMap<OriginatorId, OpenCall>,
+    /// The heads that the peer has told last.
+    heads: watch::Receiver<Cursor>,
+    told: watch::Sender<Cursor>,
 }
 
 /// A want that was sent, until the next one for the same strand.
 struct OpenCall {
     task: AbortHandle,
-    want: Want,
-    sent_at: Instant,
     is_answered: Arc<AtomicBool>,
-    /// Wants before it in a row to which nothing came.
-    silent: u32,
+    silence: WantSilence,
 }
 
 /// Runs a session with the API at `address` until it fails, the peer is connected over QUIC, or its
@@ -142,17 +141,20 @@ impl<'a> Session<'a> {
         let PeerHeads { heads, quic_address, round_trip } = client.heads().await?;
         let (guard, link) = net
             .sessions
-            .link_grpc(peer, address, round_trip, || net.replication.connect_unproven(peer, heads))
+            .link_grpc(peer, address, round_trip, || {
+                net.replication.connect_unproven(peer, heads.clone())
+            })
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
         guard.note_answer(round_trip, quic_address);
         let (calls, wants) = (JoinSet::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
-        Ok(Self { net, peer, client, link, guard, is_tls, calls, wants })
+        let (told, heads) = watch::channel(heads);
+        Ok(Self { net, peer, client, link, guard, is_tls, calls, wants, heads, told })
     }
 
     async fn run(&mut self) -> SessionError {
         let (client, sink) = (self.client.clone(), self.link.sink().clone());
-        let guard = self.guard.clone();
+        let (guard, told) = (self.guard.clone(), self.told.clone());
         let watch = async move {
             loop {
                 sleep(CLOCK_EVERY).await;
@@ -160,6 +162,7 @@ impl<'a> Session<'a> {
                     Ok(PeerHeads { heads, quic_address, round_trip }) => {
                         sink.note_clock(&heads);
                         guard.note_answer(round_trip, quic_address);
+                        told.send_replace(heads);
                     }
                     Err(error) => return error,
                 }
@@ -189,6 +192,7 @@ impl<'a> Session<'a> {
                         return error;
                     }
                 }
+                Ok(()) = self.heads.changed() => self.note_heads(),
                 error = &mut watch => return error.into(),
                 error = &mut checkpoints, if asks => return error.into(),
             }
@@ -207,8 +211,9 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             LinkCommand::Stop { originator } => {
-                if let Some(call) = self.wants.get(&originator) {
+                if let Some(call) = self.wants.get_mut(&originator) {
                     call.task.abort();
+                    call.silence.end(Instant::now());
                 }
                 Ok(())
             }
@@ -216,15 +221,19 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Notes what the peer claims now of each strand that it is asked for.
+    fn note_heads(&mut self) {
+        let (now, heads) = (Instant::now(), self.heads.borrow_and_update());
+        for (originator, call) in &mut self.wants {
+            call.silence.note_claim(now, heads.get(*originator));
+        }
+    }
+
     /// Ends the call for a strand. Returns the number of wants in a row to which nothing came.
     fn end_call(&mut self, originator: OriginatorId) -> u32 {
         let Some(call) = self.wants.remove(&originator) else { return 0 };
         call.task.abort();
-        if call.is_answered.load(Ordering::Relaxed) {
-            return 0;
-        }
-        let is_silent = call.want.up_to.is_none() && call.sent_at.elapsed() >= SILENT_AFTER;
-        call.silent + u32::from(is_silent)
+        call.silence.count(Instant::now(), call.is_answered.load(Ordering::Relaxed))
     }
 
     fn start_call(&mut self, request: RequestId, want: Want, silent: u32) {
@@ -240,8 +249,9 @@ impl<'a> Session<'a> {
             is_answered: is_answered.clone(),
         };
         let task = self.calls.spawn(call.run().in_current_span());
-        let sent_at = Instant::now();
-        self.wants.insert(want.originator, OpenCall { task, want, sent_at, is_answered, silent });
+        let claimed = self.heads.borrow().get(want.originator);
+        let silence = WantSilence::new(Instant::now(), want, claimed, silent);
+        self.wants.insert(want.originator, OpenCall { task, is_answered, silence });
     }
 }
 

@@ -63,7 +63,7 @@ pub use link::{Link, NotFollowedError, ResponseSink};
 use mend::MendCheck;
 
 pub use mend::RestingStrand;
-pub use reader::{PageReads, StrandReadError, StrandReader};
+pub use reader::{PageReads, StrandPage, StrandReadError, StrandReader};
 
 /// The engine's side of replication, for the transport. Cheap to clone; all clones are the same.
 #[derive(Clone)]

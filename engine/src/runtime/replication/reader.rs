@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, ReadError, SkipReason, Snapshot, Store};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::replication::StrandItem;
 use crate::runtime::counters::Counters;
@@ -16,21 +16,67 @@ const SESSION_READS_MAX: usize = 4;
 /// Pages that are read at a time for all peers. A guess: a small part of tokio's blocking threads, of which
 /// there are 512, so that other work finds one free.
 const READS_MAX: usize = 16;
+/// Bytes of pages that are read for one peer and not yet written to it, of all its strands together. Calculated: the
+/// window of a connection, which seven strands whose windows of 4 MiB are full leave open for the others. Beside a page of a MiB of
+/// each of these the largest envelope (25 MiB) still has room, so a peer that reads has no strand held up by its others.
+const AHEAD_BYTES_MAX: u32 = 32 * 1024 * 1024;
+/// Room that a page takes before it is read, at least. A guess: hardly an envelope is larger, and one that is has to be
+/// read twice.
+const PAGE_ROOM_MIN: u32 = 64 * 1024;
+
+/// Length that a gap counts with, so that a page of gaps is bounded too.
+const GAP_BYTES: usize = 64;
 
 /// Bounds the pages that are read for one peer, and with those of all other peers.
 ///
 /// The read of a replaced want cannot be taken back from the thread pool, so it keeps its place
 /// until it has run. However often a peer replaces its wants, no more reads than these are queued for it.
+///
+/// A page takes room before it is read, and gives it back when it is dropped. A peer with many wants that reads nothing
+/// therefore makes this node hold [`bytes_ahead`](Self::bytes_ahead) up to a bound, and not a page for each want. Strands
+/// have their turns in the order in which they ask.
 #[derive(Debug, Clone)]
 pub struct PageReads {
     session: Arc<Semaphore>,
     all: Arc<Semaphore>,
+    /// A permit is a byte.
+    room: Arc<Semaphore>,
+}
+
+/// The room of a page, which is given back when this is dropped.
+#[derive(Debug)]
+struct PageRoom(OwnedSemaphorePermit);
+
+impl PageRoom {
+    fn bytes(&self) -> usize {
+        self.0.num_permits()
+    }
+
+    /// Gives back what a page of this length leaves free.
+    fn shrink_to(&mut self, bytes: usize) {
+        drop(self.0.split(self.bytes().saturating_sub(bytes)));
+    }
 }
 
 impl PageReads {
     /// Returns the bound of a new session; `all` is that of all sessions.
     pub(super) fn new(all: Arc<Semaphore>) -> Self {
-        Self { session: Arc::new(Semaphore::new(SESSION_READS_MAX)), all }
+        let room = Arc::new(Semaphore::new(bytes_ahead_max()));
+        Self { session: Arc::new(Semaphore::new(SESSION_READS_MAX)), all, room }
+    }
+
+    /// Returns the room of the pages that are being read or are held, and what the next one has of it already.
+    #[must_use]
+    pub fn bytes_ahead(&self) -> usize {
+        bytes_ahead_max() - self.room.available_permits()
+    }
+
+    /// Waits for room for a page of this length; for a longer one than there may ever be, until no other page is held.
+    /// Cancel safe.
+    async fn room(&self, bytes: usize) -> PageRoom {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(PAGE_ROOM_MIN, AHEAD_BYTES_MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+        PageRoom(room.expect("never closed"))
     }
 
     /// Returns the bound of all sessions.
@@ -55,10 +101,23 @@ impl PageReads {
     }
 }
 
+fn bytes_ahead_max() -> usize {
+    usize::try_from(AHEAD_BYTES_MAX).expect("an address has 32 bits at least")
+}
+
 /// The log could not be read on. The cause is this node's disk.
 #[derive(Debug, thiserror::Error)]
 #[error("the strand cannot be read: {0}")]
 pub struct StrandReadError(#[from] ReadError);
+
+/// What comes next of a strand. Its room counts against the bound of the session until it is dropped, which is to be
+/// when its items are written to the peer.
+#[derive(Debug)]
+pub struct StrandPage {
+    /// At least one item: envelopes and gaps in ascending order.
+    pub items: Vec<StrandItem<Bytes>>,
+    _room: PageRoom,
+}
 
 /// Reads a strand for one peer. Holds no more in memory than one read returns.
 ///
@@ -97,23 +156,23 @@ impl StrandReader {
         self.position
     }
 
-    /// Returns what comes next, at least one item: envelopes and gaps in ascending order.
+    /// Returns what comes next.
     ///
-    /// Without an end to read to, waits for envelopes that do not exist yet. Returns `None` once
-    /// the end is reached, or the head if that is lower. Cancel safe.
+    /// Without an end to read to, waits for envelopes that do not exist yet; always for room in the session. Returns `None`
+    /// once the end is reached, or the head if that is lower. Cancel safe.
     ///
     /// # Errors
     /// [`StrandReadError`] if the log cannot be read.
-    pub async fn next(&mut self) -> Result<Option<Vec<StrandItem<Bytes>>>, StrandReadError> {
+    pub async fn next(&mut self) -> Result<Option<StrandPage>, StrandReadError> {
         loop {
             let head = self.heads.borrow_and_update().get(self.originator);
             let through = self.up_to.map_or(head, |up_to| up_to.min(head));
             if self.position < through {
-                let page = self.read(through).await?;
+                let (page, room) = self.read(through).await?;
                 // A page that did not move on would be read for ever.
                 assert!(page.position > self.position, "a page holds at least one place");
                 (self.position, self.is_in_backlog) = (page.position, page.is_full);
-                return Ok(Some(page.items));
+                return Ok(Some(StrandPage { items: page.items, _room: room }));
             }
             if self.up_to.is_some() || self.heads.changed().await.is_err() {
                 return Ok(None);
@@ -121,17 +180,36 @@ impl StrandReader {
         }
     }
 
-    async fn read(&self, through: SequenceId) -> Result<Page, ReadError> {
-        let (store, bytes_max) = (self.store.clone(), self.bytes_max);
-        let counters = self.counters.clone();
-        let after = EnvelopeId::new(self.originator, self.position);
+    async fn read(&self, through: SequenceId) -> Result<(Page, PageRoom), ReadError> {
         let proof = match (self.proves, self.is_in_backlog) {
             (false, _) => PageProof::None,
             (true, false) => PageProof::IfFull,
             (true, true) => PageProof::Always,
         };
-        let page = move || read_page(&store, after, through, bytes_max, proof);
-        self.reads.run(move || counters.strand_page.measure(page)).await
+        let (mut room, after) = (self.reads.room(self.bytes_max).await, self.position);
+        loop {
+            let (store, counters) = (self.store.clone(), self.counters.clone());
+            let after = EnvelopeId::new(self.originator, after);
+            let bytes_max = self.bytes_max;
+            // The room goes with the read: a want may be replaced before that has run.
+            let page = move || {
+                let bound = PageBound { bytes_max, room: room.bytes() };
+                let read = || read_page(&store, after, through, bound, proof);
+                (counters.strand_page.measure(read), room)
+            };
+            let (page, mut taken) = self.reads.run(page).await;
+            match page? {
+                PageRead::Page(page) => {
+                    taken.shrink_to(page.bytes);
+                    return Ok((page, taken));
+                }
+                PageRead::NoRoom { bytes } => {
+                    // A strand that waits holds no page, so no two wait for each other.
+                    drop(taken);
+                    room = self.reads.room(bytes).await;
+                }
+            }
+        }
     }
 }
 
@@ -152,29 +230,59 @@ struct Page {
     position: SequenceId,
     /// There is more than the page has room for.
     is_full: bool,
+    /// Length of the items.
+    bytes: usize,
 }
 
-/// Reads what follows `after`, at most to `through` and until there are `bytes_max`.
+/// The result of a read.
+enum PageRead {
+    Page(Page),
+    /// The first envelope is longer than the room, and was not kept.
+    NoRoom {
+        /// The room that it needs.
+        bytes: usize,
+    },
+}
+
+/// The bound of a page.
+#[derive(Debug, Clone, Copy)]
+struct PageBound {
+    /// Length of the items. A larger envelope comes alone.
+    bytes_max: usize,
+    /// Room that was taken for it.
+    room: usize,
+}
+
+impl PageBound {
+    /// Returns true if an item of this length begins a page. The longest one does in all the room that there is.
+    fn takes_first(self, bytes: usize) -> bool {
+        bytes <= self.room || self.room == bytes_ahead_max()
+    }
+}
+
+/// Reads what follows `after`, at most to `through` and up to the bound.
 fn read_page(
     store: &Store,
     after: EnvelopeId,
     through: SequenceId,
-    bytes_max: usize,
+    bound: PageBound,
     proof: PageProof,
-) -> Result<Page, ReadError> {
+) -> Result<PageRead, ReadError> {
     let snapshot = store.snapshot();
     let proves = proof != PageProof::None;
     let signed = if proves { signed_beyond(&snapshot, after)? } else { None };
     let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
-    let (mut items, position) = read_items(&snapshot, after, end, bytes_max)?;
-    let is_full = position < end;
+    let mut page = match read_items(&snapshot, after, end, bound)? {
+        PageRead::Page(page) => page,
+        read @ PageRead::NoRoom { .. } => return Ok(read),
+    };
     if let Some(signed) = signed
-        && (is_full || proof == PageProof::Always)
-        && items.iter().all(|item| matches!(item, StrandItem::Envelope(_)))
+        && (page.is_full || proof == PageProof::Always)
+        && page.items.iter().all(|item| matches!(item, StrandItem::Envelope(_)))
     {
-        items.splice(0..0, prefix(&snapshot, after.originator, position, signed));
+        page.items.splice(0..0, prefix(&snapshot, after.originator, page.position, signed));
     }
-    Ok(Page { items, position, is_full })
+    Ok(PageRead::Page(page))
 }
 
 /// Returns the newest checkpoint that the strand's own node has signed, if it reaches beyond a place.
@@ -207,32 +315,36 @@ fn read_items(
     snapshot: &Snapshot<'_>,
     after: EnvelopeId,
     through: SequenceId,
-    bytes_max: usize,
-) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
-    let (mut items, mut position, mut bytes) = (Vec::new(), after.sequence, 0);
+    bound: PageBound,
+) -> Result<PageRead, ReadError> {
+    let mut page = Page { items: Vec::new(), position: after.sequence, is_full: false, bytes: 0 };
     for item in snapshot.log(after, through) {
-        match item? {
-            LogItem::Envelope { id, bytes: envelope, .. } => {
-                if bytes > 0 && bytes + envelope.len() > bytes_max {
-                    return Ok((items, position));
-                }
-                debug_assert!(id.sequence > position, "a scan ascends");
-                items.extend(lost(position, id.sequence));
-                bytes += envelope.len();
-                position = id.sequence;
-                items.push(StrandItem::Envelope(envelope));
+        let (from, to, bytes, item) = match item? {
+            LogItem::Envelope { id, bytes, .. } => {
+                let place = id.sequence;
+                (place, place, bytes.len(), StrandItem::Envelope(bytes))
             }
             LogItem::Skipped { from, through, reason } => {
-                items.extend(lost(position, from));
                 // Only the strand's own node may state that places have expired there.
                 let expired = reason == SkipReason::Pruned;
-                items.push(StrandItem::Gap { from, to: through, expired });
-                position = through;
+                (from, through, GAP_BYTES, StrandItem::Gap { from, to: through, expired })
             }
+        };
+        if page.bytes == 0 && !bound.takes_first(bytes) {
+            return Ok(PageRead::NoRoom { bytes });
         }
+        if page.bytes > 0 && page.bytes + bytes > bound.bytes_max {
+            page.is_full = true;
+            return Ok(PageRead::Page(page));
+        }
+        debug_assert!(from > page.position, "a scan ascends");
+        page.items.extend(lost(page.position, from));
+        page.items.push(item);
+        (page.position, page.bytes) = (to, page.bytes + bytes);
     }
-    items.extend(lost(position, through.next()));
-    Ok((items, through))
+    page.items.extend(lost(page.position, through.next()));
+    page.position = through;
+    Ok(PageRead::Page(page))
 }
 
 /// Returns the gap between `position` and `next`. Places below the head that are neither held nor

@@ -1,0 +1,160 @@
+//! Pages that are read for a peer: all that it wants together takes bounded memory, whatever it reads of that.
+
+use hawser_engine::replication::StrandItem;
+use hawser_engine::runtime::replication::{PageReads, StrandPage, StrandReader};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, Validity};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::common;
+use crate::follow::{Follower, PATIENCE};
+
+/// Bytes that may be read for one peer and not written yet.
+const AHEAD_MAX: usize = 32 << 20;
+const PAGE_MAX: usize = 1 << 20;
+const LONG: usize = 1000 << 10;
+const STRANDS: u32 = 40;
+
+fn strand(index: u32) -> OriginatorId {
+    OriginatorId(1000 + index)
+}
+
+/// Appends an envelope that is nothing but long. Peers are sent invalid ones too.
+fn append(store: &Store, originator: OriginatorId, sequence: u64, len: usize) {
+    let id = EnvelopeId::new(originator, SequenceId(sequence));
+    let (bytes, validity) = (Bytes::from(vec![7; len]), Validity::Invalid(InvalidRule(1)));
+    store.commit(&[Change::Append(LogEntry { id, bytes, validity, facts: None })]).unwrap();
+}
+
+fn reader(follower: &Follower, index: u32, end: u64, reads: &PageReads) -> StrandReader {
+    let (start, end) = (SequenceId::NONE, Some(SequenceId(end)));
+    follower.replication.reader(strand(index), start, end, PAGE_MAX, reads.clone()).unwrap()
+}
+
+fn len(page: &StrandPage) -> usize {
+    let len = |item: &StrandItem<Bytes>| match item {
+        StrandItem::Envelope(bytes) => bytes.len(),
+        _ => 0,
+    };
+    page.items.iter().map(len).sum()
+}
+
+/// Reads the next page of a strand beside others.
+fn read_next(tasks: &mut JoinSet<(StrandReader, StrandPage)>, mut reader: StrandReader) {
+    tasks.spawn(async move {
+        let page = reader.next().await.unwrap().unwrap();
+        (reader, page)
+    });
+}
+
+async fn next(tasks: &mut JoinSet<(StrandReader, StrandPage)>) -> (StrandReader, StrandPage) {
+    timeout(PATIENCE, tasks.join_next()).await.expect("there is room").unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_wants_much_and_reads_nothing_has_bounded_memory_and_takes_none_of_others() {
+    let store = common::store();
+    for index in 0..STRANDS {
+        append(&store, strand(index), 1, LONG);
+        append(&store, strand(index), 2, LONG);
+    }
+    let follower = Follower::start(store);
+    let hostile = follower.replication.page_reads();
+    let (mut waiting, mut unwritten) = (JoinSet::new(), Vec::new());
+    for index in 0..STRANDS {
+        read_next(&mut waiting, reader(&follower, index, 2, &hostile));
+    }
+    for _ in 0..AHEAD_MAX / PAGE_MAX {
+        unwritten.push(next(&mut waiting).await);
+    }
+
+    let honest = follower.replication.page_reads();
+    for index in 0..STRANDS {
+        let (mut reader, mut read) = (reader(&follower, index, 2, &honest), 0);
+        while let Some(page) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+            read += len(&page);
+        }
+        assert_eq!(read, 2 * LONG);
+    }
+    assert_eq!(honest.bytes_ahead(), 0, "what is written is given back");
+
+    assert!(waiting.try_join_next().is_none(), "no page was read in the meantime");
+    let held: usize = unwritten.iter().map(|(_, page)| len(page)).sum();
+    assert!(held <= AHEAD_MAX, "{held} bytes are held");
+    assert!((held..=AHEAD_MAX).contains(&hostile.bytes_ahead()));
+
+    // The room goes round: strands that have had none come before the second page of others.
+    let mut first_pages = unwritten.len();
+    for (reader, page) in unwritten {
+        drop(page);
+        read_next(&mut waiting, reader);
+    }
+    let mut second_pages = 0;
+    while second_pages < STRANDS {
+        let (reader, page) = next(&mut waiting).await;
+        assert!(hostile.bytes_ahead() <= AHEAD_MAX);
+        if reader.position() == SequenceId(2) {
+            second_pages += 1;
+        } else {
+            first_pages += 1;
+            drop(page);
+            read_next(&mut waiting, reader);
+        }
+    }
+    assert_eq!(first_pages, usize::try_from(STRANDS).unwrap());
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_longer_than_all_room_is_read_alone() {
+    let store = common::store();
+    append(&store, strand(0), 1, AHEAD_MAX + 1);
+    append(&store, strand(1), 1, LONG);
+    append(&store, strand(2), 1, 3 * LONG);
+    let follower = Follower::start(store);
+    let reads = follower.replication.page_reads();
+    let mut waiting = JoinSet::new();
+    read_next(&mut waiting, reader(&follower, 1, 1, &reads));
+    let (_, small) = next(&mut waiting).await;
+
+    read_next(&mut waiting, reader(&follower, 0, 1, &reads));
+    // Envelopes longer than a page have room of their length.
+    let other = follower.replication.page_reads();
+    let (_, long) = {
+        read_next(&mut waiting, reader(&follower, 2, 1, &other));
+        next(&mut waiting).await
+    };
+    assert_eq!((len(&long), other.bytes_ahead()), (3 * LONG, 3 * LONG));
+    assert!(waiting.try_join_next().is_none(), "another page is held");
+    drop(small);
+    let (_, longest) = next(&mut waiting).await;
+    assert_eq!((len(&longest), reads.bytes_ahead()), (AHEAD_MAX + 1, AHEAD_MAX));
+    drop(longest);
+    assert_eq!(reads.bytes_ahead(), 0);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_has_bounded_gaps() {
+    const GAPS: u64 = 1000;
+    let store = common::store();
+    let skip = |place: u64| Change::Skip {
+        originator: strand(0),
+        from: SequenceId(place),
+        through: SequenceId(place),
+        reason: if place.is_multiple_of(2) { SkipReason::Void } else { SkipReason::Missing },
+    };
+    store.commit(&(1..=GAPS).map(skip).collect::<Vec<_>>()).unwrap();
+    let follower = Follower::start(store);
+    let reads = follower.replication.page_reads();
+    let end = Some(SequenceId(GAPS));
+    let reader = follower.replication.reader(strand(0), SequenceId::NONE, end, 6400, reads);
+    let (mut reader, mut gaps) = (reader.unwrap(), Vec::new());
+    while let Some(page) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+        assert!((1..=100).contains(&page.items.len()), "{} items", page.items.len());
+        gaps.extend(page.items);
+    }
+    assert_eq!(u64::try_from(gaps.len()).unwrap(), GAPS);
+    follower.stop().await;
+}
