@@ -20,6 +20,8 @@
 //!
 //! The tests hold the choice of endpoints against a model.
 
+mod every;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -232,7 +234,7 @@ impl Endpoints {
                 }
                 Err(error) => {
                     if error.request_error().is_some() {
-                        self.count(EndpointErrorKind::Refused);
+                        self.count_error(EndpointErrorKind::Refused);
                     }
                     return Err(error);
                 }
@@ -270,33 +272,13 @@ impl Endpoints {
                     if is_endpoints_fault(&error) {
                         self.failed(index, kind_of(&error), error.to_string());
                     } else {
-                        self.count(EndpointErrorKind::Refused);
+                        self.count_error(EndpointErrorKind::Refused);
                     }
                     last = Some(error);
                 }
             }
         }
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
-    }
-
-    /// Asks every endpoint, including those that failed lately, until one returns something. The
-    /// others may be behind, or may have pruned it.
-    pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
-    where
-        F: Fn(Chain) -> Fut,
-        Fut: Future<Output = Result<Option<T>, RequestError>>,
-    {
-        for index in 0..self.0.slots.len() {
-            let Ok(chain) = self.chain(index).await else { continue };
-            match ask(chain).await {
-                Ok(Some(found)) => return Some(found),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(chain = self.0.name, %error, "an endpoint could not be searched")
-                }
-            }
-        }
-        None
     }
 
     /// Pauses the endpoint that gave the last answer, because its answers turned out to be
@@ -323,23 +305,6 @@ impl Endpoints {
             state.distrust.reset();
         }
         state.distrusted_until = Some(now + state.distrust.next());
-    }
-
-    /// Sends a request to every endpoint at once, also to those that failed lately, and returns their
-    /// answers in order of preference.
-    pub(crate) async fn each<T, F, Fut>(&self, ask: F) -> Vec<Result<T, RequestError>>
-    where
-        F: Fn(Chain) -> Fut,
-        Fut: Future<Output = Result<T, RequestError>>,
-    {
-        let ask = &ask;
-        let asked = (0..self.0.slots.len()).map(|index| async move {
-            match self.chain(index).await {
-                Ok(chain) => ask(chain).await,
-                Err(error) => Err(error),
-            }
-        });
-        futures_util::future::join_all(asked).await
     }
 
     /// Returns a snapshot of all endpoints, in order of preference.
@@ -421,7 +386,7 @@ impl Endpoints {
     }
 
     fn failed(&self, index: usize, kind: EndpointErrorKind, reason: String) {
-        self.count(kind);
+        self.count_error(kind);
         let slot = &self.0.slots[index];
         let mut state = slot.state.lock();
         if state.error.as_ref() != Some(&reason) {
@@ -433,7 +398,7 @@ impl Endpoints {
         state.retry_at = Some(Instant::now() + state.pauses.next());
     }
 
-    fn count(&self, kind: EndpointErrorKind) {
+    fn count_error(&self, kind: EndpointErrorKind) {
         self.0.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 }

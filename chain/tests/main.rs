@@ -7,6 +7,7 @@ mod bootstraps;
 mod broadcaster;
 mod broadcasting;
 mod indexing;
+mod lied_counts;
 mod membership;
 #[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;

@@ -29,8 +29,8 @@ use super::shared::BroadcasterState;
 use super::sharing::{FinishedNonce, Sharing, SyncResponse};
 use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
 use super::slots::{
-    JobId, NoncePurpose, Recorded, SendOutcome, SignRequest, SignedTransaction, SlotOutcome,
-    Timeouts,
+    DueTransaction, JobId, NoncePurpose, Recorded, SendOutcome, SignRequest, SignedTransaction,
+    SlotOutcome, Timeouts,
 };
 use super::spending::{CeilingReached, Spending, SpendingLimits};
 use super::submission;
@@ -43,6 +43,8 @@ const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// Pause after a poll that no endpoint answered. Guess.
 const POLL_AFTER_ERROR: Duration = Duration::from_millis(500);
+/// Pause after an endpoint has not proven its count of the account's transactions. Guess.
+const PROVE_EVERY: Duration = Duration::from_secs(30);
 /// Payloads whose gas is estimated at once. Guess.
 const ESTIMATES_MAX: usize = 32;
 /// Bound of a replacement's price, as a multiple of the present price. Guess: 17 replacements by an
@@ -103,6 +105,8 @@ pub(super) struct Driver {
     /// The time of the next poll, and the pause after it.
     poll_at: Instant,
     pause: Duration,
+    /// The time from which an endpoint is asked again for the proof of a count.
+    prove_at: Instant,
     started: Instant,
 }
 
@@ -135,6 +139,7 @@ impl Driver {
             is_polling: false,
             poll_at: Instant::now(),
             pause: POLL_MIN,
+            prove_at: Instant::now(),
             started: Instant::now(),
         };
         if let Some(record) = record {
@@ -388,11 +393,12 @@ impl Driver {
         if self.is_sending {
             return;
         }
-        let Some((nonce, signed)) = self.nonces.due(self.now()) else { return };
+        let Some(due) = self.nonces.due(self.now()) else { return };
+        let DueTransaction { nonce, signed, is_repeated } = due;
         self.is_sending = true;
         let state = self.state.clone();
         self.requests.spawn(async move {
-            let sent = submission::send(&state.endpoints, &signed.raw).await;
+            let sent = submission::send(&state.endpoints, &signed.raw, is_repeated).await;
             tracing::debug!(nonce, hash = %signed.hash, ?sent, "a transaction was sent");
             RequestResult::Sent(nonce, sent)
         });
@@ -412,11 +418,15 @@ impl Driver {
             let (topic, call) = (job.topic, job.call.clone());
             Some((query.slot, SoughtPayload { contracts, topic, call }))
         });
+        let wants_all = self.state.endpoints.count() > 1 && self.nonces.wants_all(self.now());
         let request = PollRequest {
             asked_at: self.now(),
             sought: sought.collect(),
             queries,
-            wants_pending: self.nonces.wants_pending(),
+            wants_pending: wants_all || self.nonces.wants_pending(),
+            wants_all,
+            known_count: self.nonces.known_count(),
+            may_prove: Instant::now() >= self.prove_at,
         };
         self.requests.spawn(async move {
             RequestResult::Polled(poll::poll(&state.endpoints, account, &request).await)
@@ -445,8 +455,9 @@ impl Driver {
                 self.is_polling = false;
                 self.poll_at = Instant::now() + self.pause;
                 match polled {
-                    Ok(PollResponse { state, mined }) => {
+                    Ok(PollResponse { state, mined, unproven }) => {
                         let done = self.nonces.polled(&state, self.now());
+                        self.warn_of_counts(unproven);
                         self.pause = (self.pause * 3 / 2).min(POLL_MAX);
                         self.done(done, &mined).await;
                     }
@@ -459,6 +470,25 @@ impl Driver {
             RequestResult::Bounds => self.refresh_bounds_later(),
             RequestResult::Synced(finished, synced) => self.synced(finished, synced).await,
             RequestResult::FoundElsewhere(id, found) => self.found_elsewhere(id, found),
+        }
+    }
+
+    /// Tells the operator of counts that do not fit.
+    fn warn_of_counts(&mut self, unproven: Option<u64>) {
+        if let Some(count) = unproven {
+            self.prove_at = Instant::now() + PROVE_EVERY;
+            tracing::warn!(
+                code = "transaction_count_unproven",
+                count,
+                known = self.nonces.known_count(),
+                "one endpoint alone counts more transactions of the account, and shows none: it is not believed"
+            );
+        }
+        if self.nonces.take_exhausted() {
+            tracing::warn!(
+                code = "fillers_exhausted",
+                "nonces before those in use are free, and this hour has had enough transactions that fill them"
+            );
         }
     }
 

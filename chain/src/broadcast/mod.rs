@@ -16,10 +16,11 @@
 //! record finds out what became of each transaction, and sends it again or replaces it where
 //! necessary.
 //!
-//! Modules in reading order: `payload`, `jobs`, `slots` and `nonces` (the decisions, as a plain
-//! value), `record`, `sharing` (what several processes with one account know of each other), `price`, `spending` (the ceilings), `submission` and `poll` (the requests), `seek` (finds the user of a
+//! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain
+//! values), `record`, `sharing` (what several processes with one account know of each other), `price`, `spending` (the ceilings), `submission` and `poll` (the requests), `seek` (finds the user of a
 //! nonce), `signing`, `driver` (the task).
 
+mod agreement;
 mod driver;
 mod error;
 mod jobs;
@@ -263,9 +264,14 @@ async fn require_near(
     record: &NonceRecord,
 ) -> Result<(), BroadcastStartError> {
     let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
-    let request = PollRequest { wants_pending: true, ..PollRequest::default() };
+    let request = PollRequest { wants_pending: true, wants_all: true, ..PollRequest::default() };
     let account = poll::poll(&state.endpoints, state.account, &request).await?.state;
-    let next = account.pending.unwrap_or(account.mined);
+    // An endpoint that is behind, or lies, must not stop the start while another one knows the record's transactions.
+    let next = account
+        .counts
+        .iter()
+        .map(|it| it.pending.map_or(it.mined, |pending| pending.max(it.mined)));
+    let next = next.max().unwrap_or(0);
     if nonce > next.saturating_add(AHEAD_MAX) {
         let path = record.path().to_owned();
         return Err(BroadcastStartError::RecordAhead { path, nonce, next });

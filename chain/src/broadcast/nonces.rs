@@ -26,6 +26,8 @@
 //! nonce of a refused payload is given back if it is the highest. Otherwise a filler, a transaction
 //! that does nothing, uses it up.
 
+mod counts;
+mod gaps;
 mod shared;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,10 +35,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use alloy::primitives::B256;
+use gaps::Gaps;
 
 use super::slots::{
-    AccountState, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, PAUSE_MIN, Phase,
-    SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
+    AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, PAUSE_MIN,
+    Phase, SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
 
 /// The part of the old price by which a replacement costs more. go-ethereum demands a tenth
@@ -45,9 +48,6 @@ const BUMP_DIVISOR: u128 = 8;
 /// Attempts to sign a transaction again at a higher price after the chain found it too cheap.
 /// Guess.
 const PRICE_TRIES: u32 = 12;
-/// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the
-/// account.
-const FILL_MAX: u64 = 64;
 
 /// The nonces of one account.
 ///
@@ -70,8 +70,15 @@ pub(super) struct Nonces {
     slots_made: u64,
     /// Payloads without a nonce, in the order of their turn, each with its former slot.
     ready: VecDeque<(JobId, Option<SlotId>)>,
-    /// The time since which no node has a transaction that could be mined next.
-    gap_since: Option<Duration>,
+    gaps: Gaps,
+    /// The time at which every endpoint was asked last.
+    whole_at: Option<Duration>,
+    /// The time since which one of several endpoints alone answers, and counts more than is known.
+    alone_since: Option<Duration>,
+    /// The highest count that an endpoint has proven by a transaction of the account.
+    proven: u64,
+    /// The count of transactions up to the highest own one that was mined.
+    seen_mined: u64,
     /// The chain's count of mined and pending transactions when it was polled last.
     pending: u64,
     /// True if nonces come from outside, because other processes use the account too.
@@ -102,7 +109,11 @@ impl Nonces {
             slots: BTreeMap::new(),
             slots_made: 0,
             ready: VecDeque::new(),
-            gap_since: None,
+            gaps: Gaps::default(),
+            whole_at: None,
+            alone_since: None,
+            proven: 0,
+            seen_mined: 0,
             pending: 0,
             is_shared: false,
             gap: None,
@@ -170,7 +181,7 @@ impl Nonces {
                 nonce: *nonce,
                 purpose: slot.purpose,
                 hashes: slot.signed.iter().map(|it| it.hash).rev().collect(),
-                seeks: matches!(slot.phase, Phase::Used { seek_at, .. } if now >= seek_at),
+                seeks: slot.is_sought(now),
                 since_block: slot.since_block,
             })
             .collect()
@@ -184,6 +195,19 @@ impl Nonces {
     /// Returns true if the account has to be polled before another nonce is assigned.
     pub(super) fn must_poll(&self) -> bool {
         !self.is_current
+    }
+
+    /// Returns true if the next poll has to ask every endpoint: one alone may be behind, or lie.
+    pub(super) fn wants_all(&self, now: Duration) -> bool {
+        let is_due = |at: Duration| now >= at + self.timeouts.stuck_after;
+        self.wants_pending()
+            || (!self.slots.is_empty() && self.whole_at.is_none_or(is_due))
+            || self.slots.values().any(|it| it.is_sought(now))
+    }
+
+    /// Returns the count of transactions that this process knows of. No endpoint is believed alone that there are more.
+    pub(super) fn known_count(&self) -> u64 {
+        self.next.max(self.proven)
     }
 
     /// Returns true if the next poll has to count pending transactions.
@@ -249,15 +273,14 @@ impl Nonces {
     ///
     /// One at a time keeps the nonces in order at the nodes, and lets a refused nonce be given back
     /// before the next one is out.
-    pub(super) fn due(&self, now: Duration) -> Option<(u64, SignedTransaction)> {
+    pub(super) fn due(&self, now: Duration) -> Option<DueTransaction> {
         let is_due = |slot: &NonceSlot| {
             !slot.is_unrecorded && matches!(slot.phase, Phase::Send { at } if at <= now)
         };
         let (nonce, slot) = self.slots.iter().find(|(_, slot)| is_due(slot))?;
-        Some((
-            *nonce,
-            slot.signed.last().expect("a slot that sends has a signed transaction").clone(),
-        ))
+        let signed =
+            slot.signed.last().expect("a slot that sends has a signed transaction").clone();
+        Some(DueTransaction { nonce: *nonce, signed, is_repeated: slot.maybe_out })
     }
 
     /// Returns the time at which a transaction is due, if nothing else happens before.
@@ -424,17 +447,11 @@ impl Nonces {
     /// Takes note of the account's state. Returns the slots that have ended.
     pub(super) fn polled(&mut self, state: &AccountState, now: Duration) -> Vec<SlotOutcome> {
         // The uses below may find another sender, which invalidates the state again.
-        self.is_current = true;
-        self.head = self.head.max(state.head);
-        let advanced = state.mined != self.mined;
-        self.mined = state.mined;
-        self.next = self.next.max(state.mined);
-        if let Some(pending) = state.pending {
-            self.find_rival(pending.max(state.mined));
-            self.next = self.next.max(pending);
-            self.pending = pending;
+        let before = self.mined;
+        if state.is_whole() && !self.is_doubtful(state, now) {
+            self.is_current = true;
+            self.count(state, now);
         }
-        self.find_rival(state.mined);
         let mut done = Vec::new();
         for (query, used) in &state.uses {
             // The nonce may have been assigned to another payload since the query.
@@ -444,15 +461,17 @@ impl Nonces {
             done.extend(match used {
                 NonceUse::Mined(hash) => self.mined(query.nonce, *hash),
                 NonceUse::Other(hash) => self.used_by(query.nonce, *hash),
-                NonceUse::Unknown => self.not_shown(query, state.asked_at, now),
+                NonceUse::Unknown if state.is_whole() => self.not_shown(query, state.asked_at, now),
+                NonceUse::Unknown => None,
             });
         }
         // Without own transactions, a higher `next` came from pending ones of another sender, which
         // may have been dropped since.
-        if self.slots.is_empty() {
-            self.next = state.pending.map_or(self.next, |pending| pending.max(state.mined));
+        if self.slots.is_empty() && state.counts.iter().any(|it| it.pending.is_some()) {
+            self.next = self.pending.max(self.mined);
         }
-        self.restart_clocks(advanced, now);
+        self.mined = if state.is_whole() { self.mined } else { self.mined.max(self.seen_mined) };
+        self.restart_clocks(self.mined != before, now);
         self.find_stuck(now);
         self.find_gap(state, now);
         done
@@ -460,6 +479,7 @@ impl Nonces {
 
     fn mined(&mut self, nonce: u64, hash: B256) -> Option<SlotOutcome> {
         let slot = self.slots.remove(&nonce)?;
+        self.seen_mined = self.seen_mined.max(nonce + 1);
         let is_filler = slot.signed.iter().any(|signed| signed.hash == hash && signed.is_filler);
         Some(match slot.purpose {
             // The nonce is used up, so none of the payload's transactions can be mined any more.
@@ -487,6 +507,9 @@ impl Nonces {
         now: Duration,
     ) -> Option<SlotOutcome> {
         let Timeouts { seek_every, give_up_after, .. } = self.timeouts;
+        if query.nonce >= self.mined {
+            return None; // one endpoint alone calls it used
+        }
         let slot = self.slots.get_mut(&query.nonce).filter(|slot| slot.maybe_out)?;
         let Phase::Used { since, seek_at } = &mut slot.phase else {
             // Nodes serve receipts somewhat later than the count, so the search starts later.
@@ -549,33 +572,6 @@ impl Nonces {
             }
         } else if waited >= stuck_without_blocks_after || (waited >= stuck_after && blocks >= 2) {
             slot.phase = Phase::Sign;
-        }
-    }
-
-    /// Uses up the nonces below the lowest assigned one for which no node has a transaction.
-    ///
-    /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It
-    /// blocks every nonce above.
-    fn find_gap(&mut self, state: &AccountState, now: Duration) {
-        let first = self.slots.first_key_value().map(|(first, _)| *first);
-        let is_gap = first.is_some_and(|first| {
-            first > state.mined && state.pending.is_some_and(|pending| pending <= state.mined)
-        });
-        let Some(first) = first.filter(|_| is_gap) else {
-            self.gap_since = None;
-            return;
-        };
-        let since = *self.gap_since.get_or_insert(now);
-        if now >= since + self.timeouts.stuck_after {
-            self.gap_since = None;
-            if self.is_shared {
-                self.gap = Some(state.mined..first);
-                return;
-            }
-            for nonce in state.mined..first.min(state.mined + FILL_MAX) {
-                let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
-                self.slots.insert(nonce, slot);
-            }
         }
     }
 }

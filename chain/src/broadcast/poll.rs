@@ -1,4 +1,7 @@
 //! Reads the state of the account and of its transactions.
+//!
+//! Most polls ask one endpoint, and only what has a receipt counts then. What moves nonces is asked of every endpoint, since
+//! one of them may lag behind or lie: see `agreement`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,12 +9,19 @@ use std::time::Duration;
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256};
 use futures_util::future::{join_all, try_join_all};
+use tokio::time::timeout;
 
+use super::agreement::confirmed;
 use super::receipts::{MinedPayload, first_mined};
-use super::seek::{NonceUser, SoughtPayload, seek};
-use super::slots::{AccountState, NonceQuery, NonceUse, SlotId};
+use super::seek::{NonceUser, SoughtPayload, seek, shown_user};
+use super::slots::{AccountCounts, AccountState, NonceQuery, NonceUse, SlotId};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
+
+/// Time for an endpoint to answer while others could. A guess: many times what a node takes.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Time for an endpoint to show a transaction. A guess: some forty requests.
+const PROOF_MAX: Duration = Duration::from_secs(5);
 
 /// The questions of one poll.
 #[derive(Debug, Default)]
@@ -24,6 +34,12 @@ pub(super) struct PollRequest {
     pub(super) sought: HashMap<SlotId, SoughtPayload>,
     /// True if the count of pending transactions is needed too.
     pub(super) wants_pending: bool,
+    /// True if every endpoint has to be asked.
+    pub(super) wants_all: bool,
+    /// The count of transactions that is known: a single endpoint that counts more has the others asked too.
+    pub(super) known_count: u64,
+    /// True if an endpoint that alone counts more may be asked for the proof.
+    pub(super) may_prove: bool,
 }
 
 /// The answers of one poll.
@@ -32,17 +48,38 @@ pub(super) struct PollResponse {
     pub(super) state: AccountState,
     /// The mined transactions that the state names, by hash.
     pub(super) mined: HashMap<B256, MinedPayload>,
+    /// The count of an endpoint that alone counts more than is known, and was asked for the proof in vain.
+    pub(super) unproven: Option<u64>,
 }
 
-/// Polls the first endpoint that answers, then asks every endpoint about the nonces whose user is
-/// sought.
+/// The answers of one endpoint.
+struct EndpointAnswer {
+    counts: AccountCounts,
+    head: u64,
+    uses: Vec<(NonceQuery, NonceUse)>,
+    mined: HashMap<B256, MinedPayload>,
+}
+
+/// Polls the first endpoint that answers, and all of them where one is not enough. Then asks every endpoint about the
+/// nonces whose user is sought.
 pub(super) async fn poll(
     endpoints: &Endpoints,
     account: Address,
     request: &PollRequest,
 ) -> Result<PollResponse, RequestError> {
-    let polled = endpoints.ask(|chain| async move { poll_at(&chain, account, request).await });
-    let PollResponse { mut state, mut mined } = polled.await?;
+    let PollResponse { mut state, mut mined, unproven } = if endpoints.count() == 1 {
+        let ask = |chain| async move { poll_at(&chain, account, request).await };
+        merged(vec![endpoints.ask(ask).await?], request, 1)
+    } else if request.wants_all {
+        poll_all(endpoints, account, request).await?
+    } else {
+        let ask = |chain| async move { poll_in_time(&chain, account, request).await };
+        let answer = endpoints.ask(ask).await?;
+        match answer.counts.mined > request.known_count {
+            true => poll_all(endpoints, account, request).await?,
+            false => merged(vec![answer], request, 0),
+        }
+    };
     let unanswered =
         state.uses.iter_mut().filter(|(query, used)| query.seeks && *used == NonceUse::Unknown);
     let users = join_all(unanswered.map(|(query, used)| async move {
@@ -61,14 +98,85 @@ pub(super) async fn poll(
             None => {}
         }
     }
-    Ok(PollResponse { state, mined })
+    Ok(PollResponse { state, mined, unproven })
+}
+
+/// Polls every endpoint. One that alone counts more transactions than is known has to prove it.
+async fn poll_all(
+    endpoints: &Endpoints,
+    account: Address,
+    request: &PollRequest,
+) -> Result<PollResponse, RequestError> {
+    let polled = endpoints.each_in_time(ANSWER_MAX, |chain| async move {
+        let answer = poll_at(&chain, account, request).await?;
+        Ok((answer, chain))
+    });
+    let (mut answers, mut chains, mut last) = (Vec::new(), Vec::new(), None);
+    for polled in polled.await {
+        match polled {
+            Ok((answer, chain)) => {
+                answers.push(answer);
+                chains.push(chain);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    if answers.is_empty() {
+        return Err(last.expect("there is an endpoint, and each leaves an answer or an error"));
+    }
+    let told = answers.iter().map(|it| it.counts.mined);
+    // A single answer is nobody else's.
+    let agreed = if answers.len() > 1 { confirmed(told) } else { 0 }.max(request.known_count);
+    let mut unproven = None;
+    if request.may_prove {
+        for (answer, chain) in answers.iter_mut().zip(&chains) {
+            let count = answer.counts.mined;
+            if count > agreed {
+                let shown = timeout(PROOF_MAX, shown_user(chain, account, count - 1)).await;
+                answer.counts.is_proven = matches!(shown, Ok(Ok(Some(_))));
+                unproven = Some(count).filter(|_| !answer.counts.is_proven);
+            }
+        }
+    }
+    Ok(PollResponse { unproven, ..merged(answers, request, endpoints.count()) })
+}
+
+/// Puts the answers together; `asked` is the number of all endpoints if every one was asked. A nonce is used as soon as one
+/// endpoint shows how.
+fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> PollResponse {
+    let head = confirmed(answers.iter().map(|it| it.head));
+    let counts = answers.iter().map(|it| it.counts).collect();
+    let mut used: HashMap<SlotId, (NonceQuery, NonceUse)> = HashMap::new();
+    let mut mined = HashMap::new();
+    for answer in answers {
+        mined.extend(answer.mined);
+        for (query, found) in answer.uses {
+            let known = used.entry(query.slot).or_insert((query, NonceUse::Unknown));
+            if known.1 == NonceUse::Unknown {
+                known.1 = found;
+            }
+        }
+    }
+    // In the order of the questions, so that nonces end in theirs.
+    let uses = request.queries.iter().filter_map(|query| used.remove(&query.slot)).collect();
+    let state = AccountState { asked_at: request.asked_at, counts, asked, head, uses };
+    PollResponse { state, mined, unproven: None }
+}
+
+async fn poll_in_time(
+    chain: &Chain,
+    account: Address,
+    request: &PollRequest,
+) -> Result<EndpointAnswer, RequestError> {
+    let polled = timeout(ANSWER_MAX, poll_at(chain, account, request)).await;
+    polled.unwrap_or_else(|_| Err(chain.too_slow(ANSWER_MAX)))
 }
 
 async fn poll_at(
     chain: &Chain,
     account: Address,
     request: &PollRequest,
-) -> Result<PollResponse, RequestError> {
+) -> Result<EndpointAnswer, RequestError> {
     let latest = chain.transaction_count(account, BlockId::latest());
     let pending = async {
         match request.wants_pending {
@@ -89,7 +197,6 @@ async fn poll_at(
         uses.push((query, used));
         mined.extend(receipt.map(|receipt| (receipt.hash(), receipt)));
     }
-    let asked_at = request.asked_at;
-    let state = AccountState { asked_at, mined: mined_count, pending: pending_count, head, uses };
-    Ok(PollResponse { state, mined })
+    let counts = AccountCounts { mined: mined_count, pending: pending_count, is_proven: false };
+    Ok(EndpointAnswer { counts, head, uses, mined })
 }

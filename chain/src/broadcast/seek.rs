@@ -1,10 +1,14 @@
 //! Finds out how a nonce was used when no receipt shows it: by the payload's event, or by another
 //! transaction of the account with that nonce.
 
+use alloy::consensus::Transaction as _;
 use alloy::eips::BlockId;
-use alloy::primitives::{Address, B256, U64};
+use alloy::eips::eip2718::Encodable2718 as _;
+use alloy::primitives::{Address, B256, U64, keccak256};
 use alloy::providers::Provider as _;
+use alloy::rpc::types::Transaction;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::outcome::BroadcastReceipt;
 use super::payload::{BroadcasterContracts, PayloadTopic};
@@ -60,6 +64,16 @@ pub(super) async fn seek(
     }
     let user = user(chain, account, query.nonce, head).await?;
     Ok(user.filter(|hash| !query.hashes.contains(hash)).map(NonceUser::Other))
+}
+
+/// Returns the transaction of the account by which an endpoint shows that a nonce is used.
+pub(super) async fn shown_user(
+    chain: &Chain,
+    account: Address,
+    nonce: u64,
+) -> Result<Option<B256>, RequestError> {
+    let head = chain.newest_block().await?;
+    user(chain, account, nonce, head).await
 }
 
 /// Returns the payload's event since it was sent.
@@ -142,6 +156,10 @@ async fn is_used(
     Ok(chain.transaction_count(account, BlockId::number(at)).await? > nonce)
 }
 
+/// Returns the account's transaction with this nonce in a block.
+///
+/// The endpoint is not believed that it is one: a payload whose nonce another transaction has used is sent once more. Only
+/// the account's signature counts, and the hash of what was signed.
 async fn in_block(
     chain: &Chain,
     account: Address,
@@ -150,20 +168,33 @@ async fn in_block(
 ) -> Result<Option<B256>, RequestError> {
     #[derive(Debug, Deserialize)]
     struct Block {
-        transactions: Vec<Transaction>,
-    }
-    #[derive(Debug, Deserialize)]
-    struct Transaction {
-        hash: B256,
-        from: Address,
-        nonce: Option<U64>,
+        transactions: Vec<Value>,
     }
     const METHOD: &str = "eth_getBlockByNumber";
     let block = chain.provider().raw_request(METHOD.into(), (U64::from(number), true)).await;
     let block: Option<Block> = block.map_err(|error| chain.request_error(METHOD, error))?;
     let mut transactions = block.into_iter().flat_map(|block| block.transactions);
-    let is_it = |it: &Transaction| it.from == account && it.nonce == Some(U64::from(nonce));
-    Ok(transactions.find(is_it).map(|it| it.hash))
+    Ok(transactions.find_map(|it| signed_hash(it, chain.id(), account, nonce)))
+}
+
+/// Returns the hash of a transaction that the account has signed for this nonce. Nodes of rollups have other kinds too.
+fn signed_hash(transaction: Value, chain_id: u64, account: Address, nonce: u64) -> Option<B256> {
+    #[derive(Debug, Deserialize)]
+    struct Head {
+        from: Address,
+        nonce: Option<U64>,
+    }
+    let head = Head::deserialize(&transaction).ok()?;
+    if head.from != account || head.nonce != Some(U64::from(nonce)) {
+        return None;
+    }
+    let transaction: Transaction = serde_json::from_value(transaction).ok()?;
+    let signed = transaction.inner.inner();
+    let is_here = signed.nonce() == nonce && signed.chain_id().is_none_or(|id| id == chain_id);
+    // The same transaction with the other form of its signature is no other one, and no chain takes it.
+    let is_canonical = signed.signature().normalize_s().is_none();
+    let signer = signed.signature().recover_address_from_prehash(&signed.signature_hash()).ok()?;
+    (is_here && is_canonical && signer == account).then(|| keccak256(signed.encoded_2718()))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::nonces::{Nonces, replacement_price};
 use super::record::{LiveSlot, LiveSlots, RecordEntry};
 use super::slots::{
-    AccountState, JobId, NoncePurpose, NonceQuery, NonceUse, SendOutcome, SignedTransaction,
-    SlotOutcome, Timeouts,
+    AccountCounts, AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceUse,
+    SendOutcome, SignedTransaction, SlotOutcome, Timeouts,
 };
 
 const PAYLOADS: u64 = 40;
@@ -80,6 +80,8 @@ struct SimulatedChain {
     /// True if nodes refuse transactions that come before their predecessors.
     is_strict: bool,
     is_poor: bool,
+    /// True if nodes take every payload.
+    takes_all: bool,
 }
 
 impl SimulatedChain {
@@ -99,7 +101,7 @@ impl SimulatedChain {
         if tx.nonce < self.count() {
             return SendOutcome::NonceUsed;
         }
-        if tx.payload.is_some_and(is_spoilt) {
+        if tx.payload.is_some_and(is_spoilt) && !self.takes_all {
             return SendOutcome::Unclear("not today".into());
         }
         if self.is_poor {
@@ -147,8 +149,12 @@ impl SimulatedChain {
         });
         AccountState {
             asked_at: Duration::from_millis(now),
-            mined: self.count(),
-            pending: Some(self.pending(node)),
+            counts: vec![AccountCounts {
+                mined: self.count(),
+                pending: Some(self.pending(node)),
+                is_proven: false,
+            }],
+            asked: 1,
             head: self.head,
             uses: uses.collect(),
         }
@@ -180,6 +186,10 @@ struct Simulation {
     /// Payloads that were given up as unknown.
     unknown: BTreeSet<u64>,
     faults: bool,
+    /// True if one of two endpoints lies, and nobody else sends.
+    has_liar: bool,
+    /// True if the honest endpoint did not answer last time.
+    was_gone: bool,
 }
 
 impl Process {
@@ -213,6 +223,8 @@ impl Simulation {
             refused: BTreeSet::new(),
             unknown: BTreeSet::new(),
             faults: true,
+            has_liar: false,
+            was_gone: false,
         };
         simulation.restart();
         simulation
@@ -323,7 +335,17 @@ impl Simulation {
 
     /// Sends one transaction; `false` after a crash.
     fn send(&mut self) -> bool {
-        let Some((nonce, signed)) = self.process.nonces.due(self.now()) else { return true };
+        let due = self.process.nonces.due(self.now());
+        let Some(DueTransaction { nonce, signed, is_repeated }) = due else { return true };
+        if self.has_liar && self.rng.random() {
+            // The liar takes it, and keeps it. What is repeated goes to the other endpoint too.
+            if is_repeated {
+                self.chain.receive(self.node, &Tx::read(&signed.raw));
+            }
+            let done = self.process.nonces.sent(nonce, SendOutcome::Accepted, self.now());
+            self.done(done);
+            return true;
+        }
         if self.chance(5) {
             let done = self.process.nonces.sent(nonce, SendOutcome::Lost, self.now());
             self.done(done);
@@ -343,12 +365,53 @@ impl Simulation {
         true
     }
 
+    /// Returns what the honest endpoint and the liar tell together, or one of them alone.
+    fn lied(&mut self, honest: AccountState, queries: Vec<NonceQuery>) -> AccountState {
+        let count = honest.counts[0].mined;
+        let mined = match self.rng.random_range(0..5) {
+            0 => self.rng.random_range(0..=count),
+            1 => count + self.rng.random_range(0..100),
+            2 => count + self.rng.random_range(0..5),
+            3 => self.process.nonces.known_count(),
+            _ => count,
+        };
+        let pending = Some(mined + self.rng.random_range(0..3));
+        let liar = AccountCounts { mined, pending, is_proven: false };
+        let known = self.process.nonces.known_count();
+        let asked = if self.rng.random() { liar } else { honest.counts[0] };
+        let claimed = queries.into_iter().filter(|query| query.nonce < mined);
+        let claimed = claimed.map(|query| (query, NonceUse::Unknown));
+        if !self.process.nonces.wants_all(self.now()) && asked.mined <= known {
+            let counts = vec![AccountCounts { pending: None, ..asked }];
+            let uses = if asked == liar { claimed.collect() } else { honest.uses };
+            return AccountState { counts, asked: 0, uses, ..honest };
+        }
+        let is_gone = self.chance(10) && !self.was_gone;
+        self.was_gone = is_gone;
+        if is_gone {
+            return AccountState {
+                counts: vec![liar],
+                uses: claimed.collect(),
+                asked: 2,
+                ..honest
+            };
+        }
+        let is_proven = count > mined.max(known);
+        let mut uses = honest.uses;
+        uses.extend(claimed.filter(|(query, _)| query.nonce >= count));
+        let counts = vec![liar, AccountCounts { is_proven, ..honest.counts[0] }];
+        AccountState { counts, uses, asked: 2, ..honest }
+    }
+
     fn look(&mut self) {
         let polled = match self.process.polled.take() {
             Some(polled) => polled,
             None => {
                 let queries = self.process.nonces.queries(self.now());
-                let polled = self.chain.poll(self.node, self.now_ms, &queries);
+                let mut polled = self.chain.poll(self.node, self.now_ms, &queries);
+                if self.has_liar {
+                    polled = self.lied(polled, queries);
+                }
                 if self.chance(50) {
                     self.process.polled = Some(polled);
                     return;
@@ -366,7 +429,7 @@ impl Simulation {
         if self.chance(2) {
             self.node = 1 - self.node;
         }
-        if self.chance(3) {
+        if !self.has_liar && self.chance(3) {
             let node = self.rng.random_range(0..2);
             let nonce = self.chain.pending(node);
             let price = self.chain.price * 2;
@@ -383,7 +446,7 @@ impl Simulation {
         if self.chance(2) {
             self.chain.price = self.rng.random_range(50..2000);
         }
-        if self.chance(1) {
+        if !self.has_liar && self.chance(1) {
             self.chain.is_poor = !self.chain.is_poor;
         }
     }
@@ -409,7 +472,8 @@ impl Simulation {
         }
     }
 
-    fn run(mut self) {
+    /// Runs to the end. Returns what is mined.
+    fn run(mut self) -> Vec<(Tx, [u64; 2])> {
         for _ in 0..1500 {
             self.step();
         }
@@ -441,29 +505,47 @@ impl Simulation {
         for payload in 0..PAYLOADS {
             let expected = u32::from(!self.refused.contains(&payload));
             let found = times.get(&payload).copied().unwrap_or_default();
-            assert!(!is_spoilt(payload) || found == 0, "nodes refuse it; seed {}", self.seed);
+            let is_taken = self.chain.takes_all || !is_spoilt(payload);
+            assert!(is_taken || found == 0, "nodes refuse it; seed {}", self.seed);
             if self.unknown.contains(&payload) && found == 0 {
                 continue;
             }
+            assert!(!self.has_liar || expected == 1, "nothing is refused; seed {}", self.seed);
             assert_eq!(
                 found, expected,
                 "payload {payload}; seed {}; {:?}",
                 self.seed, self.process.nonces
             );
         }
+        self.chain.mined
     }
 }
 
-#[test]
-fn every_payload_is_mined_once_through_failures_and_crashes() {
-    let seeds = match std::env::var("HAWSER_TEST_SEED") {
+fn seeds() -> std::ops::Range<u64> {
+    match std::env::var("HAWSER_TEST_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().unwrap();
             seed..seed + 1
         }
         Err(_) => 0..1500,
-    };
-    for seed in seeds {
+    }
+}
+
+#[test]
+fn every_payload_is_mined_once_through_failures_and_crashes() {
+    for seed in seeds() {
         Simulation::new(seed).run();
+    }
+}
+
+/// It tells any count, and keeps transactions that it takes.
+#[test]
+fn one_lying_endpoint_stops_no_payload_and_costs_no_filler() {
+    for seed in seeds() {
+        let mut simulation = Simulation::new(seed);
+        (simulation.has_liar, simulation.chain.takes_all) = (true, true);
+        let mined = simulation.run();
+        let fillers = mined.iter().filter(|(tx, _)| tx.payload.is_none()).count();
+        assert_eq!(fillers, 0, "seed {seed}");
     }
 }

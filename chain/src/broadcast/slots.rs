@@ -66,6 +66,22 @@ pub(super) struct SignedTransaction {
     pub(super) is_filler: bool,
 }
 
+impl AccountState {
+    /// Returns true if every endpoint was asked.
+    pub(super) fn is_whole(&self) -> bool {
+        self.asked > 0
+    }
+}
+
+/// A transaction that is to be sent now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DueTransaction {
+    pub(super) nonce: u64,
+    pub(super) signed: SignedTransaction,
+    /// True if a node may have it, and it was not mined: it is sent to every endpoint.
+    pub(super) is_repeated: bool,
+}
+
 /// The purpose of a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoncePurpose {
@@ -124,18 +140,29 @@ pub(super) enum SendOutcome {
     Refused(String),
 }
 
+/// The account's transactions by the word of one endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct AccountCounts {
+    /// The number of mined transactions: the lowest unused nonce.
+    pub(super) mined: u64,
+    /// The same including pending transactions, if it was polled.
+    pub(super) pending: Option<u64>,
+    /// True if the endpoint has shown the transaction before `mined`, with the account's signature.
+    pub(super) is_proven: bool,
+}
+
 /// The state of the account on the chain.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AccountState {
     /// The driver's time at the start of the poll.
     pub(super) asked_at: Duration,
-    /// The number of mined transactions: the lowest unused nonce.
-    pub(super) mined: u64,
-    /// The same including pending transactions, if it was polled.
-    pub(super) pending: Option<u64>,
+    /// The counts of the endpoints that answered.
+    pub(super) counts: Vec<AccountCounts>,
+    /// The number of endpoints if every one was asked, else 0: only transactions with receipts count then.
+    pub(super) asked: usize,
     /// The latest block.
     pub(super) head: u64,
-    /// The use of each queried nonce below `mined`.
+    /// The use of each queried nonce that an endpoint calls used.
     pub(super) uses: Vec<(NonceQuery, NonceUse)>,
 }
 
@@ -285,6 +312,11 @@ impl NonceSlot {
             self.given_up = Some(said);
         }
         gives_up
+    }
+
+    /// Returns true if the user of the nonce is to be sought now.
+    pub(super) fn is_sought(&self, now: Duration) -> bool {
+        matches!(self.phase, Phase::Used { seek_at, .. } if now >= seek_at)
     }
 
     /// Counts an attempt and returns the pause before the next one.

@@ -1,19 +1,24 @@
 //! Requests around one transaction: its gas, its submission, and the reason of its failure.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
+use parking_lot::Mutex;
 
 use super::error::BroadcastError;
 use super::slots::SendOutcome;
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
 use crate::endpoints::{EndpointError, Endpoints};
-use crate::send::{Call, EthCallError, RequestError};
+use crate::send::{Call, Chain, EthCallError, RequestError};
 
+/// Time for one of several endpoints to take a transaction. A guess.
+const SEND_MAX: Duration = Duration::from_secs(5);
 /// The base gas of a transaction (Yellow Paper, appendix G).
 const GAS_OF_TRANSACTION: u64 = 21_000;
 /// The least gas per byte of data (EIP-7623): of a zero byte, and of any other.
@@ -69,6 +74,12 @@ pub(super) async fn gas_limit(
             })
             .await
             .map_err(|EstimateError(error)| error);
+    let estimated = match estimated {
+        Err(refusal) if endpoints.count() > 1 => {
+            estimated_elsewhere(endpoints, account, call).await.ok_or(refusal)
+        }
+        estimated => estimated,
+    };
     let floor = floor_gas(&call.data);
     match estimated {
         Ok(estimated) => Ok(estimated.max(floor + floor / 10)),
@@ -78,6 +89,14 @@ pub(super) async fn gas_limit(
         }
         Err(EthCallError::Rpc(error)) => Err(error.into()),
     }
+}
+
+/// Returns the highest estimate of any endpoint; `None` if none has one. What one endpoint refuses another may not.
+async fn estimated_elsewhere(endpoints: &Endpoints, account: Address, call: &Call) -> Option<u64> {
+    let estimated = endpoints.each_in_time(SEND_MAX, |chain| async move {
+        Ok(chain.gas_limit(call.request(account)).await.ok())
+    });
+    estimated.await.into_iter().flatten().flatten().max()
 }
 
 /// Converts a revert of the contract.
@@ -106,15 +125,30 @@ pub(super) fn refused(account: Address, chain_id: u64, said: String) -> Broadcas
     }
 }
 
+/// Sends a transaction to the first endpoint that answers; to every one if it `is_repeated`, or if that one does not take it.
+/// One endpoint alone may lie when it takes a transaction, and when it refuses one.
+pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) -> SendOutcome {
+    if endpoints.count() == 1 {
+        return send_to_first(endpoints, raw).await;
+    }
+    let first = if is_repeated { None } else { Some(send_to_first(endpoints, raw).await) };
+    match first {
+        Some(SendOutcome::Accepted) => SendOutcome::Accepted,
+        first => first
+            .into_iter()
+            .chain(send_to_each(endpoints, raw).await)
+            .fold(SendOutcome::Later, weightier),
+    }
+}
+
 /// Sends a transaction to the first endpoint that answers.
 ///
 /// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint
 /// then proves nothing, so the outcome is [`SendOutcome::Lost`].
-pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
+async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let (raw, is_lost) = (&raw, &AtomicBool::new(false));
     let sent = endpoints.ask(|chain| async move {
-        let sent = chain.provider().send_raw_transaction(raw).await.map(drop);
-        let sent = sent.map_err(|error| chain.request_error("eth_sendRawTransaction", error));
+        let sent = send_to(&chain, raw).await;
         if matches!(sent, Err(RequestError::Unreachable { .. } | RequestError::Malformed { .. })) {
             is_lost.store(true, Ordering::Relaxed);
         }
@@ -127,6 +161,57 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
         // No endpoint was reached.
         Err(_) => SendOutcome::Later,
     }
+}
+
+/// Sends a transaction to every endpoint at once. Returns their outcomes.
+async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<SendOutcome> {
+    // One to which there is no connection was not sent anything.
+    let (raw, reached) = (&raw, &Mutex::new(HashSet::new()));
+    let sent = endpoints.each_in_time(SEND_MAX, |chain| async move {
+        reached.lock().insert(chain.endpoint().to_owned());
+        send_to(&chain, raw).await
+    });
+    let sent = sent.await;
+    let is_reached = |endpoint: &String| reached.lock().contains(endpoint);
+    let outcome = |sent| match sent {
+        Ok(()) => SendOutcome::Accepted,
+        Err(RequestError::Refused { endpoint, message, .. }) => match is_reached(&endpoint) {
+            true => classify(message),
+            false => SendOutcome::Later,
+        },
+        Err(
+            RequestError::Unreachable { endpoint, .. } | RequestError::Malformed { endpoint, .. },
+        ) => {
+            if is_reached(&endpoint) {
+                SendOutcome::Lost
+            } else {
+                SendOutcome::Later
+            }
+        }
+    };
+    sent.into_iter().map(outcome).collect()
+}
+
+async fn send_to(chain: &Chain, raw: &Bytes) -> Result<(), RequestError> {
+    let sent = chain.provider().send_raw_transaction(raw).await.map(drop);
+    sent.map_err(|error| chain.request_error("eth_sendRawTransaction", error))
+}
+
+/// Returns the outcome of two that the other does not undo: a node that took a transaction has it, whatever others say, and
+/// it is refused only if nobody says anything else.
+fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
+    let weight = |it: &SendOutcome| match it {
+        SendOutcome::Accepted => 8,
+        SendOutcome::Lost => 7,
+        SendOutcome::Unclear(_) => 6,
+        SendOutcome::NonceUsed => 5,
+        SendOutcome::NonceAhead => 4,
+        SendOutcome::Underpriced => 3,
+        SendOutcome::TooCheap(_) => 2,
+        SendOutcome::Refused(_) => 1,
+        SendOutcome::Later => 0,
+    };
+    if weight(&other) > weight(&one) { other } else { one }
 }
 
 /// Parts of messages by which nodes refuse a transaction for good, whichever node is asked. From

@@ -158,6 +158,12 @@ impl Chain {
         Err(self.malformed(METHOD, format!("{count} transactions of one account")))
     }
 
+    /// Returns the error of an endpoint that did not answer in this time.
+    pub(crate) fn too_slow(&self, waited: std::time::Duration) -> RequestError {
+        let reason = format!("no answer within {} s", waited.as_secs());
+        RequestError::Unreachable { endpoint: self.endpoint.to_string(), reason }
+    }
+
     fn malformed(&self, method: &'static str, reason: String) -> RequestError {
         RequestError::Malformed { endpoint: self.endpoint.to_string(), method, reason }
     }

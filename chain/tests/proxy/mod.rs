@@ -65,6 +65,12 @@ pub(crate) struct Faults {
     pub(crate) singly: bool,
     /// All functions of all contracts return the same word.
     pub(crate) feigns: bool,
+    /// The number by which it misstates how many transactions an account has.
+    pub(crate) miscounts: i64,
+    /// It takes transactions and passes none on.
+    pub(crate) swallows: bool,
+    /// It refuses every transaction, because the account has no funds.
+    pub(crate) refuses: bool,
 }
 
 impl Faults {
@@ -91,6 +97,9 @@ impl Faults {
         denies: false,
         singly: false,
         feigns: false,
+        miscounts: 0,
+        swallows: false,
+        refuses: false,
     };
 }
 
@@ -189,7 +198,10 @@ impl Shared {
                 asked => lower(asked, top),
             }
         }
-        let mut answer = self.forward(&lowered).await;
+        let mut answer = match self.kept_back(&asked) {
+            Some(answer) => answer,
+            None => self.forward(&lowered).await,
+        };
         if let Some(top) = top {
             match (&asked, &mut answer) {
                 (Value::Array(asked), Value::Array(answers)) => {
@@ -250,6 +262,28 @@ impl Shared {
         (pause, broken.then_some(status))
     }
 
+    /// Returns its own answer to a transaction that it does not pass on.
+    fn kept_back(&self, asked: &Value) -> Option<Value> {
+        let mut state = self.state.lock();
+        let Faults { swallows, refuses, .. } = state.faults;
+        let method = asked["method"].as_str()?;
+        let answer = match method {
+            "eth_sendRawTransaction" if swallows => {
+                let raw = asked["params"][0].as_str()?.parse::<alloy::primitives::Bytes>().ok()?;
+                json!({ "result": alloy::primitives::keccak256(raw) })
+            }
+            "eth_sendRawTransaction" | "eth_estimateGas" if refuses => {
+                let message = "insufficient funds for gas * price + value";
+                json!({ "error": { "code": -32000, "message": message } })
+            }
+            _ => return None,
+        };
+        state.spoilt += 1;
+        let mut answer = answer;
+        (answer["jsonrpc"], answer["id"]) = (json!("2.0"), asked["id"].clone());
+        Some(answer)
+    }
+
     fn spoil(&self, asked: &Value, answer: &mut Value) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -275,6 +309,11 @@ impl Shared {
             "eth_getBlockReceipts" if faults.denies => {
                 let receipts = answer["result"].as_array_mut();
                 receipts.into_iter().flatten().for_each(|receipt| receipt["logs"] = json!([]));
+            }
+            "eth_getTransactionCount" if faults.miscounts != 0 => {
+                let Some(count) = number(&answer["result"]) else { return };
+                answer["result"] =
+                    json!(format!("0x{:x}", count.saturating_add_signed(faults.miscounts)));
             }
             "eth_call" if faults.feigns => {
                 let word = format!("0x{:064x}", 9);

@@ -103,7 +103,7 @@ impl Driver {
             self.take_over(nonce, &raws);
         }
         for nonce in response.fill {
-            if self.nonces.fill(nonce).is_none() {
+            if self.nonces.fill(nonce, self.started.elapsed()).is_none() {
                 self.nonces.invalidate();
             }
         }

@@ -59,9 +59,9 @@ impl Nonces {
         Some(self.hold(nonce, slot))
     }
 
-    /// Uses a nonce up. Returns its slot; `None` if the nonce cannot be right.
-    pub(in crate::broadcast) fn fill(&mut self, nonce: u64) -> Option<SlotId> {
-        if !self.is_plausible(nonce) {
+    /// Uses a nonce up. Returns its slot; `None` if the nonce cannot be right, or the hour has had enough fillers.
+    pub(in crate::broadcast) fn fill(&mut self, nonce: u64, now: Duration) -> Option<SlotId> {
+        if !self.is_plausible(nonce) || !self.gaps.take_filler(now) {
             return None;
         }
         let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
@@ -193,7 +193,9 @@ mod tests {
     use alloy::primitives::{B256, Bytes};
 
     use super::*;
-    use crate::broadcast::slots::{AccountState, SendOutcome, Timeouts};
+    use crate::broadcast::slots::{
+        AccountCounts, AccountState, DueTransaction, SendOutcome, Timeouts,
+    };
 
     const JOB: JobId = JobId(1);
 
@@ -202,11 +204,16 @@ mod tests {
         SignedTransaction { hash, price: 100, raw, is_filler: false }
     }
 
+    /// The state of an account without transactions.
+    fn whole() -> AccountState {
+        AccountState { counts: vec![AccountCounts::default()], asked: 1, ..AccountState::default() }
+    }
+
     /// Returns nonces of which one is to be signed, for the payload.
     fn with_one_to_sign() -> Nonces {
         let mut nonces = Nonces::new(Timeouts::new(4));
         nonces.share();
-        assert!(nonces.polled(&AccountState::default(), Duration::ZERO).is_empty());
+        assert!(nonces.polled(&whole(), Duration::ZERO).is_empty());
         nonces.submit(JOB);
         assert!(nonces.give(JOB, 0).is_some());
         assert_eq!(nonces.assign().len(), 1);
@@ -224,7 +231,7 @@ mod tests {
         );
         assert_eq!(nonces.queries(Duration::ZERO).len(), 1, "the chain is asked for it");
         let later = Duration::from_secs(3);
-        assert!(nonces.polled(&AccountState::default(), later).is_empty());
+        assert!(nonces.polled(&whole(), later).is_empty());
         assert_eq!(nonces.due(later), None);
         assert_eq!(nonces.wake_at(), None);
         assert_eq!(nonces.unrecorded().collect::<Vec<_>>(), [0]);
@@ -233,7 +240,8 @@ mod tests {
         nonces.recorded(0, later);
         assert_eq!(nonces.unrecorded().count(), 0);
         let at = nonces.wake_at().unwrap();
-        assert_eq!(nonces.due(at), Some((0, transaction())));
+        let due = DueTransaction { nonce: 0, signed: transaction(), is_repeated: true };
+        assert_eq!(nonces.due(at), Some(due));
         assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), at), None);
         assert_eq!(nonces.in_flight(), 1);
     }

@@ -4,6 +4,7 @@ use alloy::primitives::{Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
 use serde_json::{Value, json};
 
+use super::super::signing::{TransactionSigner, UnsignedTransaction};
 use super::super::slots::{JobId, NoncePurpose, SlotId};
 use super::*;
 use crate::send::Sender;
@@ -234,28 +235,70 @@ async fn the_first_block_may_have_it() {
 #[tokio::test]
 async fn several_of_one_block_are_told_apart() {
     let bare = Bare::start().await;
-    let rival = sender(&bare.chain, 6).account();
     tell(&bare.chain, "evm_setAutomine", json!([false])).await;
     let mut hashes = Vec::new();
-    for (nonce, from) in (0..3u64).flat_map(|nonce| [(nonce, rival), (nonce, bare.own.account())]) {
-        tell(&bare.chain, "anvil_impersonateAccount", json!([from])).await;
-        let transaction = json!({
-            "from": from,
-            "to": Address::repeat_byte(1),
-            "value": "0x1",
-            "nonce": U64::from(nonce),
-            "gas": "0x5208",
-        });
-        let sent = bare.chain.provider().raw_request("eth_sendTransaction".into(), [transaction]);
-        let hash: B256 = sent.await.unwrap();
-        hashes.push((from, nonce, hash));
+    for (nonce, account) in (0..3u64).flat_map(|nonce| [(nonce, 6), (nonce, 5)]) {
+        let signer = TransactionSigner::new(deploy::accounts().swap_remove(account), APP_ID);
+        let unsigned = UnsignedTransaction {
+            nonce,
+            gas_price: 10_000_000_000,
+            gas_limit: 21_000,
+            to: Address::repeat_byte(1),
+            input: Bytes::new(),
+        };
+        let signed = signer.sign(unsigned).unwrap();
+        let _ = bare.chain.provider().send_raw_transaction(&signed.raw).await.unwrap();
+        if account == 5 {
+            hashes.push((nonce, signed.hash));
+        }
     }
-    hashes.retain(|(from, ..)| *from != rival);
     assert_eq!(bare.user(1).await, None, "it waits for a block");
     mine(&bare.chain, 1).await;
-    for (_, nonce, hash) in hashes {
+    for (nonce, hash) in hashes {
         assert_eq!(bare.user(nonce).await, Some(hash), "nonce {nonce}");
     }
+}
+
+/// Chains that impersonate accounts have transactions without the account's signature, as a lying endpoint has.
+#[tokio::test]
+async fn a_transaction_that_the_account_did_not_sign_proves_nothing() {
+    let bare = Bare::start().await;
+    let from = bare.own.account();
+    tell(&bare.chain, "anvil_impersonateAccount", json!([from])).await;
+    let transaction =
+        json!({ "from": from, "to": Address::repeat_byte(1), "value": "0x1", "gas": "0x5208" });
+    let sent = bare.chain.provider().raw_request("eth_sendTransaction".into(), [transaction]);
+    let _: B256 = sent.await.unwrap();
+    let count = bare.chain.transaction_count(from, BlockId::latest()).await.unwrap();
+    assert_eq!(count, 1, "the chain has it");
+    assert_eq!(bare.user(0).await, None);
+}
+
+/// The other form of a signature gives the payload's own transaction another hash.
+#[tokio::test]
+async fn the_payloads_own_transaction_under_another_hash_proves_nothing() {
+    let bare = Bare::start().await;
+    let sent = bare.pay(&bare.own).await;
+    let block = json!(U64::from(sent.block_number.unwrap()));
+    let block =
+        bare.chain.provider().raw_request("eth_getBlockByNumber".into(), json!([block, true]));
+    let block: Value = block.await.unwrap();
+    let own = block["transactions"][0].clone();
+    let judged = |it: &Value| signed_hash(it.clone(), APP_ID, bare.own.account(), 0);
+    assert_eq!(judged(&own), Some(sent.transaction_hash));
+    let mut renamed = own.clone();
+    renamed["hash"] = json!(lost());
+    assert_eq!(judged(&renamed), Some(sent.transaction_hash), "the hash is calculated");
+    let mut mirrored = own.clone();
+    let order: U256 =
+        "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141".parse().unwrap();
+    let s: U256 = own["s"].as_str().unwrap().parse().unwrap();
+    mirrored["s"] = json!(order - s);
+    let flip = |v: &Value| json!(if *v == json!("0x0") { "0x1" } else { "0x0" });
+    mirrored["yParity"] = flip(&own["yParity"]);
+    mirrored["v"] = flip(&own["v"]);
+    assert_eq!(judged(&mirrored), None);
+    assert_eq!(signed_hash(own, APP_ID + 1, bare.own.account(), 0), None, "of another chain");
 }
 
 #[tokio::test]

@@ -1,0 +1,78 @@
+//! The account's transaction counts of which several endpoints convince, although one of them lags behind or lies.
+//!
+//! A count within what this process has used says nothing new: any endpoint is believed. A higher one moves the next nonce,
+//! and each nonce that is left out has to be filled for money: two endpoints have to tell it, or one has to show a
+//! transaction with the account's signature.
+
+use super::slots::AccountCounts;
+
+/// The counts that need nobody else's word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KnownCounts {
+    /// The count up to which an endpoint is believed that transactions are mined.
+    pub(super) mined: u64,
+    /// The count of the transactions that this process has sent or has seen proven.
+    pub(super) used: u64,
+}
+
+/// Returns the counts of mined and of pending transactions to go by.
+pub(super) fn believed(counts: &[AccountCounts], known: KnownCounts) -> (u64, Option<u64>) {
+    let of_mined = || counts.iter().map(|it| it.mined);
+    let proven = counts.iter().filter(|it| it.is_proven).map(|it| it.mined).max();
+    let mined = vouched(of_mined(), known.mined).max(proven.unwrap_or(0));
+    let of_pending = || counts.iter().filter_map(|it| Some(it.pending?.max(it.mined)));
+    let is_counted = of_pending().next().is_some();
+    (mined, is_counted.then(|| vouched(of_pending(), known.used).max(mined)))
+}
+
+/// Returns the highest number that two endpoints reach, or the only one. Up to `known` a single endpoint is enough.
+fn vouched(numbers: impl Iterator<Item = u64> + Clone, known: u64) -> u64 {
+    let highest = numbers.clone().max().unwrap_or(0);
+    confirmed(numbers).max(highest.min(known))
+}
+
+/// Returns the highest number that two of the endpoints reach; the only one if there are no two.
+pub(super) fn confirmed(numbers: impl Iterator<Item = u64>) -> u64 {
+    let mut sorted: Vec<u64> = numbers.collect();
+    sorted.sort_unstable_by(|one, other| other.cmp(one));
+    sorted.get(1).or(sorted.first()).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(mined: &[u64]) -> Vec<AccountCounts> {
+        let one =
+            |mined: &u64| AccountCounts { mined: *mined, pending: Some(*mined), is_proven: false };
+        mined.iter().map(one).collect()
+    }
+
+    #[test]
+    fn one_endpoint_neither_raises_nor_lowers_a_count_beyond_what_is_known() {
+        let known = KnownCounts { mined: 10, used: 12 };
+        for (told, mined, pending) in [
+            (&[11][..], 11, 11), // alone it is believed
+            (&[0], 0, 0),
+            (&[11, 5000], 11, 12),
+            (&[5000, 11], 11, 12),
+            (&[0, 11], 10, 11),
+            (&[0, 5], 5, 5),
+            (&[20, 0, 20], 20, 20),
+            (&[20, 5000, 20], 20, 20),
+            (&[], 0, 0),
+        ] {
+            let (found, of_pending) = believed(&counts(told), known);
+            assert_eq!((found, of_pending.unwrap_or(0)), (mined, pending), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_count_that_is_proven_needs_no_second_endpoint() {
+        let mut told = counts(&[0, 20]);
+        let known = KnownCounts { mined: 0, used: 0 };
+        assert_eq!(believed(&told, known), (0, Some(0)));
+        told[1].is_proven = true;
+        assert_eq!(believed(&told, known), (20, Some(20)));
+    }
+}

@@ -1,0 +1,200 @@
+//! Nonces that no transaction uses, and the fillers that use them up.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Nonces;
+use crate::broadcast::slots::{AccountCounts, AccountState, NoncePurpose, NonceSlot};
+
+/// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the
+/// account.
+const FILL_MAX: usize = 64;
+/// Fillers of gaps in an hour. Guess: two gaps of the greatest length. Each costs the gas of a bare transaction.
+const FILL_PER_HOUR_MAX: usize = 128;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The gaps that are told, and the fillers of the last hour.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    /// The time since which no node has a transaction that could be mined next.
+    since: Option<Duration>,
+    /// The first own nonce, and the time since which one endpoint tells of a gap below it and another one of none.
+    doubtful: Option<(u64, Duration)>,
+    /// The times of the last hour's fillers, the oldest first.
+    filled: VecDeque<Duration>,
+    /// True once a filler was not made, because the hour had enough.
+    is_exhausted: bool,
+}
+
+impl Gaps {
+    /// Returns the number of fillers that may be made now.
+    fn room(&mut self, now: Duration) -> usize {
+        while self.filled.front().is_some_and(|at| now >= *at + HOUR) {
+            self.filled.pop_front();
+        }
+        FILL_PER_HOUR_MAX.saturating_sub(self.filled.len())
+    }
+
+    /// Takes one filler out of the hour's. Returns false if there is none.
+    pub(super) fn take_filler(&mut self, now: Duration) -> bool {
+        let has_room = self.room(now) > 0;
+        if has_room {
+            self.filled.push_back(now);
+        } else {
+            self.is_exhausted = true;
+        }
+        has_room
+    }
+}
+
+impl Nonces {
+    /// Returns true once after a gap stayed open because the hour has had enough fillers.
+    pub(in crate::broadcast) fn take_exhausted(&mut self) -> bool {
+        std::mem::take(&mut self.gaps.is_exhausted)
+    }
+
+    /// Uses up the nonces below the lowest assigned one for which no node has a transaction.
+    ///
+    /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It
+    /// blocks every nonce above.
+    ///
+    /// A gap that every endpoint tells of is filled soon. If one of them tells of none, it may lie, or the others may lag
+    /// behind: it is filled later, and never where an own transaction was seen mined above it.
+    pub(super) fn find_gap(&mut self, state: &AccountState, now: Duration) {
+        if !state.is_whole() {
+            return;
+        }
+        let Some(first) = self.slots.first_key_value().map(|(first, _)| *first) else {
+            (self.gaps.since, self.gaps.doubtful) = (None, None);
+            return;
+        };
+        let lacks = |it: &&AccountCounts| {
+            it.mined < first && it.pending.is_some_and(|pending| pending <= it.mined)
+        };
+        let told = || state.counts.iter().filter(lacks).map(|it| it.mined);
+        let is_agreed = told().count() == state.counts.len();
+        let from =
+            if is_agreed { told().max() } else { told().filter(|it| *it >= self.seen_mined).min() };
+        let Some(from) = from else {
+            (self.gaps.since, self.gaps.doubtful) = (None, None);
+            return;
+        };
+        let is_over = if is_agreed {
+            self.gaps.doubtful = None;
+            now >= *self.gaps.since.get_or_insert(now) + self.timeouts.stuck_after
+        } else {
+            self.gaps.since = None;
+            let doubtful = self.gaps.doubtful.filter(|(of, _)| *of == first);
+            let (_, since) = *self.gaps.doubtful.insert(doubtful.unwrap_or((first, now)));
+            now >= since + self.timeouts.stuck_without_blocks_after
+        };
+        if is_over {
+            (self.gaps.since, self.gaps.doubtful) = (None, None);
+            self.fill_gap(from..first, now);
+        }
+    }
+
+    fn fill_gap(&mut self, gap: Range<u64>, now: Duration) {
+        if self.is_shared {
+            self.gap = Some(gap);
+            return;
+        }
+        for nonce in gap.take(FILL_MAX) {
+            if !self.gaps.take_filler(now) {
+                break;
+            }
+            let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
+            self.slots.insert(nonce, slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{B256, Bytes};
+
+    use super::*;
+    use crate::broadcast::slots::{JobId, SendOutcome, SignedTransaction, Timeouts};
+
+    fn state(counts: &[(u64, u64)]) -> AccountState {
+        let one = |(mined, pending): &(u64, u64)| AccountCounts {
+            mined: *mined,
+            pending: Some(*pending),
+            is_proven: false,
+        };
+        let counts = counts.iter().map(one).collect();
+        AccountState { counts, asked: 2, ..AccountState::default() }
+    }
+
+    /// Returns nonces with a payload at `nonce`, which a node has taken.
+    fn with_payload_at(nonce: u64) -> Nonces {
+        let mut nonces = Nonces::new(Timeouts::new(4));
+        let at = (nonce, nonce);
+        assert!(nonces.polled(&state(&[at, at]), Duration::ZERO).is_empty());
+        nonces.submit(JobId(1));
+        assert_eq!(nonces.assign()[0].nonce, nonce);
+        let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
+        let signed = SignedTransaction { hash, price: 100, raw, is_filler: false };
+        nonces.signed(nonce, signed, Duration::ZERO);
+        assert_eq!(nonces.sent(nonce, SendOutcome::Accepted, Duration::ZERO), None);
+        nonces
+    }
+
+    fn fillers(nonces: &mut Nonces) -> Vec<u64> {
+        let is_filler = |purpose| purpose == NoncePurpose::Filler;
+        nonces.held().filter(|(.., purpose)| is_filler(*purpose)).map(|(nonce, ..)| nonce).collect()
+    }
+
+    fn told_for(
+        nonces: &mut Nonces,
+        counts: &[(u64, u64)],
+        seconds: std::ops::RangeInclusive<u64>,
+    ) {
+        for second in seconds {
+            nonces.polled(&state(counts), Duration::from_secs(second));
+        }
+    }
+
+    #[test]
+    fn a_gap_that_all_tell_of_is_filled_soon_and_one_that_is_contested_later() {
+        let mut agreed = with_payload_at(5);
+        told_for(&mut agreed, &[(3, 3), (2, 2)], 0..=2);
+        assert_eq!(fillers(&mut agreed), [3, 4]);
+        for contested in [[(3, 3), (5, 6)], [(3, 3), (4, 5)], [(900, 900), (3, 3)]] {
+            let mut nonces = with_payload_at(5);
+            told_for(&mut nonces, &contested, 0..=9);
+            assert!(fillers(&mut nonces).is_empty(), "{contested:?}");
+            told_for(&mut nonces, &contested, 10..=10);
+            assert_eq!(fillers(&mut nonces), [3, 4], "{contested:?}");
+        }
+    }
+
+    #[test]
+    fn nonces_below_an_own_mined_transaction_are_not_filled_on_the_word_of_one() {
+        let mut nonces = with_payload_at(5);
+        nonces.seen_mined = 5;
+        told_for(&mut nonces, &[(3, 3), (5, 6)], 0..=60);
+        assert!(fillers(&mut nonces).is_empty());
+    }
+
+    #[test]
+    fn an_hour_has_a_bounded_number_of_fillers() {
+        let mut gaps = Gaps::default();
+        let at = Duration::from_secs(7);
+        assert_eq!((0..1000).filter(|_| gaps.take_filler(at)).count(), FILL_PER_HOUR_MAX);
+        assert!(gaps.is_exhausted);
+        assert!(!gaps.take_filler(at + HOUR - Duration::from_nanos(1)));
+        assert!(gaps.take_filler(at + HOUR));
+        let mut nonces = with_payload_at(5000);
+        told_for(&mut nonces, &[(0, 0), (0, 0)], 0..=2);
+        assert_eq!(fillers(&mut nonces).len(), FILL_MAX);
+        for _ in 0..10 {
+            let first = nonces.slots.pop_first();
+            assert!(first.is_some());
+            nonces.fill_gap(0..5000, Duration::from_secs(3));
+        }
+        assert!(nonces.slots.len() <= FILL_PER_HOUR_MAX + 1);
+        assert!(nonces.take_exhausted());
+    }
+}

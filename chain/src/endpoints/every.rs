@@ -1,0 +1,81 @@
+//! Questions to every endpoint, where the word of one is not enough.
+
+use std::time::{Duration, Instant};
+
+use super::{Endpoints, kind_of};
+use crate::send::{Chain, RequestError};
+
+/// Time for an endpoint that failed lately to answer while others could. Guess.
+const PAUSED_ANSWER_MAX: Duration = Duration::from_millis(500);
+
+impl Endpoints {
+    /// Asks every endpoint, including those that failed lately, until one returns something. The
+    /// others may be behind, or may have pruned it.
+    pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<Option<T>, RequestError>>,
+    {
+        for index in 0..self.0.slots.len() {
+            let Ok(chain) = self.chain(index).await else { continue };
+            match ask(chain).await {
+                Ok(Some(found)) => return Some(found),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(chain = self.0.name, %error, "an endpoint could not be searched")
+                }
+            }
+        }
+        None
+    }
+
+    /// Sends a request to every endpoint at once, also to those that failed lately, and returns their
+    /// answers in order of preference.
+    pub(crate) async fn each<T, F, Fut>(&self, ask: F) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let ask = &ask;
+        let asked = (0..self.0.slots.len()).map(|index| async move {
+            match self.chain(index).await {
+                Ok(chain) => ask(chain).await,
+                Err(error) => Err(error),
+            }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Asks like [`each`](Self::each), and waits for no endpoint longer than `time_max`: for one that failed lately much less,
+    /// so that one that is silent does not hold up what the others answer.
+    pub(crate) async fn each_in_time<T, F, Fut>(
+        &self,
+        time_max: Duration,
+        ask: F,
+    ) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let ask = &ask;
+        let asked = (0..self.0.slots.len()).map(|index| async move {
+            let slot = &self.0.slots[index];
+            let is_paused = slot.state.lock().retry_at.is_some_and(|at| at > Instant::now());
+            let time = if is_paused { time_max.min(PAUSED_ANSWER_MAX) } else { time_max };
+            let answer = async { ask(self.chain(index).await?).await };
+            tokio::time::timeout(time, answer).await.unwrap_or_else(|_| {
+                let endpoint = slot.display_url.clone();
+                let reason = format!("no answer within {} ms", time.as_millis());
+                let error = RequestError::Unreachable { endpoint, reason };
+                self.failed(index, kind_of(&error), error.to_string());
+                Err(error)
+            })
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Returns the number of endpoints.
+    pub(crate) fn count(&self) -> usize {
+        self.0.slots.len()
+    }
+}
