@@ -432,6 +432,14 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     };
     refusal(fork + 1000, "has no block");
     refusal(fork + 2, "is older than block");
+    // A second endpoint shows another chain. The first one that answers does not decide what is cut off.
+    let other = Joined::new(0);
+    let urls = [&other, &network].map(|it| format!("http://{}", it.chains.app_address())).join(",");
+    let mut disputed = network.truncate_strand("truncate-strand", 0, fork);
+    disputed.args(["--yes", "--contracts.app-chain.rpc-url", &urls]);
+    let disputed = disputed.output().unwrap();
+    assert_eq!(disputed.status.code(), Some(3), "{}", support::stderr(&disputed));
+    assert!(support::stderr(&disputed).contains("do not agree"), "{}", support::stderr(&disputed));
     let unasked = network.truncate_strand("truncate-strand", 0, fork).output().unwrap();
     assert!(support::stderr(&unasked).contains("--yes"), "{}", support::stderr(&unasked));
     let done = network.truncate_strand("truncate-strand", 0, fork).arg("--yes").output().unwrap();

@@ -145,13 +145,25 @@ impl Snapshot<'_> {
         &self,
         originator: OriginatorId,
     ) -> Result<Option<(EnvelopeId, Bytes)>, ReadError> {
+        self.last_held_through(EnvelopeId::new(originator, SequenceId(u64::MAX)))
+    }
+
+    /// Returns the envelope of a strand with the highest place that is held and is not above `through`. Costs one seek,
+    /// whatever number of places lies between them.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn last_held_through(
+        &self,
+        through: EnvelopeId,
+    ) -> Result<Option<(EnvelopeId, Bytes)>, ReadError> {
         let mut rows = self.rows(EnvelopeKey::FAMILY, ReadOptions::default());
-        rows.seek_for_prev(EnvelopeKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
+        rows.seek_for_prev(EnvelopeKey(through).encode());
         rows.status().map_err(DatabaseError::from)?;
         let Some((key, bytes)) = rows.item() else { return Ok(None) };
         let EnvelopeKey(id) =
             EnvelopeKey::decode(key).ok_or_else(|| ReadError::corrupt(Family::Log, key))?;
-        let is_own = id.originator == originator;
+        let is_own = id.originator == through.originator;
         Ok(is_own.then(|| (id, Bytes::copy_from_slice(bytes))))
     }
 

@@ -57,20 +57,34 @@ struct Testimony {
     newest: u64,
 }
 
-/// Returns the header of the block with this number on the present chain; `None` if there is no
-/// such block.
+/// Returns the header of the block with this number on the present chain, as every endpoint shows it that answers; `None`
+/// if there is no such block.
 ///
 /// # Errors
-/// When no endpoint answers.
-pub async fn block(
+/// When no endpoint answers, or the endpoints contradict each other.
+pub async fn agreed_block(
     endpoints: &Endpoints,
     number: u64,
-) -> Result<Option<BlockHeader>, RequestError> {
-    let asked = [number];
-    let asked = &asked;
-    let headers =
-        endpoints.ask(|chain| async move { fetch::headers(&chain, asked, None).await }).await?;
-    Ok(headers.first().copied())
+) -> Result<Option<BlockHeader>, AgreementError> {
+    let shown = endpoints.each(|chain| async move {
+        Ok((chain.endpoint().to_owned(), block_of(&chain, number).await?))
+    });
+    let (mut agreed, mut failure) = (None, None);
+    for shown in shown.await {
+        match shown {
+            Ok((endpoint, header)) => match agreed {
+                Some(before) if before != header => {
+                    let how = "shows another block of that number than another endpoint";
+                    return Err(AgreementError::Disputed { endpoint, how });
+                }
+                _ => agreed = Some(header),
+            },
+            Err(error) => failure = Some(error),
+        }
+    }
+    agreed.ok_or_else(|| {
+        failure.expect("there is at least one endpoint, and each leaves an error").into()
+    })
 }
 
 /// Returns the header of the block with this number at one endpoint; `None` if it has no such block.
@@ -92,25 +106,11 @@ pub async fn newest_of(chain: &Chain) -> Result<BlockHeader, RequestError> {
     fetch::head(chain).await
 }
 
-/// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the
-/// present chain; `None` if the chain does not contain the transaction.
+/// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the present chain, with the
+/// header of its block; `None` if the chain does not contain the transaction.
 ///
-/// # Errors
-/// When no endpoint answers.
-pub async fn broadcasts(
-    endpoints: &Endpoints,
-    source: EventSource,
-    address: Address,
-    transaction: B256,
-) -> Result<Option<Broadcasts>, RequestError> {
-    endpoints
-        .ask(|chain| async move { broadcasts_of(&chain, source, address, transaction).await })
-        .await
-}
-
-/// Returns what [`broadcasts`] does with the header of the block, from every endpoint: those that answer have to agree,
-/// no block is newer than the newest one of any of them, and `wanted` of them have to answer. Two URLs of one scheme, host
-/// and port count as one.
+/// Every endpoint that answers has to agree, no block is newer than the newest one of any of them, and `wanted` of them
+/// have to answer. Two URLs of one scheme, host and port count as one.
 ///
 /// # Errors
 /// When no endpoint answers, or too few do, or the endpoints contradict each other.
@@ -206,7 +206,7 @@ fn agreed(
     Ok(agreed)
 }
 
-/// Returns what [`broadcasts`] does, from one endpoint.
+/// Returns the payloads that a transaction ordered, and its block, as one endpoint shows them.
 async fn broadcasts_of(
     chain: &Chain,
     source: EventSource,

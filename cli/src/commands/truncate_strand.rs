@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::B256;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::lookup::{AgreementError, Broadcasts};
 use hawser_chain::index::walk::BlockHeader;
 use hawser_chain::index::{EventSource, lookup};
-use hawser_chain::send::RequestError;
 use hawser_node::error::RunError;
 use hawser_node::files::deployment::KnownDeployment;
 use hawser_node::service::projections;
 use hawser_node::settings::NodeServiceSettings;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Validity};
 use serde_json::json;
 
@@ -103,19 +103,20 @@ async fn find(
     };
     let originator = strand.originator();
     let head = snapshot.head(originator).map_err(unreadable)?;
-    let (mut next, mut envelopes) = (head, 0);
-    while next.0 > 0 {
-        let at = EnvelopeId::new(originator, next);
-        if let Some(bytes) = snapshot.get(at).map_err(unreadable)? {
-            if source.keeps(at, bytes, from_block, before).await? {
-                break;
-            }
-            envelopes += 1;
+    let (mut kept, mut through, mut envelopes) = (SequenceId(0), head, 0);
+    // From one envelope to the one before it: the contract may leave out any number of ids between them.
+    while let Some((at, bytes)) =
+        snapshot.last_held_through(EnvelopeId::new(originator, through)).map_err(unreadable)?
+    {
+        if source.keeps(at, bytes, from_block, before).await? {
+            kept = at.sequence;
+            break;
         }
-        next = next.previous();
+        envelopes += 1;
+        through = at.sequence.previous();
     }
     Ok(Truncation {
-        from: EnvelopeId::new(originator, next.next()),
+        from: EnvelopeId::new(originator, kept.next()),
         through: EnvelopeId::new(originator, head),
         envelopes,
         position: before
@@ -152,7 +153,7 @@ impl ChainContract {
     }
 
     async fn block(&self, number: u64) -> Result<BlockHeader, RunError> {
-        let found = lookup::block(&self.endpoints, number).await.map_err(unanswered)?;
+        let found = lookup::agreed_block(&self.endpoints, number).await.map_err(not_agreed)?;
         found.ok_or_else(|| RunError::refused(format!("the chain has no block {number} yet")))
     }
 
@@ -171,25 +172,36 @@ impl ChainContract {
         let Proof::Transaction(hash) = envelope.proof() else {
             return Err(RunError::failed(format!("envelope {at} does not come from a chain")));
         };
-        let found =
-            lookup::broadcasts(&self.endpoints, self.subject, self.contract, B256::from(hash));
-        let Some(found) = found.await.map_err(unanswered)? else {
-            // A transaction that the chain took back was in one of the blocks to cut off, so its
-            // envelope is not older than the last block before them.
+        let found = lookup::agreed_broadcasts(
+            &self.endpoints,
+            self.subject,
+            self.contract,
+            B256::from(hash),
+            1,
+        );
+        let found = found.await.map_err(not_agreed)?.map(|(found, _)| found);
+        let is_kept = |found: &Broadcasts| found.block < from_block;
+        let Some(found) = found.as_ref().filter(|found| is_kept(found)) else {
+            // What is cut off was in one of the blocks from there on, and has the time of that block. So it is not older
+            // than the last block before them, whatever block an endpoint names for its transaction.
             let time_s = envelope.unsigned().originator_ns() / 1_000_000_000;
             let is_later =
                 |before: BlockHeader| i64::try_from(before.time_s).is_ok_and(|it| it <= time_s);
             if before.is_none_or(is_later) {
                 return Ok(false);
             }
-            return Err(RunError::refused(format!(
-                "envelope {at} is older than block {from_block}, and the endpoint does not know its transaction: \
-                 either the endpoint does not keep old transactions, or the chain was replaced from an earlier block on"
-            )));
+            return Err(RunError::refused(match &found {
+                None => format!(
+                    "envelope {at} is older than block {from_block}, and the endpoints do not know its transaction: \
+                     either they do not keep old transactions, or the chain was replaced from an earlier block on"
+                ),
+                Some(found) => format!(
+                    "envelope {at} is older than block {from_block}, and the endpoints have its transaction in block {}: \
+                     either they are wrong, or the chain was replaced from an earlier block on",
+                    found.block
+                ),
+            }));
         };
-        if found.block >= from_block {
-            return Ok(false);
-        }
         let client = envelope.unsigned().payer().client().as_bytes();
         let is_there = |(place, payload): &(u64, alloy::primitives::Bytes)| {
             *place == at.sequence.0 && payload.0 == *client
@@ -204,8 +216,18 @@ impl ChainContract {
     }
 }
 
-fn unanswered(error: RequestError) -> RunError {
-    RunError::failed(format!("the app chain cannot be read: {error}"))
+/// Returns the error of endpoints that do not answer, or of which one contradicts another. What is cut off is gone from
+/// the log, so all that answer have to agree.
+fn not_agreed(error: AgreementError) -> RunError {
+    match error {
+        AgreementError::Disputed { .. } => RunError::refused(format!(
+            "the endpoints of the app chain do not agree: {error}. Nothing was changed: give those that are right \
+             (--contracts.app-chain.rpc-url)"
+        )),
+        AgreementError::Rpc(_) | AgreementError::TooFew { .. } => {
+            RunError::failed(format!("the app chain cannot be read: {error}"))
+        }
+    }
 }
 
 fn unreadable(error: ReadError) -> RunError {
@@ -237,6 +259,8 @@ fn confirm(cut: &Truncation, evidence: &Path) -> Result<(), RunError> {
 fn save_evidence(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Result<(), RunError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(RunError::failed)?;
+    // The folder may be new: its own name has to be durable as well.
+    sync(folder.parent().unwrap_or(folder))?;
     let mut file = BufWriter::new(File::create_new(path).map_err(RunError::failed)?);
     let before = EnvelopeId { sequence: cut.from.sequence.previous(), ..cut.from };
     for item in snapshot.log(before, cut.through.sequence) {
@@ -255,6 +279,10 @@ fn save_evidence(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Resu
     }
     let file = file.into_inner().map_err(|error| RunError::failed(error.into_error()))?;
     file.sync_all().map_err(RunError::failed)?;
+    sync(folder)
+}
+
+fn sync(folder: &Path) -> Result<(), RunError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(RunError::failed)
 }
 

@@ -18,9 +18,7 @@ use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::runtime::ChainAppendError;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{
-    BootstrapStrand, Bootstraps, ChainCommit, Change, ReadError, SkipReason, Store,
-};
+use hawser_storage::{BootstrapStrand, Bootstraps, ChainCommit, Change, SkipReason, Store};
 
 use super::checkpoints::MajorityTree;
 use super::error::BootstrapFetchError;
@@ -31,9 +29,6 @@ use crate::service::network::chains::StrandContract;
 /// Places that the chain is asked for beside the last one, at random. A guess: with two requests each they take
 /// seconds, and false events in a tenth of the places stay unnoticed once in five times.
 pub(super) const ASKED: usize = 16;
-/// Places before the end that are searched for the last envelope. A guess: numbers that an operator skipped are
-/// rare. If more are skipped, the node reads the chain from its first block and compares it with the log.
-const LAST_AMONG: u64 = 10_000;
 
 /// Endpoints of a chain that have to say the same about an event: one alone can make a chain up.
 const ENDPOINTS_WANTED: usize = 2;
@@ -170,7 +165,7 @@ pub(super) async fn compare(
 ) -> Result<(), BootstrapFetchError> {
     let ChainGrounds { signed, contract } = grounds;
     let (originator, through) = (strand.originator, signed.end());
-    let last = last_envelope(store, EnvelopeId::new(originator, through))?;
+    let last = store.snapshot().last_held_through(EnvelopeId::new(originator, through))?;
     let mut chain = FetchedChain {
         nodes: signed.nodes.clone(),
         confirmed: 0,
@@ -247,22 +242,6 @@ pub(super) async fn require_on_chain(
         return Err(absent());
     }
     Ok(header)
-}
-
-/// Returns the last envelope up to a place.
-fn last_envelope(
-    store: &Store,
-    through: EnvelopeId,
-) -> Result<Option<(EnvelopeId, Bytes)>, ReadError> {
-    let snapshot = store.snapshot();
-    let first = through.sequence.0.saturating_sub(LAST_AMONG) + 1;
-    for place in (first..=through.sequence.0).rev() {
-        let at = EnvelopeId::new(through.originator, SequenceId(place));
-        if let Some(bytes) = snapshot.get(at)? {
-            return Ok(Some((at, bytes)));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ fn a_strand_is_taken_as_far_as_most_nodes_have_signed_one_tree() {
         "nothing behind what was signed"
     );
     assert_eq!(places(&store, GROUPS, 5), places(&maker.store, GROUPS, 5));
-    let (last, _) = last_envelope(&store, EnvelopeId::new(GROUPS, SequenceId(2))).unwrap().unwrap();
+    let second = EnvelopeId::new(GROUPS, SequenceId(2));
+    let (last, _) = store.snapshot().last_held_through(second).unwrap().unwrap();
     assert_eq!(last.sequence, SequenceId(1), "the second place is void");
     // Again, as after an interruption.
     let again = taken(&maker, &store, &manifest, &signed, 0).unwrap();
