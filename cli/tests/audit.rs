@@ -481,6 +481,25 @@ fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
     assert_eq!(refuted.status.code(), Some(7), "{refuted:?}");
 }
 
+/// Events of chains in it may not be verified yet, and a backup has no sign of that.
+#[test]
+fn no_command_opens_a_folder_whose_import_has_not_come_to_its_end() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    fs::write(data.join("import-unfinished"), "of a snapshot").unwrap();
+    let backups = place.path().join("backups");
+    let (data, backups) = (data.to_str().unwrap(), backups.to_str().unwrap());
+    for command in [&["backup", "create", "--to", backups][..], &["rebuild"], &["scrub"]] {
+        let refused = run(&[command, &["--data-dir", data]].concat());
+        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+        assert!(support::stderr(&refused).contains("has not come to its end"), "{refused:?}");
+    }
+    let made = fs::read_dir(Path::new(backups).join("manifests"));
+    assert_eq!(made.map_or(0, Iterator::count), 0);
+    fs::remove_file(Path::new(data).join("import-unfinished")).unwrap();
+    assert!(run(&["backup", "create", "--data-dir", data, "--to", backups]).status.success());
+}
+
 /// A backup is audited where it is kept, and nothing there changes.
 #[test]
 fn a_backup_is_replayed_and_exported_like_the_folder_that_it_was_made_of() {

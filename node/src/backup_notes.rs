@@ -8,11 +8,10 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hawser_api::{BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView};
-use hawser_storage::StoreIdentity;
+use hawser_storage::{StoreIdentity, open_plain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -180,16 +179,11 @@ fn write(path: &Path, note: &impl Serialize) -> io::Result<()> {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    let mut options = OpenOptions::new();
-    // A user who may write into the folder can put a link or a pipe there: a pipe would block the reader for ever.
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let file = match options.open(path) {
+    // A user who may write into the folder can put a link or a pipe there.
+    let file = match open_plain(path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file"));
-    }
     let mut text = Vec::new();
     file.take(LEN_BYTES_MAX).read_to_end(&mut text)?;
     serde_json::from_slice(&text).map(Some).map_err(io::Error::other)

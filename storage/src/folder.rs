@@ -1,8 +1,30 @@
-//! Folders of the file system.
+//! Folders of the file system, and files in folders that other users may write into.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// Opens a file of a folder that other users may write into. A link is not followed, and a pipe does not block the
+/// caller, which `open(2)` on a pipe without a writer or reader does for ever.
+///
+/// # Errors
+/// Of the system; [`io::ErrorKind::InvalidData`] when a link, a folder, a pipe or a device has the name.
+pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let not_plain = || io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file");
+    let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        // A pipe without a reader, and a link: the errors of the system name neither.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ELOOP)) => {
+            return Err(not_plain());
+        }
+        Err(error) => return Err(error),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(not_plain());
+    }
+    Ok(file)
+}
 
 /// Creates a folder, and those above it, with mode 0700. An existing one stays as it is.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {

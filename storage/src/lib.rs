@@ -132,6 +132,7 @@ pub use change::{
 pub use error::{CommitError, DatabaseError, ReadError};
 pub use evidence_index::EvidenceCounts;
 pub use family::Family;
+pub use folder::open_plain;
 pub use host::{FolderStanding, HostMarkerError, UnknownFolder, has_host_marker, host_dir};
 pub use keys::ledger::{LedgerEntry, LedgerEventId, LedgerKind};
 pub use keys::mark::Mark;

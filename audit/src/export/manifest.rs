@@ -1,6 +1,5 @@
 //! The manifest of an export: what it holds, and the digest of each file.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
 use super::error::ExportError;
-use super::part::{FileDigest, digest_of, write_whole};
+use super::part::{FileDigest, digest_of, open_plain, write_whole};
 
 /// The schema of manifests.
 const SCHEMA: &str = "hawser-export/1";
@@ -172,10 +171,12 @@ impl Manifest {
     /// When it cannot be read, is damaged, or contradicts itself.
     pub fn read(folder: &Path) -> Result<Option<Self>, ExportError> {
         let path = folder.join(FILE_NAME);
-        let file = match fs::File::open(&path) {
+        let file = match open_plain(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(ExportError::io(&path)(error)),
+            Err(ExportError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         let mut text = String::new();
         let read = file.take(LEN_BYTES_MAX + 1).read_to_string(&mut text);

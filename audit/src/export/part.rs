@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{BufWriter, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -204,6 +204,22 @@ fn plain_file(path: &Path) -> Result<Option<Metadata>, ExportError> {
     }
 }
 
+/// Opens a file for reading. A link is not followed, and a pipe does not hold up the caller.
+///
+/// # Errors
+/// When a link, a folder, a pipe or a device has the name, and as the system says.
+pub(super) fn open_plain(path: &Path) -> Result<File, ExportError> {
+    plain_file(path)?;
+    let mut options = File::options();
+    // Another user may put something else there between the two looks.
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path).map_err(ExportError::io(path))?;
+    match file.metadata().map_err(ExportError::io(path))?.is_file() {
+        true => Ok(file),
+        false => Err(ExportError::InTheWay(path.to_owned())),
+    }
+}
+
 /// Opens the file that runs lock, and locks it. Its content is left as it is.
 ///
 /// # Errors
@@ -249,8 +265,8 @@ pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), ExportError> {
 
 /// Returns the length and the BLAKE3 of a file.
 pub(super) fn digest_of(path: &Path) -> Result<(u64, String), ExportError> {
-    let read = || {
-        let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
+    let mut read = || {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER_LEN_BYTES];
         let mut len_bytes = 0;

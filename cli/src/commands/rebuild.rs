@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_node::error::RunError;
-use hawser_node::service::projections;
+use hawser_node::service::projections::{self, OpenStoppedError};
 use hawser_node::settings;
 use hawser_storage::{OpenError, RebuildError, RebuildProgress, RebuildReport, Store};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -71,13 +71,16 @@ fn digests(store: &Store) -> Result<Digests, RunError> {
 }
 
 /// Converts the error of opening a stopped node's database.
-pub(super) fn refusal(error: OpenError) -> RunError {
-    match error {
-        OpenError::NotADatabase { .. } | OpenError::NotADirectory { .. } => {
-            RunError::not_found(error)
+pub(super) fn refusal(error: impl Into<OpenStoppedError>) -> RunError {
+    let error = error.into();
+    match &error {
+        OpenStoppedError::Open(
+            OpenError::NotADatabase { .. } | OpenError::NotADirectory { .. },
+        ) => RunError::not_found(error),
+        OpenStoppedError::Open(OpenError::Held { .. }) | OpenStoppedError::Import(_) => {
+            RunError::refused(error)
         }
-        OpenError::Held { .. } => RunError::refused(error),
-        _ => RunError::failed(error),
+        OpenStoppedError::Open(_) => RunError::failed(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Secret keys in files: 64 hex digits, readable by their owner alone.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -80,7 +80,10 @@ pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
     let mut text = Zeroizing::new(hex_of(key).to_string());
     text.push('\n');
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file.sync_all()?;
+    // A power failure could otherwise take the name of the file with which a node is registered by then.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Returns the key as `0x` and 64 hex digits.

@@ -135,6 +135,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         );
     }
     let store = open_store(&config.store, &own)?;
+    // Once more, now that the database is locked: an import may have come while the chains were asked.
+    require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;
     let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;

@@ -10,16 +10,34 @@ use hawser_storage::{
 };
 
 use super::service_manager::ServiceManager;
+use super::unfinished_import::{UnfinishedImportError, require_finished};
 
 /// Time between two log lines about a rebuild. A guess: often enough to see that it goes on.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
+/// The database of a stopped node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoppedError {
+    /// The database refuses.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The folder holds an import that has not come to its end.
+    #[error(transparent)]
+    Import(#[from] UnfinishedImportError),
+}
+
 /// Opens the database of a stopped node, of any owner.
 ///
+/// An import that has not come to its end is refused: its events of chains may not be verified yet, and a backup or a
+/// copy of the folder has no sign of that.
+///
 /// # Errors
-/// As [`Store::open_existing`].
-pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenError> {
-    Store::open_existing(path, price::price)
+/// As [`Store::open_existing`], and for an unfinished import.
+pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedError> {
+    let opened = Store::open_existing(path, price::price)?;
+    // Looked for once the database is locked: an import cannot begin from here on.
+    require_finished(path)?;
+    Ok(opened)
 }
 
 /// Opens the database in a folder for reading only, of any owner.

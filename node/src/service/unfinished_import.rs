@@ -9,7 +9,7 @@ pub(super) const UNFINISHED: &str = "import-unfinished";
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path} holds an import that has not come to its end: repeat `hawser import xmtpd` or `hawser snapshot fetch`, \
-     or remove the folder. No node starts from it before"
+     or remove the folder. No node starts from it before, and no backup is made of it"
 )]
 pub struct UnfinishedImportError {
     path: PathBuf,

@@ -79,7 +79,8 @@ impl Backups {
                 objects.remove(&object.name).map_err(at(&objects.location(&object.name)))?;
             }
             report.files += 1;
-            report.bytes += object.len_bytes;
+            // A bucket states the lengths, and may state any.
+            report.bytes = report.bytes.saturating_add(object.len_bytes);
         }
         Ok(report)
     }

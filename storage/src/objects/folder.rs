@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::named::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
-use crate::folder::make_folder;
+use crate::folder::{make_folder, open_plain};
 
 /// Held while objects are added or removed.
 const LOCK: &str = "lock";
@@ -86,8 +86,9 @@ impl Objects for FolderObjects {
     }
 
     fn open(&self, name: &str, len_bytes_max: u64) -> io::Result<Box<dyn Read + '_>> {
-        // The file may grow after it was looked at.
-        Ok(Box::new(File::open(self.root.join(name))?.take(len_bytes_max)))
+        // The file may grow, and another writer may replace it, after it was looked at.
+        let file = open_plain(&self.root.join(name), File::options().read(true))?;
+        Ok(Box::new(file.take(len_bytes_max)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn NewObject + '_>> {
@@ -115,7 +116,8 @@ impl Objects for FolderObjects {
 
     fn lock(&self) -> io::Result<Box<dyn HeldObjects + '_>> {
         let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).open(self.root.join(LOCK))?;
+        options.write(true).create(true).truncate(false);
+        let file = open_plain(&self.root.join(LOCK), &mut options)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(HeldFile { _locked: file })),
             Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
@@ -194,6 +196,9 @@ fn sync(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
     use super::*;
 
     const NAME: &str = "chunks/ab/abcd";
@@ -230,6 +235,29 @@ mod tests {
         assert_eq!(object_of_unfinished(&part[0]), Some(NAME));
         drop(new);
         assert!(names(&place).is_empty());
+    }
+
+    /// Another user of the folder can put one there, and `open(2)` of it has no end.
+    #[test]
+    fn a_pipe_or_a_link_in_place_of_a_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = FolderObjects::new(folder.path());
+        for name in [LOCK, "object"] {
+            let path = folder.path().join(name);
+            assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        }
+        let refused =
+            |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidData);
+        refused(place.lock().map(drop));
+        refused(place.open("object", 10).map(drop));
+
+        fs::remove_file(folder.path().join(LOCK)).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        symlink(&elsewhere, folder.path().join(LOCK)).unwrap();
+        refused(place.lock().map(drop));
+        assert!(!elsewhere.exists(), "a link leads to no new file");
+        fs::remove_file(folder.path().join(LOCK)).unwrap();
+        place.lock().unwrap();
     }
 
     #[test]

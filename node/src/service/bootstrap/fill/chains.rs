@@ -173,18 +173,19 @@ impl AskedPlaces {
         Self { wanted: (0..ASKED).map(random).collect(), through, found: BTreeMap::new() }
     }
 
-    /// Keeps what is wanted of a chunk.
+    /// Keeps copies of what is wanted of a chunk: the bytes of an envelope share those of the chunk, so each one that is
+    /// kept as it is would keep a whole chunk in memory.
     fn note(&mut self, envelopes: &[(SequenceId, Bytes)]) {
         for (place, bytes) in envelopes {
             if self.wanted.contains(place) {
-                self.found.insert(*place, bytes.clone());
+                self.found.insert(*place, Bytes::copy_from_slice(bytes));
             }
         }
         if let Some((place, bytes)) = envelopes.iter().rfind(|(place, _)| *place <= self.through) {
             // That of the chunk before is not the last one any more.
             let wanted = &self.wanted;
             self.found.retain(|found, _| wanted.contains(found));
-            self.found.insert(*place, bytes.clone());
+            self.found.insert(*place, Bytes::copy_from_slice(bytes));
         }
     }
 }
@@ -333,5 +334,19 @@ mod tests {
         assert!(asked.found.len() <= ASKED + 1 && asked.found.keys().all(|it| *it <= through));
         let kept = |place: &SequenceId| asked.wanted.contains(place) || *place == through;
         assert!(asked.found.keys().all(kept));
+    }
+
+    /// The maker of a copy chooses how long its chunks are.
+    #[test]
+    fn what_is_kept_of_a_chunk_does_not_keep_the_chunk_in_memory() {
+        let through = SequenceId(3);
+        let mut asked = AskedPlaces::new(through);
+        asked.wanted = [SequenceId(1)].into();
+        let chunk = Bytes::from(vec![7; 1000]);
+        asked.note(&[1, 2, 3].map(|place| (SequenceId(place), chunk.slice(0..10))));
+        assert_eq!(asked.found.keys().collect::<Vec<_>>(), [&SequenceId(1), &through]);
+        assert!(asked.found.values().all(|kept| *kept == chunk[..10]));
+        let within = chunk.as_ptr_range();
+        assert!(asked.found.values().all(|kept| !within.contains(&kept.as_ptr())));
     }
 }
