@@ -20,6 +20,7 @@ use crate::counters::NetCounters;
 use crate::dial::{self, HANDSHAKE_MAX};
 use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
+use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
 use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::replica_sources::ReplicaSources;
@@ -43,6 +44,8 @@ pub struct NetSettings {
     pub key: SecretKey,
     /// The ways to reach peers.
     pub transport: PeerTransport,
+    /// The peers that may be called without TLS over gRPC. A replica calls any, because it shows no token.
+    pub plain_text: PlainTextPeers,
     /// `Some` for a replica, which asks over gRPC without a node's token: the URLs to follow, or none for all
     /// nodes of the network. Its transport is [`PeerTransport::Grpc`].
     pub observed: Option<Vec<String>>,
@@ -98,7 +101,7 @@ impl Endpoint {
         registry: watch::Receiver<Arc<Registry>>,
         replication: Replication,
     ) -> Result<Self, NetStartError> {
-        let NetSettings { listen, key, transport, observed } = settings;
+        let NetSettings { listen, key, transport, plain_text, observed } = settings;
         let quic = match transport {
             PeerTransport::Auto | PeerTransport::Quic => Some(open_quic(listen, &key)?),
             PeerTransport::Grpc => None,
@@ -110,6 +113,7 @@ impl Endpoint {
         let net = Arc::new(NetState {
             identity,
             transport,
+            plain_text,
             observed: observed.map(ReplicaSources::new),
             replication,
             sessions: Sessions::new(),

@@ -42,5 +42,6 @@ pub use counters::{NetCounters, PeerError};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
 pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
+pub use grpc::plain_text::PlainTextPeers;
 pub use grpc::strand::read_strand;
 pub use peer_transport::{PeerTransport, SessionTransport};

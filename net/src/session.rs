@@ -20,6 +20,7 @@ use crate::backoff::long_pause;
 use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::{NetCounters, PeerError};
 use crate::failures::FailureLog;
+use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
@@ -36,6 +37,7 @@ const CLOCK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct NetState {
     pub(crate) identity: LocalIdentity,
     pub(crate) transport: PeerTransport,
+    pub(crate) plain_text: PlainTextPeers,
     /// `Some` for a replica.
     pub(crate) observed: Option<ReplicaSources>,
     pub(crate) replication: Replication,

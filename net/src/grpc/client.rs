@@ -25,7 +25,7 @@ use crate::counters::PeerError;
 
 /// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips
 /// on the worst link, and a page that is read from a cold disk.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// Largest message: the network's limit of 25 MiB, with room for what is around the envelopes. Specified in
 /// `docs/protocol/api.md`.
@@ -351,7 +351,7 @@ fn describe(error: &dyn std::error::Error) -> String {
     shortened(&text)
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, PeerCallError>>,
 ) -> Result<T, PeerCallError> {

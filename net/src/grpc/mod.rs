@@ -19,6 +19,7 @@ mod checkpoints;
 mod client;
 mod feed;
 mod messages;
+pub(crate) mod plain_text;
 mod session;
 mod silence;
 pub(crate) mod strand;

@@ -135,6 +135,9 @@ impl<'a> Session<'a> {
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
+        if as_node {
+            net.plain_text.check(address).await?;
+        }
         let tokens =
             as_node.then(|| PeerTokens::new(net.identity.own, net.identity.key.clone(), peer));
         let client = PeerClient::connect(address, tokens).await?;

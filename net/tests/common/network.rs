@@ -11,7 +11,7 @@ use hawser_engine::runtime::replication::{
     CatchUp, MigratedStrands, Replication, ReplicationSettings, ReplicationTasks,
 };
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
-use hawser_net::{Endpoint, NetSettings, NetStartError, PeerTransport};
+use hawser_net::{Endpoint, NetSettings, NetStartError, PeerTransport, PlainTextPeers};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{LogItem, Store, StoreIdentity};
@@ -131,6 +131,7 @@ impl Network {
                 listen: listen.parse().unwrap(),
                 key: key(id),
                 transport: PeerTransport::Quic,
+                plain_text: PlainTextPeers::Private,
                 observed: None,
             };
             match Endpoint::start(settings, self.registry.subscribe(), replication.clone()) {

@@ -273,6 +273,7 @@ impl InnerParts {
             listen: config.api.address,
             key: config.signer.clone(),
             transport: config.peer_transport,
+            plain_text: config.plain_text_peers,
             observed: config.follow.clone(),
         };
         let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());

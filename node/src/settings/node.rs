@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_engine::runtime::replication::{CatchUp, MigratedStrands};
 use hawser_engine::runtime::{PayerReportSettings, PruneSettings, ScrubSettings};
-use hawser_net::PeerTransport;
+use hawser_net::{PeerTransport, PlainTextPeers};
 use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::{QuicAddress, SecretKey};
 use hawser_serve::tls::{Tls, TlsFiles};
@@ -34,6 +34,8 @@ pub struct NodeServiceSettings {
     pub sync: bool,
     /// The ways in which peers are reached.
     pub peer_transport: PeerTransport,
+    /// The peers that may be called without TLS.
+    pub plain_text_peers: PlainTextPeers,
     /// When readers are shown strands of other nodes. A replica shows what it has verified.
     pub catch_up: CatchUp,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
@@ -187,6 +189,7 @@ impl NodeServiceSettings {
         let (api, metrics) = (reader.api(), reader.metrics());
         let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
         let peer_transport = reader.peer_transport(is_replica);
+        let insecure_peers = reader.switch(&node::ALLOW_INSECURE_PEERS);
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
@@ -225,6 +228,10 @@ impl NodeServiceSettings {
             metrics: metrics.expect(CHECKED),
             sync: sync.expect(CHECKED),
             peer_transport: peer_transport.expect(CHECKED),
+            plain_text_peers: match insecure_peers.expect(CHECKED) {
+                true => PlainTextPeers::All,
+                false => PlainTextPeers::Private,
+            },
             catch_up: catch_up.expect(CHECKED),
             signer: signer.expect(CHECKED),
             follow: follow.filter(|_| is_replica),

@@ -62,6 +62,12 @@ pub(in crate::settings) const CATCH_UP: Setting = value(
     "checkpoints",
     "When readers are shown a backlog of another node: verified, or signed in a checkpoint of its node and verified behind",
 );
+pub(in crate::settings) const ALLOW_INSECURE_PEERS: Setting = switch(
+    "allow-insecure-peers",
+    "HAWSER_ALLOW_INSECURE_PEERS",
+    "false",
+    "Calls peers that are registered with http:// at public addresses, too: anyone on the way reads this node's token",
+);
 pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
     "quic-address",
     "HAWSER_QUIC_ADDRESS",
@@ -379,7 +385,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 47] = [
+pub(super) const ALL: [&Setting; 48] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -392,6 +398,7 @@ pub(super) const ALL: [&Setting; 47] = [
     &SYNC_ENABLE,
     &PEER_TRANSPORT,
     &CATCH_UP,
+    &ALLOW_INSECURE_PEERS,
     &QUIC_ADDRESS,
     &FOLLOW,
     &SIGNER_PRIVATE_KEY,
