@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::Address;
 use serde_json::{Map, Value};
 
-/// Bound of a file's length. The longest one in use has 2 kB.
-pub const BYTES_MAX: usize = 10_000;
+/// Bound of a file's length, the reference implementation's. The longest one in use has 2 kB.
+pub const BYTES_MAX: usize = 10_240;
 
 /// The addresses of a deployment's contracts on both chains. No address and no chain id is zero.
 #[derive(Debug, Clone, PartialEq, Eq)]

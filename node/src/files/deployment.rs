@@ -1,6 +1,8 @@
 //! Addresses of the contracts of both chains: from a file, its text, the name of a deployed network,
 //! and single addresses.
 
+use std::path::PathBuf;
+
 use hawser_chain::addresses::{Addresses, AddressesError};
 use hawser_chain::admin::Contracts;
 
@@ -65,9 +67,17 @@ async fn at_place(place: &str) -> Result<Addresses, RunError> {
     let read = if place.starts_with("http://") || place.starts_with("https://") {
         Addresses::fetch(place).await
     } else {
-        Addresses::read(place.strip_prefix("file://").unwrap_or(place).as_ref())
+        Addresses::read(&path_of(place))
     };
     read.map_err(|error| RunError { kind: reason(&error), text: error.to_string() })
+}
+
+/// Returns the path of a file, which may be given as a `file://` URL.
+fn path_of(place: &str) -> PathBuf {
+    let Some(rest) = place.strip_prefix("file://") else { return place.into() };
+    let url = reqwest::Url::parse(place).ok();
+    // A URL without the root of a path names a file of the working folder.
+    url.and_then(|url| url.to_file_path().ok()).unwrap_or_else(|| rest.into())
 }
 
 fn reason(error: &AddressesError) -> RunErrorKind {
@@ -89,8 +99,17 @@ fn of_environment(name: &str) -> Result<Addresses, RunError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::settings::SettingSources;
+
+    #[test]
+    fn a_file_may_be_given_as_a_url() {
+        assert_eq!(path_of("file:///etc/my%20net/chain.json"), Path::new("/etc/my net/chain.json"));
+        assert_eq!(path_of("/etc/my%20net/chain.json"), Path::new("/etc/my%20net/chain.json"));
+        assert_eq!(path_of("file://chain.json"), Path::new("chain.json"));
+    }
 
     #[tokio::test]
     async fn a_network_is_found_by_its_name_in_both_settings() {
