@@ -109,22 +109,17 @@ impl<'a> NodeToken<'a> {
         Ok(Self { node, signed, signature, claims })
     }
 
-    /// Returns the node that the token claims to be from.
-    pub(crate) fn node(&self) -> OriginatorId {
-        self.node
-    }
-
-    /// Verifies the token for the node `own` at `now_s`. Checks the signature last,
-    /// so that a token of no node costs next to nothing.
+    /// Checks everything but the signature for the node `own` at `now_s`, which costs next to nothing. Returns the key
+    /// that has to have signed the token.
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub(crate) fn verify(
+    pub(crate) fn claimed_key(
         &self,
         own: OriginatorId,
         registry: &Registry,
         now_s: u64,
-    ) -> Result<VerifiedToken, NodeTokenError> {
+    ) -> Result<PublicKey, NodeTokenError> {
         let record = registry.node(self.node).ok_or(NodeTokenError::UnknownNode)?;
         let (claims, now) = (&self.claims, now_s as f64);
         let lifetime = claims.exp - claims.iat;
@@ -147,14 +142,22 @@ impl<'a> NodeToken<'a> {
         if claims.version.as_deref().is_some_and(|version| !is_compatible(version)) {
             return Err(NodeTokenError::Version);
         }
+        Ok(record.public_key)
+    }
+
+    /// Checks the signature of a token by its [claimed key](Self::claimed_key).
+    ///
+    /// # Errors
+    /// [`NodeTokenError::Signature`].
+    pub(crate) fn verify(&self, key: PublicKey) -> Result<VerifiedToken, NodeTokenError> {
         let digest = keccak256(&[b"jwt|", self.signed.as_bytes()]);
         // Only r and s count, as everywhere in the network.
-        if !record.public_key.verifies(digest, &self.signature[..64]) {
+        if !key.verifies(digest, &self.signature[..64]) {
             return Err(NodeTokenError::Signature);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-        let expires_s = claims.exp as u64;
-        Ok(VerifiedToken { node: self.node, key: record.public_key, expires_s })
+        let expires_s = self.claims.exp as u64;
+        Ok(VerifiedToken { node: self.node, key, expires_s })
     }
 }
 
@@ -228,28 +231,37 @@ mod tests {
     const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
 
     fn of_claims(claims: &str) -> Result<VerifiedToken, NodeTokenError> {
-        NodeToken::read(&made(HEADER, claims))?.verify(OWN, &registry(&key()), MADE_S)
+        verify(&NodeToken::read(&made(HEADER, claims))?, OWN, &registry(&key()), MADE_S)
+    }
+
+    fn verify(
+        token: &NodeToken<'_>,
+        own: OriginatorId,
+        registry: &Registry,
+        now_s: u64,
+    ) -> Result<VerifiedToken, NodeTokenError> {
+        token.verify(token.claimed_key(own, registry, now_s)?)
     }
 
     #[test]
     fn a_token_of_the_reference_node_is_accepted_in_its_time() {
         let registry = registry(&SecretKey::from_hex(REFERENCE_KEY).unwrap());
         let token = NodeToken::read(REFERENCE).unwrap();
-        let verified = token.verify(OWN, &registry, MADE_S).unwrap();
+        let verified = verify(&token, OWN, &registry, MADE_S).unwrap();
         assert_eq!((verified.node, verified.expires_s()), (OriginatorId(100), MADE_S + 3600));
-        assert!(token.verify(OWN, &registry, MADE_S - 120).is_ok());
-        assert!(token.verify(OWN, &registry, MADE_S + 3599).is_ok());
+        assert!(verify(&token, OWN, &registry, MADE_S - 120).is_ok());
+        assert!(verify(&token, OWN, &registry, MADE_S + 3599).is_ok());
         for time_s in [MADE_S - 121, MADE_S + 3600] {
-            assert_eq!(token.verify(OWN, &registry, time_s), Err(NodeTokenError::Time));
+            assert_eq!(verify(&token, OWN, &registry, time_s), Err(NodeTokenError::Time));
         }
         let other = OriginatorId(300);
-        assert_eq!(token.verify(other, &registry, MADE_S), Err(NodeTokenError::Audience));
+        assert_eq!(verify(&token, other, &registry, MADE_S), Err(NodeTokenError::Audience));
         assert_eq!(
-            token.verify(OWN, &Registry::default(), MADE_S),
+            verify(&token, OWN, &Registry::default(), MADE_S),
             Err(NodeTokenError::UnknownNode)
         );
         let stranger = self::registry(&key());
-        assert_eq!(token.verify(OWN, &stranger, MADE_S), Err(NodeTokenError::Signature));
+        assert_eq!(verify(&token, OWN, &stranger, MADE_S), Err(NodeTokenError::Signature));
         assert!(verified.holds(&registry, MADE_S + 3599));
         assert!(!verified.holds(&registry, MADE_S + 3600), "it has expired");
         assert!(!verified.holds(&stranger, MADE_S), "the node has another key now");

@@ -124,6 +124,16 @@ async fn checks_of_tokens_are_bounded_and_known_tokens_cost_none() {
     let good = [("node-authorization", good.as_str())];
     let mut client = node.replication().await;
     assert!(client.query_envelopes(with(topics(1), &good)).await.is_ok());
+    // Old ones need no check, and so leave others of the address theirs.
+    for lifetime_s in 1..100 {
+        let old = token(-lifetime_s);
+        let headers = [("node-authorization", old.as_str())];
+        let refused = client.query_envelopes(with(topics(1), &headers)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    }
+    let another = token(3599);
+    let another = [("node-authorization", another.as_str())];
+    assert!(client.query_envelopes(with(topics(1), &another)).await.is_ok());
     let mut last = None;
     for lifetime_s in 100..200 {
         let mut forged = token(lifetime_s);
