@@ -85,23 +85,50 @@ pub fn admit(
 /// Runs the checks before the payer is known: structure, target, presence of a signature.
 fn open(
     context: &AdmissionContext<'_>,
-    envelope: pb::PayerEnvelope,
+    mut envelope: pb::PayerEnvelope,
 ) -> Result<(PayerEnvelope, Signature), Violation> {
     let structured = ClientEnvelope::structured_len_bytes(&envelope.unsigned_client_envelope);
     if structured > STRUCTURED_LEN_BYTES_MAX {
-        return Err(LayerError::TooLong(structured).into());
+        return Err(refused_unread(context, &envelope, structured));
     }
-    if let Some(signature) = &envelope.payer_signature {
-        // Before it is copied: a signature may be as long as a request.
-        Signature::from_bytes(&signature.bytes)?;
+    let signature = envelope.payer_signature.as_ref().map(|it| Signature::from_bytes(&it.bytes));
+    if matches!(signature, Some(Err(_))) {
+        // It is not copied: a signature may be as long as a request. The envelope is refused for it below, unless an
+        // earlier rule refuses it.
+        envelope.payer_signature = None;
     }
     let envelope = PayerEnvelope::from_message(envelope)?;
     if envelope.target() != context.node {
         return Err(Violation::Target);
     }
-    let signature = envelope.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
-    let signature = Signature::from_bytes(signature)?;
-    Ok((envelope, signature))
+    Ok((envelope, signature.ok_or(Violation::PayerSignatureMissing)??))
+}
+
+/// Returns the rule that refuses an envelope with so long a payload of many small messages, which is not decoded for it.
+/// No payer may publish a payload of these kinds, whatever its length is.
+fn refused_unread(
+    context: &AdmissionContext<'_>,
+    envelope: &pb::PayerEnvelope,
+    structured_len_bytes: usize,
+) -> Violation {
+    if OriginatorId(envelope.target_originator) != context.node {
+        return Violation::Target;
+    }
+    let Some(signature) = &envelope.payer_signature else {
+        return Violation::PayerSignatureMissing;
+    };
+    if let Err(error) = Signature::from_bytes(&signature.bytes) {
+        return error.into();
+    }
+    match context.writer {
+        Writer::ThisNode => LayerError::TooLong(structured_len_bytes).into(),
+        Writer::Payer
+            if ClientEnvelope::has_identity_update(&envelope.unsigned_client_envelope) =>
+        {
+            Violation::IdentityUpdate
+        }
+        Writer::Payer => Violation::Reserved,
+    }
 }
 
 /// Runs the checks after it, in the order that publishers rely on (`docs/protocol/rules.md`, At

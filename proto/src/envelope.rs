@@ -94,6 +94,12 @@ impl ClientEnvelope {
         field_len_bytes(bytes, 5..=7)
     }
 
+    /// Returns true if the payload is an identity update, without decoding it.
+    #[must_use]
+    pub fn has_identity_update(bytes: &[u8]) -> bool {
+        field_len_bytes(bytes, 5..=5) > 0
+    }
+
     /// Returns the bytes that the payer signed.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

@@ -6,7 +6,7 @@ use crate::common::{
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::runtime::PublishError;
 use hawser_proto::envelope::{PayerEnvelope, Payload};
-use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+use hawser_proto::pb::xmtp::identity::associations::{IdentityUpdate, RecoverableEcdsaSignature};
 use hawser_proto::pb::xmtp::mls::api::v1 as mls;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SequenceId, Topic};
@@ -44,6 +44,12 @@ fn key_package(bytes: &'static [u8]) -> pb::PayerEnvelope {
     on_topic(&[&[3][..], &[7; 32]].concat(), payload)
 }
 
+/// An update that the chain would take, and that is too long to be decoded for a refusal.
+fn long_update() -> pb::PayerEnvelope {
+    let update = IdentityUpdate { inbox_id: "a".repeat(20_000), ..Default::default() };
+    on_topic(&[&[2][..], &[1; 32]].concat(), Payload::IdentityUpdate(update))
+}
+
 /// Returns an envelope for each way to break a rule, with a part of the text that refuses it.
 fn refused() -> Vec<(pb::PayerEnvelope, &'static str)> {
     let trailing = [frame(1, 1, b"x"), vec![0]].concat();
@@ -56,11 +62,19 @@ fn refused() -> Vec<(pb::PayerEnvelope, &'static str)> {
         unsigned_client_envelope: message(1, "x").unsigned_client_envelope,
         ..other_node
     };
+    // The first rule that is broken counts, whatever stands in the place of the signature.
+    let unsigned = |envelope: &pb::PayerEnvelope| pb::PayerEnvelope {
+        payer_signature: with_signature(Some(vec![1; 64])).payer_signature,
+        ..envelope.clone()
+    };
+    let (unparsable_too, wrong_target_too) = (unsigned(&unparsable), unsigned(&wrong_target));
     let long_topic = on_topic(&[0; 129], group_payload(frame(1, 1, b"x")));
     vec![
         (unparsable, "could not unmarshal payer envelope"),
         (no_aad, "aad is missing"),
         (wrong_target, "invalid target originator"),
+        (unparsable_too, "could not unmarshal payer envelope"),
+        (wrong_target_too, "invalid target originator"),
         (with_signature(None), "payer signature is missing"),
         (with_signature(Some(vec![1; 64])), "could not recover signer"),
         (with_signature(Some(vec![27; 65])), "could not recover signer"),
@@ -82,6 +96,11 @@ fn refused() -> Vec<(pb::PayerEnvelope, &'static str)> {
         (
             on_topic(&[&[2][..], &[1; 32]].concat(), Payload::IdentityUpdate(Default::default())),
             "identity updates must be published via the blockchain",
+        ),
+        (long_update(), "identity updates must be published via the blockchain"),
+        (
+            pb::PayerEnvelope { target_originator: 200, ..long_update() },
+            "invalid target originator",
         ),
         (of_group(frame(1, 2, b"x")), "published via the blockchain"),
         (of_group(frame(1, 3, b"x")), "published via the blockchain"),
