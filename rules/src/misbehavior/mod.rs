@@ -49,7 +49,7 @@ use judgement::Ruling;
 
 /// Judges a report. The same arguments give the same judgement; nothing else is read.
 ///
-/// Costs at most two signature recoveries for each envelope: of a report up to 64 envelopes are looked at,
+/// Costs at most three signature recoveries for each envelope: of a report up to 64 envelopes are looked at,
 /// or 1,000 for congestion, and up to 8 MiB. A longer report is refuted without being decoded.
 #[must_use]
 pub fn verify(case: &ReportCase<'_>) -> Judgement {
@@ -68,6 +68,9 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
         report::Failure::Liveness(failure) => liveness::judge(&report, failure),
         report::Failure::Safety(envelopes) => match exhibits::open(envelopes, case.registry) {
             Ok(exhibits) => judge_exhibits(case, &report, &exhibits),
+            Err(fact) if report.kind() == Kind::InvalidPayload => {
+                payload::judge_parts(case, &report, envelopes, fact)
+            }
             Err(fact) => Ruling::refuted(fact),
         },
     };

@@ -2,9 +2,10 @@
 
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 
 use super::case::ReportCase;
-use super::exhibits::{Exhibit, Origin, all_signed_by};
+use super::exhibits::{self, Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 use super::window;
@@ -23,10 +24,11 @@ const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let text = "the envelope has no signature, so who served it cannot be told (rule 13)";
-        return Ruling::refuted(Fact::new("chain_proof", text).at(chain.id));
+        let worthless = Fact::new("chain_proof", text).at(chain.id);
+        return judge_others(case, report, exhibits, worthless);
     }
-    if let Err(fact) = all_signed_by(exhibits, report.accused()) {
-        return Ruling::refuted(fact);
+    if let Err(worthless) = all_signed_by(exhibits, report.accused()) {
+        return judge_others(case, report, exhibits, worthless);
     }
     let mut undecided = None;
     for exhibit in exhibits {
@@ -44,6 +46,35 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
         }
         (None, several) => window::judge(case, several),
     }
+}
+
+/// Judges a report in which an envelope does not open: it is refuted for the part of that envelope, and the others count
+/// (`docs/protocol/misbehavior.md`, *Reports*). `worthless` is the fact about the first such envelope.
+pub(super) fn judge_parts(
+    case: &ReportCase<'_>,
+    report: &Report,
+    envelopes: &[pb::OriginatorEnvelope],
+    worthless: Fact,
+) -> Ruling {
+    let open = |envelope| exhibits::open(std::slice::from_ref(envelope), case.registry).ok();
+    let exhibits: Vec<Exhibit> = envelopes.iter().filter_map(open).flatten().collect();
+    judge_others(case, report, &exhibits, worthless)
+}
+
+/// Judges each exhibit that the accused has signed by itself. If none of them breaks a rule, the report is refuted for the
+/// one that is worthless.
+fn judge_others(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+    worthless: Fact,
+) -> Ruling {
+    for exhibit in exhibits.iter().filter(|it| it.is_signed_by(report.accused())) {
+        if let Found::Broken(fact) = judge_one(case, exhibit) {
+            return Ruling::new(MisbehaviorVerdict::Proven, fact);
+        }
+    }
+    Ruling::refuted(worthless)
 }
 
 enum Found {

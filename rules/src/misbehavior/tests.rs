@@ -339,6 +339,22 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
     assert_eq!(outcome(&chain_proof), (Refuted, "chain_proof"));
 }
 
+/// Whoever adds a worthless envelope to a report saves the accused from nothing, and adds nothing.
+#[test]
+fn an_envelope_that_is_no_evidence_refutes_its_own_part_only() {
+    let broken = || Draft { target: 200, ..draft(7, NOW) }.signed();
+    let forged = || sign(draft(8, NOW).statement().encode_to_vec().into(), &key(2));
+    let of = |envelopes| outcome(&report(Kind::InvalidPayload, envelopes));
+    assert_eq!(of(vec![broken()]), (Proven, "rule_broken"));
+    for worthless in [forged(), of_chain(7)] {
+        assert_eq!(of(vec![worthless.clone(), broken()]), (Proven, "rule_broken"));
+        assert_eq!(of(vec![broken(), worthless.clone()]), (Proven, "rule_broken"));
+        let refuted = of(vec![draft(7, NOW).signed(), worthless.clone()]);
+        assert_eq!(refuted.0, Refuted, "{refuted:?}");
+        assert_eq!(of(vec![worthless.clone()]).0, Refuted);
+    }
+}
+
 #[test]
 fn fees_are_judged_only_with_the_rates_of_their_time() {
     let wrong =
