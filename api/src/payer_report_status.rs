@@ -1,6 +1,6 @@
 //! Payer reports by stage as `/status` and the metrics show them: counted now and then, so that no request waits for it.
 
-use hawser_engine::runtime::{PayerReporter, ReportStage, StageCounts};
+use hawser_engine::runtime::{PayerReportTotals, PayerReporter, ReportStage, StageCounts};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -40,6 +40,11 @@ pub(crate) struct StageRow {
 impl PayerReportCounts {
     pub(crate) fn new(reporter: PayerReporter) -> Self {
         Self { reporter, last: Mutex::default() }
+    }
+
+    /// Returns what the worker has done since it was created.
+    pub(crate) fn totals(&self) -> PayerReportTotals {
+        self.reporter.totals()
     }
 
     /// Counts them at a time in unix seconds. Blocks on the disk.

@@ -79,7 +79,7 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
 }
 
 /// Returns the entry that an event adds to the payer's `entries`, which are given in their order.
-/// `None` if the event is booked already.
+/// `None` if the event is booked already, or settles an amount of zero.
 ///
 /// # Errors
 /// If the event can never be booked.
@@ -100,6 +100,8 @@ pub fn book(
         return Ok(None);
     }
     Ok(match event.action {
+        // The leaf of a payer without a price, such as one at rates of zero, is settled like any other.
+        LedgerAction::UsageSettled { microdollars: 0 } => None,
         LedgerAction::Deposit { microdollars } => {
             entry(LedgerKind::Deposit, picodollars(microdollars)?)
         }
@@ -261,6 +263,8 @@ mod tests {
         assert_eq!((withdrawal.kind as u8, withdrawal.picodollars), (1, -4_000_000));
         let settled = book(LedgerAction::UsageSettled { microdollars: 3 });
         assert_eq!((settled.kind as u8, settled.picodollars), (2, -3_000_000));
+        let nothing = super::book(&[], &event(3, LedgerAction::UsageSettled { microdollars: 0 }));
+        assert_eq!(nothing, Ok(None), "a settlement of nothing is no error");
         let cancelled = super::book(&[withdrawal], &event(2, CANCEL)).unwrap().unwrap();
         assert_eq!((cancelled.kind as u8, cancelled.picodollars), (3, 4_000_000));
     }

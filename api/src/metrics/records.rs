@@ -19,6 +19,24 @@ pub(super) fn payer_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -
         "xmtp_report_oldest_age_seconds",
         "Time since the end of the oldest payer report at the stage, seconds",
         stages.iter().filter_map(|row| Some(([("state", row.stage)], row.oldest_age_s?))),
+    )?;
+    let totals = observer.payer_reports.as_ref().map(|counts| counts.totals());
+    let totals = totals.unwrap_or_default();
+    out.counters(
+        "xmtp_attestations",
+        "Payer reports that this node has judged since the start",
+        [("signed", totals.signed), ("refused", totals.refused)]
+            .map(|(result, count)| ([("result", result)], count)),
+    )?;
+    out.counters(
+        "xmtp_report_mismatch",
+        "Differences of the payer reports that this node has refused since the start",
+        totals.differences.iter().map(|(reason, count)| ([("reason", *reason)], *count)),
+    )?;
+    out.counter(
+        "xmtp_settled_picodollars",
+        "Usage that this node has settled on the chain since the start, 10^-12 dollars",
+        totals.settled_picodollars,
     )
 }
 

@@ -75,9 +75,10 @@ pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
 pub use pace::ShortTurns;
 pub use payer_reports::{
-    Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReporter, ReportContract,
-    ReportExplained, ReportStage, ReportState, ReportStep, ReportStepError, ReportView,
-    SettledSoFar, StageCount, StageCounts, StepOutcome, StepState, Submitted, Turns, Written,
+    Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReportTotals,
+    PayerReporter, ReportContract, ReportExplained, ReportStage, ReportState, ReportStep,
+    ReportStepError, ReportView, SettledSoFar, StageCount, StageCounts, StepOutcome, StepState,
+    Submitted, Turns, Written,
 };
 pub use ports::Ports;
 pub use prices::PriceTask;

@@ -6,7 +6,8 @@ use hawser_engine::facts;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent};
 use hawser_engine::payer_reports::{FiguresError, NotYet};
 use hawser_engine::runtime::{
-    Attested, PublishError, ReportStep, ReportStepError, StepState, Submitted, Written,
+    Attested, PayerReportTotals, PublishError, ReportStep, ReportStepError, StepState, Submitted,
+    Written,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
@@ -43,7 +44,7 @@ async fn a_report_of_what_does_not_exist_holds_up_no_node() {
     );
     smuggle(&network, 300, other.unwrap().client_envelope()).await;
     for node in [100, 200] {
-        let written = network.worker(node).write(ABOUT, network.now_minute()).await.unwrap();
+        let written = network.worker(node).write(ABOUT).await.unwrap();
         assert!(matches!(written, Written::New(_)), "node {node}: {written:?}");
     }
     network.replicate();
@@ -85,16 +86,22 @@ async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_correcte
     assert!(matches!(&refused[..], [(of, Attested::Refused(_))] if *of == id), "{refused:?}");
     let by_hand = worker.step(ReportStep::Attest, ABOUT, true).await;
     assert_eq!(by_hand[0].state, StepState::Refused);
+    let totals = PayerReportTotals {
+        refused: 1,
+        differences: [("amounts", 1)].into(),
+        ..PayerReportTotals::default()
+    };
+    assert_eq!(worker.totals(), totals, "a report that was looked at twice counts once");
 
     record_rates(&network.stores[&200], &[rate(), newer]);
     assert!(network.stores[&200].has_unpriced());
     assert!(matches!(attest().await, Err(ReportStepError::Unpriced)));
-    let minute = network.now_minute();
-    assert!(matches!(worker.write(ABOUT, minute).await, Err(ReportStepError::Unpriced)));
+    assert!(matches!(worker.write(ABOUT).await, Err(ReportStepError::Unpriced)));
     let waiting = worker.step(ReportStep::Generate, ABOUT, false).await;
     assert_eq!(waiting[0].state, StepState::Waiting);
     reprice(&network.stores[&200]);
     assert_eq!(attest().await.unwrap(), [(id, Attested::Signed)], "at the next look");
+    assert_eq!(worker.totals(), PayerReportTotals { signed: 1, ..totals });
 }
 
 /// A node that lacks places of the range neither writes nor judges a report over them; with the places it comes to the
@@ -125,7 +132,7 @@ async fn no_report_is_drafted_over_missing_places() {
         target.commit(&[change]).unwrap();
     }
     let worker = network.worker(200);
-    let drafted = worker.write(ABOUT, network.now_minute()).await;
+    let drafted = worker.write(ABOUT).await;
     let Err(ReportStepError::Figures(FiguresError::NotYet(why))) = drafted else {
         panic!("{drafted:?}")
     };

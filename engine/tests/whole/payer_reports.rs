@@ -57,7 +57,11 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
     network.contract.0.lock().settles = None;
     network.restart(300);
     network.contract.0.lock().leaves_max = Some(1);
-    assert_eq!(network.settle(300, 100).await.unwrap(), 3, "in parts that have room");
+    let settler = network.worker(300);
+    assert_eq!(settler.settle(OriginatorId(100)).await.unwrap(), 3, "in parts that have room");
+    network.follow_chain();
+    let sum: u64 = stated.payers().iter().map(|leaf| leaf.fee.get()).sum();
+    assert_eq!(settler.totals().settled_picodollars, sum);
     network.contract.0.lock().leaves_max = None;
     assert_eq!(network.settle(100, 100).await.unwrap(), 0, "nothing is left");
     assert!(network.on_chain().is_settled(OriginatorId(100), report.end.minute));
@@ -368,13 +372,10 @@ async fn a_node_that_does_not_know_enough_waits() {
     let network = Network::start();
     network.traffic("some").await;
     let about = OriginatorId(100);
-    let report = network.worker(100).write(about, network.now_minute()).await.unwrap();
+    let report = network.worker(100).write(about).await.unwrap();
     assert!(matches!(report, Written::New(_)));
     assert_eq!(network.worker(200).attest(about).await.unwrap(), [], "it has not come yet");
-    assert_eq!(
-        network.worker(200).write(about, network.now_minute()).await.unwrap(),
-        Written::TooLittle
-    );
+    assert_eq!(network.worker(200).write(about).await.unwrap(), Written::TooLittle);
     let identity = network.stores[&200].identity().clone();
     let fresh = Store::in_memory(identity, price::price).unwrap();
     record_rates(&fresh, &[rate()]);

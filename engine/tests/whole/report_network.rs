@@ -214,8 +214,7 @@ impl Network {
     }
 
     pub async fn write(&self, node: u32, about: u32) -> Written {
-        let minute = self.now_minute();
-        let written = self.worker(node).write(OriginatorId(about), minute).await.unwrap();
+        let written = self.worker(node).write(OriginatorId(about)).await.unwrap();
         self.replicate();
         written
     }

@@ -133,7 +133,7 @@ impl Schedule {
             Event::Copy { from, to } => network.copy(from, to),
             Event::Follow => network.follow_chain(),
             Event::Write { node, about } => {
-                _ = network.worker(node).write(OriginatorId(about), now).await;
+                _ = network.worker(node).write(OriginatorId(about)).await;
             }
             Event::Attest { node, about } => {
                 _ = network.worker(node).attest(OriginatorId(about)).await;
@@ -340,8 +340,7 @@ async fn the_usage_of_a_node_that_has_left_is_settled_by_the_others() {
     usage(&mut schedule, &NODES).await;
     schedule.network.set_member(300, false);
     schedule.network.follow_chain();
-    let now = schedule.network.now_minute();
-    let own = schedule.network.worker(300).write(OriginatorId(300), now).await;
+    let own = schedule.network.worker(300).write(OriginatorId(300)).await;
     assert!(matches!(own, Err(ReportStepError::Publish(_))), "{own:?}");
     let left = schedule.to_settle(300);
     assert_ne!(left, SequenceId::NONE);

@@ -1,9 +1,10 @@
 //! Typed settings of payer reports.
 
+use std::time::Duration;
+
 use hawser_engine::runtime::{PayerReportSettings, Turns};
 use hawser_rules::payer_report::Periods;
 
-use super::parse;
 use super::reader::SettingsReader;
 use super::table::{Setting, payer_reports as table};
 
@@ -12,8 +13,8 @@ impl SettingsReader<'_> {
     pub(super) fn payer_reports(&mut self) -> Option<Option<PayerReportSettings>> {
         let enable = self.switch(&table::ENABLE);
         let look_every = self.duration_above_zero(&table::LOOK_EVERY);
-        let own = self.minutes(&table::OWN_PERIOD);
-        let others = self.minutes(&table::OTHERS_PERIOD);
+        let own = self.duration_above_zero(&table::OWN_PERIOD);
+        let others = self.duration_above_zero(&table::OTHERS_PERIOD);
         let expiry_own = self.expiry(&table::OWN_EXPIRY, own);
         let expiry_others = self.expiry(&table::OTHERS_EXPIRY, others);
         let turns = self.get(&table::TURNS, |text| match text {
@@ -31,23 +32,14 @@ impl SettingsReader<'_> {
         Some(enable?.then_some(settings))
     }
 
-    /// Whole minutes: reports end with a minute.
-    fn minutes(&mut self, setting: &Setting) -> Option<u32> {
-        self.get(setting, |text| {
-            let time = parse::duration(text).filter(|time| !time.is_zero())?;
-            u32::try_from(time.as_secs() / 60).ok()
-        })
-    }
-
     /// A shorter one would give up reports before the next one may be written.
-    fn expiry(&mut self, setting: &Setting, period: Option<u32>) -> Option<u32> {
-        let expiry = self.minutes(setting)?;
+    fn expiry(&mut self, setting: &Setting, period: Option<Duration>) -> Option<Duration> {
+        let expiry = self.duration_above_zero(setting)?;
         let period = period?;
-        if u64::from(expiry) * 2 >= u64::from(period) * 3 {
+        if expiry.as_nanos() * 2 >= period.as_nanos() * 3 {
             return Some(expiry);
         }
-        let given = format!("{expiry} minutes, with {period} minutes between reports");
-        self.error(setting, Some(given));
+        self.error(setting, Some(format!("{expiry:?}, with {period:?} between reports")));
         None
     }
 }

@@ -64,6 +64,19 @@ pub enum ReportDifference {
     },
 }
 
+impl ReportDifference {
+    /// Returns a short name of the kind of difference, for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::EndMinute { .. } => "end_minute",
+            Self::EndSequence { .. } => "end_sequence",
+            Self::MinutesReversed { .. } => "minutes_reversed",
+            Self::Amounts { .. } => "amounts",
+        }
+    }
+}
+
 /// The amounts that a report was made of, if they can be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AmountCause {

@@ -1,5 +1,7 @@
 //! When a node's workers run, where a report ends, and when the next one is due.
 
+use std::time::Duration;
+
 use hawser_proto::{OriginatorId, SequenceId};
 
 /// A task that runs once an hour, at a minute that depends on the node.
@@ -42,37 +44,39 @@ pub fn end_of_range(
     minutes.into_iter().nth(1).filter(|end| end.minute > after_minute)
 }
 
-/// Times between reports, in minutes.
+/// Times between reports. An end is as old as its minute, counted from the beginning of the minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Periods {
     /// The least time between the ends of two reports of this node about itself.
-    pub own: u32,
+    pub own: Duration,
     /// The same, about other originators: an originator that writes none is reported by others.
-    pub others: u32,
+    pub others: Duration,
     /// The age of its end at which a report about this node is given up if no node has submitted it.
-    pub expiry_own: u32,
+    pub expiry_own: Duration,
     /// The same, of reports about others.
-    pub expiry_others: u32,
+    pub expiry_others: Duration,
 }
 
 impl Default for Periods {
     /// The periods of the reference implementation: 6 and 12 hours, given up after one and a half times
     /// as long.
     fn default() -> Self {
-        Self { own: 6 * 60, others: 12 * 60, expiry_own: 9 * 60, expiry_others: 18 * 60 }
+        let [own, others, expiry_own, expiry_others] =
+            [6, 12, 9, 18].map(|hours| Duration::from_secs(hours * 60 * 60));
+        Self { own, others, expiry_own, expiry_others }
     }
 }
 
 impl Periods {
-    /// Returns the least time between reports about an originator, minutes.
+    /// Returns the least time between reports about an originator.
     #[must_use]
-    pub fn between(self, node: OriginatorId, about: OriginatorId) -> u32 {
+    pub fn between(self, node: OriginatorId, about: OriginatorId) -> Duration {
         if node == about { self.own } else { self.others }
     }
 
-    /// Returns the age at which a report about an originator is given up, minutes.
+    /// Returns the age at which a report about an originator is given up.
     #[must_use]
-    pub fn expiry(self, node: OriginatorId, about: OriginatorId) -> u32 {
+    pub fn expiry(self, node: OriginatorId, about: OriginatorId) -> Duration {
         if node == about { self.expiry_own } else { self.expiry_others }
     }
 }
@@ -88,24 +92,27 @@ pub enum ReportDue {
     From(SequenceId),
 }
 
-/// Decides whether a report is due. `last_end` is the end of the newest report on the chain, with its minute;
+/// Decides whether a report is due at `now_ns`, Unix nanoseconds. `last_end` is the end of the newest report on the chain, with its minute;
 /// `pending` are the start, the end and the end minute of reports that are known, are not on the
 /// chain, and were not refused here. All of one originator.
 #[must_use]
 pub fn due(
-    now_minute: u32,
-    period: u32,
-    expiry: u32,
+    now_ns: i64,
+    period: Duration,
+    expiry: Duration,
     last_end: Option<RangeEnd>,
     pending: impl IntoIterator<Item = (SequenceId, RangeEnd)>,
 ) -> ReportDue {
-    if last_end.is_some_and(|last| now_minute.saturating_sub(last.minute) <= period) {
+    // Minutes of an end that lies ahead of this node's clock have no age.
+    let now = Duration::from_nanos(u64::try_from(now_ns).unwrap_or(0));
+    let age = |end: RangeEnd| now.saturating_sub(Duration::from_secs(u64::from(end.minute) * 60));
+    if last_end.is_some_and(|last| age(last) <= period) {
         return ReportDue::NotYet;
     }
     let start = last_end.map_or(SequenceId::NONE, |last| last.sequence);
     let is_under_way = |(from, end): (SequenceId, RangeEnd)| {
         // A report about nothing settles nothing, and would stand in the way for ever.
-        from == start && end.sequence != from && now_minute.saturating_sub(end.minute) <= expiry
+        from == start && end.sequence != from && age(end) <= expiry
     };
     match pending.into_iter().any(is_under_way) {
         true => ReportDue::UnderWay,
@@ -144,20 +151,33 @@ mod tests {
     #[test]
     fn a_report_is_due_after_the_period_unless_one_is_under_way() {
         let last = Some(end(1000, 50));
-        assert_eq!(due(1360, 360, 540, last, []), ReportDue::NotYet);
-        assert_eq!(due(1361, 360, 540, last, []), ReportDue::From(SequenceId(50)));
-        assert_eq!(due(5, 360, 540, None, []), ReportDue::From(SequenceId::NONE));
+        let (period, expiry) = (Duration::from_secs(360 * 60), Duration::from_secs(540 * 60));
+        let due = |minute: i64, last, pending: &[_]| {
+            due(minute * 60_000_000_000, period, expiry, last, pending.iter().copied())
+        };
+        assert_eq!(due(1360, last, &[]), ReportDue::NotYet);
+        assert_eq!(due(1361, last, &[]), ReportDue::From(SequenceId(50)));
+        assert_eq!(due(5, None, &[]), ReportDue::From(SequenceId::NONE));
         let pending = |from: u64, end: RangeEnd| [(SequenceId(from), end)];
-        assert_eq!(due(1361, 360, 540, last, pending(50, end(1100, 60))), ReportDue::UnderWay);
-        assert_eq!(
-            due(1641, 360, 540, last, pending(50, end(1100, 60))),
-            ReportDue::From(SequenceId(50))
-        );
-        assert_eq!(
-            due(1361, 360, 540, last, pending(49, end(1100, 60))),
-            ReportDue::From(SequenceId(50))
-        );
+        assert_eq!(due(1361, last, &pending(50, end(1100, 60))), ReportDue::UnderWay);
+        assert_eq!(due(1641, last, &pending(50, end(1100, 60))), ReportDue::From(SequenceId(50)));
+        assert_eq!(due(1361, last, &pending(49, end(1100, 60))), ReportDue::From(SequenceId(50)));
         let empty = pending(50, end(1100, 50));
-        assert_eq!(due(1361, 360, 540, last, empty), ReportDue::From(SequenceId(50)));
+        assert_eq!(due(1361, last, &empty), ReportDue::From(SequenceId(50)));
+    }
+
+    /// Seconds count, of the time and of the period.
+    #[test]
+    fn a_report_is_due_as_soon_as_its_end_is_older_than_the_period() {
+        let last = Some(end(1000, 50));
+        let due = |seconds: i64, period_s: u64| {
+            let period = Duration::from_secs(period_s);
+            due((60_000 + seconds) * 1_000_000_000, period, period, last, [])
+        };
+        assert_eq!(due(30, 30), ReportDue::NotYet);
+        assert_eq!(due(31, 30), ReportDue::From(SequenceId(50)));
+        assert_eq!(due(3600, 3600), ReportDue::NotYet);
+        assert_eq!(due(3601, 3600), ReportDue::From(SequenceId(50)));
+        assert_eq!(due(-5, 30), ReportDue::NotYet, "an end ahead of the clock");
     }
 }

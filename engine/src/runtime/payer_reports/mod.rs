@@ -8,6 +8,7 @@ mod error;
 mod stages;
 mod step;
 mod task;
+mod totals;
 mod view;
 
 use std::collections::HashMap;
@@ -41,6 +42,8 @@ pub use error::ReportStepError;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
+pub use totals::PayerReportTotals;
+use totals::Totals;
 pub use view::{ReportExplained, ReportState, ReportView};
 
 /// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
@@ -101,6 +104,7 @@ struct State {
     periods: Periods,
     contract: Arc<dyn ReportContract>,
     differing: Mutex<HashMap<ReportId, DifferingReport>>,
+    totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
 }
@@ -125,7 +129,14 @@ impl PayerReporter {
         contract: Arc<dyn ReportContract>,
     ) -> Self {
         let (engine, differing, turn) = (engine.clone(), Mutex::default(), Semaphore::new(1));
-        Self(Arc::new(State { engine, key, domain, periods, contract, differing, turn }))
+        let totals = Totals::default();
+        Self(Arc::new(State { engine, key, domain, periods, contract, differing, totals, turn }))
+    }
+
+    /// Returns what the worker has done since it was created.
+    #[must_use]
+    pub fn totals(&self) -> PayerReportTotals {
+        self.0.totals.read()
     }
 
     /// Returns the originators that reports are written about now.
@@ -134,18 +145,14 @@ impl PayerReporter {
         originators_of(&self.0.registry())
     }
 
-    /// Writes a report about an originator into this node's strand, if one is due at `now_minute`.
+    /// Writes a report about an originator into this node's strand, if one is due by the engine's clock.
     ///
     /// # Errors
     /// [`ReportStepError`]. The step can be taken again.
-    pub async fn write(
-        &self,
-        about: OriginatorId,
-        now_minute: u32,
-    ) -> Result<Written, ReportStepError> {
+    pub async fn write(&self, about: OriginatorId) -> Result<Written, ReportStepError> {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let draft = blocking(move || state.draft(about, now_minute)).await?;
+        let draft = blocking(move || state.draft(about)).await?;
         let report = match draft {
             Draft::Report(report) => report,
             Draft::Nothing(why) => return Ok(why),
@@ -184,6 +191,7 @@ impl PayerReporter {
                 PayerReportVerdict::Equal => {
                     let attestation = Attestation::sign(held.id, own, &self.0.key);
                     self.0.publish(attestation.client_envelope(about)).await?;
+                    self.0.totals.note_signed();
                     tracing::info!(report = %held.id, %about, "attested a payer report");
                     Attested::Signed
                 }
@@ -323,7 +331,7 @@ impl State {
         Ok((!is_pruned).then_some(attestation))
     }
 
-    fn draft(&self, about: OriginatorId, now_minute: u32) -> Result<Draft, ReportStepError> {
+    fn draft(&self, about: OriginatorId) -> Result<Draft, ReportStepError> {
         self.require_priced()?;
         let last = self.chain()?.last_end(about);
         let mut pending = Vec::new();
@@ -336,7 +344,8 @@ impl State {
         }
         let own = self.own();
         let (period, expiry) = (self.periods.between(own, about), self.periods.expiry(own, about));
-        let start = match due(now_minute, period, expiry, last, pending) {
+        let now_ns = self.engine.ports().clock.now_ns();
+        let start = match due(now_ns, period, expiry, last, pending) {
             ReportDue::NotYet => return Ok(Draft::Nothing(Written::NotDue)),
             ReportDue::UnderWay => return Ok(Draft::Nothing(Written::UnderWay)),
             ReportDue::From(start) => start,
@@ -447,6 +456,7 @@ impl State {
         {
             return;
         }
+        self.totals.note_refused(differences);
         let differences: Vec<_> = differences.iter().map(ReportDifference::to_string).collect();
         let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
         tracing::warn!(
@@ -516,7 +526,10 @@ impl State {
             let end = encoded.len().min(place + at_once);
             let proof = tree.proof(place..end);
             match self.contract.settle(originator, index, &encoded[place..end], &proof).await {
-                Ok(()) => place = end,
+                Ok(()) => {
+                    self.totals.note_settled(&leaves.payers()[place..end]);
+                    place = end;
+                }
                 // A block of this chain may have too little room.
                 Err(error)
                     if error.may_be_too_large && end - place > 1 && halvings < HALVINGS_MAX =>

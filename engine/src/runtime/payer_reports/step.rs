@@ -80,12 +80,11 @@ impl PayerReporter {
     }
 
     async fn generate(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
-        let now_minute = hawser_proto::minute_of(self.0.engine.ports().clock.now_ns());
         let (written, wrote) = match is_dry {
-            false => (self.write(about, now_minute).await?, StepState::Done),
+            false => (self.write(about).await?, StepState::Done),
             true => {
                 let state = self.0.clone();
-                let written = match blocking(move || state.draft(about, now_minute)).await? {
+                let written = match blocking(move || state.draft(about)).await? {
                     Draft::Report(report) => Written::New(report.id(self.0.domain)),
                     Draft::Nothing(why) => why,
                 };
