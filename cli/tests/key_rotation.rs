@@ -195,6 +195,25 @@ fn the_old_node_behind_the_new_address_is_not_taken_for_the_new_node() {
     assert_eq!((code, states), (Some(9), unproven("done")), "{found}");
 }
 
+/// The old node holds everything and the new one has the key: answers of both would make a whole node.
+#[test]
+fn answers_of_both_nodes_behind_a_balancer_are_not_taken_for_those_of_the_new_node() {
+    let old = node(&[(0, 50), (100, 5_000)]);
+    let rotation = Rotation::begin(&old);
+    let new = node(&[(0, 50), (100, 1)]);
+    let (_, said) = rotation.ask(&["--http-address", &new.url()]);
+    rotation.take(&said, 1);
+    new.sign_as(200, secret(&rotation.new_key));
+    new.share_calls_with(&old);
+    for _ in 0..3 {
+        let (code, states, said) = rotation.states();
+        assert_eq!(code, Some(9), "{said}");
+        assert_eq!(states[2..4], ["next", "not_known"], "{said}");
+        let found = said["steps"][2]["found"].as_str().unwrap();
+        assert!(found.contains("leads to node 100, not to 200"), "{found}");
+    }
+}
+
 #[test]
 fn a_stopped_old_node_that_has_left_leaves_two_steps_not_known() {
     let rotation;

@@ -5,7 +5,7 @@
 //!
 //! **An address proves no node.** A balancer or a name may still lead to the old node, and a comparison of it with itself
 //! would show that all is well. So the new node counts as started only if a checkpoint that it signed as an observer of a
-//! chain's strand comes from its address.
+//! chain's strand comes from its address, each of the times that it is asked.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -31,6 +32,9 @@ use crate::{client, output};
 
 /// Places by which the new node may be behind in a strand that grows. A guess: a second of a busy network.
 const BEHIND_MAX: u64 = 100;
+/// Times that a node is asked. A guess: a balancer that gives half of the connections to the old node gives it one of these
+/// but once in 256 times.
+const ASKED: usize = 8;
 /// Time for a node to tell its cursor and who it is. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
@@ -126,11 +130,11 @@ impl Held {
     ) -> Self {
         let of_new = async {
             match new {
-                Some((new, key)) => ask(new, key).await,
+                Some((new, key)) => ask(new, key, Role::New).await,
                 None => Err("it is not registered".to_owned()),
             }
         };
-        let (old, new) = tokio::join!(ask(old.0, old.1), of_new);
+        let (old, new) = tokio::join!(ask(old.0, old.1, Role::Old), of_new);
         // A node of other software shows no checkpoint. The new node at the old one's address does.
         let old = old.and_then(|(cursor, speaker)| match speaker {
             Speaker::Other(text) => Err(text),
@@ -154,24 +158,83 @@ impl Held {
     }
 }
 
+/// The part of a rotation that a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Old,
+    New,
+}
+
 /// Asks a node how far it holds each strand, and for the proof that it is the node. It is not trusted to be short or quick.
-async fn ask(node: &RegisteredNode, key: &PublicKey) -> Result<(Cursor, Speaker), String> {
-    let asked = async {
-        let channel = client::connect_narrow(&node.http_address).await?;
-        let api = MetadataApiClient::new(channel.clone());
-        let mut api = api.max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
-        let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await;
-        let answer = answer.map_err(|status| client::failure(&status))?.into_inner();
-        let cursor = Cursor::from(&answer.latest_sync.unwrap_or_default());
-        Ok::<_, RunError>((cursor, speaker(channel, node, key).await))
-    };
+///
+/// A balancer may spread connections, or the calls of one, over both nodes. So each is asked several times, over connections
+/// of their own, and the answers count together: see [`together`].
+async fn ask(
+    node: &RegisteredNode,
+    key: &PublicKey,
+    role: Role,
+) -> Result<(Cursor, Speaker), String> {
+    let mut asked = JoinSet::new();
+    for round in 0..ASKED {
+        let (node, key) = (node.clone(), *key);
+        asked.spawn(async move { ask_once(&node, &key, round % 2 == 0).await });
+    }
     let late = || RunError::failed(format!("no answer within {} s", ANSWER_MAX.as_secs()));
-    let answer = tokio::time::timeout(ANSWER_MAX, asked).await;
+    let answers = tokio::time::timeout(ANSWER_MAX, asked.join_all()).await;
+    let answers = answers.unwrap_or_else(|_| vec![Err(late())]);
     let fault = |error: RunError| {
         let at = format!("node {} at {}", node.node_id, node.http_address);
         output::plain(&format!("{at}: {}", error.text))
     };
-    answer.unwrap_or_else(|_| Err(late())).map_err(fault)
+    let answers: Result<Vec<_>, _> = answers.into_iter().collect();
+    Ok(together(answers.map_err(fault)?, role))
+}
+
+/// Asks once, over a connection of its own. A balancer that gives the calls of a connection to its nodes in turn must not give
+/// all calls of one kind to one of them.
+async fn ask_once(
+    node: &RegisteredNode,
+    key: &PublicKey,
+    is_cursor_first: bool,
+) -> Result<(Cursor, Speaker), RunError> {
+    let channel = client::connect_narrow(&node.http_address).await?;
+    if is_cursor_first {
+        let cursor = cursor(channel.clone()).await?;
+        return Ok((cursor, speaker(channel, node, key).await));
+    }
+    let speaker = speaker(channel.clone(), node, key).await;
+    Ok((cursor(channel).await?, speaker))
+}
+
+/// Asks a node how far it holds each strand.
+async fn cursor(channel: Channel) -> Result<Cursor, RunError> {
+    let api = MetadataApiClient::new(channel);
+    let mut api = api.max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
+    let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await;
+    let answer = answer.map_err(|status| client::failure(&status))?.into_inner();
+    Ok(Cursor::from(&answer.latest_sync.unwrap_or_default()))
+}
+
+/// Puts the answers that came from an address together. One of another node spoils the proof. The old node holds what any
+/// answer has, and the new one what all have.
+fn together(answers: Vec<(Cursor, Speaker)>, role: Role) -> (Cursor, Speaker) {
+    let (cursors, mut speakers): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    let mut whole = Cursor::new();
+    cursors.iter().for_each(|cursor| whole.merge(cursor));
+    let shared = whole.iter().map(|id| {
+        let lowest = cursors.iter().map(|cursor| cursor.get(id.originator)).min();
+        EnvelopeId::new(id.originator, lowest.unwrap_or(id.sequence))
+    });
+    let shared = shared.filter(|id| id.sequence.0 > 0).collect();
+    let weight = |speaker: &Speaker| match speaker {
+        Speaker::Other(_) => 0,
+        Speaker::NotKnown(_) => 1,
+        Speaker::Proven => 2,
+    };
+    speakers.sort_by_key(weight);
+    let none = || Speaker::NotKnown("it was not asked".to_owned());
+    let speaker = speakers.into_iter().next().unwrap_or_else(none);
+    (if role == Role::Old { whole } else { shared }, speaker)
 }
 
 /// Asks for a checkpoint of a chain's strand. No node owns these strands, so a node answers with what it has signed itself.
@@ -526,6 +589,24 @@ mod tests {
         let late = held(cursor(&[(100, 399), (300, 7)])).behind();
         assert_eq!(late, Some(vec![(OriginatorId(100), 101)]));
         assert_eq!(held(Err("silent".into())).behind(), None);
+    }
+
+    #[test]
+    fn one_answer_of_another_node_spoils_the_proof_and_the_lowest_place_counts() {
+        let answers = |speakers: [Speaker; 3]| {
+            let heads = [&[(100, 500), (0, 9)][..], &[(100, 20)], &[(100, 500), (0, 9)]];
+            heads.map(|heads| cursor(heads).unwrap()).into_iter().zip(speakers).collect::<Vec<_>>()
+        };
+        let other = || Speaker::Other("node 7".into());
+        let silent = || Speaker::NotKnown("silent".into());
+        let told = answers([Speaker::Proven, silent(), other()]);
+        assert_eq!(together(told.clone(), Role::New), (cursor(&[(100, 20)]).unwrap(), other()));
+        let whole = cursor(&[(100, 500), (0, 9)]).unwrap();
+        assert_eq!(together(told, Role::Old), (whole, other()));
+        let told = answers([Speaker::Proven, silent(), Speaker::Proven]);
+        assert_eq!(together(told, Role::New).1, silent());
+        let told = answers([Speaker::Proven, Speaker::Proven, Speaker::Proven]);
+        assert_eq!(together(told, Role::New).1, Speaker::Proven);
     }
 
     #[test]

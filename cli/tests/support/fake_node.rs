@@ -36,6 +36,7 @@ pub struct FakeNode {
     address: SocketAddr,
     signer: Signer,
     has_trees: Arc<AtomicBool>,
+    calls: FakeCalls,
     _runtime: Runtime,
 }
 
@@ -48,13 +49,20 @@ impl FakeNode {
         let signer = Signer::default();
         let has_trees = Arc::new(AtomicBool::new(false));
         let (heads, page) = (heads.into(), Arc::new(page));
-        let calls = FakeCalls { heads, page, signer: signer.clone(), has_trees: has_trees.clone() };
+        let calls = FakeCalls {
+            heads,
+            page,
+            signer: signer.clone(),
+            has_trees: has_trees.clone(),
+            behind_same_balancer: Arc::default(),
+        };
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        let serve = Server::builder().serve_with_incoming(calls, TcpIncoming::from(listener));
+        let serve =
+            Server::builder().serve_with_incoming(calls.clone(), TcpIncoming::from(listener));
         runtime.spawn(serve);
-        Self { address, signer, has_trees, _runtime: runtime }
+        Self { address, signer, has_trees, calls, _runtime: runtime }
     }
 
     /// Proves what it holds, from now on.
@@ -71,6 +79,11 @@ impl FakeNode {
         *self.signer.lock() = Some((node, key));
     }
 
+    /// Has every other call, the next one first, answered by another node from now on, as a balancer does.
+    pub fn share_calls_with(&self, other: &Self) {
+        *self.calls.behind_same_balancer.lock() = Some((0, other.calls.clone()));
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -82,6 +95,8 @@ struct FakeCalls {
     page: Arc<GivenPage>,
     signer: Signer,
     has_trees: Arc<AtomicBool>,
+    /// The number of calls so far, and the node that answers every other one.
+    behind_same_balancer: Arc<Mutex<Option<(u64, FakeCalls)>>>,
 }
 
 /// The root over leaves (RFC 6962, 2.1), and the hashes that prove one of them, from the lowest up.
@@ -101,6 +116,17 @@ fn root_and_path(leaves: &[TreeHash], index: usize) -> (TreeHash, Vec<TreeHash>)
 }
 
 impl FakeCalls {
+    /// Returns the node that answers the next call.
+    fn next(&self) -> Self {
+        match &mut *self.behind_same_balancer.lock() {
+            Some((count, other)) => {
+                *count += 1;
+                if *count % 2 == 1 { other.clone() } else { self.clone() }
+            }
+            None => self.clone(),
+        }
+    }
+
     /// Answers a call by the name of its method; `None` for one that is not served.
     fn answer(&self, method: &str, request: Bytes) -> Option<Vec<u8>> {
         match method {
@@ -163,7 +189,7 @@ impl Service<Request<Body>> for FakeCalls {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let calls = self.clone();
+        let calls = self.next();
         Box::pin(async move {
             let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
             let request = request.into_body().collect().await.unwrap().to_bytes();
