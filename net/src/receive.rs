@@ -1,6 +1,7 @@
 //! Receiving strands: the streams that a peer opens, decoded, for the wants that they answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem};
@@ -8,6 +9,8 @@ use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{BatchFrame, DataDecoder, DataFrame, GapReason, StreamCode};
 use quinn::{ReadError, RecvStream, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
@@ -19,6 +22,35 @@ pub(crate) const BATCH_BYTES_MAX: u32 = 512 * 1024;
 /// Chunks taken from QUIC in one read. Guessed: one burst of packets.
 const CHUNKS: usize = 32;
 
+/// Bytes of a frame that is not whole beyond which it is a long one. A batch of the size that was asked for is below it.
+const LONG_BYTES: usize = 1024 * 1024;
+/// Long frames that are gathered at a time from one peer, of all its strands together. A guess: one more than is
+/// needed to use the whole connection.
+const LONG_FRAMES_MAX: usize = 2;
+/// Longest wait of a stream for its turn to send a long frame. A guess: two of the longest frames arrive within it at a
+/// hundred megabits a second. A stream that waits keeps a part of the connection's window from the others.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+
+/// Bounds the long frames that are gathered from one peer.
+///
+/// A frame may have 32 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without a bound
+/// it could send all of them but for the last byte.
+#[derive(Debug, Clone)]
+pub(crate) struct LongFrames(Arc<Semaphore>);
+
+impl LongFrames {
+    /// Returns the bound of a new session.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(LONG_FRAMES_MAX)))
+    }
+
+    /// Waits for a turn; `None` if none comes in time. Cancel safe.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turn = timeout(LONG_WAIT, Arc::clone(&self.0).acquire_owned()).await;
+        turn.ok().map(|turn| turn.expect("never closed"))
+    }
+}
+
 /// Reads one stream that the peer has opened, to its end or until its want is closed. `takes_prefixes` says that this node
 /// has asked the peer for prefixes.
 ///
@@ -29,9 +61,11 @@ pub(crate) async fn read(
     wants: Arc<OpenWants>,
     sink: ResponseSink,
     counters: Arc<NetCounters>,
+    long: LongFrames,
     takes_prefixes: bool,
 ) -> Result<(), SessionError> {
-    let mut receiver = StrandReceiver { decoder: DataDecoder::new(), counters, takes_prefixes };
+    let (decoder, turn) = (DataDecoder::new(), None);
+    let mut receiver = StrandReceiver { decoder, counters, long, turn, takes_prefixes };
     let header = match receiver.next(&mut stream).await? {
         StreamEvent::Frame(DataFrame::Header(header)) => header,
         StreamEvent::Frame(_) => return Err(PeerError::Protocol.into()),
@@ -64,16 +98,28 @@ enum StreamEvent {
 struct StrandReceiver {
     decoder: DataDecoder,
     counters: Arc<NetCounters>,
+    long: LongFrames,
+    /// Held while a long frame is gathered, and until it is delivered.
+    turn: Option<OwnedSemaphorePermit>,
     takes_prefixes: bool,
 }
 
 impl StrandReceiver {
-    /// Reads the next frame. Bytes are taken from QUIC only when no whole frame is left, so the
+    /// Reads the next frame; [`StreamEvent::Reset`] also where the peer sends too many long ones at a time. Bytes are taken from QUIC only when no whole frame is left, so the
     /// window of the stream is the back-pressure.
     async fn next(&mut self, stream: &mut RecvStream) -> Result<StreamEvent, SessionError> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(StreamEvent::Frame(frame));
+            }
+            if self.decoder.held_bytes() < LONG_BYTES {
+                self.turn = None;
+            } else if self.turn.is_none() {
+                self.turn = self.long.turn().await;
+                if self.turn.is_none() {
+                    // As if the peer had ended it: the strand is asked for again.
+                    return Ok(StreamEvent::Reset);
+                }
             }
             let mut chunks: [Bytes; CHUNKS] = Default::default();
             match stream.read_chunks(&mut chunks).await {

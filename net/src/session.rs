@@ -24,7 +24,7 @@ use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
-use crate::receive;
+use crate::receive::{self, LongFrames};
 use crate::replica_sources::ReplicaSources;
 use crate::send::StrandSenders;
 use crate::sessions::{Sessions, close_code};
@@ -117,6 +117,7 @@ struct Session<'a> {
     writer: ControlWriter,
     link: Link,
     wants: Arc<OpenWants>,
+    long_frames: LongFrames,
     /// Tasks that read streams of the peer. QUIC's stream limit bounds their number.
     incoming: JoinSet<Result<(), SessionError>>,
     senders: StrandSenders,
@@ -140,6 +141,7 @@ impl<'a> Session<'a> {
             writer,
             link,
             wants: Arc::default(),
+            long_frames: LongFrames::new(),
             incoming: JoinSet::new(),
             senders,
             sent_clock: Cursor::new(),
@@ -164,7 +166,8 @@ impl<'a> Session<'a> {
                     let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
                     let counters = self.net.counters.clone();
                     let takes_prefixes = self.net.identity.takes_prefixes;
-                    let read = receive::read(stream?, wants, sink, counters, takes_prefixes);
+                    let long = self.long_frames.clone();
+                    let read = receive::read(stream?, wants, sink, counters, long, takes_prefixes);
                     self.incoming.spawn(read.in_current_span());
                 }
                 read = next_finished(&mut self.incoming) => read?,

@@ -5,6 +5,7 @@
 mod checkpoints;
 mod common;
 mod departed;
+mod long_frames;
 mod migrated;
 mod prefixes;
 mod prune;

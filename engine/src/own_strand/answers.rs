@@ -12,6 +12,9 @@ const SHOW_FOR: Duration = Duration::from_secs(10);
 /// As [`SHOW_FOR`], for a peer that has shown a place beyond a gap: the gap is searched for first
 /// (`docs/protocol/replication.md`, Gaps).
 const SEARCH_FOR: Duration = Duration::from_secs(75);
+/// The least that a turn in which a peer shows nothing takes from that time, however it ends. A guess: a claim that is
+/// fulfilled by what was on its way to the disk keeps publishers out for a moment only, and so may not be repeated for ever.
+const TURN_COSTS: Duration = Duration::from_secs(1);
 /// The longest turn of one peer while another one could be asked. A guess: a gap search fits into it.
 const TURN_FOR: Duration = Duration::from_secs(120);
 
@@ -120,19 +123,25 @@ impl Answers {
     fn end_question(&mut self, now: Instant) {
         let Some(asked) = self.asked else { return };
         let held = self.held;
-        let answer = self.peers.get_mut(&asked.peer).expect("only peers are asked");
+        let answer = self.peers.get(&asked.peer).expect("only peers are asked");
         let waited = answer.waited + now.saturating_duration_since(asked.since);
         let is_spent = waited >= answer.limit(held);
-        if is_spent || !answer.is_connected {
-            answer.waited = waited;
-        }
         let is_over = is_spent || !answer.may_be_asked(held);
         let is_turn_over = now >= asked.began + TURN_FOR
             && self.peers.iter().any(|(peer, it)| *peer != asked.peer && it.may_be_asked(held));
         if is_over || is_turn_over {
-            self.asked = None;
-            self.last = Some(asked.peer);
+            self.end_turn(now, asked);
         }
+    }
+
+    /// Ends a turn. A peer that has shown nothing in it has less time left.
+    fn end_turn(&mut self, now: Instant, asked: Asked) {
+        let answer = self.peers.get_mut(&asked.peer).expect("only peers are asked");
+        let has_shown = asked.since > asked.began;
+        let least = if has_shown { Duration::ZERO } else { TURN_COSTS };
+        answer.waited += now.saturating_duration_since(asked.since).max(least);
+        self.asked = None;
+        self.last = Some(asked.peer);
     }
 
     /// Returns the next peer to ask: not the same again if there is another, then one that has shown what

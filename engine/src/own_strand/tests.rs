@@ -345,6 +345,27 @@ fn a_claim_that_is_never_shown_holds_the_node_up_once_and_briefly() {
     }
 }
 
+/// A peer claims a little more than there is, again and again. What is on its way to the disk fulfils each claim.
+#[test]
+fn claims_that_are_fulfilled_at_once_keep_publishers_out_a_few_times_only() {
+    let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+    node.claim(A, 7);
+    node.claim(B, 7);
+    assert_eq!(node.first_place(), Some(8));
+    node.has_signed = true;
+    let mut kept_out = 0;
+    for _ in 0..1000 {
+        node.claim(A, node.held + 1);
+        kept_out += u32::from(node.guard.status() != OwnStrandStatus::Ready);
+        node.held += 1;
+        node.look();
+        assert_eq!(node.guard.status(), OwnStrandStatus::Ready);
+    }
+    assert!(kept_out <= 10, "{kept_out}");
+    node.claim(B, node.held + 1);
+    assert_eq!(node.guard.source(), Some(B), "the word of another peer counts still");
+}
+
 #[test]
 fn another_source_is_asked_when_one_stalls() {
     let mut node = Node::unknown(5, &[A, B]);

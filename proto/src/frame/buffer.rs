@@ -29,6 +29,11 @@ impl FrameBuffer {
         self.chunk.is_empty() && self.gathered.is_empty()
     }
 
+    /// Returns the number of bytes that have arrived and are in no frame yet.
+    pub(super) fn len(&self) -> usize {
+        self.held().len()
+    }
+
     fn held(&self) -> &[u8] {
         if self.gathered.is_empty() { &self.chunk } else { &self.gathered }
     }
@@ -79,6 +84,11 @@ impl FrameInput {
         if self.failed.is_none() {
             self.buffer.push(chunk);
         }
+    }
+
+    /// Returns the number of bytes that wait for their frame.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Reads from the buffer with `next`.

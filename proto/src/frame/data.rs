@@ -371,6 +371,12 @@ impl DataDecoder {
         self.input.push(chunk);
     }
 
+    /// Returns the number of bytes that were pushed and are in no frame yet: the memory that an unfinished frame takes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.input.len()
+    }
+
     /// Returns the next complete frame, or `None` until more bytes have arrived.
     ///
     /// # Errors

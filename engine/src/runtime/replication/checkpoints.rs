@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::evidence::record;
 use super::state::ReplicationState;
+use super::unsaved::UnsavedCheckpoints;
 use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};
 use crate::misbehavior::evidence_of;
 use crate::replication::{
@@ -80,8 +81,7 @@ struct Book {
     proofs: CheckpointOffers,
     /// Checkpoints that peers have shown since the last round, each with its peer.
     shown: Vec<(OriginatorId, CosignedCheckpoint)>,
-    /// Checkpoints that are to be written, by pair and size.
-    unsaved: BTreeMap<(Pair, u64), Arc<CosignedCheckpoint>>,
+    unsaved: UnsavedCheckpoints,
     /// Evidence that is to be written.
     evidence: Vec<Evidence>,
     /// Peers are to be shown something else than before.
@@ -105,7 +105,7 @@ impl Book {
             }),
             proofs: CheckpointOffers::new(),
             shown: Vec::new(),
-            unsaved: BTreeMap::new(),
+            unsaved: UnsavedCheckpoints::default(),
             evidence: Vec::new(),
             has_changed: false,
             has_failed: false,
@@ -342,7 +342,7 @@ impl Book {
             let held = it.signed.checkpoint;
             (held.size, held.root) == (of.size, of.root)
         };
-        let known = self.unsaved.get(&(pair, of.size)).or_else(|| self.newest.get(&pair));
+        let known = self.unsaved.get(pair, of.size).or_else(|| self.newest.get(&pair));
         if let Some(known) = known.filter(|it| is_same(it)) {
             return Ok(Some(CosignedCheckpoint::clone(known)));
         }
@@ -509,7 +509,7 @@ impl Book {
     fn keep(&mut self, checkpoint: CosignedCheckpoint) {
         let (pair, size) = (pair_of(&checkpoint.signed), checkpoint.signed.checkpoint.size);
         let checkpoint = Arc::new(checkpoint);
-        self.unsaved.insert((pair, size), checkpoint.clone());
+        self.unsaved.insert(checkpoint.clone());
         let newest = self.newest.get(&pair).map(|it| it.signed.checkpoint.size);
         if newest.is_none_or(|newest| newest <= size) {
             self.newest.insert(pair, checkpoint);
@@ -521,7 +521,7 @@ impl Book {
     fn save(&mut self) -> Result<(), CommitError> {
         record(&self.state, &self.evidence)?;
         self.evidence.clear();
-        self.state.store.put_checkpoints(self.unsaved.values().map(|it| &**it))?;
+        self.state.store.put_checkpoints(self.unsaved.all())?;
         self.unsaved.clear();
         Ok(())
     }

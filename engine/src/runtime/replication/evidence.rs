@@ -23,6 +23,9 @@ use crate::runtime::stop::StopSignal;
 /// Envelopes that are judged at a time.
 const JUDGED_AT_ONCE: usize = 256;
 
+/// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
+const PART_BYTES: usize = 4 * 1024 * 1024;
+
 /// A fault that the place of an envelope shows as soon as it is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StrandFault {
@@ -140,8 +143,7 @@ pub(super) fn record_faults(
     watch: &mut TimeWatch,
 ) -> Result<(), CommitError> {
     let snapshot = state.store.snapshot();
-    let mut evidence = Vec::with_capacity(watch.unrecorded.len());
-    for &(at, fault) in &watch.unrecorded {
+    let found = watch.unrecorded.iter().map(|&(at, fault)| {
         let (misbehavior, places) = match fault {
             StrandFault::Time(TimeFault::Back { earlier }) => {
                 (Misbehavior::TimeBack, vec![earlier, at])
@@ -151,13 +153,32 @@ pub(super) fn record_faults(
             StrandFault::Gap { before } => (Misbehavior::Gap, vec![before, at]),
         };
         let envelopes: Vec<Bytes> = snapshot.get_many(&places)?.into_iter().flatten().collect();
-        if envelopes.len() == places.len() {
-            evidence.push(Evidence { misbehavior, at, from: None, envelopes });
-        }
-    }
-    record(state, &evidence)?;
+        let is_whole = envelopes.len() == places.len();
+        Ok(is_whole.then_some(Evidence { misbehavior, at, from: None, envelopes }))
+    });
+    in_parts(found, |part| record(state, part))?;
     watch.unrecorded.clear();
     Ok(())
+}
+
+/// Hands evidence over in parts as it is found. An originator may have signed a thousand of the longest envelopes that each
+/// break a rule, which must not be in memory together.
+fn in_parts(
+    found: impl Iterator<Item = Result<Option<Evidence>, CommitError>>,
+    mut record: impl FnMut(&[Evidence]) -> Result<(), CommitError>,
+) -> Result<(), CommitError> {
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for evidence in found {
+        let Some(evidence) = evidence? else { continue };
+        bytes += evidence.envelopes.iter().map(Bytes::len).sum::<usize>();
+        part.push(evidence);
+        if bytes >= PART_BYTES {
+            record(&part)?;
+            part.clear();
+            bytes = 0;
+        }
+    }
+    record(&part)
 }
 
 /// Records that `from` sent `other` for a place where this node has another envelope.
@@ -314,25 +335,61 @@ fn judge_some(state: &ReplicationState) -> Result<(), CommitError> {
 
 fn judge(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitError> {
     let rates = state.ports.rates.borrow().clone();
-    let envelopes = state.store.snapshot().get_many(doubted)?;
-    let mut evidence = Vec::new();
-    for (&at, bytes) in doubted.iter().zip(envelopes) {
-        let Some(bytes) = bytes else { continue };
-        match judge_fees(&bytes, &rates) {
-            FeeVerdict::Explained => {}
+    let snapshot = state.store.snapshot();
+    let found = doubted.iter().map(|&at| {
+        let Some(bytes) = snapshot.get(at)? else { return Ok(None) };
+        Ok(match judge_fees(&bytes, &rates) {
+            FeeVerdict::Explained => None,
             // A time in the future is evidence by itself.
-            FeeVerdict::Unknown if is_ahead_of(state, &bytes) => {}
-            FeeVerdict::Unknown => state.doubted.push(at),
+            FeeVerdict::Unknown if is_ahead_of(state, &bytes) => None,
+            FeeVerdict::Unknown => {
+                state.doubted.push(at);
+                None
+            }
             FeeVerdict::Wrong => {
                 let misbehavior = Misbehavior::Fee;
-                evidence.push(Evidence { misbehavior, at, from: None, envelopes: vec![bytes] });
+                Some(Evidence { misbehavior, at, from: None, envelopes: vec![bytes] })
             }
-        }
-    }
-    record(state, &evidence)
+        })
+    });
+    in_parts(found, |part| record(state, part))
 }
 
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     stated_ns(bytes).is_some_and(|ns| crate::misbehavior::is_ahead(ns, now_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use hawser_proto::SequenceId;
+
+    use super::*;
+
+    #[test]
+    fn evidence_of_the_longest_envelopes_is_not_in_memory_together() {
+        const LEN: usize = 3 << 20;
+        let (held, recorded) = (Cell::new(0), Cell::new(0));
+        let found = (1..=1000).map(|place| {
+            held.set(held.get() + 2 * LEN);
+            assert!(held.get() < PART_BYTES + 2 * LEN, "{} bytes", held.get());
+            let at = EnvelopeId::new(OriginatorId(300), SequenceId(place));
+            let envelopes = vec![Bytes::from_static(&[7; LEN]); 2];
+            let evidence =
+                Evidence { misbehavior: Misbehavior::TimeBack, at, from: None, envelopes };
+            Ok((place % 10 != 0).then_some(evidence).or_else(|| {
+                held.set(held.get() - 2 * LEN);
+                None
+            }))
+        });
+        let record = |part: &[Evidence]| {
+            held.set(0);
+            recorded.set(recorded.get() + part.len());
+            Ok(())
+        };
+        assert!(in_parts(found, record).is_ok());
+        assert_eq!(recorded.get(), 900);
+    }
 }

@@ -33,6 +33,7 @@ mod reader;
 mod shown;
 mod state;
 mod task;
+mod unsaved;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
