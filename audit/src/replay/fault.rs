@@ -173,6 +173,24 @@ impl Faults {
         }
     }
 
+    /// Checks that this can be the list of a strand: of each kind all faults are kept, up to the bound.
+    ///
+    /// # Errors
+    /// With what is impossible, in a sentence for people.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let mut kept = BTreeMap::new();
+        for fault in &self.kept {
+            *kept.entry(fault.kind).or_insert(0_u64) += 1;
+        }
+        let is_kept = |(kind, count): (&FaultKind, &u64)| {
+            kept.remove(kind).unwrap_or(0) == (*count).min(KEPT_OF_KIND as u64)
+        };
+        match self.counts.iter().all(is_kept) && kept.is_empty() {
+            true => Ok(()),
+            false => Err("its faults are not those that it counts"),
+        }
+    }
+
     /// Takes over the faults of another list.
     pub fn extend(&mut self, other: &Self) {
         for (&kind, &count) in &other.counts {

@@ -137,13 +137,29 @@ pub struct ReplayState {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayStateError {
     /// The text is no state.
-    #[error("the state file is damaged: {0}")]
+    #[error("the state file is damaged: {0}: delete it and replay from the beginning")]
     Json(#[from] serde_json::Error),
+    /// The state has a value that no replay reaches.
+    #[error(
+        "the state file is damaged: strand {strand}: {what}: delete it and replay from the beginning"
+    )]
+    Impossible {
+        /// The strand.
+        strand: OriginatorId,
+        /// The value, in a sentence for people.
+        what: &'static str,
+    },
     /// The state is of another program.
-    #[error("the state file has schema {0:?}, and this program reads {STATE_SCHEMA:?}")]
+    #[error(
+        "the state file has schema {0:?}, and this program reads {STATE_SCHEMA:?}: delete it and replay from the \
+        beginning"
+    )]
     Schema(String),
     /// The state is of another log.
-    #[error("the state file is of another log: that of node {node_id} in network {network:?}")]
+    #[error(
+        "the state file is of another log: that of node {node_id} in network {network:?}: name the file of this log, \
+        or another one to begin with"
+    )]
     OtherLog {
         /// The network of that log.
         network: String,
@@ -211,17 +227,38 @@ impl ReplayState {
         }
     }
 
-    /// Reads a state.
+    /// Reads a state. Files are damaged by disks and edited by people: one with a value that no replay reaches is
+    /// refused.
     ///
     /// # Errors
-    /// For a text that is none.
+    /// For a text that is none, or is impossible.
     pub fn parse(text: &str) -> Result<Self, ReplayStateError> {
         let state: Self = serde_json::from_str(text)?;
-        if state.schema == STATE_SCHEMA {
-            Ok(state)
-        } else {
-            Err(ReplayStateError::Schema(state.schema))
+        if state.schema != STATE_SCHEMA {
+            return Err(ReplayStateError::Schema(state.schema));
         }
+        for (&id, strand) in &state.strands {
+            let strand_id = OriginatorId(id);
+            let impossible = |what| ReplayStateError::Impossible { strand: strand_id, what };
+            strand.check(strand_id).map_err(impossible)?;
+        }
+        Ok(state)
+    }
+
+    /// Refuses a log that ends before the place that the state has reached: it would pass for clean unseen.
+    fn require_within(&self, heads: &[EnvelopeId]) -> Result<(), SourceError> {
+        for strand in self.strands.values() {
+            let (originator, reached) = (strand.originator(), strand.reached());
+            let head = heads.iter().find(|head| head.originator == originator);
+            let head = head.map_or(SequenceId::NONE, |head| head.sequence);
+            if reached > head {
+                return Err(SourceError(format!(
+                    "strand {originator} ends at {head}, and the state file has reached {reached}: the strand has \
+                    lost places, or the state file is damaged; to replay what there is delete the state file"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Writes the state as text.
@@ -307,12 +344,13 @@ impl<'a> Replay<'a> {
     /// Returns the report, or `None` after a pause.
     ///
     /// # Errors
-    /// When the heads of the strands cannot be read.
+    /// When the heads of the strands cannot be read, or a strand ends before the place that the state has reached.
     pub fn run(
         &mut self,
         mut progress: impl FnMut(&ReplayState, ReplayProgress) -> bool,
     ) -> Result<Option<ReplayReport>, SourceError> {
         let heads = self.source.heads()?;
+        self.state.require_within(&heads)?;
         self.incomplete.clear();
         if heads.iter().all(|head| head.sequence == SequenceId::NONE) {
             self.incomplete.push("the source has shown no envelope of any strand".to_owned());

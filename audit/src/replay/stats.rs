@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hawser_proto::OriginatorId;
 use serde::{Deserialize, Serialize};
 
 use super::check::Charge;
@@ -79,13 +80,69 @@ pub struct StrandFigures {
 }
 
 impl StrandFigures {
+    /// Checks that these can be the figures of places up to `reached`. Sums that are not bounded by it saturate.
+    ///
+    /// # Errors
+    /// With what is impossible, in a sentence for people.
+    pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
+        let payers = || self.payers.values().chain([&self.other_payers]);
+        if self.envelopes > reached
+            || self.invalid > self.envelopes
+            || self.days.values().any(|day| day.envelopes > reached)
+            || payers().any(|payer| payer.messages > reached)
+        {
+            return Err("it counts more envelopes than places");
+        }
+        let times = i64::MIN.div_euclid(DAY_NS)..=i64::MAX.div_euclid(DAY_NS);
+        if self.days.len() > DAYS_MAX || self.days.keys().any(|day| !times.contains(day)) {
+            return Err("it has figures of days that no envelope has");
+        }
+        let is_payer = |name: &String| hex::decode(name).is_ok_and(|address| address.len() == 20);
+        if self.payers.len() > PAYERS_MAX || !self.payers.keys().all(is_payer) {
+            return Err("it has figures of payers that no envelope has");
+        }
+        let is_within =
+            |gap: &Gap| 0 < gap.from && gap.from <= gap.through && gap.through <= reached;
+        let ascend = |gaps: &[Gap]| gaps[0].through < gaps[1].from;
+        if self.gaps.len() > GAPS_MAX
+            || !self.gaps.iter().all(is_within)
+            || !self.gaps.windows(2).all(ascend)
+            || self.absent.values().any(|places| *places > reached)
+        {
+            return Err("it has gaps that no strand has up to the place reached");
+        }
+        Ok(())
+    }
+
     pub(super) fn count_envelope(&mut self, originator_ns: i64, len_bytes: usize) {
         self.envelopes += 1;
-        self.bytes += len_bytes as u64;
+        self.bytes = self.bytes.saturating_add(len_bytes as u64);
         if let Some(day) = self.day(originator_ns) {
             day.envelopes += 1;
-            day.bytes += len_bytes as u64;
+            day.bytes = day.bytes.saturating_add(len_bytes as u64);
         }
+    }
+
+    /// Counts a checkpoint that was verified.
+    pub(super) fn count_checkpoint(&mut self, node: OriginatorId) {
+        let count = self.checkpoints.entry(node.0).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Counts a cosignature that was verified.
+    pub(super) fn count_cosigner(&mut self, node: OriginatorId) {
+        let count = self.cosigners.entry(node.0).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Counts a checkpoint or a cosignature of a node that the registry does not name.
+    pub(super) fn count_unknown_signer(&mut self) {
+        self.unknown_signers = self.unknown_signers.saturating_add(1);
+    }
+
+    /// Counts cosignatures of witnesses.
+    pub(super) fn count_witnesses(&mut self, more: usize) {
+        self.witnesses = self.witnesses.saturating_add(more as u64);
     }
 
     fn day(&mut self, ns: i64) -> Option<&mut DayFigures> {

@@ -100,6 +100,31 @@ impl StrandReplay {
         SequenceId(self.next - 1)
     }
 
+    /// Checks that this can be the state of a strand: places and counts that a replay reaches, so that it can be
+    /// gone on with.
+    ///
+    /// # Errors
+    /// With what is impossible, in a sentence for people.
+    pub(super) fn check(&self, originator: OriginatorId) -> Result<(), &'static str> {
+        if self.originator() != originator {
+            return Err("it is the state of another strand");
+        }
+        if self.next == 0 || self.next > SequenceId::MAX.next().0 {
+            return Err("no strand has its next place");
+        }
+        let reached = self.reached().0;
+        if self.foreign > reached {
+            return Err("it counts more foreign envelopes than places");
+        }
+        if self.void.is_some_and(|(from, through)| from > through || through > reached) {
+            return Err("its void places are beyond the place reached");
+        }
+        self.tree.check(reached)?;
+        self.tallies.check(reached)?;
+        self.faults.check()?;
+        self.figures.check(reached)
+    }
+
     fn id(&self, sequence: SequenceId) -> EnvelopeId {
         EnvelopeId::new(self.originator(), sequence)
     }
@@ -370,9 +395,9 @@ impl StrandReplay {
     fn check_checkpoint(&mut self, cosigned: &CosignedCheckpoint, context: &Context<'_>) {
         let of = cosigned.signed.checkpoint;
         let id = self.id(SequenceId(of.size));
-        self.figures.witnesses += cosigned.witnesses.len() as u64;
+        self.figures.count_witnesses(cosigned.witnesses.len());
         let Some(record) = context.registry.node(of.node) else {
-            self.figures.unknown_signers += 1;
+            self.figures.count_unknown_signer();
             return;
         };
         if let Err(error) = cosigned.signed.verify(&record.public_key) {
@@ -384,18 +409,18 @@ impl StrandReplay {
                 format!("node {} signed the root {}, and the log has another", of.node, of.root);
             self.fault(Fault::at(FaultKind::CheckpointRoot, id, text));
         }
-        *self.figures.checkpoints.entry(of.node.0).or_default() += 1;
+        self.figures.count_checkpoint(of.node);
         if of.node == self.originator() {
             self.figures.count_lag(self.last_ns, of.time_ns);
         }
         for cosignature in &cosigned.cosignatures {
             let cosigner = cosignature.cosigner;
             let Some(record) = context.registry.node(cosigner) else {
-                self.figures.unknown_signers += 1;
+                self.figures.count_unknown_signer();
                 continue;
             };
             match cosignature.verify(&of, &record.public_key) {
-                Ok(()) => *self.figures.cosigners.entry(cosigner.0).or_default() += 1,
+                Ok(()) => self.figures.count_cosigner(cosigner),
                 Err(error) => self.fault(Fault::at(FaultKind::Cosignature, id, error)),
             }
         }

@@ -81,6 +81,39 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
+    /// Checks that these can be the tallies of places up to `reached`.
+    ///
+    /// # Errors
+    /// With what is impossible, in a sentence for people.
+    pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
+        let counts = self.counts.values().chain(self.open_counts.values());
+        if counts.chain(self.open.values().map(|it| &it.messages)).any(|count| *count > reached) {
+            return Err("it counts more messages than places");
+        }
+        if self.open.values().any(|it| it.last_sequence > reached) {
+            return Err("it has charged places beyond the place reached");
+        }
+        let open = self.open.keys().map(|key| key.0).chain(self.open_counts.keys().copied());
+        if open.min().is_some_and(|first| self.is_compared(first)) {
+            return Err("minutes that were compared are still open");
+        }
+        if self.counts.len() > COUNTED_MINUTES
+            || self.differing.len() + self.differing_counts.len() > DIFFERING_MAX
+            || self.unknown.len() > UNKNOWN_MAX
+        {
+            return Err("it keeps more minutes than a replay does");
+        }
+        match self.unknown.iter().all(|(from, through)| from <= through) {
+            true => Ok(()),
+            false => Err("minutes end before they begin"),
+        }
+    }
+
+    /// Counts tallies that differ and are not kept.
+    fn leave_out(&mut self, more: u64) {
+        self.not_kept = self.not_kept.saturating_add(more);
+    }
+
     /// Notes that an envelope after the last one could not be read.
     pub(super) fn miss(&mut self) {
         self.unknown_from.get_or_insert(self.seen.unwrap_or(0));
@@ -221,7 +254,7 @@ impl Tallies {
             self.differing_counts.insert(minute, stored);
         }
         if let Some(derived) = self.differing_counts.get_mut(&minute) {
-            *derived += messages;
+            *derived = derived.saturating_add(messages); // the stored count may be any
         }
         Ok(())
     }
@@ -253,7 +286,7 @@ impl Tallies {
                 not_kept += u64::from(derived != stored);
             }
         })?;
-        self.not_kept += not_kept;
+        self.leave_out(not_kept);
         // What is left has no stored row.
         counts.retain(|_, messages| *messages > 0);
         differing.into_iter().chain(open).for_each(|(key, derived)| self.keep(key, derived));
@@ -261,7 +294,7 @@ impl Tallies {
             if self.has_room() {
                 self.differing_counts.insert(minute, derived);
             } else {
-                self.not_kept += 1;
+                self.leave_out(1);
             }
         }
         self.compared = Some(end);
@@ -276,7 +309,7 @@ impl Tallies {
         if self.differing.contains_key(&key) || self.has_room() {
             self.differing.insert(key, derived);
         } else {
-            self.not_kept += 1;
+            self.leave_out(1);
         }
     }
 }

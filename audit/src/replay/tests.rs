@@ -1,8 +1,9 @@
 //! A clean log is clean, every planted fault is named and nothing else is, and a replay that pauses tells the same.
 
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences, Registry};
+use serde_json::{Value, json};
 
 use super::planted::{PLANTED, Planted, flip_signature};
 use super::testing::{MemoryLog, NODE, key, ns_of, settings};
@@ -262,4 +263,123 @@ fn a_replay_goes_on_where_it_paused_and_refuses_the_state_of_another_log() {
     assert!(matches!(ReplayState::parse("{}"), Err(ReplayStateError::Json(_))));
     let newer = text.replace("hawser-replay/1", "hawser-replay/2");
     assert!(matches!(ReplayState::parse(&newer), Err(ReplayStateError::Schema(_))));
+}
+
+#[test]
+fn a_damaged_state_file_is_refused_and_never_ends_the_program() {
+    let (_, text) = replayed();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    assert!(ReplayState::parse(&state.to_string()).is_ok());
+    let strand = "/strands/100";
+    let said = |path: &str, value: Value| {
+        let mut damaged = state.clone();
+        *damaged.pointer_mut(&format!("{strand}{path}")).expect(path) = value;
+        let error = ReplayState::parse(&damaged.to_string()).unwrap_err().to_string();
+        assert!(error.contains("delete it and replay from the beginning"), "{error}");
+        error
+    };
+    for next in [0, (1 << 63) + 1, u64::MAX] {
+        let error = said("/next", next.into());
+        assert!(error.contains("strand 100: no strand has its next place"), "{error}");
+    }
+    let minute = minute_of(ns_of(300));
+    let usage = json!([[[minute, vec![0; 20]], usage_of(u64::MAX)]]);
+    for (path, value) in [
+        ("/originator_id", json!(200)),
+        ("/next", json!(299)), // the tree has more leaves
+        ("/foreign", json!(u64::MAX)),
+        ("/void", json!([5, 4])),
+        ("/void", json!([5, 301])),
+        ("/tree/0/size", json!(301)),
+        ("/tree/1", json!({ "size": 0, "peaks": [] })),
+        ("/tallies/counts", json!([[minute, u64::MAX]])),
+        ("/tallies/open_counts", json!([[minute, u64::MAX]])),
+        ("/tallies/open", usage),
+        ("/tallies/compared", json!(u32::MAX)),
+        ("/tallies/unknown", json!([[5, 4]])),
+        ("/faults/kept", json!([])),
+        ("/faults/counts/not_canonical", json!(u64::MAX)),
+        ("/faults/counts/not_canonical", json!(0)),
+        ("/figures/envelopes", json!(u64::MAX)),
+        ("/figures/invalid", json!(301)),
+        ("/figures/days", json!({ "106752": {"envelopes": 1, "bytes": 1, "lag_ns_max": 0} })),
+        ("/figures/days", json!({ "5": {"envelopes": 301, "bytes": 1, "lag_ns_max": 0} })),
+        (
+            "/figures/payers",
+            json!({ "<b>": {"messages": 1, "picodollars": 1, "stated_picodollars": 1} }),
+        ),
+        ("/figures/other_payers/messages", json!(u64::MAX)),
+        ("/figures/gaps", json!([{ "from": 1, "through": u64::MAX, "reason": "void" }])),
+        ("/figures/gaps", json!([{ "from": 0, "through": 1, "reason": "void" }])),
+        ("/figures/absent", json!({ "void": u64::MAX })),
+    ] {
+        said(path, value);
+    }
+}
+
+/// Returns a log with a fault, and the text of the state of its replay.
+fn replayed() -> (MemoryLog, String) {
+    let mut log = MemoryLog::honest(300);
+    *log.bytes_at(7) = Bytes::from_static(b"noise");
+    let settings = settings();
+    let mut replay = Replay::new(&log, &settings, None).unwrap();
+    replay.run(|_, _| true).unwrap();
+    let text = replay.state().to_text().unwrap();
+    (log, text)
+}
+
+#[test]
+fn a_state_is_gone_on_with_or_refused_whatever_its_numbers_are() {
+    let ((log, text), settings) = (replayed(), settings());
+    let state: Value = serde_json::from_str(&text).unwrap();
+    // A state that has reached a place which the log has not: the log would pass for clean unseen.
+    let mut short = log.clone();
+    short.rows.truncate(200);
+    (short.head, short.last_held) = (200, 200);
+    let mut refused = Replay::new(&short, &settings, ReplayState::parse(&text).ok()).unwrap();
+    let error = refused.run(|_, _| true).unwrap_err().to_string();
+    assert!(error.contains("ends at 200, and the state file has reached 300"), "{error}");
+
+    // Every number of the file, one after another, with values at the ends of its type: refused, or gone on with.
+    let mut grown = log.clone();
+    grown.rows.push(MemoryLog::honest(301).rows[300].clone());
+    (grown.head, grown.last_held) = (301, 301);
+    let mut gone_on = 0;
+    for path in numbers_of(&state, String::new()) {
+        for value in
+            [json!(0), json!(1), json!(u32::MAX), json!(i64::MAX), json!(i64::MIN), json!(u64::MAX)]
+        {
+            let mut damaged = state.clone();
+            *damaged.pointer_mut(&path).unwrap() = value;
+            let Ok(state) = ReplayState::parse(&damaged.to_string()) else { continue };
+            for log in [&log, &grown] {
+                let state = Some(state.clone());
+                if let Ok(mut replay) = Replay::new(log, &settings, state) {
+                    gone_on += u32::from(replay.run(|_, _| true).is_ok());
+                }
+            }
+        }
+    }
+    assert!(gone_on > 100, "{gone_on} states were gone on with");
+}
+
+fn usage_of(messages: u64) -> Value {
+    let usage = Usage { messages, last_sequence: 1, ..Usage::default() };
+    serde_json::to_value(usage).unwrap()
+}
+
+/// Returns the places of all numbers in a value. Of a list the first three items are looked at.
+fn numbers_of(value: &Value, path: String) -> Vec<String> {
+    match value {
+        Value::Number(_) => vec![path],
+        Value::Array(items) => {
+            let items = items.iter().take(3).enumerate();
+            items.flat_map(|(at, item)| numbers_of(item, format!("{path}/{at}"))).collect()
+        }
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, field)| numbers_of(field, format!("{path}/{name}")))
+            .collect(),
+        _ => Vec::new(),
+    }
 }

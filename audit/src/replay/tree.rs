@@ -17,6 +17,20 @@ impl TreeReplay {
         self.derived.size()
     }
 
+    /// Checks that this can be the tree over places up to `reached`.
+    ///
+    /// # Errors
+    /// With what is impossible, in a sentence for people.
+    pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
+        if self.size() > reached {
+            return Err("its tree has more leaves than places");
+        }
+        match &self.stored {
+            Some(stored) if stored.size() != self.size() => Err("its two trees differ in size"),
+            _ => Ok(()),
+        }
+    }
+
     /// Adds the leaf of the place after the last one. Returns false if the stored leaf is another one.
     pub(super) fn add(&mut self, derived: TreeHash, stored: Option<TreeHash>) -> bool {
         let stored = stored.unwrap_or(derived);
