@@ -1,6 +1,7 @@
 //! The amount of evidence about each node.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use hawser_proto::OriginatorId;
 
@@ -62,4 +63,43 @@ impl EvidenceCounts {
 pub(crate) struct EvidenceIndex {
     pub(crate) last: EvidenceTime,
     pub(crate) counts: BTreeMap<OriginatorId, EvidenceCounts>,
+    pub(crate) left_out: LeftOut<Share>,
+}
+
+/// The number of pieces about each node that were not stored since the start because there was no room in their share.
+/// Logged once for each node and share: proven faults make no room again.
+#[derive(Debug)]
+pub(crate) struct LeftOut<S>(BTreeMap<(OriginatorId, S), u64>);
+
+impl<S> Default for LeftOut<S> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<S: Ord + Copy + Debug> LeftOut<S> {
+    /// Counts a piece. `piece` names it for the log.
+    pub(crate) fn note(&mut self, accused: OriginatorId, share: S, piece: &str) {
+        let count = self.0.entry((accused, share)).or_default();
+        *count = count.saturating_add(1);
+        if *count == 1 {
+            tracing::warn!(
+                code = "misbehavior_left_out",
+                %accused,
+                ?share,
+                piece,
+                "there is no room for more proof against this node: what follows is counted and not stored"
+            );
+        }
+    }
+
+    /// Returns the number of pieces about each node.
+    pub(crate) fn by_node(&self) -> BTreeMap<OriginatorId, u64> {
+        let mut sums = BTreeMap::new();
+        for (&(accused, _), &count) in &self.0 {
+            let sum: &mut u64 = sums.entry(accused).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        sums
+    }
 }

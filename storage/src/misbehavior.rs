@@ -106,6 +106,13 @@ impl Store {
             .map(|(&a, &b)| (a, b))
             .collect()
     }
+
+    /// Returns the number of pieces of evidence about each node that were not stored since the start, because the node's
+    /// room for proven facts is full. Evidence that is met again counts again.
+    #[must_use]
+    pub fn evidence_left_out(&self) -> BTreeMap<OriginatorId, u64> {
+        self.database().evidence.lock().left_out.by_node()
+    }
 }
 
 impl Database {
@@ -128,6 +135,7 @@ impl Database {
             let len_bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
             let counts = index.counts.entry(fact.accused).or_default();
             if !has_room(counts, fact.share(), len_bytes) {
+                index.left_out.note(fact.accused, fact.share(), "evidence");
                 continue;
             }
             staged.insert(fact);

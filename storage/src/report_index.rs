@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::OriginatorId;
 
-use crate::evidence_index::Amount;
+use crate::evidence_index::{Amount, LeftOut};
 use crate::keys::report::{ReportClass, ReportTime};
 
 /// The amounts by node and class, and the last time. An entry for each accused node and class, which the
@@ -12,6 +12,7 @@ use crate::keys::report::{ReportClass, ReportTime};
 #[derive(Debug, Default)]
 pub(crate) struct ReportIndex {
     pub(crate) last: ReportTime,
+    pub(crate) left_out: LeftOut<ReportClass>,
     amounts: BTreeMap<(OriginatorId, ReportClass), Amount>,
 }
 

@@ -120,6 +120,13 @@ impl Store {
     pub fn report_counts(&self) -> BTreeMap<(OriginatorId, ReportClass), u64> {
         self.database().reports.lock().counts()
     }
+
+    /// Returns the number of reports about each node that were not stored since the start, because the node's room for
+    /// proven ones is full. A report that comes again counts again.
+    #[must_use]
+    pub fn reports_left_out(&self) -> BTreeMap<OriginatorId, u64> {
+        self.database().reports.lock().left_out.by_node()
+    }
 }
 
 impl Database {
@@ -143,7 +150,11 @@ impl Database {
             let len_bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
             let about = (fact.accused, fact.class);
             let added = grown.get(&about).copied().unwrap_or_default();
-            if is_known || !has_room(*index.of(about.0, about.1), added, fact.class, len_bytes) {
+            if is_known {
+                continue;
+            }
+            if !has_room(*index.of(about.0, about.1), added, fact.class, len_bytes) {
+                index.left_out.note(fact.accused, fact.class, "report");
                 continue;
             }
             let bytes = added.bytes + u64::from(len_bytes);

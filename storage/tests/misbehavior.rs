@@ -1,5 +1,7 @@
 //! Evidence against nodes: each fact once, within bounds, and for as long as it is promised.
 
+use std::collections::BTreeMap;
+
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::OriginatorId;
@@ -89,7 +91,15 @@ fn claims_make_room_for_themselves_and_proofs_do_not() {
 
     let proofs = |from, to| many(Misbehavior::TimeBack, from, to);
     assert_eq!(store.record_evidence(3, &proofs(1, 10_000)).unwrap().len(), 10_000);
+    assert_eq!(store.evidence_left_out(), BTreeMap::new());
     assert_eq!(store.record_evidence(4, &proofs(10_001, 10_005)).unwrap(), []);
+    assert_eq!(
+        store.evidence_left_out(),
+        BTreeMap::from([(PEER, 5)]),
+        "and what is left out is counted"
+    );
+    assert_eq!(store.record_evidence(4, &proofs(1, 5)).unwrap(), [], "known already");
+    assert_eq!(store.evidence_left_out()[&PEER], 5);
     assert_eq!(counted(&store, PEER), (10_000, 9_001));
     let other = Evidence { at: id(OWN, 1), ..two_statements(1) };
     assert_eq!(store.record_evidence(5, &[other]).unwrap().len(), 1, "each node has its own share");

@@ -1,5 +1,7 @@
 //! Reports of misbehaviour: each fact once, in order, within bounds, and for as long as it is promised.
 
+use std::collections::BTreeMap;
+
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::SequenceId;
@@ -77,7 +79,11 @@ fn a_flood_of_one_class_costs_only_that_class() {
     record(&store, 3, many(ReportClass::Foreign, 10_001, 10_001));
     assert_eq!(counted(&store, ReportClass::Foreign), 9_000, "the oldest ones are gone");
     assert_eq!(record(&store, 4, many(ReportClass::Proven, 1, 10_001)), 10_000);
+    assert_eq!(store.reports_left_out(), BTreeMap::from([(PEER, 1)]), "only proofs are left out");
     assert_eq!(record(&store, 5, many(ReportClass::Proven, 10_001, 10_001)), 0);
+    assert_eq!(store.reports_left_out()[&PEER], 2);
+    assert_eq!(record(&store, 5, many(ReportClass::Proven, 1, 1)), 0, "known already");
+    assert_eq!(store.reports_left_out()[&PEER], 2);
     assert_eq!(counted(&store, ReportClass::OwnClaim), 1);
     assert_eq!(counted(&store, ReportClass::Equivocation), 1);
     // What proves nothing goes after 30 days, once there is too much of it.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hawser_proto::OriginatorId;
 use hawser_serve::metrics::Exposition;
 
 use crate::misbehavior_page::{self, ReportCounts};
@@ -62,6 +63,18 @@ pub(super) fn kept_reports(out: &mut Exposition<'_>, observer: &NodeObserver) ->
         "xmtp_misbehavior_reports_against_self",
         "Reports about this node itself that others have submitted to it",
         Some(kept.against_this_node),
+    )?;
+    let store = observer.engine.store();
+    let of = |piece: &'static str| {
+        move |(node, count): (OriginatorId, u64)| {
+            ([("originator_id", node.to_string()), ("piece", piece.to_owned())], count)
+        }
+    };
+    let evidence = store.evidence_left_out().into_iter().map(of("evidence"));
+    out.counters(
+        "xmtp_misbehavior_left_out",
+        "Proof against the node that was not stored since the start, because the room for it is full",
+        evidence.chain(store.reports_left_out().into_iter().map(of("report"))),
     )
 }
 

@@ -460,6 +460,17 @@ async fn evidence_against_nodes_is_shown_and_counted() {
     let metrics = node.page("/metrics").await.1;
     let line = r#"xmtp_misbehavior_facts{originator_id="300",verdict="proven"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
+
+    // Proof that finds no room is counted.
+    let back = |sequence| Evidence {
+        at: EnvelopeId::new(OriginatorId(300), SequenceId(sequence)),
+        ..fault(Misbehavior::TimeBack)
+    };
+    let many: Vec<Evidence> = (1..=10_001).map(back).collect();
+    node.engine.store().record_evidence(5, &many).unwrap();
+    let metrics = node.page("/metrics").await.1;
+    let line = r#"xmtp_misbehavior_left_out_total{originator_id="300",piece="evidence"} 2"#;
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 /// Two peers that hold as much of the strand of node 200.

@@ -147,7 +147,7 @@ impl Key<'_> for FactKey {
 }
 
 /// A part of the room for evidence about one node. A node that fills one part leaves the others free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Share {
     /// Faults that rest on this node's clock.
     Claims,
