@@ -167,7 +167,7 @@ for number in cases:
             assert len(rates) != len(given), case
         else:
             # What an export does not have, or one partition cannot show: docs/audit-at-scale.md says why.
-            assert kind in ("root", "checkpoint_root", "beyond_head"), case
+            assert kind in ("root", "checkpoint_root"), case
     if not case["by_partition"] and not case["beside"]:
         assert differing == [], (case, differing)
 print("planted faults that Spark has named:", sorted(kinds))

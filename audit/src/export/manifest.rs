@@ -90,6 +90,10 @@ pub struct StrandParts {
     /// verdict, and of a node that was asked, whose word it would be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<u64>,
+    /// The highest place that holds an envelope, if it lies behind the head: a fault of the folder, whose rows are not
+    /// exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond_head: Option<u64>,
 }
 
 /// A file with a range of a strand.
@@ -212,6 +216,11 @@ impl Manifest {
             if strand.head.is_some_and(|head| head > SequenceId::MAX.0) {
                 return Err(format!("strand {}: no head", strand.originator_id));
             }
+            let is_beyond =
+                |place| strand.head.is_some_and(|head| head < place && place <= SequenceId::MAX.0);
+            if strand.beyond_head.is_some_and(|place| !is_beyond(place)) {
+                return Err(format!("strand {}: no place beyond its head", strand.originator_id));
+            }
             let mut next = 1;
             for part in &strand.parts {
                 let is_range = part.from == next && part.through >= part.from;
@@ -316,8 +325,9 @@ impl Manifest {
         let id = originator.0;
         let at = self.strands.binary_search_by_key(&id, |strand| strand.originator_id);
         let at = at.unwrap_or_else(|at| {
-            self.strands
-                .insert(at, StrandParts { originator_id: id, parts: Vec::new(), head: None });
+            let (parts, head, beyond_head) = (Vec::new(), None, None);
+            let strand = StrandParts { originator_id: id, parts, head, beyond_head };
+            self.strands.insert(at, strand);
             at
         });
         &mut self.strands[at]

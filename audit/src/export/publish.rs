@@ -127,7 +127,8 @@ mod tests {
             LogPart { from, through: from + 9, file: digest(at), judged_by: None }
         };
         let parts = (0..parts).map(part).collect();
-        manifest.strands = vec![StrandParts { originator_id: 200, parts, head: None }];
+        manifest.strands =
+            vec![StrandParts { originator_id: 200, parts, head: None, beyond_head: None }];
         let tally =
             |mark| TallyPart { originator_id: 200, day: 3, file: Some(digest(mark)), next: None };
         manifest.usage = day.map(tally).into_iter().collect();

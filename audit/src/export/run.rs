@@ -281,7 +281,7 @@ impl Run<'_> {
         })?;
         self.end_part(&mut strand)?;
         let is_whole = self.source.shows_gaps() && strand.waits_at.is_none();
-        self.note_head(originator, is_whole.then_some(head.sequence.0))?;
+        self.note_head(originator, is_whole.then_some(head.sequence))?;
         if !self.source.shows_gaps() && strand.reached < head.sequence.0 {
             self.report.notes.push(format!(
                 "strand {originator}: its node says that it ends at {}, and shows places to {}; a later run asks again",
@@ -296,16 +296,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Notes the head of a strand, so that a reader knows of places behind the last row.
+    /// Notes the head of a strand, behind which rows may be missing, and an envelope that is held behind the head.
     fn note_head(
         &mut self,
         originator: OriginatorId,
-        head: Option<u64>,
+        head: Option<SequenceId>,
     ) -> Result<(), ExportError> {
-        if self.manifest.strand(originator).and_then(|strand| strand.head) == head {
+        let last_held = self.source.last_held(originator)?;
+        let beyond = last_held.filter(|last| head.is_some_and(|head| *last > head)).map(|it| it.0);
+        let head = head.map(|head| head.0);
+        let strand = self.manifest.strand(originator);
+        if strand.map(|it| (it.head, it.beyond_head)).unwrap_or_default() == (head, beyond) {
             return Ok(());
         }
-        self.manifest.strand_mut(originator).head = head;
+        let strand = self.manifest.strand_mut(originator);
+        (strand.head, strand.beyond_head) = (head, beyond);
         self.manifest.write(self.folder)
     }
 

@@ -113,6 +113,16 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
     assert_eq!(run(&log, place.path()).unwrap().rows, 10);
     assert_eq!(rows(place.path(), NODE).len(), 40);
     assert_eq!(head(), Some(40));
+    // An envelope behind the head is told for as long as the folder holds it, and has no row.
+    let beyond = || {
+        let manifest = Manifest::read(place.path()).unwrap().unwrap();
+        manifest.strand(NODE).unwrap().beyond_head
+    };
+    for last_held in [40, 777, 777, 40] {
+        log.last_held = last_held;
+        assert_eq!(run(&log, place.path()).unwrap().rows, 0);
+        assert_eq!(beyond(), Some(last_held).filter(|last| *last > 40));
+    }
 }
 
 /// Sums of the columns of tallies, by payer.

@@ -50,12 +50,11 @@ fn equal_parts(rows: &Rows, parts: usize) -> String {
     in_parts(rows, &starts)
 }
 
-/// True for faults that need more than rows: trees, tallies, recorded rates, and places that an export does not have.
+/// True for faults that need more than rows and the manifest: trees, tallies and recorded rates.
 pub(crate) fn needs_the_strand(kind: FaultKind) -> bool {
     matches!(
         kind,
-        FaultKind::BeyondHead
-            | FaultKind::Root
+        FaultKind::Root
             | FaultKind::CheckpointRoot
             | FaultKind::Usage
             | FaultKind::Congestion
@@ -70,9 +69,11 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
         plant(&mut log);
         let rows = rows_and_checkpoints(&log);
         let rows_of_log = log.rows.len() as u64;
+        let (originator_id, through) = (NODE.0, 500);
         let head = Some(log.head);
+        let beyond_head = Some(log.last_held).filter(|last| *last > log.head);
         let expected =
-            [ExpectedStrand { originator_id: NODE.0, through: 500, rows: rows_of_log, head }];
+            [ExpectedStrand { originator_id, through, rows: rows_of_log, head, beyond_head }];
         let [one, two, eight] = [1, 2, 8].map(|parts| equal_parts(&rows, parts));
         assert_eq!(one, two, "{name}");
         assert_eq!(one, eight, "{name}");
@@ -129,7 +130,13 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     let log = MemoryLog::honest(90);
     let rows = rows(&log);
     let parts: Vec<RangeVerdict> = rows.chunks(30).flat_map(check).collect();
-    let expected = [ExpectedStrand { originator_id: NODE.0, through: 90, rows: 90, head: None }];
+    let expected = [ExpectedStrand {
+        originator_id: NODE.0,
+        through: 90,
+        rows: 90,
+        head: None,
+        beyond_head: None,
+    }];
     let verdict = |parts: &[&RangeVerdict]| {
         let parts = parts.iter().map(|part| (*part).clone()).collect();
         merge(parts, Some(&expected)).unwrap()
@@ -149,7 +156,13 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     short.remove(30);
     let halves: Vec<RangeVerdict> =
         [&short[..30], &short[30..]].into_iter().flat_map(check).collect();
-    let expected = [ExpectedStrand { originator_id: NODE.0, through: 90, rows: 89, head: None }];
+    let expected = [ExpectedStrand {
+        originator_id: NODE.0,
+        through: 90,
+        rows: 89,
+        head: None,
+        beyond_head: None,
+    }];
     let merged = merge(halves, Some(&expected)).unwrap();
     assert_eq!((merged.verdict, merged.faults.kept()[0].sequence_id), ("faulty", 31));
 

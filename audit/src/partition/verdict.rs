@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::times::Times;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
-use crate::replay::judge::{hole, judge, other_leaf, time_ahead};
+use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
 use crate::replay::run::unchecked_strands;
 use crate::replay::{Fault, FaultKind, Faults, GapReason, SourceError, StrandRow};
 
@@ -107,6 +107,8 @@ pub struct ExpectedStrand {
     pub rows: u64,
     /// The head, if the source has told it: behind the last row the places up to it are a hole.
     pub head: Option<u64>,
+    /// The highest place that holds an envelope, if the source has told that it lies behind the head.
+    pub beyond_head: Option<u64>,
 }
 
 impl RangeVerdict {
@@ -359,6 +361,7 @@ pub fn merge(
         .copied()
         .collect();
     add_holes_at_heads(&mut joined, &known);
+    add_beyond_heads(&mut joined, expected.unwrap_or_default());
     incomplete.extend(joined.iter().flat_map(RangeVerdict::incomplete));
     if joined.is_empty() {
         incomplete.push("there are no ranges".to_owned());
@@ -371,20 +374,36 @@ fn add_holes_at_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]
     for ExpectedStrand { originator_id, head, .. } in strands {
         let originator = OriginatorId(*originator_id);
         let Some(head) = head else { continue };
-        let at = joined.iter().position(|range| range.originator_id == *originator_id);
-        let at = at.unwrap_or_else(|| {
-            let mut none = RangeVerdict::new(originator, String::new());
-            none.signatures_checked = true; // it has none
-            joined.push(none);
-            joined.len() - 1
-        });
-        let range = &mut joined[at];
+        let range = range_of(joined, originator);
         if range.through < *head {
             let fault = hole(originator, range.through + 1, *head);
             range.fault(fault);
         }
     }
     joined.sort_by_key(|range| range.originator_id);
+}
+
+/// Adds the envelopes behind the heads of strands, of which the manifest tells: the export has no row of them.
+fn add_beyond_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]) {
+    for ExpectedStrand { originator_id, head, beyond_head: beyond, .. } in strands {
+        let (Some(head), Some(beyond)) = (head, beyond) else { continue };
+        let originator = OriginatorId(*originator_id);
+        let last = EnvelopeId::new(originator, SequenceId(*beyond));
+        range_of(joined, originator).fault(beyond_head(last, SequenceId(*head)));
+    }
+    joined.sort_by_key(|range| range.originator_id);
+}
+
+/// Returns the range of a strand; one without rows if there is none.
+fn range_of(joined: &mut Vec<RangeVerdict>, originator: OriginatorId) -> &mut RangeVerdict {
+    let at = joined.iter().position(|range| range.originator() == originator);
+    let at = at.unwrap_or_else(|| {
+        let mut none = RangeVerdict::new(originator, String::new());
+        none.signatures_checked = true; // it has none
+        joined.push(none);
+        joined.len() - 1
+    });
+    &mut joined[at]
 }
 
 fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {

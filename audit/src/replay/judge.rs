@@ -70,6 +70,11 @@ pub(crate) fn hole(originator: OriginatorId, from: u64, through: u64) -> Fault {
     Fault::at(FaultKind::Hole, EnvelopeId::new(originator, SequenceId(from)), text)
 }
 
+/// Makes the fault of an envelope at `last`, behind the head of its strand.
+pub(crate) fn beyond_head(last: EnvelopeId, head: SequenceId) -> Fault {
+    Fault::at(FaultKind::BeyondHead, last, format!("the head is {head}"))
+}
+
 /// Makes the fault of a leaf that does not follow from what stands at its place.
 pub(crate) fn other_leaf(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::Leaf, id, "the stored leaf is not the hash of the envelope")

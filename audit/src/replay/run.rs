@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::check::Checker;
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{SourceError, StrandRow, StrandRows};
+use super::judge::beyond_head;
 use super::pipeline;
 use super::strand::{Context, StrandReplay, StrandReport};
 
@@ -420,9 +421,7 @@ impl<'a> Replay<'a> {
             ended.end_at(end, !self.source.shows_gaps())?;
         }
         if let Some(last) = self.source.last_held(originator)?.filter(|last| *last > end) {
-            let id = EnvelopeId::new(originator, last);
-            let text = format!("the head is {end}");
-            ended.fault(Fault::at(FaultKind::BeyondHead, id, text));
+            ended.fault(beyond_head(EnvelopeId::new(originator, last), end));
         }
         self.incomplete.extend(ended.not_shown(end, &context));
         self.done.insert(originator.0, ended.report(&context));

@@ -140,6 +140,7 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
         through: strand.through().0,
         rows: strand.rows(),
         head: strand.head,
+        beyond_head: strand.beyond_head,
     };
     Ok(manifest.ok_or_else(missing)?.strands.iter().map(strand).collect())
 }
