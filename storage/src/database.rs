@@ -171,7 +171,7 @@ impl Database {
     pub(crate) fn write_change(&self, mut batch: WriteBatch) -> Result<(), CommitError> {
         let is_in_part = self.rebuilt_in_part.load(Ordering::Acquire);
         if is_in_part {
-            self.stage_rebuild_from_the_beginning(&mut batch);
+            self.stage_rebuild_from_the_beginning(&mut batch)?;
         }
         self.write_durable(batch)?;
         if is_in_part {

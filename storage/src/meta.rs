@@ -118,8 +118,29 @@ pub(crate) fn rebuilt(db: &DB) -> Result<Option<Rebuilt>, ReadError> {
 /// or of the set in a byte behind it. Older programs begin a rebuild of all from the beginning.
 const CONDEMNED: &[u8] = b"condemned";
 /// The value of [`MetaKey::Rebuilding`] while some projections are made anew and the others are whole: the set is in a byte
-/// behind it. Older programs begin a rebuild of all from the beginning.
+/// behind it, and behind that the progress, if there is any. Older programs begin a rebuild of all from the beginning.
 const PART: &[u8] = b"part";
+
+/// Projections that are made anew while the others are whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RebuiltSet {
+    pub(crate) set: ProjectionSet,
+    /// The part of the log whose rows have been made; `None` when the rebuild of the set starts over.
+    pub(crate) done: Option<Rebuilt>,
+}
+
+impl RebuiltSet {
+    /// Encodes the value of its row in `meta`.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let done = self.done.map(Rebuilt::encode).unwrap_or_default();
+        [behind(PART, self.set), done].concat()
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (bits, done) = value.strip_prefix(PART)?.split_first()?;
+        Some(Self { set: ProjectionSet::decode(*bits)?, done: Rebuilt::decode(done) })
+    }
+}
 
 /// Returns the projections whose families are to be dropped before they are used; an empty set if there are none.
 pub(crate) fn condemned(db: &DB) -> Result<ProjectionSet, ReadError> {
@@ -136,27 +157,35 @@ pub(crate) fn put_condemned(db: &DB, batch: &mut WriteBatch, set: ProjectionSet)
 
 /// Returns the projections that are made anew while the others are whole; `None` if there are none, and if rows of another
 /// version of this program are among any of them.
-pub(crate) fn part(db: &DB) -> Result<Option<ProjectionSet>, ReadError> {
-    let set = row(db, MetaKey::Rebuilding, |value| Some(decode_set(PART, value)))?.flatten();
+pub(crate) fn part(db: &DB) -> Result<Option<RebuiltSet>, ReadError> {
+    let part = row(db, MetaKey::Rebuilding, |value| Some(RebuiltSet::decode(value)))?.flatten();
     for projection in Projection::ALL {
         if !is_of_this_version(db, projection)? {
             return Ok(None);
         }
     }
-    Ok(set)
+    Ok(part)
+}
+
+/// Returns true if some rows of a rebuild have been counted, and a change of the log would count again: the rebuild then
+/// starts over. Rows that depend on one envelope each are not counted.
+pub(crate) fn is_counted_in_part(db: &DB) -> Result<bool, ReadError> {
+    let of_set = part(db)?.is_some_and(|part| part.done.is_some() && part.set.has_tallies());
+    Ok(of_set || rebuilt(db)?.is_some())
 }
 
 /// Stages that the families of these projections are empty, and that a rebuild begins from the beginning.
 pub(crate) fn put_emptied(db: &DB, batch: &mut WriteBatch, set: ProjectionSet) {
     let is_all = set == ProjectionSet::all();
-    let value = if is_all { Vec::new() } else { behind(PART, set) };
+    let value = if is_all { Vec::new() } else { RebuiltSet { set, done: None }.encode() };
     put(db, batch, MetaKey::Rebuilding, &value);
 }
 
 /// Returns the projections that are not whole because of a rebuild, or because they are condemned.
 pub(crate) fn rebuilding(db: &DB) -> Result<ProjectionSet, ReadError> {
     let decode = |value: &[u8]| {
-        let set = decode_set(PART, value).or(decode_condemned(value));
+        let part = RebuiltSet::decode(value).map(|part| part.set);
+        let set = part.or(decode_condemned(value));
         Some(set.unwrap_or_else(ProjectionSet::all))
     };
     Ok(row(db, MetaKey::Rebuilding, decode)?.unwrap_or_default())

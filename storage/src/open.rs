@@ -189,7 +189,7 @@ pub(crate) fn load(
     let rates = load_rates(&db)?;
     let Dispensable { has_unpriced, evidence, reports, unread } = Dispensable::load(&db)?;
     let older_rows = meta::older_topic_rows(&db)?;
-    let rebuilt_in_part = meta::rebuilt(&db)?.is_some();
+    let rebuilt_in_part = meta::is_counted_in_part(&db)?;
     let database = Database::new(OpenedDatabase {
         db,
         identity: header.identity.clone(),

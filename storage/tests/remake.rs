@@ -1,13 +1,15 @@
 //! Some projections made anew: the others stay readable, and commits go on where rows depend on one envelope each.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::{self, *};
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{
     Change, Facts, InvalidRule, LogEntry, ReadError, RebuildError, RebuildReport, SkipReason,
-    Store, TimeRule, Validity,
+    Store, TimeRule, Validity, WriteFault,
 };
 
 /// The families that are made together with one another, and if commits go on meanwhile.
@@ -154,8 +156,94 @@ fn commits_go_on_while_projections_of_single_envelopes_are_made() {
     }
 }
 
+/// A strand of several steps, and of several parts of a rebuild that commits wait for.
+fn fill_long(store: &Store) {
+    append_timed(store, OWN, 1..=LONG);
+    settle(store);
+}
+
+/// Envelopes of such a strand.
+const LONG: u64 = 4_500;
+
 #[test]
-fn one_that_was_broken_off_begins_anew() {
+fn one_that_was_broken_off_goes_on_at_the_next_start() {
+    // The last two are made together with the first.
+    for &(family, group, _) in &GROUPS[..5] {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, expected) = (Store::open(&settings(folder.path())).unwrap(), in_memory());
+        [&store, &expected].into_iter().for_each(fill_long);
+        condemn(&store, family);
+        let mut made = 0;
+        let stopped = rebuild_beside(&store, &mut |done| {
+            made = done;
+            ControlFlow::Break(())
+        });
+        assert_eq!(stopped, Err(RebuildError::Stopped));
+        assert!(0 < made && made < LONG, "{family}: {made}");
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert_eq!(store.stale_projections(), group, "{family}");
+        let mut told = Vec::new();
+        let report = rebuild_beside(&store, &mut |done| {
+            told.push(done);
+            ControlFlow::Continue(())
+        });
+        assert!(told[0] > made, "{family}: what was done is not done again: {told:?} after {made}");
+        assert_eq!(report.unwrap().envelopes, LONG, "{family}");
+        assert_equal(&store, &expected, family);
+    }
+}
+
+/// Whichever write fails, and even if the disk has it all the same, the next rebuild of the set makes the same rows.
+#[test]
+fn one_goes_on_whichever_write_has_failed() {
+    for (family, _, _) in [GROUPS[0], GROUPS[4]] {
+        let (store, mut failed) = (in_memory(), 0);
+        fill_long(&store);
+        let digests = store.snapshot().projection_digests().unwrap();
+        for (nth, fault) in
+            (0..6).flat_map(|nth| [(nth, WriteFault::Lost), (nth, WriteFault::Kept)])
+        {
+            condemn(&store, family);
+            let written = AtomicU64::new(0);
+            store.set_write_faults(Some(Arc::new(move || {
+                (written.fetch_add(1, Ordering::SeqCst) == nth).then_some(fault)
+            })));
+            let interrupted = rebuild_beside(&store, &mut |_| ControlFlow::Continue(()));
+            store.set_write_faults(None);
+            if interrupted.is_err() {
+                failed += 1;
+                store.reopen().unwrap();
+                store.accept_writes();
+                if family == "topic" {
+                    // Marks may change meanwhile, in what is done and in what is not, and back again.
+                    for is_broken in [true, false] {
+                        let rule = TimeRule {
+                            originator: OWN,
+                            rule: InvalidRule(17),
+                            is_broken_at: &|_| is_broken,
+                            replaces: &|_| false,
+                            judge: &|_| Validity::Valid,
+                            basis: &[u8::from(is_broken)],
+                        };
+                        let judged = store.judge_times(&rule, &derive).unwrap();
+                        assert!(judged.marked + judged.unmarked > 0, "{judged:?}");
+                    }
+                }
+                let report = rebuild_beside(&store, &mut |_| ControlFlow::Continue(())).unwrap();
+                assert_eq!(report.envelopes, LONG, "{family}: {nth}, {fault:?}");
+            }
+            settle(&store);
+            assert!(!store.has_stale_projections(), "{family}: {nth}, {fault:?}");
+            let after = store.snapshot().projection_digests().unwrap();
+            assert_eq!(after, digests, "{family}: {nth}, {fault:?}");
+        }
+        assert!(failed > 6, "{family}: {failed} rebuilds were interrupted");
+    }
+}
+
+#[test]
+fn one_that_was_broken_off_counts_nothing_twice_that_came_between() {
     for (family, group, goes_on) in GROUPS {
         let folder = tempfile::tempdir().unwrap();
         let (store, expected) = (Store::open(&settings(folder.path())).unwrap(), in_memory());
@@ -163,7 +251,8 @@ fn one_that_was_broken_off_begins_anew() {
         condemn(&store, family);
         let stopped = rebuild_beside(&store, &mut |_| ControlFlow::Break(()));
         assert_eq!(stopped, Err(RebuildError::Stopped));
-        [&store, &expected].into_iter().for_each(|store| grow(store, 0));
+        let come = |store: &Store| if goes_on { go_on(store, 0) } else { grow(store, 0) };
+        [&store, &expected].into_iter().for_each(come);
         drop(store);
         let store = Store::open(&settings(folder.path())).unwrap();
         assert_eq!(store.stale_projections(), group, "{family}");

@@ -27,8 +27,9 @@ pub(crate) enum MetaKey {
     Projection(Projection),
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
-    /// Present while projections are dropped and not yet rebuilt: the part that is rebuilt, or empty when the
-    /// next rebuild starts over, or `condemned` when their families are dropped before.
+    /// Present while projections are dropped and not yet rebuilt: the part of the log that is rebuilt, or empty when the
+    /// next rebuild starts over, or `condemned` when their families are dropped before, or `part` and the set if the
+    /// others are whole, with the part of the log behind it.
     Rebuilding,
     /// Position of the last evidence that reports were made of.
     ReportedEvidence,

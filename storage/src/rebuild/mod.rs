@@ -29,7 +29,7 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
-use crate::meta;
+use crate::meta::{self, RebuiltSet};
 use crate::progress::{RebuildReport, Rebuilt};
 use crate::projection::{Projection, ProjectionSet};
 use crate::projection_rows::ProjectionRows;
@@ -113,13 +113,13 @@ impl Store {
     /// of 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, and by one chunk with one
     /// envelope of any length.
     ///
-    /// After [`Store::condemn_damaged`] it makes only those projections, from the beginning. If there are no tallies among
+    /// After [`Store::condemn_damaged`] it makes only those projections. If there are no tallies among
     /// them, commits wait for a step at a time: the rows of the others depend on one envelope each, so those of new envelopes
     /// come with their commits.
     ///
     /// Otherwise commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
     /// crash the projections are stale, and the next rebuild goes on behind the last batch that is on disk,
-    /// unless something was committed between or another version of this code had begun. `progress` is
+    /// unless tallies are made and something was committed between, or another version of this code had begun. `progress` is
     /// called once for some 4,096 places, or some 16 MiB of envelopes, and at least once.
     ///
     /// # Errors
@@ -174,42 +174,55 @@ impl Database {
         self.check_writable()?;
         let no_commits = self.gate_for_a_step()?;
         // Whatever else is stale has to be made, too.
-        let is_all_stale = |set: &ProjectionSet| self.stale.list() == set.list();
-        let part = meta::part(&self.db)?.filter(is_all_stale);
-        if let Some(set) = part.filter(|set| !set.has_tallies()) {
+        let part = meta::part(&self.db)?.filter(|part| self.is_all_stale(part.set));
+        if let Some(part) = part.filter(|part| !part.set.has_tallies()) {
             drop(no_commits);
-            return self.rebuild_beside_commits(set, derive, progress);
+            return self.rebuild_beside_commits(part, derive, progress);
         }
-        let done = meta::rebuilt(&self.db)?;
+        let done = match part {
+            Some(part) => part.done,
+            None => meta::rebuilt(&self.db)?,
+        };
         match part {
-            Some(set) => self.drop_rows_of(set)?,
-            None if done.is_none() => self.drop_projections()?,
-            None => {}
+            _ if done.is_some() => {}
+            Some(part) => self.drop_rows_of(part.set)?,
+            None => self.drop_projections()?,
         }
-        let set = part.unwrap_or_else(ProjectionSet::all);
-        let made = Made { set, notes_progress: part.is_none() };
-        self.rebuilt_in_part.store(made.notes_progress, Ordering::Release);
+        let set = part.map_or_else(ProjectionSet::all, |part| part.set);
+        let made = Made { set, is_part: part.is_some() };
+        self.rebuilt_in_part.store(true, Ordering::Release);
         let report = self.replay(done.unwrap_or_default(), made, derive, progress)?;
         self.finish_rebuild()?;
         Ok(report)
     }
 
+    /// Returns true if these are the projections that cannot be read, and there are no others.
+    fn is_all_stale(&self, set: ProjectionSet) -> bool {
+        self.stale.list() == set.list()
+    }
+
     /// Makes projections whose rows depend on one envelope each, a step at a time. What a step reads is written before
-    /// anything else changes the log or its marks, so no row comes back that another change has taken away.
+    /// anything else changes the log or its marks, so no row comes back that another change has taken away. For the same
+    /// reason a rebuild that was interrupted goes on behind its last step, whatever has been committed since.
     fn rebuild_beside_commits(
         self: &Arc<Self>,
-        set: ProjectionSet,
+        RebuiltSet { set, done }: RebuiltSet,
         derive: &DeriveMany<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
         // What is committed later brings its rows.
         let ends = Snapshot::new(self).heads()?;
-        let (mut report, mut after) = (RebuildReport::default(), EnvelopeId::default());
-        let made = Made { set, notes_progress: false };
+        let Rebuilt { mut report, through: mut after } = done.unwrap_or_default();
+        let made = Made { set, is_part: true };
+        let mut is_told = false;
         Workers::beside(self, derive, set, |mut workers| {
             loop {
                 let no_commits = self.gate_for_a_step()?;
+                if !self.is_all_stale(set) {
+                    // The end of a chain's strand was removed: all projections have to be made.
+                    return Err(RebuildError::Stopped);
+                }
                 let chunks = self.chunks_behind(after, &ends, workers.threads())?;
                 let count = chunks.len();
                 chunks.into_iter().for_each(|chunk| workers.give(chunk));
@@ -222,7 +235,7 @@ impl Database {
                 let told = RebuildProgress { done: report.envelopes, total_estimate };
                 match last {
                     Some(last) => after = last,
-                    None if after == EnvelopeId::default() && progress(told).is_break() => {
+                    None if !is_told && progress(told).is_break() => {
                         return Err(RebuildError::Stopped);
                     }
                     None => {
@@ -232,6 +245,7 @@ impl Database {
                 }
                 // Those who wait come first.
                 RwLockWriteGuard::unlock_fair(no_commits);
+                is_told = true;
                 if progress(told).is_break() {
                     return Err(RebuildError::Stopped);
                 }
@@ -293,7 +307,7 @@ impl Database {
     /// again.
     pub(crate) fn stage_drop_of_projections(&self, batch: &mut WriteBatch) {
         self.stale.add_all();
-        self.stage_rebuild_from_the_beginning(batch);
+        meta::put_emptied(&self.db, batch, ProjectionSet::all());
         for projection in Projection::ALL {
             let family = self.family(projection.family());
             batch.delete_range_cf(family, &[][..], &ABOVE_ALL_KEYS[..]);
@@ -309,8 +323,13 @@ impl Database {
 
     /// Stages that the next rebuild starts over. To be called for every change of the log, and of its marks,
     /// while projections have been rebuilt in part: what was counted already must not be counted again.
-    pub(crate) fn stage_rebuild_from_the_beginning(&self, batch: &mut WriteBatch) {
-        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
+    pub(crate) fn stage_rebuild_from_the_beginning(
+        &self,
+        batch: &mut WriteBatch,
+    ) -> Result<(), ReadError> {
+        let set = meta::part(&self.db)?.map_or_else(ProjectionSet::all, |part| part.set);
+        meta::put_emptied(&self.db, batch, set);
+        Ok(())
     }
 
     fn replay(
@@ -397,10 +416,12 @@ impl Database {
         let mut batch = WriteBatch::default();
         let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
         debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
-        if made.notes_progress {
-            let done = Rebuilt { through, report: *report };
-            batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), done.encode());
-        }
+        let done = Rebuilt { through, report: *report };
+        let value = match made.is_part {
+            true => RebuiltSet { set: made.set, done: Some(done) }.encode(),
+            false => done.encode(),
+        };
+        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), value);
         Ok(self.write_buffered(batch)?)
     }
 
@@ -425,6 +446,6 @@ impl Database {
 #[derive(Debug, Clone, Copy)]
 struct Made {
     set: ProjectionSet,
-    /// True if the next rebuild can continue where this one is interrupted.
-    notes_progress: bool,
+    /// True if the others are whole.
+    is_part: bool,
 }
