@@ -14,6 +14,7 @@ use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::nodes::NewNode;
 use hawser_chain::admin::rates::Prices;
 use hawser_chain::admin::upgrades::{MigratorChoice, NewCode};
+use hawser_chain::admin::watcher::{self, Watched};
 use hawser_chain::admin::{
     Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, Plan, PlanStep,
     bridge, nodes, parameters, payers, rates, upgrades,
@@ -501,6 +502,7 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     let plan = fees::claim(network, Beneficiary::Protocol, &[100]).await.unwrap();
     setup.carry_out_as(&stranger, &plan).await.unwrap();
 
+    what_was_taken_over_is_claimed_too(&setup, payer).await;
     let owed = fees::owed(network).await.unwrap();
     assert_eq!(owed.nodes, [(100, usd("4.95")), (200, usd("0"))]);
     assert_eq!(owed.protocol, usd("0.05"));
@@ -521,6 +523,18 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
     let error = fees::claim(network, Beneficiary::Node(300), &[]).await.unwrap_err();
     assert_eq!(error, AdminError::UnknownNode { node_id: 300 });
+}
+
+/// Nodes also write reports about what was taken over from the older network, which no registry names.
+async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Address) {
+    report(setup, 11, 0, payer, 0).await;
+    let claim = fees::claim(&setup.network, Beneficiary::Node(100), &[]).await.unwrap();
+    assert_eq!(functions(&claim), ["DistributionManager.claim"]);
+    let claims = fees::claims(&setup.network, &[]).await.unwrap();
+    let places: Vec<_> = claims.iter().map(|it| (it.report.originator, it.report.index)).collect();
+    assert_eq!(places[5..], [(200, 0), (11, 0)]);
+    let seen = watcher::look(&setup.network, &Watched::default()).await.unwrap();
+    assert_eq!(seen.reports.keys().copied().collect::<Vec<_>>(), [11, 100, 200]);
 }
 
 async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: ChainBackend) {

@@ -134,7 +134,8 @@ impl Plan {
             // The target is not asked for its id: a lying node could name another one, which could then charge the
             // payer for the envelopes that it signs.
             (None, Some(_)) => {
-                let text = "the payer signs for one node: name the target's id with --node-id";
+                let text = "the payer signs for one node, and no network.json names the target's address: give the \
+                    target's id with --node-id";
                 return Err(StartError::Usage(text.to_owned()));
             }
             (None, None) => Err(Failure::skip("needs --payer-key-file")),

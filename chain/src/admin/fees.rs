@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, U256};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hawser_proto::OriginatorId;
 
 use super::{AdminError, Contract, MicroDollars, Network, Plan, PlanStep, nodes, tokens};
 use crate::contracts::payer_report_manager::IPayerReportManager;
@@ -105,7 +106,8 @@ pub struct OwedFees {
     pub excess: MicroDollars,
 }
 
-/// Returns all reports about these originators; about all nodes if none is named.
+/// Returns all reports about these originators; about all nodes and what was taken over from the older network if none
+/// is named.
 ///
 /// # Errors
 /// When a contract cannot be read.
@@ -120,7 +122,7 @@ pub async fn reports(
     Ok(all)
 }
 
-/// Returns all reports about these originators with their claims; about all nodes if none is named.
+/// Returns all reports about these originators with their claims; about the same as [`reports`] if none is named.
 ///
 /// # Errors
 /// When a contract cannot be read.
@@ -139,7 +141,7 @@ pub async fn claims(
 /// When a contract cannot be read.
 pub async fn owed(network: &Network) -> Result<OwedFees, AdminError> {
     let mut nodes = Vec::new();
-    for node_id in originators_or_all(network, &[]).await? {
+    for node_id in registered(network).await? {
         nodes.push((node_id, owed_to(network, Beneficiary::Node(node_id)).await?));
     }
     let recipient = DistributionManager::protocolFeesRecipientCall {};
@@ -360,6 +362,11 @@ async fn originators_or_all(network: &Network, named: &[u32]) -> Result<Vec<u32>
     if !named.is_empty() {
         return Ok(named.to_vec());
     }
+    let migrated = OriginatorId::MIGRATED.map(|originator| originator.0);
+    Ok(registered(network).await?.into_iter().chain(migrated).collect())
+}
+
+async fn registered(network: &Network) -> Result<Vec<u32>, AdminError> {
     let nodes = nodes::list(network).await?;
     Ok(nodes.into_iter().map(|node| node.node_id).collect())
 }

@@ -14,6 +14,7 @@ pub(crate) enum AuditCommand {
     Watch(NodeArgs),
     /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if one is proven, else with 5 if one
     /// is a claim, 6 if one is inconclusive, 7 if all are refuted.
+    #[command(visible_alias = "verify-evidence")]
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
     /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
@@ -119,7 +120,8 @@ pub(crate) struct AuditExportArgs {
     /// files of the export in --work are copied.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
-    /// With s3://…: the folder in which the export is made. Keep it for the next run, which adds to it.
+    /// With s3://…: the folder in which the export is made. Keep it for the next run, which adds to it [default: a folder
+    /// below $XDG_STATE_HOME/hawser/exports, or $HOME/.local/state/hawser/exports, that is named after --to].
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
     /// Leave the column `payer` empty. Each payer costs a signature recovery.

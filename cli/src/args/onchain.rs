@@ -12,6 +12,7 @@ use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
 
 use super::{environment, of_setting};
+use crate::network_file;
 
 /// Chains and contracts by their flags, not checked yet.
 #[derive(Debug, Default)]
@@ -21,8 +22,6 @@ pub(crate) struct NetworkArgs {
     pub(crate) network: Option<PathBuf>,
 }
 
-const NETWORK: &str = "network";
-
 /// Shorter names of the most common flags.
 const ALIASES: [(&str, &str); 3] = [
     (chains::SETTLEMENT_RPC.flag, "rpc-url"),
@@ -31,6 +30,23 @@ const ALIASES: [(&str, &str); 3] = [
 ];
 
 impl NetworkArgs {
+    /// Flag of the file in which `hawser dev` describes its network.
+    pub(crate) const NETWORK: &str = "network";
+    /// Flag of the name of a deployed network.
+    pub(crate) const ENVIRONMENT: &str = "contracts.environment";
+
+    /// Takes a network by one word: a network file or its folder, or the name of a deployed network.
+    pub(crate) fn name(&mut self, network: String) {
+        let path = PathBuf::from(&network);
+        if path.is_dir() {
+            self.network = Some(path.join(network_file::FILE_NAME));
+        } else if path.components().count() > 1 || path.extension().is_some() || path.exists() {
+            self.network = Some(path);
+        } else {
+            self.flags.push((Self::ENVIRONMENT.to_owned(), network));
+        }
+    }
+
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
@@ -61,7 +77,7 @@ impl NetworkArgs {
     pub(crate) fn words(&self) -> Vec<String> {
         let flags = self.flags.iter().map(|(flag, value)| [format!("--{flag}"), value.clone()]);
         let network = self.network.iter().map(|path| path.display().to_string());
-        let network = network.map(|path| [format!("--{NETWORK}"), path]);
+        let network = network.map(|path| [format!("--{}", Self::NETWORK), path]);
         flags.chain(network).flatten().collect()
     }
 
@@ -87,8 +103,8 @@ impl Args for NetworkArgs {
             let help = format!("Address of {contract} [env: {}]", setting.env);
             arg(setting).help(help).hide_short_help(true)
         });
-        let network = Arg::new(NETWORK)
-            .long(NETWORK)
+        let network = Arg::new(Self::NETWORK)
+            .long(Self::NETWORK)
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .conflicts_with_all(chains::GENERAL.map(|setting| setting.flag))
@@ -111,7 +127,7 @@ impl FromArgMatches for NetworkArgs {
         let flags = chains::GENERAL.iter().map(|setting| setting.flag).chain(single);
         let given =
             |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
-        let network = matches.get_one::<PathBuf>(NETWORK).cloned();
+        let network = matches.get_one::<PathBuf>(Self::NETWORK).cloned();
         Ok(Self { flags: flags.filter_map(given).collect(), network })
     }
 
@@ -223,6 +239,22 @@ pub(super) fn amount(text: &str) -> Result<MicroDollars, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_named_by_its_file_its_folder_or_its_name() {
+        let named = |text: &str| {
+            let mut args = NetworkArgs::default();
+            args.name(text.to_owned());
+            (args.flags, args.network)
+        };
+        let environment = (NetworkArgs::ENVIRONMENT.to_owned(), "testnet-dev".to_owned());
+        assert_eq!(named("testnet-dev"), (vec![environment], None));
+        assert_eq!(named("my/network"), (vec![], Some("my/network".into())));
+        assert_eq!(named("network.json"), (vec![], Some("network.json".into())));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("network.json");
+        assert_eq!(named(folder.path().to_str().unwrap()), (vec![], Some(file)));
+    }
 
     #[test]
     fn a_mistyped_address_is_noticed() {

@@ -3,6 +3,7 @@
 use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};
 use hawser_chain::admin::MicroDollars;
+use hawser_rules::check_retention;
 
 use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
 use super::report::ReportNodeArgs;
@@ -135,9 +136,10 @@ pub(crate) struct UsageArgs {
     pub(crate) payer: Address,
     /// Compute the usage again from a log, and compare it with the reports on the chain. Exits with 0 if all of them are
     /// proven, with 8 if one differs or the log has faults, and with 9 if places of one were not shown.
-    #[arg(long, requires = "from")]
+    #[arg(long)]
     pub(crate) verify: bool,
-    /// The log to verify from: the data folder of a stopped node, or the API of a node that runs: `http://host:port`.
+    /// The log to verify from: the data folder of a stopped node, or the API of a node that runs: `http://host:port`
+    /// [default: the first node of the network file, that of --network or of ./hawser-dev].
     #[arg(long, value_name = "DATA-DIR|URL", requires = "verify")]
     pub(crate) from: Option<String>,
     /// The node.
@@ -158,11 +160,32 @@ pub(crate) struct EstimateArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) count: u64,
     /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
-    #[arg(long, value_name = "DAYS", default_value_t = 60)]
+    #[arg(long, value_name = "DAYS", default_value_t = 60, value_parser = retention)]
     pub(crate) retention: u32,
+    /// Network whose rates count: the name of a deployed one, such as testnet (with --rpc-url), or a network file as for
+    /// --network, or its folder.
+    #[arg(long, value_name = "NETWORK", conflicts_with_all = [NetworkArgs::NETWORK, NetworkArgs::ENVIRONMENT])]
+    pub(crate) at: Option<String>,
     /// Chains and contracts.
     #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    network: NetworkArgs,
+}
+
+impl EstimateArgs {
+    /// Returns the chain and its contracts, with those that --at names.
+    pub(crate) fn network(&mut self) -> &NetworkArgs {
+        if let Some(at) = self.at.take() {
+            self.network.name(at);
+        }
+        &self.network
+    }
+}
+
+/// Parses a retention that nodes take.
+fn retention(text: &str) -> Result<u32, String> {
+    let days = text.parse().map_err(|_| "expected a number of days")?;
+    check_retention(days).map_err(|_| "nodes take 2 to 365 days, and 4294967295 for ever")?;
+    Ok(days)
 }
 
 /// `hawser payer withdraw`.
@@ -222,7 +245,7 @@ pub(crate) struct FeesClaimArgs {
     /// Beneficiary of the fees.
     #[command(flatten)]
     pub(crate) whose: BeneficiaryArgs,
-    /// Originator of the reports; may be given several times [default: all nodes].
+    /// Originator of the reports; may be given several times [default: all nodes, and 10, 11 and 13].
     #[arg(long, value_name = "ID")]
     pub(crate) originator: Vec<u32>,
     /// Sending, chains and contracts.
@@ -250,7 +273,7 @@ pub(crate) struct FeesWithdrawArgs {
 /// `hawser fees show`.
 #[derive(Debug, Args)]
 pub(crate) struct FeesShowArgs {
-    /// Originator of the reports; may be given several times [default: all nodes].
+    /// Originator of the reports; may be given several times [default: all nodes, and 10, 11 and 13].
     #[arg(long, value_name = "ID")]
     pub(crate) originator: Vec<u32>,
     /// Chains and contracts.

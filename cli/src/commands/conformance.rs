@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use hawser_conformance::{Case, CaseResult, Need, Outcome, Plan, Report, StartError};
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::files::key;
+use hawser_node::files::{self, key};
 use serde_json::json;
 
 use crate::args::conformance::{ConformanceArgs, ConformanceFormat};
+use crate::network_file::NetworkFile;
 use crate::{client, output, output_file};
 
 /// Exit code when a case has failed: faults were found.
@@ -67,7 +68,7 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         second: args.second.clone(),
         gateway: args.gateway.clone(),
         payer,
-        node_id: args.node_id,
+        node_id: args.node_id.or_else(|| known_id(args)),
         only: args.only.clone(),
         destructive: args.destructive,
         load: args.load,
@@ -78,6 +79,16 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         stream_topics: args.stream_topics,
         authorities,
     })
+}
+
+/// Returns the target's id by the files that describe the operator's own network. The target is not asked: a lying node
+/// could name another one, which could then charge the payer for the envelopes that it signs.
+fn known_id(args: &ConformanceArgs) -> Option<u32> {
+    let target = args.target.as_deref()?;
+    let beside = NetworkFile::beside(args.payer_key_file.as_deref()?);
+    let files = [Some(beside), NetworkFile::of_current_folder()].into_iter().flatten();
+    let mut networks = files.filter_map(|path| files::read(&path, NetworkFile::parse).ok());
+    networks.find_map(|network| Some(network.node_at(target)?.node_id))
 }
 
 fn refusal(error: StartError) -> RunError {
@@ -146,4 +157,33 @@ fn text(report: &Report) -> String {
         text += "What the suite has published stays on the node until its retention ends.";
     }
     text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ConformanceArgs,
+    }
+
+    #[test]
+    fn the_targets_id_is_that_of_the_payers_network_and_never_the_targets_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("payer.key");
+        let of = |target: &str| {
+            let words = ["it", "--target", target, "--payer-key-file", key.to_str().unwrap()];
+            known_id(&Line::parse_from(words).args)
+        };
+        assert_eq!(of("127.0.0.1:5150"), None, "nothing describes the network");
+        let text = r#"{"nodes":[{"node_id":200,"grpc":"127.0.0.1:5150","quic":"","metrics":"",
+            "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
+        std::fs::write(folder.path().join("network.json"), text).unwrap();
+        assert_eq!(of("http://localhost:5150"), Some(200));
+        assert_eq!(of("127.0.0.1:5250"), None, "a node of another network");
+    }
 }

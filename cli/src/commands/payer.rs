@@ -27,7 +27,7 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
         PayerCommand::LeaveApp(args) => payer_funds::leave_app(&args, as_json).await,
         PayerCommand::Balance(args) => balance(&args, as_json).await,
         PayerCommand::Usage(args) => payer_usage::usage(&args, as_json).await,
-        PayerCommand::Estimate(args) => payer_usage::estimate(&args, as_json).await,
+        PayerCommand::Estimate(args) => payer_usage::estimate(args, as_json).await,
         PayerCommand::Withdraw { command } => match command {
             WithdrawCommand::Request(args) => request(&args, as_json).await,
             WithdrawCommand::Cancel(args) => cancel(&args, as_json).await,

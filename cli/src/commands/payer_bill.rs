@@ -3,18 +3,20 @@
 use std::thread;
 
 use hawser_audit::replay::{
-    BillSettings, BillVerdict, BilledReport, LogSource, SourceError, StrandBill, bill,
+    BillSettings, BillVerdict, BilledReport, SourceError, StrandBill, bill,
 };
 use hawser_chain::admin::fees::{self, OnchainReport};
 use hawser_chain::admin::{nodes, rates};
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey};
+use hawser_node::files;
+use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use serde_json::{Value, json};
 
 use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
 use crate::args::payer::UsageArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
+use crate::network_file::NetworkFile;
 use crate::output;
 
 /// The keys, prices and reports that a bill is judged by, as the chain has them.
@@ -29,12 +31,7 @@ struct ChainFacts {
 /// # Errors
 /// When the log or the chain cannot be read; and with the exit code of the verdict.
 pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
-    let Some(from) = &args.from else {
-        return Err(RunError::usage(
-            "--verify needs a log: give --from with a node's http://host:port, or with the data folder of a \
-             stopped node",
-        ));
-    };
+    let from = &source(args)?;
     let facts = super::blocking(facts(args))?;
     let open = open_log(from)?;
     let log = open.view()?;
@@ -46,12 +43,31 @@ pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
     };
     let failed = |error: SourceError| RunError::failed(format!("{from}: {error}"));
     let mut bills = Vec::new();
-    for head in heads(&*log, &facts.reports).map_err(failed)? {
+    for head in heads(log.heads().map_err(failed)?, &facts.reports) {
         let of_strand = facts.reports.iter().filter(|it| it.originator == head.originator.0);
         let reports: Vec<_> = of_strand.map(billed).collect();
         bills.push(bill(&*log, head, &reports, &settings).map_err(failed)?);
     }
     tell(args, &bills, as_json)
+}
+
+/// Returns the log to read: `--from`, or the first node of the network file.
+fn source(args: &UsageArgs) -> Result<String, RunError> {
+    if let Some(from) = &args.from {
+        return Ok(from.clone());
+    }
+    const REMEDY: &str =
+        "give --from with a node's http://host:port, or with the data folder of a stopped node";
+    let named = args.network.network.clone();
+    let path = named.or_else(NetworkFile::of_current_folder).ok_or_else(|| {
+        RunError::usage(format!("--verify needs a log, and there is no ./hawser-dev: {REMEDY}"))
+    })?;
+    let file = files::read(&path, NetworkFile::parse)?;
+    let first = file
+        .nodes
+        .first()
+        .ok_or_else(|| RunError::usage(format!("{} names no node: {REMEDY}", path.display())))?;
+    Ok(format!("http://{}", first.grpc))
 }
 
 /// Reads the chain.
@@ -81,17 +97,17 @@ async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
     Ok(ChainFacts { registry, rates, reports })
 }
 
-/// Returns the strands that nodes charge for, also those that the source hides although reports are about them.
-fn heads(log: &dyn LogSource, reports: &[OnchainReport]) -> Result<Vec<EnvelopeId>, SourceError> {
-    let mut heads = log.heads()?;
-    heads.retain(|head| head.originator.is_node());
+/// Returns the strands that payers pay for: those of nodes and of the older network, also those that the source hides
+/// although reports are about them.
+fn heads(mut heads: Vec<EnvelopeId>, reports: &[OnchainReport]) -> Vec<EnvelopeId> {
+    heads.retain(|head| head.originator.is_node() || head.originator.is_migrated());
     for report in reports {
         let originator = OriginatorId(report.originator);
         if heads.iter().all(|head| head.originator != originator) {
-            heads.push(EnvelopeId::new(originator, hawser_proto::SequenceId::NONE));
+            heads.push(EnvelopeId::new(originator, SequenceId::NONE));
         }
     }
-    Ok(heads)
+    heads
 }
 
 fn billed(report: &OnchainReport) -> BilledReport {
@@ -229,4 +245,35 @@ fn tell_strand(bill: &StrandBill) {
         ));
     }
     bill.faults.kept().iter().for_each(|fault| output::line(format_args!("  {fault}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_chain::admin::MicroDollars;
+
+    use super::*;
+
+    fn report(originator: u32) -> OnchainReport {
+        OnchainReport {
+            originator,
+            index: 0,
+            start_sequence_id: 0,
+            end_sequence_id: 9,
+            end_minute: 1,
+            root: [1; 32],
+            fees_settled: MicroDollars::default(),
+            is_settled: true,
+            protocol_fee_rate: 0,
+            node_ids: vec![100],
+        }
+    }
+
+    #[test]
+    fn a_bill_has_the_strands_of_the_older_network_and_those_that_are_hidden() {
+        let at =
+            |originator, sequence| EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
+        let shown = vec![at(0, 5), at(1, 6), at(10, 7), at(100, 8)];
+        let found = heads(shown, &[report(10), report(13), report(100), report(200)]);
+        assert_eq!(found, [at(10, 7), at(100, 8), at(13, 0), at(200, 0)]);
+    }
 }

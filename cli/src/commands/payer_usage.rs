@@ -38,8 +38,8 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
 ///
 /// # Errors
 /// When the rates cannot be read, or give no price.
-pub(super) async fn estimate(args: &EstimateArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<(), RunError> {
+    let network = onchain::connect(args.network(), ChainsNeeded::Settlement).await?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.map_err(RunError::failed)?.as_secs();
     let all = rates::list(&network).await?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use alloy::primitives::Address;
+use hawser_proto::OriginatorId;
 
 use super::Observation;
 use crate::admin::contract::Contract;
@@ -180,13 +181,17 @@ fn of_reports(
     let stuck = reports.iter().filter(|report| !report.is_settled);
     let stuck = stuck.filter(|report| age_s(report) > limits.settle_age_s_max).map(|report| {
         let (index, hours) = (report.index, age_s(report) / 3600);
-        let text =
-            format!("report {index} about node {node} ended {hours} h ago and is not settled");
+        let text = format!(
+            "report {index} about originator {node} ended {hours} h ago and is not settled"
+        );
         (AlarmKind::ReportStuck, text)
     });
-    let overdue = reports.last().filter(|last| age_s(last) > limits.report_age_s_max).map(|last| {
+    // What was taken over from the older network grows no more when all of it is there: its last report only ages.
+    let grows = OriginatorId(node).is_node();
+    let overdue = reports.last().filter(|last| grows && age_s(last) > limits.report_age_s_max);
+    let overdue = overdue.map(|last| {
         let hours = age_s(last) / 3600;
-        let text = format!("the last report about node {node} ended {hours} h ago");
+        let text = format!("the last report about originator {node} ended {hours} h ago");
         (AlarmKind::ReportOverdue, text)
     });
     stuck.chain(overdue).collect()
@@ -304,6 +309,15 @@ mod tests {
         let mut stuck = healthy();
         stuck.reports.insert(300, (2, vec![report(0, 99_000, false), report(1, 60, false)]));
         assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
+    }
+
+    #[test]
+    fn a_strand_of_the_older_network_may_rest_and_its_reports_are_settled_all_the_same() {
+        let mut seen = healthy();
+        seen.reports.insert(11, (1, vec![report(0, 99_000, true)]));
+        assert_eq!(kinds(&seen), [], "nothing more is taken over");
+        seen.reports.insert(13, (1, vec![report(0, 99_000, false)]));
+        assert_eq!(kinds(&seen), [AlarmKind::ReportStuck]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
+use hawser_proto::OriginatorId;
 
 use super::{Observation, Watched};
 use crate::admin::contract::{ChainRole, Contract};
@@ -46,6 +47,13 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     for node in nodes::list(network).await?.into_iter().take(NODES_MAX) {
         let newest = fees::newest_reports(network, node.node_id, REPORTS_LOOKED_AT).await?;
         seen.reports.insert(node.node_id, newest);
+    }
+    for OriginatorId(migrated) in OriginatorId::MIGRATED {
+        let newest = fees::newest_reports(network, migrated, REPORTS_LOOKED_AT).await?;
+        // A network that took nothing over has none.
+        if newest.0 > 0 {
+            seen.reports.insert(migrated, newest);
+        }
     }
     seen.paused = paused(network).await?;
     seen.implementations = implementations(network).await?;

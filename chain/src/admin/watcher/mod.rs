@@ -41,7 +41,8 @@ pub struct Observation {
     pub senders: Vec<(Address, u128)>,
     /// Balances of senders on the app chain, wei of its native token.
     pub app_senders: Vec<(Address, u128)>,
-    /// The newest reports about each node, in the contract's order, and the number of all.
+    /// The newest reports about each node, and about each strand of the older network that has any: in the contract's
+    /// order, with the number of all.
     pub reports: BTreeMap<u32, (u64, Vec<OnchainReport>)>,
     /// The price list, ascending by start.
     pub rates: Vec<RateEntry>,

@@ -1,6 +1,7 @@
 //! `hawser audit export`: a log and its tallies as Parquet.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSett
 use hawser_audit::replay::LogSource;
 use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
+use hawser_node::settings::{self, SettingSources};
 use hawser_rules::RateTable;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -17,6 +19,7 @@ use super::publish::publish;
 use super::replay::TELL_EVERY;
 use super::source::{FolderLog, NodeLog, StoredLog};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
+use crate::args::environment;
 use crate::commands::backup as backups;
 use crate::output;
 
@@ -27,18 +30,21 @@ use crate::output;
 /// signatures are judged and an envelope is refused; files with earlier places stay then.
 pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
     let ExportFormat::Parquet = args.format;
-    let (folder, bucket) = match (backups::place_of(&args.to)?, &args.work) {
-        (ObjectsAt::Folder(_), None) => (&args.to, None),
+    let place = backups::place_of(&args.to)?;
+    let (folder, bucket) = match (&place, &args.work) {
+        (ObjectsAt::Folder(_), None) => (args.to.clone(), None),
         (ObjectsAt::Folder(_), Some(_)) => {
             return Err(RunError::usage("--work is only for --to s3://BUCKET/PREFIX"));
         }
+        (ObjectsAt::Bucket(_), Some(work)) => (work.clone(), Some(backups::open(&place)?)),
         (ObjectsAt::Bucket(_), None) => {
-            let text = "an export to a bucket needs --work DIR, a folder in which it is made and which the next \
-                run extends";
-            return Err(RunError::usage(text));
+            let folder = usual_work(&place.to_string())?;
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| RunError::failed(format!("{}: {error}", folder.display())))?;
+            (folder, Some(backups::open(&place)?))
         }
-        (place @ ObjectsAt::Bucket(_), Some(work)) => (work, Some(backups::open(&place)?)),
     };
+    let folder = folder.as_path();
     let is_node = args.from.contains("://");
     if is_node && args.backup.is_some() {
         return Err(RunError::usage("--backup is only for a folder of backups"));
@@ -66,6 +72,29 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
     };
     tell(&report, keys.as_ref(), brought, as_json);
     Ok(())
+}
+
+/// Returns the folder in which an export to this place is made, if none is named.
+fn usual_work(place: &str) -> Result<PathBuf, RunError> {
+    let sources = SettingSources::new([], environment());
+    let state = settings::state_dir(&sources).map_err(|error| {
+        RunError::usage(format!(
+            "an export to a bucket is made in a folder, which the next run extends: give --work DIR ({error})"
+        ))
+    })?;
+    Ok(state.join("exports").join(folder_name(place)))
+}
+
+/// Returns the name of a place as that of one folder. Two places have two names.
+fn folder_name(place: &str) -> String {
+    let mut name = String::new();
+    for byte in place.trim_start_matches("s3://").trim_end_matches('/').bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(byte.into()),
+            _ => _ = write!(name, "%{byte:02X}"),
+        }
+    }
+    name
 }
 
 fn write(
@@ -162,5 +191,20 @@ fn tell(
     match keys {
         Some(keys) => output::line(format_args!("keys: {}", keys.origin)),
         None => output::line("not checked: signatures (--registry)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bucket_and_prefix_has_a_folder_of_its_own() {
+        assert_eq!(
+            folder_name("s3://my-bucket/exports/node_100/"),
+            "my-bucket%2Fexports%2Fnode_100"
+        );
+        assert_eq!(folder_name("s3://b/.."), "b%2F%2E%2E", "no way out of the folder");
+        assert_ne!(folder_name("s3://b/a/c"), folder_name("s3://b/a%2Fc"));
     }
 }
