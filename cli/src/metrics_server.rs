@@ -51,10 +51,15 @@ impl MetricsPage {
 
     /// Adds a row; without labels if they are empty.
     pub(crate) fn row(&mut self, labels: &str, value: impl std::fmt::Display) {
+        self.part("", labels, value);
+    }
+
+    /// Adds a row of a histogram, whose parts have suffixes behind the family's name.
+    pub(crate) fn part(&mut self, suffix: &str, labels: &str, value: impl std::fmt::Display) {
         let name = &self.name;
         let _ = match labels {
-            "" => writeln!(self.text, "{name} {value}"),
-            labels => writeln!(self.text, "{name}{{{labels}}} {value}"),
+            "" => writeln!(self.text, "{name}{suffix} {value}"),
+            labels => writeln!(self.text, "{name}{suffix}{{{labels}}} {value}"),
         };
     }
 

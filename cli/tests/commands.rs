@@ -71,6 +71,25 @@ fn wrong_usage_exits_with_2() {
     assert_eq!(run(&["audit", "verify-evidence", "missing.evidence"]).status.code(), Some(4));
 }
 
+#[test]
+fn a_chain_watcher_takes_the_environment_of_the_reference() {
+    let watch = |port: &str| {
+        let mut command = hawser();
+        command.args(["chain-watcher", "--contracts.environment", "testnet"]);
+        command.env("SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:1").env("METRICS_PORT", port);
+        command
+    };
+    let wrong = watch("moon").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("METRICS_PORT=moon"), "{wrong:?}");
+    let once = watch("8008").arg("--once").output().unwrap();
+    assert_eq!(once.status.code(), Some(1), "it has an endpoint, which is away: {once:?}");
+    let mut running = Running::start(watch(&free_base(0).to_string()), true);
+    running.line("address", |line| line.contains("http://0.0.0.0:"));
+    signal(running.pid(), "TERM");
+    assert!(running.end().success());
+}
+
 /// In a clone of the repository the commit is git's. Elsewhere it may be missing.
 #[test]
 fn the_version_names_the_commit() {

@@ -74,18 +74,9 @@ impl NetworkWatcherArgs {
     /// # Errors
     /// When the variable is no port.
     pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
-        const PORT: &str = "METRICS_PORT";
-        let all = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        if self.once || self.listen.is_some() {
-            return Ok(self.listen);
-        }
-        match (self.metrics_port, std::env::var(PORT)) {
-            (Some(port), _) => Ok(Some(all(port))),
-            (None, Ok(text)) if !text.is_empty() => match text.parse() {
-                Ok(port) => Ok(Some(all(port))),
-                Err(_) => Err(format!("{PORT}={text}: must be a port from 1 to 65535")),
-            },
-            _ => Ok(None),
+        match self.once {
+            true => Ok(None),
+            false => metrics_address(self.listen, self.metrics_port),
         }
     }
 
@@ -97,6 +88,30 @@ impl NetworkWatcherArgs {
             self.network.also_from(setting, "NODE_REGISTRY_ADDRESS");
         }
         &self.network
+    }
+}
+
+/// Returns the address of a watcher's metrics: the one that is given, or the given port, or that of the variable
+/// `METRICS_PORT`, on all addresses of this machine.
+///
+/// # Errors
+/// When the variable is no port.
+pub(super) fn metrics_address(
+    listen: Option<SocketAddr>,
+    port: Option<u16>,
+) -> Result<Option<SocketAddr>, String> {
+    const PORT: &str = "METRICS_PORT";
+    let all = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    if listen.is_some() {
+        return Ok(listen);
+    }
+    match (port, std::env::var(PORT)) {
+        (Some(port), _) => Ok(Some(all(port))),
+        (None, Ok(text)) if !text.is_empty() => match text.parse() {
+            Ok(port) => Ok(Some(all(port))),
+            Err(_) => Err(format!("{PORT}={text}: must be a port from 1 to 65535")),
+        },
+        _ => Ok(None),
     }
 }
 

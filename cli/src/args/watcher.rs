@@ -6,21 +6,35 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 use clap::Args;
-use hawser_chain::admin::MicroDollars;
+use hawser_chain::admin::{Contract, MicroDollars};
 use hawser_node::settings;
+use hawser_node::settings::table::chains;
 
+use super::network_watcher::metrics_address;
 use super::onchain::{NetworkArgs, address, amount};
 
 /// `hawser chain-watcher`. See `docs/chain-watcher.md`.
 #[derive(Debug, Args)]
 pub(crate) struct ChainWatcherArgs {
     /// Look once, print what is wrong, and exit with 8 if anything is.
-    #[arg(long, conflicts_with = "listen")]
+    #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
     pub(crate) once: bool,
     /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table
     /// after each look].
     #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
+    /// The same on all addresses of this machine [env: METRICS_PORT].
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    metrics_port: Option<u16>,
+    /// Time since the end of its last report for which an originator counts as active.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "150m",
+        env = "ACTIVE_ORIGINATOR_WINDOW",
+        value_parser = time
+    )]
+    pub(crate) active_originator_window: Duration,
     /// Time between two looks.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) every: Duration,
@@ -42,7 +56,35 @@ pub(crate) struct ChainWatcherArgs {
     pub(crate) limits: WatchLimitArgs,
     /// Chains and contracts.
     #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    network: NetworkArgs,
+}
+
+impl ChainWatcherArgs {
+    /// Returns the address of the metrics, if they are wanted.
+    ///
+    /// # Errors
+    /// When the variable is no port.
+    pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
+        match self.once {
+            true => Ok(None),
+            false => metrics_address(self.listen, self.metrics_port),
+        }
+    }
+
+    /// Returns the chain, also as the variables of the reference implementation's watcher name it.
+    pub(crate) fn network(&mut self) -> &NetworkArgs {
+        self.network.also_from(&chains::SETTLEMENT_RPC, "SETTLEMENT_CHAIN_RPC_URL");
+        for (contract, variable) in [
+            (Contract::PayerReportManager, "PAYER_REPORT_MANAGER_ADDRESS"),
+            (Contract::PayerRegistry, "PAYER_REGISTRY_ADDRESS"),
+        ] {
+            let setting = chains::SINGLE.iter().find(|(it, _)| *it == contract);
+            if let Some((_, setting)) = setting {
+                self.network.also_from(setting, variable);
+            }
+        }
+        &self.network
+    }
 }
 
 /// The bounds beyond which something is wrong.

@@ -216,7 +216,10 @@ fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
     watcher.line("address", |line| line.contains("/metrics"));
     support::until("the first look", || support::page(&address, "/health").contains("200 OK"));
     let page = support::page(&address, "/metrics");
-    assert!(page.contains("xmtp_chain_report_submitted_total{originator=\"100\"} 2\n"), "{page}");
+    assert!(
+        page.contains("xmtp_chain_report_submitted_total{originator_id=\"100\"} 2\n"),
+        "{page}"
+    );
     assert!(page.contains("xmtp_chain_watcher_alarms{kind=\"report_stuck\"} 0\n"), "{page}");
     assert!(support::page(&address, "/else").contains("404"));
     support::signal(watcher.pid(), "TERM");

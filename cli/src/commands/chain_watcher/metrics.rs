@@ -1,19 +1,21 @@
 //! The metrics of the watcher, in the text format of Prometheus.
 
+use std::time::Duration;
+
 use hawser_chain::admin::fees::OnchainReport;
 use hawser_chain::admin::watcher::{Alarm, AlarmKind, Observation};
 
+use super::totals::ReportTotals;
 use crate::metrics_server::{MetricsPage, MetricsSource};
 
-/// Time since its end for which a report shows that its originator is at work. That of the reference implementation's
-/// watcher.
-const ACTIVE_WINDOW_S: u64 = 150 * 60;
-
-/// The last look.
+/// The last look, and what all looks have shown.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     seen: Observation,
     alarms: Vec<Alarm>,
+    totals: ReportTotals,
+    /// Time since the end of its last report for which an originator is active, seconds.
+    active_window_s: u64,
     /// The time of the last look that succeeded, unix seconds; 0 before the first.
     looked_at: u64,
     /// Looks that failed.
@@ -21,7 +23,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    pub(super) fn new(active_window: Duration) -> Self {
+        Self { active_window_s: active_window.as_secs(), ..Self::default() }
+    }
+
     pub(super) fn note(&mut self, seen: Observation, alarms: Vec<Alarm>, now: u64) {
+        self.totals.note(&seen.reports, seen.chain_time);
         (self.seen, self.alarms, self.looked_at) = (seen, alarms, now);
     }
 
@@ -48,7 +55,7 @@ impl Watch {
 
     fn reports(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
-        let of = |node: &u32| format!("originator=\"{node}\"");
+        let of = |node: &u32| format!("originator_id=\"{node}\"");
         page.family("xmtp_chain_report_submitted_total", "Reports on the chain", "counter");
         all.iter().for_each(|(node, (count, _))| page.row(&of(node), count));
         page.family("xmtp_chain_watcher_reports_open", "Newest reports not settled", "gauge");
@@ -66,13 +73,39 @@ impl Watch {
         for (node, (_, newest)) in all {
             page.row(&of(node), newest.iter().map(|it| it.fees_settled.get()).sum::<u128>());
         }
-        let help = "Nodes whose last report ended within 150 minutes";
+        let help = "Originators whose last report ended a short time ago";
         page.family("xmtp_chain_active_originator_nodes", help, "gauge");
         let is_active = |report: &OnchainReport| {
-            self.looked_at.saturating_sub(ended(report)) <= ACTIVE_WINDOW_S
+            self.looked_at.saturating_sub(ended(report)) <= self.active_window_s
         };
         let active = all.values().filter(|(_, newest)| newest.last().is_some_and(is_active));
         page.row("", active.count());
+        self.ranges(page);
+        self.totals.tell(page);
+        let submitted = self.totals.last_submission_s();
+        let latest = submitted.or(all.values().filter_map(|(_, it)| it.last()).map(ended).max());
+        let help = "Time since the last report came to the chain";
+        page.family("xmtp_chain_time_since_last_submission_seconds", help, "gauge");
+        if let Some(latest) = latest {
+            page.row("", self.looked_at.saturating_sub(latest));
+        }
+    }
+
+    fn ranges(&self, page: &mut MetricsPage) {
+        let all = &self.seen.reports;
+        let of = |node: &u32| format!("originator_id=\"{node}\"");
+        let help = "Places that the reports cover";
+        page.family("xmtp_chain_envelope_range_total", help, "counter");
+        for (node, (_, newest)) in all {
+            page.row(&of(node), newest.last().map_or(0, |last| last.end_sequence_id));
+        }
+        let help = "Places between two of the newest reports, or in both";
+        page.family("xmtp_chain_envelope_range_gap", help, "gauge");
+        for (node, (_, newest)) in all {
+            let pairs = newest.windows(2);
+            let gaps = pairs.map(|it| it[1].start_sequence_id.abs_diff(it[0].end_sequence_id));
+            page.row(&of(node), gaps.fold(0, u64::saturating_add));
+        }
     }
 
     fn contracts(&self, page: &mut MetricsPage) {

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod state;
+mod totals;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -28,43 +29,46 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When the chains cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
-pub(super) async fn run(args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
+    let listen = args.listen().map_err(RunError::usage)?;
     let mut known = KnownCode::load(args.state.as_deref())?;
     if args.once {
-        let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
+        let network = onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await?;
         let (seen, alarms) = look_once(&network, &args, &mut known).await?;
         return tell_verdict(&seen, &alarms, as_json);
     }
     let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
-    let watch = Arc::new(Mutex::new(Watch::default()));
-    if let Some(address) = args.listen {
+    let watch = Arc::new(Mutex::new(Watch::new(args.active_originator_window)));
+    if let Some(address) = listen {
         metrics_server::start(address, watch.clone()).await?;
     }
+    let printed = listen.is_none().then_some(as_json);
     tokio::select! {
         _ = ends.next() => Ok(()),
-        never = look_forever(&args, &watch, &mut known, as_json) => never,
+        never = look_forever(&mut args, &watch, &mut known, printed) => never,
     }
 }
 
-/// Looks again and again. What fails is told and counted, and tried again.
+/// Looks again and again. What fails is told and counted, and tried again. `as_json` is the form of what is printed after
+/// each look, if anything is.
 async fn look_forever(
-    args: &ChainWatcherArgs,
+    args: &mut ChainWatcherArgs,
     watch: &Mutex<Watch>,
     known: &mut KnownCode,
-    as_json: bool,
+    as_json: Option<bool>,
 ) -> Result<(), RunError> {
     let mut network = None;
     loop {
         let looked = match &network {
             Some(network) => look_once(network, args, known).await,
-            None => match onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await {
+            None => match onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await {
                 Ok(connected) => look_once(network.insert(connected), args, known).await,
                 Err(error) => Err(error),
             },
         };
         match looked {
             Ok((seen, alarms)) => {
-                if args.listen.is_none() {
+                if let Some(as_json) = as_json {
                     tell(&seen, &alarms, as_json);
                 }
                 watch.lock().note(seen, alarms, now_s());
