@@ -44,10 +44,50 @@ fn wrong_usage_exits_with_2() {
         &["query", "topics", "--node", "127.0.0.1:1", "00"],
         &["query", "originators", "--node", "127.0.0.1:1", "x"],
         &["query", "originators", "--node", "127.0.0.1:1", "1", "--from", "now"],
+        &["payer", "estimate", "--size", "350", "--retention", "1"],
+        &["payer", "estimate", "--size", "350", "--retention", "400"],
+        &["payer", "estimate", "--size", "350", "--at", "moon", "--rpc-url", "http://127.0.0.1:1"],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
     assert!(run(&["-v"]).status.success());
+    let estimate = run(&["payer", "estimate", "--size", "350", "--retention", "400"]);
+    assert!(support::stderr(&estimate).contains("2 to 365 days"), "{estimate:?}");
+    let estimate = ["payer", "estimate", "--size", "350", "--rpc-url", "http://127.0.0.1:1"];
+    let unreached =
+        run(&[&estimate[..], &["--at", "testnet", "--retention", "4294967295"]].concat());
+    assert_eq!(
+        unreached.status.code(),
+        Some(1),
+        "the network is known, its chain away: {unreached:?}"
+    );
+    let nowhere = tempfile::tempdir().unwrap();
+    let address = format!("0x{}", "11".repeat(20));
+    let mut bill = support::hawser();
+    let bill = bill.args(["payer", "usage", &address, "--verify"]).current_dir(&nowhere);
+    let bill = bill.output().unwrap();
+    assert_eq!(bill.status.code(), Some(2));
+    assert!(support::stderr(&bill).contains("--from"), "{bill:?}");
+    assert_eq!(run(&["audit", "verify-evidence", "missing.evidence"]).status.code(), Some(4));
+}
+
+#[test]
+fn a_chain_watcher_takes_the_environment_of_the_reference() {
+    let watch = |port: &str| {
+        let mut command = hawser();
+        command.args(["chain-watcher", "--contracts.environment", "testnet"]);
+        command.env("SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:1").env("METRICS_PORT", port);
+        command
+    };
+    let wrong = watch("moon").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("METRICS_PORT=moon"), "{wrong:?}");
+    let once = watch("8008").arg("--once").output().unwrap();
+    assert_eq!(once.status.code(), Some(1), "it has an endpoint, which is away: {once:?}");
+    let mut running = Running::start(watch(&free_base(0).to_string()), true);
+    running.line("address", |line| line.contains("http://0.0.0.0:"));
+    signal(running.pid(), "TERM");
+    assert!(running.end().success());
 }
 
 /// In a clone of the repository the commit is git's. Elsewhere it may be missing.
