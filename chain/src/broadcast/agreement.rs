@@ -6,7 +6,7 @@
 
 use super::slots::AccountCounts;
 
-/// The counts that need nobody else's word.
+/// The counts that no second endpoint has to confirm.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownCounts {
     /// The count up to which an endpoint is believed that transactions are mined.

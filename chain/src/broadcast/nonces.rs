@@ -27,6 +27,7 @@
 //! that does nothing, uses it up.
 
 mod counts;
+mod gap_fills;
 mod gaps;
 mod shared;
 
@@ -35,7 +36,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use gaps::Gaps;
+use gap_fills::Gaps;
 
 use super::slots::{
     AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, PAUSE_MIN,

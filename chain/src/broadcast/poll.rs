@@ -125,7 +125,7 @@ async fn poll_all(
         return Err(last.expect("there is an endpoint, and each leaves an answer or an error"));
     }
     let told = answers.iter().map(|it| it.counts.mined);
-    // A single answer is nobody else's.
+    // No other endpoint confirms a single answer.
     let agreed = if answers.len() > 1 { confirmed(told) } else { 0 }.max(request.known_count);
     let mut unproven = None;
     if request.may_prove {

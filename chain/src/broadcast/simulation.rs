@@ -186,7 +186,7 @@ struct Simulation {
     /// Payloads that were given up as unknown.
     unknown: BTreeSet<u64>,
     faults: bool,
-    /// True if one of two endpoints lies, and nobody else sends.
+    /// True if one of two endpoints lies, and no other sender uses the account.
     has_liar: bool,
     /// True if the honest endpoint did not answer last time.
     was_gone: bool,

@@ -198,7 +198,7 @@ async fn send_to(chain: &Chain, raw: &Bytes) -> Result<(), RequestError> {
 }
 
 /// Returns the outcome of two that the other does not undo: a node that took a transaction has it, whatever others say, and
-/// it is refused only if nobody says anything else.
+/// it is refused only if no other answer differs.
 fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
     let weight = |it: &SendOutcome| match it {
         SendOutcome::Accepted => 8,

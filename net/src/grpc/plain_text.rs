@@ -1,6 +1,6 @@
 //! Peers that are called without TLS.
 //!
-//! Whoever sits on the way to such a peer reads the node's token, with which a call counts as that of this node, and
+//! An attacker on the way to such a peer reads the node's token, with which a call counts as that of this node, and
 //! everything that the two nodes exchange.
 
 use std::net::IpAddr;

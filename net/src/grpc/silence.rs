@@ -1,4 +1,4 @@
-//! What the end of a want without an answer says about its peer, as a state machine without I/O.
+//! Judgement of a peer by wants that end without an answer, as a state machine without I/O.
 
 use std::time::{Duration, Instant};
 

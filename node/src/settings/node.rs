@@ -189,7 +189,7 @@ impl NodeServiceSettings {
         let (api, metrics) = (reader.api(), reader.metrics());
         let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
         let peer_transport = reader.peer_transport(is_replica);
-        let insecure_peers = reader.switch(&node::ALLOW_INSECURE_PEERS);
+        let plain_text_peers = reader.plain_text_peers();
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
@@ -210,11 +210,9 @@ impl NodeServiceSettings {
             notes.push("replication.enable is deprecated: it is called api.enable".into());
         }
         notes.extend(quic_address_note(api.as_ref(), sync, peer_transport));
-        if !is_replica && follow.as_ref().is_some_and(|urls| !urls.is_empty()) {
-            notes.push("follow has no effect on a node: it is for hawser audit watch".into());
-        }
-        if !is_replica && matches!(witness, Some(Some(_))) {
-            notes.push("witness-key has no effect on a node: it is for hawser audit watch".into());
+        if !is_replica {
+            let follows = follow.as_ref().is_some_and(|urls| !urls.is_empty());
+            notes.extend(replica_notes(follows, matches!(witness, Some(Some(_)))));
         }
         if is_replica && bootstrap_from.is_some() {
             notes.push("bootstrap-from has no effect on a replica: it follows its sources".into());
@@ -228,10 +226,7 @@ impl NodeServiceSettings {
             metrics: metrics.expect(CHECKED),
             sync: sync.expect(CHECKED),
             peer_transport: peer_transport.expect(CHECKED),
-            plain_text_peers: match insecure_peers.expect(CHECKED) {
-                true => PlainTextPeers::All,
-                false => PlainTextPeers::Private,
-            },
+            plain_text_peers: plain_text_peers.expect(CHECKED),
             catch_up: catch_up.expect(CHECKED),
             signer: signer.expect(CHECKED),
             follow: follow.filter(|_| is_replica),
@@ -268,6 +263,13 @@ impl NodeServiceSettings {
 }
 
 /// Returns a note if the address for QUIC has no effect.
+/// Returns the notes about settings of a replica that were given to a node.
+fn replica_notes(follows: bool, has_witness_key: bool) -> impl Iterator<Item = String> {
+    let given = [(follows, "follow"), (has_witness_key, "witness-key")];
+    let given = given.into_iter().filter(|(is_given, _)| *is_given);
+    given.map(|(_, name)| format!("{name} has no effect on a node: it is for hawser audit watch"))
+}
+
 fn quic_address_note(
     api: Option<&NodeApiSettings>,
     sync: Option<bool>,
@@ -328,6 +330,13 @@ pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsE
 
 impl SettingsReader<'_> {
     /// A replica reaches what it follows over gRPC, where it needs no id.
+    fn plain_text_peers(&mut self) -> Option<PlainTextPeers> {
+        Some(match self.switch(&node::ALLOW_INSECURE_PEERS)? {
+            true => PlainTextPeers::All,
+            false => PlainTextPeers::Private,
+        })
+    }
+
     fn peer_transport(&mut self, is_replica: bool) -> Option<PeerTransport> {
         let transport = self.get(&node::PEER_TRANSPORT, |text| match text {
             "auto" => Some(PeerTransport::Auto),

@@ -339,7 +339,7 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
     assert_eq!(outcome(&chain_proof), (Refuted, "chain_proof"));
 }
 
-/// Whoever adds a worthless envelope to a report saves the accused from nothing, and adds nothing.
+/// A host that adds a worthless envelope to a report neither saves nor charges the accused.
 #[test]
 fn an_envelope_that_is_no_evidence_refutes_its_own_part_only() {
     let broken = || Draft { target: 200, ..draft(7, NOW) }.signed();

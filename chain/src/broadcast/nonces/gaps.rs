@@ -1,6 +1,5 @@
 //! Nonces that no transaction uses, and the fillers that use them up.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -10,43 +9,6 @@ use crate::broadcast::slots::{AccountCounts, AccountState, NoncePurpose, NonceSl
 /// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the
 /// account.
 const FILL_MAX: usize = 64;
-/// Fillers of gaps in an hour. Guess: two gaps of the greatest length. Each costs the gas of a bare transaction.
-const FILL_PER_HOUR_MAX: usize = 128;
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// The gaps that are told, and the fillers of the last hour.
-#[derive(Debug, Default)]
-pub(super) struct Gaps {
-    /// The time since which no node has a transaction that could be mined next.
-    since: Option<Duration>,
-    /// The first own nonce, and the time since which one endpoint tells of a gap below it and another one of none.
-    doubtful: Option<(u64, Duration)>,
-    /// The times of the last hour's fillers, the oldest first.
-    filled: VecDeque<Duration>,
-    /// True once a filler was not made, because the hour had enough.
-    is_exhausted: bool,
-}
-
-impl Gaps {
-    /// Returns the number of fillers that may be made now.
-    fn room(&mut self, now: Duration) -> usize {
-        while self.filled.front().is_some_and(|at| now >= *at + HOUR) {
-            self.filled.pop_front();
-        }
-        FILL_PER_HOUR_MAX.saturating_sub(self.filled.len())
-    }
-
-    /// Takes one filler out of the hour's. Returns false if there is none.
-    pub(super) fn take_filler(&mut self, now: Duration) -> bool {
-        let has_room = self.room(now) > 0;
-        if has_room {
-            self.filled.push_back(now);
-        } else {
-            self.is_exhausted = true;
-        }
-        has_room
-    }
-}
 
 impl Nonces {
     /// Returns true once after a gap stayed open because the hour has had enough fillers.
@@ -114,6 +76,7 @@ impl Nonces {
 mod tests {
     use alloy::primitives::{B256, Bytes};
 
+    use super::super::gap_fills::{FILL_PER_HOUR_MAX, Gaps, HOUR};
     use super::*;
     use crate::broadcast::slots::{JobId, SendOutcome, SignedTransaction, Timeouts};
 

@@ -133,7 +133,7 @@ impl PayerReporter {
         Self(Arc::new(State { engine, key, domain, periods, contract, differing, totals, turn }))
     }
 
-    /// Returns what the worker has done since it was created.
+    /// Returns the counts of the worker's decisions and settlements since it was created.
     #[must_use]
     pub fn totals(&self) -> PayerReportTotals {
         self.0.totals.read()

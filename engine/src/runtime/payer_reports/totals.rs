@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hawser_rules::payer_report::{PayerFee, ReportDifference};
 use parking_lot::Mutex;
 
-/// What the worker has done since it was created.
+/// Counts of the worker's decisions and settlements since it was created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PayerReportTotals {
     /// Reports that this node has attested.

@@ -110,7 +110,7 @@ fn bytes_ahead_max() -> usize {
 #[error("the strand cannot be read: {0}")]
 pub struct StrandReadError(#[from] ReadError);
 
-/// What comes next of a strand. Its room counts against the bound of the session until it is dropped, which is to be
+/// The next items of a strand. Its room counts against the bound of the session until it is dropped, which is to be
 /// when its items are written to the peer.
 #[derive(Debug)]
 pub struct StrandPage {
