@@ -140,7 +140,28 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
     assert_eq!(output.status.code(), Some(5), "on trust it is a claim: {output:?}");
     let output = run(&["audit", "report", accusation, "--registry", of_reader]);
     assert_eq!(output.status.code(), Some(6), "{output:?}");
-    assert!(stdout(&output).contains("rates"), "{output:?}");
+    let shown = stdout(&output);
+    assert!(shown.contains("to decide it takes: rates"), "{output:?}");
+    assert!(shown.contains("rates: none were given") && shown.contains("--rates FILE"), "{shown}");
+    let output = run(&["--json", "audit", "report", accusation, "--registry", of_reader]);
+    let last: serde_json::Value =
+        serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["verdict"], "inconclusive");
+    assert!(last["rates"].as_str().unwrap().contains("--rates FILE"), "{last}");
+    // A list that begins behind the envelope is told apart from none, and where rates decide nothing is told.
+    let rates = place.path().join("rates.json");
+    let with_rates = |start_unix_s: u64| {
+        let rate = serde_json::json!({
+            "messageFee": 1, "storageFee": 0, "congestionFee": 0, "targetRatePerMinute": 10, "startTime": start_unix_s,
+        });
+        fs::write(&rates, serde_json::json!({ "rates": [rate] }).to_string()).unwrap();
+        let rates = rates.to_str().unwrap();
+        stdout(&run(&["audit", "report", accusation, "--registry", of_reader, "--rates", rates]))
+    };
+    let shown = with_rates(1 << 40);
+    assert!(shown.contains("rates: the given ones do not cover"), "{shown}");
+    let shown = with_rates(0);
+    assert!(!shown.contains("--rates FILE"), "{shown}");
 }
 
 /// Any caller can add a worthless report to those that a node keeps.

@@ -30,7 +30,11 @@ pub(super) async fn show(args: MisbehaviorShowArgs, as_json: bool) -> Result<(),
     let judged = Judged::new(held, &keys.known);
     match as_json {
         true => output::line(judged.to_json()),
-        false => output::line(judged),
+        false => {
+            output::line(&judged);
+            let rates = keys.rates_to_give(&judged.judgement.missing);
+            rates.into_iter().for_each(|rates| output::line(format_args!("rates: {rates}")));
+        }
     }
     Ok(())
 }

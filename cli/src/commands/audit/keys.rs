@@ -7,6 +7,7 @@ use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, SCHEMA};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_node::error::RunError;
 use hawser_node::files::{rates, registry};
+use hawser_rules::misbehavior::Missing;
 use hawser_rules::{RateTable, Registry};
 
 use crate::args::audit::KeysArgs;
@@ -48,6 +49,21 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
         loaded.known.rates = Some(rates_of(path)?);
     }
     Ok(loaded)
+}
+
+impl LoadedKeys {
+    /// Says which rates to give, for verdicts that some would have decided; `None` for verdicts that lack none.
+    pub(crate) fn rates_to_give(&self, lacking: &[Missing]) -> Option<&'static str> {
+        let is_none = self.known.rates.is_none();
+        lacking.contains(&Missing::Rates).then_some(match is_none {
+            true => {
+                "none were given, and without them nothing about fees is decided: give their history (--rates FILE)"
+            }
+            false => {
+                "the given ones do not cover the time of an envelope: give the whole history (--rates FILE)"
+            }
+        })
+    }
 }
 
 /// Reads a rates file.

@@ -79,13 +79,14 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
     if held.is_empty() && trees.is_empty() {
         return Err(RunError::not_found("there are no reports to judge"));
     }
-    let mut counts = BTreeMap::new();
+    let (mut counts, mut lacking) = (BTreeMap::new(), Vec::new());
     let mut liveness = LivenessRecord::default();
     for held in held {
         let judged = Judged::new(held, &keys.known);
         if let Some(report) = &judged.report {
             liveness.add(report, &judged.judgement);
         }
+        lacking.extend_from_slice(&judged.judgement.missing);
         *counts.entry(judged.judgement.verdict).or_insert(0_u64) += 1;
         match as_json {
             true => output::line(judged.to_json()),
@@ -116,16 +117,21 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
         if keys.is_on_trust { MisbehaviorVerdict::Claim } else { MisbehaviorVerdict::Proven };
     let total = strongest.min(most);
     let counts = counts.iter().rev().map(|(verdict, count)| (verdict.name(), count));
+    let rates = keys.rates_to_give(&lacking);
     match as_json {
         true => {
             let counts: serde_json::Map<_, _> =
                 counts.map(|(name, count)| (name.to_owned(), json!(count))).collect();
-            output::line(json!({ "verdict": total.name(), "counts": counts, "keys": keys.origin }));
+            let (verdict, keys) = (total.name(), keys.origin);
+            let mut line = json!({ "verdict": verdict, "counts": counts, "keys": keys });
+            rates.into_iter().for_each(|rates| line["rates"] = rates.into());
+            output::line(line);
         }
         false => {
             let counts: Vec<_> = counts.map(|(name, count)| format!("{count} {name}")).collect();
             output::line(format_args!("verdicts: {}", counts.join(", ")));
             output::line(format_args!("keys: {}", keys.origin));
+            rates.into_iter().for_each(|rates| output::line(format_args!("rates: {rates}")));
         }
     }
     exit_of(total)
