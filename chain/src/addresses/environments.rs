@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(Addresses::fetch(&url).await.ok(), Addresses::of_environment("mainnet"));
         let url = serve(" ".repeat(1_000_000)).await;
         let error = Addresses::fetch(&url).await.unwrap_err().to_string();
-        assert!(error.contains("more than 10000 bytes"), "{error}");
+        assert!(error.contains("more than 10240 bytes"), "{error}");
         let url = serve("[]".to_owned()).await;
         let error = Addresses::fetch(&url).await.unwrap_err().to_string();
         assert!(error.contains("JSON object"), "{error}");

@@ -1,6 +1,7 @@
 //! Port numbers that are free.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::LazyLock;
 
@@ -11,7 +12,8 @@ use rand::RngExt as _;
 /// between this check and the node's bind.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+/// The ports that this process has returned, each with the lock that keeps it from other processes of tests.
+static GIVEN: LazyLock<Mutex<HashMap<u16, File>>> = LazyLock::new(Mutex::default);
 
 /// Returns a port on the loopback interface that is free for TCP and UDP, and that this process has not returned
 /// before.
@@ -43,15 +45,28 @@ fn take(offsets: &[u16]) -> u16 {
     for _ in 0..500 {
         let base = rng.random_range(RANGE.start..RANGE.end - offsets.iter().max().unwrap_or(&0));
         let ports = offsets.iter().map(|offset| base + offset);
-        if ports.clone().all(|port| !given.contains(&port) && is_free(port)) {
-            given.extend(ports);
+        let reserved: Option<Vec<(u16, File)>> = ports
+            .map(|port| match given.contains_key(&port) {
+                true => None,
+                false => Some((port, reserve(port)?)),
+            })
+            .collect();
+        if let Some(reserved) = reserved {
+            given.extend(reserved);
             return base;
         }
     }
     panic!("no free ports in {RANGE:?}");
 }
 
-fn is_free(port: u16) -> bool {
+/// Returns a lock on the port, which ends with this process, or nothing if the port is in use. Between this check and
+/// the node's bind only another process of tests would take a port of the range.
+fn reserve(port: u16) -> Option<File> {
+    let folder = std::env::temp_dir().join("hawser-test-ports");
+    std::fs::create_dir_all(&folder).ok()?;
+    let lock = File::create(folder.join(port.to_string())).ok()?;
+    lock.try_lock().ok()?;
     let address = (Ipv4Addr::LOCALHOST, port);
-    TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    let is_free = TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
+    is_free.then_some(lock)
 }

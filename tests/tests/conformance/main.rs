@@ -18,6 +18,7 @@ use hawser_conformance::{Outcome, Plan, Report, cases};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::envelopes::payer;
 use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
+use hawser_tests::harness::files;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::wait::GLANCE;
@@ -298,7 +299,10 @@ async fn exit_codes_and_files_tell_programs_the_result() {
     assert_eq!(program(&["--target", "nonsense"]).await.0, Some(2));
     assert_eq!(program(&["--target", &target, "--only", "nonsense"]).await.0, Some(2));
     // A payer's signature is for one node, which the target does not choose.
-    assert_eq!(program(&["--target", &target, "--payer-key-file", "x"]).await.0, Some(2));
+    let key = network.nodes[0].folder().join("payer.key");
+    files::write_key(&key, &payer(5));
+    let paid = ["--target", &target, "--payer-key-file", key.to_str().unwrap()];
+    assert_eq!(program(&paid).await.0, Some(2));
     let plan = Plan { payer: Some(payer(5)), ..Plan::new(&target) };
     let refused = hawser_conformance::run(&plan, |_| ()).await.unwrap_err();
     assert!(refused.to_string().contains("--node-id"), "{refused}");
