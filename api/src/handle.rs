@@ -14,6 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApiS
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApiServer;
+use hawser_serve::public_pages::PublicPages;
 use hawser_serve::readiness::Readiness;
 use hawser_serve::{
     BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, SchemaError,
@@ -40,6 +41,7 @@ use crate::operator::NodePages;
 use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
+use crate::snapshot_pages::SnapshotPages;
 use crate::tree_pages::TreePages;
 use crate::views::PeerView;
 
@@ -115,7 +117,7 @@ pub async fn start(
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };
-    let pages = TreePages::new(&api, settings.witness.clone());
+    let pages = public_pages(&settings, &api);
     let routes = routes(&settings, api, engine.verified_heads().clone(), readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
     let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
@@ -257,11 +259,20 @@ async fn count_payer_reports(
     }
 }
 
+fn public_pages(settings: &ApiSettings, api: &NodeApi) -> Vec<Arc<dyn PublicPages>> {
+    let mut pages: Vec<Arc<dyn PublicPages>> =
+        vec![Arc::new(TreePages::new(api, settings.witness.clone()))];
+    if let Some(snapshots) = &settings.snapshots {
+        pages.push(Arc::new(SnapshotPages::new(api, snapshots.clone())));
+    }
+    pages
+}
+
 fn serve_settings(
     settings: &ApiSettings,
     listen: SocketAddr,
     memory: &MemoryBudget,
-    pages: TreePages,
+    pages: Vec<Arc<dyn PublicPages>>,
 ) -> ServeSettings {
     ServeSettings {
         trusted_proxies: settings.trusted_proxies.clone(),
@@ -270,7 +281,7 @@ fn serve_settings(
         streams_per_connection_max: settings.streams_per_connection_max,
         memory: memory.clone(),
         tls: settings.tls.clone(),
-        pages: Some(Arc::new(pages)),
+        pages,
         ..ServeSettings::new(listen)
     }
 }

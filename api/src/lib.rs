@@ -51,6 +51,7 @@ mod redis_limits;
 mod report_limits;
 mod service;
 mod settings;
+mod snapshot_pages;
 mod strands_behind;
 mod stream_error;
 mod streams;
@@ -67,6 +68,6 @@ pub use views::{
     BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView, ChainAccount,
     ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading,
     DiskSpace, DiskView, FillingView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState,
-    StrandState,
+    SnapshotFile, SnapshotsView, StrandState,
 };
 pub use witness_context::WitnessContext;

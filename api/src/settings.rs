@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::service::Routes;
 
-use crate::views::{BackupsView, ChainsView, DiskView, FillingView};
+use crate::views::{BackupsView, ChainsView, DiskView, FillingView, SnapshotsView};
 use crate::witness_context::WitnessContext;
 use hawser_engine::runtime::PayerReporter;
 use hawser_proto::QuicAddress;
@@ -49,6 +49,8 @@ pub struct ApiSettings {
     pub witness: Option<WitnessContext>,
     /// View of the chains. `None` if files replace the chains.
     pub chains: Option<Arc<dyn ChainsView>>,
+    /// The snapshots that are given out to new nodes, at `/snapshot`. `None`, the default: none are.
+    pub snapshots: Option<Arc<dyn SnapshotsView>>,
     /// Observes the snapshot that strands are filled from: nothing is published meanwhile. Default: none.
     pub filling: Option<Arc<dyn FillingView>>,
     /// Memory that callers may make the process hold, bytes. Default: 288 MiB.
@@ -174,6 +176,7 @@ impl Default for ApiSettings {
             witness: None,
             chains: None,
             filling: None,
+            snapshots: None,
             callers_bytes_max: CALLERS_BYTES_MAX,
             read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             extra_service: None,

@@ -19,6 +19,7 @@ use hawser_serve::public_pages::{PageFuture, PublicPages, refusal};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
+use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 
@@ -183,7 +184,7 @@ impl PublicPages for TreePages {
         let pages = self.clone();
         Box::pin(async move {
             let page = pages.page(head, charge).await;
-            page.unwrap_or_else(|error| refused(&into_status(error)))
+            page.unwrap_or_else(|error| refused(&into_status(error))).map(Body::new)
         })
     }
 
@@ -194,11 +195,11 @@ impl PublicPages for TreePages {
     fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> PageFuture {
         let witness = self.witness.clone();
         Box::pin(async move {
-            let Some(witness) = witness else {
-                return refusal(StatusCode::NOT_FOUND, None, "this node is not a witness");
+            let page = match witness {
+                Some(witness) => witness.add_checkpoint(head, body, charge).await,
+                None => Ok(refusal(StatusCode::NOT_FOUND, None, "this node is not a witness")),
             };
-            let page = witness.add_checkpoint(head, body, charge).await;
-            page.unwrap_or_else(|error| refused(&into_status(error)))
+            page.unwrap_or_else(|error| refused(&into_status(error))).map(Body::new)
         })
     }
 
@@ -219,7 +220,7 @@ fn cached(mut page: Page, age: HeaderValue) -> Page {
 }
 
 /// Renders the status of a call as a page.
-fn refused(status: &Status) -> Page {
+pub(crate) fn refused(status: &Status) -> Page {
     let code = match status.code() {
         Code::NotFound | Code::OutOfRange | Code::InvalidArgument => StatusCode::NOT_FOUND,
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,

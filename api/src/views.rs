@@ -2,6 +2,8 @@
 //!
 //! The states of chains repeat a part of what the chain's readers report, because this crate links no alloy.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId};
@@ -24,6 +26,25 @@ pub trait FillingView: Send + Sync + 'static {
     /// Returns the progress in words while strands are filled and publishes wait for it; `None` before and afterwards. It is
     /// `None` for good after the first failure, and an hour after the start: no snapshot holds publishes back for longer.
     fn filling(&self) -> Option<String>;
+}
+
+/// A view of the folder of snapshots that a node gives out.
+pub trait SnapshotsView: Send + Sync + 'static {
+    /// Opens the file of this name, at its begin. `name` is untrusted. Returns `None` for a name
+    /// that no snapshot gives to a file, and for a file that is not there.
+    ///
+    /// # Errors
+    /// Of the file system; also when no plain file has the name, or it is longer than those of snapshots are.
+    fn open(&self, name: &str) -> io::Result<Option<SnapshotFile>>;
+}
+
+/// An open file of a snapshot. Its bytes do not change, because a file is written under another name first.
+#[derive(Debug)]
+pub struct SnapshotFile {
+    /// The file, at its begin.
+    pub file: File,
+    /// Its length in bytes.
+    pub len_bytes: u64,
 }
 
 /// The present state of a peer.

@@ -22,7 +22,7 @@ use crate::public_pages::{self, PublicPages};
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     calls: Calls,
-    pages: Option<Arc<dyn PublicPages>>,
+    pages: Vec<Arc<dyn PublicPages>>,
     body_timeout: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Dispatcher {
     pub(crate) fn new(
         routes: Routes,
         metrics: CallMetrics,
-        pages: Option<Arc<dyn PublicPages>>,
+        pages: Vec<Arc<dyn PublicPages>>,
         body_timeout: Duration,
     ) -> Self {
         Self { calls: Calls::new(routes.prepare(), metrics, body_timeout), pages, body_timeout }
@@ -71,7 +71,7 @@ impl Dispatcher {
                 Protocol::Connect(call) => {
                     call.answer(self.calls, request.map(Body::new), self.body_timeout).await
                 }
-                Protocol::Other(status) => self.refuse(status, self.is_under_pages(&request)),
+                Protocol::Other(status) => self.refuse(status, self.pages_at(&request).is_some()),
             }
         };
         cors::add_headers(response.headers_mut());
@@ -80,20 +80,21 @@ impl Dispatcher {
 
     /// Returns the pages, if the request asks for one.
     fn pages_of<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
-        let is_get = request.method() == Method::GET;
-        self.pages.as_ref().filter(|_| is_get && self.is_under_pages(request))
+        let asks = [Method::GET, Method::HEAD].contains(request.method());
+        self.pages_at(request).filter(|_| asks)
     }
 
     /// Returns the pages if they accept the body of the request, with the longest accepted body in bytes.
     fn taken_by<B>(&self, request: &Request<B>) -> Option<(&Arc<dyn PublicPages>, usize)> {
-        let pages = self.pages.as_ref().filter(|_| request.method() == Method::POST)?;
-        Some((pages, pages.len_bytes_max(request.uri().path())?))
+        let path = request.uri().path();
+        let mut pages = self.pages.iter().filter(|_| request.method() == Method::POST);
+        pages.find_map(|pages| Some((pages, pages.len_bytes_max(path)?)))
     }
 
-    /// Returns true if the path of a request belongs to the pages. Ignores the method.
-    fn is_under_pages<B>(&self, request: &Request<B>) -> bool {
+    /// Returns the pages that the path of a request belongs to. Ignores the method.
+    fn pages_at<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
         let path = request.uri().path();
-        self.pages.as_ref().is_some_and(|pages| path.starts_with(pages.prefix()))
+        self.pages.iter().find(|pages| path.starts_with(pages.prefix()))
     }
 
     fn refuse(&self, status: StatusCode, has_pages: bool) -> Response<Body> {
@@ -101,7 +102,7 @@ impl Dispatcher {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            let allowed = if has_pages { "GET,POST,OPTIONS" } else { "POST,OPTIONS" };
+            let allowed = if has_pages { "GET,HEAD,POST,OPTIONS" } else { "POST,OPTIONS" };
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
         response

@@ -2,18 +2,21 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use futures_util::{Stream, StreamExt as _};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::timeout;
+use tonic::Status;
 use tonic::body::Body;
 
 use crate::budget::ConnectionShare;
@@ -29,17 +32,17 @@ const HEADER_BYTES: usize = 128;
 /// Seconds after which a caller that exceeded its share may try again. As for calls.
 const RETRY_AFTER_S: u64 = 1;
 
-/// The future of a page.
-pub type PageFuture = Pin<Box<dyn Future<Output = Page> + Send>>;
+/// The future of a page. Its body may be longer than the memory of the caller, if it is made piece by piece.
+pub type PageFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// The pages of a service for its callers. Only `GET` requests reach them, and `POST` requests to pages that accept a
-/// body.
+/// The pages of a service for its callers. Only `GET` and `HEAD` requests reach them, and `POST` requests to pages that
+/// accept a body.
 pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
     /// Returns the common prefix of the paths of all pages.
     fn prefix(&self) -> &'static str;
 
-    /// Makes the page of a request. `head` is untrusted. The implementation charges the memory of the page to `charge`
-    /// before it allocates it.
+    /// Makes the page of a request. `head` is untrusted. The implementation charges the memory of the page, or of a piece
+    /// of it, to `charge` before it allocates it. The listener drops the body of an answer to `HEAD`.
     fn show(&self, head: Parts, charge: CallCharge) -> PageFuture;
 
     /// Returns the longest accepted body of a `POST` to this path, in bytes. `None`, the default, if the page accepts
@@ -52,7 +55,8 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
     /// Answers a `POST`. `head` and `body` are untrusted; the body is already charged.
     fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> PageFuture {
         let _ = (head, body, charge);
-        Box::pin(async { refusal(StatusCode::NOT_FOUND, None, "nothing is taken here") })
+        let refused = refusal(StatusCode::NOT_FOUND, None, "nothing is taken here");
+        Box::pin(async { refused.map(Body::new) })
     }
 
     /// Counts an answer.
@@ -62,13 +66,27 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
 /// Answers one request with a page. A body that the caller sends is not read.
 pub(crate) async fn answer<B>(pages: &Arc<dyn PublicPages>, request: Request<B>) -> Response<Body> {
     let (head, _) = request.into_parts();
+    let is_head = head.method == Method::HEAD;
     let charge = charge_of(&head);
     let page = match take_for_head(&charge, &head) {
         Ok(()) => or_closed(&charge, pages.show(head, charge.clone())).await,
         Err(Overloaded) => too_much(),
     };
     pages.answered(page.status());
-    page.map(|page| Body::new(PageBody { page, charge }))
+    match is_head {
+        true => without_body(page),
+        false => page.map(|page| Body::new(PageBody { page, charge })),
+    }
+}
+
+/// Returns the answer to `HEAD`: the head of the page, with the length that its body would have (RFC 9110 §9.3.2).
+fn without_body(page: Response<Body>) -> Response<Body> {
+    let len = page.body().size_hint().exact();
+    let mut page = page.map(|_| Body::empty());
+    if let Some(len) = len {
+        page.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(len));
+    }
+    page
 }
 
 /// Answers one request with a body, after all of it has arrived. Refuses a body that is too long, too slow, or larger
@@ -105,14 +123,14 @@ enum BodyError {
 }
 
 impl BodyError {
-    fn into_page(self) -> Page {
+    fn into_page(self) -> Response<Body> {
         let (status, reason) = match self {
             Self::Overloaded => return too_much(),
             Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
             Self::Broken => (StatusCode::BAD_REQUEST, "the body broke off"),
         };
-        refusal(status, None, reason)
+        refusal(status, None, reason).map(Body::new)
     }
 }
 
@@ -162,7 +180,10 @@ fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), Overloaded> {
 }
 
 /// Waits for a page. A connection that has to free memory for other callers gets a refusal instead.
-async fn or_closed(charge: &CallCharge, page: impl Future<Output = Page>) -> Page {
+async fn or_closed(
+    charge: &CallCharge,
+    page: impl Future<Output = Response<Body>>,
+) -> Response<Body> {
     let connection = charge.connection().clone();
     tokio::select! {
         biased;
@@ -171,8 +192,9 @@ async fn or_closed(charge: &CallCharge, page: impl Future<Output = Page>) -> Pag
     }
 }
 
-fn too_much() -> Page {
-    refusal(StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER_S), &Overloaded.to_string())
+fn too_much() -> Response<Body> {
+    let reason = Overloaded.to_string();
+    refusal(StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER_S), &reason).map(Body::new)
 }
 
 /// Returns the page of a refusal with its reason. Caches do not store it.
@@ -186,22 +208,39 @@ pub fn refusal(status: StatusCode, retry_after_s: Option<u64>, reason: &str) -> 
     page
 }
 
-/// A page that is charged until the connection takes it, which charges it from then on.
+/// Returns a page of octets that is made piece by piece. The connection is broken off after a piece that fails, or if the
+/// pieces have another length than `len_bytes` together.
+#[must_use]
+pub fn pieces<S>(len_bytes: u64, pieces: S) -> Response<Body>
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+{
+    let frames = pieces.map(|piece| piece.map(Frame::data));
+    let mut page = Response::new(Body::new(StreamBody::new(frames)));
+    let headers = page.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(len_bytes));
+    page
+}
+
+/// A page that is charged until the connection has taken all of it, which charges its pieces from then on.
 struct PageBody {
-    page: Full<Bytes>,
+    page: Body,
     charge: CallCharge,
 }
 
 impl HttpBody for PageBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.page).poll_frame(cx));
-        self.charge.clear();
+        if frame.is_none() || self.page.is_end_stream() {
+            self.charge.clear();
+        }
         Poll::Ready(frame)
     }
 
@@ -216,7 +255,7 @@ impl HttpBody for PageBody {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::StreamBody;
+    use http_body_util::Full;
 
     use super::*;
     use crate::budget::MemoryBudget;
@@ -241,6 +280,14 @@ mod tests {
         }
         let body = futures_util::StreamExt::chain(pieces, silence);
         read(&head, StreamBody::new(body), LEN_BYTES_MAX, timeout, &charge).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_head_states_the_length_and_has_no_body() {
+        let page = Response::new(Body::new(Full::new(Bytes::from_static(b"page"))));
+        let page = without_body(page);
+        assert_eq!(page.headers()[CONTENT_LENGTH], "4");
+        assert!(page.into_body().is_end_stream());
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,8 +50,8 @@ pub struct ServeSettings {
     pub memory: MemoryBudget,
     /// The certificate of the listener; without one it speaks no TLS. Its files are followed while the listener runs.
     pub tls: Option<Tls>,
-    /// The pages for callers, besides the calls. Default: none.
-    pub pages: Option<Arc<dyn PublicPages>>,
+    /// The pages for callers, besides the calls; their prefixes differ. Default: none.
+    pub pages: Vec<Arc<dyn PublicPages>>,
 }
 
 impl ServeSettings {
@@ -71,7 +71,7 @@ impl ServeSettings {
             write_timeout: Duration::from_secs(30),
             memory: MemoryBudget::new(CALLERS_BYTES_MAX),
             tls: None,
-            pages: None,
+            pages: Vec::new(),
         }
     }
 }

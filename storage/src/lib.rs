@@ -122,8 +122,8 @@ pub use backup::{
 };
 pub use bootstrap::{
     BootstrapChunk, BootstrapError, BootstrapManifest, BootstrapManifestError, BootstrapReport,
-    BootstrapStrand, Bootstraps, CHUNK_LEN_BYTES_MAX, ChunkError, ListedBootstrap, decode_chunk,
-    encode_chunk,
+    BootstrapStrand, Bootstraps, CHUNK_LEN_BYTES_MAX, ChunkError, ListedBootstrap, SharedSnapshots,
+    decode_chunk, encode_chunk,
 };
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,

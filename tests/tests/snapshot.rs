@@ -317,6 +317,26 @@ async fn a_new_node_starts_from_a_copy_on_a_web_server() {
     assert!(text(&refused).contains("--allow-http"), "{}", text(&refused));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_starts_from_the_copy_that_a_peer_gives_out() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let peer = &mut network.nodes[0];
+    assert!(peer.terminate().success());
+    let folder = to.to_str().unwrap().to_owned();
+    peer.arguments.extend(["--snapshot-serve".to_owned(), folder]);
+    peer.start();
+    peer.ready().await;
+    let url = PathBuf::from(format!("http://{}/snapshot", peer.at(peer.port)));
+    let done = fetched(&network.nodes[3], &url);
+    assert_eq!(done["snapshot"], name.as_str());
+    let envelopes = |at: usize| &done["strands"][at]["envelopes"];
+    assert_eq!((envelopes(0), envelopes(1)), (&5.into(), &5.into()), "{done}");
+    network.start_all().await;
+    network.converged().await;
+    let all = strand::read_all(&network.nodes[0].client()).await;
+    assert_eq!(strand::read_all(&network.nodes[3].client()).await, all);
+}
+
 /// A copy in a folder, to be altered.
 struct Copy {
     to: PathBuf,

@@ -25,6 +25,7 @@ mod redis_server;
 mod reference;
 mod reports;
 mod shutdown;
+mod snapshot_pages;
 mod status_page;
 mod streams;
 mod subscribe;

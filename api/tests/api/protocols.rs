@@ -151,7 +151,7 @@ async fn bytes_that_are_no_call_get_a_plain_refusal() {
     assert_marked_for_browsers(&answer);
     let put = b"PUT /strands/100/100/checkpoint HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answer = ask(&node, put).await;
-    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET,POST,OPTIONS")));
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET,HEAD,POST,OPTIONS")));
     assert_eq!(ask(&node, &post(QUERY, "text/plain", b"hello")).await.status, 415);
     assert_eq!(ask(&node, &post(QUERY, "application/grpc", &framed(&[]))).await.status, 505);
 }

@@ -35,6 +35,7 @@ mod report_steps;
 mod restore_prompt;
 mod service_manager;
 mod settlement;
+mod snapshot_folder;
 pub mod stop_signal;
 mod system;
 mod tls;

@@ -34,6 +34,7 @@ use super::payer_reports;
 use super::peers::Peers;
 use super::restore_prompt::RestorePromptTask;
 use super::service_manager::ServiceManager;
+use super::snapshot_folder::SnapshotFolder;
 use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
 use super::tls;
@@ -336,6 +337,7 @@ impl InnerParts {
             backups: Some(Arc::new(FolderNotes(config.store.data_dir.clone()))),
             chains: Some(self.chains.view()),
             filling: self.filling.as_ref().map(FillTask::view),
+            snapshots: config.snapshot_serve.as_deref().map(SnapshotFolder::view),
             witness,
             payer_reports: self.payer_reports.as_ref().map(|it| it.reporter.clone()),
             callers_bytes_max: config.api.callers_bytes_max(),

@@ -1,5 +1,8 @@
 //! Typed settings of snapshots that strands are filled from.
 
+use std::path::PathBuf;
+
+use super::limits::CallerLimitSettings;
 use super::reader::SettingsReader;
 use super::table::node as table;
 
@@ -23,5 +26,19 @@ impl SettingsReader<'_> {
             one_endpoint,
         });
         (from, trust)
+    }
+
+    /// The folder whose snapshots are given out, if one is named. Refused where only nodes may read the log, because a
+    /// snapshot holds it and its readers have no node token.
+    pub(super) fn snapshot_serve(
+        &mut self,
+        limits: Option<&CallerLimitSettings>,
+    ) -> Option<PathBuf> {
+        let folder = self.non_empty(&table::SNAPSHOT_SERVE)?;
+        if limits.is_some_and(|limits| limits.require_node_auth) {
+            let given = format!("{folder:?} with api.require-replication-node-auth");
+            self.error(&table::SNAPSHOT_SERVE, Some(given));
+        }
+        Some(folder.into())
     }
 }

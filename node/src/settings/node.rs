@@ -50,6 +50,8 @@ pub struct NodeServiceSettings {
     pub bootstrap_from: Option<String>,
     /// The trust that the operator gives about strands of chains of a snapshot.
     pub bootstrap_trust: BootstrapTrust,
+    /// The folder whose snapshots are given out to new nodes; `None` if none are.
+    pub snapshot_serve: Option<PathBuf>,
     /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,
     /// The database.
@@ -193,14 +195,14 @@ impl NodeServiceSettings {
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
+        let (limits, payer_reports) = (reader.caller_limits(), reader.payer_reports());
+        let snapshot_serve = reader.snapshot_serve(limits.as_ref());
         let (bootstrap_from, bootstrap_trust) = reader.bootstrap();
-        let store = reader.database();
-        let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
+        let (store, idempotent_publish) =
+            (reader.database(), reader.switch(&node::IDEMPOTENT_PUBLISH));
         let (files, chains) = (reader.stand_in_files(), reader.chains());
         let indexer = reader.switch(&node::INDEXER_ENABLE);
         let validation_api = reader.switch(&limits::VALIDATION_API);
-        let limits = reader.caller_limits();
-        let payer_reports = reader.payer_reports();
         let (prune, scrub) = (reader.prune(), reader.scrub());
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
@@ -214,9 +216,8 @@ impl NodeServiceSettings {
             let follows = follow.as_ref().is_some_and(|urls| !urls.is_empty());
             notes.extend(replica_notes(follows, matches!(witness, Some(Some(_)))));
         }
-        if is_replica && bootstrap_from.is_some() {
-            notes.push("bootstrap-from has no effect on a replica: it follows its sources".into());
-        }
+        let bootstrap_note = "bootstrap-from has no effect on a replica: it follows its sources";
+        notes.extend(bootstrap_from.iter().filter(|_| is_replica).map(|_| bootstrap_note.into()));
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
             reader.require_balances(limits.as_ref(), chains, indexer);
@@ -234,6 +235,7 @@ impl NodeServiceSettings {
             witnesses: witnesses.expect(CHECKED),
             bootstrap_from: bootstrap_from.filter(|_| !is_replica),
             bootstrap_trust: bootstrap_trust.expect(CHECKED),
+            snapshot_serve,
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
             wallets: wallets.expect(CHECKED),

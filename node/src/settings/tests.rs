@@ -307,6 +307,11 @@ fn limits_on_callers_are_read() {
     assert_eq!((rates.per_minute, rates.per_hour, rates.opens_per_minute), (60, 7, 10));
     assert_eq!(rates.subscribe_all_max, 2);
     assert!(limits.require_node_auth);
+    // A snapshot would show strangers the log that is for nodes.
+    let served = read(&[("snapshot-serve", "/s")], &[]).unwrap().snapshot_serve;
+    assert_eq!(served, Some("/s".into()));
+    let refused = read(&[("snapshot-serve", "/s")], &env).unwrap_err().to_string();
+    assert!(refused.contains("snapshot-serve"), "{refused}");
     assert!(limits.trusted_proxies.contains("10.1.1.1".parse().unwrap()));
     assert!(limits.trusted_proxies.contains("::1".parse().unwrap()));
     assert_eq!(rates.redis, None);

@@ -36,7 +36,7 @@ pub struct FileHash(pub [u8; 32]);
 
 impl FileHash {
     /// Returns true for the text of a hash.
-    pub(super) fn is_name(text: &str) -> bool {
+    pub(crate) fn is_name(text: &str) -> bool {
         unhex(text).is_some_and(|bytes| Self(bytes).to_string() == text)
     }
 }

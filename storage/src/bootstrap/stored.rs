@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::chunk::{ChunkError, decode_chunk};
+use super::chunk::{CHUNK_LEN_BYTES_MAX, ChunkError, decode_chunk};
 use super::error::{BootstrapError, at};
 use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapManifestError, LEN_BYTES_MAX};
 use crate::backup::FileHash;
@@ -21,6 +21,8 @@ const MANIFESTS: &str = "snapshots";
 const NAMES: &str = "snapshots/names";
 /// The most names in it; older ones are left out. A guess: those of thirty years, daily.
 const NAMES_MAX: usize = 10_000;
+/// The greatest length of that object in bytes. Calculated: a line has at most 57.
+const NAMES_LEN_BYTES_MAX: u64 = 64 * NAMES_MAX as u64;
 /// Ends the name of a manifest's object.
 const SUFFIX: &str = ".snapshot";
 /// Digits of the time in a copy's name, unix seconds.
@@ -248,6 +250,24 @@ fn manifest_name(name: &str) -> String {
     format!("{MANIFESTS}/{name}{SUFFIX}")
 }
 
+/// Returns the greatest length in bytes of the object with this name, or `None` for a name that no object of a snapshot
+/// has. `object` may come from a stranger: a name with a length leads out of no folder.
+pub(super) fn len_bytes_max_of(object: &str) -> Option<u64> {
+    if object == NAMES {
+        return Some(NAMES_LEN_BYTES_MAX);
+    }
+    let (folder, name) = object.split_once('/')?;
+    match folder {
+        MANIFESTS => name.strip_suffix(SUFFIX).filter(|name| is_name(name)).map(|_| LEN_BYTES_MAX),
+        CHUNKS => {
+            let (start, hash) = name.split_once('/')?;
+            let is_chunk = FileHash::is_name(hash) && hash.get(..2) == Some(start);
+            is_chunk.then_some(CHUNK_LEN_BYTES_MAX)
+        }
+        _ => None,
+    }
+}
+
 /// Returns the name of the object with a content: `chunks/ab/ab…`.
 fn chunk_name(hash: FileHash) -> String {
     let hash = hash.to_string();
@@ -281,6 +301,41 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::objects::FolderObjects;
+
+    #[test]
+    fn objects_of_snapshots_are_told_from_all_other_names() {
+        let hash = "ab".repeat(32);
+        let name = "000001700000000-0123456789abcdef";
+        let chunk = format!("chunks/ab/{hash}");
+        for (object, len_bytes_max) in [
+            (NAMES.to_owned(), NAMES_LEN_BYTES_MAX),
+            (manifest_name(name), LEN_BYTES_MAX),
+            (chunk.clone(), CHUNK_LEN_BYTES_MAX),
+        ] {
+            assert_eq!(len_bytes_max_of(&object), Some(len_bytes_max), "{object}");
+        }
+        for object in [
+            "",
+            "/",
+            "snapshots",
+            "snapshots/",
+            "snapshots/../names",
+            "snapshots/.snapshot",
+            "../snapshots/names",
+            "chunks/ab",
+            "lock",
+            "node.key",
+            &format!("/{chunk}"),
+            &format!("{chunk}/"),
+            &format!("{chunk}.0123456789abcdef.part"),
+            &chunk.to_uppercase(),
+            &chunk.replacen("ab", "cd", 1),
+            &chunk.replacen("ab", "..", 1),
+            &manifest_name("..-0123456789abcdef"),
+        ] {
+            assert_eq!(len_bytes_max_of(object), None, "{object}");
+        }
+    }
 
     #[test]
     fn a_place_full_of_bad_manifests_ends_the_search_for_the_newest_one() {

@@ -146,6 +146,14 @@ pub(in crate::settings) const BOOTSTRAP_TRUST_ONE_ENDPOINT: Setting = switch(
     "false",
     "Compare strands of chains of a snapshot with what one endpoint of the app chain says; two have to say the same otherwise",
 );
+pub(in crate::settings) const SNAPSHOT_SERVE: Setting = value(
+    "snapshot-serve",
+    "HAWSER_SNAPSHOT_SERVE",
+    None,
+    "a folder of snapshots; not with api.require-replication-node-auth, because their readers have no node token",
+    "/var/lib/hawser-snapshots",
+    "Folder whose snapshots are given out to new nodes, at /snapshot of the API's address",
+);
 pub(in crate::settings) const METRICS_ENABLE: Setting = switch(
     "metrics.enable",
     "XMTPD_METRICS_ENABLE",
@@ -385,7 +393,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 48] = [
+pub(super) const ALL: [&Setting; 49] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -408,6 +416,7 @@ pub(super) const ALL: [&Setting; 48] = [
     &BOOTSTRAP_FROM,
     &BOOTSTRAP_TRUST_NODES_FOR_CHAINS,
     &BOOTSTRAP_TRUST_ONE_ENDPOINT,
+    &SNAPSHOT_SERVE,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,
     &METRICS_PORT,

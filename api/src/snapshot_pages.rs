@@ -1,0 +1,262 @@
+//! Snapshots for new nodes, as files that callers download.
+//!
+//! Callers may ask for other files, download many at once, or read slowly. The view opens only files that a snapshot
+//! consists of. [`DOWNLOADS_MAX`] downloads run at once, [`DOWNLOADS_OF_ADDRESS_MAX`] of them for one address, each for
+//! [`DOWNLOAD_MAX`] at most. Together they read [`RATE_BYTES_S`] bytes a second from the disk. A download holds one piece
+//! of its file in memory.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use hawser_serve::CallCharge;
+use hawser_serve::address::ClientAddress;
+use hawser_serve::public_pages::{PageFuture, PublicPages, pieces, refusal};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
+
+use crate::callers::Callers;
+use crate::error::{CallError, into_status};
+use crate::metrics::{HandlerMetrics, LimitedCall};
+use crate::node_api::NodeApi;
+use crate::rate_limits::CallCost;
+use crate::read_workers::ReadWorkers;
+use crate::tree_pages::refused;
+use crate::views::{SnapshotFile, SnapshotsView};
+
+/// Begins every path. A new node names it as its place of snapshots.
+const PREFIX: &str = "/snapshot/";
+/// Bytes that are read at once. A guess: the calls of the system are few, and the memory is small.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Bytes that all downloads together may read in a second. The rate at which a snapshot is made by default, twice.
+const RATE_BYTES_S: u64 = 64 << 20;
+/// Downloads at once. A guess: a new node has one, and few nodes are new.
+const DOWNLOADS_MAX: usize = 8;
+/// Downloads of one address at once. A guess: one may not have ended yet when the next one begins.
+const DOWNLOADS_OF_ADDRESS_MAX: usize = 2;
+/// The longest download, as readers of snapshots bound it: 64 MiB, the longest file, at 1 Mbit/s.
+const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
+/// Seconds after which a caller may try again when too many downloads run. A guess.
+const RETRY_AFTER_S: u64 = 1;
+
+/// The files of snapshots. Cheap to clone; clones share state.
+#[derive(Clone)]
+pub(crate) struct SnapshotPages {
+    view: Arc<dyn SnapshotsView>,
+    callers: Callers,
+    reads: ReadWorkers,
+    metrics: Arc<HandlerMetrics>,
+    downloads: Arc<Downloads>,
+}
+
+impl SnapshotPages {
+    /// Shares limits, threads and metrics with the calls of a node.
+    pub(crate) fn new(api: &NodeApi, view: Arc<dyn SnapshotsView>) -> Self {
+        Self {
+            view,
+            callers: api.callers.clone(),
+            reads: api.reads.clone(),
+            metrics: api.metrics.clone(),
+            downloads: Arc::default(),
+        }
+    }
+
+    async fn page(&self, head: Parts, charge: CallCharge) -> Result<Response<Body>, CallError> {
+        let connected = head.extensions.get::<TcpConnectInfo>();
+        let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
+        let caller = self.callers.identify(&head.headers, remote)?;
+        self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        let Some(slot) = self.downloads.clone().take(caller.address, Instant::now()) else {
+            let reason = "too many snapshots are being downloaded";
+            let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S), reason);
+            return Ok(refused.map(Body::new));
+        };
+        charge.take(PIECE_BYTES)?;
+        let name = match head.uri.query() {
+            None => head.uri.path().strip_prefix(PREFIX).unwrap_or_default().to_owned(),
+            Some(_) => String::new(),
+        };
+        let view = self.view.clone();
+        let found = self.reads.run(&charge, move || Ok(view.open(&name))).await?;
+        let SnapshotFile { file, len_bytes } = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                let reason = "no file of a snapshot has this path";
+                return Ok(refusal(StatusCode::NOT_FOUND, None, reason).map(Body::new));
+            }
+            Err(error) => {
+                // Callers repeat it as often as they like, so it is no line of the default level.
+                tracing::debug!(%error, "a file of a snapshot cannot be read");
+                let reason = "the file of the snapshot cannot be read";
+                return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, None, reason).map(Body::new));
+            }
+        };
+        let reads = self.reads.clone();
+        let download = Download { file, left_bytes: len_bytes, charge, reads, slot };
+        Ok(pieces(len_bytes, stream::try_unfold(download, Download::next)))
+    }
+}
+
+impl PublicPages for SnapshotPages {
+    fn prefix(&self) -> &'static str {
+        PREFIX
+    }
+
+    fn show(&self, head: Parts, charge: CallCharge) -> PageFuture {
+        let pages = self.clone();
+        Box::pin(async move {
+            let page = pages.page(head, charge).await;
+            page.unwrap_or_else(|error| refused(&into_status(error)).map(Body::new))
+        })
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.metrics.page_answered(status);
+    }
+}
+
+impl std::fmt::Debug for SnapshotPages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotPages").finish_non_exhaustive()
+    }
+}
+
+/// A download that runs.
+struct Download {
+    file: File,
+    /// Bytes that are still to be sent.
+    left_bytes: u64,
+    charge: CallCharge,
+    reads: ReadWorkers,
+    slot: DownloadSlot,
+}
+
+impl Download {
+    /// Reads the next piece, when it is the download's turn.
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        if self.left_bytes == 0 {
+            return Ok(None);
+        }
+        let left = usize::try_from(self.left_bytes).unwrap_or(usize::MAX);
+        let len = left.min(PIECE_BYTES);
+        let due = self.slot.downloads.reserve(len as u64, Instant::now());
+        if due >= self.slot.until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        sleep_until(due).await;
+        let mut file = self.file;
+        let read = move || {
+            let mut bytes = vec![0; len];
+            let done = file.read_exact(&mut bytes);
+            Ok((file, done.map(|()| Bytes::from(bytes))))
+        };
+        let (file, bytes) = self.reads.run(&self.charge, read).await.map_err(io::Error::other)?;
+        self.file = file;
+        self.left_bytes -= len as u64;
+        Ok(Some((bytes?, self)))
+    }
+}
+
+/// The downloads that run, and their pace.
+#[derive(Default)]
+struct Downloads {
+    state: Mutex<DownloadState>,
+}
+
+#[derive(Default)]
+struct DownloadState {
+    running: Vec<RunningDownload>,
+    next_id: u64,
+    /// The time from which on the disk is free for the next piece.
+    free: Option<Instant>,
+}
+
+struct RunningDownload {
+    id: u64,
+    address: ClientAddress,
+    until: Instant,
+}
+
+/// The place of a download among those that run. Dropping it frees the place.
+struct DownloadSlot {
+    downloads: Arc<Downloads>,
+    id: u64,
+    /// The place is another's from this time on: a caller that reads a byte now and then cannot keep it.
+    until: Instant,
+}
+
+impl Downloads {
+    /// Takes a place for an address; `None` if there is none.
+    fn take(self: Arc<Self>, address: ClientAddress, now: Instant) -> Option<DownloadSlot> {
+        let mut state = self.state.lock();
+        state.running.retain(|it| it.until > now);
+        let of_address = state.running.iter().filter(|it| it.address == address).count();
+        if state.running.len() >= DOWNLOADS_MAX || of_address >= DOWNLOADS_OF_ADDRESS_MAX {
+            return None;
+        }
+        let (id, until) = (state.next_id, now + DOWNLOAD_MAX);
+        state.next_id += 1;
+        state.running.push(RunningDownload { id, address, until });
+        drop(state);
+        Some(DownloadSlot { downloads: self, id, until })
+    }
+
+    /// Returns the time at which the next `len_bytes` may be read.
+    fn reserve(&self, len_bytes: u64, now: Instant) -> Instant {
+        let mut state = self.state.lock();
+        let due = state.free.map_or(now, |free| free.max(now));
+        let took = Duration::from_micros(len_bytes * 1_000_000 / RATE_BYTES_S);
+        state.free = Some(due + took);
+        due
+    }
+}
+
+impl Drop for DownloadSlot {
+    fn drop(&mut self) {
+        self.downloads.state.lock().running.retain(|it| it.id != self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u64) -> ClientAddress {
+        ClientAddress::V6(number)
+    }
+
+    #[test]
+    fn downloads_are_bounded_by_address_and_in_all_and_end_in_time() {
+        let (downloads, now) = (Arc::new(Downloads::default()), Instant::now());
+        let take = |number, now| downloads.clone().take(address(number), now);
+        let mut held: Vec<_> = (0..4).flat_map(|it| [take(it, now), take(it, now)]).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(take(9, now).is_none(), "as many as run at once");
+        held.truncate(6);
+        assert!(take(0, now).is_none(), "as many as an address may have");
+        assert!(take(9, now).is_some());
+        // A slow reader keeps no place.
+        let later = now + DOWNLOAD_MAX;
+        let again = take(0, later).unwrap();
+        held.clear();
+        assert_eq!(downloads.state.lock().running.len(), 1, "an ended place is freed once");
+        assert_eq!(again.until, later + DOWNLOAD_MAX);
+    }
+
+    #[test]
+    fn pieces_of_all_downloads_follow_one_pace() {
+        let (downloads, now) = (Downloads::default(), Instant::now());
+        assert_eq!(downloads.reserve(RATE_BYTES_S, now), now);
+        assert_eq!(downloads.reserve(RATE_BYTES_S / 2, now), now + Duration::from_secs(1));
+        let later = now + Duration::from_secs(10);
+        assert_eq!(downloads.reserve(1, later), later, "idle time is not saved up");
+    }
+}
