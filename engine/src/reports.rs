@@ -157,9 +157,17 @@ impl ChainRecord for LoggedChain<'_> {
 
     fn place(&self, id: EnvelopeId) -> PlaceAnswer {
         // A chain envelope has the time of its block.
-        self.held(id).map_or(PlaceAnswer::Unknown, |held| PlaceAnswer::At {
-            block_ns: held.unsigned().originator_ns(),
-        })
+        let time_ns = |held: OriginatorEnvelope| held.unsigned().originator_ns();
+        if let Some(block_ns) = self.held(id).map(time_ns) {
+            return PlaceAnswer::At { block_ns };
+        }
+        // Contracts number their events, and times of blocks never descend: the block of a place beyond the head is not
+        // older than that of the head.
+        let head = self.0.head(id.originator).ok().filter(|head| id.sequence > *head);
+        let newest = head.and_then(|head| self.held(EnvelopeId::new(id.originator, head)));
+        newest
+            .map(time_ns)
+            .map_or(PlaceAnswer::Unknown, |final_ns| PlaceAnswer::NotYet { final_ns })
     }
 
     fn anchor_ns(&self, _: EnvelopeId) -> Option<i64> {

@@ -1,11 +1,16 @@
 //! Chain events become the strands of the chain: in order, once, or with an error that says why not.
 
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
+use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_engine::reports::LoggedChain;
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, PublishError};
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OriginatorEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::misbehavior::report::own_safety_report;
+use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict, ReportCase, verify};
 use hawser_storage::{LogItem, Mark, Store};
+use prost::Message as _;
 
 use crate::common::*;
 
@@ -169,6 +174,57 @@ async fn a_message_is_newer_than_the_commit_it_depends_on() {
     drop(node);
     let node = start(store);
     assert_eq!(publish(&node, "d", 3).await, 3_000_000_001, "after a restart, too");
+}
+
+/// A node that names a place which the chain did not have yet is proven guilty by the chain itself, and by nothing else.
+#[tokio::test]
+async fn a_dependency_on_a_place_that_never_came_is_proven_by_a_later_event() {
+    const MINUTE_S: u64 = 60;
+    let store = store();
+    let node = start(store.clone());
+    let at_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    let at = |sequence, block_time_s| ChainEvent { block_time_s, ..commit(sequence, "c") };
+    let (accused, key) = (OriginatorId(200), SecretKey::from_bytes(&[9; 32]).unwrap());
+    let needing = |sequence| {
+        let depends_on = pb::Cursor { node_id_to_sequence_id: [(0, sequence)].into() };
+        let payload = group_payload(frame(1, 1, b"m"));
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: accused.0,
+            originator_sequence_id: 1,
+            originator_ns: START_NS,
+            payer_envelope_bytes: sign(client(&group_topic(1), Some(depends_on), payload), 60)
+                .encode_to_vec()
+                .into(),
+            ..Default::default()
+        };
+        UnsealedEnvelope::new(&statement).seal(&key)
+    };
+    let peer = NodeRecord { id: accused, public_key: key.public_key(), ..record() };
+    let registry: Registry = [record(), peer].into_iter().collect();
+    let judged = |sequence| {
+        let envelopes = [needing(sequence)];
+        let report = own_safety_report(1, accused, Kind::CausalOrdering, &envelopes).unwrap();
+        let judgement = verify(&ReportCase {
+            report: &report.to_bytes(),
+            host_signature: None,
+            host: None,
+            registry: &registry,
+            rates: None,
+            chain: &LoggedChain(&store.snapshot()),
+            held_at_ns: None,
+        });
+        (judgement.verdict, judgement.facts[0].name)
+    };
+    let chain = node.engine.chain_appender();
+    let unknown = (MisbehaviorVerdict::Inconclusive, "dependency_unknown");
+    assert_eq!(judged(1), unknown, "nothing of the chain is known");
+    chain.append(GROUPS, &[at(1, at_s - 1), at(2, at_s + 5 * MINUTE_S)], None).unwrap();
+    assert_eq!(judged(2), (MisbehaviorVerdict::Refuted, "dependencies_hold"));
+    assert_eq!(judged(3), unknown, "the chain may have had it by its own clock");
+    chain.append(GROUPS, &[at(3, at_s + 5 * MINUTE_S + 1)], None).unwrap();
+    assert_eq!(judged(3), (MisbehaviorVerdict::Proven, "dependency_later"));
+    assert_eq!(judged(4), (MisbehaviorVerdict::Proven, "dependency_absent"));
+    assert_eq!(judged(1 << 62), (MisbehaviorVerdict::Proven, "dependency_absent"));
 }
 
 #[tokio::test]
