@@ -1,7 +1,7 @@
 //! Comparison of two logs: where they differ, and in what.
 //!
-//! The trees of a strand say where two logs begin to differ: the smallest size at which their roots differ is found
-//! by halving. From there on the rows of both are read side by side.
+//! The trees of a strand show where two logs begin to differ: a binary search finds the smallest size at which their
+//! roots differ. From there on the comparison reads the rows of both logs in parallel.
 
 use std::iter::Peekable;
 
@@ -103,7 +103,7 @@ impl StrandDifference {
 /// and those behind the trees.
 ///
 /// # Errors
-/// When the heads of a log cannot be read. A strand that cannot be read is told with its difference.
+/// When the heads of a log cannot be read. A strand that cannot be read is reported as a difference.
 pub fn compare(
     first: &dyn LogSource,
     second: &dyn LogSource,
@@ -279,7 +279,7 @@ impl Walk<'_> {
     }
 }
 
-/// Says in what two envelopes of one place differ.
+/// Returns the part in which two envelopes of one place differ.
 fn difference(a: &Bytes, b: &Bytes) -> (&'static str, String) {
     let opened = [a, b].map(|bytes| OriginatorEnvelope::open(bytes.clone()));
     match opened {
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(found.originator_id, NODE.0);
     }
 
-    /// Compares an honest log with each one that a liar has changed.
+    /// Compares an honest log with each log that a hostile keeper has changed.
     #[test]
     fn places_of_planted_faults_are_named_and_no_others() {
         let honest = MemoryLog::honest(500);

@@ -104,7 +104,7 @@ pub struct ReportEntry {
     /// The host's signature, base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_signature: Option<String>,
-    /// The node that the report was got from.
+    /// The node that supplied the report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_node_id: Option<u32>,
     /// The time at which the host says that it stored the report, unix nanoseconds. Not signed.
@@ -191,7 +191,7 @@ pub struct HeldReport {
     pub report: Bytes,
     /// The host's signature, as sent.
     pub host_signature: Option<Bytes>,
-    /// The node that the report was got from.
+    /// The node that supplied the report.
     pub host: Option<OriginatorId>,
     /// The time at which the host says that it stored the report, unix nanoseconds.
     pub server_time_ns: Option<u64>,
@@ -207,7 +207,7 @@ pub struct KnownKeys {
 }
 
 impl KnownKeys {
-    /// Judges a report by these keys and rates. The host's time counts if its signature stands.
+    /// Judges a report by these keys and rates. The host's time counts if its signature is valid.
     #[must_use]
     pub fn judge(&self, held: &HeldReport) -> Judgement {
         let case = ReportCase {
@@ -296,7 +296,7 @@ impl EvidenceFile {
     /// Returns the keys and rates of the file. A reader who judges by them takes them on trust.
     ///
     /// # Errors
-    /// [`EvidenceFileError`] for what is no key, no time or no price list; and without nodes.
+    /// [`EvidenceFileError`] for a malformed key, time or price list, and for a file without nodes.
     pub fn keys(&self) -> Result<KnownKeys, EvidenceFileError> {
         if self.registry.is_empty() {
             return Err(EvidenceFileError::NoRegistry);

@@ -104,7 +104,7 @@ impl fmt::Display for JudgedTrees {
     }
 }
 
-/// Writes the findings, and what would decide.
+/// Writes the findings, and the missing data that would decide.
 fn write_facts(f: &mut fmt::Formatter<'_>, judgement: &Judgement) -> fmt::Result {
     for fact in &judgement.facts {
         write!(f, "\n  {fact}")?;

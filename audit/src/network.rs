@@ -14,7 +14,7 @@ use crate::judged::Judged;
 pub struct NodeFindings {
     /// Proven faults, each once: the first report of it.
     pub proven: Vec<Judged>,
-    /// Reports that prove nothing, by kind: how many, and how many hosts keep them.
+    /// Reports that prove nothing, by kind: their number, and the hosts that keep them.
     pub claims: BTreeMap<i32, (usize, BTreeSet<OriginatorId>)>,
     /// Hours in which most others did not reach it.
     pub outages: Vec<Outage>,
@@ -53,8 +53,8 @@ impl NetworkAudit {
             MisbehaviorVerdict::Refuted => *self.refuted.entry(host).or_default() += 1,
             MisbehaviorVerdict::Proven => {
                 let it = &judged.judgement;
-                // The place alone, and no other envelope of the report: who reports one fault with others beside it makes
-                // no second one of it.
+                // Only the place counts, and no other envelope of the report: a reporter who adds other envelopes to a
+                // known fault does not make a second one.
                 if self.facts.insert((accused, number, it.detail(), it.place.0)) {
                     self.findings.entry(accused).or_default().proven.push(judged);
                 }

@@ -1,6 +1,6 @@
 //! Proof files: an envelope, and everything that shows that it stands in its strand.
 //!
-//! A proof file is JSON, and is verified with nothing but the keys of the nodes. Specified in `docs/auditing.md`.
+//! A proof file is JSON. Verifying it needs only the keys of the nodes. Specified in `docs/auditing.md`.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ pub enum ProofFileError {
     /// A field has another form.
     #[error("field {0} of the proof file is malformed")]
     Field(&'static str),
-    /// The proof has more hashes than any tree asks for.
+    /// The proof has more hashes than a proof in any tree.
     #[error("the proof has {0} hashes, at most {PROOF_LEN_MAX} are needed")]
     Hashes(usize),
     /// The checkpoint cannot be read.
@@ -101,7 +101,7 @@ pub enum RefutedProof {
     /// The hashes do not lead from the envelope to the root.
     #[error(transparent)]
     Inclusion(#[from] ProofError),
-    /// The checkpoint's signature does not stand.
+    /// The checkpoint's signature is not valid.
     #[error("the checkpoint does not verify: {0}")]
     Checkpoint(#[from] CheckpointError),
 }
@@ -117,9 +117,9 @@ pub struct ProvenEnvelope {
     pub size: u64,
     /// Root of the tree.
     pub root: TreeHash,
-    /// Nodes whose cosignatures stand.
+    /// Nodes whose cosignatures are valid.
     pub cosigners: Vec<OriginatorId>,
-    /// Nodes whose cosignatures do not stand, or whose keys are not known.
+    /// Nodes whose cosignatures are not valid, or whose keys are not known.
     pub not_counted: Vec<OriginatorId>,
 }
 
@@ -141,7 +141,7 @@ impl EnvelopeProof {
     /// Verifies the proof with the keys of the nodes.
     ///
     /// # Errors
-    /// The first reason for which it does not show what it should.
+    /// The first reason why it does not prove that the envelope stands in its strand.
     pub fn verify(&self, registry: &Registry) -> Result<ProvenEnvelope, RefutedProof> {
         let (statement, proof) = OriginatorEnvelope::open(self.envelope.clone())?;
         let digest = originator_digest(&statement);
@@ -150,7 +150,7 @@ impl EnvelopeProof {
             let record = registry.node(node).ok_or(RefutedProof::NoKey(node))?;
             Ok::<_, RefutedProof>(record.public_key)
         };
-        // What a chain ordered has no signature: the checkpoint of the node that read the chain stands for it.
+        // An envelope of a chain has no signature: the checkpoint of the node that read the chain vouches for it.
         match proof {
             Proof::Signature(signature) => {
                 if signature.recover(digest) != Ok(key(id.originator)?) {

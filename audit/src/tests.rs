@@ -1,4 +1,4 @@
-//! Evidence files round trip, are judged alike anywhere, and wrong ones are refused with the reason.
+//! Evidence files round trip, every judge reaches the same verdict, and malformed files are refused with the reason.
 
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};

@@ -19,7 +19,7 @@ pub(super) struct DayWriter<'a> {
     finished: Vec<(u32, FinishedPart)>,
     /// The latest minute.
     minute: u32,
-    /// The first error. What comes behind it is passed over.
+    /// The first error. Later rows are ignored.
     error: Option<ExportError>,
 }
 
@@ -37,8 +37,8 @@ impl<'a> DayWriter<'a> {
         }
     }
 
-    /// Adds a row whose minute may be earlier than that of the row before, as when a clock was set back. It counts as
-    /// the same minute then.
+    /// Adds a row. If its minute is earlier than that of the previous row, because a clock was set back, the row counts
+    /// for the previous minute.
     pub(super) fn push_late(&mut self, minute: u32, row: impl FnOnce(u32) -> Vec<Value>) {
         self.minute = self.minute.max(minute);
         let minute = self.minute;
@@ -68,12 +68,12 @@ impl<'a> DayWriter<'a> {
         Ok(())
     }
 
-    /// Removes what was written.
+    /// Removes the written files.
     pub(super) fn discard(self) -> Result<(), ExportError> {
         self.finished.into_iter().try_for_each(|(_, file)| file.discard())
     }
 
-    /// Notes new files in the manifest, and returns those that are not there yet. A day that no longer has tallies
+    /// Records new files in the manifest, and returns those that are not in place yet. A day that no longer has tallies
     /// gets a file without rows.
     pub(super) fn end(
         mut self,

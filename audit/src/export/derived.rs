@@ -1,7 +1,8 @@
 //! Tallies of a strand whose source has none: derived from its rows, as nodes book them.
 //!
-//! The enemy is the strand's own node, which signs what it likes: times that go back or stand still, and a new payer in each
-//! envelope. Memory is bounded by the minutes and payers that wait to be written, and what exceeds the bounds has no tallies.
+//! The enemy is the strand's own node, which may sign times that go back or stand still, and a new payer in each
+//! envelope. The minutes and payers that wait to be written are bounded, and so is memory. A strand that exceeds the
+//! bounds has no tallies.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ const OPEN_MAX: usize = 1_000_000;
 /// A finished tally, by minute ascending in each of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tally {
-    /// That of a payer in a minute.
+    /// The tally of a payer in a minute.
     Usage(u32, Address, Usage),
     /// The messages of a minute.
     Congestion(u32, u64),
@@ -36,8 +37,8 @@ pub(super) struct DerivedTallies {
     congestion: BTreeMap<u32, u64>,
     /// The last minute that was written.
     written: Option<u32>,
-    /// The minute of the envelope before. A minute counts as past when two envelopes say so, so that one wrong time does
-    /// not make all others late.
+    /// The minute of the previous envelope. A minute counts as past when two envelopes have later minutes, so that one
+    /// wrong time does not make all others late.
     previous: Option<u32>,
     /// Places that the source did not show.
     pub(super) not_shown: u64,
@@ -50,7 +51,7 @@ impl DerivedTallies {
         Self { rates, ..Self::default() }
     }
 
-    /// Takes the next row, and gives `each` what cannot change any more.
+    /// Takes the next row, and passes the tallies that cannot change any more to `each`.
     pub(super) fn take(&mut self, row: &CheckedRow, each: &mut impl FnMut(Tally)) {
         match row {
             _ if self.refusal.is_some() => {}
@@ -86,7 +87,7 @@ impl DerivedTallies {
         }
     }
 
-    /// Gives `each` what is left.
+    /// Passes the remaining tallies to `each`.
     pub(super) fn finish(&mut self, each: &mut impl FnMut(Tally)) {
         if self.refusal.is_none() {
             self.write_through(u32::MAX, each);
@@ -140,7 +141,7 @@ impl DerivedTallies {
         }
     }
 
-    /// Gives away all minutes up to and including `end`.
+    /// Passes all minutes up to and including `end` on, and forgets them.
     fn write_through(&mut self, end: u32, each: &mut impl FnMut(Tally)) {
         while let Some(entry) = self.usage.first_entry().filter(|entry| entry.key().0 <= end) {
             let ((minute, payer), usage) = entry.remove_entry();

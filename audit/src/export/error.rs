@@ -8,7 +8,7 @@ use parquet::errors::ParquetError;
 
 use crate::replay::{FaultKind, SourceError};
 
-/// The reason an export cannot be made, gone on with or read. Nothing is overwritten then.
+/// The reason why an export cannot be made, continued or read. With such an error nothing is overwritten.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// A file could not be read or written.
@@ -19,7 +19,7 @@ pub enum ExportError {
         /// The error of the system.
         source: io::Error,
     },
-    /// A file is not what this program writes.
+    /// A file does not have the form that this program writes.
     #[error("{}: {text}", path.display())]
     Malformed {
         /// The file.

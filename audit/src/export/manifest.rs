@@ -55,13 +55,13 @@ pub struct StrandTallies {
     pub origin: TallyOrigin,
     /// The last place that they count.
     pub through: u64,
-    /// Of derived ones: places up to there that the source did not show. Pruned ones among them count for nothing, though
-    /// their payers were charged.
+    /// Of derived ones: number of places up to `through` that the source did not show. Derived tallies do not count
+    /// pruned places among them, although their payers were charged.
     pub not_shown: u64,
     /// Of derived ones: BLAKE3 over the rates that give the amounts, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<String>,
-    /// The reason for which the last run could make none, in words for people. Those of a run before it are left.
+    /// The reason why the last run could not make tallies, in words for people. Tallies of an earlier run stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
 }
@@ -86,8 +86,8 @@ pub struct StrandParts {
     pub originator_id: u32,
     /// Its files, ascending. The first begins at place 1, and each other one behind the one before it.
     pub parts: Vec<LogPart>,
-    /// The head that a folder has told in the last run; absent if the run ended before, at an envelope that waits for its
-    /// verdict, and of a node that was asked, whose word it would be.
+    /// The head that a folder stated in the last run. Absent if the run ended before the head, at an envelope that
+    /// waits for its verdict, and for a running node, whose head would be an unverified claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<u64>,
     /// The highest place that holds an envelope, if it lies behind the head: a fault of the folder, whose rows are not
@@ -127,17 +127,17 @@ pub struct TallyPart {
     pub next: Option<FileDigest>,
 }
 
-/// The form of the file: the manifest, and its own digest.
+/// The form of the file: the manifest and its own digest.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ManifestFile {
     manifest: Manifest,
-    /// BLAKE3 of the manifest as compact JSON, hex. Finds damage, and no forger.
+    /// BLAKE3 of the manifest as compact JSON, hex. It detects damage, but not a forged manifest.
     blake3: String,
 }
 
 impl StrandParts {
-    /// Returns the last place that the export has looked at.
+    /// Returns the last place that the export has processed.
     #[must_use]
     pub fn through(&self) -> SequenceId {
         SequenceId(self.parts.last().map_or(0, |part| part.through))
@@ -194,7 +194,7 @@ impl Manifest {
     /// Parses a manifest.
     ///
     /// # Errors
-    /// With a sentence for people about what is wrong.
+    /// A sentence for people that names the fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let file: ManifestFile = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let manifest = file.manifest;
@@ -266,7 +266,7 @@ impl Manifest {
     /// Reads every file of a folder, and compares it with the manifest.
     ///
     /// # Errors
-    /// For the first file that is missing or another one.
+    /// For the first file that is missing or has other bytes.
     pub fn verify_files(&self, folder: &Path) -> Result<(), ExportError> {
         for strand in &self.strands {
             for part in &strand.parts {
@@ -286,7 +286,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Says for each file that a run was about to replace which one is there: the run may have been interrupted.
+    /// Determines for each file that a run was about to replace whether the old or the new one is in place, because the
+    /// run may have been interrupted.
     pub(super) fn end_interrupted(&mut self, folder: &Path) -> Result<(), ExportError> {
         for (table, parts) in self.tables_mut() {
             for part in parts.iter_mut() {
@@ -333,7 +334,7 @@ impl Manifest {
         &mut self.strands[at]
     }
 
-    /// Returns the origin of a strand's tallies: none if nothing is noted.
+    /// Returns the origin of a strand's tallies, or the origin `none` if the manifest has no entry.
     pub(super) fn tallies_of(&self, originator: OriginatorId) -> StrandTallies {
         let id = originator.0;
         let found = self.tallies.iter().find(|strand| strand.originator_id == id);
@@ -347,7 +348,7 @@ impl Manifest {
         })
     }
 
-    /// Notes the origin of a strand's tallies.
+    /// Records the origin of a strand's tallies.
     pub(super) fn note_tallies(&mut self, tallies: StrandTallies) {
         let id = tallies.originator_id;
         match self.tallies.binary_search_by_key(&id, |strand| strand.originator_id) {

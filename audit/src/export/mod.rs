@@ -1,21 +1,21 @@
-//! Export: the log and its tallies as Parquet, for engines that do what one machine does not.
+//! Export: the log and its tallies as Parquet, for query engines on several machines.
 //!
 //! In reading order:
 //!
 //! - `table`: the columns of the tables, and row groups; `docs/audit-export.md` describes them;
 //! - `record`: a row of the log as a row of its table;
-//! - `part`: files that are complete or not there;
-//! - `shown`: rows of a source that leaves places out;
+//! - `part`: files that are either complete or absent;
+//! - `shown`: rows of a source that omits places;
 //! - `derived`: tallies of a source that has none;
 //! - `days`: files by strand and day, which later runs replace;
 //! - `manifest`: what the folder holds, with digests;
-//! - `run`: an export that is made or gone on with;
-//! - `publish`: what another place lacks of it;
-//! - `read`: files of the log, read again without trusting them.
+//! - `run`: making an export, or continuing one;
+//! - `publish`: the files of an export that another place lacks;
+//! - `read`: reading files of the log again without trusting them.
 //!
 //! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
-//! another log, claims of sizes. All of it is refused before anything is overwritten. A node that is asked for its log
-//! may lie too: its rows have to ascend, and to be signed by the keys of a registry.
+//! another log, claims of sizes. The export refuses all of these before it overwrites anything. A running node may lie
+//! too: its rows have to ascend, and the keys of a registry must have signed them.
 
 mod days;
 mod derived;

@@ -1,4 +1,4 @@
-//! Files of an export: complete under their name, or not there.
+//! Files of an export: a file with its final name is complete.
 
 use std::fs::{self, File, Metadata};
 use std::io::{BufWriter, ErrorKind, Read, Write};
@@ -34,7 +34,7 @@ pub struct FileDigest {
     pub blake3: String,
 }
 
-/// A file that is written. Until [`PartWriter::finish`] it has another name, which engines pass over.
+/// A file that is being written. Until [`FinishedPart::show`] it has another name, which engines ignore.
 pub(super) struct PartWriter {
     path: PathBuf,
     beside: PathBuf,
@@ -89,7 +89,7 @@ impl PartWriter {
         self.group.write(writer).map_err(ExportError::parquet(&self.path))
     }
 
-    /// Writes what waits and syncs the file. It keeps its other name until [`FinishedPart::show`].
+    /// Writes the waiting rows and syncs the file. The file keeps its temporary name until [`FinishedPart::show`].
     pub(super) fn finish(mut self) -> Result<FinishedPart, ExportError> {
         if self.group.rows() > 0 {
             self.write_group()?;
@@ -130,7 +130,7 @@ pub fn encode_part(originator: OriginatorId, rows: Vec<StrandRow>) -> Result<Vec
     encode().map_err(ExportError::parquet(Path::new("bytes")))
 }
 
-/// A file that is on the disk under its other name.
+/// A file that is on the disk under its temporary name.
 #[derive(Debug)]
 pub(super) struct FinishedPart {
     path: PathBuf,
@@ -139,7 +139,7 @@ pub(super) struct FinishedPart {
 }
 
 impl FinishedPart {
-    /// Gives the file its name.
+    /// Gives the file its final name.
     pub(super) fn show(self) -> Result<FileDigest, ExportError> {
         fs::rename(&self.beside, &self.path).map_err(ExportError::io(&self.path))?;
         sync_folder_of(&self.path)?;
@@ -182,8 +182,8 @@ fn make_folders(folder: &Path, path: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// Creates a file that no other process has open. What an interrupted run has left under the name goes; a link is never
-/// followed.
+/// Creates a file that no other process has open. Removes a file that an interrupted run has left under the name, and
+/// never follows a link.
 fn create_fresh(path: &Path) -> Result<File, ExportError> {
     if plain_file(path)?.is_some() {
         fs::remove_file(path).map_err(ExportError::io(path))?;
@@ -191,7 +191,7 @@ fn create_fresh(path: &Path) -> Result<File, ExportError> {
     File::create_new(path).map_err(ExportError::io(path))
 }
 
-/// Returns what is known of a file, or `None` if there is none.
+/// Returns the metadata of a file, or `None` if there is none.
 ///
 /// # Errors
 /// When a link, a folder, a pipe or a device has the name.
@@ -204,10 +204,10 @@ fn plain_file(path: &Path) -> Result<Option<Metadata>, ExportError> {
     }
 }
 
-/// Opens a file for reading. A link is not followed, and a pipe does not hold up the caller.
+/// Opens a file for reading. Does not follow a link, and does not block on a pipe.
 ///
 /// # Errors
-/// When a link, a folder, a pipe or a device has the name, and as the system says.
+/// When a link, a folder, a pipe or a device has the name, and when the system cannot open the file.
 pub(super) fn open_plain(path: &Path) -> Result<File, ExportError> {
     plain_file(path)?;
     let mut options = File::options();
@@ -220,7 +220,7 @@ pub(super) fn open_plain(path: &Path) -> Result<File, ExportError> {
     }
 }
 
-/// Opens the file that runs lock, and locks it. Its content is left as it is.
+/// Opens the file that runs lock, and locks it. Does not change its content.
 ///
 /// # Errors
 /// When another run has locked it, or it is not a plain file.
@@ -250,7 +250,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, ExportError> {
     }
 }
 
-/// Writes a small file so that it is complete under its name, or not there.
+/// Writes a small file atomically: under its name it is either complete or absent.
 pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), ExportError> {
     let beside = beside(path);
     let mut file = create_fresh(&beside)?;

@@ -1,13 +1,13 @@
-//! An export that is brought to another place: which files it lacks, in the order in which they are written.
+//! Copying an export to another place: the files that the place lacks, in the order in which they are written.
 //!
-//! The place may be read at any time. So a file of the log is there before a manifest names it, and a manifest names
-//! the old and the new file of a day before one takes the place of the other.
+//! Readers may use the place at any time. So a file of the log is written before a manifest names it, and a manifest
+//! names the old and the new file of a day before the new one replaces the old one.
 
 use super::error::ExportError;
 use super::manifest::{FILE_NAME, LEN_BYTES_MAX, Manifest, TallyPart, log_name, tally_name};
 use super::part::FileDigest;
 
-/// One file to bring.
+/// One file to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedFile {
     /// Its name below the folder of the export, and below the place.
@@ -19,11 +19,11 @@ pub struct PublishedFile {
 /// The files that a place lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// New files of the log, to be brought first.
+    /// New files of the log, to be copied first.
     pub log: Vec<PublishedFile>,
     /// The manifest that goes before the files of tallies; `None` if none of them is replaced.
     pub interim: Option<Manifest>,
-    /// Files of tallies that are new or others than before.
+    /// Files of tallies that are new or have changed.
     pub tallies: Vec<PublishedFile>,
 }
 
@@ -33,7 +33,7 @@ impl Publication {
     /// The longest manifest that is read, in bytes.
     pub const MANIFEST_LEN_BYTES_MAX: u64 = LEN_BYTES_MAX;
 
-    /// Compares an export with what a place holds of it; `there` is the place's manifest, which is untrusted.
+    /// Compares an export with the copy at a place; `there` is the place's manifest, which is untrusted.
     ///
     /// # Errors
     /// When the place holds the export of another log, or more of this one than the export.
@@ -69,7 +69,8 @@ impl Publication {
     }
 }
 
-/// Says in the manifest of the place that a file is about to be replaced. Returns true if the place has it already.
+/// Records in the manifest of the place that a file is about to be replaced. Returns true if the place has the new file
+/// already.
 fn note_next(held: Option<&mut Vec<TallyPart>>, part: &TallyPart, digest: &FileDigest) -> bool {
     let Some(held) = held else { return false };
     let key = (part.originator_id, part.day);
@@ -86,7 +87,7 @@ fn note_next(held: Option<&mut Vec<TallyPart>>, part: &TallyPart, digest: &FileD
     false
 }
 
-/// Requires that the files of the log that are there are the first ones of those that are here.
+/// Requires that the files of the log at the place are the first ones of the export's.
 fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError> {
     let identity = |it: &Manifest| (it.network.clone(), it.node_id, it.log.clone());
     if identity(here) != identity(there) {

@@ -1,8 +1,8 @@
 //! Reading files of the table `log` again. They are untrusted: a stranger may have written them.
 //!
 //! Bounds: a file has the columns of this program and no compression; row groups and pages may claim no more rows and
-//! bytes than this program writes; no two of their columns share bytes; all rows are of one strand; no claim is allocated
-//! before it was compared with the bytes that are there.
+//! bytes than this program writes; no two of their columns share bytes; all rows are of one strand; a claimed length is
+//! compared with the present bytes before anything is allocated by it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -38,7 +38,7 @@ const TAIL_LEN_BYTES: u64 = 8;
 pub enum ExportedRow {
     /// An envelope or a gap.
     Row(StrandRow),
-    /// A place whose envelope was pruned, with what its keeper has recorded of it. No statement vouches for that.
+    /// A place whose envelope was pruned, with its keeper's record. No signature covers the record.
     Pruned {
         /// The place.
         sequence: SequenceId,
@@ -49,7 +49,7 @@ pub enum ExportedRow {
     },
     /// The leaf of a place that is declared empty.
     VoidLeaf(SequenceId, TreeHash),
-    /// The leaf of another place without an envelope. Nothing follows for it from the row.
+    /// The leaf of another place without an envelope. The row does not determine its hash.
     Leaf(SequenceId),
     /// A checkpoint, in binary form: a row of another table, which lines of text may have.
     Checkpoint(Bytes),
@@ -273,7 +273,7 @@ pub(crate) struct RowFields<'a> {
 }
 
 impl RowFields<'_> {
-    /// Returns the row at a place; `None` for fields that make none.
+    /// Returns the row at a place; `None` if the fields form no row.
     pub(crate) fn row(self, from: SequenceId, through: SequenceId) -> Option<ExportedRow> {
         let leaf = match self.leaf {
             None => None,
@@ -310,14 +310,14 @@ impl RowFields<'_> {
     }
 }
 
-/// Bytes of a file, never asked for more than there are.
+/// Bytes of a file. A read never asks for more than there are.
 enum Bounded {
     File(File, u64),
     Memory(Bytes),
 }
 
 impl Bounded {
-    /// Checks how long the footer says that it is.
+    /// Checks the length that the footer states.
     fn check_footer(&self) -> Result<(), ParquetError> {
         let start = Length::len(self).saturating_sub(TAIL_LEN_BYTES);
         let tail = self.get_bytes(start, 8)?;
@@ -362,12 +362,12 @@ impl ChunkReader for Bounded {
     }
 }
 
-/// Pages of a column, compared with the bytes that they have before they are decoded.
+/// Pages of a column. Their claimed lengths are compared with the present bytes before they are decoded.
 struct Pages {
     inner: Box<dyn PageReader>,
     /// Rows of the row group.
     rows: u64,
-    /// Bytes that a value has at least.
+    /// The least length of a value, in bytes.
     value_len_bytes: u64,
     /// False for the bytes of envelopes: one of them, repeated, would cost much more to check than to send.
     may_have_dictionary: bool,

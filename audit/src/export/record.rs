@@ -1,4 +1,4 @@
-//! Rows of the table `log`: what SQL needs to know about an envelope, beside its bytes.
+//! Rows of the table `log`: the facts about an envelope that SQL needs, beside its bytes.
 
 use hawser_proto::batch::{SignatureClaim, recover_similar};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
@@ -18,7 +18,7 @@ pub(super) struct Record {
     /// The last place, included.
     pub(super) through: u64,
     pub(super) values: Vec<Value>,
-    /// The reason the envelope cannot stand there, if signatures are judged and there is one.
+    /// The reason why the envelope cannot stand at its place, if signatures are judged and there is one.
     pub(super) refusal: Option<(FaultKind, String)>,
 }
 
@@ -40,8 +40,8 @@ struct Stated {
     payer: Option<Bytes>,
 }
 
-/// Describes rows of one strand, in their order. Costs one signature recovery for each envelope if payers are wanted, and
-/// less where one payer has many of them in a row.
+/// Describes rows of one strand, in their order. With payers it costs one signature recovery for each envelope, and
+/// less where many successive envelopes have one payer.
 pub(super) fn describe(
     originator: OriginatorId,
     with_payers: bool,
@@ -129,7 +129,7 @@ fn gap(
     Record { kind, from: from.0, through: through.0, values, refusal: None }
 }
 
-/// Describes a pruned place by the record that its keeper has. The stated fees are known as one sum.
+/// Describes a pruned place by its keeper's record, which has the stated fees as one sum.
 fn pruned(
     originator: OriginatorId,
     sequence: SequenceId,
@@ -164,7 +164,7 @@ fn pruned(
     Record { kind, from: sequence.0, through: sequence.0, values, refusal: None }
 }
 
-/// Returns an account as the tables have it.
+/// Returns an account in the form of the tables.
 pub(super) fn address_text(account: Address) -> Bytes {
     let mut text = vec![0; 2 + 2 * account.0.len()];
     text[..2].copy_from_slice(b"0x");

@@ -1,4 +1,4 @@
-//! An export that is made, or gone on with.
+//! Making an export, or continuing one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,22 +26,23 @@ use crate::replay::{GapReason, LogRows, LogSource, SourceError, StoredMark, Stra
 const PART_ROWS: u64 = 1_000_000;
 /// Bytes of a file of the log. A guess: what an engine gives one core.
 const PART_LEN_BYTES: u64 = 256 * 1024 * 1024;
-/// Rows of a batch: signatures in so many cost a sixth less than in those of a replay (measured, `docs/performance.md`).
+/// Rows of a batch. Signatures in batches of this size cost a sixth less than in those of a replay (measured,
+/// `docs/performance.md`).
 const BATCH_ROWS: usize = 2048;
 const NS_PER_MINUTE: u64 = 60_000_000_000;
 
-/// The way an export is made.
+/// Options of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExportSettings<'a> {
     /// Threads that describe envelopes.
     pub threads: usize,
     /// Recover the payer of each envelope, which costs a signature recovery. Without it the column is empty.
     pub with_payers: bool,
-    /// Keys by which the originators' signatures are judged; an envelope that does not stand up to them is refused.
+    /// Keys by which the originators' signatures are judged; the export refuses an envelope that they have not signed.
     /// Absent: nothing is judged.
     pub registry: Option<&'a Registry>,
-    /// The history of rates by which the tallies of a source that has none are derived. Absent: by the rates that the
-    /// source has recorded, and if there are none, no tallies are.
+    /// The history of rates for deriving the tallies of a source that has none. Absent: the rates that the source has
+    /// recorded are used, and without these no tallies are derived.
     pub rates: Option<&'a RateTable>,
 }
 
@@ -50,7 +51,7 @@ pub struct ExportSettings<'a> {
 pub struct ExportProgress {
     /// The strand.
     pub originator: OriginatorId,
-    /// Places of all strands that were looked at, in this run and those before.
+    /// Processed places of all strands, in this run and earlier ones.
     pub done: u64,
     /// Places of all strands.
     pub total: u64,
@@ -63,9 +64,9 @@ pub struct ExportReport {
     pub rows: u64,
     /// Files of the table `log` that this run added.
     pub parts: u64,
-    /// Files of tallies that are new or others than before.
+    /// Files of tallies that are new or have changed.
     pub tally_files: u64,
-    /// Facts about what is not in the export, in sentences for people.
+    /// The parts that are not in the export, in sentences for people.
     pub notes: Vec<String>,
     /// The keys that judged all signatures of the strands to which this run added files, by strand.
     pub judged: BTreeMap<u32, String>,
@@ -73,12 +74,12 @@ pub struct ExportReport {
     pub unchecked: Vec<String>,
 }
 
-/// Adds to the export in a folder what the log has and it does not. Makes the folder if it is not there.
+/// Adds the part of the log that the export in a folder lacks. Creates the folder if it does not exist.
 ///
 /// Everything in the folder is read and compared with its manifest before anything is written. Needs memory for one
 /// row group and some batches, however long the log is.
 ///
-/// A source that leaves places out may lie: of its strands only those whose node the registry names are exported, and
+/// A source that omits places may lie. Of its strands the export takes only those whose node the registry names, and
 /// those of chains, which no key signs.
 ///
 /// # Errors
@@ -147,7 +148,7 @@ fn open(source: &dyn LogSource, folder: &Path) -> Result<Manifest, ExportError> 
     Ok(manifest)
 }
 
-/// Requires that the log holds what was exported last of each strand: a folder that was restored has another end.
+/// Requires that the log holds the last exported envelope of each strand: a restored folder may have another end.
 fn require_same_strands(
     source: &dyn LogSource,
     folder: &Path,
@@ -211,14 +212,14 @@ struct Strand {
     waits_at: Option<u64>,
 }
 
-/// Returns true for the strands of chains and those of the older network. A node may claim strands of other ids without a key, and fill them without
-/// an end.
+/// Returns true for the strands of chains and those of the older network. Strands of other ids have no key, and a node
+/// could claim and fill any number of them.
 fn is_without_node(id: OriginatorId) -> bool {
     matches!(id, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES) || id.is_migrated()
 }
 
 impl Run<'_> {
-    /// Returns the heads of the strands that are exported, and notes which are not and what is not judged.
+    /// Returns the heads of the exported strands, and notes the strands that are not exported or not judged.
     fn exported(&mut self, heads: Vec<EnvelopeId>) -> Vec<EnvelopeId> {
         let is_whole = self.source.shows_gaps();
         let registry = self.settings.registry;
@@ -377,7 +378,8 @@ impl Run<'_> {
     }
 
     /// Writes the tallies of a strand beside those of the run before. Amounts may have been corrected, so all of them
-    /// are written again; a file that did not change is left alone. What the source does not have is derived from the rows.
+    /// are written again; a file that did not change is left alone. Tallies that the source lacks are derived from the
+    /// rows.
     fn tallies(&mut self, originator: OriginatorId, rates: &[Rate]) -> Result<(), ExportError> {
         let through = self.manifest.strand(originator).map_or(0, |strand| strand.through().0);
         let before = self.manifest.tallies_of(originator);
@@ -432,7 +434,7 @@ impl Run<'_> {
         self.show(changed)
     }
 
-    /// Notes why a strand has no tallies. Those of the run before are left.
+    /// Records the reason why a strand has no tallies. Those of the previous run stay.
     fn no_tallies(&mut self, before: StrandTallies, text: &str) -> Result<(), ExportError> {
         let (id, through) = (before.originator_id, before.through);
         let left = match before.origin {
@@ -445,8 +447,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reads what was exported of a strand again, in this run and those before, and derives its tallies: from a folder,
-    /// which has the records of pruned places too, and else from the files of the export.
+    /// Reads the exported rows of a strand again, of this run and earlier ones, and derives its tallies. Reads a
+    /// folder, which also has the records of pruned places, or without one the files of the export.
     fn derive(
         &self,
         originator: OriginatorId,
@@ -495,8 +497,8 @@ impl Run<'_> {
         self.show(changed)
     }
 
-    /// Writes the rates that the keeper has recorded; of a source that shows none those that were given. Returns the
-    /// rates by which tallies are derived.
+    /// Writes the rates that the keeper has recorded, or the given ones if the source shows none. Returns the rates by
+    /// which tallies are derived.
     fn rates(&mut self) -> Result<Vec<Rate>, ExportError> {
         let mut file = DayWriter::new(self.folder, &RATES, 0);
         let given = self.settings.rates.map(|table| table.rates().to_vec()).unwrap_or_default();
@@ -532,7 +534,7 @@ impl Run<'_> {
         changed.into_iter().try_for_each(|part| part.show().map(drop))
     }
 
-    /// Names the files of tallies as those that are there, and their origin.
+    /// Records in the manifest that the new files of tallies are in place, and their origin.
     fn settle(&mut self) -> Result<(), ExportError> {
         for (_, parts) in self.manifest.tables_mut() {
             for part in parts.iter_mut() {

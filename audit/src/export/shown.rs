@@ -1,12 +1,12 @@
-//! Rows of a source that leaves out what it does not show: gaps take the place of it.
+//! Rows of a source that omits places: gaps replace the omitted places.
 
 use hawser_proto::SequenceId;
 
 use crate::replay::{GapReason, LogRows, SourceError, StrandRow};
 
-/// The rows of a strand, and a gap wherever places between two of them were left out.
+/// The rows of a strand, and a gap wherever the source omitted places between two of them.
 ///
-/// Places behind the last row get none: a later run asks for them again.
+/// Places behind the last row get no gap: a later run asks for them again.
 pub(super) struct ShownRows<'a> {
     rows: LogRows<'a>,
     /// The last place that was reported.

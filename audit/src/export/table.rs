@@ -35,7 +35,7 @@ pub(super) enum ColumnKind {
 }
 
 impl ColumnKind {
-    /// Returns the name by which the documentation calls the type.
+    /// Returns the name of the type in the documentation.
     #[cfg(test)]
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -181,7 +181,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// Makes a number of one from outside, which saturates: no column but an amount holds more than 63 bits.
+    /// Converts a number from outside, saturating at 63 bits: only columns of amounts hold larger ones.
     pub(super) fn int(number: u64) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
@@ -206,8 +206,8 @@ impl Table {
         Ok(Arc::new(Type::group_type_builder(self.name).with_fields(fields).build()?))
     }
 
-    /// Returns the properties that files are written with. They compress nothing: what clients encrypt does not
-    /// shrink, and a reader need not believe how long the bytes will be.
+    /// Returns the properties that files are written with. They compress nothing: encrypted payloads do not shrink, and
+    /// a reader need not trust a claimed length of the decompressed bytes.
     pub(super) fn properties(&self) -> WriterProperties {
         let sorted =
             |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };

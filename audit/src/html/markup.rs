@@ -54,7 +54,7 @@ impl Markup {
     }
 }
 
-/// Returns true for characters that change how others are shown, and show nothing themselves.
+/// Returns true for characters that are invisible and change the display of others.
 fn is_hidden(char: char) -> bool {
     let is_bidi = matches!(char, '\u{200e}' | '\u{200f}' | '\u{061c}')
         || ('\u{202a}'..='\u{202e}').contains(&char)

@@ -130,8 +130,8 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
     }
 }
 
-/// Checks the signature of a checkpoint and its cosignatures, as a replay does. Those of nodes that the registry does not name are
-/// passed over. The root needs the whole strand.
+/// Checks the signature of a checkpoint and its cosignatures, as a replay does. Ignores those of nodes that the
+/// registry does not name. The root needs the whole strand.
 fn check_checkpoint(
     originator: OriginatorId,
     bytes: &[u8],

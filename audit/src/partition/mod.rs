@@ -4,9 +4,9 @@
 //!
 //! - `lines`: rows as lines of JSON, as engines pipe them;
 //! - `check`: the rows of a partition, each range of a strand with a verdict;
-//! - `verdict`: what a range shows, and how ranges join; `times`: the part of it that needs the order.
+//! - `verdict`: the findings about a range, and joining ranges; `times`: the part of it that needs the order.
 //!
-//! Ranges join to the same verdict whatever their number is. Trees, checkpoints and tallies need the whole strand, so
+//! The joined verdict does not depend on the number of ranges. Trees, checkpoints and tallies need the whole strand, so
 //! a replay checks them, and SQL over the export compares tallies.
 
 mod check;

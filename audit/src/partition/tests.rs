@@ -1,4 +1,4 @@
-//! A log in parts has the verdict of the whole, whatever their number; and what is no part of it is refused.
+//! A log in any number of parts has the verdict of the whole, and rows that are no part of it are refused.
 
 use std::io::Cursor;
 

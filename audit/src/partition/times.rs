@@ -1,4 +1,4 @@
-//! Times of a range of a strand, so that ranges can be joined and nothing is lost at their borders.
+//! Times of a range of a strand, so that joined ranges also have the faults at their borders.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};

@@ -105,9 +105,9 @@ pub struct ExpectedStrand {
     pub through: u64,
     /// Rows.
     pub rows: u64,
-    /// The head, if the source has told it: behind the last row the places up to it are a hole.
+    /// The head, if the source has stated it: the places between the last row and the head are a hole.
     pub head: Option<u64>,
-    /// The highest place that holds an envelope, if the source has told that it lies behind the head.
+    /// The highest place that holds an envelope, if the source has stated that it lies behind the head.
     pub beyond_head: Option<u64>,
 }
 
@@ -157,7 +157,7 @@ impl RangeVerdict {
         serde_json::to_string(self).expect("a verdict has text keys only")
     }
 
-    /// Returns all faults of the range, as far as it shows them alone.
+    /// Returns the faults of the range that do not depend on other ranges.
     #[must_use]
     pub fn all_faults(&self) -> Faults {
         let mut faults = self.faults.clone();
@@ -166,8 +166,8 @@ impl RangeVerdict {
         faults
     }
 
-    /// Returns what keeps the range from being clean beside faults, in sentences for people: signatures of a node that were
-    /// not checked, and places that were not shown.
+    /// Returns the reasons, beside faults, why the range is not clean, in sentences for people: unchecked signatures of
+    /// a node, and places that were not shown.
     #[must_use]
     pub fn incomplete(&self) -> Vec<String> {
         let (strand, not_shown) = (self.originator(), self.not_shown);
@@ -296,10 +296,10 @@ impl RangeVerdict {
     }
 }
 
-/// Joins verdicts on ranges to one. Their order does not matter, and a verdict that is there twice counts once.
+/// Joins verdicts on ranges to one. Their order does not matter, and a repeated verdict counts once.
 ///
-/// With `expected` it is told which places no range has; without it the reader has to know what should be there,
-/// and places between two ranges count as holes of the log.
+/// With `expected` the result names the places that no range has. Without it the reader has to know the expected
+/// places, and places between two ranges count as holes of the log.
 ///
 /// # Errors
 /// When ranges overlap, or were judged by different keys.
@@ -369,7 +369,7 @@ pub fn merge(
     Ok(merged(&joined, incomplete))
 }
 
-/// Adds the holes between the last rows of strands and their heads. All rows of these strands were looked at.
+/// Adds the holes between the last rows of strands and their heads. All rows of these strands were checked.
 fn add_holes_at_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]) {
     for ExpectedStrand { originator_id, head, .. } in strands {
         let originator = OriginatorId(*originator_id);
@@ -433,7 +433,7 @@ pub fn unchecked(ranges: &[RangeVerdict]) -> Vec<String> {
     unchecked_strands(&strands)
 }
 
-/// Makes the fault of a strand whose node no registry names. Told by the range that has the first place.
+/// Makes the fault of a strand whose node the registry does not name. The range with the first place reports it.
 pub(super) fn unknown_originator(originator: OriginatorId) -> Fault {
     let text = "the registry does not name its node, so no signature could be checked";
     Fault::of_strand(FaultKind::UnknownOriginator, originator, text)

@@ -46,7 +46,7 @@ pub(crate) struct Signed {
     pub(crate) fee: Option<Violation>,
     /// The charge, also for an envelope that breaks a rule and is booked all the same.
     pub(crate) charge: Option<Charge>,
-    /// The digest of what the payer has signed.
+    /// The digest of the bytes that the payer has signed.
     pub(crate) payer_digest: Option<Digest>,
     pub(crate) counts_for_congestion: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) struct CheckedEnvelope {
     pub(crate) len_bytes: usize,
     pub(crate) mark: StoredMark,
     pub(crate) stored_leaf: Option<TreeHash>,
-    /// The facts, or why the envelope cannot stand in this strand.
+    /// The facts, or the reason why the envelope cannot stand in this strand.
     pub(crate) found: Result<Signed, (FaultKind, String)>,
 }
 
@@ -91,8 +91,8 @@ impl Checker {
         Self { originator, key, absences, rates }
     }
 
-    /// Checks rows; results are in their order. Costs up to two signature recoveries for each envelope, and less the
-    /// larger the batch.
+    /// Checks rows and returns the results in their order. Costs up to two signature recoveries for each envelope;
+    /// larger batches cost less for each.
     pub(crate) fn check(&self, rows: Vec<StrandRow>) -> Vec<CheckedRow> {
         let mut opened: Vec<Option<OpenResult>> =
             rows.iter().map(|row| self.open_row(row)).collect();
@@ -118,8 +118,9 @@ impl Checker {
         checked
     }
 
-    /// Returns for each row the reason its envelope cannot stand at its place in this strand, if there is one: another
-    /// form, place, kind of proof or signer. Costs a signature recovery for each envelope, and less the larger the batch.
+    /// Returns for each row the reason why its envelope cannot stand at its place in this strand, if there is one:
+    /// another form, place, kind of proof or signer. Costs a signature recovery for each envelope; larger batches cost
+    /// less for each.
     pub(crate) fn refusals(&self, rows: &[StrandRow]) -> Vec<Option<(FaultKind, String)>> {
         let mut opened: Vec<_> = rows.iter().map(|row| self.open_row(row)).collect();
         self.verify_originator(&mut opened);
@@ -162,7 +163,7 @@ impl Checker {
         Ok(Opened { statement, proof, inner, originator_ns })
     }
 
-    /// Replaces each envelope by its fault that the strand's key has not signed.
+    /// Replaces each envelope that the strand's key has not signed by its fault.
     fn verify_originator(&self, opened: &mut [Option<OpenResult>]) {
         let Some(key) = self.key else { return };
         let mut claims = Vec::with_capacity(opened.len());
@@ -234,7 +235,7 @@ impl Checker {
         signed
     }
 
-    /// Adds what an envelope costs and counts, if its payer owes for it.
+    /// Adds the charge of an envelope and its count, if its payer owes for it.
     fn count(
         &self,
         signed: &mut Signed,

@@ -1,4 +1,4 @@
-//! Faults that a replay finds: what is wrong, where, and whose fault it is.
+//! Faults that a replay finds: kind, place, and the party at fault.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +34,7 @@ pub enum FaultKind {
     TimeBack,
     /// The time lies in the future.
     TimeAhead,
-    /// A place is called pruned whose envelope cannot have been pruned.
+    /// A place is marked as pruned, and its envelope cannot have been pruned.
     NotExpired,
     /// A place has neither an envelope nor a mark.
     Hole,
@@ -42,7 +42,7 @@ pub enum FaultKind {
     BeyondHead,
     /// The leaf of a place is not the hash of its envelope.
     Leaf,
-    /// The stored tree has another root than its leaves give.
+    /// The root of the stored tree does not follow from its leaves.
     Root,
     /// The signature of a checkpoint is not that of its node.
     CheckpointSignature,
@@ -50,9 +50,9 @@ pub enum FaultKind {
     CheckpointRoot,
     /// A cosignature is not that of its node.
     Cosignature,
-    /// The tally of a payer in a minute is not what the log gives.
+    /// The tally of a payer in a minute does not follow from the log.
     Usage,
-    /// The number of messages in a minute is not what the log gives.
+    /// The number of messages in a minute does not follow from the log.
     Congestion,
     /// The recorded rates are not those that were given.
     Rates,
@@ -90,7 +90,7 @@ impl FaultKind {
         }
     }
 
-    /// Returns who is to blame: the node that signed, or the keeper of the log.
+    /// Returns the party at fault: the node that signed, or the keeper of the log.
     #[must_use]
     pub fn party(self) -> &'static str {
         match self {

@@ -17,12 +17,12 @@ pub enum StoredMark {
     Invalid(u8),
     /// The envelope waits for its verdict.
     Waiting,
-    /// The source shows no marks. Nodes answer only with what is valid.
+    /// The source shows no marks. Nodes return only valid envelopes.
     Unknown,
 }
 
 impl StoredMark {
-    /// Returns true if an envelope with this mark is booked, as far as its bytes do not say otherwise.
+    /// Returns true if an envelope with this mark is booked, unless its bytes exclude it.
     pub(crate) fn is_booked(self) -> bool {
         match self {
             Self::Valid | Self::Unknown => true,
@@ -44,7 +44,7 @@ pub enum GapReason {
     Void,
     /// The keeper of the log had the envelopes until they expired. Their statements cannot be checked again.
     Pruned,
-    /// The source does not show them: nodes answer without what is invalid, missing or void.
+    /// The source does not show them: answers of nodes leave out invalid, missing and void places.
     NotShown,
 }
 
@@ -85,7 +85,7 @@ pub enum StrandRow {
         /// The reason.
         reason: GapReason,
     },
-    /// A place whose envelope was pruned, with what its keeper has recorded of it.
+    /// A place whose envelope was pruned, with its keeper's record.
     Pruned {
         /// The place.
         sequence: SequenceId,
@@ -103,8 +103,8 @@ pub enum StrandRow {
     },
 }
 
-/// The record that the keeper of a log has of an envelope that it has pruned. Not signed: it has to say that the envelope
-/// has expired, and otherwise only sums and trees show if it is wrong.
+/// The record that the keeper of a log has of an envelope that it has pruned. Not signed: by the record the envelope
+/// must have expired, and otherwise only sums and trees show a wrong record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunedRecord {
     /// The originator's time, unix nanoseconds.

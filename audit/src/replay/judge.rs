@@ -33,8 +33,9 @@ pub(crate) fn time_back(id: EnvelopeId, ns: i64, newest: i64) -> Fault {
     Fault::at(FaultKind::TimeBack, id, text)
 }
 
-/// Returns the fault of a place whose envelope is called pruned, and cannot have been (`docs/protocol/pruning.md`).
-/// `originator_ns` is the recorded time. Without a recorded retention the shortest one counts.
+/// Returns the fault of a place that is marked as pruned and whose envelope cannot have been
+/// (`docs/protocol/pruning.md`). `originator_ns` is the recorded time. Without a recorded retention the shortest one
+/// counts.
 pub(crate) fn not_expired(
     id: EnvelopeId,
     originator_ns: Option<i64>,
@@ -59,12 +60,12 @@ pub(crate) fn not_expired(
     None
 }
 
-/// Makes the fault of the last place of a strand, if it is called pruned: a node keeps its last envelope.
+/// Makes the fault of the last place of a strand that is marked as pruned: a node keeps its last envelope.
 pub(crate) fn pruned_head(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::NotExpired, id, "it is called pruned, and is the last of its strand")
 }
 
-/// Makes the fault of places that no row told.
+/// Makes the fault of places that no row covers.
 pub(crate) fn hole(originator: OriginatorId, from: u64, through: u64) -> Fault {
     let text = format!("places {from} to {through} have neither envelope nor mark");
     Fault::at(FaultKind::Hole, EnvelopeId::new(originator, SequenceId(from)), text)
@@ -75,7 +76,7 @@ pub(crate) fn beyond_head(last: EnvelopeId, head: SequenceId) -> Fault {
     Fault::at(FaultKind::BeyondHead, last, format!("the head is {head}"))
 }
 
-/// Makes the fault of a leaf that does not follow from what stands at its place.
+/// Makes the fault of a leaf that does not follow from the envelope or mark at its place.
 pub(crate) fn other_leaf(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::Leaf, id, "the stored leaf is not the hash of the envelope")
 }

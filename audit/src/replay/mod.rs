@@ -1,16 +1,17 @@
 //! Replay: a whole log is checked again, from its bytes alone.
 //!
-//! A source gives the rows of each strand in order, and what is kept beside them. In reading order:
+//! A source gives the rows of each strand in order, and the records that are kept beside them. In reading order:
 //!
 //! - `item`: rows, and the traits of a source;
-//! - `check`: what a single envelope shows, on all cores; `payers`: their accounts;
+//! - `check`: checks of single envelopes, on all cores; `payers`: their accounts;
 //! - `judge`: the faults of a row;
-//! - `strand`: what needs the order: times, the tree, checkpoints, tallies;
-//! - `tally`, `tree`: the parts of that;
+//! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
+//! - `tally`, `tree`: parts of these checks;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
-//! - `fault`: what can be wrong; `stats`: figures for people;
-//! - `run`: a whole log, and the state that lets a replay go on;
-//! - `bill`: one payer's part of it, beside the reports on the chain; `repeats`: what was charged more than once.
+//! - `fault`: the kinds of faults; `stats`: figures for people;
+//! - `run`: a whole log, and the state from which a replay continues;
+//! - `bill`: one payer's part of it, compared with the reports on the chain; `repeats`: payer envelopes charged more
+//!   than once.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use super::item::{SourceError, StrandRow};
 
-/// Rows of a batch. Measured for signatures: larger batches cost a sixth less for each at most.
+/// Rows of a batch. Measured for signatures: larger batches cost at most a sixth less for each.
 const BATCH_ROWS: usize = 512;
 /// Bytes of envelopes of a batch. A guess: envelopes may have 25 MiB each.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -29,7 +29,7 @@ pub(crate) fn run<T: Send, E: From<SourceError>>(
     run_in_batches(BATCH_ROWS, work, threads, rows, each)
 }
 
-/// Does the same with up to `batch_rows` rows in a batch, which are no more bytes than those of another size.
+/// Does the same as [`run`] with up to `batch_rows` rows in a batch. The bound on the bytes of a batch stays.
 ///
 /// # Errors
 /// See [`run`].
@@ -41,7 +41,8 @@ pub(crate) fn run_in_batches<T: Send, E: From<SourceError>>(
     mut each: impl FnMut(Vec<T>) -> Result<(), E>,
 ) -> Result<(), E> {
     thread::scope(|scope| {
-        // Batch n goes to thread n modulo their number, and is taken from there: so order needs no numbers.
+        // Batch n goes to thread n modulo the number of threads, and the caller takes it from there, so the order needs
+        // no numbers.
         let (mut jobs, mut results) = (Vec::new(), Vec::new());
         for _ in 0..threads.max(1) {
             let (job, waiting) = sync_channel(WAITING);

@@ -1,8 +1,8 @@
 //! Payer envelopes that an originator has charged more than once.
 //!
 //! A payer signs the target and the client's bytes, and nothing that makes a publish unique. Every log shows the whole
-//! payer envelope, so its target, or anything that hands it over again, can have it charged again. A payer
-//! has no other way to notice than to look for it.
+//! payer envelope, so its target can charge it again, also when any caller sends it again. A payer can notice this only
+//! with a search.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,12 +11,12 @@ use hawser_proto::SequenceId;
 use hawser_proto::sign::Digest;
 use serde::Serialize;
 
-/// Signed parts that are remembered for each strand. A guess: about 100 MB, and some hours of the busiest payer. What comes
-/// after is not compared.
+/// Signed parts that are remembered for each strand. A guess: about 100 MB, and some hours of the busiest payer. Later
+/// envelopes are not compared.
 const REMEMBERED_MAX: usize = 1 << 21;
 /// Places that are named. A guess: more than a person reads.
 const KEPT_MAX: usize = 100;
-/// Bytes of a digest that are kept: two envelopes of one payer do not share them by accident.
+/// Bytes of a digest that are kept: enough that two envelopes of one payer do not share them by accident.
 const DIGEST_PART: usize = 16;
 
 /// A place at which a payer envelope was charged again.

@@ -44,10 +44,10 @@ pub trait LogSource {
     /// Returns everything that is kept beside a strand.
     fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_>;
 
-    /// Returns true if the source tells why places have no envelope, and false for one that leaves them out.
+    /// Returns true if the source states why places have no envelope, and false for a source that omits such places.
     fn shows_gaps(&self) -> bool;
 
-    /// Returns what the source does not show, in sentences for people.
+    /// Returns the parts that the source does not show, in sentences for people.
     fn unchecked(&self) -> Vec<String>;
 
     /// Returns the rates that the keeper of the log recorded, ascending; empty if the source shows none.
@@ -109,11 +109,11 @@ pub struct ReplaySettings {
 pub struct ReplayProgress {
     /// The strand.
     pub originator: OriginatorId,
-    /// The last place that was looked at.
+    /// The last place that was checked.
     pub reached: SequenceId,
     /// Its head.
     pub head: SequenceId,
-    /// Places of all strands that were looked at, in this run and those before.
+    /// Checked places of all strands, in this run and earlier ones.
     pub done: u64,
     /// Places of all strands.
     pub total: u64,
@@ -121,7 +121,7 @@ pub struct ReplayProgress {
     pub faults: u64,
 }
 
-/// The place that a replay has reached in each strand, with all that it needs to go on.
+/// The place that a replay has reached in each strand, with everything that it needs to continue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReplayState {
     schema: String,
@@ -134,10 +134,10 @@ pub struct ReplayState {
     strands: BTreeMap<u32, StrandReplay>,
 }
 
-/// The reason a state is not one of this log.
+/// The reason why a state does not belong to this log.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayStateError {
-    /// The text is no state.
+    /// The text is not a state.
     #[error("the state file is damaged: {0}: delete it and replay from the beginning")]
     Json(#[from] serde_json::Error),
     /// The state has a value that no replay reaches.
@@ -167,7 +167,7 @@ pub enum ReplayStateError {
         /// The node of that log.
         node_id: u32,
     },
-    /// The part that is done was judged with other keys or rates.
+    /// The finished part was judged with other keys or rates.
     #[error(
         "the state file was made with other keys or rates: delete it and replay from the beginning, or give \
         the same keys and rates"
@@ -228,11 +228,11 @@ impl ReplayState {
         }
     }
 
-    /// Reads a state. Files are damaged by disks and edited by people: one with a value that no replay reaches is
-    /// refused.
+    /// Reads a state. A disk may have damaged the file, or a person edited it, so a state with a value that no replay
+    /// reaches is refused.
     ///
     /// # Errors
-    /// For a text that is none, or is impossible.
+    /// For a text that is not a state, and for an impossible state.
     pub fn parse(text: &str) -> Result<Self, ReplayStateError> {
         let state: Self = serde_json::from_str(text)?;
         if state.schema != STATE_SCHEMA {
@@ -246,7 +246,7 @@ impl ReplayState {
         Ok(state)
     }
 
-    /// Refuses a log that ends before the place that the state has reached: it would pass for clean unseen.
+    /// Refuses a log that ends before the place that the state has reached: its missing end would count as clean.
     fn require_within(&self, heads: &[EnvelopeId]) -> Result<(), SourceError> {
         for strand in self.strands.values() {
             let (originator, reached) = (strand.originator(), strand.reached());
@@ -304,14 +304,14 @@ pub struct Replay<'a> {
     booked: Vec<Rate>,
     state: ReplayState,
     faults: Faults,
-    /// Reports of strands that were looked at to their head.
+    /// Reports of strands that were checked up to their head.
     done: BTreeMap<u32, StrandReport>,
     /// The places that the source did not show, in sentences.
     incomplete: Vec<String>,
 }
 
 impl<'a> Replay<'a> {
-    /// Begins a replay, or goes on with one.
+    /// Begins a replay, or continues one.
     ///
     /// # Errors
     /// When the state is not of this log, or the log has no rates that can be read.
@@ -339,8 +339,8 @@ impl<'a> Replay<'a> {
         Ok(Self { source, settings, booked, state, faults, done, incomplete })
     }
 
-    /// Checks everything that has not been. Calls `progress` after each batch; when that returns false the replay
-    /// pauses, and [`Replay::state`] tells where.
+    /// Checks the remaining part of the log. Calls `progress` after each batch; when that returns false the replay
+    /// pauses, and [`Replay::state`] returns the reached place.
     ///
     /// Returns the report, or `None` after a pause.
     ///
@@ -413,7 +413,7 @@ impl<'a> Replay<'a> {
         }
         let mut ended = state.strands.get(&originator.0).cloned().unwrap_or_else(fresh);
         if let Err(error) = result {
-            // A later run begins this strand anew: what was taken in part cannot be gone on with.
+            // A later run begins this strand again, because a partly taken strand cannot be continued.
             state.strands.remove(&originator.0);
             let id = EnvelopeId::new(originator, ended.reached().next());
             ended.fault(Fault::at(FaultKind::Unreadable, id, error));
@@ -467,7 +467,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Returns what is not checked of strands that no node of the registry signs, in sentences for people.
+/// Returns the unchecked parts of strands that no node of the registry signs, in sentences for people.
 pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {
     let mut unchecked = Vec::new();
     if strands.iter().any(|id| !id.is_node() && !id.is_migrated()) {

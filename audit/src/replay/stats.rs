@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::check::Charge;
 use super::item::GapReason;
 
-/// Days that are told apart. A guess: times of a strand that lies may name any day.
+/// Days with figures of their own. A guess: the times of a dishonest strand may name any day.
 const DAYS_MAX: usize = 10_000;
-/// Payers that are told apart. A guess: some megabytes.
+/// Payers with figures of their own. A guess: some megabytes.
 const PAYERS_MAX: usize = 50_000;
 /// Gaps that are listed. A guess: a picture shows no more.
 const GAPS_MAX: usize = 1_000;
@@ -83,7 +83,7 @@ impl StrandFigures {
     /// Checks that these can be the figures of places up to `reached`. Sums that are not bounded by it saturate.
     ///
     /// # Errors
-    /// With what is impossible, in a sentence for people.
+    /// A sentence for people that names the impossible value.
     pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
         let payers = || self.payers.values().chain([&self.other_payers]);
         if self.envelopes > reached

@@ -1,4 +1,4 @@
-//! The replay of one strand: what needs the order of its envelopes.
+//! The replay of one strand: the checks that need the order of its envelopes.
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
@@ -16,8 +16,8 @@ use super::stats::StrandFigures;
 use super::tally::{Tallies, TallyFault};
 use super::tree::TreeReplay;
 
-/// Envelopes that are none of the strand's after which a node is not asked for more of it. A guess: a folder ends, and
-/// a node that lies need not.
+/// Number of envelopes of other strands after which a node is not asked for more of this one. A guess: a folder ends,
+/// but a dishonest node may send without an end.
 const FOREIGN_MAX: u64 = 1_000;
 
 /// The facts outside the strand by which it is judged.
@@ -31,7 +31,7 @@ pub(super) struct Context<'a> {
     pub(super) rows: &'a dyn StrandRows,
 }
 
-/// The replay of one strand up to a place. Kept in a state file, so that a replay goes on there.
+/// The replay of one strand up to a place. Stored in a state file, from which a replay continues.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StrandReplay {
     originator_id: u32,
@@ -45,9 +45,9 @@ pub struct StrandReplay {
     tallies: Tallies,
     faults: Faults,
     figures: StrandFigures,
-    /// Envelopes that are none of the strand's.
+    /// Number of envelopes of other strands.
     foreign: u64,
-    /// The void range that was told last.
+    /// The void range that was reported last.
     void: Option<(u64, u64)>,
     /// The next checkpoint of each node. Read again after a pause.
     #[serde(skip)]
@@ -100,8 +100,8 @@ impl StrandReplay {
         SequenceId(self.next - 1)
     }
 
-    /// Checks that this can be the state of a strand: places and counts that a replay reaches, so that it can be
-    /// gone on with.
+    /// Checks that this can be the state of a strand, with places and counts that a replay reaches, so that the replay
+    /// can continue.
     ///
     /// # Errors
     /// With what is impossible, in a sentence for people.
@@ -136,7 +136,7 @@ impl StrandReplay {
     /// Reports the places up to the head that no row covers.
     ///
     /// # Errors
-    /// When the head cannot be one.
+    /// When the head is impossible.
     pub(super) fn end_at(
         &mut self,
         head: SequenceId,
@@ -147,7 +147,7 @@ impl StrandReplay {
         Ok(())
     }
 
-    /// Says which places the source has not shown: those that it left out up to the head, and those behind it up
+    /// Returns the places that the source has not shown: those that it omitted up to the head, and those behind it up
     /// to a checkpoint that a known node signed before the replay began. Empty if it has shown all.
     pub(super) fn not_shown(&self, head: SequenceId, context: &Context<'_>) -> Vec<String> {
         let mut found = Vec::new();
@@ -201,7 +201,7 @@ impl StrandReplay {
     /// Takes the next row.
     ///
     /// # Errors
-    /// When the source fails, or tells a place twice.
+    /// When the source fails, or returns a place twice.
     pub(super) fn take(
         &mut self,
         row: CheckedRow,
@@ -295,8 +295,8 @@ impl StrandReplay {
         Ok(())
     }
 
-    /// Takes the record of a pruned envelope: it counts for the tallies, and its leaf for the tree. Its keeper says so
-    /// alone, and is held to what follows from the record.
+    /// Takes the record of a pruned envelope, which counts for the tallies, and its leaf for the tree. The record is
+    /// only a claim of the keeper, who is held to its consequences.
     fn take_pruned(
         &mut self,
         sequence: SequenceId,

@@ -1,8 +1,8 @@
 //! Tallies by minute, derived from the log again and compared with the stored ones.
 //!
-//! The times of an honest strand ascend, so a minute is compared once a few later ones have begun, and only the
-//! last minutes are in memory. A place with an earlier time changes a minute that has been compared: what it differs in then
-//! is kept until the end.
+//! The times of an honest strand ascend, so a minute is compared once a few later ones have begun, and only the last
+//! minutes are in memory. A place with an earlier time changes a minute that has been compared: the replay keeps the
+//! difference until the end.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -29,7 +29,7 @@ const DIFFERING_MAX: usize = 50_000;
 /// A payer in a minute.
 type UsageKey = (u32, [u8; 20]);
 
-/// A tally that is not the stored one.
+/// A tally that differs from the stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TallyFault {
     Usage { minute: u32, payer: Address, stored: Option<Usage>, derived: Usage },
@@ -61,20 +61,20 @@ pub(super) struct Tallies {
     open_counts: BTreeMap<u32, u64>,
     /// The last minute that was compared.
     compared: Option<u32>,
-    /// The minute of the envelope before. A minute counts as past when two envelopes say so, so that one wrong time
-    /// does not make all others late.
+    /// The minute of the previous envelope. A minute counts as past when two envelopes have later minutes, so that one
+    /// wrong time does not make all others late.
     previous: Option<u32>,
     /// The minute of the last envelope that could be read.
     seen: Option<u32>,
-    /// Derived tallies of compared minutes that were not the stored ones.
+    /// Derived tallies of compared minutes that differed from the stored ones.
     #[serde(with = "pairs")]
     differing: BTreeMap<UsageKey, Usage>,
     #[serde(with = "pairs")]
     differing_counts: BTreeMap<u32, u64>,
     /// Tallies that differ and were not kept.
     pub(super) not_kept: u64,
-    /// Minutes from the first to the second of each pair, both included, in which an envelope could not be read: what
-    /// the log gives for them is not known.
+    /// Minutes from the first to the second of each pair, both included, in which an envelope could not be read: their
+    /// correct tallies are not known.
     unknown: Vec<(u32, u32)>,
     /// The first minute in which an envelope that could not be read may stand. The next one that is read ends them.
     unknown_from: Option<u32>,
@@ -173,7 +173,7 @@ impl Tallies {
         Ok(booked)
     }
 
-    /// Compares all that is left. Returns the tallies that are not the stored ones.
+    /// Compares all remaining minutes. Returns the tallies that differ from the stored ones.
     pub(super) fn finish(
         mut self,
         rows: &dyn StrandRows,
@@ -325,7 +325,7 @@ fn take_through<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, end: &K) -> BTreeMap
     taken
 }
 
-/// Returns what is booked for an envelope; 0 for one without a price, as nodes do.
+/// Returns the amount that is booked for an envelope; 0 for one without a price, as nodes do.
 pub(crate) fn price(rates: &[Rate], originator_ns: i64, charge: &Charge, earlier: [u64; 5]) -> u64 {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));
@@ -333,7 +333,7 @@ pub(crate) fn price(rates: &[Rate], originator_ns: i64, charge: &Charge, earlier
     fee.and_then(Result::ok).unwrap_or(0)
 }
 
-/// Maps as lists of pairs: JSON has no keys but texts.
+/// Maps as lists of pairs, because JSON has only texts as keys.
 mod pairs {
     use std::collections::BTreeMap;
 

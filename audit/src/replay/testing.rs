@@ -47,7 +47,7 @@ pub(crate) fn draft_for(sequence: u64, ns: i64, target: OriginatorId, topic: &[u
     drafted((sequence, ns), target, client(topic, payload, &[]), DAYS)
 }
 
-/// An envelope with this topic, payload, dependencies and days of retention, in its right time.
+/// An envelope with this topic, payload, dependencies and days of retention, and a correct time.
 pub(crate) fn draft_of(
     sequence: u64,
     topic: &[u8],
@@ -112,7 +112,7 @@ pub(crate) struct MemoryLog {
     pub(crate) head: u64,
     pub(crate) last_held: u64,
     pub(crate) rates: Vec<Rate>,
-    /// True for what the API of a node shows: neither gaps nor tallies nor trees.
+    /// True for the view of a node's API, which shows neither gaps nor tallies nor trees.
     pub(crate) is_node: bool,
     /// False for a folder that has to make its tallies anew.
     pub(crate) has_tallies: bool,
@@ -171,7 +171,7 @@ impl MemoryLog {
         bytes
     }
 
-    /// Prunes a place as an honest node does, and returns the record for lies.
+    /// Prunes a place as an honest node does, and returns the record, which a test may falsify.
     pub(crate) fn prune(&mut self, sequence: u64) -> &mut PrunedRecord {
         let (bytes, leaf) = (self.bytes_at(sequence).clone(), *self.row_at(sequence).1);
         let (_, payer, usage) = charge(&bytes).unwrap();

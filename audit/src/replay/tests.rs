@@ -1,4 +1,4 @@
-//! A clean log is clean, every planted fault is named and nothing else is, and a replay that pauses tells the same.
+//! A clean log is clean, every planted fault is named and nothing else, and a replay that pauses has the same result.
 
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};

@@ -1,4 +1,4 @@
-//! The tree of a strand, grown again from its envelopes and compared with what is stored and signed.
+//! The tree of a strand, computed again from its envelopes and compared with the stored tree and signed roots.
 
 use hawser_proto::merkle::{CompactRange, CompactRangeError, TreeHash};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl TreeReplay {
         }
     }
 
-    /// Adds the leaf of the place after the last one. Returns false if the stored leaf is another one.
+    /// Adds the leaf of the place after the last one. Returns false if the stored leaf differs.
     pub(super) fn add(&mut self, derived: TreeHash, stored: Option<TreeHash>) -> bool {
         let stored = stored.unwrap_or(derived);
         if self.stored.is_none() && stored != derived {
