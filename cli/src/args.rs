@@ -196,10 +196,20 @@ pub(crate) struct PruneArgs {
 /// `hawser config`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check whether a node could start with these settings. Opens no socket and no database.
-    Check(NodeArgs),
+    /// Check whether a node could start with these settings. Opens no database, and no socket without --dial.
+    Check(ConfigCheckArgs),
     /// Print every setting in effect and its source. Secrets are not shown.
     Print(NodeArgs),
+}
+
+/// `hawser config check`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Also ask every endpoint of both chains, and check what they say of this node.
+    #[arg(long)]
+    pub(crate) dial: bool,
 }
 
 /// `hawser publish`.

@@ -6,6 +6,7 @@ mod bench;
 #[cfg(feature = "dev")]
 mod chain;
 mod chain_watcher;
+mod checks;
 mod completion;
 mod config;
 mod conformance;
@@ -73,7 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         }
         Command::Audit { command: AuditCommand::Merge(args) } => audit::merge(&args, json),
         Command::Gateway(args) => gateway::run(args),
-        Command::Config { command } => config::run(command, json),
+        Command::Config { command } => blocking(config::run(command, json)),
         Command::Doctor(args) => blocking(doctor::run(args, json)),
         Command::Keys { command } => blocking(keys::run(&command, json)),
         Command::Publish(args) => blocking(publish::run(args, json)),

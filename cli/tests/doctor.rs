@@ -39,3 +39,30 @@ fn a_websocket_is_well_only_if_it_serves_its_own_chain() {
     assert!(wrong.iter().any(|(_, found)| found.contains("serves chain 31337")), "{wrong:?}");
     assert!(!wrong.iter().any(|(_, found)| found.contains("secret")), "{wrong:?}");
 }
+
+#[test]
+fn the_settings_are_checked_at_the_chains_if_that_is_asked_for() {
+    let chains = Chains::start();
+    let check = |dial: bool, app: &str| {
+        let mut command = chains.command(ADMIN, &["config", "check", "--json"]);
+        command.args(dial.then_some("--dial"));
+        command.env("XMTPD_APP_CHAIN_RPC_URL", app);
+        command.env("XMTPD_SIGNER_PRIVATE_KEY_FILE", chains.key(ADMIN));
+        command.env("HAWSER_DATA_DIR", chains.folder.path().join("data"));
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let closed = "http://127.0.0.1:1/secret";
+    let (code, page, _) = check(false, closed);
+    assert_eq!(code, Some(0), "no endpoint is asked");
+    assert!(!page.contains("checks"), "{page}");
+    // This key is no node's, which the registry of the chain tells.
+    let (code, _, errors) = check(true, &chains.app);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("registry"), "{errors}");
+    let (code, _, errors) = check(true, closed);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("127.0.0.1:1") && !errors.contains("secret"), "{errors}");
+    assert!(!chains.folder.path().join("data").exists(), "no database");
+}

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use hawser_node::error::RunError;
 use hawser_node::files::{self, rates, registry};
+use hawser_node::service::doctor::{self, CheckResult, Checked};
 use hawser_node::settings::table::SettingKind;
 use hawser_node::settings::{
     EffectiveSetting, NodeServiceSettings, SettingSources, ShownValue, StandInFiles, effective,
 };
 use serde_json::{Value, json};
 
+use super::checks;
 use crate::args::ConfigCommand;
 use crate::output;
 
@@ -18,24 +20,37 @@ use crate::output;
 ///
 /// # Errors
 /// When a node could not start with these settings.
-pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError> {
+pub(super) async fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError> {
     match command {
-        ConfigCommand::Check(args) => check(&args.sources(), as_json),
+        ConfigCommand::Check(args) => check(&args.node.sources(), args.dial, as_json).await,
         ConfigCommand::Print(args) => print(&args.sources(), as_json),
     }
 }
 
-/// Opens no socket and no database.
-fn check(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
+/// Opens no database, and no socket unless the chains are to be asked.
+async fn check(sources: &SettingSources, dial: bool, as_json: bool) -> Result<(), RunError> {
     let config = NodeServiceSettings::read(sources).map_err(RunError::usage)?;
     let errors = errors_of_files(&config);
     if !errors.is_empty() {
         return Err(RunError::usage(errors.join("\n")));
     }
+    // Endpoints are asked only with settings that are whole.
+    let checks = if dial { doctor::examine_chains(&config).await } else { Vec::new() };
+    let failed = |it: &Checked| it.result == CheckResult::Failed;
+    let failures: Vec<_> = checks.iter().filter(|it| failed(it)).map(checks::in_a_line).collect();
+    if !failures.is_empty() {
+        return Err(RunError::usage(failures.join("\n")));
+    }
     if as_json {
-        output::line(json!({ "ok": true, "notes": config.notes }));
+        let mut answer = json!({ "ok": true, "notes": config.notes });
+        if dial {
+            answer["checks"] = checks.iter().map(checks::as_value).collect();
+        }
+        output::line(answer);
     } else {
         config.notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
+        let doubtful = checks.iter().filter(|it| it.result == CheckResult::Doubtful);
+        doubtful.for_each(|it| output::line(format_args!("note: {}", checks::in_a_line(it))));
         output::line("a node can start with these settings");
     }
     Ok(())

@@ -5,6 +5,7 @@ use hawser_node::service::doctor::{self, CheckResult, Checked};
 use hawser_node::settings::NodeServiceSettings;
 use serde_json::{Value, json};
 
+use super::checks;
 use super::config::errors_of_files;
 use crate::args::NodeArgs;
 use crate::{client, output};
@@ -25,10 +26,10 @@ pub(super) async fn run(args: NodeArgs, as_json: bool) -> Result<(), RunError> {
     let count = |result| all.iter().filter(|it| it.result == result).count();
     let (failed, doubtful) = (count(CheckResult::Failed), count(CheckResult::Doubtful));
     if as_json {
-        let checks: Vec<_> = all.iter().map(as_value).collect();
+        let checks: Vec<_> = all.iter().map(checks::as_value).collect();
         output::line(json!({ "checks": checks, "failed": failed, "warned": doubtful }));
     } else {
-        all.iter().for_each(tell);
+        all.iter().for_each(checks::tell);
         output::line(format_args!(
             "{}, {failed} failed, {doubtful} to look at",
             output::count(all.len(), "check")
@@ -83,17 +84,4 @@ fn unmet(condition: &Value) -> Checked {
     let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
     let found = format!("{}: {}", text("name"), text("reason"));
     Checked::failed("condition", found, text("remedy"))
-}
-
-fn as_value(checked: &Checked) -> Value {
-    let Checked { name, result, found, remedy } = checked;
-    json!({ "check": name, "result": result.label(), "found": found, "remedy": remedy })
-}
-
-fn tell(checked: &Checked) {
-    let Checked { name, result, found, remedy } = checked;
-    output::line(format_args!("{:<4}  {name}: {found}", result.label()));
-    if let Some(remedy) = remedy {
-        output::line(format_args!("      do: {remedy}"));
-    }
 }

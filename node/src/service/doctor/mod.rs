@@ -20,6 +20,11 @@ use crate::settings::NodeServiceSettings;
 
 pub use checked::{CheckResult, Checked};
 
+/// Examines the chains alone: their endpoints, the contracts, and this node's record in the registry.
+pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<Checked> {
+    chains::examine(config).await.checks
+}
+
 /// Examines all of it. `is_running` says that the node answers at its operators' port. Blocks on the disk now and then.
 pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
     let mut all = vec![machine::open_files()];
