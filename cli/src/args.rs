@@ -105,7 +105,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MisbehaviorCommand,
     },
-    /// List payer reports as a running node sees them, say why it does not attest one, and have it take a step.
+    /// List payer reports as a running node sees them, explain why it does not attest one, and have it take a step.
     Report {
         /// The subcommand.
         #[command(subcommand)]
@@ -392,7 +392,7 @@ pub(crate) struct RestoreConfirmArgs {
     /// Id of the node, if several nodes of this host wait.
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: Option<u32>,
-    /// Folder of what this host knows of its nodes, as the node has it [env: HAWSER_STATE_DIR].
+    /// Folder of this host's records about its nodes, as in the node's settings [env: HAWSER_STATE_DIR].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<String>,
     /// File with the node's settings [env: HAWSER_CONFIG].

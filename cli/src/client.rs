@@ -15,7 +15,7 @@ use hawser_node::error::{RunError, RunErrorKind};
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
 /// Time limit of connecting. A guess: far more than a connection around the planet takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes that a narrow connection takes before they are read. The least that HTTP/2 begins with (RFC 9113 §6.9.2).
+/// Bytes that a narrow connection accepts before they are read. The initial window of HTTP/2 (RFC 9113 §6.9.2).
 const NARROW_WINDOW_BYTES: u32 = 65_535;
 /// Length of the head of an answer on a narrow connection, in bytes. A guess: nodes send some hundred.
 const NARROW_HEAD_LEN_BYTES_MAX: u32 = 8 * 1024;
@@ -36,7 +36,7 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
     connect_as(endpoint(address)?, address).await
 }
 
-/// Connects as [`connect`] does, to a node that is not trusted to send little: what it sends before it is read takes at most
+/// Connects as [`connect`] does, to a node that may send any number of bytes: unread data takes at most
 /// [`NARROW_WINDOW_BYTES`].
 ///
 /// # Errors
@@ -57,7 +57,7 @@ async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<Channel, Ru
         }
         endpoint = endpoint.tls_config(config).map_err(|error| unusable(&error))?;
     }
-    // The endpoint's own limit ends with the TCP connection: what follows, as TLS, may be silent as well.
+    // The endpoint's own limit covers only the TCP connection: the handshake of TLS after it may stall as well.
     let connected =
         tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await.map_err(|_| {
             let seconds = CONNECT_TIMEOUT.as_secs();
@@ -131,7 +131,7 @@ pub(crate) fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Returns the kind of error that a status code means: a broken rule, or something that did not work.
+/// Returns the kind of error that a status code means: a broken rule, or a failure.
 #[must_use]
 pub(crate) fn reason_of(code: Code) -> RunErrorKind {
     match code {

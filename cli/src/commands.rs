@@ -51,7 +51,7 @@ use crate::args::audit::AuditCommand;
 use crate::args::payer::PayerCommand;
 use crate::args::{Cli, Command};
 
-/// Runs the command that was given.
+/// Runs the command of the command line.
 ///
 /// # Errors
 /// When the command fails; the kind decides the exit code.

@@ -90,7 +90,7 @@ pub(crate) async fn start<S: MetricsSource>(
                 Ok((stream, _)) => {
                     let watch = watch.clone();
                     tokio::spawn(async move {
-                        // A caller that is slow, or goes, gets no answer.
+                        // A caller that is slow or disconnects gets no answer.
                         let _ = timeout(CALL_MAX, answer(stream, &watch)).await;
                         drop(place);
                     });

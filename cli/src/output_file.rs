@@ -1,4 +1,4 @@
-//! Files that an operator names for a result. Others may be able to write into their folders.
+//! Files that an operator names for a result. Other users may be able to write into the folders of these files.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,8 +10,8 @@ use hawser_node::files::write_whole;
 /// Writes a file as a whole, in place of the plain file of that name if there is one.
 ///
 /// # Errors
-/// When a link, a folder or a device has the name: another user could have put it there, so that the content would go
-/// elsewhere. When the file cannot be written.
+/// When a link, a folder or a device has the name: another user could have put it there to divert the content. When the
+/// file cannot be written.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), RunError> {
     let fail = |error| RunError::failed(format!("{}: {error}", path.display()));
     match fs::symlink_metadata(path) {
@@ -40,7 +40,7 @@ mod tests {
         std::os::unix::fs::symlink(&others, &link).unwrap();
         let refused = write(&link, b"page").unwrap_err();
         assert!(refused.text.contains("it is a link"), "{refused:?}");
-        // The name under which the file grows is planted, too.
+        // A link is planted under the temporary name, too.
         std::os::unix::fs::symlink(&others, place.path().join("page.html.new")).unwrap();
         write(&file, b"third").unwrap();
         assert_eq!(fs::read(&others).unwrap(), b"of others");

@@ -64,7 +64,7 @@ impl Rendered {
     /// Returns one object: the same facts, the exact bytes as hex, and all layers decoded.
     ///
     /// # Errors
-    /// When the schema has no such message, which it has.
+    /// When the schema lacks the message, which cannot happen.
     pub(crate) fn json(&self) -> Result<Value, JsonError> {
         let unsigned = self.envelope.unsigned();
         let client = unsigned.payer().client();
@@ -95,8 +95,7 @@ impl Rendered {
         }))
     }
 
-    /// The protobuf JSON of the outermost layer, in which each layer inside is decoded too instead
-    /// of standing there as bytes.
+    /// The protobuf JSON of the outermost layer, in which each inner layer is decoded too, and not bytes.
     fn layers(&self) -> Result<Value, JsonError> {
         let unsigned = self.envelope.unsigned();
         let payer = unsigned.payer();

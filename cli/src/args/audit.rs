@@ -28,7 +28,7 @@ pub(crate) enum AuditCommand {
     /// refuted.
     Verify(AuditVerifyArgs),
     /// Write the log and its tallies as Parquet files, for engines that read them on many machines. A later run adds
-    /// what is new.
+    /// new envelopes.
     Export(AuditExportArgs),
     /// Check a part of an exported log: signatures, order, rules, fees, marks. Prints each fault and a summary, which
     /// `merge` joins with those of other parts.
@@ -152,8 +152,8 @@ pub(crate) struct AuditMergeArgs {
     /// Output of `check-partition --json`; or `-` for the standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) files: Vec<PathBuf>,
-    /// The folder of the export, whose manifest says which rows there should be [default: it is not checked that all
-    /// of them were looked at].
+    /// The folder of the export, whose manifest names all rows. Missing rows make the verdict incomplete [default: it is
+    /// not checked that all rows are there].
     #[arg(long, value_name = "DIR")]
     pub(crate) export: Option<PathBuf>,
 }

@@ -28,8 +28,8 @@ pub(crate) struct BackupCreateArgs {
     /// AWS_SECRET_ACCESS_KEY. Files that an earlier backup has are not copied again.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
-    /// MiB that a running node reads in a second at most; 0 for no bound. A guess: a publish then hardly
-    /// notices on any disk.
+    /// The most MiB that a running node reads in a second; 0 for no bound. A guess: publishes are then hardly slower on
+    /// any disk.
     #[arg(long, value_name = "MIB", default_value_t = 32)]
     pub(crate) rate: u32,
     /// File with the node's key, which signs the backup of a stopped node. A running node signs by itself.
@@ -49,7 +49,7 @@ pub(crate) struct BackupVerifyArgs {
     /// Name of the backup [default: all].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
-    /// The data folder in which the result is noted for `hawser status`, if backups were made of it.
+    /// The data folder in which the result is recorded for `hawser status`, if backups were made of it.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,
 }
@@ -71,7 +71,7 @@ pub(crate) struct BackupPruneArgs {
     /// Number of backups of each node that stay, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) keep: u16,
-    /// Only say what would go.
+    /// Only print which backups would be removed.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -109,7 +109,7 @@ pub(crate) struct RestoreFromArgs {
     /// quarantine.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) from: Option<PathBuf>,
-    /// Name of the backup [default: the newest one that can be used and is as wanted].
+    /// Name of the backup [default: the newest usable one that meets the other options].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
     /// Network that the backup must be of.
@@ -122,10 +122,12 @@ pub(crate) struct RestoreFromArgs {
     /// is given.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) signer: Option<Address>,
-    /// Take a backup that any key has signed: trust every writer of the folder. A stranger's files are opened then.
+    /// Take a backup that any key has signed: trust every writer of the folder. The command may then open files of a
+    /// stranger.
     #[arg(long, conflicts_with = "signer")]
     pub(crate) any_signer: bool,
-    /// Take a backup that is not signed. Only if you know who has written to the folder since.
+    /// Take a backup that is not signed. Use this only if you know who has written to the folder since the backup was
+    /// made.
     #[arg(long)]
     pub(crate) unsigned: bool,
     /// The data folder.

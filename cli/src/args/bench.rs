@@ -15,7 +15,7 @@ pub(crate) struct BenchArgs {
     /// API of the node: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) target: String,
-    /// File with the secret key of the payer who pays for what is published.
+    /// File with the secret key of the payer who pays for published envelopes.
     #[arg(long, value_name = "FILE", requires = "node_id")]
     pub(crate) payer_key_file: Option<PathBuf>,
     /// API of a gateway that publishes, and pays.
@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// Tests to run, comma separated [default: all; without a payer those that read].
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) tests: Vec<BenchTest>,
-    /// Make the calls of so many daily users at their pace, in place of the tests.
+    /// Make the calls of this many daily users at their pace, in place of the tests.
     #[arg(long, value_name = "USERS", conflicts_with = "tests", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) mix: Option<u64>,
     /// Make the same calls from all workers without a pause, in place of the tests.
@@ -48,13 +48,13 @@ pub(crate) struct BenchArgs {
     /// Most envelopes that all tests together publish. A test that has published its equal part is over.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub(crate) publishes_max: u64,
-    /// Retention of what is published, in days, 2 to 365.
+    /// Retention of published envelopes, in days, 2 to 365.
     #[arg(long, value_name = "DAYS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=365))]
     pub(crate) retention_days: u32,
     /// Publish without asking.
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
-    /// Write the result as JSON to a file; text is printed all the same.
+    /// Write the result as JSON to a file; text is still printed.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -16,9 +16,9 @@ pub(crate) enum ChainCommand {
     /// For development and tests only: every program that reaches the ports controls the chains, and
     /// the keys of all accounts are public. Both chains listen on this machine only.
     ///
-    /// Every fresh start puts the contracts at the same addresses and writes them to chain.json,
-    /// which configures other node software too. The addresses that the reference node has compiled
-    /// in for its own local chain (environment `anvil`) are others: give it the file instead.
+    /// Every fresh start puts the contracts at the same addresses and writes them to chain.json, which configures other
+    /// node software too. The reference node has other addresses compiled in for its own local chain (environment
+    /// `anvil`): give it the file instead.
     Dev(ChainDevArgs),
 }
 
@@ -44,8 +44,8 @@ pub(crate) struct ChainDevArgs {
     /// hawser-chain/chain.json].
     #[arg(long, value_name = "FILE")]
     pub(crate) chain_json: Option<PathBuf>,
-    /// Register the nodes of this file, in the form of registry.json, and make those canonical that
-    /// it says are.
+    /// Register the nodes of this file, in the form of registry.json, and make those canonical that are marked so in
+    /// it.
     #[arg(long, value_name = "FILE")]
     pub(crate) register_nodes: Option<PathBuf>,
     /// Owner of the registered nodes [default: the account that deploys].

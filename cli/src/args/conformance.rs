@@ -33,13 +33,13 @@ pub(crate) struct ConformanceArgs {
     /// Form of the result [default: text, or json with --json].
     #[arg(long, value_enum)]
     pub(crate) format: Option<ConformanceFormat>,
-    /// Write the result to a file; progress is printed all the same.
+    /// Write the result to a file; progress is still printed.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Run cases that attack the target, too.
+    /// Also run cases that attack the target.
     #[arg(long)]
     pub(crate) destructive: bool,
-    /// Run cases that send and store much, keep messages for long, or measure times, too.
+    /// Also run cases that send and store large amounts of data, use long retentions, or measure times.
     #[arg(long)]
     pub(crate) load: bool,
     /// Shell command that ends the target at once, as a crash does.
@@ -57,7 +57,7 @@ pub(crate) struct ConformanceArgs {
     /// Topics of the case a-stream-of-a-million-topics.
     #[arg(long, value_name = "N", default_value_t = STREAM_TOPICS_MAX, value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAM_TOPICS_MAX)))]
     pub(crate) stream_topics: u32,
-    /// Print every case with its rule and what it needs, and run none.
+    /// Print every case with its rule and its needs, and run none.
     #[arg(long)]
     pub(crate) list: bool,
 }

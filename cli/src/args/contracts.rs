@@ -12,7 +12,7 @@ use super::onchain::{BridgeArgs, NetworkArgs, SendArgs, TransactionArgs, address
 /// `hawser contracts`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContractsCommand {
-    /// Print every contract: address, version, code, and if it is paused.
+    /// Print every contract: address, version, code, and whether it is paused.
     List(NetworkArgs),
     /// Pause a contract: set its parameter, bring it to its chain, and have the contract adopt it.
     Pause(PauseArgs),
@@ -86,17 +86,17 @@ pub(crate) struct DeployArgs {
     /// Token that the fee token wraps, with 6 decimals.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     underlying: Option<Address>,
-    /// Deploy a token without value in its place, of which every account can make some: for development.
+    /// Deploy a token without value in its place, which every account can mint: for development.
     #[arg(long)]
     pub(crate) stand_in_token: bool,
     /// Inbox of the rollup's bridge on the settlement chain, for messages to the app chain.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     inbox: Option<Address>,
-    /// Deploy an inbox in its place, from which this account releases what comes back: for development.
+    /// Deploy an inbox in its place, from which this account releases returned tokens: for development.
     #[arg(long, value_name = "RELAYER", value_parser = address)]
     stand_in_inbox: Option<Address>,
-    /// The deployer of --from is a contract, such as a multisig, with this address on both chains: print what it has to send,
-    /// round by round. Run again after each round.
+    /// The deployer of --from is a contract, such as a multisig, with this address on both chains: print the calls that
+    /// it has to send, round by round. Run again after each round.
     #[arg(long, requires = "from", conflicts_with = "yes")]
     pub(crate) multisig: bool,
     /// File for the addresses. An existing one must be of the same deployment.

@@ -35,7 +35,7 @@ pub(crate) struct KeysRotateArgs {
     /// File with the old node's key. Only its public key is used.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: PathBuf,
-    /// File for the new node's key [default: the old name and `.new`]. Never replaced: a key that is there is used.
+    /// File for the new node's key [default: the old name and `.new`]. Never replaced: an existing key is used.
     #[arg(long, value_name = "FILE")]
     pub(crate) new_key_file: Option<PathBuf>,
     /// URL of the new node's API: http://host:port or https://host.

@@ -14,7 +14,7 @@ use super::onchain::NetworkArgs;
 /// `hawser network-watcher`. See `docs/network-watcher.md`.
 #[derive(Debug, Args)]
 pub(crate) struct NetworkWatcherArgs {
-    /// Ask each node once, print what is wrong, and exit with 8 if anything is.
+    /// Ask each node once, print alarms, and exit with 8 if there are any.
     #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
     pub(crate) once: bool,
     /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table
@@ -27,7 +27,7 @@ pub(crate) struct NetworkWatcherArgs {
     /// Time between two tables.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) every: Duration,
-    /// Time between two comparisons of what the nodes hold.
+    /// Time between two comparisons of the nodes' contents.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) compare_every: Duration,
     /// Places of one strand that two nodes may be apart.
@@ -69,7 +69,7 @@ pub(crate) struct NetworkWatcherArgs {
 }
 
 impl NetworkWatcherArgs {
-    /// Returns the address of the metrics, if they are wanted.
+    /// Returns the address of the metrics, if one is given.
     ///
     /// # Errors
     /// When the variable is no port.

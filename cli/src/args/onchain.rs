@@ -35,7 +35,7 @@ impl NetworkArgs {
     /// Flag of the name of a deployed network.
     pub(crate) const ENVIRONMENT: &str = "contracts.environment";
 
-    /// Takes a network by one word: a network file or its folder, or the name of a deployed network.
+    /// Sets the network by one word: a network file or its folder, or the name of a deployed network.
     pub(crate) fn name(&mut self, network: String) {
         let path = PathBuf::from(&network);
         if path.is_dir() {

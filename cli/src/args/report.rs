@@ -9,19 +9,19 @@ use super::environment;
 /// `hawser report`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReportCommand {
-    /// Lists payer reports: those on the chain, and those that wait for attestations or their submission.
+    /// List payer reports: those on the chain, and those that wait for attestations or their submission.
     List(ReportNodeArgs),
-    /// Shows one report, with the amount of each payer if the node comes to the same ones.
+    /// Show one report, with the amount of each payer if the node computes the same amounts.
     Show(ReportIdArgs),
-    /// Says why a node does not attest a report. Exits with 3 if the node comes to another report.
+    /// Explain why a node does not attest a report. Exits with 3 if the node computes another report.
     Explain(ReportIdArgs),
     /// Write the reports that are due, on the node that runs on a data folder. Its worker does so once an hour.
     Generate(ReportStepArgs),
-    /// Sign the reports of other nodes to which the node comes as well. Its worker does so every minute.
+    /// Sign the reports of other nodes that the node computes as well. Its worker does so every minute.
     Attest(ReportStepArgs),
     /// Submit the reports that a majority has attested. The worker does so once an hour.
     Submit(ReportStepArgs),
-    /// Settle what is left of the reports on the chain. The worker does so once an hour.
+    /// Settle the unsettled parts of the reports on the chain. The worker does so once an hour.
     Settle(ReportStepArgs),
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct ReportStepArgs {
     /// Originator that the reports are about [default: all].
     #[arg(long, value_name = "ID")]
     pub(crate) about: Option<u32>,
-    /// Only say what would be done, and what not and why.
+    /// Only print the expected outcome for each report, with reasons.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The data folder.

@@ -10,15 +10,15 @@ use super::backup::DataDirArgs;
 /// `hawser snapshot`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
-    /// Copy the strands of all nodes and chains, with signed checkpoints, for new nodes. A node that runs on the folder goes on
-    /// meanwhile, and makes the copy itself.
+    /// Copy the strands of all nodes and chains, with signed checkpoints, for new nodes. A node that runs on the folder
+    /// keeps running, and makes the copy itself.
     Create(SnapshotCreateArgs),
     /// List the snapshots of a folder or bucket, oldest first.
     List(SnapshotListArgs),
     /// Read every chunk of a snapshot, and check it by the keys of a registry.
     Verify(SnapshotVerifyArgs),
     /// Fill the empty data folder of a new node from a snapshot that any node has made. Repeat the command after an
-    /// interruption: it goes on where it was.
+    /// interruption: it continues where it stopped.
     Fetch(Box<SnapshotFetchArgs>),
 }
 
@@ -28,8 +28,8 @@ pub(crate) struct SnapshotCreateArgs {
     /// Folder of the snapshots, or s3://BUCKET/PREFIX. Chunks that an earlier one has are not copied again.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
-    /// MiB that a running node reads in a second at most; 0 for no bound. A guess: a publish then hardly
-    /// notices on any disk.
+    /// The most MiB that a running node reads in a second; 0 for no bound. A guess: publishes are then hardly slower on
+    /// any disk.
     #[arg(long, value_name = "MIB", default_value_t = 32)]
     pub(crate) rate: u32,
     /// The data folder.
@@ -40,10 +40,10 @@ pub(crate) struct SnapshotCreateArgs {
 /// The place of snapshots that are read.
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotFromArgs {
-    /// Folder of the snapshots, s3://BUCKET/PREFIX, or the URL at which a web server gives out such a folder.
+    /// Folder of the snapshots, s3://BUCKET/PREFIX, or the URL at which a web server serves such a folder.
     #[arg(long, value_name = "DIR|s3://…|https://…")]
     pub(crate) from: PathBuf,
-    /// Read from a URL of another machine that begins with http:// as well: the network sees what is read.
+    /// Also read from a URL of another machine that begins with http://. Routers on the way can see the content.
     #[arg(long)]
     pub(crate) allow_http: bool,
 }
@@ -79,13 +79,14 @@ pub(crate) struct SnapshotFetchArgs {
     /// Name of the snapshot [default: the newest one of the network].
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
-    /// Take the strands of the chains too, as far as more than half of the network's other nodes have signed the same tree
-    /// of them. Two of the node's own endpoints of the app chain, or one that it trusts (--bootstrap-trust-one-endpoint), are
-    /// asked for the last event and for some others; the rest is the word of these nodes. Without this the node reads the chains itself, from the beginning.
+    /// Take the strands of the chains too, as far as more than half of the network's other nodes have signed the same
+    /// tree of them. Two of the node's own endpoints of the app chain, or one that it trusts
+    /// (--bootstrap-trust-one-endpoint), are asked for the last event and for some others; all other events are taken
+    /// on the word of these nodes. Without this flag the node reads the chains itself, from the beginning.
     #[arg(long)]
     pub(crate) trust_nodes_for_chains: bool,
-    /// Take nothing more, and let nodes start on what interrupted runs of the command have taken. Trees are compared as far
-    /// as they go, and the node takes the rest from its peers.
+    /// Take nothing more, and let nodes start on the part that interrupted runs of the command have taken. Trees are
+    /// compared as far as this part goes, and the node takes the rest from its peers.
     #[arg(long)]
     pub(crate) release: bool,
     /// Settings of the new node. Its registry, from the chain or from a file, has the keys that everything is

@@ -16,7 +16,7 @@ use super::onchain::{NetworkArgs, address, amount};
 /// `hawser chain-watcher`. See `docs/chain-watcher.md`.
 #[derive(Debug, Args)]
 pub(crate) struct ChainWatcherArgs {
-    /// Look once, print what is wrong, and exit with 8 if anything is.
+    /// Look once, print alarms, and exit with 8 if there are any.
     #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
     pub(crate) once: bool,
     /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table

@@ -102,13 +102,13 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
         backup::note_answer(&data_dir, &shown, silence);
     }
     if let Some(error) = silence {
-        // The note of the last check stays: this one has found nothing out.
+        // The record of the last check stays, because this check has no result.
         let text = "the place does not answer, so nothing is known about its backups";
         let kind = RunErrorKind::Answer(UNREACHABLE_EXIT_CODE);
         return Err(RunError { kind, text: format!("{text}: {error}") });
     }
     match checked {
-        // One that was named and is not there is not one that is damaged.
+        // A named backup that does not exist does not count as damaged.
         Err(error @ BackupError::NoBackup { .. }) => Err(backup::run_error(&error)),
         Err(error) => {
             checks.note(&data_dir);
@@ -127,7 +127,7 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
     }
 }
 
-/// Reads the backups that are asked for. Returns how many of them cannot be restored, and how many there should be.
+/// Reads the backups to check. Returns the number of those that cannot be restored, and the number that should exist.
 ///
 /// # Errors
 /// When the place cannot be read, at once; and for the one backup that was named, if it is not whole.
@@ -180,9 +180,9 @@ fn verify_all(
     Ok((damaged, expected))
 }
 
-/// The checks of backups of the node whose data folder notes the last one.
+/// The checks of backups of the node whose data folder records the last one.
 struct ChecksOfNode {
-    /// The last backup that was made of the folder; `None` if it notes none.
+    /// The last backup that was made of the folder; `None` if the folder records none.
     made: Option<MadeNote>,
     newest: Option<(String, bool)>,
     checked: u64,
@@ -190,7 +190,7 @@ struct ChecksOfNode {
 }
 
 impl ChecksOfNode {
-    /// Begins for a folder, which need not be there: backups may be checked on another machine.
+    /// Begins for a folder, which need not exist: backups may be checked on another machine.
     fn new(data_dir: &Path) -> Self {
         let made = backup_notes::made(data_dir).unwrap_or_else(|error| {
             eprintln!(
@@ -228,7 +228,8 @@ impl ChecksOfNode {
         self.damaged += u64::from(!is_whole);
     }
 
-    /// Notes the result in the data folder, if one of the backups was of its node. A failure is told, and the result stands.
+    /// Records the result in the data folder, if one of the backups was of its node. A failure to record is reported
+    /// and does not change the result.
     fn note(self, data_dir: &Path) {
         let Some((backup, whole)) = self.newest else { return };
         let (checked, damaged) = (self.checked, self.damaged);
@@ -332,7 +333,7 @@ pub(super) fn existing(path: &Path) -> Result<Backups, RunError> {
     Backups::existing(open(&place_of(path)?)?).map_err(|error| backup::run_error(&error))
 }
 
-/// Reads the name of a folder or of a bucket, which the environment has the keys of.
+/// Reads the name of a folder or of a bucket, whose keys are in the environment.
 ///
 /// # Errors
 /// When it is neither, or the variables of a bucket do not fit.

@@ -34,7 +34,7 @@ use report::StartHints;
 const NODES_DEFAULT: u16 = 3;
 /// Time between two readiness checks during the start. A guess: soon noticed, and cheap.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// Time after which the start prints what it waits for. A guess.
+/// Time after which the start prints the condition that it waits for. A guess.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Runs the command until it is told to stop.
@@ -272,8 +272,8 @@ impl Network {
         }
     }
 
-    /// Stops everything that still runs: first the gateway, then the nodes, then the chains that they
-    /// read. The second signal kills what is left.
+    /// Stops all running processes: first the gateway, then the nodes, then the chains that they read. The second
+    /// signal kills the remaining ones.
     async fn stop(&mut self, ends: &mut StopSignals) -> Result<(), RunError> {
         if self.running.is_empty() {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::{client, output};
 /// Runs the command. Succeeds when no check fails.
 ///
 /// # Errors
-/// When one does.
+/// When a check fails.
 pub(super) async fn run(args: NodeArgs, as_json: bool) -> Result<(), RunError> {
     let all = match NodeServiceSettings::read(&args.sources()) {
         Err(error) => {

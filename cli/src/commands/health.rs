@@ -1,4 +1,4 @@
-//! `hawser health`: whether a node is ready, as an exit code, for container probes and scripts.
+//! `hawser health`: the readiness of a node as an exit code, for container probes and scripts.
 
 use hawser_node::error::RunError;
 use hawser_node::settings;

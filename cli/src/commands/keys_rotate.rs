@@ -1,7 +1,8 @@
 //! `hawser keys rotate`: a new node with a new key in place of an old one.
 //!
-//! The registry lets no key be changed. So the command makes a key, prints the steps with their commands, and tells by the
-//! registry and both nodes which are done. It sends nothing to a chain, and never replaces a file.
+//! The registry does not permit a change of a key. So the command makes a key, prints the steps with their commands,
+//! and determines from the registry and both nodes which steps are done. It sends nothing to a chain, and never
+//! replaces a file.
 //!
 //! **An address proves no node.** A balancer or a name may still lead to the old node, and a comparison of it with itself
 //! would show that all is well. So the new node counts as started only if a checkpoint that it signed as an observer of a
@@ -25,7 +26,7 @@ use super::onchain::{self, ChainsNeeded};
 use crate::args::keys::KeysRotateArgs;
 use crate::output;
 
-/// The part of the start that its command does not say.
+/// The part of the start that is not in its command.
 const START_NOTE: &str = "with the old node's other settings. --new-strand is for the first start only: leave it out afterwards, because a node \
                           refuses to begin a strand that has an envelope. No process has both keys";
 
@@ -86,7 +87,7 @@ fn new_key(args: &KeysRotateArgs) -> Result<(PathBuf, Option<PublicKey>), RunErr
     Ok((file, Some(secret.public_key())))
 }
 
-/// Returns an address in one form, as far as that can be told without asking for names.
+/// Returns an address in one form, as far as possible without resolving names.
 fn normal(address: &str) -> String {
     let url = if address.contains("://") { address.into() } else { format!("http://{address}") };
     let Ok(uri) = url.parse::<http::Uri>() else { return url };
@@ -101,7 +102,7 @@ fn normal(address: &str) -> String {
 enum StepState {
     Done,
     Open,
-    /// The nodes that would show it do not, or are not the ones that are meant.
+    /// Not known: the nodes that would show it do not answer, or other nodes answer at their addresses.
     NotKnown,
 }
 
@@ -224,7 +225,7 @@ impl Rotation<'_> {
         }
     }
 
-    /// Returns the state of a step that compares the nodes, if nothing can be compared.
+    /// Returns the state of a step that compares the nodes, for the case that they cannot be compared.
     fn incomparable(&self) -> Option<(StepState, String)> {
         let start = self.start();
         if start.state != StepState::Done {
@@ -318,7 +319,7 @@ impl Rotation<'_> {
     }
 
     fn tell(&self, steps: &[RotationStep], as_json: bool) {
-        // A comparison that cannot be made holds up no step. A new node that is not proven does: it must not join.
+        // A comparison that is not possible blocks no step. An unproven new node does, because it must not join.
         let is_next = |step: &RotationStep| match step.state {
             StepState::Done => false,
             StepState::Open => true,

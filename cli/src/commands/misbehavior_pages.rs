@@ -65,7 +65,7 @@ fn position_of(text: &str) -> Option<(u64, u16)> {
 pub(super) struct Trees {
     /// Proven faults, and claims behind them.
     pub(super) found: Vec<TreeEvidence>,
-    /// Pieces of evidence for which there was no room.
+    /// Number of pieces of evidence that did not fit.
     pub(super) left_out: u64,
 }
 
@@ -105,7 +105,7 @@ struct Held {
 }
 
 impl Held {
-    /// Takes a piece, in place of the newest claims if it is proven and there is no other room.
+    /// Takes a piece. A proven one replaces the newest claims if nothing else is free.
     fn take(&mut self, evidence: TreeEvidence, is_proven: bool) {
         let len_bytes = len_of(&evidence);
         while is_proven

@@ -1,4 +1,4 @@
-//! `hawser audit compare`: where logs differ, and in what.
+//! `hawser audit compare`: the places at which logs differ, and the differences.
 
 use hawser_audit::compare::{Side, StrandDifference, compare};
 use hawser_node::error::{RunError, RunErrorKind};

@@ -26,8 +26,8 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When the log cannot be read, or the folder is not an export of it; nothing in the folder is changed then. When
-/// signatures are judged and an envelope is refused; files with earlier places stay then.
+/// When the log cannot be read, or the folder is not an export of it: nothing in the folder changes. When signatures
+/// are judged and an envelope is refused: files with earlier places stay.
 pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
     let ExportFormat::Parquet = args.format;
     let place = backups::place_of(&args.to)?;
@@ -49,7 +49,7 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
     if is_node && args.backup.is_some() {
         return Err(RunError::usage("--backup is only for a folder of backups"));
     }
-    // The rows of a node are judged always: it may send anything.
+    // The rows of a running node are always judged, because it may send anything.
     let keys = KeysArgs { registry: args.registry.clone(), rates: args.rates.clone() };
     let judges = is_node || args.registry.is_some();
     let keys = judges.then(|| keys::load(&keys, None)).transpose()?;
@@ -85,7 +85,7 @@ fn usual_work(place: &str) -> Result<PathBuf, RunError> {
     Ok(state.join("exports").join(folder_name(place)))
 }
 
-/// Returns the name of a place as that of one folder. Two places have two names.
+/// Returns the name of a place as the name of one folder. Different places have different names.
 fn folder_name(place: &str) -> String {
     let mut name = String::new();
     for byte in place.trim_start_matches("s3://").trim_end_matches('/').bytes() {

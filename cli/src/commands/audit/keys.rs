@@ -19,15 +19,15 @@ pub(crate) struct LoadedKeys {
     pub(crate) known: KnownKeys,
     /// Addresses of the nodes' APIs, as far as the source names them.
     pub(crate) addresses: Vec<(u32, String)>,
-    /// Says whose word the keys are, for people.
+    /// Returns the source of the keys, for people.
     pub(crate) origin: String,
     /// True if the writer of the evidence gave the keys, too.
     pub(crate) is_on_trust: bool,
 }
 
-/// Loads keys: those that are given, else those of the evidence file, else those of `./hawser-dev`. The rates of the evidence
-/// file are used with its keys only: with the reader's keys they would prove an honest node guilty by a price list that its
-/// accuser has made up.
+/// Loads keys: the given ones, else those of the evidence file, else those of `./hawser-dev`. The rates of the evidence
+/// file are used only with its keys: with the reader's keys, a price list that the accuser has invented would prove an
+/// honest node guilty.
 ///
 /// # Errors
 /// When a file cannot be read, or there are no keys.
@@ -52,7 +52,7 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
 }
 
 impl LoadedKeys {
-    /// Says which rates to give, for verdicts that some would have decided; `None` for verdicts that lack none.
+    /// Returns advice on the rates that would decide open verdicts; `None` if no verdict lacks rates.
     pub(crate) fn rates_to_give(&self, lacking: &[Missing]) -> Option<&'static str> {
         let is_none = self.known.rates.is_none();
         lacking.contains(&Missing::Rates).then_some(match is_none {
@@ -69,7 +69,7 @@ impl LoadedKeys {
 /// Reads a rates file.
 ///
 /// # Errors
-/// When it cannot be read, or is none.
+/// When it cannot be read, or is not a rates file.
 pub(crate) fn rates_of(path: &Path) -> Result<RateTable, RunError> {
     let rates = rates::parse(&read(path)?);
     rates.map_err(|error| RunError::failed(error).while_doing(path.display()))
@@ -118,7 +118,7 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
 /// Reads a text file of bounded length.
 ///
 /// # Errors
-/// When there is none, or it is too long or no text.
+/// When there is no such file, or it is too long or not text.
 pub(crate) fn read(path: &Path) -> Result<String, RunError> {
     let fail = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => RunError::not_found(format!("{}: {error}", path.display())),

@@ -101,7 +101,7 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
             false => output::line(&judged),
         }
     }
-    // Beside the verdict: most nodes together are no proof either.
+    // Printed beside the verdict: the agreement of most nodes is not a proof either.
     for outage in liveness.outages(&keys.known.registry) {
         match as_json {
             true => output::line(json!({ "outage": network::outage_json(&outage) })),
@@ -110,7 +110,7 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
             }
         }
     }
-    // Strangers write what a node keeps, so a report that is worth nothing takes nothing from a proof beside it.
+    // Strangers can submit reports to a node, so a worthless report does not weaken a proof beside it.
     let strongest = counts.keys().next_back().copied().unwrap_or(MisbehaviorVerdict::Refuted);
     // Nothing is proven with keys of the writer of the file.
     let most =
@@ -137,7 +137,7 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
     exit_of(total)
 }
 
-/// Returns the end of the command that tells the verdict.
+/// Returns the result of the command, whose exit code is the verdict.
 fn exit_of(verdict: MisbehaviorVerdict) -> Result<(), RunError> {
     let code = match verdict {
         MisbehaviorVerdict::Proven => return Ok(()),
@@ -151,7 +151,7 @@ fn exit_of(verdict: MisbehaviorVerdict) -> Result<(), RunError> {
 /// Reads an evidence file.
 ///
 /// # Errors
-/// When there is none, or it is of another form.
+/// When there is no such file, or it has another form.
 pub(super) fn read_file(path: &std::path::Path) -> Result<EvidenceFile, RunError> {
     let text = keys::read(path)?;
     EvidenceFile::parse(&text).map_err(|error| RunError::failed(error).while_doing(path.display()))

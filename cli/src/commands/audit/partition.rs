@@ -1,4 +1,4 @@
-//! `hawser audit check-partition` and `hawser audit merge`: a log that is checked in parts.
+//! `hawser audit check-partition` and `hawser audit merge`: checking a log in parts.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, stdin};
@@ -145,7 +145,7 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
     Ok(manifest.ok_or_else(missing)?.strands.iter().map(strand).collect())
 }
 
-/// Reads summaries, and passes over lines with faults, which the summaries have too.
+/// Reads summaries, and skips lines with faults, which the summaries have too.
 fn read_ranges(
     mut reader: impl BufRead,
     path: &Path,

@@ -22,7 +22,7 @@ const TOOL: &str = concat!("hawser ", env!("CARGO_PKG_VERSION"));
 /// Writes a proof.
 ///
 /// # Errors
-/// When the log does not hold the envelope or a checkpoint behind it, and when the proof would not stand.
+/// When the log does not hold the envelope or a checkpoint that covers it, and when the proof would be refuted.
 pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<(), RunError> {
     let id = parse_id(&args.envelope_id)?;
     let known = keys::load(&args.keys, None)?.known;

@@ -1,4 +1,4 @@
-//! `hawser audit export --to s3://…`: an export in a folder is brought to a bucket.
+//! `hawser audit export --to s3://…`: copies the export in a folder to a bucket.
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -11,7 +11,8 @@ use hawser_storage::{FoundObject, Objects};
 /// Bytes that are read at once. A guess.
 const STEP_BYTES: usize = 256 << 10;
 
-/// Brings what a bucket lacks of the export in a folder, the manifest last. Returns the number of files and of bytes.
+/// Copies the files of the export in a folder that a bucket lacks, the manifest last. Returns the number of files and
+/// of bytes.
 ///
 /// # Errors
 /// When the bucket has the export of another log, or cannot be read or written. A reader of the bucket then finds the

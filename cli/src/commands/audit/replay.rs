@@ -150,7 +150,7 @@ fn read_state(path: &Path) -> Result<Option<ReplayState>, RunError> {
     ReplayState::parse(&text).map(Some).map_err(|error| fail(&error))
 }
 
-/// Writes the state beside its file and moves it there, so that an interruption leaves the one or the other.
+/// Writes the state to a temporary file and renames it, so that an interruption leaves either the old or the new state.
 fn write_state(path: &Path, state: &ReplayState) -> Result<(), RunError> {
     let text = state.to_text().map_err(RunError::failed)?;
     output_file::write(path, text.as_bytes())

@@ -12,7 +12,7 @@ use crate::client;
 const EXACT_US: u64 = 256;
 /// Buckets for each power of two above, so that a bucket is at most a hundredth wide.
 const BUCKETS_PER_POWER: u64 = 128;
-/// The longest latency that is told apart, as a power of two of microseconds: twelve days.
+/// The longest latency with a bucket of its own, as a power of two of microseconds: twelve days.
 const POWER_MAX: u32 = 40;
 /// Buckets in all: the exact ones, and those of each power of two from 2⁸ to 2³⁹.
 const BUCKETS: usize = 256 + 32 * 128;
@@ -121,7 +121,7 @@ impl BenchFigures {
         )
     }
 
-    /// Returns the row of a test that took so long.
+    /// Returns the row of a test with this duration.
     pub(super) fn row(&self, name: &str, took: Duration) -> String {
         let errors = self.errors.iter().map(|(name, count)| format!("  {name} {count}"));
         format!(

@@ -72,8 +72,8 @@ impl BenchPublisher {
         Self { payer, reserved: AtomicU64::new(publishes_max), left: AtomicU64::new(0) }
     }
 
-    /// Begins one of so many tests that are still to publish. It gets an equal part of what the tests before it have left:
-    /// a fast node does not use up in the first test what all of them need.
+    /// Begins one of this many tests that still have to publish. It gets an equal part of the envelopes that earlier
+    /// tests have left, so that a fast node does not use them up in the first test.
     pub(super) fn begin_test(&self, tests: u64) {
         let left = self.reserved.load(Ordering::Relaxed) + self.left.load(Ordering::Relaxed);
         let part = left.div_ceil(tests.max(1));
@@ -81,7 +81,7 @@ impl BenchPublisher {
         self.reserved.store(left - part, Ordering::Relaxed);
     }
 
-    /// Takes the right to publish so many envelopes, if the test has that much left.
+    /// Takes the right to publish this many envelopes, if the test has as many left.
     pub(super) fn take(&self, count: u64) -> bool {
         let less = |left: u64| left.checked_sub(count);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
@@ -111,7 +111,7 @@ pub(super) enum BenchCall {
     Group(usize),
 }
 
-/// Makes a call from all workers until the time is over, or nothing more may be published.
+/// Makes a call from all workers until the time is over, or the limit of published envelopes is reached.
 pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFigures {
     let end = Instant::now() + target.duration;
     let mut workers = JoinSet::new();
@@ -131,7 +131,8 @@ pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFig
 }
 
 impl BenchTarget {
-    /// Makes a call, counts it, and pauses if the node asks for it. Returns false if nothing more may be published.
+    /// Makes a call, counts it, and pauses if the node asks for it. Returns false if the limit of published envelopes
+    /// is reached.
     pub(super) async fn once(
         &self,
         call: BenchCall,
@@ -268,7 +269,7 @@ mod tests {
         assert!(payer.take(1) && !payer.take(1), "a part is rounded up");
         payer.begin_test(2);
         assert!(payer.take(1));
-        // The last one has what the others have left.
+        // The last one gets all remaining envelopes.
         payer.begin_test(1);
         assert!(payer.take(5) && !payer.take(1));
     }

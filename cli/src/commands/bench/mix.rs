@@ -12,7 +12,8 @@ use super::figures::BenchFigures;
 use super::load::{BenchCall, BenchTarget};
 use crate::args::bench::BenchTest;
 
-/// Calls of a user in a day. That of the reference implementation's load program, as the shares below.
+/// Calls of a user in a day. The number is that of the reference implementation's load program, as are the shares
+/// below.
 const CALLS_PER_DAY: u64 = 470;
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 /// Each kind of call with its part of a hundred. The other 15 are streams, which are left out.
@@ -48,8 +49,8 @@ fn add(all: &mut MixFigures, part: &MixFigures) {
     }
 }
 
-/// Calls as so many daily users do, at their pace. At most as many calls are underway at once as the target has workers: a node that is
-/// slower than its users gets the calls later.
+/// Makes the calls of this many daily users, at their pace. At most as many calls are underway at once as the target
+/// has workers: a node that is slower than its users gets the calls later.
 pub(super) async fn paced(target: &Arc<BenchTarget>, users: u64) -> MixFigures {
     let end = Instant::now() + target.duration;
     let nanos = SECONDS_PER_DAY * 1_000_000_000 / (users.max(1) * CALLS_PER_DAY);
@@ -84,7 +85,7 @@ pub(super) async fn paced(target: &Arc<BenchTarget>, users: u64) -> MixFigures {
     all
 }
 
-/// Calls from all workers in the same proportions, as fast as the node answers.
+/// Makes calls from all workers in the same proportions, as fast as the node answers.
 pub(super) async fn unpaced(target: &Arc<BenchTarget>) -> MixFigures {
     let end = Instant::now() + target.duration;
     let next = Arc::new(AtomicU64::new(0));

@@ -1,4 +1,4 @@
-//! `hawser bench`: the load that a node of this or other software bears, seen by a client. In reading order:
+//! `hawser bench`: the load that a node of this or other software bears, measured by a client. In reading order:
 //!
 //! - [`load`]: calls one after the other; [`streams`]: the tests of streams; [`mix`]: calls as daily users make them;
 //!   [`figures`]: their outcomes.
@@ -182,13 +182,13 @@ async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Conne
     if address.tls {
         address.authorities = client::authorities()?.map(hawser_proto::Bytes::from);
     }
-    // Says why it cannot be reached, before each call would.
+    // Reports once why the address cannot be reached, instead of with each call.
     drop(client::connect(text).await?);
     let one = |_| Connection::new(address.clone(), limit).map_err(|_| wrong());
     (0..args.connections).map(one).collect()
 }
 
-/// Says what publishing costs whom, and asks at a terminal.
+/// Prints the payer and the cost of publishing, and asks at a terminal.
 fn confirm(args: &BenchArgs) -> Result<(), RunError> {
     let most = args.publishes_max;
     match (&args.payer_key_file, &args.gateway) {

@@ -21,13 +21,13 @@ use tonic::{Status, Streaming};
 use super::figures::BenchFigures;
 use super::load::{BenchTarget, group_message, pause_after};
 
-/// Length of the messages of these tests in bytes. That of the smallest publish test.
+/// Length of the messages of these tests in bytes, as in the smallest publish test.
 const MESSAGE_LEN: usize = 256;
 /// Envelopes on their way at once. A guess: many seconds of the fastest pace.
 const UNDERWAY_MAX: usize = 10_000;
-/// Time for the last envelopes after the last publish, and for a message of a stream. That of reads.
+/// Time for the last envelopes after the last publish, and for a message of a stream: the time limit of reads.
 const LAST_MAX: Duration = Duration::from_secs(5);
-/// Time until a new stream has told its history, whatever else it tells. That of publishes.
+/// Time until a new stream has sent its history, whatever else it sends: the time limit of publishes.
 const HISTORY_MAX: Duration = Duration::from_secs(30);
 /// Envelopes of the topic whose history is read.
 const HISTORY: u64 = 100;
@@ -81,7 +81,7 @@ pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFig
             }
         }
     }
-    // It may still pause, or wait for an answer: its calls are those that were not delivered.
+    // The publisher may still pause, or wait for an answer: its open calls are those that were not delivered.
     publisher.abort();
     figures.add(&refused.lock());
     for _ in 0..underway.lock().len() {
@@ -90,7 +90,7 @@ pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFig
     figures
 }
 
-/// Counts the envelopes of a message that are underway. Others are none of this run's.
+/// Counts the envelopes of a message that are underway. Other envelopes do not belong to this run.
 fn deliver(message: Framed, underway: &Underway, figures: &mut BenchFigures) {
     let now = Instant::now();
     for envelope in message.envelopes.unwrap_or_default().items {
@@ -206,7 +206,7 @@ async fn next(stream: &mut Streaming<Framed>) -> Result<Framed, Status> {
     message.ok_or_else(|| Status::unavailable("the node ended the stream"))
 }
 
-/// Ends what a node draws out.
+/// Ends a measurement that a node delays beyond the limit.
 async fn in_time<T>(reading: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let late = || Status::deadline_exceeded("the history has no end");
     timeout(HISTORY_MAX, reading).await.unwrap_or_else(|_| Err(late()))

@@ -24,7 +24,7 @@ const FOLDER_DEFAULT: &str = "hawser-chain";
 /// Runs the command until a signal stops it.
 ///
 /// # Errors
-/// When the chains do not start, or what is needed cannot be read or written.
+/// When the chains do not start, or a file cannot be read or written.
 pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
     logging::install(LogSettings { level: Level::INFO, json: false });
     // Several threads: requests are executed beside one another, and the deployment waits for some.

@@ -8,7 +8,7 @@ use hawser_chain::admin::watcher::{Alarm, AlarmKind, Observation};
 use super::totals::ReportTotals;
 use crate::metrics_server::{MetricsPage, MetricsSource};
 
-/// The last look, and what all looks have shown.
+/// The last look, and the totals of all looks.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     seen: Observation,

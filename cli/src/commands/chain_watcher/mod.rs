@@ -49,8 +49,8 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
     }
 }
 
-/// Looks again and again. What fails is told and counted, and tried again. `as_json` is the form of what is printed after
-/// each look, if anything is.
+/// Looks repeatedly. Reports and counts a failed look, and tries again. `as_json` is the form of the output after each
+/// look, if there is one.
 async fn look_forever(
     args: &mut ChainWatcherArgs,
     watch: &Mutex<Watch>,

@@ -21,7 +21,7 @@ impl KnownCode {
     /// Reads the file, if it is there.
     ///
     /// # Errors
-    /// When it cannot be read, or is none of this program.
+    /// When it cannot be read, or is not a file of this program.
     pub(super) fn load(file: Option<&Path>) -> Result<Self, RunError> {
         let accepted = match file.map(std::fs::read_to_string) {
             None => None,
@@ -38,7 +38,7 @@ impl KnownCode {
         Ok(Self { file: file.map(Path::to_owned), accepted })
     }
 
-    /// Returns the accepted code. The first look is accepted as it is, and written.
+    /// Returns the accepted code. Accepts the code of the first look, and writes it to the file.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -1,4 +1,4 @@
-//! Counters of payer reports: what was settled from one look to the next.
+//! Counters of payer reports: settlements from one look to the next.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const PICODOLLARS: u128 = 1_000_000;
 /// Reports by originator, with the number of all.
 pub(super) type Reports = BTreeMap<u32, (u64, Vec<OnchainReport>)>;
 
-/// Sums over all looks. The first one counts what it shows: the newest reports.
+/// Sums over all looks. The first look counts the newest reports, which it shows.
 #[derive(Debug, Default)]
 pub(super) struct ReportTotals {
     originators: BTreeMap<u32, OriginatorTotals>,
@@ -91,7 +91,7 @@ impl OriginatorTotals {
             let was = before.get(&report.index).copied();
             let was = was.unwrap_or(KnownReport { submitted_s, ..KnownReport::default() });
             let fees_picodollars = report.fees_settled.get().saturating_mul(PICODOLLARS);
-            // A counter never falls, also if the endpoint takes something back.
+            // A counter never decreases, even if the endpoint withdraws something.
             let more = fees_picodollars.saturating_sub(was.fees_picodollars);
             self.fees_picodollars = self.fees_picodollars.saturating_add(more);
             if report.is_settled && !was.is_settled {
@@ -170,7 +170,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
         }
-        // An endpoint that takes back what it has told counts nothing twice.
+        // If an endpoint withdraws and repeats an answer, nothing is counted twice.
         totals.note(&look(&[report(0, 5, true), report(1, 0, false)]), 9100);
         totals.note(&settled, 9200);
         assert_eq!(page(&totals), text);

@@ -50,7 +50,7 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
             rounds::show(&state, &addresses, reporter).await?
         }
         (Mode::DryRun, _) => {
-            // The members of a multisig pay, and not the multisig.
+            // The members of a multisig pay for gas, and not the multisig.
             if !args.multisig {
                 state.refuse_without_gas()?;
             }
@@ -66,7 +66,7 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
 }
 
 impl DeployState<'_> {
-    /// Sends what is missing, in order.
+    /// Sends the missing transactions, in order.
     async fn carry_out(&self, key: &PrivateKeySigner, reporter: Reporter) -> Result<(), RunError> {
         let plan = &self.plan;
         let new = async |chain| ChainDeployer::new(chain, key).await.map_err(RunError::failed);

@@ -55,7 +55,7 @@ impl ProcessName {
         }
     }
 
-    /// Returns whether it stops in this stage.
+    /// Returns true if it stops in this stage.
     pub(super) fn ends_in(self, stage: StopStage) -> bool {
         self.stage() == stage
     }
@@ -250,7 +250,7 @@ pub(super) struct ChainKind {
     pub(super) payer: String,
 }
 
-/// As it can be typed into a shell.
+/// Returns the command as it can be typed into a shell.
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", quoted(&self.program.display().to_string()))?;
@@ -268,8 +268,7 @@ fn quoted(text: &str) -> String {
 }
 
 impl ChildProcess {
-    /// Starts the process. It watches a pipe to this one, so that it ends when this one does, in
-    /// whatever way.
+    /// Starts the process. It watches a pipe to this process, so that it ends when this one ends, even by a kill.
     ///
     /// # Errors
     /// When the system starts no process, or the log cannot be written.

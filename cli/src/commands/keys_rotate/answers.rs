@@ -21,7 +21,7 @@ const BEHIND_MAX: u64 = 100;
 /// Times that a node is asked. A guess: a balancer that gives half of the connections to the old node gives it one of these
 /// but once in 256 times.
 const ASKED: usize = 8;
-/// Time for a node to tell its cursor and who it is. A guess.
+/// Time for a node's answers about its cursor and its identity. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
 const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
@@ -91,7 +91,8 @@ enum Role {
     New,
 }
 
-/// Asks a node how far it holds each strand, and for the proof that it is the node. It is not trusted to be short or quick.
+/// Asks a node for its place in each strand, and for the proof of its identity. Bounds apply to the length and time of
+/// its answers.
 ///
 /// A balancer may spread connections, or the calls of one, over both nodes. So each is asked several times, over connections
 /// of their own, and the answers count together: see [`together`].
@@ -132,7 +133,7 @@ async fn ask_once(
     Ok((cursor(channel).await?, speaker))
 }
 
-/// Asks a node how far it holds each strand.
+/// Asks a node for its place in each strand.
 async fn cursor(channel: Channel) -> Result<Cursor, RunError> {
     let api = MetadataApiClient::new(channel);
     let mut api = api.max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
@@ -163,7 +164,8 @@ fn together(answers: Vec<(Cursor, Speaker)>, role: Role) -> (Cursor, Speaker) {
     (if role == Role::Old { whole } else { shared }, speaker)
 }
 
-/// Asks for a checkpoint of a chain's strand. No node owns these strands, so a node answers with what it has signed itself.
+/// Asks for a checkpoint of a chain's strand. No node owns these strands, so a node answers with a checkpoint that it
+/// has signed itself.
 async fn speaker(channel: Channel, node: &RegisteredNode, key: &PublicKey) -> Speaker {
     let api = CheckpointApiClient::new(channel);
     let mut api = api.max_decoding_message_size(CHECKPOINT_LEN_BYTES_MAX);

@@ -25,8 +25,7 @@ pub(in super::super) struct FolderLog<'s> {
     snapshot: Snapshot<'s>,
     /// True if the tallies are those of the log: no rebuild and no calculation of amounts is due.
     has_tallies: bool,
-    /// Strands that readers are shown further than their signatures are checked, and the last place that is checked. What
-    /// stands behind it counts for nothing yet.
+    /// Strands that readers see beyond the last verified place, and that place. Envelopes behind it do not count yet.
     in_doubt: BTreeMap<OriginatorId, SequenceId>,
 }
 
@@ -52,12 +51,12 @@ impl<'s> FolderLog<'s> {
         Ok(Self { store, snapshot, has_tallies, in_doubt })
     }
 
-    /// Returns the last place of a strand that is looked at.
+    /// Returns the last place of a strand that is read.
     fn end(&self, originator: OriginatorId) -> SequenceId {
         self.in_doubt.get(&originator).copied().unwrap_or(SequenceId::MAX)
     }
 
-    /// Adds the absences that the folder has recorded to a registry that names none. Returns true if it has.
+    /// Adds the absences that the folder has recorded to a registry that names none. Returns true if it has added any.
     ///
     /// # Errors
     /// When rows cannot be read.
@@ -170,7 +169,7 @@ impl LogSource for FolderLog<'_> {
 struct FolderRows<'s> {
     log: Peekable<PlaceScan<'s>>,
     leaves: Peekable<LeafScan<'s>>,
-    /// The last place whose leaf is looked at.
+    /// The last place whose leaf is read.
     end: SequenceId,
 }
 
@@ -192,7 +191,7 @@ impl FolderRows<'_> {
             None => self.end,
             Some(Err(error)) => return Err(error.clone()),
             Some(Ok(Place::Held { id, .. } | Place::Pruned { id, .. })) => id.sequence,
-            // The range is told before its leaves.
+            // The range is returned before its leaves.
             Some(Ok(Place::Empty { from, .. })) => from.previous(),
         };
         let due = self.leaf_through(place)?;

@@ -1,4 +1,4 @@
-//! Sources of logs: the folder of a node, a backup, or a node that answers.
+//! Sources of logs: the folder of a node, a backup, or a running node.
 
 mod folder;
 mod node;
@@ -15,9 +15,9 @@ pub(super) use stored::StoredLog;
 
 /// A log that was opened.
 pub(in super::super) enum OpenLog {
-    /// That of a folder, or of a backup.
+    /// The log of a folder, or of a backup.
     Folder(StoredLog),
-    /// That of a node that runs.
+    /// The log of a running node.
     Node(NodeLog),
 }
 

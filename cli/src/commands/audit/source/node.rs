@@ -1,4 +1,4 @@
-//! The log of a node that runs, by its API. Every answer is taken for a lie until it is checked.
+//! The log of a running node, by its API. No answer is trusted before it is checked.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -111,7 +111,7 @@ impl NodeLog {
         Ok(EnvelopeProof { envelope, inclusion: InclusionProof(hashes), checkpoint })
     }
 
-    /// Waits for a whole answer. A node that sends the head of one and then nothing is not waited for either.
+    /// Waits for a whole answer. The limit also applies to a node that sends the head of an answer and then nothing.
     fn ask<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
         // The timer is made in the runtime that runs it.
         let answer = self.runtime.block_on(async { timeout(ANSWER_TIMEOUT, call).await });
@@ -122,7 +122,7 @@ impl NodeLog {
         answer.unwrap_or_else(|_| Err(late())).map(Response::into_inner)
     }
 
-    /// Calls the method of pages. Its answer is decoded only if it has no more fields than a page may have.
+    /// Calls the method that returns pages. Its answer is decoded only if it has no more fields than a page may have.
     async fn query(
         &self,
         request: QueryEnvelopesRequest,
@@ -135,7 +135,7 @@ impl NodeLog {
         grpc.unary(Request::new(request), path, codec).await
     }
 
-    /// Asks for envelopes of a strand after a place. Refuses what was not asked for.
+    /// Asks for envelopes of a strand after a place. Refuses envelopes that it did not ask for.
     fn page(&self, after: EnvelopeId) -> Result<VecDeque<(SequenceId, Bytes)>, SourceError> {
         let mut seen = Cursor::new();
         seen.advance(after);
@@ -230,8 +230,8 @@ impl LogSource for NodeLog {
     }
 }
 
-/// The envelopes of one strand, page by page. They ascend and end at the head that was told at first. Of a strand with a
-/// key each one is signed; of a strand of a chain the number of envelopes is the node's word.
+/// The envelopes of one strand, page by page. They ascend and end at the head that the node stated first. In a strand
+/// with a key each one is signed; in a strand of a chain the number of envelopes is an unverified claim of the node.
 struct NodeRows<'a> {
     log: &'a NodeLog,
     reached: EnvelopeId,

@@ -34,11 +34,11 @@ impl Deref for StoredLog {
 }
 
 impl StoredLog {
-    /// Opens the database of a data folder; or of a folder of backups that backup which is named, or else the newest one.
-    /// Each file of a backup is compared with its manifest before. Nothing is copied, and nothing in the folder changes.
+    /// Opens the database of a data folder, or one backup of a folder of backups: the named one, or else the newest.
+    /// Compares each file of a backup with its manifest first. Copies nothing, and changes nothing in the folder.
     ///
     /// # Errors
-    /// When there is none, or a file of the backup is not as it was written.
+    /// When there is no database, or a file of the backup differs from its manifest.
     pub(in super::super) fn open(folder: &Path, named: Option<&str>) -> Result<Self, RunError> {
         let links = match (Backups::existing(Arc::new(FolderObjects::new(folder))), named) {
             (Ok(kept), _) => Some(Links::of(&kept, named)?),
@@ -51,7 +51,7 @@ impl StoredLog {
     }
 }
 
-/// A folder of links, which goes when it is dropped.
+/// A folder of links, which is removed when this value is dropped.
 struct Links(PathBuf);
 
 impl Links {

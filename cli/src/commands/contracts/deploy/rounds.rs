@@ -1,4 +1,4 @@
-//! A deployment by calls that a multisig sends: what it has to send next.
+//! A deployment by calls that a multisig sends: the next calls.
 //!
 //! The rounds: the creations; the configuration of the settlement chain; the way of the parameters to the app chain; and, when
 //! they have arrived, the rest, prices last. Each is planned when the one before it is mined.
@@ -30,7 +30,8 @@ const SEND_ONCE: &str = "send these in their order, and once: the bridge takes i
                          them this command prints them again. Run it then";
 const COMPLETE: &str = "the network is complete";
 
-/// Prints the next round and returns the result: addresses, calls beside those of the creations, and if nothing is left.
+/// Prints the next round and returns the result: addresses, calls beside those of the creations, and whether nothing is
+/// left.
 ///
 /// # Errors
 /// When a chain does not answer, or a contract would refuse a call.

@@ -1,4 +1,4 @@
-//! A deployment as the two chains show it, and what is left of it.
+//! A deployment as the two chains show it, and its remaining steps.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub(super) struct DeployState<'a> {
     pub(super) settlement: Chain,
     pub(super) app: Chain,
     pub(super) deployer: Address,
-    /// All contracts; true for those that are there.
+    /// All contracts; true for those that exist.
     places: Vec<(PlannedPlace, bool)>,
     sides: Vec<DeploySide>,
 }
@@ -53,7 +53,7 @@ impl DeploySide {
 }
 
 impl<'a> DeployState<'a> {
-    /// Looks at both chains.
+    /// Reads both chains.
     pub(super) async fn look(args: &'a DeployArgs, deployer: Address) -> Result<Self, RunError> {
         let (urls, app_urls) = ([args.rpc_url.clone()], [args.app_rpc_url.clone()]);
         let settlement = onchain::reach(&urls, args.chain_id, ChainRole::Settlement).await?;
@@ -264,7 +264,7 @@ async fn require_whole_factories(
     Ok(())
 }
 
-/// Looks at one chain. Refuses a deployer that has sent something else first: the addresses would be others.
+/// Reads one chain. Refuses a deployer that has sent something else first, because the addresses would differ.
 async fn side(
     role: ChainRole,
     chain: &Chain,
