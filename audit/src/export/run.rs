@@ -26,8 +26,7 @@ use crate::replay::{GapReason, LogRows, LogSource, SourceError, StoredMark, Stra
 const PART_ROWS: u64 = 1_000_000;
 /// Bytes of a file of the log. A guess: what an engine gives one core.
 const PART_LEN_BYTES: u64 = 256 * 1024 * 1024;
-/// Rows of a batch. Signatures in batches of this size cost a sixth less than in those of a replay (measured,
-/// `docs/performance.md`).
+/// Rows of a batch. Signatures cost a sixth less than in batches of a replay (measured, `docs/performance.md`).
 const BATCH_ROWS: usize = 2048;
 const NS_PER_MINUTE: u64 = 60_000_000_000;
 
@@ -79,8 +78,7 @@ pub struct ExportReport {
 /// Everything in the folder is read and compared with its manifest before anything is written. Needs memory for one
 /// row group and some batches, however long the log is.
 ///
-/// A source that omits places may lie. Of its strands the export takes only those whose node the registry names, and
-/// those of chains, which no key signs.
+/// A source that omits places may lie: only its strands of nodes in the registry, and of chains, are exported.
 ///
 /// # Errors
 /// See [`ExportError`].
@@ -212,8 +210,7 @@ struct Strand {
     waits_at: Option<u64>,
 }
 
-/// Returns true for the strands of chains and those of the older network. Strands of other ids have no key, and a node
-/// could claim and fill any number of them.
+/// Returns true for the strands of chains and those of the older network. A node could claim any number of other ids.
 fn is_without_node(id: OriginatorId) -> bool {
     matches!(id, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES) || id.is_migrated()
 }
