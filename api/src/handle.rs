@@ -15,7 +15,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServe
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApiServer;
 use hawser_serve::public_pages::PublicPages;
-use hawser_serve::readiness::Readiness;
+use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
     BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, SchemaError,
     ServeSettings, Server, pages, reflect,
@@ -316,7 +316,9 @@ fn routes(
     let reports = MisbehaviorApiServer::new(reports)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let health = HealthService::server(readiness, &methods::HEALTH, api.stop.clone());
+    let extra = settings.extra_service.iter().map(|it| (it.name, Purpose::Read));
+    let named = methods::HEALTH.into_iter().chain(extra);
+    let health = HealthService::server(readiness, named, settings.reflection, api.stop.clone());
     let check = api.callers.check(false);
     let nodes = api.callers.check(settings.require_node_auth);
     let checked = InterceptorLayer::new(check);

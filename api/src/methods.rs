@@ -14,12 +14,13 @@ const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
 const MISBEHAVIOR: &str = "xmtp.xmtpv4.message_api.MisbehaviorApi";
 
 /// The services of health checks, each with the purpose that makes it SERVING.
-pub(crate) const HEALTH: [(&str, Purpose); 6] = [
+pub(crate) const HEALTH: [(&str, Purpose); 7] = [
     (QUERY, Purpose::Read),
     (REPLICATION, Purpose::Read),
     (NOTIFICATION, Purpose::Read),
     (METADATA, Purpose::Read),
     (CHECKPOINT, Purpose::Read),
+    (MISBEHAVIOR, Purpose::Read),
     (PUBLISH, Purpose::Publish),
 ];
 /// The services that reflection lists, besides itself.

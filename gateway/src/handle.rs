@@ -151,7 +151,8 @@ pub async fn start(
     let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone());
     let tenants = tenants(&settings, &ports, &metrics, &running, &end)?;
     let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
-    let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
+    let has_reflection = settings.reflection;
+    let health = HealthService::server(readiness.clone(), HEALTH, has_reflection, stop.clone());
     let routes = routes(router, health, settings.reflection)?;
     let server = Server::bind(serve, routes, calls, stop).await.map_err(listen(settings.listen))?;
     // After the API: `/readyz` must not say that this gateway takes calls while its port still refuses connections.

@@ -1,6 +1,7 @@
 //! `grpc.health.v1`: readiness for load balancers and clients.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::readiness::{Purpose, Readiness, ReadyPurposes};
+use crate::reflection::REFLECTION;
 use crate::settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 
 /// The name of this service.
@@ -20,21 +22,26 @@ const HEALTH: &str = "grpc.health.v1.Health";
 #[derive(Clone)]
 pub struct HealthService {
     readiness: Readiness,
-    services: &'static [(&'static str, Purpose)],
+    services: Arc<[(&'static str, Purpose)]>,
     stop: CancellationToken,
 }
 
 impl HealthService {
     /// Serves `services` by their full names, each SERVING while the process is ready for its
-    /// purpose. The empty name and that of this service stand for [`Purpose::Read`].
+    /// purpose. The empty name and that of this service stand for [`Purpose::Read`], as do those of reflection if it is
+    /// served.
     ///
     /// Watches end with UNAVAILABLE when `stop` is cancelled.
     #[must_use]
     pub fn server(
         readiness: Readiness,
-        services: &'static [(&'static str, Purpose)],
+        services: impl IntoIterator<Item = (&'static str, Purpose)>,
+        has_reflection: bool,
         stop: CancellationToken,
     ) -> HealthServer<Self> {
+        let reflection = REFLECTION.iter().filter(|_| has_reflection);
+        let reflection = reflection.map(|name| (*name, Purpose::Read));
+        let services = services.into_iter().chain(reflection).collect();
         HealthServer::new(Self { readiness, services, stop })
             .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX)

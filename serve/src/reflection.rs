@@ -6,6 +6,10 @@ use tonic_reflection::server::Builder;
 
 pub use tonic_reflection::server::Error as SchemaError;
 
+/// The names of the services of reflection.
+pub(crate) const REFLECTION: [&str; 2] =
+    ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
 /// Adds reflection of `services`, by their full names. Other services of the schema stay hidden.
 ///
 /// # Errors

@@ -17,14 +17,18 @@ use crate::common::*;
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
-const READING: [&str; 6] = [
+const READING: [&str; 8] = [
     "",
     "grpc.health.v1.Health",
     "xmtp.xmtpv4.message_api.QueryApi",
     "xmtp.xmtpv4.message_api.ReplicationApi",
     "xmtp.xmtpv4.message_api.NotificationApi",
     "xmtp.xmtpv4.metadata_api.MetadataApi",
+    "xmtp.xmtpv4.message_api.MisbehaviorApi",
+    "hawser.checkpoint_api.CheckpointApi",
 ];
+const REFLECTION: [&str; 2] =
+    ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 fn about(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }
@@ -59,7 +63,7 @@ async fn reading_and_publishing_are_told_apart() {
 async fn services_that_are_not_served_are_not_found() {
     let node = node().await;
     let mut client = HealthClient::new(node.channel().await);
-    for service in ["xmtp.xmtpv4.payer_api.PayerApi", "nonsense"] {
+    for service in ["xmtp.xmtpv4.payer_api.PayerApi", REFLECTION[0], REFLECTION[1], "nonsense"] {
         let refused = client.check(about(service)).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound);
         let refused = client.watch(about(service)).await.unwrap_err();
@@ -106,6 +110,10 @@ async fn reflection_shows_the_schema_if_configured() {
     let answer = ask(MessageRequest::FileContainingSymbol(symbol)).await;
     assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
 
+    let mut health = HealthClient::new(node.channel().await);
+    for service in REFLECTION {
+        assert_eq!(check(&mut health, service).await, SERVING, "{service}");
+    }
     let older = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
     let (code, _) = call_raw(&node.channel().await, older, framed(&[])).await;
     assert_ne!(code, Code::Unimplemented);
