@@ -267,6 +267,7 @@ impl CallersState {
         let digest = keccak256(&[text.as_bytes()]);
         let known = self.lock_tokens().verified.get(&digest).copied();
         if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
+            self.metrics.node_called(token.version);
             return Ok(token.node);
         }
         let token = NodeToken::read(text)?;
@@ -277,6 +278,7 @@ impl CallersState {
         self.lock_tokens().take_check(address, self.now_ms())?;
         let verified = token.verify(key)?;
         self.lock_tokens().verified.put(digest, verified, verified.expires_s(), now_s);
+        self.metrics.node_called(verified.version);
         Ok(verified.node)
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct NodeToken<'a> {
 pub(crate) struct VerifiedToken {
     /// The node that calls.
     pub(crate) node: OriginatorId,
+    /// The release that it claims to run: major, minor, patch.
+    pub(crate) version: Option<[u64; 3]>,
     key: PublicKey,
     /// Unix seconds.
     expires_s: u64,
@@ -157,7 +159,8 @@ impl<'a> NodeToken<'a> {
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let expires_s = self.claims.exp as u64;
-        Ok(VerifiedToken { node: self.node, key, expires_s })
+        let version = self.claims.version.as_deref().and_then(release_of);
+        Ok(VerifiedToken { node: self.node, version, key, expires_s })
     }
 }
 
@@ -183,11 +186,14 @@ fn node_id(text: &str) -> Option<OriginatorId> {
 /// Returns whether the version is in the range that this node accepts. A pre-release counts as its
 /// release.
 fn is_compatible(version: &str) -> bool {
+    release_of(version).is_some_and(|it| it[0] == VERSION_MIN[0] && it >= VERSION_MIN)
+}
+
+/// Reads the numbers of a version: major, minor, patch.
+fn release_of(version: &str) -> Option<[u64; 3]> {
     let release = version.split(['-', '+']).next().unwrap_or_default();
     let numbers: Option<Vec<u64>> = release.split('.').map(|part| part.parse().ok()).collect();
-    numbers.is_some_and(|numbers| {
-        numbers.len() == 3 && numbers[0] == VERSION_MIN[0] && numbers[..] >= VERSION_MIN[..]
-    })
+    numbers?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Counts of what limits on callers decide. Labels name methods and tiers, never an address.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use hawser_serve::metrics::{Counter, Exposition, Gauge};
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -101,9 +103,38 @@ struct Counts {
     open_streams: Gauge,
     breaker: Gauge,
     breaker_trips: Counter,
+    /// Calls with a node token by the claimed release. Registered nodes choose what they claim, so the number is bounded.
+    versions: Mutex<BTreeMap<Option<[u64; 3]>, u64>>,
+    other_versions: Counter,
 }
 
+/// Releases of nodes that are counted apart. A guess: a network runs a few at a time.
+const VERSIONS_MAX: usize = 16;
+
 impl LimitMetrics {
+    /// Counts a call with a valid node token that claims this release.
+    pub(crate) fn node_called(&self, version: Option<[u64; 3]>) {
+        let mut versions = self.0.versions.lock();
+        if versions.len() < VERSIONS_MAX || versions.contains_key(&version) {
+            *versions.entry(version).or_insert(0) += 1;
+        } else {
+            self.0.other_versions.inc();
+        }
+    }
+
+    /// Returns the calls with a node token, by the name of the claimed release.
+    fn node_calls(&self) -> Vec<(String, u64)> {
+        let name = |version: Option<[u64; 3]>| match version {
+            Some([major, minor, patch]) => format!("{major}.{minor}.{patch}"),
+            None => "none".to_owned(),
+        };
+        let versions = self.0.versions.lock().clone();
+        let mut calls: Vec<_> = versions.into_iter().map(|(it, count)| (name(it), count)).collect();
+        let other = self.0.other_versions.get();
+        calls.extend((other > 0).then(|| ("other".to_owned(), other)));
+        calls
+    }
+
     pub(crate) fn decided(&self, call: LimitedCall, is_node: bool, outcome: LimitOutcome) {
         self.0.calls[call as usize][usize::from(!is_node)][outcome as usize].inc();
     }
@@ -151,6 +182,12 @@ impl Collector for LimitMetrics {
                 (labels, self.0.streams[outcome as usize].get())
             }),
         )?;
+        let node_calls = self.node_calls();
+        out.counters(
+            "xmtp_api_node_connection_requests_by_version_counter",
+            "Calls with a valid node token, by the version that it claims",
+            node_calls.iter().map(|(version, count)| ([("version", version.as_str())], *count)),
+        )?;
         out.gauge(
             "xmtpd_stream_limit_active_streams",
             "Streams of all envelopes that hold a place of their address",
@@ -166,5 +203,25 @@ impl Collector for LimitMetrics {
             "Times that the circuit breaker around Redis has opened",
             self.0.breaker_trips.get(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_nodes_claim_make_a_bounded_number_of_labels() {
+        let metrics = LimitMetrics::default();
+        metrics.node_called(None);
+        for patch in 0..1000 {
+            metrics.node_called(Some([1, 3, patch]));
+        }
+        metrics.node_called(Some([1, 3, 0]));
+        let calls = metrics.node_calls();
+        assert_eq!(calls.len(), VERSIONS_MAX + 1);
+        assert_eq!(calls[0], ("none".to_owned(), 1));
+        assert_eq!(calls[1], ("1.3.0".to_owned(), 2));
+        assert_eq!(calls[VERSIONS_MAX], ("other".to_owned(), 1001 - VERSIONS_MAX as u64));
     }
 }

@@ -156,18 +156,35 @@ impl OtherClocks {
                 return Err(ClockAheadError::Chain { chain, lead_s: lead_s(lead_ns) });
             }
         }
+        match self.lead_over_peers_ns(now, wall_ns) {
+            Some(lead_ns) if lead_ns > LEAD_NS_MAX => {
+                Err(ClockAheadError::Peers { lead_s: lead_s(lead_ns) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the lead of the wall clock over each chain by its name, and over `peers`, in nanoseconds; negative where it
+    /// is behind. A source that has shown no time for an hour is left out, as are the peers while the clocks of fewer than
+    /// two are known.
+    #[must_use]
+    pub fn leads_ns(&self, now: Instant, wall_ns: i64) -> Vec<(&'static str, i64)> {
+        let chains = self.chains.iter();
+        let chains = chains.filter_map(|(&chain, it)| Some((chain, it.lead_ns(now, wall_ns)?)));
+        let peers = self.lead_over_peers_ns(now, wall_ns).map(|lead_ns| ("peers", lead_ns));
+        chains.chain(peers).collect()
+    }
+
+    /// Returns the lead over the median of the peers' clocks; `None` if too few are known.
+    fn lead_over_peers_ns(&self, now: Instant, wall_ns: i64) -> Option<i64> {
         let readings = self.peers.values().filter_map(|peer| peer.reading);
         let mut leads: Vec<i64> =
             readings.filter_map(|reading| reading.lead_ns(now, wall_ns)).collect();
         if leads.len() < PEERS_MIN {
-            return Ok(());
+            return None;
         }
         leads.sort_unstable();
         // Of an even number the lower one of the two in the middle: more than half are behind then.
-        let median = leads[(leads.len() - 1) / 2];
-        if median > LEAD_NS_MAX {
-            return Err(ClockAheadError::Peers { lead_s: lead_s(median) });
-        }
-        Ok(())
+        Some(leads[(leads.len() - 1) / 2])
     }
 }

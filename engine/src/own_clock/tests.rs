@@ -115,3 +115,21 @@ fn a_place_that_never_comes_is_not_waited_for_without_end() {
     clocks.others.note_block("app", i64::MIN, clocks.start);
     assert!(clocks.check(62, i64::MAX - WALL_NS - HOUR_NS).is_err(), "and nothing overflows");
 }
+
+#[test]
+fn leads_are_shown_of_each_source_that_is_known() {
+    let mut clocks = TestClocks::new();
+    let leads = |clocks: &TestClocks, seconds: u64| {
+        let right_ns = WALL_NS + i64::try_from(seconds).unwrap() * 1_000_000_000;
+        clocks.others.leads_ns(clocks.at(seconds), right_ns)
+    };
+    assert_eq!(leads(&clocks, 1), []);
+    let at = clocks.at(0);
+    clocks.others.note_block("app", WALL_NS + HOUR_NS, at);
+    clocks.add_peer(200, HOUR_NS);
+    assert_eq!(leads(&clocks, 1), [("app", -HOUR_NS)], "one peer is no median");
+    clocks.add_peer(300, -5);
+    clocks.add_peer(400, -7);
+    assert_eq!(leads(&clocks, 1), [("app", -HOUR_NS), ("peers", 5)]);
+    assert_eq!(leads(&clocks, 3602), [], "too long ago");
+}

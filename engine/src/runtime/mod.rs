@@ -268,6 +268,13 @@ impl Engine {
         Ok(self.publisher.own_clock().check(self.ports.clock.now_ns())?)
     }
 
+    /// Returns the lead of this node's clock over each chain by its name, and over the median of `peers`, in nanoseconds;
+    /// negative where it is behind. Sources that are not known are left out.
+    #[must_use]
+    pub fn clock_leads_ns(&self) -> Vec<(&'static str, i64)> {
+        self.publisher.own_clock().leads_ns(self.ports.clock.now_ns())
+    }
+
     /// Notes that a block with this time, unix seconds, appeared at the head of a chain at the moment `at`. A
     /// block that was there before this node looked shows no clock, and must not be noted.
     pub fn note_block(&self, chain: &'static str, time_s: u64, at: Instant) {

@@ -22,6 +22,12 @@ impl OwnClock {
         self.0.lock().check(now(), wall_ns)
     }
 
+    /// Returns the lead of a wall clock that shows `wall_ns` now over the clocks of others, as
+    /// [`OtherClocks::leads_ns`] does.
+    pub(super) fn leads_ns(&self, wall_ns: i64) -> Vec<(&'static str, i64)> {
+        self.0.lock().leads_ns(now(), wall_ns)
+    }
+
     /// Notes a block that appeared at the head of a chain at the moment `at`.
     pub(super) fn note_block(&self, chain: &'static str, time_ns: i64, at: Instant) {
         self.0.lock().note_block(chain, time_ns, at);
