@@ -1,4 +1,4 @@
-//! Comparison of two logs: where they differ, and in what.
+//! Comparison of two logs: the places at which they differ, and the differences.
 //!
 //! The trees of a strand show where two logs begin to differ: a binary search finds the smallest size at which their
 //! roots differ. From there on the comparison reads the rows of both logs in parallel.

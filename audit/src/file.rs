@@ -293,7 +293,7 @@ impl EvidenceFile {
         self.trees.iter().map(TreeEntry::held).collect()
     }
 
-    /// Returns the keys and rates of the file. A reader who judges by them takes them on trust.
+    /// Returns the keys and rates of the file. A reader who judges by them trusts the file's writer.
     ///
     /// # Errors
     /// [`EvidenceFileError`] for a malformed key, time or price list, and for a file without nodes.

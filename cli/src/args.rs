@@ -207,7 +207,7 @@ pub(crate) enum ConfigCommand {
 pub(crate) struct ConfigCheckArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
-    /// Also ask every endpoint of both chains, and check what they say of this node.
+    /// Also ask every endpoint of both chains, and check their records of this node.
     #[arg(long)]
     pub(crate) dial: bool,
 }
@@ -290,7 +290,7 @@ pub(crate) struct MisbehaviorListArgs {
     /// Address of the node's metrics, `host:port` [default: that of the settings in the environment].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
-    /// List what was stored after this position.
+    /// List the evidence that was stored after this position.
     #[arg(long, value_name = "POSITION")]
     pub(crate) after: Option<String>,
 }

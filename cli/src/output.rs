@@ -84,7 +84,7 @@ pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Length of a text from outside in what is printed, in characters. A guess.
+/// The longest printed part of a text from outside, in characters. A guess.
 const PLAIN_LEN_MAX: usize = 200;
 
 /// Makes a text from outside fit for a terminal: short, and without control characters.

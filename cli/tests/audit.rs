@@ -1,4 +1,4 @@
-//! Evidence is judged by a process of its own, with nothing but keys; and nodes keep what is submitted.
+//! A separate process judges evidence with only the keys, and nodes keep submitted reports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -148,7 +148,8 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
         serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
     assert_eq!(last["verdict"], "inconclusive");
     assert!(last["rates"].as_str().unwrap().contains("--rates FILE"), "{last}");
-    // A list that begins behind the envelope is told apart from none, and where rates decide nothing is told.
+    // The output distinguishes a list that begins behind the envelope from a missing list, and names neither where
+    // rates decide nothing.
     let rates = place.path().join("rates.json");
     let with_rates = |start_unix_s: u64| {
         let rate = serde_json::json!({
@@ -371,7 +372,7 @@ fn what_is_not_verified_yet_is_left_out_of_a_replay_and_named() {
     assert!(unchecked.iter().any(is_named), "{replay}");
 }
 
-/// Pruning by command says what goes and why the rest stays, and an audit of the rest finds no fault.
+/// Pruning by command reports the removed envelopes and why the others stay, and an audit of the rest finds no fault.
 #[test]
 fn a_folder_is_pruned_and_still_replays_clean() {
     let place = tempfile::tempdir().unwrap();

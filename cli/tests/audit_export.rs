@@ -174,7 +174,7 @@ fn a_node_that_runs_is_exported_like_its_folder() {
     assert_eq!(rows(&of_node), (expected, vec![gap]));
     assert_eq!(export(&node.url(), &of_node)["rows"], 0, "a later run adds what is new");
 
-    // No fault, and not clean: what is not shown may be anything.
+    // The verdict is neither faulty nor clean: places that are not shown may hold anything.
     let part = parts(&of_node).remove(0);
     let checked = run(&["audit", "check-partition", &part, "--registry", registry]);
     assert_eq!(checked.status.code(), Some(9), "{checked:?}");
@@ -266,7 +266,7 @@ fn a_real_node_is_exported_like_its_folder() {
 /// The envelopes that a node gives of a strand after a place.
 type LyingPage = Box<dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync>;
 
-/// The lie is named, the exit code says that it failed, and no file has any of it.
+/// The error names the false envelope, the exit code is that of a failure, and no file contains the envelope.
 #[test]
 fn a_node_that_lies_is_refused_by_name() {
     let place = tempfile::tempdir().unwrap();
@@ -337,7 +337,7 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
     entries.flat_map(|it| if it.is_dir() { walk(&it) } else { vec![it] }).collect()
 }
 
-/// Signatures of a folder are judged on request, and what the keys refuse ends the export.
+/// Signatures of a folder are judged on request, and an envelope that the keys refuse ends the export.
 #[test]
 fn a_folder_is_judged_by_the_keys_that_are_given() {
     let place = tempfile::tempdir().unwrap();

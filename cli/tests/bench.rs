@@ -19,7 +19,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::support::{self, Dev, VECTORS, free_base, hawser, stderr};
 
-/// Runs the command, and returns its exit code, what it said as JSON, and its errors.
+/// Runs the command, and returns its exit code, its output as JSON, and its errors.
 fn bench(target: &str, more: &[&str]) -> (Option<i32>, Value, String) {
     bench_for("1s", target, more)
 }

@@ -221,7 +221,7 @@ fn an_address_without_a_listener_is_a_failure_in_both_forms() {
     }
 }
 
-/// A folder with what a single node needs.
+/// A folder with the files that a single node needs.
 struct Single {
     place: tempfile::TempDir,
     base: u16,

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::support::{self, Running, VECTORS, free_base, hawser, json, page, signal, until};
 
-/// Chains in this process, and what nodes need to join them.
+/// Chains in this process, and the files that nodes need to join them.
 struct Joined {
     place: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
@@ -28,7 +28,7 @@ struct Joined {
 }
 
 impl Joined {
-    /// Chains whose registry has so many canonical nodes.
+    /// Chains whose registry has this many canonical nodes.
     fn new(nodes: u16) -> Self {
         Self::with(nodes, |_, _| DevnetSettings::default())
     }
@@ -130,7 +130,7 @@ impl Joined {
         Sender::new(chain.unwrap(), deploy::deployer())
     }
 
-    /// Broadcasts what clients have recorded for this route. Returns how many there were.
+    /// Broadcasts the recorded client envelopes of this route. Returns their number.
     fn broadcast(&self, route: &str) -> u64 {
         let payloads = recorded(route);
         self.send(route, &payloads);
@@ -411,7 +411,7 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     let before = network.strand(0, "0", 9);
     let others = network.strand(0, "1", identities);
 
-    // The last three are gone, and others come into their places.
+    // The last three are removed, and others take their places.
     let fork = network.app_head() - 2;
     network.reorganise(3);
     network.send("chain:group", &payloads[..4]);

@@ -134,7 +134,7 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
     let (code, states, said) = rotation.states();
     assert_eq!((code, states), (Some(0), vec![DONE.to_owned(); 7]), "{said}");
 
-    // A node that has gone.
+    // A node that has stopped.
     owner("http://127.0.0.1:1");
     let (code, states, said) = rotation.states();
     assert_eq!(code, Some(9), "{said}");

@@ -1,5 +1,5 @@
-//! A network is deployed by a contract: what `hawser contracts deploy --multisig` prints is sent in that contract's name, as the
-//! members of a multisig would have it do, and by nothing else.
+//! A contract deploys a network: the calls that `hawser contracts deploy --multisig` prints are sent in that contract's
+//! name, as the members of a multisig would do, and nothing else is sent.
 
 use alloy::primitives::{Address, Bytes, U256, address, keccak256};
 use hawser_chain::addresses::Addresses;
@@ -148,7 +148,7 @@ fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
     // Any account may bring the creator about, and nothing but the multisig creates by it.
     assert!(chains.send(STRANGER, &first[0]), "{}", first[0]);
     assert!(!chains.send(STRANGER, &first[1]), "{}", first[1]);
-    // Any account may have the factory create contracts once it is there. That moves no address.
+    // Any account may make the factory create contracts once it exists. This changes no address.
     for step in &first[1..3] {
         assert!(chains.send(MULTISIG, step), "{step}");
     }

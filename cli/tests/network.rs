@@ -10,7 +10,7 @@ fn pid(part: &Value) -> u32 {
     u32::try_from(part["pid"].as_u64().unwrap()).unwrap()
 }
 
-/// Starts again by hand what was killed.
+/// Starts a killed process again by hand.
 fn again(ended: &Value) -> Running {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec {}", ended["command"].as_str().unwrap())]);

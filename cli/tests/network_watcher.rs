@@ -36,7 +36,7 @@ const INVENTED: u32 = 5_000;
 /// Originators of a cursor that is far larger than any message that the watcher takes.
 const FAR_TOO_MANY: u32 = 1_000_000;
 
-/// A node that tells its cursor as it is told to, and nothing else.
+/// A node that sends the cursor that a test sets, and serves nothing else.
 #[derive(Clone, Copy)]
 enum Liar {
     /// Tells the same as the honest node, and stays.
@@ -388,7 +388,7 @@ fn chain_envelope(place: u64, originator_ns: i64) -> Bytes {
     OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Transaction([7; 32]))
 }
 
-/// Nodes of other software date what a chain has ordered by their own clocks, and have no trees.
+/// Nodes of other software date a chain's envelopes by their own clocks, and have no trees.
 #[test]
 fn envelopes_of_a_chain_are_compared_by_trees_alone() {
     let node = |ns: i64| {
@@ -406,7 +406,7 @@ fn envelopes_of_a_chain_are_compared_by_trees_alone() {
     assert_eq!(seen["differences"][0]["first_sequence_id"], 1, "{seen}");
 }
 
-/// An envelope of another place, and one that is none, say nothing about the strand.
+/// An envelope of another place and a malformed one prove nothing about the strand.
 #[test]
 fn answers_that_are_none_are_counted_and_are_no_difference() {
     let wrong = FakeNode::start(&[(NODE, PLACES)], |_, _| vec![envelope(2, false)]);

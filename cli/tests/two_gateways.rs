@@ -22,7 +22,7 @@ use crate::money_network::{MoneyNetwork, MoneySettings, NODES};
 use crate::redis_server::RedisServer;
 use crate::support::{Running, hawser, page, signal, until};
 
-/// Clients, and what each of them publishes: every fourth envelope is a commit.
+/// Clients and their envelopes: every fourth envelope is a commit.
 const CLIENTS: u8 = 8;
 const ENVELOPES: u32 = 24;
 /// Acknowledged envelopes after which one gateway is killed.

@@ -168,7 +168,7 @@ mod tests {
         Checker::new(NODE, &settings().registry, None).check(log.rows.clone())
     }
 
-    /// Returns the tallies of rows, and why there are none.
+    /// Returns the tallies of rows, or the reason why there are none.
     fn derive(rows: &[CheckedRow]) -> (Vec<Tally>, Option<String>) {
         let (mut derived, mut told) = (DerivedTallies::new(vec![RATE]), Vec::new());
         rows.iter().for_each(|row| derived.take(row, &mut |tally| told.push(tally)));

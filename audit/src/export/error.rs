@@ -61,7 +61,7 @@ pub enum ExportError {
         /// The node of that log.
         node_id: u32,
     },
-    /// The export holds what the log does not.
+    /// The export holds an envelope that the log lacks.
     #[error("strand {originator_id}: the export has {exported}, and the log has {held}")]
     OtherStrand {
         /// The strand.

@@ -1,4 +1,4 @@
-//! The manifest of an export: what it holds, and the digest of each file.
+//! The manifest of an export: its content, and the digest of each file.
 
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};

@@ -28,7 +28,7 @@ use crate::replay::{GapReason, StoredMark, StrandRow};
 
 /// Length of the longest footer that is read, in bytes. A guess: a file has a few dozen row groups.
 const FOOTER_LEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Bytes of one column of a row group: this program's own bound, one envelope above it, and what pages add.
+/// Bytes of one column of a row group: this program's own bound, one envelope above it, and the headers of pages.
 const CHUNK_LEN_BYTES_MAX: u64 = 2 * (GROUP_LEN_BYTES as u64) + 32 * 1024 * 1024;
 /// The end of each file: the length of the footer, and the magic bytes.
 const TAIL_LEN_BYTES: u64 = 8;

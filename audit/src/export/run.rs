@@ -24,7 +24,7 @@ use crate::replay::{GapReason, LogRows, LogSource, SourceError, StoredMark, Stra
 
 /// Rows of a file of the log. A guess: enough for an engine to skip files by their statistics.
 const PART_ROWS: u64 = 1_000_000;
-/// Bytes of a file of the log. A guess: what an engine gives one core.
+/// Bytes of a file of the log. A guess: the share that an engine gives one core.
 const PART_LEN_BYTES: u64 = 256 * 1024 * 1024;
 /// Rows of a batch. Signatures cost a sixth less than in batches of a replay (measured, `docs/performance.md`).
 const BATCH_ROWS: usize = 2048;

@@ -66,7 +66,7 @@ fn a_node_gives_the_tallies_of_its_folder_in_whatever_number_of_runs() {
     let again = export(&shown, &of_node, judged, |_| ()).unwrap();
     assert_eq!((again.rows, again.tally_files), (0, 0));
 
-    // A folder whose tallies have to be made anew has rates of its own, and records of what it has pruned.
+    // A folder whose tallies have to be rebuilt has rates of its own, and records of pruned places.
     let mut none = log.clone();
     none.has_tallies = false;
     none.prune(30);
@@ -95,7 +95,7 @@ fn tallies_without_rates_are_none_and_other_rates_make_others() {
     let first = with(RATE);
     let dearer = with(hawser_rules::Rate { message_fee: RATE.message_fee + 1, ..RATE });
     assert_ne!(first, dearer);
-    // A run without rates leaves them, and says so.
+    // A run without rates leaves the tallies, and reports this.
     let report = export(&shown, place.path(), without, |_| ()).unwrap();
     assert!(report.notes[0].contains("the places to 100 are left"), "{report:?}");
     assert_eq!(tallies(place.path()), dearer);

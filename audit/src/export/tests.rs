@@ -1,4 +1,4 @@
-//! An export is the log, row for row, in whatever number of runs; and what lies or is damaged is refused.
+//! An export is the log, row for row, in any number of runs, and false or damaged files are refused.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -113,7 +113,7 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
     assert_eq!(run(&log, place.path()).unwrap().rows, 10);
     assert_eq!(rows(place.path(), NODE).len(), 40);
     assert_eq!(head(), Some(40));
-    // An envelope behind the head is told for as long as the folder holds it, and has no row.
+    // An envelope behind the head is reported as long as the folder holds it, and has no row.
     let beyond = || {
         let manifest = Manifest::read(place.path()).unwrap().unwrap();
         manifest.strand(NODE).unwrap().beyond_head

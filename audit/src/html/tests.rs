@@ -1,4 +1,4 @@
-//! The page names what a replay found, and nothing that a log says becomes markup.
+//! The page names the findings of a replay, and no text of a log becomes markup.
 
 use super::markup::{Markup, bytes, date, dollars, duration, number};
 use super::*;
@@ -54,7 +54,7 @@ fn assert_sound(page: &str) {
             (None, true) => {}
             (None, false) => open.push(name.clone()),
         }
-        // Names of attributes: what stands outside of quotes.
+        // Names of attributes: the text outside of quotes.
         let names: String = tag.split('"').step_by(2).collect();
         let is_active = names.contains(" on") || names.contains("href") || names.contains("src");
         assert!(!is_active && !names.contains('\''), "{tag}");

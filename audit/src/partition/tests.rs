@@ -92,7 +92,7 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
 
 #[test]
 fn the_borders_of_parts_hide_nothing() {
-    // Times that go back at several places, holes, gaps, and a leaf that is none of a void place.
+    // Times that go back at several places, holes, gaps, and a wrong leaf of a void place.
     let mut log = MemoryLog::honest(40);
     for (place, ns) in [(9, ns_of(3)), (10, ns_of(4)), (20, ns_of(2_000_000)), (21, ns_of(1))] {
         *log.bytes_at(place) = draft(place, ns).seal();
@@ -148,10 +148,10 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         let merged = verdict(&lost);
         assert_eq!((merged.verdict, merged.faults.count()), ("incomplete", 0), "{merged:?}");
     }
-    // Without the manifest, what is between two ranges is a hole.
+    // Without the manifest, places between two ranges are a hole.
     let merged = merge(vec![one.clone(), three.clone()], None).unwrap();
     assert_eq!(merged.faults.counts()[&FaultKind::Hole], 1);
-    // With it, and every row there, too.
+    // The same with the manifest, if no row is missing.
     let mut short = rows.clone();
     short.remove(30);
     let halves: Vec<RangeVerdict> =
@@ -247,7 +247,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         assert_ne!(lie, line);
         assert!(RangeVerdict::parse(&lie).is_err(), "{lie}");
     }
-    // Sums of lies do not overflow.
+    // Sums of false counts do not overflow.
     let lie = line.replace("\"rows\":10", "\"rows\":18446744073709551615");
     let lie = lie.replace("\"late_count\":0", "\"late_count\":18446744073709551615");
     let lie = RangeVerdict::parse(&lie).unwrap();
@@ -340,7 +340,7 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     assert!(text.contains("no signature was checked"), "{text}");
     let known = check(&rows);
     assert_eq!((known[0].incomplete(), known[0].signatures_checked), (Vec::new(), true));
-    // No key signs for a chain: that is told as by a replay, and is no fault.
+    // No key signs for a chain: this is reported as by a replay, and is no fault.
     let gap =
         StrandRow::Gap { from: SequenceId(1), through: SequenceId(1), reason: GapReason::Void };
     let of_chain = check(&[(OriginatorId(1), ExportedRow::Row(gap))]);

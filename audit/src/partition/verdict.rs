@@ -96,7 +96,7 @@ pub struct MergedStrand {
     pub envelopes: u64,
 }
 
-/// The range and the rows that a strand should have, as the manifest of an export says.
+/// The range and the rows that a strand should have by the manifest of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectedStrand {
     /// The strand.
@@ -383,7 +383,7 @@ fn add_holes_at_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]
     joined.sort_by_key(|range| range.originator_id);
 }
 
-/// Adds the envelopes behind the heads of strands, of which the manifest tells: the export has no row of them.
+/// Adds the envelopes behind the heads of strands that the manifest names: the export has no rows for them.
 fn add_beyond_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]) {
     for ExpectedStrand { originator_id, head, beyond_head: beyond, .. } in strands {
         let (Some(head), Some(beyond)) = (head, beyond) else { continue };

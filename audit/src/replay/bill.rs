@@ -1,8 +1,8 @@
-//! The bill of a payer, computed again from the log: what its envelopes cost by the rates, and whether the reports on the
-//! chain charge just that.
+//! The bill of a payer, computed again from the log: the cost of its envelopes by the rates, compared with the charges
+//! of the reports on the chain.
 //!
-//! A report says only the root of all amounts, so those of all payers are computed: the payer's leaf is proven when
-//! the root is the same. The source may lie and leave places out; then nothing is proven, and nothing refuted.
+//! A report contains only the root of all amounts, so the amounts of all payers are computed: the payer's leaf is
+//! proven if the root is the same. If the source leaves places out, nothing is proven and nothing refuted.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ struct StrandBilling<'a> {
     settings: &'a BillSettings,
     /// Reports with a range, in the contract's order.
     reports: Vec<BilledReport>,
-    /// Amounts of all payers, by the place of the report in `reports`. Those of finished reports are gone.
+    /// Amounts of all payers, by the place of the report in `reports`. The amounts of finished reports are removed.
     sums: BTreeMap<usize, BTreeMap<Address, u64>>,
     /// Reports before this place are finished.
     finished: usize,

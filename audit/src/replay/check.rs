@@ -62,7 +62,7 @@ pub(crate) struct CheckedEnvelope {
     pub(crate) found: Result<Signed, (FaultKind, String)>,
 }
 
-/// A row after its checks. Rows that are no envelopes pass through.
+/// A row after its checks. Rows without an envelope pass through unchanged.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum CheckedRow {
     Envelope(Box<CheckedEnvelope>),
@@ -218,7 +218,8 @@ impl Checker {
             counts_for_congestion: false,
         };
         if matches!(proof, Proof::Transaction(_)) {
-            // The chain decides what it orders; a payload that does not decode is void and no envelope.
+            // The chain decides which payloads it orders. A payload that does not decode makes the place void, and
+            // there is no envelope.
             signed.violation = inner.err().map(Violation::from);
             return signed;
         }

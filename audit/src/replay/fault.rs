@@ -176,7 +176,7 @@ impl Faults {
     /// Checks that this can be the list of a strand: of each kind all faults are kept, up to the bound.
     ///
     /// # Errors
-    /// With what is impossible, in a sentence for people.
+    /// A sentence for people that names the impossible value.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let mut kept = BTreeMap::new();
         for fault in &self.kept {

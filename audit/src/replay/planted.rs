@@ -1,5 +1,5 @@
-//! Logs in which a fault was planted, one of each kind that a log alone shows: what `docs/protocol/misbehavior.md` calls an
-//! invalid payload (each rule), times, fees, and what a keeper can do to a log. For tests.
+//! Logs with a planted fault, one for each kind that a log alone shows: invalid payloads as in
+//! `docs/protocol/misbehavior.md` (each rule), times, fees, and changes by the keeper of the log. For tests.
 //!
 //! Rules 15 to 17 need a chain, 25 MiB and a registry with absences, and places that are called pruned a record: they have tests
 //! of their own. Rule 12 and cycles need more than a strand.
@@ -21,7 +21,7 @@ use super::testing::{
 };
 use super::*;
 
-/// A change that a liar makes, and the faults that it is.
+/// A change by a dishonest keeper or signer, and the faults that it causes.
 pub(crate) type Planted =
     (&'static str, fn(&mut MemoryLog), &'static [(FaultKind, u64, Option<u8>)]);
 

@@ -59,7 +59,7 @@ pub struct StrandReplay {
 pub struct StrandReport {
     /// The strand.
     pub originator_id: u32,
-    /// The last place that was looked at.
+    /// The last place that was checked.
     pub reached: u64,
     /// Leaves of the tree that was grown again.
     pub tree_size: u64,
@@ -94,7 +94,7 @@ impl StrandReplay {
         OriginatorId(self.originator_id)
     }
 
-    /// Returns the last place that was looked at.
+    /// Returns the last place that was checked.
     #[must_use]
     pub fn reached(&self) -> SequenceId {
         SequenceId(self.next - 1)
@@ -104,7 +104,7 @@ impl StrandReplay {
     /// can continue.
     ///
     /// # Errors
-    /// With what is impossible, in a sentence for people.
+    /// A sentence for people that names the impossible value.
     pub(super) fn check(&self, originator: OriginatorId) -> Result<(), &'static str> {
         if self.originator() != originator {
             return Err("it is the state of another strand");
@@ -155,7 +155,7 @@ impl StrandReplay {
         if let Some(places) = self.figures.absent.get(&GapReason::NotShown) {
             found.push(format!("strand {originator}: {places} places up to {head} were not shown"));
         }
-        // The log may have grown since its head was told: a later checkpoint says nothing.
+        // The log may have grown since the source stated its head, so a later checkpoint proves nothing.
         let now_ns = u64::try_from(context.now_ns).unwrap_or_default();
         let is_beyond = |cosigned: &&CosignedCheckpoint| {
             let of = cosigned.signed.checkpoint;
@@ -275,7 +275,7 @@ impl StrandReplay {
                     let text = "too many of its answers are none of the strand's envelopes";
                     return Err(SourceError(text.to_owned()));
                 }
-                // The originator is not to be held to these bytes: the tree goes on with the leaf that is stored.
+                // The originator is not accountable for these bytes: the tree continues with the stored leaf.
                 if let Some(leaf) = stored_leaf {
                     self.add_leaf(sequence, leaf, stored_leaf, context);
                 }

@@ -84,7 +84,7 @@ impl Tallies {
     /// Checks that these can be the tallies of places up to `reached`.
     ///
     /// # Errors
-    /// With what is impossible, in a sentence for people.
+    /// A sentence for people that names the impossible value.
     pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
         let counts = self.counts.values().chain(self.open_counts.values());
         if counts.chain(self.open.values().map(|it| &it.messages)).any(|count| *count > reached) {
@@ -221,7 +221,7 @@ impl Tallies {
         }
         let mut derived = self.differing.get(&key).copied();
         if derived.is_none() {
-            // It was equal, so the stored one is what the log gave up to here.
+            // The tallies were equal, so the stored one is the tally of the log up to here.
             rows.usage(key.0..=key.0, &mut |_, payer, stored| {
                 if payer.0 == key.1 {
                     derived = Some(stored);

@@ -101,7 +101,7 @@ pub(crate) fn ns_of(sequence: u64) -> i64 {
     START_NS + i64::try_from(sequence).unwrap() * STEP_NS
 }
 
-/// A log in memory, with what is kept beside it.
+/// A log in memory, with the records that are kept beside it.
 #[derive(Clone)]
 pub(crate) struct MemoryLog {
     pub(crate) rows: Vec<StrandRow>,
@@ -114,7 +114,7 @@ pub(crate) struct MemoryLog {
     pub(crate) rates: Vec<Rate>,
     /// True for the view of a node's API, which shows neither gaps nor tallies nor trees.
     pub(crate) is_node: bool,
-    /// False for a folder that has to make its tallies anew.
+    /// False for a folder that has to rebuild its tallies.
     pub(crate) has_tallies: bool,
 }
 

@@ -166,7 +166,7 @@ fn a_void_range_has_leaves_and_other_gaps_end_the_tree() {
     let kinds: Vec<_> = named(&report).iter().map(|it| it.0).collect();
     assert!(kinds.iter().all(|kind| matches!(kind, FaultKind::Usage | FaultKind::Congestion)));
 
-    // A leaf that is none of a void place is told.
+    // A wrong leaf of a void place is reported.
     let mut other = log.clone();
     other.rows[22] = StrandRow::Leaf { sequence: SequenceId(22), leaf: TreeHash([1; 32]) };
     let found = named(&replay(&other, &settings()));
@@ -189,7 +189,7 @@ fn a_place_that_is_called_pruned_and_cannot_be_is_a_fault_of_its_keeper() {
     assert_eq!(found(&log, expiry_ns - 601_000_000_000), [fault(9)]);
     assert_eq!(found(&log, ns_of(60)), [5, 6, 7, 8, 9].map(fault));
     assert_eq!(FaultKind::NotExpired.party(), "keeper");
-    // A record that lies about time or retention has to lie in favour of the envelope.
+    // A false time or retention in a record is noticed unless it makes the envelope expire early.
     let now_ns = settings().now_ns;
     let mut lie = log.clone();
     lie.prune(20).originator_ns = now_ns;
@@ -340,7 +340,8 @@ fn a_state_is_gone_on_with_or_refused_whatever_its_numbers_are() {
     let error = refused.run(|_, _| true).unwrap_err().to_string();
     assert!(error.contains("ends at 200, and the state file has reached 300"), "{error}");
 
-    // Every number of the file, one after another, with values at the ends of its type: refused, or gone on with.
+    // Every number of the file, one after another, with values at the ends of its type: the state is refused, or the
+    // replay continues.
     let mut grown = log.clone();
     grown.rows.push(MemoryLog::honest(301).rows[300].clone());
     (grown.head, grown.last_held) = (301, 301);
@@ -368,7 +369,7 @@ fn usage_of(messages: u64) -> Value {
     serde_json::to_value(usage).unwrap()
 }
 
-/// Returns the places of all numbers in a value. Of a list the first three items are looked at.
+/// Returns the places of all numbers in a value, in lists those of the first three items.
 fn numbers_of(value: &Value, path: String) -> Vec<String> {
     match value {
         Value::Number(_) => vec![path],

@@ -20,7 +20,7 @@ impl TreeReplay {
     /// Checks that this can be the tree over places up to `reached`.
     ///
     /// # Errors
-    /// With what is impossible, in a sentence for people.
+    /// A sentence for people that names the impossible value.
     pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
         if self.size() > reached {
             return Err("its tree has more leaves than places");

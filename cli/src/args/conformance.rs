@@ -20,11 +20,11 @@ pub(crate) struct ConformanceArgs {
     /// API of a gateway of the same network.
     #[arg(long, value_name = "ADDR")]
     pub(crate) gateway: Option<String>,
-    /// File with the secret key of the payer who pays for what the suite publishes.
+    /// File with the secret key of the payer who pays for the suite's envelopes.
     #[arg(long, value_name = "FILE")]
     pub(crate) payer_key_file: Option<PathBuf>,
-    /// Id of the target in the registry. The payer signs for no other node [default: what the network.json beside the
-    /// payer's key, or that of ./hawser-dev, says about the target's address].
+    /// Id of the target in the registry. The payer signs for no other node [default: the id that the network.json
+    /// beside the payer's key, or that of ./hawser-dev, has for the target's address].
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: Option<u32>,
     /// Run only this area or case; may be given several times.

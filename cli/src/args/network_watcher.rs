@@ -18,7 +18,7 @@ pub(crate) struct NetworkWatcherArgs {
     #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
     pub(crate) once: bool,
     /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table
-    /// again and again].
+    /// repeatedly].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// The same on all addresses of this machine [env: METRICS_PORT].

@@ -25,7 +25,7 @@ pub(crate) enum PayerCommand {
     Balance(BalanceArgs),
     /// Print a payer's usage as a node has booked it: settled, and not settled yet.
     Usage(UsageArgs),
-    /// Estimate what envelopes cost at the rates of the settlement chain, without congestion.
+    /// Estimate the cost of envelopes at the rates of the settlement chain, without congestion.
     Estimate(EstimateArgs),
     /// Withdraw from the sending account's balance.
     Withdraw {

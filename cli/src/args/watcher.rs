@@ -47,8 +47,8 @@ pub(crate) struct ChainWatcherArgs {
     /// Account whose native token on the app chain is watched, such as a gateway's; may be given several times.
     #[arg(long = "app-sender", value_name = "ADDRESS", value_parser = address)]
     pub(crate) app_senders: Vec<Address>,
-    /// File with the code behind each contract, as it was accepted last. Written if it is not there; remove it to accept an
-    /// upgrade [default: what the first look shows].
+    /// File with the code behind each contract, as it was accepted last. Written if it does not exist; remove it to
+    /// accept an upgrade [default: the code of the first look is accepted].
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
     /// The bounds.

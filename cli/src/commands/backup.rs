@@ -202,14 +202,14 @@ impl ChecksOfNode {
         Self { made, newest: None, checked: 0, damaged: 0 }
     }
 
-    /// Returns true if a backup is of the folder's node. A stranger who writes where backups lie can name any node in a
-    /// manifest, and has no signature of its key.
+    /// Returns true if a backup is of the folder's node. A stranger who can write to the place of the backups can name
+    /// any node in a manifest, but cannot sign it with the node's key.
     fn is_own(&self, name: &str, read: Option<&ReadManifest>) -> bool {
         let Some(made) = &self.made else { return false };
         let is_of = |read: &ReadManifest| {
             made.is_of(&read.manifest.identity) && (read.is_signed || !made.signed)
         };
-        // The manifest of a damaged one may say nothing, but the name of the last one is known.
+        // The manifest of a damaged backup may be unreadable, but the name of the last backup is known.
         made.backup == name || read.is_some_and(is_of)
     }
 

@@ -37,7 +37,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Time after which the start prints the condition that it waits for. A guess.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 
-/// Runs the command until it is told to stop.
+/// Runs the command until a signal stops it.
 ///
 /// # Errors
 /// When the network does not start, or a node does not stop in order.

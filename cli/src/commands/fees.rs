@@ -1,4 +1,4 @@
-//! `hawser fees`: what nodes and the protocol have earned.
+//! `hawser fees`: the fees that nodes and the protocol have earned.
 
 use hawser_chain::admin::fees::{self, Beneficiary, OwedFees, ReportClaims};
 use hawser_node::error::RunError;

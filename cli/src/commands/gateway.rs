@@ -1,4 +1,4 @@
-//! `hawser gateway`: runs a gateway until it is told to stop.
+//! `hawser gateway`: runs a gateway until a signal stops it.
 
 use hawser_node::error::RunError;
 use hawser_node::service::gateway;

@@ -1,4 +1,4 @@
-//! `hawser node`: runs one node until it is told to stop.
+//! `hawser node`: runs one node until a signal stops it.
 
 use hawser_node::error::RunError;
 use hawser_node::service::node;

@@ -34,7 +34,7 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
     Ok(())
 }
 
-/// Estimates what envelopes cost at the rates of the settlement chain, without congestion.
+/// Estimates the cost of envelopes at the rates of the settlement chain, without congestion.
 ///
 /// # Errors
 /// When the rates cannot be read, or give no price.

@@ -1,4 +1,4 @@
-//! `hawser prune`: removes what has expired, or says what would go. See `docs/protocol/pruning.md`.
+//! `hawser prune`: removes expired envelopes, or prints which would be removed. See `docs/protocol/pruning.md`.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +17,7 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When not everything that may go could be removed. The next run goes on.
+/// When not all removable envelopes could be removed. The next run continues.
 pub(super) fn run(args: &PruneArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let bar = backups::bar("prune");
@@ -66,7 +66,7 @@ fn show(done: &Value) {
     }
 }
 
-/// Says the reason that a name stands for.
+/// Returns the sentence for the name of a reason.
 fn reason(name: &str) -> &str {
     match name {
         "chain" => "expired, of a chain: kept for ever",

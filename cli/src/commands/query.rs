@@ -1,4 +1,4 @@
-//! `hawser query`: asks a node for what it holds, and ends.
+//! `hawser query`: asks a node for stored data, and ends.
 
 use hawser_node::error::RunError;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -23,8 +23,7 @@ use crate::{client, output};
 /// Runs the command.
 ///
 /// # Errors
-/// When arguments are wrong, when the node refuses or does not answer, or when it has nothing of what was
-/// named.
+/// When arguments are wrong, when the node refuses or does not answer, or when it has none of the named items.
 pub(super) async fn run(command: QueryCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         QueryCommand::Topics(args) => {

@@ -1,4 +1,4 @@
-//! `hawser rebuild`: drops all projections of a stopped node and makes them anew from its log.
+//! `hawser rebuild`: drops all projections of a stopped node and rebuilds them from its log.
 
 use std::collections::BTreeMap;
 

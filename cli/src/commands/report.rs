@@ -11,7 +11,7 @@ use crate::{client, output};
 /// Runs the command.
 ///
 /// # Errors
-/// When the node does not answer, does not know the report, or comes to another one.
+/// When the node does not answer, does not know the report, or computes another one.
 pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         ReportCommand::List(args) => list(&args, as_json).await,
@@ -24,7 +24,7 @@ pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), Run
     }
 }
 
-/// Asks a running node to take a step, and tells what became of each report.
+/// Asks a running node to take a step, and prints the outcome for each report.
 fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let ReportStepArgs { about, dry_run, .. } = *args;

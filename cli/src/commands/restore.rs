@@ -1,4 +1,4 @@
-//! `hawser restore`: a data folder from a backup. `hawser restore confirm`: the operator's word that no other
+//! `hawser restore`: a data folder from a backup. `hawser restore confirm`: the operator's confirmation that no other
 //! process signs with a node's key, after the node's folder was restored, copied or lost. See
 //! `docs/runbooks/restore.md`.
 
@@ -19,8 +19,8 @@ use crate::args::RestoreConfirmArgs;
 use crate::args::backup::{RestoreArgs, RestoreCommand, RestoreFromArgs};
 use crate::output;
 
-/// The longest wait for the node to take the answer. A guess: it looks twice a second, and may first
-/// finish what a peer shows.
+/// The longest wait for the node to take the answer. A guess: the node checks twice a second, and may first finish the
+/// processing of a peer's envelopes.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -28,8 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Runs the command.
 ///
 /// # Errors
-/// When the backup is not whole or not the one that is wanted, when no node of this host asks, or the operator
-/// does not confirm. Nothing has been changed then.
+/// When the backup is not whole or not the one that is wanted, when no node of this host asks, or the operator does not
+/// confirm. In these cases nothing has been changed.
 pub(super) fn run(args: RestoreArgs, as_json: bool) -> Result<(), RunError> {
     match args.command {
         Some(RestoreCommand::Confirm(args)) => confirm(&args, as_json),

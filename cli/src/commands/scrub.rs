@@ -1,4 +1,4 @@
-//! `hawser scrub`: reads everything back that a node's database holds, and has a running node repair it.
+//! `hawser scrub`: reads a node's whole database back, and makes a running node repair it.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +17,7 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When something is damaged and was not put back, or not everything could be read.
+/// When a damaged part was not repaired, or not everything could be read.
 pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let (bytes_per_s, repair) = (u64::from(args.rate) << 20, args.repair);

@@ -28,7 +28,7 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When a snapshot is not made, or is not what it says.
+/// When a snapshot cannot be made, or its content does not match its manifest.
 pub(super) fn run(command: SnapshotCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         SnapshotCommand::Create(args) => create(&args, as_json),
@@ -218,7 +218,7 @@ fn show_fetched(strand: &FetchedStrand) {
     }
 }
 
-/// Says what checkpoints show about a strand.
+/// Returns the findings of checkpoints about a strand, for people.
 fn words_of(covered: Option<&CosignedCheckpoint>, is_tree_short: bool) -> String {
     let short = if is_tree_short {
         ", and a later checkpoint is not compared: a place before its end has no envelope here"

@@ -1,4 +1,4 @@
-//! `hawser status`: asks nodes how they are.
+//! `hawser status`: prints the state of nodes.
 
 use hawser_node::error::RunError;
 use hawser_node::{files, settings};
@@ -12,7 +12,7 @@ use crate::{client, output};
 /// Runs the command. Succeeds when every node answers and none is failing.
 ///
 /// # Errors
-/// When a node does not answer or says that it fails.
+/// When a node does not answer or its verdict is *failing*.
 pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError> {
     let nodes = nodes(&args)?;
     let mut answers = Vec::new();

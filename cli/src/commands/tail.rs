@@ -83,7 +83,7 @@ pub(super) fn parse_topic(text: &str) -> Result<Topic, RunError> {
     Topic::parse(bytes.into()).map_err(|error| wrong(&error))
 }
 
-/// Returns the cursor that ids such as `0:12,100:7` name; `None` if they are none.
+/// Returns the cursor that ids such as `0:12,100:7` name; `None` for a text of another form.
 pub(super) fn parse_cursor(ids: &str) -> Option<Cursor> {
     let id = |part: &str| {
         let (originator, sequence) = part.trim().split_once(':')?;
@@ -176,7 +176,7 @@ async fn follow_originator(
     Ok(())
 }
 
-/// Opens one stream for each originator that the node knows or gets to know.
+/// Opens one stream for each originator that the node knows now or later.
 async fn follow_all(channel: Channel, from: StartPoint, sender: Sender) -> Result<(), Status> {
     let mut api = MetadataApiClient::new(channel.clone());
     let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();

@@ -1,6 +1,5 @@
-//! `hawser truncate-strand`: cuts the end off a chain strand of a stopped node, after a reorganisation
-//! of the chain below the stored envelopes, so that it is read anew. See
-//! `docs/protocol/chain-strands.md`.
+//! `hawser truncate-strand`: cuts the end off a chain strand of a stopped node, after a reorganisation of the chain
+//! below the stored envelopes, so that it is read again. See `docs/protocol/chain-strands.md`.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -182,8 +181,8 @@ impl ChainContract {
         let found = found.await.map_err(not_agreed)?.map(|(found, _)| found);
         let is_kept = |found: &Broadcasts| found.block < from_block;
         let Some(found) = found.as_ref().filter(|found| is_kept(found)) else {
-            // What is cut off was in one of the blocks from there on, and has the time of that block. So it is not older
-            // than the last block before them, whatever block an endpoint names for its transaction.
+            // A removed envelope was in one of the blocks from there on, and has the time of that block. So it is not
+            // older than the last block before them, whatever block an endpoint names for its transaction.
             let time_s = envelope.unsigned().originator_ns() / 1_000_000_000;
             let is_later =
                 |before: BlockHeader| i64::try_from(before.time_s).is_ok_and(|it| it <= time_s);
@@ -216,8 +215,8 @@ impl ChainContract {
     }
 }
 
-/// Returns the error of endpoints that do not answer, or of which one contradicts another. What is cut off is gone from
-/// the log, so all that answer have to agree.
+/// Returns the error of endpoints that do not answer, or of which one contradicts another. Removed envelopes leave the
+/// log, so all endpoints that answer have to agree.
 fn not_agreed(error: AgreementError) -> RunError {
     match error {
         AgreementError::Disputed { .. } => RunError::refused(format!(

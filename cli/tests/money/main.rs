@@ -247,8 +247,8 @@ fn the_chain_distributes(network: &MoneyNetwork, settled: u64) {
     assert!(owed.excess.get() + owed.available.get() >= all, "the tokens are there");
 }
 
-/// A node that charges by prices of its own reports what no other node comes to: it gets no attestation and is named, and the
-/// others report its strand by the prices of the chain.
+/// A node that charges by prices of its own reports amounts that no other node computes: it gets no attestation and is
+/// named, and the others report its strand by the prices of the chain.
 #[test]
 fn a_node_that_lies_in_its_report_is_named_and_its_price_is_not_paid() {
     let liar = 2;

@@ -341,7 +341,7 @@ impl MoneyNetwork {
         (output.status.code().unwrap(), outcomes)
     }
 
-    /// Takes a step again and again until it is done, or was done before.
+    /// Repeats a step until it is done, or was done before.
     pub fn until_done(&self, at: usize, step: &str, about: u32) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -370,7 +370,7 @@ impl MoneyNetwork {
         format!("http://{}", self.grpc(at))
     }
 
-    /// Computes a payer's bill from what a node shows; the exit code, and the bill.
+    /// Computes a payer's bill from a node's answers; returns the exit code and the bill.
     pub fn bill(&self, at: usize, payer: &str) -> (i32, Value) {
         let from = self.api(at);
         let args = ["payer", "usage", payer, "--verify", "--from", &from];
@@ -440,7 +440,7 @@ impl MoneyNetwork {
         command
     }
 
-    /// Runs a command for the owner of the nodes; what it says.
+    /// Runs a command for the owner of the nodes; returns its output.
     pub fn as_owner(&self, args: &[&str]) -> Value {
         let output = self.owner(args).output().unwrap();
         let said = format!("{}{}", support::stdout(&output), support::stderr(&output));

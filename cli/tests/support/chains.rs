@@ -69,14 +69,14 @@ impl Chains {
         self.command(account, args).output().unwrap()
     }
 
-    /// A command that does what it is asked to, and says it in JSON.
+    /// Runs a command that succeeds; returns its JSON output.
     pub fn json(&self, account: usize, args: &[&str]) -> Value {
         let output = self.run(account, &[args, &["--json"]].concat());
         assert!(output.status.success(), "{args:?}: {}{}", stdout(&output), stderr(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// A command that fails with this exit code; what it says.
+    /// Runs a command that fails with this exit code; returns its output.
     pub fn failure(&self, account: usize, code: i32, args: &[&str]) -> String {
         let output = self.run(account, args);
         let said = format!("{}{}", stdout(&output), stderr(&output));

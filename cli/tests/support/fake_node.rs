@@ -1,4 +1,4 @@
-//! A node that answers for strands as it is told, and serves nothing else.
+//! A node that answers for strands as a test sets it, and serves nothing else.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -65,7 +65,7 @@ impl FakeNode {
         Self { address, signer, has_trees, calls, _runtime: runtime }
     }
 
-    /// Proves what it holds, from now on.
+    /// Proves its envelopes, from now on.
     pub fn grow_trees(&self) {
         self.has_trees.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Runs the `hawser` binary and looks at what it does.
+//! Runs the `hawser` binary and observes it.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
@@ -144,7 +144,7 @@ impl Running {
         self.process.id()
     }
 
-    /// The next line that satisfies `wanted`; those before it are passed over.
+    /// Returns the next line that satisfies `wanted`; skips earlier lines.
     pub fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -200,7 +200,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it reports that it is ready.
     pub fn start(folder: &Path, base: u16, more: &[&str]) -> Self {
         let mut command = hawser();
         command.args(["dev", "--json", "--data-dir"]).arg(folder);

@@ -78,7 +78,7 @@ pub struct PageNetwork<'a> {
     pub data_dir: String,
     /// A command for the owner of the nodes, who is a payer too.
     pub owner: &'a dyn Fn(&[&str]) -> Command,
-    /// Lets so many seconds pass on the settlement chain.
+    /// Lets this many seconds pass on the settlement chain.
     pub pass_time: &'a dyn Fn(u64),
 }
 

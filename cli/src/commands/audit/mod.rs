@@ -39,7 +39,7 @@ pub(super) use source::open as open_log;
 /// When files or nodes cannot be read; and with the exit code of the verdict.
 pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunError> {
     match command {
-        // It runs until it is told to stop, on threads of its own: `commands` starts it.
+        // A replica runs until a signal stops it, on threads of its own: `commands` starts it.
         AuditCommand::Watch(args) => watch(args),
         AuditCommand::Replay(args) => replay(&args, as_json),
         AuditCommand::Compare(args) => compare(&args, as_json),

@@ -25,7 +25,7 @@ pub(in super::super) const FAULTS_EXIT_CODE: u8 = 8;
 pub(in super::super) const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
-/// Time between two lines about progress on a pipe. A guess: often enough to see that it goes on.
+/// Time between two lines about progress on a pipe. A guess: often enough to see progress.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the command.

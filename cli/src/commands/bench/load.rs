@@ -43,7 +43,7 @@ pub(super) struct BenchTarget {
     pub(super) duration: Duration,
 }
 
-/// The payer of what is published.
+/// The payer of published envelopes.
 pub(super) enum BenchPayer {
     /// The owner of this key, who signs for the target and for this retention in days.
     Key(SecretKey, u32),
@@ -100,7 +100,7 @@ impl BenchPublisher {
     }
 }
 
-/// A call that is made again and again.
+/// A call that a test repeats.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum BenchCall {
     Query,

@@ -33,7 +33,7 @@ pub(super) fn log_line(reporter: Reporter, who: ProcessName, line: &str) {
     reporter.event(|| format!("{who} | {line}"), || event("log", who, json!({ "line": line })));
 }
 
-/// Reports a process that ended without an order; `left` nodes go on.
+/// Reports a process that ended without an order; `left` nodes still run.
 pub(super) fn lost(reporter: Reporter, child: &ChildProcess, status: &str, left: usize) {
     let (who, pid, command) = (child.who, child.pid, &child.command);
     let others = match left {

@@ -1,4 +1,5 @@
-//! The answers of both nodes of a rotation: how far each holds every strand, and the proof of who answers.
+//! The answers of both nodes of a rotation: the place of each in every strand, and the proof of the answering node's
+//! identity.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Length of a checkpoint's message in bytes. Calculated: one with all the cosignatures that it may have takes less.
 const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 
-/// The node behind an address, by what it has signed.
+/// The node behind an address, by the checkpoints that it has signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Speaker {
     /// The node that the registry has there.
@@ -142,8 +143,8 @@ async fn cursor(channel: Channel) -> Result<Cursor, RunError> {
     Ok(Cursor::from(&answer.latest_sync.unwrap_or_default()))
 }
 
-/// Puts the answers that came from an address together. One of another node spoils the proof. The old node holds what any
-/// answer has, and the new one what all have.
+/// Combines the answers that came from an address. An answer of another node voids the proof. The old node counts as
+/// holding the highest place of any answer, and the new one the place that all answers have.
 fn together(answers: Vec<(Cursor, Speaker)>, role: Role) -> (Cursor, Speaker) {
     let (cursors, mut speakers): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
     let mut whole = Cursor::new();

@@ -1,11 +1,12 @@
-//! Compares what the nodes hold of each strand at places that several of them hold.
+//! Compares the envelopes of the nodes in each strand at places that several of them hold.
 //!
-//! A node with trees proves by one short answer what it holds of the whole strand up to a place: the leaf of the place and the
-//! hashes beside it lead to the root of the tree of that size, and equal roots are equal strands. Of a node without trees, such
-//! as one of other software, the leaf is computed from the envelope that it gives for the place.
+//! One short answer of a node with trees proves its whole strand up to a place: the leaf of the place and the hashes
+//! beside it lead to the root of the tree of that size, and equal roots mean equal strands. For a node without trees,
+//! such as one of other software, the watcher computes the leaf from the envelope that the node returns for the place.
 //!
-//! **A node is not trusted.** It may lie, be silent, or answer without an end: each answer is bounded in bytes and time, a node
-//! that has failed once is not asked again in the same round, and what it answers is a statement of its own and of no other.
+//! **A node is not trusted.** It may lie, be silent, or answer without an end: each answer is bounded in bytes and
+//! time, a node that has failed once is not asked again in the same round, and an answer counts only as a statement of
+//! the node that sent it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -45,7 +46,7 @@ const PROOF_ANSWER_LEN_BYTES_MAX: usize = 64 * 1024;
 const ENVELOPE_FIELDS_MAX: usize = 16;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 
-/// Compares all strands again and again.
+/// Compares all strands repeatedly.
 pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration) -> Infallible {
     loop {
         sleep(every).await;
@@ -152,11 +153,11 @@ async fn search(mut finding: ContentFinding, channels: &BTreeMap<u32, Channel>) 
     finding
 }
 
-/// Asks a node what it holds at a place, and, if it has trees, up to there. Returns `None` if it holds nothing there, or nothing
-/// that others hold in the same bytes.
+/// Asks a node for its envelope at a place, and, if it has trees, for its tree up to there. Returns `None` if it holds
+/// nothing there, or an envelope that other nodes hold with other bytes without a fault.
 ///
 /// # Errors
-/// When the answer is none, or is one of another place, with a sentence for people.
+/// When the answer is malformed or about another place, with a sentence for people.
 async fn ask(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
     let late = |_| format!("no whole answer within {} s", ANSWER_MAX.as_secs());
     if let Some(content) = timeout(ANSWER_MAX, by_tree(channel, place)).await.map_err(late)?? {

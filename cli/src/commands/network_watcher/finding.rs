@@ -1,4 +1,4 @@
-//! Statements of nodes about what they hold at a place, and differences between them.
+//! Statements of nodes about their envelopes at a place, and differences between the statements.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use hawser_proto::{Bytes, EnvelopeId};
 pub(super) struct ContentQuestion {
     /// The place.
     pub(super) place: EnvelopeId,
-    /// The nodes that say they hold it.
+    /// The nodes that claim to hold it.
     pub(super) nodes: Vec<u32>,
 }
 
@@ -70,9 +70,9 @@ impl fmt::Display for ContentFinding {
     }
 }
 
-/// Returns the places at which a strand is compared, by what nodes say that they hold: the highest one that two of them hold, the
-/// one that half of them hold, and the one that all hold. So neither a node that claims too much nor one that holds little hides
-/// the others.
+/// Returns the places at which a strand is compared, by the claims of the nodes: the highest one that two of them hold,
+/// the highest that half of them hold, and the highest that all hold. So neither a node that claims too much nor one
+/// that holds little prevents the comparison of the others.
 pub(super) fn places_of_most(held: &[(u32, u64)]) -> Vec<u64> {
     let mut places: Vec<u64> = held.iter().map(|(_, place)| *place).collect();
     places.sort_unstable_by(|one, two| two.cmp(one));
@@ -84,7 +84,7 @@ pub(super) fn places_of_most(held: &[(u32, u64)]) -> Vec<u64> {
     chosen
 }
 
-/// Groups nodes by what they state. Returns `None` unless two of them contradict each other.
+/// Groups nodes by their statements. Returns `None` unless two of them contradict each other.
 ///
 /// Nodes without trees state one envelope alone, so they stand beside the nodes with trees that state the same one.
 pub(super) fn sides_of(held: &BTreeMap<u32, HeldContent>) -> Option<Vec<ContentSide>> {

@@ -1,5 +1,5 @@
-//! Follows the cursor of one node, again and again, on a task of its own: a node that is slow, silent or lies holds up no
-//! other.
+//! Follows the cursor of one node, with retries, on a task of its own, so that a slow, silent or dishonest node delays
+//! no other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) struct ReconnectPauses {
 }
 
 impl ReconnectPauses {
-    /// Returns the pause after the next end of a stream that lasted so long.
+    /// Returns the pause after the end of a stream with this duration.
     fn after(self, pause: Duration, lasted: Duration) -> Duration {
         match lasted > self.max {
             true => self.min,
@@ -67,7 +67,7 @@ fn silent(limit: Duration) -> (StreamFault, String) {
     (StreamFault::Silent, format!("it was silent for {} s", limit.as_secs()))
 }
 
-/// Asks a node that has no stream of cursors for its cursor, until it does not answer, and says why.
+/// Asks a node that has no stream of cursors for its cursor, until it does not answer, and returns the reason.
 async fn ask_again_and_again(
     node: u32,
     api: &mut MetadataApiClient<Channel>,
@@ -86,7 +86,7 @@ async fn ask_again_and_again(
     }
 }
 
-/// Follows a node until its stream ends, and says why.
+/// Follows a node until its stream ends, and returns the reason.
 async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (StreamFault, String) {
     let channel = match client::connect_narrow(address).await {
         Ok(channel) => channel,
@@ -108,7 +108,7 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
         let cursor = match timeout(limit, cursors.message()).await {
             Ok(Ok(Some(message))) => message.latest_sync.unwrap_or_default(),
             Ok(Ok(None)) => return (StreamFault::Ended, "the node ended the stream".to_owned()),
-            // Some servers say so behind the head of an answer.
+            // Some servers report this only after the head of an answer.
             Ok(Err(status)) if status.code() == Code::Unimplemented && limit == ANSWER_MAX => {
                 return ask_again_and_again(node, &mut api, watch).await;
             }

@@ -1,7 +1,7 @@
 //! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading order:
 //!
-//! - [`state`]: what the nodes have told, and what it says; [`mod@follow`]: the stream of one node;
-//! - [`content`]: what the nodes hold at places that several have; [`finding`]: differences;
+//! - [`state`]: the cursors and contents of the nodes, and the alarms; [`mod@follow`]: the stream of one node;
+//! - [`content`]: comparison of the nodes' contents at common places; [`finding`]: differences;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
 mod content;
@@ -118,7 +118,7 @@ impl Drop for NodeTask {
 }
 
 impl Watcher {
-    /// Reads the registry again and again. What fails is told and counted, and tried again.
+    /// Reads the registry repeatedly. Reports and counts a failed reading, and tries again.
     async fn refresh_forever(&mut self, network: &NetworkArgs, refresh: Duration) -> Infallible {
         loop {
             let pause = match self.read_registry(network).await {
@@ -135,7 +135,8 @@ impl Watcher {
         }
     }
 
-    /// Reads the registry, follows the nodes that are new or have moved, and leaves those that have gone.
+    /// Reads the registry, follows nodes that are new or have another address, and stops following nodes that have
+    /// left.
     async fn read_registry(&mut self, network: &NetworkArgs) -> Result<(), RunError> {
         let read = timeout(REGISTRY_MAX, self.registry.read(network)).await;
         let late = |_| RunError::failed(format!("no answer within {} s", REGISTRY_MAX.as_secs()));
@@ -158,7 +159,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits until each node has answered or failed, and prints what is wrong.
+    /// Waits until each node has answered or failed, and prints the alarms.
     async fn tell_verdict(self, as_json: bool) -> Result<(), RunError> {
         let deadline = Instant::now() + ONCE_MAX;
         while !self.watch.lock().view.is_settled() && Instant::now() < deadline {

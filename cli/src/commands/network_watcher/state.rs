@@ -1,4 +1,4 @@
-//! Cursors and contents as the nodes have told them, and the state of the network that they show.
+//! Cursors and contents as the nodes have reported them, and the state of the network that they show.
 //!
 //! **A node is not trusted.** Only originators that the registry or the protocol knows have rows, so a node can add none.
 //! Originators beyond these are counted.
@@ -76,11 +76,11 @@ pub(super) enum NetworkAlarmKind {
     NodeDown,
     /// Two nodes are far apart in a strand.
     Divergence,
-    /// A node has said less of a strand than it had said before.
+    /// A node's cursor has decreased in a strand.
     WentBack,
-    /// A node speaks of strands that there are not.
+    /// A node's cursor names strands that do not exist.
     UnknownOriginators,
-    /// A node says an id that no envelope can have.
+    /// A node's cursor has a sequence id that no envelope can have.
     ImpossibleIds,
     /// Nodes hold different envelopes at one place of a strand.
     Content,
@@ -139,7 +139,7 @@ pub(super) struct NodeView {
     pub(super) faults: BTreeMap<StreamFault, u64>,
     /// The last end of a stream; empty before the first.
     pub(super) last_fault: String,
-    /// Answers about contents that were none.
+    /// Number of unusable answers about contents.
     pub(super) content_faults: u64,
     /// The last of them; empty before the first.
     pub(super) last_content_fault: String,
@@ -178,7 +178,7 @@ impl NetworkView {
         let beyond = canonical.keys().nth(NODES_MAX).copied();
         let unwatched = beyond.map(|first| canonical.split_off(&first));
         self.unwatched = unwatched.map_or(0, |it| it.len());
-        // The strand of a node that has left goes on being held. Nodes in the network come first if there are too many.
+        // The strand of a node that has left is still held. Nodes in the network come first if there are too many.
         let left = nodes.filter(|it| !it.is_canonical).map(|it| it.id).take(NODES_MAX);
         self.originators = canonical.keys().copied().chain(left).chain(without_node).collect();
         self.nodes.retain(|id, _| canonical.contains_key(id));
@@ -220,7 +220,7 @@ impl NetworkView {
                 known.insert(originator, sequence);
             } else {
                 node.impossible += 1;
-                // What it said before is not taken back by this.
+                // This does not withdraw the node's earlier cursor.
                 known.extend(before.get(&originator).map(|sequence| (originator, *sequence)));
             }
         }
@@ -241,7 +241,7 @@ impl NetworkView {
         node.last_fault = output::plain(text);
     }
 
-    /// Returns true once the registry has been read, and each node has told its cursor or failed.
+    /// Returns true once the registry has been read, and each node has sent its cursor or failed.
     pub(super) fn is_settled(&self) -> bool {
         let told = |node: &NodeView| node.cursor.is_some() || !node.faults.is_empty();
         self.has_registry && self.nodes.values().all(told)
@@ -252,8 +252,9 @@ impl NetworkView {
         self.has_registry
     }
 
-    /// Returns the place of an originator that each node has told, by node. A node whose cursor lacks it holds nothing of it,
-    /// except strands of the older network: only nodes that are set to (`--migration-key`) follow these.
+    /// Returns the place of an originator that each node has reported, by node. A node whose cursor lacks the
+    /// originator holds nothing of its strand, except strands of the older network: only nodes that are set to
+    /// (`--migration-key`) follow these.
     pub(super) fn places(&self, originator: u32) -> impl Iterator<Item = (u32, u64)> {
         let lacking = match OriginatorId::MIGRATED.contains(&OriginatorId(originator)) {
             true => None,
@@ -279,7 +280,8 @@ impl NetworkView {
         up.map(|(id, node)| (*id, node.address.clone())).collect()
     }
 
-    /// Returns the questions of one comparison: for each originator a few places, with the nodes that say they hold them.
+    /// Returns the questions of one comparison: for each originator a few places, with the nodes that claim to hold
+    /// them.
     pub(super) fn content_plan(&self) -> Vec<ContentQuestion> {
         let mut plan = Vec::new();
         for &originator in &self.originators {
@@ -296,7 +298,7 @@ impl NetworkView {
         plan
     }
 
-    /// Notes that a node's answer about its contents is none.
+    /// Records that a node's answer about its contents is unusable.
     pub(super) fn note_content_fault(&mut self, node: u32, text: &str) {
         let Some(node) = self.nodes.get_mut(&node) else { return };
         node.content_faults += 1;
@@ -321,7 +323,7 @@ impl NetworkView {
         self.findings.insert(finding.place.originator.0, finding);
     }
 
-    /// Returns what is wrong.
+    /// Returns the alarms.
     pub(super) fn judge(&self, divergence_max: u64) -> Vec<NetworkAlarm> {
         let mut alarms = Vec::new();
         let mut raise = |kind, text| alarms.push(NetworkAlarm { kind, text });
@@ -329,7 +331,7 @@ impl NetworkView {
             raise(NetworkAlarmKind::Registry, fault.clone());
         }
         if self.has_registry && self.nodes.is_empty() {
-            // Without this, a chain endpoint that leaves all nodes out would make the watcher say that all is well.
+            // Without this alarm, a chain endpoint that leaves all nodes out would make the watcher report no alarm.
             let text = "the registry has no node in the canonical network: nothing is watched";
             raise(NetworkAlarmKind::Registry, text.to_owned());
         }

@@ -12,7 +12,7 @@ use super::state::NodeView;
 use crate::commands::backup::now_unix_s;
 use crate::output;
 
-/// Prints what is seen, and returns the number of alarms.
+/// Prints the state of the nodes, and returns the number of alarms.
 pub(super) fn tell(watch: &WatcherPage, as_json: bool) -> usize {
     let WatcherPage { view, divergence_max } = watch;
     let alarms = view.judge(*divergence_max);

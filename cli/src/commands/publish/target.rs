@@ -7,7 +7,7 @@ use hawser_proto::OriginatorId;
 use crate::args::PublishArgs;
 use crate::network_file::NetworkFile;
 
-/// `--target`, or what the file of the network says about the address.
+/// `--target`, or the id that the network's file has for the address.
 pub(super) fn find(args: &PublishArgs) -> Result<OriginatorId, RunError> {
     if let Some(target) = args.target {
         return Ok(OriginatorId(target));

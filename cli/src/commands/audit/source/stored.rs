@@ -56,7 +56,7 @@ struct Links(PathBuf);
 
 impl Links {
     fn of(kept: &Backups, named: Option<&str>) -> Result<Self, RunError> {
-        // Everything in it is checked by the command. A signature of the manifest would say nothing about the log.
+        // The command checks everything in the backup. A signature of the manifest would prove nothing about the log.
         let any = WantedBackup { unsigned: true, ..WantedBackup::default() };
         let name = match named {
             Some(name) => name.to_owned(),
