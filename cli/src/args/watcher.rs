@@ -87,7 +87,7 @@ impl ChainWatcherArgs {
     }
 }
 
-/// The bounds beyond which something is wrong.
+/// The bounds beyond which the watcher raises an alarm.
 #[derive(Debug, Args)]
 pub(crate) struct WatchLimitArgs {
     /// The least balance of a payer, dollars.
