@@ -88,8 +88,8 @@ struct State {
     pauses: Pauses,
     /// The end of the pause after a failure.
     retry_at: Option<Instant>,
-    /// Pauses after distrust, and the moment of the last one. An answer does not end them: what a
-    /// distrusted endpoint answers is the trouble.
+    /// Pauses after distrust, and the moment of the last one. An answer does not end them, because the answers of a
+    /// distrusted endpoint are false.
     distrust: Pauses,
     distrusted_at: Option<Instant>,
     /// The end of the pause after distrust.

@@ -1,8 +1,8 @@
 //! The connection to a Redis that several processes share.
 //!
 //! Every decision is one script, which Redis runs as a whole. The first call of a script sends its text, and the later ones
-//! its digest: texts are longer than what they work on. What Redis answers is the operator's own data and
-//! is parsed all the same: another program may write to it, and it may be restored or emptied.
+//! its digest, because the texts are longer than their arguments. The answers of Redis are the operator's own data, and
+//! are parsed strictly all the same: another program may write to it, and it may be restored or emptied.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -123,9 +123,9 @@ impl RedisLink {
         self.judged(answer.unwrap_or_else(|_| Err(late())))
     }
 
-    /// Runs a script, and hears its answer also if it comes late: when none has come within `limit.answer`, the connection is
-    /// left to the calls that are under way on it, and `is_awaited` says whether to wait for the answer on it, until
-    /// `limit.late_answer` after that.
+    /// Runs a script, and also takes an answer that comes late. If none has come within `limit.answer`, later calls use
+    /// another connection. If `is_awaited` returns true then, this call waits for the answer for `limit.late_answer`
+    /// more.
     ///
     /// # Errors
     /// When no answer comes, or it has another form. Redis may have run the script all the same.

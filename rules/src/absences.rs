@@ -74,9 +74,10 @@ impl Absences {
         self.0.is_empty()
     }
 
-    /// Returns true if the node was away at this time, unix nanoseconds. In the whole second of a removal it was
-    /// not: blocks state whole seconds, so what a node signed in that second may be older than the block. From the
-    /// second of its return on it was not either.
+    /// Returns true if the node was away at this time, unix nanoseconds. It was not away in the whole second of a
+    /// removal:
+    /// blocks state whole seconds, so an envelope of that second may be older than the block. From the second of its
+    /// return on it was not away either.
     #[must_use]
     pub fn cover(&self, originator_ns: i64) -> bool {
         let ns = i128::from(originator_ns);

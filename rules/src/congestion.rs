@@ -161,7 +161,7 @@ mod tests {
             prop_assert!(congestion_units(counts, target) >= congestion_units(counts, target + 1));
         }
 
-        /// A window that slides gives what one that is read from the counts anew would give.
+        /// A window that slides gives the same result as one that is built anew from the counts.
         #[test]
         fn a_sliding_window_equals_one_that_is_read_anew(
             steps in proptest::collection::vec((0..7_u32, 0..200_u64), 1..12),

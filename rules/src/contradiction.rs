@@ -56,7 +56,7 @@ pub enum NoContradictionError {
 }
 
 impl Contradiction {
-    /// Compares two checkpoints by what they state alone; `None` if both can be true for all that is known.
+    /// Compares two checkpoints by their own statements; `None` if they do not contradict each other.
     #[must_use]
     pub fn between(one: &SignedCheckpoint, other: &SignedCheckpoint) -> Option<Self> {
         let (a, b) = (&one.checkpoint, &other.checkpoint);

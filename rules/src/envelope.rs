@@ -1,5 +1,5 @@
 //! Checks of client envelopes and of signed statements: used before a node signs, by gateways
-//! before they send, and to judge what a node has signed.
+//! before they send, and to judge the envelopes that a node has signed.
 //!
 //! `docs/protocol/rules.md` specifies the rules and their numbers.
 
@@ -163,7 +163,7 @@ pub fn payer_claim(payer: &PayerEnvelope) -> Result<SignatureClaim, Violation> {
 
 /// Length of the longest originator envelope that readers get, in bytes. Specified
 /// (`docs/protocol/rules.md`, rule 16): clients and peers accept messages of 25 MiB, and 2 KiB are left
-/// for whatever wraps the envelope in one.
+/// for the message around the envelope.
 pub const ENVELOPE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024 - 2 * 1024;
 
 /// Checks that an originator envelope of `len_bytes` fits into every kind of answer.
@@ -179,8 +179,9 @@ pub fn check_length(len_bytes: usize) -> Result<(), Violation> {
 
 /// Checks a statement that another node has signed against every rule that follows from its bytes and
 /// the registry. `payer` is the account that the payer signature recovered to, and `node_key` the
-/// signing node's key in the registry. Fees are no part of it ([`check_charges`]). What was taken over from the
-/// older network expires by the time at which it was first sent, which no field says.
+/// signing node's key in the registry. Fees are no part of it ([`check_charges`]). The expiry of an envelope that was
+/// taken over from the
+/// older network is not checked: it counts from the time at which it was first sent, which no field states.
 ///
 /// # Errors
 /// The first rule broken. It has a number.
@@ -266,8 +267,8 @@ mod tests {
         ClientEnvelope::parse(client.encode_to_vec().into()).unwrap()
     }
 
-    /// Envelopes that real clients sent: the class says where the real gateway sent each, and a
-    /// node accepts those that it orders, and no other.
+    /// Envelopes of real clients: the class states the destination that the real gateway chose for each. A node accepts
+    /// those that nodes order, and no others.
     #[test]
     fn captured_envelopes_have_the_class_of_their_route() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");

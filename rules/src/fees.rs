@@ -167,8 +167,8 @@ impl RateTable {
     }
 
     /// Returns true if some rate in force at `at_ns`, or within five minutes of it, gives the sum of base
-    /// fee and congestion fee, or if none is known. A cheap form of [`Self::explain`]: what it refuses,
-    /// that refuses too.
+    /// fee and congestion fee, or if none is known. A cheap form of [`Self::explain`], which refuses every envelope
+    /// that this function refuses.
     #[must_use]
     pub fn explains_sum(&self, at_ns: i64, size_bytes: u64, days: u32, sum: u64) -> bool {
         let mut in_force = self.near(at_ns).peekable();

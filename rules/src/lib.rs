@@ -1,7 +1,7 @@
 //! The rules of the protocol, as functions of values: envelopes, topics, retention, fees, congestion.
 //!
-//! The engine applies them before it signs and to everything that peers have signed. The gateway
-//! applies the same functions to what its clients send and to what nodes answer. This crate knows
+//! The engine applies them before it signs and to all envelopes that peers have signed. The gateway
+//! applies the same functions to envelopes of its clients and to answers of nodes. This crate knows
 //! no clock, no randomness, no file, no thread and no channel (`clippy.toml` bans them), so two
 //! programs that judge the same bytes agree. In reading order:
 //!
@@ -12,7 +12,7 @@
 //! - [`congestion`]: congestion units from envelopes per minute;
 //! - [`registry`]: the node registry as a value; [`absences`]: when a node was not in the network;
 //! - [`misbehavior`]: judging reports that a node broke a rule;
-//! - [`payer_report`]: what payers are billed for, and what nodes attest of it.
+//! - [`payer_report`]: the bills of payers, and their attestation by nodes.
 //!
 //! The rules are specified in `docs/protocol/rules.md` and `docs/protocol/fees.md`.
 

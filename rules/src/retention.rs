@@ -42,7 +42,7 @@ pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
 }
 
 /// Checks that an expiry follows from the envelope's time and retention, give or take ten
-/// minutes. With infinite retention any expiry passes: implementations differ in what they write.
+/// minutes. With infinite retention any expiry passes, because implementations write different values.
 ///
 /// # Errors
 /// [`Violation::Expiry`].

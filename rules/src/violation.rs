@@ -143,8 +143,8 @@ impl Violation {
 
     /// Returns the number that marks an envelope which a node signed although it breaks this rule.
     ///
-    /// `None` for rules whose outcome depends on what this node has learned so far, such as its price
-    /// list: a mark is for good, and all nodes have to end with the same ones.
+    /// `None` for rules whose outcome depends on the present knowledge of this node, such as its price
+    /// list: a mark is permanent, and all nodes have to end with the same marks.
     #[must_use]
     pub fn rule(&self) -> Option<RuleNumber> {
         Some(RuleNumber(match self {

@@ -106,8 +106,8 @@ pub struct OwedFees {
     pub excess: MicroDollars,
 }
 
-/// Returns all reports about these originators; about all nodes and what was taken over from the older network if none
-/// is named.
+/// Returns all reports about these originators. If none is named: about all nodes and the strands that were taken over
+/// from the older network.
 ///
 /// # Errors
 /// When a contract cannot be read.

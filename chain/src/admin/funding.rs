@@ -101,7 +101,7 @@ pub async fn fund(
     Ok(plan)
 }
 
-/// Refuses what the gateway would refuse after earlier steps were mined.
+/// Refuses a transfer that the gateway would refuse only after earlier steps were mined.
 async fn check_way(
     network: &Network,
     funding: &Funding,

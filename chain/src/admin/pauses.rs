@@ -85,7 +85,7 @@ async fn state(network: &Network, key: &str) -> Result<ParameterState, AdminErro
     Ok(state.expect("there is one state for each name"))
 }
 
-/// Refuses to begin what cannot be finished: the paused gateway sends no parameters.
+/// Refuses a change that could not be finished, because a paused gateway sends no parameters.
 async fn refuse_without_bridge(network: &Network) -> Result<(), AdminError> {
     const GATEWAY: Contract = Contract::SettlementChainGateway;
     if network.view(GATEWAY, &PayerRegistry::pausedCall {}).await? {

@@ -78,7 +78,7 @@ enum RequestResult {
     Failed(JobId, BroadcastError),
     /// The payload bounds were read.
     Bounds,
-    /// The shared nonces, after these ends were told.
+    /// The shared nonces, after these outcomes were recorded.
     Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisFault>),
     /// The receipt of a payload that another process has put on the chain.
     FoundElsewhere(JobId, Result<Option<MinedPayload>, RequestError>),

@@ -538,7 +538,7 @@ fn every_payload_is_mined_once_through_failures_and_crashes() {
     }
 }
 
-/// It tells any count, and keeps transactions that it takes.
+/// It reports any count, and keeps the transactions that it accepts.
 #[test]
 fn one_lying_endpoint_stops_no_payload_and_costs_no_filler() {
     for seed in seeds() {

@@ -1,8 +1,10 @@
 //! A contract that creates others for one account, so that a contract can deploy a network.
 //!
 //! Factory and parameter registry need each other's addresses before they exist, so the factory's address may not follow from
-//! its code. A key's account has nonces for that; a multisig has no transactions. Its creator has nonces in its place: it
-//! creates what its owner calls it with (CREATE), for no other caller. Its own address follows from the owner (CREATE2), with
+//! its code. A key's account has nonces for that; a multisig has no transactions. The creator contract has nonces in
+//! its place: it
+//! creates a contract (CREATE) from the code in a call of its owner, and refuses other callers. Its own address follows
+//! from the owner (CREATE2), with
 //! the deployer of deterministic deployments that chains share, so it is the same on both chains.
 
 use alloy::primitives::{Address, B256, Bytes, U256, address, keccak256};
@@ -26,7 +28,7 @@ const AFTER_OWNER: [u8; CODE_LEN_BYTES - 22] = [
     0x5b, 0x36, 0x60, 0x00, 0x60, 0x00, 0x37, //
     // CREATE with it, and with the call's value; a jump to 0x39 if there is an address.
     0x36, 0x60, 0x00, 0x34, 0xf0, 0x80, 0x60, 0x39, 0x57, //
-    // Otherwise a revert with what the creation reverted with.
+    // Otherwise a revert with the data of the reverted creation.
     0x3d, 0x60, 0x00, 0x60, 0x00, 0x3e, 0x3d, 0x60, 0x00, 0xfd, //
     // 0x39: return the address.
     0x5b, 0x60, 0x00, 0x52, 0x60, 0x20, 0x60, 0x00, 0xf3,

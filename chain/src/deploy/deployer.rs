@@ -223,7 +223,7 @@ impl ChainDeployer {
         self.send("allowing a contract to take tokens", &Call::new(token, &approve)).await
     }
 
-    /// Tells a contract to read a parameter again. An unchanged parameter is no error.
+    /// Calls a contract so that it reads a parameter again. An unchanged parameter is no error.
     pub(super) async fn update(&mut self, update: &Update) -> Result<(), DeployError> {
         match self.send(update.name, &update.call).await {
             Err(DeployError::Step { error, .. }) if is_no_change(&error) => Ok(()),

@@ -21,7 +21,7 @@ pub struct PlannedCall {
     pub call: Call,
 }
 
-/// The next round of a configuration. What follows is known when its calls are mined.
+/// The next round of a configuration. The rounds after it are known once its calls are mined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigurationLeft {
     /// These calls, in their order on each chain.
@@ -64,8 +64,9 @@ pub async fn configuration_left(
     }
     let on_app =
         |Update { name, call }| PlannedCall { chain: ChainRole::App, name: name.to_owned(), call };
-    // The chains have no order between them, so what is left of one comes before anything of the other. Prices come last:
-    // any account may call for them, so they say nothing of the rest.
+    // The chains have no order between them, so the remaining calls of one come before all of the other. Prices come
+    // last:
+    // any account may make that call, so prices do not show that the other steps are done.
     calls.extend(undone(plan, app, app_updates(plan)).await?.into_iter().map(on_app));
     if calls.is_empty() {
         let prices = undone(plan, settlement, vec![price_update(plan)]).await?;

@@ -149,8 +149,8 @@ pub async fn has_prices(plan: &DeploymentPlan, settlement: &Chain) -> Result<boo
     Ok(!settlement.view(plan.addresses.rate_registry, &count).await?.is_zero())
 }
 
-/// Sets the first parameters of a network and tells the contracts of the settlement chain to read them. Parameters that
-/// have a value stay.
+/// Sets the first parameters of a network, and has the contracts of the settlement chain read them. Parameters that
+/// have a value stay unchanged.
 ///
 /// # Errors
 /// The step that failed. A second run continues there.
@@ -170,7 +170,7 @@ pub async fn configure_settlement(
     }
 }
 
-/// Tells the rate registry to read its parameters, which makes the first prices. Must be the last step; see
+/// Has the rate registry read its parameters, which makes the first prices. Must be the last step; see
 /// [`has_prices`].
 ///
 /// # Errors

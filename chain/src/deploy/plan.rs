@@ -70,9 +70,9 @@ pub struct PlannedPlace {
     pub address: Address,
     /// The transaction that creates it; those of a key's account for the factory have no receiver.
     pub call: Call,
-    /// Gas that its creation costs at least, whatever its constructor does.
+    /// Lower bound of the gas of its creation, without the work of its constructor.
     pub gas_least: u64,
-    /// The length of its code, in bytes. What its constructor sets within does not change it.
+    /// The length of its code, in bytes. Values that the constructor writes into the code do not change the length.
     pub code_len: usize,
 }
 
@@ -184,7 +184,7 @@ impl DeploymentPlan {
         Self::on(foundations, DeployerAccount::Key(deployer), settlement_id, app_id)
     }
 
-    /// Plans the contracts of a network on what its settlement chain has.
+    /// Plans the contracts of a network on top of the contracts that its settlement chain already has.
     #[must_use]
     pub fn on(
         foundations: Foundations,

@@ -5,7 +5,7 @@ use alloy::sol_types::SolCall;
 
 use crate::send::Call;
 
-/// A call that sets parameters, or tells a contract to read them again.
+/// A call that sets parameters, or has a contract read them again.
 pub(super) struct Update {
     /// The function.
     pub(super) name: &'static str,

@@ -46,8 +46,8 @@ impl Endpoints {
         futures_util::future::join_all(asked).await
     }
 
-    /// Asks like [`each`](Self::each), and waits for no endpoint longer than `time_max`: for one that failed lately much less,
-    /// so that one that is silent does not hold up what the others answer.
+    /// Asks like [`each`](Self::each), and waits for no endpoint longer than `time_max`, and much less for one that
+    /// failed lately, so that a silent endpoint does not delay the answers of the others.
     pub(crate) async fn each_in_time<T, F, Fut>(
         &self,
         time_max: Duration,

@@ -36,7 +36,7 @@ pub(super) struct Bootstraps {
     blocks: BTreeMap<u64, BlockPauses>,
 }
 
-/// The pauses of a contract in one block, as it says itself.
+/// The pauses of a contract in one block, as the contract reports them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct BlockPauses {
     /// Its changes: index of the log, and true for the begin of a pause. Ascending.
@@ -46,7 +46,7 @@ struct BlockPauses {
 }
 
 impl BlockPauses {
-    /// Returns whether the contract was paused when it emitted the log with this index; `None` if nothing tells.
+    /// Returns true if the contract was paused when it emitted the log with this index; `None` if that is not known.
     fn at(&self, log_index: u64) -> Option<bool> {
         let before = self.changes.iter().rfind(|(index, _)| *index < log_index);
         let after = self.changes.iter().find(|(index, _)| *index > log_index);
@@ -60,15 +60,16 @@ impl BlockPauses {
 pub(super) enum NumberOrigin {
     /// The operator chose the number.
     Operator,
-    /// The contract gave the number, so what is missing before it has been left out.
+    /// The contract gave the number, so the endpoint has left out the numbers that are missing before it.
     Contract,
     /// The event may be of a bootstrap call, and no endpoint has the state that would tell.
     Unknown,
 }
 
 impl Bootstraps {
-    /// Returns what endpoints tell of an event together. A number is chosen only if none of them says otherwise:
-    /// numbers that are passed over are void for good. Only for events of the transactions that were asked about.
+    /// Returns the origin of an event's number by the answers of all endpoints. It is a chosen number only if no
+    /// endpoint contradicts, because the numbers that it passes over stay void for ever. Only for events of the
+    /// transactions that were asked about.
     pub(super) fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
         let told: Vec<_> = all.iter().map(|one| one.is_chosen(event)).collect();
         let carries_call = |one: &Self| one.indirect.get(&event.transaction) == Some(&true);
@@ -183,7 +184,7 @@ async fn by_hash(
     Ok(Some(known))
 }
 
-/// Requests what the contract says of its pauses in each of some blocks, in one batch.
+/// Requests the contract's pauses in each of some blocks, in one batch.
 async fn pauses(
     chain: &Chain,
     contract: Address,
@@ -221,7 +222,7 @@ async fn pauses(
     Ok(pauses)
 }
 
-/// Picks the changes of a contract in a block from what an endpoint answered.
+/// Picks the changes of a contract in a block from an endpoint's answer.
 fn changes_in(logs: &[Log], contract: Address, block: u64) -> Vec<(u64, bool)> {
     let changes = logs.iter().filter_map(|log| {
         let is_asked_for = log.address() == contract && log.block_number == Some(block);

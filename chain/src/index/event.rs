@@ -279,8 +279,8 @@ pub struct SubmittedReport {
 }
 
 impl ContractEvent {
-    /// Returns a digest of the transaction and of what the event's log says. Two events of one transaction have
-    /// the same one if they say the same.
+    /// Returns a digest of the transaction and of the content of the event's log. Two events of one transaction with
+    /// equal content have the same digest.
     #[must_use]
     pub fn digest(&self, transaction: B256) -> B256 {
         let mut digest = Keccak256::new();

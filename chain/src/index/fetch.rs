@@ -52,8 +52,7 @@ fn block_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U64, D::Er
 }
 
 impl FetchedBlock {
-    /// Converts to a header. With a filter, the block's bloom filter tells whether matching logs
-    /// are possible.
+    /// Converts to a header. With a filter, the block's bloom filter shows if matching logs are possible.
     pub(super) fn header(self, filter: Option<&Filter>) -> BlockHeader {
         let bloom = self.logs_bloom.zip(filter);
         BlockHeader {
@@ -178,7 +177,7 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
     numbers.into_iter().collect()
 }
 
-/// Returns what an endpoint has about logs that one endpoint claims.
+/// Returns an endpoint's evidence about logs that another endpoint claims.
 pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony, RequestError> {
     #[derive(Debug, Deserialize)]
     struct Receipt {

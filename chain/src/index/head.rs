@@ -30,8 +30,8 @@ const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
 const AHEAD_BLOCKS_MAX: u64 = 16;
 /// Age of the last pushed head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
-/// Length of a message in bytes. A guess: four times the text of the longest log of the contracts that are read. A longer
-/// one ends the connection, and polling finds what it told.
+/// Greatest length of a message in bytes. A guess: four times the text of the longest log of the contracts that are
+/// read. A longer message ends the connection, and polling finds its events.
 const MESSAGE_LEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);

@@ -31,10 +31,10 @@ const PAGE_EVENTS_MAX: usize = 100_000;
 /// Pages that wait to be looked at. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
 /// Transactions of one claim whose receipts are asked for. A guess: far above the payments of one block,
-/// and few enough that a made-up claim costs little. What is beyond it is found by the next look.
+/// and few enough that a made-up claim costs little. The next look finds the rest.
 const TRANSACTIONS_MAX: usize = 200;
 
-/// A set of events by what their logs say, wherever in the chain they are. An event that one transaction
+/// A set of events by the content of their logs, regardless of their place in the chain. An event that one transaction
 /// emitted twice is in it twice.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventSet(BTreeMap<B256, u32>);
@@ -123,15 +123,14 @@ impl SecondLook {
         self.pages.clear();
     }
 
-    /// Notes a block that was read near the head. What was noted of later blocks is void.
+    /// Notes a block that was read near the head. Notes on later blocks become void.
     pub fn read(&mut self, number: u64, events: EventSet) {
         self.blocks.split_off(&number);
         self.blocks.insert(number, events);
         self.cut_pages(number);
     }
 
-    /// Notes a page that was read far from the head, with the events of its blocks. What was noted of later
-    /// pages is void.
+    /// Notes a page that was read far from the head, with the events of its blocks. Notes on later pages become void.
     pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
         for (number, known) in self.blocks.range_mut(blocks.clone()) {
             *known = events.get(number).cloned().unwrap_or_default();
@@ -259,7 +258,7 @@ pub enum ClaimVerdict {
     /// Endpoints are on different branches, and the events are on one of them only: no endpoint can be
     /// believed against another.
     Contradicted,
-    /// An endpoint that has the block lacks what is claimed.
+    /// An endpoint that has the block lacks the claimed events.
     Denied,
     /// No endpoint denies it, and none that counts has it: some did not answer.
     Open,
@@ -331,7 +330,7 @@ impl Claim {
     }
 
     /// Judges the claim of the endpoint at place `by`, while `active` is the one that is read from, by
-    /// what each endpoint told; `None` for one that did not answer.
+    /// the answer of each endpoint; `None` for one that did not answer.
     ///
     /// A log counts if no endpoint denies it, and either another endpoint than `by` has it in a receipt,
     /// or `by` is read from anyway. An endpoint that has the block denies a log that it lacks; one that has

@@ -21,7 +21,7 @@ pub(super) struct LookAnswer {
 
 /// The result of a second look.
 pub(super) enum LookOutcome {
-    /// No endpoint has more than was read, or what one claims is denied.
+    /// No endpoint has more than was read, or the claim of one is denied.
     Nothing,
     /// An endpoint claims more, and those that could confirm it did not answer.
     Open {
@@ -34,8 +34,8 @@ pub(super) enum LookOutcome {
     More {
         /// The first such block.
         block: u64,
-        /// The places of the endpoint that is read from, if it still does not show them, and of those that deny what
-        /// the block is proven to have.
+        /// The places of the endpoint that is read from, if it still does not show them, and of those that deny
+        /// events that the block is proven to have.
         lacking: BTreeSet<usize>,
     },
     /// An endpoint has more on another branch of the chain than others, or had and is silent now.
@@ -47,9 +47,9 @@ pub(super) enum LookOutcome {
     },
 }
 
-/// Asks every endpoint for the logs of blocks that were read, and then every one about what any of them
-/// shows beyond that. Where one denies what another one claims, the block decides: see [`proof::judge`]. A claim that
-/// is denied leads to no pause.
+/// Asks every endpoint for the logs of blocks that were read, and then every one about further logs that any of them
+/// shows. Where one denies the claim of another, the block decides: see [`proof::judge`]. A denied claim leads to no
+/// pause.
 ///
 /// `held` are the places of endpoints that contradicted others before: their silence changes nothing.
 pub(super) async fn look(
@@ -128,7 +128,7 @@ struct Judging<'a> {
 
 impl Judging<'_> {
     /// Asks every endpoint about a claim of the one at place `by`, and returns the verdict. Adds to `liars` those that
-    /// deny what the block is proven to have.
+    /// deny events that the block is proven to have.
     async fn verdict(&self, by: usize, claim: &Claim, liars: &mut BTreeSet<usize>) -> ClaimVerdict {
         let told =
             self.endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
@@ -154,8 +154,8 @@ impl Judging<'_> {
         verdict
     }
 
-    /// Has the block itself decide about a claim of the endpoint at place `by`, by what any endpoint proves of it.
-    /// Returns `None` if none can.
+    /// Decides about a claim of the endpoint at place `by` from proofs of the block, which any endpoint may supply.
+    /// Returns `None` if none does.
     async fn proven(
         &self,
         by: usize,

@@ -35,7 +35,7 @@ pub enum AgreementError {
     Disputed {
         /// Scheme, host and port.
         endpoint: String,
-        /// Its statement, and what that contradicts.
+        /// Its statement, and the fact that the statement contradicts.
         how: &'static str,
     },
     /// No endpoint contradicts another one, and too few of them say anything.
@@ -130,7 +130,7 @@ pub async fn agreed_broadcasts(
     agreed(testimonies.await, wanted)
 }
 
-/// Returns what one endpoint shows of a transaction, with the header of its block.
+/// Returns one endpoint's data of a transaction, with the header of its block.
 async fn with_header(
     chain: &Chain,
     source: EventSource,
@@ -144,7 +144,7 @@ async fn with_header(
     Ok(Some((found, header)))
 }
 
-/// Returns what all endpoints say that answer, if that are enough.
+/// Returns the common answer of all endpoints that answer, if they are enough.
 fn agreed(
     testimonies: Vec<Result<Testimony, RequestError>>,
     wanted: usize,

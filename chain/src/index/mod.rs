@@ -6,13 +6,14 @@
 //! - [`event`]: the contracts, their filters and their events;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
-//! - [`look`]: the second look at what was read; [`proof`]: what the hash of a block proves of its logs; `looking`: the
+//! - [`look`]: the second look at blocks that were read; [`proof`]: proofs of logs by the hash of a block; `looking`:
+//! the
 //!   requests of both;
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
-//! - [`status`]: what operators see; [`lookup`]: single blocks and transactions.
+//! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
 
 mod bootstrap;
 mod context;

@@ -1,7 +1,7 @@
 //! The logs of a block as its hash commits to them, without I/O.
 //!
 //! The hash of a block is that of its header, and the header has the root of a tree over all receipts of the block. So
-//! a header and receipts that lead to the hash prove what the block logged, whichever endpoint shows them: one honest
+//! a header and receipts that lead to the hash prove the logs of the block, whichever endpoint shows them: one honest
 //! endpoint outweighs all that deny.
 
 use std::collections::BTreeMap;
@@ -160,7 +160,7 @@ fn has_block(told: Option<&Testimony>, block: BlockRef) -> bool {
     told.is_some_and(|told| told.block == Some(block))
 }
 
-/// Judges a claim by what endpoints prove of its block. Returns `None` if none proves anything, and none may yet.
+/// Judges a claim by the endpoints' proofs of its block. Returns `None` if there is no proof, and none can still come.
 ///
 /// A log counts if the block has it. Under the name of another transaction it may be one that was read: so a true log
 /// that is shown again under a made-up name is no claim. A claim is left open where a proof is not enough: while only

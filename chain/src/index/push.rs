@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// A WebSocket that answers each method as it is told to.
+    /// A WebSocket that answers each method by the given function.
     async fn at(answer: impl Fn(&str) -> Value + Send + Sync + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());

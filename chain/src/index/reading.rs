@@ -57,14 +57,14 @@ pub(super) struct PageReader {
     /// Attempts at the present page that no endpoint answered.
     unanswered: u32,
     last_page: Option<Instant>,
-    /// The head that the endpoint serves while it does not serve the announced one, and when it said so.
+    /// The head that the endpoint serves while it does not serve the announced one, and the moment of that answer.
     served: Option<(BlockRef, Instant)>,
     /// The moment from which on endpoints have been far behind the announced head.
     behind_since: Option<Instant>,
     /// The second look that is under way.
     look: JoinSet<LookAnswer>,
-    /// The endpoints that have events on another branch than others, and what is said of it. Nothing is read
-    /// while there is one.
+    /// The endpoints that have events on another branch than others, with the text for operators. Nothing is read while
+    /// there is one.
     held: Option<(BTreeSet<usize>, String)>,
     /// True from the moment at which events were confirmed that the endpoint lacks, until the next page: a
     /// reorganisation of any depth is followed then.
@@ -230,7 +230,7 @@ impl PageReader {
         if !self.look.is_empty() {
             return;
         }
-        // What was found already has time to be mended.
+        // Events that a look has found are read again at once: leave time for that.
         let pause = if self.held.is_some() || self.walk.look().looks() > 0 {
             RETRY_MAX
         } else {

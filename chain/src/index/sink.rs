@@ -26,7 +26,7 @@ pub trait Sink: Send + Sync + 'static {
     /// [`EventBatch::from_block`].
     ///
     /// # Errors
-    /// Nothing was stored. The variant tells the reader how to go on.
+    /// Nothing was stored. The variant determines the next step of the reader.
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
 }
 

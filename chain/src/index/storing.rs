@@ -26,7 +26,7 @@ const POSITION_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct BatchWriter {
     context: Context,
     sink: Arc<dyn Sink>,
-    /// Tells the asking half the block after which events are missing.
+    /// Sends the asking half the block after which events are missing.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
     /// The pass of the last received batch, and the block at which the next one of this pass must
@@ -203,7 +203,8 @@ impl BatchWriter {
     }
 }
 
-/// Returns what keeps a strand from halting, by whether each endpoint tells the same; `None` for one that
+/// Returns the doubt that keeps a strand from halting. `answers` has, for each endpoint, true if it agrees; `None` for
+/// one that
 /// did not answer. Silence is no agreement: an endpoint that forges may wait until the others are silent.
 fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -> Option<String> {
     if answers.contains(&Some(false)) {
@@ -215,7 +216,7 @@ fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -
         .then(|| format!("not all endpoints answer ({} did not)", silent.join(", ")))
 }
 
-/// Returns the event without what its log does not say.
+/// Returns the event without the fields that its log does not contain.
 fn plain(mut event: ContractEvent) -> ContractEvent {
     if let ContractEvent::Payload { bootstrapped, .. } = &mut event {
         *bootstrapped = false;

@@ -23,8 +23,8 @@ const BLOCKS_MAX: usize = 256;
 /// Blocks that are read again when no remembered block shows the fork point. Guess: four times
 /// [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
-/// Repeated requests for a page with a block whose bloom filter promises logs while none arrive. Guess: with
-/// the pauses between them, 1.5 s in all. What comes later than that is found by the second look.
+/// Repeated requests for a page with a block whose bloom filter promises logs while none arrive. A guess: with
+/// the pauses between them, 1.5 s in all. The second look finds logs that come later.
 ///
 /// Each page that was repeated in vain takes one off the repetitions of the next ones: filters that promise
 /// everything, because they are full or a lie, cost 15 repetitions in all.
@@ -113,7 +113,7 @@ pub enum PageOutcome {
     Reorganised,
 }
 
-/// The place where the chain leaves what was read.
+/// The place at which the chain departs from the blocks that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
     /// The first block that is known to be replaced.
@@ -461,7 +461,7 @@ impl Walk {
         }
     }
 
-    /// Returns where the headers of the remembered blocks leave what was read; `None` if no block differs.
+    /// Returns the place at which the headers depart from the remembered blocks; `None` if no block differs.
     ///
     /// A header that the endpoint does not serve proves nothing: the endpoint may be behind. Only a
     /// header with another hash proves a reorganisation.

@@ -263,7 +263,7 @@ impl RequestError {
 /// Characters of an endpoint's words that are kept. A guess: refusals of the known clients are shorter.
 const SHOWN_LEN_MAX: usize = 300;
 
-/// Returns the beginning of what an endpoint says, on one line: it is logged, shown in the status and printed on terminals.
+/// Returns the beginning of an endpoint's text on one line, for logs, the status page and terminals.
 pub(crate) fn shown(text: &str) -> String {
     let is_plain = |it: &char| !it.is_control();
     let mut shown: String = text.chars().filter(is_plain).take(SHOWN_LEN_MAX).collect();

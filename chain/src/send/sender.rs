@@ -105,8 +105,7 @@ impl Sender {
     /// receipt is that of a success.
     ///
     /// # Errors
-    /// Each variant states whether something was sent. Another attempt is safe unless the variant
-    /// says otherwise.
+    /// Each variant states if a transaction was sent. Another attempt is safe unless the variant states otherwise.
     pub async fn send(&self, call: &Call) -> Result<TransactionReceipt, SendError> {
         let quote = self.quote(call).await?;
         self.send_quoted(call, &quote).await

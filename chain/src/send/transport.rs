@@ -1,7 +1,7 @@
 //! Requests to an endpoint over HTTP.
 //!
-//! **The endpoint is not trusted**: an answer is read up to a bound, however long the endpoint says that it is, and of the
-//! body of an error nothing is kept but an error of JSON-RPC.
+//! **The endpoint is not trusted**: an answer is read up to a bound, regardless of its stated length, and of the
+//! body of an error only an error of JSON-RPC is kept.
 
 use std::task::{Context, Poll};
 
@@ -195,7 +195,8 @@ mod tests {
         }
     }
 
-    /// Endpoints that limit their callers are left alone for a while, with a header that tells them for how long or without.
+    /// Endpoints that limit their callers are not asked for a while: for the time in their header, or a default without
+    /// one.
     #[tokio::test]
     async fn too_many_requests_are_a_refusal() {
         for status in ["429 Slow", "429 Slow\r\nRetry-After: 7"] {

@@ -1,4 +1,4 @@
-//! Follows what an account has on one chain.
+//! Follows the balance of an account on one chain.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,7 +32,7 @@ pub struct AccountBalances {
     pub native_wei: u128,
     /// The fee token, in its smallest unit; `None` if the chain has none, or it could not be read.
     pub fee_token: Option<u128>,
-    /// The block whose state said so.
+    /// The block whose state shows this.
     pub block: u64,
     /// The time of the reading.
     pub read_at: SystemTime,

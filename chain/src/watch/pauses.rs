@@ -22,7 +22,7 @@ const READ_EVERY: Duration = Duration::from_secs(30);
 pub struct PauseState {
     /// True if the network's operators have paused it.
     pub is_paused: bool,
-    /// The block whose state said so.
+    /// The block whose state shows this.
     pub block: u64,
 }
 
@@ -45,7 +45,8 @@ impl PauseWatcher {
                 let read = endpoints.ask(|chain| async move { read(&chain, contracts).await });
                 match read.await {
                     Ok(states) => *known.lock() = states,
-                    // What was read last stays, with its block. The chain's own condition says that it is out of reach.
+                    // The last state stays, with its block. The chain's own condition reports that the chain is out of
+                    // reach.
                     Err(error) => tracing::debug!("pauses cannot be read: {error}"),
                 }
                 tokio::time::sleep(READ_EVERY).await;

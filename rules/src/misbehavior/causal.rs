@@ -1,4 +1,4 @@
-//! Envelopes that depend on what their signer cannot have seen.
+//! Envelopes that depend on places that their signer cannot have seen.
 
 use std::collections::BTreeSet;
 
@@ -97,13 +97,13 @@ fn named(name: &'static str, text: &str, exhibit: &Exhibit, needed: EnvelopeId) 
         .with("needed_sequence", needed.sequence.0)
 }
 
-/// Returns what an envelope depends on; nothing for one that does not decode, which is another fault.
+/// Returns the dependencies of an envelope; none for one that does not decode, which is another fault.
 fn dependencies(exhibit: &Exhibit) -> Vec<EnvelopeId> {
     let parsed = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone());
     parsed.map(|it| it.payer().client().depends_on().to_vec()).unwrap_or_default()
 }
 
-/// Finds that each envelope is covered by what the next one depends on, and the last one by the first.
+/// Returns a fact if the dependencies of each envelope cover the one before it, and those of the first cover the last.
 fn cycle(exhibits: &[Exhibit]) -> Option<Fact> {
     let parsed: Option<Vec<PayerEnvelope>> = exhibits
         .iter()

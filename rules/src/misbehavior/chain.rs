@@ -8,7 +8,7 @@ use super::chain_record::EventAnswer;
 use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 
-/// Judges chain envelopes that the accused is said to have served.
+/// Judges chain envelopes that the accused has served, according to the report.
 pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     let mut unknown = None;
     for exhibit in exhibits {

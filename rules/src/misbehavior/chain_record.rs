@@ -14,7 +14,7 @@ pub trait ChainRecord {
     fn anchor_ns(&self, id: EnvelopeId) -> Option<i64>;
 }
 
-/// A record that knows nothing: what needs a chain stays inconclusive.
+/// A record without data: claims that need a chain stay inconclusive.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoChain;
 

@@ -42,7 +42,7 @@ pub enum Host {
     Unknown,
     /// This node signed, and another one was expected: the report is as good as anonymous.
     Other(OriginatorId),
-    /// This node held the report at its time; with `submitted_by_node` it also says that it saw the fault.
+    /// This node held the report at its time; with `submitted_by_node` it also states that it saw the fault.
     Node(OriginatorId),
 }
 
@@ -179,8 +179,8 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Returns a number that tells apart faults of one kind at one place: the difference between two
-    /// statements, the rule that is broken, or 0.
+    /// Returns a number that distinguishes faults of one kind at one place: the difference between two
+    /// statements, the number of the broken rule, or 0.
     #[must_use]
     pub fn detail(&self) -> u8 {
         let rule = self.facts.first().and_then(|fact| {

@@ -5,7 +5,7 @@
 //!
 //! - [`report`]: the bytes of a report, their bounds, and the signature of the node that keeps it;
 //! - [`judgement`]: verdicts, and the facts that they rest on;
-//! - `case`, `chain_record`: what a judgement may depend on;
+//! - `case`, `chain_record`: the inputs of a judgement;
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
 //! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each;
 //! - [`trees`]: evidence that stands in no report, because it rests on signed trees;

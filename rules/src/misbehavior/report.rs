@@ -15,7 +15,7 @@ pub const REPORT_LEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const ENVELOPES_MAX: usize = 64;
 /// Envelopes of a report on a congestion fee, which needs those of five minutes. Specified (same page).
 pub const WINDOW_ENVELOPES_MAX: usize = 1_000;
-/// Bytes of a failed request. Specified (same page): 64 KiB, and room for what is around it.
+/// Greatest length of a failed request in bytes. Specified (same page): 64 KiB, and room for the message around it.
 pub const LIVENESS_LEN_BYTES_MAX: usize = 64 * 1024 + 1024;
 
 /// Field of `UnsignedMisbehaviorReport` with a failed request.

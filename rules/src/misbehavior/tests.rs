@@ -1,4 +1,4 @@
-//! Every kind with each of its verdicts, and what no report may do.
+//! Every kind with each of its verdicts, and reports of hostile content.
 
 use std::collections::BTreeMap;
 
@@ -533,7 +533,7 @@ fn an_outage_is_what_more_than_half_of_the_others_saw_often_enough() {
 }
 
 proptest! {
-    /// Whatever bytes come, there is a judgement, twice the same, and never a proof.
+    /// Any bytes get a judgement, the same one twice, and never a proof.
     #[test]
     fn mutated_reports_prove_nothing_else(
         at in any::<prop::sample::Index>(),
@@ -548,7 +548,7 @@ proptest! {
         let judgement = judge(&bytes);
         prop_assert_eq!(&judge(&bytes), &judgement);
         if judgement.verdict == Proven {
-            // The signed bytes are intact then: what else a report says is not signed.
+            // The signed bytes are intact then: the other parts of a report are not signed.
             prop_assert_eq!(judgement.kind, Some(Kind::DuplicateSequenceId));
             prop_assert_eq!(judgement.place, SequenceId(7));
         }

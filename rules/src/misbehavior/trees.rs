@@ -1,6 +1,6 @@
 //! Evidence that rests on signed trees: checkpoints, the leaves below them, and envelopes.
 //!
-//! The schema of reports has no field for it. It stands in evidence files, and in what nodes keep, as a list of pieces.
+//! The schema of reports has no field for it. Evidence files and the evidence of nodes hold it as a list of pieces.
 
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::{
@@ -64,8 +64,9 @@ impl TreeFault {
         Self::ALL.into_iter().find(|it| it.name() == name)
     }
 
-    /// Returns the node that the fault accuses, if it is shown by this checkpoint: the one that signed it. An observer of a
-    /// node's strand that holds another tree was told another story, unless it lies, so that names the node.
+    /// Returns the node that the fault accuses, if this checkpoint shows it: the signer. If an observer of a
+    /// node's strand holds another tree, the node of the strand has shown it other envelopes, unless the observer lies.
+    /// So that node is named.
     #[must_use]
     pub fn accused(self, of: &Checkpoint) -> OriginatorId {
         let is_told = self == Self::OtherTree && of.originator.is_node();

@@ -147,7 +147,7 @@ fn a_judge_who_does_not_see_how_a_tree_begins_says_so() {
             (Inconclusive, &[Missing::Tree][..])
         );
     }
-    // What is shown of an honest growth contradicts the accusation, and a made-up beginning shows nothing.
+    // Proofs of an honest growth contradict the accusation, and a made-up beginning proves nothing.
     let pieces = [&one.own(5), &one.own(9), &one.beginning(5, 9)];
     assert_eq!(outcome(TreeFault::TwoCheckpoints, &pieces), (Refuted, "consistent"));
     let pieces = [&one.own(5), &one.own(9), &other.beginning(5, 9)];

@@ -80,8 +80,8 @@ fn check_window(strand: &[&Exhibit], last: &Exhibit) -> Result<(), Fact> {
 
 /// Returns the fewest and the most envelopes that may have counted in each minute, the current one first.
 ///
-/// Software differs in whether an envelope counts itself, and whether a broken one counts; and an
-/// envelope of another time than its place says may have counted or not.
+/// Implementations differ: an envelope counts itself or not, and a broken one counts or not. An
+/// envelope whose time contradicts its place may have counted or not.
 fn counts(before: &[&Exhibit], last: &Exhibit) -> ([u64; 5], [u64; 5]) {
     let (mut fewest, mut most) = ([0; 5], [0; 5]);
     let current = minute_of(last.ns());

@@ -36,12 +36,12 @@ pub enum AttestationError {
     OtherSigner(OriginatorId),
 }
 
-/// A node's word that a report is what it computed itself.
+/// A node's statement that it has computed the same report itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attestation {
     /// The report.
     pub report: ReportId,
-    /// The node that signed, as it says itself.
+    /// The id that the signing node states.
     pub node: OriginatorId,
     /// Its signature over the id, without any prefix.
     pub signature: Signature,

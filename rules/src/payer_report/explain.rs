@@ -1,7 +1,8 @@
 //! Why a report is not the one that this node would write.
 //!
-//! A report says only the root of its leaves. So a difference is looked for among the mistakes that a node makes: it
-//! charged other fees than it should have, left a payer or a minute out, or counted a minute too many.
+//! A report states only the root of its leaves. So this module looks for a difference among the mistakes that a node
+//! can make: it
+//! charged wrong fees, left out a payer or a minute, or counted a minute too many.
 
 use hawser_proto::{PayerAddress, SequenceId};
 
@@ -29,7 +30,7 @@ pub struct MinuteOfPayer {
     pub last: SequenceId,
 }
 
-/// One difference between a report and what this node holds.
+/// One difference between a report and this node's usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportDifference {
     /// The last envelope of the range is of another minute.
@@ -98,13 +99,13 @@ pub enum AmountCause {
 /// The result of recomputing a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Explanation {
-    /// The report is what this node computed.
+    /// The report equals the one that this node computed.
     Equal,
     /// It is not. The differences are not empty.
     Different(Vec<ReportDifference>),
 }
 
-/// Compares a report with what this node holds, and returns the differences; none for an equal one. `start_minute` is
+/// Compares a report with this node's usage, and returns the differences; none for an equal one. `start_minute` is
 /// the minute of the envelope at the report's start, `None` for a report from the beginning. `held_end` is the minute of
 /// the envelope at the report's end, and the last sequence id with usage in that minute. `own` is the root of
 /// all amounts in the minutes after `start_minute`, up to that of `held_end`. The cause of other amounts is not looked for.
@@ -139,12 +140,12 @@ pub fn compare(
     differences
 }
 
-/// Compares a report with what this node holds, as [`compare`] does, and looks for the cause of other amounts. `rows` are
+/// Compares a report with this node's usage, as [`compare`] does, and looks for the cause of other amounts. `rows` are
 /// the usage of the originator in the minutes after `start_minute`, up to that of `held_end`, by ascending minute. They have
 /// to be all of it: a report of a part of them would be equal.
 ///
 /// # Errors
-/// When the usage is above what a report can say.
+/// When the usage exceeds the range of a report.
 pub fn explain(
     report: &PayerReport,
     start_minute: Option<u32>,

@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn settled_amounts_are_rounded_up_as_the_contract_does() {
         for case in list(&vectors("payer_leaves")["rounding"]) {
-            // The last cases are above what a node books.
+            // The last cases exceed the amounts that a node books.
             let amount =
                 case["picodollars"].as_str().unwrap().parse().ok().and_then(PicoDollars::new);
             if let Some(amount) = amount {

@@ -1,5 +1,5 @@
-//! Payer reports: what one originator's payers used over a range of its strand, as leaves of a tree
-//! whose root nodes sign and the settlement chain pays by.
+//! Payer reports: the usage of one originator's payers over a range of its strand, as leaves of a tree.
+//! Nodes sign its root, and the settlement chain settles by it.
 //!
 //! Everything here is a function of values, so that every node comes to the same bytes:
 //!

@@ -83,7 +83,7 @@ pub struct ReportIdError;
 pub struct DomainSeparator([u8; 32]);
 
 impl DomainSeparator {
-    /// Takes what the contract said; `None` for zero, which a contract that was never initialised says.
+    /// Takes the answer of the contract; `None` for zero, which a contract that was never initialised returns.
     #[must_use]
     pub fn new(word: [u8; 32]) -> Option<Self> {
         (word != [0; 32]).then_some(Self(word))
@@ -294,7 +294,8 @@ impl PayerReport {
         &self.nodes
     }
 
-    /// Returns the id. It is not what a library for typed data gives: the node ids are hashed with the offset and the
+    /// Returns the id. A library for typed data would compute another one: here the node ids are hashed with the offset
+    /// and the
     /// length of their encoding before them.
     #[must_use]
     pub fn id(&self, domain: DomainSeparator) -> ReportId {

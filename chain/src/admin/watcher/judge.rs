@@ -1,4 +1,4 @@
-//! Alarms about what a look has shown. A function of values: time is an argument.
+//! Alarms about the observations of one look. A function of values: time is an argument.
 
 use std::collections::BTreeMap;
 
@@ -115,7 +115,8 @@ pub struct Alarm {
     pub text: String,
 }
 
-/// Judges what a look has shown at `now`, unix seconds. `before` is the code that the contracts had when it was accepted
+/// Judges the observations of a look at `now`, unix seconds. `before` is the code that the contracts had when it was
+/// accepted
 /// last; a contract that is not in it is new, and no alarm.
 #[must_use]
 pub fn judge(
@@ -186,7 +187,7 @@ fn of_reports(
         );
         (AlarmKind::ReportStuck, text)
     });
-    // What was taken over from the older network grows no more when all of it is there: its last report only ages.
+    // A strand that was taken over from the older network grows no more once it is complete: its last report only ages.
     let grows = OriginatorId(node).is_node();
     let overdue = reports.last().filter(|last| grows && age_s(last) > limits.report_age_s_max);
     let overdue = overdue.map(|last| {

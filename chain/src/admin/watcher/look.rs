@@ -60,7 +60,7 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     Ok(seen)
 }
 
-/// Returns what accounts have of a chain's native token, wei.
+/// Returns the balances of accounts in a chain's native token, in wei.
 async fn native_balances(
     chain: &Chain,
     accounts: &[Address],

@@ -1,7 +1,8 @@
 //! Watches the contracts without privileges: reads the chains, and judges the result.
 //!
-//! [`look()`] asks a bounded number of questions, whatever an endpoint answers; [`judge()`] is a function of its
-//! result. A lying endpoint can raise or hide an alarm, and nothing else: nothing is sent, and no key is here.
+//! [`look()`] makes a bounded number of requests, regardless of the answers; [`judge()`] is a function of its
+//! result. A lying endpoint can raise or hide an alarm, and nothing else: the watcher sends no transaction and has no
+//! key.
 
 mod judge;
 mod look;

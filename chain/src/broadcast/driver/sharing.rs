@@ -185,7 +185,7 @@ impl Driver {
         }
     }
 
-    /// Refuses what waits for a nonce, because Redis gives none.
+    /// Refuses the payloads that wait for a nonce, because Redis gives none.
     async fn sharing_failed(&mut self, fault: &RedisFault) {
         let reason = fault.to_string();
         let before = self.state.halt.lock().replace(reason.clone());
@@ -211,7 +211,8 @@ impl Driver {
         }
     }
 
-    /// Puts signed transactions on record, all at once. `costs_wei` is what each adds to the hour, taken at `taken`.
+    /// Puts signed transactions on record, all at once. `costs_wei` is the amount that each adds to the spending of the
+    /// hour, taken at `taken`.
     pub(super) async fn put_on_record(
         &mut self,
         signed: &[(SignRequest, SignedTransaction)],
@@ -289,7 +290,7 @@ impl Driver {
             let raws = self.nonces.signed_of(nonce).iter().enumerate();
             raws.map(move |(place, signed)| {
                 let raw = signed.raw.clone();
-                // Its cost is among what this process says that it has spent.
+                // Its cost is part of the amount that this process has reported as spent.
                 SharedTransaction { nonce, payload, is_next: place > 0, cost_wei: 0, raw }
             })
         };
@@ -313,7 +314,7 @@ impl Driver {
         }
     }
 
-    /// Tells other processes how nonces have ended, before callers hear of it.
+    /// Records the outcome of nonces for other processes, before callers get it.
     pub(super) async fn end_shared(
         &mut self,
         done: &[SlotOutcome],
@@ -362,7 +363,7 @@ impl Driver {
         }
     }
 
-    /// Lets another process go on at once with what this one leaves.
+    /// Releases the nonces of this process, so that another one continues with them at once.
     pub(super) async fn leave(&mut self) {
         let Some(sharing) = &self.sharing else { return };
         if let Err(fault) = sharing.shared.leave().await {

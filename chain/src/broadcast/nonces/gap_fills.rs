@@ -8,12 +8,12 @@ pub(super) const FILL_PER_HOUR_MAX: usize = 128;
 /// Time in which fillers are counted.
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// The gaps that are told, and the fillers of the last hour.
+/// The reported gaps, and the fillers of the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     /// The time since which no node has a transaction that could be mined next.
     pub(super) since: Option<Duration>,
-    /// The first own nonce, and the time since which one endpoint tells of a gap below it and another one of none.
+    /// The first own nonce, and the time since which one endpoint reports a gap below it and another one reports none.
     pub(super) doubtful: Option<(u64, Duration)>,
     /// The times of the last hour's fillers, the oldest first.
     filled: VecDeque<Duration>,

@@ -21,8 +21,8 @@ impl Nonces {
     /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It
     /// blocks every nonce above.
     ///
-    /// A gap that every endpoint tells of is filled soon. If one of them tells of none, it may lie, or the others may lag
-    /// behind: it is filled later, and never where an own transaction was seen mined above it.
+    /// A gap that every endpoint reports is filled soon. If one of them reports none, it may lie, or the others may lag
+    /// behind: the gap is filled later, and never where an own transaction was seen mined above it.
     pub(super) fn find_gap(&mut self, state: &AccountState, now: Duration) {
         if !state.is_whole() {
             return;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Nonces;
 use crate::broadcast::slots::{JobId, NoncePurpose, NonceSlot, Phase, SignedTransaction, SlotId};
 
-/// Nonces above the chain's own count by which one may come from outside. A guess: far above what all processes of
-/// an account have in flight.
+/// Distance above the chain's own count up to which a nonce from outside is accepted. A guess: far above the number
+/// that all processes of an account have in flight.
 const AHEAD_MAX: u64 = 1000;
 
 impl Nonces {
@@ -48,7 +48,7 @@ impl Nonces {
     }
 
     /// Gives a nonce to a waiting payload. Returns its slot, or `None` if the payload waits no more, or the nonce
-    /// cannot be right: what comes from outside may be old.
+    /// cannot be right: a nonce from outside may be old.
     pub(in crate::broadcast) fn give(&mut self, job: JobId, nonce: u64) -> Option<SlotId> {
         let place = self.ready.iter().position(|(ready, _)| *ready == job)?;
         if !self.is_plausible(nonce) {

@@ -69,7 +69,7 @@ impl AppChain {
         }
     }
 
-    /// Returns the event that is found for a payload, whatever used the nonce.
+    /// Returns the event that is found for a payload, regardless of the transaction that used the nonce.
     async fn event(&self, query: &NonceQuery, sought: &SoughtPayload) -> Option<BroadcastReceipt> {
         match seek(&self.chain, self.own.account(), query, Some(sought)).await.unwrap() {
             Some(NonceUser::Payload(MinedPayload::Event(broadcasted))) => Some(broadcasted),

@@ -242,7 +242,7 @@ if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', S, 'n:' .. me, 
 return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 ";
 
-/// Ends the use of nonces. What another process owns stays as it is.
+/// Ends the use of nonces. Nonces of another process stay as they are.
 ///
 /// Arguments: the process; the highest count of its own calls; the life of results in ms; for each its nonce, the digest (may be empty), and the
 /// result: empty if the nonce is free again, `-` if it is used up, or a letter and a hash to remember.
