@@ -1,8 +1,9 @@
 //! The bill of a request: its rows in the table of use, and the fees beyond the prices that its caller's budget was charged.
 //!
-//! An envelope is entered by the task that learns of its publication, and that task goes on when the caller hangs up: a
-//! caller who goes early pays like any other. What is then certainly not published goes back to the budget when the last
-//! task that knows of it ends.
+//! The task that learns of an envelope's publication enters it, and that task continues when the caller hangs up: a
+//! caller who hangs up early pays like any other. The price of an envelope that is certainly not published goes back to
+//! the budget when the last
+//! task that works on it ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(crate) struct BillLine {
     price: CallerCost,
     /// The envelope is in the table of use.
     is_entered: AtomicBool,
-    /// The envelope may be published, and nothing says whether it is: its price stays with the budget.
+    /// The envelope may be published, and its outcome is unknown: its price stays taken from the budget.
     is_open: AtomicBool,
     /// The price went back to the budget.
     is_given_back: AtomicBool,
@@ -122,12 +123,12 @@ impl BillEntry {
         self.enter(picodollars, gas);
     }
 
-    /// Notes that the envelope may be published although nothing says so: its price stays with the budget.
+    /// Notes that the outcome of the envelope is unknown: its price stays taken from the budget.
     pub(crate) fn leave_open(&self) {
         self.line().is_open.store(true, Relaxed);
     }
 
-    /// Takes from the caller's budget what the prices taken before do not cover.
+    /// Takes the amount from the caller's budget by which the fees exceed the prices taken before.
     pub(crate) async fn charge(&self, picodollars: u64) {
         if picodollars > 0 {
             let RequestBill { policies, caller, admission, .. } = &*self.bill;

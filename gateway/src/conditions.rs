@@ -1,4 +1,4 @@
-//! The conditions of a gateway: what it is ready for, and if not, the reason and the remedy.
+//! The conditions of a gateway: its readiness, and for an unmet condition the reason and the remedy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

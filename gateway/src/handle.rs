@@ -196,7 +196,8 @@ fn observer(
     GatewayObserver { nodes, checks, readiness, build: Arc::new(build), payer }
 }
 
-/// Starts what each tenant has for itself: its policies, its connections to nodes, its way to the chain.
+/// Starts the parts that each tenant has for itself: its policies, its connections to nodes, its publisher to the
+/// chain.
 fn tenants(
     settings: &GatewaySettings,
     ports: &GatewayPorts,

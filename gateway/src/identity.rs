@@ -155,7 +155,7 @@ pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 /// nodes are asked, and one log that makes all updates valid suffices.
 ///
 /// # Errors
-/// When no log makes all of them valid, or none can be had: what was not judged is not paid for.
+/// When no log makes all of them valid, or no node supplies a log: updates that were not judged are not paid for.
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,

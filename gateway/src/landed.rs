@@ -1,7 +1,7 @@
-//! The places of client envelopes that gateways have published, as they tell them to one another through Redis.
+//! The places of client envelopes that gateways have published, as they share them through Redis.
 //!
-//! Redis only says where to look: a node has to show the very envelope there. So a Redis that lies, or has
-//! lost everything, costs a second publish at most.
+//! A place from Redis is only a hint: a node has to show the very envelope there. So a Redis that lies, or has
+//! lost its data, causes a second publish at most.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TransactionHash};
 use sha2::{Digest as _, Sha256};

@@ -5,12 +5,12 @@
 //!
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and limits what each may publish;
-//! - `sharing`: what several gateways of one payer know of each other; `landed`: the places of envelopes among it;
+//! - `sharing`: the state that several gateways of one payer share; `landed`: the places of envelopes in it;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
 //! - `fair`: turns of callers that wait; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the statuses of outcomes;
-//! - `bill`, `metering`: what callers have used;
+//! - `bill`, `metering`: the usage of callers;
 //! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for operators;
 //! - [`start`] and [`GatewayHandle`]: start and stop.
 //!

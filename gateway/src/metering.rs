@@ -55,7 +55,7 @@ impl Meter {
         Self { named, ..Self::default() }
     }
 
-    /// Counts what a caller has published.
+    /// Counts a caller's published envelopes.
     pub(crate) fn record(
         &mut self,
         tenant: &str,
@@ -102,7 +102,7 @@ impl Meter {
     }
 }
 
-/// Returns a field that spreadsheets take for text, whatever a caller is called.
+/// Returns a field that spreadsheets treat as text, for any name of a caller.
 fn quoted(field: &str) -> String {
     let is_formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
     format!("\"{}{}\"", if is_formula { "'" } else { "" }, field.replace('"', "\"\""))

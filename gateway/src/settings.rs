@@ -64,8 +64,10 @@ pub struct GatewaySettings {
     pub policies: PolicyFile,
     /// Time for an answer of the Redis that gateways share. Default: 50 ms, that of the reference's limits.
     pub shared_call_max: Duration,
-    /// Time for which a shutdown waits for what is under way and has no caller any more. Default: 15 s, a guess: nodes and
-    /// chains answer within seconds, and a silent node leaves a stop in order within its usual time limit of 30 s.
+    /// Time for which a shutdown waits for publishes that are under way and have no caller any more. Default: 15 s, a
+    /// guess: nodes and
+    /// chains answer within seconds, and an orderly stop stays within its usual time limit of 30 s even with a silent
+    /// node.
     pub running_wait_max: Duration,
     /// The key of each tenant of the policies; its account pays for the tenant. Default: none.
     pub tenant_payers: BTreeMap<String, SecretKey>,

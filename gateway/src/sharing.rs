@@ -5,7 +5,7 @@
 //! left alone for a while, so that no caller waits for it again and again.
 //!
 //! A request makes one call before it is published and one after that, and shares both with others that come at the same time
-//! (`calls`). `count` is what Redis counts of a request, also if it says so late.
+//! (`calls`). `count` is the cost of a request that Redis has counted, also if its answer comes late.
 
 mod calls;
 mod count;
@@ -32,8 +32,8 @@ pub(crate) type TopicKey = [u8; 16];
 /// Time for which the node of a topic is kept after its last change. A guess: a day more than readers are usually
 /// behind.
 const TOPIC_KEPT_S: u64 = 7 * 86_400;
-/// Time after which what other gateways know is asked again. A guess: a client needs longer to give up at one gateway and
-/// ask the next one.
+/// Time after which the shared state is read again. A guess: a client needs longer to give up at one gateway and ask
+/// the next one.
 const FRESH_MAX: Duration = Duration::from_millis(100);
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -78,7 +78,7 @@ pub(crate) struct SharedExceeded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SharedTake {
     Taken,
-    /// Redis did not answer in time, or was not asked. What it takes late is told to the [`SharedCount`].
+    /// Redis did not answer in time, or was not asked. If it takes the cost late, the [`SharedCount`] is notified.
     Skipped,
     Exceeded(SharedExceeded),
 }
@@ -99,7 +99,7 @@ pub(crate) struct SharedQuery {
     pub(crate) clients: Vec<ClientKey>,
 }
 
-/// The answer to a [`SharedQuery`]: what other gateways know. A place is where to look, and no proof.
+/// The answer to a [`SharedQuery`]: the state that other gateways have written. A place is a hint, and no proof.
 #[derive(Debug)]
 pub(crate) struct SharedKnowledge {
     /// The time at which they were asked.
@@ -138,7 +138,7 @@ impl std::fmt::Debug for GatewayShare {
 }
 
 impl GatewayShare {
-    /// Shares what belongs to one payer. Redis has `call_max` to answer.
+    /// Shares the state of one payer. Redis has `call_max` to answer.
     pub(crate) fn new(link: Arc<RedisLink>, payer: Address, call_max: Duration) -> Self {
         let calls = Arc::new(SharedCalls::new(link, call_max));
         let base = calls.key(&format!("gateway:{{{payer}}}"));
@@ -153,8 +153,8 @@ impl GatewayShare {
         Arc::new(SharedCount::asked(self.calls.clone(), keys))
     }
 
-    /// Takes a cost from the limits of a caller and of all callers, or from none, and asks for what other gateways
-    /// know, in one call.
+    /// Takes a cost from the limits of a caller and of all callers, or from none, and reads the shared state, in one
+    /// call.
     pub(crate) async fn admit(
         &self,
         count: &Arc<SharedCount>,
@@ -189,7 +189,7 @@ impl GatewayShare {
         (take, known)
     }
 
-    /// Returns what other gateways know; nothing if Redis does not answer.
+    /// Returns the state that other gateways have written; none if Redis does not answer.
     pub(crate) async fn known(&self, query: &SharedQuery) -> SharedKnowledge {
         let mut known = SharedKnowledge::default();
         let (first, others) = self.parts(query);
@@ -223,9 +223,11 @@ impl GatewayShare {
         (next().unwrap_or(none), std::iter::from_fn(next))
     }
 
-    /// Tells the places of envelopes, and the nodes of topics that have moved. Returns those of the places that were told before,
-    /// or whose transaction was: the gateway that told them first has them in a bill. An envelope that is known at one place may
-    /// be new at another one, so each is returned with the place that was asked about. Returns none if Redis does not answer.
+    /// Writes the places of envelopes, and the nodes of topics that have moved. Returns the places that were written
+    /// before,
+    /// or whose transaction was: the gateway that wrote them first has them in a bill. An envelope that is known at one
+    /// place may
+    /// be new at another one, so each is returned with the place of the request. Returns none if Redis does not answer.
     pub(crate) async fn tell(
         &self,
         places: &[(ClientKey, LandedEnvelope)],

@@ -1,8 +1,8 @@
 //! The conversation between a running node and commands of its operator, over a socket in the data folder.
 //!
 //! RocksDB has one owner, so work on the database of a running node is done by the node itself. The folder
-//! is readable by the node's user only, and so is the socket: who may open the database may ask for this.
-//! A request is one line of JSON; the answers are lines too, the last of which says how it ended.
+//! is readable by the node's user only, and so is the socket: a user who may open the database may make these requests.
+//! A request is one line of JSON. The answers are lines too, and the last one states the outcome.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -49,7 +49,7 @@ pub enum AdminRequest {
         #[serde(default)]
         repair: bool,
     },
-    /// Removes expired envelopes, or reports what it would remove.
+    /// Removes expired envelopes, or reports those that it would remove.
     Prune {
         /// Only count.
         dry_run: bool,
@@ -60,7 +60,7 @@ pub enum AdminRequest {
         step: PayerReportStep,
         /// The originator that the reports are about; `None` for all.
         about: Option<u32>,
-        /// True to only report what would be done.
+        /// True to report the envelopes without removing them.
         dry_run: bool,
     },
 }
@@ -75,7 +75,7 @@ pub enum PayerReportStep {
     Attest,
     /// Submits the reports that a majority has attested.
     Submit,
-    /// Settles what is left of the reports on the chain.
+    /// Settles the remaining parts of the reports on the chain.
     Settle,
 }
 

@@ -99,8 +99,9 @@ pub fn create(
     Ok(report)
 }
 
-/// Notes in the data folder that a place of backups did not answer, or with `silence` absent that it did. A note that cannot
-/// be written is told.
+/// Notes in the data folder that a place of backups did not answer, or with `silence` absent that it did. A note that
+/// cannot
+/// be written is logged.
 pub fn note_answer(data_dir: &Path, place: &str, silence: Option<&BackupError>) {
     let noted = match silence {
         None => backup_notes::note_reached(data_dir, place),
@@ -211,7 +212,8 @@ fn json_of_damage(damage: &Damage) -> Value {
     })
 }
 
-/// Returns the same of a running node, which can also put back what it has found. `whole` says if it is whole now.
+/// Returns the same of a running node, which can also repair the damage that it has found. `whole` is true if the
+/// folder is whole now.
 #[must_use]
 pub fn json_of_scrub_done(done: &ScrubDone, repair: bool) -> Value {
     let mut json = json_of_scrub(&done.report);

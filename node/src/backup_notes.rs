@@ -2,7 +2,8 @@
 //! answer.
 //!
 //! They are small files of JSON in the folder. The node, or the command that holds a stopped node's database, writes
-//! the first; `hawser backup verify` writes the second, so neither overwrites what the other has noted. Either notes the third,
+//! the first; `hawser backup verify` writes the second, so neither overwrites a note of the other. Either notes the
+//! third,
 //! and removes it when the place answers. They are notes for
 //! an operator: no restore reads them, no backup holds them, and each user who may write into the folder may alter them.
 
@@ -54,7 +55,7 @@ pub struct MadeNote {
 }
 
 impl MadeNote {
-    /// Returns true if a backup is of the same node, by what its manifest says.
+    /// Returns true if a backup is of the same node, by its manifest.
     #[must_use]
     pub fn is_of(&self, identity: &StoreIdentity) -> bool {
         self.network == identity.network

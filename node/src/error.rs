@@ -26,7 +26,7 @@ pub enum RunErrorKind {
 pub struct RunError {
     /// Decides the exit code.
     pub kind: RunErrorKind,
-    /// Says what happened, and what to do if that is known. Empty when everything has been said.
+    /// The fault, and the next step if that is known. Empty when the text has been printed already.
     pub text: String,
 }
 

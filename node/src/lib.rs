@@ -4,7 +4,8 @@
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
-//! - [`backup`]: backups, and how fast they may read; [`backup_notes`]: what a data folder notes of them; [`prune`]: pruning when an operator asks for it; [`admin`]: what commands ask of a running node;
+//! - [`backup`]: backups, and their rate; [`backup_notes`]: notes on them in the data folder; [`prune`]: pruning at an
+//! operator's request; [`admin`]: requests of commands to a running node;
 //! - [`bucket`]: a bucket of S3 as a place of backups; [`web`]: a web server as a place of snapshots; `requests`: how
 //!   both are waited for;
 //! - [`restore`]: the conversation of a node in quarantine with its operator;

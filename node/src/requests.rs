@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 use tokio::runtime::{Builder, Runtime};
 
-/// Says if work with a service has to stop. Asked several times a second.
+/// Returns true if work with a service has to stop. Called several times a second.
 pub type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Time between two looks if the work has to stop. A guess.

@@ -30,7 +30,7 @@ pub struct RestoreQuestion {
     pub data_dir: PathBuf,
     /// The last place of its own strand in that folder.
     pub head: u64,
-    /// The reason it does not sign, with what would end that.
+    /// The reason it does not sign, with the step that would end that.
     pub reason: String,
 }
 
@@ -44,7 +44,7 @@ pub struct RestoreAnswer {
 }
 
 impl RestoreAnswer {
-    /// Answers a question. `is_complete` says that the folder holds everything that was ever signed.
+    /// Answers a question. `is_complete` states that the folder holds every envelope that the key has signed.
     #[must_use]
     pub fn to(question: &RestoreQuestion, is_complete: bool) -> Self {
         Self { id: question.id.clone(), gap: if is_complete { 0 } else { GAP } }

@@ -1,9 +1,10 @@
 //! A web server as a place of snapshots: it gives out the files of a folder under a URL, and nothing more is asked of it.
 //!
 //! The enemies are the keeper of the server and the network between. They may answer without end or other bytes, state
-//! other lengths, send the reader elsewhere, fail, or dribble. So nothing is read beyond what the reader has room for,
-//! redirects are not followed, and each request has an end, as does trying again. What was read is compared with hashes
-//! and signatures by its reader.
+//! other lengths, redirect the reader, fail, or send slowly. So no answer is read beyond the reader's bound,
+//! redirects are not followed, and requests and repetitions have time limits. The reader compares the content with
+//! hashes
+//! and signatures.
 
 use std::fmt;
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -31,7 +32,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(180);
 /// Object with the names of the objects of a folder, one a line: a web server lists nothing itself.
 const NAMES: &str = "names";
-/// The longest such object, in bytes. Calculated: twice what a place of snapshots writes at most.
+/// The greatest length of such an object in bytes. Calculated: twice the longest that a place of snapshots writes.
 const NAMES_LEN_BYTES_MAX: u64 = 1 << 20;
 
 /// The reason an address cannot be used.
@@ -74,7 +75,7 @@ enum Failure {
 
 impl Failure {
     fn passing(error: reqwest::Error) -> Self {
-        // The address is told by the caller.
+        // The caller adds the address.
         Self::Passing(io::Error::other(text_of(&error.without_url())))
     }
 

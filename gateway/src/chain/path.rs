@@ -44,7 +44,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ASKED_MAX: usize = 3;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASKS_MAX: usize = 16;
-/// Time in which a request learns what other gateways have put on the chain. A guess: one node that does not answer costs
+/// Time for a request to find payloads that other gateways have put on the chain. A guess: one node that does not
+/// answer costs
 /// [`ASK_TIMEOUT`] and leaves time for the next one, and a client waits for longer.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -196,7 +197,7 @@ impl ChainPath {
         }
     }
 
-    /// Counts among these tasks what is with the writer.
+    /// Counts the payloads that are with the writer among these tasks.
     pub(crate) fn counted_in(self, running: RunningTasks) -> Self {
         Self { running, ..self }
     }
@@ -403,8 +404,7 @@ impl ChainPath {
                 }
                 _ => {
                     if result.is_err() {
-                        // A new request starts a new attempt; what is on the chain is not sent again
-                        // even so.
+                        // A new request starts a new attempt; payloads that are on the chain are still not sent again.
                         self.progress.lock().remove(&new.key);
                     }
                     new.progress.send_replace(Progress::Done(result));
@@ -485,7 +485,7 @@ impl ChainPath {
         // A transaction costs gas once, wherever a reorganisation puts it.
         let is_billed_here =
             before.is_some_and(|known| known.place.transaction_hash == on_chain.transaction_hash);
-        // Of the gateways that wait for one transaction, the first one that tells of it has it in its bill.
+        // Of the gateways that wait for one transaction, the first one that shares it has it in its bill.
         if is_told || is_billed_here {
             bill.give_back().await;
         } else {

@@ -41,7 +41,7 @@ pub(super) struct RecentPayloads<R> {
 struct OrderEntry {
     since: Instant,
     key: PayloadKey,
-    /// Tells the results of equal payloads apart.
+    /// Distinguishes the results of equal payloads.
     number: u64,
     weight: usize,
 }

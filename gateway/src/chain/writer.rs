@@ -25,7 +25,7 @@ pub trait ChainWriter: Send + Sync + 'static {
     /// decimals.
     fn gas_price_wei(&self) -> u128;
 
-    /// Returns the ceiling on what gas may cost that stops sending now, in words for operators.
+    /// Returns the ceiling on the cost of gas that stops sending now, as text for operators.
     fn ceiling_reached(&self) -> Option<String>;
 
     /// Returns the reason for which nothing is sent now because of other senders of the account, in words for

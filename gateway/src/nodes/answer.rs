@@ -13,7 +13,7 @@ use pb::originator_envelope::Proof;
 
 /// Difference that is allowed between a node's clock and ours. A guess: wide enough for any clock that
 /// is synchronised at all, so that only a false time is reported. An envelope that is older than this was
-/// stored before it was asked for: a node answers a repetition with what it has stored.
+/// stored before the request: a node answers a repetition with the stored envelope.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
 
 /// The values that a correct answer has to match.
@@ -82,8 +82,8 @@ pub(super) struct VerifiedAnswer {
     pub(super) fee_picodollars: u64,
     /// The congestion fee alone.
     pub(super) congestion_fee_picodollars: u64,
-    /// The envelope states a time long before now, as one that was stored before it was asked for now. The node
-    /// alone says so.
+    /// The envelope states a time long before now, like one that was stored before this request. Only the node
+    /// states this time.
     pub(super) was_stored: bool,
 }
 
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(error, AnswerError::NoSignature);
         let empty = pb::OriginatorEnvelope::default();
         assert!(check(&sent, &empty).is_err());
-        // What a node of ours signs is what is checked here.
+        // The statement of a Hawser node is checked here.
         let sealed = UnsealedEnvelope::new(&honest(&sent)).seal(&key(1));
         assert!(OriginatorEnvelope::parse(sealed).is_ok());
     }

@@ -281,7 +281,7 @@ impl NodeCaller {
         self.refusals(caller) >= REFUSALS_MAX
     }
 
-    /// Returns the count of what the node has refused of this caller lately.
+    /// Returns the number of the node's recent refusals of this caller.
     fn refusals(&self, caller: &CallerId) -> u32 {
         let lately = self.suspects.get(caller).filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
         lately.map_or(0, |(count, _)| count)

@@ -94,7 +94,7 @@ impl NodeError {
         }
     }
 
-    /// Returns whether what the node was sent may still be under way: it gave no answer, or the connection
+    /// Returns true if the request may still be under way: the node gave no answer, or the connection
     /// broke. A status that the node itself has sent ends the call.
     pub(crate) fn may_be_under_way(&self) -> bool {
         match self {
@@ -110,7 +110,7 @@ fn never_connected(status: &Status) -> bool {
     std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
 }
 
-/// Renders what a node has answered on one line. Its text is from outside, may be as long as a header, and is logged.
+/// Renders a node's answer on one line. Its text is from outside, may be as long as a header, and is logged.
 fn status_text(status: &Status) -> String {
     let told: String = status.message().chars().filter(|it| !it.is_control()).collect();
     let end = told.floor_char_boundary(TOLD_LEN_MAX);

@@ -112,7 +112,7 @@ impl ChainStrands {
         self.0.fresh.lock().any_new(ids, Instant::now())
     }
 
-    /// Compares what the nodes show with an expected envelope.
+    /// Compares the nodes' envelopes with an expected one.
     pub(crate) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
         self.with(|observed| observed.compare(expected))
     }

@@ -2,9 +2,9 @@
 //! get. Plain values; time is an argument.
 //!
 //! The cursors that nodes report only raise a suspicion, because nodes of different kinds count
-//! differently. One counts the places of invalid envelopes, and another only what it stores. The second
+//! differently. One counts the places of invalid envelopes, and another only those that it stores. The second
 //! one then stays behind until the next valid envelope, although its readers lack nothing. So the other
-//! nodes are asked what they show after the suspect's place. A node is late when two others show an
+//! nodes are asked for envelopes after the suspect's place. A node is late when two others show an
 //! envelope there. Two are needed because a single lying node must not make all others look late.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,11 +15,11 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 /// Time for which heads are remembered, and the largest lag that is reported. A guess: three times the
 /// lag at which a node counts as unusable.
 const REMEMBERED: Duration = Duration::from_secs(300);
-/// Time by which a node's cursor is behind before others are asked what it misses. A guess: longer than
+/// Time for which a node's cursor is behind before others are asked for the missing envelopes. A guess: longer than
 /// cursors of nodes in step differ, and much shorter than the lag that matters.
 const SUSPECTED_AFTER: Duration = Duration::from_secs(10);
 
-/// The cursors that nodes have reported, and what nodes show after the places of late ones.
+/// The cursors that nodes have reported, and the envelopes that nodes show after the places of late ones.
 #[derive(Debug, Default)]
 pub(crate) struct NodeLags {
     cursors: BTreeMap<OriginatorId, Cursor>,
@@ -128,7 +128,7 @@ impl NodeLags {
         let Some(cursor) = self.cursors.get(&node) else { return Duration::ZERO };
         let missed = self.missed.range((node, OriginatorId(0))..=(node, OriginatorId(u32::MAX)));
         let late = missed.filter_map(|((_, originator), missed)| {
-            // A node that catches up has moved since it was judged, and still misses what follows.
+            // A node that catches up has moved since it was judged, and still misses the later envelopes.
             let next = cursor.get(*originator).next();
             Some(now.duration_since(self.passed_at(*originator, next.max(*missed))?))
         });

@@ -8,7 +8,7 @@
 //!   which nodes are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
 //! - `query`: asks a node for one envelope;
-//! - `watch`: polls one node; `registry`: starts and stops nodes as the registry says.
+//! - `watch`: polls one node; `registry`: starts and stops nodes by the registry.
 
 mod answer;
 mod batch;

@@ -1,4 +1,4 @@
-//! One node of the canonical network, and what this gateway knows of it.
+//! One node of the canonical network, with this gateway's observations of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,9 +42,9 @@ pub(crate) enum Health {
     /// No health check has finished yet.
     #[default]
     Unknown,
-    /// The node says that it serves.
+    /// The node reports that it serves.
     Up,
-    /// The node does not answer, or says that it does not serve.
+    /// The node does not answer, or reports that it does not serve.
     Down,
 }
 
@@ -125,7 +125,7 @@ impl Node {
         self.version.lock().clone()
     }
 
-    /// Records the version that the node reports, cut to what a person can read.
+    /// Records the version that the node reports, cut to a readable length.
     pub(super) fn record_version(&self, reported: Option<&str>) {
         let readable = |text: &str| {
             let shown = text.chars().filter(|character| !character.is_control());

@@ -1,7 +1,7 @@
 //! The newest envelopes of the chain strands that each node has shown. Plain values.
 //!
-//! A window by arrival and not a cache: what matters is always the newest, and one node must not push
-//! out what another one has shown.
+//! A window by arrival and not a cache: only the newest envelopes matter, and one node must not push
+//! out the envelopes of another.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +28,8 @@ pub(crate) struct ExpectedEnvelope {
 }
 
 impl ExpectedEnvelope {
-    /// Returns what other nodes have to show if this envelope of a chain is there; `None` if it is none.
+    /// Returns the envelope that other nodes have to show if this envelope of a chain exists; `None` if it is not of a
+    /// chain.
     pub(crate) fn of_shown(envelope: &OriginatorEnvelope) -> Option<Self> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
@@ -102,7 +103,7 @@ impl Observations {
         Some(id)
     }
 
-    /// Compares what the nodes show with an expected envelope. Among several that match, prefers one
+    /// Compares the nodes' envelopes with an expected one. Among several that match, prefers one
     /// with the block's time, then the one that most nodes show.
     pub(super) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
         let mut comparison = Comparison::default();
@@ -125,7 +126,7 @@ impl Observations {
         comparison
     }
 
-    /// Returns the cursor of what a node has shown of the chain strands.
+    /// Returns the cursor of the chain envelopes that a node has shown.
     pub(super) fn cursor(&self, node: OriginatorId) -> Option<&Cursor> {
         self.nodes.get(&node).map(|window| &window.cursor)
     }

@@ -1,4 +1,4 @@
-//! Starts and stops nodes as the registry says.
+//! Starts and stops nodes by the registry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) struct NodeSetup {
     pub(crate) strategy: Strategy,
     pub(crate) payer: Arc<PayerSettings>,
     pub(crate) metrics: Arc<GatewayMetrics>,
-    /// Collects what nodes show of the chain strands; `None` without an app chain.
+    /// Collects the chain envelopes that nodes show; `None` without an app chain.
     pub(crate) chain_strands: Option<ChainStrands>,
     /// Interval at which the time to connect is measured; `None` if the strategy does not need it.
     pub(crate) connect_time_every: Option<Duration>,

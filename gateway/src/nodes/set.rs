@@ -156,8 +156,8 @@ impl Nodes {
         known.iter().for_each(|(topic, node)| self.0.placements.learn(*topic, *node));
     }
 
-    /// Records that a node has published envelopes of these topics. Returns those that have moved, which other gateways have
-    /// to be told.
+    /// Records that a node has published envelopes of these topics. Returns those that have moved, which have to be
+    /// shared with the other gateways.
     pub(crate) fn record_published<'a>(
         &self,
         topics: impl Iterator<Item = &'a Topic>,

@@ -1,4 +1,4 @@
-//! Identifies callers by address. The address stays in the gateway: no node is told of it.
+//! Identifies callers by address. The address stays in the gateway: it is sent to no node.
 
 use std::net::SocketAddr;
 

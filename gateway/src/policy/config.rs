@@ -49,7 +49,7 @@ pub struct WebhookSettings {
     /// Lets callers pass while the service does not answer. Default: no.
     #[serde(default)]
     pub allow_without_answer: bool,
-    /// Asks the service for the tenant of a caller of whom nothing else says it. Default: no.
+    /// Asks the service for the tenant of a caller whose tenant is not known otherwise. Default: no.
     #[serde(default)]
     pub names_tenant: bool,
 }
@@ -66,7 +66,7 @@ fn webhook_cache_s() -> u64 {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallerIdentitySettings {
-    /// Property by which callers are told apart.
+    /// Property by which callers are distinguished.
     pub kind: CallerIdentityKind,
     /// Networks of proxies whose `X-Forwarded-For` is used. Without any, no such header is used: any client
     /// can send one.
@@ -96,7 +96,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(
     Ok(all.into_iter().map(list).collect())
 }
 
-/// Property by which callers are told apart.
+/// Property by which callers are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallerIdentityKind {
@@ -126,10 +126,10 @@ pub struct JwtSettings {
     pub issuer: Option<String>,
     /// Value that the claim `aud` has to contain; needed unless `any_audience`.
     pub audience: Option<String>,
-    /// Takes tokens whatever their `iss` says: every token that the keys have signed.
+    /// Accepts tokens with any `iss`: every token that the keys have signed.
     #[serde(default)]
     pub any_issuer: bool,
-    /// Takes tokens whatever their `aud` says: also those that were made for another service.
+    /// Accepts tokens with any `aud`: also those that were made for another service.
     #[serde(default)]
     pub any_audience: bool,
     /// Claim with the name of the caller. Default: `sub`.
@@ -158,7 +158,7 @@ impl JwtSettings {
     }
 }
 
-/// Returns whether what comes from a URL cannot be changed on the way.
+/// Returns true if data from a URL cannot be changed on the way.
 fn is_safe(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -212,7 +212,7 @@ pub enum PolicyFileError {
     /// The rules for tokens name no source of keys, or two.
     #[error("[identity.jwt] needs either keys_file or jwks_url")]
     Keys,
-    /// The rules for tokens do not say whose tokens are taken.
+    /// The rules for tokens do not name the accepted issuers or audiences.
     #[error(
         "[identity.jwt] needs {name}: without it, tokens made for other services are accepted too; {off} = true \
          allows that"
@@ -228,7 +228,7 @@ pub enum PolicyFileError {
         "jwks_url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
     PlainUrl(String),
-    /// Callers are told apart by keys, and there are none.
+    /// Callers are distinguished by keys, and there are none.
     #[error("identity.kind is \"api-key\", so the section [identity.api_keys] needs a caller")]
     NoApiKeys,
     /// A hash of a key is wrong.

@@ -282,7 +282,8 @@ impl CallerLimits {
         self.total.take(policy, cost, now_ms)
     }
 
-    /// Takes from the budgets of a caller, and of all together, what nodes charged beyond the price taken before.
+    /// Takes the amount that nodes charged beyond the price taken before from the budgets of the caller and of all
+    /// callers together.
     pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
         self.total.add_cost(picodollars);
         if let Some(used) = self.callers.get_mut(caller) {

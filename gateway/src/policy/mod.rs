@@ -48,7 +48,7 @@ use crate::sharing::{
 };
 use hawser_rules::PayloadClass;
 
-/// The one caller of a gateway that does not tell callers apart.
+/// The one caller of a gateway that does not distinguish callers.
 const ALL_CALLERS: &str = "everybody";
 
 /// Why a policy refuses a valid request.
@@ -142,15 +142,17 @@ pub(crate) struct TakenCost {
 }
 
 impl TakenCost {
-    /// Leaves the cost to a bill: what was taken for each envelope, which is what may go back. The price of gas may be
-    /// another one by now.
+    /// Transfers the cost to a bill: the amount that was taken for each envelope, which is also the amount that may go
+    /// back. The price of gas may
+    /// have changed since.
     pub(crate) fn into_bill(mut self) -> (Admission, Vec<CallerCost>) {
         self.is_billed = true;
         (self.admission.clone(), std::mem::take(&mut self.prices))
     }
 
-    /// Takes the cost from the limits of all gateways together, and asks what these know, in one call. Without an answer in
-    /// time the request counts here alone, until Redis says that it has taken the cost all the same.
+    /// Takes the cost from the limits of all gateways together, and reads their shared state, in one call. Without an
+    /// answer in
+    /// time the request counts here alone, until Redis answers that it has taken the cost all the same.
     ///
     /// # Errors
     /// When it does not fit.
@@ -235,7 +237,7 @@ impl Policies {
         Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted, api_keys, webhook, share })
     }
 
-    /// Identifies the caller of a request, and the tenant that it says to belong to.
+    /// Identifies the caller of a request, and the tenant that the caller claims.
     ///
     /// # Errors
     /// When the token or the key is not accepted.
@@ -367,7 +369,7 @@ impl Policies {
         self.file.policy_of(&caller.0).picodollars_per_envelope_max
     }
 
-    /// Takes from the budget what nodes charged beyond the price taken before.
+    /// Takes the amount from the budget that nodes charged beyond the price taken before.
     pub(crate) async fn add_cost(
         &self,
         caller: &CallerId,

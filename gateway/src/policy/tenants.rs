@@ -41,7 +41,7 @@ pub enum TenantsError {
         "[tenants.{0:?}]: a tenant's name must be 1 to {NAME_LEN_MAX} lower-case letters, digits and dashes"
     )]
     Name(String),
-    /// Callers cannot be told apart by whom they belong to.
+    /// Callers cannot be assigned to tenants.
     #[error("[tenants] needs identity.kind \"api-key\" or \"jwt\"")]
     Identity,
     /// A tenant has no key, or two.
@@ -78,7 +78,7 @@ pub enum TenantsError {
         "[tenants.{0}.total] can only limit all callers together (those of the tenant) per minute, hour or day"
     )]
     Total(String),
-    /// Tokens say nothing about tenants.
+    /// Tokens have no claim that names the tenant.
     #[error(
         "[tenants] and identity.kind \"jwt\" need identity.jwt.tenant_claim, or webhook.names_tenant = true"
     )]

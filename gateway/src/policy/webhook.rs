@@ -1,7 +1,7 @@
 //! Asks a service of the operator whether a caller may publish.
 //!
-//! Without an answer nothing is published, unless the settings say otherwise. An answer counts for a caller and kinds of
-//! envelopes, for as long as the settings say.
+//! Without an answer nothing is published, unless the settings allow it. An answer is valid for a caller and kinds of
+//! envelopes, for the time in the settings.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,8 +134,8 @@ impl Webhook {
         self.answer(caller, routed).await.map(drop)
     }
 
-    /// Asks whose caller this is, if the settings say that the service knows. A caller of whom it says nothing has no
-    /// tenant.
+    /// Asks the service for the tenant of a caller, if the settings say that the service knows it. A caller without an
+    /// answer has no tenant.
     ///
     /// # Errors
     /// When the caller may not publish, or the service does not answer.

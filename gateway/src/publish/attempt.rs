@@ -1,7 +1,7 @@
-//! One attempt of a request: a node is asked to publish envelopes, and what it has published is written down.
+//! One attempt of a request: a node is asked to publish envelopes, and the published ones are recorded.
 //!
-//! It runs as a task of its own, so that a caller who hangs up meanwhile has it entered in the bill, and its repetition is
-//! answered with what is stored. Envelopes that are not sent when the caller goes are not sent at all.
+//! It runs as a task of its own. So it is entered in the bill of a caller who hangs up meanwhile, and a repetition is
+//! answered with the stored envelopes. Envelopes that are not sent when the caller hangs up are not sent at all.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -193,8 +193,9 @@ impl NodeAttempt {
         (arrived, missing)
     }
 
-    /// Enters what the node has published in the bill, and remembers where topics and envelopes are. `unable` are nodes
-    /// that have failed the request for a reason of their own. What another request has written down before, at this
+    /// Enters the published envelopes in the bill, and remembers the places of topics and envelopes. `unable` are nodes
+    /// that have failed the request for a reason of their own. An envelope that another request has recorded before, at
+    /// this
     /// gateway or another one, becomes a repetition, which costs nothing.
     async fn write_down(
         &self,
@@ -231,9 +232,11 @@ impl NodeAttempt {
         BillEntry::give_back_all(&unpaid).await;
     }
 
-    /// Tells the other gateways where envelopes are, and topics that have `moved`. Callers are answered after that: their next
-    /// request may go to any of them. Returns what another gateway has told before. A repetition at this one is left to the request that came first,
-    /// which would else take it for another gateway's.
+    /// Shares the places of envelopes, and the topics that have `moved`, with the other gateways. Callers are answered
+    /// after that, because their next
+    /// request may go to any of them. Returns the places that another gateway has shared before. A repetition at this
+    /// gateway is left to the request that came first,
+    /// which would otherwise take it for another gateway's.
     async fn tell_others(
         &self,
         placed: &[(PublishItem, PlacedEnvelope)],

@@ -2,7 +2,7 @@
 //!
 //! - `retry`: decides which nodes are asked again, without I/O;
 //! - `publisher`: sends each envelope to a node, and to another one when that fails;
-//! - `attempt`: asks one node, and writes down what it has published, also for a caller who has gone;
+//! - `attempt`: asks one node, and records the published envelopes, also for a caller who has hung up;
 //! - `arrival`: asks nodes whether an envelope has arrived although its node did not say so;
 //! - `published`: the places of envelopes that were published before.
 

@@ -9,8 +9,8 @@ use quick_cache::sync::Cache;
 
 use crate::landed::{ClientKey, client_key};
 
-/// Envelopes that are remembered. A guess: at about 60 bytes each they take 30 MB. One that is forgotten is
-/// sent to the node of its topic, which answers it with what it has stored.
+/// Envelopes that are remembered. A guess: at about 60 bytes each they take 30 MB. A forgotten envelope is
+/// sent to the node of its topic again, which answers with the stored one.
 const ENVELOPES_MAX: usize = 500_000;
 
 /// The place of each client envelope; those that are not asked for are forgotten first.

@@ -72,7 +72,8 @@ impl NodePublisher {
         Self { context, attempts_max, gate }
     }
 
-    /// Returns what to ask the other gateways about envelopes for nodes: the nodes of their topics, and the places of those
+    /// Returns the query about envelopes for nodes to the state that gateways share: the nodes of their topics, and the
+    /// places of those
     /// that this gateway does not remember.
     pub(crate) fn query<'a>(
         &self,

@@ -72,7 +72,7 @@ impl RetryState {
         Attempt { failed_before: self.attempts }
     }
 
-    /// Records that a node failed an attempt, bans it for this request, and decides what follows.
+    /// Records that a node failed an attempt, bans it for this request, and decides the next step.
     pub(super) fn failed(
         &mut self,
         attempt: &Attempt,

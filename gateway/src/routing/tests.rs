@@ -1,4 +1,4 @@
-//! Routes of a real client's envelopes, and of what no client should send.
+//! Routes of a real client's envelopes, and of envelopes that no client should send.
 
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};

@@ -91,7 +91,7 @@ impl PublishService {
         let (taken, known) = taking.map_err(refused)?;
         let (admission, prices) = taken.into_bill();
         let lines = routed.iter().zip(prices).map(|(it, price)| BillLine::new(it, price)).collect();
-        // From here on the bill answers for what was taken, whenever the caller goes.
+        // From here on the bill is responsible for the cost that was taken, whenever the caller hangs up.
         let bill = Arc::new(RequestBill {
             tenant: self.tenant.clone(),
             caller: caller.clone(),
@@ -103,7 +103,7 @@ impl PublishService {
         let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
         self.chain.recall(for_chain.map(|envelope| &envelope.bytes), &known.places).await;
         let price_max = self.policies.price_max(&caller);
-        // What the base fee leaves of the caller's price may pay congestion fees.
+        // The part of the caller's price that the base fee leaves may pay congestion fees.
         let congestion_fee_max = |envelope: &Routed| {
             price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
         };
@@ -141,7 +141,7 @@ impl PublishService {
         })
     }
 
-    /// Returns what to ask the other gateways about a request.
+    /// Returns the query about a request to the state that gateways share.
     fn shared_query(&self, routed: &[Routed]) -> SharedQuery {
         if self.nodes.share().is_none() {
             return SharedQuery::default();
@@ -155,8 +155,8 @@ impl PublishService {
         query
     }
 
-    /// Publishes to nodes and to the chain at once. `known` is what other gateways know. Returns one outcome for each envelope, in the order of
-    /// the request.
+    /// Publishes to nodes and to the chain at once. `known` is the state that other gateways have written. Returns one
+    /// outcome for each envelope, in the order of the request.
     async fn dispatch(
         &self,
         bill: &Arc<RequestBill>,
@@ -208,7 +208,7 @@ impl PublishService {
         outcomes
     }
 
-    /// Returns what an envelope costs: the base fee of a node, or gas at its present price.
+    /// Returns the cost of an envelope: the base fee of a node, or gas at its present price.
     fn price(&self, envelope: &Routed, rates: &RateTable) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
@@ -301,7 +301,7 @@ fn costs_nothing(outcome: &Outcome) -> bool {
     }
 }
 
-/// Writes a line for each envelope that the caller is told is published.
+/// Writes a line for each envelope whose publication is confirmed to the caller.
 fn log_answered(outcomes: &[Outcome]) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return; // an id is known only after parsing the envelope

@@ -1,4 +1,5 @@
-//! The calls of Redis by which requests read and write what gateways share. Requests that come together share a call.
+//! The calls of Redis by which requests read and write the state that gateways share. Requests that come together share
+//! a call.
 //!
 //! A call is made at once when none is under way. What comes meanwhile waits for its answer, or for
 //! [`GATHER_MAX`] if that is shorter, and goes together in the next call. So a busy gateway makes fewer calls than it has
@@ -54,7 +55,7 @@ pub(super) fn read<T: FromRedisValue>(answer: OpAnswer) -> Option<T> {
 /// Takes the answers, one for each operation. It is dropped uncalled if Redis is not asked, or never answers.
 type Hear = Box<dyn FnOnce(Vec<OpAnswer>) + Send>;
 
-/// Operations that go in one call, and what hears their answers, in time or late.
+/// Operations that go in one call, with the receivers of their answers, in time or late.
 struct OpGroup {
     ops: Vec<SharedOp>,
     hear: Hear,
@@ -161,7 +162,8 @@ impl SharedCalls {
         }
     }
 
-    /// Tells Redis what it counts wrongly otherwise, also while it is left alone. Returns the time that is worth waiting
+    /// Sends Redis a correction of its counts, also while no other calls are made to it. Returns the time that is worth
+    /// waiting
     /// for the answer.
     pub(super) fn tell(
         self: &Arc<Self>,

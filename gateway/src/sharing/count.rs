@@ -1,8 +1,9 @@
 //! The count of one request in the limits that gateways share.
 //!
-//! Redis may say late that it has taken a cost, when the request has gone on without it, or has ended. What became of the
-//! request until then is kept here, and told to Redis after its answer. So what is published counts, and what is not
-//! published does not, whenever Redis answers.
+//! Redis may answer late that it has taken a cost, when the request has gone on without it, or has ended. The outcome
+//! of the
+//! request until then is kept here, and sent to Redis after its answer. So exactly the published envelopes count,
+//! whenever Redis answers.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use super::calls::{SharedCalls, SharedOp};
 
 /// The most that is counted of a part of one cost. Chosen: far above any price (a thousand dollars), and Lua adds
-/// some of them exactly. A price is what an endpoint says, any number.
+/// some of them exactly. A price comes from an endpoint, which may answer any number.
 const COST_MAX: u64 = 1 << 50;
 
 /// A cost: envelopes, picodollars, gas.
@@ -46,7 +47,7 @@ enum CountChange {
 }
 
 impl CountState {
-    /// Changes the counts. Returns the change if Redis has to be told now.
+    /// Changes the counts. Returns the change if it has to be sent to Redis now.
     fn change(&mut self, change: CountChange) -> Option<CountChange> {
         let add = |sum: &mut SharedCost, cost: SharedCost| {
             sum.iter_mut().zip(cost).for_each(|(sum, part)| *sum = sum.saturating_add(part));
@@ -60,7 +61,7 @@ impl CountState {
         None
     }
 
-    /// Takes the answer of Redis. Returns the changes that it has to be told.
+    /// Takes the answer of Redis. Returns the changes that have to be sent to it.
     fn answered(&mut self, is_taken: bool) -> Vec<CountChange> {
         let next = if is_taken { Self::Counted } else { Self::Apart };
         let Self::Asked { more, back } = std::mem::replace(self, next) else {
@@ -139,7 +140,7 @@ impl SharedCount {
             CountChange::GiveBack(cost) => (b"-1".to_vec(), cost),
         };
         let arguments = std::iter::once(sign).chain(bounded(cost)).collect();
-        // Buckets keep what they have given: they limit floods, also of envelopes that are never published.
+        // Tokens do not return to buckets: they limit floods, also of envelopes that are never published.
         let keys = self.keys.iter().enumerate().filter(|(at, _)| at % 5 >= 3);
         let keys = keys.map(|(_, key)| key.clone()).collect();
         SharedOp { name: "adjust", keys, arguments }

@@ -51,7 +51,7 @@ pub(super) fn connector(
     Ok(BoundedConnector { client: HttpClient::new(client), is_silent })
 }
 
-/// Gives out the one client, whatever is asked for.
+/// Returns the one client for every request.
 #[derive(Debug)]
 pub(super) struct BoundedConnector {
     client: HttpClient,
@@ -61,7 +61,7 @@ pub(super) struct BoundedConnector {
 }
 
 impl BoundedConnector {
-    /// Returns what tells whether the last request was answered. The library's errors do not.
+    /// Returns a flag that is true if the last request had no answer. The library's errors do not show it.
     pub(super) fn is_silent(&self) -> Arc<AtomicBool> {
         self.is_silent.clone()
     }

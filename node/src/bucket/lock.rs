@@ -22,8 +22,8 @@ const TITLE: &str = "hawser lock 1 ";
 const LEN_BYTES_MAX: u64 = 256;
 /// Time after which the holder writes it again. A guess.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
-/// Age from which on it counts for nothing, by the clocks of service and reader together. A guess: more than they
-/// differ, and many times what a holder takes for one file.
+/// Age from which on a lock is void, by the clocks of service and reader together. A guess: more than they
+/// differ, and many times the time of a holder for one file.
 const LEFT_AFTER_S: u64 = 2 * 60 * 60;
 
 /// The lock, held.

@@ -7,8 +7,8 @@
 //! - `at`: a folder or a bucket, as an operator names it.
 //!
 //! The enemies are the keeper of the bucket and others who may write to it. They may answer without end, list without
-//! end, give other bytes than were written, fail, or stay silent. So each answer is bounded, each list too, and each
-//! request has an end; what was read is compared with a signed manifest by its reader.
+//! end, give other bytes than were written, fail, or stay silent. So answers and lists are bounded, and each
+//! request has a time limit; the reader compares the content with a signed manifest.
 
 mod at;
 mod client;

@@ -41,7 +41,7 @@ impl<'a> ObjectReader<'a> {
         Ok(Self { bucket, path, found, next: 0, block: Bytes::new() })
     }
 
-    /// Asks for a block, and takes exactly what was asked for.
+    /// Requests a block, and accepts exactly that block.
     fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(range.clone())),

@@ -1,4 +1,4 @@
-//! The name of a bucket, and what is needed to reach it.
+//! The name of a bucket, with address and keys.
 
 use std::fmt;
 

@@ -138,7 +138,7 @@ impl ChainFile {
         (self.position, self.seen) = (place, None);
     }
 
-    /// Reads the next bounded part of what was appended; empty if nothing is new. Opens the file only
+    /// Reads the next bounded part of the appended lines; empty if there is none. Opens the file only
     /// if its length or time has changed.
     ///
     /// # Errors

@@ -185,7 +185,7 @@ pub fn route_of(client: &ClientEnvelope) -> StrandKind {
             {
                 StrandKind::Group
             }
-            // A broken message goes to a node, whose error says more.
+            // A malformed message goes to a node, whose error is more exact.
             _ => StrandKind::Node,
         },
         _ => StrandKind::Node,

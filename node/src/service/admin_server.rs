@@ -62,7 +62,7 @@ struct Parts {
 }
 
 impl AdminServer {
-    /// Starts to answer. Needs a tokio runtime. Without a socket the node works as well: it is told, and
+    /// Starts to answer. Needs a tokio runtime. Without a socket the node works as well: the failure is logged, and
     /// commands find no node.
     pub(super) fn start(
         engine: &Engine,
@@ -163,7 +163,7 @@ fn answer(stream: UnixStream, parts: &Parts) {
             }
         },
     };
-    // The command may have gone by now. What it asked for is done, and was logged.
+    // The command may have ended by now. Its request is done, and was logged.
     let _ = write_line(&mut out, &reply);
 }
 

@@ -91,7 +91,7 @@ pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Ru
     at_begin_of_publish_threads(system::take_short_turns);
     at_begin_of_threads_behind(system::stand_back_behind);
     system::require_open_files().map_err(RunError::failed)?;
-    // It is read again when the listener starts. A mistake is told before the database is opened.
+    // It is read again when the listener starts. A mistake is reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
@@ -250,7 +250,7 @@ impl Node {
             left,
             "the node was stopped before all its work had ended"
         );
-        // Threads may still be at work on the database. What is acknowledged is on the disk.
+        // Threads may still be at work on the database. All acknowledged envelopes are on the disk.
         system::exit_now(1);
     }
 
@@ -263,7 +263,7 @@ impl Node {
 }
 
 impl InnerParts {
-    /// Starts what listens on addresses, the clients' interface last.
+    /// Starts the listeners, the clients' interface last.
     async fn listen(
         &mut self,
         inputs: StandInReader,
@@ -436,7 +436,7 @@ fn close(engine: &Engine) {
 
 /// Name of the step that ends looking after the disk.
 const DISK: &str = "looking after the disk";
-/// Name of the step that ends what commands of the operator have asked for.
+/// Name of the step that ends the requests of the operator's commands.
 const COMMANDS: &str = "commands of the operator";
 /// Name of the step that ends queries of contract wallets.
 const WALLETS: &str = "questions to contract wallets";

@@ -92,7 +92,7 @@ impl Peers {
         }
     }
 
-    /// Returns what the exchange of checkpoints is shown through.
+    /// Returns the handle by which checkpoints are shown to the exchange of checkpoints.
     pub(super) fn replication(&self) -> &Replication {
         &self.replication
     }

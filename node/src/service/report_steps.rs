@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use crate::admin::PayerReportStep;
 use crate::error::RunError;
 
-/// Outcomes that are told at most, so that they fit into a line. A guess: many times the reports that wait.
+/// The most outcomes in an answer, so that they fit into a line. A guess: many times the reports that wait.
 const OUTCOMES_MAX: usize = 1000;
-/// Bytes of the reason of one outcome that are told at most. A guess: enough for the differences of an honest mistake.
+/// The most bytes of the reason of one outcome. A guess: enough for the differences of an honest mistake.
 const DETAIL_LEN_BYTES_MAX: usize = 500;
 /// Time between two looks whether the command, or the node, goes. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

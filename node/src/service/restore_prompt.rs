@@ -53,7 +53,7 @@ async fn run(engine: Engine) {
     let incarnation = hex::encode(engine.store().incarnation());
     let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
     let mut prompt = Prompt { engine, folder, prefix, times: 0, asked: None };
-    // What an earlier process has left is no question of this one.
+    // A question that an earlier process has left is not one of this process.
     let mut is_first = true;
     loop {
         prompt.ask(is_first).await;
@@ -84,7 +84,7 @@ impl Prompt {
     }
 
     /// Returns the question to the operator, if only one is needed now. A status of another kind is
-    /// another question: what was answered before says nothing about it.
+    /// another question: earlier answers do not apply to it.
     fn question(&mut self) -> Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)> {
         let engine = &self.engine;
         let status = engine.own_strand_status();

@@ -99,7 +99,7 @@ impl StopSignals {
 fn watch_parent(sender: mpsc::Sender<StopReason>) -> io::Result<()> {
     let watch = move || {
         let mut buffer = [0; 64];
-        // What is written there does not matter.
+        // The content does not matter.
         while io::stdin().read(&mut buffer).is_ok_and(|len| len > 0) {}
         let _ = sender.blocking_send(StopReason::Parent);
     };

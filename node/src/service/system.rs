@@ -13,8 +13,8 @@ use hawser_api::{DiskSpace, DiskView};
 use hawser_storage::CACHE_BYTES_MIN;
 use tokio::runtime::{Builder, Runtime};
 
-/// The fewest open files that a process must be allowed: what [`OpenFiles`] keeps for itself and the least
-/// share of the database leave room for some dozens of connections.
+/// The fewest open files that a process must be allowed: besides the own share of [`OpenFiles`] and the least
+/// share of the database, some dozens of connections have room.
 pub(super) const OPEN_FILES_MIN: u64 = 256;
 /// Files for everything but the database and callers: listeners, the operators' port (32 connections),
 /// chains, Redis, nodes behind a gateway, files of settings. A guess: twice what was seen.
@@ -28,7 +28,7 @@ const DATABASE_FILES_MIN: u64 = 64;
 const DATABASE_FILES_MAX: u64 = 16 * 1024;
 /// Connections of callers that the database leaves, however many files it is given.
 const CONNECTIONS_MIN: u64 = 48;
-/// The part of the machine's memory that the database takes for what it has read, and its bounds. A guess:
+/// The part of the machine's memory that the database's cache takes, and its bounds. A guess:
 /// indexes and filters find room in it, and the system has the rest for the blocks of the files.
 const CACHE_PART: u64 = 128;
 const CACHE_BYTES_MAX: u64 = 4 << 30;
@@ -85,7 +85,7 @@ pub(super) struct FileLimitError {
     allowed: u64,
 }
 
-/// The shares of the files that a process may have open. Callers get what the others leave, so that no
+/// The shares of the files that a process may have open. Callers get the rest, so that no
 /// flood of connections takes a descriptor from the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OpenFiles {
@@ -98,7 +98,7 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Divides what a process is allowed; at least [`OPEN_FILES_MIN`]. `database` is the operator's word.
+    /// Divides the open files of a process, at least [`OPEN_FILES_MIN`]. `database` is the operator's setting.
     fn of(allowed: u64, database: Option<usize>) -> Self {
         let allowed = allowed.max(OPEN_FILES_MIN);
         let without_own = allowed - OWN_FILES;
@@ -121,7 +121,7 @@ impl OpenFiles {
     }
 }
 
-/// Returns the memory that the database takes for what it has read, in bytes, if the operator says nothing.
+/// Returns the default size of the database's cache, in bytes.
 pub(super) fn cache_bytes() -> usize {
     cache_of(memory_bytes())
 }
@@ -131,8 +131,8 @@ fn cache_of(memory_bytes: Option<u64>) -> usize {
     usize::try_from(part.min(CACHE_BYTES_MAX)).unwrap_or(usize::MAX).max(CACHE_BYTES_MIN)
 }
 
-/// Returns the memory that this process may use, in bytes: the machine's, or what its container has of it.
-/// `None` on a system that does not say.
+/// Returns the memory that this process may use, in bytes: the machine's, or its container's limit.
+/// `None` on a system that does not report it.
 fn memory_bytes() -> Option<u64> {
     let of_machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -189,7 +189,7 @@ const MAPPED_LEN_BYTES_MIN: libc::c_int = 256 * 1024;
 #[cfg(target_env = "gnu")]
 const TRIMMED_LEN_BYTES_MIN: libc::c_int = 1024 * 1024;
 
-/// Makes the allocator give large buffers back when they are freed, whatever was freed before. Other
+/// Makes the allocator return large buffers to the system when they are freed, regardless of earlier ones. Other
 /// allocators than glibc's are left as they are.
 pub(super) fn return_freed_memory() {
     #[cfg(target_env = "gnu")]
@@ -208,8 +208,9 @@ pub(super) fn return_freed_memory() {
 /// as much of it. A guess: readers still go on while a node publishes all it can.
 #[cfg(target_os = "linux")]
 const READERS_STAND_BACK: i32 = 5;
-/// Steps by which threads stand back that verify what readers have already: others get three times as much of a core. A guess:
-/// with more steps they would hardly go on beside other programs that want the same cores.
+/// Steps of priority by which threads yield that verify envelopes which readers have already: others get three times as
+/// much of a core. A guess:
+/// with more steps they would hardly continue beside other programs that want the same cores.
 #[cfg(target_os = "linux")]
 const VERIFIERS_STAND_BACK: i32 = 5;
 /// The lowest priority of Linux.
@@ -224,7 +225,7 @@ pub(super) fn stand_back() {
     stand_back_by(READERS_STAND_BACK);
 }
 
-/// Does the same for a thread that verifies what readers have already.
+/// Does the same for a thread that verifies envelopes which readers have already.
 pub(super) fn stand_back_behind() {
     #[cfg(target_os = "linux")]
     stand_back_by(VERIFIERS_STAND_BACK);
@@ -305,7 +306,7 @@ fn scheduling() -> io::Result<libc::sched_attr> {
         sched_period: 0,
     };
     #[expect(unsafe_code, reason = "the standard library has no scheduling")]
-    // SAFETY: 0 is the calling thread. `now` has room for what is written, which is no more than the length beside it.
+    // SAFETY: 0 is the calling thread. The call writes at most the length beside `now`, which has room for it.
     let done = unsafe {
         libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, size_of::<libc::sched_attr>(), 0)
     };
@@ -315,7 +316,7 @@ fn scheduling() -> io::Result<libc::sched_attr> {
 #[cfg(target_os = "linux")]
 fn set_scheduling(wanted: &libc::sched_attr) -> io::Result<()> {
     #[expect(unsafe_code, reason = "the standard library has no scheduling")]
-    // SAFETY: 0 is the calling thread. `wanted` says its own length, and is only read.
+    // SAFETY: 0 is the calling thread. `wanted` holds its own length, and is only read.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *wanted, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -334,8 +335,8 @@ fn space_of(path: &Path) -> io::Result<DiskSpace> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     #[expect(unsafe_code, reason = "the standard library does not tell the room on a disk")]
-    // SAFETY: `path` ends with a zero byte, and `stat` has room for what is written. It is read
-    // only after the call has said that it was filled.
+    // SAFETY: `path` ends with a zero byte, and `stat` has room for the result. It is read
+    // only after the call has reported success.
     let stat = unsafe {
         if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
@@ -423,7 +424,7 @@ mod tests {
         let after = of_thread.join().unwrap();
         assert_eq!(after.sched_policy, before.sched_policy);
         assert_eq!(after.sched_nice, before.sched_nice);
-        // Kernels that know no length of turns say 0.
+        // Kernels without a length of turns report 0.
         if before.sched_runtime > 0 {
             assert_eq!(after.sched_runtime, PUBLISH_TURN_NS);
         }
@@ -449,7 +450,7 @@ mod tests {
             of_task.await.unwrap()
         });
         assert_eq!((of_blocking, of_reader), (own, own));
-        // Kernels that know no length of turns say 0.
+        // Kernels without a length of turns report 0.
         if own > 0 {
             assert_eq!(of_task, RUNTIME_TURN_NS);
         }

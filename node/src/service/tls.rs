@@ -13,7 +13,7 @@ pub(super) fn load(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsFilesErro
     files.cloned().map(Tls::load).transpose()
 }
 
-/// Warns of an API on the internet without TLS: what callers send can be read and changed on the way.
+/// Warns of an API on the internet without TLS: requests can be read and changed on the way.
 pub(super) fn warn_without(files: Option<&TlsFiles>, listen: SocketAddr) {
     if files.is_none() && is_public(listen.ip()) {
         tracing::warn!(%listen, "the API listens on a public address without TLS (--tls-cert, --tls-key)");

@@ -87,7 +87,7 @@ pub(super) struct HeldUpdates {
 
 impl WaitingInboxes for HeldUpdates {
     fn inboxes_waiting(&self) -> u64 {
-        // As long as it is not known, some may wait, and the first judging tells.
+        // As long as it is not known, some may wait, and the first judgement shows it.
         self.appender.inboxes_waiting().max(u64::from(!self.appender.knows_waiting()))
     }
 

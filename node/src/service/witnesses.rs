@@ -1,4 +1,4 @@
-//! Asks witnesses to cosign what this node signs about its log (C2SP `tlog-witness`), and keeps what they say.
+//! Asks witnesses to cosign this node's checkpoints (C2SP `tlog-witness`), and keeps their cosignatures.
 //!
 //! A witness is a stranger with a key that the operator trusts. It may be slow, silent, send without end, sign something
 //! else, or name sizes that no checkpoint has. Each strand has a task of its own at each witness, so that none waits for another;
@@ -98,7 +98,7 @@ struct StrandTurns {
     originator: OriginatorId,
     /// The size of the last checkpoint that the witness has cosigned, as far as this process knows.
     cosigned: u64,
-    /// The last turn failed, which is told once.
+    /// The last turn failed, which is logged once.
     is_failing: bool,
 }
 
@@ -210,7 +210,7 @@ impl AskWitness for Asking {
                 self.engine.counters().witnesses.cosigned.inc();
                 let mut shown = CosignedCheckpoint::from(signed);
                 shown.add_witness(line);
-                // Beyond what is looked at it is dropped, and the next one is asked for.
+                // A checkpoint that no longer fits is dropped, and the next one is requested.
                 let _ = self.replication.show_checkpoint(shown);
                 Ok(())
             }

@@ -53,7 +53,7 @@ pub struct GatewayServiceSettings {
     pub nonce_record: Option<PathBuf>,
     /// The Redis that several gateways share.
     pub redis: Option<RedisAccess>,
-    /// The ceilings of what gas on the app chain may cost.
+    /// The ceilings on the cost of gas on the app chain.
     pub spending: SpendingLimits,
     /// Log lines.
     pub log: LogSettings,
@@ -93,7 +93,7 @@ impl GatewayServiceSettings {
     /// Everything that is wrong, together.
     pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
         // The payer's key has no effect on a node, so the common check would refuse it as a flag
-        // without naming what to do; its own setting does.
+        // without naming the next step; its own setting names it.
         let mut reader =
             SettingsReader::new(sources).without_errors_about(&gateway::PAYER_PRIVATE_KEY);
         // Every part is read before anything is given up, so that every error is found.

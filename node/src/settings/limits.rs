@@ -1,4 +1,4 @@
-//! Typed settings that bound what the callers of a node may ask for.
+//! Typed settings that bound the requests of a node's callers.
 
 use std::num::NonZeroU32;
 
@@ -8,7 +8,7 @@ use hawser_serve::address::{Cidr, TrustedProxies};
 use super::reader::SettingsReader;
 use super::table::{Setting, limits};
 
-/// Bounds on what the callers of a node may ask for.
+/// Bounds on the requests of a node's callers.
 #[derive(Debug, Clone)]
 pub struct CallerLimitSettings {
     /// True if only nodes may call the `ReplicationApi`.

@@ -36,7 +36,7 @@ pub struct NodeServiceSettings {
     pub peer_transport: PeerTransport,
     /// The peers that may be called without TLS.
     pub plain_text_peers: PlainTextPeers,
-    /// When readers are shown strands of other nodes. A replica shows what it has verified.
+    /// The moment at which readers are shown strands of other nodes. A replica shows verified envelopes only.
     pub catch_up: CatchUp,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
     pub migrated: Option<MigratedStrands>,
@@ -52,7 +52,7 @@ pub struct NodeServiceSettings {
     pub bootstrap_trust: BootstrapTrust,
     /// The folder whose snapshots are given out to new nodes; `None` if none are.
     pub snapshot_serve: Option<PathBuf>,
-    /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
+    /// `Some` for a replica: the URLs of its sources, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,
     /// The database.
     pub store: DatabaseSettings,
@@ -74,7 +74,7 @@ pub struct NodeServiceSettings {
     pub prune: Option<PruneSettings>,
     /// Scrubs in the background; `None` if they are switched off.
     pub scrub: Option<ScrubSettings>,
-    /// Bounds on what callers may ask for.
+    /// Bounds on the requests of callers.
     pub limits: CallerLimitSettings,
     /// Log lines.
     pub log: LogSettings,
@@ -93,7 +93,7 @@ pub struct NodeApiSettings {
     pub enable: bool,
     /// Address of the API on TCP, and of QUIC on UDP.
     pub address: SocketAddr,
-    /// The address at which this node says that it is reached over QUIC; `None` if it says nothing.
+    /// The address that this node announces for QUIC; `None` if it announces none.
     pub quic_address: Option<QuicAddress>,
     /// Time a stream may be silent before a keep-alive frame is sent.
     pub keep_alive: Duration,
@@ -125,7 +125,7 @@ impl NodeApiSettings {
     }
 
     /// Returns the part of the memory that is charged to calls. The rest is the buffers of the database,
-    /// which callers fill too, and a tenth for what the allocator keeps. A cache above the smallest one is
+    /// which callers fill too, and a tenth for memory that the allocator retains. A cache above the smallest one is
     /// memory besides.
     #[must_use]
     pub fn callers_bytes_max(&self) -> usize {
@@ -138,20 +138,20 @@ impl NodeApiSettings {
 pub struct DatabaseSettings {
     /// The folder.
     pub data_dir: PathBuf,
-    /// Folder of what this host knows of its nodes.
+    /// Folder of this host's records of its nodes.
     pub state_dir: PathBuf,
-    /// The operator says that the key has published nothing in this network yet.
+    /// True if the operator states that the key has published nothing in this network yet.
     pub new_strand: bool,
     /// The network's name. A database belongs to one network.
     pub network: String,
     /// The point at which an envelope counts as stored.
     pub durability: Durability,
-    /// Memory for what the database has read, in bytes; `None` for a part of this machine's.
+    /// Memory of the database's cache in bytes; `None` for a part of this machine's memory.
     pub cache_bytes: Option<usize>,
-    /// Files that the database may have open; `None` for a part of what the process may open.
+    /// Files that the database may have open; `None` for a part of the process's limit.
     pub open_files: Option<usize>,
     /// Free space below which nothing is written, in bytes; 0 for no bound. The default, 1 GiB, is room for
-    /// what RocksDB writes beside new envelopes: 128 MiB of memory tables, their write-ahead logs of 256
+    /// the files of RocksDB beside new envelopes: 128 MiB of memory tables, their write-ahead logs of 256
     /// MiB, and a compaction of both. A share of the disk would keep terabytes empty on large ones.
     pub min_free_disk_bytes: u64,
 }
@@ -255,7 +255,7 @@ impl NodeServiceSettings {
         })
     }
 
-    /// Returns the address at which peers are told to reach this node over QUIC. `None` if they take that of its registered
+    /// Returns the QUIC address that this node announces to peers. `None` if they take that of its registered
     /// URL, and if it opens no UDP port.
     #[must_use]
     pub fn announced_quic_address(&self) -> Option<QuicAddress> {
@@ -283,7 +283,7 @@ fn quic_address_note(
         .then(|| "quic-address has no effect: this node opens no UDP port".to_owned())
 }
 
-/// Returns the folder of the database, whatever the other settings are.
+/// Returns the folder of the database, independent of the other settings.
 ///
 /// # Errors
 /// When this setting, or the file with settings, is wrong.
@@ -293,7 +293,7 @@ pub fn data_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     reader.finish(|| path.expect(CHECKED))
 }
 
-/// Returns the folder of what this host knows of its nodes, whatever the other settings are.
+/// Returns the folder of this host's records of its nodes, independent of the other settings.
 ///
 /// # Errors
 /// When this setting, or the file with settings, is wrong.
@@ -311,8 +311,7 @@ fn usual_state_dir() -> Option<PathBuf> {
     state.map(|state| state.join("hawser"))
 }
 
-/// Returns the address under which this machine reaches the node's metrics, whatever the other
-/// settings are.
+/// Returns the address under which this machine reaches the node's metrics, independent of the other settings.
 ///
 /// # Errors
 /// When these settings, or the file with settings, are wrong.
@@ -331,7 +330,7 @@ pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsE
 }
 
 impl SettingsReader<'_> {
-    /// A replica reaches what it follows over gRPC, where it needs no id.
+    /// A replica reaches its sources over gRPC, where it needs no id.
     fn plain_text_peers(&mut self) -> Option<PlainTextPeers> {
         Some(match self.switch(&node::ALLOW_INSECURE_PEERS)? {
             true => PlainTextPeers::All,
@@ -349,7 +348,8 @@ impl SettingsReader<'_> {
         Some(if is_replica { PeerTransport::Grpc } else { transport })
     }
 
-    /// A replica cosigns and is asked by others for what it has verified, and follows over gRPC, where no backlog is proven.
+    /// A replica cosigns and serves verified envelopes only, and follows over gRPC, where no backlog is proven by a
+    /// tree.
     fn catch_up(&mut self, is_replica: bool) -> Option<CatchUp> {
         let catch_up = self.get(&node::CATCH_UP, |text| match text {
             "verified" => Some(CatchUp::Verified),

@@ -1,4 +1,4 @@
-//! From what was given to settings, and what is said when that fails.
+//! From given values to settings, and the errors of wrong ones.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -195,7 +195,7 @@ fn all_errors_are_told_together() {
     assert_eq!(errors.0.len(), 8, "{text}");
 }
 
-/// A file stands for what it names, and a chain for the rest.
+/// A file replaces the part that it names, and a chain supplies the rest.
 #[test]
 fn everything_comes_from_somewhere() {
     let missing = |env: &[(&str, &str)]| -> Vec<String> {

@@ -1,4 +1,4 @@
-//! The settings of a node that bound what its callers may ask for.
+//! The settings of a node that bound the requests of its callers.
 
 use super::setting::{DURATION_ABOVE_ZERO, Setting, switch, urls, value};
 
