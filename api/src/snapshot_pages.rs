@@ -210,13 +210,21 @@ impl Downloads {
     }
 
     /// Returns the time at which the next `len_bytes` may be read.
+    ///
+    /// A caller who hangs up leaves its reservation unused, and may repeat that without an end. So the wait is at most that
+    /// for one piece of every download.
     fn reserve(&self, len_bytes: u64, now: Instant) -> Instant {
         let mut state = self.state.lock();
-        let due = state.free.map_or(now, |free| free.max(now));
-        let took = Duration::from_micros(len_bytes * 1_000_000 / RATE_BYTES_S);
-        state.free = Some(due + took);
+        let wait_max = time_of(DOWNLOADS_MAX as u64 * PIECE_BYTES as u64);
+        let due = state.free.map_or(now, |free| free.clamp(now, now + wait_max));
+        state.free = Some(due + time_of(len_bytes));
         due
     }
+}
+
+/// Returns the time that reading so many bytes takes at the common rate.
+fn time_of(len_bytes: u64) -> Duration {
+    Duration::from_micros(len_bytes * 1_000_000 / RATE_BYTES_S)
 }
 
 impl Drop for DownloadSlot {
@@ -254,9 +262,21 @@ mod tests {
     #[test]
     fn pieces_of_all_downloads_follow_one_pace() {
         let (downloads, now) = (Downloads::default(), Instant::now());
-        assert_eq!(downloads.reserve(RATE_BYTES_S, now), now);
-        assert_eq!(downloads.reserve(RATE_BYTES_S / 2, now), now + Duration::from_secs(1));
+        let piece = PIECE_BYTES as u64;
+        assert_eq!(downloads.reserve(piece, now), now);
+        assert_eq!(downloads.reserve(piece / 2, now), now + time_of(piece));
+        assert_eq!(downloads.reserve(1, now), now + time_of(piece) + time_of(piece / 2));
         let later = now + Duration::from_secs(10);
         assert_eq!(downloads.reserve(1, later), later, "idle time is not saved up");
+    }
+
+    /// Each request reserves a piece before its caller hangs up.
+    #[test]
+    fn callers_who_hang_up_delay_others_by_a_bounded_time() {
+        let (downloads, now) = (Downloads::default(), Instant::now());
+        for _ in 0..1_000_000 {
+            downloads.reserve(PIECE_BYTES as u64, now);
+        }
+        assert!(downloads.reserve(1, now) <= now + Duration::from_millis(40));
     }
 }

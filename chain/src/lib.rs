@@ -11,7 +11,7 @@
 //! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list
 //!   current;
 //! - [`broadcast`]: puts payloads on the app chain, many at once; [`redis_link`]: a Redis in which several senders
-//! share the records that keep them from sending a payload twice;
+//!   share the records that keep them from sending a payload twice;
 //! - [`reports`]: the payer report manager, as nodes use it;
 //! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
 //!   fresh chains.

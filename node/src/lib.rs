@@ -5,7 +5,7 @@
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`backup`]: backups, and their rate; [`backup_notes`]: notes on them in the data folder; [`prune`]: pruning at an
-//! operator's request; [`admin`]: requests of commands to a running node;
+//!   operator's request; [`admin`]: requests of commands to a running node;
 //! - [`bucket`]: a bucket of S3 as a place of backups; [`web`]: a web server as a place of snapshots; `requests`: how
 //!   both are waited for;
 //! - [`restore`]: the conversation of a node in quarantine with its operator;

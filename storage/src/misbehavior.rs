@@ -125,6 +125,8 @@ impl Database {
         let mut index = self.evidence.lock();
         let mut batch = WriteBatch::default();
         let (mut fresh, mut staged) = (Vec::new(), BTreeSet::new());
+        // Taken over when the rows are written: after an error the rows are not there, and must not count.
+        let mut grown: BTreeMap<OriginatorId, EvidenceCounts> = BTreeMap::new();
         let mut last = index.last;
         for piece in evidence {
             let fact = FactKey::of(piece);
@@ -133,7 +135,8 @@ impl Database {
             }
             let value = piece.encode();
             let len_bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
-            let counts = index.counts.entry(fact.accused).or_default();
+            let held = || index.counts.get(&fact.accused).copied().unwrap_or_default();
+            let counts = grown.entry(fact.accused).or_insert_with(held);
             if !has_room(counts, fact.share(), len_bytes) {
                 index.left_out.note(fact.accused, fact.share(), "evidence");
                 continue;
@@ -151,6 +154,7 @@ impl Database {
         }
         self.write_durable(batch)?;
         index.last = last;
+        index.counts.append(&mut grown);
         let accused: BTreeSet<OriginatorId> = fresh
             .iter()
             .filter(|it| it.misbehavior.is_claim())
@@ -289,5 +293,40 @@ impl Snapshot<'_> {
         }
         rows.status().map_err(DatabaseError::from)?;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hawser_proto::{EnvelopeId, SecretKey, SequenceId};
+
+    use super::*;
+    use crate::settings::StoreIdentity;
+
+    /// A caller repeats evidence that could not be stored, at each commit of its strand.
+    #[test]
+    fn evidence_that_an_error_keeps_out_does_not_count() {
+        let accused = OriginatorId(200);
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity =
+            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let piece = |sequence| Evidence {
+            misbehavior: Misbehavior::TimeBack,
+            at: EnvelopeId::new(accused, SequenceId(sequence)),
+            from: None,
+            envelopes: vec![Bytes::from_static(b"an envelope")],
+        };
+        let database = store.database();
+        let damaged = FactKey::of(&piece(2)).encode();
+        database.db.put_cf(database.family(FactKey::FAMILY), damaged, b"damaged").unwrap();
+        for _ in 0..3 {
+            assert!(store.record_evidence(1, &[piece(1), piece(2)]).is_err());
+        }
+        assert!(store.evidence_counts().is_empty());
+        database.db.delete_cf(database.family(FactKey::FAMILY), damaged).unwrap();
+        assert_eq!(store.record_evidence(1, &[piece(1), piece(2)]).unwrap().len(), 2);
+        assert_eq!(store.evidence_counts()[&accused].proven(), 2);
     }
 }

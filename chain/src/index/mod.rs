@@ -7,8 +7,7 @@
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
 //! - [`look`]: the second look at blocks that were read; [`proof`]: proofs of logs by the hash of a block; `looking`:
-//! the
-//!   requests of both;
+//!   the requests of both;
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through

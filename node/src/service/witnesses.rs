@@ -200,7 +200,7 @@ impl AskWitness for Asking {
             if old > size {
                 return Err(AskError::Ahead(old));
             }
-            turns.cosigned = old;
+            // Only a cosignature shows that the witness has that size: it could name the newest one to be left alone.
             let proof = self.proof(originator, old, size).await?;
             answer = self.submit(&signed, old, proof).await?;
         }

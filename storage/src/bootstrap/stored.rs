@@ -209,12 +209,26 @@ impl Bootstraps {
         let object = chunk_name(hash);
         let location = self.objects.location(&object);
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        // What has another length was cut off.
-        if self.objects.find(&object).map_err(at(&location))? == FoundObject::Plain(len_bytes) {
+        // An object of another length was cut off.
+        let found = self.objects.find(&object).map_err(at(&location))?;
+        if found == FoundObject::Plain(len_bytes) && self.is_whole(&object, bytes)? {
             return Ok((hash, false));
         }
         self.put(&object, bytes).map_err(at(&location))?;
         Ok((hash, true))
+    }
+
+    /// Returns true if the object of a folder has these bytes: the disk may have changed them since. A bucket is believed,
+    /// because a service checks what it stores, and each read of it costs money.
+    fn is_whole(&self, object: &str, bytes: &[u8]) -> Result<bool, BootstrapError> {
+        if self.objects.folder().is_none() {
+            return Ok(true);
+        }
+        let location = self.objects.location(object);
+        let mut stored = Vec::with_capacity(bytes.len());
+        let mut source = self.objects.open(object, bytes.len() as u64).map_err(at(&location))?;
+        // An object that cannot be read is damaged, too, and is replaced.
+        Ok(source.read_to_end(&mut stored).is_ok() && stored == bytes)
     }
 
     /// Writes a manifest, after everything that it names is durable. Returns the copy's name.
@@ -334,6 +348,23 @@ mod tests {
             &manifest_name("..-0123456789abcdef"),
         ] {
             assert_eq!(len_bytes_max_of(object), None, "{object}");
+        }
+    }
+
+    /// The disk may have changed it since an earlier snapshot was made.
+    #[test]
+    fn a_damaged_chunk_of_a_folder_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Bootstraps::new(Arc::new(FolderObjects::new(folder.path())));
+        place.make().unwrap();
+        let (hash, is_new) = place.put_chunk(b"a chunk").unwrap();
+        assert!(is_new);
+        assert_eq!(place.put_chunk(b"a chunk").unwrap(), (hash, false), "it is there");
+        let path = folder.path().join(chunk_name(hash));
+        for damaged in [&b"A chunk"[..], b"a chun", b"a chunk and more"] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(place.put_chunk(b"a chunk").unwrap(), (hash, true));
+            assert_eq!(std::fs::read(&path).unwrap(), b"a chunk");
         }
     }
 
