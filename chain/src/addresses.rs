@@ -1,6 +1,6 @@
-//! `chain.json`: the contracts of a network, their chains, and the blocks at which reading begins.
-//! The keys are those of the environment files of the deployed networks, so one file serves any
-//! node software.
+//! Deployment files (`chain.json`): the contract addresses of a network, the ids of its two chains, and the
+//! block from which each chain is read. The keys are those of the environment files of the deployed networks,
+//! so one file serves any node software.
 //!
 //! `{"appChainId":31338,"appChainDeploymentBlock":0,"groupMessageBroadcaster":"0x…", …}`
 
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::Address;
 use serde_json::{Map, Value};
 
-/// Bound of a file's length, the reference implementation's. The longest one in use has 2 kB.
+/// The longest accepted file, in bytes. The reference implementation has the same bound;
+/// the longest file in use has 2 kB.
 pub const BYTES_MAX: usize = 10_240;
 
 /// The addresses of a deployment's contracts on both chains. No address and no chain id is zero.
@@ -62,22 +63,22 @@ pub struct Addresses {
     pub deployer: Option<Address>,
 }
 
-/// The reason for which a text is no deployment.
+/// Error of [`Addresses::parse`]: the text is not a valid deployment file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressesParseError {
-    /// The text is too long.
+    /// The text has more than [`BYTES_MAX`] bytes.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLong,
-    /// The text is no JSON.
+    /// The text is not JSON.
     #[error("it is not JSON: {0}")]
     Json(String),
-    /// The JSON is no object.
+    /// The JSON value is not an object.
     #[error("it must be a JSON object")]
     NoObject,
     /// A required key is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// A value is no address.
+    /// A value is not an address, or is the zero address.
     #[error("`{key}` must be an address of 20 bytes in hex, and not zero; it is {given}")]
     Address {
         /// The key.
@@ -85,7 +86,7 @@ pub enum AddressesParseError {
         /// The value, shortened.
         given: String,
     },
-    /// A value is no chain id or block number.
+    /// A value is not a valid chain id or block number.
     #[error("`{key}` must be a whole number{above}; it is {given}")]
     Number {
         /// The key.
@@ -97,7 +98,7 @@ pub enum AddressesParseError {
     },
 }
 
-/// The reason for which a deployment could not be read.
+/// Error of [`Addresses::read`] and [`Addresses::fetch`].
 #[derive(Debug, thiserror::Error)]
 pub enum AddressesError {
     /// The file cannot be read.
@@ -108,7 +109,7 @@ pub enum AddressesError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The URL cannot be fetched.
+    /// The URL cannot be fetched, or is not a URL.
     #[error("{url}: {reason}")]
     Fetch {
         /// Scheme, host and port.
@@ -116,10 +117,10 @@ pub enum AddressesError {
         /// The cause.
         reason: String,
     },
-    /// The file is no deployment.
+    /// The content is not a valid deployment file.
     #[error("{path}: {source}")]
     Content {
-        /// The file.
+        /// The file, or the scheme, host and port of the URL.
         path: PathBuf,
         /// The defect.
         source: AddressesParseError,
@@ -127,10 +128,10 @@ pub enum AddressesError {
 }
 
 impl Addresses {
-    /// Reads a file.
+    /// Reads a deployment file of at most [`BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// Names the file, and the key with the defect if there is one.
+    /// [`AddressesError`] with the file's path, and with the key of the wrong value if there is one.
     pub fn read(path: &Path) -> Result<Self, AddressesError> {
         let failed = |source| AddressesError::Read { path: path.to_owned(), source };
         let wrong = |source| AddressesError::Content { path: path.to_owned(), source };
@@ -143,10 +144,10 @@ impl Addresses {
         Self::parse(&text).map_err(wrong)
     }
 
-    /// Parses the text of a file. Unknown keys are ignored.
+    /// Parses the text of a deployment file. Unknown keys are ignored; a missing deployment block is read as 0.
     ///
     /// # Errors
-    /// Names the key with the defect if there is one.
+    /// [`AddressesParseError`], with the key of the wrong value if there is one.
     pub fn parse(text: &str) -> Result<Self, AddressesParseError> {
         if text.len() > BYTES_MAX {
             return Err(AddressesParseError::TooLong);
@@ -245,7 +246,7 @@ impl Keys {
         })
     }
 
-    /// Returns a block number; without the key, the first block.
+    /// Returns a block number; 0 if the key is missing.
     fn block(&self, key: &'static str) -> Result<u64, AddressesParseError> {
         let Some(value) = self.0.get(key) else { return Ok(0) };
         value.as_u64().ok_or_else(|| AddressesParseError::Number {

@@ -165,7 +165,7 @@ impl Endpoints {
     /// request yet. `name` appears in logs.
     ///
     /// # Errors
-    /// When the list is empty, or a URL is not an HTTP URL.
+    /// Fails when the list is empty, or a URL is not an HTTP URL.
     pub fn new(name: &'static str, urls: &[String], id: u64) -> Result<Self, ConnectError> {
         let slot = |url: &String| {
             let (_, display_url) = parse_url(url)?;

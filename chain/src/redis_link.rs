@@ -80,7 +80,7 @@ impl RedisLink {
     /// Connects, and waits for the answer to a ping.
     ///
     /// # Errors
-    /// When the URL is none, or Redis does not answer.
+    /// Fails when the URL is none, or Redis does not answer.
     pub async fn connect(access: &RedisAccess) -> Result<Self, RedisFault> {
         let client = Client::open(access.url.as_str()).map_err(fault)?;
         // Each call has a limit of its own.
@@ -109,7 +109,7 @@ impl RedisLink {
     /// Runs a script.
     ///
     /// # Errors
-    /// When the answer does not come within `limit`, or has another form. Redis may have run the script all the
+    /// Fails when the answer does not come within `limit`, or has another form. Redis may have run the script all the
     /// same.
     pub async fn eval<T: FromRedisValue>(
         &self,
@@ -128,7 +128,7 @@ impl RedisLink {
     /// more.
     ///
     /// # Errors
-    /// When no answer comes, or it has another form. Redis may have run the script all the same.
+    /// Fails when no answer comes, or it has another form. Redis may have run the script all the same.
     pub async fn eval_patiently<T: FromRedisValue>(
         &self,
         limit: PatientLimit,

@@ -126,7 +126,7 @@ impl ReportManager {
     /// Returns the report at a place of an originator's list.
     ///
     /// # Errors
-    /// When there is none, or the contract cannot be read.
+    /// Fails when there is none, or the contract cannot be read.
     pub async fn kept(
         &self,
         originator: u32,

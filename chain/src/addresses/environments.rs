@@ -1,5 +1,5 @@
-//! Deployments from elsewhere: those of the deployed networks and of the reference's local chain, which are built in,
-//! and those behind a URL.
+//! Deployment files that the operator need not write: the built-in ones of the deployed networks and of the reference
+//! implementation's local chain, and those fetched from a URL.
 
 use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX};
 use crate::send::{http_client, innermost, parse_url};
@@ -13,22 +13,22 @@ const FILES: [(&str, &str); 5] = [
 ];
 
 impl Addresses {
-    /// The names of the networks whose files are built in: the deployed ones, and `anvil`, the local chain that the
-    /// reference implementation is developed with. That one chain is both settlement and app chain.
+    /// The names of the networks whose files are built in: the deployed networks, and `anvil`, the local development
+    /// chain of the reference implementation, which is both settlement and app chain.
     pub const ENVIRONMENTS: [&str; 5] =
         [FILES[0].0, FILES[1].0, FILES[2].0, FILES[3].0, FILES[4].0];
 
-    /// Returns the deployment of a network by its name.
+    /// Returns the built-in deployment with this name, one of [`Self::ENVIRONMENTS`]; `None` for any other name.
     #[must_use]
     pub fn of_environment(name: &str) -> Option<Self> {
         let (_, text) = FILES.iter().find(|(known, _)| *known == name)?;
         Some(Self::parse(text).expect("the tests read the same files"))
     }
 
-    /// Fetches a file from an `http://` or `https://` URL.
+    /// Fetches a deployment file of at most 10 kB from an `http://` or `https://` URL.
     ///
     /// # Errors
-    /// Names the host, and the key with the defect if there is one.
+    /// [`AddressesError`] with the host, and with the key of the wrong value if there is one.
     pub async fn fetch(url: &str) -> Result<Self, AddressesError> {
         let (url, shown) = parse_url(url).map_err(|error| AddressesError::Fetch {
             url: "the file with the addresses".into(),
@@ -41,7 +41,7 @@ impl Addresses {
     }
 }
 
-/// Fetches a text. Stops soon after the bound of its length.
+/// Fetches the body of a URL as text. Stops with an error after the first chunk beyond `BYTES_MAX`.
 async fn text(url: reqwest::Url) -> Result<String, String> {
     let client = http_client().map_err(|error| innermost(&error))?;
     let mut response = client.get(url).send().await.map_err(|error| innermost(&error))?;
@@ -103,7 +103,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
-            // The reader may have seen enough before the end.
+            // The reader closes the connection early when the text is too long.
             let _ = stream.write_all((head + &text).as_bytes()).await;
         });
         format!("http://{address}/chain.json")

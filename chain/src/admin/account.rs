@@ -1,23 +1,23 @@
-//! The account for which an operation is planned.
+//! The sending account of a planned operation.
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
 
 use super::AdminError;
 
-/// The account for which an operation is planned.
+/// The sending account of a planned operation.
 #[derive(Debug, Clone)]
 pub enum Account {
-    /// An account whose key is at hand.
+    /// An account whose private key is available for signing.
     Key(PrivateKeySigner),
-    /// An account whose address alone is known, such as a multisig.
+    /// An account of which only the address is known, such as a multisig.
     Address(Address),
-    /// An account that is not known yet: the plan works for any sender.
+    /// An unknown account: the plan has to work for any sender.
     Unknown,
 }
 
 impl Account {
-    /// Returns the account's address, if it is known.
+    /// Returns the account's address; `None` for [`Self::Unknown`].
     #[must_use]
     pub fn address(&self) -> Option<Address> {
         match self {
@@ -27,10 +27,10 @@ impl Account {
         }
     }
 
-    /// Returns the account's address, for operations that depend on it.
+    /// Returns the account's address for an operation that depends on it.
     ///
     /// # Errors
-    /// [`AdminError::NoAccount`] if it is not known.
+    /// [`AdminError::NoAccount`] for [`Self::Unknown`].
     pub fn required(&self) -> Result<Address, AdminError> {
         self.address().ok_or(AdminError::NoAccount)
     }

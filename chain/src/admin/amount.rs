@@ -1,4 +1,4 @@
-//! Amounts of dollars in the contracts' unit.
+//! Dollar amounts in microdollars, the unit of the contracts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,17 +11,17 @@ const PER_DOLLAR: u128 = 1_000_000;
 const DECIMALS: usize = 6;
 const MAX: u128 = (1 << 96) - 1;
 
-/// Microdollars, the unit of the fee token: at most 96 bits, as on the chain.
+/// An amount in microdollars, the unit of the fee token: at most 96 bits, as in the contracts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct MicroDollars(u128);
 
-/// A text that is no amount of dollars.
+/// Error of parsing [`MicroDollars`]: the text is not an amount of dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]
 pub struct ParseAmountError;
 
 impl MicroDollars {
-    /// Returns the amount; `None` above 96 bits, the bound of the contracts.
+    /// Creates an amount of `number` microdollars; `None` if it exceeds 96 bits, the bound of the contracts.
     #[must_use]
     pub fn new(number: u128) -> Option<Self> {
         (number <= MAX).then_some(Self(number))
@@ -44,7 +44,7 @@ impl MicroDollars {
         format!("{whole}.{}", part.trim_end_matches('0'))
     }
 
-    /// Subtracts another amount; the result is at least zero.
+    /// Subtracts `other`; the result is zero if `other` is larger.
     pub(super) fn less(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
@@ -54,7 +54,7 @@ impl MicroDollars {
         U96::from(self.0)
     }
 
-    /// Converts a token contract's number. A number above 96 bits counts as the largest amount.
+    /// Converts an amount of a token contract. An amount above 96 bits becomes the largest representable one.
     pub(super) fn of_token(number: U256) -> Self {
         Self(u128::try_from(number).unwrap_or(MAX).min(MAX))
     }
@@ -85,7 +85,7 @@ impl FromStr for MicroDollars {
     }
 }
 
-/// Returns the value of the last of these decimals in microdollars.
+/// Returns the value in microdollars of one unit of the last decimal place.
 fn scale(decimals: &str) -> u128 {
     (decimals.len()..DECIMALS).fold(1, |scale, _| scale * 10)
 }

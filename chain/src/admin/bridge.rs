@@ -1,5 +1,5 @@
-//! Brings parameters to the app chain: the settlement chain's gateway sends their present values,
-//! and pays for gas on the app chain in fee tokens.
+//! Sends parameters to the app chain: the settlement chain's gateway sends their current values and pays for
+//! gas on the app chain in fee tokens.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{B256, U256};
@@ -11,8 +11,8 @@ use super::{Account, AdminError, Contract, MicroDollars, Network, Plan, PlanStep
 use crate::contracts::{AppChainGateway, ERC20Inbox, SettlementChainGateway};
 use crate::send::Chain;
 
-/// Default gas of a message: a base, and an amount per parameter. The base is that of any
-/// transaction; a parameter sets a few storage slots and emits an event. Guesses with some room.
+/// Default gas of a message: a base of 21,000, the cost of any transaction, and an amount per parameter, which sets a
+/// few storage slots and emits an event. Guesses with some room.
 pub(crate) const GAS_BASE: u64 = 21_000;
 pub(crate) const GAS_PER_KEY: u64 = 120_000;
 /// Default price of gas on the app chain: 2 gwei. Guess far above the usual price.
@@ -20,7 +20,7 @@ pub(crate) const WEI_PER_GAS: u64 = 2_000_000_000;
 /// One unit of the fee token (6 decimals) in wei of the app chain (18 decimals).
 pub const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
 
-/// The payment for gas on the app chain.
+/// The gas payment of a message to the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BridgeTerms {
     /// The gas limit; by default a base and an amount per parameter.
@@ -33,11 +33,11 @@ pub struct BridgeTerms {
     pub wrap: bool,
 }
 
-/// Plans to send parameters to the app chain. Leaves out those that the app chain has already, if
-/// it is connected.
+/// Plans to send parameters to the app chain. If the app chain is connected, parameters
+/// that it already has are left out.
 ///
 /// # Errors
-/// When a contract cannot be read or does not know the app chain, or tokens are missing.
+/// [`AdminError`] if a contract cannot be read or does not know the app chain, or if tokens are missing.
 pub async fn send(
     network: &Network,
     account: &Account,
@@ -51,7 +51,7 @@ pub async fn send(
     send_all(network, account, keys, terms).await
 }
 
-/// Plans to send parameters to the app chain, also those that it has already.
+/// Plans to send parameters to the app chain, including those that it already has.
 ///
 /// # Errors
 /// Those of [`send`].
@@ -80,16 +80,16 @@ pub async fn send_all(
 /// Returns true if a parameter has this value on the app chain.
 ///
 /// # Errors
-/// When the app chain is not connected, or its registry cannot be read.
+/// [`AdminError`] if the app chain is not connected, or if its registry cannot be read.
 pub async fn has(network: &Network, key: &str, value: B256) -> Result<bool, AdminError> {
     Ok(parameters::on_app_chain(network, &[key.to_owned()]).await? == [value])
 }
 
-/// Returns the parameters whose present value the app chain does not have; all of them without a
-/// connection to it.
+/// Returns the parameters whose current value the app chain does not have; all of them if
+/// the app chain is not connected.
 ///
 /// # Errors
-/// When a registry cannot be read.
+/// [`AdminError`] if a registry cannot be read.
 pub async fn missing(network: &Network, keys: &[String]) -> Result<Vec<String>, AdminError> {
     if network.app.is_none() {
         return Ok(keys.to_vec());
@@ -100,7 +100,7 @@ pub async fn missing(network: &Network, keys: &[String]) -> Result<Vec<String>, 
     Ok(pairs.filter(|(_, (there, set))| there != set).map(|(key, _)| key.clone()).collect())
 }
 
-/// A message to the app chain.
+/// A retryable message to the app chain.
 struct Ticket {
     keys: Vec<String>,
     gas_limit: u64,

@@ -10,9 +10,9 @@ use crate::addresses::Addresses;
 /// One of the two chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChainRole {
-    /// Holds the money: nodes, rates, payers, reports, all parameters.
+    /// The settlement chain: holds deposits, nodes, rates, payer reports and all parameters.
     Settlement,
-    /// Decides the order of group messages and identity updates.
+    /// The app chain: orders group messages and identity updates.
     App,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for ChainRole {
     }
 }
 
-/// A contract that operators use.
+/// A contract that operators administer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the variants are the names of the contracts")]
 pub enum Contract {
@@ -48,7 +48,7 @@ pub enum Contract {
 }
 
 impl Contract {
-    /// All contracts that every network has and that have a setting of their own.
+    /// All contracts that every network has and whose addresses have a setting of their own.
     pub const ALL: [Self; 13] = [
         Self::NodeRegistry,
         Self::RateRegistry,
@@ -65,7 +65,7 @@ impl Contract {
         Self::IdentityUpdateBroadcaster,
     ];
 
-    /// Contracts that a network may lack. Only a file of addresses names them.
+    /// Contracts that a network may lack. Their addresses can only be given in a deployment file.
     pub const OPTIONAL: [Self; 3] =
         [Self::SettlementChainFactory, Self::AppChainFactory, Self::DepositSplitter];
 
@@ -79,7 +79,7 @@ impl Contract {
         Self::IdentityUpdateBroadcaster,
     ];
 
-    /// Returns the contract with this name. Case and dashes do not count: `payer-registry` is `PayerRegistry`.
+    /// Returns the contract with this name. Case and dashes are ignored: `payer-registry` names `PayerRegistry`.
     #[must_use]
     pub fn named(text: &str) -> Option<Self> {
         let plain = text.replace('-', "");
@@ -110,8 +110,8 @@ impl Contract {
         }
     }
 
-    /// Returns the name of the artifact with the contract's interface. The underlying token is a
-    /// foreign contract; only the functions that every token has are used.
+    /// Returns the name of the artifact with the contract's ABI. For the underlying token, a third-party contract, only
+    /// the standard token functions are used.
     #[must_use]
     pub fn interface(self) -> &'static str {
         match self {
@@ -162,7 +162,7 @@ impl fmt::Display for Contract {
     }
 }
 
-/// The known addresses of contracts.
+/// The known contract addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contracts(BTreeMap<Contract, Address>);
 
@@ -172,7 +172,7 @@ impl Contracts {
         self.0.insert(contract, address);
     }
 
-    /// Sets the addresses that `others` knows. The rest stays.
+    /// Copies all addresses from `others`. Addresses that `others` lacks are kept.
     pub fn set_all(&mut self, others: &Self) {
         self.0.extend(&others.0);
     }

@@ -7,7 +7,7 @@ use super::contract::{ChainRole, Contract};
 use crate::contracts::revert::Revert;
 use crate::send::{RequestError, ViewError};
 
-/// The reason for which a plan or an answer could not be made. Nothing was sent.
+/// Error of planning an operation or of reading the contracts' state. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
     /// The address of the contract is not known.
@@ -27,13 +27,13 @@ pub enum AdminError {
         /// The requested id.
         node_id: u32,
     },
-    /// Another record has the key: peers could not distinguish the two nodes.
+    /// Another record has the same key: peers could not tell the two nodes apart.
     #[error("node {node_id} has this key already, with another owner or address: take a new key")]
     KeyInUse {
         /// The node that has the key.
         node_id: u32,
     },
-    /// The start lies in the past, for which every node's log has other prices already.
+    /// The start lies in the past, where every node has already charged by other prices.
     #[error("rates cannot begin in the past: {start_time} is before now ({now})")]
     StartInPast {
         /// The requested start, unix seconds.
@@ -41,7 +41,7 @@ pub enum AdminError {
         /// The present time, unix seconds.
         now: u64,
     },
-    /// The start lies more than a year ahead: probably a time in other units.
+    /// The start lies more than a year ahead, so it is probably not in seconds.
     #[error(
         "rates cannot begin more than a year from now ({now}): {start_time} is later; give the start in unix seconds"
     )]
@@ -51,7 +51,7 @@ pub enum AdminError {
         /// The present time, unix seconds.
         now: u64,
     },
-    /// No contract reads a parameter with this name, so its type is not known.
+    /// No contract reads a parameter with this name, so the type of its value is unknown.
     #[error(
         "no contract reads a parameter {key}{}: if it is meant, give its value as 32 bytes, 0x \
          and 64 digits", near.as_ref().map(|near| format!("; the nearest name is {near}")).unwrap_or_default()
@@ -78,7 +78,7 @@ pub enum AdminError {
     /// The contract has no migrator that this program can set.
     #[error("{0} is not upgraded through a parameter")]
     NotUpgradable(Contract),
-    /// The code is not that of the contract, or was made for other contracts beside it.
+    /// The code belongs to another contract, or was deployed with other neighbouring contracts as immutables.
     #[error(
         "the code at {at} is not for this {contract}: its {field} is {found:?}, and must be {expected:?}"
     )]
@@ -94,7 +94,8 @@ pub enum AdminError {
         /// The value of this code.
         found: String,
     },
-    /// The endpoint states another contract beside this one than the known one. One of the two is wrong.
+    /// The installed contract names another neighbouring contract than the operator does. One
+    /// of the two addresses is wrong.
     #[error(
         "{contract} states {found} as its {getter}, and the given address of {beside} is \
          {expected}: check the file with the addresses, and ask another endpoint"
@@ -102,16 +103,16 @@ pub enum AdminError {
     OtherBeside {
         /// The contract.
         contract: Contract,
-        /// The getter of the address.
+        /// The getter that returns the neighbour's address.
         getter: &'static str,
-        /// The contract whose address it should be.
+        /// The neighbouring contract.
         beside: Contract,
-        /// The known address.
+        /// The address that the operator gave.
         expected: Address,
-        /// The address that the endpoint states.
+        /// The address that the getter returned.
         found: Address,
     },
-    /// The migrator has installed other code than was planned.
+    /// The migrator installed other code than planned.
     #[error("{contract} has the code at {found} now, and not the one at {expected}")]
     NotUpgraded {
         /// The contract.
@@ -121,7 +122,8 @@ pub enum AdminError {
         /// The installed code.
         found: Address,
     },
-    /// Only the node registry has canonical nodes to fill in.
+    /// A backfill was requested for a contract other than the node registry, which alone
+    /// has canonical nodes to fill in.
     #[error("{0} cannot be backfilled: only NodeRegistry is backfilled")]
     BackfillOfOther(Contract),
     /// The account holds too few tokens.

@@ -1,7 +1,7 @@
-//! The distribution manager: the shares of nodes and of the protocol in settled reports.
+//! The distribution manager: the fee shares of nodes and of the protocol from settled reports.
 //!
-//! Each node that a report lists claims it once, and the protocol once. Claimed fees are owed until
-//! they are withdrawn. The contract has no list of unclaimed reports, so all reports are read.
+//! Each node that a report lists claims its share once, and so does the protocol. Claimed fees are owed until they are
+//! withdrawn. The contract has no list of unclaimed reports, so all reports are read.
 
 use std::collections::BTreeSet;
 
@@ -13,21 +13,21 @@ use super::{AdminError, Contract, MicroDollars, Network, Plan, PlanStep, nodes, 
 use crate::contracts::payer_report_manager::IPayerReportManager;
 use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
 
-/// Reports per call. Guess.
+/// Reports read per call. Guess.
 const PAGE: u64 = 50;
 /// Concurrent requests. Guess.
 const ASKED_AT_ONCE: usize = 16;
-/// Reports about one originator that are counted. A guess: thousands of years of them, and a bound for an endpoint that
-/// has one at every index.
+/// The largest number of reports about one originator that is counted. A guess: thousands of years of reports. It
+/// bounds the search if a lying endpoint reports one at every index.
 const REPORTS_MAX: u64 = 1 << 24;
-/// Reports per claim, which costs some 3 million gas. Guess.
+/// Reports claimed per transaction, which costs some 3 million gas. Guess.
 const CLAIMED_AT_ONCE: usize = 50;
-/// Fee rates are hundredths of a percent.
+/// The denominator of fee rates, which are in hundredths of a percent.
 const HUNDRED_PERCENT: u128 = 10_000;
 
 const MANAGER: Contract = Contract::DistributionManager;
 
-/// The beneficiary of claims and withdrawals.
+/// The beneficiary of a claim or a withdrawal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beneficiary {
     /// The owner of this node.
@@ -43,21 +43,21 @@ pub struct OnchainReport {
     pub originator: u32,
     /// The index in the originator's list, from 0.
     pub index: u64,
-    /// The sequence id before its range.
+    /// The start of the covered range, exclusive.
     pub start_sequence_id: u64,
-    /// The last sequence id that it covers.
+    /// The last covered sequence id.
     pub end_sequence_id: u64,
-    /// The last minute that it covers, since the unix epoch.
+    /// The last covered minute, in minutes since the unix epoch.
     pub end_minute: u32,
-    /// The root of its tree of amounts.
+    /// The Merkle root over the amounts per payer.
     pub root: [u8; 32],
     /// The fees settled so far.
     pub fees_settled: MicroDollars,
-    /// True if the report is settled completely and can be claimed.
+    /// True if the report is settled completely, so that its shares can be claimed.
     pub is_settled: bool,
     /// The protocol's share, in hundredths of a percent.
     pub protocol_fee_rate: u16,
-    /// The nodes that share the rest.
+    /// The nodes that share the remaining fees equally.
     pub node_ids: Vec<u32>,
 }
 
@@ -80,18 +80,18 @@ impl OnchainReport {
     }
 }
 
-/// A report with its claims.
+/// A report with the beneficiaries that have claimed their shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportClaims {
     /// The report.
     pub report: OnchainReport,
     /// The nodes that have claimed their share.
     pub nodes: BTreeSet<u32>,
-    /// True if the protocol's share was claimed.
+    /// True if the protocol's share has been claimed.
     pub protocol: bool,
 }
 
-/// The owed fees, and the funds to pay them.
+/// The fees owed to nodes and protocol, and the funds available to pay them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwedFees {
     /// The owed fees of each node, by id.
@@ -100,17 +100,17 @@ pub struct OwedFees {
     pub protocol: MicroDollars,
     /// The recipient of the protocol's fees; zero if none is set.
     pub protocol_recipient: Address,
-    /// The manager's fee tokens.
+    /// The manager's balance of fee tokens.
     pub available: MicroDollars,
-    /// The payer registry's excess, which it sends to the manager on demand.
+    /// The payer registry's surplus of fee tokens, which any account may have sent to the manager.
     pub excess: MicroDollars,
 }
 
-/// Returns all reports about these originators. If none is named: about all nodes and the strands that were taken over
-/// from the older network.
+/// Returns all reports about `originators`. An empty slice selects all nodes and the originators
+/// migrated from the older network.
 ///
 /// # Errors
-/// When a contract cannot be read.
+/// Fails when a contract cannot be read.
 pub async fn reports(
     network: &Network,
     originators: &[u32],
@@ -122,10 +122,11 @@ pub async fn reports(
     Ok(all)
 }
 
-/// Returns all reports about these originators with their claims; about the same as [`reports`] if none is named.
+/// Returns all reports about `originators` with their claims. An empty slice selects the same
+/// originators as in [`reports`].
 ///
 /// # Errors
-/// When a contract cannot be read.
+/// Fails when a contract cannot be read.
 pub async fn claims(
     network: &Network,
     originators: &[u32],
@@ -138,7 +139,7 @@ pub async fn claims(
 /// Returns the owed fees of all nodes and of the protocol.
 ///
 /// # Errors
-/// When a contract cannot be read.
+/// Fails when a contract cannot be read.
 pub async fn owed(network: &Network) -> Result<OwedFees, AdminError> {
     let mut nodes = Vec::new();
     for node_id in registered(network).await? {
@@ -155,10 +156,10 @@ pub async fn owed(network: &Network) -> Result<OwedFees, AdminError> {
     })
 }
 
-/// Plans to claim the beneficiary's share of all settled reports that it has not claimed yet.
+/// Plans to claim the beneficiary's share of all settled reports from which it has not claimed yet.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when a contract cannot be read.
+/// [`AdminError::UnknownNode`], and an error if a contract cannot be read.
 pub async fn claim(
     network: &Network,
     whose: Beneficiary,
@@ -193,13 +194,13 @@ pub async fn claim(
     Ok(with_owner(plan, owner))
 }
 
-/// Plans to withdraw the beneficiary's owed fees, as far as the funds suffice; the rest stays owed.
+/// Plans to withdraw the fees owed to the beneficiary, up to the available funds; the rest stays owed.
 ///
 /// `recipient` receives a node's fees. The protocol's fees go to the recipient that its parameter
 /// names.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when a contract cannot be read.
+/// [`AdminError::UnknownNode`], and an error if a contract cannot be read.
 pub async fn withdraw(
     network: &Network,
     whose: Beneficiary,
@@ -231,11 +232,11 @@ pub async fn withdraw(
     Ok(with_owner(Plan::of([step]).note(note), owner))
 }
 
-/// Plans to send the payer registry's excess, the settled fees that payers had deposited, to the manager that pays them out.
-/// Any account may send it.
+/// Plans to send the payer registry's surplus of settled fees to the manager, which pays them out. Any
+/// account may send the transaction.
 ///
 /// # Errors
-/// When a contract cannot be read.
+/// Fails when a contract cannot be read.
 pub async fn send_excess(network: &Network) -> Result<Plan, AdminError> {
     let (_, excess) = funds(network).await?;
     if excess == MicroDollars::default() {
@@ -246,10 +247,10 @@ pub async fn send_excess(network: &Network) -> Result<Plan, AdminError> {
     Ok(Plan::of([step]).note(format!("sends {excess} to the distribution manager")))
 }
 
-/// Returns the fees that were claimed and not withdrawn yet.
+/// Returns the fees that the beneficiary has claimed and not withdrawn yet.
 ///
 /// # Errors
-/// When the manager cannot be read.
+/// Fails when the manager cannot be read.
 pub async fn owed_to(network: &Network, whose: Beneficiary) -> Result<MicroDollars, AdminError> {
     let owed = match whose {
         Beneficiary::Node(node_id) => {
@@ -263,7 +264,7 @@ pub async fn owed_to(network: &Network, whose: Beneficiary) -> Result<MicroDolla
     Ok(owed.into())
 }
 
-/// Returns the manager's fee tokens and the payer registry's excess.
+/// Returns the manager's balance of fee tokens and the payer registry's surplus.
 async fn funds(network: &Network) -> Result<(MicroDollars, MicroDollars), AdminError> {
     let manager = network.at(MANAGER)?;
     let available = tokens::balance(network, Contract::FeeToken, manager).await?;
@@ -271,7 +272,7 @@ async fn funds(network: &Network) -> Result<(MicroDollars, MicroDollars), AdminE
     Ok((available, excess.into()))
 }
 
-/// Returns the owner of the node; `None` for the protocol.
+/// Returns the owner of the beneficiary's node; `None` for the protocol.
 async fn owner(network: &Network, whose: Beneficiary) -> Result<Option<Address>, AdminError> {
     match whose {
         Beneficiary::Node(node_id) => Ok(Some(nodes::get(network, node_id).await?.owner)),
@@ -379,7 +380,7 @@ async fn reports_about(
     reports_of(network, originator, 0, count).await
 }
 
-/// Returns the reports from one index up to another one, which excludes.
+/// Returns the reports from one index, inclusive, to another, exclusive.
 async fn reports_of(
     network: &Network,
     originator: u32,
@@ -400,10 +401,11 @@ async fn reports_of(
     Ok(all)
 }
 
-/// Returns the newest reports about an originator, at most `most`, in the contract's order, with the number of all.
+/// Returns the newest reports about an originator, at most `most`, in ascending index order,
+/// after the count of all its reports.
 ///
 /// # Errors
-/// When the contract cannot be read.
+/// Fails when the contract cannot be read.
 pub async fn newest_reports(
     network: &Network,
     originator: u32,
@@ -414,8 +416,8 @@ pub async fn newest_reports(
     Ok((count, newest))
 }
 
-/// Returns the number of reports about an originator. The contract has no such function, so the
-/// first index without a report is searched: by doubling, then by bisection.
+/// Returns the number of reports about an originator, at most [`REPORTS_MAX`]. The contract has no function for it, so
+/// the first index without a report is found by doubling and then bisection.
 async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
     if !exists(network, originator, 0).await? {
         return Ok(0);

@@ -1,5 +1,5 @@
-//! Money between tokens and chains: the fee token wrapped and unwrapped, a payer funded on both chains at once, and money of
-//! the app chain brought back.
+//! Transfers between tokens and chains: wraps and unwraps fee tokens, funds a payer on both chains at once, and sends
+//! native tokens of the app chain back to the settlement chain.
 
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
@@ -13,18 +13,18 @@ use crate::contracts::{
     AppChainGateway, DepositSplitter, FeeToken, PayerRegistry, SettlementChainGateway,
 };
 
-/// A payment to both chains.
+/// A payment to a payer on both chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Funding {
-    /// The payer whose balance in the registry grows.
+    /// The payer whose balance in the payer registry is raised.
     pub payer: Address,
-    /// The amount for the registry; zero for none.
+    /// The amount for the payer registry; may be zero.
     pub amount: MicroDollars,
-    /// The account of the app chain that gets native tokens.
+    /// The account on the app chain that receives native tokens.
     pub app_recipient: Address,
-    /// The amount for the app chain, with the cost of the way; zero for none.
+    /// The amount for the app chain, including the cost of the transfer; may be zero.
     pub app_amount: MicroDollars,
-    /// The gas limit on the app chain; by default that of one parameter.
+    /// The gas limit on the app chain; by default that of a message with one parameter.
     pub gas_limit: Option<u64>,
     /// The price per unit of gas on the app chain in wei; by default 2 gwei.
     pub max_fee_per_gas: Option<u64>,
@@ -32,10 +32,10 @@ pub struct Funding {
     pub wrap: bool,
 }
 
-/// Plans to fund a payer on both chains with one transaction of the deposit splitter.
+/// Plans to fund a payer on both chains with one transaction to the deposit splitter.
 ///
 /// # Errors
-/// When a contract would refuse its part, tokens are missing, or a contract cannot be read.
+/// [`AdminError`] if a contract would refuse its part, tokens are missing, or a contract cannot be read.
 pub async fn fund(
     network: &Network,
     account: &Account,
@@ -101,7 +101,7 @@ pub async fn fund(
     Ok(plan)
 }
 
-/// Refuses a transfer that the gateway would refuse only after earlier steps were mined.
+/// Refuses a payment that the gateway would refuse only after earlier steps were mined.
 async fn check_way(
     network: &Network,
     funding: &Funding,
@@ -133,10 +133,10 @@ async fn check_way(
     Ok(())
 }
 
-/// Plans to wrap underlying tokens of the account into fee tokens.
+/// Plans to wrap the account's underlying tokens into fee tokens.
 ///
 /// # Errors
-/// When tokens are missing, or a contract cannot be read.
+/// Fails when tokens are missing, or a contract cannot be read.
 pub async fn wrap(
     network: &Network,
     account: &Account,
@@ -148,10 +148,10 @@ pub async fn wrap(
     }
 }
 
-/// Plans to unwrap fee tokens of the account into underlying tokens of the recipient.
+/// Plans to unwrap the account's fee tokens into underlying tokens for the recipient.
 ///
 /// # Errors
-/// When the token's address is not known.
+/// Fails when the token's address is not known.
 pub fn unwrap(
     network: &Network,
     recipient: Address,
@@ -163,10 +163,10 @@ pub fn unwrap(
     Ok(Plan::of([step]).note(format!("unwraps {amount} for {recipient}")))
 }
 
-/// Plans to send native tokens of the account on the app chain back to a recipient on the settlement chain.
+/// Plans to send the account's native tokens from the app chain to a recipient on the settlement chain.
 ///
 /// # Errors
-/// When the gateway's address is not known.
+/// Fails when the gateway's address is not known.
 pub fn from_app_chain(
     network: &Network,
     recipient: Address,
@@ -191,7 +191,7 @@ pub fn from_app_chain(
 /// Returns the native balance of an account on the app chain, in wei; `None` if that chain is not connected.
 ///
 /// # Errors
-/// When the chain does not answer.
+/// Fails when the chain does not answer.
 pub async fn app_balance(network: &Network, account: Address) -> Result<Option<U256>, AdminError> {
     let Some(app) = &network.app else { return Ok(None) };
     let balance = app.provider().get_balance(account).await;

@@ -1,4 +1,4 @@
-//! The contracts as they are installed: version, code, and whether they are paused.
+//! The installed contracts: version, implementation, and whether they are paused.
 
 use alloy::primitives::{Address, B256, Bytes, U256, b256};
 use alloy::providers::Provider as _;
@@ -7,26 +7,26 @@ use super::{AdminError, Contract, Network};
 use crate::contracts::{NodeRegistry, PayerRegistry, artifact};
 use crate::send::{Chain, RequestError, ViewError};
 
-/// The storage slot with the address of a proxy's code (ERC-1967).
+/// The storage slot that holds the implementation address of a proxy (ERC-1967).
 const IMPLEMENTATION: B256 =
     b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
 
-/// The longest version that is shown. A guess: some times that of the deployed contracts. A text from an endpoint may be
-/// anything.
+/// The longest version text that is shown, in characters. A guess: several times the longest deployed one. The bound is
+/// needed because an endpoint may return any text.
 const VERSION_LEN_MAX: usize = 32;
 
-/// A contract as it is installed.
+/// The installed state of a contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledContract {
     /// The contract.
     pub contract: Contract,
     /// Its address.
     pub address: Address,
-    /// The version that it states, if it states one.
+    /// The version that the contract returns; `None` if it has none.
     pub version: Option<String>,
-    /// The address of its code, if it is a proxy.
+    /// The implementation address, if the contract is a proxy.
     pub implementation: Option<Address>,
-    /// True if its code is the one that this program would deploy.
+    /// True if its code is the code that this program would deploy.
     pub is_this_build: bool,
     /// True while it is paused; `None` if it cannot be paused.
     pub paused: Option<bool>,
@@ -35,7 +35,7 @@ pub struct InstalledContract {
 /// Returns the contracts whose addresses are known and whose chain is connected.
 ///
 /// # Errors
-/// When there is no contract at an address, or a chain does not answer.
+/// [`AdminError`] if an address has no contract, or a chain does not answer.
 pub async fn list(network: &Network) -> Result<Vec<InstalledContract>, AdminError> {
     let mut all = Vec::new();
     for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
@@ -49,7 +49,7 @@ pub async fn list(network: &Network) -> Result<Vec<InstalledContract>, AdminErro
 /// Returns one contract.
 ///
 /// # Errors
-/// When its address is not known, there is no contract, or the chain does not answer.
+/// [`AdminError`] if the address is not known or has no contract, or if the chain does not answer.
 pub async fn get(network: &Network, contract: Contract) -> Result<InstalledContract, AdminError> {
     let (address, chain) = (network.at(contract)?, network.chain(contract.chain())?);
     let implementation = implementation_of(chain, address).await?;
@@ -69,7 +69,7 @@ pub async fn get(network: &Network, contract: Contract) -> Result<InstalledContr
     Ok(InstalledContract { contract, address, version, implementation, is_this_build, paused })
 }
 
-/// Returns the address of a proxy's code; `None` if the contract is no proxy.
+/// Returns the implementation address of a proxy; `None` if the contract is not a proxy.
 pub(super) async fn implementation_of(
     chain: &Chain,
     address: Address,
@@ -81,7 +81,7 @@ pub(super) async fn implementation_of(
     Ok((!code.is_zero()).then_some(code))
 }
 
-/// Returns the code at an address; none at an account.
+/// Returns the code at an address; empty for an account without code.
 pub(super) async fn code_at(chain: &Chain, address: Address) -> Result<Bytes, RequestError> {
     let code = chain.provider().get_code_at(address).await;
     code.map_err(|error| chain.request_error("eth_getCode", error))
@@ -90,16 +90,16 @@ pub(super) async fn code_at(chain: &Chain, address: Address) -> Result<Bytes, Re
 /// Returns true if the code is the one that this program would deploy for the contract.
 pub(super) fn is_this_build(contract: Contract, code: &[u8]) -> bool {
     let name = match contract {
-        // Development chains have a stand-in.
+        // Development chains deploy a mock of the underlying token.
         Contract::UnderlyingFeeToken => "MockUnderlyingFeeToken",
         other => other.interface(),
     };
     artifact::named(name).is_some_and(|artifact| artifact.is_code(code))
 }
 
-/// Returns the version that a contract states. A foreign contract may state none.
+/// Returns the version that a contract reports. A third-party contract may have none.
 async fn version(network: &Network, contract: Contract) -> Result<Option<String>, AdminError> {
-    // All contracts share the signature.
+    // All contracts have the same `version()` function.
     match network.view(contract, &NodeRegistry::versionCall {}).await {
         Ok(version) => Ok(printable(version)),
         Err(AdminError::View {
@@ -110,7 +110,7 @@ async fn version(network: &Network, contract: Contract) -> Result<Option<String>
     }
 }
 
-/// Refuses a text that is no version: it comes from an endpoint and goes to a terminal.
+/// Returns `None` for a text that is not a plausible version: it comes from an endpoint and is printed to a terminal.
 fn printable(text: String) -> Option<String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     (!text.is_empty() && text.len() <= VERSION_LEN_MAX && is_plain).then_some(text)

@@ -1,4 +1,4 @@
-//! The operations on the contracts, each as a plan before anything is sent.
+//! Administration of the contracts. Each operation is planned before anything is sent.
 //!
 //! ```text
 //! nodes::add(&network, &new)       → Plan: the remaining steps, with notes for the operator
@@ -6,9 +6,8 @@
 //! nodes::list(&network)            → the present records
 //! ```
 //!
-//! A plan follows from the chain's present state and leaves out finished steps: after an
-//! interrupted command, a second run plans the rest. Operations that are known to fail are refused
-//! before anything is sent.
+//! A plan is computed from the chain's current state and leaves out finished steps: after an interrupted command, a
+//! second run plans the rest. Operations that would certainly fail are refused before anything is sent.
 
 mod account;
 mod amount;

@@ -1,4 +1,4 @@
-//! The contracts of both chains as they are reached now.
+//! Connections to both chains and their contracts.
 
 use alloy::primitives::Address;
 use alloy::rpc::types::{Log, TransactionReceipt};
@@ -14,11 +14,11 @@ use crate::send::{Call, Chain, ViewError};
 /// Connections to the chains, with the addresses of their contracts.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// The settlement chain, on which nearly everything happens.
+    /// The settlement chain, which most operations use.
     pub settlement: Chain,
-    /// The app chain; `None` if the operation works without it.
+    /// The app chain; `None` for operations that do not need it.
     pub app: Option<Chain>,
-    /// The chain id of the app chain, also without a connection.
+    /// The chain id of the app chain; set even without a connection.
     pub app_id: u64,
     /// The addresses of the contracts.
     pub contracts: Contracts,
@@ -44,7 +44,7 @@ impl Network {
         self.contracts.get(contract).ok_or(AdminError::NoAddress(contract))
     }
 
-    /// Describes the events of known contracts in a transaction.
+    /// Decodes and describes the events that known contracts emitted in a transaction.
     #[must_use]
     pub fn events(
         &self,

@@ -1,4 +1,4 @@
-//! The node registry.
+//! Operations on the node registry.
 
 use alloy::primitives::{Address, Bytes, U256};
 use futures_util::future::try_join_all;
@@ -37,7 +37,7 @@ pub struct NewNode {
 /// Returns all records by ascending id.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     let records = nodes.into_iter().map(async |entry| {
@@ -53,7 +53,7 @@ pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> 
     try_join_all(records).await
 }
 
-/// A node's place in the network, as the registry has it.
+/// A node's id, status and URL as the node registry states them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodePlace {
     /// The id that the registry assigned: 100, 200, 300, …
@@ -64,10 +64,10 @@ pub struct NodePlace {
     pub http_address: String,
 }
 
-/// Returns the place of every node by ascending id, with a single call.
+/// Returns the id, status and URL of every node by ascending id, with a single call.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     let place = |entry: crate::contracts::node_registry::NodeRegistry::NodeWithId| NodePlace {
@@ -83,7 +83,7 @@ pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
 /// Returns one record.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn get(network: &Network, node_id: u32) -> Result<RegisteredNode, AdminError> {
     let get_node = NodeRegistry::getNodeCall { nodeId_: node_id };
     let node = network.try_view(Contract::NodeRegistry, &get_node).await?;
@@ -101,7 +101,7 @@ pub async fn get(network: &Network, node_id: u32) -> Result<RegisteredNode, Admi
 /// Returns the record with this key; the oldest one if there are several.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<RegisteredNode>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     match nodes.into_iter().find(|entry| entry.node.signingPublicKey[..] == *key) {
@@ -110,11 +110,10 @@ pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<Registered
     }
 }
 
-/// Plans to add a node, which is not canonical at first. The plan is empty if the record exists
-/// already.
+/// Plans to add a node, which is not canonical at first. The plan is empty if an equal record already exists.
 ///
 /// # Errors
-/// [`AdminError::KeyInUse`], and when the registry cannot be read.
+/// [`AdminError::KeyInUse`], and an error if the registry cannot be read.
 pub async fn add(network: &Network, new: &NewNode) -> Result<Plan, AdminError> {
     if let Some(same) = with_key(network, &new.signing_public_key).await? {
         let node_id = same.node_id;
@@ -134,7 +133,7 @@ pub async fn add(network: &Network, new: &NewNode) -> Result<Plan, AdminError> {
 /// Plans to change the URL of a node's API.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn update_http(
     network: &Network,
     node_id: u32,
@@ -153,7 +152,7 @@ pub async fn update_http(
 /// Plans to add a node to the canonical network.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn add_canonical(network: &Network, node_id: u32) -> Result<Plan, AdminError> {
     if get(network, node_id).await?.is_canonical {
         return Ok(Plan::nothing(format!("node {node_id} is canonical already")));
@@ -165,7 +164,7 @@ pub async fn add_canonical(network: &Network, node_id: u32) -> Result<Plan, Admi
 /// Plans to remove a node from the canonical network. Its record stays.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn remove_canonical(network: &Network, node_id: u32) -> Result<Plan, AdminError> {
     if !get(network, node_id).await?.is_canonical {
         return Ok(Plan::nothing(format!("node {node_id} is not canonical")));
@@ -174,11 +173,11 @@ pub async fn remove_canonical(network: &Network, node_id: u32) -> Result<Plan, A
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &remove)?])).await
 }
 
-/// Plans to give a node's token to another account, which may then change the node's URL and receives its fees. A contract
-/// that cannot hold tokens is refused by the registry.
+/// Plans to transfer a node's token to another account, which may then change the node's URL and receives its fees. The
+/// registry refuses a contract that cannot hold tokens.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn transfer(network: &Network, node_id: u32, to: Address) -> Result<Plan, AdminError> {
     let owner = get(network, node_id).await?.owner;
     if owner == to {
@@ -191,10 +190,10 @@ pub async fn transfer(network: &Network, node_id: u32, to: Address) -> Result<Pl
     Ok(by_owner(Plan::of([step]), owner).note(note))
 }
 
-/// Plans to let another account transfer a node's token; with the zero address, to let none.
+/// Plans to allow one other account to transfer a node's token; the zero address revokes the approval.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn approve(network: &Network, node_id: u32, to: Address) -> Result<Plan, AdminError> {
     let owner = get(network, node_id).await?.owner;
     if approved(network, node_id).await? == to {
@@ -204,19 +203,19 @@ pub async fn approve(network: &Network, node_id: u32, to: Address) -> Result<Pla
     Ok(by_owner(Plan::of([network.step(Contract::NodeRegistry, &approve)?]), owner))
 }
 
-/// Returns the account that may transfer a node's token beside its owner; zero if there is none.
+/// Returns the account that may transfer a node's token besides its owner; the zero address if there is none.
 ///
 /// # Errors
-/// When the registry cannot be read, or has no such node.
+/// Fails when the registry cannot be read, or has no such node.
 pub async fn approved(network: &Network, node_id: u32) -> Result<Address, AdminError> {
     let get_approved = NodeRegistry::getApprovedCall { tokenId: U256::from(node_id) };
     network.view(Contract::NodeRegistry, &get_approved).await
 }
 
-/// Plans to set the URL before the id in the URI of each node's token. It ends with a slash.
+/// Plans to set the base URI, which precedes the id in the URI of each node's token and ends with a slash.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn set_base_uri(network: &Network, base_uri: &str) -> Result<Plan, AdminError> {
     let set = NodeRegistry::setBaseURICall { baseURI_: base_uri.into() };
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &set)?])).await

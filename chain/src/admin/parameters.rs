@@ -1,5 +1,4 @@
-//! Parameters: their values in the registry and on the app chain, and the values that contracts
-//! have adopted.
+//! Parameters: their values in the registries of both chains, and the values that contracts have adopted.
 
 mod known;
 
@@ -33,7 +32,7 @@ pub struct ParameterState {
 }
 
 impl ParameterState {
-    /// Formats a value as operators write it.
+    /// Formats a value in the notation that operators write; see [`assignment`].
     #[must_use]
     pub fn shown(&self, word: B256) -> String {
         self.parameter.as_ref().map_or(word.to_string(), |parameter| parameter.kind.show(word))
@@ -43,13 +42,12 @@ impl ParameterState {
         self.parameter.as_ref().map_or(ChainRole::Settlement, |parameter| parameter.reader.chain())
     }
 
-    /// Returns true if the chain that reads the parameter has its present value.
+    /// Returns true if the chain whose contract reads the parameter has the current value.
     fn is_there(&self) -> bool {
         self.chain() == ChainRole::Settlement || self.on_app_chain == Some(self.value)
     }
 
-    /// Returns the parameter if its contract needs a call to adopt the value and has not adopted
-    /// it.
+    /// Returns the parameter's declaration if its contract needs a call to adopt the value and has not adopted it yet.
     fn to_apply(&self) -> Option<&Parameter> {
         let parameter = self.parameter.as_ref()?;
         (parameter.update.is_some() && self.applied != Some(self.value)).then_some(parameter)
@@ -59,11 +57,12 @@ impl ParameterState {
 /// A parameter's name with its new value.
 pub type Assignment = (String, B256);
 
-/// Parses the value of a parameter: an address, `true` or `false`, or a decimal number by its
-/// declaration, or 32 bytes as `0x` and 64 digits for any parameter.
+/// Parses the value of a parameter. A known parameter takes an address, `true` or `false`, or a decimal number, as its
+/// declaration says. Any parameter takes 32 bytes as `0x` and 64 hex digits.
 ///
 /// # Errors
-/// When the name is not known, or the contract would refuse the value.
+/// [`AdminError::UnknownParameter`] if the name is not known, [`AdminError::Value`] if the
+/// contract would refuse the value.
 pub fn assignment(key: &str, value: &str) -> Result<Assignment, AdminError> {
     let word = value.parse::<B256>().ok().filter(|_| value.len() == 66);
     let Some(parameter) = known(key) else {
@@ -85,7 +84,7 @@ pub fn assignment(key: &str, value: &str) -> Result<Assignment, AdminError> {
 /// Returns the states of parameters, in the order of `keys`.
 ///
 /// # Errors
-/// When a registry or a contract cannot be read.
+/// Fails when a registry or a contract cannot be read.
 pub async fn get(network: &Network, keys: &[String]) -> Result<Vec<ParameterState>, AdminError> {
     let values = values(network, keys).await?;
     let states = keys.iter().zip(values).map(|(key, value)| state(network, key, value));
@@ -132,11 +131,11 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterSta
     Ok(ParameterState { key: key.to_owned(), value, on_app_chain, applied, parameter })
 }
 
-/// Plans to set parameters on the settlement chain, without those that have the value already. With
-/// `apply`, adds the calls that make contracts adopt the values.
+/// Plans to set parameters on the settlement chain, except those that already have the value. With `apply`, the plan
+/// includes the calls that make contracts adopt the values.
 ///
 /// # Errors
-/// When a registry or a contract cannot be read.
+/// Fails when a registry or a contract cannot be read.
 pub async fn set(
     network: &Network,
     assignments: &[Assignment],
@@ -166,16 +165,16 @@ pub async fn set(
     Ok(plan)
 }
 
-/// Plans the calls that make contracts adopt the present values, as far as those have arrived on
-/// the contract's chain.
+/// Plans the calls that make contracts adopt the current values, for values that have
+/// already reached the contract's chain.
 ///
 /// # Errors
-/// When a registry or a contract cannot be read.
+/// Fails when a registry or a contract cannot be read.
 pub async fn apply(network: &Network, keys: &[String]) -> Result<Plan, AdminError> {
     adopting(network, &get(network, keys).await?, true)
 }
 
-/// Plans one transaction that sets all of them; none if the list is empty.
+/// Plans one transaction that sets all `changes`; an empty plan if there are none.
 pub(super) fn setting(network: &Network, changes: &[Assignment]) -> Result<Plan, AdminError> {
     const REGISTRY: Contract = Contract::SettlementChainParameterRegistry;
     let step = match changes {
@@ -225,9 +224,9 @@ fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result
     Ok(plan)
 }
 
-/// Returns the broadcasters whose new upper limit lies below their adopted lower limit. They must
-/// adopt the new lower limit first, because a broadcaster refuses an upper limit below its lower
-/// one. All others adopt the upper limit first.
+/// Returns the broadcasters whose new upper limit is below their adopted lower limit. Such a broadcaster
+/// has to adopt its new lower limit first, because it refuses an upper limit below its lower one. All
+/// others adopt the upper limit first.
 fn lowered_limits(adoptions: &[(&ParameterState, &Parameter)]) -> BTreeSet<Contract> {
     let upper = adoptions.iter().filter(|(_, parameter)| parameter.is_upper_limit());
     let is_lowered = |(state, parameter): &&(&ParameterState, &Parameter)| {
@@ -240,7 +239,7 @@ fn lowered_limits(adoptions: &[(&ParameterState, &Parameter)]) -> BTreeSet<Contr
     upper.filter(is_lowered).map(|(_, parameter)| parameter.reader).collect()
 }
 
-/// Returns the word that a getter of a contract's code at this address returns; `None` if it reverts.
+/// Returns the word that a getter of the contract at this address returns; `None` if the call reverts.
 pub(super) async fn word_at(
     network: &Network,
     contract: Contract,
@@ -264,7 +263,7 @@ pub(super) async fn word_at(
     }
 }
 
-/// Encodes a call of a contract's function by name, with one word as argument or none.
+/// Encodes a call of a contract's function by name, with at most one word as argument.
 pub(super) fn call_data(contract: Contract, function: &str, argument: Option<U256>) -> Bytes {
     let artifact = artifact::named(contract.interface()).expect("every contract has an artifact");
     let declared = artifact.abi.function(function).and_then(|same_name| same_name.first());

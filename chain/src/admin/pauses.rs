@@ -1,4 +1,4 @@
-//! Pauses and resumes contracts: a parameter, and the call by which the contract adopts it.
+//! Pauses and resumes contracts: sets a parameter, and plans the call by which the contract adopts it.
 
 use alloy::sol_types::SolError as _;
 
@@ -11,7 +11,7 @@ use crate::contracts::revert::Revert;
 /// Returns the name of the parameter that pauses a contract.
 ///
 /// # Errors
-/// [`AdminError::NotPausable`].
+/// [`AdminError::NotPausable`] if the contract cannot be paused.
 pub fn parameter_of(contract: Contract) -> Result<String, AdminError> {
     if Contract::PAUSABLE.contains(&contract) {
         Ok(parameters::key_of(contract, "paused"))
@@ -20,11 +20,11 @@ pub fn parameter_of(contract: Contract) -> Result<String, AdminError> {
     }
 }
 
-/// Plans to set the parameter. A contract of the settlement chain adopts it in the same plan; one of the app chain has to
-/// get it over the bridge first, and then [`adopt`].
+/// Plans to pause or resume a contract by its parameter. A contract of the settlement chain adopts the value in the
+/// same plan. For a contract of the app chain, the bridge has to carry the value first; then use [`adopt`].
 ///
 /// # Errors
-/// [`AdminError::NotPausable`], when the bridge is paused, or when a contract cannot be read.
+/// [`AdminError::NotPausable`], and an error if the bridge is paused or a contract cannot be read.
 pub async fn set(network: &Network, contract: Contract, paused: bool) -> Result<Plan, AdminError> {
     let key = parameter_of(contract)?;
     network.chain(contract.chain())?;
@@ -54,11 +54,11 @@ pub async fn set(network: &Network, contract: Contract, paused: bool) -> Result<
     Ok(plan.then(poke(network, contract)?))
 }
 
-/// Plans the call by which a contract of the app chain adopts the parameter. `is_there`: it has arrived, so the call can be
-/// tried at once.
+/// Plans the call by which a contract of the app chain adopts the parameter. `is_there` is true if the value has
+/// reached the app chain, so that the call can be tried before it is sent.
 ///
 /// # Errors
-/// When a contract cannot be read.
+/// Fails when a contract cannot be read.
 pub async fn adopt(
     network: &Network,
     contract: Contract,
@@ -74,7 +74,7 @@ pub async fn adopt(
 }
 
 fn poke(network: &Network, contract: Contract) -> Result<Plan, AdminError> {
-    // All contracts share the signature.
+    // All pausable contracts have the same `updatePauseStatus()` function.
     let update = PayerRegistry::updatePauseStatusCall {};
     Ok(Plan::of([network.step(contract, &update)?]))
 }
@@ -85,7 +85,7 @@ async fn state(network: &Network, key: &str) -> Result<ParameterState, AdminErro
     Ok(state.expect("there is one state for each name"))
 }
 
-/// Refuses a change that could not be finished, because a paused gateway sends no parameters.
+/// Refuses the operation if the gateway is paused, because a paused gateway sends no parameters.
 async fn refuse_without_bridge(network: &Network) -> Result<(), AdminError> {
     const GATEWAY: Contract = Contract::SettlementChainGateway;
     if network.view(GATEWAY, &PayerRegistry::pausedCall {}).await? {

@@ -1,4 +1,4 @@
-//! The payer registry: balances, deposits and withdrawals.
+//! Operations on the payer registry: balances, deposits and withdrawals.
 
 use alloy::primitives::Address;
 use alloy::sol_types::SolError;
@@ -13,15 +13,15 @@ use crate::contracts::{FeeToken, PayerRegistry};
 pub struct PayerBalance {
     /// The payer.
     pub payer: Address,
-    /// The balance in microdollars; negative for a debt.
+    /// The balance in microdollars; negative if the payer is in debt.
     pub microdollars: i128,
-    /// The pending withdrawal.
+    /// The pending withdrawal, if there is one.
     pub withdrawal: Option<Withdrawal>,
-    /// The account's fee tokens outside of the registry.
+    /// The account's balance of fee tokens outside the registry.
     pub fee_tokens: MicroDollars,
-    /// The chain's time, unix seconds.
+    /// The chain's time in unix seconds.
     pub now: u64,
-    /// The block of the settlement chain on whose state all of this was read.
+    /// The block of the settlement chain at whose state all fields were read.
     pub block: u64,
 }
 
@@ -30,9 +30,9 @@ pub struct PayerBalance {
 pub struct Withdrawal {
     /// The amount.
     pub amount: MicroDollars,
-    /// The time from which it can be finalized, unix seconds.
+    /// The earliest time at which it can be finalized, unix seconds.
     pub ready_at: u64,
-    /// The number of the payer's withdrawal, from 1.
+    /// The number of the withdrawal among the payer's withdrawals, from 1.
     pub nonce: u32,
 }
 
@@ -50,7 +50,7 @@ pub struct PayerRegistryBounds {
 /// Returns the balance of a payer.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, AdminError> {
     let block = network.settlement.newest_block().await?;
     let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
@@ -72,7 +72,7 @@ pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, 
 /// Returns the bounds that the registry sets for all payers.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn bounds(network: &Network) -> Result<PayerRegistryBounds, AdminError> {
     const REGISTRY: Contract = Contract::PayerRegistry;
     let minimum = network.view(REGISTRY, &PayerRegistry::minimumDepositCall {}).await?;
@@ -85,7 +85,7 @@ pub async fn bounds(network: &Network) -> Result<PayerRegistryBounds, AdminError
 /// tokens are wrapped from underlying tokens first.
 ///
 /// # Errors
-/// When the registry would refuse it, tokens are missing, or a contract cannot be read.
+/// [`AdminError`] if the registry would refuse the deposit, tokens are missing, or a contract cannot be read.
 pub async fn deposit(
     network: &Network,
     account: &Account,
@@ -110,7 +110,7 @@ pub async fn deposit(
     Ok(payment.before.then(Plan::of([step])).note(format!("deposits {amount} for {payer}")))
 }
 
-/// Refuses a deposit that the registry would refuse as the last step, after the ones before it were mined.
+/// Refuses a deposit that the registry would refuse only after earlier steps were mined.
 pub(super) async fn check_deposit(
     network: &Network,
     payer: Address,
@@ -136,7 +136,7 @@ pub(super) async fn check_deposit(
 /// period.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn request_withdrawal(
     network: &Network,
     amount: MicroDollars,
@@ -147,19 +147,19 @@ pub async fn request_withdrawal(
     Ok(Plan::of([step]).note(format!("asks for {amount}, which is ready {seconds} s later")))
 }
 
-/// Plans to cancel a withdrawal.
+/// Plans to cancel the account's pending withdrawal.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn cancel_withdrawal(network: &Network, account: &Account) -> Result<Plan, AdminError> {
     let step = network.step(Contract::PayerRegistry, &PayerRegistry::cancelWithdrawalCall {})?;
     about_withdrawal(network, account, Plan::of([step])).await
 }
 
-/// Plans to pay out a withdrawal after the lock period, as fee tokens or as underlying tokens.
+/// Plans to pay out the account's pending withdrawal after the lock period, as fee tokens or as underlying tokens.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn finalize_withdrawal(
     network: &Network,
     account: &Account,

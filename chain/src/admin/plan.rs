@@ -13,13 +13,12 @@ pub struct PlanStep {
     pub contract: Contract,
     /// The function and its arguments.
     pub call: Call,
-    /// True if the step can succeed only after the steps before it are mined, so that running it
-    /// earlier as a trial proves nothing.
+    /// True if the step can succeed only after earlier steps are mined, so that a trial run before that proves nothing.
     pub waits: bool,
 }
 
 impl PlanStep {
-    /// Describes the call by name and arguments.
+    /// Returns the call's function name and arguments in readable form.
     #[must_use]
     pub fn described(&self) -> Description {
         let contract = artifact::named(self.contract.interface());
@@ -28,12 +27,12 @@ impl PlanStep {
     }
 }
 
-/// The steps that an operation still needs, with notes for the operator.
+/// The remaining steps of an operation, with notes for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The steps in order. Empty if nothing remains to be done.
     pub steps: Vec<PlanStep>,
-    /// Notes for the operator, as sentences.
+    /// Notes for the operator, as full sentences.
     pub notes: Vec<String>,
 }
 
@@ -43,7 +42,7 @@ impl Plan {
         Self { steps: steps.into_iter().collect(), notes: Vec::new() }
     }
 
-    /// Returns an empty plan with its reason as a note.
+    /// Returns an empty plan with the reason as a note.
     pub(super) fn nothing(why: impl Into<String>) -> Self {
         Self { steps: Vec::new(), notes: vec![why.into()] }
     }
@@ -54,7 +53,7 @@ impl Plan {
         self
     }
 
-    /// Marks all steps as waiting for others that are not in this plan.
+    /// Marks all steps as waiting for transactions outside this plan.
     #[must_use]
     pub fn waiting(mut self) -> Self {
         self.steps.iter_mut().for_each(|step| step.waits = true);

@@ -1,7 +1,7 @@
-//! The rate registry: the prices of messages, with the time from which they hold.
+//! The rate registry: message prices, each with its start time.
 //!
-//! New rates are five parameters and a call that adopts them, so adding them can stop half way. A
-//! second run finds the parameters set and plans the rest.
+//! New rates are five parameters and a call that adopts them, so an interrupted run can leave only the parameters set.
+//! A second run finds them and plans the rest.
 
 use alloy::primitives::{B256, U256};
 use alloy::sol_types::SolError;
@@ -11,26 +11,27 @@ use crate::contracts::parameter as names;
 use crate::contracts::revert::Revert;
 use crate::contracts::{RateRegistry, rate_registry};
 
-/// Default time between adding rates and their start. Guess: every node has read them by then.
+/// Default time between adding rates and their start, in seconds. A guess: by then every node has read them.
 pub const START_AFTER_SECONDS: u64 = 2 * 3600;
-/// A start further ahead is taken for a time in other units.
+/// The largest distance of a start time from now, in seconds. A later one is taken for a time in another unit.
 const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 
-/// Entries per call. Guess.
+/// Entries read per call. Guess.
 const PAGE: u64 = 100;
-/// Entries that are read. A guess: one for each hour of a year, and a bound for an endpoint that has no end of them.
+/// The largest number of entries that is read. A guess: one for each hour of a year. It bounds the work if a lying
+/// endpoint returns entries without end.
 const ENTRIES_MAX: u64 = 10_000;
 
-/// Prices of a message, in picodollars (10^-12 of a dollar).
+/// The prices of a message, in picodollars (10^-12 of a dollar).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prices {
-    /// Price of a message.
+    /// The fee per message.
     pub message_fee: u64,
-    /// Price of a byte and day.
+    /// The fee per byte and day of storage.
     pub storage_fee: u64,
-    /// Price of a unit of congestion.
+    /// The fee per unit of congestion.
     pub congestion_fee: u64,
-    /// The rate in messages a minute above which congestion begins; not an amount.
+    /// The rate in messages per minute above which congestion begins; not a price.
     pub target_rate_per_minute: u64,
 }
 
@@ -39,14 +40,14 @@ pub struct Prices {
 pub struct RateEntry {
     /// The prices.
     pub prices: Prices,
-    /// The time from which they hold, unix seconds.
+    /// The time from which the prices apply, unix seconds.
     pub start_time: u64,
 }
 
 /// Returns all entries, oldest first.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
     let count = network.view(Contract::RateRegistry, &RateRegistry::getRatesCountCall {}).await?;
     let count = count.saturating_to::<u64>().min(ENTRIES_MAX);
@@ -67,14 +68,14 @@ pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
     Ok(all)
 }
 
-/// Plans to add an entry. Without a start it begins after [`START_AFTER_SECONDS`], or at the start
-/// that an interrupted run has set.
+/// Plans to add an entry. Without an explicit start, the prices begin at the start that an interrupted run has set, or
+/// else [`START_AFTER_SECONDS`] from now.
 ///
-/// `now` is the present time in unix seconds.
+/// `now` is the current time in unix seconds.
 ///
 /// # Errors
-/// When the contract would refuse it, the start is in the past or too far ahead, or a registry
-/// cannot be read.
+/// [`AdminError`] if the contract would refuse the entry, the start is in the past or too far
+/// ahead, or a registry cannot be read.
 pub async fn add(
     network: &Network,
     prices: &Prices,
@@ -112,7 +113,7 @@ pub async fn add(
     Ok(parameters::setting(network, &changes)?.then(Plan::of([update])).note(note))
 }
 
-/// Returns the start that an interrupted run has set for the same prices.
+/// Returns the start time that an interrupted run has set together with the same prices.
 fn pending_start(prices: &Prices, set: &[B256], last: Option<u64>, now: u64) -> Option<u64> {
     let start: u64 = U256::from_be_bytes(set.last()?.0).try_into().ok()?;
     let is_pending = words(prices, start)[..] == *set;
@@ -131,7 +132,7 @@ fn check_start(start_time: u64, last: Option<u64>, now: u64) -> Result<(), Admin
                 RateRegistry::InvalidStartTime { startTime: start_time, lastStartTime: last };
             Err(would_revert(&error))
         }
-        // Before the first rates no message had a price.
+        // The first entry may begin in the past: no message had a price before it.
         Some(_) if start_time < now => Err(AdminError::StartInPast { start_time, now }),
         _ if start_time > now.saturating_add(YEAR_SECONDS) => {
             Err(AdminError::StartTooFar { start_time, now })
@@ -145,7 +146,7 @@ fn would_revert(error: &impl SolError) -> AdminError {
     AdminError::WouldRevert { contract: Contract::RateRegistry, revert }
 }
 
-/// The names in the order in which the contract reads them; the start comes last.
+/// Returns the parameter names in the order in which the contract reads them; the start time comes last.
 fn names_of_all() -> [String; 5] {
     [
         names::RATE_REGISTRY_MESSAGE_FEE,

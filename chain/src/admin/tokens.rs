@@ -1,4 +1,4 @@
-//! Lets a contract take fee tokens from an account: balance and allowance.
+//! Prepares payments in fee tokens from an account to a contract: balance, wrapping, and allowance or permit.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,8 @@ use alloy::sol_types::{Eip712Domain, SolStruct as _, eip712_domain};
 use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
 use crate::contracts::FeeToken;
 
-/// Validity of a permit. Guess: the transaction with the permit is sent at once, and mined within
-/// the hour.
+/// The validity of a permit in seconds. A guess: the transaction with the permit is sent at
+/// once and mined within the hour.
 const PERMIT_SECONDS: u64 = 3600;
 
 mod eip2612 {
@@ -31,9 +31,9 @@ mod eip2612 {
 /// The preparation of a payment to a contract.
 #[derive(Debug)]
 pub(super) struct Payment {
-    /// The steps that have to be mined before.
+    /// The steps that have to be mined before the payment.
     pub(super) before: Plan,
-    /// A permit that goes with the call, instead of an allowance before it.
+    /// A permit that is passed with the call and replaces an allowance.
     pub(super) permit: Option<Permit>,
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn balance(
     Ok(MicroDollars::of_token(balance))
 }
 
-/// Plans to wrap the missing fee tokens from underlying ones.
+/// Plans to wrap underlying tokens for the missing amount of fee tokens.
 async fn missing(
     network: &Network,
     owner: Address,
@@ -106,7 +106,7 @@ async fn missing(
     wrap_own(network, owner, missing).await
 }
 
-/// Plans to wrap underlying tokens of an account.
+/// Plans to wrap underlying tokens of a known account.
 pub(super) async fn wrap_own(
     network: &Network,
     owner: Address,
@@ -132,7 +132,7 @@ pub(super) async fn wrap_own(
     Ok(plan)
 }
 
-/// Plans to wrap underlying tokens of an account that is not known.
+/// Plans to wrap underlying tokens of an unknown account.
 pub(super) fn wrapping(network: &Network, amount: MicroDollars) -> Result<Plan, AdminError> {
     let deposit = FeeToken::depositCall { amount_: U256::from(amount.get()) };
     let deposit = Plan::of([network.step(Contract::FeeToken, &deposit)?]);
@@ -151,8 +151,8 @@ fn approval(
     Ok(Plan::of([network.step(token, &approve)?]))
 }
 
-/// Signs a permit. Returns `None` if the token has another signing domain than expected, and would
-/// refuse it.
+/// Signs a permit. Returns `None` if the token's signing domain differs from the expected one, because the
+/// token would refuse the permit.
 async fn permit(
     network: &Network,
     key: &PrivateKeySigner,
@@ -193,8 +193,8 @@ fn domain(chain_id: u64, token: Address) -> Eip712Domain {
     }
 }
 
-/// Returns the chain's time in unix seconds: the later of the clock and the latest block. A
-/// development chain may be ahead of the clock.
+/// Returns the later of the clock's time and the latest block's, in unix seconds. The blocks of a development
+/// chain may be ahead of the clock.
 pub(super) async fn now(network: &Network) -> Result<u64, AdminError> {
     let block = network.settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let block =

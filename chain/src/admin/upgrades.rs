@@ -16,26 +16,26 @@ use crate::contracts::parameter::of_address;
 use crate::contracts::{Factory, NodeRegistry};
 use crate::send::ViewError;
 
-/// The longest name of a contract that is compared. A guess: twice the longest one.
+/// The number of characters of a contract's name that are compared. A guess: twice the longest name.
 const NAME_LEN_MAX: usize = 64;
 
 /// The code to install.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewCode {
-    /// The code of this program, made for the known contracts beside it. It is deployed if it is missing.
+    /// The code in this program, constructed with the known neighbouring contracts. It is deployed if it is missing.
     ThisBuild,
-    /// Code that is deployed already.
+    /// Code at an address where it is already deployed.
     At(Address),
 }
 
 /// The migrator that installs the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigratorChoice {
-    /// One that replaces exactly the installed code, and nothing else.
+    /// A migrator that replaces the currently installed code and refuses any other.
     Exact,
-    /// One that also fills the node registry's set of canonical nodes from the records.
+    /// A migrator that also fills the node registry's set of canonical nodes from the records.
     Backfill,
-    /// One that is deployed already. Its effect is only known afterwards.
+    /// A migrator that is already deployed. Its effect can be checked only after the upgrade.
     At(Address),
 }
 
@@ -50,9 +50,9 @@ pub struct Upgrade {
     pub to: Address,
     /// The migrator.
     pub migrator: Address,
-    /// The name of the parameter with the migrator.
+    /// The name of the parameter that holds the migrator's address.
     pub parameter: String,
-    /// Steps that come before `migrate()`, or before the bridge.
+    /// The steps that come before `migrate()`, or before the message over the bridge.
     pub prepare: Plan,
     identity: Identity,
 }
@@ -61,14 +61,14 @@ pub struct Upgrade {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     name: String,
-    /// Getters of immutables, with their values: addresses that the operator knows, and not those of an endpoint.
+    /// The getters of immutables with the expected addresses, which come from the operator and not from an endpoint.
     immutables: Vec<(&'static str, Address)>,
 }
 
-/// The getter of a constructor's argument, with the contract whose address it is.
+/// A constructor argument: its getter, and the contract whose address it is.
 type Argument = (&'static str, Contract);
 
-/// Returns the constructor's arguments, in order; `None` if no parameter upgrades the contract.
+/// Returns the constructor's arguments in order; `None` if the contract cannot be upgraded by a parameter.
 fn constructor(contract: Contract) -> Option<&'static [Argument]> {
     const REGISTRY: Argument = ("parameterRegistry", Contract::SettlementChainParameterRegistry);
     const APP_REGISTRY: Argument = ("parameterRegistry", Contract::AppChainParameterRegistry);
@@ -97,13 +97,13 @@ fn constructor(contract: Contract) -> Option<&'static [Argument]> {
     })
 }
 
-/// Plans an upgrade: deploys code and migrator and sets the parameter, as far as this is not done. The plan is empty if the
-/// code is installed already. The contracts beside this one are those that `network` knows.
+/// Plans an upgrade: deploys implementation and migrator and sets the parameter, leaving out finished steps. The plan
+/// is empty if the code is already installed. The addresses of neighbouring contracts are those in `network`.
 ///
 /// # Errors
-/// [`AdminError::OtherImplementation`] if the code is not for this contract, [`AdminError::OtherBeside`] if the endpoint says
-/// that the installed code is for other contracts than the known ones; when a contract cannot be read or its address is not
-/// known, or there is no factory.
+/// [`AdminError::OtherImplementation`] if the code is not for this contract. [`AdminError::OtherBeside`] if the
+/// installed code names other neighbouring contracts than `network` does. Other errors if a contract cannot be read,
+/// its address is not known, or there is no factory.
 pub async fn plan(
     network: &Network,
     contract: Contract,
@@ -165,27 +165,28 @@ pub async fn plan(
 }
 
 impl Upgrade {
-    /// Returns true if the code is installed already, so that nothing remains to be done.
+    /// Returns true if the code is already installed and nothing remains to be done.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.from == self.to
     }
 
-    /// Returns true if the bridge has to carry the parameter.
+    /// Returns true if the bridge has to carry the parameter to the app chain.
     #[must_use]
     pub fn needs_bridge(&self) -> bool {
         !self.is_done() && self.contract.chain() == ChainRole::App
     }
 
-    /// Plans the call that installs the code. `is_there`: the parameter is there, so the call can be tried at once.
+    /// Plans the call that installs the code. `is_there` is true if the parameter has reached the contract's chain, so
+    /// that the call can be tried before it is sent.
     ///
     /// # Errors
-    /// When the contract's address is not known.
+    /// Fails when the contract's address is not known.
     pub fn migrate(&self, network: &Network, is_there: bool) -> Result<Plan, AdminError> {
         if self.is_done() {
             return Ok(Plan::default());
         }
-        // All contracts share the signature.
+        // All contracts have the same `migrate()` function.
         let step = network.step(self.contract, &NodeRegistry::migrateCall {})?;
         let plan = Plan::of([step]);
         Ok(if is_there { plan } else { plan.waiting() })
@@ -194,7 +195,7 @@ impl Upgrade {
     /// Checks that the planned code is installed and has the planned immutables.
     ///
     /// # Errors
-    /// [`AdminError::OtherImplementation`] with the difference, and when a contract cannot be read.
+    /// [`AdminError::OtherImplementation`] with the first difference, and an error if a contract cannot be read.
     pub async fn verify(&self, network: &Network) -> Result<InstalledContract, AdminError> {
         let contract = self.contract;
         let found = installed::get(network, contract).await?;
@@ -211,15 +212,15 @@ fn named(name: &str) -> &'static Artifact {
     artifact::named(name).expect("every contract has an artifact")
 }
 
-/// Returns the code that creates a contract whose constructor takes addresses.
+/// Returns the creation code of a contract whose constructor takes addresses.
 fn init_code(artifact: &Artifact, arguments: &[Address]) -> Bytes {
     let words = arguments.iter().map(|argument| argument.into_word());
     let words: Vec<u8> = words.flat_map(|word| word.0).collect();
     [&artifact.creation_code[..], &words].concat().into()
 }
 
-/// Adds the step that deploys code with the chain's factory, unless it is there. Returns its address, which follows from the
-/// code (CREATE2, EIP-1014) and not from the word of an endpoint.
+/// Adds the step that deploys code with the chain's factory, unless the code is already there. Returns its address,
+/// which is computed from the code (CREATE2, EIP-1014) and not taken from an endpoint.
 async fn deploy(
     network: &Network,
     contract: Contract,
@@ -249,9 +250,10 @@ fn other_factory(contract: Contract) -> Option<Contract> {
     }
 }
 
-/// Sees to it that the factory of the other chain gets no address without code. Both read one parameter, and both may have
-/// the same code at the same address. Any account can bring the parameter to the other chain, create the migrator there and
-/// call `migrate()`. So the code has to be there before the parameter is set, and to be the right one.
+/// Ensures that the factory of the other chain cannot be migrated to an address without code. Both factories read
+/// the same parameter and may have the same code at the same address. Any account can bring the parameter to the
+/// other chain, create the migrator there and call `migrate()`. Therefore the right code has to be on the other
+/// chain before the parameter is set.
 async fn guard_other_factory(
     network: &Network,
     other: Contract,
@@ -266,8 +268,8 @@ async fn guard_other_factory(
     if present == Some(to) {
         return Ok(());
     }
-    // A parameter of an earlier upgrade, which any account may have brought there, can still lead it to `from` if that code is
-    // there.
+    // Any account may have brought the parameter of an earlier upgrade there. It can still lead this factory to `from`
+    // if that code exists on its chain.
     if choice == MigratorChoice::Exact && present != Some(from) && !chain.has_code(from).await? {
         return Ok(()); // the migrator does nothing to it
     }
@@ -284,8 +286,8 @@ async fn guard_other_factory(
     fits(network, other, to, &identity).await
 }
 
-/// Reads the name of the installed code, and checks its immutables. They go into new code, so an endpoint must not choose
-/// them: each has to be the address that the operator knows.
+/// Reads the name of the installed code and checks its immutables. They become constructor arguments of new code, so an
+/// endpoint must not choose them: each has to equal the address that the operator knows.
 async fn identity(
     network: &Network,
     contract: Contract,
@@ -305,16 +307,16 @@ async fn identity(
     Ok(Identity { name, immutables })
 }
 
-/// Returns the name that code states; empty if it states none.
+/// Returns the contract name that the code reports; empty if it reports none.
 async fn name_at(network: &Network, contract: Contract, at: Address) -> Result<String, AdminError> {
-    // All contracts share the signature.
+    // All contracts have the same `contractName()` function.
     let name = network.chain(contract.chain())?.view(at, &NodeRegistry::contractNameCall {}).await;
     let name = match name {
         Ok(name) => name,
         Err(ViewError::Rpc(error)) => return Err(error.into()),
         Err(_) => String::new(),
     };
-    // It comes from an endpoint and goes to a terminal.
+    // The name comes from an endpoint and is printed to a terminal.
     Ok(name.chars().take(NAME_LEN_MAX).filter(char::is_ascii_alphanumeric).collect())
 }
 

@@ -97,7 +97,7 @@ impl Broadcaster {
     /// [`BroadcastSettings::redis`] and [`BroadcastSettings::stand_back`].
     ///
     /// # Errors
-    /// When no endpoint serves the chain, a contract does not exist, or the record cannot be used.
+    /// Fails when no endpoint serves the chain, a contract does not exist, or the record cannot be used.
     pub async fn start(
         settings: BroadcastSettings,
         key: PrivateKeySigner,

@@ -161,7 +161,7 @@ impl NonceRecord {
     /// Opens the record of an account on a chain, or creates it.
     ///
     /// # Errors
-    /// When it is in use, belongs to another account or chain, or cannot be read.
+    /// Fails when it is in use, belongs to another account or chain, or cannot be read.
     pub(super) fn open(
         path: &Path,
         chain_id: u64,
@@ -210,7 +210,7 @@ impl NonceRecord {
     /// writes the whole file anew first, because nothing is known of what the failed one has left.
     ///
     /// # Errors
-    /// When the system fails to write. None of the entries is on record then.
+    /// Fails when the system fails to write. None of the entries is on record then.
     pub(super) fn append(&mut self, entries: &[RecordEntry], durable: bool) -> io::Result<()> {
         let mut bytes = Vec::new();
         entries.iter().for_each(|entry| entry.encode(&mut bytes));

@@ -79,7 +79,7 @@ impl ChainDeployer {
     /// The caller must hold the deployer's account for itself: a foreign transaction would change addresses.
     ///
     /// # Errors
-    /// When the chain does not answer, or a transaction of an earlier run is not mined in time.
+    /// Fails when the chain does not answer, or a transaction of an earlier run is not mined in time.
     pub async fn new(chain: &Chain, deployer: &PrivateKeySigner) -> Result<Self, DeployError> {
         let sender = Sender::new(chain.clone(), deployer.clone());
         let what = "waiting for an earlier run's transactions".to_owned();

@@ -35,7 +35,7 @@ pub enum ConfigurationLeft {
 /// Returns the next round of a network whose contracts are all there. Calls that are done are left out.
 ///
 /// # Errors
-/// When a chain does not answer, or a contract would refuse a call.
+/// Fails when a chain does not answer, or a contract would refuse a call.
 pub async fn configuration_left(
     plan: &DeploymentPlan,
     settlement: &Chain,

@@ -143,7 +143,7 @@ pub(super) fn price_update(plan: &DeploymentPlan) -> Update {
 /// they prove nothing, because any account may call for them earlier.
 ///
 /// # Errors
-/// When the rate registry cannot be read.
+/// Fails when the rate registry cannot be read.
 pub async fn has_prices(plan: &DeploymentPlan, settlement: &Chain) -> Result<bool, ViewError> {
     let count = RateRegistry::getRatesCountCall {};
     Ok(!settlement.view(plan.addresses.rate_registry, &count).await?.is_zero())
@@ -174,7 +174,7 @@ pub async fn configure_settlement(
 /// [`has_prices`].
 ///
 /// # Errors
-/// When the transaction fails.
+/// Fails when the transaction fails.
 pub async fn publish_prices(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
@@ -185,7 +185,7 @@ pub async fn publish_prices(
 /// Returns true if the app chain has a value for each parameter that it needs.
 ///
 /// # Errors
-/// When the registry cannot be read.
+/// Fails when the registry cannot be read.
 pub async fn have_parameters_arrived(
     plan: &DeploymentPlan,
     app: &Chain,
@@ -200,7 +200,7 @@ pub async fn have_parameters_arrived(
 /// its gateway only.
 ///
 /// # Errors
-/// When a transaction fails; the deployer must own the fee tokens for the gas.
+/// Fails when a transaction fails; the deployer must own the fee tokens for the gas.
 pub async fn send_parameters(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
@@ -223,7 +223,7 @@ pub async fn send_parameters(
 /// Updates the payload limits of the broadcasters.
 ///
 /// # Errors
-/// When a transaction fails.
+/// Fails when a transaction fails.
 pub async fn update_app_contracts(
     plan: &DeploymentPlan,
     app: &mut ChainDeployer,

@@ -107,7 +107,7 @@ struct Transaction {
 /// all of them. `selector` is that of the bootstrap call.
 ///
 /// # Errors
-/// When no endpoint answers.
+/// Fails when no endpoint answers.
 pub(super) async fn find_all(
     endpoints: &Endpoints,
     transactions: &BTreeMap<B256, u64>,

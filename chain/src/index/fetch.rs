@@ -207,7 +207,7 @@ pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony,
 /// receipts, shows others, or serves a chain whose headers or receipts have another form.
 ///
 /// # Errors
-/// When the endpoint does not answer, or not now.
+/// Fails when the endpoint does not answer, or not now.
 pub(super) async fn proof(
     chain: &Chain,
     block: BlockRef,

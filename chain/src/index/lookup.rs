@@ -61,7 +61,7 @@ struct Testimony {
 /// if there is no such block.
 ///
 /// # Errors
-/// When no endpoint answers, or the endpoints contradict each other.
+/// Fails when no endpoint answers, or the endpoints contradict each other.
 pub async fn agreed_block(
     endpoints: &Endpoints,
     number: u64,
@@ -90,7 +90,7 @@ pub async fn agreed_block(
 /// Returns the header of the block with this number at one endpoint; `None` if it has no such block.
 ///
 /// # Errors
-/// When the endpoint does not answer.
+/// Fails when the endpoint does not answer.
 pub async fn block_of(chain: &Chain, number: u64) -> Result<Option<BlockHeader>, RequestError> {
     if number > BLOCK_NUMBER_MAX {
         return Ok(None); // endpoints refuse to look for it
@@ -101,7 +101,7 @@ pub async fn block_of(chain: &Chain, number: u64) -> Result<Option<BlockHeader>,
 /// Returns the header of the newest block of one endpoint.
 ///
 /// # Errors
-/// When the endpoint does not answer.
+/// Fails when the endpoint does not answer.
 pub async fn newest_of(chain: &Chain) -> Result<BlockHeader, RequestError> {
     fetch::head(chain).await
 }
@@ -113,7 +113,7 @@ pub async fn newest_of(chain: &Chain) -> Result<BlockHeader, RequestError> {
 /// have to answer. Two URLs of one scheme, host and port count as one.
 ///
 /// # Errors
-/// When no endpoint answers, or too few do, or the endpoints contradict each other.
+/// Fails when no endpoint answers, or too few do, or the endpoints contradict each other.
 pub async fn agreed_broadcasts(
     endpoints: &Endpoints,
     source: EventSource,

@@ -10,13 +10,13 @@ pub trait Sink: Send + Sync + 'static {
     /// `None` if nothing is stored.
     ///
     /// # Errors
-    /// When the position cannot be read.
+    /// Fails when the position cannot be read.
     fn position(&self) -> Result<Option<BlockRef>, SinkError>;
 
     /// Returns the highest stored sequence id; 0 if there is none.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails when it cannot be read.
     fn last_sequence_id(&self) -> Result<u64, SinkError>;
 
     /// Stores the events and the new position in one commit.

@@ -53,7 +53,7 @@ impl Chain {
     /// Connects to `http://…` or `https://…`, and checks that the endpoint serves chain `id`.
     ///
     /// # Errors
-    /// When the URL is malformed, the endpoint does not answer, or it serves another chain.
+    /// Fails when the URL is malformed, the endpoint does not answer, or it serves another chain.
     pub async fn connect(url: &str, id: u64) -> Result<Self, ConnectError> {
         let (url, endpoint) = parse(url)?;
         let client = http_client().map_err(|error| ConnectError::Url {
@@ -74,7 +74,7 @@ impl Chain {
     /// Checks the endpoint's chain id again.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or serves another chain.
+    /// Fails when the endpoint does not answer, or serves another chain.
     pub async fn check_id(&self) -> Result<(), ConnectError> {
         let found = self.provider.get_chain_id().await;
         let found = found.map_err(|error| self.request_error("eth_chainId", error))?;
@@ -112,7 +112,7 @@ impl Chain {
     /// Returns true if there is a contract at the address.
     ///
     /// # Errors
-    /// When the chain does not answer.
+    /// Fails when the chain does not answer.
     pub async fn has_code(&self, address: Address) -> Result<bool, RequestError> {
         Ok(self.code_len(address).await? != 0)
     }
@@ -120,7 +120,7 @@ impl Chain {
     /// Returns the length of the code at the address, in bytes; 0 without a contract.
     ///
     /// # Errors
-    /// When the chain does not answer.
+    /// Fails when the chain does not answer.
     pub async fn code_len(&self, address: Address) -> Result<usize, RequestError> {
         let code = self.provider.get_code_at(address).await;
         code.map(|code| code.len()).map_err(|error| self.request_error("eth_getCode", error))
@@ -129,7 +129,7 @@ impl Chain {
     /// Returns the number of the newest block.
     ///
     /// # Errors
-    /// When the chain does not answer.
+    /// Fails when the chain does not answer.
     pub async fn newest_block(&self) -> Result<u64, RequestError> {
         const METHOD: &str = "eth_blockNumber";
         let newest = self.provider.get_block_number().await;
@@ -143,7 +143,7 @@ impl Chain {
     /// Returns the number of an account's transactions up to a block: the nonce that is next there.
     ///
     /// # Errors
-    /// When the chain does not answer, or with a number that no account can have.
+    /// Fails when the chain does not answer, or with a number that no account can have.
     pub async fn transaction_count(
         &self,
         account: Address,
@@ -171,7 +171,7 @@ impl Chain {
     /// Calls a view function of a contract on the state of the latest block.
     ///
     /// # Errors
-    /// When there is no contract or another one, when it reverts, or when the chain does not
+    /// Fails when there is no contract or another one, when it reverts, or when the chain does not
     /// answer.
     pub async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
         self.view_at(to, call, BlockId::latest()).await
@@ -211,7 +211,7 @@ impl Chain {
     /// needs no key.
     ///
     /// # Errors
-    /// When the call would fail: see the variants by which nothing was sent.
+    /// Fails when the call would fail: see the variants by which nothing was sent.
     pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
         self.require_code(call).await?;
         let balance = self
@@ -233,7 +233,7 @@ impl Chain {
     /// nothing, and needs no key.
     ///
     /// # Errors
-    /// When the call would be reverted, or the chain does not answer.
+    /// Fails when the call would be reverted, or the chain does not answer.
     pub async fn quote_without_fee(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
         let request = call.request(from);
         let returned = self.call(request.clone(), BlockId::pending()).await?;
@@ -370,7 +370,7 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
 /// Creates an HTTP client with time limits.
 ///
 /// # Errors
-/// When the system's TLS roots cannot be used.
+/// Fails when the system's TLS roots cannot be used.
 pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     limited_client().build()
 }

@@ -106,7 +106,7 @@ impl<T> Drop for ListWatcher<T> {
 /// lowest id stays, because an envelope's signature has to name one originator.
 ///
 /// # Errors
-/// When the registry cannot be read now.
+/// Fails when the registry cannot be read now.
 pub async fn registry(
     endpoints: Endpoints,
     address: Address,
@@ -124,7 +124,7 @@ pub async fn registry(
 /// changes. Each table is confirmed as of its reading: see [`RateTable::refreshed_ns`].
 ///
 /// # Errors
-/// When the list cannot be read now, is empty, or does not ascend by start.
+/// Fails when the list cannot be read now, is empty, or does not ascend by start.
 pub async fn rate_table(
     endpoints: Endpoints,
     address: Address,

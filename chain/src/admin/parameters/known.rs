@@ -1,5 +1,5 @@
-//! Every parameter that a contract reads: its name, its accepted values, and the function by which
-//! the contract adopts it.
+//! Declarations of all parameters that contracts read: the name, the accepted values, and the function by which
+//! the contract adopts the value.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 
@@ -38,7 +38,7 @@ pub enum ParameterKind {
         /// The largest accepted value.
         most: u128,
     },
-    /// A flag: every value other than zero means set.
+    /// An admin flag: every value other than zero means true.
     Admin,
 }
 
@@ -98,7 +98,7 @@ impl ParameterKind {
     }
 }
 
-/// One line of the table.
+/// One row of the table of declarations.
 struct Row {
     reader: Contract,
     name: &'static str,
@@ -117,7 +117,7 @@ const fn row(
     Row { reader, name, kind, update: Some(update), getter: Some(getter) }
 }
 
-/// A parameter that needs no call to be adopted, or none of this program.
+/// Declares a parameter that takes effect without a call, or by a call that this program does not make.
 const fn read_only(reader: Contract, name: &'static str, kind: ParameterKind) -> Row {
     Row { reader, name, kind, update: None, getter: None }
 }
@@ -128,7 +128,7 @@ const fn number(least: u128, most: u128) -> ParameterKind {
 
 const ACCOUNT: ParameterKind = ParameterKind::Address { required: true };
 const ACCOUNT_OR_NONE: ParameterKind = ParameterKind::Address { required: false };
-/// The bounds below are those of the contracts.
+/// The largest 32-bit number, an upper bound. All bounds below are those that the contracts enforce.
 const U32_MAX: u128 = u32::MAX as u128;
 const U64: ParameterKind = number(0, u64::MAX as u128);
 const WEEK_SECONDS: u128 = 604_800;
@@ -189,10 +189,9 @@ const ROWS: &[Row] = &[
     read_only(Factory, MIGRATOR, ACCOUNT_OR_NONE),
 ];
 
-/// Returns a parameter's name, such as `xmtp.payerRegistry.paused`: the contract's name begins with
-/// a small letter.
+/// Returns a parameter's full name, such as `xmtp.payerRegistry.paused`: the contract's name begins in lower case.
 pub(in crate::admin) fn key_of(reader: Contract, name: &str) -> String {
-    // The factories of both chains are one contract, whose interface has its name.
+    // The factories of both chains are the same contract, so the interface's name is used.
     let (first, rest) = reader.interface().split_at(1);
     format!("xmtp.{}{rest}.{name}", first.to_ascii_lowercase())
 }
@@ -218,7 +217,7 @@ pub fn known(key: &str) -> Option<Parameter> {
     plain.or_else(|| inbox(key)).or_else(|| admin(key))
 }
 
-/// Returns the inbox of an app chain, whose id is the last part of the name.
+/// Returns the declaration of the inbox of an app chain. The last part of the name is the chain id.
 fn inbox(key: &str) -> Option<Parameter> {
     let chain_id = key.strip_prefix(&key_of(Gateway, "inbox."))?;
     let is_decimal = chain_id.parse::<u64>().is_ok_and(|id| id.to_string() == chain_id);
@@ -232,7 +231,7 @@ fn inbox(key: &str) -> Option<Parameter> {
     })
 }
 
-/// Returns the admin flag of an account, whose address in lower case is the last part of the name.
+/// Returns the declaration of an account's admin flag. The last part of the name is the address in lower case.
 fn admin(key: &str) -> Option<Parameter> {
     [Registry, AppRegistry].into_iter().find_map(|reader| {
         let account = key.strip_prefix(&key_of(reader, "isAdmin."))?;
@@ -248,7 +247,7 @@ fn admin(key: &str) -> Option<Parameter> {
     })
 }
 
-/// Returns a known name that is similar to this one, if there is one.
+/// Returns a known name similar to `key`, if there is one.
 pub(super) fn near(key: &str) -> Option<String> {
     let lower = key.to_ascii_lowercase();
     let last = lower.rsplit('.').next().filter(|last| last.len() > 3)?;
@@ -270,14 +269,13 @@ impl Parameter {
         self.getter.map(|getter| call_data(self.reader, getter, self.argument))
     }
 
-    /// Formats the adopting call for the operator.
+    /// Returns the adopting call in readable form, for the operator.
     pub(super) fn update_name(&self) -> String {
         let argument = self.argument.map(|word| word.to_string()).unwrap_or_default();
         format!("{}.{}({argument})", self.reader, self.update.unwrap_or_default())
     }
 
-    /// Returns the operator's next step for a value that no call of this program makes the contract
-    /// adopt.
+    /// Returns advice for the operator about a value that the contract does not adopt by any call of this program.
     pub(super) fn hint(&self) -> Option<String> {
         let key = &self.key;
         if self.update.is_some() {
@@ -299,7 +297,7 @@ impl Parameter {
         self.update == Some(LOWER_LIMIT)
     }
 
-    /// Returns the position among several parameters that are adopted together.
+    /// Returns the sort rank among parameters that are adopted together.
     pub(super) fn rank(&self, lower_limit_first: bool) -> u8 {
         match (self.is_lower_limit(), lower_limit_first) {
             (true, true) => 0,
@@ -326,7 +324,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for line in vectors["keys"].as_array().unwrap() {
             let text = |field: &str| line[field].as_str().unwrap();
-            // A token of other people, and a key that no function reads.
+            // A third-party token, and a key that no function reads.
             if text("contract") == "MockUnderlyingFeeToken" || text("key") == "xmtp.factory.paused"
             {
                 continue;

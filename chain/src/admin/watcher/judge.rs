@@ -1,4 +1,4 @@
-//! Alarms about the observations of one look. A function of values: time is an argument.
+//! Computes alarms from an [`Observation`]. A pure function: the time is an argument.
 
 use std::collections::BTreeMap;
 
@@ -10,30 +10,30 @@ use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
 use crate::admin::rates::{Prices, RateEntry};
 
-/// The bounds beyond which something is wrong.
+/// Thresholds of the alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchLimits {
-    /// The least balance of a payer, microdollars.
+    /// The smallest balance of a payer without an alarm, microdollars.
     pub payer_microdollars_min: i128,
-    /// The least balance of a sender, wei.
+    /// The smallest balance of a sender on the settlement chain without an alarm, wei.
     pub sender_wei_min: u128,
-    /// The least balance of a sender on the app chain, wei of its native token.
+    /// The smallest balance of a sender on the app chain without an alarm, wei of its native token.
     pub app_sender_wei_min: u128,
-    /// The highest gas price, wei.
+    /// The highest gas price without an alarm, wei.
     pub gas_price_wei_max: u128,
-    /// The age of a settled report's last minute from which on the next one is overdue, seconds.
+    /// The age in seconds of the last report's last minute above which the next report is overdue.
     pub report_age_s_max: u64,
-    /// The age of a report's last minute from which on it should be settled, seconds.
+    /// The age in seconds of an unsettled report's last minute above which the report is stuck.
     pub settle_age_s_max: u64,
-    /// The age of the chain's newest block, seconds.
+    /// The highest age in seconds of the chain's newest block.
     pub block_age_s_max: u64,
-    /// The largest factor between a price and the one before it.
+    /// The largest factor between a price and its predecessor without an alarm.
     pub rate_factor_max: u64,
 }
 
 impl Default for WatchLimits {
-    /// Guesses, but for the ages: reports about others are due after 12 hours and given up after 18, and each step is taken
-    /// once an hour.
+    /// Returns guessed thresholds, except for the ages: a report about another node is due after 12 hours and given up
+    /// after 18, and each step runs once an hour.
     fn default() -> Self {
         Self {
             payer_microdollars_min: 10 * 1_000_000,
@@ -48,28 +48,28 @@ impl Default for WatchLimits {
     }
 }
 
-/// The kind of an alarm. Names are stable: programs read them.
+/// The kind of an alarm. Its name is stable, because programs read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlarmKind {
-    /// A payer has little left.
+    /// A payer's balance is low.
     PayerLow,
-    /// An account that sends transactions has little ether left.
+    /// The ether balance of a sending account is low.
     SenderLow,
-    /// An account that sends transactions on the app chain has little left.
+    /// The native balance of a sending account on the app chain is low.
     AppSenderLow,
-    /// Gas is expensive.
+    /// The gas price is high.
     GasPrice,
-    /// There is no new block.
+    /// The newest block of the settlement chain is old.
     ChainStopped,
-    /// No report has followed the last one for long.
+    /// The next report about an originator is overdue.
     ReportOverdue,
-    /// A report is not settled for long.
+    /// A report has not been settled for too long.
     ReportStuck,
-    /// A price is far from the one before it, or there is none.
+    /// A price differs too much from its predecessor, or there is no price.
     Rate,
     /// A contract is paused.
     Paused,
-    /// A contract has other code than before.
+    /// A contract's implementation differs from the accepted one.
     Upgraded,
 }
 
@@ -106,18 +106,17 @@ impl AlarmKind {
     }
 }
 
-/// Something that an operator should look at.
+/// A finding that the operator should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     /// The kind.
     pub kind: AlarmKind,
-    /// A sentence for people.
+    /// The finding as a sentence for people.
     pub text: String,
 }
 
-/// Judges the observations of a look at `now`, unix seconds. `before` is the code that the contracts had when it was
-/// accepted
-/// last; a contract that is not in it is new, and no alarm.
+/// Returns the alarms of an observation at `now`, unix seconds. `before` holds the last accepted implementation of each
+/// contract; a contract that is missing there is new and raises no alarm.
 #[must_use]
 pub fn judge(
     seen: &Observation,
@@ -187,7 +186,7 @@ fn of_reports(
         );
         (AlarmKind::ReportStuck, text)
     });
-    // A strand that was taken over from the older network grows no more once it is complete: its last report only ages.
+    // Logs migrated from the older network end when the migration is complete, so no further report about them is due.
     let grows = OriginatorId(node).is_node();
     let overdue = reports.last().filter(|last| grows && age_s(last) > limits.report_age_s_max);
     let overdue = overdue.map(|last| {
@@ -198,7 +197,7 @@ fn of_reports(
     stuck.chain(overdue).collect()
 }
 
-/// Judges the rates in force now and later. Past rates are ignored.
+/// Returns an alarm text for each rate in force at `now` or later that is out of bounds. Past rates are ignored.
 fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
     let Some(in_force) = rates.iter().rposition(|rate| rate.start_time <= now) else {
         return vec!["no rate is in force".to_owned()];
@@ -262,7 +261,7 @@ mod tests {
         RateEntry { prices, start_time }
     }
 
-    /// A network in which nothing is wrong.
+    /// Returns an observation that raises no alarm.
     fn healthy() -> Observation {
         Observation {
             chain_time: NOW - 5,

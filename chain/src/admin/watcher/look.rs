@@ -1,4 +1,4 @@
-//! One look at the chains.
+//! Reads an [`Observation`] from the chains.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,16 @@ use crate::admin::{fees, installed, nodes, payers, rates};
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::send::Chain;
 
-/// Reports of each node that are looked at, the newest ones. A guess: eight days of them.
+/// The number of newest reports of each originator that are read. A guess: eight days of reports.
 pub const REPORTS_LOOKED_AT: u64 = 32;
-/// Nodes whose reports are looked at. A guess: many times a network, and a bound for an endpoint that makes some up.
+/// The largest number of nodes whose reports are read. A guess far above a network's size. It bounds the work
+/// if a lying endpoint invents nodes.
 const NODES_MAX: usize = 256;
 
-/// Looks at the contracts. Those of the app chain are left out if it is not connected.
+/// Reads the state of the contracts. Those of the app chain are left out if it is not connected.
 ///
 /// # Errors
-/// When a contract cannot be read, or an account of the app chain is watched without it.
+/// [`AdminError`] if a contract cannot be read, or if `watched` has accounts of the app chain and it is not connected.
 pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, AdminError> {
     let settlement = &network.settlement;
     let newest = settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
@@ -50,7 +51,7 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     }
     for OriginatorId(migrated) in OriginatorId::MIGRATED {
         let newest = fees::newest_reports(network, migrated, REPORTS_LOOKED_AT).await?;
-        // A network that took nothing over has none.
+        // A network without migrated logs has no reports about them.
         if newest.0 > 0 {
             seen.reports.insert(migrated, newest);
         }
@@ -60,7 +61,7 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     Ok(seen)
 }
 
-/// Returns the balances of accounts in a chain's native token, in wei.
+/// Returns the accounts' balances of a chain's native token, wei.
 async fn native_balances(
     chain: &Chain,
     accounts: &[Address],
@@ -74,7 +75,7 @@ async fn native_balances(
     Ok(balances)
 }
 
-/// Returns the contracts that are known and connected.
+/// Returns a contract's address and chain, if the address is known and the chain is connected.
 fn reachable(network: &Network, contract: Contract) -> Option<(Address, &Chain)> {
     Some((network.contracts.get(contract)?, network.chain(contract.chain()).ok()?))
 }
@@ -94,7 +95,7 @@ async fn implementations(network: &Network) -> Result<BTreeMap<Contract, Address
     let mut implementations = BTreeMap::new();
     for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
         let Some((address, chain)) = reachable(network, contract) else { continue };
-        // The underlying token is a foreign contract, and may be no proxy; the deposit splitter is none.
+        // The underlying token is a third-party contract and may not be a proxy; the deposit splitter is not one.
         if let Some(code) = installed::implementation_of(chain, address).await? {
             implementations.insert(contract, code);
         }

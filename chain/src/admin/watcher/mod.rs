@@ -1,8 +1,8 @@
-//! Watches the contracts without privileges: reads the chains, and judges the result.
+//! Watches the contracts without privileges: reads the chains and computes alarms.
 //!
-//! [`look()`] makes a bounded number of requests, regardless of the answers; [`judge()`] is a function of its
-//! result. A lying endpoint can raise or hide an alarm, and nothing else: the watcher sends no transaction and has no
-//! key.
+//! [`look()`] makes a bounded number of requests, whatever an endpoint answers; [`judge()`] is a pure function
+//! of the result. A lying endpoint can raise or suppress alarms and do nothing else, because the watcher sends
+//! no transaction and holds no key.
 
 mod judge;
 mod look;
@@ -18,14 +18,14 @@ use super::rates::RateEntry;
 pub use judge::{Alarm, AlarmKind, WatchLimits, judge};
 pub use look::{REPORTS_LOOKED_AT, look};
 
-/// The accounts that are watched.
+/// The accounts whose balances are watched.
 #[derive(Debug, Clone, Default)]
 pub struct Watched {
     /// Payers with a balance in the payer registry.
     pub payers: Vec<Address>,
-    /// Accounts that send transactions and need ether: those of nodes and gateways.
+    /// Accounts of nodes and gateways that send transactions on the settlement chain and need ether.
     pub senders: Vec<Address>,
-    /// Accounts that send transactions on the app chain and need its native token: those of gateways.
+    /// Accounts of gateways that send transactions on the app chain and need its native token.
     pub app_senders: Vec<Address>,
 }
 
@@ -42,13 +42,13 @@ pub struct Observation {
     pub senders: Vec<(Address, u128)>,
     /// Balances of senders on the app chain, wei of its native token.
     pub app_senders: Vec<(Address, u128)>,
-    /// The newest reports about each node, and about each strand of the older network that has any: in the contract's
-    /// order, with the number of all.
+    /// The newest reports by originator: each node, and each originator migrated from the older network that has
+    /// reports. Each value is the count of all reports and the newest ones in ascending index order.
     pub reports: BTreeMap<u32, (u64, Vec<OnchainReport>)>,
-    /// The price list, ascending by start.
+    /// The rates, ascending by start time.
     pub rates: Vec<RateEntry>,
-    /// True for contracts that are paused, by contract that can be.
+    /// True for each pausable contract that is paused.
     pub paused: BTreeMap<Contract, bool>,
-    /// The code behind each contract that can be upgraded.
+    /// The implementation address of each upgradable contract.
     pub implementations: BTreeMap<Contract, Address>,
 }
