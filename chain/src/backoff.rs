@@ -1,17 +1,17 @@
 //! Growing pauses between attempts, as [`backon`] computes them.
 //!
-//! `backon` retries a whole future. Here other things happen between two attempts (another endpoint
-//! is chosen, a stop signal is awaited), so only its sequence of delays is used. All pauses of this
-//! crate come from here, except those of the nonce decisions, which must not depend on randomness.
+//! `backon` retries a whole future. Here other work happens between two attempts (choosing another endpoint, waiting
+//! for a stop signal), so only its sequence of delays is used. All retry pauses of this crate come from here, except
+//! those of the nonce decisions, which must be deterministic.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Pauses that double from one failure to the next, up to a bound, and start over after a success.
+/// A sequence of pauses that double with each failure, up to a bound, and start over after a success.
 ///
-/// Each pause lies between half of its nominal length and the whole of it. Several processes that
-/// lost the same provider at the same moment therefore do not return to it at the same moment.
+/// Each pause lies between half of its nominal length and the whole of it, so that several processes that lost the same
+/// provider at the same time do not return to it at the same time.
 #[derive(Debug)]
 pub(crate) struct Pauses {
     builder: ExponentialBuilder,
@@ -22,8 +22,7 @@ pub(crate) struct Pauses {
 impl Pauses {
     /// Creates pauses whose nominal length grows from `first` to `longest`.
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        // `backon` adds up to the same length again as jitter, so half the nominal length is its
-        // base.
+        // `backon` adds up to the base length as jitter, so the base is half of the nominal length.
         let builder = ExponentialBuilder::new()
             .with_min_delay(first / 2)
             .with_max_delay(longest / 2)

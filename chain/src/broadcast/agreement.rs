@@ -1,21 +1,22 @@
-//! The account's transaction counts of which several endpoints convince, although one of them lags behind or lies.
+//! Agreement on the account's transaction counts among several endpoints, of which one may lag behind or lie.
 //!
-//! A count within what this process has used says nothing new: any endpoint is believed. A higher one moves the next nonce,
-//! and each nonce that is left out has to be filled for money: two endpoints have to tell it, or one has to show a
-//! transaction with the account's signature.
+//! A count up to the one that this process has used itself is accepted from any single endpoint. A higher count moves
+//! the next nonce, and each skipped nonce has to be filled by a paid transaction. So a higher count needs two endpoints
+//! that report it, or one that shows a transaction with the account's signature.
 
 use super::slots::AccountCounts;
 
-/// The counts that no second endpoint has to confirm.
+/// The counts up to which a single endpoint is believed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownCounts {
-    /// The count up to which an endpoint is believed that transactions are mined.
+    /// The bound for counts of mined transactions.
     pub(super) mined: u64,
-    /// The count of the transactions that this process has sent or has seen proven.
+    /// The bound for counts that include pending transactions: those that this process has sent or has seen proven.
     pub(super) used: u64,
 }
 
-/// Returns the counts of mined and of pending transactions to go by.
+/// Returns the agreed counts of mined transactions and of mined and pending ones; the latter is `None`
+/// if no endpoint was asked for it.
 pub(super) fn believed(counts: &[AccountCounts], known: KnownCounts) -> (u64, Option<u64>) {
     let of_mined = || counts.iter().map(|it| it.mined);
     let proven = counts.iter().filter(|it| it.is_proven).map(|it| it.mined).max();
@@ -25,13 +26,14 @@ pub(super) fn believed(counts: &[AccountCounts], known: KnownCounts) -> (u64, Op
     (mined, is_counted.then(|| vouched(of_pending(), known.used).max(mined)))
 }
 
-/// Returns the highest number that two endpoints reach, or the only one. Up to `known` a single endpoint is enough.
+/// Returns the highest number that two endpoints reach, or the only number. Numbers up to
+/// `known` need no second endpoint.
 fn vouched(numbers: impl Iterator<Item = u64> + Clone, known: u64) -> u64 {
     let highest = numbers.clone().max().unwrap_or(0);
     confirmed(numbers).max(highest.min(known))
 }
 
-/// Returns the highest number that two of the endpoints reach; the only one if there are no two.
+/// Returns the second highest number; the only one if there is just one, and 0 if there is none.
 pub(super) fn confirmed(numbers: impl Iterator<Item = u64>) -> u64 {
     let mut sorted: Vec<u64> = numbers.collect();
     sorted.sort_unstable_by(|one, other| other.cmp(one));

@@ -1,5 +1,4 @@
-//! The task that owns the account's nonces: carries out the decisions of [`Nonces`] and reports
-//! their outcome to it.
+//! The task that owns the account's nonces: it carries out the decisions of [`Nonces`] and reports their outcome to it.
 
 mod resume;
 mod sharing;
@@ -37,24 +36,23 @@ use super::submission;
 use crate::redis_link::RedisFault;
 use crate::send::RequestError;
 
-/// First and longest pause between two polls. Guesses: below the block time of the rollups in use,
-/// so polling adds little to the latency of a payload. No jitter: the provider sees one account.
+/// The shortest and the longest pause between two polls. Guesses: below the block time of the rollups in use, so
+/// polling adds little latency. There is no jitter, because the provider sees a single account.
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// Pause after a poll that no endpoint answered. Guess.
+/// The pause after a poll that no endpoint answered. Guess.
 const POLL_AFTER_ERROR: Duration = Duration::from_millis(500);
-/// Pause after an endpoint has not proven its count of the account's transactions. Guess.
+/// The pause before an endpoint is asked again to prove its transaction count. Guess.
 const PROVE_EVERY: Duration = Duration::from_secs(30);
-/// Payloads whose gas is estimated at once. Guess.
+/// The number of payloads whose gas is estimated concurrently. Guess.
 const ESTIMATES_MAX: usize = 32;
-/// Bound of a replacement's price, as a multiple of the present price. Guess: 17 replacements by an
-/// eighth each.
+/// The bound of a replacement's price, as a multiple of the current price. Guess: 17 replacements by an eighth each.
 const PRICE_FACTOR_MAX: u128 = 8;
 /// Interval at which the contracts' payload bounds are read. Guess: an administrator changes them a
 /// few times a year.
 const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 
-/// A message of a caller to the task.
+/// A message from a caller to the task.
 #[derive(Debug)]
 pub(super) enum DriverCommand {
     /// Broadcast a payload.
@@ -66,7 +64,7 @@ pub(super) enum DriverCommand {
     Stop { stopped: oneshot::Sender<()> },
 }
 
-/// The result of a request that ran beside the task.
+/// The result of a request that ran concurrently with the task.
 enum RequestResult {
     /// The gas limit of a payload's call.
     GasEstimated(JobId, Result<u64, BroadcastError>),
@@ -74,13 +72,13 @@ enum RequestResult {
     Sent(u64, SendOutcome),
     /// The state of the account.
     Polled(Result<PollResponse, RequestError>),
-    /// The reason of a mined failure.
+    /// The reason why a mined transaction failed.
     Failed(JobId, BroadcastError),
-    /// The payload bounds were read.
+    /// The contracts' payload bounds have been read.
     Bounds,
-    /// The shared nonces, after these outcomes were recorded.
+    /// The result of synchronizing shared nonces. The ends in the list were not reported to Redis.
     Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisFault>),
-    /// The receipt of a payload that another process has put on the chain.
+    /// The receipt of a payload that another process has broadcast.
     FoundElsewhere(JobId, Result<Option<MinedPayload>, RequestError>),
 }
 
@@ -91,11 +89,11 @@ pub(super) struct Driver {
     signer: TransactionSigner,
     jobs: Jobs,
     nonces: Nonces,
-    /// Held until the task ends, so that no other process opens the file meanwhile.
+    /// The file of signed transactions; kept until the task ends, so that no other process opens it meanwhile.
     record: Option<Arc<Mutex<NonceRecord>>>,
-    /// The nonces that other processes use too, instead of a record.
+    /// The nonces shared with other processes; replaces the record.
     sharing: Option<Sharing>,
-    /// The time until which another sender of the account is left alone.
+    /// The end of the time for which this task stops sending because another sender uses the account.
     rival_until: Option<Instant>,
     spending: Spending,
     requests: JoinSet<RequestResult>,
@@ -105,7 +103,7 @@ pub(super) struct Driver {
     /// The time of the next poll, and the pause after it.
     poll_at: Instant,
     pause: Duration,
-    /// The time from which an endpoint is asked again for the proof of a count.
+    /// The earliest time at which an endpoint is asked again to prove a count.
     prove_at: Instant,
     started: Instant,
 }
@@ -178,7 +176,7 @@ impl Driver {
                 Some(result) = self.requests.join_next(), if !self.requests.is_empty() => {
                     match result {
                         Ok(result) => self.handle(result).await,
-                        // The panic hook has reported it. The same request is made again.
+                        // The panic hook has reported the panic. The same request is made again.
                         Err(_) => (self.is_sending, self.is_polling) = (false, false),
                     }
                 }
@@ -191,7 +189,7 @@ impl Driver {
         self.leave().await;
         drop(self.record.take());
         if let Some(stopped) = stopped {
-            // An error means that the caller has gone.
+            // An error means that the caller no longer waits.
             let _ = stopped.send(());
         }
     }
@@ -239,7 +237,7 @@ impl Driver {
             }
             DriverCommand::GaveUp { topic, digest, reply } => {
                 let transaction = self.gave_up(topic, digest);
-                // An error means that the caller has gone.
+                // An error means that the caller no longer waits.
                 let _ = reply.send(transaction);
             }
             DriverCommand::Stop { .. } => {}
@@ -256,7 +254,7 @@ impl Driver {
         self.nonces.latest(id)
     }
 
-    /// Starts to estimate a payload's gas, and refreshes the price.
+    /// Starts to estimate a payload's gas and refreshes the gas price.
     fn estimate_gas(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(id) else { return };
         let (state, estimates, call) =
@@ -272,8 +270,8 @@ impl Driver {
         });
     }
 
-    /// Signs the transactions that are needed, and returns when all of them are on record, or Redis has not
-    /// answered. One sync covers all of them.
+    /// Signs the transactions that are due and puts all of them on record with one sync. Returns when they are
+    /// recorded, or when Redis has not answered in time.
     async fn sign(&mut self) {
         let jobs = &self.jobs;
         let is_wanted = |id| jobs.get(id).is_some_and(|job| !job.is_abandoned());
@@ -292,7 +290,7 @@ impl Driver {
         let taken = self.now();
         let mut ceiling: Option<BroadcastError> = None;
         for it in to_sign {
-            // A cheaper one behind a nonce that is not used could not be mined.
+            // A cheaper transaction with a higher nonce could not be mined either, because this nonce stays unused.
             let stopped = ceiling.clone().filter(|_| it.over.is_none());
             match stopped.map_or_else(|| self.signed(&it, price, taken), Err) {
                 Ok(Some((transaction, cost_wei))) => {
@@ -307,7 +305,7 @@ impl Driver {
                 }
             }
         }
-        // In descending order, because only the highest nonce can be given back.
+        // Descending order, because only the highest nonce can be given back.
         for (nonce, error) in failed.into_iter().rev() {
             self.not_signed(nonce, error);
         }
@@ -322,7 +320,8 @@ impl Driver {
         }
     }
 
-    /// Returns the signed transaction and the cost that it adds, wei; `None` if its price would exceed the bound.
+    /// Returns the signed transaction and the cost that it adds, in wei; `None` if its price would exceed
+    /// [`PRICE_FACTOR_MAX`] times the current one.
     fn signed(
         &mut self,
         it: &SignRequest,
@@ -342,8 +341,8 @@ impl Driver {
                 (to, job.call.data.clone(), job.gas_limit)
             }
         };
-        // Only one of the transactions with a nonce is ever paid for.
-        // The price is what an endpoint says, any number.
+        // At most one of the transactions with a nonce is ever paid for, so a replacement adds only the difference. The
+        // arithmetic saturates because an endpoint may report any price.
         let added_wei =
             gas_price.saturating_sub(it.over.unwrap_or(0)).saturating_mul(u128::from(gas_limit));
         let within = self.spending.take(gas_price, added_wei, taken);
@@ -353,7 +352,7 @@ impl Driver {
         self.signer.sign(unsigned).map(|signed| Some((signed, added_wei)))
     }
 
-    /// Takes note of a ceiling that stops a transaction.
+    /// Remembers the ceiling that stops a transaction and returns it as an error.
     fn stopped_by(&self, ceiling: CeilingReached) -> BroadcastError {
         *self.state.ceiling.lock() = Some((Instant::now(), ceiling));
         BroadcastError::Ceiling(ceiling)
@@ -370,8 +369,8 @@ impl Driver {
         }
     }
 
-    /// Puts entries on record, if there is a record. With `durable` they are synced when this
-    /// returns. What is not on record must not be sent.
+    /// Appends entries to the record, if there is one; with `durable`, syncs them before it returns. A transaction that
+    /// is not on record must not be sent.
     async fn write(
         &mut self,
         entries: Vec<RecordEntry>,
@@ -388,7 +387,7 @@ impl Driver {
         written.map_err(|error| failed(error.to_string()))
     }
 
-    /// Sends the next transaction, unless one is being sent: see [`Nonces::due`].
+    /// Sends the next due transaction, unless one is being sent; see [`Nonces::due`].
     fn send(&mut self) {
         if self.is_sending {
             return;
@@ -404,7 +403,7 @@ impl Driver {
         });
     }
 
-    /// Polls the account, when it is time.
+    /// Polls the account if a poll is due.
     fn poll(&mut self) {
         if self.is_polling || !self.must_watch() || Instant::now() < self.poll_at {
             return;
@@ -440,7 +439,7 @@ impl Driver {
                     self.submit(id);
                 }
             }
-            // A payload that was taken over meanwhile needs no estimate.
+            // A payload that was taken over from another process meanwhile needs no estimate.
             RequestResult::GasEstimated(id, Err(_)) if !self.jobs.is_trying(id) => {}
             RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
                 self.finish(id, &Err(error));
@@ -473,7 +472,7 @@ impl Driver {
         }
     }
 
-    /// Tells the operator of counts that do not fit.
+    /// Warns the operator about an unproven count, and about gaps that are no longer filled.
     fn warn_of_counts(&mut self, unproven: Option<u64>) {
         if let Some(count) = unproven {
             self.prove_at = Instant::now() + PROVE_EVERY;
@@ -499,14 +498,14 @@ impl Driver {
         }
     }
 
-    /// Puts the end of slots on record, and answers the callers of their payloads.
+    /// Records the end of slots and answers the callers of their payloads.
     async fn done(&mut self, done: Vec<SlotOutcome>, payloads: &HashMap<B256, MinedPayload>) {
         if done.is_empty() {
             return;
         }
         let entries = done.iter().map(|done| RecordEntry::Over { slot: done.slot() });
-        // A restart finds mined transactions again by polling. A refused payload it would send
-        // again, although its caller was told that nothing was sent.
+        // Mined transactions need no sync, because a restart finds them by polling. A refused payload does: a restart
+        // would send it again although its caller was told that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
             tracing::error!(%error, "the outcome of a transaction cannot be recorded");
@@ -569,7 +568,7 @@ impl Driver {
         }
     }
 
-    /// Reads the contracts' payload bounds after the interval.
+    /// Starts a read of the contracts' payload bounds after [`BOUNDS_EVERY`].
     fn refresh_bounds_later(&mut self) {
         let (state, contracts) = (self.state.clone(), self.contracts);
         self.requests.spawn(async move {

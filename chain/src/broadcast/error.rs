@@ -1,4 +1,4 @@
-//! The errors of a broadcaster.
+//! Errors of a broadcaster.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::contracts::revert::Revert;
 use crate::redis_link::RedisFault;
 use crate::send::{ConnectError, RequestError, ViewError};
 
-/// The reason for which a broadcaster could not start.
+/// Error of starting a broadcaster.
 #[derive(Debug, thiserror::Error)]
 pub enum BroadcastStartError {
     /// A setting is out of range.
@@ -34,16 +34,16 @@ pub enum BroadcastStartError {
         /// The system's error.
         source: io::Error,
     },
-    /// The record belongs to another account or chain.
+    /// The record belongs to another account or another chain id.
     #[error(
         "{path} is the nonce record of {found}, not of {expected}: give each account and chain a file of its own"
     )]
     OtherRecord {
         /// The file.
         path: PathBuf,
-        /// The first line of the file.
+        /// The first line that the file has.
         found: String,
-        /// The first line for this account and chain.
+        /// The first line that a record of this account and chain has.
         expected: String,
     },
     /// The record belongs to another chain with the same id, or the endpoint lags far behind.
@@ -59,7 +59,7 @@ pub enum BroadcastStartError {
         /// The next nonce of the account on the chain.
         next: u64,
     },
-    /// The Redis with the shared nonces does not answer.
+    /// Redis, which holds the shared nonces, does not answer.
     #[error("the Redis that shares nonces cannot be used: {0}")]
     Redis(#[from] RedisFault),
     /// Another process uses the record.
@@ -70,11 +70,10 @@ pub enum BroadcastStartError {
     },
 }
 
-/// The reason for which a payload is not on the chain, or not known to be. Each variant states
-/// whether it may still be mined.
+/// Error of broadcasting a payload. Each variant states whether the payload may still be mined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BroadcastError {
-    /// The payload is shorter than the contract takes; nothing was sent.
+    /// The payload is shorter than the contract accepts; nothing was sent.
     #[error("a payload of {bytes} bytes is too short: the contract takes at least {min} bytes")]
     TooShort {
         /// The length of the payload.
@@ -112,10 +111,10 @@ pub enum BroadcastError {
         /// The node's message.
         said: String,
     },
-    /// Sending it would cost more than the settings allow; nothing was sent.
+    /// The transaction would cost more than the settings allow; nothing was sent.
     #[error("{0}")]
     Ceiling(CeilingReached),
-    /// Too many payloads wait already; nothing was sent.
+    /// Too many payloads are already waiting; nothing was sent.
     #[error("{waiting} payloads wait to be sent: try again later")]
     Busy {
         /// The number of waiting payloads.
@@ -140,13 +139,13 @@ pub enum BroadcastError {
         /// The system's error.
         reason: String,
     },
-    /// The Redis that shares nonces gives this payload none; nothing was sent.
+    /// Redis, which shares nonces, gives this payload none; nothing was sent.
     #[error("no shared nonce can be taken, so nothing was sent: {reason}")]
     Sharing {
         /// The reason.
         reason: String,
     },
-    /// Another sender uses the account, and nothing says which nonces; nothing was sent.
+    /// An unknown sender uses the account, so its nonces cannot be assigned; nothing was sent.
     #[error(
         "another sender uses {account}, so nothing is sent until it has sent nothing for {} s: stop it, or share \
          nonces through Redis", quiet_for.as_secs()
@@ -154,7 +153,7 @@ pub enum BroadcastError {
     Rival {
         /// The account.
         account: Address,
-        /// The time for which it has to be quiet.
+        /// The time for which the other sender has to be quiet.
         quiet_for: Duration,
     },
     /// The transaction was mined and reverted. The payload will not be mined.
@@ -162,7 +161,7 @@ pub enum BroadcastError {
     Reverted {
         /// The transaction.
         hash: B256,
-        /// The result of running the call again.
+        /// The reason, found by running the call again.
         reason: String,
     },
     /// The transaction succeeded without the contract's event: the address belongs to another
@@ -174,14 +173,14 @@ pub enum BroadcastError {
         /// The contract.
         contract: Address,
     },
-    /// The payload's turn did not come in time; nothing was sent.
+    /// The payload was still waiting when the time limit passed; nothing was sent.
     #[error("the payload could not be sent within {} s: try again later", waited.as_secs())]
     NotSent {
         /// The time waited.
         waited: Duration,
     },
-    /// The transaction was not mined in time and may be later. A repeated call waits for the same
-    /// transaction.
+    /// The transaction was not mined within the time limit and may be mined later. A repeated call
+    /// waits for the same transaction.
     #[error("transaction {hash} was not mined within {} s, and may still be mined later", waited.as_secs())]
     NotMined {
         /// The transaction that was sent last.
@@ -189,15 +188,15 @@ pub enum BroadcastError {
         /// The time waited.
         waited: Duration,
     },
-    /// The nonce is used, and no endpoint shows by which transaction: the payload may be on the
-    /// chain. It is not sent again.
+    /// The nonce is used, but no endpoint shows by which transaction. The payload may be on the
+    /// chain, so it is not sent again.
     #[error("the outcome of transaction {hash} is unknown: it may have been mined")]
     Unknown {
         /// The transaction that was sent last.
         hash: B256,
     },
-    /// The broadcaster has ended. Sent transactions may be mined; a broadcaster with the same
-    /// record resumes them.
+    /// The broadcaster has stopped. Transactions that it has sent may still be mined; a broadcaster
+    /// with the same record resumes them.
     #[error("the broadcaster of this process has stopped")]
     Ended,
 }

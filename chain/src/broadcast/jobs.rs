@@ -1,4 +1,4 @@
-//! The payloads to broadcast, the callers that wait for each, and the order within each topic.
+//! The payloads to broadcast, the callers that wait for each payload, and the order within each topic.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,22 +12,22 @@ use super::payload::PayloadTopic;
 use super::slots::JobId;
 use crate::send::Call;
 
-/// Time for which a result is remembered, and the number of remembered results. Guesses: callers
-/// retry within minutes; each result takes some 300 bytes, so the worst case is 2.5 MB.
+/// The time for which results are remembered, and the number of remembered results. Guesses: callers retry within
+/// minutes; a result takes some 300 bytes, so all take at most 2.5 MB.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 const KNOWN_MAX: usize = 8192;
 
-/// The channel to a caller.
+/// The channel that answers a caller.
 pub(super) type Waiter = oneshot::Sender<BroadcastResult>;
 
 /// The progress of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JobStage {
-    /// Its call is being tried and its gas estimated.
+    /// Its call is being simulated and its gas estimated.
     Trying,
     /// It waits for earlier payloads of its topic.
     Waiting,
-    /// It is with the nonce decisions.
+    /// It has been handed to [`Nonces`](super::nonces::Nonces).
     Submitted,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Returns a digest of topic and payload, by which processes know the same payload.
+    /// Returns a digest of topic and payload, which identifies the payload across processes.
     pub(super) fn key(&self) -> B256 {
         let topic = match &self.topic {
             PayloadTopic::Group(group) => [&[0], &group.0[..]].concat(),
@@ -58,23 +58,23 @@ impl Job {
     }
 }
 
-/// All payloads that have no result yet, and recent results.
+/// All unfinished payloads, and recent results.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     jobs: HashMap<JobId, Job>,
     by_payload: HashMap<(PayloadTopic, B256), JobId>,
-    /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a
-    /// later one cannot be mined before it, even if the first one has to move to a higher nonce.
+    /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a later one cannot be
+    /// mined before it, even if the first one has to move to a higher nonce.
     topics: HashMap<PayloadTopic, VecDeque<JobId>>,
     made: u64,
     recent: RecentResults,
 }
 
-/// A bounded memory of results, oldest out first.
+/// A bounded memory of results that evicts the oldest first.
 ///
-/// Own code instead of a cache crate: an entry must never leave before its time while fewer than
-/// [`KNOWN_MAX`] are newer, since a forgotten result lets a retry broadcast the payload a second
-/// time. Caches with admission policies promise less.
+/// This is own code and not a cache crate, because a result must never be evicted early while fewer than
+/// [`KNOWN_MAX`] are newer: a forgotten result lets a retry broadcast the payload a second time. Caches with
+/// admission policies do not guarantee that.
 #[derive(Debug, Default)]
 struct RecentResults {
     results: HashMap<(PayloadTopic, B256), (Duration, BroadcastResult)>,
@@ -106,7 +106,7 @@ impl RecentResults {
     }
 }
 
-/// Returns true if the payload is on the chain or may be, so that a retry could double it.
+/// Returns true if the payload is or may be on the chain, so that a retry could broadcast it twice.
 fn is_remembered(outcome: &BroadcastResult) -> bool {
     matches!(outcome, Ok(_) | Err(BroadcastError::Unknown { .. }))
 }
@@ -120,7 +120,7 @@ impl Jobs {
         self.jobs.get(&id)
     }
 
-    /// Answers the caller with a remembered result. Gives the channel back if there is none.
+    /// Answers the caller with a remembered result. Returns the channel if there is none.
     pub(super) fn answer_from_memory(
         &mut self,
         topic: PayloadTopic,
@@ -131,13 +131,12 @@ impl Jobs {
         let Some(outcome) = self.recent.get((topic, keccak256(payload)), now) else {
             return Some(waiter);
         };
-        // An error means that the caller has gone.
+        // An error means that the caller no longer waits.
         let _ = waiter.send(outcome.clone());
         None
     }
 
-    /// Adds a payload and returns its id, or adds the caller to those that wait for the same
-    /// payload already.
+    /// Adds a payload and returns its id. If the same payload is already in progress, only adds the caller to it.
     pub(super) fn add(
         &mut self,
         topic: PayloadTopic,
@@ -166,8 +165,7 @@ impl Jobs {
         self.by_payload.get(&(topic, digest)).copied()
     }
 
-    /// Takes note that the call succeeds with this gas limit. Returns true if it is the payload's
-    /// turn.
+    /// Records that the call succeeds with this gas limit. Returns true if the payload is the next of its topic.
     pub(super) fn tried(&mut self, id: JobId, gas_limit: u64) -> bool {
         let trying = self.jobs.get_mut(&id).filter(|job| job.stage == JobStage::Trying);
         let Some(job) = trying else { return false };
@@ -176,13 +174,12 @@ impl Jobs {
         self.take_turn(id)
     }
 
-    /// Returns true if the call of a payload is still being tried.
+    /// Returns true if the payload's call is still being simulated.
     pub(super) fn is_trying(&self, id: JobId) -> bool {
         self.jobs.get(&id).is_some_and(|job| job.stage == JobStage::Trying)
     }
 
-    /// Marks a payload as submitted if it is the first of its topic and was tried. Returns true if
-    /// so.
+    /// Marks a payload as submitted and returns true, if it is the first of its topic and its gas is known.
     fn take_turn(&mut self, id: JobId) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         let first = self.topics.get(&job.topic).and_then(VecDeque::front);
@@ -193,15 +190,14 @@ impl Jobs {
         is_turn
     }
 
-    /// Marks a payload of an earlier process, whose transactions may be out.
+    /// Marks a payload of an earlier process as submitted, because its transactions may have been sent.
     pub(super) fn resume(&mut self, id: JobId, gas_limit: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
             (job.stage, job.gas_limit) = (JobStage::Submitted, gas_limit);
         }
     }
 
-    /// Answers all callers of a payload. Returns the next payload of the topic if it can be sent
-    /// now.
+    /// Answers all callers of a payload. Returns the topic's next payload if it can be submitted now.
     pub(super) fn finish(
         &mut self,
         id: JobId,
@@ -215,7 +211,7 @@ impl Jobs {
             self.recent.add(key, outcome.clone(), now);
         }
         for waiter in job.waiters {
-            // An error means that the caller has gone.
+            // An error means that the caller no longer waits.
             let _ = waiter.send(outcome.clone());
         }
         let queue = self.topics.get_mut(&job.topic)?;

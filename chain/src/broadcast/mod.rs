@@ -1,10 +1,8 @@
-//! Puts payloads on the app chain: group commits and identity updates, whose order the chain
-//! decides.
+//! Broadcasts group commits and identity updates on the app chain, which decides their order.
 //!
-//! A [`Broadcaster`] owns an account's nonces on that chain. Each payload is mined once or not at
-//! all, byte for byte as the caller passed it, and the caller learns which. Many payloads are in
-//! flight at once. Payloads of one topic follow one another, so their order holds through failures
-//! and restarts.
+//! A [`Broadcaster`] owns an account's nonces on that chain. Each payload is mined once or not at all, byte for byte as
+//! the caller passed it, and the caller learns which. Many payloads are in flight at once. Payloads of one topic follow
+//! one another, so their order holds through failures and restarts.
 //!
 //! ```text
 //! group_message ─▶ jobs ── gas estimated, its turn ─▶ nonces ─▶ signed ─▶ record ─▶ sent
@@ -12,13 +10,12 @@
 //!      └──────────── mined ◀────────────── poll ◀───────┴────────────────────────────┘
 //! ```
 //!
-//! A transaction is recorded before it is sent. After a crash the next broadcaster with the same
-//! record finds out what became of each transaction, and sends it again or replaces it where
-//! necessary.
+//! A transaction is recorded before it is sent. After a crash, the next broadcaster with the same record finds out the
+//! outcome of each transaction, and sends it again or replaces it where necessary.
 //!
-//! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain
-//! values), `record`, `sharing` (what several processes with one account know of each other), `price`, `spending` (the ceilings), `submission` and `poll` (the requests), `seek` (finds the user of a
-//! nonce), `signing`, `driver` (the task).
+//! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain values),
+//! `record`, `sharing` (the nonces that several processes share), `price`, `spending` (the cost ceilings), `submission`
+//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `driver` (the task).
 
 mod agreement;
 mod driver;
@@ -66,18 +63,17 @@ use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
 pub use spending::{CeilingReached, GAS_PRICE_MAX_WEI, SPEND_PER_HOUR_MAX_WEI, SpendingLimits};
 
-/// Calls that wait for the task before further ones are refused. Guess: with the longest payloads
-/// they hold 200 MB.
+/// The number of calls that may wait for the task before further ones are refused. Guess: with the
+/// longest payloads they hold 200 MB.
 const CALLS_MAX: usize = 1024;
-/// Time for which a ceiling counts as reached after it has stopped a transaction. A guess: long enough to be
-/// seen by a scrape; afterwards traffic tries again.
+/// The time for which a ceiling is reported after it has stopped a transaction. A guess: long enough to appear in a
+/// metrics scrape. Ceilings are checked anew for each transaction.
 const CEILING_SHOWN_FOR: Duration = Duration::from_secs(60);
-/// A record whose nonces are further ahead of the chain than this belongs to another chain. Guess:
-/// far above the nonces that an endpoint may lag behind.
+/// The number of nonces by which a record may be ahead of the chain. A record further ahead belongs to another chain. A
+/// guess far above the nonces by which an endpoint may lag behind.
 const AHEAD_MAX: u64 = 1000;
 
-/// Broadcasts for one account. Cheap to clone; all clones share one task, which ends with the last
-/// of them.
+/// A broadcaster for one account. Cheap to clone; all clones share one task, which ends with the last clone.
 #[derive(Clone)]
 pub struct Broadcaster {
     state: Arc<BroadcasterState>,
@@ -92,8 +88,8 @@ impl fmt::Debug for Broadcaster {
 }
 
 impl Broadcaster {
-    /// Connects to the chain, resumes the transactions on record, and broadcasts for the account of
-    /// this key from now on. Another sender of the same account doubles and loses nothing; see
+    /// Connects to the chain, resumes the recorded transactions, and starts to broadcast for the account of this key.
+    /// If other senders use the account, throughput drops, but no payload is lost or mined twice; see
     /// [`BroadcastSettings::redis`] and [`BroadcastSettings::stand_back`].
     ///
     /// # Errors
@@ -122,7 +118,7 @@ impl Broadcaster {
             bounds: tokio::sync::watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
             status: tokio::sync::watch::Sender::default(),
             ceiling: parking_lot::Mutex::default(),
-            // Those who share nonces know of each other.
+            // Processes that share nonces know of one another, so none of them stands back.
             stand_back: settings.stand_back.filter(|_| settings.redis.is_none()),
             halt: parking_lot::Mutex::default(),
         });
@@ -159,13 +155,13 @@ impl Broadcaster {
         *self.state.bounds.borrow()
     }
 
-    /// Returns the present load.
+    /// Returns the current load.
     #[must_use]
     pub fn status(&self) -> BroadcastStatus {
         *self.state.status.borrow()
     }
 
-    /// Returns the price of a unit of gas as last read, a tenth added, in wei.
+    /// Returns the last known gas price plus a tenth, in wei per unit of gas.
     #[must_use]
     pub fn gas_price_wei(&self) -> u128 {
         self.state.price.last()
@@ -178,20 +174,20 @@ impl Broadcaster {
         last.filter(|(at, _)| at.elapsed() < CEILING_SHOWN_FOR).map(|(_, ceiling)| ceiling)
     }
 
-    /// Returns the reason for which nothing is sent now, if any: the Redis with the shared nonces does not answer, or
-    /// another sender uses the account.
+    /// Returns the reason why nothing is sent at present; `None` if sending is possible. Either Redis with the shared
+    /// nonces does not answer, or another sender uses the account.
     #[must_use]
     pub fn halted(&self) -> Option<String> {
         self.state.halt.lock().clone()
     }
 
-    /// Broadcasts a payload of a group, and waits until it is mined.
+    /// Broadcasts a payload of a group and waits until it is mined.
     ///
     /// Payloads of one group are mined in the order in which these futures are first polled. A
     /// payload that is in flight already, or was mined or given up as unknown within the last ten
     /// minutes, is not sent again: the call returns the result of the first one.
     ///
-    /// Dropping the future takes the payload back only if it is not signed yet.
+    /// Dropping the future withdraws the payload only if it is not signed yet.
     ///
     /// # Errors
     /// Each variant states whether the payload may still be mined.
@@ -203,7 +199,7 @@ impl Broadcaster {
         self.send(PayloadTopic::Group(group), payload).await
     }
 
-    /// Broadcasts an update of an inbox; see [`group_message`](Self::group_message).
+    /// Broadcasts an identity update of an inbox; see [`group_message`](Self::group_message).
     ///
     /// # Errors
     /// Each variant states whether the payload may still be mined.
@@ -215,12 +211,12 @@ impl Broadcaster {
         self.send(PayloadTopic::Inbox(inbox), payload).await
     }
 
-    /// Ends at once and releases the record. The next broadcaster with the same record resumes the
-    /// transactions in flight.
+    /// Stops the task at once and releases the record. The next broadcaster with the same record
+    /// resumes the transactions in flight.
     pub async fn stop(self) {
         let (stopped, has_stopped) = oneshot::channel();
         if self.commands.send(DriverCommand::Stop { stopped }).await.is_ok() {
-            // An error means that the task has ended already.
+            // An error means that the task has already ended.
             let _ = has_stopped.await;
         }
     }
@@ -244,7 +240,7 @@ impl Broadcaster {
         let (reply, transaction) = oneshot::channel();
         let asked = self.commands.send(DriverCommand::GaveUp { topic, digest, reply }).await;
         let transaction = transaction.await;
-        // The result may have come at the last moment.
+        // The result may have arrived at the last moment.
         if let Ok(result) = outcome.try_recv() {
             return result;
         }
@@ -257,8 +253,8 @@ impl Broadcaster {
     }
 }
 
-/// Refuses a record of another chain: a chain that was started anew expects low nonces, and the
-/// transactions of its former life would be sent again on top of them.
+/// Refuses a record of another chain. A chain that was started anew expects low nonces; otherwise the old transactions
+/// would be sent again once it reaches their nonces.
 async fn require_near(
     state: &BroadcasterState,
     record: &NonceRecord,
@@ -266,7 +262,8 @@ async fn require_near(
     let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
     let request = PollRequest { wants_pending: true, wants_all: true, ..PollRequest::default() };
     let account = poll::poll(&state.endpoints, state.account, &request).await?.state;
-    // An endpoint that is behind, or lies, must not stop the start while another one knows the record's transactions.
+    // An endpoint that lags behind or lies must not prevent the start while another one
+    // knows the record's transactions.
     let next = account
         .counts
         .iter()

@@ -1,4 +1,4 @@
-//! Resumes transactions of an earlier process, or of one that has gone.
+//! Resumes transactions of an earlier process with the same record, or of a lost process that shared the nonces.
 
 use alloy::consensus::{Transaction as _, TxEnvelope};
 use alloy::eips::Decodable2718 as _;
@@ -10,7 +10,7 @@ use crate::broadcast::signing;
 use crate::broadcast::slots::{NoncePurpose, SignedTransaction};
 
 impl Driver {
-    /// Resumes the transactions of an earlier process.
+    /// Resumes the unfinished transactions in the record.
     pub(super) fn recover(&mut self, live: &LiveSlots) {
         for (slot, LiveSlot { nonce, raws }) in &live.0 {
             tracing::info!(nonce, "resuming a transaction of an earlier run");
@@ -21,8 +21,8 @@ impl Driver {
         }
     }
 
-    /// Reads the transactions of a nonce, and adds their payload to the jobs. What is no transaction with this
-    /// nonce is left out.
+    /// Decodes the transactions of a nonce and adds their payload to the jobs. Bytes that are not a
+    /// transaction with this nonce are left out.
     pub(super) fn read_back(
         &mut self,
         nonce: u64,
@@ -44,7 +44,7 @@ impl Driver {
             if let Some((topic, payload)) = read {
                 let call = || self.contracts.call(topic, payload.clone());
                 let added = self.jobs.add(topic, &payload, None, call);
-                // A caller may have asked for the same payload here meanwhile.
+                // Meanwhile, a caller may have submitted the same payload here.
                 let found = || self.jobs.find(topic, alloy::primitives::keccak256(&payload));
                 let waiting = || found().filter(|id| self.nonces.latest(*id).is_none());
                 if let Some(id) = added.or_else(waiting)

@@ -1,5 +1,5 @@
-//! The part of the task that deals with other senders of the account: processes that share its nonces through
-//! Redis, and rivals of whom nothing is known.
+//! The part of the task that deals with other senders of the account: processes that share its nonces through Redis,
+//! and unknown senders ("rivals").
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -22,12 +22,12 @@ use crate::redis_link::RedisFault;
 use crate::send::{Chain, RequestError};
 
 impl Driver {
-    /// Returns the time of the next question for shared nonces.
+    /// Returns the time of the next sync of shared nonces; `None` while one is running or nonces are not shared.
     pub(super) fn sync_at(&self) -> Option<Instant> {
         self.sharing.as_ref().filter(|sharing| !sharing.is_syncing).map(|sharing| sharing.sync_at)
     }
 
-    /// Asks for nonces, and gives a sign of life, when it is time.
+    /// Starts a sync with Redis if one is due: it asks for nonces and serves as the heartbeat of this process.
     pub(super) fn sync(&mut self) {
         self.note_slots();
         let Some(sharing) = &mut self.sharing else { return };
@@ -42,7 +42,7 @@ impl Driver {
             sharing.parked.clear();
         }
         let held: HashSet<SlotId> = self.nonces.held().map(|(_, slot, _)| slot).collect();
-        // A payload that another sender's transaction has displaced leaves its nonce without an outcome.
+        // A payload whose nonce another sender's transaction has used leaves the nonce without an outcome.
         let left: Vec<SlotId> =
             sharing.slots.keys().filter(|slot| !held.contains(*slot)).copied().collect();
         for (nonce, payload) in left.iter().filter_map(|slot| sharing.slots.remove(slot)) {
@@ -73,7 +73,7 @@ impl Driver {
         });
     }
 
-    /// Takes the answer. `untold` are ends that Redis does not know yet.
+    /// Applies the result of a sync. `untold` are ended nonces that could not be reported to Redis.
     pub(super) async fn synced(
         &mut self,
         untold: Vec<FinishedNonce>,
@@ -160,7 +160,7 @@ impl Driver {
         }
     }
 
-    /// Takes the receipt of a payload that another process has put on the chain.
+    /// Applies the receipt of a payload that another process has broadcast.
     pub(super) fn found_elsewhere(
         &mut self,
         job: JobId,
@@ -168,7 +168,7 @@ impl Driver {
     ) {
         match found {
             Ok(Some(mined)) => self.mined(job, &mined),
-            // The endpoint may be behind.
+            // The endpoint may lag behind.
             Ok(None) | Err(_) => {
                 self.submit(job);
                 self.park(job);
@@ -176,7 +176,7 @@ impl Driver {
         }
     }
 
-    /// Has a payload looked up again a little later.
+    /// Defers a payload and looks it up in Redis again after [`ASK_AGAIN_AFTER`].
     fn park(&mut self, job: JobId) {
         self.nonces.defer(job);
         if let Some(sharing) = &mut self.sharing {
@@ -185,7 +185,7 @@ impl Driver {
         }
     }
 
-    /// Refuses the payloads that wait for a nonce, because Redis gives none.
+    /// Refuses all payloads that wait for a nonce, because Redis cannot be reached.
     async fn sharing_failed(&mut self, fault: &RedisFault) {
         let reason = fault.to_string();
         let before = self.state.halt.lock().replace(reason.clone());
@@ -211,8 +211,8 @@ impl Driver {
         }
     }
 
-    /// Puts signed transactions on record, all at once. `costs_wei` is the amount that each adds to the spending of the
-    /// hour, taken at `taken`.
+    /// Puts all signed transactions on record at once. `costs_wei` is the cost that each adds to the
+    /// last hour, counted at `taken`.
     pub(super) async fn put_on_record(
         &mut self,
         signed: &[(SignRequest, SignedTransaction)],
@@ -263,7 +263,7 @@ impl Driver {
         }
     }
 
-    /// Takes the answer for a transaction. One that is not sent costs nothing.
+    /// Converts the answer for one transaction. If the transaction must not be sent, its cost is given back.
     fn recorded(&mut self, answer: SharedRecord, cost_wei: u128, taken: Duration) -> Recorded {
         match answer {
             SharedRecord::Recorded => Recorded::Yes,
@@ -280,7 +280,8 @@ impl Driver {
         }
     }
 
-    /// Records transactions that Redis has lost, or for which it has not answered. The latter are sent then.
+    /// Records again the transactions that Redis has lost, and those for which it has not
+    /// answered; the latter are then sent.
     async fn record_again(&mut self, lost: &[u64]) {
         let nonces: BTreeSet<u64> = lost.iter().copied().chain(self.nonces.unrecorded()).collect();
         let Some(sharing) = &mut self.sharing else { return };
@@ -290,7 +291,7 @@ impl Driver {
             let raws = self.nonces.signed_of(nonce).iter().enumerate();
             raws.map(move |(place, signed)| {
                 let raw = signed.raw.clone();
-                // Its cost is part of the amount that this process has reported as spent.
+                // The cost is already part of the amount that this process reports as spent.
                 SharedTransaction { nonce, payload, is_next: place > 0, cost_wei: 0, raw }
             })
         };
@@ -314,7 +315,7 @@ impl Driver {
         }
     }
 
-    /// Records the outcome of nonces for other processes, before callers get it.
+    /// Reports ended nonces to other processes, before callers get their results.
     pub(super) async fn end_shared(
         &mut self,
         done: &[SlotOutcome],
@@ -328,7 +329,7 @@ impl Driver {
             let end = match outcome {
                 SlotOutcome::Mined { purpose: NoncePurpose::Payload(_), hash, .. } => {
                     match payloads.get(hash) {
-                        // It can be sent again.
+                        // The payload can be broadcast again.
                         Some(MinedPayload::Receipt { receipt, .. }) if !receipt.status() => {
                             SharedEnd::Used
                         }
@@ -351,7 +352,7 @@ impl Driver {
         }
     }
 
-    /// Takes note of the nonces in use, with their payloads.
+    /// Remembers the nonces in use with their payloads.
     fn note_slots(&mut self) {
         let Some(sharing) = &mut self.sharing else { return };
         for (nonce, slot, purpose) in self.nonces.held() {
@@ -363,7 +364,7 @@ impl Driver {
         }
     }
 
-    /// Releases the nonces of this process, so that another one continues with them at once.
+    /// Announces that this process ends, so that another one takes over its nonces at once.
     pub(super) async fn leave(&mut self) {
         let Some(sharing) = &self.sharing else { return };
         if let Err(fault) = sharing.shared.leave().await {
@@ -372,8 +373,8 @@ impl Driver {
         }
     }
 
-    /// Stops sending while another sender uses the account, unless nonces are shared with it or it is to be
-    /// tolerated.
+    /// Stops sending while an unknown sender uses the account. Does nothing if nonces are shared or the
+    /// settings tolerate other senders.
     pub(super) async fn make_way_for_rivals(&mut self) {
         let Some(quiet_for) = self.state.stand_back else { return };
         let account = self.account();

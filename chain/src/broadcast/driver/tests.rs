@@ -1,4 +1,4 @@
-//! The record while nothing is signed.
+//! Tests that the record is handled correctly while nothing is signed.
 
 use alloy::signers::local::PrivateKeySigner;
 use tokio::sync::watch;
