@@ -1,5 +1,5 @@
-//! The assignment of nonces to payloads, and the next step of each: a plain value that reads
-//! neither clock nor chain.
+//! The assignment of nonces to payloads, and the next step of each nonce: a plain value that
+//! reads neither clock nor chain.
 //!
 //! ```text
 //!             sign ──▶ send ──▶ pending ──▶ mined
@@ -12,13 +12,12 @@
 //! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce.
 //! The chain mines at most one transaction per nonce, so at most one of them is mined.
 //!
-//! A payload moves to another nonce only on *proof* that another transaction used its own. A
-//! missing receipt is no proof: nodes serve receipts later than counts, and some prune them. If no
-//! proof turns up, the payload is given up as unknown and never sent again: a caller can resolve an
-//! unknown payload, but not a doubled one.
+//! A payload moves to another nonce only on *proof* that another transaction used its own. A missing receipt is not
+//! proof: nodes serve receipts later than counts, and some prune them. If no proof is found, the payload is given up as
+//! unknown and never sent again, because a caller can resolve an unknown payload but not one that was mined twice.
 //!
-//! A payload that nodes refuse again and again, while one of them may have it, is given up for a filler with
-//! the same nonce. Whichever of the two is mined tells what became of the payload.
+//! If nodes refuse a payload again and again while one of them may have it, a filler with the same nonce is sent
+//! instead. The outcome of the payload is known as soon as one of the two is mined.
 //!
 //! # Why nonces have no gaps
 //!
@@ -43,11 +42,10 @@ use super::slots::{
     Phase, SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
 
-/// The part of the old price by which a replacement costs more. go-ethereum demands a tenth
+/// The divisor of the price increase of a replacement. go-ethereum demands a tenth of the old price
 /// (`--txpool.pricebump`); an eighth leaves room for rounding.
 const BUMP_DIVISOR: u128 = 8;
-/// Attempts to sign a transaction again at a higher price after the chain found it too cheap.
-/// Guess.
+/// Attempts to sign a transaction again at a higher price after the chain has refused it as too cheap. Guess.
 const PRICE_TRIES: u32 = 12;
 
 /// The nonces of one account.
@@ -59,8 +57,8 @@ pub(super) struct Nonces {
     timeouts: Timeouts,
     /// The nonce that the next payload gets.
     next: u64,
-    /// False until the first poll, and again after another sender was seen to use the account. No
-    /// nonce is assigned meanwhile.
+    /// False until the first poll, and again after the account was seen to have another sender.
+    /// While false, no nonce is assigned.
     is_current: bool,
     /// The lowest unused nonce on the chain.
     mined: u64,

@@ -1,6 +1,6 @@
-//! Reads the state of the account and of its transactions.
+//! Polls the state of the account and of its transactions.
 //!
-//! Most polls ask one endpoint, and only what has a receipt counts then. What moves nonces is asked of every endpoint, since
+//! Most polls ask one endpoint, and use only its receipts. Counts that move nonces are asked of every endpoint, since
 //! one of them may lag behind or lie: see `agreement`.
 
 use std::collections::HashMap;
@@ -18,41 +18,41 @@ use super::slots::{AccountCounts, AccountState, NonceQuery, NonceUse, SlotId};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
-/// Time for an endpoint to answer while others could. A guess: many times what a node takes.
+/// The time limit for one of several endpoints to answer. A guess: many times the usual response time.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// Time for an endpoint to show a transaction. A guess: some forty requests.
+/// The time limit for an endpoint to show a transaction as proof of its count. A guess: some forty requests.
 const PROOF_MAX: Duration = Duration::from_secs(5);
 
-/// The questions of one poll.
+/// The parameters of one poll.
 #[derive(Debug, Default)]
 pub(super) struct PollRequest {
     /// The driver's time at the start of the poll.
     pub(super) asked_at: Duration,
     /// The nonces in use.
     pub(super) queries: Vec<NonceQuery>,
-    /// The payloads of those nonces whose user is sought.
+    /// The payloads of the queried nonces for which the using transaction is sought.
     pub(super) sought: HashMap<SlotId, SoughtPayload>,
     /// True if the count of pending transactions is needed too.
     pub(super) wants_pending: bool,
     /// True if every endpoint has to be asked.
     pub(super) wants_all: bool,
-    /// The count of transactions that is known: a single endpoint that counts more has the others asked too.
+    /// The known count of transactions. If the polled endpoint reports more, all endpoints are polled.
     pub(super) known_count: u64,
-    /// True if an endpoint that alone counts more may be asked for the proof.
+    /// True if an endpoint whose count exceeds the confirmed one may be asked for proof.
     pub(super) may_prove: bool,
 }
 
-/// The answers of one poll.
+/// The result of one poll.
 #[derive(Debug)]
 pub(super) struct PollResponse {
     pub(super) state: AccountState,
-    /// The mined transactions that the state names, by hash.
+    /// The mined transactions in `state`, by hash.
     pub(super) mined: HashMap<B256, MinedPayload>,
-    /// The count of an endpoint that alone counts more than is known, and was asked for the proof in vain.
+    /// A count above the confirmed one that an endpoint reported and failed to prove.
     pub(super) unproven: Option<u64>,
 }
 
-/// The answers of one endpoint.
+/// The answers of one endpoint to one poll.
 struct EndpointAnswer {
     counts: AccountCounts,
     head: u64,
@@ -60,8 +60,8 @@ struct EndpointAnswer {
     mined: HashMap<B256, MinedPayload>,
 }
 
-/// Polls the first endpoint that answers, and all of them where one is not enough. Then asks every endpoint about the
-/// nonces whose user is sought.
+/// Polls the first endpoint that answers, and all of them if one is not enough. Then searches every endpoint for the
+/// users of the nonces in question.
 pub(super) async fn poll(
     endpoints: &Endpoints,
     account: Address,
@@ -101,7 +101,7 @@ pub(super) async fn poll(
     Ok(PollResponse { state, mined, unproven })
 }
 
-/// Polls every endpoint. One that alone counts more transactions than is known has to prove it.
+/// Polls every endpoint. An endpoint whose count exceeds the confirmed one has to prove it.
 async fn poll_all(
     endpoints: &Endpoints,
     account: Address,
@@ -125,7 +125,7 @@ async fn poll_all(
         return Err(last.expect("there is an endpoint, and each leaves an answer or an error"));
     }
     let told = answers.iter().map(|it| it.counts.mined);
-    // No other endpoint confirms a single answer.
+    // A single answer has no second endpoint that confirms it.
     let agreed = if answers.len() > 1 { confirmed(told) } else { 0 }.max(request.known_count);
     let mut unproven = None;
     if request.may_prove {
@@ -141,8 +141,8 @@ async fn poll_all(
     Ok(PollResponse { unproven, ..merged(answers, request, endpoints.count()) })
 }
 
-/// Puts the answers together; `asked` is the number of all endpoints if every one was asked. A nonce is used as soon as one
-/// endpoint shows how.
+/// Merges the answers. `asked` is the number of all endpoints if every one was polled, else 0. A nonce is used as soon
+/// as one endpoint shows by which transaction.
 fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> PollResponse {
     let head = confirmed(answers.iter().map(|it| it.head));
     let counts = answers.iter().map(|it| it.counts).collect();
@@ -157,7 +157,7 @@ fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> 
             }
         }
     }
-    // In the order of the questions, so that nonces end in theirs.
+    // Uses are in the order of the queries, so that nonces end in that order.
     let uses = request.queries.iter().filter_map(|query| used.remove(&query.slot)).collect();
     let state = AccountState { asked_at: request.asked_at, counts, asked, head, uses };
     PollResponse { state, mined, unproven: None }

@@ -1,4 +1,4 @@
-//! The present price of gas.
+//! The current gas price.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use tokio::time::timeout;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
-/// The precompile in which Arbitrum chains publish their prices (`ArbGasInfo`).
+/// The precompiled contract in which Arbitrum chains publish their prices (`ArbGasInfo`).
 const ARB_GAS_INFO: Address = address!("0x000000000000000000000000000000000000006C");
 /// The index of the total price per unit of gas in the return value of `getPricesInWei()`.
 const WORD_OF_TOTAL: usize = 5;
 /// Age up to which a price is used without another request: the block time of Arbitrum chains.
 const FRESH_FOR: Duration = Duration::from_millis(250);
-/// Time limit of the request, after which the last price counts. Guess.
+/// The time limit of the request, after which the last known price is used. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
 /// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above
 /// the usual prices.
 const FALLBACK_ARBITRUM: u128 = 100_000_000;
 const FALLBACK: u128 = 10_000_000_000;
 
-/// The price of gas, requested when a transaction needs it.
+/// The gas price, requested when a transaction needs it.
 #[derive(Debug, Default)]
 pub(super) struct GasPrice {
     is_arbitrum: OnceCell<bool>,
@@ -34,8 +34,8 @@ pub(super) struct GasPrice {
 }
 
 impl GasPrice {
-    /// Returns the price in wei per unit of gas plus a tenth. Concurrent callers share one request;
-    /// after a failure the last price counts.
+    /// Returns the price in wei per unit of gas plus a tenth. Concurrent callers share one request. If it
+    /// fails, the last known price is used.
     pub(super) async fn current(&self, endpoints: &Endpoints) -> u128 {
         if let Some(fresh) = self.fresh() {
             return fresh;

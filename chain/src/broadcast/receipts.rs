@@ -8,7 +8,7 @@ use alloy::rpc::types::TransactionReceipt;
 use super::outcome::BroadcastReceipt;
 use crate::send::{Chain, RequestError};
 
-/// The proof that a payload's transaction is mined.
+/// Proof that a payload's transaction is mined.
 #[derive(Debug, Clone)]
 pub(super) enum MinedPayload {
     /// The transaction's receipt.
@@ -32,8 +32,7 @@ impl MinedPayload {
     }
 }
 
-/// Returns the first of these transactions that has a receipt. They share a nonce, so at most one
-/// has.
+/// Returns the first of these transactions that has a receipt; at most one has, because they share a nonce.
 pub(super) async fn first_mined(
     chain: &Chain,
     hashes: &[B256],

@@ -8,8 +8,8 @@
 //!       2, slot: u64 BE      the slot has ended: mined, or none of its transactions is out or will be
 //! ```
 //!
-//! A torn last entry is cut off at the next start. Its transaction was never sent, because the sync
-//! comes first.
+//! A torn last entry is cut off at the next start. Its transaction was never sent, because
+//! it is sent only after the sync.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -21,22 +21,21 @@ use alloy::primitives::{Address, Bytes, keccak256};
 use super::error::BroadcastStartError;
 use super::slots::SlotId;
 
-/// Length and digest before each body.
+/// The length in bytes of the length field and digest before each body.
 const HEAD_LEN: usize = 12;
-/// The file is rewritten above this size if at most a quarter of it is live. Guess: 20 of the
-/// longest payloads.
+/// The size from which the file is rewritten if at most a quarter of it is live. Guess: 20 of the longest payloads.
 const COMPACT_FROM_BYTES: u64 = 4 << 20;
 
-/// A fact that a restart needs.
+/// An entry of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RecordEntry {
     /// The transaction may be sent from now on. The payload gives up its former slot.
     Signed { slot: SlotId, instead_of: Option<SlotId>, nonce: u64, raw: Bytes },
-    /// One of the slot's transactions is mined, or none of them is out or will be.
+    /// The slot has ended: one of its transactions is mined, or none of them was or will be sent.
     Over { slot: SlotId },
 }
 
-/// The slots that have not ended, by id.
+/// The unfinished slots by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LiveSlots(pub(super) BTreeMap<SlotId, LiveSlot>);
 
@@ -67,7 +66,7 @@ impl LiveSlots {
         }
     }
 
-    /// Returns the lowest nonce in use.
+    /// Returns the lowest nonce of the unfinished slots.
     pub(super) fn first_nonce(&self) -> Option<u64> {
         self.0.values().map(|slot| slot.nonce).min()
     }
@@ -133,7 +132,7 @@ impl RecordEntry {
     }
 }
 
-/// Splits off the first entry; `None` if it is not whole.
+/// Splits off the first entry; `None` if it is incomplete or its digest does not match.
 fn split_entry(bytes: &[u8]) -> Option<(RecordEntry, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (digest, rest) = rest.split_first_chunk::<8>()?;
@@ -143,16 +142,16 @@ fn split_entry(bytes: &[u8]) -> Option<(RecordEntry, &[u8])> {
     is_whole.then(|| RecordEntry::decode(body)).flatten().map(|entry| (entry, rest))
 }
 
-/// The open file. A lock file keeps every other process out.
+/// The open file. A lock file excludes every other process.
 #[derive(Debug)]
 pub(super) struct NonceRecord {
     path: PathBuf,
     head: String,
     file: File,
-    /// The length up to the last whole entry.
+    /// The length in bytes up to the end of the last complete entry.
     len: u64,
     live: LiveSlots,
-    /// True from the start of a write until it has succeeded: the end of the file is not known then.
+    /// True from the start of a write until it succeeds: meanwhile the content of the file's end is unknown.
     is_torn: bool,
     _lock: File,
 }
@@ -179,7 +178,7 @@ impl NonceRecord {
         let mut live = LiveSlots::default();
         let mut rest = match bytes.strip_prefix(head.as_bytes()) {
             Some(rest) => rest,
-            // The process was killed before the first line was whole.
+            // An earlier process was killed before it had written the whole first line.
             None if head.as_bytes().starts_with(&bytes) => &[],
             None => return Err(other(path, &bytes, &head)),
         };
@@ -206,8 +205,8 @@ impl NonceRecord {
         &self.path
     }
 
-    /// Appends entries. With `durable` they are synced when this returns. After a failure the next call
-    /// writes the whole file anew first, because nothing is known of what the failed one has left.
+    /// Appends entries; with `durable`, syncs them before it returns. After a failure, the next call first rewrites the
+    /// whole file, because the failed call may have left anything at its end.
     ///
     /// # Errors
     /// Fails when the system fails to write. None of the entries is on record then.
@@ -219,8 +218,8 @@ impl NonceRecord {
         }
         self.is_torn = true;
         if let Err(error) = self.write(&bytes, durable) {
-            // A restart must not read an entry of which nothing was sent. If that fails too, the next
-            // call still writes the file anew.
+            // A restart must not read an entry whose transaction was not sent. If truncating fails too, the
+            // next call still rewrites the file.
             let _ = self.file.set_len(self.len).and_then(|()| self.file.sync_data());
             return Err(error);
         }
@@ -231,7 +230,7 @@ impl NonceRecord {
             && self.len > 4 * self.live.bytes() as u64
             && let Err(error) = self.write_anew()
         {
-            // The entries are on record; only the file is longer than necessary.
+            // The entries are on record; the file is only longer than necessary.
             tracing::warn!(path = %self.path.display(), %error, "the nonce record cannot be compacted");
         }
         Ok(())
@@ -242,7 +241,7 @@ impl NonceRecord {
         if durable { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// Writes the live slots to a new file, which replaces the old one atomically.
+    /// Writes the unfinished slots to a new file, which atomically replaces the old one.
     fn write_anew(&mut self) -> io::Result<()> {
         let mut bytes = self.head.clone().into_bytes();
         self.live.entries().for_each(|entry| entry.encode(&mut bytes));
@@ -260,7 +259,7 @@ impl NonceRecord {
     }
 }
 
-/// Opens a file that only its owner may read: it holds payloads before they are published.
+/// Opens a file with permissions for its owner alone, because it holds payloads before they are published.
 fn private_file(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = File::options();
@@ -384,7 +383,7 @@ mod tests {
         let path = folder.path().join("nonces");
         let mut record = open(&path);
         record.append(&[signed(1, b"a")], true).unwrap();
-        // Writes to a file that is open for reading fail, and so does making a new one in a file's place.
+        // Makes writes fail: the file is open for reading only, and a new one cannot be created in its place.
         record.file = File::open(&path).unwrap();
         let blocked = path.with_added_extension("new");
         fs::create_dir(&blocked).unwrap();

@@ -1,4 +1,4 @@
-//! Finds out how a nonce was used when no receipt shows it: by the payload's event, or by another
+//! Finds the transaction that used a nonce when no own receipt shows it: by the payload's event, or by another
 //! transaction of the account with that nonce.
 
 use alloy::consensus::Transaction as _;
@@ -16,11 +16,11 @@ use super::receipts::{MinedPayload, block_time, first_mined};
 use super::slots::NonceQuery;
 use crate::send::{Call, Chain, RequestError};
 
-/// Blocks per search for events. Guess: common providers allow 2,000 and more.
+/// The number of blocks per search for events. Guess: common providers allow at least 2,000.
 const PAGE_BLOCKS: u64 = 1000;
-/// Searches per nonce and attempt. Guess: together they cover several hours of a rollup.
+/// The number of event searches per nonce and attempt. Guess: together they cover several hours of a rollup.
 const PAGES_MAX: u64 = 20;
-/// Blocks searched backwards when the block of sending is not known. Guess.
+/// The number of blocks searched backwards when the block at which the payload was sent is unknown. Guess.
 const BACK_BLOCKS: u64 = 5000;
 
 /// The payload whose event is sought.
@@ -40,10 +40,10 @@ pub(super) enum NonceUser {
     Other(B256),
 }
 
-/// Searches one endpoint. Returns `None` if it holds no proof.
+/// Searches one endpoint for the user of a nonce. Returns `None` if the endpoint shows no proof.
 ///
-/// The order matters: a receipt proves most, and a payload's event proves more than another
-/// transaction does. A payload that is on the chain must never be sent again.
+/// The order matters: a receipt proves most, and a payload's event proves more than another transaction with the nonce.
+/// A payload that is on the chain must never be sent again.
 pub(super) async fn seek(
     chain: &Chain,
     account: Address,
@@ -58,7 +58,7 @@ pub(super) async fn seek(
         match event(chain, query, sought, head).await {
             Ok(Some(receipt)) => return Ok(Some(NonceUser::Payload(MinedPayload::Event(receipt)))),
             Ok(None) => {}
-            // Another transaction with the nonce may be found nevertheless.
+            // The endpoint may still show another transaction with the nonce.
             Err(error) => tracing::debug!(%error, "the chain's events cannot be searched"),
         }
     }
@@ -66,7 +66,7 @@ pub(super) async fn seek(
     Ok(user.filter(|hash| !query.hashes.contains(hash)).map(NonceUser::Other))
 }
 
-/// Returns the transaction of the account by which an endpoint shows that a nonce is used.
+/// Returns the account's transaction with which an endpoint shows that a nonce is used.
 pub(super) async fn shown_user(
     chain: &Chain,
     account: Address,
@@ -76,10 +76,10 @@ pub(super) async fn shown_user(
     user(chain, account, nonce, head).await
 }
 
-/// Returns the payload's event since it was sent.
+/// Returns the payload's event since the payload was sent.
 ///
-/// After a crash the block of sending is not known. Then only an event of the nonce's own
-/// transactions counts, because another sender may have broadcast the same bytes long before.
+/// After a crash, the block at which it was sent is unknown. Then only an event of the nonce's own transactions counts,
+/// because another sender may have broadcast the same bytes long before.
 async fn event(
     chain: &Chain,
     query: &NonceQuery,
@@ -158,8 +158,8 @@ async fn is_used(
 
 /// Returns the account's transaction with this nonce in a block.
 ///
-/// The endpoint is not believed that it is one: a payload whose nonce another transaction has used is sent once more. Only
-/// the account's signature counts, and the hash of what was signed.
+/// The endpoint's claim is not trusted, because a wrong claim leads to a second broadcast of the payload. Only a
+/// transaction with the account's signature counts, and its hash is computed from the signed bytes.
 async fn in_block(
     chain: &Chain,
     account: Address,
@@ -177,7 +177,8 @@ async fn in_block(
     Ok(transactions.find_map(|it| signed_hash(it, chain.id(), account, nonce)))
 }
 
-/// Returns the hash of a transaction that the account has signed for this nonce. Nodes of rollups have other kinds too.
+/// Returns the hash of a transaction that the account has signed for this nonce; `None` for any other. Nodes of rollups
+/// return further transaction types.
 fn signed_hash(transaction: Value, chain_id: u64, account: Address, nonce: u64) -> Option<B256> {
     #[derive(Debug, Deserialize)]
     struct Head {
@@ -191,7 +192,8 @@ fn signed_hash(transaction: Value, chain_id: u64, account: Address, nonce: u64) 
     let transaction: Transaction = serde_json::from_value(transaction).ok()?;
     let signed = transaction.inner.inner();
     let is_here = signed.nonce() == nonce && signed.chain_id().is_none_or(|id| id == chain_id);
-    // The same transaction with the other form of its signature is no other one, and no chain takes it.
+    // The same transaction with the other form of its signature (high `s`) is not a
+    // different one, and no chain accepts it.
     let is_canonical = signed.signature().normalize_s().is_none();
     let signer = signed.signature().recover_address_from_prehash(&signed.signature_hash()).ok()?;
     (is_here && is_canonical && signer == account).then(|| keccak256(signed.encoded_2718()))

@@ -9,14 +9,14 @@ use super::spending::SpendingLimits;
 use crate::addresses::Addresses;
 use crate::redis_link::RedisAccess;
 
-/// Default of the longest payload, in bytes. The contracts take 262,144.
+/// Default of the longest payload, in bytes. The contracts accept up to 262,144.
 pub const PAYLOAD_BYTES_MAX: usize = 200_000;
-/// Default number of transactions in flight. Guess: half of what nodes keep for one account.
+/// Default number of transactions in flight. Guess: half of the number that nodes keep for one account.
 pub const IN_FLIGHT: usize = 32;
 /// Upper bound of the transactions in flight: go-ethereum keeps 64 queued transactions of one
 /// account (`--txpool.accountqueue`).
 pub const IN_FLIGHT_MAX: usize = 64;
-/// Default time that a caller waits for its payload to be mined. Guess.
+/// Default time that a caller waits until its payload is mined. Guess.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The chain, the contracts and the limits of a broadcaster.
@@ -30,23 +30,22 @@ pub struct BroadcastSettings {
     pub group_message_broadcaster: Address,
     /// The contract that orders identity updates.
     pub identity_update_broadcaster: Address,
-    /// The file in which transactions are recorded before they are sent. Without it, a restart
-    /// forgets the transactions in flight, and a payload that a caller sends again may be mined
-    /// twice.
+    /// The file in which transactions are recorded before they are sent. Without it, a restart forgets the transactions
+    /// in flight, and a payload that a caller sends again may be mined twice.
     pub nonce_record: Option<PathBuf>,
-    /// The longest payload, in bytes; 0 leaves the bound to the contracts.
+    /// The longest accepted payload, in bytes; 0 leaves the bound to the contracts.
     pub payload_bytes_max: usize,
     /// Transactions in flight at once, from 1 to [`IN_FLIGHT_MAX`].
     pub in_flight_max: usize,
-    /// Time that a caller waits for its payload to be mined.
+    /// The longest time that a caller waits until its payload is mined.
     pub wait_max: Duration,
-    /// The ceilings of what gas may cost.
+    /// The cost ceilings of gas.
     pub spending: SpendingLimits,
-    /// A Redis in which several processes share the nonces of the account. Transactions are then recorded there
-    /// and not in `nonce_record`. Transactions that `nonce_record` still has under way are resumed.
+    /// The Redis through which several processes share the nonces of the account. Transactions are then recorded there
+    /// and not in `nonce_record`; unfinished transactions in `nonce_record` are resumed.
     pub redis: Option<RedisAccess>,
-    /// Time for which another sender of the account has to be quiet before this one sends again, without a Redis;
-    /// `None` if others may send at the same time. They slow each other down then.
+    /// The time for which another sender of the account has to be quiet before this one sends again; without effect
+    /// with a Redis. `None` allows several senders at the same time, which slow one another down.
     pub stand_back: Option<Duration>,
 }
 

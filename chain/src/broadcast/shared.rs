@@ -1,4 +1,4 @@
-//! The state that callers and the driver's task share.
+//! The state that callers share with the driver's task.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
 
-/// The state of one broadcaster outside of its task.
+/// The state of one broadcaster outside its task.
 pub(super) struct BroadcasterState {
     pub(super) account: Address,
     pub(super) endpoints: Endpoints,
@@ -24,16 +24,16 @@ pub(super) struct BroadcasterState {
     pub(super) payload_bytes_max: usize,
     pub(super) bounds: watch::Sender<PayloadBounds>,
     pub(super) status: watch::Sender<BroadcastStatus>,
-    /// The ceiling that stopped a transaction last, and when.
+    /// The ceiling that last stopped a transaction, with the time.
     pub(super) ceiling: Mutex<Option<(Instant, CeilingReached)>>,
-    /// Time for which another sender of the account has to be quiet; `None` if others may send too.
+    /// The time for which another sender of the account has to be quiet; `None` if several may send at the same time.
     pub(super) stand_back: Option<Duration>,
-    /// The reason for which nothing is sent now, in words for operators.
+    /// The reason why nothing is sent at present, as text for operators.
     pub(super) halt: Mutex<Option<String>>,
 }
 
 impl BroadcasterState {
-    /// Reads the contracts' payload bounds again. Keeps the present ones if that fails.
+    /// Reads the contracts' payload bounds again. Keeps the current ones if that fails.
     pub(super) async fn refresh_bounds(&self, contracts: BroadcasterContracts) {
         match self.read_bounds(contracts).await {
             Ok(bounds) => {
@@ -43,7 +43,7 @@ impl BroadcasterState {
         }
     }
 
-    /// Reads the payload bounds that both contracts and the settings allow.
+    /// Reads the intersection of the payload bounds of both contracts and of the settings.
     pub(super) async fn read_bounds(
         &self,
         contracts: BroadcasterContracts,

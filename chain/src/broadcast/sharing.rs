@@ -1,19 +1,19 @@
-//! The nonces of one account that several processes share through Redis.
+//! Shares the nonces of one account among several processes through Redis.
 //!
 //! ```text
 //!  sync: a payload gets a nonce ─▶ record: its transaction ─▶ sent ─▶ finish: its result
 //!  every second: sync as a sign of life; what a silent process leaves goes to another one
 //! ```
 //!
-//! Redis only coordinates. That a payload is mined once still follows from the chain: see
-//! [`Nonces`](super::nonces::Nonces). So nothing breaks when Redis loses everything, or is restored to an older
-//! state: processes then register what they hold before the next nonce is given out, and no nonce below the
-//! chain's own count is. An older state shows itself: each process remembers how many calls it has made, and each run of
-//! Redis has an id of its own (decision 0027).
+//! Redis only coordinates; the guarantee that a payload is mined once still comes from the chain: see
+//! [`Nonces`](super::nonces::Nonces). So it is safe for Redis to lose its data or to be restored to an older state.
+//! Processes then register the nonces that they hold before the next nonce is assigned, and no nonce below the chain's
+//! own count is assigned. An older state is detected because each process remembers the number of its calls, and each
+//! run of Redis has its own id (decision 0027).
 //!
-//! The cost of gas in the last hour is counted there for all processes together. Each one says what it has spent itself,
-//! so a count that was lost is there again with the next call. Each amount has a number, so that one that is late on its way
-//! replaces no later one.
+//! Redis also sums the gas cost of the last hour over all processes. Each process reports its own cost with
+//! every call, so a lost sum is restored by the next call. Each reported amount has a number, so that a delayed
+//! report does not replace a later one.
 
 mod scripts;
 
@@ -30,36 +30,37 @@ use alloy::primitives::{Address, B256, Bytes};
 use super::slots::{JobId, SlotId};
 use crate::redis_link::{RedisAccess, RedisFault, RedisLink, number};
 
-/// Time after which a silent process counts as gone, and for which an empty or older Redis gives out no nonce. A
-/// guess: five signs of life.
+/// The time after which a silent process is considered gone, and for which an empty or older Redis assigns no
+/// nonce. A guess: five heartbeats.
 const GONE_AFTER: Duration = Duration::from_secs(5);
-/// Interval of the signs of life. A guess.
+/// The interval of heartbeats. A guess.
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(1);
-/// Pause before a payload that is under way at another process is looked up again. A guess: below the block time.
+/// The pause before Redis is asked again about a payload that another process is broadcasting.
+/// A guess: below the block time.
 pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Time limit of a call. A guess: far above what Redis takes, and far below [`GONE_AFTER`].
+/// The time limit of a call. A guess: far above the usual response time of Redis, and far below [`GONE_AFTER`].
 const CALL_MAX: Duration = Duration::from_secs(1);
-/// Time for which results are kept for other processes: as long as a process keeps its own.
+/// The time for which results are kept for other processes: the same as for a process's own results.
 const RESULTS_KEPT: Duration = Duration::from_secs(600);
-/// Payloads that one call names. A guess: more than are in flight at once.
+/// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
-/// The cost of this process' gas in the last hour.
+/// The gas cost of this process in the last hour.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct HourCost {
     pub(super) wei: u128,
-    /// The number of this amount among those that the process tells, in the order in which it took them.
+    /// The number of this amount: it ascends by one with each amount that the process takes.
     pub(super) number: u64,
 }
 
-/// A question for nonces, which is a sign of life as well.
+/// A request for nonces, which is the process's heartbeat as well.
 #[derive(Debug, Default)]
 pub(super) struct SyncRequest {
-    /// The chain's count of mined and pending transactions, if it is known.
+    /// The chain's count of mined and pending transactions; `None` if unknown.
     pub(super) floor: Option<u64>,
     /// The chain's count of mined transactions.
     pub(super) mined: u64,
-    /// Nonces for which no node has a transaction, and which later ones wait for.
+    /// Nonces without a transaction at any node, which block the later ones.
     pub(super) gap: Option<Range<u64>>,
     /// The nonces that this process uses.
     pub(super) held: Vec<u64>,
@@ -68,35 +69,35 @@ pub(super) struct SyncRequest {
     pub(super) wanted: Vec<(JobId, B256)>,
 }
 
-/// The answer to a payload that needs a nonce.
+/// The answer for one payload that needs a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// The payload has this nonce.
+    /// The payload is assigned this nonce.
     Nonce(u64),
-    /// It is under way at another process.
+    /// Another process is broadcasting the payload.
     Elsewhere,
-    /// This transaction of another process has put it on the chain.
+    /// Another process has broadcast the payload in this mined transaction.
     Mined(B256),
-    /// Another process has sent this transaction, and its outcome cannot be found out.
+    /// Another process has sent this transaction, and its outcome is unknown.
     Unknown(B256),
-    /// Redis gives out none yet.
+    /// Redis assigns no nonces yet; ask again later.
     Later,
 }
 
 /// The answer to a [`SyncRequest`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SyncResponse {
-    /// The life of the state in Redis: another one after it was emptied or restored.
+    /// The id of the state in Redis. It changes when Redis is emptied or restored.
     pub(super) epoch: String,
-    /// Held nonces that belong to another process now.
+    /// Nonces in the request's `held` that another process owns now.
     pub(super) lost: Vec<u64>,
-    /// Held nonces without a transaction on record.
+    /// Nonces in the request's `held` without a recorded transaction.
     pub(super) unrecorded: Vec<u64>,
-    /// Nonces that this process has to use up.
+    /// Nonces for which this process has to send fillers.
     pub(super) fill: Vec<u64>,
-    /// Nonces of a process that has gone, with their transactions, the oldest first.
+    /// Nonces of a process that is gone, each with its transactions, oldest first. This process now owns them.
     pub(super) adopted: Vec<(u64, Vec<Bytes>)>,
-    /// The answers for the payloads.
+    /// The answers for the payloads in the request's `wanted`.
     pub(super) given: Vec<(JobId, Share)>,
 }
 
@@ -104,49 +105,49 @@ pub(super) struct SyncResponse {
 #[derive(Debug)]
 pub(super) struct SharedTransaction {
     pub(super) nonce: u64,
-    /// The digest of the payload; `None` for a nonce that is only used up.
+    /// The digest of the payload; `None` for a filler.
     pub(super) payload: Option<B256>,
-    /// True if it follows others of its nonce.
+    /// True if the nonce already has an earlier transaction.
     pub(super) is_next: bool,
-    /// The cost that it adds to the hour, wei; 0 if that was counted before.
+    /// The cost that it adds to the last hour, in wei; 0 if it is already counted.
     pub(super) cost_wei: u128,
     pub(super) raw: Bytes,
 }
 
-/// The hour in which transactions are put on record.
+/// The hourly ceiling against which transactions are recorded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SharedHour {
-    /// The most that it may cost all processes together, wei.
+    /// The ceiling of the total cost of all processes in an hour, in wei.
     pub(super) max_wei: u128,
-    /// The cost of this process without what is to be put on record.
+    /// The cost of this process without the transactions to record.
     pub(super) own: HourCost,
 }
 
-/// The answer to a transaction that was to be put on record.
+/// The answer for a transaction to record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SharedRecord {
     /// The transaction is recorded and may be sent.
     Recorded,
-    /// Another process owns its nonce.
+    /// Another process owns the nonce; the transaction must not be sent.
     Taken,
-    /// All processes together would pay more than an hour may cost; so much is spent, wei.
+    /// The total cost of all processes would exceed the ceiling. Holds the cost so far, in wei.
     TooExpensive(u128),
 }
 
-/// The end of a nonce.
+/// The outcome of a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SharedEnd {
-    /// Nothing was sent: it can be given to another payload.
+    /// Nothing was sent; the nonce can be assigned again.
     Free,
-    /// It is used up, and there is nothing to remember.
+    /// The nonce is used, and there is no result to remember.
     Used,
-    /// The payload is on the chain.
+    /// The payload was mined in this transaction.
     Mined(B256),
-    /// The outcome of the payload cannot be found out.
+    /// The payload's outcome is unknown; this is its latest transaction.
     Unknown(B256),
 }
 
-/// A nonce whose end Redis does not know yet.
+/// A nonce whose outcome has not been reported to Redis yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FinishedNonce {
     pub(super) nonce: u64,
@@ -154,22 +155,22 @@ pub(super) struct FinishedNonce {
     pub(super) end: SharedEnd,
 }
 
-/// Access to the shared nonces of one account.
+/// A connection to the shared nonces of one account.
 #[derive(Debug)]
 pub(super) struct SharedNonces {
     link: RedisLink,
-    /// The name of this process.
+    /// The random id of this process.
     me: String,
     base: String,
     keys: Vec<String>,
-    /// The highest count of all processes' calls that Redis has told.
+    /// The highest count of calls of all processes that Redis has returned.
     seen: AtomicU64,
-    /// The highest count of the own calls that Redis has told.
+    /// The highest count of this process's calls that Redis has returned.
     calls: AtomicU64,
 }
 
 impl SharedNonces {
-    /// Connects, and waits for the answer to a ping.
+    /// Connects to Redis and waits for the answer to a ping.
     pub(super) async fn connect(
         access: &RedisAccess,
         chain_id: u64,
@@ -184,7 +185,7 @@ impl SharedNonces {
         Ok(Self { link, me, base, keys, seen: AtomicU64::new(0), calls: AtomicU64::new(0) })
     }
 
-    /// Gives a sign of life and takes nonces.
+    /// Sends a heartbeat and requests nonces.
     pub(super) async fn sync(&self, request: &SyncRequest) -> Result<SyncResponse, RedisFault> {
         let or_none = |value: Option<u64>| value.map_or_else(|| b"-1".to_vec(), number);
         let mut arguments = vec![
@@ -216,7 +217,8 @@ impl SharedNonces {
         Ok(SyncResponse { epoch, lost, unrecorded, fill, adopted, given })
     }
 
-    /// Puts transactions on record, as far as this process owns their nonces and the hour has room for their cost.
+    /// Records transactions. Refuses those whose nonce another process owns, and those that
+    /// would exceed the hourly ceiling.
     pub(super) async fn record(
         &self,
         transactions: &[SharedTransaction],
@@ -247,7 +249,7 @@ impl SharedNonces {
         Ok((0..transactions.len()).map(of_place).collect())
     }
 
-    /// Reports finished nonces.
+    /// Reports the outcomes of nonces.
     pub(super) async fn finish(&self, finished: &[FinishedNonce]) -> Result<(), RedisFault> {
         let calls = number(self.calls.load(Relaxed));
         let mut arguments = vec![self.me.clone().into_bytes(), calls, millis(RESULTS_KEPT)];
@@ -297,8 +299,8 @@ fn share(kind: &[u8], value: &[u8]) -> Option<Share> {
     }
 }
 
-/// Returns an answer for each payload that needs a nonce. One without an answer that is understood is asked for again
-/// later, and not at once and without end.
+/// Returns an answer for each payload in `wanted`. A payload whose answer cannot be parsed gets [`Share::Later`], so it
+/// is asked for again after a pause.
 fn shares(wanted: &[(JobId, B256)], given: &[Vec<u8>]) -> Vec<(JobId, Share)> {
     let told = given.chunks_exact(2).map(|pair| share(&pair[0], &pair[1]));
     let told = told.chain(std::iter::repeat(None));
@@ -313,7 +315,7 @@ fn wei(amount: u128) -> Vec<u8> {
     amount.to_string().into_bytes()
 }
 
-/// Reads an amount. What another program has written may be none.
+/// Parses an amount in wei; `None` if it is malformed, because other programs may write to Redis.
 fn read_wei(told: &[u8]) -> Option<u128> {
     std::str::from_utf8(told).ok()?.parse().ok()
 }
@@ -322,13 +324,13 @@ fn hex_of(hash: &B256) -> Vec<u8> {
     alloy::hex::encode(hash).into_bytes()
 }
 
-/// Puts the length before the bytes of a transaction.
+/// Prefixes a raw transaction with its length.
 fn framed(raw: &Bytes) -> Vec<u8> {
     let length = u32::try_from(raw.len()).expect("transactions are far below 4 GiB");
     [&length.to_be_bytes()[..], raw].concat()
 }
 
-/// Splits framed transactions. Ends at the first one that is not whole.
+/// Splits length-prefixed transactions. Stops at the first incomplete one.
 fn split_raws(mut bytes: &[u8]) -> Vec<Bytes> {
     let mut raws = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>()
@@ -341,21 +343,21 @@ fn split_raws(mut bytes: &[u8]) -> Vec<Bytes> {
     raws
 }
 
-/// The nonces that a process shares, as far as it knows them.
+/// The state of a process that shares its nonces.
 #[derive(Debug)]
 pub(super) struct Sharing {
     pub(super) shared: Arc<SharedNonces>,
     pub(super) is_syncing: bool,
-    /// The time of the next sign of life.
+    /// The time of the next heartbeat.
     pub(super) sync_at: Instant,
     pub(super) epoch: Option<String>,
     /// The nonces in use with their payloads, by slot.
     pub(super) slots: HashMap<SlotId, (u64, Option<B256>)>,
-    /// Payloads that got no nonce at the last question.
+    /// Payloads that got no nonce from the last sync.
     pub(super) parked: HashSet<JobId>,
-    /// Ends that Redis does not know yet.
+    /// Outcomes that have not been reported to Redis yet.
     pub(super) finished: Vec<FinishedNonce>,
-    /// The amounts of [`HourCost`] so far.
+    /// The number of [`HourCost`] values taken so far.
     costs: u64,
 }
 
@@ -373,7 +375,7 @@ impl Sharing {
         }
     }
 
-    /// Returns an amount that was taken now, with its number.
+    /// Returns an amount taken now, with the next number.
     pub(super) fn cost(&mut self, wei: u128) -> HourCost {
         self.costs += 1;
         HourCost { wei, number: self.costs }
@@ -398,7 +400,8 @@ mod tests {
         SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap()
     }
 
-    /// Gives a sign of life that tells this amount, and holds a nonce. Asks again while Redis is too busy to answer.
+    /// Sends a heartbeat that reports this amount and holds a nonce. Repeats the call
+    /// while Redis is too busy to answer.
     async fn tell(process: &SharedNonces, nonce: u64, wei: u128, number: u64) {
         let spent = HourCost { wei, number };
         let request = SyncRequest { spent, held: vec![nonce], ..SyncRequest::default() };
@@ -410,8 +413,8 @@ mod tests {
         panic!("Redis never answers")
     }
 
-    /// Puts a transaction on record. On a machine so busy that the process counts as gone, it comes back with an amount
-    /// that is older than all others.
+    /// Records a transaction. On a machine so busy that the process is considered gone, the process comes back with
+    /// an amount older than all others.
     async fn put(
         process: &SharedNonces,
         nonce: u64,
@@ -447,12 +450,12 @@ mod tests {
         let hour = |wei, number| SharedHour { max_wei: 1000, own: HourCost { wei, number } };
         assert_eq!(put(&first, 7, 100, hour(50, 3)).await, SharedRecord::Recorded);
         assert_eq!(sum().await, 150);
-        // Taken before the transaction was put on record, and told after it with all that is known by now.
+        // This amount was taken before the transaction was recorded and is reported after it.
         tell(&first, 7, 50, 2).await;
         assert_eq!(sum().await, 150);
         tell(&first, 7, 120, 4).await;
         assert_eq!(sum().await, 120, "minutes leave the hour");
-        // A record that is late itself: its cost is in the amount that was told meanwhile.
+        // The record itself is late: its cost is part of the amount that was reported meanwhile.
         tell(&first, 7, 300, 6).await;
         assert_eq!(put(&first, 7, 100, hour(200, 5)).await, SharedRecord::Recorded);
         assert!(sum().await >= 400, "counted twice until the next amount");

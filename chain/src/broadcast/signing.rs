@@ -9,8 +9,8 @@ use alloy::signers::local::PrivateKeySigner;
 use super::error::BroadcastError;
 use super::slots::SignedTransaction;
 
-/// Gas limit of a filler, a transfer of nothing to the account itself. A transfer needs 21,000;
-/// chains that charge for data as gas need some more. Guess.
+/// The gas limit of a filler, an empty transfer from the account to itself. A transfer needs 21,000; chains that charge
+/// for data as gas need somewhat more. Guess.
 pub(super) const FILLER_GAS: u64 = 100_000;
 
 /// A transaction before it is signed.
@@ -40,7 +40,7 @@ impl TransactionSigner {
         self.key.address()
     }
 
-    /// Signs a legacy transaction: every chain takes those, and they have one price to compare.
+    /// Signs a legacy transaction. Every chain accepts these, and they have a single price, which is easy to compare.
     pub(super) fn sign(
         &self,
         transaction: UnsignedTransaction,
@@ -65,7 +65,7 @@ impl TransactionSigner {
     }
 }
 
-/// Returns whether a transaction of this account only uses its nonce up: it sends nothing to the account itself.
+/// Returns true if a transaction of this account is a filler: an empty transfer to the account itself.
 pub(super) fn is_filler(account: Address, to: Address, input: &Bytes) -> bool {
     to == account && input.is_empty()
 }

@@ -1,5 +1,5 @@
-//! The nonce decisions against a simulated chain with two nodes, rivals, price changes, lost
-//! responses, errors that say nothing, and crashes: every payload is mined once or refused.
+//! Tests the nonce decisions against a simulated chain with two nodes, other senders, price changes, lost responses,
+//! unspecific errors, and crashes. Every payload has to be mined once or refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn seen_at(now: u64, rng: &mut StdRng) -> u64 {
     }
 }
 
-/// A transaction. Without a payload it is a filler, or of another sender.
+/// A transaction. Without a payload it is a filler, or comes from another sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tx {
     nonce: u64,
@@ -64,7 +64,7 @@ impl Tx {
     }
 }
 
-/// Returns whether nodes refuse a payload with an error that says nothing.
+/// Returns true if nodes refuse this payload with an unspecific error.
 fn is_spoilt(payload: u64) -> bool {
     payload % 10 == 7
 }
@@ -77,10 +77,10 @@ struct SimulatedChain {
     pools: [BTreeMap<u64, Tx>; 2],
     head: u64,
     price: u128,
-    /// True if nodes refuse transactions that come before their predecessors.
+    /// True if nodes refuse transactions whose predecessors they lack.
     is_strict: bool,
     is_poor: bool,
-    /// True if nodes take every payload.
+    /// True if nodes accept every payload.
     takes_all: bool,
 }
 
@@ -166,7 +166,7 @@ struct Process {
     nonces: Nonces,
     jobs: HashMap<JobId, u64>,
     made: u64,
-    /// The response of a poll, on its way.
+    /// The response of a poll that is under way.
     polled: Option<AccountState>,
 }
 
@@ -186,7 +186,7 @@ struct Simulation {
     /// Payloads that were given up as unknown.
     unknown: BTreeSet<u64>,
     faults: bool,
-    /// True if one of two endpoints lies, and no other sender uses the account.
+    /// True if one of two endpoints lies and no other sender uses the account.
     has_liar: bool,
     /// True if the honest endpoint did not answer last time.
     was_gone: bool,
@@ -238,8 +238,8 @@ impl Simulation {
         self.faults && self.rng.random_range(0..100) < percent
     }
 
-    /// Starts a new process from the record. A caller without an answer asks again, unless its
-    /// payload is known to be in flight or on the chain.
+    /// Starts a new process from the record. A caller without an answer calls again, unless its payload is
+    /// known to be in flight or on the chain.
     fn restart(&mut self) {
         let kept = self.rng.random_range(0..=self.unsynced.len());
         self.record.extend(self.unsynced.drain(..).take(kept));
@@ -338,7 +338,7 @@ impl Simulation {
         let due = self.process.nonces.due(self.now());
         let Some(DueTransaction { nonce, signed, is_repeated }) = due else { return true };
         if self.has_liar && self.rng.random() {
-            // The liar takes it, and keeps it. What is repeated goes to the other endpoint too.
+            // The liar accepts it and does not pass it on. A repeated transaction is sent to the other endpoint too.
             if is_repeated {
                 self.chain.receive(self.node, &Tx::read(&signed.raw));
             }
@@ -365,7 +365,7 @@ impl Simulation {
         true
     }
 
-    /// Returns what the honest endpoint and the liar tell together, or one of them alone.
+    /// Returns the merged answers of the honest endpoint and the liar, or of one of them.
     fn lied(&mut self, honest: AccountState, queries: Vec<NonceQuery>) -> AccountState {
         let count = honest.counts[0].mined;
         let mined = match self.rng.random_range(0..5) {
@@ -424,7 +424,7 @@ impl Simulation {
         }
     }
 
-    /// Runs the events that the process does not cause.
+    /// Simulates events outside the process.
     fn disturb(&mut self) {
         if self.chance(2) {
             self.node = 1 - self.node;
@@ -472,14 +472,14 @@ impl Simulation {
         }
     }
 
-    /// Runs to the end. Returns what is mined.
+    /// Runs to the end and returns the mined transactions.
     fn run(mut self) -> Vec<(Tx, [u64; 2])> {
         for _ in 0..1500 {
             self.step();
         }
         self.faults = false;
         self.chain.is_poor = false;
-        // A rival's transaction that stays too cheap for ever is not for this process to replace: nodes drop it.
+        // This process does not replace another sender's transaction that stays too cheap; nodes drop it.
         let price = self.chain.price;
         for pool in &mut self.chain.pools {
             pool.retain(|_, tx| !tx.is_foreign || tx.price >= price);
@@ -492,7 +492,7 @@ impl Simulation {
             if self.wanted.is_empty() {
                 continue;
             }
-            // A caller whose answer was lost in a crash learns it from the chain.
+            // A caller that lost its answer in a crash learns the outcome from the chain.
             let mined = self.chain.mined.iter().filter_map(|(tx, _)| tx.payload);
             let mined: BTreeSet<u64> = mined.collect();
             let under_way: BTreeSet<u64> = self.process.jobs.values().copied().collect();
@@ -538,7 +538,7 @@ fn every_payload_is_mined_once_through_failures_and_crashes() {
     }
 }
 
-/// It reports any count, and keeps the transactions that it accepts.
+/// The lying endpoint reports any count, and withholds transactions that it accepts.
 #[test]
 fn one_lying_endpoint_stops_no_payload_and_costs_no_filler() {
     for seed in seeds() {

@@ -1,4 +1,4 @@
-//! The vocabulary of the nonce decisions: ids, transactions, and what goes into and comes out of
+//! The types of the nonce decisions: ids, transactions, and the inputs and outputs of
 //! [`Nonces`](super::nonces::Nonces).
 
 use std::time::Duration;
@@ -7,43 +7,43 @@ use alloy::primitives::{B256, Bytes};
 
 use super::error::BroadcastError;
 
-/// First and longest pause before a transaction whose response was lost is sent again. Guesses: a
-/// lost response is often a restarted proxy. The pauses have no jitter, because the simulation
+/// The shortest and the longest pause before a transaction whose response was lost is sent again. Guesses:
+/// a lost response is often due to a proxy that restarts. There is no jitter, because the simulation
 /// replays these decisions by seed.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Errors after which a payload is given up that no node accepts and one may have. A guess: with the pauses
-/// above they take half a minute, longer than a proxy or a node restarts.
+/// The number of errors after which a payload is given up that no node accepts and one may have. A guess: with the
+/// pauses above they take half a minute, longer than a proxy or a node restarts.
 const ERRORS_MAX: u32 = 20;
 
-/// A payload that a caller wants on the chain.
+/// The id of a payload to broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct JobId(pub(super) u64);
 
-/// The assignment of a nonce to a payload, on record under this number. A payload that needs
+/// The id of an assignment of a nonce to a payload, also in the record. A payload that gets
 /// another nonce gets another slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SlotId(pub(super) u64);
 
-/// The bounds after which transactions count as stuck or lost.
+/// The bounds of the nonce decisions, most of them times after which transactions count as stuck or lost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// Nonces in use at once.
+    /// The largest number of nonces in use at once.
     pub(super) in_flight_max: usize,
-    /// The next transaction to be mined is sent again after this time, and replaced after as long
-    /// again and two blocks.
+    /// The time after which the next transaction to be mined is sent again. After as long again and at
+    /// least two blocks, it is replaced.
     pub(super) stuck_after: Duration,
-    /// It is replaced after this time even without blocks.
+    /// The time after which it is replaced even if there are no new blocks.
     pub(super) stuck_without_blocks_after: Duration,
-    /// Interval of the searches for the user of a nonce that is used and has no receipt of ours.
+    /// The interval of searches for the user of a nonce that is used although no own transaction has a receipt.
     pub(super) seek_every: Duration,
-    /// The outcome of a payload stays unknown if these searches find nothing for this time.
+    /// The time without a search result after which the payload's outcome is given up as unknown.
     pub(super) give_up_after: Duration,
 }
 
 impl Timeouts {
-    /// Returns the timeouts in use. Guesses for chains with blocks of two seconds and less; giving
-    /// up takes five minutes, because a wrong answer to the caller costs more than a late one.
+    /// Returns the default timeouts. Guesses for chains with block times of at most two seconds. Giving up takes five
+    /// minutes, because a wrong answer to the caller costs more than a late one.
     pub(super) fn new(in_flight_max: usize) -> Self {
         Self {
             in_flight_max,
@@ -62,7 +62,7 @@ pub(super) struct SignedTransaction {
     /// Wei per unit of gas.
     pub(super) price: u128,
     pub(super) raw: Bytes,
-    /// True if it only uses the nonce up.
+    /// True if it is a filler.
     pub(super) is_filler: bool,
 }
 
@@ -73,12 +73,12 @@ impl AccountState {
     }
 }
 
-/// A transaction that is to be sent now.
+/// A transaction that is due to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DueTransaction {
     pub(super) nonce: u64,
     pub(super) signed: SignedTransaction,
-    /// True if a node may have it, and it was not mined: it is sent to every endpoint.
+    /// True if a node may already have it, unmined: it is then sent to every endpoint.
     pub(super) is_repeated: bool,
 }
 
@@ -87,60 +87,58 @@ pub(super) struct DueTransaction {
 pub(super) enum NoncePurpose {
     /// Puts a payload on the chain.
     Payload(JobId),
-    /// Does nothing but use the nonce up, so that later ones can be mined.
+    /// Uses the nonce without a payload (a *filler*), so that later nonces can be mined.
     Filler,
 }
 
-/// A transaction to sign and to record. The driver answers with `Nonces::signed` or
-/// `Nonces::not_signed`.
+/// A transaction to sign and to record. The driver answers with `Nonces::signed` or `Nonces::not_signed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SignRequest {
     pub(super) slot: SlotId,
     pub(super) nonce: u64,
     pub(super) purpose: NoncePurpose,
-    /// The highest price signed so far for this nonce. The new transaction must cost at least
+    /// The highest price signed so far for this nonce. The price of the new transaction has to be at least
     /// [`replacement_price`](super::nonces::replacement_price) of it.
     pub(super) over: Option<u128>,
-    /// The payload's former slot, which it gives up with this one on record.
+    /// The payload's former slot, which ends when this transaction is on record.
     pub(super) instead_of: Option<SlotId>,
 }
 
-/// The answer to a signed transaction that was to be put on record.
+/// The outcome of recording a signed transaction.
 #[derive(Debug, Clone)]
 pub(super) enum Recorded {
     /// It may be sent.
     Yes,
-    /// It is not on record, and must not be sent.
+    /// The transaction is not on record and must not be sent.
     No(BroadcastError),
-    /// The answer was lost. Another process that takes the nonce over may find it and send it.
+    /// The answer was lost. Another process that takes over the nonce may find the transaction and send it.
     Maybe,
 }
 
 /// A node's response to a transaction that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SendOutcome {
-    /// The node has it, or had it.
+    /// The node has the transaction, or had it.
     Accepted,
-    /// The response was lost: the node may have it.
+    /// The response was lost; the node may have the transaction.
     Lost,
-    /// The node answers with an error of unknown meaning: it may have it.
+    /// The node answered with an unspecific error; it may have the transaction.
     Unclear(String),
-    /// The nonce is used.
+    /// The nonce is used, by this transaction or by another one.
     NonceUsed,
-    /// Transactions before it are missing at this node.
+    /// The node lacks transactions with lower nonces.
     NonceAhead,
-    /// The node has another transaction with this nonce, and this one does not pay enough to
-    /// replace it.
+    /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
     Underpriced,
-    /// The price is below what the chain takes at present.
+    /// The price is below the chain's current minimum.
     TooCheap(String),
-    /// The node does not have it and takes nothing at present.
+    /// The node does not have the transaction and accepts none at present.
     Later,
-    /// The node will never take it.
+    /// The node will never accept the transaction.
     Refused(String),
 }
 
-/// The account's transactions by the word of one endpoint.
+/// The account's transaction counts as reported by one endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct AccountCounts {
     /// The number of mined transactions: the lowest unused nonce.
@@ -158,15 +156,15 @@ pub(super) struct AccountState {
     pub(super) asked_at: Duration,
     /// The counts of the endpoints that answered.
     pub(super) counts: Vec<AccountCounts>,
-    /// The number of endpoints if every one was asked, else 0: only transactions with receipts count then.
+    /// The number of endpoints if every one was asked, else 0; in that case only transactions with receipts are used.
     pub(super) asked: usize,
     /// The latest block.
     pub(super) head: u64,
-    /// The use of each queried nonce that an endpoint calls used.
+    /// The uses of the queried nonces that an endpoint reports as used.
     pub(super) uses: Vec<(NonceQuery, NonceUse)>,
 }
 
-/// A nonce in use whose transactions are looked up.
+/// A query for the transactions of a nonce in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NonceQuery {
     pub(super) slot: SlotId,
@@ -174,7 +172,7 @@ pub(super) struct NonceQuery {
     pub(super) purpose: NoncePurpose,
     /// The hashes of all transactions signed for the nonce, the latest first.
     pub(super) hashes: Vec<B256>,
-    /// True if every endpoint is to be searched for the nonce's user.
+    /// True if every endpoint is to be searched for the transaction that used the nonce.
     pub(super) seeks: bool,
     /// The latest block when the first of them was signed; `None` after a restart.
     pub(super) since_block: Option<u64>,
@@ -183,7 +181,7 @@ pub(super) struct NonceQuery {
 /// The proven use of a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NonceUse {
-    /// No proof was found. This is inconclusive: receipts may lag behind the count, or be pruned.
+    /// No proof was found. This is inconclusive: receipts may lag behind the count or be pruned.
     Unknown,
     /// The payload is on the chain, by this transaction.
     Mined(B256),
@@ -191,7 +189,7 @@ pub(super) enum NonceUse {
     Other(B256),
 }
 
-/// The end of a slot. The caller of the payload hears of it once it is on record.
+/// The end of a slot. The payload's caller is answered after the end is on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SlotOutcome {
     /// This transaction is mined.
@@ -203,7 +201,7 @@ pub(super) enum SlotOutcome {
         /// The mined transaction.
         hash: B256,
     },
-    /// Every node refuses the payload, and none has it or will take it.
+    /// Every node refuses the payload, no node has it, and it will not be sent again.
     Refused {
         /// The slot that ended.
         slot: SlotId,
@@ -212,12 +210,12 @@ pub(super) enum SlotOutcome {
         /// The node's message.
         said: String,
     },
-    /// A filler's nonce is used up or given back.
+    /// A filler has ended: its nonce is used or given back.
     Void {
         /// The slot that ended.
         slot: SlotId,
     },
-    /// The nonce is used and its user cannot be found: the payload may be on the chain.
+    /// The nonce is used and no endpoint shows by which transaction: the payload may be on the chain.
     Unknown {
         /// The slot that ended.
         slot: SlotId,
@@ -247,33 +245,33 @@ pub(super) enum Phase {
     Sign,
     /// The latest transaction has to be sent at this time.
     Send { at: Duration },
-    /// A node has it. `since` and `head` are the time and the latest block when it became the next
-    /// one to be mined.
+    /// A node has the transaction. `since` and `head` are the time and the latest block when it
+    /// became the next one to be mined.
     Pending { since: Duration, head: u64, sent_again: bool },
-    /// The nonce is used, and its user is sought.
+    /// The nonce is used, and the transaction that used it is sought.
     Used { since: Duration, seek_at: Duration },
 }
 
-/// The assignment of one nonce.
+/// The assignment of one nonce to a payload or a filler.
 #[derive(Debug)]
 pub(super) struct NonceSlot {
     pub(super) id: SlotId,
     pub(super) purpose: NoncePurpose,
     /// All transactions signed for the nonce, the oldest first.
     pub(super) signed: Vec<SignedTransaction>,
-    /// True if a node may have one of them, or may get it from another process. From then on the nonce cannot be
-    /// given back.
+    /// True if a node may have one of the transactions, or may get it from another process. The nonce
+    /// can then no longer be given back.
     pub(super) maybe_out: bool,
-    /// True if the latest transaction may not be on record: it is not sent from here before it is.
+    /// True if the latest transaction may not be on record. It is not sent from here before it is.
     pub(super) is_unrecorded: bool,
     pub(super) since_block: Option<u64>,
     pub(super) instead_of: Option<SlotId>,
-    /// Attempts since a node accepted a transaction last.
+    /// Attempts since a node last accepted one of its transactions.
     pub(super) tries: u32,
-    /// Errors by which nodes have refused its transactions since one was accepted last, while a node may
-    /// have one of them.
+    /// Errors with which nodes have refused its transactions since one was last accepted,
+    /// while a node may have one of them.
     pub(super) errors: u32,
-    /// The last of these errors, once the payload is given up: a filler uses the nonce up then.
+    /// The last of these errors, once the payload is given up and a filler uses the nonce.
     pub(super) given_up: Option<String>,
     pub(super) phase: Phase,
 }
@@ -301,8 +299,8 @@ impl NonceSlot {
         self.signed.iter().map(|signed| signed.price).max()
     }
 
-    /// Counts an error by which a node has refused a transaction that another node may have. Returns true if
-    /// the payload is to be given up now.
+    /// Counts an error with which a node has refused a transaction that another node may have. Returns true if the
+    /// payload is to be given up now.
     pub(super) fn count_error(&mut self, said: String) -> bool {
         self.errors = self.errors.saturating_add(1);
         let gives_up = self.errors >= ERRORS_MAX
@@ -314,7 +312,7 @@ impl NonceSlot {
         gives_up
     }
 
-    /// Returns true if the user of the nonce is to be sought now.
+    /// Returns true if a search for the nonce's user is due.
     pub(super) fn is_sought(&self, now: Duration) -> bool {
         matches!(self.phase, Phase::Used { seek_at, .. } if now >= seek_at)
     }

@@ -1,26 +1,25 @@
-//! The ceilings of what the account spends on gas: for a unit of gas, and in an hour. They are absolute, so an
-//! endpoint that lies about prices drains no account. A plain value; time is an argument.
+//! The cost ceilings of the account's gas: per unit of gas, and per hour. They are absolute, so an endpoint that lies
+//! about prices cannot drain the account. A plain value; time is an argument.
 //!
-//! Processes that share an account through Redis count the hour together there, and each of them here as well: an emptied
-//! Redis then leaves each with its own count.
+//! Processes that share an account through Redis sum the hourly cost there, and each process also counts its own cost
+//! here. If Redis is emptied, each still has its own count.
 
 use std::time::Duration;
 
-/// Default of the highest price of gas, wei. A guess: a thousand times the usual price of the rollups in use.
+/// Default of the highest gas price, in wei. A guess: a thousand times the usual price of the rollups in use.
 pub const GAS_PRICE_MAX_WEI: u128 = 100_000_000_000;
-/// Default of the most that an hour may cost, wei: 20 units of a token with 18 decimals. A guess: at usual
-/// prices, some hundred thousand payloads.
+/// Default of the highest cost per hour, in wei: 20 units of a token with 18 decimals. A guess: at usual prices,
+/// some hundred thousand payloads.
 pub const SPEND_PER_HOUR_MAX_WEI: u128 = 20 * 10u128.pow(18);
-/// The parts in which an hour is counted. A part counts until the hour after its start is over.
+/// The number of parts into which the last hour is divided. The cost of a part counts until an hour after its start.
 const MINUTES: usize = 60;
 
-/// The ceilings.
+/// The cost ceilings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpendingLimits {
     /// The highest price of a unit of gas, wei.
     pub gas_price_max_wei: u128,
-    /// The most that the transactions signed in an hour may cost together, wei. Each counts with its whole
-    /// gas limit.
+    /// The highest total cost of the transactions signed in an hour, in wei. Each counts with its whole gas limit.
     pub per_hour_max_wei: u128,
 }
 
@@ -30,7 +29,7 @@ impl Default for SpendingLimits {
     }
 }
 
-/// The ceiling that a transaction would exceed.
+/// A ceiling that a transaction would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CeilingReached {
     /// The price of gas is too high.
@@ -41,7 +40,7 @@ pub enum CeilingReached {
         /// The ceiling, wei.
         max_wei: u128,
     },
-    /// The hour has cost enough.
+    /// The cost of the last hour leaves no room for the transaction.
     #[error(
         "gas has cost {spent_wei} wei in the last hour, which reaches the ceiling of {max_wei} wei"
     )]
@@ -57,7 +56,7 @@ pub enum CeilingReached {
 #[derive(Debug)]
 pub(super) struct Spending {
     limits: SpendingLimits,
-    /// The cost of each minute, with the minute's number.
+    /// A ring of one entry per minute: the minute's number and its cost in wei.
     minutes: [(u64, u128); MINUTES],
 }
 
@@ -66,10 +65,10 @@ impl Spending {
         Self { limits, minutes: [(0, 0); MINUTES] }
     }
 
-    /// Takes the cost of a transaction at this price.
+    /// Adds the cost of a transaction at this price to the last hour.
     ///
     /// # Errors
-    /// The ceiling that it would exceed; nothing is taken then.
+    /// The ceiling that the transaction would exceed; no cost is added then.
     pub(super) fn take(
         &mut self,
         price_wei: u128,
@@ -93,7 +92,7 @@ impl Spending {
         Ok(())
     }
 
-    /// Gives back a cost that was taken at this time and is not spent. After an hour it counts no more anyway.
+    /// Subtracts a cost that was added at `taken` and not spent. After an hour there is nothing to subtract.
     pub(super) fn give_back(&mut self, cost_wei: u128, taken: Duration) {
         let minute = minute_of(taken);
         let (of, wei) = &mut self.minutes[place_of(minute)];
@@ -110,7 +109,7 @@ impl Spending {
         recent.fold(0u128, u128::saturating_add)
     }
 
-    /// Returns the most that an hour may cost, wei.
+    /// Returns the ceiling of the cost per hour, in wei.
     pub(super) fn per_hour_max_wei(&self) -> u128 {
         self.limits.per_hour_max_wei
     }
@@ -150,7 +149,7 @@ mod tests {
         spending.give_back(300, later);
         assert_eq!(spending.spent_wei(later), 600);
         assert_eq!(spending.take(1, 400, later), Ok(()));
-        // Its place in the ring belongs to another minute by now.
+        // Another minute uses the entry of the ring by now.
         let next_hour = Duration::from_secs(3600 + 30);
         assert_eq!(spending.take(1, 500, next_hour), Ok(()));
         spending.give_back(600, Duration::ZERO);
@@ -170,7 +169,7 @@ mod tests {
                 let in_hour = |length: u64| -> u128 {
                     taken.iter().filter(|(at, _)| at + length > now).map(|(_, cost)| cost).sum()
                 };
-                // A part of an hour may count for up to a minute longer, and never for less than 59 minutes.
+                // The cost of a part may count for up to a minute too long, and never for less than 59 minutes.
                 prop_assert!(!is_taken || in_hour(59 * 60) + cost <= 1000);
                 prop_assert!(is_taken || in_hour(61 * 60) + cost > 1000);
                 if is_taken {

@@ -1,4 +1,4 @@
-//! Requests around one transaction: its gas, its submission, and the reason of its failure.
+//! Requests for one transaction: its gas limit, its submission, and the reason of its failure.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,15 +17,15 @@ use crate::contracts::revert::Revert;
 use crate::endpoints::{EndpointError, Endpoints};
 use crate::send::{Call, Chain, EthCallError, RequestError};
 
-/// Time for one of several endpoints to take a transaction. A guess.
+/// The time limit for one of several endpoints to accept a transaction. A guess.
 const SEND_MAX: Duration = Duration::from_secs(5);
 /// The base gas of a transaction (Yellow Paper, appendix G).
 const GAS_OF_TRANSACTION: u64 = 21_000;
-/// The least gas per byte of data (EIP-7623): of a zero byte, and of any other.
+/// The minimum gas per byte of data (EIP-7623): for a zero byte, and for any other.
 const FLOOR_GAS_OF_ZERO: u64 = 10;
 const FLOOR_GAS_OF_OTHERS: u64 = 40;
 
-/// The reason for which gas could not be estimated.
+/// Error of a gas estimate.
 struct EstimateError(EthCallError);
 
 impl From<RequestError> for EstimateError {
@@ -52,16 +52,15 @@ impl EndpointError for EstimateError {
     }
 }
 
-/// Returns the least gas limit that a transaction with this data may have.
+/// Returns the lowest gas limit that a transaction with this data may have.
 fn floor_gas(data: &[u8]) -> u64 {
     let zeros = data.iter().filter(|byte| **byte == 0).count() as u64;
     let others = data.len() as u64 - zeros;
     GAS_OF_TRANSACTION + zeros * FLOOR_GAS_OF_ZERO + others * FLOOR_GAS_OF_OTHERS
 }
 
-/// Runs the call without sending it, and returns its gas limit: a quarter above the estimate, and
-/// at least a tenth above the floor price of its data. Older nodes leave that floor out of their
-/// estimates.
+/// Simulates the call and returns its gas limit: a quarter above the estimate, and at least a tenth above the floor
+/// price of its data, which older nodes leave out of their estimates.
 pub(super) async fn gas_limit(
     endpoints: &Endpoints,
     account: Address,
@@ -91,7 +90,8 @@ pub(super) async fn gas_limit(
     }
 }
 
-/// Returns the highest estimate of any endpoint; `None` if none has one. What one endpoint refuses another may not.
+/// Returns the highest estimate of all endpoints; `None` if none returns one. A call that one endpoint
+/// refuses may be accepted by another.
 async fn estimated_elsewhere(endpoints: &Endpoints, account: Address, call: &Call) -> Option<u64> {
     let estimated = endpoints.each_in_time(SEND_MAX, |chain| async move {
         Ok(chain.gas_limit(call.request(account)).await.ok())
@@ -99,7 +99,7 @@ async fn estimated_elsewhere(endpoints: &Endpoints, account: Address, call: &Cal
     estimated.await.into_iter().flatten().flatten().max()
 }
 
-/// Converts a revert of the contract.
+/// Converts a revert by the contract into the error for the caller.
 fn would_revert(revert: Revert, data: &[u8]) -> BroadcastError {
     if let Some(InvalidPayloadSize { actualSize_, minSize_, maxSize_ }) = revert.as_error() {
         let number = |value: alloy::primitives::U256| usize::try_from(value).unwrap_or(usize::MAX);
@@ -116,7 +116,7 @@ fn would_revert(revert: Revert, data: &[u8]) -> BroadcastError {
     }
 }
 
-/// Converts the message with which nodes refuse a transaction for good.
+/// Converts the message of a node's final refusal into the error for the caller.
 pub(super) fn refused(account: Address, chain_id: u64, said: String) -> BroadcastError {
     if said.to_ascii_lowercase().contains("insufficient funds") {
         BroadcastError::NoFunds { account, chain_id, said }
@@ -125,8 +125,8 @@ pub(super) fn refused(account: Address, chain_id: u64, said: String) -> Broadcas
     }
 }
 
-/// Sends a transaction to the first endpoint that answers; to every one if it `is_repeated`, or if that one does not take it.
-/// One endpoint alone may lie when it takes a transaction, and when it refuses one.
+/// Sends a transaction to the first endpoint that answers; to every endpoint if `is_repeated`, or if the first one does
+/// not accept it. A single endpoint may lie about accepting or refusing it.
 pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) -> SendOutcome {
     if endpoints.count() == 1 {
         return send_to_first(endpoints, raw).await;
@@ -143,8 +143,8 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
 
 /// Sends a transaction to the first endpoint that answers.
 ///
-/// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint
-/// then proves nothing, so the outcome is [`SendOutcome::Lost`].
+/// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint is then not conclusive,
+/// so the outcome is [`SendOutcome::Lost`].
 async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let (raw, is_lost) = (&raw, &AtomicBool::new(false));
     let sent = endpoints.ask(|chain| async move {
@@ -165,7 +165,7 @@ async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
 
 /// Sends a transaction to every endpoint at once. Returns their outcomes.
 async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<SendOutcome> {
-    // One to which there is no connection was not sent anything.
+    // An endpoint without a connection has not received anything.
     let (raw, reached) = (&raw, &Mutex::new(HashSet::new()));
     let sent = endpoints.each_in_time(SEND_MAX, |chain| async move {
         reached.lock().insert(chain.endpoint().to_owned());
@@ -197,8 +197,8 @@ async fn send_to(chain: &Chain, raw: &Bytes) -> Result<(), RequestError> {
     sent.map_err(|error| chain.request_error("eth_sendRawTransaction", error))
 }
 
-/// Returns the outcome of two that the other does not undo: a node that took a transaction has it, whatever others say, and
-/// it is refused only if no other answer differs.
+/// Returns the outcome with more weight. A node that accepted a transaction has it, whatever others answer; a refusal
+/// outweighs only [`SendOutcome::Later`].
 fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
     let weight = |it: &SendOutcome| match it {
         SendOutcome::Accepted => 8,
@@ -214,8 +214,8 @@ fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
     if weight(&other) > weight(&one) { other } else { one }
 }
 
-/// Parts of messages by which nodes refuse a transaction for good, whichever node is asked. From
-/// the errors of go-ethereum's `core` and `txpool`, and of anvil.
+/// Parts of error messages with which nodes refuse a transaction for good, whichever node is asked. Taken from the
+/// errors of go-ethereum's `core` and `txpool`, and of anvil.
 const FINAL: [&str; 14] = [
     "insufficient funds",
     "insufficient balance",
@@ -236,9 +236,9 @@ const FINAL: [&str; 14] = [
 /// Classifies a node's error message. JSON-RPC has no codes for these cases; the wordings are those
 /// of go-ethereum, which other nodes follow.
 ///
-/// An unknown message, such as an error behind a proxy, may come from a node that has the
-/// transaction: it never counts as refused. The transaction is then sent again, which is safe, and never
-/// moved to another nonce, which is not. After a number of such messages its nonce is filled.
+/// A node that answers with an unknown message, such as an error of a proxy, may have the transaction, so the message
+/// never counts as a refusal. The transaction is then sent again, which is safe, and not moved to another nonce, which
+/// would not be. After a number of such messages a filler uses the nonce.
 fn classify(said: String) -> SendOutcome {
     let lower = said.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
@@ -261,8 +261,7 @@ fn classify(said: String) -> SendOutcome {
     }
 }
 
-/// Returns the reason for which a mined transaction failed, found by running its call on the block
-/// before.
+/// Returns the reason why a mined transaction failed, found by running its call again at the preceding block.
 pub(super) async fn reason(
     endpoints: &Endpoints,
     account: Address,

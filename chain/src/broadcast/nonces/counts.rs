@@ -1,4 +1,4 @@
-//! The account's counts as several endpoints tell them.
+//! The account's transaction counts, as several endpoints report them.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::broadcast::agreement::{KnownCounts, believed};
 use crate::broadcast::slots::AccountState;
 
 impl Nonces {
-    /// Returns true if one endpoint alone has answered, and counts more than is known. The others may answer again in a
-    /// moment; if they stay silent, it is believed.
+    /// Returns true if only one of several endpoints has answered and it reports a higher count than the known one. The
+    /// others may answer again soon; if they do not within the time limit, its count is used.
     pub(super) fn is_doubtful(&mut self, state: &AccountState, now: Duration) -> bool {
         let known = self.known_count();
         let exceeds = match state.counts.as_slice() {
@@ -24,7 +24,7 @@ impl Nonces {
         now < *self.alone_since.get_or_insert(now) + self.timeouts.stuck_without_blocks_after
     }
 
-    /// Takes the counts of all endpoints.
+    /// Applies the counts that the endpoints report.
     pub(super) fn count(&mut self, state: &AccountState, now: Duration) {
         self.whole_at = Some(now);
         self.head = self.head.max(state.head);

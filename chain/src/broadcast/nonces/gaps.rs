@@ -1,4 +1,4 @@
-//! Nonces that no transaction uses, and the fillers that use them up.
+//! Finds nonces that no transaction uses, and fills them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,23 +6,21 @@ use std::time::Duration;
 use super::Nonces;
 use crate::broadcast::slots::{AccountCounts, AccountState, NoncePurpose, NonceSlot};
 
-/// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the
-/// account.
+/// The largest number of fillers created at once. Guess: the bound keeps a wrong count from emptying the account.
 const FILL_MAX: usize = 64;
 
 impl Nonces {
-    /// Returns true once after a gap stayed open because the hour has had enough fillers.
+    /// Returns true once after a gap stayed open because the hourly bound of fillers is reached.
     pub(in crate::broadcast) fn take_exhausted(&mut self) -> bool {
         std::mem::take(&mut self.gaps.is_exhausted)
     }
 
-    /// Uses up the nonces below the lowest assigned one for which no node has a transaction.
+    /// Fills the nonces below the lowest assigned one for which no node has a transaction.
     ///
-    /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It
-    /// blocks every nonce above.
+    /// Such a gap arises when nodes drop another sender's pending transaction. It blocks every higher nonce.
     ///
-    /// A gap that every endpoint reports is filled soon. If one of them reports none, it may lie, or the others may lag
-    /// behind: the gap is filled later, and never where an own transaction was seen mined above it.
+    /// A gap that every endpoint reports is filled soon. If some endpoints do not report it, either they lie or the
+    /// others lag behind; the gap is then filled later, and never below an own transaction that was seen mined.
     pub(super) fn find_gap(&mut self, state: &AccountState, now: Duration) {
         if !state.is_whole() {
             return;
@@ -90,7 +88,7 @@ mod tests {
         AccountState { counts, asked: 2, ..AccountState::default() }
     }
 
-    /// Returns nonces with a payload at `nonce`, which a node has taken.
+    /// Returns nonces with one payload at `nonce`, which a node has accepted.
     fn with_payload_at(nonce: u64) -> Nonces {
         let mut nonces = Nonces::new(Timeouts::new(4));
         let at = (nonce, nonce);

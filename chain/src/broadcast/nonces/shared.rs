@@ -1,4 +1,4 @@
-//! The nonces of an account that other senders use too: given out from outside, or watched for rivals.
+//! The nonces of an account with other senders: assigned through Redis, or watched for unknown senders.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::Nonces;
 use crate::broadcast::slots::{JobId, NoncePurpose, NonceSlot, Phase, SignedTransaction, SlotId};
 
-/// Distance above the chain's own count up to which a nonce from outside is accepted. A guess: far above the number
-/// that all processes of an account have in flight.
+/// The distance above the chain's own count up to which an assigned nonce is plausible. A guess far above the number of
+/// transactions that all processes of an account have in flight.
 const AHEAD_MAX: u64 = 1000;
 
 impl Nonces {
-    /// Takes nonces from outside from now on.
+    /// Switches to nonces that Redis assigns.
     pub(in crate::broadcast) fn share(&mut self) {
         self.is_shared = true;
     }
 
-    /// Returns the payloads that could have a nonce now, at most `most`, in the order of their turn.
+    /// Returns the payloads that could get a nonce now, at most `most`, in the order of their turn.
     pub(in crate::broadcast) fn waiting(&self, most: usize) -> Vec<JobId> {
         let room = self.timeouts.in_flight_max.saturating_sub(self.slots.len());
         self.ready.iter().map(|(job, _)| *job).take(most.min(room)).collect()
@@ -27,7 +27,7 @@ impl Nonces {
         self.slots.iter().map(|(nonce, slot)| (*nonce, slot.id, slot.purpose))
     }
 
-    /// Returns the count of mined and pending transactions, if it may be relied on.
+    /// Returns the count of mined and pending transactions; `None` if it may be out of date.
     pub(in crate::broadcast) fn floor(&self) -> Option<u64> {
         self.is_current.then(|| self.pending.max(self.mined))
     }
@@ -37,18 +37,18 @@ impl Nonces {
         self.mined
     }
 
-    /// Returns a gap that has blocked the own nonces for too long, once.
+    /// Returns, once, a gap that has blocked the own nonces for too long.
     pub(in crate::broadcast) fn take_gap(&mut self) -> Option<Range<u64>> {
         self.gap.take()
     }
 
-    /// Asks for a poll before the next nonce is used.
+    /// Requires a poll before the next nonce is assigned.
     pub(in crate::broadcast) fn invalidate(&mut self) {
         self.is_current = false;
     }
 
-    /// Gives a nonce to a waiting payload. Returns its slot, or `None` if the payload waits no more, or the nonce
-    /// cannot be right: a nonce from outside may be old.
+    /// Assigns a nonce to a waiting payload and returns its slot. Returns `None` if the payload no longer waits, or if
+    /// the nonce is not plausible because the assignment is out of date.
     pub(in crate::broadcast) fn give(&mut self, job: JobId, nonce: u64) -> Option<SlotId> {
         let place = self.ready.iter().position(|(ready, _)| *ready == job)?;
         if !self.is_plausible(nonce) {
@@ -59,7 +59,8 @@ impl Nonces {
         Some(self.hold(nonce, slot))
     }
 
-    /// Uses a nonce up. Returns its slot; `None` if the nonce cannot be right, or the hour has had enough fillers.
+    /// Starts a filler for a nonce and returns its slot; `None` if the nonce is not plausible or the
+    /// hourly bound of fillers is reached.
     pub(in crate::broadcast) fn fill(&mut self, nonce: u64, now: Duration) -> Option<SlotId> {
         if !self.is_plausible(nonce) || !self.gaps.take_filler(now) {
             return None;
@@ -68,7 +69,7 @@ impl Nonces {
         Some(self.hold(nonce, slot))
     }
 
-    /// Takes over a nonce of another process, any of whose transactions may be out. Returns its slot.
+    /// Takes over a nonce of another process, any of whose transactions may have been sent. Returns its slot.
     pub(in crate::broadcast) fn adopt(
         &mut self,
         nonce: u64,
@@ -86,7 +87,7 @@ impl Nonces {
         Some(id)
     }
 
-    /// Moves a waiting payload behind the others.
+    /// Moves a waiting payload to the end of the queue.
     pub(in crate::broadcast) fn defer(&mut self, job: JobId) {
         if let Some(place) = self.ready.iter().position(|(ready, _)| *ready == job) {
             let deferred = self.ready.remove(place);
@@ -94,14 +95,14 @@ impl Nonces {
         }
     }
 
-    /// Takes back a payload without a nonce. Returns false if it has one.
+    /// Withdraws a payload that has no nonce. Returns false if it has one.
     pub(in crate::broadcast) fn take_back(&mut self, job: JobId) -> bool {
         let before = self.ready.len();
         self.ready.retain(|(ready, _)| *ready != job);
         self.ready.len() < before
     }
 
-    /// Takes back all payloads without a nonce. Each comes with its former slot.
+    /// Withdraws all payloads without a nonce and returns them, each with its former slot.
     pub(in crate::broadcast) fn withdraw_all(&mut self) -> Vec<(JobId, Option<SlotId>)> {
         self.ready.drain(..).collect()
     }
@@ -111,8 +112,8 @@ impl Nonces {
         self.slots.get(&nonce).map_or(&[], |slot| &slot.signed)
     }
 
-    /// Takes note that a transaction is signed, and may be on record: another process may find it there and send
-    /// it. It is not sent from here before [`recorded`](Self::recorded).
+    /// Records that a transaction is signed and may be on record, where another process may find and send it. This
+    /// process does not send it before [`recorded`](Self::recorded).
     pub(in crate::broadcast) fn maybe_recorded(
         &mut self,
         nonce: u64,
@@ -135,7 +136,7 @@ impl Nonces {
         self.slots.iter().filter(|(_, slot)| slot.is_unrecorded).map(|(nonce, _)| *nonce)
     }
 
-    /// Takes note that all transactions of a nonce are on record.
+    /// Records that all transactions of a nonce are on record.
     pub(in crate::broadcast) fn recorded(&mut self, nonce: u64, now: Duration) {
         let Some(slot) = self.slots.get_mut(&nonce).filter(|slot| slot.is_unrecorded) else {
             return;
@@ -146,25 +147,24 @@ impl Nonces {
         }
     }
 
-    /// Takes note that another process has taken a nonce over, with the transactions on record.
+    /// Records that another process has taken over a nonce with its recorded transactions.
     pub(in crate::broadcast) fn lost(&mut self, nonce: u64) {
         if let Some(slot) = self.slots.get_mut(&nonce) {
             slot.maybe_out |= !slot.signed.is_empty();
         }
     }
 
-    /// Gives no payload a nonce while this is true.
+    /// Stops the assignment of nonces while `is_paused` is true.
     pub(in crate::broadcast) fn pause(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
     }
 
-    /// Returns true once after another sender was seen to use the account.
+    /// Returns true once after the account was seen to have another sender.
     pub(in crate::broadcast) fn take_rival(&mut self) -> bool {
         std::mem::take(&mut self.rival_seen)
     }
 
-    /// Takes note of a count of transactions. One above everything that this process has used shows another
-    /// sender.
+    /// Compares a transaction count with the nonces that this process has used. A higher count shows another sender.
     pub(super) fn find_rival(&mut self, count: u64) {
         let used = self.slots.last_key_value().map_or(0, |(last, _)| last + 1).max(self.next);
         let known = self.known.get_or_insert(count.max(used));
@@ -209,7 +209,7 @@ mod tests {
         AccountState { counts: vec![AccountCounts::default()], asked: 1, ..AccountState::default() }
     }
 
-    /// Returns nonces of which one is to be signed, for the payload.
+    /// Returns nonces with one payload, whose transaction has to be signed.
     fn with_one_to_sign() -> Nonces {
         let mut nonces = Nonces::new(Timeouts::new(4));
         nonces.share();
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(nonces.due(later), None);
         assert_eq!(nonces.wake_at(), None);
         assert_eq!(nonces.unrecorded().collect::<Vec<_>>(), [0]);
-        // On record it is sent, and a node's refusal does not end it.
+        // Once it is on record, it is sent; a refusal by one node does not end it.
         nonces.recorded(0, later);
         nonces.recorded(0, later);
         assert_eq!(nonces.unrecorded().count(), 0);

@@ -1,4 +1,4 @@
-//! The search for a nonce's use, on chains where the use is known.
+//! Tests of the search for a nonce's user, on chains where the user is known.
 
 use alloy::primitives::{Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
@@ -69,7 +69,7 @@ impl AppChain {
         }
     }
 
-    /// Returns the event that is found for a payload, regardless of the transaction that used the nonce.
+    /// Returns the event found for a payload, whatever transaction used the nonce.
     async fn event(&self, query: &NonceQuery, sought: &SoughtPayload) -> Option<BroadcastReceipt> {
         match seek(&self.chain, self.own.account(), query, Some(sought)).await.unwrap() {
             Some(NonceUser::Payload(MinedPayload::Event(broadcasted))) => Some(broadcasted),
@@ -161,7 +161,7 @@ async fn a_long_stretch_is_searched_page_by_page() {
     let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
     mine(&app_chain.chain, PAGE_BLOCKS).await;
     let wanted = app_chain.sought(GROUP, 1);
-    // Wherever the pages begin, no block lies between two of them.
+    // Wherever the pages begin, they have to cover every block.
     for shift in [0, 1, 2, PAGE_BLOCKS - 1, PAGE_BLOCKS] {
         let query = query(99, &[lost()], Some(from + shift));
         assert_eq!(app_chain.event(&query, &wanted).await, Some(sent), "from {shift} on");
@@ -259,7 +259,7 @@ async fn several_of_one_block_are_told_apart() {
     }
 }
 
-/// Chains that impersonate accounts have transactions without the account's signature, as a lying endpoint has.
+/// Chains that impersonate accounts have transactions without the account's signature, as a lying endpoint shows them.
 #[tokio::test]
 async fn a_transaction_that_the_account_did_not_sign_proves_nothing() {
     let bare = Bare::start().await;

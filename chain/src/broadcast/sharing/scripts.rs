@@ -1,21 +1,23 @@
-//! The scripts by which processes share the nonces of one account in Redis.
+//! The Lua scripts with which processes share the nonces of one account in Redis.
 //!
-//! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`; `server`, the run of
-//! Redis that wrote it; for each process `n:`, the count of its calls, `w:`, the time and the amount of what its
-//! gas cost within an hour, wei, and `p:`, the number of that amount among those that it has told); the owner and the payload of each nonce; its signed transactions; the nonce of each payload; the last sign of life of each
-//! process, and the time since which it has given them; the nonces that were given back. Then the result of each
-//! payload that is named, a key that expires.
+//! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`; `server`,
+//! the id of the Redis run that wrote it; for each process `n:`, the count of its calls, `w:`, the time and the
+//! amount of its gas cost in the last hour in wei, and `p:`, the number of that amount); the owner and the
+//! payload of each nonce; its signed transactions; the nonce of each payload; the last heartbeat of each
+//! process, and the time since when it has sent heartbeats; the nonces that were given back. Then, for each
+//! payload in the call, the key of its result, which expires.
 //!
-//! Times are those of Redis, so clocks of processes play no part.
+//! All times are those of Redis, so the clocks of processes do not matter.
 
-/// Gives a sign of life and takes nonces.
+/// Registers a heartbeat and assigns nonces.
 ///
-/// Arguments: the process; the time in ms after which a silent process counts as gone; the highest `seq` seen; the
-/// highest count of its own calls; what its gas cost within an hour, and the number of that amount; the chain's pending and mined counts (-1: not
-/// known); a range of nonces without transactions (from, to); the number of nonces held, and these; the digests of the
-/// payloads that need a nonce.
-/// Returns the epoch; `seq`; the count of its own calls; nonces that another process owns; nonces without transactions on record; nonces to
-/// fill; nonces taken over, each followed by its transactions; for each digest a letter and a value.
+/// Arguments: the process; the time in ms after which a silent process is considered gone; the highest `seq` seen; the
+/// highest count of its own calls; its gas cost in the last hour, and the number of that amount; the chain's pending
+/// and mined counts (-1: unknown); a range of nonces without transactions (from, to); the number of held nonces, and
+/// these; the digests of the payloads that need a nonce.
+/// Returns the epoch; `seq`; the count of its own calls; nonces that another process owns; nonces
+/// without recorded transactions; nonces to fill; nonces taken over, each followed by its transactions;
+/// for each digest a letter and a value.
 pub(super) const SYNC: &str = r"
 local S, O, R, P, A, B, F = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, lease, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -181,13 +183,14 @@ redis.call('HSET', S, 'next', s(next_nonce))
 return {redis.call('HGET', S, 'epoch') or '', s(seq), s(calls), lost, unrecorded, fill, adopted, given}
 ";
 
-/// Puts signed transactions on record, each of which may be sent if it is.
+/// Records signed transactions. A transaction may be sent only if it is recorded.
 ///
-/// Arguments: the process; the highest count of its own calls; the most that an hour may cost, wei; what this process' gas cost within an hour without
-/// these, and the number of that amount; for each its nonce, the digest of the payload (may be empty), `1` if it follows others of this nonce, what
-/// it adds to the cost, and its bytes. Amounts are doubles, which is exact to one part in 10^15.
-/// Returns the count of the own calls; the cost of the hour; for each 1, 0 if another process owns the nonce, or 2 if
-/// the hour would cost more than it may.
+/// Arguments: the process; the highest count of its own calls; the hourly ceiling in wei; its gas cost in the last hour
+/// without these transactions, and the number of that amount; for each transaction its nonce, the digest of the payload
+/// (may be empty), `1` if an earlier transaction has the same nonce, the added cost, and its bytes. Amounts are
+/// doubles, exact to one part in 10^15.
+/// Returns the count of its own calls; the cost of the last hour; for each transaction 1 if it is recorded, 0 if
+/// another process owns the nonce, 2 if the cost would exceed the ceiling.
 pub(super) const RECORD: &str = r"
 local S, O, R, P, me, out = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], {}
 local most, own, place, others = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), 0
@@ -242,11 +245,12 @@ if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', S, 'n:' .. me, 
 return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 ";
 
-/// Ends the use of nonces. Nonces of another process stay as they are.
+/// Ends the use of nonces. Nonces of other processes are left unchanged.
 ///
-/// Arguments: the process; the highest count of its own calls; the life of results in ms; for each its nonce, the digest (may be empty), and the
-/// result: empty if the nonce is free again, `-` if it is used up, or a letter and a hash to remember.
-/// Keys beside the usual: for each the key of its result. Returns the count of the own calls.
+/// Arguments: the process; the highest count of its own calls; the lifetime of results in ms; for each nonce its
+/// number, the digest (may be empty), and the result: empty if the nonce is free again, `-` if it is used without a
+/// result, or a letter and a hash to remember. Keys besides the common ones: for each nonce the key of its result.
+/// Returns the count of its own calls.
 pub(super) const FINISH: &str = r"
 local O, R, P, F, me = KEYS[2], KEYS[3], KEYS[4], KEYS[7], ARGV[1]
 local k = 8
