@@ -1,7 +1,7 @@
 //! One chain behind several RPC URLs, in order of preference.
 //!
-//! A request goes to the first endpoint that is not known to fail, then to the next one. An
-//! endpoint that serves another chain receives no request.
+//! A request goes to the first endpoint that is not paused after a failure, then to the next one. An endpoint that
+//! serves another chain receives no request.
 //!
 //! # Why not alloy's layers
 //!
@@ -10,15 +10,14 @@
 //! fits:
 //!
 //! - Operators order their endpoints by price and trust, so preference has to win over latency.
-//! - A transport sees requests, not chains. Every endpoint has to prove its chain id before its
-//!   first request, after each failure and once a minute: one wrong URL must never feed a strand or
-//!   a balance.
-//! - A response can be well-formed and wrong (a log left out, an unknown transaction). Only the
-//!   caller finds out, and then [`Endpoints::distrust`] moves on; a layer has no way in for that.
-//! - Some callers need the evidence of *every* endpoint: see `Endpoints::find`.
+//! - A transport sees requests, not chains. Every endpoint has to prove its chain id before its first request, after
+//!   each failure and once a minute: a single wrong URL must never add to an originator's log or to a balance.
+//! - A response can be well-formed and wrong (a missing log, an unknown transaction). Only the caller finds out and
+//!   calls [`Endpoints::distrust`]; a layer offers no such call.
+//! - Some callers need the responses of *every* endpoint: see `Endpoints::find`.
 //! - Operators see each endpoint's error and the counts by kind: see [`Endpoints::status`].
 //!
-//! The tests hold the choice of endpoints against a model.
+//! The tests compare the choice of endpoints with a model.
 
 mod every;
 
@@ -32,22 +31,20 @@ use parking_lot::Mutex;
 use crate::backoff::Pauses;
 use crate::send::{Chain, ConnectError, RequestError, ViewError, parse_url};
 
-/// First and longest time for which a failed endpoint is not used; doubles with each failure in a
-/// row. Guesses: a restart takes seconds, and a provider's rate limit is counted by the second or
-/// by the minute.
+/// The first and the longest pause of a failed endpoint; it doubles with each consecutive failure. Guesses: a restart
+/// takes seconds, and providers limit rates by the second or by the minute.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// First and longest time for which a distrusted endpoint is not used; doubles with each time, whatever it
-/// answers in between. Guesses: an endpoint that is pruned or far behind stays so for hours, and goes on
-/// answering.
+/// The first and the longest pause of a distrusted endpoint; it doubles each time, regardless of answers in between.
+/// Guesses: an endpoint that is pruned or far behind stays so for hours and continues to answer.
 const DISTRUST_MIN: Duration = Duration::from_secs(5);
 const DISTRUST_MAX: Duration = Duration::from_secs(300);
-/// Time after which an earlier distrust counts no more. Guess.
+/// The age from which an earlier distrust no longer counts. Guess.
 const DISTRUST_AGE_MAX: Duration = Duration::from_secs(1800);
-/// Interval at which each endpoint that is used proves its chain id again. Guess.
+/// The interval at which each endpoint in use proves its chain id again. Guess.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// Parts of error messages by which providers refuse too many requests, in lower case. There is
-/// no standard: a guess at the common wordings.
+/// Parts of error messages, in lower case, with which providers limit the rate of requests. A guess at common
+/// wordings, because there is no standard.
 const TOO_MANY: [&str; 9] = [
     "rate limit",
     "rate-limit",
@@ -81,15 +78,15 @@ struct EndpointSlot {
 }
 
 struct State {
-    /// The connection with the moment at which it last proved its chain id; `None` after a failure.
+    /// The connection and the time at which it last proved its chain id; `None` after a failure.
     chain: Option<(Chain, Instant)>,
     /// The last failure, until the next success.
     error: Option<String>,
     pauses: Pauses,
     /// The end of the pause after a failure.
     retry_at: Option<Instant>,
-    /// Pauses after distrust, and the moment of the last one. An answer does not end them, because the answers of a
-    /// distrusted endpoint are false.
+    /// Pauses after distrust, and the time of the last one. Answers do not end them, because
+    /// wrong answers are their reason.
     distrust: Pauses,
     distrusted_at: Option<Instant>,
     /// The end of the pause after distrust.
@@ -126,11 +123,10 @@ impl EndpointErrorKind {
     }
 }
 
-/// An error of a request through [`Endpoints::ask`], which may be the endpoint's fault or the
-/// request's.
+/// An error of a request through [`Endpoints::ask`]: either the endpoint has failed, or the
+/// chain has answered with an error.
 pub trait EndpointError: From<RequestError> + fmt::Display {
-    /// Returns the failure of the RPC request; `None` if the chain answered and the request itself
-    /// is at fault.
+    /// Returns the failure of the endpoint; `None` if the chain has answered and the request itself is at fault.
     fn request_error(&self) -> Option<&RequestError>;
 }
 
@@ -201,8 +197,8 @@ impl Endpoints {
         self.0.id
     }
 
-    /// Sends a request to the first endpoint that is not known to fail, then to the next ones,
-    /// until one answers. An error that the chain itself returns, such as a revert, is an answer.
+    /// Sends a request to the first endpoint that is not paused, then to the next ones, until one answers. An error
+    /// that the chain itself returns, such as a revert, is an answer.
     ///
     /// # Errors
     /// The error of the last endpoint.
@@ -243,9 +239,8 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Asks like [`ask`](Self::ask), and goes on to the next endpoint also when one returns an
-    /// error of the chain: one endpoint may have pruned a block, or not have it yet, that another
-    /// one knows.
+    /// Asks like [`ask`](Self::ask), but also tries the next endpoint when one returns an error of the chain: the next
+    /// one may know a block that this one has pruned or does not have yet.
     ///
     /// # Errors
     /// The error of the last endpoint.
@@ -281,19 +276,19 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Pauses the endpoint that gave the last answer, because its answers turned out to be
-    /// unusable. Does nothing if there is no other endpoint.
+    /// Pauses the endpoint that answered last, because its answers turned out to be unusable. Does nothing
+    /// if there is no other endpoint.
     pub fn distrust(&self, reason: &str) {
         self.distrust_at(self.active(), reason);
     }
 
-    /// Returns the place, in order of preference, of the endpoint that gave the last answer;
+    /// Returns the index, in order of preference, of the endpoint that answered last;
     /// `usize::MAX` before the first answer.
     pub(crate) fn active(&self) -> usize {
         self.0.active.load(Ordering::Relaxed)
     }
 
-    /// Pauses the endpoint at this place. Does nothing if there is no such endpoint, or no other one.
+    /// Pauses the endpoint at `index`. Does nothing if there is no such endpoint, or no other one.
     pub(crate) fn distrust_at(&self, index: usize, reason: &str) {
         if index >= self.0.slots.len() || self.0.slots.len() == 1 {
             return;
@@ -326,8 +321,7 @@ impl Endpoints {
         EndpointErrorKind::ALL.map(|kind| (kind, count(kind))).into()
     }
 
-    /// Returns the endpoints to use, in order. If all are paused, all of them are used
-    /// nevertheless.
+    /// Returns the endpoints to use, in order: those that are not paused, or all of them if all are paused.
     fn order(&self, now: Instant) -> Vec<usize> {
         let is_due = |slot: &EndpointSlot| {
             let state = slot.state.lock();
@@ -337,7 +331,7 @@ impl Endpoints {
         if due.is_empty() { (0..self.0.slots.len()).collect() } else { due }
     }
 
-    /// Returns the connection to an endpoint that proved its chain id lately.
+    /// Returns the connection to an endpoint that has recently proved its chain id.
     async fn chain(&self, index: usize) -> Result<Chain, RequestError> {
         let slot = &self.0.slots[index];
         let known = slot.state.lock().chain.clone();
@@ -419,8 +413,7 @@ fn kind_of(error: &RequestError) -> EndpointErrorKind {
     }
 }
 
-/// Returns true if another endpoint may answer. An error about the request itself comes from every
-/// endpoint.
+/// Returns true if another endpoint may answer. An error caused by the request itself would come from every endpoint.
 fn is_endpoints_fault(error: &RequestError) -> bool {
     match error {
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => true,
@@ -428,7 +421,7 @@ fn is_endpoints_fault(error: &RequestError) -> bool {
     }
 }
 
-/// Returns true if an endpoint refuses because it was asked too much lately.
+/// Returns true if an endpoint refuses because of too many requests.
 pub(crate) fn is_rate_limit(error: &RequestError) -> bool {
     let RequestError::Refused { code, message, .. } = error else { return false };
     let message = message.to_lowercase();
@@ -488,7 +481,7 @@ mod tests {
         let two = endpoints(2);
         two.succeeded(0);
         two.distrust("it is far behind");
-        // It is asked all the same when nothing else answers.
+        // A paused endpoint is used if no other one answers.
         two.succeeded(0);
         let now = Instant::now();
         assert_eq!(two.order(now), [1]);
@@ -506,7 +499,7 @@ mod tests {
             count in 1_usize..6,
             events in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..40),
         ) {
-            // The model is asked about a moment within every pause, however slow the test runs.
+            // The model is asked about a time within every pause, however slow the test runs.
             let now = Instant::now();
             let endpoints = endpoints(count);
             let mut failing = vec![false; count];

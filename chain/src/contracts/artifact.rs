@@ -1,4 +1,4 @@
-//! The compiled contracts by name: interface and code as committed.
+//! The compiled contracts by name: ABI and code of the committed artifacts.
 
 use std::sync::LazyLock;
 
@@ -19,20 +19,20 @@ pub struct Artifact {
     pub abi: JsonAbi,
     /// The code that creates the contract, without constructor arguments.
     pub creation_code: Bytes,
-    /// The code on the chain afterwards, with immutables at zero.
+    /// The deployed code, with zeros in place of the immutables.
     pub deployed_code: Bytes,
-    /// Places of the immutables in the deployed code.
+    /// The positions of the immutables in the deployed code.
     immutables: Vec<Immutable>,
 }
 
-/// The place of an immutable value in deployed code, bytes.
+/// The position of an immutable value in deployed code, in bytes.
 #[derive(Debug, Deserialize)]
 struct Immutable {
     start: usize,
     length: usize,
 }
 
-/// The part of an artifact that [`ContractObject`] does not know.
+/// The part of an artifact that [`ContractObject`] does not parse.
 #[derive(Debug, Deserialize)]
 struct References {
     #[serde(default, rename = "immutableReferences")]
@@ -71,7 +71,7 @@ impl Artifact {
         }
     }
 
-    /// Returns true if `code` is the deployed code of this contract, whatever its immutables are.
+    /// Returns true if `code` is the deployed code of this contract with any values of its immutables.
     #[must_use]
     pub fn is_code(&self, code: &[u8]) -> bool {
         if code.is_empty() || code.len() != self.deployed_code.len() {
@@ -85,7 +85,7 @@ impl Artifact {
         masked == self.deployed_code
     }
 
-    /// Returns the code that creates the contract with these constructor arguments.
+    /// Returns the creation code followed by these constructor arguments.
     #[must_use]
     pub fn init_code<A: SolValue>(&self, arguments: &A) -> Bytes
     where

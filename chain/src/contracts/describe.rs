@@ -1,4 +1,4 @@
-//! Describes calls and events by name and arguments instead of hexadecimal digits.
+//! Describes calls and events by name and arguments instead of hex data.
 
 use alloy::dyn_abi::{EventExt as _, JsonAbiExt as _};
 use alloy::json_abi::{EventParam, Function, Param};
@@ -20,8 +20,8 @@ pub fn call(contract: &Artifact, data: &[u8]) -> Option<Description> {
     Some(Description::new(&function.name, &function.inputs, &values, nested_revert))
 }
 
-/// Describes an event of the contract. Returns `None` if the contract has no such event. An indexed
-/// string appears as its hash, which is all that the chain keeps of it.
+/// Describes an event of the contract. Returns `None` if the contract has no such event. An indexed string is shown as
+/// its hash, because the log does not contain the string.
 #[must_use]
 pub fn event(contract: &Artifact, log: &LogData) -> Option<Description> {
     let topic = log.topics().first()?;

@@ -17,8 +17,7 @@ pub struct Description {
 /// One argument of a [`Description`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
-    /// The name in the interface, without the underscore at its end; empty if the interface names
-    /// none.
+    /// The name in the ABI without its trailing underscore; empty if the ABI has no name for it.
     pub name: String,
     /// The Solidity type: `uint96`, `(uint32,bytes)[]`.
     pub kind: String,
@@ -29,7 +28,7 @@ pub struct Argument {
 }
 
 impl Description {
-    /// Joins a declaration with its values. `nested` describes bytes that are themselves an error.
+    /// Joins a declaration with its values. `nested` describes bytes that are themselves an ABI-encoded error.
     pub(super) fn new(
         name: &str,
         params: &[Param],

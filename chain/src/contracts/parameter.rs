@@ -1,7 +1,7 @@
 //! Names and values of the parameters that contracts read from the parameter registry.
 //!
-//! A name is a list of words joined by dots; an address in a name is lower-case hex. A value is one
-//! word of 32 bytes with the number, flag or address at its end.
+//! A name is a list of words joined by dots; an address in a name is lower-case hex. A value is one 32-byte word with
+//! the number, flag or address in its last bytes.
 
 use alloy::primitives::{Address, B256, U256};
 
@@ -11,7 +11,7 @@ pub const NODE_REGISTRY_ADMIN: &str = "xmtp.nodeRegistry.admin";
 pub const NODE_REGISTRY_MAX_CANONICAL_NODES: &str = "xmtp.nodeRegistry.maxCanonicalNodes";
 /// The contract that may settle usage, the report manager: an address.
 pub const PAYER_REGISTRY_SETTLER: &str = "xmtp.payerRegistry.settler";
-/// The contract that receives the excess, the distribution manager: an address.
+/// The contract that receives the surplus of settled fees, the distribution manager: an address.
 pub const PAYER_REGISTRY_FEE_DISTRIBUTOR: &str = "xmtp.payerRegistry.feeDistributor";
 /// The smallest deposit: microdollars, 96 bits.
 pub const PAYER_REGISTRY_MINIMUM_DEPOSIT: &str = "xmtp.payerRegistry.minimumDeposit";
@@ -19,24 +19,24 @@ pub const PAYER_REGISTRY_MINIMUM_DEPOSIT: &str = "xmtp.payerRegistry.minimumDepo
 pub const PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD: &str = "xmtp.payerRegistry.withdrawLockPeriod";
 /// The pause flag of the payer registry.
 pub const PAYER_REGISTRY_PAUSED: &str = "xmtp.payerRegistry.paused";
-/// The protocol's share: hundredths of a percent, at most 10000.
+/// The protocol's fee share: hundredths of a percent, at most 10000.
 pub const PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE: &str = "xmtp.payerReportManager.protocolFeeRate";
 /// The recipient of the protocol's share: an address.
 pub const DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT: &str =
     "xmtp.distributionManager.protocolFeesRecipient";
 /// The pause flag of claims and withdrawals.
 pub const DISTRIBUTION_MANAGER_PAUSED: &str = "xmtp.distributionManager.paused";
-/// Price of a message: picodollars, 64 bits.
+/// The fee per message: picodollars, 64 bits.
 pub const RATE_REGISTRY_MESSAGE_FEE: &str = "xmtp.rateRegistry.messageFee";
-/// Price of a byte and day: picodollars, 64 bits.
+/// The fee per byte and day of storage: picodollars, 64 bits.
 pub const RATE_REGISTRY_STORAGE_FEE: &str = "xmtp.rateRegistry.storageFee";
-/// Price of congestion: picodollars, 64 bits.
+/// The fee per unit of congestion: picodollars, 64 bits.
 pub const RATE_REGISTRY_CONGESTION_FEE: &str = "xmtp.rateRegistry.congestionFee";
-/// The rate in messages a minute above which congestion begins: 64 bits.
+/// The rate in messages per minute above which congestion begins: 64 bits.
 pub const RATE_REGISTRY_TARGET_RATE_PER_MINUTE: &str = "xmtp.rateRegistry.targetRatePerMinute";
 /// The start of the next rates: unix seconds, 64 bits.
 pub const RATE_REGISTRY_RATES_IN_EFFECT_AFTER: &str = "xmtp.rateRegistry.ratesInEffectAfter";
-/// The pause flag of deposits and parameters to the app chain.
+/// The pause flag of deposits and parameters sent to the app chain.
 pub const SETTLEMENT_CHAIN_GATEWAY_PAUSED: &str = "xmtp.settlementChainGateway.paused";
 /// The pause flag of withdrawals from the app chain.
 pub const APP_CHAIN_GATEWAY_PAUSED: &str = "xmtp.appChainGateway.paused";
@@ -59,8 +59,8 @@ pub const IDENTITY_UPDATE_PAUSED: &str = "xmtp.identityUpdateBroadcaster.paused"
 pub const IDENTITY_UPDATE_PAYLOAD_BOOTSTRAPPER: &str =
     "xmtp.identityUpdateBroadcaster.payloadBootstrapper";
 
-/// Returns the name of the flag that lets an account set parameters of the settlement chain. Any
-/// value but zero counts as set.
+/// Returns the name of the flag that lets an account set parameters of the settlement chain.
+/// Any non-zero value means true.
 #[must_use]
 pub fn settlement_admin(account: Address) -> String {
     format!("xmtp.settlementChainParameterRegistry.isAdmin.{account:#x}")
@@ -78,7 +78,7 @@ pub fn of_address(address: Address) -> B256 {
     address.into_word()
 }
 
-/// Converts a number to a value. The contract that reads it checks its bound.
+/// Converts a number to a value. The reading contract checks its bounds.
 #[must_use]
 pub fn of_uint(number: impl Into<u128>) -> B256 {
     U256::from(number.into()).into()

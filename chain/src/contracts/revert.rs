@@ -1,4 +1,4 @@
-//! Decodes the errors of failed calls, over all contracts.
+//! Decodes the errors of reverted calls, over all contracts.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,8 +12,8 @@ use alloy::sol_types::{Panic, PanicKind, Revert as ErrorText, SolError};
 use super::artifact;
 use super::description::Description;
 
-/// The reason for which a call was reverted. Shown by name and arguments, and as digits if no
-/// contract declares it.
+/// The reason why a call was reverted. Displayed by name and arguments, or as hex data if
+/// no contract declares the error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revert {
     /// The data that the contract returned.
@@ -37,7 +37,7 @@ pub enum RevertReason {
     Unknown,
 }
 
-/// Errors of deployed contracts that the present interfaces no longer declare.
+/// Errors of deployed contracts that the current ABIs no longer declare.
 const FORMER: [&str; 1] =
     ["error WithdrawalNotReady(uint32 timestamp, uint32 withdrawableTimestamp)"];
 
@@ -48,7 +48,7 @@ static ERRORS: LazyLock<HashMap<Selector, Error>> = LazyLock::new(|| {
 });
 
 impl Revert {
-    /// Decodes the data that a contract returned. Unknown data stays digits.
+    /// Decodes the data that a contract returned. Data of an unknown error is kept undecoded.
     #[must_use]
     pub fn decode(data: &[u8]) -> Self {
         Self { data: data.to_vec().into(), reason: reason(data) }
@@ -72,8 +72,7 @@ impl Revert {
     }
 }
 
-/// Describes bytes that are an error: some errors carry the data with which an inner call was
-/// reverted.
+/// Describes bytes that are an ABI-encoded error: some errors carry the revert data of an inner call.
 pub(super) fn nested_revert(bytes: &[u8]) -> Option<String> {
     let revert = Revert::decode(bytes);
     revert.name().is_some().then(|| revert.to_string())

@@ -1,7 +1,7 @@
 //! Sends the transactions that deploy the contracts of one chain.
 //!
-//! Every step first checks if it is done, so a run continues an incomplete deployment and leaves a complete one as
-//! it is.
+//! Every step first checks whether it is done, so a run continues an incomplete deployment and
+//! leaves a complete one unchanged.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
@@ -16,13 +16,13 @@ use super::update::Update;
 use crate::contracts::{Factory, FeeToken};
 use crate::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 
-/// The reason why a deployment is not complete. A second run continues it.
+/// Error of a deployment. A second run continues an incomplete deployment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeployError {
     /// Both chains have the same id, so a transaction for one would be valid on the other.
     #[error("the two chains need different ids, and both have {0}")]
     SameChain(u64),
-    /// The deployer sent other transactions first, so the addresses would differ.
+    /// The deployer has sent other transactions first, so the addresses would differ.
     #[error(
         "{account} has sent {sent} transactions on chain {chain_id}, and its first two must create \
          the factory: use a fresh chain"
@@ -32,10 +32,10 @@ pub enum DeployError {
         account: Address,
         /// The chain.
         chain_id: u64,
-        /// Transactions that it sent.
+        /// The number of transactions that it has sent.
         sent: u64,
     },
-    /// The factory has another build than this one.
+    /// The factory is of another build than this program's.
     #[error(
         "the factory at {factory} on chain {chain_id} was built by another version: use a fresh chain"
     )]
@@ -61,7 +61,7 @@ pub enum DeployError {
     Rpc(#[from] RequestError),
 }
 
-/// Returns true if a contract has read its parameter already.
+/// Returns true if the error means that a contract has already read its parameter.
 pub(super) fn is_no_change(error: &SendError) -> bool {
     error.revert().and_then(|revert| revert.name()) == Some("NoChange")
 }
@@ -76,7 +76,7 @@ pub struct ChainDeployer {
 impl ChainDeployer {
     /// Waits until all transactions of an earlier run are mined.
     ///
-    /// The caller must hold the deployer's account for itself: a foreign transaction would change addresses.
+    /// The caller must have exclusive use of the deployer's account: any other transaction would change the addresses.
     ///
     /// # Errors
     /// Fails when the chain does not answer, or a transaction of an earlier run is not mined in time.
@@ -117,7 +117,7 @@ impl ChainDeployer {
         Ok(())
     }
 
-    /// Deploys the missing ones among the factory and the contracts of this chain.
+    /// Deploys the factory and the contracts of this chain, leaving out those that exist.
     pub(super) async fn deploy(
         &mut self,
         layout: &Layout,
@@ -156,7 +156,8 @@ impl ChainDeployer {
         self.send(&format!("deploying {what}"), &Call::create(init_code.into())).await
     }
 
-    /// Checks that the factory has made its first creation, which an older version of this program has made apart.
+    /// Checks that the factory has made its first creation. Older versions of this program
+    /// made it in a separate transaction.
     async fn initialize_factory(&mut self, layout: &Layout) -> Result<(), DeployError> {
         let factory = layout.factory;
         let begun = Factory::initializableImplementationCall {};
@@ -174,7 +175,7 @@ impl ChainDeployer {
         }
     }
 
-    /// Deploys a contract and its proxy, unless they are there.
+    /// Deploys a contract and its proxy, leaving out those that exist.
     async fn place(&mut self, layout: &Layout, piece: &PlannedContract) -> Result<(), DeployError> {
         if !self.sender.chain().has_code(piece.implementation).await? {
             let what = format!("deploying {}", piece.name);
@@ -188,7 +189,7 @@ impl ChainDeployer {
         self.send(&what, &piece.deploys_proxy(layout, front)).await
     }
 
-    /// Calls a contract without a transaction.
+    /// Calls a contract's view function.
     ///
     /// # Errors
     /// [`ViewError`].
@@ -204,7 +205,7 @@ impl ChainDeployer {
         self.view(token, &FeeToken::balanceOfCall { account }).await
     }
 
-    /// Allows a contract to take tokens of this account, unless it may take as many already.
+    /// Sets a contract's allowance over tokens of this account, unless it is already large enough.
     ///
     /// # Errors
     /// [`DeployError::Step`], or those of [`ChainDeployer::view`].
@@ -223,7 +224,7 @@ impl ChainDeployer {
         self.send("allowing a contract to take tokens", &Call::new(token, &approve)).await
     }
 
-    /// Calls a contract so that it reads a parameter again. An unchanged parameter is no error.
+    /// Makes a contract read a parameter again. An unchanged parameter is not an error.
     pub(super) async fn update(&mut self, update: &Update) -> Result<(), DeployError> {
         match self.send(update.name, &update.call).await {
             Err(DeployError::Step { error, .. }) if is_no_change(&error) => Ok(()),

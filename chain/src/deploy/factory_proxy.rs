@@ -1,23 +1,23 @@
-//! The init code of the factory's proxy, which initialises the factory as it is created.
+//! The init code of the factory's proxy, which initialises the factory in the same transaction that creates it.
 //!
-//! The factory's first creation has its address by the factory's nonce, and all proxies have theirs by that address. Any
-//! account may have a factory create contracts as soon as it is there, which moves its nonce on. So there is no moment at
-//! which it is there and has not made its first creation.
+//! The address of the factory's first creation depends on the factory's nonce, and the addresses of all proxies depend
+//! on that address. Any account may make an existing factory create contracts, which advances its nonce. Therefore the
+//! first creation has to happen in the transaction that creates the factory.
 
 use alloy::primitives::{Address, Bytes, b256};
 use alloy::sol_types::SolCall as _;
 
 use crate::contracts::{Factory, artifact};
 
-/// Code before that of the proxy, as its jump and its copy count it.
+/// The length in bytes of the code in front of the proxy's code, which its jump and its copy refer to.
 const HEAD_LEN_BYTES: usize = 121;
-/// The place that the jump leads to.
+/// The jump destination after the initialisation.
 const INITIALIZED: u8 = 0x6b;
 
-/// Returns the init code of a proxy in front of the factory's code, which must be deployed already.
+/// Returns the init code of a proxy for the factory's implementation, which must be deployed already.
 ///
-/// The proxy has the same code as others. A constructor of its own could set the slot, but could not call the
-/// code behind it.
+/// The proxy has the same code as the other proxies. Their constructor could set the slot
+/// but not call the implementation.
 pub(super) fn init_code(implementation: Address) -> Bytes {
     // ERC-1967.
     let slot = b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
@@ -25,7 +25,7 @@ pub(super) fn init_code(implementation: Address) -> Bytes {
     let len = u16::try_from(code.len()).expect("EIP-170 bounds code to 24,576 bytes").to_be_bytes();
     let head = u16::try_from(HEAD_LEN_BYTES).expect("it is far below").to_be_bytes();
     let parts: [&[u8]; 14] = [
-        // SSTORE the implementation.
+        // SSTORE the implementation's address.
         &[0x73],
         implementation.as_slice(),
         &[0x7f],
@@ -37,9 +37,9 @@ pub(super) fn init_code(implementation: Address) -> Bytes {
         &[0x60, 0x00, 0x52, 0x60, 0x00, 0x60, 0x00, 0x60, 0x04, 0x60, 0x1c, 0x73],
         implementation.as_slice(),
         &[0x5a, 0xf4, 0x60, INITIALIZED, 0x57],
-        // It has failed: revert with the same data.
+        // On failure: revert with the revert data of the call.
         &[0x3d, 0x60, 0x00, 0x60, 0x00, 0x3e, 0x3d, 0x60, 0x00, 0xfd],
-        // Return the code behind this.
+        // Return the code that follows.
         &[0x5b, 0x61],
         &len,
         &[0x80, 0x61, head[0], head[1], 0x60, 0x00, 0x39, 0x60, 0x00, 0xf3],
@@ -48,7 +48,7 @@ pub(super) fn init_code(implementation: Address) -> Bytes {
     parts.concat().into()
 }
 
-/// Returns the code of every proxy.
+/// Returns the deployed code of every proxy.
 fn code() -> &'static Bytes {
     &artifact::named("Proxy").expect("every proxy has it").deployed_code
 }

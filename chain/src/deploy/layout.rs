@@ -1,8 +1,8 @@
-//! Addresses of a deployment, computed before the first transaction.
+//! The addresses of a deployment, computed before the first transaction.
 //!
-//! The first two creations of the deployer are the factory and its proxy: by its transactions, or, if it is a contract and
-//! sends none of its own, by its creator. The factory's first creation is the implementation that new
-//! proxies start with. All other addresses follow from code and salts (CREATE2, EIP-1014).
+//! The deployer's first two creations are the factory and its proxy. An account with a key creates them by its
+//! transactions; a contract sends none of its own and uses its creator. The factory's first creation is the
+//! implementation with which new proxies start. All other addresses depend on code and salts (CREATE2, EIP-1014).
 
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::SolValue as _;
@@ -16,7 +16,7 @@ use crate::send::Call;
 pub enum DeployerAccount {
     /// An account with a key. Its first two transactions on each chain create the factory.
     Key(Address),
-    /// A contract, such as a multisig, with this address on both chains. It creates by calls alone.
+    /// A contract, such as a multisig, with this address on both chains. It can only make calls.
     Contract(Address),
 }
 
@@ -30,32 +30,32 @@ impl DeployerAccount {
     }
 }
 
-/// The addresses of one chain from which all others follow.
+/// The addresses of one chain on which all others depend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) deployer: Address,
-    /// The contract that creates the factory for a deployer without transactions of its own.
+    /// The contract that creates the factory for a deployer that is a contract.
     pub(super) creator: Option<Address>,
-    /// The first creation.
+    /// The implementation of the factory, the first creation.
     pub(super) factory_implementation: Address,
-    /// A proxy, the second creation.
+    /// The factory's proxy, the second creation.
     pub(super) factory: Address,
     /// The implementation that new proxies start with.
     pub(super) initializable: Address,
 }
 
-/// A contract that is there before the factory deploys others.
+/// A contract that has to exist before the factory deploys others.
 pub(super) struct FirstContract {
     pub(super) name: &'static str,
     pub(super) address: Address,
     pub(super) call: Call,
-    /// Length of its code on the chain.
+    /// The length of its deployed code in bytes.
     pub(super) deployed_len: usize,
 }
 
 impl Layout {
     pub(super) fn new(account: DeployerAccount) -> Self {
-        // The first nonce of a contract is 1 (EIP-161), that of a key's account 0.
+        // A contract's first nonce is 1 (EIP-161); that of an account with a key is 0.
         let (deployer, creator, from, first) = match account {
             DeployerAccount::Key(deployer) => (deployer, None, deployer, 0),
             DeployerAccount::Contract(deployer) => {
@@ -73,7 +73,8 @@ impl Layout {
         }
     }
 
-    /// Returns the contracts that come before all others, in order. The last one makes the factory's own first creation.
+    /// Returns the contracts that precede all others, in order. The creation of the last one includes
+    /// the factory's own first creation.
     pub(super) fn first_contracts(&self, registry: Address) -> Vec<FirstContract> {
         let create = |init_code: Bytes| match self.creator {
             Some(creator) => creator::create_by(creator, init_code),
@@ -114,12 +115,12 @@ impl Layout {
     }
 }
 
-/// Returns the init code of a proxy in front of an implementation.
+/// Returns the init code of a proxy for an implementation.
 pub(super) fn proxy_code(implementation: Address) -> Bytes {
     contract("Proxy").init_code(&(implementation,))
 }
 
-/// Returns the init code of the factory, which reads its parameters from a registry that it deploys later.
+/// Returns the init code of the factory, which reads its parameters from a registry that is deployed later.
 pub(super) fn factory_code(registry: Address) -> Bytes {
     contract("Factory").init_code(&(registry,))
 }

@@ -1,4 +1,4 @@
-//! The calls by which a deployer that has no key configures a network, round by round.
+//! The calls with which a deployer without a key configures a network, in rounds.
 
 use super::deployer::{DeployError, is_no_change};
 use super::parameters::{
@@ -10,29 +10,29 @@ use super::update::Update;
 use crate::admin::ChainRole;
 use crate::send::{Call, Chain};
 
-/// A call of a configuration.
+/// One call of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedCall {
     /// The chain.
     pub chain: ChainRole,
-    /// The function, or a sentence.
+    /// The function's name, or a sentence about the call.
     pub name: String,
-    /// The call, from the deployer.
+    /// The call, to be sent by the deployer.
     pub call: Call,
 }
 
-/// The next round of a configuration. The rounds after it are known once its calls are mined.
+/// The next round of a configuration. Later rounds are known only after its calls are mined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigurationLeft {
     /// These calls, in their order on each chain.
     Calls(Vec<PlannedCall>),
-    /// The parameters of [`bridged_parameters`](super::bridged_parameters) are to be brought to the app chain.
+    /// The parameters of [`bridged_parameters`](super::bridged_parameters) have to be sent to the app chain.
     Bridge,
-    /// Nothing: the network is complete.
+    /// Nothing is left: the network is complete.
     Nothing,
 }
 
-/// Returns the next round of a network whose contracts are all there. Calls that are done are left out.
+/// Returns the next round for a network whose contracts all exist. Finished calls are left out.
 ///
 /// # Errors
 /// Fails when a chain does not answer, or a contract would refuse a call.
@@ -48,7 +48,7 @@ pub async fn configuration_left(
     };
     let mut calls = Vec::new();
     if let Some(set) = parameters_to_set(plan, settlement).await? {
-        // Contracts can be tried with these values only when they are there.
+        // Whether further calls are needed can be simulated only once these values are set.
         calls.push(on_settlement(set));
         calls.extend(settlement_updates(plan).into_iter().map(on_settlement));
     } else {
@@ -64,9 +64,8 @@ pub async fn configuration_left(
     }
     let on_app =
         |Update { name, call }| PlannedCall { chain: ChainRole::App, name: name.to_owned(), call };
-    // The chains have no order between them, so the remaining calls of one come before all of the other. Prices come
-    // last:
-    // any account may make that call, so prices do not show that the other steps are done.
+    // The two chains have no order between them, so all remaining calls of one chain come before those of the other.
+    // Prices come last. Any account may make that call, so existing prices do not prove that the rest is done.
     calls.extend(undone(plan, app, app_updates(plan)).await?.into_iter().map(on_app));
     if calls.is_empty() {
         let prices = undone(plan, settlement, vec![price_update(plan)]).await?;
@@ -78,7 +77,7 @@ pub async fn configuration_left(
     })
 }
 
-/// Returns the updates that would change something.
+/// Returns the updates that would change a value.
 async fn undone(
     plan: &DeploymentPlan,
     chain: &Chain,
@@ -86,7 +85,7 @@ async fn undone(
 ) -> Result<Vec<Update>, DeployError> {
     let mut left: Vec<Update> = Vec::new();
     for update in updates {
-        // One that follows another of its contract may need it to be mined.
+        // An update that follows another of its contract may depend on that one being mined.
         let follows = left.last().is_some_and(|last| last.call.to == update.call.to);
         match chain.quote_without_fee(plan.layout.deployer, &update.call).await {
             Ok(_) => left.push(update),

@@ -1,15 +1,16 @@
 //! Deploys all contracts of a network on its two chains, at the same addresses on every fresh pair of chains.
 //!
 //! The order follows the dependencies of the contracts: factory, parameter registry, tokens, registries, gateways; then
-//! the parameters and the contracts' copies of them. Between these two the caller gives the deployer fee tokens, and after
-//! [`send_parameters`] the bridge has to carry them to the app chain. Every step first checks if it is done, so a run
-//! continues an incomplete deployment and leaves a complete one as it is.
+//! the parameters and the contracts' copies of them. Before the parameters are set, the caller gives the deployer fee
+//! tokens; after [`send_parameters`], the bridge has to carry them to the app chain. Every step first checks whether it
+//! is done, so a run continues an incomplete deployment and leaves a complete one unchanged.
 //!
 //! A deployer that is a contract, such as a multisig, sends the calls of [`DeploymentPlan::places`] itself, and then those of
 //! [`configuration_left`], round by round.
 //!
-//! A plan without [`Foundations`] brings an underlying token of its own, which has no value, and an inbox of its own, which
-//! one account releases from. They are for development; a settlement chain that has both is named in the foundations.
+//! A plan without [`Foundations`] deploys an underlying token without value and an inbox from which one
+//! account releases withdrawals. These are for development. A settlement chain that already has a token and
+//! an inbox is described by [`Foundations`].
 
 mod creator;
 mod deployer;
@@ -30,13 +31,14 @@ pub use parameters::{
 };
 pub use plan::{DeploymentPlan, FoundationInbox, Foundations, PlannedPlace};
 
-/// Deploys the factories and all contracts, as far as they are missing.
+/// Deploys the factories and all contracts, leaving out those that exist.
 ///
 /// # Errors
-/// [`DeployError::SameChain`] before anything is sent, or the step that failed. A second run continues there.
+/// [`DeployError::SameChain`] before anything is sent, or the error of the step that
+/// failed. A second run continues there.
 ///
 /// # Panics
-/// For a plan whose deployer is a contract: it has no key to send with.
+/// Panics for a plan whose deployer is a contract, because it has no key to send with.
 pub async fn deploy_contracts(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,

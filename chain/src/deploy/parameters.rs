@@ -1,4 +1,4 @@
-//! Configuration after the deployment: parameters, the contracts' copies of them, and their way to the app chain.
+//! Configuration after the deployment: sets parameters, makes the contracts read them, and sends them to the app chain.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{B256, U256};
@@ -15,10 +15,10 @@ use crate::contracts::{
 };
 use crate::send::{Call, Chain, ViewError};
 
-/// Smallest deposit of a payer in the fee token's smallest unit: 10 dollars, as in the deployed networks.
+/// The smallest deposit of a payer in the fee token's smallest unit: 10 dollars, as in the deployed networks.
 const DEPOSIT_MIN: u64 = 10_000_000;
 
-/// Parameters that the app chain needs as well.
+/// The parameters that the app chain needs as well.
 const BRIDGED: [&str; 4] = [
     parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE,
     parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE,
@@ -32,7 +32,8 @@ pub fn bridged_parameters() -> Vec<String> {
     BRIDGED.map(str::to_owned).to_vec()
 }
 
-/// Returns the first parameters of a network: keys and values. `now` is the start of the first prices.
+/// Returns the initial parameters of a network: keys and values. `now` is the start time of
+/// the first prices, unix seconds.
 fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     use parameter::{of_address as address, of_uint as uint};
     let addresses = &plan.addresses;
@@ -60,7 +61,7 @@ fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     fixed.map(|(key, value)| (key.to_owned(), value)).into_iter().chain([inbox]).collect()
 }
 
-/// Returns the call that sets the parameters without a value; `None` if all have one.
+/// Returns the call that sets all parameters that have no value; `None` if all have one.
 pub(super) async fn parameters_to_set(
     plan: &DeploymentPlan,
     chain: &Chain,
@@ -82,8 +83,8 @@ pub(super) async fn parameters_to_set(
     Ok(Some(Update::new(registry, &set)))
 }
 
-/// Returns the calls by which the contracts of the settlement chain read their parameters, each of which fails with
-/// `NoChange` once it is done. The gateway's inbox is not among them.
+/// Returns the calls that make the contracts of the settlement chain read their parameters. Each fails with `NoChange`
+/// once it is done. The gateway's inbox is not among them; see [`inbox_update`].
 pub(super) fn settlement_updates(plan: &DeploymentPlan) -> Vec<Update> {
     let addresses = &plan.addresses;
     let (nodes, payers) = (addresses.node_registry, addresses.payer_registry);
@@ -100,7 +101,7 @@ pub(super) fn settlement_updates(plan: &DeploymentPlan) -> Vec<Update> {
     ]
 }
 
-/// Returns the call by which the gateway of the settlement chain reads its inbox; `None` if it knows it.
+/// Returns the call that makes the settlement chain's gateway read its inbox; `None` if it has read it.
 pub(super) async fn inbox_update(
     plan: &DeploymentPlan,
     chain: &Chain,
@@ -110,7 +111,7 @@ pub(super) async fn inbox_update(
     let get_inbox = SettlementChainGateway::getInboxCall { chainId_: app };
     match chain.view(gateway, &get_inbox).await {
         Ok(inbox) if inbox == plan.inbox => Ok(None),
-        // The view reverts while the gateway has no inbox.
+        // The view function reverts while the gateway has no inbox.
         Ok(_) | Err(ViewError::Reverted(_)) => {
             let update = SettlementChainGateway::updateInboxCall { chainId_: app };
             Ok(Some(Update::new(gateway, &update)))
@@ -120,11 +121,11 @@ pub(super) async fn inbox_update(
 }
 
 /// Returns the calls that make the broadcasters read their limits. A call fails with `NoChange` once it is done. The
-/// maximum is read first: it is zero at the start, and the minimum may not exceed it.
+/// maximum is read first, because it is initially zero and the minimum must not exceed it.
 pub(super) fn app_updates(plan: &DeploymentPlan) -> Vec<Update> {
     let broadcasters =
         [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
-    // Both have the same functions.
+    // Both broadcasters have the same functions.
     let updates = broadcasters.map(|broadcaster| {
         [
             Update::new(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}),
@@ -134,13 +135,13 @@ pub(super) fn app_updates(plan: &DeploymentPlan) -> Vec<Update> {
     updates.into_iter().flatten().collect()
 }
 
-/// Returns the call that makes the first prices. Must be the last step; see [`has_prices`].
+/// Returns the call that sets the first prices. Must be the last step; see [`has_prices`].
 pub(super) fn price_update(plan: &DeploymentPlan) -> Update {
     Update::new(plan.addresses.rate_registry, &RateRegistry::updateRatesCall {})
 }
 
-/// Returns true if the network has prices. They are the last step of a configuration; where strangers reach the chain
-/// they prove nothing, because any account may call for them earlier.
+/// Returns true if the network has prices. Setting them is the last step of a configuration. On a chain that others can
+/// use they do not prove that it is complete, because any account may make the call earlier.
 ///
 /// # Errors
 /// Fails when the rate registry cannot be read.
@@ -149,11 +150,11 @@ pub async fn has_prices(plan: &DeploymentPlan, settlement: &Chain) -> Result<boo
     Ok(!settlement.view(plan.addresses.rate_registry, &count).await?.is_zero())
 }
 
-/// Sets the first parameters of a network, and has the contracts of the settlement chain read them. Parameters that
-/// have a value stay unchanged.
+/// Sets the initial parameters of a network and makes the contracts of the settlement chain read
+/// them. Existing values are kept.
 ///
 /// # Errors
-/// The step that failed. A second run continues there.
+/// The error of the step that failed. A second run continues there.
 pub async fn configure_settlement(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
@@ -170,8 +171,7 @@ pub async fn configure_settlement(
     }
 }
 
-/// Has the rate registry read its parameters, which makes the first prices. Must be the last step; see
-/// [`has_prices`].
+/// Makes the rate registry read its parameters, which sets the first prices. Must be the last step; see [`has_prices`].
 ///
 /// # Errors
 /// Fails when the transaction fails.
@@ -196,8 +196,7 @@ pub async fn have_parameters_arrived(
     Ok(values.iter().all(|value| !value.is_zero()))
 }
 
-/// Sends parameters to the app chain over the gateways, as an administrator does. The registry there accepts them from
-/// its gateway only.
+/// Sends parameters to the app chain over the gateways. The registry there accepts them only from its gateway.
 ///
 /// # Errors
 /// Fails when a transaction fails; the deployer must own the fee tokens for the gas.
@@ -220,7 +219,7 @@ pub async fn send_parameters(
     settlement.send("sending parameters to the app chain", &Call::new(gateway, &send)).await
 }
 
-/// Updates the payload limits of the broadcasters.
+/// Makes the broadcasters read their payload limits.
 ///
 /// # Errors
 /// Fails when a transaction fails.

@@ -1,4 +1,4 @@
-//! The plan of a deployment: contracts of each chain, their order and their addresses.
+//! The plan of a deployment: the contracts of each chain, their order and their addresses.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::abi::TokenSeq;
@@ -22,21 +22,21 @@ pub struct DeploymentPlan {
     pub(super) app: Vec<PlannedContract>,
     /// Addresses of the contracts.
     pub addresses: Addresses,
-    /// The inbox where the settlement chain's gateway leaves messages for the app chain.
+    /// The inbox in which the settlement chain's gateway leaves messages for the app chain.
     pub inbox: Address,
 }
 
-/// The parts of a network that its settlement chain may have already.
+/// The components of a network that its settlement chain may already have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foundations {
-    /// The token that the fee token wraps; `None` deploys a stand-in without value.
+    /// The token that the fee token wraps; `None` deploys a mock token without value.
     pub underlying: Option<Address>,
     /// The bridge's inbox for the app chain.
     pub inbox: FoundationInbox,
 }
 
 impl Foundations {
-    /// Returns the addresses that must have contracts before.
+    /// Returns the addresses at which contracts must exist before the deployment.
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
         let inbox = match self.inbox {
@@ -47,32 +47,32 @@ impl Foundations {
     }
 }
 
-/// The inbox where the settlement chain's gateway leaves messages for the app chain.
+/// The inbox in which the settlement chain's gateway leaves messages for the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundationInbox {
     /// The inbox of a rollup's bridge.
     At(Address),
-    /// A stand-in. One account may release the amounts that are sent back.
+    /// A mock inbox, from which one account may release withdrawals of the app chain.
     StandIn {
         /// The account.
         relayer: Address,
     },
 }
 
-/// The place of a contract of a plan.
+/// A contract of a plan with its address and its creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedPlace {
     /// The chain.
     pub chain: ChainRole,
-    /// The contract, and the part of it: `NodeRegistry`, `NodeRegistry, proxy`.
+    /// The contract's name and its part: `NodeRegistry`, `NodeRegistry, proxy`.
     pub name: String,
     /// The address.
     pub address: Address,
-    /// The transaction that creates it; those of a key's account for the factory have no receiver.
+    /// The transaction that creates it. For the factory of an account with a key, it has no recipient.
     pub call: Call,
-    /// Lower bound of the gas of its creation, without the work of its constructor.
+    /// A lower bound of the gas of its creation, whatever its constructor does.
     pub gas_least: u64,
-    /// The length of its code, in bytes. Values that the constructor writes into the code do not change the length.
+    /// The length of its code in bytes, which does not depend on values that the constructor sets.
     pub code_len: usize,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct PlannedContract {
     pub(super) init_code: Bytes,
     /// Address of its code.
     pub(super) implementation: Address,
-    /// Its proxy; few contracts have none.
+    /// Its proxy; a few contracts have none.
     pub(super) proxy: Option<PlannedProxy>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct PlannedContract {
 pub(super) struct PlannedProxy {
     pub(super) salt: B256,
     pub(super) address: Address,
-    /// Data of the first call through it.
+    /// The data of the first call through the proxy.
     pub(super) initialize: Bytes,
 }
 
@@ -113,13 +113,13 @@ impl PlannedContract {
         Call::new(layout.factory, &deploy)
     }
 
-    /// Returns the address that callers use.
+    /// Returns the address that callers use: the proxy's, if there is one.
     fn address(&self) -> Address {
         self.proxy.as_ref().map_or(self.implementation, |front| front.address)
     }
 }
 
-/// Collects the contracts of one chain in order.
+/// A builder that collects the contracts of one chain in order.
 struct PlanBuilder<'a> {
     layout: &'a Layout,
     pieces: Vec<PlannedContract>,
@@ -143,7 +143,7 @@ impl<'a> PlanBuilder<'a> {
     where
         for<'t> <A::SolType as SolType>::Token<'t>: TokenSeq<'t>,
     {
-        // All contracts share the signature of the call that initialises them.
+        // All contracts have the same `initialize()` function.
         let initialize = NodeRegistry::initializeCall {}.abi_encode().into();
         let front = self.front(&format!("{name}_0"), initialize);
         self.push(name, contract(name).init_code(arguments), Some(front))
@@ -168,15 +168,15 @@ impl<'a> PlanBuilder<'a> {
     }
 }
 
-/// Salt of the parameter registries. Both chains share it, so that the registries have one address, as in the deployed
-/// networks.
+/// The salt of the parameter registries. It is the same on both chains, so that the registries have the same
+/// address, as in the deployed networks.
 const REGISTRY: &str = "ParameterRegistry_0";
 /// Salt of the gateways, shared for the same reason.
 const GATEWAY: &str = "Gateway_0";
 
 impl DeploymentPlan {
-    /// Plans the contracts of a network without a bridge and without a token of value. `relayer` may release withdrawals
-    /// from the inbox.
+    /// Plans the contracts of a network with a mock inbox and a mock token. `relayer` may
+    /// release withdrawals from the inbox.
     #[must_use]
     pub fn new(deployer: Address, settlement_id: u64, app_id: u64, relayer: Address) -> Self {
         let inbox = FoundationInbox::StandIn { relayer };
@@ -184,7 +184,7 @@ impl DeploymentPlan {
         Self::on(foundations, DeployerAccount::Key(deployer), settlement_id, app_id)
     }
 
-    /// Plans the contracts of a network on top of the contracts that its settlement chain already has.
+    /// Plans the contracts of a network with the given foundations.
     #[must_use]
     pub fn on(
         foundations: Foundations,
@@ -250,14 +250,14 @@ impl DeploymentPlan {
         Self { layout, settlement, app, addresses, inbox }
     }
 
-    /// Returns the address of the factory, and that of its first creation, on both chains. The latter decides the addresses of
-    /// all proxies.
+    /// Returns the address of the factory, and that of its first creation, on both chains. The addresses of
+    /// all proxies depend on the latter.
     #[must_use]
     pub fn factory(&self) -> (Address, Address) {
         (self.layout.factory, self.layout.initializable)
     }
 
-    /// Returns the places of all contracts in the order of their creation: the settlement chain's, then the app chain's.
+    /// Returns all contracts in the order of their creation: the settlement chain's, then the app chain's.
     #[must_use]
     pub fn places(&self) -> Vec<PlannedPlace> {
         let chains = [(ChainRole::Settlement, &self.settlement), (ChainRole::App, &self.app)];
@@ -287,8 +287,8 @@ impl DeploymentPlan {
     }
 }
 
-/// Plans the contracts of the app chain. Returns them with the addresses of both broadcasters: of group messages, and of
-/// identity updates.
+/// Plans the contracts of the app chain. Returns them with the addresses of the broadcasters of group
+/// messages and of identity updates.
 fn app_pieces(
     layout: &Layout,
     registry: Address,
@@ -307,8 +307,8 @@ fn app_pieces(
     (on.pieces, groups, identities)
 }
 
-/// Returns a lower bound of the gas of a creation: the transaction (EIP-2028), the creation, and its code on the chain
-/// (the yellow paper's G_create and G_codedeposit).
+/// Returns a lower bound of the gas of a creation: the transaction (EIP-2028), the creation, and the deployed code
+/// (G_create and G_codedeposit of the yellow paper).
 fn gas_least(call: &Call, deployed_len: usize) -> u64 {
     const TRANSACTION: u64 = 21_000;
     const CREATE: u64 = 32_000;

@@ -1,11 +1,11 @@
-//! A call of a configuration, with its name.
+//! A named call of a configuration.
 
 use alloy::primitives::Address;
 use alloy::sol_types::SolCall;
 
 use crate::send::Call;
 
-/// A call that sets parameters, or has a contract read them again.
+/// A call that sets parameters, or makes a contract read them again.
 pub(super) struct Update {
     /// The function.
     pub(super) name: &'static str,

@@ -1,16 +1,16 @@
-//! Questions to every endpoint, where the word of one is not enough.
+//! Requests to every endpoint, for facts on which a single endpoint is not trusted.
 
 use std::time::{Duration, Instant};
 
 use super::{Endpoints, kind_of};
 use crate::send::{Chain, RequestError};
 
-/// Time for an endpoint that failed lately to answer while others could. Guess.
+/// The time limit for a recently failed endpoint while others can answer. Guess.
 const PAUSED_ANSWER_MAX: Duration = Duration::from_millis(500);
 
 impl Endpoints {
-    /// Asks every endpoint, including those that failed lately, until one returns something. The
-    /// others may be behind, or may have pruned it.
+    /// Asks every endpoint, including recently failed ones, until one returns a value. The others may
+    /// lag behind or may have pruned it.
     pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
     where
         F: Fn(Chain) -> Fut,
@@ -29,7 +29,7 @@ impl Endpoints {
         None
     }
 
-    /// Sends a request to every endpoint at once, also to those that failed lately, and returns their
+    /// Sends a request to every endpoint at once, including recently failed ones, and returns their
     /// answers in order of preference.
     pub(crate) async fn each<T, F, Fut>(&self, ask: F) -> Vec<Result<T, RequestError>>
     where
@@ -46,8 +46,8 @@ impl Endpoints {
         futures_util::future::join_all(asked).await
     }
 
-    /// Asks like [`each`](Self::each), and waits for no endpoint longer than `time_max`, and much less for one that
-    /// failed lately, so that a silent endpoint does not delay the answers of the others.
+    /// Asks like [`each`](Self::each), but waits at most `time_max` for each endpoint, and much less for a recently
+    /// failed one, so that a silent endpoint does not delay the answers of others.
     pub(crate) async fn each_in_time<T, F, Fut>(
         &self,
         time_max: Duration,

@@ -1,9 +1,9 @@
-//! Distinguishes payloads that a contract numbered from those whose number its operator chose.
+//! Distinguishes payloads that a contract numbered from those whose sequence id its operator chose.
 //!
-//! A broadcaster numbers payloads only while it runs. The bootstrap call, which brings its own numbers, works
-//! only while the contract is paused. For a transaction that calls the contract itself, the call shows which of
-//! the two it is. For a call through another contract, such as a multisig, the contract's pause at that block
-//! decides.
+//! A broadcaster numbers payloads only while it is not paused; the bootstrap call, with which the operator
+//! chooses sequence ids, works only while it is paused. For a transaction that calls the contract directly, its
+//! input shows which call it is. For a transaction that calls through another contract, such as a multisig, the
+//! pause state in that block decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,35 +18,35 @@ use serde::Deserialize;
 
 use super::event::IndexedEvent;
 use super::fetch::REQUESTS_PER_BATCH;
-// Both broadcasters have the call and the event.
+// Both broadcasters have the same call and event.
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
     PauseStatusUpdated, pausedCall,
 };
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
 
-/// The transactions among some that assigned numbers by the bootstrap call.
+/// The transactions, among those in question, that may have assigned sequence ids by the bootstrap call.
 #[derive(Debug, Default)]
 pub(super) struct Bootstraps {
-    /// Those that call the contract itself.
+    /// Those that call the contract directly with the bootstrap call.
     direct: BTreeSet<B256>,
-    /// Those that reach it through another contract, and whether their input carries the call.
+    /// Those that call it through another contract, with true if their input contains the bootstrap call.
     indirect: BTreeMap<B256, bool>,
-    /// The blocks of those that reach it through another contract.
+    /// The pause states in the blocks of the latter.
     blocks: BTreeMap<u64, BlockPauses>,
 }
 
-/// The pauses of a contract in one block, as the contract reports them.
+/// The pause state of a contract during one block.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct BlockPauses {
-    /// Its changes: index of the log, and true for the begin of a pause. Ascending.
+    /// Its changes, ascending: the log index, and true if a pause begins.
     changes: Vec<(u64, bool)>,
-    /// True if it is paused at the end of the block; `None` if the endpoint has dropped that state.
+    /// True if it is paused at the end of the block; `None` if the endpoint has pruned that state.
     at_end: Option<bool>,
 }
 
 impl BlockPauses {
-    /// Returns true if the contract was paused when it emitted the log with this index; `None` if that is not known.
+    /// Returns true if the contract was paused when it emitted the log with this index; `None` if that is unknown.
     fn at(&self, log_index: u64) -> Option<bool> {
         let before = self.changes.iter().rfind(|(index, _)| *index < log_index);
         let after = self.changes.iter().find(|(index, _)| *index > log_index);
@@ -55,21 +55,20 @@ impl BlockPauses {
     }
 }
 
-/// The origin of an event's number that does not follow the one before it, as all endpoints together show it.
+/// The origin of a sequence id that does not follow the previous one, as all endpoints together show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberOrigin {
-    /// The operator chose the number.
+    /// The operator chose the sequence id.
     Operator,
-    /// The contract gave the number, so the endpoint has left out the numbers that are missing before it.
+    /// The contract assigned the sequence id, so events before it are missing.
     Contract,
-    /// The event may be of a bootstrap call, and no endpoint has the state that would tell.
+    /// The event may come from a bootstrap call, and no endpoint has the state that would decide.
     Unknown,
 }
 
 impl Bootstraps {
-    /// Returns the origin of an event's number by the answers of all endpoints. It is a chosen number only if no
-    /// endpoint contradicts, because the numbers that it passes over stay void for ever. Only for events of the
-    /// transactions that were asked about.
+    /// Combines the findings of all endpoints about an event of one of the looked-up transactions. The operator counts
+    /// as the origin only if no endpoint says otherwise, because skipped sequence ids are void for good.
     pub(super) fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
         let told: Vec<_> = all.iter().map(|one| one.is_chosen(event)).collect();
         let carries_call = |one: &Self| one.indirect.get(&event.transaction) == Some(&true);
@@ -84,7 +83,7 @@ impl Bootstraps {
         }
     }
 
-    /// Returns whether the operator chose the number of this event; `None` if the endpoint cannot tell.
+    /// Returns true if the operator chose the event's sequence id; `None` if the endpoint cannot tell.
     fn is_chosen(&self, event: &IndexedEvent) -> Option<bool> {
         if self.direct.contains(&event.transaction) {
             return Some(true);
@@ -103,8 +102,8 @@ struct Transaction {
     input: Bytes,
 }
 
-/// Asks every endpoint about transactions, each with the number of its block. Returns the answers of those that know
-/// all of them. `selector` is that of the bootstrap call.
+/// Asks every endpoint about transactions, given with their block numbers. Returns the findings of the endpoints that
+/// know all of them. `selector` is the selector of the bootstrap call.
 ///
 /// # Errors
 /// Fails when no endpoint answers.
@@ -133,7 +132,7 @@ pub(super) async fn find_all(
     }
 }
 
-/// Asks an endpoint about transactions. Returns `None` if it does not know one of them.
+/// Asks one endpoint about transactions. Returns `None` if it does not know all of them.
 async fn find(
     chain: &Chain,
     transactions: &BTreeMap<B256, u64>,
@@ -156,14 +155,14 @@ async fn find(
         }
     }
     let blocks: Vec<_> = blocks.into_iter().collect();
-    // Two requests a block.
+    // There are two requests per block.
     for some in blocks.chunks(REQUESTS_PER_BATCH / 2) {
         found.blocks.extend(pauses(chain, contract, some).await?);
     }
     Ok(Some(found))
 }
 
-/// Requests transactions in one batch; `None` if one is not known.
+/// Requests transactions in one batch; `None` if one is unknown.
 async fn by_hash(
     chain: &Chain,
     transactions: &[(B256, u64)],
@@ -184,7 +183,7 @@ async fn by_hash(
     Ok(Some(known))
 }
 
-/// Requests the contract's pauses in each of some blocks, in one batch.
+/// Requests the pause state of the contract in several blocks, in one batch.
 async fn pauses(
     chain: &Chain,
     contract: Address,
@@ -222,7 +221,7 @@ async fn pauses(
     Ok(pauses)
 }
 
-/// Picks the changes of a contract in a block from an endpoint's answer.
+/// Selects a contract's pause changes in a block from the logs that an endpoint returned.
 fn changes_in(logs: &[Log], contract: Address, block: u64) -> Vec<(u64, bool)> {
     let changes = logs.iter().filter_map(|log| {
         let is_asked_for = log.address() == contract && log.block_number == Some(block);

@@ -1,4 +1,4 @@
-//! State that both halves of a contract's reader share.
+//! The state that both halves of a contract's reader share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,26 +10,25 @@ use super::sink::Sink;
 use super::status::{ReaderState, StatusCell};
 use super::walk::EventBatch;
 
-/// First and longest pause between two attempts at the same request or the same commit. Guesses.
+/// The shortest and the longest pause between two attempts at the same request or commit. Guesses.
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(50);
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A batch on its way from the asking half to the storing half.
+/// A batch on its way from the page reader to the batch writer.
 pub(super) struct NumberedBatch {
     pub(super) batch: EventBatch,
-    /// The pass of reading to which the batch belongs: see [`Context::pass`].
+    /// The reading pass to which the batch belongs: see [`Context::pass`].
     pub(super) pass: u64,
 }
 
 /// The shared state of one contract's reader.
 #[derive(Clone)]
 pub(super) struct Context {
-    /// The contract's kind, for logs.
+    /// The name of the contract's kind, for logs.
     pub(super) name: &'static str,
     pub(super) status: StatusCell,
-    /// The number of the present pass. It rises whenever reading starts over at an earlier block.
-    /// Batches of an earlier pass are dropped instead of stored: they may belong to a branch that
-    /// the chain has abandoned.
+    /// The number of the current pass. It is incremented whenever reading starts over at an earlier block. Batches of
+    /// earlier passes are dropped and not stored, because they may belong to an abandoned branch of the chain.
     pub(super) pass: Arc<AtomicU64>,
     /// True while a commit is being retried.
     pub(super) is_storing_stuck: Arc<AtomicBool>,
@@ -47,7 +46,7 @@ impl Context {
         self.pass.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Sets the state to stuck, and logs the reason if it is a new one.
+    /// Sets the state to stuck, and logs the reason if it has changed.
     pub(super) fn stuck(&self, reason: &str) {
         let before = self.status.lock().state.clone();
         if before != ReaderState::Stuck(reason.to_owned()) {
@@ -57,7 +56,7 @@ impl Context {
     }
 }
 
-/// Runs a blocking call of the sink on a thread for blocking work. A panic continues in the caller.
+/// Runs a blocking call of the sink on a thread for blocking work. Propagates its panic.
 pub(super) async fn blocking<T: Send + 'static>(
     sink: &Arc<dyn Sink>,
     work: impl FnOnce(&dyn Sink) -> T + Send + 'static,

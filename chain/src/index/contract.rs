@@ -15,11 +15,11 @@ use super::storing::BatchWriter;
 use super::walk::{Walk, WalkSettings};
 use crate::endpoints::Endpoints;
 
-/// Pages that are requested ahead of the one being stored. Guess: one is in transit while the
-/// other waits.
+/// The number of pages that are requested ahead of the one being stored. Guess: one is in
+/// transit while the other waits.
 const AHEAD: usize = 2;
 
-/// Reads the contract until it is stopped, or until the sink leaves a decision to the operator.
+/// Reads the contract until it is stopped, or until the sink requires a decision by the operator.
 pub(super) async fn run(
     endpoints: Endpoints,
     head: watch::Receiver<HeadStatus>,
@@ -59,8 +59,7 @@ pub(super) async fn run(
     reader.abort();
 }
 
-/// Returns the sink's position and last sequence id; `None` if reading is stopped before they are
-/// known.
+/// Returns the sink's position and last sequence id; `None` if reading is stopped before they can be read.
 async fn stored_position(
     context: &Context,
     sink: &Arc<dyn Sink>,

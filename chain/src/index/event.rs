@@ -1,4 +1,4 @@
-//! The events that are read from a contract: how they are filtered, and how a log is decoded.
+//! The events that are read from a contract: their filters and their decoding.
 
 use alloy::primitives::{Address, B256, Bytes, Keccak256};
 use alloy::rpc::types::{Filter, Log};
@@ -29,9 +29,9 @@ pub enum EventSource {
     IdentityUpdates,
     /// The payer registry: deposits, withdrawals and settled usage.
     PayerRegistry,
-    /// The node registry: entries into the canonical network, and removals.
+    /// The node registry: additions to the canonical network, and removals.
     NodeRegistry,
-    /// The payer report manager: reports that were submitted, and their settlements.
+    /// The payer report manager: submitted reports and their settlements.
     PayerReports,
 }
 
@@ -76,8 +76,8 @@ impl EventSource {
         Filter::new().address(address).event_signature(self.topics())
     }
 
-    /// Returns the selector of the call with which the contract's operator assigns sequence ids by
-    /// hand, if the contract has such a call.
+    /// Returns the selector of the bootstrap call, with which the contract's operator chooses sequence ids; `None` if
+    /// the contract has no such call.
     #[must_use]
     pub fn bootstrap_selector(self) -> Option<[u8; 4]> {
         match self {
@@ -87,7 +87,7 @@ impl EventSource {
         }
     }
 
-    /// Decodes one log. Returns `None` if it is none of this source's events.
+    /// Decodes one log. Returns `None` if it is not an event of this source.
     #[must_use]
     pub fn decode(self, log: &Log) -> Option<ContractEvent> {
         match self {
@@ -222,8 +222,8 @@ pub enum ContractEvent {
         sequence_id: u64,
         /// The payload as it was broadcast.
         payload: Bytes,
-        /// True if the contract's operator assigned the sequence id, in a call that may skip ids.
-        /// Looked up only where the id does not follow the previous one.
+        /// True if the contract's operator chose the sequence id, in a call that may skip ids. Looked up only if the id
+        /// does not follow the previous one.
         bootstrapped: bool,
     },
     /// A payer's balance changed.
@@ -235,11 +235,11 @@ pub enum ContractEvent {
         /// The unsigned amount; 0 for a cancelled withdrawal, whose event carries none.
         micro_dollars: u128,
     },
-    /// A node entered the canonical network, or was removed from it.
+    /// A node was added to the canonical network or removed from it.
     MembershipChanged {
         /// The node's id.
         node_id: u32,
-        /// True if the node is in the network from then on.
+        /// True if it was added.
         is_member: bool,
     },
     /// A payer report was submitted.
@@ -248,39 +248,39 @@ pub enum ContractEvent {
     ReportSettled {
         /// The originator that the report is about.
         originator: u32,
-        /// The report's place in the list of its originator, from 0.
+        /// The index of the report among its originator's reports, from 0.
         index: u64,
-        /// Number of the leaves.
+        /// The number of settled leaves.
         leaves: u64,
-        /// Number of leaves that are left.
+        /// The number of leaves that remain to be settled.
         left: u64,
-        /// Sum of the leaves.
+        /// The sum of the settled leaves.
         micro_dollars: u64,
     },
 }
 
-/// A payer report as the contract keeps it. Not necessarily well-formed.
+/// A payer report as submitted to the contract. It may be malformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmittedReport {
     /// The originator that the report is about.
     pub originator: u32,
-    /// The report's place in the list of its originator, from 0.
+    /// The index of the report among its originator's reports, from 0.
     pub index: u64,
-    /// The sequence id before its range.
+    /// The start of its range, exclusive.
     pub start: u64,
     /// The last sequence id of its range.
     pub end: u64,
     /// The last minute of its range, since the unix epoch.
     pub end_minute: u32,
-    /// The root of the tree over the payers' amounts.
+    /// The Merkle root over the payers' amounts.
     pub root: B256,
     /// The nodes that share the fees.
     pub nodes: Vec<u32>,
 }
 
 impl ContractEvent {
-    /// Returns a digest of the transaction and of the content of the event's log. Two events of one transaction with
-    /// equal content have the same digest.
+    /// Returns a digest of the transaction and the log's content. Two events of one transaction have the same
+    /// digest if their content is equal.
     #[must_use]
     pub fn digest(&self, transaction: B256) -> B256 {
         let mut digest = Keccak256::new();
@@ -321,7 +321,7 @@ impl ContractEvent {
     }
 }
 
-/// The reason for which a payer's balance changed.
+/// The reason why a payer's balance changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BalanceChange {
     /// A deposit for the payer.

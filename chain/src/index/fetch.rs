@@ -1,4 +1,4 @@
-//! The requests for logs, headers and transactions.
+//! Requests for logs, headers, transactions and receipts.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -19,17 +19,16 @@ use super::walk::{BlockHeader, PageResponse};
 use crate::endpoints::is_rate_limit;
 use crate::send::{BLOCK_NUMBER_MAX, Chain, RequestError};
 
-/// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
+/// The number of requests in one JSON-RPC batch. A guess: common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
-/// Refusals of requests for the logs of one page, each of which is then cut in two. A guess: enough for an endpoint
-/// that takes a sixteenth of what another one does.
+/// The number of times that the requests for one page may be refused and halved. A guess: enough for an endpoint that
+/// accepts a sixteenth of the blocks that another one accepts.
 const REFUSALS_MAX: u32 = 16;
-/// Transactions of a block whose receipts are asked for one by one. A guess: what the gas of a block of the common rollups
-/// pays for.
+/// The largest number of transactions of a block whose receipts are requested singly. A guess: the number that fits
+/// into a block's gas on common rollups.
 const BLOCK_TRANSACTIONS_MAX: usize = 5000;
 
-/// The fields of a block that reading needs. Further fields, which differ between chains, are
-/// ignored.
+/// The fields of a block that the reader needs. Other fields, which differ between chains, are ignored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FetchedBlock {
@@ -42,7 +41,7 @@ pub(super) struct FetchedBlock {
     logs_bloom: Option<Bloom>,
 }
 
-/// Reads a block number. Refuses numbers that no chain reaches, because readers count up from it.
+/// Deserializes a block number. Refuses numbers that no chain reaches, because readers count up from it.
 fn block_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U64, D::Error> {
     let number = U64::deserialize(deserializer)?;
     if number.to::<u64>() > BLOCK_NUMBER_MAX {
@@ -52,7 +51,7 @@ fn block_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U64, D::Er
 }
 
 impl FetchedBlock {
-    /// Converts to a header. With a filter, the block's bloom filter shows if matching logs are possible.
+    /// Converts to a header. With `filter`, the block's bloom filter decides whether matching logs are possible.
     pub(super) fn header(self, filter: Option<&Filter>) -> BlockHeader {
         let bloom = self.logs_bloom.zip(filter);
         BlockHeader {
@@ -74,7 +73,7 @@ pub(super) async fn head(chain: &Chain) -> Result<BlockHeader, RequestError> {
         .map_err(|error| chain.request_error("eth_getBlockByNumber", error))
 }
 
-/// Returns the headers of these blocks, without those that do not exist.
+/// Returns the headers of these blocks, leaving out blocks that do not exist.
 pub(super) async fn headers(
     chain: &Chain,
     numbers: &[u64],
@@ -103,7 +102,7 @@ pub(super) async fn headers(
             headers.extend(waiter.await.map_err(failed)?.map(|block| block.header(filter)));
         }
     }
-    // Some load balancers answer for another block than the requested one.
+    // Some load balancers return another block than the requested one.
     headers.retain(|header| numbers.contains(&header.block.number));
     Ok(headers)
 }
@@ -119,7 +118,7 @@ pub(super) async fn logs(
     logs.map_err(|error| chain.request_error("eth_getLogs", error))
 }
 
-/// Returns the logs of these blocks, in parts if the endpoint refuses so many blocks at once.
+/// Returns the logs of these blocks, in several requests if the endpoint refuses the whole range.
 pub(super) async fn logs_in_parts(
     chain: &Chain,
     filter: &Filter,
@@ -143,8 +142,7 @@ pub(super) async fn logs_in_parts(
     Ok(all)
 }
 
-/// Returns a page of logs with the wanted headers. Adds the headers of blocks whose logs carry no
-/// timestamp.
+/// Returns a page of logs with the wanted headers, and the headers of blocks whose logs carry no timestamp.
 pub(super) async fn page(
     chain: &Chain,
     filter: &Filter,
@@ -154,7 +152,7 @@ pub(super) async fn page(
     let (logs, known) =
         tokio::join!(logs(chain, filter, blocks), headers(chain, wanted, Some(filter)));
     let mut known = known?;
-    // Some endpoints refuse to look beyond their own head instead of leaving it out.
+    // Some endpoints refuse a range that ends above their own head instead of truncating it.
     let lacks_end = known.iter().all(|header| header.block.number < *blocks.end());
     let logs = match logs {
         Err(RequestError::Refused { .. }) if lacks_end => Vec::new(),
@@ -177,7 +175,7 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
     numbers.into_iter().collect()
 }
 
-/// Returns an endpoint's evidence about logs that another endpoint claims.
+/// Returns an endpoint's evidence about logs that another one claims.
 pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony, RequestError> {
     #[derive(Debug, Deserialize)]
     struct Receipt {
@@ -203,11 +201,12 @@ pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony,
     Ok(Testimony { logs, block: found.first().map(|header| header.block) })
 }
 
-/// Returns the logs of a block as an endpoint proves them; `None` if it does not, because it lacks the block, keeps no
-/// receipts, shows others, or serves a chain whose headers or receipts have another form.
+/// Returns the logs of a block as proved by the endpoint's header and receipts. Returns `None` if it has no
+/// proof: it lacks the block, keeps no receipts, shows ones that do not match, or serves a chain with
+/// another form of headers or receipts.
 ///
 /// # Errors
-/// Fails when the endpoint does not answer, or not now.
+/// Fails when the endpoint does not answer, or refuses for now.
 pub(super) async fn proof(
     chain: &Chain,
     block: BlockRef,
@@ -237,7 +236,7 @@ pub(super) async fn proof(
     Ok(receipts.and_then(|receipts| ProvenLogs::prove(block, &header, receipts)))
 }
 
-/// Returns the receipts of a block by one request, which some endpoints do not know.
+/// Returns the receipts of a block by one request, which some endpoints do not support.
 async fn receipts(
     chain: &Chain,
     block: BlockRef,
@@ -271,7 +270,7 @@ async fn receipts_singly(
     Ok(Some(receipts))
 }
 
-/// Takes an error that the endpoint would repeat for `None`. Others may be over soon.
+/// Converts a permanent error into `None`; other errors may be temporary.
 fn unless_silent<T>(answer: Result<T, RequestError>) -> Result<Option<T>, RequestError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -281,8 +280,8 @@ fn unless_silent<T>(answer: Result<T, RequestError>) -> Result<Option<T>, Reques
     }
 }
 
-/// Returns the message of an error that a smaller page may avoid. Providers word their limits
-/// differently, so every error response counts but those that say that there were too many requests.
+/// Returns the message of an error that a smaller page may avoid. Providers word their limits differently, so every
+/// error response qualifies, except those about too many requests.
 pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
     match error {
         error if is_rate_limit(error) => None,

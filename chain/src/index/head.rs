@@ -1,8 +1,7 @@
-//! Follows the head of a chain: by polling, and by a WebSocket that also announces logs of
-//! contracts at once.
+//! Follows the head of a chain: by polling, and by a WebSocket that announces new heads and logs of the contracts.
 //!
-//! A message on the WebSocket only causes a look at the chain: events themselves are read over HTTP
-//! alone, so a WebSocket that lies or loses messages costs time and nothing else.
+//! A WebSocket message only triggers a request: events themselves are read over HTTP alone, so a WebSocket that lies or
+//! loses messages can only cause delay.
 
 use std::time::{Duration, Instant};
 
@@ -23,44 +22,43 @@ use crate::send::{innermost, install_cryptography, shown};
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Interval at which all endpoints are asked for their head, not only the one that is used: that one may stand
-/// still. Guess.
+/// The interval at which all endpoints are asked for their heads, in case the one in use has stalled. Guess.
 const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
-/// Blocks by which another endpoint may be ahead of the one that is used. Guess: that of the readers.
+/// The number of blocks by which another endpoint may be ahead of the one in use. Guess, the same as the readers'.
 const AHEAD_BLOCKS_MAX: u64 = 16;
-/// Age of the last pushed head from which polling resumes. Guess.
+/// The age of the last announced head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
-/// Greatest length of a message in bytes. A guess: four times the text of the longest log of the contracts that are
-/// read. A longer message ends the connection, and polling finds its events.
+/// The longest WebSocket message in bytes. A guess: four times the text of the longest log of the contracts that are
+/// read. A longer message closes the connection, and polling finds the announced blocks.
 const MESSAGE_LEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// A WebSocket is given up after this silence if polling has found new blocks meanwhile. Guess: two
-/// slots of Ethereum.
+/// The time without messages after which a WebSocket is closed, if polling has found new blocks
+/// meanwhile. Guess: two slots of Ethereum.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
-/// A WebSocket other than the preferred one is left after this time, to try the preferred one
-/// again. Guess.
+/// The time after which a WebSocket other than the preferred one is closed, to try the preferred one again. Guess.
 const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
 /// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Age of the last look from which on a new head may be an old block: it then shows no time. Guess: far
-/// below the leads of clocks that matter.
+/// The age of the previous observation above which a new head may be an old block, so that its appearance says nothing
+/// about the time. Guess: far below the clock errors that matter.
 const LOOK_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// The present knowledge of a chain's head.
+/// The known state of a chain's head.
 #[derive(Debug, Clone, Default)]
 pub struct HeadStatus {
     /// The latest block.
     pub head: Option<BlockRef>,
     /// The timestamp of the latest block, unix seconds.
     pub head_time_s: u64,
-    /// Timestamp and moment of the last block that appeared at the head between two looks.
+    /// The timestamp of the last block that appeared at the head between two observations,
+    /// and the time of the latter one.
     pub appeared: Option<(u64, Instant)>,
-    /// The moment at which the chain last stated its head.
+    /// The time at which an endpoint last reported the head.
     pub seen: Option<Instant>,
-    /// The highest block in which a contract that is read is announced to have emitted a log.
+    /// The highest block for which a log of a contract that is read has been announced.
     pub notified_block: u64,
     /// The error of the last attempt; `None` after a success.
     pub error: Option<String>,
@@ -80,7 +78,7 @@ impl HeadStatus {
         self.error = None;
     }
 
-    /// Announces the next block to all readers because messages may have been lost.
+    /// Sets the notified block to the next one for all readers, because messages may have been lost.
     fn notify_next_block(&mut self) {
         let next = self.head.map_or(0, |head| head.number + 1);
         self.notified_block = self.notified_block.max(next);
@@ -95,7 +93,7 @@ pub(super) struct HeadWatcher {
     pub(super) push_urls: Vec<String>,
     /// The contracts that are read.
     pub(super) contracts: Vec<Address>,
-    /// Contracts of which lists are read, each with a counter that rises with each announced log.
+    /// Contracts whose lists are read, each with a counter that is incremented with each announced log.
     pub(super) notify: Vec<(Address, watch::Sender<u64>)>,
 }
 
@@ -126,8 +124,9 @@ impl HeadWatcher {
         }
     }
 
-    /// Asks the current endpoint for its head. If the head is far behind `highest`, `highest` is announced instead, and
-    /// readers find out which endpoint has it. The time of the block is ignored, because a single endpoint may have invented it.
+    /// Asks the current endpoint for its head. If it is far behind `highest`, publishes `highest`
+    /// instead, and the readers find out which endpoint has it; its time is ignored, because a single
+    /// endpoint may have invented the block.
     async fn poll_once(&self, highest: Option<BlockRef>) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         self.status.send_modify(|status| match head {
@@ -146,7 +145,7 @@ impl HeadWatcher {
         heads.into_iter().filter_map(Result::ok).map(|head| head.block).max_by_key(|it| it.number)
     }
 
-    /// Uses one WebSocket after another, without end.
+    /// Uses the WebSockets in turn, forever.
     async fn subscribe(&self) {
         if self.push_urls.is_empty() {
             return std::future::pending().await;
@@ -178,7 +177,8 @@ impl HeadWatcher {
         }
     }
 
-    /// Listens to one WebSocket until it fails. Returns the reason, on one short line: it may be the endpoint's words.
+    /// Listens to one WebSocket until it fails. Returns the reason as one short line, because it
+    /// may be text from the endpoint.
     async fn listen(&self, url: &str) -> String {
         let connected = timeout(CONNECT_MAX, self.connect(url)).await;
         match connected {
@@ -190,7 +190,7 @@ impl HeadWatcher {
 
     async fn connect(&self, url: &str) -> Result<PushSubscription, String> {
         install_cryptography();
-        // `subscribe` reconnects: it also decides between several URLs, which alloy cannot.
+        // `subscribe` reconnects itself, because it also chooses between several URLs, which alloy does not.
         let bounds = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_LEN_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_LEN_BYTES_MAX));
@@ -239,7 +239,7 @@ impl HeadWatcher {
                     Err(RecvError::Closed) => return "the endpoint closed the connection".into(),
                 },
                 () = sleep(SILENCE_MAX) => {
-                    // The head moved by polling alone.
+                    // Polling has found a new head without a message.
                     if push.last_head.is_some() && self.status.borrow().head != push.last_head {
                         return "it is silent although there are new blocks".into();
                     }
@@ -268,7 +268,7 @@ impl HeadWatcher {
 struct PushSubscription {
     heads: alloy::pubsub::Subscription<FetchedBlock>,
     logs: alloy::pubsub::Subscription<Log>,
-    /// The head after the last message, to recognise silence.
+    /// The head after the last message, to detect a silent connection.
     last_head: Option<BlockRef>,
     /// Keeps the connection open.
     _provider: DynProvider,

@@ -1,12 +1,12 @@
-//! The second look at blocks that were read, as decisions without I/O.
+//! The decisions of the second look, which verifies blocks that were already read; without I/O.
 //!
-//! Some providers serve a block before its logs. For a moment, their answer about the block is empty and
-//! looks complete. Logs without sequence ids would then be lost for good. So blocks read near the head are
-//! asked for again from every endpoint when they are deeper, and read again if an endpoint has more logs.
-//! Blocks further back get the second look as soon as they are read.
+//! Some providers serve a block before its logs, so for a moment the block seems to have no logs. Logs without
+//! sequence ids would then be lost for good. Therefore blocks read near the head are requested again from every
+//! endpoint once they are deeper, and are read again if an endpoint has more logs. Blocks further back get the
+//! second look as soon as they are read.
 //!
-//! An endpoint may also invent logs, or be on a branch of its own. So a log that only one endpoint shows is
-//! a [`Claim`], and every endpoint is asked for the receipts: see [`Claim::judge`].
+//! An endpoint may also invent logs or be on another branch. A log that only one endpoint shows is therefore a
+//! [`Claim`], and every endpoint is asked for the receipts: see [`Claim::judge`].
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,37 +17,38 @@ use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, ContractEvent, EventSource};
 
-/// Depth below the head, in blocks, from which on a block is looked at again: that of the walk's near part.
+/// The depth below the head, in blocks, from which a block gets its second look: the same as the near part
+/// of [`Walk`](super::walk::Walk).
 const DEPTH: u64 = 64;
-/// Blocks that are looked at together. A guess: one request for so many blocks costs little beside
-/// reading them one by one.
+/// The number of blocks per second look. A guess: one request for this many blocks costs little
+/// compared with reading them one by one.
 const TOGETHER: u64 = 32;
-/// Looks at the same blocks while endpoints that could confirm a claim are silent. A guess: with the pauses
-/// between them, 40 s.
+/// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
+/// with the pauses between them, 40 s.
 const LOOKS_MAX: u32 = 8;
-/// Events of pages that are remembered. A guess: 10 MB. The endpoint that is read from is asked again for those
-/// of further pages.
+/// The number of remembered events of pages. A guess: 10 MB. The events of further pages are requested
+/// again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
-/// Pages that wait to be looked at. A guess: 1 MB.
+/// The number of pages that may wait for their second look. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
-/// Transactions of one claim whose receipts are asked for. A guess: far above the payments of one block,
-/// and few enough that a made-up claim costs little. The next look finds the rest.
+/// The largest number of transactions of one claim whose receipts are requested. A guess: far above the payments of one
+/// block, and few enough that an invented claim costs little. The next look finds the remaining ones.
 const TRANSACTIONS_MAX: usize = 200;
 
-/// A set of events by the content of their logs, regardless of their place in the chain. An event that one transaction
-/// emitted twice is in it twice.
+/// A multiset of events by the content of their logs and their transaction, independent of their block. An event that
+/// one transaction emitted twice is contained twice.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventSet(BTreeMap<B256, u32>);
 
 impl EventSet {
-    /// Adds an event. Returns how often it is in the set now.
+    /// Adds an event. Returns the number of its occurrences.
     pub fn add(&mut self, transaction: B256, event: &ContractEvent) -> u32 {
         let count = self.0.entry(event.digest(transaction)).or_default();
         *count = count.saturating_add(1);
         *count
     }
 
-    /// Returns how often an event is in the set.
+    /// Returns the number of occurrences of an event.
     #[must_use]
     pub fn count(&self, transaction: B256, event: &ContractEvent) -> u32 {
         self.0.get(&event.digest(transaction)).copied().unwrap_or(0)
@@ -60,7 +61,7 @@ impl EventSet {
         }
     }
 
-    /// Returns the events of a contract in the logs that one endpoint shows of some blocks.
+    /// Returns a contract's events in the logs that one endpoint shows for these blocks.
     #[must_use]
     pub fn shown(
         blocks: &RangeInclusive<u64>,
@@ -78,34 +79,34 @@ impl EventSet {
     }
 }
 
-/// Blocks that are due for a second look, with the known state.
+/// Blocks that are due for a second look, with the events that are known of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     /// The blocks to look at.
     pub blocks: RangeInclusive<u64>,
-    /// The events that were read in these blocks and near them; `None` if they are not remembered.
+    /// The events that were read in these blocks and near them; `None` if they were not remembered.
     pub known: Option<EventSet>,
 }
 
-/// The blocks that are still to be looked at.
+/// The blocks that wait for their second look.
 #[derive(Debug, Default)]
 pub struct SecondLook {
-    /// The events of blocks that were read near the head. Blocks that were looked at stay for a while: a
-    /// reorganisation may have moved an event of a block that is yet to be looked at.
+    /// The events of blocks that were read near the head. Verified blocks are kept for a while, because a
+    /// reorganisation may move an event between them and a block that is not verified yet.
     blocks: BTreeMap<u64, EventSet>,
-    /// The highest block read near the head whose second look is over.
+    /// The highest block read near the head whose second look is done.
     done: Option<u64>,
-    /// The last blocks that were read before the start, and pages that were read far from the head. Ascending.
+    /// The last blocks that were read before the start, and pages read far from the head, ascending.
     pages: VecDeque<Due>,
-    /// The events of all pages.
+    /// The number of remembered events of all pages.
     page_events: usize,
-    /// True if pages far from the head are not looked at.
+    /// True if pages far from the head get no second look.
     skips_pages: bool,
     looks: u32,
 }
 
 impl SecondLook {
-    /// Starts after `position`: the blocks up to it were read before, and may not have been looked at.
+    /// Starts after `position`. The blocks up to it were read before and may not have had their second look.
     #[must_use]
     pub fn after(position: Option<BlockRef>, first_block: u64) -> Self {
         let before = position.map(|position| {
@@ -117,20 +118,20 @@ impl SecondLook {
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
-    /// Has pages far from the head not looked at: there is no other endpoint to ask.
+    /// Disables second looks at pages far from the head, because there is no other endpoint to ask.
     pub fn skip_pages(&mut self) {
         self.skips_pages = true;
         self.pages.clear();
     }
 
-    /// Notes a block that was read near the head. Notes on later blocks become void.
+    /// Adds a block that was read near the head. Discards later blocks.
     pub fn read(&mut self, number: u64, events: EventSet) {
         self.blocks.split_off(&number);
         self.blocks.insert(number, events);
         self.cut_pages(number);
     }
 
-    /// Notes a page that was read far from the head, with the events of its blocks. Notes on later pages become void.
+    /// Adds a page that was read far from the head, with the events of its blocks. Discards later pages.
     pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
         for (number, known) in self.blocks.range_mut(blocks.clone()) {
             *known = events.get(number).cloned().unwrap_or_default();
@@ -151,7 +152,7 @@ impl SecondLook {
         }
     }
 
-    /// Forgets the pages from this block on: they are read again.
+    /// Discards the pages from this block on, because they are read again.
     fn cut_pages(&mut self, first: u64) {
         while let Some(last) = self.pages.back_mut().filter(|last| *last.blocks.end() >= first) {
             if *last.blocks.start() < first {
@@ -167,19 +168,18 @@ impl SecondLook {
         self.page_events -= known.map_or(0, |known| known.0.len());
     }
 
-    /// Returns true if so many pages wait that no further one is to be read.
+    /// Returns true if so many pages wait that no further one should be read.
     #[must_use]
     pub fn is_far_behind(&self) -> bool {
         self.pages.len() >= PAGES_MAX
     }
 
-    /// Has blocks from this one on looked at again, because another branch is read from there on.
+    /// Schedules second looks from this block on again, because another branch is read from there.
     pub fn reopen(&mut self, first: u64) {
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 
-    /// Returns the blocks that are now due for a second look, on a chain with this head of which all
-    /// blocks below `unread` were read.
+    /// Returns the blocks that are due for a second look, given the head and the first unread block.
     #[must_use]
     pub fn due(&self, head: u64, unread: u64) -> Option<Due> {
         let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
@@ -193,7 +193,7 @@ impl SecondLook {
             return None;
         }
         let mut last = first;
-        // Blocks in between may have been read in pages, further from the head.
+        // Blocks in between may have been read as pages, further from the head.
         for number in open.take_while(|number| is_deep(*number)) {
             if number != last + 1 {
                 break;
@@ -205,7 +205,7 @@ impl SecondLook {
         Some(Due { blocks: first..=last, known: Some(known) })
     }
 
-    /// Ends the look at these blocks: no endpoint has more.
+    /// Marks these blocks as verified.
     pub fn end(&mut self, blocks: &RangeInclusive<u64>) {
         self.looks = 0;
         if self.pages.front().is_some_and(|page| page.blocks == *blocks) {
@@ -218,21 +218,21 @@ impl SecondLook {
         }
     }
 
-    /// Notes that an endpoint has, or claims to have, more events. Returns true if the blocks may be
-    /// looked at again.
+    /// Counts a look in which an endpoint showed or claimed more events. Returns true if the
+    /// blocks may be looked at again.
     pub fn found(&mut self) -> bool {
         self.looks = self.looks.saturating_add(1);
         self.looks < LOOKS_MAX
     }
 
-    /// Returns the number of looks at the present blocks that found something.
+    /// Returns the number of looks at the current blocks that found more events.
     #[must_use]
     pub fn looks(&self) -> u32 {
         self.looks
     }
 }
 
-/// The logs of a block that one endpoint shows and that were not read.
+/// Logs of a block that one endpoint shows and that were not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The block, as the endpoint has it.
@@ -241,32 +241,31 @@ pub struct Claim {
     pub logs: Vec<Log>,
 }
 
-/// The answer of one endpoint about a claim.
+/// The evidence of one endpoint about a claim.
 #[derive(Debug, Clone, Default)]
 pub struct Testimony {
     /// The logs in the receipts of the claim's transactions.
     pub logs: Vec<Log>,
-    /// The block that the endpoint has at the height of the claim's block.
+    /// The endpoint's block at the height of the claimed block.
     pub block: Option<BlockRef>,
 }
 
-/// The outcome of asking every endpoint about a claim.
+/// The result of asking every endpoint about a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimVerdict {
     /// The chain has events that were not read.
     Confirmed,
-    /// Endpoints are on different branches, and the events are on one of them only: no endpoint can be
-    /// believed against another.
+    /// Endpoints are on different branches, of which only one has the events, so no endpoint can be preferred.
     Contradicted,
-    /// An endpoint that has the block lacks the claimed events.
+    /// An endpoint that has the block lacks the claimed logs.
     Denied,
-    /// No endpoint denies it, and none that counts has it: some did not answer.
+    /// No endpoint denies the claim, and none that suffices confirms it, because some did not answer.
     Open,
 }
 
 type Shown<'a> = BTreeMap<(u64, B256), BTreeMap<u64, (&'a Log, ContractEvent)>>;
 
-/// Sorts the events of a contract by block and index. Other logs are left out.
+/// Groups the events of a contract by block and log index. Other logs are left out.
 fn by_block<'a>(
     blocks: &RangeInclusive<u64>,
     logs: &'a [Log],
@@ -290,8 +289,8 @@ fn by_block<'a>(
 }
 
 impl Claim {
-    /// Returns the claim about the first block with events that are not among the known ones, on whichever
-    /// branch it is. Logs of other contracts prove nothing.
+    /// Returns a claim with the first block that has events that are not known, on any branch. Logs
+    /// of other contracts are ignored.
     #[must_use]
     pub fn find(
         blocks: &RangeInclusive<u64>,
@@ -316,25 +315,25 @@ impl Claim {
         })
     }
 
-    /// Returns the transactions whose receipts tell whether the claim is true.
+    /// Returns the transactions whose receipts decide the claim.
     #[must_use]
     pub fn transactions(&self) -> BTreeSet<B256> {
         self.logs.iter().filter_map(|log| log.transaction_hash).collect()
     }
 
-    /// Returns true if an endpoint has the block of the claim without one of its logs.
+    /// Returns true if an endpoint has the claimed block without one of the claimed logs.
     #[must_use]
     pub fn is_denied_by(&self, told: &Testimony) -> bool {
         let lacks = |log: &Log| !told.logs.iter().any(|other| is_same(other, log));
         told.block == Some(self.block) && self.logs.iter().any(lacks)
     }
 
-    /// Judges the claim of the endpoint at place `by`, while `active` is the one that is read from, by
-    /// the answer of each endpoint; `None` for one that did not answer.
+    /// Judges a claim by the evidence of each endpoint; `None` stands for one that did not answer. `by` is the index of
+    /// the claiming endpoint, and `active` that of the endpoint in use.
     ///
-    /// A log counts if no endpoint denies it, and either another endpoint than `by` has it in a receipt,
-    /// or `by` is read from anyway. An endpoint that has the block denies a log that it lacks; one that has
-    /// another block there contradicts it.
+    /// A log is confirmed if no endpoint denies it, and either another endpoint than `by` has it in a receipt, or `by`
+    /// is the endpoint in use. An endpoint that has the block denies a log that it lacks; an endpoint that has another
+    /// block at that height contradicts it.
     #[must_use]
     pub fn judge(&self, by: usize, active: usize, told: &[Option<Testimony>]) -> ClaimVerdict {
         let (mut is_confirmed, mut is_contradicted, mut is_open) = (false, false, false);
@@ -478,7 +477,7 @@ mod tests {
         BlockRef { number: 1, hash: B256::with_last_byte(hash) }
     }
 
-    /// A log of block 1 at this index; equal indices with equal nodes are equal logs.
+    /// Returns a log of block 1 at this index; logs with equal indices and nodes are equal.
     fn log(index: u64, node: u32) -> Log {
         let event = NodeRemovedFromCanonicalNetwork { nodeId: node };
         let data: LogData = alloy::sol_types::SolEvent::encode_log_data(&event);
@@ -492,7 +491,7 @@ mod tests {
         }
     }
 
-    /// The claim of these logs, when the removal of node 100 was read.
+    /// Returns the claim with these logs, given that the removal of node 100 was read.
     fn claim(logs: &[Log]) -> Option<Claim> {
         Claim::find(&(0..=1), &events(&[100]), logs, EventSource::NodeRegistry, REGISTRY)
     }
@@ -539,17 +538,17 @@ mod tests {
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
         let judge = |told: &[Option<Testimony>]| claim.judge(1, 0, told);
-        // The one that is read from had its block before its logs.
+        // The endpoint in use had served its block before its logs.
         assert_eq!(judge(&[told(&all), told(&all)]), ClaimVerdict::Confirmed);
-        // It is made up, or its content is.
+        // The log or its content is invented.
         assert_eq!(judge(&[told(slice::from_ref(&first)), told(&all)]), ClaimVerdict::Denied);
         assert_eq!(judge(&[told(&[first.clone(), log(1, 300)]), told(&all)]), ClaimVerdict::Denied);
-        // Two liars do not outvote one that has the block.
+        // Two liars do not outweigh one endpoint that has the block.
         assert_eq!(
             judge(&[told(slice::from_ref(&first)), told(&all), told(&all)]),
             ClaimVerdict::Denied
         );
-        // An endpoint without the block denies nothing, and one that is silent confirms nothing.
+        // An endpoint without the block does not deny, and one that does not answer does not confirm.
         let lagging = Some(Testimony::default());
         assert_eq!(judge(&[told(&all), told(&all), lagging.clone()]), ClaimVerdict::Confirmed);
         assert_eq!(judge(&[None, told(&all)]), ClaimVerdict::Open);
@@ -566,9 +565,9 @@ mod tests {
             let told = [told(&all), told(&all), forked(&[])];
             assert_eq!(claim.judge(by, 0, &told), ClaimVerdict::Contradicted);
         }
-        // Its own receipts say otherwise.
+        // Its own receipts differ from its logs.
         assert_eq!(claim.judge(1, 0, &[forked(&all), told(&all)]), ClaimVerdict::Confirmed);
-        // An endpoint on the same branch denies it.
+        // An endpoint on the same branch denies the log.
         let denied = [forked(&[]), told(&all), told(slice::from_ref(&first))];
         assert_eq!(claim.judge(1, 0, &denied), ClaimVerdict::Denied);
     }
