@@ -1,8 +1,7 @@
-//! Both chains of the network: their contracts as types, and all access to them over JSON-RPC.
+//! The contracts of both chains as Rust types, and all access to the chains over JSON-RPC.
 //!
-//! The *settlement chain* holds nodes, rates, payers and reports. The *app chain* decides the order
-//! of group messages and identity updates. This crate decides nothing about envelopes. In reading
-//! order:
+//! The *settlement chain* holds nodes, rates, payers and reports. The *app chain* decides the order of group messages
+//! and identity updates. This crate does not judge envelopes. In reading order:
 //!
 //! - [`contracts`]: the contracts as types and as data, and the errors of failed calls;
 //! - [`addresses`]: `chain.json` with the addresses of a deployment;

@@ -1,8 +1,8 @@
-//! The connection to a Redis that several processes share.
+//! A connection to a Redis server that several processes share.
 //!
-//! Every decision is one script, which Redis runs as a whole. The first call of a script sends its text, and the later ones
-//! its digest, because the texts are longer than their arguments. The answers of Redis are the operator's own data, and
-//! are parsed strictly all the same: another program may write to it, and it may be restored or emptied.
+//! Each operation is one Lua script, which Redis runs atomically. The first call of a script sends its text and later
+//! calls its digest, because texts are longer than their arguments. The data in Redis belongs to the operator, but
+//! answers are still validated: other programs may write to it, and it may be restored or emptied.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,14 +14,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue};
 use tokio::time::timeout;
 
-/// The Redis, and the beginning of the keys.
+/// The address of a Redis server, and the prefix of the keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisAccess {
-    /// URL, such as `redis://127.0.0.1:6379/0`. It may contain a password.
+    /// The URL, such as `redis://127.0.0.1:6379/0`. It may contain a password.
     pub url: String,
-    /// The beginning of every key.
+    /// The prefix of every key.
     pub key_prefix: String,
-    /// Time limit of a connection.
+    /// The time limit of connecting.
     pub connect_timeout: Duration,
 }
 
@@ -31,42 +31,42 @@ impl fmt::Debug for RedisAccess {
     }
 }
 
-/// Redis does not answer, or answers something else.
+/// A failed call of Redis: no answer, or an unexpected one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Redis: {reason}")]
 pub struct RedisFault {
     reason: String,
     is_answer: bool,
-    /// Redis has no script of this digest, because it has begun anew or its scripts were removed; or this user may not call
-    /// scripts by digests. Nothing was run.
+    /// True if Redis has no script with this digest, because it was restarted or its scripts were flushed, or because
+    /// this user may not call scripts by digest. Nothing was run.
     wants_text: bool,
 }
 
 impl RedisFault {
-    /// Returns whether Redis itself has answered with this error: it is there, and a script does not do.
+    /// Returns true if Redis itself returned this error, so it is reachable and the script is at fault.
     #[must_use]
     pub fn is_answer(&self) -> bool {
         self.is_answer
     }
 }
 
-/// The times that a patient call waits.
+/// The time limits of a patient call.
 #[derive(Debug, Clone, Copy)]
 pub struct PatientLimit {
-    /// For a connection and an answer.
+    /// The time limit for connecting and for an answer.
     pub answer: Duration,
-    /// For an answer that comes later, after `answer`.
+    /// The further time for which a late answer is awaited, after `answer`.
     pub late_answer: Duration,
 }
 
-/// A connection that is made anew after a failure.
+/// A connection that is re-established after a failure.
 pub struct RedisLink {
     client: Client,
     config: AsyncConnectionConfig,
     key_prefix: String,
     connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    /// The digest of each script that was called; `None` while it is not known, and for one that Redis does not load for
-    /// this user. Only scripts of this program are in here.
+    /// The digest of each script that was called; `None` while it is unknown, and if this user may not load scripts.
+    /// The map holds only scripts of this program, so it is bounded.
     digests: Arc<Mutex<HashMap<String, Option<String>>>>,
 }
 
@@ -77,13 +77,13 @@ impl fmt::Debug for RedisLink {
 }
 
 impl RedisLink {
-    /// Connects, and waits for the answer to a ping.
+    /// Connects and waits for the answer to a ping.
     ///
     /// # Errors
-    /// Fails when the URL is none, or Redis does not answer.
+    /// Fails when the URL is invalid, or Redis does not answer.
     pub async fn connect(access: &RedisAccess) -> Result<Self, RedisFault> {
         let client = Client::open(access.url.as_str()).map_err(fault)?;
-        // Each call has a limit of its own.
+        // Each call has its own time limit.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(access.connect_timeout))
             .set_response_timeout(None);
@@ -109,8 +109,8 @@ impl RedisLink {
     /// Runs a script.
     ///
     /// # Errors
-    /// Fails when the answer does not come within `limit`, or has another form. Redis may have run the script all the
-    /// same.
+    /// Fails when no answer comes within `limit`, or when it has an unexpected type. Redis may
+    /// have run the script nevertheless.
     pub async fn eval<T: FromRedisValue>(
         &self,
         limit: Duration,
@@ -123,12 +123,12 @@ impl RedisLink {
         self.judged(answer.unwrap_or_else(|_| Err(late())))
     }
 
-    /// Runs a script, and also takes an answer that comes late. If none has come within `limit.answer`, later calls use
-    /// another connection. If `is_awaited` returns true then, this call waits for the answer for `limit.late_answer`
-    /// more.
+    /// Runs a script and also accepts a late answer. If there is no answer within `limit.answer`, later
+    /// calls use a new connection, and `is_awaited` decides whether to wait for the answer on the old one
+    /// for up to `limit.late_answer` more.
     ///
     /// # Errors
-    /// Fails when no answer comes, or it has another form. Redis may have run the script all the same.
+    /// Fails when no answer comes, or when it has an unexpected type. Redis may have run the script nevertheless.
     pub async fn eval_patiently<T: FromRedisValue>(
         &self,
         limit: PatientLimit,
@@ -138,7 +138,7 @@ impl RedisLink {
         is_awaited: impl FnOnce(&RedisFault) -> bool,
     ) -> Result<T, RedisFault> {
         let run = async {
-            // Other calls wait for a connection that is being made, so the time for it is never longer.
+            // Other calls wait for a connection attempt in progress, so it is limited by the shorter time.
             let connection = timeout(limit.answer, self.connected()).await;
             let connection = connection.unwrap_or_else(|_| Err(late()))?;
             self.run(connection, script, keys, arguments).await
@@ -155,7 +155,8 @@ impl RedisLink {
         timeout(limit.late_answer, run).await.unwrap_or(Err(fault))
     }
 
-    /// Runs a script by its digest if that is known, or by its text: one round trip, unless Redis has lost the script.
+    /// Runs a script by its digest, if it is known, or else by its text: one round trip,
+    /// unless Redis has lost the script.
     async fn run<T: FromRedisValue>(
         &self,
         mut connection: MultiplexedConnection,
@@ -179,7 +180,7 @@ impl RedisLink {
         answer
     }
 
-    /// Asks Redis for the digest of a script, beside the calls: none of them waits for it.
+    /// Requests the digest of a script in the background, so that no call waits for it.
     fn learn_digest(&self, script: &str, mut connection: MultiplexedConnection) {
         let script = script.to_owned();
         if self.digests.lock().insert(script.clone(), None).is_some() {
@@ -193,14 +194,14 @@ impl RedisLink {
             let mut digests = digests.lock();
             match loaded {
                 Ok(digest) => _ = digests.insert(script, Some(digest)),
-                // This user may not load scripts: each call sends the text.
+                // This user may not load scripts, so each call sends the text.
                 Err(error) if error.code().is_some() => {}
                 Err(_) => _ = digests.remove(&script),
             }
         });
     }
 
-    /// Passes an answer on. After a failure the next call connects anew.
+    /// Returns the answer unchanged. After a failure, the next call connects anew.
     fn judged<T>(&self, answer: Result<T, RedisFault>) -> Result<T, RedisFault> {
         if answer.is_err() {
             self.forget_connection();
@@ -208,7 +209,7 @@ impl RedisLink {
         answer
     }
 
-    /// Has the next call connect anew. Calls under way keep their connection.
+    /// Makes the next call connect anew. Calls in progress keep their connection.
     fn forget_connection(&self) {
         if let Ok(mut connection) = self.connection.try_lock() {
             *connection = None;
@@ -225,7 +226,7 @@ impl RedisLink {
     }
 }
 
-/// Returns the call of a script, which is named by its text or its digest.
+/// Builds the command that runs a script by its text or its digest; `name` is the command.
 fn call(name: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> redis::Cmd {
     let mut command = redis::cmd(name);
     command.arg(script).arg(keys.len());
@@ -252,7 +253,7 @@ fn fault(error: redis::RedisError) -> RedisFault {
     RedisFault { reason: error.to_string(), is_answer: code.is_some(), wants_text }
 }
 
-/// Returns a number as an argument of a script.
+/// Encodes a number as an argument of a script.
 #[must_use]
 pub fn number(value: u64) -> Vec<u8> {
     value.to_string().into_bytes()

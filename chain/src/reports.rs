@@ -1,7 +1,7 @@
-//! The payer report manager as a node uses it: submitting reports and settling them.
+//! The payer report manager as nodes use it: submits payer reports and settles them.
 //!
-//! The contract takes a report once and settles each leaf once, so every call may be repeated, and several
-//! nodes may make the same one.
+//! The contract accepts a report once and settles each leaf once, so every call may be repeated, and
+//! several nodes may make the same call.
 
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::signers::local::PrivateKeySigner;
@@ -14,16 +14,16 @@ use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSigna
 use crate::endpoints::Endpoints;
 use crate::send::{Call, Chain, SendError, Sender, ViewError};
 
-/// A call of the contract that was not carried out.
+/// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportManagerError {
     /// The contract cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// The transaction was not sent, or failed.
+    /// The transaction was not sent, or it failed.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// The endpoint shows a contract whose digests are others: no attestation would count there.
+    /// The endpoint's contract has another EIP-712 domain, so attestations of this node would not be valid there.
     #[error(
         "{endpoint} has another contract than the payer report manager at {address} (its domain separator is \
         {said}): check the address"
@@ -33,7 +33,7 @@ pub enum ReportManagerError {
         endpoint: String,
         /// The contract's address.
         address: Address,
-        /// The separator that the endpoint shows.
+        /// The domain separator that the endpoint returned.
         said: alloy::primitives::B256,
     },
 }
@@ -41,54 +41,55 @@ pub enum ReportManagerError {
 /// The outcome of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmitOutcome {
-    /// The contract has taken the report now.
+    /// The contract has accepted the report with this call.
     Taken,
-    /// It had taken it before.
+    /// The contract had accepted the report before.
     AlreadyTaken,
-    /// It has taken another report that starts at the same place.
+    /// The contract has accepted another report with the same start.
     OtherTaken,
 }
 
-/// A report as the contract keeps it.
+/// A payer report as the contract stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptReport {
-    /// The sequence id before the range.
+    /// The start of the range, exclusive.
     pub start: u64,
-    /// The last sequence id in it.
+    /// The last sequence id of the range.
     pub end: u64,
-    /// The root of its tree.
+    /// The Merkle root over the amounts per payer.
     pub root: Hash,
-    /// Leaves that are settled.
+    /// The number of settled leaves.
     pub offset: u64,
-    /// True if no leaf is left.
+    /// True if all leaves are settled.
     pub is_settled: bool,
 }
 
-/// The contract, its chain, and the account that pays for transactions.
+/// A client of the payer report manager: its chain, its address, and the account that pays for transactions.
 #[derive(Clone)]
 pub struct ReportManager {
     endpoints: Endpoints,
     address: Address,
     signer: PrivateKeySigner,
-    /// Calculated and not asked for: an endpoint cannot make a node sign for another contract.
+    /// Computed and not requested, so that an endpoint cannot make a node sign for another contract.
     domain: DomainSeparator,
 }
 
 impl ReportManager {
-    /// Names the contract. Asks the chain nothing yet.
+    /// Creates a client. Sends no request yet.
     #[must_use]
     pub fn new(endpoints: Endpoints, address: Address, signer: PrivateKeySigner) -> Self {
         let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
         Self { endpoints, address, signer, domain }
     }
 
-    /// Returns the beginning of the contract's digests.
+    /// Returns the domain separator of the contract's EIP-712 digests.
     #[must_use]
     pub fn domain(&self) -> DomainSeparator {
         self.domain
     }
 
-    /// Submits a report. `attestations` are verified, sorted by node, and enough.
+    /// Submits a report. The caller guarantees that `attestations` are verified, sorted by
+    /// node id, and sufficient in number.
     ///
     /// # Errors
     /// [`ReportManagerError`].
@@ -123,10 +124,10 @@ impl ReportManager {
         }
     }
 
-    /// Returns the report at a place of an originator's list.
+    /// Returns the report at an index of an originator's list.
     ///
     /// # Errors
-    /// Fails when there is none, or the contract cannot be read.
+    /// Fails when there is no such report, or the contract cannot be read.
     pub async fn kept(
         &self,
         originator: u32,
@@ -148,10 +149,10 @@ impl ReportManager {
         })
     }
 
-    /// Settles the next leaves of a report, and returns when the transaction is mined.
+    /// Settles the next leaves of a report and returns when the transaction is mined.
     ///
     /// # Errors
-    /// [`ReportManagerError`]; by the contract's `InvalidProof` when another sender has settled them meanwhile.
+    /// [`ReportManagerError`], with the contract's `InvalidProof` if another sender has settled them meanwhile.
     pub async fn settle(
         &self,
         originator: u32,
@@ -170,7 +171,7 @@ impl ReportManager {
         Ok(())
     }
 
-    /// Connects to an endpoint whose contract makes digests as this node does.
+    /// Connects to an endpoint whose contract has the expected domain separator.
     async fn sender(&self) -> Result<Sender, ReportManagerError> {
         let address = self.address;
         let separator = &PayerReportManager::DOMAIN_SEPARATORCall {};

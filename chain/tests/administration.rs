@@ -1,5 +1,5 @@
-//! The operations of administration on both kinds of development chain: plans are made, executed,
-//! interrupted and made again.
+//! Tests of the administration of contracts on both kinds of development chain: operations are planned, executed,
+//! interrupted and planned again.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -233,7 +233,7 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
     assert!(parameters::set(network, &lock, true).await.unwrap().steps.is_empty());
     assert_eq!(payers::bounds(network).await.unwrap().withdraw_lock_seconds, 60);
 
-    // If the new upper limit lies below the adopted lower limit, the lower limit goes first.
+    // If the new upper limit is below the adopted lower limit, the lower limit is adopted first.
     for (least, most) in [("10", "20"), ("5000", "6000"), ("7000", "7000")] {
         let limits = [
             assigned(parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE, least),
@@ -395,7 +395,7 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     let error = setup.carry_out_as(&setup.admin, &early).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("WithdrawalNotReady"), "{error}");
 
-    // Blocks on demand may lie some minutes ahead of the clock.
+    // The timestamps of blocks made on demand may be some minutes ahead of the clock.
     setup.pass_time(172_800 + 3600).await;
     let plan = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
     assert!(plan.notes[0].ends_with("ready"), "{plan:?}");
@@ -404,8 +404,7 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
 }
 
-/// Submits a report about one payer's fees, or about none, signed by node 100, the only canonical
-/// one.
+/// Submits a report about the fees of one payer or of none, signed by node 100, the only canonical node.
 async fn report(
     setup: &Administration,
     originator: u32,
@@ -454,7 +453,7 @@ async fn report(
     }
 }
 
-/// Returns the call data of the vectors.
+/// Returns the call data in the test vectors.
 fn vector(function: &str) -> Bytes {
     let text = include_str!("../../tests/vectors/contracts/calldata.json");
     let vectors: Value = serde_json::from_str(text).unwrap();
@@ -525,7 +524,7 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     assert_eq!(error, AdminError::UnknownNode { node_id: 300 });
 }
 
-/// Nodes also write reports about what was taken over from the older network, which no registry names.
+/// Nodes also report on originators migrated from the older network, which no registry lists.
 async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Address) {
     report(setup, 11, 0, payer, 0).await;
     let claim = fees::claim(&setup.network, Beneficiary::Node(100), &[]).await.unwrap();
@@ -541,7 +540,7 @@ async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: Cha
     const GROUPS: Contract = Contract::GroupMessageBroadcaster;
     let setup = Administration::new(kind).await;
     let network = &setup.network;
-    // Bytes behind the constructor's arguments change the address and nothing else.
+    // Bytes appended to the constructor's arguments change only the address.
     let code = &artifact::named(GROUPS.name()).unwrap().creation_code;
     let registry = setup.at(Contract::AppChainParameterRegistry).into_word();
     let bytecode_: Bytes = [&code[..], &registry[..], b"other"].concat().into();

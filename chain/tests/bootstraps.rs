@@ -1,4 +1,4 @@
-//! Broadcasters that their operator pauses, and fills with payloads under numbers of its own.
+//! Tests of broadcasters that their operator pauses and fills with payloads under chosen sequence ids.
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use crate::broadcaster::{TestBroadcaster, until};
 use crate::pair::{APP_ID, ChainBackend, sender};
 use crate::proxy::Proxy;
 
-/// The slot in which the broadcaster keeps that it is paused, behind three numbers. The next one has its bootstrapper
-/// (`contracts/src/app/PayloadBroadcaster.sol`).
+/// The storage slot in which the broadcaster keeps its pause flag, after three numbers. The next slot holds its
+/// bootstrapper (`contracts/src/app/PayloadBroadcaster.sol`).
 const SLOT: U256 = uint!(0xeda186f2b85b2c197e0a3ff15dc0c5c16c74d00b5c7f432acaa215db84203b00_U256);
-/// A contract that passes its input on to the one that the first word names, and fails if that does.
+/// A contract that forwards its input to the contract named by the first word, and fails if that one fails.
 const FORWARDER: &str = "0x602036038060206000376000600082600060006000355af160205760006000fd5b00";
 const FORWARDER_ADDRESS: Address = Address::repeat_byte(0x4f);
-/// A contract that emits a pause, a payload and the end of the pause. Its input: the first topic of the first and
-/// last, the three topics of the second, and its data. It answers no other call.
+/// A contract that emits a pause, a payload and the end of the pause. Its input holds the first topic of the pause
+/// events, the three topics of the payload event, and its data. It answers no other call.
 const IN_ONE_GO: &str =
     "0x60015f355f5fa260803603 60805f37 60603560403560203560803603 5fa3 5f5f355f5fa200";
 const IN_ONE_GO_ADDRESS: Address = Address::repeat_byte(0x50);
 
-/// A sink that notes which numbers were chosen by the operator.
+/// A sink that records each sequence id and whether the operator chose it.
 #[derive(Default)]
 struct Marks(Mutex<Vec<(u64, bool)>>);
 
@@ -63,7 +63,7 @@ impl TestBroadcaster {
         self.pair.app.provider().raw_request(method.into(), params).await.unwrap()
     }
 
-    /// From the next block on.
+    /// Sets the pause flag, from the next block on.
     async fn set_paused(&self, is_paused: bool) {
         self.ask("anvil_mine", json!(["0x1"])).await;
         let slot = self.ask("eth_getStorageAt", json!([self.address, SLOT, "latest"])).await;
@@ -72,7 +72,7 @@ impl TestBroadcaster {
         self.ask("anvil_setStorageAt", json!([self.address, SLOT, word])).await;
     }
 
-    /// Calls a contract through another one.
+    /// Calls a contract through the forwarding contract.
     async fn call_indirectly(&self, contract: Address, input: &[u8]) {
         self.ask("anvil_setCode", json!([FORWARDER_ADDRESS, FORWARDER])).await;
         let data = [contract.into_word().as_slice(), input].concat().into();
@@ -80,7 +80,8 @@ impl TestBroadcaster {
         sender(&self.pair.app, 0).send(&call).await.unwrap();
     }
 
-    /// Mines until the next block is one that [`Faults::omits`](proxy::Faults::omits), or is not.
+    /// Mines until the logs of the next block are omitted by
+    /// [`Faults::omits`](proxy::Faults::omits), or until they are not.
     async fn next_in(&self, is_omitted: bool) {
         let provider = self.pair.app.provider();
         while (provider.get_block_number().await.unwrap() + 1).is_multiple_of(3) != is_omitted {
@@ -93,7 +94,7 @@ impl TestBroadcaster {
         self.send(1).await;
     }
 
-    /// Reads a contract through endpoints until `count` payloads have come.
+    /// Reads a contract through the endpoints until `count` payloads have arrived.
     async fn marks(&self, contract: Address, proxies: &[Proxy], count: usize) -> Vec<(u64, bool)> {
         let marks = Arc::new(Marks::default());
         let urls: Vec<_> = proxies.iter().map(Proxy::url).collect();
@@ -145,13 +146,13 @@ async fn ids_that_a_multisig_chose_are_recognised() {
     let wanted = [usual(1), usual(2), usual(3), (10, true), (11, true), usual(12)];
     let proxies = [Proxy::start(&chain.url(), 0).await, Proxy::start(&chain.url(), 0).await];
     assert_eq!(chain.marks(chain.address, &proxies[..1], 6).await, wanted);
-    // With an endpoint that has dropped the state of old blocks, another one tells.
+    // If one endpoint has pruned the state of old blocks, another one decides.
     proxies[0].set(|faults| faults.stateless = true);
     assert_eq!(chain.marks(chain.address, &proxies, 6).await, wanted);
     assert!(proxies[0].asked("eth_call") > 0);
 }
 
-/// Any account can have a contract call the broadcaster, with the bootstrap call somewhere in the input.
+/// Any account can make a contract call the broadcaster with the bootstrap call somewhere in its input.
 #[tokio::test]
 async fn ids_that_an_endpoint_without_old_state_leaves_out_are_not_void() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -184,7 +185,7 @@ async fn ids_that_an_endpoint_without_old_state_leaves_out_are_not_void() {
     reader.stop().await;
 }
 
-/// A multisig can do this. The state at the end of the block does not show it, and here the input does not either.
+/// A multisig can do this. Neither the pause state at the end of the block nor, here, the input shows it.
 #[tokio::test]
 async fn ids_that_were_chosen_in_a_pause_of_one_transaction_are_recognised() {
     let chain = TestBroadcaster::new(ChainBackend::Embedded).await;

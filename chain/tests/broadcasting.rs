@@ -1,5 +1,5 @@
-//! Broadcasting to the app chain: many payloads at once, with refusals, rivals, rising prices and
-//! crashes.
+//! Tests of broadcasting to the app chain: many payloads at once, with refusals, other
+//! senders, rising prices and crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
@@ -74,7 +74,7 @@ impl Chains {
         self.pair.app.provider().raw_request(method.into(), params).await.unwrap()
     }
 
-    /// Stops automatic blocks.
+    /// Stops automatic block production.
     async fn hold_blocks(&self) {
         self.rpc("evm_setAutomine", json!([false])).await;
     }
@@ -162,7 +162,7 @@ async fn many_payloads_are_in_flight_at_once(kind: ChainBackend) {
         assert_eq!(block.unwrap().header.timestamp, sent.block_time_s);
     }
 
-    // All of them wait for the same block.
+    // All payloads wait for the same block.
     chains.hold_blocks().await;
     let waiting = send_all(&broadcaster, 60..100);
     tokio::pin!(waiting);
@@ -201,7 +201,7 @@ async fn a_payload_in_flight_is_not_sent_again(kind: ChainBackend) {
     let sent: Vec<_> = join_all(sent).await.into_iter().map(Result::unwrap).collect();
     assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
     chains.assert_logged_once([1]).await;
-    // A mined payload is not sent again either: a caller that lost the answer gets it again.
+    // A mined payload is not sent again: a caller that lost the answer gets the same one.
     let again = broadcaster.group_message(group(1), payload(1)).await.unwrap();
     assert_eq!(again, sent[0]);
     chains.assert_logged_once([1]).await;
@@ -216,7 +216,7 @@ async fn payloads_of_every_accepted_size_are_mined(kind: ChainBackend) {
     let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
     let sizes = [78, 1000, 150_000, 200_000, 262_144];
     for (size, byte) in sizes.into_iter().zip(1..) {
-        // Without zeros, which makes the data as expensive as possible.
+        // A payload without zero bytes, which makes its data as expensive as possible.
         let payload = Bytes::from(vec![byte; size]);
         broadcaster.group_message(group(1), payload.clone()).await.unwrap();
         let logged = chains.logged().await;
@@ -265,7 +265,7 @@ async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: ChainBack
     let gift = Call { to: Some(Address::repeat_byte(1)), data: Bytes::new(), value: U256::ONE };
     let gifts = async {
         for _ in 0..10 {
-            // A transaction of the rival may lose its nonce; that is not under test.
+            // A transaction of the other sender may lose its nonce, which this test does not check.
             let _ = rival.send(&gift).await;
         }
     };
@@ -283,7 +283,7 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
         _ = &mut waiting => unreachable!("there are no blocks"),
         () = until_pending(&chains.pair.app, 3) => {}
     }
-    // Blocks go on, at a price above that of the pending transactions.
+    // Blocks are produced again, at a price above that of the pending transactions.
     let dearer = async {
         loop {
             chains.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x4a817c800"])).await;
@@ -320,7 +320,7 @@ async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
 
     let broadcaster = chains.recording(&record).await;
     until_in_flight(&broadcaster, 20).await;
-    // A caller that asks again for a payload in flight gets its answer.
+    // A second caller with a payload in flight gets the same answer.
     let asking = broadcaster.clone();
     let again = send_all(&asking, 20..30);
     tokio::pin!(again);
@@ -352,7 +352,7 @@ async fn a_node_that_dropped_transactions_gets_them_again(kind: ChainBackend) {
     waiting.await.unwrap();
     chains.assert_logged_once(0..8).await;
 
-    // The same with a crash in between.
+    // The same scenario with a crash in between.
     chains.hold_blocks().await;
     let held = broadcaster.clone();
     let waiting = tokio::spawn(async move {
@@ -405,13 +405,13 @@ async fn a_killed_process_neither_loses_nor_doubles_payloads(kind: ChainBackend)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-    // On another thread, because this one may serve the chain.
+    // This runs on another thread, because the current one may serve the chain.
     let sent = tokio::task::spawn_blocking(move || {
         lines.find_map(|line| line.strip_prefix("sent ").map(str::to_owned))
     });
     let sent = sent.await.unwrap().expect("the process sends");
     let sent: u32 = sent.parse().unwrap();
-    // In the middle of the next batch.
+    // Kill the process in the middle of the next batch.
     while chains.logged().await.len() < sent as usize + 5 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -441,7 +441,7 @@ async fn a_payload_that_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
         broadcaster.group_message(group(1), payload(1)),
         broadcaster.group_message(group(2), payload(2)),
     );
-    // The order of two groups is not defined.
+    // The order of payloads of different groups is not defined.
     let sent = match (&first, &second) {
         (Err(BroadcastError::NotMined { .. }), Err(BroadcastError::NotSent { .. })) => 1,
         (Err(BroadcastError::NotSent { .. }), Err(BroadcastError::NotMined { .. })) => 2,

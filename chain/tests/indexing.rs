@@ -1,4 +1,4 @@
-//! Reading contracts of running chains, also through a proxy that corrupts their responses.
+//! Tests of reading contracts on running chains, some of them through a proxy that corrupts responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ async fn events_that_wait_to_be_stored_during_a_reorganisation_are_not_lost() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let provider = chain.pair.app.provider().clone();
     let first_block = provider.get_block_number().await.unwrap() + 1;
-    // The first is being stored, the others wait for it.
+    // The first batch is being stored, and the others wait for it.
     chain.send(3).await;
     let ledger = Arc::new(Ledger::default());
     let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
@@ -114,7 +114,7 @@ async fn events_that_wait_to_be_stored_during_a_reorganisation_are_not_lost() {
     let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
     let view = reader.view();
     until("all of them are read", || view.readers()[0].read == Some(first_block + 2)).await;
-    // The last of them alone is not on the new chain.
+    // Only the last batch is not on the new chain.
     let reorganise = json!([1, []]);
     provider.raw_request::<_, serde_json::Value>("anvil_reorg".into(), reorganise).await.unwrap();
     chain.sent.pop();
@@ -168,8 +168,8 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
     proxy.set(|faults| faults.unindexed = true);
     let ledger = Arc::new(Ledger::default());
     ledger.open();
-    // Reading begins with the second one, so the transaction shows if the first id was skipped on
-    // purpose.
+    // Reading begins with the second payload, so its transaction has to show whether the
+    // first id was skipped on purpose.
     let walk = WalkSettings { first_block: first_block + 1, ..chain.walk() };
     let endpoints = Endpoints::new("app", &[proxy.url(), chain.url()], APP_ID).unwrap();
     let sink: Arc<dyn Sink> = ledger.clone();

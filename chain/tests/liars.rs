@@ -1,7 +1,7 @@
-//! Reading a chain of whose endpoints one is honest and the others lag, forget, refuse or lie, while a
-//! WebSocket of another endpoint announces the heads. Nothing is lost, nothing comes twice or out of
-//! order, and no reader halts. An upgrade of a contract takes no addresses from an endpoint that lies. Balances are read
-//! past one that is gone.
+//! Tests of reading a chain when one endpoint is honest and the others lag, lose data, refuse or lie, while
+//! the WebSocket of another endpoint announces the heads. No event is lost, repeated or out of order, and
+//! no reader halts. Further tests: an upgrade takes no addresses from a lying endpoint, and balances are
+//! read although one endpoint does not answer.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -31,7 +31,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
-/// The seeds. HAWSER_SEED selects a single one.
+/// The seeds of the runs. HAWSER_SEED selects a single one.
 const SEEDS: std::ops::Range<u64> = 0..12;
 
 fn seeds() -> std::ops::Range<u64> {
@@ -41,7 +41,7 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// A fault that an endpoint has for good.
+/// Returns a permanent fault of an endpoint.
 fn fault(random: &mut StdRng) -> Faults {
     let none = Faults::default();
     match random.random_range(0..11) {
@@ -88,7 +88,7 @@ async fn one_honest_endpoint_is_enough() {
             chain.send(random.random_range(1..4)).await;
             mine(&chain, random.random_range(1..30)).await;
         }
-        // What endpoints on branches of their own hide is seen when it is deep.
+        // Events that endpoints on other branches hide are found once they are deep.
         mine(&chain, 100).await;
         let view = reader.view();
         let began = Instant::now();
@@ -112,7 +112,7 @@ async fn one_honest_endpoint_is_enough() {
     }
 }
 
-/// One endpoint alone cannot make a strand halt by showing another payload than the one that is held.
+/// A single endpoint that shows another payload than the stored one cannot halt a strand.
 #[tokio::test]
 async fn an_endpoint_that_forges_is_contradicted_before_a_strand_halts() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -134,7 +134,7 @@ async fn an_endpoint_that_forges_is_contradicted_before_a_strand_halts() {
     reader.stop().await;
 }
 
-/// A liar that is read from before the chain itself, and a ledger, which cannot notice what is missing.
+/// Starts a reader that prefers a lying endpoint to an honest one, with a ledger, which cannot notice missing events.
 async fn ledger_with_liar(faults: Faults) -> (TestBroadcaster, Proxy, Arc<Ledger>, ChainReader) {
     let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let liar = Proxy::start(&chain.url(), 1).await;
@@ -155,7 +155,7 @@ async fn send_and_read(chain: &mut TestBroadcaster, reader: &ChainReader) {
     until("the block is read", || view.readers()[0].read >= Some(head)).await;
 }
 
-/// The ledger cannot notice these: events without numbers whose logs come after their block, or never.
+/// The ledger cannot notice missing events without sequence ids, when logs come after their block or never.
 #[tokio::test]
 async fn events_without_numbers_survive_late_and_missing_logs() {
     let none = Faults::default();
@@ -180,7 +180,7 @@ async fn events_without_numbers_survive_late_and_missing_logs() {
     }
 }
 
-/// Nothing else than another endpoint tells that there is more, without a WebSocket.
+/// Without a WebSocket, only another endpoint shows that there are newer blocks.
 #[tokio::test]
 async fn an_endpoint_that_stands_still_is_left() {
     let faults = Faults { resyncing: Some(2), ..Faults::default() };
@@ -191,7 +191,7 @@ async fn an_endpoint_that_stands_still_is_left() {
     reader.stop().await;
 }
 
-/// Of pages far from the head, one endpoint is enough to read all.
+/// Far from the head, one honest endpoint is enough to read all events.
 #[tokio::test]
 async fn events_without_numbers_survive_when_an_endpoint_leaves_them_out_far_from_the_head() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -215,7 +215,7 @@ async fn events_without_numbers_survive_when_an_endpoint_leaves_them_out_far_fro
     }
 }
 
-/// The hash of the block outweighs any number of endpoints that deny what it has under that hash.
+/// A proof by the block's hash outweighs any number of endpoints that deny the events of that block.
 #[tokio::test]
 async fn one_endpoint_that_proves_a_block_outweighs_all_that_deny_its_events() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -245,7 +245,7 @@ async fn one_endpoint_that_proves_a_block_outweighs_all_that_deny_its_events() {
     reader.stop().await;
 }
 
-/// Which of two branches is the chain, no reader can know if each endpoint tells one of them only.
+/// A reader cannot know which of two branches is the chain if each endpoint shows only one of them.
 #[tokio::test]
 async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpoints_agree() {
     let faults = Faults { forked_at: Some(0), denies: true, ..Faults::default() };
@@ -275,7 +275,7 @@ async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpo
     reader.stop().await;
 }
 
-/// Neither of the two that are read from in turn may take back what was read of the other.
+/// Neither of two endpoints in use may revert events that were read from the other.
 #[tokio::test]
 async fn an_endpoint_that_turns_to_another_branch_far_below_the_head_is_not_followed() {
     let (mut chain, turncoat, ledger, reader) = ledger_with_liar(Faults::default()).await;
@@ -294,7 +294,7 @@ async fn an_endpoint_that_turns_to_another_branch_far_below_the_head_is_not_foll
     reader.stop().await;
 }
 
-/// Each vain repetition for a promise costs a request and a pause.
+/// Each unsuccessful repetition costs a request and a pause.
 #[tokio::test]
 async fn bloom_filters_that_promise_everything_are_soon_believed_no_more() {
     let faults = Faults { bloom: Some(true), ..Faults::default() };
@@ -310,7 +310,7 @@ async fn bloom_filters_that_promise_everything_are_soon_believed_no_more() {
     reader.stop().await;
 }
 
-/// The WebSocket's endpoint is ahead of the one that is read from.
+/// The endpoint of the WebSocket is ahead of the endpoint in use.
 #[tokio::test]
 async fn a_reader_keeps_up_with_an_endpoint_that_is_a_block_behind_the_announcements() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -321,7 +321,7 @@ async fn a_reader_keeps_up_with_an_endpoint_that_is_a_block_behind_the_announcem
     let reader = chain.read(&[behind.url()], push, &memory);
     let view = reader.view();
     until("heads are announced", || view.head().pushed).await;
-    // The chain goes on while the reader is waited for, so that the endpoint never has the announced head.
+    // The chain continues while the test waits for the reader, so the endpoint never has the announced head.
     let provider = chain.pair.app.provider().clone();
     let going_on = tokio::spawn(async move {
         loop {
@@ -339,7 +339,7 @@ async fn a_reader_keeps_up_with_an_endpoint_that_is_a_block_behind_the_announcem
     reader.stop().await;
 }
 
-/// New code would be made for the contracts that an endpoint names beside the upgraded one.
+/// Otherwise, the new code would refer to the neighbouring contracts that an endpoint names.
 #[tokio::test]
 async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgraded_one() {
     let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
@@ -382,8 +382,8 @@ async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgrad
     assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
 }
 
-/// The balances of an account are read past an endpoint that does not answer. A wrong address of the token hides no more than that
-/// token.
+/// The balances of an account are read although one endpoint does not answer. A wrong token
+/// address hides only the token balance.
 #[tokio::test]
 async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
     let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;

@@ -1,5 +1,5 @@
-//! Sending while one of two endpoints lies about the account or about what it does with transactions: nothing is paid twice
-//! or for nothing, and nothing stops.
+//! Tests of sending while one of two endpoints lies about the account or about accepting transactions: no payload is
+//! paid for twice, no filler is sent needlessly, and nothing stops.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::pair::{ChainBackend, Pair};
 use crate::payloads::{group, key, payload};
 use crate::proxy::{Faults, Proxy};
 
-/// Transactions of the account before the broadcaster knows it.
+/// The number of transactions of the account before the broadcaster starts.
 const BEFORE: u64 = 3;
-/// Payloads sent with each lie.
+/// The number of payloads sent with each lie.
 const SENT: u32 = 6;
 
 async fn count(pair: &Pair) -> u64 {
@@ -66,7 +66,7 @@ async fn one_endpoint_that_lies_costs_nothing_and_stops_nothing() {
     }
 }
 
-/// The count of an endpoint that is far behind is no reason to call the record that of another chain.
+/// A record is not taken for that of another chain because one endpoint is far behind.
 #[tokio::test]
 async fn a_record_is_resumed_although_one_endpoint_is_far_behind() {
     let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
@@ -98,7 +98,7 @@ async fn a_record_is_resumed_although_one_endpoint_is_far_behind() {
     assert_eq!(count(&pair).await, 0x1001);
 }
 
-/// A refusal by all that can be reached is the answer: a silent endpoint was not sent anything.
+/// A refusal by all reachable endpoints is final: the silent endpoint has received nothing.
 #[tokio::test]
 async fn an_account_without_funds_is_told_while_another_endpoint_is_gone() {
     let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;

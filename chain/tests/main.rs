@@ -1,4 +1,4 @@
-//! Contracts: read, written, administered and broadcast to, on both kinds of development chain, as one program.
+//! Tests of the contracts on both kinds of development chain: reading, writing, administration and broadcasting.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

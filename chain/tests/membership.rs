@@ -1,4 +1,4 @@
-//! Events of the settlement chain: entries into the canonical network and removals, and payer reports.
+//! Tests of reading the settlement chain's events: changes of the canonical network, and payer reports.
 
 mod reports;
 

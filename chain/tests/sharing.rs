@@ -1,4 +1,5 @@
-//! Several broadcasters with one account: through a real Redis, which may go, be emptied or be old; and without one.
+//! Tests of several broadcasters with one account: with a real Redis, which may stop, be
+//! emptied or be restored, and without one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
@@ -23,10 +24,10 @@ use crate::pair::{ChainBackend, Pair};
 use crate::payloads::{group, key, payload};
 use crate::redis_server::RedisServer;
 
-/// Longest time that a test waits for an event.
+/// The longest time that a test waits for an event.
 const SOON: Duration = Duration::from_secs(60);
 
-/// Keys of Redis with their values.
+/// The keys of Redis with their dumped values.
 type SavedKeys = Vec<(String, Option<Vec<u8>>)>;
 
 /// A pair of chains with a deployment, and a Redis.
@@ -53,12 +54,12 @@ impl Shared {
         Broadcaster::start(self.settings(), key()).await.unwrap()
     }
 
-    /// Returns the beginning of the keys in Redis.
+    /// Returns the prefix of the keys in Redis.
     fn base(&self) -> String {
         format!("test:nonces:{{{}:{}}}", self.addresses.app_chain_id, key().address())
     }
 
-    /// Returns what Redis has now.
+    /// Returns the current content of Redis.
     async fn saved(&self) -> SavedKeys {
         let mut redis = self.redis.connect().await;
         let mut saved = Vec::new();
@@ -70,7 +71,7 @@ impl Shared {
         saved
     }
 
-    /// Sets Redis back at once, with these fields of the state.
+    /// Atomically restores the content of Redis, with these fields of the state.
     async fn restore(&self, saved: &SavedKeys, fields: &[(&str, &str)]) {
         let mut restore = redis::pipe();
         restore.atomic().cmd("FLUSHALL").ignore();
@@ -92,7 +93,7 @@ impl Shared {
         redis::cmd("HGET").arg(key).arg(field).query_async(&mut redis).await.unwrap()
     }
 
-    /// Returns the values of the fields of the state that begin like this.
+    /// Returns the values of the state's fields whose names begin with this prefix.
     async fn state_of(&self, beginning: &str) -> Vec<String> {
         let key = format!("{}:state", self.base());
         let mut redis = self.redis.connect().await;
@@ -107,7 +108,7 @@ impl Shared {
         logged(&self.pair, &self.addresses).await
     }
 
-    /// Returns the transactions of the account: mined ones, and with those that wait.
+    /// Returns the account's transaction counts: mined, and mined plus pending.
     async fn counts(&self) -> (u64, u64) {
         let account = key().address();
         let provider = self.pair.app.provider();
@@ -143,7 +144,7 @@ async fn send_all(
     join_all(sent).await
 }
 
-/// Sends a payload, and again while Redis is too busy to answer.
+/// Sends a payload, repeatedly while Redis is too busy to answer.
 async fn send_one(
     broadcaster: &Broadcaster,
     number: u32,
@@ -159,7 +160,7 @@ async fn send_one(
     panic!("Redis never answers")
 }
 
-/// Sends payloads in batches, and those again that fail, until all are mined.
+/// Sends payloads in batches, and failed ones again, until all are mined.
 async fn send_until_done(broadcaster: &Broadcaster, numbers: std::ops::Range<u32>) {
     let mut left: Vec<u32> = numbers.collect();
     while !left.is_empty() {
@@ -194,7 +195,7 @@ async fn two_senders_pay_once_for_each_payload_and_leave_no_hole() {
     assert!(all_sent(&one) && all_sent(&other), "{one:?} {other:?}");
     shared.assert_logged_once(0..120).await;
     assert_eq!(shared.counts().await, (120, 120), "every transaction carried a payload");
-    // The same payloads at the same time, and again at the other sender.
+    // Both senders send the same payloads at the same time, and again.
     let (one, other) = tokio::join!(send_all(&first, 120..140), send_all(&second, 120..140));
     assert_eq!(one, other, "one transaction each");
     let again = send_all(&second, 0..20).await;
@@ -264,7 +265,7 @@ async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
     };
     let (own, ()) = tokio::join!(own, killing);
     assert!(all_sent(&own), "the other sender goes on: {own:?}");
-    // The callers of the killed one ask the other one at once, before it is given up.
+    // The callers of the killed process turn to the other one at once, before the killed one is considered gone.
     let logged: BTreeSet<u32> = shared.logged().await.into_iter().collect();
     let of_killed = logged.iter().filter(|number| **number < 20_000).count();
     let all = u32::try_from(of_killed).unwrap().div_ceil(40) * 40;
@@ -281,7 +282,7 @@ async fn a_nonce_that_was_taken_and_never_used_is_used_by_another_sender() {
     let shared = Shared::start().await;
     let survivor = shared.broadcaster().await;
     assert!(all_sent(&send_all(&survivor, 0..1).await));
-    // A process that took three nonces and was killed before it signed.
+    // This process took three nonces and was killed before it signed.
     let base = shared.base();
     let mut redis = shared.redis.connect().await;
     let mut take = redis::pipe();
@@ -309,7 +310,7 @@ async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
     assert!(matches!(refused, Err(BroadcastError::Sharing { .. })), "{refused:?}");
     assert!(broadcaster.halted().unwrap().contains("Redis"));
     assert_eq!(logged(&pair, &addresses).await.len(), 3);
-    // It comes back empty.
+    // Redis starts again, empty.
     let redis = RedisServer::start_at(port).unwrap();
     let shared = Shared { pair, addresses, redis };
     until("the sender goes on", async || broadcaster.halted().is_none()).await;
@@ -344,7 +345,7 @@ async fn an_older_state_is_noticed_though_another_process_has_raised_the_count_o
     send_until_done(&first, 0..3).await;
     let old = shared.saved().await;
     let epoch = shared.state("epoch").await;
-    // The calls of these are lost, and with them their results.
+    // The calls for these payloads are lost, and with them their results.
     send_until_done(&first, 3..6).await;
     assert_eq!(shared.state("epoch").await, epoch, "nothing was lost so far");
     shared.restore(&old, &[("seq", "1000000")]).await;
@@ -369,7 +370,7 @@ async fn another_run_of_redis_is_noticed_by_a_process_that_remembers_nothing() {
     send_until_done(&second, 3..5).await;
     assert_eq!(shared.state("epoch").await, epoch, "it is the same Redis");
     second.stop().await;
-    // A replica has taken over, or Redis was started again from a file.
+    // A replica has taken over, or Redis has been restarted from a file.
     shared.restore(&saved, &[("server", "0123456789abcdef")]).await;
     let third = shared.broadcaster().await;
     until("a new epoch begins", async || shared.state("epoch").await != epoch).await;
@@ -386,7 +387,7 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
         BroadcastSettings { spending, ..shared.settings() }
     };
     let start = async |settings| Broadcaster::start(settings, key()).await.unwrap();
-    // The ceiling is that of ten payloads and a half, as the first one was priced.
+    // The ceiling is the cost of ten and a half payloads at the price of the first one.
     let measuring = shared.broadcaster().await;
     send_until_done(&measuring, 0..1).await;
     measuring.stop().await;
@@ -416,8 +417,8 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
     }
     assert!(sent > 1, "the hour has room for some");
     assert!(first.ceiling_reached().is_some());
-    // Another one has spent nothing itself. Its payload costs some times as much, so that a lower price of gas changes
-    // nothing.
+    // The second process has spent nothing itself. Its payload costs several times as much, so that a lower
+    // gas price makes no difference.
     let second = start(with_ceiling(max_wei)).await;
     let long = Bytes::from(vec![9; 4000]);
     let is_of_others = |refused: &Result<BroadcastReceipt, BroadcastError>| {
@@ -433,13 +434,13 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
     }
     assert!(second.ceiling_reached().is_some());
     assert_eq!(shared.logged().await.len(), sent as usize, "nothing more was paid");
-    // What the first one has spent stays counted when it has ended, and when Redis was emptied meanwhile.
+    // The first process's cost still counts after it has ended, and after Redis was emptied.
     shared.restore(&Vec::new(), &[]).await;
     until("it has told its cost again", async || !shared.state_of("w:").await.is_empty()).await;
     first.stop().await;
     let refused = send_one(&second, 2000, &long).await;
     assert!(is_of_others(&refused), "{refused:?}");
-    // Nothing is left behind that would stop others.
+    // No remaining state stops other processes.
     let rich = shared.broadcaster().await;
     assert!(send_one(&rich, 2000, &long).await.is_ok());
     let (mined, pending) = shared.counts().await;
@@ -457,14 +458,14 @@ async fn without_a_redis_one_of_two_senders_makes_way() {
     let first = Broadcaster::start(settings(quiet), key()).await.unwrap();
     let second = Broadcaster::start(settings(quiet), key()).await.unwrap();
     assert!(all_sent(&send_all(&first, 0..3).await));
-    // It has seen none of the first one's transactions yet, and does so with its own first one.
+    // The second process has seen none of the first one's transactions yet, and sees them with its own first one.
     let refused = second.group_message(group(3), payload(3)).await;
     assert!(matches!(refused, Err(BroadcastError::Rival { .. })), "{refused:?}");
     assert!(second.halted().unwrap().contains("another sender"));
     let refused = second.group_message(group(4), payload(4)).await;
     assert!(matches!(refused, Err(BroadcastError::Rival { .. })), "{refused:?}");
     assert_eq!(logged(&pair, &at.addresses).await, [0, 1, 2]);
-    // The first one is gone, and the second one takes over.
+    // The first process ends, and the second one takes over.
     first.stop().await;
     until("the second one takes over", async || {
         second.group_message(group(3), payload(3)).await.is_ok()
@@ -472,7 +473,7 @@ async fn without_a_redis_one_of_two_senders_makes_way() {
     .await;
     assert_eq!(second.halted(), None);
     assert_eq!(logged(&pair, &at.addresses).await, [0, 1, 2, 3]);
-    // A transaction by hand stops it for a while too, and is told.
+    // A manual transaction stops it for a while too, and is reported.
     let gift = Call { to: Some(Address::repeat_byte(1)), data: Bytes::new(), value: U256::ONE };
     Sender::new(pair.app.clone(), key()).send(&gift).await.unwrap();
     let refused = second.group_message(group(5), payload(5)).await;

@@ -1,5 +1,5 @@
-//! The reading order on a simulated chain that is reorganised and returns corrupt responses: the
-//! stored events end as those of the final chain, in its order.
+//! Tests of the reading order on a simulated chain with reorganisations and corrupt responses: the stored events have
+//! to equal those of the final chain, in its order.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// The seeds. HAWSER_SEED selects a single one.
+/// The seeds of the runs. HAWSER_SEED selects a single one.
 const SEEDS: std::ops::Range<u64> = 0..60;
 const CONTRACT: Address = Address::repeat_byte(7);
 
@@ -33,7 +33,7 @@ struct Block {
     logs: Vec<Log>,
 }
 
-/// A chain that is rewritten.
+/// A simulated chain that can be reorganised.
 struct Chain {
     blocks: Vec<Block>,
     made: u64,
@@ -93,7 +93,7 @@ impl Chain {
         }
     }
 
-    /// Removes blocks, but none more than `depth_max` below the highest head so far.
+    /// Removes blocks, but none deeper than `depth_max` below the highest head so far.
     fn take_back(&mut self, depth: usize, depth_max: usize) {
         let least = self.highest.saturating_sub(depth_max).max(1);
         let left = self.blocks.len().saturating_sub(depth).max(least);
@@ -136,8 +136,7 @@ impl Chain {
 struct Stored {
     latest: BTreeMap<u64, Bytes>,
     contradictions: u64,
-    /// Block, index and sequence id of the valid events, if each batch replaces everything from its
-    /// first block on.
+    /// Block, index and sequence id of the valid events: each batch replaces all events from its first block on.
     standing: Vec<(BlockRef, u64, u64)>,
     position: Option<BlockRef>,
 }
@@ -175,7 +174,7 @@ impl Stored {
 
 struct Run {
     chain: Chain,
-    /// The chain a moment ago: an endpoint that lags behind may still serve it.
+    /// The previous state of the chain, which a lagging endpoint may still serve.
     before: Vec<Block>,
     walk: Walk,
     stored: Stored,
@@ -216,7 +215,7 @@ impl Run {
             0 => {
                 let depth = self.random.random_range(1..=depth_max);
                 self.chain.take_back(depth, depth_max);
-                // Mostly it grows; now and then the reader sees it while it is shorter.
+                // The chain usually grows; sometimes the reader sees it while it is shorter.
                 for _ in 0..self.random.random_range(0..depth + 3) {
                     self.chain.mine(self.random.random_range(0..3));
                 }
@@ -297,9 +296,9 @@ impl Run {
         if random.random_ratio(1, 6) {
             headers.pop();
         }
-        // A missing event is noticed by the next one, if that one is never contradicted.
+        // A missing event is noticed with the next one, unless that one is reverted later.
         if self.settings.confirmations > 0 && random.random_ratio(1, 6) {
-            // Logs and headers of two chains in one response.
+            // One response mixes logs and headers of two branches.
             let inside = |block: &&Block| blocks.contains(&block.header.block.number);
             *logs = self.before.iter().filter(inside).flat_map(|it| it.logs.clone()).collect();
         }
@@ -308,7 +307,7 @@ impl Run {
     fn settle(&mut self) {
         self.chain.mine(1);
         (0..=self.settings.confirmations).for_each(|_| self.chain.mine(0));
-        // While a chain is shorter than before, a replacement cannot be recognised.
+        // While the chain is shorter than before, a replaced block cannot be recognised.
         while self.chain.blocks.len() < self.chain.highest {
             self.chain.mine(0);
         }
@@ -340,7 +339,7 @@ fn stored_events_end_as_those_of_the_final_chain() {
     }
 }
 
-/// Events that are read after enough confirmations are never contradicted.
+/// Events that are read after enough confirmations are never reverted.
 #[test]
 fn confirmed_events_are_never_taken_back() {
     for seed in seeds() {

@@ -1,4 +1,4 @@
-//! The requests of the second look.
+//! The requests of the second look; its decisions are in `look`.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -12,46 +12,48 @@ use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
 
-/// The answer of a second look at some blocks.
+/// The result of a second look at some blocks.
 pub(super) struct LookAnswer {
     pub(super) blocks: RangeInclusive<u64>,
-    /// An error if the endpoints that have to answer did not.
+    /// The outcome; an error if an endpoint that is needed did not answer.
     pub(super) outcome: Result<LookOutcome, RequestError>,
 }
 
-/// The result of a second look.
+/// The outcome of a second look.
 pub(super) enum LookOutcome {
-    /// No endpoint has more than was read, or the claim of one is denied.
+    /// No endpoint has more events than were read, or every claim of more is denied.
     Nothing,
-    /// An endpoint claims more, and those that could confirm it did not answer.
+    /// An endpoint claims more events, and the endpoints that could confirm it did not answer.
     Open {
-        /// The first block with more.
+        /// The first block with more events.
         block: u64,
-        /// The places of the endpoints that claim it.
+        /// The indices of the endpoints that claim them.
         claimants: BTreeSet<usize>,
     },
     /// A block has more events than were read.
     More {
         /// The first such block.
         block: u64,
-        /// The places of the endpoint that is read from, if it still does not show them, and of those that deny
-        /// events that the block is proven to have.
+        /// The indices of the endpoint in use, if it still does not show them, and of the endpoints that deny
+        /// events that the block provably has.
         lacking: BTreeSet<usize>,
     },
-    /// An endpoint has more on another branch of the chain than others, or had and is silent now.
+    /// An endpoint shows more events on another branch of the chain than others, or showed them
+    /// earlier and does not answer now.
     Contradicted {
-        /// The first block with more.
+        /// The first block with more events.
         block: u64,
-        /// The places of the endpoints that claim it.
+        /// The indices of the endpoints that claim them.
         claimants: BTreeSet<usize>,
     },
 }
 
-/// Asks every endpoint for the logs of blocks that were read, and then every one about further logs that any of them
-/// shows. Where one denies the claim of another, the block decides: see [`proof::judge`]. A denied claim leads to no
-/// pause.
+/// Asks every endpoint for the logs of blocks that were read, and then asks every endpoint about all events that any of
+/// them shows beyond those read. If one endpoint denies a claim of another, a proof from the block decides: see
+/// [`proof::judge`]. A denied claim causes no pause.
 ///
-/// `held` are the places of endpoints that contradicted others before: their silence changes nothing.
+/// `held` are the indices of endpoints that contradicted others before; if they do not
+/// answer, the contradiction stands.
 pub(super) async fn look(
     endpoints: &Endpoints,
     settings: &WalkSettings,
@@ -118,7 +120,7 @@ pub(super) async fn look(
         .map_or(LookOutcome::Nothing, |(block, claimants)| LookOutcome::Open { block, claimants }))
 }
 
-/// The facts that a claim is judged by.
+/// The inputs for judging a claim.
 struct Judging<'a> {
     endpoints: &'a Endpoints,
     settings: &'a WalkSettings,
@@ -127,8 +129,8 @@ struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    /// Asks every endpoint about a claim of the one at place `by`, and returns the verdict. Adds to `liars` those that
-    /// deny events that the block is proven to have.
+    /// Asks every endpoint about a claim of the endpoint at index `by` and returns the verdict. Adds to `liars` the
+    /// endpoints that deny events that the block provably has.
     async fn verdict(&self, by: usize, claim: &Claim, liars: &mut BTreeSet<usize>) -> ClaimVerdict {
         let told =
             self.endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
@@ -154,8 +156,8 @@ impl Judging<'_> {
         verdict
     }
 
-    /// Decides about a claim of the endpoint at place `by` from proofs of the block, which any endpoint may supply.
-    /// Returns `None` if none does.
+    /// Judges a claim of the endpoint at index `by` by proofs of the block from any endpoint.
+    /// Returns `None` if there is no proof.
     async fn proven(
         &self,
         by: usize,

@@ -1,4 +1,4 @@
-//! Looks up single blocks and transactions of a chain that is read.
+//! Looks up single blocks and transactions, on which all answering endpoints have to agree.
 
 use std::collections::BTreeSet;
 
@@ -24,41 +24,42 @@ pub struct Broadcasts {
     pub payloads: Vec<(u64, Bytes)>,
 }
 
-/// Why endpoints give no answer that all of them share.
+/// Error of a lookup on which endpoints have to agree.
 #[derive(Debug, thiserror::Error)]
 pub enum AgreementError {
     /// No endpoint answers.
     #[error(transparent)]
     Rpc(#[from] RequestError),
-    /// An endpoint contradicts another one, or itself.
+    /// An endpoint contradicts another one or itself.
     #[error("{endpoint} {how}")]
     Disputed {
         /// Scheme, host and port.
         endpoint: String,
-        /// Its statement, and the fact that the statement contradicts.
+        /// The endpoint's statement and what it contradicts.
         how: &'static str,
     },
-    /// No endpoint contradicts another one, and too few of them say anything.
+    /// The endpoints that answer agree, but there are too few of them.
     #[error("only {answered} of the {wanted} endpoints that have to agree answer")]
     TooFew {
-        /// Endpoints that answer, each scheme, host and port once.
+        /// The number of endpoints that answered. Endpoints with the same scheme, host and port count once.
         answered: usize,
-        /// Endpoints that have to.
+        /// The number of endpoints that have to answer.
         wanted: usize,
     },
 }
 
-/// The statements of one endpoint about a transaction.
+/// The answer of one endpoint about a transaction.
 struct Testimony {
     endpoint: String,
-    /// `None` if it does not have the transaction. The header is `None` if it does not have the block.
+    /// The transaction's payloads; `None` if the endpoint does not have the transaction. The header is `None`
+    /// if it does not have the block.
     shown: Result<Option<(Broadcasts, Option<BlockHeader>)>, RequestError>,
     /// The number of its newest block.
     newest: u64,
 }
 
-/// Returns the header of the block with this number on the present chain, as every endpoint shows it that answers; `None`
-/// if there is no such block.
+/// Returns the header of the block with this number, on which all answering endpoints agree;
+/// `None` if there is no such block.
 ///
 /// # Errors
 /// Fails when no endpoint answers, or the endpoints contradict each other.
@@ -106,14 +107,14 @@ pub async fn newest_of(chain: &Chain) -> Result<BlockHeader, RequestError> {
     fetch::head(chain).await
 }
 
-/// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the present chain, with the
-/// header of its block; `None` if the chain does not contain the transaction.
+/// Returns the payloads that a transaction broadcast through the contract at `address`, with the header of its block;
+/// `None` if the chain does not contain the transaction.
 ///
-/// Every endpoint that answers has to agree, no block is newer than the newest one of any of them, and `wanted` of them
-/// have to answer. Two URLs of one scheme, host and port count as one.
+/// All answering endpoints have to agree, and at least `wanted` of them have to answer. The block must not be newer
+/// than the newest block of any of them. URLs with the same scheme, host and port count as one endpoint.
 ///
 /// # Errors
-/// Fails when no endpoint answers, or too few do, or the endpoints contradict each other.
+/// Fails when no endpoint or fewer than `wanted` answer, or when endpoints contradict one another.
 pub async fn agreed_broadcasts(
     endpoints: &Endpoints,
     source: EventSource,
@@ -123,14 +124,14 @@ pub async fn agreed_broadcasts(
 ) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
     let testimonies = endpoints.each(|chain| async move {
         let shown = with_header(&chain, source, address, transaction).await;
-        // Asked for last: it cannot be older than the block of the transaction then.
+        // Requested last, so that it cannot be older than the transaction's block.
         let newest = fetch::head(&chain).await?.block.number;
         Ok(Testimony { endpoint: chain.endpoint().to_owned(), shown, newest })
     });
     agreed(testimonies.await, wanted)
 }
 
-/// Returns one endpoint's data of a transaction, with the header of its block.
+/// Returns one endpoint's payloads of a transaction, with the header of its block.
 async fn with_header(
     chain: &Chain,
     source: EventSource,
@@ -144,7 +145,7 @@ async fn with_header(
     Ok(Some((found, header)))
 }
 
-/// Returns the common answer of all endpoints that answer, if they are enough.
+/// Returns the common answer of all endpoints that answered, if there are enough of them.
 fn agreed(
     testimonies: Vec<Result<Testimony, RequestError>>,
     wanted: usize,
@@ -206,7 +207,7 @@ fn agreed(
     Ok(agreed)
 }
 
-/// Returns the payloads that a transaction ordered, and its block, as one endpoint shows them.
+/// Returns the payloads that a transaction broadcast, and its block, as one endpoint shows them.
 async fn broadcasts_of(
     chain: &Chain,
     source: EventSource,

@@ -1,5 +1,5 @@
-//! Reads the events of contracts from a first block on, without end, and hands them to a [`Sink`]
-//! in the order of the chain: each event at least once, none left out.
+//! Reads the events of contracts continuously from a first block on, and passes them to a [`Sink`] in the order of the
+//! chain: each event at least once, without omissions.
 //!
 //! In reading order:
 //!
@@ -49,7 +49,7 @@ pub use sink::{Sink, SinkError};
 pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReorgDepth};
 pub use walk::{EventBatch, WalkSettings};
 
-/// The readers of one chain's contracts, with the watcher of its head.
+/// The readers of one chain's contracts, and the watcher of its head.
 ///
 /// Reading ends when this value is dropped; [`ChainReader::stop`] also waits until a running commit
 /// has finished.
@@ -66,8 +66,7 @@ pub struct ChainReader {
 pub struct PushSettings {
     /// WebSocket URLs, the preferred one first. Without one, the head is polled every second.
     pub urls: Vec<String>,
-    /// Contracts of which lists are read, each with a counter that rises when the contract emits a
-    /// log.
+    /// Contracts whose lists are read, each with a counter that is incremented when the contract emits a log.
     pub notify: Vec<(Address, watch::Sender<u64>)>,
 }
 
@@ -80,8 +79,8 @@ pub struct ChainView {
 }
 
 impl ChainReader {
-    /// Starts to follow the head of a chain and to read contracts into their sinks. Must be called
-    /// within a tokio runtime.
+    /// Starts to follow the head of a chain and to read contracts into their sinks. Must be
+    /// called within a tokio runtime.
     #[must_use]
     pub fn start(
         endpoints: Endpoints,
@@ -110,7 +109,7 @@ impl ChainReader {
         Self { endpoints, head, readers, tasks, stop }
     }
 
-    /// Returns a view that stays valid after the reader has ended.
+    /// Returns a view that remains valid after the reader has ended.
     #[must_use]
     pub fn view(&self) -> ChainView {
         let Self { endpoints, head, readers, .. } = self;
@@ -137,7 +136,7 @@ impl ChainView {
         self.head.borrow().clone()
     }
 
-    /// Returns a receiver of the head's status, whose sender is gone when the reader has ended.
+    /// Returns a receiver of the head's status. Its sender is dropped when the reader ends.
     #[must_use]
     pub fn subscribe_head(&self) -> watch::Receiver<HeadStatus> {
         self.head.clone()

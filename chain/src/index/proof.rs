@@ -1,8 +1,8 @@
-//! The logs of a block as its hash commits to them, without I/O.
+//! Proofs of the logs of a block from its header and receipts, without I/O.
 //!
-//! The hash of a block is that of its header, and the header has the root of a tree over all receipts of the block. So
-//! a header and receipts that lead to the hash prove the logs of the block, whichever endpoint shows them: one honest
-//! endpoint outweighs all that deny.
+//! A block's hash is the hash of its header, which contains the root of a tree over all receipts of the block. A header
+//! and receipts that lead to the hash therefore prove the block's logs, whichever endpoint shows them: one honest
+//! endpoint outweighs any number that deny.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +16,17 @@ use serde::Deserialize;
 use super::event::{BlockRef, EventSource};
 use super::look::{Claim, ClaimVerdict, EventSet, Testimony};
 
-/// Highest type of a transaction whose receipt has a byte for it (EIP-2718).
+/// The highest transaction type (EIP-2718), which prefixes the encoded receipt.
 const TYPE_MAX: u64 = 0x7f;
 
-/// The receipt of a transaction, with the fields that the tree of receipts commits to.
+/// A transaction's receipt, with the fields that the receipts root commits to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockReceipt {
-    /// The type of the transaction (EIP-2718). Older endpoints have none for the oldest type.
+    /// The type of the transaction (EIP-2718). Older endpoints omit it for legacy transactions.
     #[serde(rename = "type", default)]
     kind: U64,
-    /// True if it succeeded, as 0 or 1; `None` in the oldest blocks of Ethereum, which have a root.
+    /// 1 if it succeeded, else 0; `None` in the oldest blocks of Ethereum, whose receipts have a state root.
     #[serde(default)]
     status: Option<U64>,
     #[serde(default)]
@@ -36,14 +36,14 @@ pub struct BlockReceipt {
     logs: Vec<Log>,
     transaction_hash: B256,
     transaction_index: U64,
-    /// Fields of deposits on rollups of the OP Stack. The tree has both if there is a version.
+    /// Fields of deposit transactions on OP Stack rollups. The encoding has both if there is a version.
     #[serde(default)]
     deposit_nonce: Option<U64>,
     #[serde(default)]
     deposit_receipt_version: Option<U64>,
 }
 
-/// The consensus form of a receipt's fields, in order.
+/// The fields of a receipt's consensus encoding, in order.
 #[derive(Default)]
 struct Fields {
     bytes: Vec<u8>,
@@ -54,7 +54,7 @@ impl Fields {
         field.encode(&mut self.bytes);
     }
 
-    /// Appends the list of the fields.
+    /// Appends the RLP list of the fields.
     fn finish(self, out: &mut Vec<u8>) {
         alloy::rlp::Header { list: true, payload_length: self.bytes.len() }.encode(out);
         out.extend_from_slice(&self.bytes);
@@ -62,7 +62,7 @@ impl Fields {
 }
 
 impl BlockReceipt {
-    /// Appends the receipt as the tree has it.
+    /// Appends the receipt's consensus encoding.
     fn encode(&self, kind: u8, out: &mut Vec<u8>) {
         let mut fields = Fields::default();
         match (&self.status, &self.root) {
@@ -84,15 +84,15 @@ impl BlockReceipt {
     }
 }
 
-/// All logs of a block by their index in it, each with the transaction that the endpoint names.
+/// All proven logs of a block by log index, each with the transaction hash that the endpoint states.
 ///
-/// The content is proven; the name of the transaction is not, because receipts do not have it.
+/// The content of the logs is proven. The transaction hash is not, because receipts do not contain it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenLogs(BTreeMap<u64, (B256, ChainLog)>);
 
 impl ProvenLogs {
-    /// Takes header and receipts, in any order, as an endpoint shows them. Returns `None` if they do not lead to the
-    /// hash of the block: some are missing or changed, or the chain has another form of them.
+    /// Verifies an endpoint's header and receipts, in any order, against the block's hash. Returns `None` if they do
+    /// not match it: some are missing or altered, or the chain encodes them differently.
     #[must_use]
     pub fn prove(block: BlockRef, header: &Header, receipts: Vec<BlockReceipt>) -> Option<Self> {
         if header.number != block.number || header.hash_slow() != block.hash {
@@ -117,29 +117,30 @@ impl ProvenLogs {
         Some(Self((0..).zip(logs).collect()))
     }
 
-    /// Returns the name of the transaction with this log, if the block has the log at its index.
+    /// Returns the stated hash of the transaction with this log, if the block has the log at its index.
     fn transaction_of(&self, log: &Log) -> Option<B256> {
         let (transaction, there) = self.0.get(&log.log_index?)?;
         (*there == log.inner).then_some(*transaction)
     }
 }
 
-/// The answers of endpoints about a claim, each list by their places.
+/// The answers of all endpoints about a claim. Each list is in the order of the endpoints.
 #[derive(Debug, Clone, Copy)]
 pub struct EndpointAnswers<'a, E> {
-    /// The place of the endpoint that claims.
+    /// The index of the claiming endpoint.
     pub by: usize,
-    /// The place of the endpoint that is read from.
+    /// The index of the endpoint in use.
     pub active: usize,
-    /// The testimonies; `None` for an endpoint that did not answer.
+    /// The evidence of each endpoint; `None` for one that did not answer.
     pub told: &'a [Option<Testimony>],
-    /// The proofs of the block; an error for an endpoint that did not answer.
+    /// The proof of the block by each endpoint; an error for one that did not answer.
     pub shown: &'a [Result<Option<ProvenLogs>, E>],
 }
 
 impl<E> EndpointAnswers<'_, E> {
-    /// Returns true if the claimant is read from anyway, or another endpoint has the block too. A header and receipts
-    /// that are made up lead to a hash as well: only a hash that another endpoint vouches for is one of the chain.
+    /// Returns true if the claimant is the endpoint in use, or another endpoint has the block too. This is
+    /// necessary because an invented header and receipts have a matching hash as well; only a second endpoint shows
+    /// that the hash belongs to the chain.
     fn is_vouched_for(&self, block: BlockRef) -> bool {
         let is_other = |place: usize| place != self.by;
         let mut told = self.told.iter().enumerate();
@@ -149,7 +150,7 @@ impl<E> EndpointAnswers<'_, E> {
             || shown.any(|(place, shown)| is_other(place) && matches!(shown, Ok(Some(_))))
     }
 
-    /// Returns true if an endpoint had the block a moment ago and is silent now: it may have the proof.
+    /// Returns true if an endpoint had the block earlier and did not answer now, so it may have the proof.
     fn is_silent_about(&self, block: BlockRef) -> bool {
         let mut both = self.shown.iter().zip(self.told);
         both.any(|(shown, told)| shown.is_err() && has_block(told.as_ref(), block))
@@ -160,11 +161,12 @@ fn has_block(told: Option<&Testimony>, block: BlockRef) -> bool {
     told.is_some_and(|told| told.block == Some(block))
 }
 
-/// Judges a claim by the endpoints' proofs of its block. Returns `None` if there is no proof, and none can still come.
+/// Judges a claim by proofs of its block. Returns `None` if there is no proof and none is to be expected.
 ///
-/// A log counts if the block has it. Under the name of another transaction it may be one that was read: so a true log
-/// that is shown again under a made-up name is no claim. A claim is left open where a proof is not enough: while only
-/// the claimant has the block, or one that has it is silent and may name the transaction otherwise.
+/// A log is confirmed if the block has it and it was not read. The same log under another transaction hash
+/// may have been read already, so showing a true log again under an invented hash is not a claim. The claim
+/// stays open while only the claimant has the block, or while an endpoint that has it does not answer and
+/// may state another transaction hash.
 #[must_use]
 pub fn judge<E>(
     claim: &Claim,
@@ -219,7 +221,7 @@ mod tests {
         B256::with_last_byte(u8::try_from(index).unwrap())
     }
 
-    /// A block of as many transactions as there are lists of nodes, each with the logs of their removal. The root is
+    /// Returns a block with one transaction per list of nodes, each with the logs of their removal. Its root is
     /// computed by alloy's own types.
     fn block(nodes: &[&[u32]]) -> (BlockRef, Header, Vec<serde_json::Value>) {
         let (mut envelopes, mut shown) = (Vec::new(), Vec::new());
@@ -293,7 +295,7 @@ mod tests {
         assert!(prove(&whole).is_some());
     }
 
-    /// The claim that a removal at an index of a block with removals of nodes 100 and 200 was not read.
+    /// Returns the claim that the removal at an index, in a block with removals of nodes 100 and 200, was not read.
     fn claim(index: u64, node: u32, transaction: B256) -> Claim {
         let log = Log {
             inner: removal(node),
@@ -318,7 +320,7 @@ mod tests {
         judge(claim, EventSource::NodeRegistry, known, &answers)
     }
 
-    /// Judges a claim of the second endpoint. Both have the block.
+    /// Judges a claim of the second endpoint, when both endpoints have the block.
     fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<ClaimVerdict> {
         let shown: Vec<Result<_, ()>> = proven.iter().map(|one| Ok(Some(one.clone()))).collect();
         ruled(claim, known, &[has(claim), has(claim)], &shown)
@@ -362,7 +364,7 @@ mod tests {
         let renamed = claim(1, 200, B256::repeat_byte(9));
         let both = [honest, liar];
         assert_eq!(judged(&renamed, &read, &both), Some(ClaimVerdict::Denied));
-        // The liar is read from, leaves the log out, and proves it under another name.
+        // The liar is the endpoint in use, omits the log, and proves it under another transaction hash.
         let left_out = claim(1, 200, transaction(1));
         assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(ClaimVerdict::Confirmed));
     }
@@ -380,7 +382,7 @@ mod tests {
             let both = [Ok(Some(proof.clone())), Ok(Some(proof.clone()))];
             assert_eq!(ruled(&made_up, &none, &told, &both), Some(ClaimVerdict::Confirmed));
         }
-        // It is read from anyway.
+        // It is the endpoint in use.
         let (told, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
         let answers = EndpointAnswers { by: 0, active: 0, told: &told, shown: &shown };
         let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &answers);

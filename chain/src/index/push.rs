@@ -1,7 +1,7 @@
-//! A WebSocket of a chain, tried once: for operators who want to know whether it serves.
+//! Tests a chain's WebSocket once, for operators who want to know whether a reader could use it.
 //!
-//! **The endpoint is not trusted.** Its words are cut and have no control characters, and a message above a bound ends the
-//! connection.
+//! **The endpoint is not trusted.** Text from it is truncated and stripped of control characters, and a message
+//! above a bound closes the connection.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use super::fetch::FetchedBlock;
 use crate::send::{innermost, install_cryptography, shown};
 
-/// Time limit for connecting, two questions and two subscriptions. That of the reader's own.
+/// The time limit for connecting, two requests and two subscriptions; the same as the reader's.
 const TRY_MAX: Duration = Duration::from_secs(10);
-/// Length of a message in bytes. A guess: a head has a few thousand, and no log is asked for that there is.
+/// The longest message in bytes. A guess: a head has a few thousand, and the subscribed logs never occur.
 const MESSAGE_LEN_BYTES_MAX: usize = 256 * 1024;
 
-/// Connects to a WebSocket, asks it for its chain and its newest block, and subscribes to new ones and to logs. Returns the
-/// number of the block.
+/// Connects to a WebSocket, requests its chain id and newest block, and subscribes to new heads and to logs. Returns
+/// the number of the newest block.
 ///
 /// # Errors
-/// The reason why a reader could not use it, on one short line without the URL.
+/// The reason why a reader could not use it, as one short line without the URL.
 pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
     let tried = timeout(TRY_MAX, answer(url, chain_id)).await;
     let late = || Err(format!("the endpoint did not answer within {} s", TRY_MAX.as_secs()));
@@ -45,7 +45,8 @@ async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
     let head = provider.get_block_number().await.map_err(|error| innermost(&error))?;
     let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
     let _heads = heads.map_err(|error| innermost(&error))?;
-    // A reader needs those of its contracts. Any address will do to see that the endpoint takes the subscription.
+    // A reader subscribes to the logs of its contracts. Any address shows whether the
+    // endpoint accepts the subscription.
     let logs = provider.subscribe_logs(&Filter::new().address(Address::ZERO)).await;
     logs.map_err(|error| innermost(&error)).map(|_| head)
 }
@@ -60,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// A WebSocket that answers each method by the given function.
+    /// Starts a WebSocket server that answers each method with the given function.
     async fn at(answer: impl Fn(&str) -> Value + Send + Sync + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -85,7 +86,7 @@ mod tests {
         url
     }
 
-    /// The answers of an endpoint that serves.
+    /// The answers of a working endpoint.
     fn well(named: &str) -> Value {
         match named {
             "newHeads" => json!({ "result": "0x11" }),

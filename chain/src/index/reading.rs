@@ -1,4 +1,4 @@
-//! The asking half of a contract's reader.
+//! The requesting half of a contract's reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -22,25 +22,24 @@ use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::RequestError;
 
-/// Useless responses in a row after which the endpoint is distrusted. Guess.
+/// The number of consecutive useless responses after which the endpoint is distrusted. Guess.
 const USELESS_MAX: u32 = 8;
-/// Unanswered requests for one page after which the page counts as too large, as long as the chain
-/// answers other requests. Guess: one lost connection is common.
+/// The number of unanswered requests for one page after which the page is considered too large, as long as other
+/// requests are answered. Guess: a single lost connection is common.
 const UNANSWERED_MAX: u32 = 2;
-/// Interval at which new blocks are read while no log is announced, and a few blocks that can wait.
-/// Guesses.
+/// The interval at which new blocks are read while no log is announced, and the number of blocks
+/// that can wait for it. Guesses.
 const QUIET: Duration = Duration::from_secs(1);
-/// Time for which an endpoint's own head holds against an announced one that it does not serve. Guess: short
-/// against the interval of blocks, long against a request.
+/// The time for which an endpoint's own head replaces an announced one that it does not serve yet. Guess: short
+/// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
-/// Blocks by which an endpoint may be behind the announced head, and the time for which it may be further
-/// behind, before another one is asked. Guesses.
+/// The number of blocks by which an endpoint may be behind the announced head, and the time for which it may be further
+/// behind before another one is used. Guesses.
 const BEHIND_BLOCKS_MAX: u64 = 16;
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 const FEW_BLOCKS: u64 = 16;
 
-/// Requests pages in the order that [`Walk`] decides, and hands verified batches to the storing
-/// half.
+/// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
     context: Context,
     endpoints: Endpoints,
@@ -49,37 +48,36 @@ pub(super) struct PageReader {
     filter: Filter,
     walk: Walk,
     batches: mpsc::Sender<NumberedBatch>,
-    /// The highest sequence id that was seen in this pass.
+    /// The highest sequence id of this pass.
     last_sequence_id: u64,
     gap: GapSearch,
     /// Pauses after useless responses.
     pauses: Pauses,
-    /// Attempts at the present page that no endpoint answered.
+    /// The number of requests for the current page that no endpoint answered.
     unanswered: u32,
     last_page: Option<Instant>,
-    /// The head that the endpoint serves while it does not serve the announced one, and the moment of that answer.
+    /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
-    /// The moment from which on endpoints have been far behind the announced head.
+    /// The time since when endpoints have been far behind the announced head.
     behind_since: Option<Instant>,
-    /// The second look that is under way.
+    /// The running second look.
     look: JoinSet<LookAnswer>,
-    /// The endpoints that have events on another branch than others, with the text for operators. Nothing is read while
-    /// there is one.
+    /// The indices of endpoints that have events on another branch than others, and the message about them.
+    /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
-    /// True from the moment at which events were confirmed that the endpoint lacks, until the next page: a
-    /// reorganisation of any depth is followed then.
+    /// True from the time at which missing events were confirmed until the next page. Meanwhile a
+    /// reorganisation of any depth is accepted.
     is_moving: bool,
 }
 
-/// The search for events that a provider left out. Each search for the same gap starts further
-/// back.
+/// The search for events that a provider omitted. Each further search for the same gap starts further back.
 struct GapSearch {
     /// The last stored block before the gap.
     after: Option<u64>,
-    /// Searches for this gap so far.
+    /// The number of searches for this gap so far.
     searches: u32,
-    /// The pause before the next page, so that an endpoint that leaves events out for good is not asked
-    /// without end.
+    /// The pause before the next page, so that an endpoint that permanently omits events
+    /// does not cause endless requests.
     pause: Option<Duration>,
     pauses: Pauses,
 }
@@ -170,7 +168,7 @@ impl PageReader {
         }
     }
 
-    /// Returns true if the few new blocks can wait because the WebSocket announced no log in them.
+    /// Returns true if the few new blocks can wait, because the WebSocket has announced no log in them.
     fn is_quiet(&self, status: &HeadStatus, blocks: &RangeInclusive<u64>) -> bool {
         let are_few = blocks.end() - blocks.start() < FEW_BLOCKS;
         let is_recent = self.last_page.is_some_and(|at| at.elapsed() < QUIET);
@@ -187,7 +185,7 @@ impl PageReader {
         self.changed(longest, gap_found).await;
     }
 
-    /// Returns the head to read up to: the announced one, or for a moment the one that the endpoint serves.
+    /// Returns the head to read up to: the announced one, or for a short time the one that the endpoint serves.
     fn served_head(&mut self, announced: BlockRef) -> BlockRef {
         let is_present = |(served, at): &(BlockRef, Instant)| {
             at.elapsed() < SERVED_FOR && served.number < announced.number
@@ -196,8 +194,8 @@ impl PageReader {
         self.served.map_or(announced, |(served, _)| served)
     }
 
-    /// Finds out up to where the endpoint serves blocks that it was asked for in vain. The announcement and
-    /// the endpoint are two clocks, and either may be behind, or lie.
+    /// Compares the announced head with the endpoint's own after a block was missing. Announcement and endpoint are
+    /// independent, and either may be late or wrong.
     async fn missing(&mut self, head: BlockRef) {
         let served = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         let Some(served) = served.ok().filter(|served| served.block.number < head.number) else {
@@ -207,8 +205,8 @@ impl PageReader {
         self.note_behind(head.number - served.block.number);
     }
 
-    /// Switches to another endpoint when the present one has been far behind for some time: it is
-    /// starting again, or has lost its data.
+    /// Switches to another endpoint when the one in use has been far behind for some time, for
+    /// example because it is syncing anew.
     fn note_behind(&mut self, blocks: u64) {
         let now = Instant::now();
         if blocks <= BEHIND_BLOCKS_MAX {
@@ -219,8 +217,8 @@ impl PageReader {
         }
     }
 
-    /// Looks again at blocks that are deep now, beside the reading, and reads them again if an endpoint has
-    /// more.
+    /// Starts a second look at blocks that are now deep, concurrently with reading. Blocks are read again
+    /// if an endpoint has more events.
     fn look_again(&mut self, head: BlockRef) {
         if let Some(done) = self.look.try_join_next() {
             self.looked(done);
@@ -230,7 +228,7 @@ impl PageReader {
         if !self.look.is_empty() {
             return;
         }
-        // Events that a look has found are read again at once: leave time for that.
+        // A previous finding needs time to be resolved.
         let pause = if self.held.is_some() || self.walk.look().looks() > 0 {
             RETRY_MAX
         } else {
@@ -275,7 +273,7 @@ impl PageReader {
         }
     }
 
-    /// Reads no further: an endpoint has events that cannot be confirmed, and are not to be lost.
+    /// Stops reading, because an endpoint has events that cannot be confirmed and must not be lost.
     fn hold(&mut self, block: u64, claimants: BTreeSet<usize>, wrong: &str) {
         let all = self.endpoints.status();
         let names = claimants.iter().filter_map(|place| all.get(*place));
@@ -354,7 +352,7 @@ impl PageReader {
         true
     }
 
-    /// Reduces the page if a smaller one may be answered, and pauses otherwise.
+    /// Reduces the page size if a smaller page may be answered, and pauses otherwise.
     async fn not_answered(&mut self, error: &RequestError) {
         let refusal = fetch::refusal_message(error);
         if !is_rate_limit(error) && self.reduce_page(refusal) {
@@ -369,11 +367,9 @@ impl PageReader {
         }
     }
 
-    /// Reduces the page after a refusal, or after repeated silence. Returns false if it stays as it
-    /// is.
+    /// Reduces the page size after a refusal or after repeated silence. Returns false if it stays unchanged.
     ///
-    /// Some providers do not refuse a page that is too large for them: they close the connection or
-    /// take too long.
+    /// Some providers do not refuse a page that is too large: they close the connection or take too long.
     fn reduce_page(&mut self, refusal: Option<&str>) -> bool {
         if let Some(message) = refusal {
             self.unanswered = 0;
@@ -403,7 +399,7 @@ impl PageReader {
     /// Passes a batch to the storing half. Returns false when that half has ended.
     async fn hand_over(&mut self, mut batch: EventBatch) -> bool {
         if !self.mark_bootstrapped(&mut batch).await {
-            // The chain may have been reorganised during the pause: the page is requested again.
+            // The chain may be reorganised during the pause, so the page is requested again.
             self.walk.rewind(batch.from_block);
             return true;
         }
@@ -414,12 +410,12 @@ impl PageReader {
         self.batches.send(NumberedBatch { batch, pass }).await.is_ok()
     }
 
-    /// Sets the flag of payloads whose sequence id the contract's operator assigned. Returns false,
-    /// after a pause, if the transactions could not be read.
+    /// Marks payloads whose sequence id the contract's operator chose. Returns false, after a pause, if the
+    /// transactions could not be read.
     ///
-    /// A sequence id that does not follow the previous one is either a gap in the provider's
-    /// response or a bootstrap call, which skips ids on purpose. Every endpoint is asked which, because ids
-    /// that are skipped on purpose are void for good.
+    /// A sequence id that does not follow the previous one means either that the provider omitted
+    /// events or that a bootstrap call skipped ids on purpose. Every endpoint is asked which, because
+    /// ids skipped on purpose are void for good.
     async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let mut last = self.last_sequence_id;
@@ -467,15 +463,15 @@ impl PageReader {
         true
     }
 
-    /// Pauses after a useless response, and turns to another endpoint after several.
+    /// Pauses after a useless response, and switches to another endpoint after several.
     async fn useless(&mut self, reason: &str) {
         let is_endpoints_fault = self.pauses.taken() >= USELESS_MAX;
         if is_endpoints_fault {
             self.context.stuck(reason);
         }
         sleep(self.pauses.next()).await;
-        // After the pause, so that the next request goes to another endpoint even if the pause of
-        // this one is short.
+        // This follows the pause, so that the next request goes to another endpoint even if
+        // this endpoint's pause is short.
         if is_endpoints_fault {
             self.endpoints.distrust(reason);
         }
@@ -519,7 +515,7 @@ impl PageReader {
         }
     }
 
-    /// Returns true if other endpoints are to be asked before a reorganisation is believed.
+    /// Returns true if other endpoints have to be asked before a reorganisation is accepted.
     fn is_doubtful(&self, fork: &Fork) -> bool {
         fork.is_deep() && !self.is_moving
     }
@@ -533,9 +529,8 @@ impl PageReader {
         told.await.into_iter().filter_map(Result::ok).any(has)
     }
 
-    /// Starts a new pass after the last stored block. Batches that are read and not stored yet
-    /// belong to another branch, or follow a gap: the storing half drops them, and their blocks are
-    /// read again.
+    /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
+    /// or follow a gap, so the storing half drops them and their blocks are read again.
     fn begin_pass(&mut self) {
         self.last_sequence_id = 0; // so the next batch looks up its first transaction
         self.context.begin_pass();
@@ -545,9 +540,9 @@ impl PageReader {
         status.read = self.walk.unread().checked_sub(1);
     }
 
-    /// Reads again because events after `block` are missing: from there at first, and from twice as
-    /// far back with each further search for the same gap. The missing events may lie before the
-    /// stored position, where the provider left them out earlier and the sink could not notice.
+    /// Reads again because events after `block` are missing: first from there, then from twice as far back with each
+    /// further search for the same gap. The missing events may precede the stored position, if the provider omitted
+    /// them earlier and the sink could not notice.
     fn search_gap(&mut self, block: Option<u64>) {
         let last = self.walk.unread();
         if block > self.gap.after {

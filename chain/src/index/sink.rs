@@ -3,8 +3,7 @@
 use super::event::BlockRef;
 use super::walk::EventBatch;
 
-/// Stores the events of one contract. Calls block and come one after another, never on two threads
-/// at once.
+/// A store for the events of one contract. Its methods block and are never called concurrently.
 pub trait Sink: Send + Sync + 'static {
     /// Returns the last block whose events are stored together with those of all blocks before it;
     /// `None` if nothing is stored.
@@ -19,27 +18,26 @@ pub trait Sink: Send + Sync + 'static {
     /// Fails when it cannot be read.
     fn last_sequence_id(&self) -> Result<u64, SinkError>;
 
-    /// Stores the events and the new position in one commit.
+    /// Stores the events and the new position atomically.
     ///
-    /// Events come in the order of the chain, each at least once. After a reorganisation a batch
-    /// starts at or below the stored position, and its own position may be lower: see
-    /// [`EventBatch::from_block`].
+    /// Events come in the order of the chain, each at least once. After a reorganisation, a batch starts at or below
+    /// the stored position and may end below it: see [`EventBatch::from_block`].
     ///
     /// # Errors
-    /// Nothing was stored. The variant determines the next step of the reader.
+    /// The events were not stored. The variant tells the reader how to continue.
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
 }
 
-/// The reason for which a sink stored nothing.
+/// Error of a sink; nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
-    /// The same batch may be stored later.
+    /// The same batch can be stored later.
     #[error("{0}")]
     Retry(String),
     /// Earlier events are missing and have to be read again.
     #[error("{0}")]
     Gap(String),
-    /// The events contradict stored ones. Reading stops until an operator has decided.
+    /// The events contradict stored ones. Reading stops until an operator decides.
     #[error("{0}")]
     Stop(String),
 }

@@ -12,20 +12,20 @@ use super::walk::Anomalies;
 /// The state of a contract's reader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ReaderState {
-    /// Its position has not been read yet.
+    /// The stored position has not been read yet.
     #[default]
     Starting,
-    /// It reads blocks below the head.
+    /// The reader is reading blocks below the head.
     CatchingUp,
-    /// It has read every block up to the head.
+    /// The reader has read every block up to the head.
     AtHead,
-    /// It is blocked for the reason given and keeps retrying.
+    /// The reader is blocked for the given reason and keeps retrying.
     Stuck(String),
-    /// It has stopped until an operator decides.
+    /// The reader has stopped until an operator decides.
     Halted(String),
 }
 
-/// The depth of a reorganisation, in classes that metrics use as labels.
+/// The depth of a reorganisation, in classes used as metric labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReorgDepth {
     /// One block.
@@ -76,9 +76,9 @@ pub struct ReaderStatus {
     pub read: Option<u64>,
     /// The last block whose events are stored together with those of all blocks before it.
     pub stored: Option<BlockRef>,
-    /// The chain's head when the reader last looked at it.
+    /// The chain's head when the reader last checked it.
     pub head: Option<u64>,
-    /// The moment since which unread blocks exist; `None` at the head.
+    /// The time since when there are unread blocks; `None` at the head.
     pub behind_since: Option<Instant>,
     /// The current page size in blocks.
     pub page_blocks: u64,
@@ -89,9 +89,9 @@ pub struct ReaderStatus {
 /// Totals of one contract's reader since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReaderCounts {
-    /// Events that were stored, including those that were stored before.
+    /// The number of stored events, including repeated ones.
     pub events: u64,
-    /// Bytes of the payloads in these events.
+    /// The number of payload bytes in these events.
     pub bytes: u64,
     /// Pages that an endpoint answered.
     pub pages: u64,
@@ -119,7 +119,7 @@ impl ReaderStatus {
     }
 }
 
-/// A status that its reader writes and any number of observers read.
+/// A status with one writer, the reader, and any number of observers.
 #[derive(Debug, Clone)]
 pub(super) struct StatusCell(Arc<Mutex<ReaderStatus>>);
 
@@ -142,7 +142,7 @@ impl StatusCell {
         self.0.lock()
     }
 
-    /// Sets the state. A halted reader stays halted.
+    /// Sets the state. A halted reader remains halted.
     pub(super) fn set_state(&self, state: ReaderState) {
         let mut status = self.lock();
         if matches!(status.state, ReaderState::Halted(_)) {

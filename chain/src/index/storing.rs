@@ -18,24 +18,23 @@ use super::walk::{BlockHeader, EventBatch, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 
-/// Shortest interval between commits that hold a position and no events. Guess: after a restart,
-/// ten seconds of empty blocks are read again.
+/// The shortest interval between commits of a position without events. Guess: after a restart, ten seconds
+/// of empty blocks are read again.
 const POSITION_EVERY: Duration = Duration::from_secs(10);
 
-/// Stores batches in their order, and retries until the sink has taken each.
+/// Stores batches in order, and retries each until the sink accepts it.
 pub(super) struct BatchWriter {
     context: Context,
     sink: Arc<dyn Sink>,
-    /// Sends the asking half the block after which events are missing.
+    /// The channel that tells the requesting half the block after which events are missing.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
-    /// The pass of the last received batch, and the block at which the next one of this pass must
-    /// begin.
+    /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
     endpoints: Endpoints,
     source: EventSource,
     filter: Filter,
-    /// Pauses after batches that endpoints do not agree on.
+    /// Pauses after batches on which endpoints disagree.
     contradictions: Pauses,
 }
 
@@ -60,7 +59,7 @@ impl BatchWriter {
         }
     }
 
-    /// Stores batches until it is stopped or the sink refuses for good.
+    /// Stores batches until it is stopped or the sink refuses permanently.
     pub(super) async fn run(mut self, mut batches: mpsc::Receiver<NumberedBatch>) {
         let mut stop = self.context.stop.clone();
         loop {
@@ -79,8 +78,8 @@ impl BatchWriter {
         }
     }
 
-    /// Checks that the batches of one pass cover the chain without a gap. A gap here would leave
-    /// out events that no sink of balances could miss, since those events carry no sequence id.
+    /// Checks that the batches of one pass cover the chain without a gap. Balance events carry no sequence id, so a
+    /// sink could not notice that a gap here omits them.
     fn check_contiguous(&mut self, batch: &EventBatch, pass: u64) {
         assert!(batch.from_block <= batch.position.number, "a batch covers at least one block");
         if let Some((_, next)) = self.expected.filter(|(last, _)| *last == pass) {
@@ -92,7 +91,7 @@ impl BatchWriter {
     fn is_not_worth_a_commit(&self, batch: &EventBatch) -> bool {
         let is_recent = self.stored_at.is_some_and(|at| at.elapsed() < POSITION_EVERY);
         let stored = self.context.status.lock().stored.map_or(0, |block| block.number);
-        // A commit ends the state *stuck*.
+        // A commit ends the stuck state.
         let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
         batch.events.is_empty() && batch.from_block > stored && is_recent && !is_stuck
     }
@@ -149,19 +148,19 @@ impl BatchWriter {
         }
     }
 
-    /// Has the blocks after the stored ones read again.
+    /// Requests that the blocks after the stored ones are read again.
     async fn read_again(&self) {
-        // Batches on their way follow the one that was not stored, so they must not be stored either.
+        // Batches that are under way follow the one that was not stored, so they must not be stored either.
         self.context.begin_pass();
         let after = self.context.status.lock().stored.map(|block| block.number);
-        // An error means that the asking half has been stopped.
+        // An error means that the requesting half has been stopped.
         let _ = self.gaps.send(after).await;
     }
 
-    /// Asks every endpoint for the blocks of a batch that contradicts the stored events. Returns the
-    /// reason not to halt the strand: an endpoint has a different last block or different events there, so
-    /// one endpoint lies or is behind, or an endpoint did not answer. Returns `None` if all endpoints
-    /// confirm the batch: the chain has decided against the log.
+    /// Asks every endpoint for the blocks of a batch that contradicts the stored events. Returns the reason
+    /// not to halt: an endpoint did not answer, or it has another last block or other events there, so one
+    /// endpoint lies or lags behind. Returns `None` if all endpoints confirm the batch, because the chain
+    /// then contradicts the stored log.
     async fn doubt(&self, batch: &EventBatch) -> Option<String> {
         let (blocks, filter) = (batch.from_block..=batch.position.number, &self.filter);
         let last = [batch.position.number];
@@ -203,9 +202,8 @@ impl BatchWriter {
     }
 }
 
-/// Returns the doubt that keeps a strand from halting. `answers` has, for each endpoint, true if it agrees; `None` for
-/// one that
-/// did not answer. Silence is no agreement: an endpoint that forges may wait until the others are silent.
+/// Returns the reason not to halt, given for each endpoint whether it confirms the batch; `None` stands for one that
+/// did not answer. A missing answer is not agreement: a lying endpoint may wait until the others do not answer.
 fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -> Option<String> {
     if answers.contains(&Some(false)) {
         return Some("endpoints contradict each other".into());
@@ -216,7 +214,7 @@ fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -
         .then(|| format!("not all endpoints answer ({} did not)", silent.join(", ")))
 }
 
-/// Returns the event without the fields that its log does not contain.
+/// Returns the event without the fields that are not part of its log.
 fn plain(mut event: ContractEvent) -> ContractEvent {
     if let ContractEvent::Payload { bootstrapped, .. } = &mut event {
         *bootstrapped = false;

@@ -1,9 +1,9 @@
-//! The order in which a chain's blocks are read, as decisions without I/O: the next request, the
-//! validity of a response, and the detection of reorganisations.
+//! The order in which a chain's blocks are read, as decisions without I/O: the next request, the validity of a
+//! response, and the detection of reorganisations.
 //!
-//! Within 64 blocks of the head every header is fetched with the logs. Each header must follow the
-//! one before it, and each log must belong to its header, so a chain that changes during a request
-//! never yields a mixture of both versions. Further back only the page boundaries are compared.
+//! Within 64 blocks of the head every header is fetched with the logs. Each header must follow the previous one, and
+//! each log must belong to its header, so a chain that changes during a request never yields a mixture of two branches.
+//! Further back only the page boundaries are compared.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -14,22 +14,21 @@ use alloy::rpc::types::Log;
 use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::look::{EventSet, SecondLook};
 
-/// Distance from the head, in blocks, within which all headers are fetched. Two epochs of Ethereum,
+/// The distance from the head, in blocks, within which all headers are fetched: two epochs of Ethereum,
 /// after which its blocks are final.
 const NEAR: u64 = 64;
-/// Blocks that are remembered to find the fork point of a reorganisation. Guess: four times
-/// [`NEAR`].
+/// The number of blocks that are remembered to find the fork point of a reorganisation. Guess: four times [`NEAR`].
 const BLOCKS_MAX: usize = 256;
-/// Blocks that are read again when no remembered block shows the fork point. Guess: four times
-/// [`BLOCKS_MAX`].
+/// The number of blocks that are read again when no remembered block shows the fork point.
+/// Guess: four times [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
-/// Repeated requests for a page with a block whose bloom filter promises logs while none arrive. A guess: with
-/// the pauses between them, 1.5 s in all. The second look finds logs that come later.
+/// The number of repeated requests for a page with a block whose bloom filter admits logs although none arrive. Guess:
+/// with the pauses between them, 1.5 s in all. The second look finds logs that arrive later.
 ///
-/// Each page that was repeated in vain takes one off the repetitions of the next ones: filters that promise
-/// everything, because they are full or a lie, cost 15 repetitions in all.
+/// Each page that was repeated without success reduces the repetitions of later pages by one, so filters that admit
+/// everything, whether full or false, cost 15 repetitions in all.
 const DOUBTS_MAX: u32 = 5;
-/// Answered pages after which a reduced page size doubles again. Guess.
+/// The number of answered pages after which a reduced page size is doubled. Guess.
 const GROW_AFTER: u32 = 16;
 
 /// The fields of a block that reading needs.
@@ -41,11 +40,11 @@ pub struct BlockHeader {
     pub parent: B256,
     /// The timestamp, unix seconds.
     pub time_s: u64,
-    /// True if the block's bloom filter admits logs of the contract.
+    /// True if the block's bloom filter does not exclude logs of the contract.
     pub may_have_logs: bool,
 }
 
-/// The contract to read, and the pace.
+/// The contract to read, and the pace of reading.
 #[derive(Debug, Clone)]
 pub struct WalkSettings {
     /// The contract's kind.
@@ -54,18 +53,18 @@ pub struct WalkSettings {
     pub address: Address,
     /// The first block that may contain events.
     pub first_block: u64,
-    /// The initial and largest page size in blocks. At least 1.
+    /// The initial and largest page size in blocks, at least 1.
     pub page_blocks: u64,
-    /// Blocks that must follow a block before it is read.
+    /// The number of blocks that must follow a block before it is read.
     pub confirmations: u64,
 }
 
 /// The next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalkAction {
-    /// None: every block that may be read has been read.
+    /// No request: every block that may be read has been read.
     Wait,
-    /// The logs of these blocks together with some headers.
+    /// The logs of these blocks, and some headers.
     Page {
         /// The range of blocks, both ends included.
         blocks: RangeInclusive<u64>,
@@ -76,7 +75,7 @@ pub enum WalkAction {
     Headers(Vec<u64>),
 }
 
-/// The response to [`WalkAction::Page`], unverified.
+/// The response to [`WalkAction::Page`], not verified yet.
 #[derive(Debug, Clone, Default)]
 pub struct PageResponse {
     /// Logs in any order, possibly with logs that were not requested.
@@ -89,9 +88,8 @@ pub struct PageResponse {
 /// The verified events of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventBatch {
-    /// The first block of the page. If an earlier batch covered it already, the chain was
-    /// reorganised or is read again: events of this block and of later ones are void unless they
-    /// come again.
+    /// The first block of the page. If an earlier batch already covered it, the chain was reorganised or is read again:
+    /// events of this and later blocks are void unless they are repeated.
     pub from_block: u64,
     /// The events, ascending by block number and log index.
     pub events: Vec<IndexedEvent>,
@@ -104,30 +102,30 @@ pub struct EventBatch {
 pub enum PageOutcome {
     /// The response is consistent.
     Accepted(EventBatch),
-    /// The chain changed during the requests, or the responses contradict each other: the same page
-    /// is requested again.
+    /// The chain changed during the requests, or the responses contradict one another, so the same
+    /// page has to be requested again.
     Retry(&'static str),
-    /// The endpoint does not have a block below the head that was announced.
+    /// The endpoint lacks a block below the announced head.
     Missing,
     /// The chain was reorganised below the page: [`Walk::next`] returns the headers to compare.
     Reorganised,
 }
 
-/// The place at which the chain departs from the blocks that were read.
+/// The point at which the chain departs from the blocks that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
-    /// The first block that is known to be replaced.
+    /// The first block known to be replaced.
     pub replaced: BlockRef,
-    /// The number of blocks that are to be read again.
+    /// The number of blocks to read again.
     pub depth: u64,
-    /// The remembered blocks that are not replaced.
+    /// The number of remembered blocks that are not replaced.
     kept: usize,
     /// The first block to read again.
     next: u64,
 }
 
 impl Fork {
-    /// Returns true if blocks are replaced that are deeper than those of one chain usually are.
+    /// Returns true if the replaced blocks are deeper than reorganisations usually are.
     #[must_use]
     pub fn is_deep(&self) -> bool {
         self.depth > NEAR
@@ -141,7 +139,7 @@ struct LogPosition {
     transaction: B256,
 }
 
-/// Counts of logs that a provider returned and should not have.
+/// Counts of logs that a provider should not have returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Anomalies {
     /// Copies of a log.
@@ -166,24 +164,23 @@ pub struct Walk {
     topics: Vec<B256>,
     /// The first unread block.
     next: u64,
-    /// Blocks that were read, ascending. The last one precedes `next` if its hash is known.
+    /// Blocks that were read, ascending. If the hash of the last one is known, it precedes `next`.
     blocks: VecDeque<BlockRef>,
     page: u64,
     page_max: u64,
     answered: u32,
-    /// The chain may have been reorganised: headers have to be compared before anything is read.
+    /// True if the chain may have been reorganised, so that headers have to be compared before reading on.
     is_doubtful: bool,
-    /// The head that made the walk doubtful, and the last one whose doubt came to nothing: an announcement
-    /// of another branch than the one that is read.
+    /// The head that raised the doubt, and the last head whose doubt proved unfounded because it was
+    /// announced from another branch.
     doubted: Option<BlockRef>,
     disproved: Option<BlockRef>,
     look: SecondLook,
-    /// The headers requested with the current page. Each links the blocks read so far with the next
-    /// one.
+    /// The headers requested with the current page. Each of them links the blocks read so far with the next one.
     wanted: Vec<u64>,
     /// Repetitions of the current page because logs may be missing in it.
     doubts: u32,
-    /// Repetitions that a page may have: at most [`DOUBTS_MAX`].
+    /// The number of repetitions that a page may have, at most [`DOUBTS_MAX`].
     doubts_allowed: u32,
     anomalies: Anomalies,
 }
@@ -233,7 +230,7 @@ impl Walk {
         self.anomalies
     }
 
-    /// Returns the next request for a chain with this head.
+    /// Returns the next request, given the chain's head.
     pub fn next(&mut self, head: BlockRef) -> WalkAction {
         let differs = |block: &&BlockRef| block.number == head.number && block.hash != head.hash;
         if self.disproved != Some(head) && self.blocks.iter().rev().any(|block| differs(&block)) {
@@ -317,7 +314,7 @@ impl Walk {
         PageOutcome::Accepted(EventBatch { from_block: *blocks.start(), events, position: last })
     }
 
-    /// Notes blocks for the second look. Of a page far from the head only the last header is known.
+    /// Registers blocks for the second look. Of a page far from the head, only the last header is known.
     fn note_for_look(
         &mut self,
         blocks: &RangeInclusive<u64>,
@@ -339,12 +336,12 @@ impl Walk {
         }
     }
 
-    /// Returns the second look at blocks that were read.
+    /// Returns the state of the second look.
     pub fn look(&mut self) -> &mut SecondLook {
         &mut self.look
     }
 
-    /// Returns the outcome for headers that do not follow the blocks read so far, or one another.
+    /// Checks that headers follow the blocks read so far and one another. Returns the outcome if they do not.
     fn check_links(
         &mut self,
         before: Option<BlockRef>,
@@ -369,13 +366,12 @@ impl Walk {
         None
     }
 
-    /// Returns true if a block's bloom filter promises logs, none arrived, and the page is worth
-    /// another request.
+    /// Returns true if a block's bloom filter admits logs, none arrived, and the page is worth another request.
     ///
-    /// Some providers index logs later than headers: their `eth_getLogs` answers nothing for a
-    /// block whose header they already serve. The bloom filter exposes that. It has false
-    /// positives, so the suspicion ends after a few requests, and where filters promise everything, soon
-    /// after none. A filter that excludes something, or a repetition that helps, restores it.
+    /// Some providers index logs later than headers: their `eth_getLogs` returns nothing for a block whose header they
+    /// already serve. The bloom filter reveals that. Because it has false positives, requests are repeated only a few
+    /// times, and soon not at all where filters admit everything. A filter that excludes the contract, or a repetition
+    /// that finds logs, restores the allowance.
     fn lacks_logs(
         &mut self,
         blocks: &RangeInclusive<u64>,
@@ -438,7 +434,7 @@ impl Walk {
         Ok(events)
     }
 
-    /// Returns the position of a log that was requested. Counts any other log as an anomaly.
+    /// Returns the position of a log that was requested; counts any other log as an anomaly.
     fn position_of(&mut self, log: &Log, blocks: &RangeInclusive<u64>) -> Option<LogPosition> {
         if log.removed {
             self.anomalies.removed += 1;
@@ -461,10 +457,11 @@ impl Walk {
         }
     }
 
-    /// Returns the place at which the headers depart from the remembered blocks; `None` if no block differs.
+    /// Returns the point at which the headers of the remembered blocks depart from the blocks that
+    /// were read; `None` if all agree.
     ///
-    /// A header that the endpoint does not serve proves nothing: the endpoint may be behind. Only a
-    /// header with another hash proves a reorganisation.
+    /// A header that the endpoint lacks proves nothing, because the endpoint may lag behind. Only a header with
+    /// another hash proves a reorganisation.
     #[must_use]
     pub fn fork(&self, headers: &[BlockHeader]) -> Option<Fork> {
         let there = |block: &BlockRef| headers.iter().find(|it| it.block.number == block.number);
@@ -480,9 +477,8 @@ impl Walk {
         Some(Fork { replaced: self.blocks[other], depth, kept, next })
     }
 
-    /// Finds the fork point from the headers of the remembered blocks. Returns the number of blocks
-    /// that were replaced, and continues after the last one that was not; `None` if no block
-    /// differs.
+    /// Finds the fork point from the headers of the remembered blocks and continues after the last block that was not
+    /// replaced. Returns the number of replaced blocks; `None` if no block differs.
     pub fn compared(&mut self, headers: &[BlockHeader]) -> Option<u64> {
         self.is_doubtful = false;
         let Some(fork) = self.fork(headers) else {
@@ -496,8 +492,8 @@ impl Walk {
         Some(fork.depth)
     }
 
-    /// Continues at an earlier block: what was read since is not stored, or is incomplete. A later
-    /// block than the present one changes nothing.
+    /// Continues at an earlier block, because later blocks were not stored or are incomplete. Does nothing if `block`
+    /// is later than the current one.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
         while self.blocks.back().is_some_and(|block| block.number >= self.next) {
@@ -505,11 +501,9 @@ impl Walk {
         }
     }
 
-    /// Reduces the page size after a provider refused a page. Returns false if it is at its minimum
-    /// already.
+    /// Reduces the page size after a provider refused a page. Returns false if it is already at its minimum.
     ///
-    /// Some providers name their limit in the error message: a lower number than the present page
-    /// size replaces it.
+    /// If the provider's error message names a limit below the current page size, that limit becomes the page size.
     pub fn refused(&mut self, message: &str) -> bool {
         self.answered = 0;
         let named = range_named(message).map(|blocks| blocks.saturating_sub(1).max(1));

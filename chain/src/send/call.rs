@@ -1,4 +1,4 @@
-//! A call of a contract, and its quoted cost.
+//! The call of a contract, and its quoted cost.
 
 use alloy::primitives::{Address, Bytes, TxKind, U256};
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
@@ -9,32 +9,32 @@ use alloy::sol_types::SolCall;
 pub struct Call {
     /// The contract to call; `None` creates one.
     pub to: Option<Address>,
-    /// The encoded function and arguments, or the code that creates the contract.
+    /// The encoded function and arguments, or the creation code.
     pub data: Bytes,
     /// The native tokens to transfer, in wei.
     pub value: U256,
 }
 
 impl Call {
-    /// Creates the call of a contract's function.
+    /// Creates a call of a contract's function.
     #[must_use]
     pub fn new(to: Address, call: &impl SolCall) -> Self {
         Self { to: Some(to), data: call.abi_encode().into(), value: U256::ZERO }
     }
 
-    /// Creates the creation of a contract.
+    /// Creates a call that creates a contract.
     #[must_use]
     pub fn create(init_code: Bytes) -> Self {
         Self { to: None, data: init_code, value: U256::ZERO }
     }
 
-    /// Returns the call with native tokens to transfer, in wei.
+    /// Returns the call with an amount of native tokens to transfer, in wei.
     #[must_use]
     pub fn with_value(self, value: U256) -> Self {
         Self { value, ..self }
     }
 
-    /// Returns the call as a request from an account, without gas, price and nonce.
+    /// Returns the call as a request from an account, without gas limit, price and nonce.
     #[must_use]
     pub fn request(&self, from: Address) -> TransactionRequest {
         TransactionRequest {
@@ -47,16 +47,16 @@ impl Call {
     }
 }
 
-/// The result and the cost of a call if it were sent now.
+/// The result and the cost that a call would have if it were sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
     /// The function's return value, ABI-encoded.
     pub returned: Bytes,
-    /// The gas limit: the estimate with some room.
+    /// The gas limit: the estimate plus up to a quarter.
     pub gas_limit: u64,
-    /// The highest price per unit of gas, in wei.
+    /// The highest price in wei per unit of gas.
     pub max_fee_per_gas: u128,
-    /// The part of that price that goes to the block's producer at most, in wei.
+    /// The highest part of that price that goes to the block's producer, in wei per unit of gas.
     pub max_priority_fee_per_gas: u128,
 }
 

@@ -20,22 +20,23 @@ use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
 use super::transport::{ANSWER_LEN_BYTES_MAX, BoundedHttp};
 use crate::contracts::revert::Revert;
 
-/// Highest block number that is believed: readers and searches count up from it.
+/// The highest accepted block number. A bound is needed because readers and searches count up from it.
 pub(crate) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
-/// The lowest count of transactions that is not believed. A guess: no account ever has so many, later nonces are far
-/// from overflowing, and the numbers of Redis's scripts are exact below it.
+/// The lowest refused transaction count. A guess: no account ever has as many transactions, later nonces are far from
+/// overflowing, and numbers in Redis scripts are exact below it.
 const COUNT_END: u64 = 1 << 53;
-/// Highest fee per gas that is computed with, in wei. A guess: no account can pay it, and its sums are far from overflowing.
+/// The highest fee in wei per unit of gas that is used in computations. A guess: no account can pay it, and
+/// sums of it are far from overflowing.
 const FEE_MAX: u128 = 1 << 96;
-/// Time limit of a request. Guess.
+/// The time limit of a request. Guess.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Time limit of a TCP connection. Guess.
+/// The time limit of connecting. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// The gas limit of a transaction (EIP-7825).
 const TRANSACTION_GAS_MAX: u64 = 1 << 24;
 
-/// A connection to an endpoint that proved its chain id. Cheap to clone.
+/// A connection to an endpoint that has proved its chain id. Cheap to clone.
 #[derive(Clone)]
 pub struct Chain {
     id: u64,
@@ -50,7 +51,7 @@ impl fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// Connects to `http://…` or `https://…`, and checks that the endpoint serves chain `id`.
+    /// Connects to `http://…` or `https://…` and checks that the endpoint serves chain `id`.
     ///
     /// # Errors
     /// Fails when the URL is malformed, the endpoint does not answer, or it serves another chain.
@@ -103,7 +104,7 @@ impl Chain {
         &self.provider
     }
 
-    /// Converts the error of a request through [`provider`](Self::provider), and adds the endpoint.
+    /// Converts the error of a request through [`provider`](Self::provider) and adds the endpoint's name.
     #[must_use]
     pub fn request_error(&self, method: &'static str, error: TransportError) -> RequestError {
         RequestError::new(&self.endpoint, method, error)
@@ -140,10 +141,10 @@ impl Chain {
         Err(self.malformed(METHOD, format!("no chain has a block {newest}")))
     }
 
-    /// Returns the number of an account's transactions up to a block: the nonce that is next there.
+    /// Returns the number of an account's transactions up to a block, which is the account's next nonce there.
     ///
     /// # Errors
-    /// Fails when the chain does not answer, or with a number that no account can have.
+    /// Fails when the chain does not answer, or when it returns an impossible number.
     pub async fn transaction_count(
         &self,
         account: Address,
@@ -158,7 +159,7 @@ impl Chain {
         Err(self.malformed(METHOD, format!("{count} transactions of one account")))
     }
 
-    /// Returns the error of an endpoint that did not answer in this time.
+    /// Returns the error of an endpoint that did not answer within `waited`.
     pub(crate) fn too_slow(&self, waited: std::time::Duration) -> RequestError {
         let reason = format!("no answer within {} s", waited.as_secs());
         RequestError::Unreachable { endpoint: self.endpoint.to_string(), reason }
@@ -168,7 +169,7 @@ impl Chain {
         RequestError::Malformed { endpoint: self.endpoint.to_string(), method, reason }
     }
 
-    /// Calls a view function of a contract on the state of the latest block.
+    /// Calls a view function of a contract at the state of the latest block.
     ///
     /// # Errors
     /// Fails when there is no contract or another one, when it reverts, or when the chain does not
@@ -177,10 +178,10 @@ impl Chain {
         self.view_at(to, call, BlockId::latest()).await
     }
 
-    /// Calls a view function of a contract on the state of a block.
+    /// Calls a view function of a contract at the state of a block.
     ///
     /// # Errors
-    /// Those of [`view`](Self::view), and when the endpoint does not know the state of that block.
+    /// Those of [`view`](Self::view), and an error if the endpoint does not have the state of that block.
     pub async fn view_at<C: SolCall>(
         &self,
         to: Address,
@@ -207,11 +208,10 @@ impl Chain {
         }
     }
 
-    /// Returns the result and the cost of a call if this account sent it now. Sends nothing, and
-    /// needs no key.
+    /// Simulates a call from this account and returns its result and cost. Sends nothing and needs no key.
     ///
     /// # Errors
-    /// Fails when the call would fail: see the variants by which nothing was sent.
+    /// [`SendError`] if the call would fail; only variants for which nothing was sent.
     pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
         self.require_code(call).await?;
         let balance = self
@@ -229,8 +229,8 @@ impl Chain {
         if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
     }
 
-    /// Returns the result and the cost of a call, also if the account cannot pay the fee. Sends
-    /// nothing, and needs no key.
+    /// Simulates a call and returns its result and cost, even if the account cannot pay the fee.
+    /// Sends nothing and needs no key.
     ///
     /// # Errors
     /// Fails when the call would be reverted, or the chain does not answer.
@@ -247,8 +247,7 @@ impl Chain {
         })
     }
 
-    /// Refuses a call with data to an account without code. The chain would accept it and do
-    /// nothing.
+    /// Refuses a call with data to an account without code, which the chain would accept without effect.
     async fn require_code(&self, call: &Call) -> Result<(), SendError> {
         match call.to {
             Some(address) if !call.data.is_empty() && !self.has_code(address).await? => {
@@ -258,20 +257,19 @@ impl Chain {
         }
     }
 
-    /// Estimates the gas of a call, with some room.
+    /// Estimates the gas of a call and adds up to a quarter.
     pub(crate) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, EthCallError> {
         let estimate = self.provider.estimate_gas(request).await;
         estimate.map(with_head_room).map_err(|error| self.call_fault("eth_estimateGas", error))
     }
 
-    /// Returns the present price of gas.
+    /// Estimates the current fees per gas.
     async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
         let fees = self.provider.estimate_eip1559_fees_with(Eip1559Estimator::new(estimated)).await;
         fees.map_err(|error| self.request_error("eth_feeHistory", error))
     }
 
-    /// Finds out why a mined transaction failed, by running its call again on the block before its
-    /// own.
+    /// Returns the error of a mined transaction that failed, found by running its call again at the preceding block.
     pub async fn reverted(
         &self,
         from: Address,
@@ -283,7 +281,7 @@ impl Chain {
         SendError::Reverted { hash, reason, revert }
     }
 
-    /// Returns the reason as text, and the contract's error if the call reverts again.
+    /// Returns the reason of a failure as text, and the contract's error if the call reverts again.
     pub(crate) async fn reason_of_revert(
         &self,
         from: Address,
@@ -301,7 +299,7 @@ impl Chain {
         }
     }
 
-    /// Runs a call on the state of a block, without sending it.
+    /// Simulates a call at the state of a block.
     async fn call(&self, request: TransactionRequest, at: BlockId) -> Result<Bytes, EthCallError> {
         let returned = self.provider.call(request).block(at).await;
         returned.map_err(|error| self.call_fault("eth_call", error))
@@ -315,10 +313,10 @@ impl Chain {
     }
 }
 
-/// The error of a call that was run without being sent.
+/// Error of a simulated call.
 #[derive(Debug)]
 pub(crate) enum EthCallError {
-    /// The contract reverted it.
+    /// The contract reverted the call.
     Reverted(Revert),
     /// The request failed.
     Rpc(RequestError),
@@ -333,21 +331,20 @@ impl From<EthCallError> for SendError {
     }
 }
 
-/// Estimates the price of gas as alloy does, which computes without checks. Fees above [`FEE_MAX`] are taken for it.
+/// Estimates the fees per gas like alloy, whose arithmetic is unchecked. Fees above [`FEE_MAX`] are reduced to it.
 fn estimated(base_fee: u128, rewards: &[Vec<u128>]) -> Eip1559Estimation {
     let of_block = |rewards: &Vec<u128>| rewards.first().map(|it| vec![(*it).min(FEE_MAX)]);
     let rewards: Vec<_> = rewards.iter().filter_map(of_block).collect();
     eip1559_default_estimator(base_fee.min(FEE_MAX), &rewards)
 }
 
-/// Adds a quarter to an estimate, because transactions that are mined before may raise the cost.
+/// Adds up to a quarter to an estimate, because transactions mined earlier may raise the cost.
 fn with_head_room(estimate: u64) -> u64 {
     let roomy = estimate.saturating_add(estimate / 4);
     roomy.min(estimate.max(TRANSACTION_GAS_MAX))
 }
 
-/// Parses a URL. Returns it with the part that may be shown: paths and queries of providers hold
-/// keys.
+/// Parses a URL. Returns it with the part that may be displayed: the paths and queries of providers contain keys.
 pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
     let fail = |given: &str, reason: &str| {
         Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })
@@ -375,10 +372,11 @@ pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     limited_client().build()
 }
 
-/// Does the same, with a client that follows no redirect: it sends nothing to a host that the operator has not named.
+/// Creates an HTTP client with time limits that follows no redirects, so it sends nothing to a host
+/// that the operator did not name.
 ///
 /// # Errors
-/// As above.
+/// Those of [`http_client`].
 pub fn direct_http_client() -> Result<reqwest::Client, reqwest::Error> {
     limited_client().redirect(reqwest::redirect::Policy::none()).build()
 }
@@ -388,11 +386,11 @@ fn limited_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX)
 }
 
-/// Installs the cryptography of TLS for the process, once.
+/// Installs the TLS cryptography provider of the process, once.
 pub(crate) fn install_cryptography() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        // An error means that the process has installed another one already.
+        // An error means that the process has already installed another one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }

@@ -1,4 +1,4 @@
-//! The errors of requests and transactions, with advice to the operator.
+//! Errors of requests and transactions, with advice for the operator.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 
 use crate::contracts::revert::Revert;
 
-/// An endpoint's answer is longer than is read: so many bytes.
+/// An answer that exceeds the bound, with the bound in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its answer has more than {0} bytes")]
 pub(super) struct AnswerTooLong(pub(super) usize);
 
-/// The failure of a request to an endpoint.
+/// Error of a request to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// No response: the endpoint is not running, not reachable, or too slow.
@@ -35,7 +35,7 @@ pub enum RequestError {
         /// The error message.
         message: String,
     },
-    /// A response that is no valid answer.
+    /// A response that is not a valid answer.
     #[error("{endpoint} sends a malformed response to {method}: {reason}")]
     Malformed {
         /// Scheme, host and port of the endpoint.
@@ -47,10 +47,10 @@ pub enum RequestError {
     },
 }
 
-/// The reason for which an endpoint cannot be used.
+/// Error of connecting to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL is malformed, or not of HTTP.
+    /// The URL is malformed, or is not an HTTP URL.
     #[error("{given:?} is not an RPC URL: {reason}; example: http://127.0.0.1:5061")]
     Url {
         /// The given URL without secrets.
@@ -76,7 +76,7 @@ pub enum ConnectError {
     Rpc(#[from] RequestError),
 }
 
-/// The reason for which a contract could not be read.
+/// Error of reading a contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     /// There is no contract at the address.
@@ -92,7 +92,7 @@ pub enum ViewError {
     /// The contract reverted the call.
     #[error("{0}")]
     Reverted(Revert),
-    /// The return value does not decode: it is another contract.
+    /// The return value does not decode, so another contract is at the address.
     #[error("{address} on chain {chain_id} does not answer {function} as it should: {reason}")]
     OtherContract {
         /// The address.
@@ -109,7 +109,7 @@ pub enum ViewError {
     Rpc(#[from] RequestError),
 }
 
-/// The reason for which a transaction was not sent, or is not known to have succeeded.
+/// Error of sending a transaction. Each variant states whether it may still be mined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// There is no contract at the address; nothing was sent.
@@ -156,12 +156,12 @@ pub enum SendError {
     Reverted {
         /// The transaction.
         hash: B256,
-        /// The result of running the call again.
+        /// The reason, found by running the call again.
         reason: String,
         /// The contract's error, if the call reverted again.
         revert: Option<Revert>,
     },
-    /// Another transaction of the account with the same nonce was mined: this one never will be.
+    /// Another transaction of the account with the same nonce was mined, so this one never will be.
     #[error(
         "transaction {hash} will never be mined: another one of {account} with nonce {nonce} was. \
          See what that one did before trying again"
@@ -174,7 +174,7 @@ pub enum SendError {
         /// The nonce.
         nonce: u64,
     },
-    /// The transaction was not mined in time and may be later.
+    /// The transaction was not mined within the time limit and may be mined later.
     #[error(
         "transaction {hash} was not mined within {} s, and may still be mined: look for it before trying again. \
          Another transaction of {account} with nonce {nonce} and a higher fee takes \
@@ -260,10 +260,11 @@ impl RequestError {
     }
 }
 
-/// Characters of an endpoint's words that are kept. A guess: refusals of the known clients are shorter.
+/// The number of characters that are kept of an endpoint's text. A guess: error messages of known clients are shorter.
 const SHOWN_LEN_MAX: usize = 300;
 
-/// Returns the beginning of an endpoint's text on one line, for logs, the status page and terminals.
+/// Returns the beginning of a text from an endpoint as one line, because it is logged, shown in the
+/// status and printed to terminals.
 pub(crate) fn shown(text: &str) -> String {
     let is_plain = |it: &char| !it.is_control();
     let mut shown: String = text.chars().filter(is_plain).take(SHOWN_LEN_MAX).collect();
@@ -273,8 +274,8 @@ pub(crate) fn shown(text: &str) -> String {
     shown
 }
 
-/// Returns the message of the innermost error. The outer layers of a failed connection repeat the
-/// URL, which may hold a secret, and leave out the reason.
+/// Returns the message of the innermost error. The outer messages of a failed connection repeat the URL, which may
+/// contain a secret, and omit the reason.
 pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -283,7 +284,7 @@ pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     last.to_string()
 }
 
-/// Returns the contract's error from a refused call; `None` if the node itself refused.
+/// Returns the contract's error from a refused call; `None` if the node itself refused it.
 pub(crate) fn revert_of(error: &TransportError) -> Option<Revert> {
     /// The error code of a reverted call, as go-ethereum defines it.
     const REVERTED: i64 = 3;

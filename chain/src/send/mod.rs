@@ -8,8 +8,8 @@
 //!     sender.send(&call)           quote, sign, send, wait for the receipt
 //! ```
 //!
-//! Every wait ends: a request takes at most [`REQUEST_MAX`], a transaction [`RECEIPT_MAX`] by
-//! default. A revert appears by the error's name and arguments.
+//! Every wait is bounded: a request takes at most [`REQUEST_MAX`], a transaction [`RECEIPT_MAX`] by default. A revert
+//! is shown by the error's name and arguments.
 
 mod call;
 mod chain;

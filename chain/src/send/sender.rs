@@ -16,26 +16,26 @@ use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
 
-/// Default time to wait for a receipt. Guess.
+/// Default time limit for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
-/// Longest pause between two requests for a receipt. Guess.
+/// The longest pause between two requests for a receipt. Guess.
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
-/// First pause between two requests. Guess: a development chain mines within milliseconds.
+/// The first pause between two requests for a receipt. Guess: a development chain mines within milliseconds.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Time within which a used nonce must show its receipt. Receipts appear later than counts, and at
-/// other machines of the same provider later still. Guess.
+/// The time within which the receipt of a used nonce has to appear. Receipts appear later than counts, and later still
+/// at other machines of the same provider. Guess.
 const RECEIPT_FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
-/// Attempts with a fresh nonce after another sender took the one before. Guess.
+/// The number of attempts with a new nonce after another sender has used the previous one. Guess.
 const NONCE_TRIES: u32 = 5;
 
-/// The owner of an account's nonces on a chain. Two senders for one account take nonces from one
-/// another, so share one by reference.
+/// The owner of an account's nonces on a chain. Two senders for one account would use the same nonces, so
+/// share one sender by reference.
 pub struct Sender {
     chain: Chain,
     wallet: EthereumWallet,
     account: Address,
     receipt_max: Duration,
-    /// The next nonce; `None` until the chain has been asked.
+    /// The next nonce; `None` before it was requested.
     next_nonce: Mutex<Option<u64>>,
 }
 
@@ -52,13 +52,13 @@ struct Signed {
     nonce: u64,
 }
 
-/// A node's response to a transaction.
+/// A node's response to a submitted transaction.
 enum SubmitOutcome {
-    /// The node has it, or may have it because the response was lost.
+    /// The node has the transaction, or may have it because the response was lost.
     Maybe,
-    /// Another transaction used the nonce.
+    /// Another transaction has used the nonce.
     NonceUsed,
-    /// The node misses transactions before this nonce.
+    /// The node lacks transactions with lower nonces.
     NonceAhead,
 }
 
@@ -75,7 +75,7 @@ impl Sender {
         }
     }
 
-    /// Sets the time to wait for a receipt.
+    /// Sets the time limit for a receipt.
     #[must_use]
     pub fn waiting(self, receipt_max: Duration) -> Self {
         Self { receipt_max, ..self }
@@ -101,17 +101,18 @@ impl Sender {
         self.chain.quote(self.account, call).await
     }
 
-    /// Runs the call as a trial, sends it if it would succeed, and waits until it is mined. The
-    /// receipt is that of a success.
+    /// Simulates the call, sends it if it would succeed, and waits until it is mined. The
+    /// returned receipt is that of a success.
     ///
     /// # Errors
-    /// Each variant states if a transaction was sent. Another attempt is safe unless the variant states otherwise.
+    /// [`SendError`], whose variants state whether anything was sent. Another attempt is safe
+    /// unless the variant says otherwise.
     pub async fn send(&self, call: &Call) -> Result<TransactionReceipt, SendError> {
         let quote = self.quote(call).await?;
         self.send_quoted(call, &quote).await
     }
 
-    /// Sends a quoted call, and waits until it is mined.
+    /// Sends a call with a given quote and waits until it is mined.
     ///
     /// # Errors
     /// See [`send`](Self::send).
@@ -129,8 +130,8 @@ impl Sender {
         }
     }
 
-    /// Signs the call with the next nonce and submits it. The lock admits one call at a time, so no
-    /// two get the same nonce, and the node receives nonces in order.
+    /// Signs the call with the next nonce and submits it. The lock admits one call at a time, so no two calls get the
+    /// same nonce, and the node receives nonces in order.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
         for _ in 0..NONCE_TRIES {
@@ -153,8 +154,8 @@ impl Sender {
         Err(SendError::NonceContended { account: self.account, chain_id: self.chain.id() })
     }
 
-    /// Waits until every transaction of the account that the node knows is mined, so that no
-    /// transaction of an earlier run changes the chain's state later.
+    /// Waits until all known transactions of the account are mined, so that no transaction of an earlier run
+    /// changes the chain's state later.
     ///
     /// # Errors
     /// [`SendError::NotSettled`] when they are not mined in time.
@@ -199,7 +200,7 @@ impl Sender {
         Ok(Signed { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into(), nonce })
     }
 
-    /// Submits the transaction. A lost response leaves open if the node has it.
+    /// Submits the transaction. If the response is lost, the node may still have it.
     async fn hand_over(&self, signed: &Signed) -> Result<SubmitOutcome, SendError> {
         let Err(error) = self.chain.provider().send_raw_transaction(&signed.raw).await else {
             return Ok(SubmitOutcome::Maybe);
@@ -207,7 +208,7 @@ impl Sender {
         let Some(payload) = error.as_error_resp() else {
             let error = self.chain.request_error("eth_sendRawTransaction", error);
             return match error {
-                // It may have arrived.
+                // The transaction may have arrived.
                 RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
                     Ok(SubmitOutcome::Maybe)
                 }
@@ -230,7 +231,7 @@ impl Sender {
         }
     }
 
-    /// Waits for the receipt. Failed requests are repeated meanwhile.
+    /// Waits for the receipt. Failed requests are repeated until the time limit.
     async fn receipt_of(&self, signed: &Signed) -> Result<TransactionReceipt, SendError> {
         let begun = Instant::now();
         let mut used_since = None;

@@ -1,7 +1,7 @@
-//! Requests to an endpoint over HTTP.
+//! HTTP requests to an endpoint, with bounded answers.
 //!
-//! **The endpoint is not trusted**: an answer is read up to a bound, regardless of its stated length, and of the
-//! body of an error only an error of JSON-RPC is kept.
+//! **The endpoint is not trusted**: an answer is read up to a bound, whatever length it declares, and the body of an
+//! error response is used only if it is a JSON-RPC error.
 
 use std::task::{Context, Poll};
 
@@ -12,12 +12,12 @@ use tower::Service;
 
 use super::error::{AnswerTooLong, shown};
 
-/// Length of an answer in bytes. A guess: ten times the text of the events that the gas of one block of the rollups in use
-/// pays for. A page of logs that is longer is asked for in smaller pages. While it is read, an answer takes about four times
-/// as much memory.
+/// The longest answer in bytes. A guess: ten times the text of the events that fit into the gas of one block of
+/// the rollups in use. Longer pages of logs are requested again as smaller pages. Reading an answer takes about
+/// four times its length in memory.
 pub(super) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The connection to one endpoint. Cheap to clone.
+/// A connection to one endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct BoundedHttp {
     client: reqwest::Client,
@@ -26,7 +26,7 @@ pub(super) struct BoundedHttp {
 }
 
 impl BoundedHttp {
-    /// Sends requests to `url`, and reads answers of at most `answer_bytes_max` bytes.
+    /// Creates a connection that sends requests to `url` and reads answers of at most `answer_bytes_max` bytes.
     pub(super) fn new(client: reqwest::Client, url: reqwest::Url, answer_bytes_max: usize) -> Self {
         Self { client, url, answer_bytes_max }
     }
@@ -45,13 +45,13 @@ impl BoundedHttp {
                 TransportError::deser_err(error, shown(&String::from_utf8_lossy(begins)))
             });
         }
-        // Some endpoints answer an error of JSON-RPC with the status of an HTTP error.
+        // Some endpoints send a JSON-RPC error with an HTTP error status.
         let answer = read.ok().and_then(|body| serde_json::from_slice(&body).ok());
         let answer = answer.filter(ResponsePacket::is_error);
         answer.ok_or_else(|| TransportErrorKind::http_error(status.as_u16(), String::new()))
     }
 
-    /// Reads a body to its end.
+    /// Reads a whole body.
     async fn read(&self, mut response: reqwest::Response) -> TransportResult<Vec<u8>> {
         let max = self.answer_bytes_max;
         let too_long = || TransportErrorKind::custom(AnswerTooLong(max));
@@ -69,7 +69,7 @@ impl BoundedHttp {
     }
 }
 
-/// Bytes of a malformed answer that an error is made of. A guess: more than is shown of it.
+/// The number of bytes of a malformed answer that an error keeps. A guess: more than is displayed.
 const BEGINNING_LEN_BYTES: usize = 1024;
 
 impl Service<RequestPacket> for BoundedHttp {
@@ -96,17 +96,17 @@ mod tests {
 
     use crate::send::{Chain, RequestError};
 
-    /// The rest of an endpoint's answer.
+    /// An endpoint's scripted answer.
     #[derive(Clone)]
     enum ScriptedAnswer {
         Result(Value),
-        /// A head of HTTP without its first line's version, and the beginning of a body.
+        /// An HTTP status line without its version, with headers, and the beginning of a body.
         Raw(String, Vec<u8>),
-        /// A result that never ends.
+        /// A result of endless length.
         Endless,
     }
 
-    /// An endpoint of chain 7 that answers all methods but `eth_chainId` in one way.
+    /// Starts an endpoint of chain 7 that answers all methods but `eth_chainId` in the same way.
     async fn endpoint(said: ScriptedAnswer) -> Chain {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -195,8 +195,7 @@ mod tests {
         }
     }
 
-    /// Endpoints that limit their callers are not asked for a while: for the time in their header, or a default without
-    /// one.
+    /// Endpoints with rate limits are paused for a while, whether or not a header states for how long.
     #[tokio::test]
     async fn too_many_requests_are_a_refusal() {
         for status in ["429 Slow", "429 Slow\r\nRetry-After: 7"] {
@@ -206,7 +205,7 @@ mod tests {
         }
     }
 
-    /// Some endpoints send errors of JSON-RPC with a status of an error of HTTP.
+    /// Some endpoints send JSON-RPC errors with an HTTP error status.
     #[tokio::test]
     async fn an_error_of_json_rpc_counts_with_each_status() {
         let error = json!({ "code": -32_000, "message": "pruned" });

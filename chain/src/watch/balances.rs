@@ -1,4 +1,4 @@
-//! Follows the balance of an account on one chain.
+//! Watches the balances of an account on one chain.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,26 +13,26 @@ use crate::contracts::FeeToken;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
 
-/// Time between two readings. A guess: an account lasts for days, and a request a minute costs an operator little.
+/// The time between two readings. A guess: a balance lasts for days, and a request per minute costs an operator little.
 const READ_EVERY: Duration = Duration::from_secs(60);
 
-/// An account whose balance is followed.
+/// An account to watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchedAccount {
     /// The account.
     pub address: Address,
-    /// The fee token of its chain; `None` without one.
+    /// The fee token of its chain; `None` if the chain has none.
     pub fee_token: Option<Address>,
 }
 
 /// The balances of an account at one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountBalances {
-    /// The chain's native token, in wei. A larger number than fits is the largest one.
+    /// The balance of the chain's native token, in wei; larger balances saturate.
     pub native_wei: u128,
-    /// The fee token, in its smallest unit; `None` if the chain has none, or it could not be read.
+    /// The balance of the fee token, in its smallest unit; `None` if the chain has none, or if it could not be read.
     pub fee_token: Option<u128>,
-    /// The block whose state shows this.
+    /// The block at whose state both balances were read.
     pub block: u64,
     /// The time of the reading.
     pub read_at: SystemTime,
@@ -41,14 +41,14 @@ pub struct AccountBalances {
 /// The last reading of an account, and the error of the last attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BalanceReading {
-    /// The last good reading; `None` before the first one. It stays while readings fail.
+    /// The last successful reading; `None` before the first one. It is kept while readings fail.
     pub balances: Option<AccountBalances>,
-    /// The error of the last attempt; `None` if it read everything.
+    /// The error of the last attempt; `None` if it succeeded completely.
     pub error: Option<String>,
 }
 
-/// The balances of an account, kept current until this value is dropped. An endpoint can lie about them: they are shown to
-/// an operator, and nothing is decided by them.
+/// Keeps the balances of an account up to date until it is dropped. An endpoint can lie about them, so they are only
+/// shown to the operator and decide nothing.
 pub struct BalanceWatcher {
     account: WatchedAccount,
     reading: Arc<Mutex<BalanceReading>>,
@@ -56,7 +56,7 @@ pub struct BalanceWatcher {
 }
 
 impl BalanceWatcher {
-    /// Starts to read. Needs a tokio runtime.
+    /// Starts to read. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(endpoints: Endpoints, account: WatchedAccount) -> Self {
         let reading = Arc::new(Mutex::new(BalanceReading::default()));
@@ -77,7 +77,7 @@ impl BalanceWatcher {
         self.account.address
     }
 
-    /// Returns the last reading. Asks the chain nothing.
+    /// Returns the last reading, without a request.
     #[must_use]
     pub fn reading(&self) -> BalanceReading {
         self.reading.lock().clone()
@@ -90,7 +90,7 @@ impl Drop for BalanceWatcher {
     }
 }
 
-/// A reading, with the error for which the fee token is not in it.
+/// A reading, with the error because of which it lacks the fee token.
 type Read = (AccountBalances, Option<ViewError>);
 
 fn note(reading: &mut BalanceReading, read: Result<Read, ViewError>) {
@@ -103,7 +103,7 @@ fn note(reading: &mut BalanceReading, read: Result<Read, ViewError>) {
     }
 }
 
-/// Asks for both balances on the state of the newest block.
+/// Reads both balances at the state of the newest block.
 async fn read(chain: &Chain, account: WatchedAccount) -> Result<Read, ViewError> {
     let block = chain.newest_block().await?;
     let at = BlockId::number(block);
@@ -116,7 +116,7 @@ async fn read(chain: &Chain, account: WatchedAccount) -> Result<Read, ViewError>
             Ok(balance) => fee_token = Some(balance.saturating_to()),
             // Another endpoint may answer.
             Err(error @ ViewError::Rpc(_)) => return Err(error),
-            // A wrong address of the token hides nothing else.
+            // A wrong token address must not hide the native balance.
             Err(error) => fault = Some(error),
         }
     }

@@ -1,11 +1,11 @@
-//! Keeps the node registry and the price list of the settlement chain current, as values of
-//! `hawser_rules`, the pauses of contracts, and the balances of an account.
+//! Keeps values of the settlement chain up to date: the node registry and the rates, as types of `hawser_rules`, the
+//! pause states of contracts, and the balances of an account.
 //!
-//! Node and gateway both read through this module, so both see the same records. The first reading
-//! has to succeed. After a later one fails, the last value stays, with the error beside it.
+//! Nodes and gateways read through this module, so both see the same records. The first reading has to succeed. If a
+//! later one fails, the last value is kept, with the error.
 //!
-//! A reading at a lower block than the last one is refused. The number of a block is one endpoint's claim,
-//! so no endpoint gets a pause for being behind it, and this ends after a time: see `OLDER_AFTER`.
+//! A reading at a lower block than the last one is refused. Because a single endpoint may state a false block number,
+//! no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
 
 mod balances;
 mod pauses;
@@ -26,38 +26,38 @@ use tokio::task::JoinHandle;
 use crate::endpoints::Endpoints;
 use crate::send::ViewError;
 
-/// Longest interval between attempts while reading fails. Guess.
+/// The longest interval between attempts while reading fails. Guess.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
-/// Time without a successful reading after which one at a lower block counts, and the whole list is read
-/// anew: the last number was made up, or the endpoints that had that block are gone. A guess: longer than
-/// the restart of an endpoint, short against the life of a registry.
+/// The time without a successful reading after which a reading at a lower block is accepted, and the whole list is read
+/// again: the last block number was false, or the endpoints that had that block are gone. A guess: longer than the
+/// restart of an endpoint, short compared with the lifetime of a registry.
 const OLDER_AFTER: Duration = Duration::from_secs(600);
 
-/// A list as it was last read, with the outcome of the attempts since.
+/// The last successful reading of a list, with the outcome of later attempts.
 #[derive(Debug, Clone)]
 pub struct ListSnapshot<T> {
     /// The value of the last successful reading.
     pub value: Arc<T>,
-    /// The number of the block at which it was read. No older reading replaces it, but for one after ten
-    /// minutes in which none was as new.
+    /// The block at whose state it was read. No reading at a lower block replaces it, unless
+    /// readings have failed for ten minutes.
     pub block: u64,
     /// The time of the last successful reading.
     pub read_at: SystemTime,
     /// The error of the last attempt; `None` if it succeeded.
     pub error: Option<String>,
-    /// The moment of the first failure since the last success.
+    /// The time of the first failure since the last success.
     pub failing_since: Option<Instant>,
-    /// Failed attempts since the start.
+    /// The number of failed attempts since the start.
     pub failures: u64,
 }
 
-/// The reason for which a list could not be read.
+/// Error of reading a list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
     /// The call of the contract failed.
     #[error("{0}")]
     View(#[from] ViewError),
-    /// The endpoint is behind the one that was read from before.
+    /// The endpoint is behind the block of the last reading.
     #[error(
         "the endpoint is behind: its newest block is {found}, and block {known} was read before"
     )]
@@ -67,25 +67,24 @@ pub enum WatchError {
         /// The block of the last reading.
         known: u64,
     },
-    /// The contract's list is not a price list.
+    /// The contract's list is not a valid list of rates.
     #[error("the rate registry at {address} {reason}")]
     Rates {
         /// The contract's address.
         address: Address,
-        /// The property that it lacks.
+        /// The violated property.
         reason: String,
     },
 }
 
-/// A list that is kept current until this value is dropped.
+/// Keeps a list up to date until it is dropped.
 pub struct ListWatcher<T> {
     snapshots: watch::Receiver<ListSnapshot<T>>,
     task: JoinHandle<()>,
 }
 
 impl<T> ListWatcher<T> {
-    /// Returns a receiver of each new snapshot. It keeps the last one after the watcher was
-    /// dropped.
+    /// Returns a receiver of each new snapshot. It keeps the last one after the watcher is dropped.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<ListSnapshot<T>> {
         self.snapshots.clone()
@@ -98,12 +97,11 @@ impl<T> Drop for ListWatcher<T> {
     }
 }
 
-/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify`
-/// changes.
+/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
 ///
-/// Records that no node can use are left out: ids that are no node ids, keys that are no public
-/// keys, addresses that are no HTTP URLs. Of several records with one key only the one with the
-/// lowest id stays, because an envelope's signature has to name one originator.
+/// Unusable records are left out: invalid node ids, invalid public keys, and addresses that are not HTTP URLs.
+/// Of several records with the same key only the one with the lowest id is kept, because an envelope's
+/// signature has to identify one originator.
 ///
 /// # Errors
 /// Fails when the registry cannot be read now.
@@ -120,8 +118,8 @@ pub async fn registry(
     watch_list("node registry", every, notify, read).await
 }
 
-/// Watches the price list: reads it at once, then at the interval `every` and whenever `notify`
-/// changes. Each table is confirmed as of its reading: see [`RateTable::refreshed_ns`].
+/// Watches the rates: reads them at once, then at the interval `every` and whenever `notify` changes. Each table
+/// carries the time of its reading: see [`RateTable::refreshed_ns`].
 ///
 /// # Errors
 /// Fails when the list cannot be read now, is empty, or does not ascend by start.
@@ -164,7 +162,7 @@ where
             let pause = if is_failing { every.min(RETRY_EVERY) } else { every };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // A dropped sender ends the notifications and not the watcher.
+                // A dropped sender ends the notifications, not the watcher.
                 changed = notify.changed(), if is_notified => is_notified = changed.is_ok(),
                 () = sender.closed() => return,
             }
@@ -177,12 +175,12 @@ where
     Ok(ListWatcher { snapshots, task })
 }
 
-/// Returns true if readings have failed for so long that one at a lower block counts.
+/// Returns true if readings have failed for so long that a reading at a lower block is accepted.
 fn may_be_older(failing: Option<Duration>) -> bool {
     failing.is_some_and(|failing| failing >= OLDER_AFTER)
 }
 
-/// Refuses a reading that is older than the last one, unless readings have been `failing` for long.
+/// Refuses a reading older than the last one, unless readings have been failing for [`OLDER_AFTER`].
 fn not_older<T>(
     outcome: Result<(T, u64), WatchError>,
     known: u64,

@@ -1,4 +1,4 @@
-//! Follows which contracts are paused.
+//! Watches the pause states of contracts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::paused
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
 
-/// Time between two readings. A guess, half of that of the node registry: operators look at conditions, and nothing
-/// waits for them.
+/// The time between two readings. A guess, half the interval of the node registry: the
+/// state is only shown to operators.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
-/// The answer of a contract at a block.
+/// The pause state of a contract at a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PauseState {
     /// True if the network's operators have paused it.
     pub is_paused: bool,
-    /// The block whose state shows this.
+    /// The block at whose state it was read.
     pub block: u64,
 }
 
-/// The pauses of some contracts of one chain, kept current until this value is dropped. All of them have the
-/// function `paused()`.
+/// Keeps the pause states of some contracts of one chain up to date until it is dropped. All contracts
+/// must have the function `paused()`.
 pub struct PauseWatcher {
     states: Arc<Mutex<BTreeMap<Address, PauseState>>>,
     task: JoinHandle<()>,
 }
 
 impl PauseWatcher {
-    /// Starts to read. Needs a tokio runtime.
+    /// Starts to read. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(endpoints: Endpoints, contracts: Vec<Address>) -> Self {
         let states = Arc::new(Mutex::new(BTreeMap::new()));
@@ -45,8 +45,8 @@ impl PauseWatcher {
                 let read = endpoints.ask(|chain| async move { read(&chain, contracts).await });
                 match read.await {
                     Ok(states) => *known.lock() = states,
-                    // The last state stays, with its block. The chain's own condition reports that the chain is out of
-                    // reach.
+                    // The last reading is kept, with its block. The status of the chain
+                    // shows that it cannot be reached.
                     Err(error) => tracing::debug!("pauses cannot be read: {error}"),
                 }
                 tokio::time::sleep(READ_EVERY).await;
@@ -55,7 +55,7 @@ impl PauseWatcher {
         Self { states, task }
     }
 
-    /// Returns the state of a contract as it was last read; `None` if it never was.
+    /// Returns the contract's last known state; `None` if it was never read.
     #[must_use]
     pub fn state(&self, contract: Address) -> Option<PauseState> {
         self.states.lock().get(&contract).copied()
@@ -68,7 +68,7 @@ impl Drop for PauseWatcher {
     }
 }
 
-/// Asks every contract on the state of the newest block.
+/// Reads the pause state of every contract at the newest block.
 async fn read(
     chain: &Chain,
     contracts: &[Address],

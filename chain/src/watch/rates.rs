@@ -1,4 +1,4 @@
-//! Reads the price list.
+//! Reads the rate registry.
 
 use std::time::SystemTime;
 
@@ -11,11 +11,11 @@ use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
 use crate::send::ViewError;
 
-/// Entries per call. Guess: some 20 kB of return data, far below the limits of providers.
+/// The number of entries per call. Guess: some 20 kB of return data, far below the limits of providers.
 const PAGE: usize = 100;
 
-/// Reads the entries after the known ones, all at one block, whose number is returned: the contract only
-/// appends. A list that cannot be read to its end is discarded whole.
+/// Reads the entries after the known ones, all at one block, and returns them with its number. The contract only
+/// appends entries. A list that cannot be read completely is discarded.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,

@@ -1,4 +1,4 @@
-//! Reads the node registry, and selects the records that a network can use.
+//! Reads the node registry and selects the usable records.
 
 use std::collections::BTreeSet;
 
@@ -28,10 +28,9 @@ pub(super) async fn read(
     Ok((usable(entries), block))
 }
 
-/// Returns the records that can be used. A node whose registration is wrong harms itself alone, so
-/// the others stay.
+/// Returns the usable records. An invalid record affects only its own node, so the others are kept.
 fn usable(mut entries: Vec<NodeWithId>) -> Registry {
-    // The oldest record of a key keeps it: a later one must not displace a running node.
+    // The oldest record with a key is kept, because a later one must not displace a running node.
     entries.sort_by_key(|entry| entry.nodeId);
     let mut keys = BTreeSet::new();
     let record = |entry: NodeWithId| {

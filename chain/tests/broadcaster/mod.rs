@@ -1,4 +1,4 @@
-//! A broadcaster on a chain of its own, and sinks that hold what was read of it.
+//! A broadcaster contract on its own chain, and sinks that store the events read from it.
 
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
@@ -17,10 +17,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::pair::{APP_ID, ChainBackend, Pair, sender};
 
-/// Time after which a test fails.
+/// The time after which a test fails.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A sink with the checks of a log: each sequence id once, none left out, none changed.
+/// A sink with the invariants of a log: each sequence id is stored once, none is omitted, none changes.
 #[derive(Default)]
 pub(crate) struct Memory(pub(crate) Mutex<Kept>);
 
@@ -28,7 +28,7 @@ pub(crate) struct Memory(pub(crate) Mutex<Kept>);
 pub(crate) struct Kept {
     pub(crate) payloads: Vec<Bytes>,
     pub(crate) position: Option<BlockRef>,
-    /// Further failures before it stores.
+    /// The number of times that it still fails before it stores.
     pub(crate) failures: u32,
 }
 
@@ -66,8 +66,7 @@ impl Sink for Memory {
     }
 }
 
-/// A sink with the checks of a ledger, which cannot notice missing events. Blocks each batch until
-/// it is opened.
+/// A sink for balances, which cannot notice missing events. It blocks each batch until it is opened.
 #[derive(Default)]
 pub(crate) struct Ledger {
     standing: Mutex<Vec<(BlockRef, Bytes)>>,
@@ -113,7 +112,7 @@ impl Memory {
     }
 }
 
-/// A broadcaster on a chain of its own.
+/// A broadcaster contract on its own chain.
 pub(crate) struct TestBroadcaster {
     pub(crate) pair: Pair,
     pub(crate) address: Address,

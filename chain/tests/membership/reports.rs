@@ -1,5 +1,5 @@
-//! Payer reports with the real contract: submitted once, settled in batches from wherever it stands, and read
-//! from its events.
+//! Tests of payer reports with the real contract: submitted once, settled in batches from any
+//! state, and read from its events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Chain {
         [Attestation::sign(id, NODE, &self.key)]
     }
 
-    /// Reads events until there are so many.
+    /// Reads events until there are `count`.
     async fn events(&self, count: usize) -> Vec<ContractEvent> {
         let walk = WalkSettings {
             source: EventSource::PayerReports,
@@ -149,7 +149,8 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     assert!(manager.kept(NODE.0, 0).await.unwrap().is_settled);
     assert!(manager.kept(NODE.0, 1).await.is_err(), "there is one report");
 
-    // Usage by leaf, rounded up, is what the contract took, and what nodes and protocol share.
+    // The sum of the rounded-up leaves equals the amount that the contract deducted and the amount
+    // that nodes and protocol share.
     let settled: Vec<u64> = leaves.payers().iter().map(|leaf| leaf.fee.settled().0).collect();
     let sum: u64 = settled.iter().sum();
     for (leaf, settled) in leaves.payers().iter().zip(&settled).step_by(40) {

@@ -20,56 +20,56 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The faults of the proxy. Those up to `narrow` but for `dead` and `wrong_chain` occur at random.
+/// The faults of the proxy. Those up to `narrow`, except `dead` and `wrong_chain`, occur at random.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Closes every connection.
     pub(crate) dead: bool,
     pub(crate) wrong_chain: bool,
-    /// Status 500, or a body that is no JSON.
+    /// Responds with status 500, or with a body that is not JSON.
     pub(crate) garbage: bool,
     pub(crate) slow: bool,
-    /// Logs out of order, twice, or said to be removed.
+    /// Returns logs out of order, twice, or marked as removed.
     pub(crate) shuffled: bool,
-    /// Missing logs.
+    /// Omits logs.
     pub(crate) truncated: bool,
-    /// Missing blocks.
+    /// Omits blocks.
     pub(crate) forgetful: bool,
-    /// Refusals of long block ranges.
+    /// Refuses long block ranges.
     pub(crate) narrow: bool,
-    /// No response to requests for the logs of more than two blocks.
+    /// Does not respond to requests for the logs of more than two blocks.
     pub(crate) weak: bool,
-    /// Missing transactions, although their logs are present.
+    /// Omits transactions although it has their logs.
     pub(crate) unindexed: bool,
-    /// The number of the newest blocks that it does not have yet.
+    /// The number of newest blocks that it lacks.
     pub(crate) behind: u64,
-    /// It has nothing above this block: it starts anew.
+    /// The highest block that it has while it syncs anew.
     pub(crate) resyncing: Option<u64>,
-    /// Milliseconds for which it serves a block without its logs.
+    /// The time in milliseconds for which it serves a block without its logs.
     pub(crate) late_ms: u64,
-    /// It leaves out the logs of every third block, always.
+    /// Omits the logs of every third block, always.
     pub(crate) omits: bool,
-    /// It has other payloads than the chain.
+    /// Returns other payloads than those on the chain.
     pub(crate) forges: bool,
-    /// It refuses every other request for logs because there were too many.
+    /// Refuses every other request for logs because of too many requests.
     pub(crate) limited: bool,
-    /// No state of blocks.
+    /// Has no state of past blocks.
     pub(crate) stateless: bool,
-    /// The bloom filters of its blocks promise everything, or nothing.
+    /// Returns block headers whose bloom filters admit everything (true) or nothing (false).
     pub(crate) bloom: Option<bool>,
-    /// It is on a branch of its own from this block on: other hashes, and no logs.
+    /// The block from which on it is on another branch, with other hashes and without logs.
     pub(crate) forked_at: Option<u64>,
-    /// It has no receipts of transactions, and those of blocks have no logs.
+    /// Has no receipts of transactions, and returns block receipts without logs.
     pub(crate) denies: bool,
-    /// It has the receipts of blocks only one by one.
+    /// Serves receipts only singly, not by block.
     pub(crate) singly: bool,
-    /// All functions of all contracts return the same word.
+    /// Returns the same word from all functions of all contracts.
     pub(crate) feigns: bool,
-    /// The number by which it misstates how many transactions an account has.
+    /// The amount that it adds to the transaction counts of accounts.
     pub(crate) miscounts: i64,
-    /// It takes transactions and passes none on.
+    /// Accepts transactions and does not pass them on.
     pub(crate) swallows: bool,
-    /// It refuses every transaction, because the account has no funds.
+    /// Refuses every transaction because of missing funds.
     pub(crate) refuses: bool,
 }
 
@@ -103,7 +103,7 @@ impl Faults {
     };
 }
 
-/// A proxy. It ends with the test.
+/// A running proxy, which ends when it is dropped.
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
     address: std::net::SocketAddr,
@@ -120,7 +120,7 @@ struct State {
     random: StdRng,
     spoilt: u64,
     asked: BTreeMap<String, u64>,
-    /// The moments at which it first saw logs of each block.
+    /// The times at which the proxy first saw logs of each block.
     seen: BTreeMap<u64, Instant>,
 }
 
@@ -159,7 +159,7 @@ impl Proxy {
         self.shared.state.lock().faults
     }
 
-    /// Returns the number of corrupt responses.
+    /// Returns the number of corrupted responses.
     pub(crate) fn spoilt(&self) -> u64 {
         self.shared.state.lock().spoilt
     }
@@ -225,7 +225,7 @@ impl Shared {
         serde_json::from_slice(&answer).unwrap()
     }
 
-    /// Returns the highest block that it has, if it does not have all.
+    /// Returns the highest block that it serves; `None` if it serves all.
     async fn top(&self) -> Option<u64> {
         let Faults { behind, resyncing, .. } = self.state.lock().faults;
         if resyncing.is_some() || behind == 0 {
@@ -248,7 +248,7 @@ impl Shared {
         is_too_much
     }
 
-    /// Returns the delay, and the status of a response that is none.
+    /// Returns the delay of the response, and an HTTP status if it fails.
     fn mood(&self) -> (u64, Option<u16>) {
         let mut state = self.state.lock();
         let faults = state.faults;
@@ -262,7 +262,7 @@ impl Shared {
         (pause, broken.then_some(status))
     }
 
-    /// Returns its own answer to a transaction that it does not pass on.
+    /// Returns the proxy's own answer to a transaction that it does not pass on.
     fn kept_back(&self, asked: &Value) -> Option<Value> {
         let mut state = self.state.lock();
         let Faults { swallows, refuses, .. } = state.faults;
@@ -349,7 +349,7 @@ impl Shared {
     }
 }
 
-/// Applies the faults of logs that are no accidents. Returns 1 if it changed the answer.
+/// Applies the permanent faults of logs. Returns 1 if it changed the answer.
 fn tamper(
     faults: Faults,
     seen: &mut BTreeMap<u64, Instant>,
@@ -395,7 +395,7 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
     u64::from(faults.bloom.is_some() || forked.is_some())
 }
 
-/// Returns the same hash with another first byte.
+/// Returns the hash with another first byte.
 fn other_hash(hash: &Value) -> Value {
     let text = hash.as_str().unwrap_or_default();
     let first = if text.starts_with("0xee") { "0xdd" } else { "0xee" };
@@ -406,7 +406,7 @@ fn number(value: &Value) -> Option<u64> {
     u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
 }
 
-/// Asks for no more than an endpoint with this head has.
+/// Limits a request to the blocks of an endpoint with this head.
 fn lower(asked: &mut Value, top: u64) {
     let top = json!(format!("0x{top:x}"));
     match asked["method"].as_str() {
@@ -415,7 +415,7 @@ fn lower(asked: &mut Value, top: u64) {
     }
 }
 
-/// Hides from an answer what an endpoint with this head does not have.
+/// Removes from an answer all blocks above this head.
 fn hide(asked: &Value, answer: &mut Value, top: u64) {
     match asked["method"].as_str() {
         Some("eth_blockNumber") => answer["result"] = json!(format!("0x{top:x}")),

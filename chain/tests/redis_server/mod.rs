@@ -1,4 +1,4 @@
-//! A real Redis for a test, and access to it.
+//! A real Redis server for a test, and access to it.
 
 mod process;
 
@@ -20,7 +20,7 @@ impl RedisServer {
 
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
-        // On a busy machine answers take their time.
+        // On a busy machine answers take long.
         let patient = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(60)))
             .set_response_timeout(None);

@@ -1,5 +1,5 @@
-//! A real Redis for a test, on a port of its own and without a disk. Tests of several crates include this file, so it
-//! needs nothing but the standard library.
+//! A real Redis server for a test, on its own port and without persistence. Tests of several crates include this file,
+//! so it uses only the standard library.
 
 #![allow(dead_code, reason = "every test program uses a part of this")]
 
@@ -8,28 +8,28 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// Pause between two questions to a server that starts.
+/// The pause between two pings of a server that starts.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Time for an answer: another program at the port may give none.
+/// The time limit for an answer, because another program at the port may give none.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// A Redis server, which ends with this value.
+/// A Redis server process, which ends when this value is dropped.
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
     process: Child,
 }
 
 impl RedisServer {
-    /// Starts one, and waits until it answers.
+    /// Starts a server and waits until it answers.
     ///
     /// # Panics
-    /// When this machine has no `redis-server`: a test that passed without one would show nothing.
+    /// Panics if this machine has no `redis-server`, because a test that passed without one would prove nothing.
     pub(crate) fn start() -> Self {
         loop {
             let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
             let port = free.local_addr().expect("it is bound").port();
             drop(free);
-            // Another test may have taken the port since: then this one ends, and the next is tried.
+            // Another test may have taken the port meanwhile. The server then ends, and the next port is tried.
             match Self::start_at(port) {
                 Ok(redis) => return redis,
                 Err(status) => eprintln!("redis-server ended: {status}"),
@@ -37,7 +37,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts one at this port and waits until it answers, or ends.
+    /// Starts a server at this port and waits until it answers or ends.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -78,14 +78,14 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Ends it at once. Returns its port.
+    /// Kills the process. Returns its port.
     pub(crate) fn kill(mut self) -> u16 {
         self.end();
         self.port
     }
 
     fn end(&mut self) {
-        // An error means that it has ended already.
+        // An error means that it has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
