@@ -1,4 +1,4 @@
-//! Anvil as a process: a second development chain, so that tests and developers can compare with the embedded one.
+//! Runs anvil as a child process: a second development chain, with which tests and developers compare the embedded one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// Time within which anvil must listen. A guess: it takes less than a second.
+/// The time within which anvil must listen. A guess: it takes less than a second.
 const START_MAX: Duration = Duration::from_secs(30);
-/// Time within which anvil must end before it is killed. A guess: writing a large state takes seconds.
+/// The time within which anvil must end before it is killed. A guess: writing a large state takes seconds.
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// The shell script that runs anvil.
 ///
 /// It ends anvil when its standard input closes, which also happens when this program is killed. It closes its own
-/// output, so that the pipe ends with anvil.
+/// standard output, so that the pipe closes when anvil ends.
 const UNDER_SHELL: &str =
     r#""$0" "$@" & anvil=$!; exec >&-; read -r _; kill "$anvil"; wait "$anvil""#;
 
@@ -27,15 +27,16 @@ pub struct AnvilSettings {
     pub program: PathBuf,
     /// The chain id.
     pub chain_id: u64,
-    /// The port on the loopback interface; 0 takes a free one.
+    /// The port on the loopback interface; 0 selects a free one.
     pub port: u16,
-    /// The file of the chain, written at an orderly stop. Without a file the chain ends with the process.
+    /// The file of the chain, written at an orderly stop. If `None`, the chain is lost when the process ends.
     pub state: Option<PathBuf>,
-    /// Makes a block each second besides those on demand, as a live chain has new heads also without transactions.
+    /// Also makes a block each second in addition to those on demand, so that there are new heads without
+    /// transactions, as on a live chain.
     pub idle_blocks: bool,
 }
 
-/// The reason why anvil does not run.
+/// Error of starting anvil.
 #[derive(Debug, thiserror::Error)]
 pub enum AnvilError {
     /// The shell does not start.
@@ -56,15 +57,15 @@ pub enum AnvilError {
         program: PathBuf,
         /// The port in the settings.
         port: u16,
-        /// The observation.
+        /// The observed failure.
         reason: String,
     },
 }
 
-/// A running anvil with the ten known accounts.
+/// A running anvil process with the ten known accounts.
 ///
-/// A drop closes the shell's standard input, which ends anvil. Only [`stop`](Self::stop) waits until its state is
-/// written.
+/// Dropping it closes the shell's standard input, which ends anvil. Only [`stop`](Self::stop) waits
+/// until anvil has written its state.
 #[derive(Debug)]
 pub struct Anvil {
     shell: Child,
@@ -72,7 +73,7 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts anvil with blocks on demand, and with those that the settings ask for.
+    /// Starts anvil with blocks on demand, and with idle blocks if the settings ask for them.
     ///
     /// # Errors
     /// Returns an error if anvil does not start to listen.
@@ -87,8 +88,8 @@ impl Anvil {
             .args(["--chain-id", &chain_id.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A process group of its own: Ctrl-C in the terminal must reach this program only, which then stops anvil
-            // in order.
+            // A separate process group: Ctrl-C in the terminal must reach this program only,
+            // which then stops anvil in order.
             .process_group(0);
         if idle_blocks {
             command.args(["--block-time", "1", "--mixed-mining"]);
@@ -120,12 +121,12 @@ impl Anvil {
         self.address
     }
 
-    /// Ends anvil, and keeps the chain if the settings name a file.
+    /// Ends anvil. The chain is kept if the settings name a file.
     pub async fn stop(mut self) {
         drop(self.shell.stdin.take());
         if timeout(STOP_MAX, self.shell.wait()).await.is_err() {
             tracing::warn!("anvil does not end and is killed");
-            // An error means that the process has ended already.
+            // An error means that the process has already ended.
             let _ = self.shell.kill().await;
         }
     }
@@ -144,8 +145,8 @@ async fn listens(stdout: ChildStdout) -> Option<u16> {
     None
 }
 
-/// Finds the program: `HAWSER_ANVIL`, then the one that `scripts/contract-tools` installs below the current folder or
-/// one above it, then `PATH`.
+/// Finds the anvil program: the path in `HAWSER_ANVIL`, then the program that `scripts/contract-tools` installs below
+/// the current folder or one of its parents, then `PATH`.
 #[must_use]
 pub fn find_program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("HAWSER_ANVIL") {

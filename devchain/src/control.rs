@@ -1,6 +1,6 @@
-//! Requests that only a development chain answers: act for any account, set balances, set code, move the clock.
+//! Requests that only development chains answer: act for any account, set balances and code, move the clock.
 //!
-//! The embedded chain and anvil take the same requests.
+//! The embedded chain and anvil answer the same requests.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use hawser_chain::send::{Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError};
 
-/// Time between two requests for a receipt. A guess: the embedded chain makes its block at once.
+/// The pause between two requests for a receipt. A guess: the embedded chain makes its block at once.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A chain that answers the control requests of development chains.
@@ -37,7 +37,7 @@ impl DevChain<'_> {
         self.control("anvil_setCode", json!([address, code])).await
     }
 
-    /// Sets the clock, in unix seconds. It continues from there.
+    /// Sets the chain's clock to a time in unix seconds, from which it continues.
     ///
     /// # Errors
     /// Returns an error if the chain does not answer, or is not a development chain.
@@ -45,7 +45,7 @@ impl DevChain<'_> {
         self.control("evm_setTime", json!([unix_seconds])).await
     }
 
-    /// Makes a block at each interval, in whole seconds, and none on demand.
+    /// Makes a block at each interval, in whole seconds, and no blocks on demand.
     ///
     /// # Errors
     /// Returns an error if the chain does not answer, or is not a development chain.
@@ -55,7 +55,7 @@ impl DevChain<'_> {
 
     /// Sends a call from any account, without its key, and waits for the receipt.
     ///
-    /// The account must own the value of the call. The fee is lent to it and taken back.
+    /// The account must own the value of the call. The fee is credited to the account and taken back afterwards.
     ///
     /// # Errors
     /// Those of [`Sender::send`](hawser_chain::send::Sender::send).
@@ -68,7 +68,7 @@ impl DevChain<'_> {
         self.send_quoted(account, call, &quote).await
     }
 
-    /// Sends a call with too little gas: a call that would succeed is mined and fails.
+    /// Sends a call with too little gas, so that a call that would succeed is mined and fails.
     ///
     /// # Errors
     /// Those of [`Sender::send`](hawser_chain::send::Sender::send).
@@ -78,7 +78,7 @@ impl DevChain<'_> {
         call: &Call,
     ) -> Result<TransactionReceipt, SendError> {
         let quote = self.0.quote_without_fee(account, call).await?;
-        // A quote adds a quarter to the estimate, so three fifths of it are three quarters of what the call needs.
+        // A quote's gas limit is at most 5/4 of the estimate, so 3/5 of it are at most 3/4 of the needed gas.
         let starved = Quote { gas_limit: quote.gas_limit / 5 * 3, ..quote };
         self.send_quoted(account, call, &starved).await
     }

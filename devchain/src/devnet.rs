@@ -1,5 +1,5 @@
 //! The chains of a development network: two chains with all contracts, and the bridge between them. They run in this
-//! process, or as two processes of anvil.
+//! process, or as two anvil processes.
 //!
 //! For development and tests only: any client that reaches the ports controls the chains, and the keys of all accounts
 //! are public. Both chains listen on the loopback interface only.
@@ -30,38 +30,38 @@ pub const APP_ID: u64 = 31338;
 
 /// The time of the first block of both chains: 2025-01-01, a fixed date so that equal runs give equal blocks.
 const GENESIS_TIME: u64 = 1_735_689_600;
-/// Time by which the clock of a new embedded chain is set back for the deployment.
+/// The time by which the clock of a new embedded chain is set back for the deployment.
 ///
-/// Blocks on demand are at least a second apart, and a deployment makes dozens at once. With the clock set back they
-/// do not lie in the future. A guess: some times the length of a deployment.
+/// Blocks on demand are at least a second apart, and a deployment makes dozens of them at once. With the clock set
+/// back, their timestamps are not in the future. A guess: several times the length of a deployment.
 const PAST: Duration = Duration::from_secs(300);
 
 /// Settings of the chains of a development network.
 #[derive(Debug, Clone, Default)]
 pub struct DevnetSettings {
-    /// The app chain's port; 0 takes a free one.
+    /// The app chain's port; 0 selects a free one.
     pub app_port: u16,
-    /// The settlement chain's port; 0 takes a free one.
+    /// The settlement chain's port; 0 selects a free one.
     pub settlement_port: u16,
-    /// The folder of the chains. Without a folder they end with the process.
+    /// The folder of the chains. If `None`, the chains are lost when the process ends.
     pub data_dir: Option<PathBuf>,
-    /// The interval between blocks, in whole seconds. `None` makes blocks on demand.
+    /// The interval between blocks, in whole seconds; `None` makes blocks on demand.
     pub block_time: Option<Duration>,
     /// Nodes to register.
     pub nodes: Vec<NodeRegistration>,
     /// The payer to fund for publishing.
     pub payer: Option<Address>,
-    /// The anvil program that runs the chains, in place of the embedded chain.
+    /// The anvil program that runs the chains; `None` uses the embedded chain.
     pub anvil: Option<PathBuf>,
 }
 
-/// The reason why the chains of a development network do not run.
+/// Error of starting the chains of a development network.
 #[derive(Debug, thiserror::Error)]
 pub enum DevnetError {
     /// An embedded chain does not start.
     #[error("the {chain} chain: {error}")]
     Start {
-        /// `app` or `settlement`.
+        /// The chain's role: `app` or `settlement`.
         chain: &'static str,
         /// The error of its start.
         error: EmbeddedStartError,
@@ -69,12 +69,12 @@ pub enum DevnetError {
     /// Anvil does not start.
     #[error("the {chain} chain: {error}")]
     Anvil {
-        /// `app` or `settlement`.
+        /// The chain's role: `app` or `settlement`.
         chain: &'static str,
         /// The error of its start.
         error: AnvilError,
     },
-    /// The folder for the state of anvil cannot be created.
+    /// The folder for anvil's state cannot be created.
     #[error("{folder}: {source}")]
     Folder {
         /// The folder.
@@ -94,7 +94,7 @@ pub enum DevnetError {
     /// The payer is not funded.
     #[error(transparent)]
     Fund(#[from] FundError),
-    /// The bridge does not work.
+    /// The relay failed.
     #[error(transparent)]
     Relay(#[from] RelayError),
     /// A chain has stopped answering.
@@ -102,7 +102,7 @@ pub enum DevnetError {
     Rpc(#[from] RequestError),
 }
 
-/// A chain in this process or in one of anvil.
+/// A chain in this process or in an anvil process.
 #[derive(Debug)]
 enum RunningChain {
     Embedded(EmbeddedChain),
@@ -144,7 +144,7 @@ impl Devnet {
     /// for new chains.
     ///
     /// # Errors
-    /// The step that failed. Earlier steps stay in the folder, and the next start continues after them.
+    /// The error of the step that failed. The data folder keeps earlier steps, and the next start continues after them.
     pub async fn start(settings: DevnetSettings) -> Result<Self, DevnetError> {
         let settlement = launch("settlement", SETTLEMENT_ID, settings.settlement_port, &settings);
         let (settlement, to_settlement) = settlement.await?;
@@ -173,7 +173,7 @@ impl Devnet {
         let relay = Relay::of(&to_settlement, &to_app, &deployment.addresses).await?;
         let (end, ended) = oneshot::channel();
         let relay = tokio::spawn(relay.run(RelayPolicy::default(), async {
-            // A dropped sender means the end as well.
+            // A dropped sender also means that the task has to end.
             let _ = ended.await;
         }));
         Ok(Self { settlement, app, deployment, relay, end })
@@ -274,7 +274,7 @@ async fn set_clock_back(chain: &Chain) -> Result<(), RequestError> {
     if number == 0 { DevChain(chain).set_clock(past).await } else { Ok(()) }
 }
 
-/// Sets the clock to now if it is behind. A clock that is ahead was moved by a developer and stays.
+/// Sets the clock to now if it is behind. A clock that is ahead is kept, because a developer moved it.
 async fn set_clock_to_now(chain: &Chain) -> Result<(), RequestError> {
     let (_, next) = block(chain, BlockNumberOrTag::Pending).await?;
     if next < now() { DevChain(chain).set_clock(now()).await } else { Ok(()) }

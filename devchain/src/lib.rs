@@ -1,6 +1,6 @@
-//! Chains to develop against: an embedded EVM behind JSON-RPC, anvil, the relay of the bridge, funded accounts.
+//! Development chains: an embedded EVM behind JSON-RPC, anvil, the relay of the bridge, and funded accounts.
 //!
-//! Nothing here runs in production. In reading order:
+//! None of this is for production. In reading order:
 //!
 //! - [`embedded`]: an EVM behind the usual JSON-RPC, in this process; [`anvil`]: another one, as a process of its own;
 //! - [`control`]: the requests that only a development chain answers;

@@ -1,5 +1,5 @@
-//! A deployment: has the same addresses every time, continues after an interruption, and leaves a complete one as it
-//! is.
+//! Tests of a deployment: it has the same addresses every time, continues after an interruption, and leaves a
+//! complete deployment unchanged.
 
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
@@ -37,7 +37,7 @@ async fn two_fresh_pairs_get_the_same_addresses(kind: ChainBackend) {
 
 async fn a_complete_deployment_is_left_as_it_is(kind: ChainBackend) {
     let (pair, first) = Pair::deployed(kind).await;
-    // A second run keeps the changes of an administrator.
+    // A second run keeps an administrator's changes.
     let admin = sender(&pair.settlement, 0);
     let registry = first.addresses.settlement_chain_parameter_registry;
     let set = SettlementChainParameterRegistry::set_0Call {
@@ -53,7 +53,7 @@ async fn a_complete_deployment_is_left_as_it_is(kind: ChainBackend) {
     assert_eq!([head(&pair.settlement).await, head(&pair.app).await], heads);
 }
 
-/// Interrupts a deployment again and again, after one to four transactions of each run.
+/// Interrupts a deployment repeatedly, after one to four transactions of each run.
 async fn a_deployment_that_was_cut_short_is_finished(kind: ChainBackend) {
     let (_reference, complete) = Pair::deployed(kind).await;
     let pair = Pair::start(kind).await;
@@ -75,7 +75,7 @@ async fn a_deployment_that_was_cut_short_is_finished(kind: ChainBackend) {
     assert_eq!(pair.deploy().await.transactions, 0);
 }
 
-/// Runs a deployment and aborts it at another moment each time. `None` if it was aborted.
+/// Runs a deployment and aborts it at a different time in each run. Returns `None` if it was aborted.
 async fn interrupted(pair: &Pair, run: u32) -> Option<deploy::Deployment> {
     let before = pair_sent(pair).await;
     let (settlement, app) = (pair.settlement.clone(), pair.app.clone());
@@ -243,7 +243,7 @@ async fn nodes_are_registered_in_their_order(kind: ChainBackend) {
     let signer = Address::from_raw_public_key(&node(100, 1, true).public_key[1..]);
     assert!(pair::native_balance(&pair.settlement, signer).await > U256::ZERO);
 
-    // A second registration, with changes in all that may change.
+    // A second registration with changes in every field that may change.
     let moved =
         NodeRegistration { http_address: "http://elsewhere:1".to_owned(), ..node(100, 1, false) };
     register(&[moved.clone(), node(200, 2, true)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Start and stop of the chains of a development network.
+//! Tests of starting and stopping the chains of a development network.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +46,7 @@ async fn nothing_lies_in_the_future() {
     let rates = RateRegistry::getRatesCall { fromIndex_: U256::ZERO, count_: U256::ONE };
     let rates = chain.view(registry, &rates).await.unwrap();
     assert!(rates[0].startTime <= now(), "the first prices are in effect");
-    // From here on the clock is the machine's.
+    // From here on the chain's clock equals the machine's.
     let sender = Sender::new(chain.clone(), deploy::accounts().swap_remove(1));
     let before = now();
     let gift =

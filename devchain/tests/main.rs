@@ -1,4 +1,4 @@
-//! Development chains: the embedded one, deployments, the relay between two, and the tools of others, as one program.
+//! Tests of development chains: the embedded chain, deployments, the relay between two chains, and third-party tools.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

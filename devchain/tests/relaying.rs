@@ -1,5 +1,5 @@
-//! The relay between two development chains: parameters, deposits and withdrawals, in any order, after a failure and
-//! after a restart.
+//! Tests of the relay between two development chains: it carries parameters, deposits and withdrawals in any order,
+//! after a failure and after a restart.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const FEE_PER_GAS: u64 = 2_000_000_000;
 /// Wei of the app chain in one unit of the fee token.
 const WEI_PER_UNIT: u64 = 1_000_000_000_000;
 
-/// A deployed pair with a relay that acts on request only.
+/// A deployed pair of chains with a relay that acts only on request.
 struct BridgedChains {
     pair: Pair,
     at: Deployment,
@@ -58,7 +58,7 @@ impl BridgedChains {
         self.pair.settlement.view(self.at.addresses.fee_token, &balance).await.unwrap()
     }
 
-    /// Account 1 leaves a deposit for an account on the app chain. Returns the amount that will arrive, in wei.
+    /// Leaves a deposit of account 1 for an account on the app chain. Returns the amount that will arrive, in wei.
     async fn deposit(&self, recipient: Address, units: u64) -> U256 {
         let payer = sender(&self.pair.settlement, 1);
         let value = U256::from(units);
@@ -75,7 +75,7 @@ impl BridgedChains {
         value * U256::from(WEI_PER_UNIT) - U256::from(GAS_LIMIT * FEE_PER_GAS)
     }
 
-    /// Account 2 withdraws native tokens of the app chain to the settlement chain.
+    /// Withdraws native tokens of account 2 from the app chain to the settlement chain.
     async fn withdraw(&self, recipient: Address, units: u64) {
         let withdraw = AppChainGateway::withdrawCall { recipient_: recipient };
         let value = U256::from(units) * U256::from(WEI_PER_UNIT);
@@ -119,7 +119,7 @@ impl BridgedChains {
         self.step_by(RelayPolicy::default()).await
     }
 
-    /// Steps the relay. Returns the attempted messages in order, each with true if it was delivered.
+    /// Makes one step of the relay. Returns the attempted messages in order, each with true if it was delivered.
     async fn step_by(&mut self, policy: RelayPolicy) -> Vec<(BridgeMessageId, bool)> {
         let deliveries = self.relay.step(policy).await.unwrap();
         let row = |delivery: &hawser_devchain::relay::Delivery| {
@@ -137,7 +137,7 @@ fn stranger(byte: u8) -> Address {
     Address::repeat_byte(byte)
 }
 
-/// Returns the id of a ticket, counted after the deployment, which sends the first one itself.
+/// Returns the id of a ticket counted after the deployment, which itself sends the first ticket.
 fn ticket(number: u64) -> BridgeMessageId {
     BridgeMessageId::Ticket(number + 1)
 }
@@ -205,8 +205,7 @@ async fn a_message_that_failed_once_is_delivered_later(kind: ChainBackend) {
     assert_eq!(chains.step_by(failing).await, []);
 }
 
-/// Gateways take messages also while they are paused, so here the recipient reverts: a contract that takes no native
-/// tokens.
+/// Paused gateways still accept messages, so here the recipient reverts: a contract that refuses native tokens.
 async fn nothing_is_lost_while_the_other_side_refuses(kind: ChainBackend) {
     let mut chains = BridgedChains::start(kind).await;
     let recipient = chains.at.addresses.group_message_broadcaster;
@@ -216,7 +215,7 @@ async fn nothing_is_lost_while_the_other_side_refuses(kind: ChainBackend) {
     assert_eq!(*reason, DeliveryOutcome::Reverted("TransferFailed()".to_owned()));
     assert_eq!(chains.step().await, [(ticket(1), false)], "it is still there");
     assert!(chains.relay.pending().await.unwrap().contains_key(&ticket(1)));
-    // Other messages overtake it.
+    // Later messages are delivered before it.
     let expected = chains.deposit(stranger(1), 1_000_000).await;
     assert_eq!(chains.step().await, [(ticket(1), false), (ticket(2), true)]);
     assert_eq!(chains.native(stranger(1)).await, expected);

@@ -1,4 +1,4 @@
-//! Tools that programs use against development chains, run against the embedded one: ethers and web3.py.
+//! Tests of third-party tools (ethers and web3.py) against the embedded chain.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use hawser_devchain::deploy;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use tokio::process::Command;
 
-/// Time after which a tool counts as hanging. A guess: each takes a few seconds.
+/// The time after which a tool is considered hanging. A guess: each takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn here(file: &str) -> PathBuf {
@@ -23,7 +23,7 @@ fn python() -> PathBuf {
     python
 }
 
-/// Runs a program on the URL of a new chain, and shows what it printed if it fails.
+/// Runs a program with the URL of a new chain, and prints its output if it fails.
 async fn run(program: &Path, script: &str) {
     let accounts = deploy::accounts();
     let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE)).collect();

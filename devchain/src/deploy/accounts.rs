@@ -1,13 +1,14 @@
-//! The funded accounts of a development network. Their keys are public: those of the mnemonic `test test test test test
-//! test test test test test test junk`, which development chains share.
+//! The funded accounts of a development network. Their keys are public: development chains share the mnemonic `test
+//! test test test test test test test test test test junk`.
 
 use alloy::primitives::{B256, U256, b256, uint};
 use alloy::signers::local::PrivateKeySigner;
 
-/// Native balance of each account on both chains at the start, in wei: 10,000 coins, as on other development chains.
+/// The native balance of each account on both chains at the start, in wei: 10,000
+/// coins, as on other development chains.
 pub const NATIVE_BALANCE: U256 = uint!(10_000_000_000_000_000_000_000_U256);
 
-/// Keys of the accounts, from the mnemonic by `m/44'/60'/0'/0/index`.
+/// The private keys of the accounts, derived from the mnemonic by `m/44'/60'/0'/0/index`.
 const KEYS: [B256; 10] = [
     b256!("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"),
     b256!("0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"),

@@ -1,4 +1,5 @@
-//! Deploys all contracts on two development chains, with test tokens, and carries the parameters over the bridge.
+//! Deploys all contracts on two development chains, distributes test tokens, and carries
+//! the parameters over the bridge.
 //!
 //! [`hawser_chain::deploy`] plans and sends the contracts and their configuration. This module adds what only a
 //! development network has: funded accounts with public keys, tokens without value, and the relay in place of a
@@ -31,13 +32,13 @@ pub use payers::{FundError, fund_payer};
 pub struct Deployment {
     /// Addresses of the contracts.
     pub addresses: Addresses,
-    /// The inbox where the settlement chain's gateway leaves messages for the app chain.
+    /// The inbox in which the settlement chain's gateway leaves messages for the app chain.
     pub inbox: Address,
-    /// Transactions that this run sent; 0 if the deployment was complete.
+    /// The number of transactions that this run sent; 0 if the deployment was complete.
     pub transactions: u64,
 }
 
-/// The reason why a development network is not complete. A second run continues it.
+/// Error of deploying a development network. A second run continues it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DevDeployError {
     /// A contract is not deployed or not configured.
@@ -62,10 +63,10 @@ pub enum DevDeployError {
 
 /// Deploys all missing contracts on two development chains.
 ///
-/// The caller must hold the deployer's account for itself: a foreign transaction would change addresses.
+/// The caller must have exclusive use of the deployer's account: any other transaction would change the addresses.
 ///
 /// # Errors
-/// The step that failed. A second run continues there.
+/// The error of the step that failed. A second run continues there.
 pub async fn deploy(
     settlement: &Chain,
     app: &Chain,
@@ -79,7 +80,7 @@ pub async fn deploy(
         let arb_sys = artifact::named("ArbSys").expect("the artifact is in the repository");
         DevChain(app).set_code(ARB_SYS, &arb_sys.deployed_code).await?;
     }
-    // Later changes of the administrator stay.
+    // Later changes by the administrator are kept.
     if !has_prices(&plan, on_settlement.chain()).await? {
         configure_settlement(&plan, &mut on_settlement).await?;
         tokens::distribute_test_tokens(&plan, &mut on_settlement).await?;
@@ -91,7 +92,7 @@ pub async fn deploy(
     Ok(Deployment { addresses: plan.addresses, inbox: plan.inbox, transactions })
 }
 
-/// Sends the parameters of the app chain and carries them there.
+/// Sends parameters to the app chain and relays them.
 async fn bridge_parameters(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
@@ -99,7 +100,7 @@ async fn bridge_parameters(
 ) -> Result<(), DevDeployError> {
     let gateway = plan.addresses.app_chain_gateway;
     let mut relay = Relay::between(settlement.chain(), app.chain(), plan.inbox, gateway).await?;
-    // Messages of an earlier run may still wait.
+    // Messages of an earlier run may still be waiting.
     relay.step(RelayPolicy::default()).await?;
     if have_parameters_arrived(plan, app.chain()).await? {
         return Ok(());

@@ -9,12 +9,12 @@ use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::contracts::node_registry::NodeRegistry::NodeWithId;
 use hawser_chain::send::{Call, RequestError, SendError, Sender, ViewError};
 
-/// The wanted record of a node in the registry.
+/// The intended record of a node in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRegistration {
     /// The node id: 100, 200, 300, …
     pub id: u32,
-    /// The owner, who may change the address and receives the fees. Applies when the node is added.
+    /// The owner, who may change the address and receives the fees. Used only when the node is added.
     pub owner: Address,
     /// The signing key: 65 bytes, uncompressed.
     pub public_key: [u8; 65],
@@ -24,13 +24,13 @@ pub struct NodeRegistration {
     pub is_canonical: bool,
 }
 
-/// The reason why a node is not registered as wanted.
+/// Error of registering a node as intended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// The registry assigns ids in order, so the node would get another id.
     #[error("node {id} cannot be registered now: the registry gives id {next} to the next one")]
     OtherId {
-        /// The wanted id.
+        /// The intended id.
         id: u32,
         /// The id that the registry assigns next.
         next: u64,
@@ -61,10 +61,10 @@ pub enum RegisterError {
 
 /// Registers nodes or updates their records, and gives their keys native tokens for transactions.
 ///
-/// Other nodes in the registry stay as they are. `admin` is the registry's administrator.
+/// Records of other nodes are left unchanged. `admin` is the registry's administrator.
 ///
 /// # Errors
-/// The node and step that failed. A second run continues there.
+/// The node and the step that failed. A second run continues there.
 pub async fn register_nodes(
     admin: &Sender,
     registry: Address,
@@ -124,7 +124,7 @@ async fn add(
     added.ok_or(RegisterError::OtherId { id: node.id, next })
 }
 
-/// Checks the key of a registered node, and updates its URL if it changed.
+/// Checks the key of a registered node and updates its URL if it changed.
 async fn keep(
     admin: &Sender,
     registry: Address,
@@ -165,7 +165,7 @@ async fn set_canonical(
     send(admin, "choosing", node, &call).await
 }
 
-/// Gives native tokens to the key of a node, which sends payer reports.
+/// Gives native tokens to the account of a node's key, which sends payer reports.
 async fn fund(admin: &Sender, signer: Address) -> Result<(), RequestError> {
     let chain = admin.chain();
     let balance = chain.provider().get_balance(signer).await;

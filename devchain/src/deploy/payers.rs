@@ -9,10 +9,10 @@ use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 
-/// Deposit of a payer in the smallest unit of the fee token: 10,000 dollars. A guess: more than a test spends.
+/// The deposit of a payer in the smallest unit of the fee token: 10,000 dollars. A guess: more than a test spends.
 const DEPOSIT: u64 = 10_000 * 1_000_000;
 
-/// The reason why a payer is not funded.
+/// Error of funding a payer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FundError {
     /// A transaction was not sent, or failed.
@@ -31,8 +31,8 @@ pub enum FundError {
     Rpc(#[from] RequestError),
 }
 
-/// Gives a payer native tokens on both chains and a balance in the payer registry, each if it has less than half of the
-/// full amount. `admin` is the deployer on the settlement chain.
+/// Gives a payer native tokens on both chains and a deposit in the payer registry, each only if the payer has less than
+/// half of the full amount. `admin` is the deployer on the settlement chain.
 ///
 /// # Errors
 /// Returns an error if a chain refuses. A second run does the missing steps.

@@ -10,15 +10,15 @@ use hawser_chain::send::Call;
 
 /// A dollar in the smallest unit of the fee token.
 const DOLLAR: u64 = 1_000_000;
-/// Fee tokens of the deployer, and as many of the underlying token. A guess: more than tests spend.
+/// The fee tokens of the deployer, which gets as many underlying tokens. A guess: more than tests spend.
 const DEPLOYER_TOKENS: u64 = 1_000_000 * DOLLAR;
-/// Fee tokens of each other account. A guess.
+/// The fee tokens of each other account. A guess.
 const ACCOUNT_TOKENS: u64 = 10_000 * DOLLAR;
 
 /// Gives test tokens to the accounts.
 ///
-/// The inbox gets as many as the accounts own on the app chain at the start, so that every native token there is backed
-/// and can be withdrawn.
+/// The inbox gets as many fee tokens as the accounts initially own on the app chain, so that every native token there
+/// is backed and can be withdrawn.
 pub(super) async fn distribute_test_tokens(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,

@@ -1,6 +1,6 @@
 //! Checks of a transaction before it enters the pool.
 //!
-//! The error texts are go-ethereum's, because clients match on them.
+//! The error texts are those of go-ethereum, because clients match on them.
 
 use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Transaction, TxEnvelope, TxType};
@@ -13,7 +13,7 @@ use super::block::GAS_LIMIT;
 use super::evm;
 use super::pooled::{PooledTransaction, cost};
 
-/// The reason why a transaction was refused.
+/// Error of admitting a transaction to the pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TransactionError {
     #[error("failed to decode transaction: {0}")]
@@ -70,7 +70,7 @@ pub(super) enum TransactionError {
     Other(String),
 }
 
-/// The state of the chain and the pool that a sender's transaction is checked against.
+/// The state of the chain and the pool against which a sender's transaction is checked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SenderState {
     /// The sender's next nonce by the latest block.
@@ -79,7 +79,7 @@ pub(super) struct SenderState {
     pub(super) balance: U256,
     /// The hash of the sender's code, unless it has none or a delegation (EIP-7702).
     pub(super) code_hash: Option<B256>,
-    /// The most that the sender's other waiting transactions can cost, in wei.
+    /// The highest total cost of the sender's other waiting transactions, in wei.
     pub(super) queued: U256,
     /// The lowest base fee of any later block, in wei.
     pub(super) base_fee_min: u64,
@@ -87,7 +87,8 @@ pub(super) struct SenderState {
 
 /// Decodes a signed transaction and recovers its sender.
 ///
-/// Accepts a legacy transaction without chain id: contracts with the same address on every chain are deployed so.
+/// Accepts a legacy transaction without a chain id, because such transactions deploy contracts with
+/// the same address on every chain.
 pub(super) fn decode(
     bytes: &[u8],
     chain_id: u64,
@@ -110,7 +111,7 @@ pub(super) fn decode(
     Ok(Recovered::new_unchecked(tx, sender.map_err(|_| TransactionError::Signature)?))
 }
 
-/// Checks everything that is known before the transaction's turn comes: form, nonce, price and funds.
+/// Checks everything that is known before the transaction is executed: form, nonce, price and funds.
 pub(super) fn check(
     pooled: &PooledTransaction,
     standing: &SenderState,
@@ -141,7 +142,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Checks a transaction by itself, without the chain.
+/// Checks a transaction without the state of the chain.
 fn check_form(tx: &Recovered<TxEnvelope>) -> Result<(), TransactionError> {
     let len = tx.input().len();
     if tx.is_create() && len > MAX_INITCODE_SIZE {

@@ -1,4 +1,4 @@
-//! Blocks as the chain keeps them: the header, and each transaction with its result.
+//! Blocks as the chain stores them: the header, and each transaction with its result.
 
 use alloy::consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
 use alloy::consensus::proofs::ordered_trie_root_with_encoder;
@@ -10,12 +10,12 @@ use alloy::eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy::primitives::{Address, B256, Bloom, Bytes, Log, logs_bloom};
 use alloy::rlp::Encodable;
 
-/// Gas limit of a block. It holds five transactions with the largest payload of a broadcaster: 256 KiB at the
-/// floor price of EIP-7623 take 10.5 million gas.
+/// The gas limit of a block. It holds five transactions with the largest payload of a broadcaster: 256 KiB take 10.5
+/// million gas at the floor price of EIP-7623.
 pub(super) const GAS_LIMIT: u64 = 60_000_000;
 
-/// The first and lowest base fee, 0.1 gwei in wei, as on the rollups of the deployed contracts. The base fee rises
-/// by EIP-1559 after blocks that are more than half full.
+/// The initial and lowest base fee: 0.1 gwei in wei, as on the rollups of the deployed contracts. By EIP-1559 it rises
+/// after blocks that are more than half full.
 pub(super) const BASE_FEE_MIN: u64 = 100_000_000;
 
 /// The highest base fee in wei. A guess: a million gwei, low enough that no sum of prices overflows.
@@ -30,11 +30,11 @@ pub(super) struct ExecutedTransaction {
     pub(super) logs: Vec<Log>,
 }
 
-/// An executed transaction with its place in a block.
+/// An executed transaction with its position in a block.
 #[derive(Debug)]
 pub(super) struct MinedTransaction {
     pub(super) executed: ExecutedTransaction,
-    /// Gas used by all transactions of the block up to and including this one.
+    /// The gas used by the block's transactions up to and including this one.
     pub(super) cumulative_gas_used: u64,
     /// The index of its first log among all logs of the block.
     pub(super) first_log: u64,
@@ -64,18 +64,18 @@ pub(super) struct Block {
     pub(super) header: Header,
     pub(super) hash: B256,
     pub(super) transactions: Vec<MinedTransaction>,
-    /// The length of its RLP.
+    /// The length of the block's RLP in bytes.
     pub(super) size_bytes: u64,
 }
 
-/// The fields of a header that do not follow from the transactions.
+/// The header fields that do not depend on the transactions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeaderFields {
     pub(super) parent_hash: B256,
     pub(super) number: u64,
     pub(super) timestamp: u64,
     pub(super) base_fee: u64,
-    /// Differs after each rollback, so that the same block is never made twice.
+    /// A random value that differs after each rollback, so that the same block is never made twice.
     pub(super) prevrandao: B256,
 }
 
@@ -103,7 +103,7 @@ impl HeaderFields {
 }
 
 impl Block {
-    /// Seals a block: computes every header field that follows from the transactions.
+    /// Seals a block: computes every header field that depends on the transactions.
     pub(super) fn seal(
         mut header: Header,
         state_root: B256,
@@ -132,7 +132,7 @@ impl Block {
             alloy::rlp::Header { list: true, payload_length }.length() + payload_length
         };
         let body = transactions.iter().map(|mined| mined.executed.tx.inner().length()).sum();
-        // No uncles and no withdrawals: an empty list each.
+        // There are no uncles and no withdrawals; each is encoded as an empty list.
         let size_bytes = list(header.length() + list(body) + 2) as u64;
         Self { header, hash, transactions, size_bytes }
     }

@@ -1,4 +1,4 @@
-//! Builds blocks that are not part of the chain yet.
+//! Builds blocks that are not yet part of the chain.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use super::record::JournalStep;
 use super::state::{StateDiff, StateOverlay};
 use super::trie::StateTrie;
 
-/// One block that was built.
+/// A new block with its effects.
 #[derive(Debug)]
 pub(super) struct BuiltBlock {
     pub(super) block: Arc<Block>,
     pub(super) diff: StateDiff,
-    /// Transactions that no later block can take, each with the reason.
+    /// Transactions that can no longer be mined, each with the reason.
     pub(super) dropped: Vec<(B256, String)>,
 }
 
@@ -31,7 +31,7 @@ impl BuiltBlock {
     }
 }
 
-/// A row of new blocks on top of one that is part of the chain.
+/// A builder of consecutive new blocks on top of a block of the chain.
 #[derive(Debug)]
 pub(super) struct BlockBuilder<'a> {
     chain_id: u64,
@@ -39,14 +39,14 @@ pub(super) struct BlockBuilder<'a> {
     parent: Arc<Block>,
     /// The state after `parent`.
     trie: StateTrie,
-    /// The state after all built blocks but the last.
+    /// The state after all new blocks except the last.
     below: StateOverlay<StateAt<'a>>,
     drafted: Option<BuiltBlock>,
     steps: Vec<JournalStep>,
 }
 
 impl<'a> BlockBuilder<'a> {
-    /// Starts on `parent`, after which the state is `base`, and `trie` as a trie.
+    /// Starts on `parent`. `base` is the state after it, and `trie` the same state as a trie.
     pub(super) fn new(
         chain_id: u64,
         branch: u64,
@@ -65,7 +65,8 @@ impl<'a> BlockBuilder<'a> {
         drafted.map_or(below, |changed| changed.account).nonce
     }
 
-    /// Builds the next block from the candidates that fit, in their order. Without `base_fee` it follows EIP-1559.
+    /// Builds the next block from the candidates that fit, in their order. If
+    /// `base_fee` is `None`, it follows EIP-1559.
     pub(super) fn add(
         &mut self,
         timestamp: u64,
@@ -95,7 +96,7 @@ impl<'a> BlockBuilder<'a> {
         self.drafted.insert(BuiltBlock { block, diff, dropped })
     }
 
-    /// Moves the last block into the state that the next one builds on.
+    /// Merges the last block into the state on which the next one builds.
     fn settle(&mut self) {
         if let Some(BuiltBlock { block, diff, .. }) = self.drafted.take() {
             self.below.diff.merge(diff.clone());
@@ -109,7 +110,7 @@ impl<'a> BlockBuilder<'a> {
         self.drafted
     }
 
-    /// Returns all blocks, as steps of the chain.
+    /// Returns all new blocks as steps of the chain.
     pub(super) fn into_steps(mut self) -> Vec<JournalStep> {
         if let Some(BuiltBlock { block, diff, .. }) = self.drafted.take() {
             self.steps.push(JournalStep::Block { block, diff });
@@ -125,7 +126,7 @@ struct BlockExecution<B> {
     gas_left: u64,
     executed: Vec<ExecutedTransaction>,
     dropped: Vec<(B256, String)>,
-    /// Senders with a transaction that was left out. Their later ones wait as well, or they would leave a nonce gap.
+    /// Senders with a transaction that was left out. Their later transactions have to wait too, to avoid a nonce gap.
     held_back: HashSet<Address>,
 }
 

@@ -1,8 +1,8 @@
-//! The chain itself: a plain value that takes the time as an argument and does no input or output.
+//! The state of one chain: a plain value that takes the time as an argument and does no I/O.
 //!
-//! Every durable change is a [`JournalStep`]. The `plan_*` methods compute steps, the owner of the chain writes
-//! them to the journal, and [`ChainCore::apply`] carries them out. State that a kill may lose (the pool, snapshots,
-//! impersonated accounts) changes directly.
+//! Every durable change is a [`JournalStep`]. The `plan_*` methods compute steps, the owner of the chain writes them to
+//! the journal, and [`ChainCore::apply`] applies them. State that need not survive the process (the pool, snapshots,
+//! impersonated accounts) is changed directly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use super::record::{JournalStep, StateRoots};
 use super::state::{AccountState, StateDiff};
 use super::trie::StateTrie;
 
-/// Depth of the `safe` block below the head; `finalized` is twice as deep. One and two epochs of Ethereum.
+/// The depth of the `safe` block below the head; `finalized` is twice as deep. One and two epochs of Ethereum.
 const SAFE_DEPTH: u64 = 32;
-/// Most snapshots. A guess: each holds a copy of the pool.
+/// The largest number of snapshots. A guess: each holds a copy of the pool.
 const SNAPSHOTS_MAX: usize = 1024;
 /// The latest time of a block, in unix seconds. A guess: beyond any real date, and no sum of times overflows.
 pub(super) const TIME_MAX: u64 = 1 << 40;
 
-/// The reason why a change of the chain is impossible.
+/// Error of a planned change that is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PlanError {
     #[error("timestamp {asked} is not after the latest block's ({latest})")]
@@ -47,7 +47,7 @@ pub(super) enum PlanError {
     NotMined { hash: B256, reason: String },
 }
 
-/// A state that the chain can return to.
+/// A state to which the chain can return.
 #[derive(Debug)]
 struct Snapshot {
     number: u64,
@@ -56,7 +56,7 @@ struct Snapshot {
     pool: TransactionPool,
 }
 
-/// The blocks, the state of each, the pool and the clock of one chain.
+/// The blocks of one chain, the state after each of them, the pool and the clock.
 #[derive(Debug)]
 pub(super) struct ChainCore {
     pub(super) chain_id: u64,
@@ -67,11 +67,11 @@ pub(super) struct ChainCore {
     /// Block number and index of each mined transaction.
     places: HashMap<B256, (u64, usize)>,
     pub(super) history: History,
-    /// The check of state roots in [`Self::apply`].
+    /// The kind of state roots, which [`Self::apply`] checks.
     pub(super) roots: StateRoots,
     /// The number of rollbacks so far. It enters `prevrandao`, so that no replaced block is made again.
     branch: u64,
-    /// Seconds between the machine's clock and the chain's.
+    /// The offset of the chain's clock from the machine's, in seconds.
     clock_offset: i64,
     next_timestamp: Option<u64>,
     next_base_fee: Option<u64>,
@@ -81,7 +81,7 @@ pub(super) struct ChainCore {
     snapshots_made: u64,
     pub(super) impersonated: BTreeSet<Address>,
     pub(super) impersonates_all: bool,
-    /// The pending block as it was last computed.
+    /// The pending block as last computed.
     pending: Mutex<Option<Arc<BuiltBlock>>>,
 }
 
@@ -132,7 +132,7 @@ impl ChainCore {
         self.block(*self.by_hash.get(&hash)?)
     }
 
-    /// Returns the number that a tag stands for, and `None` for `pending`.
+    /// Returns the block number of a tag; `None` for `pending`.
     pub(super) fn number(&self, tag: BlockNumberOrTag) -> Option<u64> {
         match tag {
             BlockNumberOrTag::Latest => Some(self.height()),
@@ -152,7 +152,7 @@ impl ChainCore {
         }
     }
 
-    /// Returns a transaction's block and its index in it.
+    /// Returns a transaction's block, its index in it, and its result.
     pub(super) fn mined(&self, hash: B256) -> Option<(&Arc<Block>, usize, &MinedTransaction)> {
         let (number, index) = *self.places.get(&hash)?;
         let block = self.block(number)?;
@@ -180,8 +180,8 @@ impl ChainCore {
         StateAt { history: &self.history, version, blocks }
     }
 
-    /// Returns the state that the header of a block names. Changes by control methods after the block are not part of
-    /// it. `None` if the header names no root, as those of older versions.
+    /// Returns the state at the root in a block's header, without later changes by control methods. `None` if the
+    /// header has no state root, as in older versions.
     pub(super) fn sealed_trie(&self, block: &Block) -> Option<StateTrie> {
         let number = block.header.number;
         let first = number.checked_sub(1).map_or(0, |before| self.version_at(before));
@@ -220,7 +220,7 @@ impl ChainCore {
     pub(super) fn pending(&self, now: u64) -> Arc<BuiltBlock> {
         let timestamp = self.next_timestamp(now);
         let mut pending = self.pending.lock();
-        // A contract may read the block time, so the pending block of another second can differ.
+        // A contract may read the block time, so the pending block of another second may differ.
         if let Some(known) = pending.as_ref().filter(|known| known.timestamp() == timestamp) {
             return known.clone();
         }
@@ -231,7 +231,7 @@ impl ChainCore {
         pending.insert(drafted).clone()
     }
 
-    /// Drops the pending block after a change of its inputs.
+    /// Discards the pending block after a change of its inputs.
     fn forget_pending(&mut self) {
         *self.pending.get_mut() = None;
     }
@@ -278,7 +278,7 @@ impl ChainCore {
     }
 
     /// Plans other blocks in place of the last `depth` ones. Each transaction comes with the index of its new block.
-    /// New blocks keep the times of the blocks that they replace.
+    /// New blocks have the timestamps of the blocks that they replace.
     pub(super) fn plan_reorganisation(
         &self,
         depth: u64,
@@ -330,8 +330,8 @@ impl ChainCore {
         ])
     }
 
-    /// Plans a move of the clock by `seconds`, as `evm_increaseTime` asks for it: the next block comes at least so much
-    /// later than the latest one, which may be ahead of the clock.
+    /// Plans a move of the clock by `seconds` for `evm_increaseTime`. The next block is at least `seconds` later than
+    /// the latest one, which may be ahead of the clock.
     pub(super) fn plan_time_increase(
         &self,
         now: u64,
@@ -389,10 +389,10 @@ impl ChainCore {
 
     // Changing.
 
-    /// Carries out a step.
+    /// Applies a step.
     ///
     /// # Errors
-    /// The reason why a step does not fit the chain. Only a damaged journal yields such a step.
+    /// The reason why a step is impossible on this chain. Only a damaged journal contains such a step.
     pub(super) fn apply(&mut self, step: JournalStep) -> Result<(), String> {
         self.forget_pending();
         match step {
@@ -473,7 +473,7 @@ impl ChainCore {
         Ok(())
     }
 
-    /// Removes transactions from the pool. Returns how many were in it.
+    /// Removes transactions from the pool. Returns the number of those that were in it.
     pub(super) fn drop_waiting(&mut self, hashes: impl IntoIterator<Item = B256>) -> usize {
         self.forget_pending();
         hashes.into_iter().filter(|hash| self.pool.remove(*hash)).count()
@@ -495,7 +495,7 @@ impl ChainCore {
         Ok(())
     }
 
-    /// Makes a snapshot and returns its id. Above [`SNAPSHOTS_MAX`] the oldest one goes.
+    /// Makes a snapshot and returns its id. Above [`SNAPSHOTS_MAX`], the oldest one is removed.
     pub(super) fn snapshot(&mut self) -> u64 {
         if self.snapshots.len() == SNAPSHOTS_MAX {
             self.snapshots.pop_first();
@@ -512,7 +512,7 @@ impl ChainCore {
         id
     }
 
-    /// Returns to a snapshot with the steps of [`Self::plan_revert`].
+    /// Returns to a snapshot by the steps of [`Self::plan_revert`].
     pub(super) fn revert(&mut self, id: u64, steps: Vec<JournalStep>) {
         let mut later = self.snapshots.split_off(&id);
         for step in steps {

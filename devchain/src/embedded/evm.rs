@@ -1,4 +1,4 @@
-//! Execution of transactions by revm.
+//! Executes transactions with revm.
 
 use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Header, Transaction, TxEnvelope};
@@ -13,7 +13,7 @@ use revm::{DatabaseRef, ExecuteEvm, InspectEvm, Inspector, MainBuilder, MainCont
 
 use super::state::StateOverlay;
 
-/// The fork of the execution rules: the one that the contracts are compiled for.
+/// The fork whose execution rules apply: the one for which the contracts are compiled.
 pub(super) const RULES: SpecId = SpecId::PRAGUE;
 
 /// The kind of a sender, which decides the checks of its account.
@@ -27,7 +27,7 @@ pub(super) enum SenderKind {
     Simulated,
 }
 
-/// Runs one transaction on a state and returns its changes. The state stays as it is.
+/// Executes one transaction on a state and returns its changes. The state is left unchanged.
 pub(super) fn execute<B: DatabaseRef>(
     state: &StateOverlay<B>,
     chain_id: u64,
@@ -38,7 +38,7 @@ pub(super) fn execute<B: DatabaseRef>(
     context(state, chain_id, block, sender).build_mainnet().transact(tx)
 }
 
-/// Runs one transaction as [`execute`] does, and shows each call to an inspector.
+/// Executes one transaction as [`execute`] does, and passes each call to an inspector.
 pub(super) fn inspect<'a, B: DatabaseRef>(
     state: &'a StateOverlay<B>,
     chain_id: u64,
@@ -63,7 +63,7 @@ fn context<B: DatabaseRef>(
     Context::mainnet().with_db(state).with_cfg(cfg).with_block(block)
 }
 
-/// Returns the block as contracts see it.
+/// Returns the block in revm's form.
 pub(super) fn block_env(header: &Header) -> BlockEnv {
     BlockEnv {
         number: U256::from(header.number),
@@ -105,7 +105,7 @@ pub(super) fn check_intrinsic_gas(tx: &TxEnv) -> Result<(), InvalidTransaction> 
     validate_initial_tx_gas(tx, RULES, false, false, u64::MAX, None).map(|_| ())
 }
 
-/// Returns the text for a halt, as go-ethereum words it.
+/// Returns the error message for a halt in go-ethereum's words.
 pub(super) fn halt_message(reason: &HaltReason) -> String {
     let message = match reason {
         HaltReason::OutOfGas(_) => "out of gas",

@@ -1,4 +1,4 @@
-//! The latest events of a chain. Subscriptions and filters read them at their own pace.
+//! The latest events of a chain, which subscriptions and filters read at their own pace.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use alloy::primitives::B256;
 
 use super::block::Block;
 
-/// Events kept for readers that are behind. A guess: several seconds of the fastest block production in tests.
+/// The number of events kept for readers that are behind. A guess: several seconds of the
+/// fastest block production in tests.
 const KEPT_MAX: usize = 16_384;
 
 /// One event of a chain.
@@ -21,7 +22,7 @@ pub(super) enum FeedEvent {
     TransactionPending(B256),
 }
 
-/// A reader is behind the oldest kept event, so it has missed some.
+/// Error of a reader that is behind the oldest kept event and has missed some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too far behind: more than {KEPT_MAX} events happened since the last read")]
 pub(super) struct LaggedError;
@@ -34,7 +35,7 @@ pub(super) struct EventFeed {
 }
 
 impl EventFeed {
-    /// Adds an event. The oldest one goes if the feed is full.
+    /// Adds an event. If the feed is full, the oldest one is removed.
     pub(super) fn push(&mut self, notice: FeedEvent) {
         if self.kept.len() == KEPT_MAX {
             self.kept.pop_front();

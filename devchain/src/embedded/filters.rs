@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter as LogFilter;
 
-/// Most open filters. A guess.
+/// The largest number of open filters. A guess.
 const COUNT_MAX: usize = 1024;
-/// Time after which an unread filter goes: go-ethereum's default of five minutes.
+/// The time after which an unread filter is removed: go-ethereum's default of five minutes.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// The kind of events that a filter or a subscription selects.
@@ -25,7 +25,7 @@ struct OpenFilter {
     read_at: Instant,
 }
 
-/// All places for filters are in use.
+/// Error of opening a filter: the largest number of them is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are {COUNT_MAX} filters already: uninstall some, or subscribe instead")]
 pub(super) struct TooManyFiltersError;
@@ -55,7 +55,7 @@ impl Filters {
         Ok(self.made)
     }
 
-    /// Returns the filter's kind and the number of its next event, and renews its lease.
+    /// Returns the filter's kind and the number of its next event, and restarts its timeout.
     pub(super) fn get(&mut self, now: Instant, id: u64) -> Option<(FilterKind, u64)> {
         let filter = self.open.get_mut(&id)?;
         if now.duration_since(filter.read_at) >= IDLE_MAX {

@@ -1,4 +1,4 @@
-//! Block 0.
+//! The genesis block.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::settings::{EmbeddedStartError, Genesis};
 use super::state::{AccountState, StateDiff};
 use super::trie::StateTrie;
 
-/// The deterministic deployment proxy: deploys the code that it is sent with CREATE2. It has the same address on
+/// The deterministic deployment proxy, which deploys by CREATE2 the code that it is sent. It has the same address on
 /// nearly every chain, and every genesis contains it, as on other development chains.
 pub const CREATE2_DEPLOYER: Address = address!("0x4e59b44847b379578588920cA78FbF26c0B4956C");
 
@@ -21,7 +21,7 @@ const CREATE2_DEPLOYER_CODE: Bytes = bytes!(
     "0x7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3"
 );
 
-/// Returns the genesis as a change of the empty state.
+/// Returns the genesis as a change from the empty state.
 fn state(genesis: &Genesis) -> Result<StateDiff, EmbeddedStartError> {
     let mut diff = StateDiff::default();
     for (address, balance) in &genesis.balances {
@@ -39,7 +39,7 @@ fn state(genesis: &Genesis) -> Result<StateDiff, EmbeddedStartError> {
     Ok(diff)
 }
 
-/// Returns the first step of a chain. `now`, in unix seconds, is the time if the genesis names none.
+/// Returns the first step of a chain. `now`, in unix seconds, is its time if the genesis has none.
 pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedStartError> {
     let diff = state(genesis)?;
     if let Some(time) = genesis.time.filter(|time| *time > TIME_MAX) {
@@ -62,6 +62,6 @@ pub(super) fn matches(genesis: &Genesis, core: &ChainCore) -> Result<bool, Embed
     let Some(first) = core.block(0) else { return Ok(false) };
     let state_root = StateTrie::default().after(&state(genesis)?).root();
     let time = genesis.time.is_none_or(|time| time == first.header.timestamp);
-    // Version 1 is the state of block 0 in every chain. The header has another root in a chain of an older journal.
+    // Version 1 is the state of block 0 in every chain. In a chain of an older journal, the header has another root.
     Ok(time && state_root == core.history.trie_at(1).root())
 }

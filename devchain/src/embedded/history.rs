@@ -1,8 +1,8 @@
-//! The state at every block: each account and slot with the versions at which it changed.
+//! The state after every block: each account and slot with the versions at which it changed.
 //!
-//! Only a rollback removes a version, so every block has its state. A changed account costs about 60 bytes and a
-//! changed slot about 50 bytes of memory, by the sizes of the types. Their nodes in the tries take about as much again
-//! for each level above them: one kilobyte in a state of thousands of slots.
+//! Only a rollback removes a version, so the state of every block is available. A changed account takes about 60 bytes
+//! of memory and a changed slot about 50, computed from the sizes of the types. Their trie nodes take about as much
+//! again for each level above them: one kilobyte in a state of thousands of slots.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use super::block::Block;
 use super::state::{AccountState, StateDiff};
 use super::trie::StateTrie;
 
-/// The values of one account or slot, each with the version since which it holds, oldest first.
+/// The values of one account or slot, each with the first version at which it applies, oldest first.
 #[derive(Debug)]
 struct Timeline<T>(Vec<(u64, T)>);
 
@@ -55,14 +55,14 @@ impl<T: Copy> Timeline<T> {
     }
 }
 
-/// All values of one account and its slots.
+/// All versions of one account and its slots.
 #[derive(Debug, Default)]
 struct AccountHistory {
     account: Timeline<AccountState>,
     slots: HashMap<U256, Timeline<U256>>,
 }
 
-/// The state at one version as a trie, and the places that it changed, for its rollback.
+/// The state at one version as a trie, and the entries that it changed, for its rollback.
 #[derive(Debug)]
 struct VersionChange {
     trie: StateTrie,

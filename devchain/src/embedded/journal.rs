@@ -1,7 +1,7 @@
-//! The file of a chain: records of steps, each written before any client sees its effect.
+//! The journal file of a chain: records of steps, each written before any client sees its effect.
 //!
-//! The journal writes a record with one call and does not sync it. A record survives the end of the process at any
-//! moment, which is the promise of a development chain. A loss of power may cost the last seconds.
+//! The journal writes a record with one system call and does not sync it. A record survives the end of the process at
+//! any moment, which is all that a development chain guarantees. A loss of power may lose the last seconds.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,16 +11,16 @@ use alloy::primitives::keccak256;
 
 use super::record::{self, JournalStep, MalformedStepError, StateRoots};
 
-/// The first bytes of a new file: its kind and the version of its format. Another layout gets another number.
+/// The first bytes of a new file: the kind of file and the version of its format. Another format gets another number.
 const MAGIC: [u8; 24] = *b"development chain log 2\n";
-/// The first bytes of an older file. Its records are the same, but its headers name no roots of tries.
+/// The first bytes of an older file. Its records have the same format, but its block headers have no state roots.
 const MAGIC_WITHOUT_ROOTS: [u8; 24] = *b"development chain log 1\n";
-/// Length of the file header: magic, and the chain id in 8 bytes.
+/// The length of the file header: 24 bytes of magic, and the chain id in 8 bytes.
 const HEADER_LEN: usize = 32;
-/// Length of a record header: body length in 4 bytes, checksum in 8.
+/// The length of a record header: body length in 4 bytes, checksum in 8.
 const RECORD_HEADER_LEN: usize = 12;
 
-/// The reason why the journal cannot be opened or written.
+/// Error of opening or writing the journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The system refused a read or write.
@@ -40,7 +40,7 @@ pub enum JournalError {
         /// The locked file.
         path: PathBuf,
     },
-    /// The file is no journal, or has another version of the format.
+    /// The file is not a journal, or has another version of the format.
     #[error(
         "{path} is not a chain in a format that this version reads: choose another data folder",
         path = path.display()
@@ -81,10 +81,10 @@ pub enum JournalError {
         path: PathBuf,
         /// The offset of the first unusable record.
         offset: u64,
-        /// The fault of that record.
+        /// The defect of that record.
         reason: String,
     },
-    /// The chain was stopped.
+    /// The chain has been stopped.
     #[error("the chain has ended: start it again")]
     Closed,
     /// An earlier write failed and could not be undone, so the journal accepts no more.
@@ -98,21 +98,21 @@ pub enum JournalError {
     },
 }
 
-/// The open file. This value holds its lock.
+/// The open file. It is locked until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
-    /// The end of the last whole record.
+    /// The end of the last complete record.
     len: u64,
     poisoned: bool,
 }
 
 impl Journal {
-    /// Opens or creates the file in this folder, and passes the steps of each record to `each`, in order, with the kind
-    /// of state roots in the file.
+    /// Opens or creates the file in this folder. Passes the steps of each record to `each`, in order, with the
+    /// kind of state roots in the file.
     ///
-    /// Cuts off an incomplete last record, which the end of a process leaves behind.
+    /// Removes an incomplete last record, which remains when the process ends during a write.
     pub(super) fn open(
         folder: &Path,
         chain_id: u64,
@@ -159,7 +159,7 @@ impl Journal {
         let header = Self::header(chain_id);
         let mut found = Vec::new();
         self.file.read_to_end(&mut found).map_err(|error| self.io(error))?;
-        // A prefix of the magic is a header that was cut off. Any other content belongs to another program.
+        // A prefix of the magic is a truncated header. Any other content belongs to another program.
         let found = &found[..found.len().min(24)];
         if !MAGIC.starts_with(found) && !MAGIC_WITHOUT_ROOTS.starts_with(found) {
             return Err(JournalError::UnknownFormat { path: self.path.clone() });
@@ -231,7 +231,7 @@ impl Journal {
         cut.map(|_| ()).map_err(|error| self.io(error))
     }
 
-    /// Writes one record. After an error the file holds nothing of it, or the journal is poisoned.
+    /// Writes one record. After an error, either the file has no part of it, or the journal accepts no more records.
     pub(super) fn append(&mut self, steps: &[JournalStep]) -> Result<(), JournalError> {
         if self.poisoned {
             return Err(JournalError::Poisoned { path: self.path.clone() });
@@ -268,7 +268,7 @@ fn checksum(body: &[u8]) -> [u8; 8] {
     keccak256(body)[..8].try_into().expect("a hash has more than eight bytes")
 }
 
-/// Reads a record: its body, and whether the checksum matches. `None` if fewer bytes are `left` than it declares.
+/// Reads a record: its body, and true if the checksum matches. `None` if fewer bytes are `left` than it declares.
 fn next_record(file: &mut impl Read, left: u64) -> io::Result<Option<(Vec<u8>, bool)>> {
     let mut header = [0; RECORD_HEADER_LEN];
     if left < RECORD_HEADER_LEN as u64 {

@@ -1,8 +1,8 @@
-//! The embedded development chain: an EVM behind the part of the Ethereum JSON-RPC that clients call.
+//! The embedded development chain: an EVM behind the commonly used part of the Ethereum JSON-RPC.
 //!
-//! The chain is for development and tests. One process decides every block, there is no consensus, and any
-//! client that reaches the port can set any balance. Clients also control the chain by RPC, under the method
-//! names of other development chains, so that the same tests run on those unchanged.
+//! The chain is for development and tests. One process decides every block, there is no consensus, and any client that
+//! reaches the port can set any balance. Clients also control the chain by RPC, with the method names of other
+//! development chains, so that the same tests run on those unchanged.
 //!
 //! Modules in reading order:
 //!

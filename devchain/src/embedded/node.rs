@@ -1,8 +1,8 @@
 //! Shared access to the chain: many readers, one writer.
 //!
-//! The writer plans steps while readers go on, writes them to the journal, and only then changes the chain, which
-//! takes microseconds. A simulation holds no lock while it runs: it reads value by value, at the version with which
-//! it started.
+//! The writer plans steps while readers continue, writes them to the journal, and only then changes the
+//! chain, which takes microseconds. A simulation holds no lock while it runs: it reads single values at
+//! the version at which it started.
 
 #![expect(
     clippy::disallowed_types,
@@ -36,14 +36,14 @@ pub(super) struct MiningMode {
     pub(super) every: Option<Duration>,
 }
 
-/// The right to change the chain, with the target of its steps.
+/// The exclusive right to change the chain, with the destination of its steps.
 #[derive(Debug)]
 pub(super) enum WriteAccess {
     /// The chain is in memory only.
     Memory,
     /// The chain has a journal.
     Folder(Journal),
-    /// The chain has ended and takes no more changes.
+    /// The chain has been stopped and accepts no more changes.
     Closed,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct EmbeddedNode {
     pub(super) mining: watch::Sender<MiningMode>,
     /// The number of the next event of the feed. Connections with subscriptions wait for it to grow.
     pub(super) happened: watch::Sender<u64>,
-    /// Most blocks in the range of `eth_getLogs`.
+    /// The largest block range of `eth_getLogs`.
     pub(super) log_blocks_max: AtomicU64,
 }
 
@@ -114,7 +114,7 @@ impl EmbeddedNode {
         self.core.read().expect(BROKEN)
     }
 
-    /// Returns the chain's key of an account.
+    /// Returns the chain's private key of an account.
     pub(super) fn signer(&self, address: Address) -> Option<&PrivateKeySigner> {
         self.signers.iter().find(|signer| signer.address() == address)
     }
@@ -132,7 +132,7 @@ impl EmbeddedNode {
         self.log_blocks_max.load(Ordering::Relaxed)
     }
 
-    /// Makes a change that the journal does not hold, and notifies subscribers.
+    /// Makes a change that the journal does not contain, and notifies subscribers.
     pub(super) fn change<T>(
         &self,
         _: &mut WriteAccess,
@@ -144,8 +144,8 @@ impl EmbeddedNode {
         value
     }
 
-    /// Writes steps to the journal, then lets `carry_out` apply them. The order matters: no client may see a step that
-    /// a kill could lose.
+    /// Writes steps to the journal, then lets `carry_out` apply them. The order matters: no client may see
+    /// a step that a kill could lose.
     fn record<T>(
         &self,
         writer: &mut WriteAccess,
@@ -221,7 +221,7 @@ impl EmbeddedNode {
         Ok(())
     }
 
-    /// Returns to a snapshot. False if there is none with this id.
+    /// Returns to a snapshot. Returns false if there is none with this id.
     pub(super) fn revert(&self, writer: &mut WriteAccess, id: u64) -> Result<bool, JournalError> {
         let Some(steps) = self.read().plan_revert(id) else { return Ok(false) };
         self.record(writer, steps, |core, steps| core.revert(id, steps))?;
@@ -239,7 +239,7 @@ impl EmbeddedNode {
     }
 }
 
-/// Returns the machine's time in unix seconds. The chain's clock has an offset from it.
+/// Returns the machine's time in unix seconds, from which the chain's clock may differ.
 pub(super) fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -5,9 +5,9 @@ use super::protocol;
 use super::session::Session;
 use super::settings::{EmbeddedSettings, EmbeddedStartError};
 
-/// A chain that takes its JSON-RPC messages one by one, for fuzzing and for tests that need no socket.
+/// A chain without a listener that answers JSON-RPC messages one by one, for fuzzing and for tests without a socket.
 ///
-/// Makes blocks on demand or when a message asks for one. No interval runs.
+/// It makes blocks on demand or by request, never at an interval.
 #[derive(Debug)]
 pub struct OfflineChain {
     node: EmbeddedNode,
@@ -15,15 +15,15 @@ pub struct OfflineChain {
 }
 
 impl OfflineChain {
-    /// Opens the chain of the settings, and ignores their listen address.
+    /// Opens the chain of the settings, whose listen address is ignored.
     ///
     /// # Errors
-    /// If the folder or the genesis is unusable.
+    /// Fails if the folder or the genesis is unusable.
     pub fn open(settings: &EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         Ok(Self { node: EmbeddedNode::open(settings)?, session: Session::pushing() })
     }
 
-    /// Answers a message. Returns `None` if it holds notifications alone.
+    /// Answers a message. Returns `None` if it contains only notifications.
     pub fn answer(&mut self, message: &[u8]) -> Option<String> {
         protocol::answer(&self.node, &mut self.session, message)
     }

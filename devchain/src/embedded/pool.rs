@@ -9,16 +9,17 @@ use alloy::primitives::{Address, B256, U256};
 use super::admission::TransactionError;
 use super::pooled::PooledTransaction;
 
-/// Most transactions in the pool. A guess: go-ethereum's defaults (5,120 + 1,024) are in the same range.
+/// The largest number of transactions in the pool. A guess: go-ethereum's defaults
+/// (5,120 + 1,024) are in the same range.
 const COUNT_MAX: usize = 8192;
-/// Most transactions of one sender. A guess, so that one sender cannot fill the pool.
+/// The largest number of transactions of one sender. A guess: one sender must not fill the pool.
 const COUNT_OF_SENDER_MAX: usize = 1024;
-/// Most bytes of call data in the pool. A guess: 256 payloads of the largest size, 256 KiB.
+/// The largest total of call data in the pool, in bytes. A guess: 256 payloads of the largest size, 256 KiB.
 const INPUT_BYTES_MAX: usize = 64 << 20;
-/// Least increase of both prices in a replacement, in percent. From go-ethereum's default price bump.
+/// The least increase of both prices of a replacement, in percent: go-ethereum's default price bump.
 const PRICE_BUMP_PERCENT: u128 = 10;
 
-/// A pooled transaction with its place in the order of arrival.
+/// A pooled transaction with its number in the order of arrival.
 #[derive(Debug, Clone)]
 struct PoolEntry {
     pooled: Arc<PooledTransaction>,
@@ -48,14 +49,14 @@ impl TransactionPool {
         self.by_hash.len()
     }
 
-    /// Returns the largest total cost in wei of the sender's waiting transactions, except the one with `nonce`.
+    /// Returns the highest total cost in wei of the sender's waiting transactions, except the one with `nonce`.
     pub(super) fn cost_of_others(&self, sender: Address, nonce: u64) -> U256 {
         let waiting = self.senders.get(&sender).into_iter().flatten();
         let others = waiting.filter(|(other, _)| **other != nonce);
         others.fold(U256::ZERO, |sum, (_, waiting)| sum.saturating_add(waiting.pooled.cost()))
     }
 
-    /// Adds a transaction. It replaces a cheaper one of the same sender and nonce.
+    /// Adds a transaction. It replaces a cheaper one with the same sender and nonce.
     ///
     /// # Errors
     /// `AlreadyKnown`, `ReplacementUnderpriced`, or `PoolFull`; the pool is then unchanged.
@@ -123,15 +124,15 @@ impl TransactionPool {
         }
     }
 
-    /// Returns the first nonce from `nonce` on that none of the sender's waiting transactions has.
+    /// Returns the lowest nonce, from `nonce` on, that no waiting transaction of the sender has.
     pub(super) fn next_nonce(&self, sender: Address, nonce: u64) -> u64 {
         let Some(waiting) = self.senders.get(&sender) else { return nonce };
         let taken = waiting.range(nonce..).zip(nonce..).take_while(|((at, _), want)| **at == *want);
         taken.last().map_or(nonce, |((at, _), _)| at.saturating_add(1))
     }
 
-    /// Returns the transactions that can be mined at this base fee: highest tip first, each sender's in nonce order.
-    /// `nonce_of` returns the next nonce of an account.
+    /// Returns the transactions that can be mined at this base fee, those with the highest tip first, and those of each
+    /// sender in nonce order. `nonce_of` returns the next nonce of an account.
     pub(super) fn ready(
         &self,
         base_fee: u64,
@@ -151,7 +152,7 @@ impl TransactionPool {
         ready
     }
 
-    /// Iterates over all waiting transactions, in no order.
+    /// Iterates over all waiting transactions, in no particular order.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<PooledTransaction>> {
         self.senders.values().flat_map(BTreeMap::values).map(|waiting| &waiting.pooled)
     }

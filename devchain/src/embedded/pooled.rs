@@ -1,4 +1,4 @@
-//! A transaction as the pool holds it.
+//! A transaction in the pool.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::primitives::{B256, U256};
 
-/// A transaction that passed the checks of admission.
+/// A transaction that has passed the admission checks.
 #[derive(Debug)]
 pub(super) struct PooledTransaction {
     pub(super) tx: Recovered<TxEnvelope>,
@@ -25,13 +25,14 @@ impl PooledTransaction {
         *self.tx.inner().tx_hash()
     }
 
-    /// Returns the most that the transaction can take from its sender, in wei.
+    /// Returns the highest amount that the transaction can take from its sender, in wei.
     pub(super) fn cost(&self) -> U256 {
         cost(self.tx.inner())
     }
 }
 
-/// Returns the most that a transaction can take from its sender, in wei: gas at the highest price, and the value.
+/// Returns the highest amount that a transaction can take from its sender, in wei: gas at the
+/// highest price, plus the value.
 pub(super) fn cost(tx: &TxEnvelope) -> U256 {
     let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
     gas.saturating_add(tx.value())

@@ -1,4 +1,4 @@
-//! JSON-RPC 2.0: requests and batches in, responses out.
+//! JSON-RPC 2.0: parses requests and batches and returns responses.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,16 +15,16 @@ use super::rpc::error::{RpcError, code, too_much};
 use super::rpc::{self, Method, RpcResult};
 use super::session::Session;
 
-/// Most requests in a batch, as in go-ethereum.
+/// The largest number of requests in a batch, as in go-ethereum.
 pub(super) const BATCH_MAX: usize = 1000;
-/// Most bytes of responses to one batch; the last response may exceed it. A guess.
+/// The largest total of responses to one batch, in bytes; the last response may exceed it. A guess.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
-/// All methods but the subscriptions, by name.
+/// All methods except the subscriptions, by name.
 static METHODS: LazyLock<HashMap<&str, Method>> =
     LazyLock::new(|| rpc::methods().map(|method| (method.name, method)).collect());
 
-/// Answers one message. Returns `None` if it holds notifications alone.
+/// Answers one message. Returns `None` if it contains only notifications.
 pub(super) fn answer(node: &EmbeddedNode, session: &mut Session, message: &[u8]) -> Option<String> {
     let Ok(message) = serde_json::from_slice::<&RawValue>(message) else {
         return Some(render(
@@ -137,9 +137,9 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 impl<'a> Request<'a> {
-    /// Returns `None` if the request is no object or has a member twice.
+    /// Parses a request. Returns `None` if it is not an object or has a member twice.
     fn parse(request: &'a RawValue) -> Option<Self> {
-        // A struct can be read from a list as well, which is no request.
+        // The type can also be deserialized from a list, which is not a valid request.
         let object = request.get().starts_with('{');
         object.then(|| serde_json::from_str(request.get()).ok()).flatten()
     }
@@ -162,7 +162,7 @@ fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// Returns true for an id that clients can read back: a string, null, or a number of a size that they parse.
+/// Returns true for an id that clients can read back: a string, null, or a number within the range that they parse.
 fn is_id(id: &RawValue) -> bool {
     let id = serde_json::from_str::<Value>(id.get());
     id.is_ok_and(|id| id.is_string() || id.is_number() || id.is_null())

@@ -1,8 +1,8 @@
 //! The steps of a chain, and their bytes in the journal.
 //!
-//! A chain is the sum of its steps. They are applied in the same way when they happen and when a folder is opened
-//! again. They hold the results of transactions, so that opening a folder needs no EVM and another version of the
-//! EVM does not change the past.
+//! A chain consists of its steps. They are applied in the same way when they happen and when a folder is
+//! reopened. They contain the results of transactions, so reopening a folder needs no EVM, and another version
+//! of the EVM does not change past blocks.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) enum JournalStep {
     Block { block: Arc<Block>, diff: StateDiff },
     /// A change of the state outside of blocks, by a control method.
     Change(StateDiff),
-    /// The return to a block, and to a version of the state from the time when it was the head.
+    /// The return to a block, and to a version of the state after it.
     Rollback { number: u64, version: u64 },
     /// The new offset of the chain's clock from the machine's, in seconds.
     ClockOffset(i64),
@@ -32,9 +32,10 @@ pub(super) enum JournalStep {
 /// The kind of state roots in the headers of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateRoots {
-    /// Each header names the root of the state trie.
+    /// Each header has the root of the state trie.
     Tries,
-    /// The chain began with an older version, whose headers name a hash that is no root. Nothing can be checked.
+    /// The chain began with an older version, whose headers have a hash that is not a trie
+    /// root, so nothing can be checked.
     Unchecked,
 }
 
@@ -44,12 +45,12 @@ const CHANGE: u8 = 2;
 const ROLLBACK: u8 = 3;
 const CLOCK_OFFSET: u8 = 4;
 
-/// The bytes of a record are not steps.
+/// Error of decoding a record: its bytes are not steps.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a step of a chain: {0}")]
 pub(super) struct MalformedStepError(&'static str);
 
-/// Returns the bytes of steps.
+/// Encodes steps.
 pub(super) fn write(steps: &[JournalStep]) -> Vec<u8> {
     let mut out = Vec::new();
     for step in steps {
@@ -106,7 +107,7 @@ fn write_block(out: &mut Vec<u8>, block: &Block) {
     }
 }
 
-/// Appends the bytes of a change.
+/// Appends the encoding of a state change.
 fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
     write_count(out, diff.accounts.len());
     for (address, change) in &diff.accounts {
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    /// Reads a count and that many elements. Allocates as it reads, because the count may be damaged.
+    /// Reads a count and that many elements. Allocates as it reads, because a damaged count may be any number.
     fn list<T>(
         &mut self,
         mut read: impl FnMut(&mut Self) -> Result<T, MalformedStepError>,

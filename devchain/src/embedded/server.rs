@@ -29,17 +29,17 @@ use super::protocol;
 use super::session::Session;
 use super::settings::{EmbeddedSettings, EmbeddedStartError};
 
-/// Most bytes of a message: eight times the largest payload of a broadcaster (256 KiB) in hex, and some more.
+/// The longest message in bytes: eight times the largest payload of a broadcaster (256 KiB) in hex, and some more.
 const MESSAGE_BYTES_MAX: usize = 5 << 20;
-/// Most bytes read of a message that is too long, before the response: a client that still sends does not read. A
-/// guess.
+/// The number of bytes that are read and discarded of a message that is too long, before the response: a client does
+/// not read while it still sends. A guess.
 const DRAINED_BYTES_MAX: usize = 64 << 20;
-/// Most connections at once. A guess: below the usual limit of 1,024 open files.
+/// The largest number of concurrent connections. A guess: below the usual limit of 1,024 open files.
 const CONNECTIONS_MAX: u32 = 512;
-/// Time that a stop waits for connections to close. A guess.
+/// The time that a stop waits for connections to close. A guess.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 
-/// A running development chain. Ends when it is stopped or dropped.
+/// A running development chain, which ends when it is stopped or dropped.
 #[derive(Debug)]
 pub struct EmbeddedChain {
     address: SocketAddr,
@@ -53,7 +53,7 @@ impl EmbeddedChain {
     /// Opens the chain and serves it. Replays the journal if the settings name a folder with one.
     ///
     /// # Errors
-    /// If the address, the folder or the genesis is unusable.
+    /// Fails if the address, the folder or the genesis is unusable.
     pub async fn start(settings: EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         let address = settings.listen;
         if !address.ip().is_loopback() && !settings.allow_remote {
@@ -110,7 +110,7 @@ impl Drop for EmbeddedChain {
     }
 }
 
-/// Makes a block at each interval of the current rule, counted from when the rule was set.
+/// Makes a block at each interval of the current mining mode, counted from the time at which the mode was set.
 async fn mine_at_intervals(node: Arc<EmbeddedNode>) {
     let mut setting = node.mining.subscribe();
     loop {
@@ -148,7 +148,7 @@ impl ServerState {
         let _ = self.stopping.wait_for(|stopping| *stopping).await;
     }
 
-    /// Answers a message on a thread that may block.
+    /// Answers a message on a thread for blocking work.
     async fn answer(&self, mut session: Session, message: Bytes) -> (Option<String>, Session) {
         let node = self.node.clone();
         let answered = tokio::task::spawn_blocking(move || {
@@ -160,7 +160,7 @@ impl ServerState {
     }
 }
 
-/// Accepts connections until the stop. A permit per connection bounds their number.
+/// Accepts connections until the stop. Their number is bounded by one permit per connection.
 async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: ServerState) {
     loop {
         let next = async {
@@ -176,7 +176,7 @@ async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: 
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no connection was accepted");
-                    // Usually out of file descriptors: without a pause the loop would spin.
+                    // The usual cause is a lack of file descriptors. Without a pause the loop would spin.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
@@ -229,7 +229,7 @@ fn with(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
     answer
 }
 
-/// Allows every origin: wallets and pages under development have any.
+/// Allows every origin, because wallets and pages under development have arbitrary ones.
 fn allow_every_origin(headers: &mut HeaderMap) {
     const ALLOWED: [(HeaderName, &str); 4] = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
@@ -264,7 +264,7 @@ fn json(status: StatusCode, body: String) -> HttpResponse {
     answer
 }
 
-/// Reads the whole body. `None` if it is longer than [`MESSAGE_BYTES_MAX`].
+/// Reads the whole body; `None` if it is longer than [`MESSAGE_BYTES_MAX`].
 async fn read(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
     let mut message = Vec::new();
     let mut len = 0;
@@ -290,7 +290,7 @@ fn wants_web_socket(headers: &HeaderMap) -> bool {
         && headers.contains_key(header::SEC_WEBSOCKET_KEY)
 }
 
-/// Accepts a WebSocket (RFC 6455), which then has a task of its own.
+/// Accepts a WebSocket (RFC 6455), which gets its own task.
 fn upgrade(
     shared: ServerState,
     permit: Arc<OwnedSemaphorePermit>,
@@ -326,7 +326,7 @@ type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Answers messages in their order and sends notifications between them.
 ///
-/// Reads the next message only after the response is sent, so a client that does not read cannot fill memory.
+/// Reads the next message only after the response is sent, so a client that does not read cannot fill the memory.
 async fn converse(mut shared: ServerState, mut socket: Socket) -> Result<(), SocketError> {
     let mut happened = shared.node.happened.subscribe();
     let mut session = Session::pushing();
@@ -360,21 +360,21 @@ async fn converse(mut shared: ServerState, mut socket: Socket) -> Result<(), Soc
     socket.close(None).await
 }
 
-/// Ends the connection of a client that sends too long a message. Discards the rest of the message first, so that the
-/// client reads the reason.
+/// Ends the connection of a client that sends too long a message. Discards the rest of the message first, so
+/// that the client reads the reason.
 async fn refuse(mut socket: Socket) -> Result<(), SocketError> {
     let answer = protocol::too_long(MESSAGE_BYTES_MAX);
     socket.send(Message::text(answer)).await?;
     socket.close(None).await?;
     let mut rest = socket.get_mut().take(DRAINED_BYTES_MAX as u64);
     let mut nowhere = tokio::io::sink();
-    // The connection closes in any case.
+    // The connection is closed in any case.
     let _ = tokio::time::timeout(CLOSING_MAX, tokio::io::copy(&mut rest, &mut nowhere)).await;
     Ok(())
 }
 
-/// Sends all notifications that are due. Returns false if the client is too far behind: the connection then ends, so
-/// that the client notices that it missed events.
+/// Sends all due notifications. Returns false if the client is too far behind; the connection is then closed, so that
+/// the client notices that it has missed events.
 async fn push_notifications(
     node: &EmbeddedNode,
     session: &mut Session,

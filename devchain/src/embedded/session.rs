@@ -13,9 +13,10 @@ use super::rpc::args::Args;
 use super::rpc::error::{RpcError, code, failed, invalid, too_much};
 use super::rpc::{RpcResult, answer, filter, present};
 
-/// Most subscriptions of a connection. A guess.
+/// The largest number of subscriptions of a connection. A guess.
 const SUBSCRIPTIONS_MAX: usize = 128;
-/// Most events that one poll renders for a subscription. A guess: bounds the time under the lock of the chain.
+/// The largest number of events that one poll renders for a subscription. A guess that bounds
+/// the time under the chain's lock.
 const BATCH: usize = 64;
 
 #[derive(Debug)]
@@ -36,24 +37,24 @@ pub(super) struct Session {
 /// Messages for the client from one poll.
 #[derive(Debug)]
 pub(super) struct Notifications {
-    /// Notifications in order of their events, one subscription after another.
+    /// The notifications of each subscription in the order of their events, one subscription after another.
     pub(super) messages: Vec<String>,
-    /// True if events are left for the next poll.
+    /// True if further events are due for the next poll.
     pub(super) more: bool,
 }
 
 impl Session {
-    /// Returns the session of a connection that carries responses only.
+    /// Returns the session of a connection that carries only responses.
     pub(super) fn answering() -> Self {
         Self { pushes: false, subscriptions: BTreeMap::new(), made: 0 }
     }
 
-    /// Returns the session of a connection that takes notifications.
+    /// Returns the session of a connection that also carries notifications.
     pub(super) fn pushing() -> Self {
         Self { pushes: true, ..Self::answering() }
     }
 
-    /// Answers `eth_subscribe` with an id. Notifications follow the response.
+    /// Answers `eth_subscribe` with an id. Notifications follow that response.
     pub(super) fn subscribe(&mut self, node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         if !self.pushes {
             let reason = "eth_subscribe needs a WebSocket connection";
@@ -90,7 +91,7 @@ impl Session {
     /// Polls for notifications since the last poll.
     ///
     /// # Errors
-    /// If the client reads too slowly, so that the feed no longer holds its next event.
+    /// Fails if the client reads too slowly, so that the feed no longer has its next event.
     pub(super) fn poll_notifications(
         &mut self,
         node: &EmbeddedNode,

@@ -12,19 +12,19 @@ use super::journal::JournalError;
 /// Settings of an embedded chain.
 #[derive(Debug, Clone)]
 pub struct EmbeddedSettings {
-    /// The chain id: the result of `eth_chainId`, and the id that signatures must name.
+    /// The chain id: the result of `eth_chainId`, and the id that signatures must contain.
     pub chain_id: u64,
-    /// The address of the JSON-RPC listener, HTTP and WebSocket on one port. Port 0 takes a free port.
+    /// The address of the JSON-RPC listener, HTTP and WebSocket on one port. Port 0 selects a free port.
     pub listen: SocketAddr,
     /// Allows a `listen` address that other machines reach. Any client that reaches it controls the chain.
     pub allow_remote: bool,
     /// The rule by which blocks are made.
     pub blocks: BlockProduction,
-    /// The folder of the chain's journal. Without a folder the chain ends with the process.
+    /// The folder of the chain's journal. If `None`, the chain is lost when the process ends.
     pub data_dir: Option<PathBuf>,
     /// The state of block 0.
     pub genesis: Genesis,
-    /// Keys with which the chain signs for clients. `eth_accounts` lists their addresses.
+    /// The private keys with which the chain signs for clients. `eth_accounts` lists their addresses.
     pub signers: Vec<PrivateKeySigner>,
 }
 
@@ -58,16 +58,16 @@ pub enum BlockProduction {
 pub struct Genesis {
     /// Accounts with a native balance, in wei.
     pub balances: Vec<(Address, U256)>,
-    /// Accounts with code that no transaction deployed. [`super::CREATE2_DEPLOYER`] always has its code.
+    /// Accounts with initial code. [`super::CREATE2_DEPLOYER`] always has its code.
     pub code: Vec<(Address, Bytes)>,
-    /// The time of block 0 in unix seconds. `None` takes the time of the first start.
+    /// The time of block 0 in unix seconds; `None` uses the time of the first start.
     pub time: Option<u64>,
 }
 
-/// The reason why an embedded chain did not start.
+/// Error of starting an embedded chain.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedStartError {
-    /// Other machines reach the address, and the settings do not allow that.
+    /// Other machines can reach the address, and the settings do not allow that.
     #[error(
         "{address} is not a loopback address: any client that reaches an embedded chain controls it, so \
          listen on 127.0.0.1 or allow remote access explicitly"
@@ -76,7 +76,7 @@ pub enum EmbeddedStartError {
         /// The address in the settings.
         address: SocketAddr,
     },
-    /// The system refused the address.
+    /// The system cannot listen on the address.
     #[error("cannot listen on {address}: {source}; is another chain running there?")]
     Listen {
         /// The address in the settings.
@@ -95,7 +95,7 @@ pub enum EmbeddedStartError {
         /// The account.
         address: Address,
     },
-    /// The genesis time is too far in the future for blocks to follow.
+    /// The genesis time is too far in the future for further blocks.
     #[error("the genesis time {time} is no time in seconds since 1970")]
     GenesisTime {
         /// The time in the settings.

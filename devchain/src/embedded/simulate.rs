@@ -1,4 +1,4 @@
-//! Calls and gas estimates: transactions that run without a change of the chain.
+//! Calls and gas estimates: executes transactions without changing the chain.
 
 use alloy::consensus::Header;
 use alloy::primitives::{Address, Bytes, TxKind, U256, keccak256};
@@ -16,12 +16,12 @@ use super::block::GAS_LIMIT;
 use super::evm::{self, SenderKind};
 use super::state::{AccountDiff, ReorganisedError, StateOverlay};
 
-/// Gas of a plain transfer, the least of any transaction (yellow paper, `G_transaction`).
+/// The gas of a plain transfer, the lowest of any transaction (yellow paper, `G_transaction`).
 const TRANSFER_GAS: u64 = 21_000;
-/// The most that an estimate may be too high, in thousandths: go-ethereum's error ratio.
+/// The largest relative excess of an estimate, in thousandths: go-ethereum's error ratio.
 const ESTIMATE_ERROR_PERMILLE: u64 = 15;
 
-/// The reason why a call or an estimate has no result.
+/// Error of a call or an estimate.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SimulationError {
     /// The call reverted with this data.
@@ -33,13 +33,13 @@ pub(super) enum SimulationError {
     /// The request is contradictory or unsupported.
     #[error("{0}")]
     Request(String),
-    /// Such a transaction could not be mined.
+    /// The transaction could not be mined.
     #[error("{0}")]
     Refused(String),
-    /// The call runs out of the gas that the sender may spend.
+    /// The call needs more gas than the sender may spend.
     #[error("gas required exceeds allowance ({allowance})")]
     NotEnoughGas { allowance: u64 },
-    /// A rollback removed the block of the call.
+    /// A rollback has removed the block at which the call runs.
     #[error(transparent)]
     Reorganised(#[from] ReorganisedError),
 }
@@ -51,12 +51,12 @@ pub(super) struct Simulation<B> {
     chain_id: u64,
     block: BlockEnv,
     tx: TxEnv,
-    /// True if the request names a gas limit.
+    /// True if the request has a gas limit.
     gas_given: bool,
 }
 
 impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
-    /// Prepares a request. Without a gas price the simulation runs as if gas were free.
+    /// Prepares a request. Without a gas price, gas is free in the simulation.
     pub(super) fn new(
         mut state: StateOverlay<B>,
         chain_id: u64,
@@ -98,10 +98,10 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         }
     }
 
-    /// Returns a gas limit with which the transaction succeeds, at most 1.5 % above the lowest one.
+    /// Returns a gas limit with which the transaction succeeds, at most 1.5 % above the lowest such limit.
     ///
-    /// Bisects between the gas used by a run with all gas, and that allowance: a call keeps back gas and a refund
-    /// comes only at the end, so the gas used can be too low a limit.
+    /// Bisects between the gas used with the whole allowance, and that allowance. The gas used can be too low as a
+    /// limit, because each call withholds some gas and refunds come only at the end.
     pub(super) fn estimate(&self) -> Result<u64, SimulationError> {
         let allowance = self.allowance()?;
         if self.is_plain_transfer()? && self.suffices(TRANSFER_GAS)? {
@@ -126,12 +126,12 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
                 }
             },
         };
-        // The gas used is a sufficient limit for most transactions: those without a refund and without a call.
+        // The gas used is a sufficient limit for transactions without refunds and calls.
         if self.suffices(gas.tx_gas_used())? {
             return Ok(gas.tx_gas_used());
         }
         let (mut too_little, mut enough) = (gas.tx_gas_used(), allowance);
-        // A call keeps back 1/64 of the gas (EIP-150), and a refund comes only at the end. 2,300 is the call stipend.
+        // A call withholds 1/64 of the gas (EIP-150), and a refund comes only at the end. 2,300 is the call stipend.
         let guess = (gas.total_gas_spent() + 2_300) * 64 / 63;
         let mut next = guess;
         while too_little + 1 < enough {
@@ -167,7 +167,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
             && self.state.account(to)?.code_hash == super::state::AccountState::EMPTY.code_hash)
     }
 
-    /// Returns the most gas that the call may use: the least of request, block limit and the sender's funds.
+    /// Returns the largest gas limit of the call: the minimum of the request, the block limit and the sender's funds.
     fn allowance(&self) -> Result<u64, SimulationError> {
         let asked = if self.gas_given { self.tx.gas_limit } else { self.block.gas_limit };
         if self.tx.gas_price == 0 {
@@ -181,7 +181,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         Ok(u64::try_from(affordable).map_or(asked, |affordable| affordable.min(asked)))
     }
 
-    /// Words an error of revm as go-ethereum does, because clients match on the text.
+    /// Words an error of revm like go-ethereum, because clients match on the text.
     fn refused(&self, error: EVMError<ReorganisedError>) -> SimulationError {
         let TxEnv { caller, gas_limit, gas_price, value, data, .. } = &self.tx;
         let reason = match error {
@@ -217,7 +217,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
     }
 }
 
-/// Converts a request into revm's form. A gas limit above the block's becomes the block's.
+/// Converts a request into revm's form. A gas limit above the block's is reduced to it.
 fn tx_env(
     request: TransactionRequest,
     chain_id: u64,

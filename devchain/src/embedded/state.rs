@@ -1,4 +1,4 @@
-//! Accounts, changes of the state, and a state with changes on top.
+//! Accounts, state changes, and a state with changes applied on top.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use revm::context_interface::DBErrorMarker;
 use revm::state::{AccountInfo, EvmState};
 use revm::{Database, DatabaseRef};
 
-/// One account without its storage. An account that does not exist is the empty one.
+/// One account without its storage. A missing account equals the empty account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AccountState {
     pub(super) nonce: u64,
@@ -25,7 +25,7 @@ impl AccountState {
         Self { nonce: info.nonce, balance: info.balance, code_hash }
     }
 
-    /// Returns the account in revm's form: `None` for one that does not exist (EIP-161).
+    /// Returns the account in revm's form: `None` if it does not exist (EIP-161).
     pub(super) fn into_evm(self) -> Option<AccountInfo> {
         let Self { nonce, balance, code_hash } = self;
         let info = AccountInfo { nonce, balance, code_hash, code: None, account_id: None };
@@ -44,17 +44,17 @@ impl Default for AccountState {
 pub(super) struct AccountDiff {
     /// The account after the change.
     pub(super) account: AccountState,
-    /// True if all slots that `slots` does not name became zero.
+    /// True if all slots that are not in `slots` became zero.
     pub(super) wiped: bool,
     /// The new values of changed slots.
     pub(super) slots: BTreeMap<U256, U256>,
 }
 
-/// A change of the state. Ordered, so that equal changes have equal bytes.
+/// A change of the state. Its maps are ordered, so that equal changes have equal encodings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StateDiff {
     pub(super) accounts: BTreeMap<Address, AccountDiff>,
-    /// Code that the state did not hold before, by its hash.
+    /// New code by its hash.
     pub(super) code: BTreeMap<B256, Bytecode>,
 }
 
@@ -74,7 +74,7 @@ impl StateDiff {
     }
 }
 
-/// A state with changes on top, and the hashes of blocks that it does not know.
+/// A state with changes applied on top, and the hashes of blocks that it does not contain.
 #[derive(Debug)]
 pub(super) struct StateOverlay<B> {
     base: B,
@@ -102,7 +102,7 @@ impl<B: DatabaseRef> StateOverlay<B> {
         Ok(below.map_or(AccountState::EMPTY, |info| AccountState::from_evm(&info)))
     }
 
-    /// Adds the changes of an execution on this state.
+    /// Adds the changes of a transaction that was executed on this state.
     pub(super) fn absorb(&mut self, state: EvmState) -> Result<(), B::Error> {
         for (address, account) in state {
             if !account.is_touched() {
@@ -175,7 +175,7 @@ impl<B: DatabaseRef> DatabaseRef for StateOverlay<B> {
     }
 }
 
-/// Lets revm read the state. revm itself writes nothing back.
+/// Read access for revm, which writes nothing back.
 impl<B: DatabaseRef> Database for &StateOverlay<B> {
     type Error = B::Error;
 
@@ -196,7 +196,7 @@ impl<B: DatabaseRef> Database for &StateOverlay<B> {
     }
 }
 
-/// A rollback removed blocks while a simulation read them.
+/// Error of a simulation: a rollback has removed blocks while it read them.
 #[derive(Debug, thiserror::Error)]
 #[error("the chain was reorganised during this call: ask again")]
 pub(super) struct ReorganisedError;

@@ -1,4 +1,4 @@
-//! The state at one version of a chain that keeps changing.
+//! The state at one version of a chain that continues to change.
 
 use std::convert::Infallible;
 
@@ -11,7 +11,7 @@ use super::history::StateAt;
 use super::node::EmbeddedNode;
 use super::state::ReorganisedError;
 
-/// The state at one version of a chain that keeps changing. Takes the read lock for each value.
+/// The state at one version of a chain that continues to change. Takes the read lock for each value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VersionedState<'a> {
     pub(super) node: &'a EmbeddedNode,
@@ -19,7 +19,7 @@ pub(super) struct VersionedState<'a> {
     pub(super) version: u64,
     /// The number of the block at that version.
     pub(super) number: u64,
-    /// The number of rollbacks at the start. Another number means that the version may be gone.
+    /// The number of rollbacks at the start. If it has changed, the version may no longer exist.
     pub(super) branch: u64,
 }
 

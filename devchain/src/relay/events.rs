@@ -1,4 +1,4 @@
-//! Events of one chain as far as the relay has read them: messages for the other chain, and deliveries from it.
+//! The events of one chain that the relay has read: messages for the other chain, and deliveries from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -18,7 +18,7 @@ use hawser_chain::send::{Chain, RequestError};
 #[derive(Debug)]
 pub(super) struct EventReader<E> {
     events: E,
-    /// Number and hash of the last block read. Another hash at that number means a reorganisation.
+    /// The number and hash of the last block read. Another hash at that number shows a reorganisation.
     last: Option<(u64, B256)>,
     /// Messages for the other chain, by number.
     messages: BTreeMap<u64, BridgeMessage>,
@@ -26,19 +26,19 @@ pub(super) struct EventReader<E> {
     pub(super) done: BTreeSet<u64>,
 }
 
-/// The meaning of one log.
+/// The relay's interpretation of one log.
 pub(super) enum BridgeEvent {
     Message(u64, BridgeMessage),
     Done(u64),
-    /// A possible delivery. The transaction data holds the number of the ticket.
+    /// A possible delivery. The transaction's data contains the ticket number.
     Delivery(B256),
 }
 
 /// Selects and decodes the logs of one chain.
 pub(super) trait MessageSource {
-    /// Returns the contracts whose logs matter.
+    /// Returns the contracts whose logs are read.
     fn contracts(&self) -> Vec<Address>;
-    /// Decodes a log. `None` if it does not matter.
+    /// Decodes a log; `None` if it is irrelevant.
     fn read(&self, log: &Log) -> Option<BridgeEvent>;
 }
 
@@ -84,7 +84,7 @@ impl<E: MessageSource> EventReader<E> {
         Ok(())
     }
 
-    /// Starts over after a reorganisation: earlier events may be gone.
+    /// Starts over after a reorganisation, because earlier events may have been removed.
     fn reset(&mut self) {
         self.last = None;
         self.messages.clear();
@@ -110,8 +110,8 @@ async fn block(
     Ok(block.map(|block| (block.header.number, block.header.hash)))
 }
 
-/// Returns the number of the ticket that a transaction delivered. Any account may call the same functions, and its
-/// transaction then carries no mark.
+/// Returns the number of the ticket that a transaction delivered. Any account may call the same functions; such
+/// a transaction carries no mark.
 async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RequestError> {
     let transaction = chain.provider().get_transaction_by_hash(hash).await;
     let transaction =

@@ -1,18 +1,18 @@
-//! The mark of a delivered ticket: its number behind the call data.
+//! The mark of a delivered ticket: the ticket number appended to the call data.
 //!
-//! Contracts read the arguments that they know and nothing behind them, so the call means the same with a mark. The
-//! mark is part of the transaction, so it exists exactly when the delivery does, at any moment of a kill.
+//! Contracts ignore data after their arguments, so the mark does not change the call. The mark is part of the
+//! transaction, so it exists exactly when the delivery does, even if the process is killed.
 
 use alloy::primitives::{Address, Bytes, U160, address};
 
-/// Added to an account of the settlement chain to get its alias. Specified by Arbitrum's `AddressAliasHelper`: no key
-/// controls the alias on the app chain.
+/// The offset that is added to an account of the settlement chain to get its alias. Specified by Arbitrum's
+/// `AddressAliasHelper`: no key controls the alias on the app chain.
 const OFFSET: Address = address!("0x1111000000000000000000000000000000001111");
-/// Start of a mark.
+/// The first bytes of a mark.
 const WORD: [u8; 12] = *b"hawser relay";
 const MARK_LEN: usize = WORD.len() + size_of::<u64>();
 
-/// Returns the alias of an account of the settlement chain: the sender of its calls on the app chain.
+/// Returns the alias of an account of the settlement chain, which is the sender of its calls on the app chain.
 #[must_use]
 pub fn alias(account: Address) -> Address {
     let number = |account: Address| U160::from_be_bytes(account.into_array());

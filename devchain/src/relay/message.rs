@@ -25,7 +25,7 @@ impl fmt::Display for BridgeMessageId {
     }
 }
 
-/// A call that one chain requests of the other.
+/// A call that an account of one chain requests on the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeMessage {
     /// The account that left the message, on its own chain.

@@ -31,19 +31,19 @@ use hawser_chain::send::{Call, Chain, RequestError, SendError, ViewError};
 pub use mark::alias;
 pub use message::{ARB_SYS, BridgeMessage, BridgeMessageId};
 
-/// The account that may release withdrawals. It has no key: on a development chain the relay acts for any account.
+/// The account that may release withdrawals. It has no key: on a development chain the relay can act for any account.
 pub const RELAYER: Address = address!("0x72656c617965722072656c617965722072656c61");
-/// Time between two looks at the chains. A guess: bridging feels immediate in tests.
+/// The pause between two reads of the chains. A guess: short enough for interactive tests.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Pause after a chain did not answer. A guess.
+/// The pause after a chain did not answer. A guess.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// The order and care of delivery. Tests change the defaults to provoke failures.
+/// The delivery options of the relay. Tests change the defaults to provoke failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RelayPolicy {
     /// Delivers the newest message first instead of the oldest.
     pub newest_first: bool,
-    /// Gives the first attempt of each message too little gas: it is mined and fails.
+    /// Gives the first attempt of each message too little gas, so that it is mined and fails.
     pub fail_once: bool,
 }
 
@@ -61,9 +61,9 @@ pub struct Delivery {
 pub enum DeliveryOutcome {
     /// This transaction delivered the message.
     Delivered(B256),
-    /// The call reverted for this reason. The message waits.
+    /// The call reverted for this reason. The message is kept for another attempt.
     Reverted(String),
-    /// The message is not for a gateway, and this relay does not carry it.
+    /// The message is not for a gateway, and the relay does not carry it.
     Foreign,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Delivery {
     }
 }
 
-/// The reason why the relay failed.
+/// Error of the relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
     /// A contract could not be read.
@@ -95,7 +95,7 @@ pub enum RelayError {
         /// The error of the delivery.
         error: SendError,
     },
-    /// The inbox takes releases from another account.
+    /// The inbox accepts releases from another account only.
     #[error("the inbox at {inbox} belongs to another relayer, {relayer}")]
     OtherRelayer {
         /// The address of the inbox.
@@ -105,7 +105,7 @@ pub enum RelayError {
     },
 }
 
-/// Carries messages between two chains. A pair of chains must have one relay at most.
+/// Carries messages between two chains. A pair of chains must have at most one relay.
 #[derive(Debug)]
 pub struct Relay {
     settlement: Chain,
@@ -158,7 +158,7 @@ impl Relay {
         })
     }
 
-    /// Returns the messages that wait: tickets first, oldest first in each direction.
+    /// Returns the waiting messages: tickets first, oldest first in each direction.
     ///
     /// # Errors
     /// Returns an error if a chain does not answer.
@@ -169,10 +169,10 @@ impl Relay {
         Ok(self.waiting())
     }
 
-    /// Attempts to deliver every waiting message, once.
+    /// Attempts to deliver every waiting message once.
     ///
     /// # Errors
-    /// Returns an error if a chain does not answer. Earlier deliveries of this step stand.
+    /// Fails if a chain does not answer. Deliveries already made in this step remain.
     pub async fn step(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         let mut waiting: Vec<_> = self.pending().await?.into_iter().collect();
         if policy.newest_first {
@@ -187,7 +187,7 @@ impl Relay {
         Ok(deliveries)
     }
 
-    /// Carries messages until `end`. Logs each result once.
+    /// Carries messages until `end` completes. Logs a result only when it changes.
     pub async fn run(mut self, policy: RelayPolicy, end: impl Future<Output = ()>) {
         let mut last = BTreeMap::new();
         tokio::pin!(end);
@@ -209,7 +209,7 @@ impl Relay {
         }
     }
 
-    /// Steps only after a new block: without one, a reverted call would revert again.
+    /// Makes a step only after a new block: without one, a reverted call would revert again.
     async fn step_if_moved(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         if self.refresh().await? { self.step(policy).await } else { Ok(Vec::new()) }
     }
@@ -266,7 +266,7 @@ impl Relay {
             data: mark::marked(&message.data, number),
             value: message.value,
         };
-        // Set rather than added: after a kill at this point, the next attempt sets the same balance.
+        // The balance is set and not added to, so that an attempt after a kill at this point sets the same balance.
         app.set_balance(sender, message.value).await?;
         send(app, sender, &call, starved).await
     }
@@ -301,7 +301,7 @@ async fn send(
     Ok(receipt.transaction_hash)
 }
 
-/// Logs a result unless it is the same as at the last attempt.
+/// Logs a result unless it equals that of the last attempt.
 fn log_change(last: &mut BTreeMap<BridgeMessageId, DeliveryOutcome>, delivery: &Delivery) {
     let before = last.insert(delivery.id, delivery.outcome.clone());
     if before.as_ref() == Some(&delivery.outcome) {

@@ -1,4 +1,4 @@
-//! Blocks, receipts and methods about the chain.
+//! Tests of blocks, receipts and methods about the chain.
 
 use alloy::consensus::proofs::calculate_transaction_root;
 use alloy::consensus::{TxEnvelope, TxReceipt};

@@ -1,4 +1,4 @@
-//! Calls and gas estimates.
+//! Tests of calls and gas estimates.
 
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{Bytes, U256};

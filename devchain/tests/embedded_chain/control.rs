@@ -1,4 +1,4 @@
-//! Control methods.
+//! Tests of control methods.
 
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{B256, U256, address};
@@ -105,7 +105,7 @@ async fn time_goes_where_it_is_sent() {
     }
 }
 
-/// Blocks made at once lead the clock, each by a second more.
+/// Blocks made at once are ahead of the clock, each by one more second.
 #[tokio::test]
 async fn more_time_counts_from_the_latest_block_when_that_leads_the_clock() {
     let running = RunningChain::on_demand().await;

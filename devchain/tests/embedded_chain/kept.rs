@@ -1,4 +1,4 @@
-//! Chains in a folder.
+//! Tests of chains with a data folder.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -20,7 +20,7 @@ fn kept(folder: &Path) -> EmbeddedSettings {
     EmbeddedSettings { data_dir: Some(folder.to_owned()), ..settings() }
 }
 
-/// Reads everything that a client can see of a chain.
+/// Reads all state of a chain that a client can see.
 async fn everything(running: &RunningChain) -> Vec<String> {
     let mut seen = Vec::new();
     let provider = &running.provider;
@@ -97,7 +97,7 @@ async fn a_chain_of_an_older_version_goes_on() {
     RunningChain::with(kept(folder.path())).await;
 }
 
-/// Returns a journal as an older version wrote it: another number in its first bytes, and state roots that are none.
+/// Returns a journal in an older format: another version number, and headers without valid state roots.
 fn older_journal(bytes: &[u8]) -> Vec<u8> {
     let mut older = bytes[..32].to_vec();
     assert_eq!(older[..24], *b"development chain log 2\n");

@@ -1,4 +1,4 @@
-//! `eth_getLogs` and filters.
+//! Tests of `eth_getLogs` and filters.
 
 use alloy::primitives::{Address, B256, U256};
 use alloy::providers::Provider;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::support::*;
 
-/// Writes to two notebooks in turns: blocks 3 to 8 hold the values 1 to 6.
+/// Writes to two notebook contracts in turn: blocks 3 to 8 contain the values 1 to 6.
 async fn notebooks() -> (RunningChain, Address, Address) {
     let running = RunningChain::on_demand().await;
     let (first, second) = (running.deploy(&NOTEBOOK).await, running.deploy(&NOTEBOOK).await);
@@ -110,7 +110,7 @@ async fn ranges_can_be_limited_as_providers_do() {
 #[tokio::test]
 async fn an_answer_has_a_bounded_number_of_logs() {
     let running = RunningChain::on_demand().await;
-    // Emits 512 empty logs.
+    // A contract that emits 512 empty logs.
     let code = alloy::primitives::bytes!("6102005b5f5fa0600190038060035700");
     let logger = running.deploy(&code).await;
     for _ in 0..19 {

@@ -1,4 +1,4 @@
-//! Malformed requests and unusable settings.
+//! Tests of malformed requests and unusable settings.
 
 use alloy::providers::Provider;
 use hawser_devchain::embedded::{
@@ -126,7 +126,7 @@ async fn a_web_socket_is_told_the_same() {
     assert_eq!(running.provider.get_chain_id().await.unwrap(), CHAIN_ID);
 }
 
-/// Calls every method with parameters of every wrong kind. None may end the chain.
+/// Calls every method with parameters of every wrong type. No call may end the chain.
 #[tokio::test]
 async fn no_method_breaks_on_what_it_does_not_expect() {
     let running = RunningChain::on_demand().await;

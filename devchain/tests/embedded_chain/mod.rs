@@ -1,4 +1,4 @@
-//! The embedded chain through its port.
+//! Tests of the embedded chain over its port.
 
 mod blocks;
 mod calls;

@@ -1,4 +1,4 @@
-//! Proofs of accounts and slots, and what makes them.
+//! Tests of proofs of accounts and slots, and of the tries behind them.
 
 use alloy::consensus::TrieAccount;
 use alloy::consensus::private::alloy_trie::Nibbles;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::support::*;
 
-/// Verifies a proof against the root that the header of a block names.
+/// Verifies a proof against the state root in a block's header.
 async fn verified(running: &RunningChain, address: Address, number: u64) -> TrieAccount {
     let slots = [B256::ZERO, B256::with_last_byte(1)];
     let block = running.provider.get_block(number.into()).await.unwrap().unwrap();

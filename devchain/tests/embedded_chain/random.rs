@@ -1,5 +1,4 @@
-//! Random histories: after any steps, every block keeps its state, and a folder is
-//! opened again as it was left.
+//! Tests of random histories: after any steps, every block keeps its state, and a reopened folder has the same chain.
 
 use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256};
@@ -142,7 +141,7 @@ impl Walk {
                 self.call("anvil_reorg", json!([depth, []]));
                 self.seen.truncate(self.seen.len() - depth);
                 let kept = self.seen.len();
-                // A rollback of a block removes the snapshots on it.
+                // A rollback of a block also removes the snapshots taken on it.
                 self.snapshots.retain(|(_, seen)| seen.len() <= kept);
             }
             Action::Revert { .. } | Action::Reorganise { .. } => {}

@@ -1,4 +1,4 @@
-//! Rollbacks and reorganisations.
+//! Tests of rollbacks and reorganisations.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};

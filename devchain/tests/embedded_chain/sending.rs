@@ -1,4 +1,4 @@
-//! Sending transactions: accepted, waiting and refused ones.
+//! Tests of sending transactions that are accepted, wait or are refused.
 
 use alloy::consensus::{SignableTransaction, TxEip2930, TxEip7702, TxEnvelope, TxLegacy};
 use alloy::eips::eip7702::Authorization;
@@ -74,7 +74,7 @@ async fn every_type_of_transaction_is_taken_but_blobs() {
     }
     let code = running.provider.get_code_at(signer(1).address()).await.unwrap();
     assert_eq!(code, [&[0xef, 0x01, 0x00], STRANGER.as_slice()].concat());
-    // The delegated account still sends for itself. Its nonce went up with the authorization.
+    // The delegated account can still send. Its nonce was incremented by the authorization.
     running.call("eth_sendRawTransaction", raw(&transfer(1, |tx| tx.nonce = 1))).await;
     let garbage = running.try_call("eth_sendRawTransaction", json!(["0x03c0"])).await.unwrap_err();
     assert_eq!(garbage.0, -32602);
@@ -261,7 +261,7 @@ async fn the_largest_payload_of_a_broadcaster_fits_a_block() {
 #[tokio::test]
 async fn code_over_the_limit_is_not_deployed() {
     let running = RunningChain::on_demand().await;
-    // Returns as many zero bytes as its call value.
+    // A contract that returns as many zero bytes as its call value.
     let returning = |len: u16| {
         let [high, low] = len.to_be_bytes();
         let code = Bytes::from(vec![0x61, high, low, 0x5f, 0xf3]);

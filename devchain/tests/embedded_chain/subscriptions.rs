@@ -1,4 +1,4 @@
-//! `eth_subscribe`.
+//! Tests of `eth_subscribe`.
 
 use alloy::consensus::Transaction;
 use alloy::network::TransactionResponse;

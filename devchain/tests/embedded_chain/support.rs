@@ -1,4 +1,4 @@
-//! A running chain, funded accounts, and small contracts in machine code.
+//! A running chain, funded accounts, and small contracts in bytecode.
 
 use std::net::SocketAddr;
 use std::sync::Once;
@@ -24,18 +24,18 @@ use tokio_tungstenite::tungstenite::Message;
 pub(crate) const CHAIN_ID: u64 = 31337;
 pub(crate) const STRANGER: Address = address!("0x00000000000000000000000000000000000000aa");
 
-/// Stores the first word of its input in slot 0 and logs its input with topics 0x11 and that word.
+/// A contract that stores the first word of its input in slot 0, and logs its input with topics 0x11 and that word.
 pub(crate) const NOTEBOOK: Bytes = bytes!("365f5f375f355f555f356011365fa200");
-/// Reverts with its input.
+/// A contract that reverts with its input.
 pub(crate) const REFUSER: Bytes = bytes!("365f5f37365ffd");
-/// Returns its input.
+/// A contract that returns its input.
 pub(crate) const ECHO: Bytes = bytes!("365f5f37365ff3");
-/// Never ends.
+/// A contract that never ends.
 pub(crate) const LOOP: Bytes = bytes!("5b5f56");
-/// Returns number, time, base fee, randomness and the hash of the block before.
+/// A contract that returns the number, time, base fee and randomness of the block, and the hash of the previous block.
 pub(crate) const ENVIRONMENT: Bytes =
     bytes!("435f52426020524860405244606052600143034060805260a05ff3");
-/// Returns slot 0.
+/// A contract that returns slot 0.
 pub(crate) const SLOT: Bytes = bytes!("5f545f5260205ff3");
 
 /// The first topic of a notebook's logs.
@@ -68,7 +68,7 @@ pub(crate) fn settings() -> EmbeddedSettings {
     }
 }
 
-/// A running chain with a client.
+/// A running chain and a client.
 pub(crate) struct RunningChain {
     pub(crate) chain: EmbeddedChain,
     /// A client with the keys of all funded accounts; the first is the default sender.
@@ -80,7 +80,7 @@ impl RunningChain {
         Self::with(settings()).await
     }
 
-    /// Starts a chain that makes blocks on request only: its interval is longer than any test.
+    /// Starts a chain that makes blocks only on request: its interval is longer than any test.
     pub(crate) async fn by_hand() -> Self {
         Self::with(EmbeddedSettings {
             blocks: BlockProduction::Every(Duration::from_secs(86_400)),
@@ -152,7 +152,8 @@ fn wallet() -> EthereumWallet {
 
 pub(crate) fn http(address: SocketAddr) -> DynProvider {
     static TLS: Once = Once::new();
-    // The client library needs a provider also without TLS. Another test of this process may have installed it.
+    // The client library needs a cryptography provider even without TLS. Another test of this
+    // process may have installed it.
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let url = format!("http://{address}").parse().unwrap();
     ProviderBuilder::new()
@@ -204,7 +205,7 @@ pub(crate) async fn post_json(address: SocketAddr, body: &str) -> Value {
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{status} {body}: {error}"))
 }
 
-/// A WebSocket without a client library in between.
+/// A WebSocket connection without a JSON-RPC client library.
 pub(crate) struct RawSocket(WebSocketStream<TcpStream>);
 
 impl RawSocket {

@@ -1,4 +1,4 @@
-//! Traces of mined transactions.
+//! Tests of traces of mined transactions.
 
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{Address, Bytes, U256, address, bytes};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::*;
 
-/// Returns code that calls an account with the first 32 bytes of its own input, and returns what that call returned.
+/// Returns code that calls an account with the first 32 bytes of its input, and returns the result of that call.
 fn forwarder(to: Address) -> Bytes {
     let call = bytes!("5f355f525f5f60205f3473");
     let answer = bytes!("5af1503d5f5f3e3d5ff3");
@@ -50,7 +50,7 @@ async fn calls_into_accounts_whose_code_was_set_are_part_of_a_trace() {
     let last = &call["calls"][0];
     assert_eq!((&last["from"], &last["to"]), (&json!(inner), &json!(STRANGER)));
     assert_eq!((last.get("calls"), last.get("error")), (None, None));
-    // The code of later blocks changes no trace.
+    // Code changes in later blocks do not change a trace.
     running.call("anvil_setCode", json!([inner, ECHO])).await;
     running.mine().await;
     assert_eq!(traced(&running, &receipt).await, frame);
@@ -98,7 +98,7 @@ async fn precompiles_and_creations_are_calls_of_a_trace() {
 #[tokio::test]
 async fn calls_that_copy_more_than_is_kept_are_not_shown() {
     let running = RunningChain::on_demand().await;
-    // Calls the account 0xaa with the same half megabyte of memory until little gas is left.
+    // This contract calls the account 0xaa with the same half megabyte of memory until little gas is left.
     let greedy = address!("0x00000000000000000000000000000000000000c1");
     let code = bytes!("5b5f5f620800005f5f60aa61fffff150620100005a115f5700");
     running.call("anvil_setCode", json!([greedy, code])).await;

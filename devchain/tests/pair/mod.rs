@@ -1,4 +1,4 @@
-//! Two chains to test on. They end with the test program, however that ends.
+//! Two chains for tests. They end with the test program, even if it is killed.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 

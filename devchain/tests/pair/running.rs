@@ -1,4 +1,4 @@
-//! Chains to test on. They end with the test program, however that ends.
+//! Chains for tests. They end with the test program, even if it is killed.
 
 use hawser_devchain::anvil::{self, Anvil, AnvilSettings};
 use hawser_devchain::deploy;

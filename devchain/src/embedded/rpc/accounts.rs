@@ -1,4 +1,4 @@
-//! Balances, nonces, code, storage and their proofs, at any block; the accounts that the chain has keys of.
+//! Methods about balances, nonces, code, storage and their proofs at any block, and about the accounts with keys.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
@@ -29,10 +29,10 @@ pub(super) const METHODS: Group = &[
     (&["personal_sign"], |node, args| sign(node, args.get(1)?, args.get(0)?)),
 ];
 
-/// Most slots in a request for a proof: go-ethereum's limit.
+/// The largest number of slots in a proof request: go-ethereum's limit.
 const PROVED_SLOTS_MAX: usize = 1024;
 
-/// Returns the accounts that may send without a signature: those with a key here, then the impersonated ones.
+/// Returns the accounts that may send without a signature: those with a key, then the impersonated ones.
 fn accounts(node: &EmbeddedNode, _: &Args<'_>) -> RpcResult {
     let mut accounts: Vec<_> = node.signers.iter().map(|signer| signer.address()).collect();
     let core = node.read();
@@ -42,7 +42,7 @@ fn accounts(node: &EmbeddedNode, _: &Args<'_>) -> RpcResult {
     answer(&accounts)
 }
 
-/// Signs a message (EIP-191) with a key of the chain.
+/// Signs a message (EIP-191) with one of the chain's keys.
 fn sign(node: &EmbeddedNode, address: Address, message: Bytes) -> RpcResult {
     let signer = node.signer(address).ok_or_else(|| {
         invalid(format!("the chain has no key of {address}: eth_accounts lists those it has"))

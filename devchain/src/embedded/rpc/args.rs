@@ -1,4 +1,4 @@
-//! Parameters of a request.
+//! The parameters of a request.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::error::{RpcError, invalid};
 
-/// Parameters by position. Parameters by name count as one object.
+/// Positional parameters. Named parameters are treated as one object.
 #[derive(Debug)]
 pub(in crate::embedded) struct Args<'a>(Vec<&'a RawValue>);
 
@@ -27,13 +27,13 @@ impl<'a> Args<'a> {
         parsed.map(Self).map_err(|error| invalid(format!("parameters are no list: {error}")))
     }
 
-    /// Returns the parameter at a position, which is required.
+    /// Returns the required parameter at a position.
     pub(in crate::embedded) fn get<T: DeserializeOwned>(&self, at: usize) -> Result<T, RpcError> {
         let missing = || invalid(format!("missing value for required argument {at}"));
         self.optional(at)?.ok_or_else(missing)
     }
 
-    /// Returns the parameter at a position. `None` if it is absent or null.
+    /// Returns the parameter at a position; `None` if it is absent or null.
     pub(in crate::embedded) fn optional<T: DeserializeOwned>(
         &self,
         at: usize,
@@ -57,7 +57,7 @@ impl Args<'_> {
     }
 }
 
-/// A whole number as clients write it: a JSON number, or a string in hex or decimal digits.
+/// An integer as clients write it: a JSON number, or a string of hex or decimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RpcNumber(pub(super) u64);
 

@@ -44,7 +44,7 @@ pub(super) fn estimate(node: &EmbeddedNode, request: TransactionRequest) -> Resu
     Ok(simulation.estimate()?)
 }
 
-/// Calls `make` with the state, the chain id and the header of a block. Holds no lock meanwhile.
+/// Calls `make` with the state, the chain id and the header of a block, without holding a lock.
 fn at<'a, T>(
     node: &'a EmbeddedNode,
     id: BlockId,

@@ -1,4 +1,4 @@
-//! Control of blocks and time, under the method names of other development chains.
+//! Control of blocks and time, with the method names of other development chains.
 
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use crate::embedded::admission;
 use crate::embedded::node::{EmbeddedNode, MiningMode, wall_clock};
 use crate::embedded::pooled::PooledTransaction;
 
-/// Most blocks that one request makes or removes. A guess: a request holds the writer for some seconds at most.
+/// The largest number of blocks that one request makes or removes. A guess: a request holds the write
+/// lock for at most some seconds.
 const BLOCKS_MAX: u64 = 10_000;
 
-/// Gas limit of a transaction in a reorganisation whose request names none. A guess: a sixth of a block.
+/// The gas limit of a transaction in a reorganisation whose request has none. A guess: a sixth of a block.
 const REORGANISED_GAS: u64 = 10_000_000;
 
 pub(super) const METHODS: Group = &[
@@ -88,7 +89,7 @@ fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer("0x0")
 }
 
-/// Makes a number of blocks, a number of seconds apart.
+/// Makes a number of blocks with a given number of seconds between them.
 fn mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let blocks = args.optional(0)?.map_or(1, |RpcNumber(blocks)| blocks);
     let apart = args.optional(1)?.map(|RpcNumber(seconds)| seconds);
@@ -114,7 +115,7 @@ fn mine_blocks(
     Ok(())
 }
 
-/// Moves the clock, so that the next block comes at least so much later than the latest.
+/// Moves the clock forward, so that the next block is at least the given number of seconds later than the latest one.
 fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let RpcNumber(seconds) = args.get(0)?;
     let mut writer = node.writer();
@@ -123,7 +124,7 @@ fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&node.read().clock_offset())
 }
 
-/// Sets the clock. Block times still only grow.
+/// Sets the clock. Block timestamps still only increase.
 fn set_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let RpcNumber(time) = args.get(0)?;
     let now = wall_clock();
@@ -184,7 +185,7 @@ fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
                 PooledTransaction::new(admission::decode(&bytes, chain_id)?, false)
             }
             Included::Request(mut request) => {
-                // An estimate on the present head says little about the gas on the new branch.
+                // An estimate at the current head says little about the gas on the new branch.
                 request.gas.get_or_insert(REORGANISED_GAS);
                 transactions::completed(node, *request)?
             }

@@ -1,4 +1,4 @@
-//! Control of accounts, under the method names of other development chains.
+//! Control of accounts, with the method names of other development chains.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use revm::bytecode::Bytecode;
@@ -29,7 +29,7 @@ pub(super) const METHODS: Group = &[
     }),
 ];
 
-/// Most accounts that are impersonated one by one. A guess.
+/// The largest number of accounts that are impersonated individually. A guess.
 const IMPERSONATED_MAX: usize = 10_000;
 
 /// Changes one account at the head of the chain.

@@ -22,13 +22,13 @@ pub(in crate::embedded) mod code {
     pub(in crate::embedded) const REVERTED: i64 = 3;
 }
 
-/// The error object of a response.
+/// The error object of a JSON-RPC response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(in crate::embedded) struct RpcError {
     /// One of [`code`].
     pub(in crate::embedded) code: i64,
     pub(in crate::embedded) message: String,
-    /// The data of a revert.
+    /// The revert data, if the error is a revert.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Bytes>,
 }
@@ -39,22 +39,23 @@ impl RpcError {
     }
 }
 
-/// Returns the error of a request that is valid but failed.
+/// Returns the error for a request that is valid but failed.
 pub(in crate::embedded) fn failed(reason: impl Display) -> RpcError {
     RpcError::new(code::FAILED, reason)
 }
 
-/// Returns the error of wrong parameters.
+/// Returns the error for invalid parameters.
 pub(in crate::embedded) fn invalid(reason: impl Display) -> RpcError {
     RpcError::new(code::INVALID_PARAMS, reason)
 }
 
-/// Returns the error of a request whose response would exceed a limit.
+/// Returns the error for a request whose response would exceed a limit.
 pub(in crate::embedded) fn too_much(reason: impl Display) -> RpcError {
     RpcError::new(code::LIMIT_EXCEEDED, reason)
 }
 
-/// Returns the error of a revert. Its message holds the reason if the data is an `Error(string)` or `Panic(uint256)`.
+/// Returns the error for a revert. Its message contains the reason if the data is an
+/// `Error(string)` or `Panic(uint256)`.
 fn reverted(data: Bytes) -> RpcError {
     let reason = Revert::abi_decode(&data).map(|revert| revert.reason);
     let reason = reason.or_else(|_| Panic::abi_decode(&data).map(|panic| panic.to_string()));

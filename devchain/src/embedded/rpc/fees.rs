@@ -11,13 +11,13 @@ use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
 use crate::embedded::node::EmbeddedNode;
 
-/// The advised priority fee in wei. A guess: blocks are rarely full, so almost nothing, but wallets take zero for a
-/// fault.
+/// The recommended priority fee in wei. A guess: it can be nearly zero because blocks are rarely full, but
+/// wallets treat zero as an error.
 pub(super) const TIP: u64 = 1_000_000;
 
-/// Most blocks in a fee history: go-ethereum's limit.
+/// The largest number of blocks in a fee history: go-ethereum's limit.
 const HISTORY_BLOCKS_MAX: u64 = 1024;
-/// Most reward percentiles in a request: go-ethereum's limit.
+/// The largest number of reward percentiles in a request: go-ethereum's limit.
 const PERCENTILES_MAX: usize = 100;
 
 pub(super) const METHODS: Group = &[
@@ -66,12 +66,12 @@ fn fee_history(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio of gas amounts far below 2^53")]
-/// Returns the share of the gas limit that a block used.
+/// Returns the fraction of its gas limit that a block used.
 fn used(block: &Block) -> f64 {
     block.header.gas_used as f64 / block.header.gas_limit as f64
 }
 
-/// Returns, for each percentile of the block's gas, the highest tip among the cheapest transactions with that gas.
+/// Returns the tip at each percentile of the block's gas, with the transactions ordered by tip.
 #[expect(clippy::cast_precision_loss, reason = "gas amounts are far below 2^53")]
 fn rewards(block: &Block, percentiles: &[f64]) -> Vec<u128> {
     let tip = |tx: &alloy::consensus::TxEnvelope| {

@@ -10,9 +10,9 @@ use super::error::{RpcError, failed, invalid, too_much};
 use super::{Group, answer, present};
 use crate::embedded::chain_core::ChainCore;
 
-/// Most logs in a response: the usual limit of providers.
+/// The largest number of logs in a response: the usual limit of providers.
 const LOGS_MAX: usize = 10_000;
-/// Most bytes of log data in a response. A guess: below the message limits of common clients.
+/// The largest total of log data in a response, in bytes. A guess: below the message limits of common clients.
 const DATA_BYTES_MAX: usize = 24 << 20;
 
 pub(super) const METHODS: Group = &[
@@ -20,7 +20,7 @@ pub(super) const METHODS: Group = &[
         let filter = args.filter(0)?.ok_or_else(|| invalid("missing value for a filter"))?;
         answer(&find(&node.read(), &filter, node.log_blocks_max())?)
     }),
-    // Sets a limit in blocks, or none. For tests of clients that halve their ranges.
+    // Sets the limit in blocks, or removes it. It is for tests of clients that halve their ranges.
     (&["hawser_setLogBlocksMax"], |node, args| {
         let limit = args.optional(0)?.map_or(u64::MAX, |RpcNumber(limit)| limit.max(1));
         node.log_blocks_max.store(limit, Ordering::Relaxed);
@@ -77,7 +77,7 @@ pub(super) fn find(
 
 /// Returns the error of a range that is too wide, with a width that works.
 ///
-/// The words are those of other providers. Clients that parse them ask for one block less than the number named.
+/// The wording is that of other providers. Clients that parse it request one block less than the stated number.
 fn too_wide(blocks_max: u64) -> RpcError {
     let named = blocks_max.saturating_add(1);
     too_much(format!(

@@ -27,7 +27,7 @@ pub(super) type RpcResult = Result<Box<RawValue>, RpcError>;
 /// The function behind a method.
 type Handler = fn(&EmbeddedNode, &Args<'_>) -> RpcResult;
 
-/// A group of methods, each with its names.
+/// A group of methods: the names of each, and its function.
 type Group = &'static [(&'static [&'static str], Handler)];
 
 const GROUPS: &[Group] = &[
@@ -50,7 +50,7 @@ pub(super) struct Method {
     handler: Handler,
 }
 
-/// Iterates over all methods but the subscriptions, once for each name.
+/// Iterates over all methods except the subscriptions, once for each name.
 pub(super) fn methods() -> impl Iterator<Item = Method> {
     let methods = GROUPS.iter().flat_map(|group| group.iter());
     methods.flat_map(|(names, handler)| names.iter().map(|name| Method { name, handler: *handler }))

@@ -1,4 +1,4 @@
-//! Blocks, transactions, receipts and logs in the form of the RPC.
+//! Conversions of blocks, transactions, receipts and logs to the types of the RPC.
 
 use alloy::consensus::transaction::{Recovered, TransactionInfo};
 use alloy::consensus::{

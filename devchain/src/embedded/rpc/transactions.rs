@@ -1,4 +1,4 @@
-//! Sending and finding transactions.
+//! Methods that send and find transactions.
 
 use std::sync::Arc;
 
@@ -35,14 +35,14 @@ fn send_raw(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, false))?)
 }
 
-/// Sends a transaction of an account that the chain has a key of, or that is impersonated.
+/// Sends a transaction of an account that has a key here or is impersonated.
 fn send(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let pooled = completed(node, args.get(0)?)?;
     answer(&node.send(&mut node.writer(), pooled)?)
 }
 
-/// Completes and signs a request. The signature of an impersonated account is none: it has the sender's address in
-/// place of `r`.
+/// Completes and signs a request. An impersonated account has no valid signature; its transaction has the
+/// sender's address in place of `r`.
 pub(super) fn completed(
     node: &EmbeddedNode,
     mut request: TransactionRequest,

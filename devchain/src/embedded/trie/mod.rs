@@ -1,7 +1,7 @@
 //! The state as Merkle Patricia tries: its root, and proofs against that root (yellow paper, appendix D).
 //!
-//! A changed trie shares all unchanged nodes with the one before, so the tries of all versions are kept. A node is
-//! hashed once, when its root is first asked for.
+//! A changed trie shares all unchanged nodes with its predecessor, so the tries of all versions can be kept. A node is
+//! hashed once, when its root is first requested.
 
 mod node;
 
@@ -62,7 +62,7 @@ impl<V: TrieValue> Trie<V> {
         };
     }
 
-    /// Returns the nodes from the root towards this key. They prove its value, or that it has none.
+    /// Returns the nodes on the path from the root to this key. They prove its value, or its absence.
     fn prove(&self, key: B256) -> Vec<Bytes> {
         let mut proof = Vec::new();
         if let Some(root) = &self.0 {
@@ -72,7 +72,7 @@ impl<V: TrieValue> Trie<V> {
     }
 }
 
-/// Returns the half bytes of a key, the path through a trie.
+/// Returns the nibbles of a key, its path through a trie.
 fn nibbles(key: B256) -> [u8; 64] {
     std::array::from_fn(|at| if at % 2 == 0 { key[at / 2] >> 4 } else { key[at / 2] & 0xf })
 }
@@ -87,7 +87,7 @@ pub(super) struct AccountProof {
     pub(super) account: AccountState,
     pub(super) storage_root: B256,
     pub(super) nodes: Vec<Bytes>,
-    /// Value and proof of each slot that was asked for, in the same order.
+    /// The value and the proof of each requested slot, in the order of the request.
     pub(super) slots: Vec<(U256, Vec<Bytes>)>,
 }
 
@@ -111,7 +111,7 @@ impl StateTrie {
             for (slot, value) in &change.slots {
                 leaf.storage.set(slot_key(*slot), (!value.is_zero()).then_some(*value));
             }
-            // An account that a control method gave a slot and nothing else stays, so that its slot is proved.
+            // An account with nothing but a slot that a control method set is kept, so that its slot can be proved.
             let gone = leaf.account == AccountState::EMPTY && leaf.storage.0.is_none();
             after.0.set(key, (!gone).then_some(leaf));
         }
@@ -180,7 +180,7 @@ mod tests {
         model.retain(|_, (account, slots)| *account != AccountState::EMPTY || !slots.is_empty());
     }
 
-    /// Few addresses and slots, so that values are replaced and removed.
+    /// Generates changes of few addresses and slots, so that values are replaced and removed.
     fn change() -> impl Strategy<Value = (Address, AccountDiff)> {
         let slots = prop::collection::btree_map(0u64..40, 0u64..3, 0..12);
         (0u8..30, 0u64..3, 0u64..3, prop::bool::weighted(0.2), slots).prop_map(
@@ -219,7 +219,7 @@ mod tests {
                 models.push(model);
                 tries.push(tries.last().unwrap().after(diff));
             }
-            // All versions are still what they were, whatever came after them.
+            // All earlier versions must be unchanged.
             for (trie, model) in tries.iter().zip(&models) {
                 let root = root(model);
                 prop_assert_eq!(trie.root(), root);

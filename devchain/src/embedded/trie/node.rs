@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use alloy::primitives::{B256, Bytes, keccak256};
 use alloy::rlp::{Encodable as _, Header};
 
-/// The RLP of an empty string, in place of a child or value that is not there.
+/// The RLP of an empty string, in place of an absent child or value.
 const NOTHING: u8 = 0x80;
-/// A node whose RLP is shorter than this is part of its parent; a longer one is named by its hash.
+/// The RLP length in bytes from which a parent refers to a node by its hash; shorter
+/// nodes are embedded in their parent.
 const HASHED_LEN_MIN: usize = 32;
 
 /// A value at the end of a path.
@@ -16,7 +17,7 @@ pub(super) trait TrieValue: Clone {
     fn rlp(&self) -> Vec<u8>;
 }
 
-/// A node with all below it. All keys have the same length, so no value ends at a branch.
+/// A node with its descendants. All keys have the same length, so no value ends at a branch.
 #[derive(Debug)]
 pub(super) struct TrieNode<V> {
     kind: Kind<V>,
@@ -28,9 +29,9 @@ pub(super) struct TrieNode<V> {
 enum Kind<V> {
     /// A value, and the rest of its path.
     Leaf { path: Box<[u8]>, value: V },
-    /// The common start of all paths below. The child is a branch.
+    /// The common prefix of all paths below. The child is a branch.
     Extension { path: Box<[u8]>, child: Arc<TrieNode<V>> },
-    /// At least two children, by the next half byte.
+    /// At least two children, by the next nibble.
     Branch(Box<Children<V>>),
 }
 
@@ -95,7 +96,7 @@ impl<V: TrieValue> TrieNode<V> {
         }
     }
 
-    /// Returns the node without the value at a path. `None` if nothing is left.
+    /// Returns the node without the value at a path; `None` if nothing is left.
     pub(super) fn remove(node: &Arc<Self>, path: &[u8]) -> Option<Arc<Self>> {
         if node.get(path).is_none() {
             return Some(node.clone());
@@ -121,7 +122,7 @@ impl<V: TrieValue> TrieNode<V> {
         }
     }
 
-    /// Adds the RLP of each node on the way to a path that its parent names by hash. The root is always one.
+    /// Appends the RLP of each node on the path to which its parent refers by hash. The root is always included.
     pub(super) fn prove(&self, path: &[u8], proof: &mut Vec<Bytes>) {
         if proof.is_empty() || matches!(self.reference(), Reference::Hash(_)) {
             proof.push(self.rlp().into());
@@ -191,7 +192,7 @@ impl Reference {
     }
 }
 
-/// Returns a branch where two paths part after `common` half bytes: below is `theirs`, and a new value.
+/// Returns a branch where two paths diverge after `common` nibbles: one child is `theirs`, the other a new value.
 fn fork<V: TrieValue>(
     ours: &[u8],
     theirs: Arc<TrieNode<V>>,
@@ -205,7 +206,7 @@ fn fork<V: TrieValue>(
     prefixed(&path[..common], &new(Kind::Branch(children)))
 }
 
-/// Returns a node below a longer path. Two nodes of the same path become one.
+/// Returns a node below a longer path. Consecutive path segments are merged into one node.
 fn prefixed<V: TrieValue>(prefix: &[u8], node: &Arc<TrieNode<V>>) -> Arc<TrieNode<V>> {
     if prefix.is_empty() {
         return node.clone();
@@ -220,7 +221,8 @@ fn prefixed<V: TrieValue>(prefix: &[u8], node: &Arc<TrieNode<V>>) -> Arc<TrieNod
     }
 }
 
-/// Returns a path in whole bytes. The first half byte says the kind of the node and if the length is odd.
+/// Returns a path in whole bytes (hex-prefix encoding). The first nibble encodes the kind of the node
+/// and whether the length is odd.
 fn compact(path: &[u8], is_leaf: bool) -> Vec<u8> {
     let flags = if is_leaf { 2 } else { 0 };
     let (first, pairs) = match path.split_first() {

@@ -1,4 +1,4 @@
-//! The calls of a transaction, as go-ethereum's `callTracer` prints them.
+//! The calls of a transaction in the format of go-ethereum's `callTracer`.
 
 use alloy::primitives::{Address, Bytes, U64, U256};
 use alloy::sol_types::{Revert, SolError as _};
@@ -13,12 +13,13 @@ use serde::Serialize;
 
 use crate::embedded::evm;
 
-/// Most bytes of all recorded calls. A guess: a block's gas could pay for copies of the same memory without end.
+/// The largest total of recorded calls, in bytes. A bound is needed because the gas of a block pays for many
+/// copies of the same memory. Guess.
 const RECORDED_BYTES_MAX: usize = 64 << 20;
-/// Bytes that a call counts beside its input and output: about the size of a frame.
+/// The number of bytes that a call counts in addition to its input and output: about the size of a frame.
 const FRAME_BYTES: usize = 256;
 
-/// One call, with those that it made.
+/// One call, with the calls that it made.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CallFrame {
@@ -78,7 +79,7 @@ impl CallEnd {
     }
 }
 
-/// Records the calls of a transaction while it runs.
+/// An inspector that records the calls of a transaction while it runs.
 #[derive(Debug, Default)]
 pub(super) struct CallRecorder {
     /// Calls that have not ended, the outermost first.
@@ -89,12 +90,12 @@ pub(super) struct CallRecorder {
 }
 
 impl CallRecorder {
-    /// Returns true if the calls took more than the recorder keeps. It has then left out inputs and calls.
+    /// Returns true if the calls exceed the bound, so that inputs and calls were left out.
     pub(super) fn is_full(&self) -> bool {
         self.recorded_bytes > RECORDED_BYTES_MAX
     }
 
-    /// Counts the bytes of a call. Returns false if they are too many.
+    /// Counts the bytes of a call. Returns false if the bound is exceeded.
     fn takes(&mut self, bytes: usize) -> bool {
         self.recorded_bytes = self.recorded_bytes.saturating_add(bytes).saturating_add(FRAME_BYTES);
         !self.is_full()

@@ -1,4 +1,5 @@
-//! `debug_traceTransaction`: runs a mined transaction again, for clients that ask what it called and why it failed.
+//! `debug_traceTransaction`: executes a mined transaction again, for clients that ask which
+//! calls it made and why it failed.
 
 mod frames;
 
@@ -19,7 +20,7 @@ use frames::{CallEnd, CallFrame, CallRecorder};
 
 pub(super) const METHODS: Group = &[(&["debug_traceTransaction"], trace)];
 
-/// The only tracer.
+/// The name of the only supported tracer.
 const CALL_TRACER: &str = "callTracer";
 
 #[derive(Debug, Default, Deserialize)]
@@ -36,7 +37,7 @@ struct TracerConfig {
     with_log: bool,
 }
 
-/// Runs a transaction again, after those before it in its block.
+/// Executes a transaction again, after the preceding ones of its block.
 fn trace(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let hash: B256 = args.get(0)?;
     let options: Options = args.optional(1)?.unwrap_or_default();
