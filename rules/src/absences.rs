@@ -1,25 +1,25 @@
-//! The times in which a node was not in the network, after it had been.
+//! The absences of a node: the periods between its removal from the canonical network and its return.
 
 use crate::violation::{RuleNumber, Violation};
 
-/// A time in which a node was not in the canonical network: from its removal to its return.
+/// A period in which a node was not in the canonical network, from its removal to its return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Absence {
-    /// Time of the block with the removal, unix seconds.
+    /// The time of the block with the removal, unix seconds.
     pub from_s: u64,
-    /// Time of the block with the return, unix seconds; `None` while the node is away.
+    /// The time of the block with the return, unix seconds; `None` while the node is still absent.
     pub until_s: Option<u64>,
 }
 
-/// All absences of a node: ascending, none empty, and only the last one without an end.
+/// All absences of a node: ascending, none empty, and only the last one may have no end.
 ///
-/// An envelope that a node signs in an absence breaks a rule (`docs/protocol/rules.md`, Membership). The time that
-/// it states decides, and not the moment at which a node learned of the removal: so all nodes come to the
-/// same verdict.
+/// An envelope that a node signs during an absence breaks a rule (`docs/protocol/rules.md`, Membership).
+/// The time that the envelope states decides, and not the time at which a node learned of the removal, so
+/// all nodes come to the same verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Absences(Vec<Absence>);
 
-/// The times are no absences.
+/// Error of [`Absences::new`]: the periods are out of order, overlap, are empty, or continue after one without an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "absences of a node must ascend in time and must not be empty, and only the last one may have no end"
@@ -28,19 +28,19 @@ pub struct AbsencesError;
 
 const NS_PER_S: i128 = 1_000_000_000;
 
-/// The version of [`Absences::cover`]. Raised when it judges a time in another way, so that strands are judged once more.
-/// Before 1 there was no version in the bytes, and the second of a removal belonged to the absence.
-/// Before 2 an envelope kept the mark of any other rule.
+/// The version of the rule that [`Absences::cover`] and [`Absences::judge`] implement. It is raised when the rule
+/// changes, so that strands are judged again. Before version 1 the encoding had no version, and the second of a removal
+/// belonged to the absence. Before version 2 an envelope kept the mark of any other rule.
 const RULE_VERSION: u8 = 2;
 
 impl Absences {
-    /// A node that never left.
+    /// The absences of a node that never left the network: none.
     pub const NONE: Self = Self(Vec::new());
 
-    /// Takes absences over.
+    /// Creates the absences from their periods, oldest first.
     ///
     /// # Errors
-    /// [`AbsencesError`] if they are out of order, overlap or are empty.
+    /// [`AbsencesError`] if they are out of order, overlap, are empty, or continue after one without an end.
     pub fn new(absences: Vec<Absence>) -> Result<Self, AbsencesError> {
         let has_length = |it: &Absence| it.until_s.is_none_or(|until_s| it.from_s < until_s);
         let follows = |pair: &[Absence]| pair[0].until_s.is_some_and(|end| end <= pair[1].from_s);
@@ -51,8 +51,8 @@ impl Absences {
         }
     }
 
-    /// Follows a node's removals and returns, in the order of the chain: the time in unix seconds, and true
-    /// if the node is in the network from then on. The first time that it enters ends no absence.
+    /// Computes absences from a node's membership changes in the order of the chain. Each is a time in unix seconds,
+    /// and true if the node is in the network from then on. The node's first entry into the network ends no absence.
     #[must_use]
     pub fn of_changes(changes: impl IntoIterator<Item = (u64, bool)>) -> Self {
         let mut absences: Vec<Absence> = Vec::new();
@@ -68,16 +68,15 @@ impl Absences {
         Self(absences)
     }
 
-    /// Returns true if the node never left.
+    /// Returns true if the node was never absent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns true if the node was away at this time, unix nanoseconds. It was not away in the whole second of a
-    /// removal:
-    /// blocks state whole seconds, so an envelope of that second may be older than the block. From the second of its
-    /// return on it was not away either.
+    /// Returns true if the node was absent at this time, unix nanoseconds. The whole second of a removal is not part of
+    /// the absence: block times are whole seconds, so an envelope signed in that second may be older than the block.
+    /// The second of the return is not part of it either.
     #[must_use]
     pub fn cover(&self, originator_ns: i64) -> bool {
         let ns = i128::from(originator_ns);
@@ -86,12 +85,12 @@ impl Absences {
         self.0.iter().any(|it| is_after(it.from_s) && it.until_s.is_none_or(|end| ns < at(end)))
     }
 
-    /// Returns the verdict on an envelope of this time, from the one that all other rules give. Absence comes before the rules
-    /// with whose marks an envelope is [booked](RuleNumber::is_booked), so that its mark alone says that it is not, and
-    /// after all others.
+    /// Combines the verdict of all other rules on an envelope of this time with the rule of absence. A violation whose
+    /// mark leaves the envelope [booked](RuleNumber::is_booked) is replaced by [`Violation::Absent`], whose mark does
+    /// not; any other violation takes precedence over absence.
     ///
     /// # Errors
-    /// [`Violation::Absent`], or that of `judged`.
+    /// [`Violation::Absent`], or the error in `judged`.
     pub fn judge(
         &self,
         originator_ns: i64,
@@ -110,8 +109,8 @@ impl Absences {
         self.0.iter().copied()
     }
 
-    /// Encodes the absences and the rule about them, to compare both with those of an earlier run: the version of the rule,
-    /// and 16 bytes each. Nothing for a node that never left: no version of the rule has marked an envelope of it.
+    /// Encodes the version of the rule and 16 bytes per absence, to be compared with those of an earlier run. Empty for
+    /// a node that was never absent, because no version of the rule marks an envelope of it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let bytes = |it: &Absence| {

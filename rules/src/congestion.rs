@@ -1,30 +1,29 @@
-//! Congestion of one originator: units from 0 to 100, from its envelopes per minute.
+//! The congestion of one originator in units from 0 to 100, computed from its envelopes per minute.
 //!
 //! Specified in `docs/protocol/fees.md`; the golden values in `tests/vectors/contracts/fees.json`
 //! come from the reference implementation.
 
-/// Full congestion. Specified: the fee grows in this many steps.
+/// The largest number of congestion units. Specified: the fee grows in this many steps.
 pub const CONGESTION_UNITS_MAX: u64 = 100;
 
-/// Minutes that the congestion curve looks at: the current one and four before it. Specified.
+/// The number of minutes in the congestion window: the current one and the four before it. Specified.
 const WINDOW_MINUTES: usize = 5;
 
-/// Returns the congestion units for these counts of envelopes: `counts[0]` in the current minute
-/// so far, `counts[1]` in the minute before, and so on.
+/// Returns the congestion units for these counts of envelopes: `counts[0]` is the number in the current minute so far,
+/// `counts[1]` that in the previous minute, and so on.
 ///
-/// There is no congestion up to the target rate and full congestion from 1.5 times the target on;
-/// between them the units rise exponentially. A target of 0, or one that is negative as a signed
-/// 32-bit number, switches congestion off.
+/// There is no congestion up to the target rate, and full congestion from 1.5 times the target. Between them the units
+/// rise exponentially. A target of 0, or one that is negative as a signed 32-bit number, disables congestion.
 #[must_use]
 pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u64) -> u64 {
-    // Every implementation reads the contract's number as a signed 32-bit one.
+    // Every implementation reads the contract's value as a signed 32-bit number.
     let target = target_rate_per_minute & 0xffff_ffff;
     if target == 0 || target > i32::MAX.unsigned_abs().into() {
         return 0;
     }
     let [current, m1, m2, m3, m4] = counts;
-    // A mean that weighs recent minutes more. In 128 bits, so that no count overflows the sum; the
-    // weights add up to ten, so the mean is no larger than the largest count.
+    // A weighted mean that favours recent minutes. It is computed in 128 bits, so that the sum cannot overflow; the
+    // weights add up to ten, so the mean is at most the largest count.
     let weighted = 4 * u128::from(m1) + 3 * u128::from(m2) + 2 * u128::from(m3) + u128::from(m4);
     let average = u64::try_from(weighted / 10).unwrap_or(u64::MAX);
     let busiest = current.max(m1).max(average);
@@ -36,37 +35,37 @@ pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u
         return CONGESTION_UNITS_MAX;
     }
     let curve = 100.0 * ((4.0 * (ratio - 1.0)).exp() - 1.0) / (2f64.exp() - 1.0);
-    // 1 < ratio < 1.5 keeps the curve within 0..100, so the cast drops the fraction and no more.
+    // 1 < ratio < 1.5 keeps the curve within 0..100, so the cast only drops the fraction.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= curve < 100")]
     let units = curve as u64;
     units.min(CONGESTION_UNITS_MAX)
 }
 
-/// Converts a count. Counts per minute stay far below 2^53, where floats are still exact.
+/// Converts a count. Counts per minute stay far below 2^53, up to which floats are exact.
 #[expect(clippy::cast_precision_loss, reason = "envelopes per minute stay below 2^53")]
 fn as_f64(count: u64) -> f64 {
     count as f64
 }
 
-/// Envelopes of one strand in the current minute and the four before it.
+/// The numbers of envelopes of one strand in the current minute and the four before it.
 ///
 /// Invariant: the current minute never decreases.
 #[derive(Debug, Clone)]
 pub struct CongestionWindow {
     minute: u32,
-    /// The current minute first.
+    /// The counts, that of the current minute first.
     counts: [u64; WINDOW_MINUTES],
 }
 
 impl CongestionWindow {
-    /// Starts at `minute`; `counts` returns the stored number of envelopes of a minute.
+    /// Creates a window at `minute`; `counts` returns the stored number of envelopes of a minute.
     pub fn new(minute: u32, counts: impl Fn(u32) -> u64) -> Self {
         let count = |age| minute.checked_sub(age).map_or(0, &counts);
         Self { minute, counts: [0, 1, 2, 3, 4].map(count) }
     }
 
-    /// Moves on to `minute` and returns the congestion units of the next envelope. An earlier
-    /// minute leaves the window where it is.
+    /// Advances the window to `minute` and returns the congestion units of the next envelope. An earlier
+    /// minute does not change the window.
     pub fn advance_to(&mut self, minute: u32, target_rate_per_minute: u64) -> u64 {
         let passed = minute.saturating_sub(self.minute);
         if passed > 0 {
@@ -78,7 +77,7 @@ impl CongestionWindow {
         congestion_units(self.counts, target_rate_per_minute)
     }
 
-    /// Counts one envelope in the current minute.
+    /// Adds one envelope to the current minute.
     pub fn count_envelope(&mut self) {
         self.counts[0] = self.counts[0].saturating_add(1);
     }
@@ -161,7 +160,7 @@ mod tests {
             prop_assert!(congestion_units(counts, target) >= congestion_units(counts, target + 1));
         }
 
-        /// A window that slides gives the same result as one that is built anew from the counts.
+        /// A window that slides equals one that is created anew from the counts.
         #[test]
         fn a_sliding_window_equals_one_that_is_read_anew(
             steps in proptest::collection::vec((0..7_u32, 0..200_u64), 1..12),

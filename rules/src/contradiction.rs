@@ -1,62 +1,62 @@
-//! Checkpoints of one node about one strand that cannot both be true.
+//! Contradictions: two checkpoints of one node about one strand of which at most one can be true.
 //!
-//! About the node's own strand they prove that it has lied. An observer may have been shown two histories, and may have
-//! lost the first one, so against an observer they are only a claim.
+//! About the node's own strand they prove that the node has lied. About another strand they are only a claim, because
+//! an observer may have been shown two histories and may have lost the first one.
 
 use hawser_proto::PublicKey;
 use hawser_proto::checkpoint::{CheckpointError, SignedCheckpoint};
 use hawser_proto::merkle::{ConsistencyProof, ProofError, TreeHash};
 
-/// Two checkpoints of one node about one strand that contradict each other. Not necessarily verified.
+/// Two contradictory checkpoints of one node about one strand. Not necessarily verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contradiction {
-    /// They have the same size, and other roots.
+    /// They have the same size and different roots.
     TwoRoots {
         /// One of them.
         first: SignedCheckpoint,
         /// The other one.
         second: SignedCheckpoint,
     },
-    /// The later one has the smaller size, and the strand is the node's own. An observer that has lost its folder reads
-    /// a strand again from its beginning, and may sign smaller sizes meanwhile.
+    /// The later one has the smaller size, and the strand is the node's own. (An observer that has lost its data folder
+    /// reads a strand again from the beginning, and may then sign smaller sizes.)
     Shrinks {
         /// The one with the earlier time.
         earlier: SignedCheckpoint,
         /// The one with the later time.
         later: SignedCheckpoint,
     },
-    /// The larger tree begins with another tree of the smaller size.
+    /// The larger tree does not begin with the tree of the smaller checkpoint.
     OtherBeginning {
         /// The one with the smaller size.
         smaller: SignedCheckpoint,
         /// The one with the larger size.
         larger: SignedCheckpoint,
-        /// Root of the tree with which the larger one begins. It is not that of the smaller checkpoint.
+        /// The root of the tree with which the larger tree begins. It differs from that of the smaller checkpoint.
         root: TreeHash,
-        /// The proof that the larger one begins with it.
+        /// The proof that the larger tree begins with that root.
         proof: ConsistencyProof,
     },
 }
 
-/// The reason two checkpoints prove nothing against their node.
+/// Error of [`Contradiction::verify`]: the two checkpoints prove nothing against their node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoContradictionError {
-    /// A checkpoint is not that of the node.
+    /// A checkpoint is not validly signed by the node.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoints are about other strands, or of other nodes.
+    /// The checkpoints are about different strands, or of different nodes.
     #[error("the checkpoints are not of one node about one strand")]
     OtherStrand,
     /// Both checkpoints can be true.
     #[error("the checkpoints do not contradict each other")]
     Consistent,
-    /// The proof does not show the beginning of the larger tree.
+    /// The proof does not show how the larger tree begins.
     #[error("the proof that the larger tree contains the smaller one does not verify: {0}")]
     Proof(#[from] ProofError),
 }
 
 impl Contradiction {
-    /// Compares two checkpoints by their own statements; `None` if they do not contradict each other.
+    /// Compares two checkpoints by their content alone; `None` if both can be true as far as it shows.
     #[must_use]
     pub fn between(one: &SignedCheckpoint, other: &SignedCheckpoint) -> Option<Self> {
         let (a, b) = (&one.checkpoint, &other.checkpoint);
@@ -83,11 +83,11 @@ impl Contradiction {
         }
     }
 
-    /// Checks that the node with this key has contradicted itself. Needs nothing but the key. It is no proof against an
-    /// observer.
+    /// Checks that the node with this key has contradicted itself, from the checkpoints and the key alone. A
+    /// contradiction of an observer is not a proof against it.
     ///
     /// # Errors
-    /// The first reason why it proves nothing.
+    /// The first reason why the checkpoints prove nothing.
     pub fn verify(&self, key: &PublicKey) -> Result<(), NoContradictionError> {
         let [one, other] = self.checkpoints();
         let strand = |it: &SignedCheckpoint| (it.checkpoint.node, it.checkpoint.originator);

@@ -1,5 +1,5 @@
-//! Checks of client envelopes and of signed statements: used before a node signs, by gateways
-//! before they send, and to judge the envelopes that a node has signed.
+//! Checks of client envelopes and of signed statements. Nodes use them before they sign, gateways before they send, and
+//! both to judge what a node has signed.
 //!
 //! `docs/protocol/rules.md` specifies the rules and their numbers.
 
@@ -13,24 +13,24 @@ use crate::fees::{Charged, RateTable, WrongFee, is_free};
 use crate::retention::{check_expiry, check_retention};
 use crate::violation::Violation;
 
-/// Class of a publishable payload. It decides whether a node or the app chain orders the envelope,
-/// and gateways' policies refer to it by [`name`](Self::name).
+/// The class of a publishable payload. It decides whether a node or the app chain orders the envelope. Gateways'
+/// policies refer to it by [`name`](Self::name).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PayloadClass {
-    /// Application message of a group.
+    /// An application message of a group.
     Message,
-    /// Commit or proposal of a group.
+    /// A commit or proposal of a group.
     Commit,
-    /// Welcome: an invitation to a group.
+    /// A welcome: an invitation to a group.
     Welcome,
-    /// Key package.
+    /// A key package.
     KeyPackage,
-    /// Change to an inbox.
+    /// An identity update: a change to an inbox.
     IdentityUpdate,
 }
 
 impl PayloadClass {
-    /// All classes, in the order in which messages list them.
+    /// All classes, in the order used in error messages.
     pub const ALL: [Self; 5] =
         [Self::Message, Self::Commit, Self::Welcome, Self::KeyPackage, Self::IdentityUpdate];
 
@@ -47,7 +47,7 @@ impl PayloadClass {
     }
 }
 
-/// Checks that the topic's kind byte belongs to the payload and that the topic can be queried.
+/// Checks that the topic's kind byte matches the payload and that the topic is short enough to be queried.
 ///
 /// # Errors
 /// [`Violation::TopicMismatch`], [`Violation::TopicTooLong`].
@@ -61,7 +61,7 @@ pub fn check_topic(client: &ClientEnvelope) -> Result<(), Violation> {
     }
 }
 
-/// Checks that every dependency names a chain strand.
+/// Checks that every dependency is on a chain's strand.
 ///
 /// # Errors
 /// [`Violation::DependsOnNode`] with the first dependency on a node.
@@ -72,8 +72,8 @@ pub fn check_dependencies_on_chains(client: &ClientEnvelope) -> Result<(), Viola
     }
 }
 
-/// Checks that this node holds every dependency, so that no reader waits for an envelope that may
-/// never come. `seen` returns this node's head of a strand, 0 if it holds nothing of it.
+/// Checks that this node has every dependency, so that no reader waits for an envelope that may never come. `seen`
+/// returns the last sequence id that this node has of a strand, 0 if none.
 ///
 /// # Errors
 /// [`Violation::DependencyUnseen`], [`Violation::DependencyAhead`].
@@ -93,8 +93,8 @@ pub fn check_dependencies_known(
     Ok(())
 }
 
-/// Classifies the payload of a client envelope and checks that it is well-formed to its last byte.
-/// `key_package` judges the TLS bytes of a key package; its error is a sentence for the publisher.
+/// Classifies the payload of a client envelope and checks that it is well-formed to its last byte. `key_package`
+/// validates the TLS bytes of a key package; its error is a sentence for the publisher.
 ///
 /// # Errors
 /// [`Violation::Reserved`], [`Violation::GroupMessage`], [`Violation::GroupMessageEmpty`],
@@ -125,8 +125,8 @@ fn group_message_class(message: &mls_api::GroupMessageInput) -> Result<PayloadCl
     Ok(if frame.is_chain_bound() { PayloadClass::Commit } else { PayloadClass::Message })
 }
 
-/// Checks that the payload is one that a node orders, and well-formed to its last byte.
-/// `key_package` judges the TLS bytes of a key package.
+/// Checks that a node orders the payload's class, and that the payload is well-formed to its last byte. `key_package`
+/// validates the TLS bytes of a key package.
 ///
 /// # Errors
 /// Those of [`payload_class`]; [`Violation::ChainBoundMessage`] and [`Violation::IdentityUpdate`]
@@ -142,8 +142,8 @@ pub fn check_payload(
     }
 }
 
-/// Checks that a key package parses to its last byte. Reads no lifetime, so the result never
-/// changes with time.
+/// Checks that a key package parses to its last byte. Does not check its lifetime, so the
+/// result does not change with time.
 ///
 /// # Errors
 /// A sentence for the publisher.
@@ -151,22 +151,21 @@ pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
     mls::parse_key_package(tls_bytes).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Returns the claim that a payer's signature makes about its signer, with no guess at it.
+/// Returns the payer signature with the digest that it signs, without recovering its signer.
 ///
 /// # Errors
-/// [`Violation::PayerSignatureMissing`], or [`Violation::PayerSignature`] for one of another form.
+/// [`Violation::PayerSignatureMissing`], or [`Violation::PayerSignature`] if it is malformed.
 pub fn payer_claim(payer: &PayerEnvelope) -> Result<SignatureClaim, Violation> {
     let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
     let signature = Signature::from_bytes(bytes)?;
     Ok(SignatureClaim { digest: payer.digest(), signature, expected: None })
 }
 
-/// Length of the longest originator envelope that readers get, in bytes. Specified
-/// (`docs/protocol/rules.md`, rule 16): clients and peers accept messages of 25 MiB, and 2 KiB are left
-/// for the message around the envelope.
+/// The length of the longest originator envelope that readers get, in bytes. Specified (`docs/protocol/rules.md`, rule
+/// 16): clients and peers accept messages of 25 MiB, of which 2 KiB are reserved for the message around the envelope.
 pub const ENVELOPE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024 - 2 * 1024;
 
-/// Checks that an originator envelope of `len_bytes` fits into every kind of answer.
+/// Checks that an originator envelope of `len_bytes` fits into every kind of response.
 ///
 /// # Errors
 /// [`Violation::TooLong`].
@@ -177,14 +176,13 @@ pub fn check_length(len_bytes: usize) -> Result<(), Violation> {
     }
 }
 
-/// Checks a statement that another node has signed against every rule that follows from its bytes and
-/// the registry. `payer` is the account that the payer signature recovered to, and `node_key` the
-/// signing node's key in the registry. Fees are no part of it ([`check_charges`]). The expiry of an envelope that was
-/// taken over from the
-/// older network is not checked: it counts from the time at which it was first sent, which no field states.
+/// Checks a statement that another node has signed against every rule that depends only on its bytes and the registry.
+/// `payer` is the account recovered from the payer signature, and `node_key` the signing node's key in the registry.
+/// Fees are checked by [`check_charges`]. The expiry of envelopes migrated from the older network is not checked,
+/// because it depends on the time at which they were first sent, which is not in the statement.
 ///
 /// # Errors
-/// The first rule broken. It has a number.
+/// The first broken rule, which always has a rule number.
 pub fn check_statement(
     statement: &UnsignedOriginatorEnvelope,
     payer: Result<Address, Violation>,
@@ -200,7 +198,7 @@ pub fn check_statement(
     check_dependencies_on_chains(client)?;
     check_retention(envelope.retention_days())?;
     if client.topic().kind().is_reserved() {
-        // Reports and attestations are published by nodes, each in its own name.
+        // Reports and attestations are published by nodes, each under its own key.
         if payer != node_key.address() {
             return Err(Violation::Reserved);
         }
@@ -213,12 +211,12 @@ pub fn check_statement(
     check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())
 }
 
-/// Checks that a rate in force at the statement's time explains its base fee and its congestion
-/// fee. Envelopes of reserved topics cost nothing.
+/// Checks that a rate in force at the statement's time gives its base fee and allows its congestion fee.
+/// Envelopes of reserved topics are free.
 ///
 /// # Errors
-/// [`Violation::BaseFee`], [`Violation::CongestionFee`]. A caller whose price list may be older
-/// than the statement should refresh it before it blames the signer.
+/// [`Violation::BaseFee`], [`Violation::CongestionFee`]. A caller whose rates may be older than the statement should
+/// refresh them before it blames the signer.
 pub fn check_charges(
     statement: &UnsignedOriginatorEnvelope,
     rates: &RateTable,
@@ -267,8 +265,8 @@ mod tests {
         ClientEnvelope::parse(client.encode_to_vec().into()).unwrap()
     }
 
-    /// Envelopes of real clients: the class states the destination that the real gateway chose for each. A node accepts
-    /// those that nodes order, and no others.
+    /// Envelopes captured from real clients. The class has to match where the real gateway sent each of them, and a
+    /// node accepts exactly those that nodes order.
     #[test]
     fn captured_envelopes_have_the_class_of_their_route() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");

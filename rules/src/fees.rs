@@ -1,7 +1,7 @@
-//! The price list, base fees, and which fees a price list explains.
+//! The rates, base fees, and the check whether rates explain charged fees.
 //!
-//! Amounts are picodollars and stay within a signed 64-bit number, because the rest of the network
-//! stores them in signed columns. Specified in `docs/protocol/fees.md`.
+//! Amounts are picodollars and fit into a signed 64-bit number, because other implementations store them in signed
+//! columns. Specified in `docs/protocol/fees.md`.
 
 use hawser_proto::TopicKind;
 use hawser_proto::envelope::PayerEnvelope;
@@ -11,47 +11,46 @@ use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units};
 use crate::retention::check_retention;
 use crate::violation::RuleNumber;
 
-/// Accepted difference between the clocks of honest nodes when it comes to which rate was in force.
-/// Specified (`docs/protocol/rules.md`, rule 10).
+/// The accepted difference between the clocks of honest nodes when deciding which rate was in force. Specified
+/// (`docs/protocol/rules.md`, rule 10).
 const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 
-/// One entry of the price list.
+/// One entry of the rate registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Start of validity, unix seconds. The rate stays in force until the next one starts.
+    /// The start of validity, unix seconds. The rate is in force until the next one starts.
     pub start_unix_s: u64,
-    /// Flat fee per envelope, picodollars.
+    /// The flat fee per envelope, picodollars.
     pub message_fee: u64,
-    /// Fee per byte of payer envelope and day of retention, picodollars.
+    /// The fee per byte of payer envelope and day of retention, picodollars.
     pub storage_fee: u64,
-    /// Fee per congestion unit, picodollars.
+    /// The fee per congestion unit, picodollars.
     pub congestion_fee: u64,
-    /// Envelopes per minute of one originator up to which there is no congestion; 0 switches
-    /// congestion off.
+    /// The envelopes per minute of one originator up to which there is no congestion; 0 disables congestion.
     pub target_rate_per_minute: u64,
 }
 
-/// The reason why an envelope has no price.
+/// Error of computing a fee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FeeError {
-    /// The price list is empty.
+    /// There are no rates.
     #[error("no rates are known")]
     NoRates,
-    /// The time lies before the first entry of the price list.
+    /// The time is before the first rate.
     #[error("the time precedes the first rate")]
     BeforeFirstRate,
-    /// The size is 0. An envelope always has bytes.
+    /// The size is 0, which is impossible for an envelope.
     #[error("message size must be above 0")]
     NoSize,
     /// The retention is 0 days.
     #[error("storage duration must be above 0 days")]
     NoDays,
-    /// The product or the sum leaves the signed 64-bit range.
+    /// The product or the sum exceeds the signed 64-bit range.
     #[error("fee overflow")]
     Overflow,
 }
 
-/// The fee that could not be calculated. Publishers read the texts.
+/// Error of computing the fees of an envelope, with the fee that failed. Publishers read the texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
     /// The base fee: message fee and storage fee.
@@ -62,30 +61,30 @@ pub enum PriceError {
     Congestion(FeeError),
 }
 
-/// The reason why a list of rates is no price list.
+/// Error of [`RateTable::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateTableError {
-    /// The list has no entry.
+    /// The list is empty.
     #[error("the list of rates is empty")]
     Empty,
-    /// Two entries start at the same time, or are out of order.
+    /// Two rates start at the same time, or are out of order.
     #[error("rate {index} does not start after the one before it")]
     NotAscending {
-        /// Position of the later entry in the list, from 0.
+        /// The index of the later rate in the list, from 0.
         index: usize,
     },
 }
 
-/// True for topic kinds that cost nothing and count as neither usage nor congestion.
+/// Returns true for topic kinds that are free and count as neither usage nor congestion.
 #[must_use]
 pub fn is_free(kind: TopicKind) -> bool {
     kind.is_reserved()
 }
 
-/// Returns true if the payer of an envelope, whose signature is checked, owes for it. `broken` is the rule in its mark.
+/// Returns true if the payer owes for an envelope whose payer signature is valid. `broken` is the rule in its mark.
 ///
-/// Of the rules that an envelope breaks only the first one is in the mark. So its retention, which no signature of the payer
-/// covers, is checked here again.
+/// The mark holds only the first rule that an envelope breaks, so its retention, which the payer's signature does
+/// not cover, is checked here again.
 #[must_use]
 pub fn is_owed(envelope: &PayerEnvelope, broken: Option<RuleNumber>) -> bool {
     let is_booked =
@@ -93,26 +92,27 @@ pub fn is_owed(envelope: &PayerEnvelope, broken: Option<RuleNumber>) -> bool {
     !is_free(envelope.client().topic().kind()) && broken.is_none_or(is_booked)
 }
 
-/// True if a rate that starts at `start_unix_s` has started by `ns`, unix nanoseconds.
+/// Returns true if a rate that starts at `start_unix_s` has started by `ns`, unix nanoseconds.
 #[must_use]
 pub fn has_started(start_unix_s: u64, ns: i64) -> bool {
     i128::from(start_unix_s) * 1_000_000_000 <= i128::from(ns)
 }
 
-/// The price list: at least one rate, with strictly increasing start times.
+/// The rates: at least one, with strictly increasing start times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateTable {
     rates: Vec<Rate>,
-    /// Unix nanoseconds; `None` for a list that cannot become stale, such as a file.
+    /// The time of the last confirmation by the source, unix nanoseconds; `None` for a table that cannot become
+    /// stale, such as one from a file.
     refreshed_ns: Option<i64>,
 }
 
 impl RateTable {
-    /// Builds a price list that its source confirmed at `refreshed_ns` (unix nanoseconds), or that
-    /// never becomes stale if that is `None`.
+    /// Creates a table that its source confirmed at `refreshed_ns` (unix nanoseconds); with
+    /// `None` it never becomes stale.
     ///
     /// # Errors
-    /// If the list is empty, or its start times do not strictly increase.
+    /// [`RateTableError`] if the list is empty, or its start times do not strictly increase.
     pub fn new(rates: Vec<Rate>, refreshed_ns: Option<i64>) -> Result<Self, RateTableError> {
         if rates.is_empty() {
             return Err(RateTableError::Empty);
@@ -123,32 +123,32 @@ impl RateTable {
         }
     }
 
-    /// Returns the time when the source last confirmed the list, unix nanoseconds.
+    /// Returns the time at which the source last confirmed the table, unix nanoseconds.
     #[must_use]
     pub fn refreshed_ns(&self) -> Option<i64> {
         self.refreshed_ns
     }
 
-    /// Returns the same list as confirmed by its source at `ns`.
+    /// Returns the same table as confirmed by its source at `ns`.
     #[must_use]
     pub fn confirmed(&self, ns: i64) -> Self {
         Self { rates: self.rates.clone(), refreshed_ns: Some(ns) }
     }
 
-    /// True if the list has every rate that was in force at `ns`: its source confirmed it at that
-    /// time or later, or it cannot become stale. Otherwise the newest rate may be missing.
+    /// Returns true if the table has every rate in force at `ns`: its source confirmed it at that time or later, or it
+    /// cannot become stale. Otherwise the newest rate may be missing.
     #[must_use]
     pub fn covers(&self, ns: i64) -> bool {
         self.refreshed_ns.is_none_or(|refreshed_ns| refreshed_ns >= ns)
     }
 
-    /// Returns all entries, oldest first.
+    /// Returns all rates, oldest first.
     #[must_use]
     pub fn rates(&self) -> &[Rate] {
         &self.rates
     }
 
-    /// Returns the rate in force at `ns`, unix nanoseconds: the newest that has started.
+    /// Returns the rate in force at `ns`, unix nanoseconds: the newest one that has started.
     ///
     /// # Errors
     /// [`FeeError::BeforeFirstRate`] if no rate was in force yet.
@@ -157,7 +157,7 @@ impl RateTable {
         after.checked_sub(1).map(|index| &self.rates[index]).ok_or(FeeError::BeforeFirstRate)
     }
 
-    /// Iterates over every rate that was in force at some time of `from_ns..=to_ns`.
+    /// Iterates over every rate that was in force at some time in `from_ns..=to_ns`.
     pub fn during(&self, from_ns: i64, to_ns: i64) -> impl Iterator<Item = &Rate> {
         let end = self.at(to_ns).map(|rate| rate.start_unix_s).ok();
         let start = self.at(from_ns).map_or(0, |rate| rate.start_unix_s);
@@ -166,9 +166,9 @@ impl RateTable {
             .filter(move |rate| end.is_some_and(|end| (start..=end).contains(&rate.start_unix_s)))
     }
 
-    /// Returns true if some rate in force at `at_ns`, or within five minutes of it, gives the sum of base
-    /// fee and congestion fee, or if none is known. A cheap form of [`Self::explain`], which refuses every envelope
-    /// that this function refuses.
+    /// Returns true if the sum of base fee and congestion fee is possible under a rate in force within five minutes
+    /// of `at_ns`, or if no such rate is known. A cheaper, weaker form of [`Self::explain`], which refuses
+    /// everything that this one refuses.
     #[must_use]
     pub fn explains_sum(&self, at_ns: i64, size_bytes: u64, days: u32, sum: u64) -> bool {
         let mut in_force = self.near(at_ns).peekable();
@@ -186,9 +186,8 @@ impl RateTable {
         self.during(from_ns, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
     }
 
-    /// Checks that a rate in force at the time of the charge, or within five minutes of it,
-    /// explains the fees. A charge that is older than the first rate passes: nothing known here
-    /// contradicts it.
+    /// Checks that a rate in force within five minutes of the charge gives the base fee, and that one allows the
+    /// congestion fee. A charge older than the first rate passes, because nothing contradicts it.
     ///
     /// # Errors
     /// The first fee that no rate explains.
@@ -208,7 +207,7 @@ impl RateTable {
     }
 }
 
-/// The fee that no rate explains.
+/// A fee that no rate explains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrongFee {
     /// The base fee.
@@ -217,24 +216,24 @@ pub enum WrongFee {
     Congestion,
 }
 
-/// The fees of one envelope in picodollars, and the facts that they depend on.
+/// The fees of one envelope in picodollars, and the values on which they depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charged {
     /// The envelope's time, unix nanoseconds.
     pub at_ns: i64,
-    /// Length of the payer envelope.
+    /// The length of the payer envelope in bytes.
     pub size_bytes: u64,
-    /// Retention, days.
+    /// The retention in days.
     pub days: u32,
-    /// Base fee.
+    /// The base fee.
     pub base: u64,
-    /// Congestion fee.
+    /// The congestion fee.
     pub congestion: u64,
 }
 
 impl Rate {
-    /// True if this rate can give the congestion fee. Only the node itself knows how congested it
-    /// is, so any number of units up to the last one passes.
+    /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
+    /// units up to the largest one passes.
     fn may_charge_for_congestion(&self, fee: u64) -> bool {
         match (fee, self.target_rate_per_minute, self.congestion_fee) {
             (0, _, _) => true,
@@ -243,11 +242,10 @@ impl Rate {
         }
     }
 
-    /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length
-    /// of the payer envelope.
+    /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.
     ///
     /// # Errors
-    /// For a size or a retention of 0, and if the result leaves the signed 64-bit range.
+    /// [`FeeError`] for a size or a retention of 0, or if the result exceeds the signed 64-bit range.
     pub fn base_fee(&self, size_bytes: u64, days: u32) -> Result<u64, FeeError> {
         if size_bytes == 0 {
             return Err(FeeError::NoSize);
@@ -262,11 +260,11 @@ impl Rate {
         in_range(fee)
     }
 
-    /// Returns base fee and congestion fee together. `counts` are the envelopes of the originator before
-    /// this one, as for [`congestion_units`].
+    /// Returns the sum of base fee and congestion fee. `counts` are the originator's envelopes before this
+    /// one, as for [`congestion_units`].
     ///
     /// # Errors
-    /// If one of the fees has no value, or their sum leaves the signed 64-bit range.
+    /// [`PriceError`] if one of the fees cannot be computed, or their sum exceeds the signed 64-bit range.
     pub fn fee(&self, size_bytes: u64, days: u32, counts: [u64; 5]) -> Result<u64, PriceError> {
         let base = self.base_fee(size_bytes, days).map_err(PriceError::Base)?;
         let units = congestion_units(counts, self.target_rate_per_minute);
@@ -274,10 +272,10 @@ impl Rate {
         in_range(u128::from(base).checked_add(congestion.into())).map_err(PriceError::Congestion)
     }
 
-    /// Returns the fee for `units` of congestion.
+    /// Returns the fee for `units` units of congestion, in picodollars.
     ///
     /// # Errors
-    /// If the result leaves the signed 64-bit range.
+    /// [`FeeError::Overflow`] if the result exceeds the signed 64-bit range.
     pub fn congestion_fee(&self, units: u64) -> Result<u64, FeeError> {
         in_range(u128::from(self.congestion_fee).checked_mul(u128::from(units)))
     }
@@ -292,7 +290,7 @@ fn in_range(fee: Option<u128>) -> Result<u64, FeeError> {
 pub(crate) mod testing {
     use serde_json::Value;
 
-    /// Returns the vectors that the reference implementation's contracts gave.
+    /// Returns the test vectors made with the reference implementation's contracts.
     pub(crate) fn vectors() -> Value {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/fees.json");
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -332,7 +330,7 @@ mod tests {
         for case in cases(&vectors, "base_fee") {
             let rate = rate(number(&case["message_fee"]), number(&case["storage_fee"]));
             let days = u32::try_from(number(&case["storage_days"])).unwrap();
-            // A size below 0 cannot be said here; 0 is the nearest, and refused alike.
+            // A negative size cannot be represented here; 0 is refused as well.
             let size = case["message_size"].as_str().unwrap().parse().unwrap_or(0);
             let fee = rate.base_fee(size, days);
             match case["result_picodollars"].as_str() {
@@ -383,7 +381,7 @@ mod tests {
     fn any_rate() -> impl Strategy<Value = Rate> {
         any::<[u64; 4]>().prop_map(|[message_fee, storage_fee, congestion_fee, target]| Rate {
             start_unix_s: 0,
-            // Shifted, so that most products fit and some do not.
+            // The values are shifted so that most products fit and some do not.
             message_fee: message_fee >> (message_fee % 64),
             storage_fee: storage_fee >> (storage_fee % 64),
             congestion_fee: congestion_fee >> (congestion_fee % 64),
@@ -417,7 +415,7 @@ mod tests {
             days in 1..366_u32,
             units in 0..100_u64,
         ) {
-            // An overflow is an error at every larger argument, too.
+            // A larger argument than one that overflows has to overflow, too.
             let price = |fee: Result<u64, FeeError>| fee.unwrap_or(u64::MAX);
             prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size + 1, days)));
             prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size, days + 1)));

@@ -1,18 +1,17 @@
-//! The rules of the protocol, as functions of values: envelopes, topics, retention, fees, congestion.
+//! The rules of the protocol as pure functions: envelopes, topics, retention, fees, congestion.
 //!
-//! The engine applies them before it signs and to all envelopes that peers have signed. The gateway
-//! applies the same functions to envelopes of its clients and to answers of nodes. This crate knows
-//! no clock, no randomness, no file, no thread and no channel (`clippy.toml` bans them), so two
-//! programs that judge the same bytes agree. In reading order:
+//! The engine applies them before it signs, and to everything that peers have signed. The gateway applies the same
+//! functions to its clients' envelopes and to nodes' responses. This crate uses no clock, randomness, files, threads or
+//! channels (`clippy.toml` bans them), so two programs that judge the same bytes agree. In reading order:
 //!
 //! - [`violation`]: every rule that an envelope can break, and the numbers of the rules;
 //! - [`envelope`]: the checks of client envelopes and of signed statements;
 //! - [`retention`]: allowed durations and the expiry that follows from them;
-//! - [`fees`]: the price list, base fees, and which fees a price list explains;
+//! - [`fees`]: the rates, base fees, and the check whether rates explain charged fees;
 //! - [`congestion`]: congestion units from envelopes per minute;
-//! - [`registry`]: the node registry as a value; [`absences`]: when a node was not in the network;
-//! - [`misbehavior`]: judging reports that a node broke a rule;
-//! - [`payer_report`]: the bills of payers, and their attestation by nodes.
+//! - [`registry`]: the node registry as a value; [`absences`]: the periods in which a node was not in the network;
+//! - [`misbehavior`]: judges reports that a node broke a rule;
+//! - [`payer_report`]: payer reports, which state what an originator's payers owe, and nodes' attestations of them.
 //!
 //! The rules are specified in `docs/protocol/rules.md` and `docs/protocol/fees.md`.
 

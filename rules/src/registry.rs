@@ -1,4 +1,4 @@
-//! The node registry as a value: who may sign which strand, and how a node is reached.
+//! The node registry as a value: the signer of each strand, and the addresses of nodes.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use crate::absences::Absences;
 pub struct NodeRecord {
     /// The id that the registry assigned: 100, 200, 300, …
     pub id: OriginatorId,
-    /// Verifies every envelope of this node's strand. Never changes.
+    /// The key that verifies every envelope of this node's strand. It never changes.
     pub public_key: PublicKey,
     /// The account that owns the record.
     pub owner: Address,
-    /// URL of the node's API: `http://…` or `https://…`.
+    /// The URL of the node's API: `http://…` or `https://…`.
     pub http_address: String,
-    /// Address of the node's QUIC endpoint, `host:port`; `None` if it is the API's host and port.
+    /// The address of the node's QUIC endpoint, `host:port`; `None` if it is the API's host and port.
     pub quic_address: Option<String>,
-    /// Membership in the canonical network now.
+    /// True if the node is in the canonical network now.
     pub canonical: bool,
 }
 
@@ -27,33 +27,32 @@ pub struct NodeRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Registry {
     nodes: BTreeMap<OriginatorId, NodeRecord>,
-    /// Absences of nodes that have left at least once.
+    /// The absences of nodes that have left at least once.
     absences: BTreeMap<OriginatorId, Absences>,
 }
 
 impl Registry {
-    /// Returns the record of a node, canonical or not: its key verifies its strand in either case.
+    /// Returns the record of a node, canonical or not, because its key verifies its strand in either case.
     #[must_use]
     pub fn node(&self, id: OriginatorId) -> Option<&NodeRecord> {
         self.nodes.get(&id)
     }
 
-    /// Returns the record of a node that is in the canonical network now. Only with such a node are there
-    /// sessions.
+    /// Returns the record of a node that is in the canonical network now. Sessions are held only with such nodes.
     #[must_use]
     pub fn member(&self, id: OriginatorId) -> Option<&NodeRecord> {
         self.node(id).filter(|record| record.canonical)
     }
 
-    /// Returns the times in which a node was away after it had been in the network.
+    /// Returns the periods in which a node was absent after it had been in the network.
     #[must_use]
     pub fn absences(&self, id: OriginatorId) -> &Absences {
         static NONE: Absences = Absences::NONE;
         self.absences.get(&id).unwrap_or(&NONE)
     }
 
-    /// Returns true if a node is in the network, or is known to have been in it. A strand of any other node
-    /// is no strand of the network.
+    /// Returns true if a node is in the network, or is known to have been in it. The strand of any other
+    /// node is not part of the network.
     #[must_use]
     pub fn has_been_member(&self, id: OriginatorId) -> bool {
         self.member(id).is_some() || (self.node(id).is_some() && !self.absences(id).is_empty())
@@ -69,7 +68,7 @@ impl Registry {
         self
     }
 
-    /// Sets the absences to those of another reading of the registry.
+    /// Copies the absences of another reading of the registry.
     #[must_use]
     pub fn with_absences_of(mut self, other: &Self) -> Self {
         self.absences.clone_from(&other.absences);

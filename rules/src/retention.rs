@@ -1,23 +1,23 @@
-//! Retention in days, and the expiry that follows from it.
+//! Retention in days, and the resulting expiry.
 
 use crate::violation::Violation;
 
-/// Retention in days that means "for ever". Specified: the reference writes `u32::MAX`.
+/// The retention in days that means forever. Specified: the reference implementation writes `u32::MAX`.
 pub const RETENTION_INFINITE: u32 = u32::MAX;
-/// Expiry of an envelope with infinite retention, unix seconds. Specified: the reference writes
-/// `i64::MAX`, because it keeps expiries in signed 64-bit columns.
+/// The expiry of an envelope with infinite retention, unix seconds. Specified: the reference implementation writes
+/// `i64::MAX`, because it stores expiries in signed 64-bit columns.
 pub const EXPIRY_NEVER: u64 = i64::MAX as u64;
 
-/// Shortest retention, days. Specified (`docs/protocol/rules.md`, rule 8).
+/// The shortest retention in days. Specified (`docs/protocol/rules.md`, rule 8).
 pub const RETENTION_DAYS_MIN: u32 = 2;
-/// Longest finite retention, days. Specified (`docs/protocol/rules.md`, rule 8).
+/// The longest finite retention in days. Specified (`docs/protocol/rules.md`, rule 8).
 pub const RETENTION_DAYS_MAX: u32 = 365;
 
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// Accepted distance between an expiry and the one that follows from the envelope's time.
-/// Specified (`docs/protocol/rules.md`, rule 9): some nodes compute the expiry from a later
-/// reading of their clock than the envelope's time.
+/// The accepted difference in seconds between an expiry and the one computed from the envelope's time.
+/// Specified (`docs/protocol/rules.md`, rule 9): some nodes compute the expiry from a later reading of their
+/// clock than the envelope's time.
 const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 
 /// Checks that the retention is 2 to 365 days, or infinite.
@@ -31,8 +31,8 @@ pub fn check_retention(days: u32) -> Result<(), Violation> {
     }
 }
 
-/// Returns the unix second after which an envelope that is signed at `now_s` for `days` may be
-/// pruned. Saturates instead of overflowing; infinite retention gives [`EXPIRY_NEVER`].
+/// Returns the unix second after which an envelope signed at `now_s` with a retention of `days` may be pruned.
+/// Saturates; infinite retention gives [`EXPIRY_NEVER`].
 #[must_use]
 pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
     match days {
@@ -41,8 +41,8 @@ pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
     }
 }
 
-/// Checks that an expiry follows from the envelope's time and retention, give or take ten
-/// minutes. With infinite retention any expiry passes, because implementations write different values.
+/// Checks that an expiry equals the envelope's time plus its retention, within ten minutes. With infinite retention any
+/// expiry passes, because implementations write different values.
 ///
 /// # Errors
 /// [`Violation::Expiry`].
@@ -55,7 +55,7 @@ pub fn check_expiry(originator_ns: i64, days: u32, expiry_s: u64) -> Result<(), 
     }
 }
 
-/// Returns a unix time in whole seconds, rounded towards zero; times before 1970 give 0.
+/// Returns a unix time in whole seconds, rounded down; times before 1970 give 0.
 #[must_use]
 pub fn unix_s(ns: i64) -> u64 {
     u64::try_from(ns / 1_000_000_000).unwrap_or(0)

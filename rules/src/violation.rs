@@ -1,89 +1,90 @@
-//! Every rule that an envelope can break, with the text that publishers read and the number that marks it.
+//! Every rule that an envelope can break, with its text for publishers and its number for marks.
 
 use hawser_proto::EnvelopeId;
 use hawser_proto::envelope::LayerError;
 use hawser_proto::mls::MlsParseError;
 use hawser_proto::sign::SignatureError;
 
-/// Number of a rule, as stored beside an envelope that breaks it. Specified in
-/// `docs/protocol/rules.md`; a number never changes its meaning.
+/// The number of a rule, stored as the mark of an envelope that breaks it. Specified in `docs/protocol/rules.md`; a
+/// number never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleNumber(pub u8);
 
 impl RuleNumber {
-    /// Marks an envelope whose layers cannot be read.
+    /// The mark of an envelope whose layers cannot be decoded.
     pub const UNDECODABLE: Self = Self(1);
-    /// Marks an identity update that its inbox does not allow. No [`Violation`] has this number,
-    /// because the state of the inbox decides it and not the envelope alone.
+    /// The mark of an identity update that its inbox does not allow. No [`Violation`] has this number, because it
+    /// depends on the state of the inbox and not on the envelope alone.
     pub const IDENTITY_UPDATE: Self = Self(15);
-    /// Marks an envelope from a time in which its node was not in the network.
+    /// The mark of an envelope from a time at which its node was not in the network.
     pub const ABSENT: Self = Self(17);
 
-    /// Returns true if an envelope with this mark is booked like a valid one. A mark keeps an envelope from readers; it does
-    /// not say that its payer owes nothing.
+    /// Returns true if an envelope with this mark is booked, that is, charged to its payer like a valid one. A mark
+    /// hides an envelope from readers, but does not by itself release the payer.
     ///
-    /// An envelope is booked if its payer has signed these very bytes for this very node. So these are not:
-    /// - 1, 2: no payer has signed it;
-    /// - 3: the payer has signed it for another node, so a hostile node could charge every payer once more by signing
-    ///   copies;
+    /// An envelope is booked if its payer has signed exactly these bytes for this node. Envelopes with these
+    /// marks are therefore not booked:
+    /// - 1, 2: no payer has signed the envelope;
+    /// - 3: the payer has signed it for another node, so a hostile node could charge every
+    ///   payer again by signing copies;
     /// - 5: reserved topics are free;
-    /// - 8: no signature of the payer covers the retention, so a hostile node could name a million years;
-    /// - 10, 11: rules no longer;
-    /// - 15: chains' envelopes are free;
-    /// - 16: no answer can carry it, so not every node could book it;
-    /// - 17: a node that is not in the network sells nothing.
+    /// - 8: the payer's signature does not cover the retention, so a hostile node could state a million years;
+    /// - 10, 11: the numbers of former rules;
+    /// - 15: chain envelopes are free;
+    /// - 16: no response can carry the envelope, so not every node could book it;
+    /// - 17: the node was not in the network and may charge nothing.
     #[must_use]
     pub fn is_booked(self) -> bool {
         matches!(self.0, 4 | 6 | 7 | 9 | 14)
     }
 }
 
-/// A rule that an envelope breaks. Publishers read the texts, and callers of the reference
-/// implementation match on them, so the texts never change.
+/// A rule that an envelope breaks. Publishers read the texts, and callers of the reference implementation match on
+/// them, so the texts never change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Violation {
     /// The payer envelope or the client envelope is malformed.
     #[error("could not unmarshal payer envelope: {0}")]
     Undecodable(#[from] LayerError),
-    /// The payer signed for another node than the one that got or sequenced the envelope.
+    /// The payer signed for another node than the one that received or sequenced the envelope.
     #[error("invalid target originator")]
     Target,
-    /// The payer envelope carries no signature.
+    /// The payer envelope has no signature.
     #[error("payer signature is missing")]
     PayerSignatureMissing,
-    /// The payer signature recovers to no account.
+    /// No account can be recovered from the payer signature.
     #[error("could not recover signer: {0}")]
     PayerSignature(#[from] SignatureError),
     /// The topic's kind byte belongs to another payload.
     #[error("topic does not match payload")]
     TopicMismatch,
-    /// The topic is longer than any query may name.
+    /// The topic is longer than a query can contain. Holds its length in bytes.
     #[error("topic has {0} bytes, at most 128 are allowed")]
     TopicTooLong(usize),
-    /// The envelope depends on a node's strand. Only chain strands can be depended on.
+    /// The envelope depends on a node's strand; only dependencies on chain strands are allowed.
     #[error("a message can not depend on a non-commit: originator {}", .0.originator)]
     DependsOnNode(EnvelopeId),
-    /// The envelope depends on a chain strand of which this node holds no envelope.
+    /// The envelope depends on a chain strand of which this node has no envelope.
     #[error("dependency {0} is on an originator that has not been seen by this node")]
     DependencyUnseen(EnvelopeId),
-    /// The envelope depends on a place that this node has not reached in that chain strand.
+    /// The envelope depends on a sequence id that this node has not reached in that chain strand.
     #[error("dependency {needed} exceeds last seen sequence id {seen}")]
     DependencyAhead {
-        /// The place that the client names.
+        /// The sequence id on which the envelope depends.
         needed: EnvelopeId,
-        /// This node's head of the same strand.
+        /// The last sequence id that this node has of the same strand.
         seen: u64,
     },
-    /// The retention is neither 2 to 365 days nor infinite.
+    /// The retention is neither 2 to 365 days nor infinite. Holds the days.
     #[error("invalid expiry retention days: {0} is neither in 2..=365 nor 4294967295")]
     Retention(u32),
     /// The topic is reserved for nodes: payer reports and their attestations.
     #[error("reserved topics cannot be published to by gateways")]
     Reserved,
-    /// The app chain orders identity updates, not a node.
+    /// Identity updates are ordered by the app chain, not by a node.
     #[error("identity updates must be published via the blockchain")]
     IdentityUpdate,
-    /// The app chain orders commits and proposals, not a node.
+    /// Commits and proposals are ordered by the app chain, not by a node.
     #[error("commits and proposals must be published via the blockchain")]
     ChainBoundMessage,
     /// The payload of a group message is not exactly one MLS message.
@@ -92,19 +93,19 @@ pub enum Violation {
     /// The group message carries no MLS message.
     #[error("invalid group message: no data")]
     GroupMessageEmpty,
-    /// The key package is missing, malformed or refused by the validator.
+    /// The key package is missing, malformed or refused by the validator. Holds the reason.
     #[error("key package validation failed: {0}")]
     KeyPackage(String),
-    /// The expiry does not follow from the envelope's time and retention.
+    /// The expiry is not the envelope's time plus its retention. Holds the expiry.
     #[error("expiry {0} does not follow from time and retention")]
     Expiry(u64),
-    /// The base fee, in picodollars, is not the price under any rate in force at that time.
+    /// The base fee, in picodollars, is not that of any rate in force at that time.
     #[error("base fee {0} differs from the fee at the rates in force")]
     BaseFee(u64),
-    /// The congestion fee, in picodollars, is no multiple of the rate, or too high a multiple.
+    /// The congestion fee, in picodollars, is not a multiple of the rate, or is too high a multiple.
     #[error("congestion fee {0} is impossible at the rates in force")]
     CongestionFee(u64),
-    /// The envelope, in bytes, is longer than any answer can carry.
+    /// The envelope is longer than any response can carry. Holds its length in bytes.
     #[error("envelope has {0} bytes, more than a response can carry")]
     TooLong(usize),
     /// The node that signed the envelope was not in the network at the time that the envelope states.
@@ -143,8 +144,8 @@ impl Violation {
 
     /// Returns the number that marks an envelope which a node signed although it breaks this rule.
     ///
-    /// `None` for rules whose outcome depends on the present knowledge of this node, such as its price
-    /// list: a mark is permanent, and all nodes have to end with the same marks.
+    /// Returns `None` for rules whose outcome depends on what this node has learned so far, such as the rates. A mark
+    /// is permanent, and all nodes have to end with the same marks.
     #[must_use]
     pub fn rule(&self) -> Option<RuleNumber> {
         Some(RuleNumber(match self {

@@ -1,4 +1,4 @@
-//! A report with all that its judgement may depend on.
+//! The inputs of the judgement of a report.
 
 use hawser_proto::{Bytes, OriginatorId};
 
@@ -6,22 +6,22 @@ use super::chain_record::ChainRecord;
 use crate::fees::RateTable;
 use crate::registry::Registry;
 
-/// A report, and all that its judgement may depend on.
+/// A report with all inputs of its judgement.
 #[derive(Clone, Copy)]
 pub struct ReportCase<'a> {
     /// The bytes of an `UnsignedMisbehaviorReport`.
     pub report: &'a Bytes,
-    /// The signature of the node that keeps the report, as sent; `None` if no node keeps it.
+    /// The signature of the node that hosts the report, as received; `None` if no node hosts it.
     pub host_signature: Option<&'a [u8]>,
-    /// The node that the report was got from, if known: its signature has to be that node's.
+    /// The node from which the report was received, if known; the host signature has to be that node's.
     pub host: Option<OriginatorId>,
-    /// The keys of all nodes, and the times in which they were not in the network.
+    /// The keys of all nodes, and their absences from the network.
     pub registry: &'a Registry,
-    /// The history of rates; `None` if unknown.
+    /// All past and current rates; `None` if unknown.
     pub rates: Option<&'a RateTable>,
-    /// The part of the chains that the caller knows.
+    /// The chain data that the caller has.
     pub chain: &'a dyn ChainRecord,
-    /// The time at which the report was held, by a clock that the caller trusts, unix nanoseconds.
-    /// `None`: the reporter's word is taken for it.
+    /// The time at which the report was received, by a clock that the caller trusts, unix nanoseconds. `None` uses the
+    /// time that the reporter states.
     pub held_at_ns: Option<i64>,
 }

@@ -1,4 +1,4 @@
-//! Envelopes that depend on places that their signer cannot have seen.
+//! Causal faults: envelopes with dependencies that their signer cannot have seen.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,13 @@ use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 
-/// Name of the finding that envelopes depend on each other in a circle.
+/// The name of the finding that envelopes depend on one another in a cycle.
 pub const CYCLE: &str = "cycle";
-/// Accepted lead of a chain's clock over an originator's. Specified (`docs/protocol/misbehavior.md`).
+/// The accepted lead of a chain's clock over an originator's, in nanoseconds. Specified
+/// (`docs/protocol/misbehavior.md`).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
-/// Judges the dependencies of the accused's envelopes, and a cycle of all of them.
+/// Judges the dependencies of the accused's envelopes, and whether all of them form a cycle.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let fact = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
@@ -61,7 +62,7 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     }
 }
 
-/// When a place of a chain came to be, against an envelope's time.
+/// The state of a chain's sequence id at the time of an envelope.
 enum Place {
     Existed,
     NotYet(Fact),
@@ -97,13 +98,14 @@ fn named(name: &'static str, text: &str, exhibit: &Exhibit, needed: EnvelopeId) 
         .with("needed_sequence", needed.sequence.0)
 }
 
-/// Returns the dependencies of an envelope; none for one that does not decode, which is another fault.
+/// Returns the dependencies of an envelope; none for one that does not decode, which is a separate fault.
 fn dependencies(exhibit: &Exhibit) -> Vec<EnvelopeId> {
     let parsed = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone());
     parsed.map(|it| it.payer().client().depends_on().to_vec()).unwrap_or_default()
 }
 
-/// Returns a fact if the dependencies of each envelope cover the one before it, and those of the first cover the last.
+/// Returns the finding that each envelope is covered by the dependencies of the next one, and the last one by those
+/// of the first; `None` otherwise.
 fn cycle(exhibits: &[Exhibit]) -> Option<Fact> {
     let parsed: Option<Vec<PayerEnvelope>> = exhibits
         .iter()

@@ -1,4 +1,4 @@
-//! Chain envelopes that differ from the chain.
+//! Faults of chain envelopes: their content differs from the chain's.
 
 use hawser_proto::Bytes;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
@@ -8,7 +8,7 @@ use super::chain_record::EventAnswer;
 use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 
-/// Judges chain envelopes that the accused has served, according to the report.
+/// Judges chain envelopes that, according to the reporter, the accused has served.
 pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     let mut unknown = None;
     for exhibit in exhibits {
@@ -35,7 +35,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
             }
         };
         if let Some(text) = differs {
-            // The envelope is false for certain; that the accused served it is the reporter's word.
+            // The envelope is certainly false; only the reporter states that the accused served it.
             let fact = Fact::new("false_chain_envelope", text).at(exhibit.id);
             return Ruling::new(MisbehaviorVerdict::Claim, fact);
         }
@@ -50,7 +50,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     }
 }
 
-/// Compares by content: nodes of other software put their own clock into chain envelopes.
+/// Compares content only: other implementations put their own clock's time into chain envelopes.
 fn is_of_event(exhibit: &Exhibit, identifier: &Bytes, client: &Bytes) -> bool {
     let parsed = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone());
     parsed.is_ok_and(|statement| {

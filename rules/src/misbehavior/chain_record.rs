@@ -1,20 +1,20 @@
-//! The part of the chains that the judge of a report knows.
+//! The chain data on which the judgement of a report can rely.
 
 use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
 
-/// The chains as the judge knows them. Answers have to be those of finalised blocks.
+/// Read access to the chain data of the judge. All answers are about finalised blocks.
 pub trait ChainRecord {
-    /// Returns the event that a chain envelope of this place was made from, in this transaction.
+    /// Returns the event from which a chain envelope with this id was made, in this transaction.
     fn event(&self, id: EnvelopeId, transaction: TransactionHash) -> EventAnswer;
 
-    /// Returns when a place of a chain strand came to be.
+    /// Returns the time at which a sequence id of a chain's strand was assigned.
     fn place(&self, id: EnvelopeId) -> PlaceAnswer;
 
-    /// Returns the time of a block that speaks of a node's envelope, unix nanoseconds.
+    /// Returns the time of a block that refers to a node's envelope, unix nanoseconds; `None` if there is none.
     fn anchor_ns(&self, id: EnvelopeId) -> Option<i64>;
 }
 
-/// A record without data: claims that need a chain stay inconclusive.
+/// A record without data: findings that need a chain are inconclusive.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoChain;
 
@@ -32,35 +32,35 @@ impl ChainRecord for NoChain {
     }
 }
 
-/// The event behind a chain envelope.
+/// The event from which a chain envelope was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventAnswer {
-    /// The chain is not known up to there, or the transaction is not final.
+    /// The judge's data does not reach that far, or the transaction is not final.
     Unknown,
-    /// A finalised chain has no such event in that transaction.
+    /// The finalised chain has no such event in that transaction.
     Absent,
-    /// The event.
+    /// The event exists.
     Event {
-        /// Group or inbox id.
+        /// The group id or the inbox id.
         identifier: Bytes,
-        /// The client envelope that the event carries.
+        /// The client envelope in the event.
         client: Bytes,
     },
 }
 
-/// When a place of a chain strand came to be.
+/// The time at which a sequence id of a chain's strand was assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceAnswer {
-    /// The chain is not known up to there.
+    /// The judge's data does not reach that far.
     Unknown,
-    /// Its block.
+    /// It was assigned in a block with this time.
     At {
-        /// Time of the block, unix nanoseconds.
+        /// The time of the block, unix nanoseconds.
         block_ns: i64,
     },
-    /// The chain did not have it yet in a finalised block.
+    /// It was not assigned yet in the newest finalised block.
     NotYet {
-        /// Time of that block, unix nanoseconds.
+        /// The time of that block, unix nanoseconds.
         final_ns: i64,
     },
 }

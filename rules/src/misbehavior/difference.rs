@@ -1,22 +1,22 @@
-//! The difference between two statements for one place.
+//! The differences between two statements with the same envelope id.
 
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use prost::Message as _;
 
-/// The fields in which two statements for one place differ; greater is worse.
+/// The kind of difference between two statements with the same envelope id; greater values are worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StatementDifference {
-    /// The same fields in other bytes.
+    /// The same fields in another encoding.
     Encoding,
-    /// Fees or expiry. An honest node of other software may sign twice and compute these anew.
+    /// Fees or expiry. An honest node of another implementation may sign twice and compute these anew.
     Metadata,
-    /// The payer envelope or the time: another message, or another order.
+    /// The payer envelope or the time: another message, or another position in time.
     Content,
 }
 
 impl StatementDifference {
-    /// Returns the name, as commands and files write it.
+    /// Returns the name used in commands and files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl StatementDifference {
     }
 }
 
-/// Returns how far two statements differ. `None` for equal bytes, and for bytes that are no statement.
+/// Returns the kind of difference between two statements; `None` if their bytes are equal, or if one does not decode.
 #[must_use]
 pub fn difference(one: &Bytes, other: &Bytes) -> Option<StatementDifference> {
     if one == other {
@@ -46,7 +46,7 @@ pub fn difference(one: &Bytes, other: &Bytes) -> Option<StatementDifference> {
     )
 }
 
-/// Iterates over the fields in which two statements differ.
+/// Iterates over the names of the fields in which two statements differ.
 pub(super) fn changed<'a>(
     one: &'a pb::UnsignedOriginatorEnvelope,
     other: &'a pb::UnsignedOriginatorEnvelope,

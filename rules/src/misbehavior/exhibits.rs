@@ -1,4 +1,4 @@
-//! The envelopes of a report, opened, with the signatures of their originators checked.
+//! Opens the envelopes of a report and checks their originators' signatures.
 
 use hawser_proto::batch::{SignatureClaim, recover_batch};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -12,29 +12,29 @@ use prost::Message as _;
 use super::judgement::Fact;
 use crate::registry::Registry;
 
-/// An envelope that is known to be of its originator, or that names a transaction of a chain.
+/// An authenticated envelope: signed by its originator, or naming a transaction of a chain.
 #[derive(Debug)]
 pub(super) struct Exhibit {
     pub(super) id: EnvelopeId,
-    /// The bytes that were signed.
+    /// The signed bytes.
     pub(super) statement: Bytes,
     pub(super) fields: pb::UnsignedOriginatorEnvelope,
-    /// Length of the whole envelope.
+    /// The length of the whole envelope in bytes.
     pub(super) len_bytes: usize,
     pub(super) origin: Origin,
 }
 
-/// The proof of an exhibit.
+/// The authentication of an exhibit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// This key signed it, and the registry holds it for the originator.
+    /// Signed with this key, which the registry lists for the originator.
     Signed(PublicKey),
-    /// It names this transaction, and has no signature.
+    /// Unsigned, and naming this transaction.
     Chain(TransactionHash),
 }
 
 impl Exhibit {
-    /// Returns the originator's time, unix nanoseconds.
+    /// Returns the time that the originator states, unix nanoseconds.
     pub(super) fn ns(&self) -> i64 {
         self.fields.originator_ns
     }
@@ -45,10 +45,10 @@ impl Exhibit {
     }
 }
 
-/// Opens envelopes and checks the originators' signatures, all at once.
+/// Opens envelopes and checks the originators' signatures in one batch.
 ///
 /// # Errors
-/// The fact that makes an envelope worthless as evidence.
+/// The fact because of which an envelope is not evidence.
 pub(super) fn open(
     envelopes: &[pb::OriginatorEnvelope],
     registry: &Registry,
@@ -60,7 +60,7 @@ pub(super) fn open(
         if let (Origin::Signed(key), Some(Proof::OriginatorSignature(signature))) =
             (exhibit.origin, &envelope.proof)
         {
-            // The signer can be held to a signature in each of its forms.
+            // A signer is bound by a signature in either of its forms (high or low `s`).
             let signature = Signature::canonicalize(&signature.bytes)
                 .map_err(|error| Fact::new("bad_signature", error.to_string()).at(exhibit.id))?;
             let digest = originator_digest(&exhibit.statement);
@@ -111,7 +111,7 @@ fn open_one(envelope: &pb::OriginatorEnvelope, registry: &Registry) -> Result<Ex
 /// Requires that the accused signed every exhibit.
 ///
 /// # Errors
-/// The first exhibit that it did not sign.
+/// The fact about the first exhibit that the accused did not sign.
 pub(super) fn all_signed_by(exhibits: &[Exhibit], accused: OriginatorId) -> Result<(), Fact> {
     match exhibits.iter().find(|exhibit| !exhibit.is_signed_by(accused)) {
         None => Ok(()),

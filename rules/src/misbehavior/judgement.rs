@@ -1,4 +1,4 @@
-//! Verdicts, and the facts that they rest on.
+//! Verdicts, and the facts on which they rest.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use super::difference::StatementDifference;
 use super::report::{Kind, Report, ReportError};
 
-/// The worth of a report.
+/// The verdict on a report; greater values mean stronger evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MisbehaviorVerdict {
     /// The evidence contradicts the report, or is not authentic.
     Refuted,
-    /// The judge lacks data that would decide.
+    /// Data that would decide is missing.
     Inconclusive,
-    /// Plausible, and nothing in it can be checked.
+    /// The report is plausible, but nothing in it can be verified.
     Claim,
-    /// Signatures and public chain data suffice: anyone comes to the same verdict, for ever.
+    /// Signatures and public chain data suffice: everyone comes to the same verdict, at any time.
     Proven,
 }
 
 impl MisbehaviorVerdict {
-    /// Returns the name, as commands and files write it.
+    /// Returns the name used in commands and files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,21 +33,21 @@ impl MisbehaviorVerdict {
     }
 }
 
-/// The node that keeps a report and signed it as its host.
+/// The host of a report: the node that keeps it and signed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
     /// The report was judged without a host's signature.
     None,
-    /// No node of the registry made the signature: the report is anonymous.
+    /// The signature is by no node of the registry: the report counts as anonymous.
     Unknown,
-    /// This node signed, and another one was expected: the report is as good as anonymous.
+    /// This node signed, but another one was expected: the report counts as anonymous.
     Other(OriginatorId),
-    /// This node held the report at its time; with `submitted_by_node` it also states that it saw the fault.
+    /// This node had the report at the stated time; with `submitted_by_node` it also states that it saw the fault.
     Node(OriginatorId),
 }
 
 impl Host {
-    /// Returns the host, if its signature stands.
+    /// Returns the host; `None` if there is no valid signature of the expected node.
     #[must_use]
     pub fn node(self) -> Option<OriginatorId> {
         match self {
@@ -57,16 +57,16 @@ impl Host {
     }
 }
 
-/// One finding, with the numbers behind it.
+/// One finding with its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// Name for programs; never changes its meaning.
+    /// A name for programs, whose meaning never changes.
     pub name: &'static str,
     /// A sentence for people.
     pub text: String,
-    /// The envelope that it is about.
+    /// The envelope concerned, if any.
     pub at: Option<EnvelopeId>,
-    /// Numbers by name.
+    /// The numbers of the finding, each with a name.
     pub numbers: Vec<(&'static str, i128)>,
 }
 
@@ -104,21 +104,21 @@ impl fmt::Display for Fact {
     }
 }
 
-/// Data that would turn an inconclusive judgement into a verdict.
+/// Data that would make an inconclusive judgement conclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Missing {
-    /// The history of rates up to the envelope's time.
+    /// The rates up to the envelope's time.
     Rates,
-    /// The app chain, at the place or the transaction that the envelope names.
+    /// The app chain, at the sequence id or the transaction that the envelope names.
     Chain,
-    /// All envelopes of the current minute and the four before it, and one earlier.
+    /// All envelopes of the current minute and the four before it, and one earlier envelope.
     Window,
-    /// The proof how the larger of two trees begins.
+    /// The proof of how the larger of two trees begins.
     Tree,
 }
 
 impl Missing {
-    /// Returns the name, as commands and files write it.
+    /// Returns the name used in commands and files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -160,27 +160,27 @@ impl Ruling {
 pub struct Judgement {
     /// The verdict.
     pub verdict: MisbehaviorVerdict,
-    /// The node that is accused; `None` if the report does not decode.
+    /// The accused node; `None` if the report does not decode.
     pub accused: Option<OriginatorId>,
-    /// The kind of the fault; `None` if the report does not decode, and for evidence that stands in no report.
+    /// The kind of the fault; `None` if the report does not decode, and for evidence outside reports.
     pub kind: Option<Kind>,
-    /// For two statements: how far they differ.
+    /// The kind of difference, if the fault is two statements.
     pub difference: Option<StatementDifference>,
-    /// The place in the accused's strand that the fault is about; 0 if it is about none.
+    /// The sequence id in the accused's strand that the fault concerns; 0 if it concerns none.
     pub place: SequenceId,
     /// The findings; the first decides the verdict.
     pub facts: Vec<Fact>,
-    /// Data that would decide; only for an inconclusive report.
+    /// Data that would decide; empty unless the verdict is inconclusive.
     pub missing: Vec<Missing>,
-    /// The node that keeps the report.
+    /// The host of the report.
     pub host: Host,
-    /// The host states that it saw the fault itself; false without a host.
+    /// True if the host states that it saw the fault itself; false without a host.
     pub is_seen_by_host: bool,
 }
 
 impl Judgement {
-    /// Returns a number that distinguishes faults of one kind at one place: the difference between two
-    /// statements, the number of the broken rule, or 0.
+    /// Returns a number that distinguishes faults of one kind at one sequence id: the kind of difference between two
+    /// statements, the broken rule, or 0.
     #[must_use]
     pub fn detail(&self) -> u8 {
         let rule = self.facts.first().and_then(|fact| {
@@ -208,7 +208,7 @@ impl Judgement {
         }
     }
 
-    /// Judges evidence that stands in no report.
+    /// Creates the judgement of evidence outside reports.
     pub(super) fn of_trees(accused: Option<OriginatorId>, ruling: Ruling) -> Self {
         let Ruling { verdict, difference, place, facts, missing } = ruling;
         let (host, is_seen_by_host) = (Host::None, false);

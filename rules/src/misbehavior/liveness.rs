@@ -1,15 +1,15 @@
-//! Requests without a good answer in time. One report proves nothing; see [`quorum`](super::quorum).
+//! Liveness faults: requests without a correct answer in time. A single report proves nothing;
+//! see [`quorum`](super::quorum).
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 
 use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::{Kind, Report};
 
-/// Time after which a correct answer is slow, in nanoseconds. Specified
-/// (`docs/protocol/misbehavior.md`).
+/// The time above which a correct answer is slow, in nanoseconds. Specified (`docs/protocol/misbehavior.md`).
 const SLOW_NS: u32 = 2_000_000_000;
 
-/// Judges a liveness report: its content either contradicts itself, or is the reporter's word.
+/// Judges a liveness report: either its content contradicts itself, or it is the reporter's claim.
 pub(super) fn judge(report: &Report, failure: &pb::LivenessFailure) -> Ruling {
     let ns = failure.response_time_ns;
     let fact = |name, text: &str| {

@@ -1,7 +1,7 @@
-//! Judging reports of misbehaviour: one pure function that nodes, auditors and strangers share.
+//! Judges reports of misbehaviour: a pure function for nodes, auditors and third parties.
 //!
-//! [`verify`] reads nothing but its arguments, so all who judge a report with the same registry, price
-//! list and chain come to the same judgement. In reading order:
+//! [`verify`] depends only on its arguments, so all parties with the same registry, rates and chain data come to the
+//! same judgement. In reading order:
 //!
 //! - [`report`]: the bytes of a report, their bounds, and the signature of the node that keeps it;
 //! - [`judgement`]: verdicts, and the facts that they rest on;
@@ -47,10 +47,10 @@ pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 use exhibits::Exhibit;
 use judgement::Ruling;
 
-/// Judges a report. The same arguments give the same judgement; nothing else is read.
+/// Judges a report. The result depends only on the arguments.
 ///
-/// Costs at most three signature recoveries for each envelope: of a report up to 64 envelopes are looked at,
-/// or 1,000 for congestion, and up to 8 MiB. A longer report is refuted without being decoded.
+/// Costs at most three signature recoveries per envelope. Reports have up to 64 envelopes, or 1,000 for congestion, and
+/// up to 8 MiB; a longer report is refuted without being decoded.
 #[must_use]
 pub fn verify(case: &ReportCase<'_>) -> Judgement {
     let host = host_of(case);
@@ -84,14 +84,14 @@ fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) 
         Kind::CausalOrdering => causal::judge(case, report, exhibits),
         Kind::InvalidPayload => payload::judge(case, report, exhibits),
         Kind::BlockchainInconsistency => chain::judge(case, exhibits),
-        // `Report::decode` accepts envelopes for the five kinds above only.
+        // `Report::decode` accepts envelopes only for the five kinds above.
         Kind::Unspecified | Kind::UnresponsiveNode | Kind::SlowNode | Kind::FailedRequest => {
             Ruling::refuted(Fact::malformed("the kind has no envelopes"))
         }
     }
 }
 
-/// Finds the node whose key signed the report as its host.
+/// Finds the node with whose key the report was signed as its host.
 fn host_of(case: &ReportCase<'_>) -> Host {
     let Some(bytes) = case.host_signature else { return Host::None };
     let digest = report::digest(case.report);

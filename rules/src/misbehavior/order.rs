@@ -1,17 +1,17 @@
-//! Times and places out of order.
+//! Order faults: times or sequence ids of one strand that are out of order.
 
 use super::case::ReportCase;
 use super::exhibits::{Exhibit, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::Report;
 
-/// Step back in time up to which there is no fault, in nanoseconds. Specified
-/// (`docs/protocol/misbehavior.md`): other software takes the time before it takes the place.
+/// The largest backward step in time that is not a fault, in nanoseconds. Specified (`docs/protocol/misbehavior.md`):
+/// other implementations take the time before they assign the sequence id.
 pub const TIME_TOLERANCE_NS: i64 = 1_000_000_000;
-/// Lead over a clock from which on a time is in the future. Specified (same page).
+/// The lead over a clock above which a time is in the future, in nanoseconds. Specified (same page).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
-/// Judges one envelope with a time in the future, or two whose times or places do not follow each other.
+/// Judges one envelope with a time in the future, or two envelopes whose times or sequence ids are out of order.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Err(fact) = all_signed_by(exhibits, report.accused()) {
         return Ruling::refuted(fact);
@@ -45,7 +45,7 @@ fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhib
             .with("step_ns", step_ns);
         return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
-    // Two envelopes may also be the previous one and one from the future.
+    // The two envelopes may also be the previous one and one from the future.
     let lead = future(case, report, later);
     if lead.verdict != MisbehaviorVerdict::Refuted {
         return lead;
@@ -64,7 +64,7 @@ fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhib
     Ruling::new(MisbehaviorVerdict::Claim, fact)
 }
 
-/// Judges a time against the clock of the node that held the report, and against chains.
+/// Judges an envelope's time by the clock of the report's host and by chain data.
 fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
     let ns = envelope.ns();
     let limit_ns = |clock_ns: i64| clock_ns.saturating_add(LEAD_NS_MAX);
@@ -77,7 +77,7 @@ fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling 
         return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
     let said_ns = i64::try_from(report.reporter_time_ns()).unwrap_or(i64::MAX);
-    // The reporter may state any time, so the clock of the host has the last word.
+    // The reporter may state any time, so the clock of the host is decisive.
     let clock_ns = case.held_at_ns.map_or(said_ns, |held_ns| held_ns.max(said_ns));
     if ns > limit_ns(clock_ns) {
         let text = "the time was in the future when the report was made, by the reporter's clock";

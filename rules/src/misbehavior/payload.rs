@@ -1,4 +1,4 @@
-//! Envelopes that break a rule of the protocol although a node signed them.
+//! Payload faults: envelopes that a node signed although they break a rule of the protocol.
 
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
@@ -12,15 +12,15 @@ use super::window;
 use crate::envelope::{check_charges, check_length, check_statement};
 use crate::violation::{RuleNumber, Violation};
 
-/// Number of the rule on base fees. Specified (`docs/protocol/misbehavior.md`).
+/// The number of the rule on base fees. Specified (`docs/protocol/misbehavior.md`).
 const RULE_BASE_FEE: u8 = 10;
-/// Number of the rule on congestion fees. Specified (same page).
+/// The number of the rule on congestion fees. Specified (same page).
 const RULE_CONGESTION_FEE: u8 = 11;
-/// Time in which a node must have noticed its removal. A guess: nodes read the registry every few seconds, and
-/// publish nothing while they cannot.
+/// The time within which a node has to notice its removal, in nanoseconds. A guess: nodes read the registry every few
+/// seconds, and publish nothing while they cannot.
 const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
 
-/// Judges each envelope by the rules, and the last one's congestion fee if there are several.
+/// Judges each envelope by the rules. If there are several, also judges the last one's congestion fee.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let text = "the envelope has no signature, so who served it cannot be told (rule 13)";
@@ -48,8 +48,8 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     }
 }
 
-/// Judges a report in which an envelope does not open: it is refuted for the part of that envelope, and the others count
-/// (`docs/protocol/misbehavior.md`, *Reports*). `worthless` is the fact about the first such envelope.
+/// Judges a report with an envelope that is not evidence. Such an envelope does not affect the others
+/// (`docs/protocol/misbehavior.md`, *Reports*). `worthless` is the fact about the first one.
 pub(super) fn judge_parts(
     case: &ReportCase<'_>,
     report: &Report,
@@ -61,8 +61,8 @@ pub(super) fn judge_parts(
     judge_others(case, report, &exhibits, worthless)
 }
 
-/// Judges each exhibit that the accused has signed by itself. If none of them breaks a rule, the report is refuted for the
-/// one that is worthless.
+/// Judges each exhibit signed by the accused on its own. If none of them breaks a rule, the report is
+/// refuted by the fact `worthless`.
 fn judge_others(
     case: &ReportCase<'_>,
     report: &Report,
@@ -80,7 +80,7 @@ fn judge_others(
 enum Found {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The rates that would decide are not known.
+    /// The rates that would decide are unknown.
     Undecided(Fact),
     Nothing,
 }
@@ -107,8 +107,8 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> Found {
     }
 }
 
-/// Checks all rules that follow from the bytes and the registry, in the order in which followers mark; but absence last, because
-/// it proves less than any other rule.
+/// Checks all rules that depend only on the bytes and the registry, in the order in which followers mark envelopes;
+/// except that absence comes last, because it is weaker evidence than any other rule.
 fn check_bytes(
     case: &ReportCase<'_>,
     exhibit: &Exhibit,
@@ -118,8 +118,8 @@ fn check_bytes(
     let Origin::Signed(key) = &exhibit.origin else { return Err(Violation::Target) };
     let payer = payer_of(statement.payer());
     check_statement(&statement, payer, key)?;
-    // A node learns of its removal after the block, and acknowledges envelopes until then: that marks them, but
-    // proves nothing against it.
+    // A node learns of its removal some time after the block and acknowledges envelopes until then. Such envelopes are
+    // marked, but are not evidence against it.
     let noticed_ns = statement.originator_ns().saturating_sub(NOTICE_NS_MAX);
     let absences = case.registry.absences(exhibit.id.originator);
     if absences.cover(noticed_ns) && absences.cover(statement.originator_ns()) {

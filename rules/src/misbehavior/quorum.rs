@@ -1,4 +1,4 @@
-//! The judgement on liveness: many nodes, often enough, in one hour.
+//! The judgement of liveness: an outage needs reports of most nodes, repeated within one hour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,27 +8,27 @@ use super::judgement::{Judgement, MisbehaviorVerdict};
 use super::report::{Report, is_liveness};
 use crate::registry::Registry;
 
-/// Length of the time that is judged at once. Specified (`docs/protocol/misbehavior.md`).
+/// The period that is judged at once, in nanoseconds. Specified (`docs/protocol/misbehavior.md`).
 const HOUR_NS: u64 = 12 * SLOT_NS;
-/// Length of a slot, in nanoseconds: a node counts as a witness by the slots in which it reported. Specified (same page).
+/// The length of a slot in nanoseconds. A node is a witness if it reported in enough slots. Specified (same page).
 pub const SLOT_NS: u64 = 5 * 60 * 1_000_000_000;
-/// Slots of an hour in which a witness has to have reported. Specified (same page).
+/// The number of slots in an hour in which a witness must have reported. Specified (same page).
 const SLOTS_MIN: usize = 3;
 
-/// A node that was out of reach for most others during an hour.
+/// An hour in which a node was unreachable for most others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Outage {
     /// The node.
     pub node: OriginatorId,
-    /// Start of the hour, unix seconds.
+    /// The start of the hour, unix seconds.
     pub hour_unix_s: u64,
-    /// The nodes that saw it, ascending.
+    /// The nodes that reported it, ascending.
     pub witnesses: Vec<OriginatorId>,
-    /// The nodes that could have seen it: all others in the network at that time.
+    /// The number of nodes that could have reported it: all others in the network at that time.
     pub others: usize,
 }
 
-/// Liveness reports that hosts made themselves, by accused node, hour and host.
+/// The liveness reports that hosts made themselves, by accused node, hour and host.
 #[derive(Debug, Clone, Default)]
 pub struct LivenessRecord {
     /// The slots of the hour in which the host reported.
@@ -36,8 +36,8 @@ pub struct LivenessRecord {
 }
 
 impl LivenessRecord {
-    /// Takes a report and its judgement. Only reports count that their host signed and saw itself; a
-    /// host has no voice about itself.
+    /// Adds a report with its judgement. It counts only if its host signed it and saw the fault itself, and
+    /// if the host is not the accused.
     pub fn add(&mut self, report: &Report, judgement: &Judgement) {
         let Some(host) = judgement.host.node().filter(|_| judgement.is_seen_by_host) else {
             return;
@@ -52,8 +52,8 @@ impl LivenessRecord {
         }
     }
 
-    /// Returns the hours in which more than half of the other nodes in the network each reported a node in
-    /// at least three slots of five minutes, by node and hour.
+    /// Returns the outages, ordered by node and hour: hours in which more than half of the other nodes in the network
+    /// each reported a node in at least three five-minute slots.
     #[must_use]
     pub fn outages(&self, registry: &Registry) -> Vec<Outage> {
         let mut witnesses: BTreeMap<(OriginatorId, u64), Vec<OriginatorId>> = BTreeMap::new();
@@ -75,7 +75,7 @@ impl LivenessRecord {
     }
 }
 
-/// Returns the nodes that were in the network at a time, according to the registry's history.
+/// Returns the nodes that were in the network at a time, from the registry's absences.
 fn members_at(registry: &Registry, ns: u64) -> BTreeSet<OriginatorId> {
     let ns = i64::try_from(ns).unwrap_or(i64::MAX);
     let nodes = registry.nodes().map(|record| record.id);

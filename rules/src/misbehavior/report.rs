@@ -1,4 +1,4 @@
-//! The bytes of a report: their form, their bounds, and the digest that a host signs.
+//! The encoding of a report: its form, its bounds, and the digest that a host signs.
 
 use hawser_proto::budget::{field_len_bytes, nested_count};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
@@ -9,44 +9,46 @@ use prost::Message as _;
 
 pub use pb::Misbehavior as Kind;
 
-/// Bytes of one report. Specified (`docs/protocol/misbehavior.md`).
+/// The largest length of a report in bytes. Specified (`docs/protocol/misbehavior.md`).
 pub const REPORT_LEN_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Envelopes of one report. Specified (same page).
+/// The largest number of envelopes in a report. Specified (same page).
 pub const ENVELOPES_MAX: usize = 64;
-/// Envelopes of a report on a congestion fee, which needs those of five minutes. Specified (same page).
+/// The largest number of envelopes in a report on a congestion fee, which needs those of five
+/// minutes. Specified (same page).
 pub const WINDOW_ENVELOPES_MAX: usize = 1_000;
-/// Greatest length of a failed request in bytes. Specified (same page): 64 KiB, and room for the message around it.
+/// The largest length of a failed request in bytes. Specified (same page): 64 KiB for the request, and
+/// room for the message around it.
 pub const LIVENESS_LEN_BYTES_MAX: usize = 64 * 1024 + 1024;
 
-/// Field of `UnsignedMisbehaviorReport` with a failed request.
+/// The field number of the failed request in `UnsignedMisbehaviorReport`.
 const LIVENESS_FIELD: u64 = 4;
-/// Field of `UnsignedMisbehaviorReport` with the envelopes.
+/// The field number of the envelopes in `UnsignedMisbehaviorReport`.
 const SAFETY_FIELD: u64 = 5;
 
-/// The reason bytes are no report.
+/// Error of decoding a report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// The report, in bytes, is above its bound.
+    /// The report exceeds its bound. Holds its length in bytes.
     #[error("the report has {0} bytes, at most {REPORT_LEN_BYTES_MAX} are allowed")]
     TooLong(usize),
-    /// The number of envelopes is above the bound of the kind.
+    /// The number of envelopes exceeds the bound of the kind.
     #[error("the report has {count} envelopes, at most {max} are allowed")]
     TooManyEnvelopes {
-        /// Envelopes of the report.
+        /// The number of envelopes in the report.
         count: usize,
         /// The bound of its kind.
         max: usize,
     },
-    /// The failed request, in bytes, is above its bound.
+    /// The failed request exceeds its bound. Holds its length in bytes.
     #[error("the failed request has {0} bytes, at most {LIVENESS_LEN_BYTES_MAX} are allowed")]
     RequestTooLong(usize),
-    /// The bytes are no protobuf message of this type.
+    /// The bytes are not a protobuf message of this type.
     #[error("the report does not decode as a misbehaviour report: {0}")]
     Wire(String),
-    /// The kind is 0, or one of a newer schema.
+    /// The kind is 0 or unknown.
     #[error("the kind of misbehaviour {0} is unknown")]
     Kind(i32),
-    /// A liveness failure with a safety kind, or the other way round, or neither.
+    /// The kind does not match the content, which is a liveness failure, a safety failure, or missing.
     #[error("the failure does not belong to the kind of misbehaviour that the report names")]
     WrongArm,
     /// The safety failure has no envelopes.
@@ -58,7 +60,7 @@ pub enum ReportError {
 }
 
 impl ReportError {
-    /// Returns true if the report is refused for its size and not for its content.
+    /// Returns true if the report is refused because of its size.
     #[must_use]
     pub fn is_size(&self) -> bool {
         matches!(self, Self::TooLong(_) | Self::TooManyEnvelopes { .. } | Self::RequestTooLong(_))
@@ -75,17 +77,17 @@ pub struct Report {
 /// The content of a report.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Failure<'a> {
-    /// A request that got no good answer in time.
+    /// A request without a correct answer in time.
     Liveness(&'a pb::LivenessFailure),
     /// Signed envelopes.
     Safety(&'a [OriginatorEnvelope]),
 }
 
 impl Report {
-    /// Decodes a report. Its size is checked before anything is allocated for it.
+    /// Decodes a report. Checks its size before it allocates anything for it.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first defect found.
     pub fn decode(bytes: &Bytes) -> Result<Self, ReportError> {
         if bytes.len() > REPORT_LEN_BYTES_MAX {
             return Err(ReportError::TooLong(bytes.len()));
@@ -103,10 +105,10 @@ impl Report {
         Self::of_message(message.map_err(|error| ReportError::Wire(error.to_string()))?)
     }
 
-    /// Takes a decoded report.
+    /// Converts a decoded message.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first defect found.
     pub fn of_message(message: pb::UnsignedMisbehaviorReport) -> Result<Self, ReportError> {
         let kind = match Kind::try_from(message.r#type) {
             Ok(Kind::Unspecified) | Err(_) => return Err(ReportError::Kind(message.r#type)),
@@ -141,8 +143,8 @@ impl Report {
         Ok(report)
     }
 
-    /// Encodes the report in its one form: fields ascending, defaults left out, nothing unknown. These
-    /// bytes are what a host stores and signs.
+    /// Encodes the report canonically: fields ascending, default values omitted, no unknown fields. A
+    /// host stores and signs these bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.message.encode_to_vec().into()
@@ -154,7 +156,7 @@ impl Report {
         self.message.encoded_len()
     }
 
-    /// Returns the node that is accused.
+    /// Returns the accused node.
     #[must_use]
     pub fn accused(&self) -> OriginatorId {
         OriginatorId(self.message.misbehaving_node_id)
@@ -219,11 +221,11 @@ pub fn digest(report: &[u8]) -> Digest {
     keccak256(&[b"misbehavior|", report])
 }
 
-/// Makes a report of a request for a node's own strand, behind `after`, that a node made itself and that got no good
-/// answer. `response_time_ns` stops at the largest number of the schema, 4.29 s.
+/// Creates a report about a node's own request for the accused's strand after `after`, which had no correct answer.
+/// `response_time_ns` saturates at the schema's largest number, 4.29 s.
 ///
 /// # Errors
-/// If the kind is not one of a failed request.
+/// Fails if the kind is not a liveness kind.
 pub fn own_liveness_report(
     reporter_time_ns: u64,
     accused: OriginatorId,
@@ -251,10 +253,10 @@ pub fn own_liveness_report(
     })
 }
 
-/// Makes a report of signed envelopes that a node saw itself.
+/// Creates a report of signed envelopes that a node saw itself.
 ///
 /// # Errors
-/// If an envelope is malformed, or the report is above its bounds.
+/// [`ReportError`] if an envelope is malformed, or the report exceeds its bounds.
 pub fn own_safety_report(
     reporter_time_ns: u64,
     accused: OriginatorId,

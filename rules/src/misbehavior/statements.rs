@@ -1,11 +1,11 @@
-//! Two statements for one place.
+//! Duplicate statements: two different envelopes with the same id.
 
 use super::difference::{changed, difference};
 use super::exhibits::{Exhibit, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::Report;
 
-/// Judges two envelopes for one place.
+/// Judges two envelopes with the same id.
 pub(super) fn judge(report: &Report, exhibits: &[Exhibit]) -> Ruling {
     let [one, other] = exhibits else {
         let count = exhibits.len() as u64;

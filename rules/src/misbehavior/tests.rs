@@ -1,4 +1,4 @@
-//! Every kind with each of its verdicts, and reports of hostile content.
+//! Tests of every kind of fault with each of its verdicts, and of properties of all reports.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ use crate::registry::{NodeRecord, Registry};
 
 const SECOND: i64 = 1_000_000_000;
 const MINUTE: i64 = 60 * SECOND;
-/// The beginning of a minute.
+/// The start of a minute.
 const NOW: i64 = 29_166_667 * MINUTE;
 const RATE: Rate = Rate {
     start_unix_s: 0,
@@ -51,7 +51,7 @@ fn registry() -> Registry {
     [1, 2, 3, 4].map(record).into_iter().collect()
 }
 
-/// A faultless envelope of node 100, of which a test changes parts.
+/// An envelope of node 100 without faults, of which tests change fields.
 struct Draft {
     node: u32,
     sequence: u64,
@@ -155,8 +155,8 @@ fn against(node: u32, kind: Kind, failure: Failure) -> Bytes {
 
 struct Chain;
 
-/// Place 1 is of long ago, place 2 of an hour ahead, nothing is known beyond 3. Events are those of a
-/// draft, except for that of place 2.
+/// Sequence id 1 is long past, sequence id 2 is an hour ahead, and nothing is known beyond 3. Events are those of a
+/// draft, except that of sequence id 2.
 impl ChainRecord for Chain {
     fn event(&self, id: EnvelopeId, _: TransactionHash) -> EventAnswer {
         let client = draft(id.sequence.0, NOW).client();
@@ -182,7 +182,7 @@ impl ChainRecord for Chain {
     }
 }
 
-/// A report that is judged with the registry alone.
+/// Returns a case that is judged with the registry alone.
 fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> ReportCase<'a> {
     ReportCase {
         report,
@@ -200,7 +200,7 @@ fn judge(report: &Bytes) -> Judgement {
     verify(&ReportCase { rates: Some(&rates), chain: &Chain, ..bare(report, &registry()) })
 }
 
-/// Returns the verdict and the name of the fact that decides.
+/// Returns the verdict and the name of the decisive fact.
 fn outcome(report: &Bytes) -> (MisbehaviorVerdict, &'static str) {
     let judgement = judge(report);
     (judgement.verdict, judgement.facts[0].name)
@@ -265,8 +265,8 @@ fn order_is_proven_by_times_and_claimed_by_absence() {
     assert_eq!(one(draft(77, NOW + 5 * MINUTE + 1)), (Proven, "time_ahead_of_chain"));
 }
 
-/// A reporter who dates a report into the past would make every honest envelope look like one of the
-/// future. The clock of the node that holds the report decides.
+/// If the reporter's time counted, a reporter who dates a report into the past could make every honest envelope appear
+/// to be from the future. The clock of the host decides.
 #[test]
 fn a_report_from_the_past_makes_no_time_a_future_one() {
     let honest = draft(7, NOW + 10 * MINUTE).signed();
@@ -339,7 +339,7 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
     assert_eq!(outcome(&chain_proof), (Refuted, "chain_proof"));
 }
 
-/// A host that adds a worthless envelope to a report neither saves nor charges the accused.
+/// A host that adds a worthless envelope to a report can neither exonerate nor incriminate the accused.
 #[test]
 fn an_envelope_that_is_no_evidence_refutes_its_own_part_only() {
     let broken = || Draft { target: 200, ..draft(7, NOW) }.signed();
@@ -382,7 +382,7 @@ fn fees_are_judged_only_with_the_rates_of_their_time() {
 
 #[test]
 fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
-    // Place 1 is before the five minutes, and place n in the current one.
+    // Sequence id 1 is before the five minutes, and sequence id n in the current one.
     let strand = |count: u64, fee| -> Vec<env::OriginatorEnvelope> {
         let place = |n: u64| match n {
             1 => draft(1, NOW - 5 * MINUTE),
@@ -392,7 +392,7 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
         (1..=count).map(|n| place(n).signed()).collect()
     };
     let of = |envelopes| outcome(&report(Kind::InvalidPayload, envelopes));
-    // Place 8 has six before it in its minute; four a minute are free.
+    // Sequence id 8 has six envelopes before it in its minute; four per minute are free.
     let right = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
     assert!(right > 0);
     assert_eq!(of(strand(8, right)), (Refuted, "no_rule_broken"));
@@ -533,7 +533,7 @@ fn an_outage_is_what_more_than_half_of_the_others_saw_often_enough() {
 }
 
 proptest! {
-    /// Any bytes get a judgement, the same one twice, and never a proof.
+    /// Any bytes have a judgement, which is the same twice and never a proof.
     #[test]
     fn mutated_reports_prove_nothing_else(
         at in any::<prop::sample::Index>(),
@@ -548,7 +548,7 @@ proptest! {
         let judgement = judge(&bytes);
         prop_assert_eq!(&judge(&bytes), &judgement);
         if judgement.verdict == Proven {
-            // The signed bytes are intact then: the other parts of a report are not signed.
+            // The signed bytes are then intact, and the mutation is in parts of the report that are not signed.
             prop_assert_eq!(judgement.kind, Some(Kind::DuplicateSequenceId));
             prop_assert_eq!(judgement.place, SequenceId(7));
         }

@@ -1,6 +1,6 @@
-//! Evidence that rests on signed trees: checkpoints, the leaves below them, and envelopes.
+//! Evidence based on signed trees: checkpoints, leaves under them, and envelopes.
 //!
-//! The schema of reports has no field for it. Evidence files and the evidence of nodes hold it as a list of pieces.
+//! The schema of reports has no field for such evidence. Evidence files and nodes store it as a list of pieces.
 
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::{
@@ -16,37 +16,38 @@ use super::report::REPORT_LEN_BYTES_MAX;
 use crate::contradiction::{Contradiction, NoContradictionError};
 use crate::registry::Registry;
 
-/// Length of a hash, in bytes.
+/// The length of a hash in bytes.
 const HASH_LEN: usize = 32;
-/// Length of the longest proof of a leaf: its index, its hash and the path.
+/// The length in bytes of the longest proof of a leaf: its index, its hash and the path.
 const LEAF_PROOF_LEN_MAX: usize = 8 + HASH_LEN * (1 + PROOF_LEN_MAX);
-/// Length of the longest beginning of a tree: its root and the proof.
+/// The length in bytes of the longest proof of how a tree begins: a root and the path.
 const BEGINNING_LEN_MAX: usize = HASH_LEN * (1 + PROOF_LEN_MAX);
 
-/// A fault that is shown by a signed tree.
+/// A fault that a signed tree shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TreeFault {
-    /// Two checkpoints that contradict each other. Pieces: both, and where they have other sizes the root with which the
-    /// larger tree begins, and the consistency proof.
+    /// Two contradictory checkpoints. Pieces: both; and if their sizes differ, the root with which the larger tree
+    /// begins, followed by the consistency proof.
     TwoCheckpoints,
-    /// Two checkpoints under which one place has two leaves. Pieces: both, and the proof of a leaf under each.
+    /// Two checkpoints with different leaves for one sequence id. Pieces: both checkpoints, and
+    /// the proof of the leaf under each.
     TwoLeaves,
     /// A checkpoint of a node's own strand with another leaf than that of an envelope that the node signed. Pieces: the
     /// checkpoint, the proof of the leaf, the envelope.
     OtherLeaf,
-    /// A checkpoint of a node's own strand that covers places which the reporter did not get. Pieces: the checkpoint, and
-    /// the envelopes before and after them.
+    /// A checkpoint of a node's own strand that covers sequence ids which the reporter did not get. Pieces: the
+    /// checkpoint, and the envelopes before and after the missing ones.
     Gap,
-    /// A checkpoint with another root than the tree that the reporter holds. Pieces: the checkpoint.
+    /// A checkpoint with another root than the reporter's tree. Pieces: the checkpoint.
     OtherTree,
 }
 
 impl TreeFault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 5] =
         [Self::TwoCheckpoints, Self::TwoLeaves, Self::OtherLeaf, Self::Gap, Self::OtherTree];
 
-    /// Returns the name, as files and pages write it.
+    /// Returns the name used in files and pages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -64,9 +65,9 @@ impl TreeFault {
         Self::ALL.into_iter().find(|it| it.name() == name)
     }
 
-    /// Returns the node that the fault accuses, if this checkpoint shows it: the signer. If an observer of a
-    /// node's strand holds another tree, the node of the strand has shown it other envelopes, unless the observer lies.
-    /// So that node is named.
+    /// Returns the node that the fault accuses if this checkpoint shows it: the node that signed the checkpoint.
+    /// Exception: if an observer of a node's strand has another tree, it was shown another history (or lies), so the
+    /// strand's originator is accused.
     #[must_use]
     pub fn accused(self, of: &Checkpoint) -> OriginatorId {
         let is_told = self == Self::OtherTree && of.originator.is_node();
@@ -74,19 +75,19 @@ impl TreeFault {
     }
 }
 
-/// A leaf with the proof that it is in a tree. Not necessarily verified.
+/// A leaf with its inclusion proof. Not necessarily verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownLeaf {
-    /// Index of the leaf, from 0.
+    /// The index of the leaf, from 0.
     pub index: u64,
-    /// Its hash.
+    /// The hash of the leaf.
     pub leaf: TreeHash,
-    /// The proof.
+    /// The inclusion proof.
     pub proof: InclusionProof,
 }
 
 impl ShownLeaf {
-    /// Writes the index, the leaf and the proof, in this order.
+    /// Encodes the index, the leaf and the proof, in this order.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let hashes = std::iter::once(&self.leaf).chain(&self.proof.0).flat_map(|hash| hash.0);
@@ -108,19 +109,19 @@ impl ShownLeaf {
     }
 }
 
-/// Evidence that rests on signed trees. Not verified: [`verify_trees`] judges it.
+/// Evidence based on signed trees. Not verified; [`verify_trees`] judges it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeEvidence {
     /// The fault.
     pub fault: TreeFault,
-    /// The pieces, as [`TreeFault`] lists them.
+    /// The pieces in the order that [`TreeFault`] states.
     pub pieces: Vec<Bytes>,
 }
 
-/// Judges evidence that rests on signed trees, with the keys of the registry alone. The same arguments give the same
-/// judgement; nothing else is read.
+/// Judges evidence based on signed trees, with the keys of the registry alone. The result
+/// depends only on the arguments.
 ///
-/// Costs at most four signature recoveries and four proofs, however long the pieces are.
+/// Costs at most four signature recoveries and four proofs, whatever the length of the pieces.
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
     let (accused, ruling) = match Opened::of(evidence, registry) {
@@ -130,7 +131,7 @@ pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
     Judgement::of_trees(accused, ruling)
 }
 
-/// The pieces, read, with the key of the node that signed the checkpoints.
+/// The decoded pieces, with the key of the node that signed the checkpoints.
 struct Opened<'a> {
     fault: TreeFault,
     key: PublicKey,
@@ -189,13 +190,13 @@ impl<'a> Opened<'a> {
         self.first.checkpoint.node
     }
 
-    /// Returns the node that the evidence is about.
+    /// Returns the accused node.
     fn accused(&self) -> OriginatorId {
         self.fault.accused(&self.first.checkpoint)
     }
 
-    /// Returns the verdict on a contradiction. An observer may have been shown two histories, or have been set back to
-    /// an older backup in between. In both cases it truthfully stated what it held.
+    /// Returns the verdict on a contradiction. An observer may have been shown two histories or restored from an older
+    /// backup, and in both cases it stated truthfully what it had, so only a claim remains.
     fn verdict(&self) -> MisbehaviorVerdict {
         if self.first.checkpoint.is_observers() {
             MisbehaviorVerdict::Claim
@@ -215,7 +216,7 @@ impl<'a> Opened<'a> {
         judged.unwrap_or_else(Ruling::refuted)
     }
 
-    /// Begins a fact about the first checkpoint.
+    /// Returns a new fact about the first checkpoint.
     fn fact(&self, name: &'static str, text: &str) -> Fact {
         let of = self.first.checkpoint;
         Fact::new(name, text)
@@ -330,8 +331,8 @@ impl<'a> Opened<'a> {
         Ok(Ruling::new(MisbehaviorVerdict::Proven, fact("other_leaf", text)))
     }
 
-    /// A tree that covers a place is no proof that the node withholds it: the reporter may not have asked, and a place
-    /// may be declared empty.
+    /// Judges a gap. A tree that covers a sequence id does not prove that the node withholds it: the reporter may not
+    /// have asked, or the sequence id may be declared empty.
     fn gap(&self, registry: &Registry) -> Result<Ruling, Fact> {
         self.require_own_strand()?;
         let [before, after] = self.rest else {
@@ -387,7 +388,7 @@ fn name_of(error: NoContradictionError) -> &'static str {
     }
 }
 
-/// Reads how the larger of two trees begins.
+/// Decodes the proof of how the larger of two trees begins.
 fn beginning_of(
     one: SignedCheckpoint,
     other: SignedCheckpoint,
@@ -406,7 +407,7 @@ fn read_leaf(bytes: &Bytes) -> Result<ShownLeaf, Fact> {
     ShownLeaf::decode(bytes).ok_or_else(malformed)
 }
 
-/// Reads a hash and those behind it; `None` for another number of bytes than that of whole hashes, and above `len_max`.
+/// Decodes a hash and those that follow it; `None` if the length is not a multiple of a hash's, or exceeds `len_max`.
 fn hashes_of(bytes: &[u8], len_max: usize) -> Option<(TreeHash, Vec<TreeHash>)> {
     if bytes.len() > len_max || !bytes.len().is_multiple_of(HASH_LEN) {
         return None;

@@ -1,4 +1,4 @@
-//! Evidence under signed trees: every liar is proven, and no honest node ever is.
+//! Tests of evidence based on signed trees: every liar is proven guilty, and no honest node ever is.
 
 use std::convert::Infallible;
 
@@ -38,7 +38,7 @@ fn registry() -> Registry {
     [100, 200, 300].map(record).into_iter().collect()
 }
 
-/// The envelope that a node signs for a place; `story` tells two of them apart.
+/// Returns the envelope that a node signs for a sequence id; different `story` values give different content.
 fn envelope(node: OriginatorId, sequence: u64, story: u8) -> Bytes {
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: node.0,
@@ -54,7 +54,7 @@ fn leaf(envelope: &Bytes) -> TreeHash {
     hawser_proto::merkle::envelope_leaf(envelope).unwrap()
 }
 
-/// A strand that tells story 0 for all places but those from `turn` on, which tell story 1.
+/// A strand with the content of story 0 before the sequence id `turn`, and of story 1 from it on.
 #[derive(Clone)]
 struct Strand(Vec<TreeHash>);
 
@@ -84,7 +84,7 @@ impl Strand {
         ShownLeaf { index, leaf: self.0[usize::try_from(index).unwrap()], proof }.encode()
     }
 
-    /// The root of `from` leaves, and the proof that the tree of `to` begins with it.
+    /// Returns the root of `from` leaves and the proof that the tree of `to` leaves begins with it.
     fn beginning(&self, from: u64, to: u64) -> Bytes {
         let proof = consistency_proof(from, to, |at| Ok::<_, ProofError>(self.node(at))).unwrap();
         std::iter::once(self.root(from)).chain(proof.0).flat_map(|hash| hash.0).collect()
@@ -147,7 +147,7 @@ fn a_judge_who_does_not_see_how_a_tree_begins_says_so() {
             (Inconclusive, &[Missing::Tree][..])
         );
     }
-    // Proofs of an honest growth contradict the accusation, and a made-up beginning proves nothing.
+    // The proof of an honest growth contradicts the accusation, and an invented one proves nothing.
     let pieces = [&one.own(5), &one.own(9), &one.beginning(5, 9)];
     assert_eq!(outcome(TreeFault::TwoCheckpoints, &pieces), (Refuted, "consistent"));
     let pieces = [&one.own(5), &one.own(9), &other.beginning(5, 9)];
@@ -168,7 +168,7 @@ fn a_tree_with_another_leaf_than_the_signed_envelope_is_proven() {
     forged.unsigned_originator_envelope =
         pb::OriginatorEnvelope::decode(envelope(LIAR, 4, 1)).unwrap().unsigned_originator_envelope;
     assert_eq!(leaf(4, &forged.encode_to_vec().into()), (Refuted, "forged"));
-    // An empty place is another leaf as well.
+    // An empty sequence id is another leaf as well.
     let mut void = strand.clone();
     void.0[3] = leaf_hash(LeafData::Void);
     let pieces = [&void.own(7), &void.shown(3, 7), &envelope(LIAR, 4, 0)];
@@ -267,8 +267,8 @@ fn an_observer_that_was_told_two_stories_is_not_proven_guilty() {
     }
 }
 
-/// All that honest nodes sign about one strand: its originator as it grows, and observers that may begin again, from
-/// another story of a node or of a chain's endpoint.
+/// Returns all checkpoints that honest nodes sign about one strand: its originator as it grows, and observers that may
+/// start again with another history, shown by a node or by a chain's endpoint.
 fn honest(strand: &Strand, other: &Strand, places: u64, cut: u64) -> Vec<Bytes> {
     let mut signed: Vec<Bytes> = (1..=places).map(|size| strand.own(size)).collect();
     let observer = OriginatorId(200);
@@ -309,7 +309,7 @@ proptest! {
         let [a, b, c, d, e, f] = picks;
         let checkpoints = [a.get(&signed).clone(), b.get(&signed).clone()];
         let others = [c.get(&all).clone(), d.get(&all).clone()];
-        // An adversary takes any pieces, in any order, and changes some of them.
+        // An adversary combines any pieces in any order and alters some of them.
         for fault in TreeFault::ALL {
             let mut pieces = match fault {
                 TreeFault::TwoCheckpoints if e.index(2) == 0 => checkpoints.to_vec(),
@@ -353,7 +353,7 @@ fn a_leaf_is_read_as_it_is_written() {
     let shown =
         ShownLeaf { index: 3, leaf: strand.0[3], proof: InclusionProof(vec![strand.0[1]; 64]) };
     assert_eq!(shown.encode().len(), 8 + 32 * 65);
-    // 64 hashes are read, and are too many for this tree; 65 are not read.
+    // 64 hashes are decoded, but are too many for this tree; 65 are not decoded.
     let pieces = [&strand.own(9), &shown.encode(), &envelope(LIAR, 4, 1)];
     assert_eq!(outcome(TreeFault::OtherLeaf, &pieces), (Refuted, "no_leaf"));
     let longer = ShownLeaf { proof: InclusionProof(vec![strand.0[1]; 65]), ..shown };

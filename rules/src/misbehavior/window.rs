@@ -1,4 +1,4 @@
-//! Congestion fees, which all envelopes of five minutes decide.
+//! Faults of congestion fees, which depend on all envelopes of five minutes.
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute_of;
@@ -9,12 +9,12 @@ use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use crate::congestion::congestion_units;
 use crate::fees::is_free;
 
-/// Number of the rule. Specified (`docs/protocol/misbehavior.md`).
+/// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
 const RULE: u8 = 12;
-/// Minutes before the current one that count. Specified (`docs/protocol/fees.md`).
+/// The number of minutes before the current one that count. Specified (`docs/protocol/fees.md`).
 const MINUTES_BEFORE: u32 = 4;
 
-/// Judges the congestion fee of the envelope with the highest place, by the envelopes before it.
+/// Judges the congestion fee of the envelope with the highest sequence id by the envelopes before it.
 pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     let mut strand: Vec<&Exhibit> = exhibits.iter().collect();
     strand.sort_by_key(|it| it.id);
@@ -57,7 +57,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     Ruling::new(MisbehaviorVerdict::Proven, fact("rule_broken", text))
 }
 
-/// Checks that no envelope of the five minutes is left out.
+/// Checks that no envelope of the five minutes is missing.
 fn check_window(strand: &[&Exhibit], last: &Exhibit) -> Result<(), Fact> {
     let gap = strand.windows(2).find(|pair| pair[0].id.sequence.next() != pair[1].id.sequence);
     if let Some(pair) = gap {
@@ -78,10 +78,10 @@ fn check_window(strand: &[&Exhibit], last: &Exhibit) -> Result<(), Fact> {
     }
 }
 
-/// Returns the fewest and the most envelopes that may have counted in each minute, the current one first.
+/// Returns the smallest and the largest possible count of envelopes in each minute, that of the current one first.
 ///
-/// Implementations differ: an envelope counts itself or not, and a broken one counts or not. An
-/// envelope whose time contradicts its place may have counted or not.
+/// Implementations differ in whether an envelope counts itself and whether an invalid one counts, and an envelope whose
+/// time does not match its sequence id may or may not have counted.
 fn counts(before: &[&Exhibit], last: &Exhibit) -> ([u64; 5], [u64; 5]) {
     let (mut fewest, mut most) = ([0; 5], [0; 5]);
     let current = minute_of(last.ns());
@@ -102,7 +102,7 @@ fn counts(before: &[&Exhibit], last: &Exhibit) -> ([u64; 5], [u64; 5]) {
     (fewest, most)
 }
 
-/// Returns whether an envelope counts; `None` for one that does not decode.
+/// Returns true if an envelope counts towards congestion; `None` for one that does not decode.
 fn counts_towards_congestion(exhibit: &Exhibit) -> Option<bool> {
     let payer = PayerEnvelope::parse(exhibit.fields.payer_envelope_bytes.clone()).ok()?;
     Some(!is_free(payer.client().topic().kind()))

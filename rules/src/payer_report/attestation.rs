@@ -1,4 +1,4 @@
-//! Attestations: a node's signature over a report id, and which of them count.
+//! Attestations: nodes' signatures over a report id, and the selection of valid ones.
 
 use std::collections::BTreeMap;
 
@@ -10,40 +10,40 @@ use hawser_proto::{Bytes, OriginatorId, PublicKey, SecretKey, Signature, Topic};
 
 use super::report::{NodeIds, ReportId, envelope};
 
-/// The reason an attestation does not count.
+/// Error of decoding or verifying an attestation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttestationError {
-    /// The report id has another length.
+    /// The report id does not have 32 bytes. Holds its length.
     #[error("the report id has {0} bytes instead of 32")]
     ReportId(usize),
-    /// There is no signature.
+    /// The signature is missing.
     #[error("the signature is missing")]
     NoSignature,
     /// The signature is malformed.
     #[error(transparent)]
     Signature(#[from] SignatureError),
-    /// The recovery id is neither 0 nor 1. The contract takes no other.
+    /// The recovery id is neither 0 nor 1, the only values that the contract accepts.
     #[error("recovery id {0} is neither 0 nor 1")]
     RecoveryId(u8),
-    /// The attestation is about another report.
+    /// The attestation is for another report.
     #[error("the attestation is for another report")]
     OtherReport,
-    /// The node is not in the canonical network. The contract refuses a whole submission for an unknown one.
+    /// The node is not in the canonical network. The contract refuses a whole submission with an unknown node.
     #[error("node {0} is not in the network")]
     NoMember(OriginatorId),
-    /// Another key made the signature, or it is over another digest.
+    /// The signature is by another key, or over another digest.
     #[error("the attestation is not signed with the key of node {0}")]
     OtherSigner(OriginatorId),
 }
 
-/// A node's statement that it has computed the same report itself.
+/// A node's statement that a report equals its own computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attestation {
-    /// The report.
+    /// The id of the report.
     pub report: ReportId,
-    /// The id that the signing node states.
+    /// The node that signed, as the attestation states.
     pub node: OriginatorId,
-    /// Its signature over the id, without any prefix.
+    /// The signature over the id, without any prefix.
     pub signature: Signature,
 }
 
@@ -54,10 +54,10 @@ impl Attestation {
         Self { report, node, signature: key.sign(report.digest()) }
     }
 
-    /// Reads an attestation that came from outside. Its signature is not verified by this.
+    /// Decodes an attestation from a peer. Does not verify its signature.
     ///
     /// # Errors
-    /// When it is malformed.
+    /// [`AttestationError`] if it is malformed.
     pub fn from_message(message: &pb::PayerReportAttestation) -> Result<Self, AttestationError> {
         let id = &message.report_id;
         let report = ReportId::from_slice(id).ok_or(AttestationError::ReportId(id.len()))?;
@@ -70,7 +70,7 @@ impl Attestation {
         }
     }
 
-    /// Checks that this key made the signature.
+    /// Verifies that this key made the signature.
     ///
     /// # Errors
     /// [`AttestationError::OtherSigner`], [`AttestationError::Signature`].
@@ -81,7 +81,7 @@ impl Attestation {
         }
     }
 
-    /// Returns the signature as the contract takes it: with v 27 or 28.
+    /// Returns the signature in the contract's encoding, with v of 27 or 28.
     #[must_use]
     pub fn for_contract(&self) -> [u8; 65] {
         let mut bytes = *self.signature.as_bytes();
@@ -89,7 +89,7 @@ impl Attestation {
         bytes
     }
 
-    /// Returns the client envelope in which the attestation travels. `about` is the originator of the report.
+    /// Returns the client envelope that carries the attestation. `about` is the originator of the report.
     #[must_use]
     pub fn client_envelope(&self, about: OriginatorId) -> Bytes {
         let bytes = Bytes::copy_from_slice(self.signature.as_bytes());
@@ -101,28 +101,28 @@ impl Attestation {
     }
 }
 
-/// The attestations of one report that count, and those that do not.
+/// The attestations of one report, divided into valid and invalid ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Majority {
-    /// Those that count, by ascending node id, as the contract wants them.
+    /// The valid attestations by ascending node id, as the contract requires.
     pub counted: Vec<Attestation>,
-    /// Nodes whose attestations do not count, with the reason.
+    /// The nodes with invalid attestations, each with the reason.
     pub refused: Vec<(OriginatorId, AttestationError)>,
-    /// The number that is needed.
+    /// The number of valid attestations that is needed.
     pub needed: usize,
 }
 
 impl Majority {
-    /// Returns true if enough of them count.
+    /// Returns true if there are enough valid attestations.
     #[must_use]
     pub fn is_reached(&self) -> bool {
         self.counted.len() >= self.needed
     }
 }
 
-/// Verifies attestations of a report: the signature, and that the signer is in the network now. `member`
-/// returns the key of a canonical node. Of a node that signed more than once, one valid attestation counts, and
-/// an invalid one before it takes nothing away.
+/// Verifies attestations of a report: the signature, and that the signer is in the canonical network
+/// now. `member` returns the key of a canonical node. Of each node at most one valid attestation
+/// counts, even if it also sent invalid ones.
 #[must_use]
 pub fn majority(
     report: ReportId,
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(Attestation::from_message(&none), Err(AttestationError::NoSignature));
     }
 
-    /// Strangers, forgers and repeaters take no part, and take nothing away from others.
+    /// Attestations of non-members, forged ones and repeated ones do not count, and do not affect others.
     #[test]
     fn only_valid_attestations_of_members_count_once_each() {
         let report = ReportId([1; 32]);

@@ -1,8 +1,7 @@
-//! Why a report is not the one that this node would write.
+//! Explains why a report differs from the one that this node would write.
 //!
-//! A report states only the root of its leaves. So this module looks for a difference among the mistakes that a node
-//! can make: it
-//! charged wrong fees, left out a payer or a minute, or counted a minute too many.
+//! A report contains only the root of its leaves. The cause of a difference is therefore searched among the likely
+//! mistakes of a node: it charged wrong fees, omitted a payer or a minute, or counted a minute too many.
 
 use hawser_proto::{PayerAddress, SequenceId};
 
@@ -11,62 +10,62 @@ use super::report::PayerReport;
 use super::schedule::RangeEnd;
 use super::tree::Hash;
 
-/// Trees that are built to find the cause of a difference, at most. A guess: a tree of 10,000 payers takes some
-/// hundredth of a second.
+/// The largest number of trees that are built to find the cause of a difference. A guess: a tree of 10,000 payers
+/// takes some hundredths of a second.
 const TRIED_MAX: usize = 512;
 
-/// The usage of one payer in one minute, as this node holds it.
+/// The usage of one payer in one minute, as this node has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinuteOfPayer {
     /// The minute, since the unix epoch.
     pub minute: u32,
     /// The payer.
     pub payer: PayerAddress,
-    /// Picodollars by this node's own calculation.
+    /// The fees in picodollars by this node's own computation.
     pub own: u64,
-    /// Picodollars that the originator stated in its envelopes.
+    /// The fees in picodollars that the originator stated in its envelopes.
     pub stated: u64,
-    /// The last envelope counted.
+    /// The sequence id of the last counted envelope.
     pub last: SequenceId,
 }
 
-/// One difference between a report and this node's usage.
+/// One difference between a report and this node's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportDifference {
-    /// The last envelope of the range is of another minute.
+    /// The report states another end minute than that of the last envelope of its range.
     EndMinute {
         /// The minute in the report.
         reported: u32,
-        /// The envelope's.
+        /// The minute of the envelope.
         held: u32,
     },
-    /// The range does not end with the last envelope of its minute.
+    /// The range does not end with the last counted envelope of its last minute.
     EndSequence {
         /// The end of the report.
         reported: SequenceId,
-        /// The last envelope of that minute; 0 if none of it is paid for.
+        /// The last counted envelope of that minute; 0 if there is none.
         held: SequenceId,
     },
     /// The range begins in a later minute than it ends.
     MinutesReversed {
-        /// The minute before the range.
+        /// The minute after which the range begins.
         start: u32,
-        /// Its last minute.
+        /// The last minute of the range.
         end: u32,
     },
-    /// The amounts are others.
+    /// The amounts differ.
     Amounts {
         /// The root in the report.
         reported: Hash,
         /// The root of this node's amounts.
         own: Hash,
-        /// The place of the difference, if it can be found.
+        /// The cause of the difference, if it can be found.
         cause: AmountCause,
     },
 }
 
 impl ReportDifference {
-    /// Returns a short name of the kind of difference, for metrics.
+    /// Returns a short name of the difference, for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -78,37 +77,38 @@ impl ReportDifference {
     }
 }
 
-/// The amounts that a report was made of, if they can be found.
+/// The cause of wrong amounts in a report, if it can be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AmountCause {
-    /// The fees that the originator charged, where they are not those that the rates give: these minutes of these
-    /// payers.
+    /// The report uses the fees that the originator stated. Holds the minutes of payers where these are
+    /// not the fees that the rates give.
     StatedFees(Vec<MinuteOfPayer>),
-    /// This payer is left out.
+    /// The report omits this payer.
     WithoutPayer(PayerAddress),
-    /// The minutes up to this one are left out.
+    /// The report omits the minutes up to this one.
     AfterMinute(u32),
-    /// The minutes from this one on are left out.
+    /// The report omits the minutes from this one on.
     BeforeMinute(u32),
-    /// None of these, or there is too much usage to look for it.
+    /// None of the other causes, or there is too much usage to search.
     Unknown,
-    /// No cause was searched for, because the search takes far longer than the comparison.
+    /// No search was made, because it takes far longer than the comparison.
     NotSought,
 }
 
 /// The result of recomputing a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Explanation {
-    /// The report equals the one that this node computed.
+    /// The report equals this node's computation.
     Equal,
-    /// It is not. The differences are not empty.
+    /// The report differs. The list of differences is not empty.
     Different(Vec<ReportDifference>),
 }
 
-/// Compares a report with this node's usage, and returns the differences; none for an equal one. `start_minute` is
-/// the minute of the envelope at the report's start, `None` for a report from the beginning. `held_end` is the minute of
-/// the envelope at the report's end, and the last sequence id with usage in that minute. `own` is the root of
-/// all amounts in the minutes after `start_minute`, up to that of `held_end`. The cause of other amounts is not looked for.
+/// Compares a report with this node's data and returns the differences; empty if they are equal. `start_minute` is
+/// the minute of the envelope at the report's start, `None` for a report from the beginning. `held_end` is the
+/// minute of the envelope at the report's end, and the last sequence id with usage in that minute. `own` is the
+/// root of all amounts in the minutes after `start_minute`, up to and including that of `held_end`. Does not search
+/// for the cause of different amounts.
 #[must_use]
 pub fn compare(
     report: &PayerReport,
@@ -140,12 +140,12 @@ pub fn compare(
     differences
 }
 
-/// Compares a report with this node's usage, as [`compare`] does, and looks for the cause of other amounts. `rows` are
-/// the usage of the originator in the minutes after `start_minute`, up to that of `held_end`, by ascending minute. They have
-/// to be all of it: a report of a part of them would be equal.
+/// Compares a report with this node's data like [`compare`], and searches for the cause of different amounts. `rows` is
+/// the complete usage of the originator in the minutes after `start_minute`, up to and including that of `held_end`, by
+/// ascending minute. With incomplete rows, a report about the same part would count as equal.
 ///
 /// # Errors
-/// When the usage exceeds the range of a report.
+/// [`LeavesError`] if the usage exceeds the largest amount of a report.
 pub fn explain(
     report: &PayerReport,
     start_minute: Option<u32>,
@@ -178,7 +178,7 @@ fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> AmountCause {
     let mut minutes: Vec<u32> = rows.iter().map(|row| row.minute).collect();
     minutes.dedup();
     let share = TRIED_MAX / 4;
-    // A range is wrong at its ends, if it is.
+    // A wrong range is usually wrong at its ends.
     if let Some(minute) = minutes.iter().take(share).find(|it| amounts(&|row| row.minute > **it)) {
         return AmountCause::AfterMinute(*minute);
     }

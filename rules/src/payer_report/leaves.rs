@@ -1,4 +1,4 @@
-//! The amount of each payer in a report, as a leaf of its tree.
+//! The leaves of a payer report's tree, each with the amount of one payer.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use hawser_proto::{Address, PayerAddress};
 
 use super::tree::{Hash, Tree};
 
-/// Length of a leaf: two words, address and amount.
+/// The length of a leaf in bytes: two words, with address and amount.
 pub const LEAF_LEN_BYTES: usize = 64;
-/// Picodollars in a microdollar.
+/// The number of picodollars in a microdollar.
 const PICO_PER_MICRO: u64 = 1_000_000;
 
-/// An amount in picodollars, the unit of fees and usage. At most `i64::MAX`: other implementations store it in
-/// signed columns.
+/// An amount in picodollars, the unit of fees and usage. At most `i64::MAX`, because other
+/// implementations store it in signed columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PicoDollars(u64);
 
-/// The amount that the contracts take for a sum of fees, in microdollars, their unit.
+/// The amount in microdollars that the contracts deduct for a sum of fees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SettledAmount(pub u64);
 
 impl PicoDollars {
-    /// Takes a number of picodollars; `None` above `i64::MAX`.
+    /// Creates an amount from a number of picodollars; `None` above `i64::MAX`.
     #[must_use]
     pub fn new(amount: u64) -> Option<Self> {
         i64::try_from(amount).is_ok().then_some(Self(amount))
@@ -39,7 +39,7 @@ impl PicoDollars {
         self.0.checked_add(other.0).and_then(Self::new)
     }
 
-    /// Returns the amount that the contract takes for it: microdollars, rounded up.
+    /// Returns the amount that the contract deducts for it: microdollars, rounded up.
     #[must_use]
     pub fn settled(self) -> SettledAmount {
         SettledAmount(self.0.div_ceil(PICO_PER_MICRO))
@@ -58,17 +58,17 @@ impl std::fmt::Display for SettledAmount {
     }
 }
 
-/// The usage of one payer in the range of a report.
+/// The fees of one payer in the range of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PayerFee {
     /// The payer.
     pub payer: PayerAddress,
-    /// Its fees.
+    /// The fees.
     pub fee: PicoDollars,
 }
 
 impl PayerFee {
-    /// Returns the leaf: address and amount, each in a word.
+    /// Returns the encoded leaf: address and amount, each in one word.
     #[must_use]
     pub fn leaf(self) -> [u8; LEAF_LEN_BYTES] {
         let mut leaf = [0; LEAF_LEN_BYTES];
@@ -77,7 +77,7 @@ impl PayerFee {
         leaf
     }
 
-    /// Reads a leaf; `None` for bytes that no payer's amount gives.
+    /// Decodes a leaf; `None` if the bytes are not the encoding of any payer's amount.
     #[must_use]
     pub fn from_leaf(leaf: &[u8]) -> Option<Self> {
         let leaf: &[u8; LEAF_LEN_BYTES] = leaf.try_into().ok()?;
@@ -91,7 +91,7 @@ impl PayerFee {
     }
 }
 
-/// The reason usage has no leaves.
+/// Error of [`Leaves::sum`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LeavesError {
     /// The sum of one payer exceeds the largest amount of a leaf.
@@ -102,7 +102,7 @@ pub enum LeavesError {
     },
 }
 
-/// All payers of a report, by ascending address. A payer of nothing is in it too.
+/// The leaves of a report by ascending address. A payer with an amount of 0 is included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Leaves(Vec<PayerFee>);
 
@@ -130,20 +130,20 @@ impl Leaves {
         &self.0
     }
 
-    /// Returns the amount of one payer; `None` if it is in no leaf.
+    /// Returns the amount of one payer; `None` if it has no leaf.
     #[must_use]
     pub fn of(&self, payer: PayerAddress) -> Option<PicoDollars> {
         let place = self.0.binary_search_by_key(&payer, |leaf| leaf.payer).ok()?;
         Some(self.0[place].fee)
     }
 
-    /// Returns the place of a payer's leaf, from 0.
+    /// Returns the index of a payer's leaf, from 0; `None` if it has none.
     #[must_use]
     pub fn place_of(&self, payer: PayerAddress) -> Option<usize> {
         self.0.binary_search_by_key(&payer, |leaf| leaf.payer).ok()
     }
 
-    /// Returns the leaves' bytes, in order.
+    /// Returns the encoded leaves in order.
     #[must_use]
     pub fn encoded(&self) -> Vec<[u8; LEAF_LEN_BYTES]> {
         self.0.iter().map(|leaf| leaf.leaf()).collect()

@@ -1,14 +1,14 @@
-//! Payer reports: the usage of one originator's payers over a range of its strand, as leaves of a tree.
-//! Nodes sign its root, and the settlement chain settles by it.
+//! Payer reports: the fees of one originator's payers over a range of its strand, as leaves of a tree. Nodes sign the
+//! root, and the settlement chain deducts by it.
 //!
-//! Everything here is a function of values, so that every node comes to the same bytes:
+//! Everything here is a pure function, so that every node computes the same bytes:
 //!
 //! - [`leaves`]: the amount of each payer, as a leaf; [`tree`]: the tree over them, with proofs of
 //!   neighbouring leaves;
-//! - [`report`]: a report, its id, and the envelope in which it travels;
-//! - [`attestation`]: a node's signature over a report id, and which of them count;
-//! - [`schedule`]: when a node's workers run, where a report ends, and when one is due;
-//! - [`mod@explain`]: why a report is not the one that this node would write.
+//! - [`report`]: a report, its id, and the envelope that carries it;
+//! - [`attestation`]: nodes' signatures over a report id, and the selection of valid ones;
+//! - [`schedule`]: when a node's workers run, where a report ends, and when the next one is due;
+//! - [`mod@explain`]: explains why a report differs from the one that this node would write.
 //!
 //! Specified in `docs/protocol/payer-reports.md`.
 

@@ -1,4 +1,4 @@
-//! A payer report, its id, and the envelope in which it travels.
+//! A payer report, its id, and the envelope that carries it.
 
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -9,20 +9,19 @@ use prost::Message as _;
 use super::schedule::RangeEnd;
 use super::tree::{EMPTY_ROOT, Hash, word};
 
-/// Upper bound of nodes in a report. Specified: the contract counts signatures in 8 bits.
+/// The largest number of nodes in a report. Specified: the contract counts signatures in 8 bits.
 pub const NODES_MAX: usize = 255;
-/// Upper bound of originator ids, node ids and minutes. Specified: other implementations store them in signed columns
-/// of 32 bits.
+/// The largest originator id, node id and minute. Specified: other implementations store them in signed 32-bit columns.
 const SMALL_MAX: u32 = i32::MAX.unsigned_abs();
-/// Retention of the envelopes of reports and attestations, in days. Specified.
+/// The retention of the envelopes of reports and attestations, in days. Specified.
 pub const RETENTION_DAYS: u32 = 60;
 
-/// The type of a report in the contract's typed data.
+/// The EIP-712 type of a report in the contract.
 const TYPE: &[u8] =
     b"PayerReport(uint32 originatorNodeId,uint64 startSequenceId,uint64 endSequenceId,\
 uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)";
 
-/// The type of the separator of typed data, and the name and version that the contract gives.
+/// The EIP-712 type of the domain separator, and the name and version in the contract's domain.
 const DOMAIN_TYPE: &[u8] =
     b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 const CONTRACT_NAME: &[u8] = b"PayerReportManager";
@@ -33,13 +32,13 @@ const CONTRACT_VERSION: &[u8] = b"1";
 pub struct ReportId(pub [u8; 32]);
 
 impl ReportId {
-    /// Returns the id as the digest that is signed.
+    /// Returns the id as the digest to sign.
     #[must_use]
     pub fn digest(self) -> Digest {
         Digest(self.0)
     }
 
-    /// Takes an id of exactly 32 bytes.
+    /// Creates an id from exactly 32 bytes; `None` for another length.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -56,7 +55,7 @@ impl std::fmt::Display for ReportId {
 impl std::str::FromStr for ReportId {
     type Err = ReportIdError;
 
-    /// Reads 64 hex digits, with or without `0x` before them.
+    /// Parses 64 hex digits, with or without the prefix `0x`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
         let mut id = [0; 32];
@@ -73,23 +72,23 @@ impl std::str::FromStr for ReportId {
     }
 }
 
-/// A text is no report id.
+/// Error of parsing a [`ReportId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a report id must have 64 hex digits")]
 pub struct ReportIdError;
 
-/// The contract's separator: reports for another chain or contract have other ids.
+/// The contract's EIP-712 domain separator: reports for another chain or contract have other ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainSeparator([u8; 32]);
 
 impl DomainSeparator {
-    /// Takes the answer of the contract; `None` for zero, which a contract that was never initialised returns.
+    /// Creates a separator from the contract's answer; `None` for zero, which an uninitialised contract returns.
     #[must_use]
     pub fn new(word: [u8; 32]) -> Option<Self> {
         (word != [0; 32]).then_some(Self(word))
     }
 
-    /// Returns the separator of the contract at an address of a chain, as the contract calculates it (EIP-712).
+    /// Returns the separator of the contract at an address of a chain, computed like in the contract (EIP-712).
     #[must_use]
     pub fn of_contract(chain_id: u64, address: [u8; 20]) -> Self {
         let mut padded = [0; 32];
@@ -105,16 +104,15 @@ impl DomainSeparator {
     }
 }
 
-/// The nodes that share the fees of a report: ascending, each once, at least one.
+/// The nodes that share the fees of a report: at least one, ascending and without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIds(Vec<u32>);
 
 impl NodeIds {
-    /// Takes ids in any order. The order is no part of a report's id, so it is settled before a report is stored or
-    /// submitted: the contract takes ascending ids only.
+    /// Creates the list from ids in any order. It is sorted because the contract accepts only ascending ids.
     ///
     /// # Errors
-    /// When there is none, one twice, too many, or one that is too large.
+    /// [`PayerReportError`] if the list is empty or too long, or has a duplicate or an id that is too large.
     pub fn new(mut ids: Vec<u32>) -> Result<Self, PayerReportError> {
         if ids.is_empty() {
             return Err(PayerReportError::NoNodes);
@@ -142,17 +140,17 @@ impl NodeIds {
         self.0.binary_search(&node.0).is_ok()
     }
 
-    /// Returns the number of attestations that the contract asks for: more than half.
+    /// Returns the number of attestations that the contract requires: more than half of the nodes.
     #[must_use]
     pub fn majority(&self) -> usize {
         self.0.len() / 2 + 1
     }
 }
 
-/// The reason something is no payer report.
+/// Error of creating or decoding a payer report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PayerReportError {
-    /// A number is too large for the columns of other implementations.
+    /// A number is too large for other implementations' columns.
     #[error("the {what} {number} is too large")]
     TooLarge {
         /// The name of the field.
@@ -160,30 +158,30 @@ pub enum PayerReportError {
         /// Its value.
         number: u64,
     },
-    /// A report about originator 0, which no node writes.
+    /// The originator is 0, for which no report exists.
     #[error("originator 0 is a chain and has no payer reports")]
     Originator,
     /// The range ends before it begins.
     #[error("the range ends at {end}, before its start {start}")]
     Reversed {
-        /// The sequence id before the range.
+        /// The start of the range, exclusive.
         start: SequenceId,
-        /// The last one in it.
+        /// The last sequence id of the range.
         end: SequenceId,
     },
-    /// A report of an empty range has payers.
+    /// The range is empty, but the root is not that of a tree without leaves.
     #[error("the range is empty, but the root is not the root of a tree without payers")]
     RootOfNothing,
-    /// The root has another length.
+    /// The root does not have 32 bytes. Holds its length.
     #[error("the root has {0} bytes instead of 32")]
     Root(usize),
     /// No node is listed.
     #[error("no node is listed")]
     NoNodes,
-    /// A node is listed more than once.
+    /// A node is listed more than once. Holds its id.
     #[error("node {0} is listed twice")]
     NodeTwice(u32),
-    /// More nodes are listed than there can be.
+    /// More nodes are listed than [`NODES_MAX`]. Holds their number.
     #[error("{0} nodes are listed, above {NODES_MAX}")]
     TooManyNodes(usize),
 }
@@ -202,7 +200,7 @@ fn sequence(what: &'static str, number: u64) -> Result<SequenceId, PayerReportEr
     }
 }
 
-/// The payers' usage over a range of one strand. Well-formed, and not necessarily true.
+/// The payers' fees over a range of one strand. Well-formed, and not necessarily correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayerReport {
     originator: OriginatorId,
@@ -213,10 +211,10 @@ pub struct PayerReport {
 }
 
 impl PayerReport {
-    /// Puts a report together. `start` is not part of the range.
+    /// Creates a report. `start` is exclusive.
     ///
     /// # Errors
-    /// When it is not well-formed.
+    /// [`PayerReportError`] if it is not well-formed.
     pub fn new(
         originator: OriginatorId,
         start: SequenceId,
@@ -240,14 +238,14 @@ impl PayerReport {
         Ok(Self { originator, start, end, root, nodes })
     }
 
-    /// Reads a report that came from outside.
+    /// Decodes a report from a peer.
     ///
     /// # Errors
-    /// When it is not well-formed.
+    /// [`PayerReportError`] if it is not well-formed.
     pub fn from_message(message: &pb::PayerReport) -> Result<Self, PayerReportError> {
         let root = &message.payers_merkle_root;
         let root = root.as_ref().try_into().map_err(|_| PayerReportError::Root(root.len()))?;
-        // Counted before it is copied.
+        // The number is checked before the list is copied.
         if message.active_node_ids.len() > NODES_MAX {
             return Err(PayerReportError::TooManyNodes(message.active_node_ids.len()));
         }
@@ -270,13 +268,13 @@ impl PayerReport {
         self.originator
     }
 
-    /// Returns the sequence id before the range; 0 for the first report.
+    /// Returns the start of the range, exclusive; 0 for the first report.
     #[must_use]
     pub fn start(&self) -> SequenceId {
         self.start
     }
 
-    /// Returns the last envelope of the range, and its minute.
+    /// Returns the last sequence id of the range, and its minute.
     #[must_use]
     pub fn end(&self) -> RangeEnd {
         self.end
@@ -294,9 +292,8 @@ impl PayerReport {
         &self.nodes
     }
 
-    /// Returns the id. A library for typed data would compute another one: here the node ids are hashed with the offset
-    /// and the
-    /// length of their encoding before them.
+    /// Returns the id. It differs from the digest of an EIP-712 library: the node ids are hashed as an ABI encoding
+    /// that begins with the offset and the length.
     #[must_use]
     pub fn id(&self, domain: DomainSeparator) -> ReportId {
         let ids = self.nodes.get();
@@ -316,7 +313,7 @@ impl PayerReport {
         ReportId(keccak256(&[&[0x19, 0x01], &domain.0, &fields.0]).0)
     }
 
-    /// Returns the message of the report.
+    /// Returns the report as a protobuf message.
     #[must_use]
     pub fn to_message(&self) -> pb::PayerReport {
         pb::PayerReport {
@@ -329,7 +326,7 @@ impl PayerReport {
         }
     }
 
-    /// Returns the client envelope in which the report travels, on the topic of reports about its originator.
+    /// Returns the client envelope that carries the report, on the topic of reports about its originator.
     #[must_use]
     pub fn client_envelope(&self) -> Bytes {
         let topic = Topic::payer_reports(self.originator);
@@ -376,7 +373,7 @@ mod tests {
             assert_eq!(calculated, domain_of(case));
         }
         for case in list(&vectors["cases"]) {
-            // Lists with a node twice, and the empty one, are hashed by the contract and refused here.
+            // The contract hashes a list with a duplicate node and an empty list, which this type refuses.
             let Ok(report) = PayerReport::from_message(&message(case, &case["node_ids"])) else {
                 continue;
             };

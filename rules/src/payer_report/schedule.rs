@@ -1,10 +1,10 @@
-//! When a node's workers run, where a report ends, and when the next one is due.
+//! The schedule of payer reports: when a node's workers run, where a report ends, and when the next one is due.
 
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-/// A task that runs once an hour, at a minute that depends on the node.
+/// A task that runs once an hour, in a minute that depends on the node's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HourlyTask {
     /// Writes reports.
@@ -15,7 +15,7 @@ pub enum HourlyTask {
     Settle = 3,
 }
 
-/// Returns the minute of every hour, 0 to 59, at which a node runs a task. Nodes are spread over the hour, and a
+/// Returns the minute of every hour, 0 to 59, in which a node runs a task. The nodes are spread over the hour, and a
 /// node's tasks are five minutes apart.
 #[must_use]
 pub fn minute_of_hour(node: OriginatorId, task: HourlyTask) -> u32 {
@@ -24,18 +24,18 @@ pub fn minute_of_hour(node: OriginatorId, task: HourlyTask) -> u32 {
     (hash + 5 * (task as u32 - 1)) % 60
 }
 
-/// The last envelope of a report, and the minute that it ends.
+/// The end of a report: its last sequence id, and the minute that ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RangeEnd {
     /// The minute, since the unix epoch.
     pub minute: u32,
-    /// The last envelope of that minute which a payer pays for.
+    /// The last sequence id in that minute for which a payer pays.
     pub sequence: SequenceId,
 }
 
-/// Returns the end of a report whose range begins after `after_minute`: the second newest minute that has usage. The
-/// newest may still be filling. `minutes` are the minutes with usage, newest first, each with its last
-/// sequence id. Returns `None` if there are fewer than two after `after_minute`.
+/// Returns the end of a report that begins after `after_minute`: the second newest minute with usage, because the
+/// newest one may still grow. `minutes` are the minutes with usage, newest first, each with its last sequence id.
+/// Returns `None` if fewer than two of them are after `after_minute`.
 #[must_use]
 pub fn end_of_range(
     after_minute: u32,
@@ -44,22 +44,23 @@ pub fn end_of_range(
     minutes.into_iter().nth(1).filter(|end| end.minute > after_minute)
 }
 
-/// Times between reports. An end is as old as its minute, counted from the beginning of the minute.
+/// The periods of payer reports. The age of a report is counted from the beginning of its last minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Periods {
-    /// The least time between the ends of two reports of this node about itself.
+    /// The least time between the ends of two reports of a node about itself.
     pub own: Duration,
-    /// The same, about other originators: an originator that writes none is reported by others.
+    /// The least time between the ends of two reports about another originator, so that an originator that reports
+    /// nothing is reported by others.
     pub others: Duration,
-    /// The age of its end at which a report about this node is given up if no node has submitted it.
+    /// The age at which a report of a node about itself is given up if no node has submitted it.
     pub expiry_own: Duration,
-    /// The same, of reports about others.
+    /// The age at which a report about another originator is given up if no node has submitted it.
     pub expiry_others: Duration,
 }
 
 impl Default for Periods {
-    /// The periods of the reference implementation: 6 and 12 hours, given up after one and a half times
-    /// as long.
+    /// Returns the periods of the reference implementation: 6 and 12 hours, with reports given up
+    /// after one and a half times as long.
     fn default() -> Self {
         let [own, others, expiry_own, expiry_others] =
             [6, 12, 9, 18].map(|hours| Duration::from_secs(hours * 60 * 60));
@@ -68,33 +69,33 @@ impl Default for Periods {
 }
 
 impl Periods {
-    /// Returns the least time between reports about an originator.
+    /// Returns the least time between two reports of `node` about an originator.
     #[must_use]
     pub fn between(self, node: OriginatorId, about: OriginatorId) -> Duration {
         if node == about { self.own } else { self.others }
     }
 
-    /// Returns the age at which a report about an originator is given up.
+    /// Returns the age at which a report of `node` about an originator is given up.
     #[must_use]
     pub fn expiry(self, node: OriginatorId, about: OriginatorId) -> Duration {
         if node == about { self.expiry_own } else { self.expiry_others }
     }
 }
 
-/// A decision whether to write a report.
+/// The decision whether to write a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportDue {
-    /// The last report is too new.
+    /// The last report is too recent.
     NotYet,
-    /// Another report of the same range waits for its submission.
+    /// Another report that starts at the same sequence id waits for its submission.
     UnderWay,
-    /// A report is due after this sequence id.
+    /// A report that starts after this sequence id is due.
     From(SequenceId),
 }
 
-/// Decides whether a report is due at `now_ns`, Unix nanoseconds. `last_end` is the end of the newest report on the chain, with its minute;
-/// `pending` are the start, the end and the end minute of reports that are known, are not on the
-/// chain, and were not refused here. All of one originator.
+/// Decides whether a report about one originator is due at `now_ns`, unix nanoseconds. `last_end` is the end of
+/// its newest report on the chain. `pending` are the start and the end of its reports that are known, not on
+/// the chain, and not refused by this node.
 #[must_use]
 pub fn due(
     now_ns: i64,
@@ -103,7 +104,7 @@ pub fn due(
     last_end: Option<RangeEnd>,
     pending: impl IntoIterator<Item = (SequenceId, RangeEnd)>,
 ) -> ReportDue {
-    // Minutes of an end that lies ahead of this node's clock have no age.
+    // An end ahead of this node's clock has age 0.
     let now = Duration::from_nanos(u64::try_from(now_ns).unwrap_or(0));
     let age = |end: RangeEnd| now.saturating_sub(Duration::from_secs(u64::from(end.minute) * 60));
     if last_end.is_some_and(|last| age(last) <= period) {
@@ -111,7 +112,7 @@ pub fn due(
     }
     let start = last_end.map_or(SequenceId::NONE, |last| last.sequence);
     let is_under_way = |(from, end): (SequenceId, RangeEnd)| {
-        // A report about nothing settles nothing, and would stand in the way for ever.
+        // An empty report settles nothing and would block others forever.
         from == start && end.sequence != from && age(end) <= expiry
     };
     match pending.into_iter().any(is_under_way) {
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(due(1361, last, &empty), ReportDue::From(SequenceId(50)));
     }
 
-    /// Seconds count, of the time and of the period.
+    /// The comparison is exact to the second, not to the minute.
     #[test]
     fn a_report_is_due_as_soon_as_its_end_is_older_than_the_period() {
         let last = Some(end(1000, 50));

@@ -1,8 +1,8 @@
-//! The tree over the leaves of a report, and proofs of leaves that stand beside each other.
+//! The Merkle tree over the leaves of a report, and proofs of consecutive leaves.
 //!
-//! Leaves fill the tree from the left. A node without a right neighbour is hashed alone; nothing is
-//! padded. The root also covers the number of leaves. The contract settles leaves in order, so a proof
-//! is about a range, and its first element is that number.
+//! Leaves fill the tree from the left. A node without a right sibling is hashed alone, without padding. The root also
+//! covers the number of leaves. The contract settles leaves in order, so a proof is about a range of leaves, and its
+//! first element is the number of all leaves.
 
 use std::ops::Range;
 
@@ -12,32 +12,31 @@ const LEAF: &[u8] = b"leaf|";
 const NODE: &[u8] = b"node|";
 const ROOT: &[u8] = b"root|";
 
-/// A hash of the tree, keccak-256.
+/// A hash of the tree (keccak-256).
 pub type Hash = [u8; 32];
 
 /// The root of a tree without leaves.
 pub const EMPTY_ROOT: Hash = [0; 32];
 
-/// Upper bound of leaves in a tree that a proof is checked against. Specified: the contract counts them in 32
-/// bits.
+/// The largest number of leaves of a tree in a proof. Specified: the contract counts them in 32 bits.
 pub const LEAVES_MAX: u64 = u32::MAX as u64;
 
-/// The reason a proof shows nothing. The contract refuses it by the error of the same name.
+/// Error of verifying a proof. The contract refuses the proof with the error of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
-    /// The proof has no element, not even the number of leaves.
+    /// The proof is empty, without even the number of leaves.
     #[error("the proof is empty")]
     NoProofElements,
-    /// A proof of no leaves, of a tree that has some.
+    /// The proof is of no leaves, but the tree has some.
     #[error("no leaves are proven")]
     NoLeaves,
     /// The number of leaves is above [`LEAVES_MAX`].
     #[error("the proof claims more leaves than a report can have")]
     TooManyLeaves,
-    /// An element is missing. The contract runs over the end of its list then.
+    /// An element is missing. The contract then reads past the end of its list.
     #[error("the proof has too few elements")]
     TooShort,
-    /// The leaves are not at this place of the tree with this root.
+    /// The leaves are not at this index of the tree with this root.
     #[error("the proof does not lead to the root")]
     InvalidProof,
 }
@@ -59,7 +58,7 @@ fn root_hash(leaves: u64, top: &Hash) -> Hash {
     keccak256(&[ROOT, &word(leaves), top]).0
 }
 
-/// Returns the number as 32 big-endian bytes.
+/// Encodes a number as 32 big-endian bytes.
 #[must_use]
 pub fn word(number: u64) -> [u8; 32] {
     let mut word = [0; 32];
@@ -67,15 +66,15 @@ pub fn word(number: u64) -> [u8; 32] {
     word
 }
 
-/// Returns the number in 32 big-endian bytes; `None` if it does not fit.
+/// Decodes 32 big-endian bytes; `None` if the number does not fit.
 fn number(word: &Hash) -> Option<u64> {
     let (high, low) = word.split_at(24);
     let low = low.try_into().ok()?;
     high.iter().all(|byte| *byte == 0).then(|| u64::from_be_bytes(low))
 }
 
-/// Returns the levels between the leaves and the top, for a number of leaves above 0. A single leaf has
-/// one level, as two have.
+/// Returns the number of levels between the leaves and the top, for at least one leaf. A single leaf has
+/// one level, as two leaves have.
 fn depth(leaves: u64) -> u32 {
     leaves.max(2).next_power_of_two().trailing_zeros()
 }
@@ -83,12 +82,12 @@ fn depth(leaves: u64) -> u32 {
 /// The tree over the leaves of one report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
-    /// The levels of hashes, from the leaves to the single hash at the top. Empty without leaves.
+    /// The levels of hashes, from the leaves to the single hash at the top; empty without leaves.
     levels: Vec<Vec<Hash>>,
 }
 
 impl Tree {
-    /// Builds the tree. Costs two hashes for each leaf.
+    /// Builds the tree with two hashes per leaf.
     #[must_use]
     pub fn new<L: AsRef<[u8]>>(leaves: &[L]) -> Self {
         if leaves.is_empty() {
@@ -109,7 +108,7 @@ impl Tree {
         self.levels.first().map_or(0, Vec::len)
     }
 
-    /// Returns true for the tree without leaves.
+    /// Returns true if the tree has no leaves.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.levels.is_empty()
@@ -124,11 +123,11 @@ impl Tree {
         }
     }
 
-    /// Returns the proof of a range of leaves.
+    /// Returns the proof of a range of leaves, by index from 0.
     ///
     /// # Panics
-    /// If the range is empty in a tree with leaves, or reaches past the last leaf: the caller takes it from the
-    /// tree's own length.
+    /// Panics if the range is empty in a tree with leaves, or if it exceeds the number of leaves; the caller
+    /// derives it from [`Self::len`].
     #[must_use]
     pub fn proof(&self, range: Range<usize>) -> Proof {
         let mut elements = vec![word(self.len() as u64)];
@@ -153,17 +152,17 @@ impl Tree {
     }
 }
 
-/// A proof that some leaves stand beside each other in a tree: the number of leaves, and the hashes that
-/// are missing on the way to the root.
+/// A proof that leaves are consecutive in a tree: the number of leaves, and the hashes that are
+/// missing on the path to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof(pub Vec<Hash>);
 
 impl Proof {
-    /// Checks that `leaves` are those from place `start` on, counted from 0, of the tree with this root. As the
-    /// contract does, it ignores elements after the last one needed.
+    /// Verifies that `leaves` are those from index `start` on (from 0) of the tree with this root. Like the contract,
+    /// it ignores superfluous elements at the end.
     ///
     /// # Errors
-    /// The contract's reason to refuse it.
+    /// [`ProofError`] with the contract's reason to refuse the proof.
     pub fn verify<L: AsRef<[u8]>>(
         &self,
         root: Hash,
@@ -195,7 +194,7 @@ impl Proof {
     }
 }
 
-/// Returns the top hash over known neighbours that begin at `left` in a level of `len` nodes.
+/// Returns the top hash over known consecutive hashes that begin at `left` in a level of `len` nodes.
 fn climb(
     mut known: Vec<Hash>,
     mut left: u64,
@@ -334,7 +333,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each range of each tree is proven, at its own place and with its own leaves only.
+        /// Each range of each tree is proven only at its own index and with its own leaves.
         #[test]
         fn a_range_is_proven_at_its_place_alone(
             count in 1_usize..70, start in 0_usize..70, len in 1_usize..70, changed in any::<u8>(),
