@@ -1,8 +1,8 @@
-//! The conversation between a running node and commands of its operator, over a socket in the data folder.
+//! The protocol between a running node and its operator's commands, over a Unix socket in the data folder.
 //!
-//! RocksDB has one owner, so work on the database of a running node is done by the node itself. The folder
-//! is readable by the node's user only, and so is the socket: a user who may open the database may make these requests.
-//! A request is one line of JSON. The answers are lines too, and the last one states the outcome.
+//! Only one process can open RocksDB, so the running node itself does all work on its database. The data folder and its
+//! socket are accessible only to the node's user, so whoever may open the database may send requests. A request is one
+//! line of JSON. The reply is one or more lines, of which the last one states the outcome.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -16,11 +16,11 @@ use serde_json::Value;
 use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
 
-/// Name of the socket in the data folder.
+/// The name of the socket in the data folder.
 const SOCKET: &str = "admin.sock";
-/// The longest path of a socket that every system takes, in bytes.
+/// The longest socket path that every system accepts, in bytes.
 const PATH_LEN_BYTES_MAX: usize = 100;
-/// The longest line in either direction, in bytes. A guess: they have some hundred.
+/// The longest line in either direction, in bytes. A guess: lines have some hundred.
 pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
 
 /// A request to a running node.
@@ -29,63 +29,63 @@ pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
 pub enum AdminRequest {
     /// Makes a backup.
     Backup {
-        /// The place of the backups.
+        /// The destination of the backup.
         to: ObjectsAt,
-        /// Bytes that are read in a second at most; 0 for no bound.
+        /// The highest read rate in bytes per second; 0 for no bound.
         bytes_per_s: u64,
     },
-    /// Makes a copy of the log for new nodes.
+    /// Makes a copy of the log (a snapshot) for new nodes.
     Snapshot {
-        /// The place of the copies.
+        /// The destination of the copy.
         to: ObjectsAt,
-        /// Bytes that are read in a second at most; 0 for no bound.
+        /// The highest read rate in bytes per second; 0 for no bound.
         bytes_per_s: u64,
     },
-    /// Reads everything back that the database holds.
+    /// Reads back everything in the database, to find damage.
     Scrub {
-        /// Bytes that are read in a second at most; 0 for no bound.
+        /// The highest read rate in bytes per second; 0 for no bound.
         bytes_per_s: u64,
-        /// Repair the damage.
+        /// True to repair damage.
         #[serde(default)]
         repair: bool,
     },
     /// Removes expired envelopes, or reports those that it would remove.
     Prune {
-        /// Only count.
+        /// True to only report what would be removed.
         dry_run: bool,
     },
-    /// Takes a step of the worker of payer reports.
+    /// Runs one step of the payer report worker.
     PayerReports {
         /// The step.
         step: PayerReportStep,
-        /// The originator that the reports are about; `None` for all.
+        /// The originator concerned; `None` for all.
         about: Option<u32>,
         /// True to report the envelopes without removing them.
         dry_run: bool,
     },
 }
 
-/// A step of the worker of payer reports.
+/// A step of the payer report worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PayerReportStep {
     /// Writes reports that are due.
     Generate,
-    /// Signs the reports to which the node comes as well.
+    /// Signs the reports that this node's own computation confirms.
     Attest,
     /// Submits the reports that a majority has attested.
     Submit,
-    /// Settles the remaining parts of the reports on the chain.
+    /// Settles the remaining leaves of the reports on the chain.
     Settle,
 }
 
-/// A line of the answer.
+/// A line of a reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminReply {
-    /// The work goes on.
+    /// The work continues.
     Progress {
-        /// Bytes that have been read.
+        /// The number of bytes read so far.
         bytes: u64,
     },
     /// The work is done.
@@ -94,12 +94,12 @@ pub enum AdminReply {
     Failed {
         /// The reason.
         error: String,
-        /// True if a rule forbids it, false if it was tried.
+        /// True if a rule forbids the work, false if it was tried and failed.
         refused: bool,
     },
 }
 
-/// The path of a socket, short enough for the system. It holds as long as this lives.
+/// The path of a socket, short enough for every system. It is valid while this value lives.
 #[derive(Debug)]
 pub struct SocketPath {
     path: PathBuf,
@@ -107,10 +107,10 @@ pub struct SocketPath {
 }
 
 impl SocketPath {
-    /// Names the socket of a data folder.
+    /// Creates the socket path of a data folder.
     ///
     /// # Errors
-    /// When the folder cannot be opened.
+    /// Fails when the folder cannot be opened.
     pub fn of(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         if path.as_os_str().len() <= PATH_LEN_BYTES_MAX {
@@ -128,11 +128,12 @@ impl SocketPath {
     }
 }
 
-/// Asks the node that runs on a data folder, and waits until its work is done. Returns `None` if no node
-/// listens there: it is not running.
+/// Sends a request to the node that runs on a data folder and waits until the work is done. Returns
+/// `None` if no node listens there.
 ///
 /// # Errors
-/// With the node's own words, or when the connection fails. A node stops the work when its command goes.
+/// Fails with the node's error text, or when the connection fails. A node stops the work when the
+/// connection of its command closes.
 pub fn ask(
     data_dir: &Path,
     request: &AdminRequest,
@@ -176,10 +177,10 @@ pub fn ask(
     }
 }
 
-/// Reads one line; `None` at the end.
+/// Reads one line; `None` at the end of the stream.
 ///
 /// # Errors
-/// When it is too long, or is no line of this conversation.
+/// Fails when the line is too long or malformed.
 pub fn read_line<T: for<'a> Deserialize<'a>>(
     lines: &mut BufReader<UnixStream>,
 ) -> io::Result<Option<T>> {
@@ -197,7 +198,7 @@ pub fn read_line<T: for<'a> Deserialize<'a>>(
 /// Writes one line.
 ///
 /// # Errors
-/// When the other side has gone.
+/// Fails when the other side has closed the connection.
 pub fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
     line.push(b'\n');

@@ -1,4 +1,4 @@
-//! Backups and scrubs of a node, by the node itself or by a command on a stopped node's folder.
+//! Backups and scrubs of a node's database, by the running node or by a command on a stopped node's folder.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use crate::backup_notes::{self, MadeNote};
 use crate::error::RunError;
 
-/// The longest pause at once, so that a stop is noticed. A guess.
+/// The longest single pause, so that a stop is noticed. A guess.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// Spreads reading over time.
+/// A limiter of the read rate.
 #[derive(Debug)]
 pub struct Throttle {
     bytes_per_s: u64,
@@ -29,14 +29,14 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Allows so many bytes a second; 0 for as many as the disk gives.
+    /// Creates a limiter of `bytes_per_s` bytes per second; 0 for no limit.
     #[must_use]
     pub fn new(bytes_per_s: u64) -> Self {
         Self { bytes_per_s, begun: Instant::now(), bytes: 0 }
     }
 
-    /// Waits until `bytes` more may have been read. Asks `stop` meanwhile, several times a
-    /// second, and says if the work goes on.
+    /// Waits until `bytes` more may be read. Calls `stop` several times a second meanwhile.
+    /// Returns whether the work continues.
     pub fn wait(&mut self, bytes: u64, stop: &mut dyn FnMut() -> bool) -> ControlFlow<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         loop {
@@ -46,7 +46,7 @@ impl Throttle {
             if self.bytes_per_s == 0 {
                 return ControlFlow::Continue(());
             }
-            // In two steps, so that neither a slow rate nor a long run loses precision.
+            // The computation has two steps, so that neither a low rate nor a long run loses precision.
             let (whole, rest) = (self.bytes / self.bytes_per_s, self.bytes % self.bytes_per_s);
             let nanos = u128::from(rest) * 1_000_000_000 / u128::from(self.bytes_per_s);
             let due = Duration::from_secs(whole)
@@ -60,10 +60,11 @@ impl Throttle {
     }
 }
 
-/// Makes a backup of an open database now, and notes it in the data folder. `shown` names the place `to` for people.
+/// Makes a backup of an open database now, and records it in the data folder. `shown` is the
+/// displayed name of the destination `to`.
 ///
 /// # Errors
-/// As [`Store::backup`]. A note that cannot be written is no error: the backup is made.
+/// Those of [`Store::backup`]. A failure to write the record is not an error, because the backup is complete.
 pub fn create(
     store: &Store,
     to: Arc<dyn Objects>,
@@ -99,9 +100,8 @@ pub fn create(
     Ok(report)
 }
 
-/// Notes in the data folder that a place of backups did not answer, or with `silence` absent that it did. A note that
-/// cannot
-/// be written is logged.
+/// Records in the data folder whether a backup destination answered; `silence` is the error if it did not. A
+/// failure to write the record is logged.
 pub fn note_answer(data_dir: &Path, place: &str, silence: Option<&BackupError>) {
     let noted = match silence {
         None => backup_notes::note_reached(data_dir, place),
@@ -157,7 +157,7 @@ pub fn copy_for_new_nodes(
     store.copy_for_new_nodes(to, now.as_secs(), pace)
 }
 
-/// Returns the outcome of making a copy for programs.
+/// Returns the outcome of a copy as JSON.
 #[must_use]
 pub fn json_of_copy(report: &BootstrapReport) -> Value {
     let strands = report.manifest.strands.iter();
@@ -173,7 +173,7 @@ pub fn json_of_copy(report: &BootstrapReport) -> Value {
     })
 }
 
-/// Returns the outcome of a backup for programs.
+/// Returns the outcome of a backup as JSON.
 #[must_use]
 pub fn json_of(report: &BackupReport) -> Value {
     let heads: serde_json::Map<_, _> = report
@@ -191,7 +191,7 @@ pub fn json_of(report: &BackupReport) -> Value {
     })
 }
 
-/// Returns the outcome of reading everything back, for programs.
+/// Returns the outcome of a scrub as JSON.
 #[must_use]
 pub fn json_of_scrub(report: &ScrubReport) -> Value {
     let ScrubReport { rows, bytes, damages, further } = report;
@@ -212,8 +212,8 @@ fn json_of_damage(damage: &Damage) -> Value {
     })
 }
 
-/// Returns the same of a running node, which can also repair the damage that it has found. `whole` is true if the
-/// folder is whole now.
+/// Returns the outcome of a running node's scrub as JSON, including repairs. `whole` is true if
+/// the database is undamaged now.
 #[must_use]
 pub fn json_of_scrub_done(done: &ScrubDone, repair: bool) -> Value {
     let mut json = json_of_scrub(&done.report);
@@ -230,7 +230,7 @@ pub fn json_of_scrub_done(done: &ScrubDone, repair: bool) -> Value {
     json
 }
 
-/// Converts the error of work on backups.
+/// Converts an error of backup work.
 #[must_use]
 pub fn run_error(error: &BackupError) -> RunError {
     use BackupError::{

@@ -1,11 +1,10 @@
-//! Notes of a data folder about its backups: the last one that was made, the last check of some, and a place that does not
-//! answer.
+//! Records of backups in a data folder: the last backup made, the last check of backups, and a
+//! destination that does not answer.
 //!
-//! They are small files of JSON in the folder. The node, or the command that holds a stopped node's database, writes
-//! the first; `hawser backup verify` writes the second, so neither overwrites a note of the other. Either notes the
-//! third,
-//! and removes it when the place answers. They are notes for
-//! an operator: no restore reads them, no backup holds them, and each user who may write into the folder may alter them.
+//! Each record is a small JSON file in the folder. The node, or a command that has opened a stopped node's database,
+//! writes the first; `hawser backup verify` writes the second, so neither overwrites the other's record. Both write the
+//! third, and remove it when the destination answers. The records inform the operator: no restore reads them, no backup
+//! contains them, and any user who may write to the folder may alter them.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
@@ -18,44 +17,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::write_whole;
 
-/// Name of the file about the last backup that was made.
+/// The name of the file about the last backup made.
 const MADE: &str = "last-backup.json";
-/// Name of the file about the last check.
+/// The name of the file about the last check.
 const VERIFIED: &str = "last-backup-check.json";
-/// Name of the file about a place that does not answer.
+/// The name of the file about a destination that does not answer.
 const UNREACHABLE: &str = "backup-place-unreachable.json";
-/// The longest text of an error in a note, in characters. A guess: a line or two.
+/// The longest error text in a record, in characters. A guess: a line or two.
 const ERROR_CHARS_MAX: usize = 400;
-/// The longest note that is read, in bytes. A guess: one has some hundred, and the name of a folder may be long.
+/// The longest record that is read, in bytes. A guess: records have some hundred, but the name of a folder may be long.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
-/// A note about a backup that was made.
+/// A record of a backup that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeNote {
     /// The backup's name.
     pub backup: String,
-    /// The folder or bucket that it lies in.
+    /// The folder or bucket that contains it.
     pub to: String,
     /// The network of the database.
     pub network: String,
     /// The node whose database it is.
     pub node_id: u32,
-    /// Address of the node's key.
+    /// The address of the node's key.
     pub signer: String,
-    /// Time at which it began, unix seconds.
+    /// The time at which it began, unix seconds.
     pub made_unix_s: u64,
-    /// Time that it took, milliseconds.
+    /// Its duration in milliseconds.
     pub took_ms: u64,
-    /// Its length, bytes.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Bytes that no earlier backup had.
+    /// The number of bytes that no earlier backup contained.
     pub bytes_new: u64,
-    /// True if the node's key has signed it.
+    /// True if it is signed with the node's key.
     pub signed: bool,
 }
 
 impl MadeNote {
-    /// Returns true if a backup is of the same node, by its manifest.
+    /// Returns true if a backup is of the same node, according to its manifest.
     #[must_use]
     pub fn is_of(&self, identity: &StoreIdentity) -> bool {
         self.network == identity.network
@@ -64,37 +63,37 @@ impl MadeNote {
     }
 }
 
-/// A note about a check of backups of the folder's node.
+/// A record of a check of the node's backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedNote {
-    /// The newest one that was checked.
+    /// The name of the newest backup that was checked.
     pub backup: String,
-    /// Time of the check's end, unix seconds.
+    /// The time at which the check ended, unix seconds.
     pub verified_unix_s: u64,
-    /// True if that one can be restored.
+    /// True if that backup can be restored.
     pub whole: bool,
-    /// Number of the node's backups that were checked.
+    /// The number of the node's backups that were checked.
     pub checked: u64,
-    /// Those of them that cannot be restored.
+    /// The number of those that cannot be restored.
     pub damaged: u64,
 }
 
-/// A note about a place of backups that does not answer. It says nothing about the backups there.
+/// A record of a backup destination that does not answer. It says nothing about the backups there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreachableNote {
     /// The folder or bucket.
     pub place: String,
-    /// Time of the first attempt without an answer since the last one with one, unix seconds.
+    /// The time of the first failed attempt since the last successful one, unix seconds.
     pub since_unix_s: u64,
     /// Time of the last attempt, unix seconds.
     pub tried_unix_s: u64,
-    /// Attempts in a row.
+    /// The number of consecutive failed attempts.
     pub attempts: u64,
-    /// The error of the last one.
+    /// The error of the last attempt.
     pub error: String,
 }
 
-/// Notes that a place of backups did not answer, and returns the note.
+/// Records that a backup destination did not answer, and returns the record.
 ///
 /// # Errors
 /// Error of the operating system.
@@ -104,7 +103,7 @@ pub fn note_unreachable(
     error: &str,
     now_unix_s: u64,
 ) -> io::Result<UnreachableNote> {
-    // One that cannot be read is replaced.
+    // A record that cannot be read is replaced.
     let before = unreachable(data_dir).ok().flatten().filter(|note| note.place == place);
     let since_unix_s = before.as_ref().map_or(now_unix_s, |note| note.since_unix_s);
     let note = UnreachableNote {
@@ -118,7 +117,7 @@ pub fn note_unreachable(
     Ok(note)
 }
 
-/// Removes the note about a place that has answered. A note about another place stays.
+/// Removes the record if this destination has answered. A record of another destination is kept.
 ///
 /// # Errors
 /// Error of the operating system.
@@ -133,15 +132,15 @@ pub fn note_reached(data_dir: &Path, place: &str) -> io::Result<()> {
     }
 }
 
-/// Reads the note about a place that does not answer; `None` if there is none.
+/// Reads the record of a destination that does not answer; `None` if there is none.
 ///
 /// # Errors
-/// When the file cannot be read, or is no note.
+/// Fails when the file cannot be read or parsed.
 pub fn unreachable(data_dir: &Path) -> io::Result<Option<UnreachableNote>> {
     read(&data_dir.join(UNREACHABLE))
 }
 
-/// Notes a backup that was made.
+/// Records a backup that was made.
 ///
 /// # Errors
 /// Error of the operating system.
@@ -149,7 +148,7 @@ pub fn note_made(data_dir: &Path, note: &MadeNote) -> io::Result<()> {
     write(&data_dir.join(MADE), note)
 }
 
-/// Notes a check.
+/// Records a check.
 ///
 /// # Errors
 /// Error of the operating system.
@@ -157,18 +156,18 @@ pub fn note_verified(data_dir: &Path, note: &VerifiedNote) -> io::Result<()> {
     write(&data_dir.join(VERIFIED), note)
 }
 
-/// Reads the note about the last backup that was made; `None` if there is none.
+/// Reads the record of the last backup made; `None` if there is none.
 ///
 /// # Errors
-/// When the file cannot be read, or is no note.
+/// Fails when the file cannot be read or parsed.
 pub fn made(data_dir: &Path) -> io::Result<Option<MadeNote>> {
     read(&data_dir.join(MADE))
 }
 
-/// Reads the note about the last check; `None` if there is none.
+/// Reads the record of the last check; `None` if there is none.
 ///
 /// # Errors
-/// When the file cannot be read, or is no note.
+/// Fails when the file cannot be read or parsed.
 pub fn verified(data_dir: &Path) -> io::Result<Option<VerifiedNote>> {
     read(&data_dir.join(VERIFIED))
 }
@@ -180,7 +179,7 @@ fn write(path: &Path, note: &impl Serialize) -> io::Result<()> {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    // A user who may write into the folder can put a link or a pipe there.
+    // A user who may write to the folder can put a link or a pipe there.
     let file = match open_plain(path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -190,7 +189,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
 }
 
-/// The notes of a data folder, read whenever they are asked for.
+/// The records of a data folder, read at each call.
 pub(crate) struct FolderNotes(pub(crate) PathBuf);
 
 impl BackupsView for FolderNotes {
@@ -325,7 +324,7 @@ mod tests {
         assert_eq!(notes.backups(), BackupNotes::default());
         note_reached(folder.path(), "s3://a/b").unwrap();
         assert_eq!(silent("s3://a/b", 20).unwrap().since_unix_s, 20);
-        // Another place begins anew, and so does a note that is none.
+        // Another destination starts a new record, and so does an unreadable one.
         assert_eq!(silent("/mnt", 21).unwrap().attempts, 1);
         std::fs::write(folder.path().join(UNREACHABLE), "{").unwrap();
         assert!(notes.backups().fault.unwrap().starts_with(UNREACHABLE));

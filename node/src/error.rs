@@ -1,4 +1,4 @@
-//! The error with which a run or a command ends.
+//! The error of a run or a command.
 
 use std::fmt;
 
@@ -6,52 +6,52 @@ use hawser_chain::admin::{AdminError, Contract};
 
 use crate::settings::table::chains;
 
-/// The kind of a [`RunError`]. Decides the exit code of the program.
+/// The kind of a [`RunError`], which determines the exit code of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunErrorKind {
-    /// It was tried and did not work.
+    /// The request was tried and failed.
     Failed,
-    /// The request itself makes no sense.
+    /// The request itself is invalid.
     Usage,
-    /// A rule forbids it.
+    /// A rule forbids the request.
     Refused,
-    /// Its subject does not exist.
+    /// The subject of the request does not exist.
     NotFound,
     /// The work was done, and its result is this exit code.
     Answer(u8),
 }
 
-/// The error with which a run or a command ends.
+/// The error of a run or a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunError {
-    /// Decides the exit code.
+    /// The kind, which determines the exit code.
     pub kind: RunErrorKind,
-    /// The fault, and the next step if that is known. Empty when the text has been printed already.
+    /// A description of the failure, with the remedy if it is known. Empty if everything was already printed.
     pub text: String,
 }
 
 impl RunError {
-    /// Something was tried and did not work.
+    /// Creates an error of kind [`RunErrorKind::Failed`].
     pub fn failed(text: impl fmt::Display) -> Self {
         Self { kind: RunErrorKind::Failed, text: text.to_string() }
     }
 
-    /// The request itself makes no sense.
+    /// Creates an error of kind [`RunErrorKind::Usage`].
     pub fn usage(text: impl fmt::Display) -> Self {
         Self { kind: RunErrorKind::Usage, text: text.to_string() }
     }
 
-    /// A rule forbids it.
+    /// Creates an error of kind [`RunErrorKind::Refused`].
     pub fn refused(text: impl fmt::Display) -> Self {
         Self { kind: RunErrorKind::Refused, text: text.to_string() }
     }
 
-    /// Its subject does not exist.
+    /// Creates an error of kind [`RunErrorKind::NotFound`].
     pub fn not_found(text: impl fmt::Display) -> Self {
         Self { kind: RunErrorKind::NotFound, text: text.to_string() }
     }
 
-    /// Puts the step that failed in front of the text.
+    /// Prefixes the text with the step that failed.
     #[must_use]
     pub fn while_doing(self, step: impl fmt::Display) -> Self {
         Self { text: format!("{step}: {}", self.text), ..self }

@@ -1,18 +1,18 @@
-//! A node or a gateway as a library: typed settings, start and stop order, and the one place where
-//! the parts are joined. In reading order:
+//! A node or a gateway as a library: typed settings, the order of start and stop, and the assembly
+//! of all parts. In reading order:
 //!
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
-//! - [`backup`]: backups, and their rate; [`backup_notes`]: notes on them in the data folder; [`prune`]: pruning at an
-//!   operator's request; [`admin`]: requests of commands to a running node;
-//! - [`bucket`]: a bucket of S3 as a place of backups; [`web`]: a web server as a place of snapshots; `requests`: how
-//!   both are waited for;
-//! - [`restore`]: the conversation of a node in quarantine with its operator;
-//! - [`error`]: the error with which a run or a command ends.
+//! - [`backup`]: backups, and the limit of their read rate; [`backup_notes`]: the records of backups in a data folder;
+//!   [`prune`]: pruning at an operator's request; [`admin`]: the requests of commands to a running node;
+//! - [`bucket`]: an S3 bucket as a backup destination; [`web`]: a web server as a source of snapshots; `requests`:
+//!   waiting for the responses of both;
+//! - [`restore`]: the questions of a node in quarantine to its operator;
+//! - [`error`]: the error of a run or a command.
 //!
-//! Invariant: no rule about envelopes lives here. Invariant: this crate knows no command line and
-//! prints nothing; the `hawser` program in `hawser-cli` does.
+//! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
+//! the `hawser` program in `hawser-cli` does.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! Pruning on an operator's word, by a running node or on a stopped node's folder.
+//! Pruning at an operator's request, by a running node or on a stopped node's folder.
 
 use std::ops::ControlFlow;
 
@@ -14,11 +14,11 @@ use crate::error::RunError;
 /// Receives the bytes removed since the last call, and returns whether the work continues.
 type PruneProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
-/// Removes all that may go from the database of a running node, without the bound of a run, and at the pace of
-/// [`ShortTurns`].
+/// Removes all expired data from the database of a running node, without the bound of a regular
+/// run, at the pace of [`ShortTurns`].
 ///
 /// # Errors
-/// When this node's clock is wrong, or the disk fails.
+/// Fails when this node's clock is wrong, or the disk fails.
 pub fn of_engine(
     engine: &Engine,
     dry_run: bool,
@@ -31,10 +31,10 @@ pub fn of_engine(
     Ok(json_of(&report))
 }
 
-/// Removes all that may go from a folder that no node runs on, and has its files compacted.
+/// Removes all expired data from the folder of a stopped node, and compacts its files.
 ///
 /// # Errors
-/// When the disk fails.
+/// Fails when the disk fails.
 pub fn of_stopped(
     store: &Store,
     dry_run: bool,

@@ -1,8 +1,8 @@
-//! The conversation between a node in quarantine and its operator, through files of the host.
+//! The exchange between a node in quarantine and its operator, through files on the host.
 //!
-//! The node writes down why it waits ([`RestoreQuestion`]), and the operator's command writes the answer
-//! ([`RestoreAnswer`]) beside it. Both lie in the state folder, which no backup or copy of the data folder brings
-//! along, and an answer counts for one question only. So no copy carries a licence to sign.
+//! The node writes the reason why it waits ([`RestoreQuestion`]), and the operator's command writes the answer
+//! ([`RestoreAnswer`]) beside it. Both are in the state folder, which is not part of a backup or a copy of the data
+//! folder, and an answer is valid for one question only. So no copy of a data folder includes a permission to sign.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
-/// Both files have a few hundred bytes.
+/// The longest file that is read, in bytes. Both files have a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// The question of a node that may not sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreQuestion {
-    /// Differs each time that the node begins to ask.
+    /// An id that differs each time that the node starts to ask.
     pub id: String,
     /// Id of the node.
     pub node_id: u32,
@@ -28,44 +28,44 @@ pub struct RestoreQuestion {
     pub network: String,
     /// Its data folder.
     pub data_dir: PathBuf,
-    /// The last place of its own strand in that folder.
+    /// The last sequence id of its own strand in that folder.
     pub head: u64,
-    /// The reason it does not sign, with the step that would end that.
+    /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
 }
 
-/// The operator's answer: no other process signs with the node's key.
+/// The operator's answer, which states that no other process signs with the node's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreAnswer {
     /// Id of the question.
     pub id: String,
-    /// Places of the strand to leave out.
+    /// The number of sequence ids to skip.
     pub gap: u64,
 }
 
 impl RestoreAnswer {
-    /// Answers a question. `is_complete` states that the folder holds every envelope that the key has signed.
+    /// Creates the answer to a question. `is_complete` states that the folder contains everything that was ever signed.
     #[must_use]
     pub fn to(question: &RestoreQuestion, is_complete: bool) -> Self {
         Self { id: question.id.clone(), gap: if is_complete { 0 } else { GAP } }
     }
 }
 
-/// The folder in which one node of this host and its operator exchange both.
+/// The folder through which one node of this host and its operator exchange question and answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreFolder(PathBuf);
 
 impl RestoreFolder {
-    /// Names the folder of a node; see [`hawser_storage::host_dir`].
+    /// Creates the value for a node's folder; see [`hawser_storage::host_dir`].
     #[must_use]
     pub fn new(host_dir: &Path) -> Self {
         Self(host_dir.to_owned())
     }
 
-    /// Returns the folders of all nodes of this host that ask.
+    /// Returns the folders of all nodes of this host that have a question.
     ///
     /// # Errors
-    /// When the state folder cannot be read. A folder that does not exist holds no question.
+    /// Fails when the state folder cannot be read. A missing folder has no questions.
     pub fn asking(state_dir: &Path) -> io::Result<Vec<(Self, RestoreQuestion)>> {
         let entries = match fs::read_dir(state_dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -85,16 +85,15 @@ impl RestoreFolder {
     /// Returns the question, if there is one.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Fails when the file cannot be read.
     pub fn question(&self) -> io::Result<Option<RestoreQuestion>> {
         read(&self.0.join(QUESTION))
     }
 
-    /// Takes the answer, if there is one: it is removed durably before it is returned, so that it counts
-    /// once.
+    /// Takes the answer, if there is one. It is removed durably before it is returned, so that it counts only once.
     ///
     /// # Errors
-    /// When the file cannot be read or removed. The answer must not count then.
+    /// Fails when the file cannot be read or removed. The answer must not count then.
     pub fn take_answer(&self) -> io::Result<Option<RestoreAnswer>> {
         let path = self.0.join(ANSWER);
         let answer = read(&path)?;
@@ -105,7 +104,7 @@ impl RestoreFolder {
         Ok(answer)
     }
 
-    /// Asks in place of an earlier question.
+    /// Writes a question in place of an earlier one.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -113,7 +112,7 @@ impl RestoreFolder {
         write(&self.0.join(QUESTION), question)
     }
 
-    /// Answers in place of an earlier answer.
+    /// Writes an answer in place of an earlier one.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -121,7 +120,7 @@ impl RestoreFolder {
         write(&self.0.join(ANSWER), answer)
     }
 
-    /// Removes both.
+    /// Removes question and answer.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -155,7 +154,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
 }
 
-/// Replaces a file as a whole: a reader finds the old one or the new one.
+/// Replaces a file atomically: readers find the old or the new content.
 fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;

@@ -11,21 +11,21 @@ use super::settings::BucketSettings;
 use crate::error::RunError;
 use crate::requests::StopCheck;
 
-/// The place of objects: a folder of this machine, or a bucket.
+/// The location of objects: a folder of this machine, or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ObjectsAt {
-    /// A folder, absolute: a running node has another working folder than its command.
+    /// A folder, as an absolute path, because a running node's working folder differs from its command's.
     Folder(PathBuf),
-    /// A bucket, with the keys of the operator that asks.
+    /// A bucket, with the credentials of the operator who sends the request.
     Bucket(Box<BucketSettings>),
 }
 
 impl ObjectsAt {
-    /// Reads the name of a folder, or that of a bucket with the variables of the environment.
+    /// Parses the name of a folder or a bucket; a bucket also uses environment variables.
     ///
     /// # Errors
-    /// When it is neither, or the bucket's settings do not fit.
+    /// Fails when the name is neither, or when the bucket's settings are invalid.
     pub fn new(given: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, RunError> {
         let text = given.to_string_lossy();
         if BucketSettings::is_name(&text) {
@@ -40,10 +40,10 @@ impl ObjectsAt {
         std::path::absolute(given).map(Self::Folder).map_err(RunError::usage)
     }
 
-    /// Opens it. A bucket is not reached yet; `stop` ends waiting for it.
+    /// Opens the location. A bucket is not contacted yet; `stop` ends waiting for it later.
     ///
     /// # Errors
-    /// When the settings of a bucket do not fit.
+    /// Fails when the settings of a bucket are invalid.
     pub fn open(&self, stop: StopCheck) -> Result<Arc<dyn Objects>, RunError> {
         Ok(match self {
             Self::Folder(path) => Arc::new(FolderObjects::new(path)),

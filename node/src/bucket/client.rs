@@ -1,4 +1,4 @@
-//! HTTP to a bucket: one client, whose answers are bounded.
+//! An HTTP client for buckets with bounded responses.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use http::StatusCode;
 
 use super::settings::BucketError;
 
-/// The longest answer, in bytes: a block of an object, or a page of a list. S3's pages have a thousand names of at
-/// most 1024 bytes.
+/// The longest response in bytes: a block of an object, or a page of a list. S3's pages have a
+/// thousand names of at most 1024 bytes.
 pub(super) const ANSWER_LEN_BYTES_MAX: usize = 16 << 20;
-/// Time for a connection. A guess.
+/// The time limit of connecting. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// Time for one request with its answer, which have some MiB at most. A guess: a slow line of 1 Mbit/s.
+/// The time limit of one request with its response, which have at most some MiB. A guess for a slow line of 1 Mbit/s.
 const REQUEST_MAX: Duration = Duration::from_secs(120);
-/// The longest text of an error that is shown, in characters. A guess.
+/// The longest error text that is shown, in characters. A guess.
 const TEXT_CHARS_MAX: usize = 400;
 
-/// Makes the client.
+/// Creates the client.
 ///
 /// # Errors
-/// When the system's TLS roots cannot be used.
+/// Fails when the system's TLS roots cannot be used.
 pub(super) fn connector(
     is_https: bool,
     is_loopback: bool,
 ) -> Result<BoundedConnector, BucketError> {
-    // An error means that the process has installed another one already.
+    // An error means that the process has already installed another one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_MAX)
         .timeout(REQUEST_MAX)
-        // A redirect would carry the session token to a host that the operator has not named.
+        // A redirect would send the session token to a host that the operator has not named.
         .redirect(reqwest::redirect::Policy::none())
         .https_only(is_https);
     if is_loopback {
@@ -51,17 +51,17 @@ pub(super) fn connector(
     Ok(BoundedConnector { client: HttpClient::new(client), is_silent })
 }
 
-/// Returns the one client for every request.
+/// A connector that always returns the same client.
 #[derive(Debug)]
 pub(super) struct BoundedConnector {
     client: HttpClient,
-    /// True if the last request got no answer of the service's own: no connection, a part of an answer, or the status of a
-    /// service that is busy or broken.
+    /// True if the last request got no response from the service itself: no connection, a partial response, or an HTTP
+    /// status of a busy or broken service.
     is_silent: Arc<AtomicBool>,
 }
 
 impl BoundedConnector {
-    /// Returns a flag that is true if the last request had no answer. The library's errors do not show it.
+    /// Returns the flag that tells whether the last request was answered, which the library's errors do not show.
     pub(super) fn is_silent(&self) -> Arc<AtomicBool> {
         self.is_silent.clone()
     }
@@ -74,7 +74,7 @@ impl HttpConnector for BoundedConnector {
     }
 }
 
-/// A client whose answers end with an error at [`ANSWER_LEN_BYTES_MAX`].
+/// A client whose responses fail at [`ANSWER_LEN_BYTES_MAX`].
 #[derive(Debug)]
 struct BoundedService {
     client: HttpClient,
@@ -106,8 +106,8 @@ impl HttpService for BoundedService {
     }
 }
 
-/// Returns the text of an error, which may come from the service: short, in one line, and without `secrets`, which a
-/// service could give back.
+/// Returns the text of an error, which may come from the service: short, on one line, and without `secrets`,
+/// because a service could echo them.
 pub(super) fn text_of(error: &object_store::Error, secrets: &[&str]) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

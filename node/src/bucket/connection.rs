@@ -1,4 +1,4 @@
-//! The way to a bucket: its client, its keys, and the threads that move bytes.
+//! A connection to a bucket: its client, its credentials, and the threads that transfer bytes.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -14,17 +14,17 @@ use super::client;
 use super::settings::{BucketError, BucketSettings};
 use crate::requests::{Requests, StopCheck, is_loopback};
 
-/// Attempts after the first one. A guess: services ask for a pause when they are busy.
+/// The number of attempts after the first one. A guess: busy services ask clients to retry later.
 const RETRIES_MAX: usize = 4;
 /// The longest pause before another attempt. A guess.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Time after which no further attempt is made. A guess.
+/// The time after which no further attempt is made. A guess.
 const RETRY_MAX: Duration = Duration::from_secs(180);
-/// Time that a request of [`BucketConnection::wait_final`] has after the work has to stop. A guess: what stays otherwise keeps
-/// others out for hours, and the end of a node waits.
+/// The time that a request of [`BucketConnection::wait_final`] has after the work has to stop. A guess: a remaining
+/// lock excludes others for hours, but the node's stop has to wait.
 const FINAL_MAX: Duration = Duration::from_secs(5);
 
-/// The way to a bucket. Every call blocks, so none is made from a task.
+/// A connection to a bucket. Every call blocks, so it must not be used on an async task.
 pub(super) struct BucketConnection {
     pub(super) store: AmazonS3,
     pub(super) settings: BucketSettings,
@@ -40,7 +40,7 @@ impl fmt::Debug for BucketConnection {
 }
 
 impl BucketConnection {
-    /// Prepares requests. Nothing is sent yet.
+    /// Prepares requests without sending any.
     ///
     /// # Errors
     /// [`BucketError`].
@@ -59,7 +59,7 @@ impl BucketConnection {
             .with_region(&settings.region)
             .with_retry(retry)
             .with_allow_http(!is_https)
-            // Not every service knows the request that removes many at once.
+            // Some services do not support the request that removes many objects at once.
             .with_disable_bulk_delete(true)
             .with_http_connector(connector);
         if let Some(endpoint) = &settings.endpoint {
@@ -90,7 +90,7 @@ impl BucketConnection {
         self.wait_after_stop(Duration::ZERO, request)
     }
 
-    /// Waits for a request that cleans up: some seconds longer than the work has.
+    /// Waits for a request that cleans up, for some seconds after the work has to stop.
     pub(super) fn wait_final<T>(
         &self,
         request: impl Future<Output = object_store::Result<T>>,
@@ -106,7 +106,7 @@ impl BucketConnection {
         self.requests.wait(longer, request)?.map_err(|error| self.io_error(&error))
     }
 
-    /// Returns the name of an object in the bucket.
+    /// Returns the full name of an object in the bucket.
     pub(super) fn path(&self, name: &str) -> io::Result<Path> {
         let path = match self.settings.prefix.as_str() {
             "" => name.to_owned(),

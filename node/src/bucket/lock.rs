@@ -1,8 +1,9 @@
-//! The lock of a bucket: an object that only one of several writers can make.
+//! The lock of a bucket: an object that only one of several writers can create.
 //!
-//! A bucket has no lock that ends with its holder. So a holder writes the object again while it works, and one that
-//! was not written for long is taken over. Each holder reads it back before a step that must be alone: it then
-//! notices that another one has taken over, or that the service does not know conditions and let two of them in.
+//! A bucket has no lock that ends with its holder. So a holder rewrites the object while it works, and a
+//! lock that was not rewritten for long may be taken over. Before a step that requires the lock, the holder
+//! reads it back. It then notices if another writer has taken over, or if the service ignored the condition
+//! on creation and admitted two writers.
 
 use std::io::{self, ErrorKind, Read as _};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,17 +17,17 @@ use super::reader::ObjectReader;
 
 /// Name of the object.
 const LOCK: &str = "lock";
-/// Begins its content; the rest is chosen at random by its holder.
+/// The prefix of its content; the rest is chosen at random by its holder.
 const TITLE: &str = "hawser lock 1 ";
 /// The longest content that is read, in bytes.
 const LEN_BYTES_MAX: u64 = 256;
-/// Time after which the holder writes it again. A guess.
+/// The interval at which the holder rewrites it. A guess.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
-/// Age from which on a lock is void, by the clocks of service and reader together. A guess: more than they
-/// differ, and many times the time of a holder for one file.
+/// The age above which the lock is considered abandoned, by the clocks of service and reader together. A guess: more
+/// than the clocks differ, and many times what a holder takes for one file.
 const LEFT_AFTER_S: u64 = 2 * 60 * 60;
 
-/// The lock, held.
+/// The held lock of a bucket.
 pub(super) struct HeldBucket<'a> {
     bucket: &'a BucketConnection,
     path: Path,
@@ -42,7 +43,7 @@ impl<'a> HeldBucket<'a> {
         let mut held = Self { bucket, path, content, kept: Instant::now(), is_lost: false };
         match held.put(PutMode::Create) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                // A request that was repeated may have met its own object.
+                // A retried request may have found the object of its own first attempt.
                 if held.confirm().is_ok() {
                     return Ok(held);
                 }
@@ -66,7 +67,7 @@ impl<'a> HeldBucket<'a> {
     }
 }
 
-/// Removes a lock whose holder has gone.
+/// Removes a lock whose holder is gone.
 fn remove_left(bucket: &BucketConnection, path: &Path) -> io::Result<()> {
     let written = match bucket.wait(bucket.store.head(path)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -115,7 +116,7 @@ impl Drop for HeldBucket<'_> {
             return;
         }
         let (store, own) = (&self.bucket.store, self.content.as_bytes());
-        // A lock that stays is taken over later. The stop of a node must not leave one.
+        // A remaining lock is taken over later. The stop of a node should not leave one.
         let _ = self.bucket.wait_final(async {
             let found = store.get_range(&self.path, 0..LEN_BYTES_MAX).await?;
             if found[..] == *own {

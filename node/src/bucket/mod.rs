@@ -1,14 +1,14 @@
-//! Objects in a bucket of S3, or of a service that speaks its protocol.
+//! Object storage in a bucket of S3, or of a service with the same protocol.
 //!
 //! - `settings`: name, endpoint, keys;
-//! - `client` and `connection`: HTTP with bounds, and how it is waited for;
+//! - `client` and `connection`: HTTP with bounds, and waiting for its responses;
 //! - `reader` and `writer`: one object; `lock`: one writer at a time;
-//! - `objects`: all of it as a place of backups;
+//! - `objects`: a bucket as a backup destination;
 //! - `at`: a folder or a bucket, as an operator names it.
 //!
-//! The enemies are the keeper of the bucket and others who may write to it. They may answer without end, list without
-//! end, give other bytes than were written, fail, or stay silent. So answers and lists are bounded, and each
-//! request has a time limit; the reader compares the content with a signed manifest.
+//! The adversaries are the operator of the bucket's service and others who may write to it. They may send endless
+//! responses or lists, return other bytes than were written, fail, or not answer. So each response and each list is
+//! bounded, and each request has a time limit. Readers compare the data with a signed manifest.
 
 mod at;
 mod client;

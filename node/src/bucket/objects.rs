@@ -1,4 +1,4 @@
-//! A bucket as a place of objects.
+//! A bucket as a location of objects.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path as FilePath, PathBuf};
@@ -14,19 +14,19 @@ use super::settings::{BucketError, BucketSettings};
 use super::writer::ObjectWriter;
 use crate::requests::StopCheck;
 
-/// The most objects of a list. A guess: ten times the most files of a backup.
+/// The largest number of objects in a list. A guess: ten times the most files of a backup.
 const LISTED_MAX: usize = 1_000_000;
-/// The most pages of a list. A page of S3 has a thousand names; those of other services may be shorter.
+/// The largest number of pages of a list. A page of S3 has a thousand names; pages of other services may be shorter.
 const PAGES_MAX: usize = 5_000;
 
-/// A bucket. Every call blocks, so none is made from a task.
+/// A bucket. Every call blocks, so it must not be used on an async task.
 #[derive(Debug)]
 pub struct BucketObjects {
     connection: BucketConnection,
 }
 
 impl BucketObjects {
-    /// Prepares requests. Nothing is sent yet.
+    /// Prepares requests without sending any.
     ///
     /// # Errors
     /// [`BucketError`].
@@ -34,7 +34,7 @@ impl BucketObjects {
         Ok(Self { connection: BucketConnection::new(settings, stop)? })
     }
 
-    /// Adds the objects of a page, by their names without the prefix.
+    /// Adds the objects of a page, with their names without the prefix.
     fn take_page(
         &self,
         folder: &str,
@@ -47,7 +47,7 @@ impl BucketObjects {
                 "" => Some(name),
                 prefix => name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')),
             };
-            // Consoles put an empty object in the place of a folder.
+            // Web consoles create an empty object to represent a folder.
             if name == Some(folder) {
                 continue;
             }
@@ -67,7 +67,7 @@ impl BucketObjects {
         Ok(())
     }
 
-    /// Asks for one page of a list.
+    /// Requests one page of a list.
     fn page(
         &self,
         folder: &str,
@@ -128,7 +128,7 @@ impl Objects for BucketObjects {
             let (objects, next) = self.page(folder, token, None)?;
             self.take_page(folder, objects, &mut found)?;
             if next.is_none() {
-                // A list that names an object twice would have it removed twice.
+                // If a list contained an object twice, it would be removed twice.
                 found.sort_unstable_by(|one, two| one.name.cmp(&two.name));
                 found.dedup_by(|one, two| one.name == two.name);
                 return Ok(found);

@@ -1,4 +1,4 @@
-//! One object, read in blocks.
+//! Reads one object in blocks.
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
@@ -10,11 +10,11 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectSto
 
 use super::connection::BucketConnection;
 
-/// Bytes of one request. A guess: half of the longest answer, so that memory stays small and a lost connection costs
-/// little.
+/// The number of bytes per request. A guess: half of the longest response, so that memory stays small
+/// and a lost connection costs little.
 const BLOCK_LEN_BYTES: u64 = 8 << 20;
 
-/// Reads an object of a length that was looked up. The object must stay the same meanwhile.
+/// A reader of an object whose length has been looked up. The object must not change meanwhile.
 pub(super) struct ObjectReader<'a> {
     bucket: &'a BucketConnection,
     path: Path,
@@ -24,10 +24,10 @@ pub(super) struct ObjectReader<'a> {
 }
 
 impl<'a> ObjectReader<'a> {
-    /// Looks the length up.
+    /// Opens an object and looks up its length.
     ///
     /// # Errors
-    /// When there is no such object, or it is longer than `len_bytes_max`.
+    /// Fails when there is no such object, or when it is longer than `len_bytes_max`.
     pub(super) fn open(
         bucket: &'a BucketConnection,
         path: Path,
@@ -41,7 +41,7 @@ impl<'a> ObjectReader<'a> {
         Ok(Self { bucket, path, found, next: 0, block: Bytes::new() })
     }
 
-    /// Requests a block, and accepts exactly that block.
+    /// Requests a block and accepts exactly the requested length.
     fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(range.clone())),

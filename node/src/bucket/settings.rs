@@ -1,4 +1,4 @@
-//! The name of a bucket, with address and keys.
+//! The settings of a bucket: its name and the means to reach it.
 
 use std::fmt;
 
@@ -7,40 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::requests::is_loopback;
 
-/// Begins the name of a bucket.
+/// The scheme of a bucket's name.
 pub(super) const SCHEME: &str = "s3://";
-/// The region of a bucket without one: that of S3 itself, and one that other services take.
+/// The default region: that of S3 itself, which other services accept too.
 const REGION: &str = "us-east-1";
-/// The longest prefix, in bytes. S3 takes names of 1024 bytes, and those of this program have some hundred.
+/// The longest prefix in bytes. S3 accepts names of 1024 bytes, and this program's names have some hundred.
 const PREFIX_LEN_BYTES_MAX: usize = 800;
 
-/// A bucket, a prefix of the names in it, and the way there.
+/// A bucket, a prefix of names in it, and the means to reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BucketSettings {
     /// Name of the bucket.
     pub bucket: String,
-    /// Prefix of all names, without slashes at its ends. Empty for none.
+    /// The prefix of all names, without slashes at its ends; may be empty.
     pub prefix: String,
     /// URL of the service; `None` for S3 itself.
     pub endpoint: Option<String>,
     /// Region of the bucket.
     pub region: String,
-    /// `None` sends requests without a signature, as for a bucket that all may read.
+    /// The credentials; `None` sends unsigned requests, for a public bucket.
     pub keys: Option<BucketKeys>,
-    /// True if an endpoint of another machine may have no TLS.
+    /// True if an endpoint on another machine may be used without TLS.
     pub allow_http: bool,
 }
 
-/// The keys of a user of the bucket. They are never shown.
+/// The credentials of a user of the bucket. They are never displayed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BucketKeys {
-    /// `AWS_ACCESS_KEY_ID`.
+    /// The value of `AWS_ACCESS_KEY_ID`.
     pub id: String,
-    /// `AWS_SECRET_ACCESS_KEY`.
+    /// The value of `AWS_SECRET_ACCESS_KEY`.
     pub secret: String,
-    /// `AWS_SESSION_TOKEN`.
+    /// The value of `AWS_SESSION_TOKEN`, if it is set.
     pub token: Option<String>,
 }
 
@@ -50,15 +50,15 @@ impl fmt::Debug for BucketKeys {
     }
 }
 
-/// The reason a bucket cannot be used.
+/// Error of a bucket's settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BucketError {
-    /// The name has another form.
+    /// The name is not that of a bucket.
     #[error("{given:?} is not a bucket: write s3://BUCKET or s3://BUCKET/PREFIX, {reason}")]
     Name {
         /// The name as given.
         given: String,
-        /// The fault.
+        /// The defect.
         reason: &'static str,
     },
     /// One of the two keys is missing.
@@ -66,33 +66,33 @@ pub enum BucketError {
         "{missing} is not set, although its counterpart is: set both, or neither for a public bucket"
     )]
     Keys {
-        /// The variable.
+        /// The missing variable.
         missing: &'static str,
     },
     /// The endpoint cannot be used.
     #[error("AWS_ENDPOINT_URL: {reason}")]
     Endpoint {
-        /// The fault.
+        /// The defect.
         reason: &'static str,
     },
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be created. Holds the reason.
     #[error("the client of the bucket: {0}")]
     Client(String),
 }
 
 impl BucketSettings {
-    /// Returns true for a name that begins as that of a bucket.
+    /// Returns true if the text has the scheme of a bucket's name.
     #[must_use]
     pub fn is_name(given: &str) -> bool {
         given.starts_with(SCHEME)
     }
 
-    /// Reads the name of a bucket, and the usual variables of the environment: `AWS_ACCESS_KEY_ID`,
+    /// Parses the name of a bucket and the usual environment variables: `AWS_ACCESS_KEY_ID`,
     /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL_S3` or
     /// `AWS_ENDPOINT_URL`, and `AWS_ALLOW_HTTP`.
     ///
     /// # Errors
-    /// [`BucketError`] names what is wrong. It holds no key.
+    /// [`BucketError`], without any credentials in it.
     pub fn new(
         given: &str,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -124,7 +124,7 @@ impl BucketSettings {
         Ok(settings)
     }
 
-    /// Checks settings that came from elsewhere. Returns the endpoint.
+    /// Checks settings from an outside source. Returns the endpoint.
     ///
     /// # Errors
     /// [`BucketError`].
@@ -170,7 +170,7 @@ impl BucketSettings {
         }
     }
 
-    /// Returns the name for people.
+    /// Returns the displayed name.
     #[must_use]
     pub fn name(&self) -> String {
         match self.prefix.as_str() {

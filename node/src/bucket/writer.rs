@@ -1,4 +1,4 @@
-//! One object, written in parts.
+//! Writes one object in parts.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,15 @@ use object_store::{MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutPa
 
 use super::connection::BucketConnection;
 
-/// Bytes of a part. S3 wants 5 MiB at least, and some services parts of one length. Memory is bounded by one part.
+/// The length of a part in bytes. S3 requires at least 5 MiB, and some services require equal parts.
+/// Memory is bounded by one part.
 const PART_LEN_BYTES: usize = 8 << 20;
-/// The most parts of an object, as S3 has it. So the longest object has 78 GiB: RocksDB's files have some hundred MiB.
+/// The largest number of parts of an object: S3's limit. The longest object therefore has 78 GiB;
+/// RocksDB's files have some hundred MiB.
 const PARTS_MAX: usize = 10_000;
 
-/// Writes an object: at once if it fits into one part. It has its name when all parts are there.
+/// A writer of one object, which is sent in one request if it fits into one part. The object appears under its
+/// name when all parts have arrived.
 pub(super) struct ObjectWriter<'a> {
     bucket: &'a BucketConnection,
     path: Path,
@@ -81,7 +84,7 @@ impl NewObject for ObjectWriter<'_> {
 impl Drop for ObjectWriter<'_> {
     fn drop(&mut self) {
         if let Some(upload) = &mut self.upload {
-            // Parts that stay cost the operator room until the bucket's own rule removes them.
+            // Remaining parts occupy paid storage until the bucket's lifecycle rule removes them.
             let _ = self.bucket.wait_final(upload.abort());
         }
     }

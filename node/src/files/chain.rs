@@ -1,13 +1,13 @@
-//! A chain file: a stand-in for the app chain that holds both chain strands.
+//! A chain file: a substitute for the app chain that contains both chain strands.
 //!
 //! Its lines are those of [`super::lines`]. The lines of `chain:group` and those of
-//! `chain:identity`, each in the order of the file, are the sequence ids 1, 2, 3, … of strands 0
-//! and 1; lines of `node` are skipped. Without `block_time` a line's time is 1,750,000,000
-//! seconds plus its number, counted from 1 over all lines of the file; without `transaction_hash`
-//! it is the keccak-256 of the envelope.
+//! The lines of `chain:group` and those of `chain:identity`, each in the order of the file, have the sequence
+//! ids 1, 2, 3, … of strands 0 and 1; lines of `node` are skipped. Without `block_time`, a line's time is
+//! 1,750,000,000 seconds plus its number, counted from 1 over all lines of the file. Without
+//! `transaction_hash`, the hash is the keccak-256 of the envelope.
 //!
-//! The file is append-only, as a chain is. A last line without a line end is taken when it is
-//! complete JSON. Every node must be given the same file, or the nodes' strands differ.
+//! The file is append-only, like a chain. A last line without a line end is accepted if it is complete JSON. All nodes
+//! must be given the same file, or their strands differ.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -20,29 +20,29 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use super::lines::{EnvelopeLine, LineError, parse_line};
 
-/// Block time of the (absent) line 0, unix seconds. Arbitrary: fixed, so that all nodes agree.
+/// The block time of the (absent) line 0, unix seconds. An arbitrary fixed value, so that all nodes agree.
 const FIRST_BLOCK_TIME_S: u64 = 1_750_000_000;
-/// The most events that one poll returns. A guess: bounds memory and the length of a commit.
+/// The largest number of events that one poll returns. A guess that bounds memory and the length of a commit.
 const EVENTS_MAX: usize = 1024;
-/// The longest line, bytes. An envelope of the largest size in hex stays far below.
+/// The longest line in bytes. The longest envelope in hex is far shorter.
 const LINE_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes before the read position that are compared when the file has changed. A guess: enough to
-/// notice a replaced file, and cheap to read.
+/// The number of bytes before the read position that are compared when the file has changed. A guess: enough to notice
+/// a replaced file, and cheap to read.
 const ANCHOR_LEN_BYTES: usize = 64 * 1024;
 
-/// The error that stops the reading of a chain file.
+/// Error of reading a chain file.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainFileError {
     /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// A line is no envelope, so that the lines after it cannot be numbered.
+    /// A line is not an envelope, so the following lines cannot be numbered.
     #[error(transparent)]
     Line(#[from] LineError),
-    /// A line is too long to be an envelope, or no text.
+    /// A line is too long to be an envelope, or is not text. Holds its number.
     #[error("line {0} is not UTF-8 text, or is too long")]
     NoLine(u64),
-    /// Content that was read before has changed.
+    /// Content that was already read has changed.
     #[error(
         "the file has changed before the end of line {0}, up to which it was read; \
          lines can only be appended"
@@ -50,21 +50,21 @@ pub enum ChainFileError {
     Changed(u64),
 }
 
-/// Reads a chain file as it grows.
+/// A reader of a growing chain file.
 #[derive(Debug)]
 pub struct ChainFile {
     path: PathBuf,
-    /// Identity, length and time of the file when it was last read.
+    /// The identity, length and time of the file when it was last read.
     seen: Option<Stamp>,
     position: FilePosition,
 }
 
-/// The place up to which the file has been read.
+/// A position up to which a file has been read.
 #[derive(Debug, Clone, Default)]
 pub struct FilePosition {
     offset: u64,
     lines: u64,
-    /// The last line was taken without its line end, which must come next.
+    /// True if the last line was accepted without its line end, which must come next.
     open_line: bool,
     /// The bytes before `offset`.
     anchor: Vec<u8>,
@@ -121,29 +121,29 @@ impl ChainFile {
         &self.path
     }
 
-    /// Returns the last sequence ids that were read of strands 0 and 1.
+    /// Returns the last sequence ids that were read, of strands 0 and 1.
     #[must_use]
     pub fn heads(&self) -> [SequenceId; 2] {
         self.position.heads
     }
 
-    /// Returns the place up to which the file has been read.
+    /// Returns the position up to which the file has been read.
     #[must_use]
     pub fn place(&self) -> FilePosition {
         self.position.clone()
     }
 
-    /// Returns to an earlier place: the next poll starts after it.
+    /// Returns to an earlier position, after which the next poll starts.
     pub fn go_back(&mut self, place: FilePosition) {
         (self.position, self.seen) = (place, None);
     }
 
-    /// Reads the next bounded part of the appended lines; empty if there is none. Opens the file only
-    /// if its length or time has changed.
+    /// Reads the next events, at most a bounded number; empty if nothing is new. Opens the file only if
+    /// its length or time has changed.
     ///
     /// # Errors
-    /// Once for each change that made the file wrong. Nothing of the change is taken, and reading
-    /// goes on from the same place when the file changes again.
+    /// Returns an error once for each change that makes the file invalid. No part of such a change is accepted, and
+    /// reading continues at the same position when the file changes again.
     pub fn poll(&mut self) -> Result<ChainEvents, ChainFileError> {
         let file = File::open(&self.path)?;
         let stamp = Stamp::of(&file)?;
@@ -188,7 +188,7 @@ impl FilePosition {
         Ok(events)
     }
 
-    /// Checks that the bytes before the read position are unchanged. Leaves the file at that position.
+    /// Checks that the bytes before the read position are unchanged, and leaves the file at that position.
     fn require_same_past(&self, file: &mut File) -> Result<(), ChainFileError> {
         let anchor_len = u64::try_from(self.anchor.len()).unwrap_or(u64::MAX);
         let mut found = Vec::with_capacity(self.anchor.len());
@@ -197,7 +197,7 @@ impl FilePosition {
         if found == self.anchor { Ok(()) } else { Err(ChainFileError::Changed(self.lines)) }
     }
 
-    /// Takes one line; returns false if the line is not complete yet.
+    /// Accepts one line. Returns false if the line is not complete yet.
     fn take(&mut self, bytes: &[u8], events: &mut ChainEvents) -> Result<bool, ChainFileError> {
         let ended = bytes.last() == Some(&b'\n');
         if self.open_line {
@@ -249,7 +249,7 @@ impl FilePosition {
     fn advance(&mut self, bytes: &[u8]) {
         self.offset += bytes.len() as u64;
         self.anchor.extend_from_slice(bytes);
-        // Twice the length, so that short lines do not move the whole anchor each time.
+        // The bound is twice the length, so that short lines do not move the whole anchor each time.
         if self.anchor.len() > 2 * ANCHOR_LEN_BYTES {
             self.anchor.drain(..self.anchor.len() - ANCHOR_LEN_BYTES);
         }
@@ -283,7 +283,7 @@ mod tests {
             file.write_all(content.as_bytes()).unwrap();
         }
 
-        /// Everything there is to read now.
+        /// Polls until there is nothing more to read.
         fn drain(&mut self) -> Result<ChainEvents, ChainFileError> {
             let mut all = ChainEvents::default();
             loop {

@@ -1,5 +1,5 @@
-//! Addresses of the contracts of both chains: from a file, its text, the name of a deployed network,
-//! and single addresses.
+//! The addresses of the contracts of both chains: from a file, its text, the name of a deployed
+//! network, and individual settings.
 
 use std::path::PathBuf;
 
@@ -10,26 +10,26 @@ use crate::error::{RunError, RunErrorKind};
 use crate::settings::table::chains::UNSET_CHAIN_ID;
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
 
-/// Ids, contracts and first blocks of both chains.
+/// The chain ids, contracts and first blocks of both chains.
 #[derive(Debug, Clone)]
 pub struct KnownDeployment {
     /// Chain id of the settlement chain.
     pub settlement_id: u64,
-    /// First block of the settlement chain with events; 0 if it is not known.
+    /// The first block of the settlement chain with events; 0 if unknown.
     pub settlement_first_block: u64,
     /// Chain id of the app chain.
     pub app_id: u64,
-    /// First block of the app chain with events; 0 if it is not known.
+    /// The first block of the app chain with events; 0 if unknown.
     pub app_first_block: u64,
     /// The known addresses of the contracts.
     pub contracts: Contracts,
 }
 
 impl KnownDeployment {
-    /// Reads the named source of addresses. Ids and addresses that are given by themselves win.
+    /// Reads the configured source of addresses. Individually configured ids and addresses take precedence.
     ///
     /// # Errors
-    /// When the source cannot be read, or is no deployment.
+    /// Fails when the source cannot be read, or is not a deployment.
     pub async fn of(settings: &ContractSettings) -> Result<Self, RunError> {
         let file = match &settings.source {
             Some(source) => Some(addresses(source).await?),
@@ -76,7 +76,7 @@ async fn at_place(place: &str) -> Result<Addresses, RunError> {
 fn path_of(place: &str) -> PathBuf {
     let Some(rest) = place.strip_prefix("file://") else { return place.into() };
     let url = reqwest::Url::parse(place).ok();
-    // A URL without the root of a path names a file of the working folder.
+    // A URL without the root of a path names a file in the working folder.
     url.and_then(|url| url.to_file_path().ok()).unwrap_or_else(|| rest.into())
 }
 
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// The reference's local chain is one chain for everything. Its id is the one that counts as not given.
+    /// The reference implementation's local chain has both roles. Its chain id is treated as not configured.
     #[tokio::test]
     async fn the_local_chain_of_the_reference_is_both_chains() {
         let flag = |name: &str, value: &str| (name.to_owned(), value.to_owned());

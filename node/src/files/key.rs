@@ -1,4 +1,4 @@
-//! Secret keys in files: 64 hex digits, readable by their owner alone.
+//! Secret keys in files: 64 hex digits, accessible only to their owner.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::error::RunError;
 
-/// The error of reading a secret from a file.
+/// Error of reading a secret from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
     /// The file cannot be read.
@@ -26,7 +26,7 @@ pub enum SecretFileError {
         /// Permission bits.
         mode: u32,
     },
-    /// The text is no key.
+    /// The text is not a key.
     #[error(transparent)]
     NoKey(#[from] SecretKeyError),
 }
@@ -46,10 +46,10 @@ impl SecretFileError {
     }
 }
 
-/// Reads a secret text, without the white space around it.
+/// Reads a secret text and trims white space around it.
 ///
 /// # Errors
-/// When the file cannot be read, or when group or others may read or write it.
+/// Fails when the file cannot be read, or when its group or others may read or write it.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let found = std::fs::metadata(path)?;
     if found.is_dir() {
@@ -66,7 +66,7 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
 /// Reads a secret key.
 ///
 /// # Errors
-/// See [`read_secret`]; also when the text is no key.
+/// Those of [`read_secret`], and an error if the text is not a key.
 pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
     Ok(SecretKey::from_hex(&read_secret(path)?)?)
 }
@@ -74,14 +74,14 @@ pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
 /// Writes a new secret key file, mode 0600. Never replaces a file.
 ///
 /// # Errors
-/// When the file exists, or cannot be written.
+/// Fails when the file exists, or cannot be written.
 pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut text = Zeroizing::new(hex_of(key).to_string());
     text.push('\n');
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    // A power failure could otherwise take the name of the file with which a node is registered by then.
+    // Otherwise, a power failure could remove the name of the file after its node has been registered.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
@@ -98,7 +98,7 @@ pub fn hex_of(key: &SecretKey) -> Zeroizing<String> {
 pub fn generate() -> SecretKey {
     loop {
         let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
-        // All but one in 2^128 draws are below the group order.
+        // All but one in 2^128 random values are below the group order.
         if let Ok(key) = SecretKey::from_bytes(&bytes) {
             return key;
         }

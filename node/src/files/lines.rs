@@ -20,7 +20,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::{Bytes, OriginatorId};
 use serde::Deserialize;
 
-/// The originator kind that orders an envelope.
+/// The kind of originator that orders an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StrandKind {
     /// A node.
@@ -70,39 +70,39 @@ pub struct EnvelopeLine {
     pub number: u64,
     /// The client envelope.
     pub client_bytes: Bytes,
-    /// The originator kind that orders it.
+    /// The kind of originator that orders it.
     pub route: StrandKind,
-    /// Name of the publish call that the line shares with others.
+    /// The name of the publish call that contains the line.
     pub request: Option<String>,
-    /// Time of the block, unix seconds.
+    /// The time of the block, unix seconds; only in chain files.
     pub block_time_s: Option<u64>,
-    /// Hash of the transaction.
+    /// The hash of the transaction; only in chain files.
     pub transaction_hash: Option<[u8; 32]>,
 }
 
-/// The error of one line.
+/// Error of parsing one line.
 #[derive(Debug, thiserror::Error)]
 #[error("line {number}: {error}")]
 pub struct LineError {
     /// Line number, from 1.
     pub number: u64,
-    /// The error of its content.
+    /// The error in its content.
     pub error: LineContentError,
 }
 
-/// The error of a line's content.
+/// Error of a line's content.
 #[derive(Debug, thiserror::Error)]
 pub enum LineContentError {
-    /// The line is no JSON object of this form.
+    /// The line is not a JSON object of this form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// `hex` is no hex.
+    /// The value of `hex` is not hex.
     #[error("hex: {0}")]
     Hex(hex::FromHexError),
-    /// `transaction_hash` is not 32 bytes of hex.
+    /// The value of `transaction_hash` is not 32 bytes of hex.
     #[error("transaction_hash: {0}")]
     TransactionHash(hex::FromHexError),
-    /// `expect_route` has another value.
+    /// The value of `expect_route` is unknown.
     #[error("expect_route must be node, chain:group or chain:identity, and is {0:?}")]
     Route(String),
     /// There is no `expect_route`, and the route cannot be derived from the envelope.
@@ -123,7 +123,7 @@ struct Written {
 /// Parses line `number` of a file; `None` if it is empty.
 ///
 /// # Errors
-/// When the line is no envelope line.
+/// Fails when the line is not an envelope line.
 pub fn parse_line(number: u64, text: &str) -> Result<Option<EnvelopeLine>, LineError> {
     if text.trim().is_empty() {
         return Ok(None);
@@ -134,7 +134,7 @@ pub fn parse_line(number: u64, text: &str) -> Result<Option<EnvelopeLine>, LineE
 /// Parses all lines of a file.
 ///
 /// # Errors
-/// The error of the first wrong line.
+/// The error of the first invalid line.
 pub fn parse(text: &str) -> Result<Vec<EnvelopeLine>, LineError> {
     (1..)
         .zip(text.lines())
@@ -173,8 +173,8 @@ fn hash_of(text: &str) -> Result<[u8; 32], LineContentError> {
     Ok(hash)
 }
 
-/// Returns the originator kind that orders an envelope, by its payload: the chain orders identity
-/// updates, commits and proposals, a node everything else.
+/// Returns the kind of originator that orders an envelope, by its payload: the app chain orders identity updates,
+/// commits and proposals, a node everything else.
 #[must_use]
 pub fn route_of(client: &ClientEnvelope) -> StrandKind {
     match client.payload() {
@@ -185,7 +185,7 @@ pub fn route_of(client: &ClientEnvelope) -> StrandKind {
             {
                 StrandKind::Group
             }
-            // A malformed message goes to a node, whose error is more exact.
+            // A malformed message goes to a node, whose error says more.
             _ => StrandKind::Node,
         },
         _ => StrandKind::Node,

@@ -1,7 +1,7 @@
 //! The files that a node and its tools read and write; one module per format.
 //!
-//! - [`registry`] and [`rates`]: the nodes of the network, and the prices;
-//! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and the chain strands made of them;
+//! - [`registry`] and [`rates`]: the nodes of the network, and the rates;
+//! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and chain strands made of them;
 //! - [`deployment`]: addresses of the contracts;
 //! - [`key`]: secret keys.
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::RunError;
 
-/// The error of reading a file.
+/// Error of reading a file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError<E> {
     /// The file cannot be read.
@@ -28,18 +28,18 @@ pub enum FileError<E> {
         /// Error of the operating system.
         source: io::Error,
     },
-    /// The content is wrong.
+    /// The content is invalid.
     #[error("{path}: {error}")]
     Content {
         /// Path of the file.
         path: PathBuf,
-        /// Error of the content.
+        /// The error in the content.
         error: E,
     },
 }
 
 impl<E: std::fmt::Display> From<FileError<E>> for RunError {
-    /// Gives a missing file another kind than a wrong one.
+    /// Distinguishes a missing file from an invalid one.
     fn from(error: FileError<E>) -> Self {
         let absent = matches!(&error, FileError::Read { source, .. }
             if source.kind() == io::ErrorKind::NotFound);
@@ -54,7 +54,7 @@ impl<E: std::fmt::Display> From<FileError<E>> for RunError {
 /// Reads and parses a text file.
 ///
 /// # Errors
-/// When the file cannot be read or parsed; the error names the file.
+/// Fails when the file cannot be read or parsed; the error names the file.
 pub fn read<T, E>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, E>,
@@ -64,7 +64,7 @@ pub fn read<T, E>(
     parse(&text).map_err(|error| FileError::Content { path: path.to_owned(), error })
 }
 
-/// Replaces a file atomically: a reader finds the old content or the new, never a part.
+/// Replaces a file atomically: readers find the old or the new content, never a part.
 ///
 /// # Errors
 /// Error of the operating system.
@@ -72,7 +72,7 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
-    // One that was interrupted has left its file. A link of that name is removed, and never followed.
+    // An interrupted run may have left its temporary file. A link with that name is removed and never followed.
     if let Err(error) = std::fs::remove_file(&beside)
         && error.kind() != io::ErrorKind::NotFound
     {

@@ -3,8 +3,8 @@
 //! `{"rates":[{"messageFee":100,"storageFee":200,"congestionFee":300,
 //! "targetRatePerMinute":6000,"startTime":0}]}`
 //!
-//! Fees are picodollars, the start is unix seconds; numbers may also be written as text, as JSON
-//! of chain tools does. Records stand in the order of their start.
+//! Fees are picodollars and start times unix seconds. Numbers may also be strings, as in the JSON of chain tools.
+//! Records are ordered by their start.
 
 use hawser_engine::price::rate_row;
 use hawser_rules::fees::{Rate, RateTable, RateTableError};
@@ -41,8 +41,7 @@ pub struct RateRecord {
 }
 
 impl RateRecord {
-    /// The first prices of a new deployment of the contracts. They start at 0, so that every envelope
-    /// has a price.
+    /// The initial rates of a new deployment. They start at 0, so that every envelope has a price.
     pub const FIRST: Self = Self {
         message_fee: 100,
         storage_fee: 200,
@@ -52,10 +51,10 @@ impl RateRecord {
     };
 }
 
-/// The error of a rates file.
+/// Error of parsing a rates file.
 #[derive(Debug, thiserror::Error)]
 pub enum RatesFileError {
-    /// The text is no JSON of this form.
+    /// The text is not JSON of this form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// The records do not form a rate table.
@@ -63,10 +62,10 @@ pub enum RatesFileError {
     Table(#[from] RateTableError),
 }
 
-/// Parses the text of a rates file. The table is not confirmed as of any time.
+/// Parses the text of a rates file. The table is not confirmed as of any time, so it never becomes stale.
 ///
 /// # Errors
-/// When the text is wrong.
+/// [`RatesFileError`] if the text is invalid.
 pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
     let rates = file.rates.into_iter().map(|entry| Rate {
@@ -79,7 +78,7 @@ pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
     Ok(RateTable::new(rates.collect(), None)?)
 }
 
-/// Returns the rows that record a rate table beside the log.
+/// Returns the rows with which the database records a rate table.
 #[must_use]
 pub fn rows(table: &RateTable) -> Vec<RateRow> {
     table.rates().iter().map(rate_row).collect()

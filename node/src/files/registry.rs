@@ -3,10 +3,10 @@
 //! `{"nodes":[{"nodeId":100,"signer":"0x…","isCanonical":true,"signingPublicKey":"0x04…",
 //! "httpAddress":"http://127.0.0.1:5050","quicAddress":"127.0.0.1:5050"}]}`
 //!
-//! `quicAddress` is optional: without it QUIC is reached at host and port of `httpAddress`. So is
-//! `absences`: the times in which a node was not in the network after it had been. A node that leaves
-//! keeps its record, with `"isCanonical":false,"absences":[{"from":1750000000}]` (unix seconds); when it
-//! returns, the absence gets its end, `{"from":1750000000,"until":1750086400}`.
+//! `quicAddress` is optional; without it QUIC uses the host and port of `httpAddress`. `absences` is optional too: the
+//! periods in which a node was not in the network after it had been. A node that leaves keeps its record, with
+//! `"isCanonical":false,"absences":[{"from":1750000000}]` (unix seconds). When it returns, the absence gets its end:
+//! `{"from":1750000000,"until":1750086400}`.
 
 use std::collections::BTreeSet;
 
@@ -40,12 +40,12 @@ pub struct NodeEntry {
     /// QUIC address, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic_address: Option<String>,
-    /// Times in which the node was not in the network after it had been, ascending.
+    /// The periods in which the node was not in the network after it had been, ascending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absences: Vec<AbsenceEntry>,
 }
 
-/// A time in which a node was not in the network.
+/// A period in which a node was not in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AbsenceEntry {
@@ -56,13 +56,13 @@ pub struct AbsenceEntry {
     pub until: Option<u64>,
 }
 
-/// The error of a registry file.
+/// Error of parsing a registry file.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryFileError {
-    /// The text is no JSON of this form.
+    /// The text is not JSON of this form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// A record is wrong.
+    /// A record is invalid.
     #[error("node {node_id}: {error}")]
     Record {
         /// Id in the record.
@@ -72,37 +72,37 @@ pub enum RegistryFileError {
     },
 }
 
-/// The error of one record.
+/// Error of one record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeEntryError {
-    /// The id is below 100.
+    /// The id is below 100, and thus not a node id.
     #[error("the id is below {}, and such ids belong to chains", OriginatorId::FIRST_NODE)]
     NoNodeId,
     /// Another record has the same id.
     #[error("another record has the same id")]
     Repeated,
-    /// Another record has the same key, so that a signature would name two nodes.
+    /// Another record has the same key, so that a signature would identify two nodes.
     #[error("another record has the same signingPublicKey")]
     SharedKey,
-    /// The public key is no point on the curve.
+    /// The public key is not a point on the curve.
     #[error("signingPublicKey must be an uncompressed secp256k1 point: 0x04 and 64 bytes, hex")]
     PublicKey,
-    /// The signer is no address.
+    /// The signer is not an address.
     #[error("signer must be an address of 20 bytes, hex")]
     Signer,
-    /// The signer is not the address of the key.
+    /// The signer is not the address of the key. Holds the key's address.
     #[error("signer must be the address of signingPublicKey, which is {0}")]
     OtherSigner(Address),
-    /// The absences do not follow one another.
+    /// The absences are out of order or overlap.
     #[error(transparent)]
     Absences(#[from] AbsencesError),
-    /// A node that is in the network is away.
+    /// A canonical node has an absence without an end.
     #[error("a canonical node must not have an absence without an end")]
     Away,
-    /// The API address is no URL.
+    /// The API address is not a URL.
     #[error("httpAddress must be http://host:port or https://host:port, and is {0:?}")]
     HttpAddress(String),
-    /// The QUIC address is no host and port.
+    /// The QUIC address is not a host and port.
     #[error("quicAddress must be host:port, and is {0:?}")]
     QuicAddress(String),
 }
@@ -110,7 +110,7 @@ pub enum NodeEntryError {
 /// Parses the text of a registry file.
 ///
 /// # Errors
-/// The error of the first wrong record.
+/// The error of the first invalid record.
 pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
     let file: RegistryFile = serde_json::from_str(text)?;
     let (mut records, mut absent) = (Vec::with_capacity(file.nodes.len()), Vec::new());

@@ -1,4 +1,4 @@
-//! Answers commands of the operator on the socket of the data folder.
+//! The server for the operator's commands on the socket of the data folder.
 
 use std::io::{self, BufReader};
 use std::ops::ControlFlow;
@@ -26,44 +26,44 @@ use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
 use crate::prune;
 
-/// Commands that are answered at once; further ones wait to be taken. A guess: an operator has one or two.
+/// The number of commands that are served concurrently; further ones wait. A guess: an operator runs one or two.
 const COMMANDS_MAX: usize = 8;
-/// Time for a command to send its request, and to take an answer. A guess: both are on this machine.
+/// The time limit for a command to send its request and to accept a reply. A guess: both are on this machine.
 const LINE_MAX: Duration = Duration::from_secs(5);
-/// Time between two lines about progress. A guess.
+/// The interval of progress lines. A guess.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-/// Pause after a command could not be taken. A guess: files are short then.
+/// The pause after a connection could not be accepted. A guess: the usual cause is a lack of file descriptors.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// The task that answers.
+/// The task that serves commands.
 pub(super) struct AdminServer {
     stop: Arc<Stop>,
-    /// `None` if the socket could not be made.
+    /// The task; `None` if the socket could not be created.
     task: Option<JoinHandle<()>>,
 }
 
-/// Ends the task, and work that is under way.
+/// Stops the task, and the work in progress.
 #[derive(Default)]
 struct Stop {
     is_wanted: AtomicBool,
     wake: Notify,
 }
 
-/// The things that requests are about.
+/// The parts of the node to which requests refer.
 struct Parts {
     engine: Engine,
-    /// `None` for a replica, which signs nothing.
+    /// The node's key; `None` for a replica, which signs nothing.
     key: Option<SecretKey>,
-    /// `None` if the node does not work on payer reports.
+    /// The payer report worker; `None` if the node has none.
     payer_reports: Option<PayerReporter>,
     stop: Arc<Stop>,
-    /// Held while a request is worked on, so that they do not add up.
+    /// A lock held during a request, so that the load of several requests does not add up.
     work: Mutex<()>,
 }
 
 impl AdminServer {
-    /// Starts to answer. Needs a tokio runtime. Without a socket the node works as well: the failure is logged, and
-    /// commands find no node.
+    /// Starts the server. Needs a tokio runtime. If the socket cannot be created, the node works without it: the
+    /// failure is logged, and commands find no node.
     pub(super) fn start(
         engine: &Engine,
         key: Option<SecretKey>,
@@ -91,7 +91,7 @@ impl AdminServer {
         Self { stop, task }
     }
 
-    /// Ends all work that commands have asked for, and the task.
+    /// Stops all work for commands, and the task.
     pub(super) async fn stop(self) {
         self.stop.is_wanted.store(true, Ordering::Relaxed);
         self.stop.wake.notify_one();
@@ -104,7 +104,7 @@ impl AdminServer {
     }
 }
 
-/// Listens in the data folder, which this process holds: a socket that is there is a left one.
+/// Listens in the data folder, which this process has locked, so an existing socket is a stale one.
 fn listen(data_dir: &Path) -> io::Result<(UnixListener, SocketPath)> {
     let path = SocketPath::of(data_dir)?;
     match std::fs::remove_file(path.as_path()) {
@@ -150,7 +150,7 @@ async fn run(listener: UnixListener, path: SocketPath, parts: Arc<Parts>) {
     while answers.join_next().await.is_some() {}
 }
 
-/// Answers one command. A connection that fails ends its work: the command has gone.
+/// Serves one command. A failed connection ends the work, because the command is gone.
 fn answer(stream: UnixStream, parts: &Parts) {
     let Ok(mut out) = stream.try_clone() else { return };
     let reply = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
@@ -163,7 +163,7 @@ fn answer(stream: UnixStream, parts: &Parts) {
             }
         },
     };
-    // The command may have ended by now. Its request is done, and was logged.
+    // The command may be gone by now. Its work is done and was logged.
     let _ = write_line(&mut out, &reply);
 }
 
@@ -218,7 +218,7 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
     }
 }
 
-/// Opens the place of a request. The stop of the node ends waiting for it.
+/// Opens the location in a request. A stop of the node ends waiting for it.
 fn open(to: &ObjectsAt, parts: &Parts) -> Result<Arc<dyn Objects>, RunError> {
     let stop = parts.stop.clone();
     to.open(Arc::new(move || stop.is_wanted.load(Ordering::Relaxed)))
@@ -273,7 +273,7 @@ fn back_up(to: &ObjectsAt, bytes_per_s: u64, parts: &Parts, out: &mut UnixStream
     }
 }
 
-/// Paces work, reports its progress to the command, and ends it when the command or the node ends.
+/// Limits the rate of work, reports its progress to the command, and stops it when the command or the node stops.
 struct Pacer<'a> {
     throttle: Throttle,
     parts: &'a Parts,

@@ -1,22 +1,21 @@
-//! Has strands of chains read only after they were filled from a snapshot.
+//! A gate that delays reading the chains until their strands are filled from a snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest time from the start on for which a snapshot is waited for: publishes are held back, and chains are not read.
-/// A guess.
+/// The longest time after the start for which a snapshot delays publishing and reading the chains. A guess.
 pub(in crate::service) const HOLD_MAX: Duration = Duration::from_secs(3600);
 
-/// Shut while strands of chains are filled: their readers begin where filling has ended, and do not read before.
+/// A gate that is shut while chain strands are filled. Their readers start where filling has ended, and not before.
 #[derive(Debug, Clone, Default)]
 pub(in crate::service) struct ChainGate {
     is_shut: Arc<AtomicBool>,
-    /// The time from which on it is open in any case; `None` if it was never shut.
+    /// The time at which it opens in any case; `None` if it was never shut.
     until: Option<Instant>,
 }
 
-/// A gate that opens when this is dropped.
+/// A shut gate, which opens when this value is dropped.
 #[derive(Debug)]
 pub(in crate::service) struct ShutChainGate(ChainGate);
 
@@ -28,7 +27,7 @@ impl ChainGate {
 }
 
 impl ShutChainGate {
-    /// Shuts a gate for a while at most.
+    /// Creates a gate that is shut for a limited time.
     pub(in crate::service) fn new(now: Instant) -> Self {
         let is_shut = Arc::new(AtomicBool::new(true));
         Self(ChainGate { is_shut, until: Some(now + HOLD_MAX) })

@@ -84,7 +84,7 @@ impl ServeError {
 /// Runs a node until a signal stops it; with `exit_with_parent` also until its standard input ends.
 ///
 /// # Errors
-/// When it does not start, or does not stop in order.
+/// Fails when it does not start, or does not stop in order.
 pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);

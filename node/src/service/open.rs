@@ -115,7 +115,7 @@ pub(super) struct OpenedNode {
 /// rebuild or a long chain file takes. Must be called on a blocking thread of a tokio runtime.
 ///
 /// # Errors
-/// When registry, rates, database or chains cannot be used.
+/// Fails when registry, rates, database or chains cannot be used.
 pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeError> {
     require_finished(&config.store.data_dir)?;
     let chains = Handle::current().block_on(Chains::reach(config))?;

@@ -39,7 +39,7 @@ impl Peers {
     /// own strand, which then has no peer to ask.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// Fails when the address cannot be listened on.
     pub(super) async fn start(
         settings: Option<NetSettings>,
         engine: &Engine,

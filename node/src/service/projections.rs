@@ -52,7 +52,7 @@ pub fn open_read_only(path: &Path) -> Result<(Store, StoreIdentity), OpenError> 
 /// then.
 ///
 /// # Errors
-/// When the log cannot be read or the rows cannot be written.
+/// Fails when the log cannot be read or the rows cannot be written.
 pub fn rebuild(
     store: &Store,
     progress: &mut dyn FnMut(RebuildProgress),

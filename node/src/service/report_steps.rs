@@ -30,7 +30,7 @@ pub(super) struct StepOrder {
 /// Blocks; to be called on a thread of a tokio runtime that may block.
 ///
 /// # Errors
-/// When the node does not work on payer reports, or not on those about this originator, or is stopped.
+/// Fails when the node does not work on payer reports, or not on those about this originator, or is stopped.
 pub(super) fn take(
     reporter: Option<&PayerReporter>,
     order: StepOrder,

@@ -86,7 +86,7 @@ impl SettlementReader {
     /// Asks the chain nothing yet.
     ///
     /// # Errors
-    /// When a URL is malformed.
+    /// Fails when a URL is malformed.
     pub(super) fn new(
         settings: &ChainSettings,
         deployment: &KnownDeployment,
@@ -107,7 +107,7 @@ impl SettlementReader {
     /// Reads the node registry now and from now on. Returns its contract's address.
     ///
     /// # Errors
-    /// When the address is not given, or the registry cannot be read now.
+    /// Fails when the address is not given, or the registry cannot be read now.
     pub(super) async fn watch_registry(&mut self) -> Result<ContractAddress, ChainSetupError> {
         let (address, notified) = self.notified(Contract::NodeRegistry)?;
         let every = self.refresh.registry;
@@ -121,7 +121,7 @@ impl SettlementReader {
     /// second.
     ///
     /// # Errors
-    /// When the address is not given, or the rates cannot be read now.
+    /// Fails when the address is not given, or the rates cannot be read now.
     pub(super) async fn watch_rates(
         &mut self,
         requested: Option<Arc<Notify>>,
@@ -156,7 +156,7 @@ impl SettlementReader {
 /// Returns the address of a contract.
 ///
 /// # Errors
-/// When it is not given.
+/// Fails when it is not given.
 pub(super) fn address_of(
     contracts: &Contracts,
     contract: Contract,

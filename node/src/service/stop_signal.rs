@@ -49,7 +49,7 @@ impl StopSignals {
     /// standard input counts as well. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the system accepts no handler.
+    /// Fails when the system accepts no handler.
     pub fn listen(parent: bool) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(8);
         let kinds = [

@@ -161,7 +161,7 @@ pub(super) fn open_files_max() -> Option<u64> {
 /// Raises the limit of open files to the hard limit.
 ///
 /// # Errors
-/// When the limit stays below [`OPEN_FILES_MIN`].
+/// Fails when the limit stays below [`OPEN_FILES_MIN`].
 pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     let Some(mut limit) = file_limit() else { return Ok(()) };
     let before = limit.rlim_cur;

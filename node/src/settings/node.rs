@@ -286,7 +286,7 @@ fn quic_address_note(
 /// Returns the folder of the database, independent of the other settings.
 ///
 /// # Errors
-/// When this setting, or the file with settings, is wrong.
+/// Fails when this setting, or the file with settings, is wrong.
 pub fn data_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     let mut reader = SettingsReader::new(sources);
     let path = reader.path(&node::DATA_DIR);
@@ -296,7 +296,7 @@ pub fn data_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
 /// Returns the folder of this host's records of its nodes, independent of the other settings.
 ///
 /// # Errors
-/// When this setting, or the file with settings, is wrong.
+/// Fails when this setting, or the file with settings, is wrong.
 pub fn state_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     let mut reader = SettingsReader::new(sources);
     let path = reader.state_dir();
@@ -314,7 +314,7 @@ fn usual_state_dir() -> Option<PathBuf> {
 /// Returns the address under which this machine reaches the node's metrics, independent of the other settings.
 ///
 /// # Errors
-/// When these settings, or the file with settings, are wrong.
+/// Fails when these settings, or the file with settings, are wrong.
 pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsError> {
     let mut reader = SettingsReader::new(sources);
     let address = reader.ip(&node::METRICS_ADDRESS);

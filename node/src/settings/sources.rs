@@ -88,7 +88,7 @@ impl SettingSources {
     /// Returns the value of a setting; its default if it was not given.
     ///
     /// # Errors
-    /// When a secret was given in a way that exposes it, or in two ways.
+    /// Fails when a secret was given in a way that exposes it, or in two ways.
     pub(super) fn value(&self, setting: &Setting) -> Result<Option<SourcedValue>, SettingError> {
         if let SettingKind::Secret { file_flag, file_env } = setting.kind {
             return self.secret(setting, file_flag, file_env);

@@ -1,13 +1,14 @@
-//! The strand of a chain from a copy: as far as most nodes of the network have signed its tree, and compared with the
-//! chain at some of its places.
+//! A chain's strand from a snapshot: taken up to the tree that most nodes of the network have signed, and compared with
+//! the chain at some of its sequence ids.
 //!
-//! Nothing in such a strand has a signature. So a maker may exchange events, make them up or leave them out: then the
-//! tree is not the one that most nodes have signed. He may say that the chain was read further than it was, so that
-//! events would be passed over: a copy states no position, and the chain itself is asked for the block of the last
-//! event. What is left are nodes of the network that lie together. They are found out if the chain does not have one of
-//! the events that it is asked for, and are believed otherwise; so a strand is taken only when the operator says that.
+//! Nothing in such a strand is signed by its originator. The maker of a snapshot may therefore exchange, invent or
+//! omit events; the tree then differs from the one that most nodes have signed. He cannot claim that the chain was
+//! read further than it was, which would skip events: a snapshot states no position, and the chain itself is asked
+//! for the block of the last event. What remains possible is that a majority of nodes lie together. They are
+//! detected if the chain lacks one of the requested events, and are believed otherwise; so a chain's strand is
+//! taken only if the operator requests that.
 //!
-//! Invariant: the folder has places of the strand up to the size that was signed, and none behind it.
+//! Invariant: the folder has the strand up to at most the signed size.
 
 use std::collections::BTreeSet;
 
@@ -26,29 +27,30 @@ use super::report::{FetchedChain, FetchedStrand};
 use super::strand::{self, Gaps, Write, Writing};
 use crate::service::network::chains::StrandContract;
 
-/// Places that the chain is asked for beside the last one, at random. A guess: with two requests each they take
-/// seconds, and false events in a tenth of the places stay unnoticed once in five times.
+/// The number of randomly chosen sequence ids that are compared with the chain, besides the last one. A
+/// guess: with two requests each they take seconds, and false events at a tenth of the sequence ids remain
+/// undetected once in five times.
 pub(super) const ASKED: usize = 16;
 
-/// Endpoints of a chain that have to say the same about an event: one alone can make a chain up.
+/// The number of endpoints of a chain that have to agree about an event, because a single one can invent a chain.
 const ENDPOINTS_WANTED: usize = 2;
 
-/// The grounds on which a chain's strand is taken.
+/// The grounds for taking a chain's strand.
 pub(super) struct ChainGrounds {
     /// The tree that most nodes have signed.
     pub(super) signed: MajorityTree,
-    /// The contract that the chain is asked about.
+    /// The contract whose events are requested from the chain.
     pub(super) contract: AskedContract,
 }
 
-/// A contract with the number of endpoints that have to answer.
+/// A contract, with the number of endpoints that have to answer.
 pub(super) struct AskedContract {
     contract: StrandContract,
     wanted: usize,
 }
 
 impl AskedContract {
-    /// Checks that there are enough endpoints: two, unless the operator trusts one.
+    /// Checks that there are enough endpoints: two, unless the operator trusts a single one.
     ///
     /// # Errors
     /// [`BootstrapFetchError::OneEndpoint`].
@@ -71,15 +73,15 @@ impl AskedContract {
     }
 }
 
-/// The way into the log for events of a chain, as `ChainAppender::append` is one.
+/// A function that appends events of a chain to the log, such as `ChainAppender::append`.
 pub(super) type Append<'a> =
     &'a dyn Fn(OriginatorId, &[ChainEvent]) -> Result<(), ChainAppendError>;
 
-/// Adds the envelopes that the log lacks, up to the signed size, in the same way as envelopes from the chain: identity
-/// updates are judged here. Calls `note` with the bytes of each chunk.
+/// Appends the envelopes that the log lacks, up to the signed size, in the same way as envelopes from the chain;
+/// identity updates are validated here. Calls `note` with the length in bytes of each chunk.
 ///
 /// # Errors
-/// The first fault. Earlier envelopes are then in the log, and no tree has been compared.
+/// The first error. Earlier envelopes are then in the log, and no tree has been compared.
 pub(super) fn take_over(
     place: &Bootstraps,
     store: &Store,
@@ -98,7 +100,7 @@ pub(super) fn take_over(
     let writing = Writing::new(write, Gaps::Mark, head, through);
     let (head, mut reached) = strand::take_over(place, stated, writing, note)?;
     if head < through {
-        // Behind the last envelope all places up to the size that was signed are void.
+        // After the last envelope, all sequence ids up to the signed size are void.
         reached.missing += through.0 - head.0;
         let (from, reason) = (head.next(), SkipReason::Void);
         store.commit(&[Change::Skip { originator, from, through, reason }])?;
@@ -107,7 +109,7 @@ pub(super) fn take_over(
     Ok(FetchedStrand { originator, head: through, reached, covered, is_tree_short, of_chain })
 }
 
-/// Writes envelopes as the events that they were made from.
+/// Appends envelopes as the events from which they were made.
 ///
 /// # Errors
 /// [`BootstrapFetchError::NoEvent`], and those of `append`.
@@ -122,8 +124,8 @@ pub(super) fn write_events(
         let event = ChainEvent::of_bytes(EnvelopeId::new(originator, *place), bytes);
         let no_event = BootstrapFetchError::NoEvent { originator, place: *place };
         let mut event = event.ok_or(no_event)?;
-        // Nothing of a chain expires, so the places before it are void, as they are where an operator has chosen
-        // the number. The tree shows if that is true.
+        // Events of a chain do not expire, so missing sequence ids before this event are void, as if the contract's
+        // operator had skipped them. The tree shows whether that is true.
         event.bootstrapped = head.next() < *place;
         head = *place;
         events.push(event);
@@ -132,7 +134,7 @@ pub(super) fn write_events(
     Ok(0)
 }
 
-/// Requires that the strand has the tree that was signed, and notes it.
+/// Requires that the strand has the signed tree, and records it.
 ///
 /// # Errors
 /// [`BootstrapFetchError::OtherTree`].
@@ -153,11 +155,12 @@ pub(super) fn require_tree(
     Ok(())
 }
 
-/// Compares some places with the chain, the last one among them, and has the node read the chain from there.
+/// Compares some sequence ids with the chain, including the last one, and sets the position from
+/// which the node reads the chain.
 ///
 /// # Errors
-/// [`BootstrapFetchError::NotOnChain`] for what the chain does not have, [`BootstrapFetchError::ChainDisputed`] when its
-/// endpoints contradict each other, and others when it cannot be asked.
+/// [`BootstrapFetchError::NotOnChain`] for an event that the chain lacks, [`BootstrapFetchError::ChainDisputed`] when
+/// its endpoints contradict each other, and others when the chain cannot be asked.
 pub(super) async fn compare(
     store: &Store,
     grounds: &ChainGrounds,
@@ -175,7 +178,7 @@ pub(super) async fn compare(
     if let Some((at, bytes)) = last {
         let header = require_on_chain(contract, at, &bytes).await?;
         chain.confirmed += 1;
-        // Its block is read again: others of the strand may be in it.
+        // The block is read again, because it may contain further events of the strand.
         position = position_before(contract, &header);
         if position.is_some() {
             chain.next_block = header.block.number;
@@ -198,7 +201,7 @@ pub(super) async fn compare(
     Ok(())
 }
 
-/// Returns the position from which the node reads a block; `None` if it begins with the contract's first one.
+/// Returns the position from which the node reads `header`'s block next; `None` if that is the contract's first block.
 pub(super) fn position_before(
     contract: &AskedContract,
     header: &BlockHeader,
@@ -207,8 +210,9 @@ pub(super) fn position_before(
     (block >= contract.first_block()).then_some(ChainPosition { block, hash: header.parent.0 })
 }
 
-/// Requires that the chain has the event that an envelope was made from, as all endpoints say that answer: one of them
-/// alone could name a block far ahead, and the node would wait for it instead of reading. Returns the header of its block.
+/// Requires that the chain has the event from which an envelope was made, according to all answering
+/// endpoints. A single one could name a block far ahead, for which the node would wait instead of reading.
+/// Returns the header of its block.
 pub(super) async fn require_on_chain(
     contract: &AskedContract,
     at: EnvelopeId,

@@ -1,4 +1,4 @@
-//! The checkpoints of a copy, by the keys of the registry.
+//! The checkpoints of a snapshot, verified with the keys of the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,16 @@ use hawser_storage::{BootstrapManifest, BootstrapStrand, Store};
 use super::error::BootstrapFetchError;
 use super::report::FetchedStrand;
 
-/// The checkpoints of all strands that the registry's keys have signed.
+/// The verified checkpoints of all strands.
 #[derive(Debug)]
 pub(super) struct Evidence(BTreeMap<OriginatorId, Vec<CosignedCheckpoint>>);
 
 impl Evidence {
-    /// Checks the signatures. Checkpoints and cosignatures of nodes that the registry does not know say nothing.
+    /// Verifies the signatures. Checkpoints and cosignatures of nodes outside the registry are ignored.
     ///
     /// # Errors
-    /// When a node of the registry has not signed what bears its name, or has signed more than the copy holds.
+    /// Fails when a node of the registry has not signed a checkpoint under its name, or has signed a
+    /// larger size than the snapshot has.
     pub(super) fn of(
         manifest: &BootstrapManifest,
         registry: &Registry,
@@ -30,25 +31,25 @@ impl Evidence {
             for checkpoint in &strand.checkpoints {
                 held.extend(check(checkpoint, strand, registry)?);
             }
-            // The largest tree last.
+            // Ascending, so that the largest tree is last.
             held.sort_by_key(|it: &CosignedCheckpoint| it.signed.checkpoint.size);
             evidence.insert(strand.originator, held);
         }
         Ok(Self(evidence))
     }
 
-    /// Returns the evidence that is about one tree.
+    /// Returns evidence about this tree only.
     pub(super) fn of_majority(signed: &MajorityTree) -> Self {
         let originator = signed.checkpoint.signed.checkpoint.originator;
         Self(BTreeMap::from([(originator, vec![signed.checkpoint.clone()])]))
     }
 
-    /// Returns the checkpoints of a strand that hold, the largest last.
+    /// Returns the valid checkpoints of a strand, the largest last.
     pub(super) fn of_strand(&self, originator: OriginatorId) -> &[CosignedCheckpoint] {
         self.0.get(&originator).map_or(&[][..], Vec::as_slice)
     }
 
-    /// Compares the tree of a strand with what was signed about it. Notes the largest checkpoint that holds.
+    /// Compares the tree of a strand with its checkpoints, and records the largest matching one.
     ///
     /// # Errors
     /// [`BootstrapFetchError::OtherTree`].
@@ -63,7 +64,7 @@ impl Evidence {
         for checkpoint in self.of_strand(originator) {
             let signed = checkpoint.signed.checkpoint;
             if signed.size > size {
-                // The tree ends before a place without an envelope, which may have expired.
+                // The tree ends before a sequence id without an envelope, which may have expired.
                 strand.is_tree_short = true;
                 continue;
             }
@@ -80,25 +81,25 @@ impl Evidence {
 /// The tree of a chain's strand that more than half of the network's other nodes have signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MajorityTree {
-    /// One of the checkpoints of this size and root.
+    /// One of the checkpoints with this size and root.
     pub(super) checkpoint: CosignedCheckpoint,
     /// The nodes of the network that have signed or cosigned it, ascending.
     pub(super) nodes: Vec<OriginatorId>,
 }
 
 impl MajorityTree {
-    /// Returns the last place of the tree.
+    /// Returns the last sequence id of the tree.
     pub(super) fn end(&self) -> SequenceId {
         SequenceId(self.checkpoint.signed.checkpoint.size)
     }
 }
 
 impl Evidence {
-    /// Returns the largest tree of a chain's strand that more than half of the nodes that are in the network now have
-    /// signed, `own` not counted.
+    /// Returns the largest tree of a chain's strand that more than half of the current nodes of the network
+    /// have signed; `own` is not counted.
     ///
-    /// No signature of a chain is under its strand, so this is the word of these nodes for what they have read. One
-    /// node alone has no weight, unless there is no third one.
+    /// Envelopes of a chain carry no signature, so the signed trees are these nodes' statement of what they have read.
+    /// A single node is not sufficient unless there is no third one.
     ///
     /// # Errors
     /// [`BootstrapFetchError::ChainUnsigned`].
@@ -132,7 +133,7 @@ impl Evidence {
     }
 }
 
-/// Returns the checkpoint with the cosignatures that hold; `None` if the registry does not know its node.
+/// Returns the checkpoint with its valid cosignatures; `None` if the registry does not know its node.
 fn check(
     checkpoint: &CosignedCheckpoint,
     strand: &BootstrapStrand,

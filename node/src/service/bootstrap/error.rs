@@ -1,4 +1,4 @@
-//! Why a copy was refused, or could not be taken over.
+//! Errors of taking over a snapshot.
 
 use hawser_chain::send::RequestError;
 use hawser_engine::runtime::ChainAppendError;
@@ -9,18 +9,18 @@ use crate::error::RunError;
 use crate::service::import::ImportError;
 use crate::service::open::OpenNodeError;
 
-/// Why a copy was refused, or could not be taken over. No node starts from the folder then.
+/// Error of taking over a snapshot. No node starts from the folder after it.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapFetchError {
-    /// A replica follows what its sources list, which no registry says.
+    /// A replica follows the strands that its sources list, which are not in a registry.
     #[error(
         "a replica takes everything from its sources (--follow): a snapshot is for a node of the registry"
     )]
     Replica,
-    /// The copy is of another network.
+    /// The snapshot is of another network.
     #[error("the snapshot is of network {found:?}, not {wanted:?}. Nothing was written")]
     OtherNetwork {
-        /// The network of the copy.
+        /// The network of the snapshot.
         found: String,
         /// The network of the settings.
         wanted: String,
@@ -36,7 +36,7 @@ pub enum BootstrapFetchError {
         /// The node.
         node: OriginatorId,
     },
-    /// The copy ends before the size that a node has signed.
+    /// The snapshot ends before the size that a node has signed.
     #[error(
         "strand {originator}: {signed} places were signed, and the snapshot ends at {head}: it was cut off. Take \
          another one. Nothing was written"
@@ -46,10 +46,10 @@ pub enum BootstrapFetchError {
         originator: OriginatorId,
         /// The size that was signed.
         signed: u64,
-        /// The end of the copy.
+        /// The last sequence id in the snapshot.
         head: SequenceId,
     },
-    /// An envelope is not signed by the node of its strand.
+    /// An envelope is not signed by the originator of its strand.
     #[error(
         "strand {originator}, place {place}: the node has not signed this envelope, or it belongs to another place: \
          the snapshot was altered. Remove the data folder and take another one"
@@ -57,10 +57,10 @@ pub enum BootstrapFetchError {
     Forged {
         /// The strand.
         originator: OriginatorId,
-        /// The place, as the copy says.
+        /// The sequence id in the snapshot.
         place: SequenceId,
     },
-    /// The envelopes make another tree than a node has signed.
+    /// The envelopes have another tree than a node has signed.
     #[error(
         "strand {originator}: the first {size} places make another tree than node {node} has signed: envelopes of the \
          snapshot were exchanged, or the node has signed two things. Remove the data folder and take another one"
@@ -82,18 +82,18 @@ pub enum BootstrapFetchError {
     ChainUnsigned {
         /// The strand.
         originator: OriginatorId,
-        /// The most nodes that have signed one tree.
+        /// The largest number of nodes that have signed the same tree.
         most: usize,
-        /// More than half of the nodes.
+        /// The required number: more than half of the nodes.
         wanted: usize,
     },
-    /// No endpoint of the app chain is there to ask.
+    /// No endpoint of the app chain is configured.
     #[error(
         "strands of chains are compared with the chain (--trust-nodes-for-chains): give \
          --contracts.app-chain.rpc-url, and no chain file. Nothing was written"
     )]
     NoAppChain,
-    /// An earlier run has taken more of a chain's strand than enough nodes vouch for now.
+    /// An earlier run has taken more of a chain's strand than enough nodes have signed now.
     #[error(
         "strand {originator} of a chain: an earlier run has taken {head} places, and enough nodes vouch for {signed} \
          now: the registry has changed. Remove the data folder and begin again"
@@ -101,12 +101,12 @@ pub enum BootstrapFetchError {
     ChainAhead {
         /// The strand.
         originator: OriginatorId,
-        /// Its last place in the folder.
+        /// The last sequence id of the strand in the folder.
         head: SequenceId,
         /// The size that enough nodes have signed.
         signed: u64,
     },
-    /// A chain's strand was begun, and nodes must not start on a part of it.
+    /// A chain's strand is incomplete, and nodes must not start on a part of it.
     #[error(
         "strand {originator} of a chain ends at {head}, before what most nodes have signed, and a part of it is compared \
          with nothing. Repeat the command without --release until the strand is whole"
@@ -114,13 +114,13 @@ pub enum BootstrapFetchError {
     ChainPart {
         /// The strand.
         originator: OriginatorId,
-        /// Its last place in the folder.
+        /// The last sequence id of the strand in the folder.
         head: SequenceId,
     },
-    /// No earlier call has taken anything.
+    /// No earlier call has taken anything over.
     #[error("nothing was taken yet that nodes could start on: begin without --release")]
     NothingTaken,
-    /// Bytes of a chain's strand are no envelope that nodes make of an event.
+    /// Bytes in a chain's strand are not an envelope that nodes make from an event.
     #[error(
         "strand {originator} of a chain, place {place}: no node makes such an envelope of an event: the snapshot was \
          altered. Remove the data folder and take another one"
@@ -128,10 +128,10 @@ pub enum BootstrapFetchError {
     NoEvent {
         /// The strand.
         originator: OriginatorId,
-        /// The place, as the copy says.
+        /// The sequence id in the snapshot.
         place: SequenceId,
     },
-    /// The chain does not have an envelope of its strand.
+    /// The chain does not have the event of an envelope.
     #[error(
         "strand {originator} of a chain, place {place}: the chain does not have this event in the transaction that the \
          envelope names, as the node's endpoints show it: the chain was reorganised, they keep no old transactions, or \
@@ -160,14 +160,14 @@ pub enum BootstrapFetchError {
         /// Its statement, and what that contradicts.
         how: &'static str,
     },
-    /// One endpoint alone would be believed about a chain's strand.
+    /// Only one endpoint is configured, which would be believed without confirmation.
     #[error(
         "strands of chains are compared with what two endpoints of the app chain say, because one of them could make up \
          a chain: name two in --contracts.app-chain.rpc-url, of other hosts, or trust one (--bootstrap-trust-one-endpoint). \
          Nothing was written"
     )]
     OneEndpoint,
-    /// Too few endpoints answer to a question about an event.
+    /// Too few endpoints answer a request about an event.
     #[error(
         "strand {originator} of a chain, place {place}: {answered} of the {wanted} endpoints answer that have to say the \
          same. Run the command again, or trust one (--bootstrap-trust-one-endpoint)"
@@ -177,9 +177,9 @@ pub enum BootstrapFetchError {
         originator: OriginatorId,
         /// The place.
         place: SequenceId,
-        /// Endpoints that answer.
+        /// The number of endpoints that answered.
         answered: usize,
-        /// Endpoints that have to.
+        /// The number of endpoints that have to answer.
         wanted: usize,
     },
     /// The endpoints of the app chain do not answer.
@@ -188,7 +188,7 @@ pub enum BootstrapFetchError {
     /// The strand of a chain cannot be written.
     #[error("a strand of a chain: {0}")]
     ChainAppend(#[from] ChainAppendError),
-    /// The copy cannot be read, or is damaged.
+    /// The snapshot cannot be read, or is damaged.
     #[error("the snapshot: {0}")]
     Snapshot(#[from] BootstrapError),
     /// The data folder cannot be used.
@@ -206,7 +206,7 @@ pub enum BootstrapFetchError {
     /// A tree cannot be read.
     #[error("a tree: {0}")]
     Tree(#[from] TreeError),
-    /// The log cannot be brought to the disk.
+    /// The log cannot be synced to the disk.
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
@@ -255,7 +255,7 @@ impl From<BootstrapFetchError> for RunError {
     }
 }
 
-/// Converts the error of work on copies.
+/// Converts an error of work on snapshots.
 #[must_use]
 pub fn run_error(error: &BootstrapError) -> RunError {
     match error {

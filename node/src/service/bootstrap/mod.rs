@@ -1,17 +1,17 @@
-//! The log of a new node from a copy that another node has made: `hawser snapshot fetch`.
+//! Takes over a snapshot of another node into the log of a new node: `hawser snapshot fetch`.
 //!
-//! - `checkpoints`: which checkpoints of a copy hold, by the keys of the registry;
-//! - `strand`: one strand, checked and written; - `chain`: the same of a chain's strand;
-//! - `fill`: the strands of a node that runs; - `verify`: reading a copy without writing anything;
-//! - `report`: what was taken over; - `error`: why a copy was refused.
+//! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
+//! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
+//! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
+//! - `report`: the result; - `error`: why a snapshot was refused.
 //!
-//! The enemy is the maker of the copy, the keeper of its place, and the network between. Nothing that they say is
-//! believed: each envelope has to be signed by the node of its strand, each checkpoint by the node that it names, and a
-//! tree has to come out of the envelopes that a checkpoint signs. Rows that are derived are derived here. What a chain
-//! orders is read from the chain, unless the operator trusts most nodes of the network for it.
+//! The adversaries are the maker of the snapshot, the operator of its source, and the network in between. None of their
+//! claims is trusted: each envelope must be signed by the originator of its strand, each checkpoint by the node that it
+//! names, and the envelopes must have the tree that a checkpoint signs. Derived rows are computed here. Chain strands
+//! are read from the chain, unless the operator trusts most nodes of the network for them.
 //!
-//! Invariant: no node starts from the folder before all of this was found to hold. A node that runs is filled with envelopes
-//! alone, each of which was checked as one of a peer is.
+//! Invariant: no node starts from the folder before all of this is verified. A running node takes only envelopes from a
+//! snapshot, each verified like one from a peer.
 
 mod chain;
 mod checkpoints;
@@ -48,51 +48,50 @@ pub use verify::verify;
 use chain::{AskedContract, ChainGrounds};
 use checkpoints::Evidence;
 
-/// The copy that is wanted, and the trust that the operator gives.
+/// The requested snapshot, and the operator's trust decisions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WantedBootstrap {
-    /// Name of the copy; `None` for the newest one of the network.
+    /// The name of the snapshot; `None` for the newest one of the network.
     pub name: Option<String>,
-    /// True if strands of chains are taken where most nodes of the network have signed their trees. The node reads the
-    /// chains itself otherwise.
+    /// True if chain strands are taken where most nodes of the network have signed their trees. Otherwise
+    /// the node reads the chains itself.
     pub trusts_nodes_for_chains: bool,
-    /// True if nothing more is taken: nodes may start on what earlier calls have taken, and peers give them the rest.
+    /// True if taking over ends now: nodes may start on the data of earlier calls, and get the rest from peers.
     pub ends_early: bool,
 }
 
-/// Progress of taking a copy over.
+/// The progress of taking over a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootstrapProgress {
-    /// Bytes of chunks that were taken over, in this run and those before.
+    /// The total length of the chunks taken over, in this run and earlier ones, in bytes.
     pub done: u64,
-    /// Bytes of all chunks.
+    /// The total length of all chunks in bytes.
     pub total: u64,
 }
 
-/// The result of taking a copy over.
+/// The result of taking over a snapshot.
 #[derive(Debug)]
 pub struct BootstrapFetched {
-    /// Name of the copy.
+    /// The name of the snapshot.
     pub name: String,
     /// Id of the new node.
     pub node: OriginatorId,
-    /// True if an earlier run had begun.
+    /// True if this run continued an earlier one.
     pub resumed: bool,
     /// The strands that were taken over.
     pub strands: Vec<FetchedStrand>,
-    /// Strands that were left out: that of the node itself, which its peers give it, those of nodes that the registry
-    /// does not know, and those of chains that the node reads itself.
+    /// The strands that were left out: that of the node itself, which its peers supply; those of nodes outside the
+    /// registry; and those of chains that the node reads itself.
     pub left_out: Vec<OriginatorId>,
 }
 
-/// The function that is told about progress.
+/// A callback for progress.
 pub type ProgressFn = Box<dyn FnMut(BootstrapProgress) + Send>;
 
-/// Takes a copy over into the empty data folder of these settings. A second call goes on where an earlier one was
-/// interrupted.
+/// Takes over a snapshot into the empty data folder of these settings. A second call continues an interrupted one.
 ///
 /// # Errors
-/// [`BootstrapFetchError`]. The folder keeps what was found right for the next call, and no node starts from it.
+/// [`BootstrapFetchError`]. The folder keeps the verified data for the next call, and no node starts from it.
 pub async fn fetch(
     settings: &NodeServiceSettings,
     from: Arc<dyn Objects>,
@@ -120,7 +119,7 @@ pub async fn fetch(
         true => grounds_of(&manifest, known, &chains, settings.bootstrap_trust.one_endpoint)?,
         false => BTreeMap::new(),
     };
-    // A run without that trust must not release what one with it has begun.
+    // A run without that trust must not finish what a run with it has begun.
     let trust = if trusts_nodes_for_chains { " and chains by its nodes" } else { "" };
     let fingerprint = format!("snapshot {}{trust}", manifest_digest(&manifest));
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &fingerprint)?;
@@ -129,7 +128,7 @@ pub async fn fetch(
     }
     let store = open_store(settings, &own).map_err(open::OpenNodeError::from)?;
     let rates = open::first_rates(settings, &chains, &store)?;
-    // Only strands of chains need an engine: it judges updates of identities.
+    // Only chain strands need an engine, which validates identity updates.
     let engine = if grounds.is_empty() {
         None
     } else {
@@ -144,7 +143,7 @@ pub async fn fetch(
     let taken = blocking(move || {
         let taken = job.run(tell);
         if let Some((engine, threads)) = engine {
-            // The process is about to end, and must not while a thread is at work on the database.
+            // The process must not end while a thread is working on the database.
             engine.drain();
             threads.join();
         }
@@ -155,7 +154,7 @@ pub async fn fetch(
     Ok(BootstrapFetched { name, node: own, resumed, strands, left_out })
 }
 
-/// The keys, what they show of a copy, and the node that takes it over.
+/// The registry's keys, the verified checkpoints of a snapshot, and the node that takes it over.
 #[derive(Clone, Copy)]
 struct Known<'a> {
     registry: &'a Registry,
@@ -163,7 +162,7 @@ struct Known<'a> {
     own: OriginatorId,
 }
 
-/// Returns the grounds on which the strands of chains of a copy are taken.
+/// Returns the grounds for taking the chain strands of a snapshot.
 fn grounds_of(
     manifest: &BootstrapManifest,
     known: Known<'_>,
@@ -199,20 +198,20 @@ fn look_up(
     Ok((name, manifest))
 }
 
-/// Returns a digest of everything that the copy holds.
+/// Returns a digest of the whole content of the snapshot.
 fn manifest_digest(manifest: &BootstrapManifest) -> String {
     let bytes = manifest.encode().expect("what was read can be written");
     blake3::hash(&bytes).to_hex().to_string()
 }
 
-/// The work on a blocking thread of a runtime.
+/// The part of the work that runs on a blocking thread.
 struct Job {
     place: Bootstraps,
     manifest: BootstrapManifest,
     evidence: Evidence,
-    /// Those strands of chains that are taken.
+    /// The grounds for each chain strand that is taken.
     grounds: BTreeMap<OriginatorId, ChainGrounds>,
-    /// The way into the log for those; `None` if there are none.
+    /// The appender for chain strands; `None` if there are none.
     appender: Option<ChainAppender>,
     registry: Registry,
     own: OriginatorId,
@@ -254,7 +253,7 @@ impl Job {
         Ok((strands, left_out))
     }
 
-    /// Takes a strand over; `None` if it is left out.
+    /// Takes over a strand; `None` if it is left out.
     fn take_over(
         &self,
         stated: &BootstrapStrand,
@@ -272,7 +271,7 @@ impl Job {
         }
         let key = self.registry.node(originator).map(|record| record.public_key);
         let Some(key) = key.filter(|_| originator != *own) else { return Ok(None) };
-        // A node that learns of an absence judges the strand anew.
+        // The node judges the strand again when it learns of an absence.
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
         let commit: strand::Commit<'_> = &|changes: Vec<Change>| Ok(store.commit(&changes)?);
@@ -285,8 +284,8 @@ impl Job {
         Ok(Some(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain }))
     }
 
-    /// Returns a strand as earlier calls have left it; `None` if they have not begun it. Any beginning of a node's strand
-    /// is as good as the whole, because each envelope was checked by itself. A chain's is good as a whole alone.
+    /// Returns a strand as earlier calls have left it; `None` if they have not begun it. Any part of a node's strand is
+    /// valid, because each envelope was verified by itself. A chain's strand is valid only as a whole.
     fn taken_earlier(
         &self,
         stated: &BootstrapStrand,
@@ -307,5 +306,5 @@ impl Job {
     }
 }
 
-/// Steps of trees between two looks if all are done. A guess.
+/// The number of tree steps between two checks whether all are done. A guess.
 const TREE_STEPS: usize = 1024;

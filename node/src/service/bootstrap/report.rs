@@ -1,4 +1,4 @@
-//! The strands of a copy, as they were taken over or read.
+//! The result of taking over or reading the strands of a snapshot.
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -6,11 +6,11 @@ use hawser_proto::{OriginatorId, SequenceId};
 /// Counts of a strand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Envelopes that this run has written.
+    /// The number of envelopes written by this run.
     pub envelopes: u64,
-    /// Envelopes of this run that readers do not get, because they break a rule.
+    /// The number of this run's envelopes that are hidden from readers, because they break a rule.
     pub invalid: u64,
-    /// Places of this run without an envelope.
+    /// The number of this run's sequence ids without an envelope.
     pub missing: u64,
 }
 
@@ -19,43 +19,43 @@ pub struct Reached {
 pub struct FetchedStrand {
     /// The strand.
     pub originator: OriginatorId,
-    /// Its last place here.
+    /// Its last sequence id in this log.
     pub head: SequenceId,
     /// Counts.
     pub reached: Reached,
-    /// The largest checkpoint whose tree came out of the envelopes, with the cosignatures that hold; `None` if none
-    /// did. Envelopes behind it are checked by their own signatures alone.
+    /// The largest checkpoint whose tree matches the envelopes, with its valid cosignatures; `None` if there is none.
+    /// Later envelopes are verified only by their own signatures.
     pub covered: Option<CosignedCheckpoint>,
-    /// True if a checkpoint could not be compared, because a place before its end has no envelope.
+    /// True if a checkpoint could not be compared, because an earlier sequence id has no envelope.
     pub is_tree_short: bool,
-    /// The grounds on which a chain's strand was taken; `None` for that of a node.
+    /// The grounds for taking a chain's strand; `None` for a node's strand.
     pub of_chain: Option<FetchedChain>,
 }
 
-/// The grounds on which a chain's strand was taken.
+/// The grounds for taking a chain's strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedChain {
-    /// The nodes of the network whose word it is, ascending.
+    /// The nodes of the network that signed its tree, ascending.
     pub nodes: Vec<OriginatorId>,
-    /// Envelopes that the node's own endpoints of the chain were asked for.
+    /// The number of envelopes that were confirmed by the node's own endpoints of the chain.
     pub confirmed: u64,
-    /// The block from which on the node reads the chain itself.
+    /// The first block that the node reads from the chain itself.
     pub next_block: u64,
 }
 
-/// A strand of a copy that was read as a whole.
+/// A strand of a snapshot that was read completely.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedStrand {
     /// The strand.
     pub originator: OriginatorId,
-    /// Its last place, as the copy says.
+    /// Its last sequence id in the snapshot.
     pub head: SequenceId,
-    /// Its envelopes.
+    /// The number of its envelopes.
     pub envelopes: u64,
-    /// True if each envelope was checked by the key of its node.
+    /// True if each envelope was verified with the originator's key.
     pub is_signed: bool,
-    /// The largest checkpoint whose tree came out of the envelopes.
+    /// The largest checkpoint whose tree matches the envelopes.
     pub covered: Option<CosignedCheckpoint>,
-    /// True if a checkpoint could not be compared, because a place before its end has no envelope.
+    /// True if a checkpoint could not be compared, because an earlier sequence id has no envelope.
     pub is_tree_short: bool,
 }

@@ -1,5 +1,5 @@
-//! One strand of a copy: read, checked and written. Envelopes of nodes are checked here as a follower checks what peers
-//! send; `chain` checks those of chains.
+//! Reads, verifies and writes one strand of a snapshot. Envelopes of nodes are verified here like those that a follower
+//! gets from peers; `chain` verifies those of chains.
 
 use std::sync::mpsc;
 use std::thread;
@@ -16,35 +16,36 @@ use super::error::BootstrapFetchError;
 use super::report::Reached;
 use crate::service::import::gap;
 
-/// Chunks that wait to be checked. One is checked meanwhile, and one read.
+/// The number of chunks that wait for verification, besides the one being verified and the one being read.
 const WAITING: usize = 1;
-/// Envelopes of one write. A guess: a write then has some MiB.
+/// The number of envelopes per write. A guess: a write then has some MiB.
 const WRITE_ENVELOPES: usize = 4096;
 
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 
-/// The way into the log.
+/// A function that commits changes to the log.
 pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
 
-/// Checks envelopes that ascend from behind a place, and writes them. Returns the number of those that break a rule.
+/// A function that verifies and writes ascending envelopes after a sequence id. Returns the
+/// number of those that break a rule.
 pub(super) type Write<'a> =
     &'a dyn Fn(SequenceId, &[(SequenceId, Bytes)]) -> Result<u64, BootstrapFetchError>;
 
-/// The rule for places that a copy has no envelope for.
+/// The treatment of sequence ids for which a snapshot has no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gaps {
-    /// They are passed over. No reader is served yet: the node asks peers for places of other nodes once it runs, and the
-    /// tree shows of a chain's place that it is void.
+    /// They are marked as missing. No reader is served yet. The running node asks peers for those of nodes; for those
+    /// of chains, the tree shows that they are void.
     Mark,
-    /// Taking ends before them: peers are asked first.
+    /// Writing stops before them, because peers have to be asked first.
     Stop,
 }
 
-/// Takes over the chunks of a strand that have what is wanted. Calls `note` with the bytes of each chunk. Returns the last
-/// place and counts.
+/// Takes over the chunks of a strand that contain needed envelopes. Calls `note` with the length in bytes of each
+/// chunk. Returns the last sequence id and counts.
 ///
 /// # Errors
-/// The first thing that is wrong. Everything before it is in the log then.
+/// The first error. Everything before it is then in the log.
 pub(super) fn take_over(
     place: &Bootstraps,
     stated: &BootstrapStrand,
@@ -62,7 +63,7 @@ pub(super) fn take_over(
     Ok((writing.head, writing.reached))
 }
 
-/// Reads chunks in order, the next one while the one before it is taken.
+/// Reads chunks in order, the next one while the previous one is processed.
 ///
 /// # Errors
 /// Those of `take`, and of reading.
@@ -93,7 +94,7 @@ fn read(
 ) -> Result<(), BootstrapError> {
     for chunk in wanted {
         let envelopes = place.chunk(originator, &chunk)?;
-        // The other side has ended with an error of its own.
+        // The other side has ended with its own error.
         if chunks_to.send((chunk, envelopes)).is_err() {
             break;
         }
@@ -101,7 +102,7 @@ fn read(
     Ok(())
 }
 
-/// Envelopes of a strand on their way into the log, whatever shows that they belong there.
+/// Writes the envelopes of a strand to the log, whatever proves that they belong there.
 pub(super) struct Writing<'a> {
     write: Write<'a>,
     gaps: Gaps,
@@ -111,20 +112,20 @@ pub(super) struct Writing<'a> {
 }
 
 impl<'a> Writing<'a> {
-    /// Starts behind `head`, the last place in the log, and ends with `through`.
+    /// Starts after `head`, the last sequence id in the log, and ends with `through`.
     pub(super) fn new(write: Write<'a>, gaps: Gaps, head: SequenceId, through: SequenceId) -> Self {
         Self { write, gaps, head, through, reached: Reached::default() }
     }
 
-    /// Returns true for a chunk that may have an envelope which is wanted.
+    /// Returns true if a chunk may contain a needed envelope.
     fn wants(&self, chunk: &BootstrapChunk) -> bool {
         self.head < chunk.through && chunk.from <= self.through
     }
 
-    /// Checks and writes those envelopes of a chunk that are wanted. Returns false if it has stopped at a gap.
+    /// Verifies and writes the needed envelopes of a chunk. Returns false if it stopped at a gap.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub(super) fn take(&mut self, envelopes: Envelopes) -> Result<bool, BootstrapFetchError> {
         let is_wanted = |place: SequenceId| self.head < place && place <= self.through;
         let new: Envelopes = envelopes.into_iter().filter(|(place, _)| is_wanted(*place)).collect();
@@ -143,7 +144,7 @@ impl<'a> Writing<'a> {
         Ok(true)
     }
 
-    /// Returns the envelopes up to the first gap at which to stop.
+    /// Returns the envelopes up to the first gap at which writing has to stop.
     fn before_gap<'e>(&self, envelopes: &'e [(SequenceId, Bytes)]) -> &'e [(SequenceId, Bytes)] {
         let mut next = self.head.next();
         let has_followed = |(place, _): &&(SequenceId, Bytes)| {
@@ -161,7 +162,7 @@ impl<'a> Writing<'a> {
     }
 }
 
-/// Writes envelopes that the node of their strand has to have signed. Gaps between them are marked.
+/// Writes envelopes that must be signed by the originator of their strand. Gaps between them are marked.
 ///
 /// # Errors
 /// [`BootstrapFetchError::Forged`], and those of `commit`.
@@ -183,7 +184,7 @@ pub(super) fn write_signed(
     Ok(invalid)
 }
 
-/// Checks envelopes on all cores, and returns them as entries of the log, in order.
+/// Verifies envelopes on all cores and returns them as log entries, in order.
 ///
 /// # Errors
 /// [`BootstrapFetchError::Forged`].
@@ -204,7 +205,7 @@ pub(super) fn require_signed(
     checked.map(|((place, _), entry)| entry.map_err(|_| forged(*place))).collect()
 }
 
-/// Checks signatures and rules on several threads; results are in the order of the batch.
+/// Verifies signatures and rules on several threads; the results have the order of the batch.
 fn check_on(
     verifier: &EnvelopeVerifier,
     batch: Vec<Bytes>,
@@ -223,7 +224,7 @@ fn check_on(
     })
 }
 
-/// Returns true if the envelope says that it belongs to this place, in the only form of its bytes.
+/// Returns true if the envelope has this id and is canonically encoded.
 fn is_at(bytes: &Bytes, originator: OriginatorId, place: SequenceId) -> bool {
     let Some(outer) = open_canonical(bytes.clone()) else { return false };
     let Ok((id, _)) = OriginatorEnvelope::statement(outer.statement) else { return false };

@@ -1,4 +1,4 @@
-//! Makers of copies, honest ones and liars, and endpoints of a chain that say what they are told to. For tests.
+//! Test fixtures: makers of snapshots, honest and lying, and chain endpoints with scripted answers.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -34,14 +34,14 @@ use crate::service::network::chains::StrandContract;
 pub(super) const GROUPS: OriginatorId = OriginatorId::GROUP_MESSAGES;
 pub(super) const IDENTITIES: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 pub(super) const OWN: OriginatorId = OriginatorId(400);
-/// Places of a strand of the maker; the second one is void.
+/// The number of sequence ids of the maker's strands; the second one is void.
 pub(super) const PLACES: u64 = 6;
 
 pub(super) fn key(node: u32) -> SecretKey {
     SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
 }
 
-/// Nodes 100 to 400 with these of them in the network.
+/// Returns a registry of nodes 100 to 400, of which those in `canonical` are in the network.
 pub(super) fn registry(canonical: &[u32]) -> Registry {
     let record = |node: u32| NodeRecord {
         id: OriginatorId(node),
@@ -54,7 +54,7 @@ pub(super) fn registry(canonical: &[u32]) -> Registry {
     [100, 200, 300, 400].into_iter().map(record).collect()
 }
 
-/// A place of a strand as an event of a recorded payload; `transaction` makes it another one.
+/// Returns a sequence id of a strand as an event of a recorded payload; `transaction` distinguishes variants.
 pub(super) fn entry(originator: OriginatorId, place: u64, transaction: u8) -> ChainEnvelope {
     let text = include_str!("../../../../tests/vectors/client/envelopes.jsonl");
     let route = if originator == GROUPS { "chain:group" } else { "chain:identity" };
@@ -92,7 +92,7 @@ pub(super) fn open(folder: &TempDir, name: &str, node: u32) -> Store {
     .unwrap()
 }
 
-/// A maker with both strands, and the place of its copies.
+/// A maker with both chain strands, and the location of its snapshots.
 pub(super) struct Maker {
     pub(super) folder: TempDir,
     pub(super) store: Store,
@@ -119,7 +119,7 @@ impl Maker {
         Self { place: Bootstraps::new(Arc::new(objects)), store, folder }
     }
 
-    /// Stores what a node signs about a strand, and who cosigns it.
+    /// Stores a node's signature of a strand, with cosignatures.
     pub(super) fn sign(&self, node: u32, originator: OriginatorId, size: u64, cosigners: &[u32]) {
         let root = self.store.snapshot().root(originator, size).unwrap();
         let of = Checkpoint { node: OriginatorId(node), originator, size, root, time_ns: size };
@@ -137,7 +137,7 @@ impl Maker {
         self.store.copy_for_new_nodes(objects, 1, go_on).unwrap().manifest
     }
 
-    /// A copy in which the strand of group messages has other envelopes.
+    /// Creates a snapshot in which the strand of group messages has other envelopes.
     pub(super) fn altered(&self, envelopes: &[(SequenceId, Bytes)]) -> BootstrapManifest {
         let mut manifest = self.copy();
         let bytes = encode_chunk(GROUPS, envelopes);
@@ -169,7 +169,7 @@ pub(super) fn majority(
     Evidence::of(manifest, &registry)?.majority_tree(originator, &registry, OWN)
 }
 
-/// Appends events without a judge of identities: each is valid.
+/// Appends events without validating identity updates, as if each were valid.
 pub(super) fn append(
     store: &Store,
     originator: OriginatorId,
@@ -194,13 +194,13 @@ pub(super) fn append(
 }
 
 pub(super) const CHAIN_ID: u64 = 7;
-/// The contract of the stand-in endpoints.
+/// The contract at the scripted endpoints.
 pub(super) const CONTRACT: alloy::primitives::Address = alloy::primitives::Address::repeat_byte(9);
-/// The block of the event, and the newest one.
+/// The block of the event, which is also the newest one.
 pub(super) const BLOCK: u64 = 1000;
 pub(super) const NEWEST: u64 = 1100;
 
-/// The statements of a stand-in endpoint about a chain on which one transaction has ordered the first place.
+/// The answers of a scripted endpoint about a chain on which one transaction ordered the first sequence id.
 #[derive(Clone)]
 pub(super) struct EndpointStatements {
     pub(super) number: u64,
@@ -291,7 +291,7 @@ impl EndpointStatements {
         let _ = stream.write_all((head + &body).as_bytes()).await;
     }
 
-    /// Starts an endpoint that says this. Returns its URL.
+    /// Starts an endpoint with these answers. Returns its URL.
     pub(super) async fn start(self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -304,7 +304,7 @@ impl EndpointStatements {
     }
 }
 
-/// The contract behind endpoints with these statements, and one that does not answer if it is named.
+/// Returns the contract behind endpoints with these answers, and behind one that does not answer if it is given.
 pub(super) async fn asked(
     said: Vec<EndpointStatements>,
     dead: Option<&str>,

@@ -1,4 +1,4 @@
-//! Reading a copy as a whole, without a data folder: `hawser snapshot verify`.
+//! Reads a whole snapshot without a data folder: `hawser snapshot verify`.
 
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::replication::EnvelopeVerifier;
@@ -12,16 +12,17 @@ use super::error::BootstrapFetchError;
 use super::report::VerifiedStrand;
 use super::strand::{Envelopes, require_signed};
 
-/// The most empty places of a chain's strand that are hashed. A guess: far more than operators of contracts pass over, and
-/// few enough that a lying manifest costs its reader a second.
+/// The largest number of void sequence ids of a chain's strand that are hashed. A guess: far more than contract
+/// operators skip, and few enough that a lying manifest costs its reader a second.
 const VOIDS_MAX: u64 = 1_000_000;
 
-/// Reads every chunk of a copy. With a registry each envelope and each checkpoint is checked by its keys; without one
-/// only lengths, hashes and order are. Of a chain's strand the form of the envelopes is checked: no signature is under
-/// them, and the chain is not asked. Calls `note` with the bytes of each chunk.
+/// Reads every chunk of a snapshot. With a registry, each envelope and each checkpoint is verified with its
+/// keys; without one, only lengths, hashes and order are verified. The envelopes of a chain's strand are
+/// only checked for their form, because they are unsigned and the chain is not asked. Calls `note` with the
+/// length in bytes of each chunk.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first error.
 pub fn verify(
     place: &Bootstraps,
     manifest: &BootstrapManifest,
@@ -61,20 +62,20 @@ pub fn verify(
     Ok(strands)
 }
 
-/// The way to a chunk's envelopes.
+/// A function that reads a chunk's envelopes.
 pub(super) type ReadChunk<'a> =
     &'a mut dyn FnMut(&BootstrapChunk) -> Result<Envelopes, BootstrapFetchError>;
 
-/// The function that gets each chunk with its envelopes.
+/// A callback for each chunk with its envelopes.
 type SeeChunk<'a> = &'a mut dyn FnMut(&BootstrapChunk, &[(SequenceId, Bytes)]);
-/// The function that gets envelopes, in the order of their places.
+/// A callback for envelopes in the order of their sequence ids.
 pub(super) type EnvelopesFn<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
 
-/// Reads a chain's strand of a copy, and requires that it has the tree which most nodes have signed. Writes nothing. Calls
-/// `seen` with the envelopes of each chunk.
+/// Reads a chain's strand of a snapshot and requires that it has the tree that most nodes have signed. Writes nothing.
+/// Calls `seen` with the envelopes of each chunk.
 ///
 /// # Errors
-/// The first thing that is wrong; [`BootstrapFetchError::OtherTree`] also if more places are void than are hashed.
+/// The first error; [`BootstrapFetchError::OtherTree`] also if more sequence ids are void than can be hashed.
 pub(super) fn require_chain_tree(
     stated: &BootstrapStrand,
     signed: &MajorityTree,
@@ -99,7 +100,7 @@ pub(super) fn require_chain_tree(
     };
     reading.read(stated, read, &mut |_, envelopes| seen(envelopes))?;
     let of = signed.checkpoint.signed.checkpoint;
-    // A tree of another root was refused at its size.
+    // Another root would have been refused at its size.
     let reached = reading.strand.covered.map_or(0, |it| it.signed.checkpoint.size);
     if reached < of.size {
         let (originator, node, size) = (of.originator, of.node, of.size);
@@ -108,11 +109,11 @@ pub(super) fn require_chain_tree(
     Ok(())
 }
 
-/// A strand while it is read.
+/// The state of reading a strand.
 struct Reading<'a> {
     verifier: Option<EnvelopeVerifier>,
     evidence: &'a Evidence,
-    /// `None` from the first place on that has no envelope.
+    /// The tree so far; `None` after the first sequence id without an envelope.
     tree: Option<CompactRange>,
     voids_left: u64,
     is_of_chain: bool,
@@ -169,7 +170,7 @@ impl Reading<'_> {
         self.append(tree, leaf)
     }
 
-    /// Adds the empty places of a chain's strand to the tree, as far as something was signed about them.
+    /// Adds the void sequence ids of a chain's strand to the tree, up to the size that was signed.
     fn grow_void(&mut self, through: SequenceId) -> Result<(), BootstrapFetchError> {
         let held = self.evidence.of_strand(self.strand.originator);
         let signed = held.last().map_or(0, |it| it.signed.checkpoint.size);

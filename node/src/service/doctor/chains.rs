@@ -1,4 +1,4 @@
-//! Checks of the chains: endpoints, the clock, the registry's record, prices, the account that pays.
+//! Checks of the chains: endpoints, clock, the node's registry record, rates, and the paying account.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,20 +18,21 @@ use crate::service::open::{first_registry, own_record};
 use crate::service::settlement::{APP, SETTLEMENT};
 use crate::settings::{ChainReadSettings, NodeServiceSettings};
 
-/// Seconds that a block may be ahead of this machine's clock before the operator should look. Specified: two.
+/// The lead of a block's time over this machine's clock, in seconds, above which the
+/// operator should look. Specified: two.
 const AHEAD_S_DOUBTFUL: i64 = 2;
-/// Seconds from which on nothing that such a clock dates is taken by others. Specified: five minutes.
+/// The lead in seconds above which others accept nothing that this machine dates. Specified: five minutes.
 const AHEAD_S_FAILED: i64 = 300;
 const CLOCK_REMEDY: &str = "keep this machine's clock by NTP; if it is right, check the endpoint";
 const ENDPOINT_REMEDY: &str = "check the URL and the provider's quota, or name another endpoint";
 
-/// The checks of the chains, and this node's id and URL if the registry has them.
+/// The results of the chain checks, with this node's id and URL if the registry has them.
 pub(super) struct SeenChains {
     pub(super) checks: Vec<Checked>,
     pub(super) own: Option<(OriginatorId, String)>,
 }
 
-/// Examines the chains that the settings name, or the files that stand in for them.
+/// Checks the configured chains, or the files that substitute for them.
 pub(super) async fn examine(config: &NodeServiceSettings) -> SeenChains {
     let mut checks = Vec::new();
     let access = &config.chains.contracts;
@@ -53,7 +54,7 @@ pub(super) async fn examine(config: &NodeServiceSettings) -> SeenChains {
     SeenChains { checks, own }
 }
 
-/// Checks every endpoint of both chains, at once.
+/// Checks every endpoint of both chains concurrently.
 async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -> Vec<Checked> {
     let access = &config.chains.contracts;
     let settlement = access.settlement.urls.iter();
@@ -70,7 +71,7 @@ async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -
     join_all(looks).await.into_iter().flatten().collect()
 }
 
-/// Checks every WebSocket of both chains, at once. A node without them polls.
+/// Checks every WebSocket of both chains concurrently. A node without WebSockets polls.
 async fn websockets(config: &NodeServiceSettings, deployment: &KnownDeployment) -> Vec<Checked> {
     let of = |name, reading: &'_ ChainReadSettings, id| {
         let urls = reading.push_urls.clone();
@@ -96,14 +97,15 @@ async fn websockets(config: &NodeServiceSettings, deployment: &KnownDeployment) 
     join_all(settlement.chain(app)).await
 }
 
-/// Returns scheme, host and port of a URL: the rest may be a key.
+/// Returns scheme, host and port of a URL, because the rest may contain a key.
 fn without_secrets(url: &str) -> String {
     let uri = url.parse::<http::Uri>().unwrap_or_default();
     let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}", uri.scheme_str().unwrap_or("?"), uri.host().unwrap_or("?"))
 }
 
-/// Checks one endpoint: its chain, its head beside this machine's clock, and what the account has there.
+/// Checks one endpoint: its chain id, the time of its head compared with this machine's
+/// clock, and the account's balance.
 async fn endpoint(
     name: &str,
     url: &str,
@@ -148,7 +150,7 @@ async fn endpoint(
     checks
 }
 
-/// Judges the time of the newest block, in seconds ahead of this machine's clock.
+/// Judges the time of the newest block, given in seconds ahead of this machine's clock.
 fn judge_head(chain: &str, ahead_s: i64, reading: &ChainReadSettings) -> Checked {
     const NAME: &str = "clock";
     let behind_max_s = i64::try_from(reading.disconnect_max.as_secs()).unwrap_or(i64::MAX);
@@ -172,7 +174,7 @@ fn judge_head(chain: &str, ahead_s: i64, reading: &ChainReadSettings) -> Checked
     }
 }
 
-/// Checks this node's record, and that there are prices. Returns the node's id and URL with them.
+/// Checks this node's registry record and the presence of rates. Also returns the node's id and URL.
 async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<(OriginatorId, String)>) {
     const NAME: &str = "registry";
     let failed = |error: String| {

@@ -1,18 +1,18 @@
-//! A check that was made, with its result and the step to take.
+//! The outcome of a check, with a remedy for the operator.
 
 /// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckResult {
-    /// Nothing to do.
+    /// Nothing needs to be done.
     Fine,
-    /// The node works, and its operator should look.
+    /// The node works, but its operator should look.
     Doubtful,
     /// The node does not start, or does not do its work.
     Failed,
 }
 
 impl CheckResult {
-    /// Returns the word that operators and programs see.
+    /// Returns the word used for operators and programs.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -23,26 +23,26 @@ impl CheckResult {
     }
 }
 
-/// A check that was made.
+/// A check with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// Its name, a closed set.
+    /// The name, from a closed set.
     pub name: &'static str,
     /// Its result.
     pub result: CheckResult,
-    /// The facts that were found.
+    /// The observed facts.
     pub found: String,
-    /// The step to take; `None` if there is nothing to do.
+    /// The advised step; `None` if nothing needs to be done.
     pub remedy: Option<String>,
 }
 
 impl Checked {
-    /// Says that there is nothing to do.
+    /// Creates a check whose result is [`CheckResult::Fine`].
     pub fn fine(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, result: CheckResult::Fine, found: found.into(), remedy: None }
     }
 
-    /// Says that the operator should look.
+    /// Creates a check whose result is [`CheckResult::Doubtful`].
     pub fn doubtful(
         name: &'static str,
         found: impl Into<String>,
@@ -52,7 +52,7 @@ impl Checked {
         Self { name, result: CheckResult::Doubtful, found: found.into(), remedy }
     }
 
-    /// Says that the node does not do its work.
+    /// Creates a check whose result is [`CheckResult::Failed`].
     pub fn failed(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         let remedy = Some(remedy.into());
         Self { name, result: CheckResult::Failed, found: found.into(), remedy }

@@ -1,5 +1,5 @@
-//! Check of the certificate as clients see it, at the registered URL: a proxy in front may serve another one than the
-//! node's files hold.
+//! A check of the certificate that clients see at the registered URL, because a proxy in front may serve another one
+//! than the node's files contain.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,11 +14,11 @@ use super::public::host_and_port;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const NAME: &str = "served_certificate";
 
-/// Makes a handshake with the registered URL as a client does. `None` for a URL without TLS.
+/// Performs a TLS handshake with the registered URL like a client. Returns `None` for a URL without TLS.
 pub(super) async fn served_certificate(url: &str) -> Option<Checked> {
     let (host, port) = host_and_port(url).filter(|_| url.starts_with("https://"))?;
     let mut roots = RootCertStore::empty();
-    // The file that SSL_CERT_FILE names is read here, which may lie on a slow disk.
+    // The file named by SSL_CERT_FILE is read here and may be on a slow disk.
     let loaded = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
     let (trusted, _) =
         roots.add_parsable_certificates(loaded.map(|it| it.certs).unwrap_or_default());
@@ -33,7 +33,7 @@ pub(super) async fn served_certificate(url: &str) -> Option<Checked> {
     Some(judge(&format!("{host}:{port}"), seen.map(|expires_s| expires_s.saturating_sub(now_s))))
 }
 
-/// Judges the seconds that a certificate has left, or the reason a client does not accept it.
+/// Judges the remaining lifetime of a certificate in seconds, or the reason why clients refuse it.
 fn judge(at: &str, seen: Result<i64, SeenFault>) -> Checked {
     let remedy = match &seen {
         Ok(left_s) => {

@@ -1,4 +1,4 @@
-//! Checks of the machine: open files, folders, the disk, ports, the certificate.
+//! Checks of the machine: open files, folders, disk, ports, certificate.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,14 +15,15 @@ use super::checked::Checked;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
 use crate::settings::{DatabaseSettings, NodeApiSettings, NodeServiceSettings};
 
-/// Open files below which thousands of connections find no room. Specified (`docs/operating.md` has sixteen times as many).
+/// The number of open files below which thousands of connections do not fit. Specified (`docs/operating.md`
+/// recommends sixteen times as many).
 const OPEN_FILES_WANTED: u64 = 4096;
-/// Days before its end from which a certificate should have been renewed. A guess: those of public authorities are renewed
-/// thirty days before.
+/// The remaining lifetime in days below which a certificate should have been renewed. A guess: those of public
+/// authorities are renewed thirty days before their end.
 pub(super) const CERTIFICATE_DAYS_MIN: i64 = 14;
-/// Name of the file that is written into the data folder and removed again. No file of the database is called so.
+/// The name of a file that is written into the data folder and removed again. No database file has this name.
 const PROBE: &str = "doctor-probe";
-/// Time for a listener of this machine to answer. A guess.
+/// The time limit for a listener on this machine to answer. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// Checks the limit of open files.
@@ -48,7 +49,7 @@ fn judge_open_files(allowed: Option<u64>) -> Checked {
     }
 }
 
-/// Checks the data folder: its mode, and that it can be written to.
+/// Checks the data folder: its permissions, and that it is writable.
 pub(super) fn data_folder(path: &Path) -> Vec<Checked> {
     const NAME: &str = "data_folder";
     let shown = path.display();
@@ -84,11 +85,11 @@ pub(super) fn data_folder(path: &Path) -> Vec<Checked> {
     [written].into_iter().chain(exposed).collect()
 }
 
-/// Writes a small file, syncs it and removes it. Returns the time that this took.
+/// Writes a small file, syncs it and removes it. Returns the time taken.
 fn probe(folder: &Path) -> io::Result<Duration> {
     let path = folder.join(PROBE);
     let begun = std::time::Instant::now();
-    // A probe that was interrupted has left its file. A link of that name is removed, and never followed.
+    // An interrupted probe may have left its file. A link with that name is removed and never followed.
     let _ = fs::remove_file(&path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     let written = file.write_all(b"this file may be removed\n").and_then(|()| file.sync_all());
@@ -96,7 +97,7 @@ fn probe(folder: &Path) -> io::Result<Duration> {
     written.map(|()| begun.elapsed())
 }
 
-/// Checks the room on the disk of the data folder.
+/// Checks the free space on the disk of the data folder.
 pub(super) fn disk_room(config: &DatabaseSettings) -> Checked {
     let folder = config.data_dir.ancestors().find(|folder| folder.exists());
     let folder = folder.unwrap_or(Path::new("."));
@@ -122,7 +123,7 @@ fn judge_room(space: Option<DiskSpace>, min_bytes: u64) -> Checked {
     Checked::fine(NAME, found)
 }
 
-/// Checks that the addresses of a running node answer, or that those of one that is not running are free.
+/// Checks that the addresses of a running node answer, or that those of a stopped node are free.
 pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
     let api = config.api.enable.then_some(config.api.address);
     match is_running {
@@ -160,7 +161,7 @@ fn is_free(kind: &str, at: SocketAddr, bound: io::Result<()>) -> Checked {
     }
 }
 
-/// Returns the address of a listener for a caller on this machine.
+/// Returns the address at which a listener is reached from this machine.
 fn reached_from_here(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -170,7 +171,7 @@ fn reached_from_here(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Checks the certificate, if there is one.
+/// Checks the configured certificate, if there is one.
 pub(super) fn certificate(config: &NodeApiSettings) -> Option<Checked> {
     const NAME: &str = "certificate";
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -193,7 +194,7 @@ fn judge_certificate(left_s: i64) -> Checked {
     }
 }
 
-/// Checks that the data folder is the one that this host knows: any other starts in quarantine.
+/// Checks that the data folder is the one registered on this host; with any other the node starts in quarantine.
 pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -> Checked {
     const NAME: &str = "host_marker";
     let has_database = config.data_dir.join("CURRENT").exists();

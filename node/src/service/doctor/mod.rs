@@ -1,12 +1,12 @@
-//! The examination of a node's machine, folders and chains, for its operator: before it runs, and beside it.
+//! The operator's examination of a node's machine, folders and chains, before the node runs and while it runs.
 //!
-//! - `machine`: open files, folders, the disk, ports, the certificate;
-//! - `chains`: endpoints, the clock, the registry's record, prices, the account;
-//! - `public`: the name in the DNS, and the headers for browsers; `handshake`: the certificate that clients see;
-//! - `checked`: a check that was made.
+//! - `machine`: open files, folders, disk, ports, certificate;
+//! - `chains`: endpoints, clock, the node's registry record, rates, the paying account;
+//! - `public`: the DNS name, and the headers for browsers; `handshake`: the certificate that clients see;
+//! - `checked`: the outcome of a check.
 //!
-//! Nothing is changed, but for a file that is written into the data folder and removed again. A running node is not
-//! disturbed: its database is not opened.
+//! The examination changes nothing, except that it writes a file into the data folder and removes it again. It does not
+//! disturb a running node, whose database is not opened.
 
 mod chains;
 mod checked;
@@ -20,12 +20,12 @@ use crate::settings::NodeServiceSettings;
 
 pub use checked::{CheckResult, Checked};
 
-/// Examines the chains alone: their endpoints, the contracts, and this node's record in the registry.
+/// Runs only the checks of the chains: their endpoints, the contracts, and this node's record in the registry.
 pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<Checked> {
     chains::examine(config).await.checks
 }
 
-/// Examines all of it. `is_running` says that the node answers at its operators' port. Blocks on the disk now and then.
+/// Runs all checks. `is_running` is true if the node answers at its operator port. Blocks on disk access at times.
 pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
     let mut all = vec![machine::open_files()];
     all.extend(machine::data_folder(&config.store.data_dir));
@@ -36,7 +36,7 @@ pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Chec
     all.extend(seen.checks);
     if let Some((node, url)) = seen.own {
         all.push(public::dns(&url).await);
-        // Without a node there is nothing to answer, or it is another one that does.
+        // Otherwise there is no node that could answer, or another one answers.
         if is_running {
             all.push(public::browsers(&url).await);
             all.extend(handshake::served_certificate(&url).await);

@@ -1,4 +1,4 @@
-//! Checks of the node's public address: its name in the DNS, and the headers that browsers need.
+//! Checks of the node's public address: its DNS name, and the headers that browsers need.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use tokio::time::timeout;
 
 use super::checked::Checked;
 
-/// Time limit of a question to the DNS. A guess: resolvers answer within a few seconds or not at all.
+/// The time limit of a DNS query. A guess: resolvers answer within a few seconds or not at all.
 const DNS_MAX: Duration = Duration::from_secs(5);
-/// Time limit of the request to the public URL. A guess.
+/// The time limit of the request to the public URL. A guess.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// Addresses that are told. A guess: names have one or two.
+/// The number of addresses that are shown. A guess: names have one or two.
 const ADDRESSES_TOLD_MAX: usize = 4;
-/// The call for whose path a browser's question is asked.
+/// The RPC for whose path the preflight request is sent.
 const CALL: &str = "xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
-/// The page that asks. The answer does not depend on it.
+/// The origin in the preflight request. The response does not depend on it.
 const PAGE: &str = "https://hawser-doctor.example";
 
-/// Checks that the host of the registered URL has addresses, and tells which.
+/// Checks that the host of the registered URL has addresses, and shows them.
 pub(super) async fn dns(url: &str) -> Checked {
     const NAME: &str = "dns";
     const REMEDY: &str =
@@ -47,7 +47,7 @@ pub(super) async fn dns(url: &str) -> Checked {
     judge_addresses(&host, &addresses, is_of_this_machine)
 }
 
-/// Judges the addresses of a host. `is_own` says whether one belongs to this machine.
+/// Judges the addresses of a host. `is_own` returns true for an address of this machine.
 fn judge_addresses(
     host: &str,
     addresses: &[SocketAddr],
@@ -62,7 +62,7 @@ fn judge_addresses(
         let found = format!("{host} has no address, as this machine resolves it");
         return Checked::failed(NAME, found, REMEDY);
     }
-    // An entry in the hosts file or a resolver of this network hides what others get.
+    // An entry in the hosts file or a local resolver may hide what others resolve.
     let told = format!("{told}, as this machine resolves it");
     if addresses.iter().all(|it| is_of_one_machine(it.ip())) {
         let found = format!("{host} is {told}: only programs on this machine reach it");
@@ -83,14 +83,14 @@ fn judge_addresses(
     }
 }
 
-/// Returns true for an address that leads to the machine that uses it.
+/// Returns true for an address that always leads to the machine that uses it.
 fn is_of_one_machine(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip.is_loopback() || ip.is_unspecified()
 }
 
-/// Returns true for an address that is reached from one network or one machine only: private (RFC 1918), shared (RFC 6598),
-/// unique-local (RFC 4193), link-local, or one of a single machine.
+/// Returns true for an address that is reachable only from one network or machine: private (RFC 1918), shared (RFC
+/// 6598), unique-local (RFC 4193), link-local, or local to a machine.
 fn is_of_one_network(ip: IpAddr) -> bool {
     let of_network = match ip.to_canonical() {
         IpAddr::V4(ip) => {
@@ -102,12 +102,13 @@ fn is_of_one_network(ip: IpAddr) -> bool {
     of_network || is_of_one_machine(ip)
 }
 
-/// Returns true for an address that this machine has: only such an address can be bound.
+/// Returns true for an address of this machine, because only such an address can be bound.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Asks the registered URL as a browser does before a call (Fetch §4.8), and compares the answer with that of a node.
+/// Sends the preflight request of a browser (Fetch §4.8) to the registered URL, and
+/// compares the response with a node's.
 pub(super) async fn browsers(url: &str) -> Checked {
     const NAME: &str = "cors";
     const REMEDY: &str =
@@ -115,7 +116,7 @@ pub(super) async fn browsers(url: &str) -> Checked {
     let headers = match preflight(url).await {
         Ok((status, headers)) if status.is_success() => headers,
         Ok((status, _)) => {
-            // Browsers take no other answer (Fetch §4.8), and a node gives none.
+            // Browsers accept no other status (Fetch §4.8), and a node sends no other.
             let status = status.as_u16();
             let found = format!("browsers may not call {url}: OPTIONS is answered with {status}");
             return Checked::failed(NAME, found, REMEDY);
@@ -135,9 +136,9 @@ pub(super) async fn browsers(url: &str) -> Checked {
     }
 }
 
-/// Sends the question. Only the head of the answer is read, and redirects are not followed.
+/// Sends the preflight request. Reads only the head of the response, and follows no redirects.
 async fn preflight(url: &str) -> Result<(StatusCode, HeaderMap), String> {
-    // An error means that the process has installed another one already.
+    // An error means that the process has already installed another one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder()
         .timeout(REQUEST_MAX)
@@ -159,7 +160,7 @@ async fn preflight(url: &str) -> Result<(StatusCode, HeaderMap), String> {
     Ok((answer.status(), answer.headers().clone()))
 }
 
-/// Returns the first header that is not as a node sends it.
+/// Returns the first header that differs from a node's.
 fn different(headers: &HeaderMap) -> Option<String> {
     cors::of_preflight().into_iter().find_map(|(name, wanted)| {
         let found: Vec<_> = headers.get_all(&name).iter().collect();
@@ -176,7 +177,7 @@ fn different(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// Returns host and port of a URL; the port is that of its scheme if it names none.
+/// Returns the host and port of a URL, by default the port of its scheme.
 pub(super) fn host_and_port(url: &str) -> Option<(String, u16)> {
     let uri: http::Uri = url.parse().ok()?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
@@ -222,7 +223,7 @@ mod tests {
             "127.0.0.1",
         ];
         for inner in inner {
-            // One of several is enough: clients take any of them.
+            // One suitable address is enough, because clients use any of them.
             let judged = judged(&["203.0.113.7", inner], inner);
             assert_eq!(judged.result, Doubtful, "{judged:?}");
             assert!(judged.found.contains("as this machine resolves it"), "{judged:?}");

@@ -1,4 +1,4 @@
-//! The app chain, as the gateway writes to it.
+//! The gateway's access to the app chain.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,11 +22,12 @@ use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::GatewayServiceSettings;
 
-/// Time for which another sender of the payer's account has to be quiet before this gateway sends again. A guess: some
-/// blocks, and a few requests of a small group of users.
+/// The time for which another sender of the payer's account has to be quiet before this gateway sends again. A guess:
+/// some blocks, and a few requests of a small group of users.
 const STAND_BACK: Duration = Duration::from_secs(60);
 
-/// Returns a random time of up to a minute: of two gateways that have made way for each other, one goes on first.
+/// Returns a random additional time of up to a minute, so that of two gateways that have stopped
+/// for each other one resumes first.
 fn stand_back_more() -> Duration {
     Duration::from_millis(rand::random_range(0..60_000))
 }
@@ -36,11 +37,10 @@ struct BroadcastWriter {
     endpoints: Endpoints,
 }
 
-/// Starts a writer for a payer's account. It resumes transactions that an earlier run left under
-/// way.
+/// Starts a writer for a payer's account. It resumes unfinished transactions of an earlier run.
 ///
 /// # Errors
-/// When the address of a contract is not given, or the broadcaster does not start.
+/// Fails when the address of a contract is missing, or the broadcaster does not start.
 pub(super) async fn writer(
     config: &GatewayServiceSettings,
     deployment: &KnownDeployment,

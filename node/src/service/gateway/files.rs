@@ -1,5 +1,5 @@
-//! Files that stand in for the registry and the rates of a gateway. They are read again and again.
-//! A content that cannot be taken is logged once, and the last state stays.
+//! Files that substitute for the registry and the rates of a gateway. They are read at intervals. Invalid content is
+//! logged once, and the last valid state is kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use crate::error::RunError;
 use crate::files::{self, rates, registry};
 use crate::service::ports::SystemClock;
 
-/// Time between two reads of a file. A guess: soon enough for an operator who waits for it.
+/// The interval at which a file is read. A guess: short enough for an operator who waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// Follows the registry of a file.
+/// Follows the registry in a file.
 ///
 /// # Errors
-/// When it cannot be read now.
+/// Fails when it cannot be read now.
 pub(super) fn follow_registry(path: &Path) -> Result<watch::Receiver<Arc<Registry>>, RunError> {
     follow(path, |path| Ok(files::read(path, registry::parse)?))
 }
 
-/// Follows the rates of a file, confirmed as of each read.
+/// Follows the rates in a file, confirmed as of each read.
 ///
 /// # Errors
-/// When they cannot be read now.
+/// Fails when they cannot be read now.
 pub(super) fn follow_rates(path: &Path) -> Result<watch::Receiver<Arc<RateTable>>, RunError> {
     follow(path, |path| Ok(files::read(path, rates::parse)?.confirmed(SystemClock.now_ns())))
 }

@@ -1,9 +1,7 @@
-//! A gateway at work: its inputs, its start and its end.
+//! The gateway service: its inputs, start and stop.
 //!
-//! - `files`: registry and rates from files; from the chain they come through
-//!   `settlement`;
-//! - `chain`: the app chain, as the gateway writes to it; `tenants`: the keys of tenants, and the chain as they write
-//!   to it.
+//! - `files`: registry and rates from files; from the chain they come through `settlement`;
+//! - `chain`: the gateway's access to the app chain; `tenants`: the keys of tenants, and their access to the app chain.
 
 mod chain;
 mod files;
@@ -37,7 +35,7 @@ use crate::settings::{GatewayServiceSettings, StopSettings};
 /// ends.
 ///
 /// # Errors
-/// When it does not start, or does not stop in order.
+/// Fails when it does not start, or does not stop in order.
 pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
@@ -67,19 +65,19 @@ async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<
     end(gateway, stop, &mut ends).await
 }
 
-/// A gateway, and the reading of the settlement chain that lasts as long as it.
+/// A gateway, and the settlement chain readers with the same lifetime.
 struct Running {
     gateway: GatewayHandle,
     _reading: Option<SettlementReading>,
 }
 
-/// Keeps the lists of the settlement chain current until it is dropped.
+/// Keeps the lists of the settlement chain up to date until it is dropped.
 struct SettlementReading {
     _lists: SettlementLists,
     _events: ChainReader,
 }
 
-/// Message for a list that was watched a moment ago.
+/// The message for a list whose watching has just been started.
 const WATCHED: &str = "the list is watched";
 
 async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
@@ -134,7 +132,7 @@ fn not_set(list: &str, flag: &str) -> RunError {
     RunError::usage(text)
 }
 
-/// Returns the gateway's inputs, and the reader that keeps them current as long as it lives.
+/// Returns the gateway's inputs, and the reader that keeps them up to date while it lives.
 async fn inputs(
     settings: &GatewayServiceSettings,
     tenant_payers: &BTreeMap<String, SecretKey>,
@@ -205,14 +203,14 @@ async fn inputs(
     Ok((ports, reading))
 }
 
-/// Connects to the Redis that several gateways share, if one is named.
+/// Connects to the Redis that several gateways share, if one is configured.
 async fn redis(settings: &GatewayServiceSettings) -> Result<Option<Arc<RedisLink>>, RunError> {
     let Some(access) = &settings.redis else { return Ok(None) };
     let link = RedisLink::connect(access).await.map_err(RunError::failed)?;
     Ok(Some(Arc::new(link)))
 }
 
-/// Starts to listen to the chain, so that changes of the lists are read when they are made.
+/// Starts to listen to the chain, so that changes of the lists are read at once.
 fn listen(
     mut settlement: SettlementReader,
     push_urls: Vec<String>,
@@ -223,7 +221,7 @@ fn listen(
     (SettlementReading { _lists: settlement.lists, _events: events }, view)
 }
 
-/// Returns a receiver of the values alone. A failed read changes nothing.
+/// Returns a receiver of the values alone, to which a failed read changes nothing.
 fn values<T: Send + Sync + 'static>(watcher: &ListWatcher<T>) -> watch::Receiver<Arc<T>> {
     let mut snapshots = watcher.subscribe();
     let (sender, receiver) = watch::channel(snapshots.borrow_and_update().value.clone());

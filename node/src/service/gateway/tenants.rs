@@ -1,4 +1,4 @@
-//! The keys of a gateway's tenants, and the app chain as each of them writes to it.
+//! The keys of a gateway's tenants, and their access to the app chain.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::settings::GatewayServiceSettings;
 /// Reads the key of each tenant.
 ///
 /// # Errors
-/// When one cannot be read, or two tenants have the same: their money could not be told apart.
+/// Fails when a key cannot be read, or when two tenants have the same key, because their costs could not be separated.
 pub(super) fn payers(policies: &PolicyFile) -> Result<BTreeMap<String, SecretKey>, RunError> {
     let mut payers = BTreeMap::new();
     let mut owners = BTreeMap::new();
@@ -43,10 +43,10 @@ fn payer(name: &str, tenant: &TenantSettings) -> Result<SecretKey, RunError> {
     SecretKey::from_hex(text.trim()).map_err(|_| no_key("is not a secret key"))
 }
 
-/// Starts a writer for the account of each tenant. Each has a record of its own.
+/// Starts a writer for the account of each tenant. Each has its own record.
 ///
 /// # Errors
-/// When one does not start.
+/// Fails when one does not start.
 pub(super) async fn writers(
     settings: &GatewayServiceSettings,
     deployment: &KnownDeployment,

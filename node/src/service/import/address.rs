@@ -1,5 +1,4 @@
-//! The connection string of a database: the parts that the Postgres library reads, and the parts about
-//! TLS.
+//! The connection string of a Postgres database: the options for the Postgres library, and those about TLS.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -10,31 +9,31 @@ use tokio_postgres::config::SslMode;
 use super::error::ImportError;
 use super::tls::{CertificateCheck, PostgresTls};
 
-/// Options about TLS that name a certificate of the client, or a list of revoked ones. They are not served.
+/// TLS options that name a client certificate or a list of revoked certificates. They are not supported.
 const NOT_SERVED: [&str; 5] = ["sslcert", "sslkey", "sslpassword", "sslcrl", "sslcrldir"];
 
-/// The place of a database, and the way to it.
+/// The address of a database, and the protection of the connection.
 #[derive(Clone)]
 pub(super) struct DatabaseAddress {
     pub(super) config: Config,
     pub(super) tls: PostgresTls,
 }
 
-/// The options about TLS in a connection string.
+/// The TLS options of a connection string.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TlsOptions {
     mode: Option<String>,
-    /// The authorities that vouch for the server; the system's if there are none.
+    /// The file of trusted authorities; `None` for those of the system.
     roots: Option<PathBuf>,
-    /// The system's authorities are named in so many words.
+    /// True if the system's authorities are requested explicitly.
     is_system: bool,
 }
 
 impl DatabaseAddress {
-    /// Reads a connection string, a URL or `key=value` pairs.
+    /// Parses a connection string: a URL or `key=value` pairs.
     ///
     /// # Errors
-    /// [`ImportError::Address`]. It names no value of the string, which may hold a password.
+    /// [`ImportError::Address`], without any value of the string, which may contain a password.
     pub(super) fn parse(text: &str) -> Result<Self, ImportError> {
         let (rest, options) = split(text).map_err(ImportError::Address)?;
         let mut config = Config::from_str(&rest)
@@ -47,9 +46,10 @@ impl DatabaseAddress {
     }
 }
 
-/// Returns when TLS is used, and what is checked. Without a mode it is used if the server has it, as libpq does.
+/// Returns when TLS is used, and which checks are made. Without a mode it is used if the
+/// server supports it, as in libpq.
 fn protection(options: &TlsOptions) -> Result<(SslMode, CertificateCheck), String> {
-    // As libpq: public authorities vouch for anyone, so only the name tells the server.
+    // As in libpq: public authorities issue certificates for anyone, so only the name identifies the server.
     if options.is_system && options.mode.as_deref().is_some_and(|mode| mode != "verify-full") {
         return Err("sslrootcert=system needs sslmode=verify-full".into());
     }
@@ -59,7 +59,7 @@ fn protection(options: &TlsOptions) -> Result<(SslMode, CertificateCheck), Strin
     Ok(match options.mode.as_deref().unwrap_or("prefer") {
         "disable" => (SslMode::Disable, CertificateCheck::Nothing),
         "allow" | "prefer" => (SslMode::Prefer, CertificateCheck::Nothing),
-        // libpq checks the issuer too when an authority is named.
+        // libpq also checks the issuer if an authority is configured.
         "require" if options.roots.is_some() => (SslMode::Require, CertificateCheck::Issuer),
         "require" => (SslMode::Require, CertificateCheck::Nothing),
         "verify-ca" => (SslMode::Require, CertificateCheck::Issuer),
@@ -71,14 +71,14 @@ fn protection(options: &TlsOptions) -> Result<(SslMode, CertificateCheck), Strin
     })
 }
 
-/// Takes the options about TLS out of a connection string, which the Postgres library knows in part.
+/// Separates the TLS options from a connection string, because the Postgres library supports only some of them.
 fn split(text: &str) -> Result<(String, TlsOptions), String> {
     let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
     let mut options = TlsOptions::default();
     let rest = if is_url {
-        // A password may have a question mark in it.
+        // A password may contain a question mark.
         let host = text.rfind('@').unwrap_or_default();
-        // An @ in the query would be taken for the end of a password, and options before it for a part of that.
+        // An @ in the query would be read as the end of a password, and options before it as part of that.
         if ["sslmode=", "sslrootcert="].iter().any(|option| text[..host].contains(option)) {
             return Err(
                 "it is not clear where the options begin: write @ and ? as %40 and %3F".into()
@@ -112,7 +112,7 @@ fn split(text: &str) -> Result<(String, TlsOptions), String> {
 }
 
 impl TlsOptions {
-    /// Takes an option if it is about TLS. Returns false if it is not.
+    /// Consumes an option if it is about TLS. Returns false otherwise.
     fn take(&mut self, key: &str, value: impl FnOnce() -> Option<String>) -> Result<bool, String> {
         let read = || value().ok_or_else(|| format!("{key} is malformed"));
         match key {
@@ -153,7 +153,7 @@ fn next_pair(text: &str) -> Option<(&str, &str)> {
     Some((text, ""))
 }
 
-/// Takes quotes and escapes off a value.
+/// Removes quotes and escapes from a value.
 fn unquoted(value: &str) -> String {
     let inner = value.strip_prefix('\'').and_then(|it| it.strip_suffix('\'')).unwrap_or(value);
     let mut characters = inner.chars();
@@ -164,7 +164,7 @@ fn unquoted(value: &str) -> String {
     plain
 }
 
-/// Decodes the escapes of a URL; `None` if they are malformed.
+/// Decodes the percent escapes of a URL; `None` if they are malformed.
 fn decoded(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();

@@ -1,4 +1,4 @@
-//! Decides from facts whether a database may be taken over, before anything is written.
+//! Decides whether a database may be imported, before anything is written.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use hawser_rules::Registry;
 
 use super::facts::{SourceFacts, StrandFacts};
 
-/// Why a database is not taken over. Nothing has been written.
+/// The reason why a database is not imported. Nothing has been written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportPlanError {
     /// No node has ever started on the database.
@@ -22,9 +22,9 @@ pub enum ImportPlanError {
          node {found}, or name the other database"
     )]
     OtherNode {
-        /// Id in the database.
+        /// The node id in the database.
         found: i32,
-        /// Id of the key in the settings.
+        /// The node id of the key in the settings.
         own: OriginatorId,
     },
     /// The database belongs to another key.
@@ -36,13 +36,13 @@ pub enum ImportPlanError {
         /// The node.
         own: OriginatorId,
     },
-    /// The database has read contracts of another network.
+    /// The database contains events of a contract of another network.
     #[error(
         "the database has read events of {contract}, which is no contract of this network: name the \
          contracts of the database's network, or its database"
     )]
     OtherNetwork {
-        /// Address of the contract.
+        /// The address of the contract.
         contract: String,
     },
     /// The registry has no key for a strand.
@@ -53,10 +53,10 @@ pub enum ImportPlanError {
     UnknownOriginator {
         /// The strand.
         originator: i64,
-        /// Its envelopes.
+        /// The number of its envelopes.
         envelopes: i64,
     },
-    /// Rows are missing.
+    /// Rows are missing in the database.
     #[error(
         "the database is cut off: originator {originator} has {described} rows up to {head} in \
          gateway_envelopes_meta, {stored} in gateway_envelopes_blob, and {recorded} as the highest in \
@@ -66,59 +66,59 @@ pub enum ImportPlanError {
     CutOff {
         /// The strand.
         originator: OriginatorId,
-        /// Rows that describe envelopes.
+        /// The number of rows that describe envelopes.
         described: i64,
-        /// Rows with bytes.
+        /// The number of rows with bytes.
         stored: i64,
-        /// The highest place.
+        /// The highest sequence id in the rows.
         head: i64,
-        /// The highest place that was recorded.
+        /// The highest sequence id that was recorded.
         recorded: i64,
     },
-    /// The counter of places stands below the end of the own strand.
+    /// The counter of sequence ids is below the end of the node's own strand.
     #[error(
         "the own strand ends at {head}, and its counter stands at {counter}: the database was put together \
          from different times"
     )]
     CounterBehind {
-        /// The end.
+        /// The last sequence id of the strand.
         head: i64,
         /// The counter.
         counter: i64,
     },
-    /// Messages were accepted and have no envelope yet.
+    /// The database contains accepted messages that have no envelope yet.
     #[error(
         "{staged} messages were accepted and have no envelope yet: start xmtpd without traffic until the table \
          staged_originator_envelopes is empty, stop it, and import again"
     )]
     Staged {
-        /// Their number.
+        /// The number of these messages.
         staged: i64,
     },
 }
 
-/// The strands to take over.
+/// The strands to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ImportPlan {
-    /// Strands of nodes, and of the older network if its signer is known.
+    /// The strands of nodes, and of the older network if its signer is known.
     pub(super) strands: BTreeMap<OriginatorId, PlannedStrand>,
-    /// Strands that are left out, with the number of their envelopes.
+    /// The strands that are left out, with the number of their envelopes.
     pub(super) left_out: Vec<(OriginatorId, u64)>,
-    /// The highest place of the own strand that was ever given out.
+    /// The highest sequence id of the own strand that was ever assigned.
     pub(super) counter: SequenceId,
 }
 
-/// A strand to take over.
+/// A strand to import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlannedStrand {
-    /// The key that has to have signed it.
+    /// The key with which it must be signed.
     pub(super) key: PublicKey,
     /// The number of its envelopes.
     pub(super) envelopes: u64,
 }
 
-/// Compares the facts with the registry, and with the contracts of the network as far as they are known. `older` is the
-/// key that signed the strands of the older network; without it they are left out.
+/// Compares the facts with the registry, and with the known contracts of the network. `older` is the key that signed
+/// the strands of the older network; without it they are left out.
 pub(super) fn check(
     facts: &SourceFacts,
     own: &NodeRecord,

@@ -1,4 +1,4 @@
-//! Both sides at the end of an import.
+//! The final comparison of database and log after an import.
 
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::EnvelopeId;
@@ -9,11 +9,11 @@ use super::error::ImportError;
 use super::strand::{StrandDigest, StrandReport};
 use crate::service::blocking;
 
-/// Moves the end of the own strand above every place that was ever given out, so that none is given out
-/// again even if the operator confirms the folder as complete. Brings everything to the disk.
+/// Moves the end of the own strand above every sequence id that was ever assigned, so that none is assigned again even
+/// if the operator confirms the folder as complete. Syncs everything to the disk.
 ///
 /// # Errors
-/// When the log cannot be written.
+/// Fails when the log cannot be written.
 pub(super) async fn seal(
     store: &Store,
     own: &NodeRecord,
@@ -31,7 +31,7 @@ pub(super) async fn seal(
     .await
 }
 
-/// Reads the log, and compares each strand with what the database held.
+/// Reads the log and compares each strand with the content of the database.
 ///
 /// # Errors
 /// [`ImportError::Differs`], or when the log cannot be read.
@@ -56,10 +56,10 @@ pub(super) async fn require_same(
     .await
 }
 
-/// Count and digest of a strand in the log.
+/// The count and the digest of a strand in the log.
 type Held = Result<(u64, [u8; 32]), ReadError>;
 
-/// Reads strands in the log, as many at once as there are cores.
+/// Reads strands in the log, as many concurrently as there are cores.
 fn all_held(store: &Store, strands: &[StrandReport]) -> Vec<Held> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut all = Vec::with_capacity(strands.len());
@@ -76,7 +76,7 @@ fn all_held(store: &Store, strands: &[StrandReport]) -> Vec<Held> {
     all
 }
 
-/// Returns count and digest of a strand in the log.
+/// Returns the count and the digest of a strand in the log.
 fn held(store: &Store, strand: &StrandReport) -> Held {
     let snapshot = store.snapshot();
     let (mut envelopes, mut digest) = (0, StrandDigest::default());

@@ -1,4 +1,4 @@
-//! Why an import was refused or has failed.
+//! Errors of an import.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use super::strand::RowError;
 use crate::error::RunError;
 use crate::service::open::OpenNodeError;
 
-/// Why an import was refused or has failed.
+/// Error of an import.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The database is not taken over.
+    /// The database is refused.
     #[error("{0}. Nothing was written")]
     Refused(#[from] ImportPlanError),
-    /// The connection string is malformed, or asks for what this program does not have.
+    /// The connection string is malformed, or requests an unsupported option.
     #[error("--postgres: {0}")]
     Address(String),
     /// The database is in use.
@@ -25,17 +25,17 @@ pub enum ImportError {
          connected, and import again"
     )]
     InUse {
-        /// Their number.
+        /// The number of other sessions.
         sessions: i64,
-        /// The names that they give themselves.
+        /// The application names of the sessions.
         names: String,
     },
-    /// The server only copies another one, and does not show which programs write there.
+    /// The server is a standby, which does not show the programs that write to its primary.
     #[error(
         "this server is a standby of another one: name the primary, which shows the programs that write to it"
     )]
     Standby,
-    /// The tables are of another version.
+    /// The tables have another schema version.
     #[error(
         "the tables of the database have version {found}, and version {known} is needed: start the version \
          of xmtpd once that brings them there, and stop it"
@@ -63,7 +63,7 @@ pub enum ImportError {
         /// The failure.
         source: tokio_postgres::Error,
     },
-    /// A row is not what a node of the network has signed.
+    /// A row is not an envelope that a node of the network has signed.
     #[error(
         "originator {originator}, place {sequence}: {source}. The database was altered, or the node has stored \
          what its originator has not signed; take everything from peers instead (docs/runbooks/replace-xmtpd.md)"
@@ -71,12 +71,12 @@ pub enum ImportError {
     Row {
         /// The strand.
         originator: OriginatorId,
-        /// The place, as the row says.
+        /// The sequence id in the row.
         sequence: i64,
-        /// The fault of the row.
+        /// The defect of the row.
         source: RowError,
     },
-    /// The two sides differ at the end.
+    /// Database and log differ at the end.
     #[error(
         "originator {originator} differs: the database has {there}, the log {here}. Remove the data folder and \
          import again"
@@ -84,12 +84,12 @@ pub enum ImportError {
     Differs {
         /// The strand.
         originator: OriginatorId,
-        /// Count and digest in the database.
+        /// The count and the digest in the database.
         there: String,
-        /// Count and digest in the log.
+        /// The count and the digest in the log.
         here: String,
     },
-    /// The data folder holds something else.
+    /// The data folder contains something else.
     #[error(
         "{path} is not empty: an import needs a new folder (--data-dir), or that of its earlier run"
     )]
@@ -97,7 +97,7 @@ pub enum ImportError {
         /// The folder.
         path: PathBuf,
     },
-    /// The data folder holds the import of another database.
+    /// The data folder contains the unfinished import of another database.
     #[error(
         "{path} holds the unfinished import of another database: name another folder (--data-dir)"
     )]
@@ -116,13 +116,13 @@ pub enum ImportError {
     /// Registry, rates or chains cannot be used.
     #[error(transparent)]
     Node(#[from] Box<OpenNodeError>),
-    /// The contracts of the network cannot be found out.
+    /// The contracts of the network cannot be determined.
     #[error(transparent)]
     Deployment(#[from] RunError),
     /// The log cannot be written.
     #[error("writing the log: {0}")]
     Commit(#[from] CommitError),
-    /// The log cannot be brought to the disk.
+    /// The log cannot be synced to the disk.
     #[error("writing the log: {0}")]
     Flush(#[from] DatabaseError),
     /// The log cannot be read.
@@ -130,7 +130,7 @@ pub enum ImportError {
     Read(#[from] ReadError),
 }
 
-/// Returns the cause of a failure, which its own text leaves out, as the end of a sentence.
+/// Returns the cause of an error, which its own text omits, as the end of a sentence.
 fn cause(error: &tokio_postgres::Error) -> String {
     std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }

@@ -38,7 +38,7 @@ impl SourceDatabase {
     /// Connects, and checks that no other session is open and that the tables are known.
     ///
     /// # Errors
-    /// When it cannot be reached or is refused.
+    /// Fails when it cannot be reached or is refused.
     pub(super) async fn open(postgres: &str) -> Result<Self, ImportError> {
         let mut address = DatabaseAddress::parse(postgres)?;
         address.config.application_name("hawser import");
@@ -67,7 +67,7 @@ impl SourceDatabase {
     /// Returns what the database says of itself.
     ///
     /// # Errors
-    /// When Postgres fails.
+    /// Fails when Postgres fails.
     pub(super) async fn facts(&self) -> Result<SourceFacts, ImportError> {
         let step = failed("reading what the database says of itself");
         let client = &self.client;
@@ -137,7 +137,7 @@ impl SourceDatabase {
     /// Returns the last place of the next page of a strand; `None` at its end.
     ///
     /// # Errors
-    /// When Postgres fails.
+    /// Fails when Postgres fails.
     pub(super) async fn next_page(
         &self,
         originator: OriginatorId,
@@ -158,7 +158,7 @@ impl SourceDatabase {
     /// the receiver is gone.
     ///
     /// # Errors
-    /// When Postgres fails.
+    /// Fails when Postgres fails.
     pub(super) async fn read_page(
         &self,
         originator: OriginatorId,

@@ -15,7 +15,7 @@ const WAITING: usize = 2;
 /// Takes over one strand. Calls `note` with the number of rows that were read.
 ///
 /// # Errors
-/// When a row is wrong, or database or log fail. The log then holds the strand up to some place.
+/// Fails when a row is wrong, or database or log fail. The log then holds the strand up to some place.
 pub(super) async fn transfer(
     source: &SourceDatabase,
     store: Store,

@@ -70,7 +70,7 @@ impl Chains {
     /// Reaches the chains for which no file stands in.
     ///
     /// # Errors
-    /// When a setting is missing, or registry and rates cannot be read.
+    /// Fails when a setting is missing, or registry and rates cannot be read.
     pub(in crate::service) async fn reach(
         settings: &NodeServiceSettings,
     ) -> Result<Self, ChainSetupError> {

@@ -13,7 +13,7 @@ use super::NetworkState;
 /// Returns the registry with the absences that the recorded events make.
 ///
 /// # Errors
-/// When they cannot be read.
+/// Fails when they cannot be read.
 pub(in crate::service) fn with_recorded(
     registry: Registry,
     store: &Store,

@@ -56,7 +56,7 @@ impl RecordRatesError {
 /// forgotten, because envelopes of its time are checked against it.
 ///
 /// # Errors
-/// When it contradicts the recorded rates, or the database fails.
+/// Fails when it contradicts the recorded rates, or the database fails.
 pub(super) fn record_rates(
     table: &RateTable,
     read_ns: i64,
@@ -70,7 +70,7 @@ pub(super) fn record_rates(
 /// returns the rates of before, which are not confirmed: nothing is published at them.
 ///
 /// # Errors
-/// When it contradicts the recorded rates, or they cannot be read.
+/// Fails when it contradicts the recorded rates, or they cannot be read.
 pub(super) fn first_rates(
     table: &RateTable,
     read_ns: i64,
@@ -122,7 +122,7 @@ impl NetworkState {
     /// Publishes the absences that are recorded now, beside the present records.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Fails when they cannot be read.
     pub(super) fn take_absences(&self) -> Result<(), ReadError> {
         let _one_at_a_time = self.replacing.lock();
         let known = self.registry.borrow().clone();
@@ -163,7 +163,7 @@ impl NetworkState {
     /// Records and publishes a new rate table.
     ///
     /// # Errors
-    /// When it cannot be recorded. The current table stays.
+    /// Fails when it cannot be recorded. The current table stays.
     fn take_rates(&self, table: &RateTable, read_ns: i64) -> Result<(), RecordRatesError> {
         let new = record_rates(table, read_ns, &self.store)?;
         if new.rates() == self.rates.borrow().rates() {

@@ -50,7 +50,7 @@ pub enum ChainAppendFileError {
 /// Reads and records the rates of a file. Returns all recorded rates, confirmed as of now.
 ///
 /// # Errors
-/// When the file cannot be read, or contradicts the recorded rates.
+/// Fails when the file cannot be read, or contradicts the recorded rates.
 pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
     let read_ns = now_ns();
     Ok(first_rates(&files::read(path, rates::parse)?, read_ns, store)?)
@@ -59,7 +59,7 @@ pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateT
 /// Appends everything new in a chain file. Returns the number of events.
 ///
 /// # Errors
-/// When the file or the log cannot be used. Events before the error are appended.
+/// Fails when the file or the log cannot be used. Events before the error are appended.
 pub(in crate::service) fn append_chain(
     file: &mut ChainFile,
     appender: &ChainAppender,
@@ -108,7 +108,7 @@ impl StandInReader {
     /// Starts to watch the files.
     ///
     /// # Errors
-    /// When the system starts no thread.
+    /// Fails when the system starts no thread.
     pub(in crate::service) fn watch(mut self) -> std::io::Result<FileWatcher> {
         let (stop, stopped) = mpsc::channel();
         let watch = move || {

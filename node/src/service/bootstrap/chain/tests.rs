@@ -1,5 +1,5 @@
-//! Strands of chains in copies of honest makers and of liars, and endpoints of a chain that contradict each other. The
-//! comparison with a whole chain is in `cli/tests/joined.rs`.
+//! Tests of chain strands in snapshots of honest makers and of liars, and of chain endpoints that contradict each
+//! other. The comparison with a whole chain is tested in `cli/tests/joined.rs`.
 
 use super::super::report::Reached;
 use super::super::testing::{
@@ -31,7 +31,7 @@ fn places(store: &Store, originator: OriginatorId, through: u64) -> Vec<(u64, Op
     (1..=through).map(|place| (place, get(place).unwrap())).collect()
 }
 
-/// The envelopes of a strand, by their places.
+/// The envelopes of a strand with their sequence ids.
 type Envelopes = Vec<(SequenceId, Bytes)>;
 
 #[test]
@@ -39,7 +39,7 @@ fn a_strand_is_taken_as_far_as_most_nodes_have_signed_one_tree() {
     let maker = Maker::new();
     maker.sign(100, GROUPS, 5, &[300]);
     maker.sign(200, GROUPS, 6, &[]);
-    // The same tree, signed by two nodes of their own.
+    // The same tree, signed by the two nodes themselves.
     maker.sign(100, IDENTITIES, 6, &[]);
     maker.sign(300, IDENTITIES, 6, &[]);
     let manifest = maker.copy();
@@ -64,7 +64,7 @@ fn a_strand_is_taken_as_far_as_most_nodes_have_signed_one_tree() {
     let second = EnvelopeId::new(GROUPS, SequenceId(2));
     let (last, _) = store.snapshot().last_held_through(second).unwrap().unwrap();
     assert_eq!(last.sequence, SequenceId(1), "the second place is void");
-    // Again, as after an interruption.
+    // A second call, as after an interruption.
     let again = taken(&maker, &store, &manifest, &signed, 0).unwrap();
     assert_eq!((again.head, again.reached), (SequenceId(5), Reached::default()));
 
@@ -92,12 +92,12 @@ fn the_word_of_too_few_nodes_is_no_ground() {
         };
         assert_eq!((most, wanted), few);
     };
-    // Two of three are wanted, and this node is none of them.
+    // Two of three signatures are needed, and this node is not one of the three.
     refused(&[100, 200, 300, 400], (1, 2));
-    // A node that is not in the network does not count, on either side.
+    // A node outside the network does not count, neither as a signer nor in the total.
     refused(&[300, 400], (0, 1));
     assert_eq!(majority(&manifest, GROUPS, &[200, 400]).unwrap().end(), SequenceId(6));
-    // Of a strand without any checkpoint nothing is taken.
+    // A strand without any checkpoint is not taken.
     assert!(majority(&manifest, IDENTITIES, &[200, 400]).is_err());
 }
 
@@ -116,7 +116,7 @@ fn what_a_maker_has_altered_makes_another_tree_or_is_no_event() {
         let store = open(&maker.folder, name, OWN.0);
         let signed = majority(manifest, GROUPS, &all).unwrap();
         let error = taken(&maker, &store, manifest, &signed, 0).unwrap_err();
-        // A reader without a folder finds the same.
+        // A reader without a data folder finds the same.
         let known = registry(&all);
         let verified = verify(&maker.place, manifest, Some(&known), &mut |_| {}).unwrap_err();
         assert_eq!(verified.to_string(), error.to_string(), "{name}");
@@ -125,7 +125,7 @@ fn what_a_maker_has_altered_makes_another_tree_or_is_no_event() {
     let is_other_tree = |error: BootstrapFetchError| {
         matches!(error, BootstrapFetchError::OtherTree { originator: GROUPS, size: PLACES, .. })
     };
-    // The third place is the second envelope: the second place is void.
+    // The third sequence id has the second envelope, because the second sequence id is void.
     assert!(is_other_tree(refused("exchanged", &with(&|it| it[1].1 = other.clone()))));
     assert!(is_other_tree(refused("left out", &with(&|it| drop(it.remove(1))))));
     assert!(is_other_tree(refused("cut off", &with(&|it| it.truncate(3)))));
@@ -145,7 +145,7 @@ fn what_a_maker_has_altered_makes_another_tree_or_is_no_event() {
     let moved = with(&|it| it[1].1 = it[2].1.clone());
     let error = refused("moved", &moved);
     assert!(matches!(error, BootstrapFetchError::NoEvent { place: SequenceId(3), .. }), "{error}");
-    // The honest copy is still there.
+    // The honest snapshot still exists.
     let (manifest, store) = (maker.copy(), open(&maker.folder, "honest", OWN.0));
     let signed = majority(&manifest, GROUPS, &all).unwrap();
     taken(&maker, &store, &manifest, &signed, 0).unwrap();
@@ -158,7 +158,7 @@ fn more_than_enough_nodes_vouch_for_now_is_never_kept() {
     maker.sign(300, GROUPS, 6, &[]);
     let manifest = maker.copy();
     let store = open(&maker.folder, "new", OWN.0);
-    // An earlier run with a registry in which one node was enough.
+    // An earlier run used a registry in which one node was enough.
     let signed = majority(&manifest, GROUPS, &[300, 400]).unwrap();
     assert_eq!(taken(&maker, &store, &manifest, &signed, 0).unwrap().head, SequenceId(6));
     let signed = majority(&manifest, GROUPS, &[100, 200, 300, 400]).unwrap();
@@ -219,7 +219,7 @@ async fn no_endpoint_alone_says_where_the_node_reads_on() {
             assert_eq!(position, None, "{what}");
         }
     }
-    // It need not be another one that finds a block out that the endpoint itself does not have yet.
+    // No second endpoint is needed to detect a block that the endpoint itself does not have yet.
     let alone = vec![EndpointStatements { number: far, ..truth.clone() }];
     let (result, _) = compared(&maker, &manifest, alone, None, true).await;
     assert!(matches!(result, Err(BootstrapFetchError::ChainDisputed { .. })));
@@ -240,7 +240,7 @@ async fn one_endpoint_is_believed_only_when_the_operator_trusts_it() {
     let (manifest, truth) = (maker.copy(), EndpointStatements::truth());
     let alone = asked(vec![truth.clone()], None, false).await;
     assert!(matches!(alone.err(), Some(BootstrapFetchError::OneEndpoint)));
-    // Another one that is named, and does not answer, says nothing.
+    // A second configured endpoint that does not answer does not count.
     let dead = Some("http://127.0.0.1:1");
     let (result, found) = compared(&maker, &manifest, vec![truth.clone()], dead, false).await;
     let few =

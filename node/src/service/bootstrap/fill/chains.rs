@@ -1,11 +1,11 @@
-//! Strands of chains of a node that runs, filled before it reads the chains: on the word of most nodes of the network, and of
-//! the chain for some of the events.
+//! Fills the chain strands of a running node from a snapshot before it reads the chains. They are verified by the
+//! signatures of most nodes of the network, and by comparing some events with the chain.
 //!
-//! Nothing in such a strand is signed, so nothing is written before all of it was found right: the copy is read once for its
-//! tree and for the events that the chain is asked for, and once more to be written. Its chunks are named by their
-//! hashes, so a keeper who exchanges one in between is found out.
+//! Nothing in such a strand is signed by its originator, so nothing is written before the whole strand is verified. The
+//! snapshot is therefore read twice: first for its tree and for the events to compare with the chain, then to be
+//! written. Its chunks are named by their hashes, so an exchange in between is detected.
 //!
-//! Invariant: every beginning of a strand that was written has a position of the chain, from which the node reads on.
+//! Invariant: whenever a part of a strand is written, so is the chain position from which the node continues to read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -28,17 +28,17 @@ use crate::service::chain_gate::{ChainGate, ShutChainGate};
 use crate::service::network::chains::Chains;
 use crate::settings::NodeServiceSettings;
 
-/// The strands of chains that are filled, if the operator trusts most nodes for them. Chains are not read before it is
-/// dropped.
+/// The chain strands that are filled, if the operator trusts most nodes for them. The chains are not
+/// read before this value is dropped.
 #[derive(Default)]
 pub(in crate::service) struct ChainFill {
-    /// The contracts that the chain is asked about.
+    /// The contracts whose events are requested from the chain.
     contracts: BTreeMap<OriginatorId, AskedContract>,
     gate: Option<ShutChainGate>,
 }
 
 impl ChainFill {
-    /// Finds out which strands are filled.
+    /// Determines the strands to fill.
     pub(in crate::service) fn new(settings: &NodeServiceSettings, chains: &Chains) -> Self {
         let trust = settings.bootstrap_trust;
         let mut contracts = BTreeMap::new();
@@ -60,22 +60,22 @@ impl ChainFill {
         Self { contracts, gate }
     }
 
-    /// Returns the gate before the readers of the chains.
+    /// Returns the gate of the chain readers.
     pub(in crate::service) fn gate(&self) -> ChainGate {
         self.gate.as_ref().map(ShutChainGate::gate).unwrap_or_default()
     }
 
-    /// Returns the contract that the chain is asked about for a strand; `None` if the strand is not filled.
+    /// Returns the contract of a strand whose events are requested from the chain; `None` if the strand is not filled.
     pub(super) fn contract(&self, originator: OriginatorId) -> Option<&AskedContract> {
         self.contracts.get(&originator)
     }
 }
 
-/// The way into the log for events of a chain, and for the position behind them, as `ChainAppender::append` is one.
+/// A function that appends events of a chain and the position after them, such as `ChainAppender::append`.
 pub(super) type AppendAt<'a> =
     &'a dyn Fn(OriginatorId, &[ChainEvent], Option<ChainPosition>) -> Result<(), ChainAppendError>;
 
-/// A strand of a chain that is filled.
+/// A chain's strand that is being filled.
 pub(super) struct FilledChain<'a> {
     pub(super) store: &'a Store,
     pub(super) append: AppendAt<'a>,
@@ -83,15 +83,15 @@ pub(super) struct FilledChain<'a> {
     pub(super) contract: &'a AskedContract,
     /// The tree that most nodes have signed.
     pub(super) signed: &'a MajorityTree,
-    /// Becomes false when the node stops, and when the chain may be read.
+    /// Returns false when the node stops, and when the chain may be read.
     pub(super) may_go_on: &'a dyn Fn() -> bool,
 }
 
 impl FilledChain<'_> {
-    /// Adds the envelopes that the log lacks, up to the last one that was signed. Later places are read from the chain.
+    /// Appends the envelopes that the log lacks, up to the last signed one. Later ones are read from the chain.
     ///
     /// # Errors
-    /// The first fault, or [`BootstrapError::Stopped`]. Envelopes that are then in the log were verified.
+    /// The first error, or [`BootstrapError::Stopped`]. All envelopes that are then in the log have been verified.
     pub(super) fn fill(
         &self,
         stated: &BootstrapStrand,
@@ -117,7 +117,7 @@ impl FilledChain<'_> {
         Ok(())
     }
 
-    /// Asks the chain for an event. Endpoints that do not answer take their time, so a stop is looked for before each.
+    /// Asks the chain for an event. Because silent endpoints delay this, a stop is checked before each request.
     fn ask(&self, at: EnvelopeId, bytes: &Bytes) -> Result<BlockHeader, BootstrapFetchError> {
         self.require_time()?;
         self.runtime.block_on(require_on_chain(self.contract, at, bytes))
@@ -134,8 +134,8 @@ impl FilledChain<'_> {
         Ok(self.store.snapshot().head(originator)?)
     }
 
-    /// Writes the envelopes of a chunk, and the position before the block of the last one: others of the strand may be in
-    /// that block.
+    /// Appends the envelopes of a chunk, and the position before the block of the last one, because that block may
+    /// contain further events of the strand.
     fn write(
         &self,
         originator: OriginatorId,
@@ -160,7 +160,7 @@ impl FilledChain<'_> {
     }
 }
 
-/// Places that the chain is asked for: some at random, and the last one with an envelope.
+/// The sequence ids that are compared with the chain: some random ones, and the last one with an envelope.
 struct AskedPlaces {
     wanted: BTreeSet<SequenceId>,
     through: SequenceId,
@@ -173,8 +173,8 @@ impl AskedPlaces {
         Self { wanted: (0..ASKED).map(random).collect(), through, found: BTreeMap::new() }
     }
 
-    /// Keeps copies of what is wanted of a chunk: the bytes of an envelope share those of the chunk, so each one that is
-    /// kept as it is would keep a whole chunk in memory.
+    /// Copies the requested envelopes of a chunk. The bytes of an envelope share the chunk's buffer, so keeping them
+    /// without a copy would keep the whole chunk in memory.
     fn note(&mut self, envelopes: &[(SequenceId, Bytes)]) {
         for (place, bytes) in envelopes {
             if self.wanted.contains(place) {
@@ -182,7 +182,7 @@ impl AskedPlaces {
             }
         }
         if let Some((place, bytes)) = envelopes.iter().rfind(|(place, _)| *place <= self.through) {
-            // That of the chunk before is not the last one any more.
+            // The last envelope of the previous chunk is not the last one any more.
             let wanted = &self.wanted;
             self.found.retain(|found, _| wanted.contains(found));
             self.found.insert(*place, Bytes::copy_from_slice(bytes));
@@ -203,8 +203,8 @@ mod tests {
 
     type FilledTo = (Result<(), BootstrapFetchError>, SequenceId, Option<ChainPosition>);
 
-    /// Fills the strand of a new node from a copy whose tree two nodes have signed up to a size, with a chain behind these
-    /// endpoints. Returns the result with the head and the position.
+    /// Fills the strand of a new node from a snapshot whose tree two nodes have signed up to a size, with the chain
+    /// behind these endpoints. Returns the result with the head and the position.
     async fn filled(
         maker: &Maker,
         altered: Option<&[(SequenceId, Bytes)]>,
@@ -213,7 +213,7 @@ mod tests {
         filled_until(maker, altered, said, usize::MAX).await
     }
 
-    /// The same with a node that is stopped after so many looks for that.
+    /// Does the same with a node that stops after this many checks.
     async fn filled_until(
         maker: &Maker,
         altered: Option<&[(SequenceId, Bytes)]>,
@@ -264,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn a_strand_is_written_with_the_position_from_which_the_chain_is_read_on() {
         let maker = Maker::new();
-        // The chain of the endpoints has one event. The second place is void.
+        // The chain of the endpoints has one event; the second sequence id is void.
         maker.sign(100, GROUPS, 2, &[200]);
         let truth = EndpointStatements::truth();
         let (result, head, position) =
@@ -279,7 +279,7 @@ mod tests {
         let maker = Maker::new();
         maker.sign(100, GROUPS, 1, &[200]);
         let truth = EndpointStatements::truth();
-        // One event is asked for, and again before it is written.
+        // One event is requested, and the stop is checked again before it is written.
         for looks in 0..4 {
             let said = vec![truth.clone(), truth.clone()];
             let (result, head, position) = filled_until(&maker, None, said, looks).await;
@@ -305,15 +305,15 @@ mod tests {
         let (result, head, position) = filled(&maker, Some(&envelopes), both()).await;
         assert!(matches!(result, Err(BootstrapFetchError::OtherTree { .. })), "{result:?}");
         assert_eq!((head, position), (SequenceId::NONE, None));
-        // A copy that ends before what was signed.
+        // The snapshot ends before the signed size.
         let (result, head, _) = filled(&maker, Some(&maker.envelopes()[..2]), both()).await;
         assert!(matches!(result, Err(BootstrapFetchError::OtherTree { .. })), "{result:?}");
         assert_eq!(head, SequenceId::NONE);
-        // The right tree, of which the chain has the first event alone.
+        // The tree is right, but the chain has only the first event.
         let (result, head, position) = filled(&maker, None, both()).await;
         assert!(matches!(result, Err(BootstrapFetchError::NotOnChain { .. })), "{result:?}");
         assert_eq!((head, position), (SequenceId::NONE, None));
-        // One of two endpoints says something else.
+        // One of the two endpoints makes another statement.
         let maker = Maker::new();
         maker.sign(100, GROUPS, 1, &[200]);
         let lie = EndpointStatements { payload: vec![1], ..truth.clone() };
@@ -336,7 +336,7 @@ mod tests {
         assert!(asked.found.keys().all(kept));
     }
 
-    /// The maker of a copy chooses how long its chunks are.
+    /// The maker of a snapshot chooses the length of its chunks.
     #[test]
     fn what_is_kept_of_a_chunk_does_not_keep_the_chunk_in_memory() {
         let through = SequenceId(3);

@@ -1,19 +1,20 @@
-//! The strands of a node that runs, filled from a copy: readers get each envelope as soon as it was checked and written.
+//! Fills the strands of a running node from a snapshot. Readers get each envelope as soon
+//! as it is verified and written.
 //!
-//! - `plan`: the next thing to do, and the times that end filling; - `chains`: the strands of the chains.
+//! - `plan`: the next step, and the time limits of filling; - `chains`: the strands of the chains.
 //!
-//! A strand is filled in its order, from its durable head on. Its follower goes on while a chunk is being read, and rests
-//! while one is checked and written, so a slow place keeps no strand from its peers. Each envelope is checked as one of a
-//! peer is, so a beginning of a strand is as good as the whole, after a crash too. Peers say if a place that the copy leaves
-//! out is missing: the strand cannot be filled from a snapshot: its follower takes it from peers until that has passed the place, and others are
-//! filled meanwhile.
+//! A strand is filled in order from its durable head. Its follower continues while a chunk is being read, and pauses
+//! while one is verified and written, so a slow source does not delay a strand that peers supply. Each envelope is
+//! verified like one from a peer, so any part of a strand is valid by itself, even after a crash. If the snapshot omits
+//! a sequence id, the follower asks peers whether it is missing and follows the strand until it has passed the
+//! omission; meanwhile other strands are filled.
 //!
-//! Whatever is wrong with the copy or its place ends filling for a while, and a place that is too slow ends it for good;
-//! everything is taken from peers then. The first such failure also ends holding publishes back, as do a wait for followers and
-//! an hour.
+//! A defect of the snapshot or its source suspends filling, and a source that is too slow ends it;
+//! everything is then taken from peers. Publishing is no longer held back after the first such failure,
+//! after a wait for followers, or after an hour.
 //!
-//! Checkpoints of the copy are handed to the exchange of checkpoints, which compares them with the trees and keeps
-//! what contradicts them as evidence.
+//! Checkpoints of the snapshot are passed to the checkpoint exchange, which compares them with the trees and
+//! keeps contradictions as evidence.
 
 mod chains;
 mod plan;
@@ -48,11 +49,11 @@ pub(in crate::service) use chains::ChainFill;
 use chains::{AppendAt, FilledChain};
 use plan::{FillPlan, FillStep, FillTimes};
 
-/// Time between two looks if the node stops. A guess.
+/// The interval at which the stop of the node is checked. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const MIB: u64 = 1 << 20;
 
-/// Fills the strands on a thread of its own.
+/// The filling task, which has its own thread.
 pub(in crate::service) struct FillTask {
     parts: Arc<FillParts>,
     thread: JoinHandle<()>,
@@ -67,7 +68,7 @@ struct FillParts {
     end: Arc<FillEnd>,
 }
 
-/// The end of work with the place.
+/// The reason why work with the source ended.
 struct FillEnd {
     is_stopped: AtomicBool,
     times: Mutex<FillTimes>,
@@ -83,7 +84,7 @@ impl FillEnd {
     }
 }
 
-/// Bytes of chunks, of the strands that lack something.
+/// The lengths in bytes of the chunks of all strands that lack something.
 #[derive(Debug, Clone, Copy)]
 struct FillProgress {
     done: u64,
@@ -102,10 +103,10 @@ impl FillingView for FillParts {
 }
 
 impl FillTask {
-    /// Starts to fill, strands of `chains` first. Must be called within a tokio runtime.
+    /// Starts to fill, beginning with the strands of `chains`. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the system starts no thread.
+    /// Fails when the system cannot start a thread.
     pub(in crate::service) fn start(
         from: &str,
         engine: &Engine,
@@ -132,7 +133,7 @@ impl FillTask {
         self.parts.clone()
     }
 
-    /// Ends filling. Blocks until the chunk under way was given up or is written.
+    /// Stops filling. Blocks until the current chunk is abandoned or written.
     pub(in crate::service) fn stop(self) {
         self.parts.end.is_stopped.store(true, Ordering::Release);
         if let Err(panic) = self.thread.join() {
@@ -147,7 +148,7 @@ impl FillParts {
     }
 
     fn run(&self, chains: ChainFill) {
-        // The readers of the chains begin when it is dropped: with or without what was filled.
+        // The chain readers start when it is dropped, whether or not anything was filled.
         let mut chains = Some(chains);
         while !self.is_stopped() {
             let filled = self.fill(&mut chains);
@@ -165,7 +166,7 @@ impl FillParts {
         }
     }
 
-    /// Waits, or until the node stops.
+    /// Waits for `left`, or until the node stops.
     fn wait(&self, mut left: Duration) {
         while !left.is_zero() && !self.is_stopped() {
             thread::sleep(left.min(LOOK_EVERY));
@@ -177,7 +178,7 @@ impl FillParts {
     fn note_failure(&self, error: &RunError) -> Duration {
         let mut times = self.end.times.lock();
         let from = shown(&self.from);
-        // A path in it may be the address.
+        // A path in the error may be the source's address.
         let error = error.to_string().replace(&self.from, from);
         let next = if times.is_too_slow() {
             "the snapshot comes too slowly: strands are taken from peers from now on"
@@ -198,7 +199,7 @@ impl FillParts {
         ObjectsAt::new(Path::new(&self.from), &|name| std::env::var(name).ok())?.open(stop)
     }
 
-    /// Fills all strands that lack something the newest copy has, those of chains first.
+    /// Fills all strands for which the newest snapshot has something new, those of chains first.
     fn fill(&self, chains: &mut Option<ChainFill>) -> Result<(), RunError> {
         let place = Bootstraps::new(self.open()?);
         let store = self.engine.store();
@@ -232,14 +233,14 @@ impl FillParts {
         tracing::info!(snapshot = name, strands = lacking.len(), total, "filling strands");
         self.follow(&mut plan, &place)?;
         for checkpoint in lacking.iter().flat_map(|stated| evidence.of_strand(stated.originator)) {
-            // One beyond what its node may show now will come from peers.
+            // If its node does not show it yet, it will come from peers.
             let _ = self.replication.show_checkpoint(checkpoint.clone());
         }
         tracing::info!(snapshot = name, "the strands are filled");
         Ok(())
     }
 
-    /// Does what the plan says, to its end.
+    /// Executes the steps of the plan.
     fn follow(&self, plan: &mut FillPlan, place: &Bootstraps) -> Result<(), BootstrapFetchError> {
         let mut head_of = |originator| Ok(self.engine.store().snapshot().head(originator)?);
         loop {
@@ -271,11 +272,11 @@ impl FillParts {
         *self.progress.lock() = Some(FillProgress { done, total });
     }
 
-    /// Fills the strands of chains, as far as `signed` says that most nodes have signed them. One that cannot be filled is
-    /// read from the chain.
+    /// Fills the strands of chains up to the size that most nodes have signed according to `signed`. A strand that
+    /// cannot be filled is read from the chain.
     ///
     /// # Errors
-    /// When the node stops, or the place is too slow.
+    /// Fails when the node stops, or the source is too slow.
     fn fill_chains(
         &self,
         place: &Bootstraps,
@@ -317,7 +318,7 @@ impl FillParts {
         Ok(())
     }
 
-    /// Reads a chunk, if it comes in time. The strand is followed meanwhile.
+    /// Reads a chunk within the time limit. The strand is followed meanwhile.
     fn read_chunk(
         &self,
         place: &Bootstraps,
@@ -327,13 +328,13 @@ impl FillParts {
         self.end.times.lock().begin_chunk(Instant::now());
         let read = place.chunk(originator, chunk);
         if self.end.times.lock().end_chunk(Instant::now()) {
-            // A folder is read to its end, however late that is.
+            // Reading from a folder cannot be interrupted, so this is noticed only afterwards.
             return Err(read.err().unwrap_or(BootstrapError::Stopped).into());
         }
         Ok(read?)
     }
 
-    /// Writes the envelopes after the strand's head, while its follower rests.
+    /// Writes the envelopes after the strand's head while its follower pauses.
     fn write_chunk(
         &self,
         originator: OriginatorId,
@@ -344,7 +345,7 @@ impl FillParts {
             tracing::warn!(code = "filling_failed", %originator, "the strand cannot be filled from a snapshot: its follower takes it from peers");
             return Ok(Filled::Refused);
         };
-        // As it is now: filling takes hours, in which nodes leave the network and come back.
+        // The current registry is used, because filling takes hours, in which nodes leave the network and return.
         let registry = self.engine.ports().registry.borrow().clone();
         let Some(record) = registry.node(originator) else { return Ok(Filled::Refused) };
         let verifier = EnvelopeVerifier {
@@ -360,7 +361,7 @@ impl FillParts {
             Ok(resting.append(changes)?)
         };
         let write: Write<'_> = &|head, envelopes| write_signed(&verifier, commit, head, envelopes);
-        // Its follower may have gone on since the last chunk.
+        // The follower may have advanced since the last chunk.
         let head = self.engine.store().snapshot().head(originator)?;
         Writing::new(write, Gaps::Stop, head, SequenceId(u64::MAX)).take(envelopes)?;
         let head = self.engine.store().snapshot().head(originator)?;
@@ -370,10 +371,10 @@ impl FillParts {
 
 /// The result of writing a chunk.
 enum Filled {
-    /// The strand has the end of the chunk.
+    /// The strand has reached the end of the chunk.
     Through,
-    /// The copy leaves out the place behind this head.
+    /// The snapshot omits the sequence id after this head.
     BeforeGap(SequenceId),
-    /// The strand's follower does not rest, or the registry has no key for the strand.
+    /// The strand's follower does not pause, or the registry has no key for the strand.
     Refused,
 }

@@ -1,8 +1,8 @@
-//! Decides what filling does next, and what it has time for. Sees no clock: times are arguments.
+//! Decides the next step of filling and its time limits. Does not read a clock: times are arguments.
 //!
-//! The enemy is the keeper of a snapshot. He may leave places out, so that a strand stands still: its follower decides about
-//! them, as it does without a snapshot, and a strand is given up that it does not bring past a place in time, or that
-//! has too many of them. He may be slow: then he is not asked again.
+//! The adversary is the operator of the snapshot's source. He may omit sequence ids, so that a strand does not advance.
+//! Its follower then decides about them as without a snapshot; a strand is given up if its follower does not pass an
+//! omission in time, or if there are too many. The source may be slow; it is then not used again.
 
 use std::time::{Duration, Instant};
 
@@ -11,46 +11,47 @@ use hawser_storage::{BootstrapChunk, BootstrapStrand};
 
 use crate::service::chain_gate::HOLD_MAX;
 
-/// The longest time in which a follower has to bring its strand past a place that the copy leaves out. A guess: twice the
-/// time for which it asks peers for a place.
+/// The time within which a follower has to pass a sequence id that the snapshot omits. A guess: twice
+/// the time for which it asks peers.
 const PAST_GAP_MAX: Duration = Duration::from_secs(120);
-/// Places of one strand at which filling waits for its follower. A guess: each may cost reading a chunk again.
+/// The largest number of omissions in one strand for which filling waits. A guess: each may
+/// require reading a chunk again.
 const GAPS_MAX: usize = 256;
 /// The first pause after a failure; each further one is twice as long. A guess.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause. A guess.
+/// The longest pause after a failure. A guess.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
-/// The longest time for a chunk to arrive. A guess: chunks of 8 MiB then come at 1.1 Mbit/s at least.
+/// The time limit for reading a chunk. A guess: chunks of 8 MiB then need at least 1.1 Mbit/s.
 const CHUNK_MAX: Duration = Duration::from_secs(60);
 
-/// The next thing to do.
+/// The next step of filling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FillStep {
     /// Read a chunk of a strand, and write the envelopes after the strand's head.
     Read { originator: OriginatorId, chunk: BootstrapChunk },
-    /// Look again after a while: followers have to bring their strands past places that the copy leaves out.
+    /// Check again after a pause, because followers have to pass omissions of the snapshot.
     Wait,
-    /// There is nothing more to fill.
+    /// Nothing is left to fill.
     End,
 }
 
-/// The strands of a copy that are filled, in their order.
+/// The strands that are filled, in order.
 #[derive(Debug)]
 pub(super) struct FillPlan {
     strands: Vec<PlannedStrand>,
-    /// Bytes of chunks that are done.
+    /// The total length of finished chunks in bytes.
     done: u64,
-    /// Bytes of all chunks.
+    /// The total length of all chunks in bytes.
     total: u64,
 }
 
 #[derive(Debug)]
 struct PlannedStrand {
     originator: OriginatorId,
-    /// Chunks that may still be read, ascending.
+    /// The remaining chunks, ascending.
     chunks: Vec<BootstrapChunk>,
     gaps: usize,
-    /// The strand's head before a place that the copy leaves out, and the time until which its follower may pass it.
+    /// The strand's head before an omission, and the time until which its follower may pass it.
     waits: Option<(SequenceId, Instant)>,
 }
 
@@ -68,12 +69,12 @@ impl FillPlan {
         Self { strands, done: 0, total }
     }
 
-    /// Returns the bytes of chunks that are done, and those of all chunks.
+    /// Returns the lengths in bytes of the finished chunks and of all chunks.
     pub(super) fn progress(&self) -> (u64, u64) {
         (self.done, self.total)
     }
 
-    /// Returns the next thing to do; `head_of` returns the durable head of a strand.
+    /// Returns the next step; `head_of` returns the durable head of a strand.
     ///
     /// # Errors
     /// Those of `head_of`.
@@ -90,7 +91,7 @@ impl FillPlan {
                     step = FillStep::Wait;
                     continue;
                 }
-                // Its follower brings it no further, and keeps it.
+                // The follower has not passed the omission in time, so the strand is left to it.
                 Some((at, _)) if head <= at => {
                     self.done = self.done.saturating_add(strand.end());
                     continue;
@@ -107,7 +108,8 @@ impl FillPlan {
         Ok(step)
     }
 
-    /// Notes that the copy leaves out the place behind the strand's head: its follower is waited for.
+    /// Records that the snapshot omits the sequence id after the strand's head, so that
+    /// the plan waits for its follower.
     pub(super) fn note_gap(&mut self, originator: OriginatorId, head: SequenceId, now: Instant) {
         for strand in self.strands.iter_mut().filter(|strand| strand.originator == originator) {
             strand.gaps += 1;
@@ -118,7 +120,7 @@ impl FillPlan {
         }
     }
 
-    /// Notes that a strand is left to its follower.
+    /// Leaves a strand to its follower.
     pub(super) fn give_up(&mut self, originator: OriginatorId) {
         for strand in self.strands.iter_mut().filter(|strand| strand.originator == originator) {
             self.done = self.done.saturating_add(strand.end());
@@ -127,28 +129,28 @@ impl FillPlan {
 }
 
 impl PlannedStrand {
-    /// Has nothing more of the strand filled. Returns the bytes of the chunks that were left.
+    /// Removes the remaining chunks of the strand. Returns their length in bytes.
     fn end(&mut self) -> u64 {
         len_bytes(&std::mem::take(&mut self.chunks))
     }
 }
 
-/// Returns the sum of lengths that a manifest states.
+/// Returns the sum of the lengths in a manifest, in bytes.
 fn len_bytes<'a>(chunks: impl IntoIterator<Item = &'a BootstrapChunk>) -> u64 {
     chunks.into_iter().fold(0, |sum, chunk| sum.saturating_add(chunk.len_bytes))
 }
 
-/// The times that end filling, and holding publishes back.
+/// The time limits of filling, and of holding back publishes.
 #[derive(Debug)]
 pub(super) struct FillTimes {
     begun: Instant,
-    /// The time until which the chunk that is being read has to be there.
+    /// The time limit of the chunk that is being read.
     chunk_until: Option<Instant>,
     /// The pause after the next failure.
     pause: Duration,
-    /// False for good after the first failure, and when filling has waited for followers.
+    /// False permanently after the first failure, and after filling has waited for followers.
     holds: bool,
-    /// True for good once a chunk took too long.
+    /// True permanently after a chunk took too long.
     is_too_slow: bool,
 }
 
@@ -157,7 +159,7 @@ impl FillTimes {
         Self { begun: now, chunk_until: None, pause: PAUSE_MIN, holds: true, is_too_slow: false }
     }
 
-    /// Returns true while publishes are held back and chains are not read, if there is something to fill.
+    /// Returns true while publishes are held back and chains are not read, given that there is something to fill.
     pub(super) fn holds(&self, now: Instant) -> bool {
         self.holds && now.saturating_duration_since(self.begun) < HOLD_MAX
     }
@@ -167,29 +169,29 @@ impl FillTimes {
         self.holds = false;
     }
 
-    /// Notes that a chunk is asked for.
+    /// Records that a chunk is requested.
     pub(super) fn begin_chunk(&mut self, now: Instant) {
         self.chunk_until = Some(now + CHUNK_MAX);
     }
 
-    /// Returns true if a chunk is being read for too long.
+    /// Returns true if the current chunk takes too long.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.chunk_until.is_some_and(|until| now >= until)
     }
 
-    /// Notes that a chunk has come, or never will. Returns true if that took too long: the place is not asked again.
+    /// Records the end of a chunk's request. Returns true if it took too long, so that the source is not used again.
     pub(super) fn end_chunk(&mut self, now: Instant) -> bool {
         self.is_too_slow |= self.is_late(now);
         self.chunk_until = None;
         self.is_too_slow
     }
 
-    /// Returns true if the place was found too slow.
+    /// Returns true if the source is too slow.
     pub(super) fn is_too_slow(&self) -> bool {
         self.is_too_slow
     }
 
-    /// Notes a failure. Returns the pause before the place is asked again.
+    /// Records a failure. Returns the pause before the source is used again.
     pub(super) fn fail(&mut self) -> Duration {
         self.holds = false;
         let pause = self.pause;
@@ -261,7 +263,7 @@ mod tests {
         planned.heads.insert(TWO, 5);
         assert_eq!(planned.next(), FillStep::Wait);
         assert_eq!(planned.plan.progress(), (20, 30));
-        // Its follower has marked the fifth place.
+        // The follower has marked the fifth sequence id as missing.
         planned.heads.insert(ONE, 5);
         assert_eq!(planned.next(), read(ONE, chunk(6, 9)));
         planned.heads.insert(ONE, 9);
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(planned.next(), FillStep::Wait);
         planned.now += Duration::from_millis(1);
         assert_eq!(planned.next(), FillStep::End);
-        // What it does later changes nothing.
+        // Later progress of the follower changes nothing.
         planned.heads.insert(ONE, 5);
         assert_eq!(planned.next(), FillStep::End);
     }
@@ -288,7 +290,7 @@ mod tests {
         let mut planned = Planned::new();
         planned.heads.insert(TWO, 5);
         for head in 0..=GAPS_MAX as u64 {
-            // The head stays below the end of the first chunk, as with a chunk of many places.
+            // The head stays below the end of the first chunk, as in a chunk with many sequence ids.
             planned.plan.strands[0].chunks[0].through = SequenceId(u64::MAX);
             planned.heads.insert(ONE, head);
             planned.note_gap(ONE);
