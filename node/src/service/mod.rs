@@ -1,22 +1,21 @@
-//! A node and a gateway from start to end: the one place where their parts are joined.
+//! A node and a gateway from start to stop; the assembly of all their parts.
 //!
 //! - [`node`]: start, and stop in order;
-//! - [`open`]: from the settings to an engine on an open database;
-//! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`:
-//!   registry and rates of the settlement chain, for nodes and gateways;
-//! - `chain_gate`: has chains read after their strands were filled;
-//! - `payer_reports`: the worker of payer reports, with its contract; `report_steps`: its steps for an operator;
+//! - [`open`]: opens the database of the settings and starts an engine on it;
+//! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`: registry and rates of
+//!   the settlement chain, for nodes and gateways;
+//! - `chain_gate`: delays reading the chains until their strands are filled;
+//! - `payer_reports`: the payer report worker and its contract; `report_steps`: its steps at an operator's request;
 //! - `peers`: the QUIC endpoint and its status for the API;
-//! - `admin_server`: answers commands of the operator; `restore_prompt`: asks the operator while the node may not sign;
+//! - `admin_server`: serves the operator's commands; `restore_prompt`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
-//! - `ports`: the clock; `system`: limits of the process, room on the disk; `tls`: the API's
-//!   certificate;
+//! - `ports`: the clock; `system`: limits of the process, free space on the disk; `tls`: the API's certificate;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
-//! - [`projections`]: rebuilding them with reports of progress;
-//! - [`import`]: taking over the database of a node of the reference implementation;
-//!   `unfinished_import`: its folder before the end;
+//! - [`projections`]: rebuilds projections and reports progress;
+//! - [`import`]: imports the database of a node of the reference implementation; `unfinished_import`:
+//!   detects its folder before the end;
 //! - [`doctor`]: the examination of a node's machine and chains for its operator;
-//! - [`gateway`]: a gateway from its start to its end.
+//! - [`gateway`]: a gateway from start to stop.
 
 mod admin_server;
 pub mod bootstrap;
@@ -43,8 +42,8 @@ mod unfinished_import;
 mod validation;
 mod witnesses;
 
-/// Runs blocking work on a thread for it. Never returns when the runtime shuts down meanwhile, which
-/// drops the waiting task next.
+/// Runs blocking work on a thread for it. Does not return if the runtime shuts down meanwhile,
+/// which then drops the waiting task.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

@@ -1,4 +1,4 @@
-//! A node at work: its parts in the order in which they start and stop.
+//! A running node: its parts in the order in which they start and stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,15 +44,14 @@ use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings};
 use crate::web;
 
-/// Time limit for tasks that are left when everything has stopped in order. A guess: they hold no
-/// state.
+/// The time limit for remaining tasks after everything has stopped in order. A guess: they hold no state.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// Time limit of the question to peers at the start, after which readers are served all the same. A
-/// guess: above the limit of the question itself.
+/// The time limit for asking peers about the own strand at the start, after which readers are served anyway. A guess:
+/// above the limit of the request itself.
 const ASK_MAX: Duration = Duration::from_secs(2);
 
-/// The error of starting the listeners after the database was opened.
+/// Error of starting the listeners after the database was opened.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error(transparent)]
@@ -66,7 +65,7 @@ enum ServeError {
 }
 
 impl ServeError {
-    /// Returns advice for the operator; empty if there is none.
+    /// Returns advice for the operator; may be empty.
     fn hint(&self) -> &'static str {
         let in_use = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         match self {
@@ -91,7 +90,7 @@ pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Ru
     at_begin_of_publish_threads(system::take_short_turns);
     at_begin_of_threads_behind(system::stand_back_behind);
     system::require_open_files().map_err(RunError::failed)?;
-    // It is read again when the listener starts. A mistake is reported before the database is opened.
+    // The file is read again when the listener starts. A mistake should be reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
@@ -114,8 +113,7 @@ async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(),
     node.stop(stop, &mut ends).await
 }
 
-/// Starts a node. A signal before the end of the start ends the process at once: the next start goes on with a rebuild
-/// that was under way.
+/// Starts a node. A signal during the start ends the process at once; the next start continues an interrupted rebuild.
 async fn start(
     config: NodeServiceSettings,
     ends: &mut StopSignals,
@@ -136,14 +134,14 @@ async fn start(
     Ok(Some(Node::serve(opened?, &config).await.map_err(fail)?))
 }
 
-/// The worker of payer reports, and the task that lets it work.
+/// The payer report worker and its task.
 struct PayerReports {
     reporter: PayerReporter,
     task: PayerReportTask,
 }
 
 impl PayerReports {
-    /// Starts both; `None` if they are switched off, or there is no contract.
+    /// Starts worker and task; `None` if payer reports are disabled, or there is no contract.
     fn start(engine: &Engine, chains: &Chains, config: &NodeServiceSettings) -> Option<Self> {
         let (at, settings) = (chains.report_contract.clone()?, config.payer_reports?);
         let reporter = payer_reports::reporter(engine, &config.signer, at, settings);
@@ -152,43 +150,43 @@ impl PayerReports {
     }
 }
 
-/// The parts of a running node, in the order in which they stop.
+/// The parts of a running node in the order in which they stop.
 struct Node {
     api: ApiHandle,
     inner: InnerParts,
 }
 
-/// The parts of a node behind its interface for clients, in the order in which they stop.
+/// The parts of a node behind its API, in the order in which they stop.
 struct InnerParts {
     engine: Engine,
     threads: PublisherThreads,
     restore_prompt: RestorePromptTask,
     admin: AdminServer,
-    /// `None` if its address could not be listened on.
+    /// The peer connections; `None` if the address could not be listened on.
     peers: Option<Peers>,
-    /// `None` if no snapshot is named, or there was no thread for it.
+    /// The filling task; `None` if no snapshot source is configured, or its thread could not be started.
     filling: Option<FillTask>,
-    /// `None` if there was no thread for it.
+    /// The file watcher; `None` if its thread could not be started.
     files: Option<FileWatcher>,
     chains: RunningChains,
     wallets: WalletTask,
     prices: PriceTask,
     older_rows: OlderRowsTask,
     trees: TreesTask,
-    /// `None` if it is switched off.
+    /// The pruning task; `None` if pruning is disabled.
     prune: Option<PruneTask>,
-    /// `None` if it is switched off.
+    /// The scrub task; `None` if scrubs are disabled.
     scrub: Option<ScrubTask>,
     checkpoints: CheckpointTask,
     reports: ReportTask,
-    /// `None` if it is switched off, or there is no contract.
+    /// The payer report task; `None` if payer reports are disabled, or there is no contract.
     payer_reports: Option<PayerReports>,
     disk: DiskTask,
 }
 
 impl Node {
-    /// Starts everything. When a part does not start, those before it are stopped in order: threads and
-    /// tasks that outlived the runtime would end the process with a signal instead of the error.
+    /// Starts all parts. If one fails to start, the earlier ones are stopped in order, because threads and tasks that
+    /// outlived the runtime would end the process with a signal instead of the error.
     async fn serve(opened: OpenedNode, config: &NodeServiceSettings) -> Result<Self, ServeError> {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
@@ -231,7 +229,7 @@ impl Node {
         }
     }
 
-    /// Stops everything in order. Exits with 1 at the second signal, or when the time is over.
+    /// Stops all parts in order. Exits with code 1 at the second signal, or after the time limit.
     async fn stop(self, config: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
         let steps = StopSteps::default();
         let late = Instant::now() + config.drain + config.grace;
@@ -250,12 +248,12 @@ impl Node {
             left,
             "the node was stopped before all its work had ended"
         );
-        // Threads may still be at work on the database. All acknowledged envelopes are on the disk.
+        // Threads may still be working on the database. Acknowledged data is on the disk.
         system::exit_now(1);
     }
 
     async fn stop_in_order(self, drain: Duration, steps: &StopSteps) {
-        // Calls may wait for commits, and those for a rebuild.
+        // Some calls wait for commits, and some for a rebuild.
         self.inner.engine.scrubs().end_remake();
         steps.run("calls and streams of clients", self.api.shutdown(drain)).await;
         self.inner.stop(steps).await;
@@ -263,7 +261,7 @@ impl Node {
 }
 
 impl InnerParts {
-    /// Starts the listeners, the clients' interface last.
+    /// Starts the listeners, the API last.
     async fn listen(
         &mut self,
         inputs: StandInReader,
@@ -302,7 +300,8 @@ impl InnerParts {
             }
         }
         self.peers = Some(peers);
-        // Peers first: a restart is over when the node may publish, which they decide within moments.
+        // Peers are asked first: a restart ends when the node may publish, which usually
+        // depends on their answers within moments.
         if timeout(ASK_MAX, self.engine.own_strand_asked()).await.is_err() {
             tracing::warn!(
                 "the node serves readers while a peer is asked for the end of its strand"
@@ -315,7 +314,7 @@ impl InnerParts {
         Ok(self.serve_api(config, view, witness, tls).await?)
     }
 
-    /// Serves clients and operators.
+    /// Serves the API and the operator port.
     async fn serve_api(
         &self,
         config: &NodeServiceSettings,
@@ -400,8 +399,8 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
     }
 }
 
-/// Offers this node's validation of payloads to other software, over gRPC. Its answers of contract wallets
-/// and its threads are its own, so that no stranger takes those of the node, and it uses half of the cores.
+/// Offers this node's payload validation to other software over gRPC. Its cached wallet answers and its threads are
+/// separate, so that its callers cannot exhaust the node's, and it uses half of the cores.
 fn validation_service(wallets: &WalletSettings) -> ExtraService {
     const METHODS: [&str; 4] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
@@ -422,8 +421,7 @@ fn validation_service(wallets: &WalletSettings) -> ExtraService {
     }
 }
 
-/// Flushes the database, so that the next start need not replay the write-ahead log. A failure costs
-/// only that time.
+/// Flushes the database, so that the next start need not replay the write-ahead log. A failure only costs that time.
 fn close(engine: &Engine) {
     let store = engine.store();
     if store.is_poisoned() {
@@ -434,14 +432,14 @@ fn close(engine: &Engine) {
     }
 }
 
-/// Name of the step that ends looking after the disk.
+/// The name of the stop step that ends the disk watcher.
 const DISK: &str = "looking after the disk";
-/// Name of the step that ends the requests of the operator's commands.
+/// The name of the stop step that ends work for the operator's commands.
 const COMMANDS: &str = "commands of the operator";
-/// Name of the step that ends queries of contract wallets.
+/// The name of the stop step that ends queries of contract wallets.
 const WALLETS: &str = "questions to contract wallets";
 
-/// The steps of stopping that have not ended yet, for the log line about a forced stop.
+/// The unfinished stop steps, for the log line about a forced stop.
 #[derive(Debug)]
 struct StopSteps(Mutex<Vec<&'static str>>);
 

@@ -1,4 +1,4 @@
-//! From the settings of a node to an engine on an open database.
+//! Opens the database of a node's settings and starts an engine on it.
 
 use std::sync::Arc;
 
@@ -32,27 +32,27 @@ use crate::files::registry::{self, RegistryFileError};
 use crate::files::{self, FileError};
 use crate::settings::{DatabaseSettings, NodeServiceSettings};
 
-/// The error of opening a node.
+/// Error of opening a node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenNodeError {
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] FileError<RegistryFileError>),
-    /// No record of the registry has this node's key.
+    /// The registry has no record with this node's key.
     #[error(
         "no node of {registry} has the key of this node, which belongs to {address}: register \
          the node, or bring the key of a registered one"
     )]
     NotRegistered {
-        /// Name of the file or contract.
+        /// The name of the file or contract.
         registry: String,
-        /// Address of the key.
+        /// The address of the key.
         address: Address,
     },
     /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The projections cannot be made anew.
+    /// The projections cannot be rebuilt.
     #[error("the projections cannot be rebuilt: {0}")]
     Rebuild(#[from] RebuildError),
     /// The rates of a file cannot be used.
@@ -74,7 +74,7 @@ pub enum OpenNodeError {
          docs/runbooks/restore.md, which begins with moving it aside"
     )]
     Read(#[from] ReadError),
-    /// The data folder holds an import that has not come to its end.
+    /// The data folder contains an unfinished import.
     #[error(transparent)]
     Import(#[from] UnfinishedImportError),
 }
@@ -102,7 +102,7 @@ impl From<OpenNodeError> for RunError {
     }
 }
 
-/// An engine on an open database, ready for listeners.
+/// An engine on an open database, ready for its listeners.
 pub(super) struct OpenedNode {
     pub(super) engine: Engine,
     pub(super) threads: PublisherThreads,
@@ -111,8 +111,8 @@ pub(super) struct OpenedNode {
     pub(super) wallets: Arc<Wallets>,
 }
 
-/// Opens the database and starts the engine on it. Blocks on disk and network, and for as long as a
-/// rebuild or a long chain file takes. Must be called on a blocking thread of a tokio runtime.
+/// Opens the database and starts the engine on it. Blocks on disk and network, and during a rebuild or the reading of a
+/// long chain file. Must be called on a blocking thread of a tokio runtime.
 ///
 /// # Errors
 /// Fails when registry, rates, database or chains cannot be used.
@@ -135,7 +135,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         );
     }
     let store = open_store(&config.store, &own)?;
-    // Once more, now that the database is locked: an import may have come while the chains were asked.
+    // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;
     let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
@@ -152,7 +152,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     let chain = match read_chain(config, &engine) {
         Ok(chain) => chain,
         Err(error) => {
-            // The process is about to end, and must not while a thread is at work on the database.
+            // The process must not end while a thread is working on the database.
             engine.drain();
             threads.join();
             return Err(error.into());
@@ -193,7 +193,7 @@ pub(super) fn first_rates(
     }
 }
 
-/// Message for a list that neither a file nor a chain gives.
+/// The message for a list without a source.
 const SOURCES: &str = "the settings require a file or a chain";
 
 pub(super) fn own_record<'a>(
@@ -211,7 +211,7 @@ pub(super) fn own_record<'a>(
     })
 }
 
-/// Returns a record for a replica, which no registry has.
+/// Returns a record for a replica, which is in no registry.
 fn as_replica(config: &NodeServiceSettings, urls: &[String]) -> NodeRecord {
     tracing::info!(follow = urls.join(","), "this is a replica: it has no id, and signs nothing");
     let public_key = config.signer.public_key();
@@ -243,7 +243,7 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
         },
         durability: config.durability,
         price: price::price,
-        // It is about a node's own strand, which a replica does not have.
+        // The setting is about a node's own strand, which a replica does not have.
         host: (own.id != OriginatorId::REPLICA).then(|| HostSettings {
             state_dir: config.state_dir.clone(),
             new_strand: config.new_strand,
@@ -273,7 +273,8 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
             tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
             Ok(())
         }
-        // Readers by place are served. A scrub repairs the log with the help of peers, and rebuilds once there is room.
+        // Readers of single strands are served. A scrub repairs the log with the help of peers,
+        // and rebuilds once there is space.
         Err(error) if error.is_of_reading() || error.is_of_room() => {
             tracing::error!(
                 code = "projections_stale",
@@ -286,7 +287,7 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
     }
 }
 
-/// Returns the way to contract wallets.
+/// Returns the access to contract wallets.
 pub(super) fn wallets_of(config: &NodeServiceSettings) -> Arc<Wallets> {
     Arc::new(Wallets::over_rpc(config.wallets.rpcs.clone(), config.wallets.list()))
 }
@@ -314,7 +315,7 @@ pub(super) fn start_engine(
     Engine::start(config.signer.clone(), settings, ports, network.store.clone())
 }
 
-/// Appends the chain file to its end, so that the first reader already sees all of it.
+/// Appends the whole chain file, so that the first reader already sees all of it.
 fn read_chain(
     config: &NodeServiceSettings,
     engine: &Engine,

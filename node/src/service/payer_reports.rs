@@ -1,4 +1,4 @@
-//! The worker of payer reports, with the contract as this node's account uses it.
+//! The payer report worker with this node's access to its contract.
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
@@ -16,14 +16,14 @@ use hawser_proto::{OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
 
-/// The contract and the endpoints of its chain, as the node has found them.
+/// The contract and the endpoints of its chain.
 #[derive(Clone)]
 pub(super) struct ReportContractAt {
     pub(super) endpoints: Endpoints,
     pub(super) address: Address,
 }
 
-/// Returns the worker. `key` signs reports, and pays for transactions.
+/// Creates the worker. `key` signs reports and pays for transactions.
 pub(super) fn reporter(
     engine: &Engine,
     key: &SecretKey,
@@ -86,10 +86,11 @@ impl ReportContract for Contract {
 }
 
 fn told(error: ReportManagerError) -> ContractError {
-    // Nothing was sent then. After any other error a transaction may be on its way, or a smaller one would fail as well.
+    // Nothing was sent in this case. After any other error, a transaction may be in flight, or a
+    // smaller one would fail as well.
     let may_be_too_large = match &error {
         ReportManagerError::Send(SendError::Rpc(RequestError::Refused { .. })) => true,
-        // The contracts are behind proxies: in a trial, one that has too little gas within reverts without data.
+        // The contracts are behind proxies: in a simulation, an inner call without enough gas reverts without data.
         ReportManagerError::Send(SendError::WouldRevert(revert)) => {
             revert.reason == RevertReason::Nothing
         }

@@ -17,26 +17,26 @@ use parking_lot::Mutex;
 use super::witnesses::WitnessTasks;
 use crate::settings::WitnessSource;
 
-/// The transport and the tasks behind it.
+/// The peer transport and its tasks.
 pub(super) struct Peers {
-    /// `None` if this node neither follows others nor is followed.
+    /// The status view; `None` if this node neither follows others nor is followed.
     view: Option<Arc<PeerStatusView>>,
     replication: Replication,
     tasks: ReplicationTasks,
     witnesses: WitnessTasks,
 }
 
-/// Reads the status of transport and replication.
+/// A view of the status of transport and replication.
 pub(super) struct PeerStatusView {
     engine: Engine,
     replication: Replication,
-    /// `None` once it has been shut down.
+    /// The endpoint; `None` after shutdown.
     endpoint: Mutex<Option<Endpoint>>,
 }
 
 impl Peers {
-    /// Starts listening, dialling and following strands; without settings, only the guard of the node's
-    /// own strand, which then has no peer to ask.
+    /// Starts to listen, dial and follow strands. Without settings, only the guard of the node's own strand runs,
+    /// which then has no peer to ask.
     ///
     /// # Errors
     /// Fails when the address cannot be listened on.
@@ -92,12 +92,12 @@ impl Peers {
         }
     }
 
-    /// Returns the handle by which checkpoints are shown to the exchange of checkpoints.
+    /// Returns the replication, which exchanges checkpoints.
     pub(super) fn replication(&self) -> &Replication {
         &self.replication
     }
 
-    /// Closes the connections to all peers, and ends the tasks.
+    /// Closes the connections to all peers and stops the tasks.
     pub(super) async fn stop(self) {
         self.witnesses.stop().await;
         let endpoint = self.view.as_ref().and_then(|view| view.take());

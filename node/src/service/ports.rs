@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_engine::ports::Clock;
 
-/// The clock of this machine.
+/// The clock of this machine as the engine's clock port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SystemClock;
 

@@ -1,4 +1,4 @@
-//! Opening the database of a stopped node, and rebuilding its projections from the log.
+//! Opens the database of a stopped node, and rebuilds projections from the log.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -12,44 +12,43 @@ use hawser_storage::{
 use super::service_manager::ServiceManager;
 use super::unfinished_import::{UnfinishedImportError, require_finished};
 
-/// Time between two log lines about a rebuild. A guess: often enough to see that it goes on.
+/// The interval of log lines about a rebuild. A guess: often enough to show progress.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The database of a stopped node cannot be opened.
+/// Error of opening the database of a stopped node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoppedError {
-    /// The database refuses.
+    /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The folder holds an import that has not come to its end.
+    /// The folder contains an unfinished import.
     #[error(transparent)]
     Import(#[from] UnfinishedImportError),
 }
 
-/// Opens the database of a stopped node, of any owner.
+/// Opens the database of a stopped node, whatever node owns it.
 ///
-/// An import that has not come to its end is refused: its events of chains may not be verified yet, and a backup or a
-/// copy of the folder has no sign of that.
+/// An unfinished import is refused: its chain events may not be verified yet, and a backup or copy of
+/// the folder would not show that.
 ///
 /// # Errors
-/// As [`Store::open_existing`], and for an unfinished import.
+/// Those of [`Store::open_existing`], and an error for an unfinished import.
 pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedError> {
     let opened = Store::open_existing(path, price::price)?;
-    // Looked for once the database is locked: an import cannot begin from here on.
+    // This is checked under the database lock, so that an import cannot start afterwards.
     require_finished(path)?;
     Ok(opened)
 }
 
-/// Opens the database in a folder for reading only, of any owner.
+/// Opens the database in a folder for reading only, whatever node owns it.
 ///
 /// # Errors
-/// As [`Store::open_read_only`].
+/// Those of [`Store::open_read_only`].
 pub fn open_read_only(path: &Path) -> Result<(Store, StoreIdentity), OpenError> {
     Store::open_read_only(path, price::price)
 }
 
-/// Drops every projection of `store` and derives it anew from the log. Calls `progress` now and
-/// then.
+/// Drops every projection of `store` and rebuilds it from the log. Calls `progress` at intervals.
 ///
 /// # Errors
 /// Fails when the log cannot be read or the rows cannot be written.
@@ -65,10 +64,10 @@ pub fn rebuild(
     store.rebuild_many(&|stored| facts::of_stored_many(stored, own), &mut go_on)
 }
 
-/// Rebuilds the projections of a node that is starting. The log and the service manager hear of it every few seconds.
+/// Rebuilds the projections of a starting node. Reports progress to the log and the service manager every few seconds.
 ///
 /// # Errors
-/// As [`rebuild`].
+/// Those of [`rebuild`].
 pub(super) fn rebuild_before_start(store: &Store) -> Result<RebuildReport, RebuildError> {
     let service_manager = ServiceManager::from_env();
     let tell = |made: &str| {

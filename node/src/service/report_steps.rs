@@ -1,4 +1,4 @@
-//! Steps of the worker of payer reports that an operator asks for.
+//! Runs steps of the payer report worker at an operator's request.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::runtime::Handle;
 use crate::admin::PayerReportStep;
 use crate::error::RunError;
 
-/// The most outcomes in an answer, so that they fit into a line. A guess: many times the reports that wait.
+/// The largest number of reported outcomes, so that they fit into a line. A guess: many times the waiting reports.
 const OUTCOMES_MAX: usize = 1000;
-/// The most bytes of the reason of one outcome. A guess: enough for the differences of an honest mistake.
+/// The longest reason of one outcome in bytes. A guess: enough for the differences of an honest mistake.
 const DETAIL_LEN_BYTES_MAX: usize = 500;
-/// Time between two looks whether the command, or the node, goes. A guess.
+/// The interval at which the end of the command or the node is checked. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// The step that an operator asks for.
+/// The requested step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StepOrder {
     pub(super) step: PayerReportStep,
@@ -25,12 +25,12 @@ pub(super) struct StepOrder {
     pub(super) is_dry: bool,
 }
 
-/// Takes a step for the originators that are asked for, and returns what became of each report. Ends between two of
-/// them, or in the wait for the chain, when `is_unwanted`: a transaction under way is found by the next step.
-/// Blocks; to be called on a thread of a tokio runtime that may block.
+/// Runs a step for the requested originators and returns the outcome for each report. Ends between two originators, or
+/// while waiting for the chain, when `is_unwanted`; a transaction in flight is found by the next step. Blocks, and must
+/// be called on a blocking thread of a tokio runtime.
 ///
 /// # Errors
-/// Fails when the node does not work on payer reports, or not on those about this originator, or is stopped.
+/// Fails when the node has no payer report worker, does not handle this originator, or is stopped.
 pub(super) fn take(
     reporter: Option<&PayerReporter>,
     order: StepOrder,

@@ -1,4 +1,4 @@
-//! Asks the operator while this node may not sign, and passes the answer on to the engine.
+//! Asks the operator while this node may not sign, and passes the answer to the engine.
 
 use std::mem::Discriminant;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use tokio::task::JoinHandle;
 use super::blocking;
 use crate::restore::{RestoreFolder, RestoreQuestion};
 
-/// Pause between two looks for an answer. A guess: an operator sees the result at once.
+/// The interval at which an answer is checked for. A guess: the operator sees the result at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The task that asks.
+/// The prompting task.
 pub(super) struct RestorePromptTask(JoinHandle<()>);
 
 impl RestorePromptTask {
-    /// Starts to ask whenever the node may not sign. Needs a tokio runtime.
+    /// Starts the task, which asks whenever the node may not sign. Needs a tokio runtime.
     pub(super) fn start(engine: &Engine) -> Self {
         Self(tokio::spawn(run(engine.clone())))
     }
 
-    /// Ends the task. A question that stands is replaced at the next start.
+    /// Ends the task. An unanswered question is replaced at the next start.
     pub(super) async fn stop(self) {
         self.0.abort();
-        // The error says that it was aborted.
+        // An error means that the task was aborted.
         let _ = self.0.await;
     }
 }
@@ -34,11 +34,11 @@ impl RestorePromptTask {
 struct Prompt {
     engine: Engine,
     folder: RestoreFolder,
-    /// Begins the ids of the questions of this process.
+    /// The prefix of the ids of this process's questions.
     prefix: String,
-    /// Number of times that the node has begun to ask.
+    /// The number of times that the node has started to ask.
     times: u64,
-    /// The question that stands, with the kind of status that it is about.
+    /// The current question, with the kind of status that it is about.
     asked: Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)>,
 }
 
@@ -53,7 +53,7 @@ async fn run(engine: Engine) {
     let incarnation = hex::encode(engine.store().incarnation());
     let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
     let mut prompt = Prompt { engine, folder, prefix, times: 0, asked: None };
-    // A question that an earlier process has left is not one of this process.
+    // A question of an earlier process does not count for this one.
     let mut is_first = true;
     loop {
         prompt.ask(is_first).await;
@@ -66,7 +66,7 @@ async fn run(engine: Engine) {
 }
 
 impl Prompt {
-    /// Writes down the question of this moment, or removes the one that no longer stands.
+    /// Writes the current question, or removes an outdated one.
     async fn ask(&mut self, is_first: bool) {
         let wanted = self.question();
         if wanted == self.asked && !is_first {
@@ -83,8 +83,8 @@ impl Prompt {
         self.asked = wanted;
     }
 
-    /// Returns the question to the operator, if only one is needed now. A status of another kind is
-    /// another question: earlier answers do not apply to it.
+    /// Returns the question to the operator, if one is needed now. A status of another kind requires a new question, to
+    /// which earlier answers do not apply.
     fn question(&mut self) -> Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)> {
         let engine = &self.engine;
         let status = engine.own_strand_status();
@@ -112,7 +112,7 @@ impl Prompt {
         Some((kind, question))
     }
 
-    /// Passes the operator's answer on, once.
+    /// Passes the operator's answer to the engine, once.
     async fn look_for_answer(&self) {
         let Some((kind, question)) = &self.asked else { return };
         let folder = self.folder.clone();
@@ -125,7 +125,7 @@ impl Prompt {
                 let knows_of_stop = *kind == std::mem::discriminant(&OwnStrandStatus::Stopped);
                 self.engine.confirm_own_strand(OperatorWord { gap: answer.gap, knows_of_stop });
             }
-            // To an earlier question, perhaps of an earlier start with another folder.
+            // The answer is to an earlier question, perhaps of an earlier start with another folder.
             Ok(Some(_)) => {
                 tracing::warn!("the operator has answered a question that no longer stands")
             }

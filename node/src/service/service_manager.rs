@@ -1,5 +1,5 @@
-//! Messages to the service manager: at work before it is ready, ready, alive, stopping. systemd names a datagram socket for them
-//! in the environment (sd_notify(3)).
+//! Messages to the service manager: progress of the start, readiness, watchdog, stop. systemd names a datagram socket
+//! for them in the environment (sd_notify(3)).
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that the manager gives a start beyond each message about its work. A guess: the messages are some seconds apart.
+/// The additional time that the manager grants a start after each progress message. A guess: the
+/// messages are some seconds apart.
 const WORK_MAX: Duration = Duration::from_secs(120);
 
 /// The service manager. Cheap to clone.
@@ -19,7 +20,7 @@ pub(super) struct ServiceManager(Arc<Socket>);
 struct Socket {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// Interval of the alive messages, if the manager wants them.
+    /// The interval of watchdog messages, if the manager requires them.
     watchdog: Option<Duration>,
 }
 
@@ -44,13 +45,13 @@ impl ServiceManager {
             _ => SocketAddr::from_pathname(name)?,
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not read must not hold up the node.
+        // A manager that does not read must not block the node.
         socket.set_nonblocking(true)?;
         Ok(Self(Arc::new(Socket { socket, address, watchdog })))
     }
 
-    /// Reports readiness, and from now on regularly that tasks still run, if the manager wants it.
-    /// Needs a tokio runtime.
+    /// Reports readiness, and from then on at intervals that tasks still run, if the manager
+    /// requires it. Needs a tokio runtime.
     pub(super) fn ready(&self) {
         self.tell("READY=1");
         let Some(every) = self.0.watchdog else { return };
@@ -63,8 +64,7 @@ impl ServiceManager {
         });
     }
 
-    /// Reports long work before the process is ready. The manager shows it, and does not count its time as a start that
-    /// hangs.
+    /// Reports long work before the process is ready. The manager displays it and extends its start timeout.
     pub(super) fn working(&self, status: &str) {
         self.tell(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={status}", WORK_MAX.as_micros()));
     }
@@ -82,8 +82,7 @@ impl ServiceManager {
     }
 }
 
-/// Returns half the time after which the manager considers this process dead; `None` if it does not
-/// watch it.
+/// Returns half the time after which the manager considers this process dead; `None` if it does not watch this process.
 fn watchdog(usec: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
     let is_own = pid.is_none_or(|pid| pid.parse() == Ok(own));
     let usec: u64 = usec?.parse().ok()?;

@@ -1,5 +1,5 @@
-//! Node registry and rate table of the settlement chain, read by node and gateway through one
-//! reader, so that both see the same records.
+//! The node registry and the rates of the settlement chain, read by nodes and gateways through the same reader, so
+//! that both see the same records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +23,20 @@ use crate::settings::table::chains::flag_of;
 pub(super) const SETTLEMENT: &str = "settlement";
 /// The app chain's name in logs and metrics.
 pub(super) const APP: &str = "app";
-/// The shortest time between two requested reads of the rates: nodes that name unknown prices must
-/// not make a gateway flood its RPC endpoint. A guess.
+/// The shortest interval between two requested reads of the rates, so that nodes with unknown prices cannot make a
+/// gateway flood its RPC endpoint. A guess.
 const REQUESTED_READ_EVERY: Duration = Duration::from_secs(1);
 
-/// The reason a chain cannot be read.
+/// Error of setting up the reading of a chain.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainSetupError {
-    /// The addresses of the contracts cannot be found out.
+    /// The addresses of the contracts cannot be determined.
     #[error(transparent)]
     Deployment(#[from] RunError),
     /// A URL is malformed.
     #[error(transparent)]
     Url(#[from] ConnectError),
-    /// The address of a contract is not given.
+    /// The address of a contract is missing.
     #[error(
         "the address of {contract} is not given: name the file with all addresses \
          (--contracts.config-file-path), or give --{}", flag_of(*.contract)
@@ -60,12 +60,12 @@ impl From<ChainSetupError> for RunError {
     }
 }
 
-/// Reads the registry and the rates of the settlement chain, or only the watched one of the two.
+/// A reader of the node registry and the rates, or of one of them.
 pub(super) struct SettlementReader {
     pub(super) endpoints: Endpoints,
     contracts: Contracts,
     refresh: RefreshIntervals,
-    /// For each watched contract, the channel that asks for a read.
+    /// The channel that requests a read, for each watched contract.
     notify: Vec<(ContractAddress, watch::Sender<u64>)>,
     pub(super) lists: SettlementLists,
 }
@@ -75,7 +75,7 @@ struct RefreshIntervals {
     rates: Duration,
 }
 
-/// The lists that are watched. They are read as long as this lives.
+/// The watched lists. They are read while this value lives.
 #[derive(Default)]
 pub(super) struct SettlementLists {
     pub(super) registry: Option<ListWatcher<Registry>>,
@@ -83,7 +83,7 @@ pub(super) struct SettlementLists {
 }
 
 impl SettlementReader {
-    /// Asks the chain nothing yet.
+    /// Creates a reader without sending a request.
     ///
     /// # Errors
     /// Fails when a URL is malformed.
@@ -104,7 +104,7 @@ impl SettlementReader {
         })
     }
 
-    /// Reads the node registry now and from now on. Returns its contract's address.
+    /// Starts to watch the node registry and reads it at once. Returns its contract's address.
     ///
     /// # Errors
     /// Fails when the address is not given, or the registry cannot be read now.
@@ -117,8 +117,8 @@ impl SettlementReader {
         Ok(address)
     }
 
-    /// Reads the rates now and from now on; also whenever `requested` is notified, at most once a
-    /// second.
+    /// Starts to watch the rates and reads them at once. They are also read whenever `requested` is
+    /// notified, at most once a second.
     ///
     /// # Errors
     /// Fails when the address is not given, or the rates cannot be read now.
@@ -137,7 +137,7 @@ impl SettlementReader {
         Ok(())
     }
 
-    /// Settings with which the reader of the chain's events announces changes of the lists.
+    /// Returns the settings with which the chain's event reader announces changes of the lists.
     pub(super) fn push_settings(&mut self, urls: Vec<String>) -> PushSettings {
         PushSettings { urls, notify: std::mem::take(&mut self.notify) }
     }
@@ -173,7 +173,7 @@ async fn forward_requests(requested: Arc<Notify>, notify: watch::Sender<u64>) {
 }
 
 impl SettlementLists {
-    /// Returns a view of the reading that outlives it.
+    /// Returns a view of the lists that remains valid after the reader ends.
     pub(super) fn view(&self) -> ListSnapshots {
         ListSnapshots {
             registry: self.registry.as_ref().map(ListWatcher::subscribe),

@@ -1,4 +1,4 @@
-//! Reasons to stop a process: signals, or the end of its parent.
+//! Reasons to stop a process: signals, or the end of its parent process.
 
 use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// A signal that comes again within this time is the same one. timeout(1), for example, signals a
-/// process and its group, so that the process hears it twice. A guess.
+/// The time within which a repeated signal counts as the same one. timeout(1), for example, signals a process and its
+/// group, so the process receives the signal twice. A guess.
 const SAME_WITHIN: Duration = Duration::from_millis(500);
 
 /// A reason to stop.
@@ -15,18 +15,18 @@ const SAME_WITHIN: Duration = Duration::from_millis(500);
 pub enum StopReason {
     /// One of INT, TERM, HUP and QUIT.
     Signal(&'static str),
-    /// The standard input has ended, so the parent process has.
+    /// The standard input has ended, and thus the parent process.
     Parent,
 }
 
-/// Receives every reason to stop.
+/// A receiver of all reasons to stop.
 #[derive(Debug)]
 pub struct StopSignals {
     receiver: mpsc::Receiver<StopReason>,
     last: Last,
 }
 
-/// The last reason, for recognising its repetition.
+/// The last reason, to recognise its repetition.
 #[derive(Debug, Default)]
 struct Last(Option<(StopReason, Instant)>);
 
@@ -45,11 +45,11 @@ impl Last {
 }
 
 impl StopSignals {
-    /// Takes over the signals, so that none ends the process by itself. With `parent`, the end of the
-    /// standard input counts as well. Needs a tokio runtime.
+    /// Installs signal handlers, so that no signal ends the process by itself. With `parent`, the end of the standard
+    /// input is a reason as well. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Fails when the system accepts no handler.
+    /// Fails when the system refuses a handler.
     pub fn listen(parent: bool) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(8);
         let kinds = [
@@ -63,7 +63,7 @@ impl StopSignals {
             let sender = sender.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    // A full queue already holds reasons enough.
+                    // A full queue already contains enough reasons.
                     let _ = sender.try_send(StopReason::Signal(name));
                 }
             });
@@ -74,7 +74,7 @@ impl StopSignals {
         Ok(Self { receiver, last: Last::default() })
     }
 
-    /// Waits for the next reason. A signal that comes twice at once counts once.
+    /// Waits for the next reason. A signal that is repeated at once counts once.
     pub async fn next(&mut self) -> StopReason {
         while let Some(end) = self.receiver.recv().await {
             if self.last.record(end, Instant::now()) {
@@ -84,8 +84,7 @@ impl StopSignals {
         std::future::pending().await
     }
 
-    /// Waits for the next signal. The end of the parent does not count, because it may accompany the
-    /// first signal.
+    /// Waits for the next signal. The end of the parent is ignored, because it may accompany the first signal.
     pub async fn next_signal(&mut self) -> &'static str {
         loop {
             if let StopReason::Signal(name) = self.next().await {
@@ -95,11 +94,11 @@ impl StopSignals {
     }
 }
 
-/// Watches the standard input on a thread of its own, because reading it cannot be interrupted.
+/// Watches the standard input on its own thread, because reading it cannot be interrupted.
 fn watch_parent(sender: mpsc::Sender<StopReason>) -> io::Result<()> {
     let watch = move || {
         let mut buffer = [0; 64];
-        // The content does not matter.
+        // The content of the input is ignored.
         while io::stdin().read(&mut buffer).is_ok_and(|len| len > 0) {}
         let _ = sender.blocking_send(StopReason::Parent);
     };

@@ -1,5 +1,5 @@
-//! The process: its runtime, and calls of the operating system that the standard library lacks (the limit
-//! of open files, free space on a disk, options of the allocator, ending at once), which go through libc.
+//! The process: its runtime, and system calls that the standard library lacks and that go through libc (the limit of
+//! open files, free disk space, allocator options, scheduling, immediate exit).
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -13,33 +13,33 @@ use hawser_api::{DiskSpace, DiskView};
 use hawser_storage::CACHE_BYTES_MIN;
 use tokio::runtime::{Builder, Runtime};
 
-/// The fewest open files that a process must be allowed: besides the own share of [`OpenFiles`] and the least
-/// share of the database, some dozens of connections have room.
+/// The lowest permitted limit of open files of a process. The files that [`OpenFiles`] reserves, and the database's
+/// smallest share, leave room for some dozens of connections.
 pub(super) const OPEN_FILES_MIN: u64 = 256;
-/// Files for everything but the database and callers: listeners, the operators' port (32 connections),
-/// chains, Redis, nodes behind a gateway, files of settings. A guess: twice what was seen.
+/// The number of files for everything except the database and callers: listeners, the operator port (32 connections),
+/// chains, Redis, nodes behind a gateway, settings files. A guess: twice what was observed.
 const OWN_FILES: u64 = 96;
-/// Files of the database that do not count against its share: logs, files that a flush or a compaction
-/// writes. A guess: two jobs at a time, each with some outputs.
+/// The number of database files outside its share: logs, and files written by a flush or a compaction. A guess: two
+/// jobs at a time, each with some outputs.
 const DATABASE_BESIDE_FILES: u64 = 48;
-/// The least and the most table files that the database may hold open by itself. A guess: it opens others
-/// again for each read, and the most are a terabyte and more.
+/// The smallest and the largest number of table files that the database keeps open by default. A guess: it reopens
+/// others for each read, and the largest number corresponds to more than a terabyte.
 const DATABASE_FILES_MIN: u64 = 64;
 const DATABASE_FILES_MAX: u64 = 16 * 1024;
-/// Connections of callers that the database leaves, however many files it is given.
+/// The smallest number of connections that remain for callers, however many files the database is given.
 const CONNECTIONS_MIN: u64 = 48;
-/// The part of the machine's memory that the database's cache takes, and its bounds. A guess:
-/// indexes and filters find room in it, and the system has the rest for the blocks of the files.
+/// The fraction of the machine's memory for the database's block cache, and its bounds. A guess: indexes and filters
+/// fit into it, and the system uses the rest for its page cache.
 const CACHE_PART: u64 = 128;
 const CACHE_BYTES_MAX: u64 = 4 << 30;
 
-/// Turns of tasks between two looks at sockets and timers. The library's 61 are too many beside callers whose
-/// turns take half a millisecond (streams of hundreds of topics): a publish that arrives would wait for thirty
-/// of them before it is seen. Measured: `hawser-bench floods`; a look takes about a microsecond.
+/// The number of task polls between two checks of sockets and timers. The library's default of 61 is too high next to
+/// callers whose polls take half a millisecond (streams of hundreds of topics): an arriving publish would wait for
+/// thirty of them. Measured with `hawser-bench floods`; a check takes about a microsecond.
 const TURNS_BETWEEN_EVENTS: u32 = 8;
 
-/// Creates the runtime of a service. The threads that run tasks have turns of [`RUNTIME_TURN_NS`]; those for blocking work,
-/// such as backups and pruning, have the system's own.
+/// Creates the runtime of a service. Worker threads have time slices of [`RUNTIME_TURN_NS`]; threads for blocking work,
+/// such as backups and pruning, have the system's default.
 pub(super) fn runtime() -> io::Result<Runtime> {
     thread_local! {
         static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
@@ -51,31 +51,32 @@ pub(super) fn runtime() -> io::Result<Runtime> {
         .enable_all()
         .event_interval(TURNS_BETWEEN_EVENTS)
         .worker_threads(threads)
-        // Threads are named in the order in which they are started, and those that run tasks come first.
+        // Threads are named in the order in which they start, and worker threads start first.
         .thread_name_fn(move || match named.fetch_add(1, Ordering::Relaxed) {
             number if number < threads => format!("runtime-{number}"),
             number => format!("blocking-{}", number - threads),
         })
-        // A thread begins with the turns of the one that started it.
+        // A thread inherits the time slice of the thread that started it.
         .on_thread_start(|| ask_for_turns(SYSTEM_TURN_NS))
-        // Only a thread that runs tasks is parked: one for blocking work waits elsewhere.
+        // Only worker threads are parked; threads for blocking work wait elsewhere.
         .on_thread_park(move || {
             if !RUNS_TASKS.replace(true) {
                 ask_for_turns(RUNTIME_TURN_NS);
-                // Later ones, which take over tasks from a thread that blocks, are not waited for.
+                // Later worker threads, which replace one that blocks, are not waited for.
                 let _ = ready.send(());
             }
         })
         .build()?;
-    // The library starts all of them alike, and the first that looks gets the oldest work: blocking work that is given now
-    // might be found by a thread that was started to run tasks, while another one runs tasks in its place.
+    // The library starts all threads alike, and the first idle one takes the oldest work. Without this
+    // wait, blocking work submitted now might be taken by a thread that was started as a worker, while
+    // another thread becomes the worker.
     for _ in 0..threads {
         are_ready.recv().map_err(io::Error::other)?;
     }
     Ok(runtime)
 }
 
-/// The process is not allowed to open enough files.
+/// Error of the open file limit: the process may not open enough files.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed (some thousands \
@@ -85,20 +86,20 @@ pub(super) struct FileLimitError {
     allowed: u64,
 }
 
-/// The shares of the files that a process may have open. Callers get the rest, so that no
-/// flood of connections takes a descriptor from the database.
+/// The shares of the files that a process may open. Callers get the remainder, so that a flood of connections cannot
+/// take a descriptor from the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OpenFiles {
-    /// Table files that the database may hold open.
+    /// The number of table files that the database may keep open.
     pub(super) database: usize,
-    /// Connections that callers of a node may have open.
+    /// The number of connections that callers of a node may open.
     pub(super) connections: usize,
-    /// Connections that callers of a process without a database may have open.
+    /// The number of connections that callers of a process without a database may open.
     pub(super) gateway_connections: usize,
 }
 
 impl OpenFiles {
-    /// Divides the open files of a process, at least [`OPEN_FILES_MIN`]. `database` is the operator's setting.
+    /// Divides the permitted number of files, at least [`OPEN_FILES_MIN`]. `database` is the operator's setting.
     fn of(allowed: u64, database: Option<usize>) -> Self {
         let allowed = allowed.max(OPEN_FILES_MIN);
         let without_own = allowed - OWN_FILES;
@@ -115,13 +116,13 @@ impl OpenFiles {
         }
     }
 
-    /// Returns the shares of this process. `database` is the operator's word about the database.
+    /// Returns the shares of this process. `database` is the operator's setting for the database.
     pub(super) fn of_process(database: Option<usize>) -> Self {
         Self::of(file_limit().map_or(u64::MAX, |limit| limit.rlim_cur), database)
     }
 }
 
-/// Returns the default size of the database's cache, in bytes.
+/// Returns the default size of the database's block cache, in bytes.
 pub(super) fn cache_bytes() -> usize {
     cache_of(memory_bytes())
 }
@@ -131,8 +132,8 @@ fn cache_of(memory_bytes: Option<u64>) -> usize {
     usize::try_from(part.min(CACHE_BYTES_MAX)).unwrap_or(usize::MAX).max(CACHE_BYTES_MIN)
 }
 
-/// Returns the memory that this process may use, in bytes: the machine's, or its container's limit.
-/// `None` on a system that does not report it.
+/// Returns the memory that this process may use, in bytes: that of the machine, or of its container. `None` if
+/// the system does not report it.
 fn memory_bytes() -> Option<u64> {
     let of_machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -152,8 +153,7 @@ fn file_limit() -> Option<libc::rlimit> {
     known.then_some(limit)
 }
 
-/// Returns the files that a process of this user may open: a node raises its own limit to that. `None` on a system without
-/// such a limit.
+/// Returns the hard limit of open files, to which a node raises its own limit; `None` on a system without such a limit.
 pub(super) fn open_files_max() -> Option<u64> {
     file_limit().map(|limit| limit.rlim_max)
 }
@@ -180,17 +180,17 @@ pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     Ok(())
 }
 
-/// Length from which an allocation is a mapping of its own, which goes back to the system when it is
-/// freed. Measured under all attacks of `tests/tests/memory` together: at most 219 MiB above the idle
-/// node, 416 to 506 MiB with the library's moving threshold, which keeps freed answers in its arenas.
+/// The allocation size in bytes from which an allocation is a separate mapping, which is returned to the system when it
+/// is freed. Measured under all attacks of `tests/tests/memory` together: at most 219 MiB above the idle node, compared
+/// with 416 to 506 MiB with the library's dynamic threshold, which keeps freed responses in its arenas.
 #[cfg(target_env = "gnu")]
 const MAPPED_LEN_BYTES_MIN: libc::c_int = 256 * 1024;
-/// Free bytes at the end of an arena from which they go back to the system. A guess.
+/// The number of free bytes at the end of an arena from which they are returned to the system. A guess.
 #[cfg(target_env = "gnu")]
 const TRIMMED_LEN_BYTES_MIN: libc::c_int = 1024 * 1024;
 
-/// Makes the allocator return large buffers to the system when they are freed, regardless of earlier ones. Other
-/// allocators than glibc's are left as they are.
+/// Makes the allocator return large buffers to the system when they are freed, whatever was freed before. Has an
+/// effect only with glibc's allocator.
 pub(super) fn return_freed_memory() {
     #[cfg(target_env = "gnu")]
     for (option, value) in [
@@ -204,28 +204,27 @@ pub(super) fn return_freed_memory() {
     }
 }
 
-/// Steps by which threads that read for callers stand back from others that want the same core: these get three times
-/// as much of it. A guess: readers still go on while a node publishes all it can.
+/// The increase of the nice value of threads that read for callers. Other threads on the same core then get three times
+/// their share. A guess: readers still progress while a node publishes at its maximum.
 #[cfg(target_os = "linux")]
 const READERS_STAND_BACK: i32 = 5;
-/// Steps of priority by which threads yield that verify envelopes which readers have already: others get three times as
-/// much of a core. A guess:
-/// with more steps they would hardly continue beside other programs that want the same cores.
+/// The increase of the nice value of threads that verify data which readers already have. Others on the same core get
+/// three times their share. A guess: with a larger increase they would hardly progress next to other programs.
 #[cfg(target_os = "linux")]
 const VERIFIERS_STAND_BACK: i32 = 5;
-/// The lowest priority of Linux.
+/// The largest nice value on Linux.
 #[cfg(target_os = "linux")]
 const NICE_MAX: i32 = 19;
 
-/// Lets the other threads of this process have a core before the calling one, which reads for callers, if both want
-/// it. Without it, a flood of queries and of streams that catch up would have most of the time of a small machine, since
-/// its threads are more than those that publish. Linux has a priority for each thread; on other systems nothing is done.
+/// Lowers the priority of the calling thread, which reads for callers, relative to the other threads of this process.
+/// Otherwise a flood of queries and catching-up streams would take most of the time of a small machine, because these
+/// threads outnumber those that publish. Linux has a priority per thread; on other systems this does nothing.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
     stand_back_by(READERS_STAND_BACK);
 }
 
-/// Does the same for a thread that verifies envelopes which readers have already.
+/// Does the same for a thread that verifies data which readers already have.
 pub(super) fn stand_back_behind() {
     #[cfg(target_os = "linux")]
     stand_back_by(VERIFIERS_STAND_BACK);
@@ -235,30 +234,31 @@ pub(super) fn stand_back_behind() {
 fn stand_back_by(steps: i32) {
     if !reschedule(|thread| {
         thread.sched_nice = thread.sched_nice.saturating_add(steps).min(NICE_MAX);
-        // A thread begins with the turns of the one that started it.
+        // A thread inherits the time slice of the thread that started it.
         thread.sched_runtime = SYSTEM_TURN_NS;
     }) {
         stand_back_by_number(steps);
     }
 }
 
-/// Length of a turn on a core, in nanoseconds, for the threads that a publish passes behind the runtime: the shortest that
-/// Linux gives. Each of them works for some 30 µs at a time and waits most of the time, so that none of its turns is ever cut
+/// The scheduler time slice, in nanoseconds, of the threads behind the runtime that a publish passes: the shortest that
+/// Linux grants. Each of them works for some 30 µs at a time and waits most of the time, so its slices are never cut
 /// off (`docs/decisions/0050-short-turns-for-publishes.md`).
 const PUBLISH_TURN_NS: u64 = 100_000;
-/// The same for the threads that run tasks: above that of the threads that publishes go to from there, and below the
-/// system's own (1.4 ms on two cores), with which readers, compactions and other programs run. A guess.
+/// The scheduler time slice of the worker threads, in nanoseconds: above that of the threads to which
+/// publishes go from there, and below the system's default (1.4 ms on two cores), which readers,
+/// compactions and other programs have. A guess.
 const RUNTIME_TURN_NS: u64 = 400_000;
-/// Stands for the system's own length.
+/// The value that selects the system's default time slice.
 const SYSTEM_TURN_NS: u64 = 0;
 
-/// Gives the calling thread, which a publish passes, a core as soon as it wakes, and for a short time.
+/// Gives the calling thread, which a publish passes, short time slices, so that it runs soon after it wakes.
 pub(super) fn take_short_turns() {
     ask_for_turns(PUBLISH_TURN_NS);
 }
 
-/// Asks the system for turns of this length for the calling thread. That changes when it has a core, and not how much of it
-/// in all. Kernels before Linux 6.12 and other systems leave it as it is.
+/// Requests a time slice for the calling thread. This changes when the thread runs, not its total share. Kernels before
+/// Linux 6.12 and other systems ignore it.
 fn ask_for_turns(turn_ns: u64) {
     #[cfg(target_os = "linux")]
     let _ = reschedule(|thread| thread.sched_runtime = turn_ns);
@@ -266,8 +266,8 @@ fn ask_for_turns(turn_ns: u64) {
     let _ = turn_ns;
 }
 
-/// Changes how the calling thread is scheduled. A thread with another policy than the usual ones is left alone: the
-/// numbers would mean something else there. So is one whose change is refused, by a sandbox for example: `false` then.
+/// Changes the scheduling attributes of the calling thread. A thread with an unusual policy is left unchanged, because
+/// the numbers have another meaning there. Returns false if the change is refused, for example by a sandbox.
 #[cfg(target_os = "linux")]
 fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) -> bool {
     let done = scheduling().and_then(|mut thread| {
@@ -282,7 +282,8 @@ fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) -> bool {
         .is_ok()
 }
 
-/// Lowers the calling thread's priority by a call that sandboxes permit which refuse the newer ones.
+/// Lowers the calling thread's priority by an older call, which some sandboxes permit
+/// although they refuse the newer one.
 #[cfg(target_os = "linux")]
 fn stand_back_by_number(steps: i32) {
     #[expect(unsafe_code, reason = "the standard library has no scheduling")]
@@ -292,7 +293,7 @@ fn stand_back_by_number(steps: i32) {
     }
 }
 
-/// Returns how the calling thread is scheduled.
+/// Returns the scheduling attributes of the calling thread.
 #[cfg(target_os = "linux")]
 fn scheduling() -> io::Result<libc::sched_attr> {
     let mut now = libc::sched_attr {
@@ -347,8 +348,8 @@ fn space_of(path: &Path) -> io::Result<DiskSpace> {
     Ok(DiskSpace { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
 }
 
-/// Ends the process without waiting for anything, not even for the destructors of libraries, which
-/// threads that are still at work may be using.
+/// Ends the process without waiting for anything, not even for destructors of libraries, which
+/// running threads may still be using.
 pub(super) fn exit_now(code: u8) -> ! {
     #[expect(unsafe_code, reason = "std::process::exit runs destructors")]
     // SAFETY: never returns and touches no memory of ours.
@@ -424,7 +425,7 @@ mod tests {
         let after = of_thread.join().unwrap();
         assert_eq!(after.sched_policy, before.sched_policy);
         assert_eq!(after.sched_nice, before.sched_nice);
-        // Kernels without a length of turns report 0.
+        // Kernels without configurable time slices return 0.
         if before.sched_runtime > 0 {
             assert_eq!(after.sched_runtime, PUBLISH_TURN_NS);
         }
@@ -439,7 +440,7 @@ mod tests {
         let runtime = runtime().unwrap();
         let (of_task, of_blocking, of_reader) = runtime.block_on(async {
             let of_task = tokio::spawn(async move {
-                // As the threads that read pages for streams are started.
+                // This is how the threads that read pages for streams are started.
                 let reader = std::thread::spawn(move || {
                     stand_back();
                     turn()
@@ -450,7 +451,7 @@ mod tests {
             of_task.await.unwrap()
         });
         assert_eq!((of_blocking, of_reader), (own, own));
-        // Kernels without a length of turns report 0.
+        // Kernels without configurable time slices return 0.
         if own > 0 {
             assert_eq!(of_task, RUNTIME_TURN_NS);
         }

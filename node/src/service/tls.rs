@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use hawser_serve::address::is_public;
 use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError};
 
-/// Reads the certificate that the settings name.
+/// Loads the configured certificate.
 ///
 /// # Errors
-/// Names the file that cannot be used.
+/// [`TlsFilesError`] with the file that cannot be used.
 pub(super) fn load(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsFilesError> {
     files.cloned().map(Tls::load).transpose()
 }
 
-/// Warns of an API on the internet without TLS: requests can be read and changed on the way.
+/// Warns about a public API without TLS, whose traffic can be read and changed on its way.
 pub(super) fn warn_without(files: Option<&TlsFiles>, listen: SocketAddr) {
     if files.is_none() && is_public(listen.ip()) {
         tracing::warn!(%listen, "the API listens on a public address without TLS (--tls-cert, --tls-key)");

@@ -1,11 +1,11 @@
-//! Recognises the data folder of an import that has not come to its end.
+//! Detects the data folder of an unfinished import.
 
 use std::path::{Path, PathBuf};
 
-/// Name of the file that stands in the data folder until both sides were found equal.
+/// The name of a file that is in the data folder until database and log were found equal.
 pub(super) const UNFINISHED: &str = "import-unfinished";
 
-/// The data folder holds an import that has not come to its end.
+/// Error: the data folder contains an unfinished import.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path} holds an import that has not come to its end: repeat `hawser import xmtpd` or `hawser snapshot fetch`, \

@@ -13,7 +13,7 @@ use hawser_validation::wallets::{WaitingInboxes, Wallets};
 
 use super::settlement::APP;
 
-/// Validates key packages at the time of this machine's clock.
+/// A validator of key packages at the time of this machine's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyPackages;
 
@@ -25,7 +25,7 @@ impl PayloadValidator for KeyPackages {
     }
 }
 
-/// Validates identity updates for the engine.
+/// A validator of identity updates for the engine.
 pub(super) struct Identities(IdentityValidator);
 
 impl Identities {
@@ -48,7 +48,7 @@ impl IdentityJudge for Identities {
     }
 }
 
-/// Validates the updates of one inbox.
+/// A validator of the updates of one inbox.
 struct Inbox(InboxValidator);
 
 impl InboxJudge for Inbox {
@@ -79,7 +79,7 @@ impl InboxJudge for Inbox {
     }
 }
 
-/// The updates in this node's log that wait for contract wallets.
+/// The updates in this node's log that wait for answers of contract wallets.
 pub(super) struct HeldUpdates {
     pub(super) appender: ChainAppender,
     pub(super) chains: Arc<dyn ChainsView>,
@@ -87,7 +87,7 @@ pub(super) struct HeldUpdates {
 
 impl WaitingInboxes for HeldUpdates {
     fn inboxes_waiting(&self) -> u64 {
-        // As long as it is not known, some may wait, and the first judgement shows it.
+        // Until the number is known, some updates may be waiting; the first validation determines it.
         self.appender.inboxes_waiting().max(u64::from(!self.appender.knows_waiting()))
     }
 

@@ -1,9 +1,9 @@
-//! Asks witnesses to cosign this node's checkpoints (C2SP `tlog-witness`), and keeps their cosignatures.
+//! Asks witnesses to cosign this node's checkpoints (C2SP `tlog-witness`), and stores their cosignatures.
 //!
-//! A witness is a stranger with a key that the operator trusts. It may be slow, silent, send without end, sign something
-//! else, or name sizes that no checkpoint has. Each strand has a task of its own at each witness, so that none waits for another;
-//! each answer has a limit and a time, and one more try follows a size that it names. Only a cosignature that the witness's key has
-//! made is kept, and a pause that grows follows everything else.
+//! A witness is an external service with a key that the operator trusts. It may be slow, silent, send endlessly, sign
+//! something else, or state sizes that no checkpoint has. Each strand has its own task at each witness, so that none
+//! waits for another. Each response has a size limit and a time limit, and a stated size leads to one more attempt.
+//! Only a valid cosignature with the witness's key is stored, and every other outcome is followed by a growing pause.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,24 +25,24 @@ use tokio::time::timeout;
 
 use crate::settings::WitnessSource;
 
-/// The pauses between two turns of a strand. Guessed: a node that has rate limits lets an address ask for three strands so
-/// often.
+/// The pauses between two turns of a strand. A guess: a node with rate limits lets an address ask
+/// for three strands at this rate.
 const PAUSES: TurnPauses =
     TurnPauses { usual: Duration::from_secs(10), longest: Duration::from_secs(300) };
-/// Time for a witness to answer. Guessed: it may wait for its own tree.
+/// The time limit for a witness to answer. A guess: it may be waiting for its own tree.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
-/// The strands that this node may sign checkpoints of beside its own.
+/// The chain strands whose checkpoints this node may sign in addition to its own.
 const CHAINS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 
-/// The tasks that ask, one for each strand at each witness with a URL.
+/// The asking tasks: one for each strand at each witness with a URL.
 pub(super) struct WitnessTasks {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
 impl WitnessTasks {
-    /// Starts the tasks. A witness whose client cannot be made is logged, and the node runs without its
-    /// cosignatures.
+    /// Starts the tasks. If a witness's client cannot be created, this is logged, and the node
+    /// runs without its cosignatures.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -77,7 +77,7 @@ impl WitnessTasks {
         Self { stop, tasks }
     }
 
-    /// Stops the tasks. An answer on its way is given up.
+    /// Stops the tasks. Responses in transit are abandoned.
     pub(super) async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
@@ -87,33 +87,33 @@ impl WitnessTasks {
 /// The pauses between two turns.
 #[derive(Debug, Clone, Copy)]
 struct TurnPauses {
-    /// After a turn that went well; after each failure it is twice the last one.
+    /// The pause after a successful turn; it doubles with each failure.
     usual: Duration,
-    /// The longest one after failures.
+    /// The longest pause after failures.
     longest: Duration,
 }
 
-/// One strand at one witness.
+/// The state of one strand at one witness.
 struct StrandTurns {
     originator: OriginatorId,
     /// The size of the last checkpoint that the witness has cosigned, as far as this process knows.
     cosigned: u64,
-    /// The last turn failed, which is logged once.
+    /// True if the last turn failed, so that the failure is logged once.
     is_failing: bool,
 }
 
-/// A witness, to the tasks that ask it.
+/// A witness as the asking tasks see it.
 trait AskWitness: Send + Sync + 'static {
-    /// Asks for a cosignature of the newest checkpoint of a strand, if the witness has not cosigned it. May be dropped at any
-    /// point.
+    /// Asks for a cosignature of a strand's newest checkpoint, unless the witness has cosigned
+    /// it. May be dropped at any point.
     fn ask(&self, turns: &mut StrandTurns) -> impl Future<Output = Result<(), AskError>> + Send;
 
-    /// Takes note of the end of a turn, before its result is kept in `turns`.
+    /// Records the end of a turn, before its result is stored in `turns`.
     fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>);
 }
 
-/// Starts a task for each strand. A witness may know some strands only, and may be silent about one: the others neither wait
-/// for it nor share its pauses.
+/// Starts a task for each strand. A witness may know only some strands and may be silent about one; the others neither
+/// wait for that one nor share its pauses.
 fn ask_about_each(
     tasks: &mut JoinSet<()>,
     strands: impl Iterator<Item = OriginatorId>,
@@ -167,15 +167,15 @@ struct Asking {
 #[derive(Debug, PartialEq, Eq)]
 enum WitnessAnswer {
     Cosigned(WitnessCosignature),
-    /// It has cosigned this size last.
+    /// The witness has last cosigned this size.
     OtherSize(u64),
-    /// The answer has a cosignature of this key, or none at all, that this key did not make for this checkpoint.
+    /// The response has no cosignature that this key made for this checkpoint, or an invalid one under its name.
     Forged,
-    /// It does not cosign, for this reason.
+    /// The witness refuses to cosign, for this reason.
     Refused(String),
 }
 
-/// The reason a turn failed.
+/// Error of a turn.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     #[error("the witness does not answer: {0}")]
@@ -210,7 +210,7 @@ impl AskWitness for Asking {
                 self.engine.counters().witnesses.cosigned.inc();
                 let mut shown = CosignedCheckpoint::from(signed);
                 shown.add_witness(line);
-                // A checkpoint that no longer fits is dropped, and the next one is requested.
+                // A checkpoint beyond those that are looked at is dropped, and the next one is asked for.
                 let _ = self.replication.show_checkpoint(shown);
                 Ok(())
             }
@@ -223,7 +223,7 @@ impl AskWitness for Asking {
         }
     }
 
-    /// Logs the first failure after a turn that went well, and the first such turn after a failure.
+    /// Logs the first failure after a success, and the first success after a failure.
     fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
         let (name, originator) = (self.key.signer().0.as_str(), turns.originator);
         match result {
@@ -242,8 +242,8 @@ impl AskWitness for Asking {
 }
 
 impl Asking {
-    /// Reads the newest checkpoint that this node has signed of a strand, and the proof that it continues the one of the
-    /// old size; `None` if the witness has cosigned it.
+    /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size;
+    /// `None` if the witness has cosigned it.
     async fn read(
         &self,
         originator: OriginatorId,
@@ -304,7 +304,7 @@ impl Asking {
     }
 }
 
-/// Reads an answer. One that is too long is none.
+/// Reads a response. A response that is too long is an error.
 async fn read_bounded(mut response: Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(piece) =
@@ -318,7 +318,7 @@ async fn read_bounded(mut response: Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-/// Judges an answer of the witness with this key.
+/// Judges a response of the witness with this key.
 fn judge(
     status: StatusCode,
     media_type: &str,
@@ -344,7 +344,7 @@ fn judge(
     WitnessAnswer::Refused(format!("{} {printable}", status.as_u16()))
 }
 
-/// Bytes of the text of a refusal that are kept. Guessed: two lines.
+/// The longest refusal text that is kept, in bytes. A guess: two lines.
 const REASON_LEN_BYTES_MAX: usize = 200;
 
 #[cfg(test)]
@@ -421,7 +421,7 @@ mod tests {
         all_cosigned: Notify,
     }
 
-    /// Long enough for a few milliseconds of work on any machine: a limit for a test that fails, not for one that passes.
+    /// A time limit far above a few milliseconds of work on any machine; only a failing test reaches it.
     const TEST_WITHIN: Duration = Duration::from_secs(60);
     const TURNS: u32 = 20;
 
@@ -455,7 +455,7 @@ mod tests {
         let strands = CHAINS.into_iter().chain([OriginatorId(100)]);
         ask_about_each(&mut tasks, strands, &witness, pauses, &stopped);
         timeout(TEST_WITHIN, witness.all_cosigned.notified()).await.expect("it is asked again");
-        // Also the one that waits for an answer, and the one in its pause.
+        // This also stops the task that waits for a response, and the one that pauses.
         stop.send_replace(true);
         let ended = async { while tasks.join_next().await.transpose().unwrap().is_some() {} };
         timeout(TEST_WITHIN, ended).await.expect("they stop");
@@ -469,7 +469,7 @@ mod tests {
             "HTTP/1.1 307 Temporary Redirect\r\nlocation: {url}\r\nconnection: close\r\n\
              content-length: 0\r\n\r\n"
         );
-        // It answers once: a second request would fail.
+        // The witness answers once, so a second request would fail.
         let answers = async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await;

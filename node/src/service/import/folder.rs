@@ -1,4 +1,4 @@
-//! The data folder of an import that has not come to its end: of another node's database, or of a snapshot.
+//! The data folder of an unfinished import, of another node's database or of a snapshot.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,7 +12,7 @@ use crate::service::unfinished_import::UNFINISHED;
 pub(in crate::service) struct ImportFolder(PathBuf);
 
 impl ImportFolder {
-    /// Takes an empty folder, or that of an earlier run for the same database. Returns true for the latter.
+    /// Claims an empty folder, or that of an earlier run for the same database. Returns true for the latter.
     pub(in crate::service) fn claim(
         path: &Path,
         fingerprint: &str,
@@ -21,7 +21,7 @@ impl ImportFolder {
         let folder = Self(path.to_owned());
         match fs::read_to_string(folder.marker()) {
             Ok(found) if found == fingerprint => return Ok((folder, true)),
-            // An interrupted run may have left the file without content, and then nothing else.
+            // An interrupted run may have left the file empty, and then nothing else.
             Ok(found) if !found.is_empty() => {
                 return Err(ImportError::OtherImport { path: path.to_owned() });
             }
@@ -48,7 +48,7 @@ impl ImportFolder {
         self.sync()
     }
 
-    /// Lets nodes start from the folder.
+    /// Marks the import as finished, so that nodes may start from the folder.
     pub(in crate::service) fn release(self) -> Result<(), ImportError> {
         let done = fs::remove_file(self.marker()).and_then(|()| self.sync());
         done.map_err(|source| ImportError::Folder { path: self.0, source })
@@ -63,7 +63,7 @@ impl ImportFolder {
     }
 }
 
-/// Returns true for a folder without entries, and for none. A new file system has the entry `lost+found`.
+/// Returns true for a folder without entries, or a missing one. A new file system has the entry `lost+found`.
 fn is_empty(path: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),

@@ -1,17 +1,16 @@
-//! Taking over the database of a stopped node of the reference implementation (xmtpd, in Postgres).
+//! Imports the database of a stopped node of the reference implementation (xmtpd, in Postgres).
 //!
-//! - `address`: where it is; `tls`: how the connection is protected;
-//! - `source`: reading the database; `facts`: what it says of itself; `check`: whether it may be taken over;
-//! - `strand`: one strand of it, checked and turned into changes of the log;
-//! - `transfer`: reading, checking and writing at the same time; `compare`: both sides at the end;
-//! - `folder`: the data folder of an import that has not come to its end;
-//! - `error`: why an import was refused or has failed.
+//! - `address`: the connection string; `tls`: the protection of the connection;
+//! - `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
+//! - `strand`: verifies one strand and converts it to changes of the log;
+//! - `transfer`: reads, verifies and writes concurrently; `compare`: the final comparison;
+//! - `folder`: the data folder of an unfinished import;
+//! - `error`: the errors of an import.
 //!
-//! The strands of nodes are taken over, and those of the older network if their signer is named. What a chain orders is
-//! not: a node reads it from the chain, because each node of the reference implementation has dated it with a clock of
-//! its own.
+//! The strands of nodes are imported, and those of the older network if their signer is named. Chain strands are not: a
+//! node reads them from the chain, because each node of the reference implementation has dated them with its own clock.
 //!
-//! Invariant: no node starts from the folder before both sides were found equal.
+//! Invariant: no node starts from the folder before database and log were found equal.
 
 mod address;
 mod check;
@@ -53,36 +52,36 @@ use strand::StrandImport;
 pub(in crate::service) use folder::ImportFolder;
 pub(in crate::service) use strand::gap;
 
-/// Progress of an import.
+/// The progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportProgress {
-    /// Envelopes that were read.
+    /// The number of envelopes read so far.
     pub done: u64,
-    /// Envelopes that there are to read.
+    /// The total number of envelopes.
     pub total: u64,
 }
 
-/// The result of an import that has come to its end.
+/// The result of a finished import.
 #[derive(Debug)]
 pub struct ImportReport {
     /// Id of the node.
     pub node: OriginatorId,
-    /// True if an earlier run had begun.
+    /// True if this run continued an earlier one.
     pub resumed: bool,
-    /// The strands that were taken over, the same on both sides.
+    /// The imported strands, equal in database and log.
     pub strands: Vec<StrandReport>,
-    /// Strands that were left out, with the number of their envelopes.
+    /// The strands that were left out, with the number of their envelopes.
     pub left_out: Vec<(OriginatorId, u64)>,
-    /// Numbers of further rows that were left out.
+    /// The numbers of other rows that were left out.
     pub aside: AsideFacts,
 }
 
-/// Takes over the database that `postgres` names, a connection string, into the data folder of these
-/// settings. Calls `progress` now and then. A second call goes on where an earlier one was interrupted.
+/// Imports the database at `postgres`, a connection string, into the data folder of these settings. Calls `progress` at
+/// intervals. A second call continues an interrupted one.
 ///
 /// # Errors
-/// [`ImportError`]. Nothing was written if the database or the folder was refused. Otherwise the folder keeps
-/// what is there for the next call, and no node starts from it.
+/// [`ImportError`]. If the database or the folder was refused, nothing was written. Otherwise the folder keeps the
+/// imported data for the next call, and no node starts from it.
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,
@@ -122,7 +121,7 @@ async fn transfer_all(
             originator,
             key: strand.key,
             own: own.id,
-            // A node that learns of an absence judges the strand anew.
+            // The node judges the strand again when it learns of an absence.
             absences: Absences::NONE,
         };
         let held = store.snapshot().head(originator)?;
@@ -136,8 +135,8 @@ async fn transfer_all(
     Ok(reports)
 }
 
-/// Returns the addresses of the contracts whose events the database may hold, in lower case. Empty if
-/// files stand in for the chains.
+/// Returns the addresses of the contracts whose events the database may contain, in lower case. Empty if
+/// files substitute for the chains.
 async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, ImportError> {
     let access = &settings.chains.contracts;
     if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
@@ -148,8 +147,8 @@ async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, Import
     Ok(known.map(|address| address.to_string().to_lowercase()).collect())
 }
 
-/// Opens the data folder without the host's marker: whichever host starts a node from it does not know it. No write waits
-/// for the disk, because no answer depends on it: everything is brought there before a node may start from it.
+/// Opens the data folder without registering it on this host, so no host knows it yet. Writes do not wait for the disk,
+/// because no reply depends on them: everything is synced before a node may start from the folder.
 pub(in crate::service) fn open_store(
     settings: &NodeServiceSettings,
     own: &NodeRecord,

@@ -1,4 +1,4 @@
-//! Reading a database of the reference implementation. The names of its tables and columns are its own.
+//! Reads a database of the reference implementation, whose table and column names appear here.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,28 @@ use super::error::ImportError;
 use super::facts::{AsideFacts, SourceFacts, StrandFacts};
 use super::strand::SourceRow;
 
-/// Version of the tables that this program reads (xmtpd of July 2026).
+/// The schema version that this program reads (xmtpd of July 2026).
 const SCHEMA: i64 = 23;
-/// Rows of one batch, which is one write. A guess: enough for signatures to be checked together on many cores.
+/// The number of rows in one batch, which is one write. A guess: enough to verify signatures together on many cores.
 const BATCH_ROWS: u32 = 4096;
-/// Bytes of one batch, which bound the memory. A guess.
+/// The largest length of one batch in bytes, which bounds the memory. A guess.
 const BATCH_BYTES: usize = 8 << 20;
 /// Rows that one query reads: whole batches. A guess: about a hundredth of the rows of a partition, so that no query is
 /// planned as a scan of one.
 const PAGE_ROWS: u32 = 3 * BATCH_ROWS;
-/// Settings of each session. Postgres sorts a page in memory instead of on its disk if it may use as much as a page of
-/// common envelopes takes, which is more than it has by itself; and compiling a query for so few rows takes longer than
-/// running it.
+/// The settings of each session. With this working memory, Postgres sorts a page of common envelopes in memory and not
+/// on its disk. Compiling a query for so few rows would take longer than running it.
 const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
                        SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
 
-/// A database at one moment: everything is read from one snapshot.
+/// A database at one time: everything is read from one Postgres snapshot.
 pub(super) struct SourceDatabase {
     address: DatabaseAddress,
     client: Client,
 }
 
 impl SourceDatabase {
-    /// Connects, and checks that no other session is open and that the tables are known.
+    /// Connects, and checks that no other session is open and that the schema is known.
     ///
     /// # Errors
     /// Fails when it cannot be reached or is refused.
@@ -64,7 +63,7 @@ impl SourceDatabase {
         if found == SCHEMA { Ok(()) } else { Err(ImportError::Schema { found, known: SCHEMA }) }
     }
 
-    /// Returns what the database says of itself.
+    /// Reads the facts about the database.
     ///
     /// # Errors
     /// Fails when Postgres fails.
@@ -126,7 +125,7 @@ impl SourceDatabase {
         Ok(strands)
     }
 
-    /// Returns the highest place of the own strand that was ever given out.
+    /// Returns the highest sequence id of the own strand that was ever assigned.
     async fn counter(&self, client: &Client) -> Result<i64, ImportError> {
         let counter = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END \
                        FROM staged_originator_envelopes_id_seq";
@@ -134,7 +133,7 @@ impl SourceDatabase {
         Ok(row.map_err(failed("reading the counter of the own strand"))?.get(0))
     }
 
-    /// Returns the last place of the next page of a strand; `None` at its end.
+    /// Returns the last sequence id of the next page of a strand; `None` at its end.
     ///
     /// # Errors
     /// Fails when Postgres fails.
@@ -154,8 +153,7 @@ impl SourceDatabase {
         Ok(through.and_then(|it| u64::try_from(it).ok()).map(SequenceId))
     }
 
-    /// Reads the rows after `after` up to and including `through`, in batches. Returns true when
-    /// the receiver is gone.
+    /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when the receiver is gone.
     ///
     /// # Errors
     /// Fails when Postgres fails.
@@ -210,7 +208,7 @@ impl SourceDatabase {
     /// Checks that nothing was written since the import began.
     ///
     /// # Errors
-    /// [`ImportError::Changed`], and when Postgres fails.
+    /// [`ImportError::Changed`], and an error if Postgres fails.
     pub(super) async fn require_still(&self, facts: &SourceFacts) -> Result<(), ImportError> {
         let now = Self { address: self.address.clone(), client: connect(&self.address).await? };
         require_alone(&now.client, 2).await?;
@@ -229,22 +227,22 @@ impl SourceDatabase {
     }
 }
 
-/// Turns an error of Postgres into that of a step.
+/// Returns a function that converts an error of Postgres in this step.
 fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
     move |source| ImportError::Postgres { step, source }
 }
 
 async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Client, ImportError> {
     let mut connected = config.connect(tls.clone()).await;
-    // A server may have TLS that this program cannot use, and the operator has not asked for it. What the server itself
-    // has refused stays refused.
+    // The server may support only TLS that this program cannot use, and the operator has not required TLS. An error
+    // from the server itself is final.
     let has_failed = connected.as_ref().is_err_and(|error| error.as_db_error().is_none());
     if has_failed && config.get_ssl_mode() == SslMode::Prefer {
         connected = config.clone().ssl_mode(SslMode::Disable).connect(tls.clone()).await;
     }
     let (client, connection) = connected.map_err(failed("connecting to Postgres"))?;
     tokio::spawn(async move {
-        // The client's next call says what has gone wrong.
+        // The client's next call returns the error.
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the connection to Postgres has ended");
         }
@@ -253,15 +251,15 @@ async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Cl
     Ok(client)
 }
 
-/// Checks that no session but our own has the database open. A node keeps its sessions as long as it lives.
+/// Checks that no other session has the database open. A node keeps its sessions while it runs.
 async fn require_alone(client: &Client, own: i64) -> Result<(), ImportError> {
     let step = failed("looking for other sessions");
     let standby = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(&step)?;
     if standby.get(0) {
         return Err(ImportError::Standby);
     }
-    // What kind of session it is, and what it calls itself, is hidden from some users; that it is there is
-    // not. Sessions of the server itself belong to no user.
+    // Some users cannot see the kind and the application name of a session, but all can see that it exists. Sessions of
+    // the server itself belong to no user.
     let others = "SELECT count(*), \
                   coalesce(string_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed'), ', '), '') \
                   FROM pg_stat_activity WHERE datname = current_database() AND usesysid IS NOT NULL \
@@ -279,7 +277,7 @@ async fn count(client: &Client, table: &str) -> Result<i64, ImportError> {
     Ok(counted.map_err(failed("counting rows"))?.get(0))
 }
 
-/// Returns the originator in the first column. A negative id becomes one that no registry has.
+/// Returns the originator in the first column. A negative id is mapped to one that no registry has.
 fn originator_of(row: &Row) -> OriginatorId {
     OriginatorId(u32::from_ne_bytes(row.get::<_, i32>(0).to_ne_bytes()))
 }

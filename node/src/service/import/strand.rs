@@ -1,5 +1,5 @@
-//! One strand of a database: its rows are checked as a follower checks what peers send, and become changes
-//! of the log.
+//! Imports one strand of a database: verifies its rows like a follower verifies envelopes from peers, and
+//! converts them to changes of the log.
 
 use std::collections::BTreeMap;
 
@@ -13,57 +13,57 @@ use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceRow {
     pub(super) sequence: i64,
-    /// Topic and expiry; `None` without a row in the table that describes envelopes.
+    /// Topic and expiry; `None` if the table that describes envelopes has no row.
     pub(super) described: Option<(Vec<u8>, i64)>,
-    /// Address of the payer as text.
+    /// The payer's address as text.
     pub(super) payer: Option<String>,
-    /// The envelope; `None` without a row in the table of their bytes.
+    /// The envelope; `None` if the table of their bytes has no row.
     pub(super) envelope: Option<Bytes>,
 }
 
-/// The fault of a row.
+/// The defect of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
-    /// One of its two halves is missing.
+    /// One of the two rows of an envelope is missing.
     #[error("the row is missing in one of the two tables of envelopes")]
     Half,
-    /// The rows do not ascend.
+    /// The rows are not ascending.
     #[error("the sequence id is out of order, or not a valid one")]
     Order,
-    /// The bytes are no envelope.
+    /// The bytes are not an envelope.
     #[error("the bytes do not decode as an envelope")]
     Malformed,
-    /// The envelope says another place than its row.
+    /// The envelope has another id than its row.
     #[error("the envelope has another originator or sequence id than its row")]
     OtherPlace,
-    /// The key of its strand has not signed the envelope.
+    /// The envelope is not signed with the key of its strand.
     #[error("the key of the node, or the one that --migration-key names, has not signed it")]
     Forged,
-    /// The row describes the envelope wrongly.
+    /// The row describes the envelope incorrectly.
     #[error("topic, payer or expiry of the row are not those of the envelope")]
     Described,
 }
 
-/// A strand as it was taken over, the same on both sides.
+/// An imported strand, equal in database and log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrandReport {
     /// The strand.
     pub originator: OriginatorId,
-    /// Its envelopes.
+    /// The number of its envelopes.
     pub envelopes: u64,
-    /// BLAKE3 over places and envelopes, in order.
+    /// The BLAKE3 hash over sequence ids and envelopes, in order.
     pub digest: [u8; 32],
-    /// Its last place.
+    /// Its last sequence id.
     pub head: SequenceId,
-    /// Places below without an envelope: they were never used, or were pruned.
+    /// The number of lower sequence ids without an envelope: they were never used, or were pruned.
     pub missing: u64,
-    /// Envelopes whose outer layer was put into canonical form.
+    /// The number of envelopes whose outer layer was converted to the canonical encoding.
     pub rewritten: u64,
-    /// Envelopes of this run that readers do not get, by the number of the rule that they break.
+    /// The number of this run's envelopes that are hidden from readers, by the number of the rule that they break.
     pub invalid: BTreeMap<u8, u64>,
 }
 
-/// Digest of a strand: places and envelopes in canonical form.
+/// The digest of a strand: sequence ids and canonically encoded envelopes.
 #[derive(Debug, Default)]
 pub(super) struct StrandDigest(blake3::Hasher);
 
@@ -79,28 +79,28 @@ impl StrandDigest {
     }
 }
 
-/// One strand on its way. Does no I/O.
+/// The state of importing one strand. Does no I/O.
 #[derive(Debug)]
 pub(super) struct StrandImport {
     verifier: EnvelopeVerifier,
-    /// The log holds everything up to this place from an earlier run.
+    /// The last sequence id that the log has from an earlier run.
     held: SequenceId,
     report: StrandReport,
     digest: StrandDigest,
 }
 
-/// A row that was opened and checked by itself, without the rows before it.
+/// A row that was decoded and verified on its own, without the preceding rows.
 struct CheckedRow {
     at: SequenceId,
-    /// The envelope in canonical form.
+    /// The canonically encoded envelope.
     bytes: Bytes,
     was_rewritten: bool,
-    /// The entry to store; `None` if the log holds the place from an earlier run.
+    /// The entry to store; `None` if the log has the sequence id from an earlier run.
     entry: Option<LogEntry>,
 }
 
 impl StrandImport {
-    /// Goes on after `held`: rows up to it count, and are neither checked nor written again.
+    /// Continues after `held`. Rows up to it are counted, but neither verified nor written again.
     pub(super) fn new(verifier: EnvelopeVerifier, held: SequenceId) -> Self {
         let report = StrandReport {
             originator: verifier.originator,
@@ -118,10 +118,10 @@ impl StrandImport {
         self.verifier.originator
     }
 
-    /// Takes the next rows. Returns the changes, in order; `threads` open and check them.
+    /// Processes the next rows. Returns the changes in order; `threads` decode and verify them.
     ///
     /// # Errors
-    /// The first row that is wrong, by its place.
+    /// The first invalid row, by its sequence id.
     pub(super) fn take(
         &mut self,
         rows: Vec<SourceRow>,
@@ -142,8 +142,7 @@ impl StrandImport {
         Ok(changes)
     }
 
-    /// Opens and checks rows on several threads, each a part of them; results are in the order of the rows, with
-    /// their places.
+    /// Decodes and verifies rows on several threads. The results have the order of the rows, and their sequence ids.
     fn check_on(
         &self,
         rows: &[SourceRow],
@@ -161,8 +160,8 @@ impl StrandImport {
         })
     }
 
-    /// Parses rows, and checks those that the log does not hold yet: signatures, rules, and the columns of the
-    /// tables.
+    /// Parses rows, and verifies those that the log does not have yet: signatures, rules,
+    /// and the columns of the tables.
     fn check(&self, rows: &[SourceRow]) -> Vec<(i64, Result<CheckedRow, RowError>)> {
         let opened: Vec<_> = rows.iter().map(|row| open(self.originator(), row)).collect();
         let new = opened.iter().flatten().filter(|row| row.at > self.held);
@@ -184,7 +183,7 @@ impl StrandImport {
         rows.iter().zip(opened).map(finish).collect()
     }
 
-    /// Notes an envelope as the next one of the strand.
+    /// Records an envelope as the next one of the strand.
     fn note(&mut self, row: &CheckedRow) -> Result<(), RowError> {
         let CheckedRow { at, bytes, was_rewritten, .. } = row;
         if *at <= self.report.head {
@@ -204,7 +203,7 @@ impl StrandImport {
     }
 }
 
-/// Returns the change for the places between two envelopes.
+/// Returns the change that fills the sequence ids between two envelopes.
 pub(in crate::service) fn gap(
     originator: OriginatorId,
     after: SequenceId,
@@ -214,13 +213,13 @@ pub(in crate::service) fn gap(
         originator,
         from: after.next(),
         through: at.previous(),
-        // Whether a node's place was never used or was pruned is not known: peers are asked for it. Places of the older
-        // network are row numbers of another database, most of which are not used.
+        // It is unknown whether a node's sequence id was never used or was pruned, so peers are asked for it. Sequence
+        // ids of the older network are row numbers of another database, most of which were never used.
         reason: if originator.is_migrated() { SkipReason::Expired } else { SkipReason::Missing },
     })
 }
 
-/// Opens the envelope of a row, which has to be of its strand and place.
+/// Decodes the envelope of a row, which must have this originator and sequence id.
 fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowError> {
     let (Some(bytes), Some(_)) = (&row.envelope, &row.described) else {
         return Err(RowError::Half);
@@ -235,8 +234,7 @@ fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowErro
     Ok(CheckedRow { at, bytes: outer.bytes, was_rewritten: outer.was_rewritten, entry: None })
 }
 
-/// Checks that the columns about an envelope agree with the envelope itself, as far as readers see
-/// them.
+/// Checks that the columns about an envelope agree with the envelope, as far as readers see them.
 fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> {
     let (Some(facts), Some((topic, expiry))) = (&entry.facts, &row.described) else {
         return Ok(());
@@ -249,7 +247,7 @@ fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> 
         }
         _ => true,
     };
-    // Of what readers do not get the payer alone counts.
+    // Of an envelope that is hidden from readers, only the payer is compared.
     let is_topic = facts.topic.as_ref().is_none_or(|it| it.as_bytes()[..] == topic[..]);
     if is_topic && stated.is_none_or(|it| it == *expiry) && is_payer {
         return Ok(());

@@ -1,4 +1,4 @@
-//! TLS to Postgres, as the modes of libpq ask for it.
+//! TLS connections to Postgres with the modes of libpq.
 
 use std::io;
 use std::path::Path;
@@ -22,23 +22,23 @@ use tokio_rustls::client::TlsStream;
 /// The checks of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertificateCheck {
-    /// No protection: an attacker on the path can read and change everything.
+    /// None: an attacker on the path can read and change everything.
     Nothing,
-    /// An authority that is trusted has issued it, for whatever name.
+    /// A trusted authority must have issued it, for any name.
     Issuer,
-    /// An authority that is trusted has issued it for the host.
+    /// A trusted authority must have issued it for the host.
     IssuerAndName,
 }
 
-/// Makes TLS connections. Cheap to clone.
+/// A connector for TLS connections. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct PostgresTls(TlsConnector);
 
 impl PostgresTls {
-    /// Trusts the authorities in the PEM file `roots`, or those of this machine.
+    /// Creates a connector that trusts the authorities in the PEM file `roots`, or those of this machine.
     ///
     /// # Errors
-    /// The reason, if there is no authority.
+    /// The reason, if there is no trusted authority.
     pub(super) fn new(checked: CertificateCheck, roots: Option<&Path>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match checked {
@@ -71,7 +71,7 @@ fn trusting(
             let read = CertificateDer::pem_file_iter(path).map_err(failed)?;
             read.collect::<Result<Vec<_>, _>>().map_err(failed)?
         }
-        // What cannot be read is left out; the others may be enough.
+        // Unreadable certificates are left out; the others may be enough.
         None => rustls_native_certs::load_native_certs().certs,
     };
     let mut store = RootCertStore::empty();
@@ -97,7 +97,7 @@ where
     }
 }
 
-/// Makes one TLS connection to a host.
+/// A connector for one TLS connection to a host.
 pub(super) struct HostTls {
     connector: TlsConnector,
     host: ServerName<'static>,
@@ -155,8 +155,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PostgresStream<S> {
     }
 }
 
-/// Takes a certificate for any name: one that a trusted authority has issued, or, without an issuer to check, every
-/// one, also a malformed one, because the operator has asked for no check.
+/// A verifier that accepts a certificate for any name: one from a trusted authority, or, if the issuer is not checked,
+/// any certificate, even a malformed one, because the operator has requested no check.
 #[derive(Debug)]
 struct AnyName {
     issuer: Option<Arc<WebPkiServerVerifier>>,
@@ -174,7 +174,7 @@ impl ServerCertVerifier for AnyName {
     ) -> Result<ServerCertVerified, Error> {
         let Some(issuer) = &self.issuer else { return Ok(ServerCertVerified::assertion()) };
         match issuer.verify_server_cert(certificate, between, host, ocsp, now) {
-            // The name is the last thing that the library checks.
+            // The library checks the name last.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,4 @@
-//! Reading, checking and writing one strand at the same time, each on its own thread.
+//! Reads, verifies and writes one strand concurrently, each on its own thread.
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, Store};
@@ -9,13 +9,13 @@ use super::source::SourceDatabase;
 use super::strand::{SourceRow, StrandImport, StrandReport};
 use crate::service::blocking;
 
-/// Batches that wait between two steps. One is worked on meanwhile.
+/// The number of batches that wait between two steps, besides the one in progress.
 const WAITING: usize = 2;
 
-/// Takes over one strand. Calls `note` with the number of rows that were read.
+/// Imports one strand. Calls `note` with the number of rows read.
 ///
 /// # Errors
-/// Fails when a row is wrong, or database or log fail. The log then holds the strand up to some place.
+/// Fails when a row is invalid, or database or log fail. The log then contains a part of the strand.
 pub(super) async fn transfer(
     source: &SourceDatabase,
     store: Store,
@@ -30,7 +30,7 @@ pub(super) async fn transfer(
     let read = read(source, originator, &rows_to, note).await;
     drop(rows_to);
     let (checked, written) = (joined(checking).await, joined(writing).await);
-    // A step that ends early makes those before it end too: the last one says why.
+    // A step that fails makes the preceding steps end too, so the last step has the reason.
     written?;
     let report = checked?;
     read?;

@@ -1,4 +1,4 @@
-//! Both chains as a node reads them: registry, rates and payments from the settlement chain, the
+//! The node's access to both chains: registry, rates and payments from the settlement chain, and
 //! chain strands from the app chain.
 
 use std::sync::Arc;
@@ -29,18 +29,18 @@ use crate::service::settlement::{
 };
 use crate::settings::{ChainReadSettings, NodeServiceSettings};
 
-/// Chains that were reached, and their lists as they were first read.
+/// The reached chains, with their lists as first read.
 #[derive(Default)]
 pub(in crate::service) struct Chains {
-    /// The contract of payer reports; `None` without its address or its chain.
+    /// The payer report contract; `None` if its address or its chain is missing.
     pub(in crate::service) report_contract: Option<ReportContractAt>,
     lists: SettlementLists,
     reached: Vec<ReachedChain>,
-    /// Name of the registry for error messages.
+    /// The name of the registry for error messages.
     registry_name: String,
 }
 
-/// A chain and the contracts whose events are read.
+/// A chain, and the contracts whose events are read.
 struct ReachedChain {
     endpoints: Endpoints,
     push: PushSettings,
@@ -50,12 +50,12 @@ struct ReachedChain {
     account: Option<WatchedAccount>,
 }
 
-/// The contract that orders a chain's strand, and the way to it.
+/// The contract that orders a chain's strand, and its chain.
 pub(in crate::service) struct StrandContract {
     pub(in crate::service) endpoints: Endpoints,
     pub(in crate::service) source: EventSource,
     pub(in crate::service) address: Address,
-    /// The first block that may have an event of it.
+    /// The first block that may contain an event of the strand.
     pub(in crate::service) first_block: u64,
 }
 
@@ -67,7 +67,7 @@ pub(in crate::service) struct RunningChains {
 }
 
 impl Chains {
-    /// Reaches the chains for which no file stands in.
+    /// Connects to the chains for which no file substitutes.
     ///
     /// # Errors
     /// Fails when a setting is missing, or registry and rates cannot be read.
@@ -151,13 +151,14 @@ impl Chains {
         }
         let push = PushSettings { urls: chains.app.push_urls.clone(), notify: Vec::new() };
         let disconnect_max = chains.app.disconnect_max;
-        // The fee token is this chain's native one.
+        // On this chain the fee token is the native token.
         let account = account_of(settings, None);
         self.reached.push(ReachedChain { endpoints, push, walks, disconnect_max, account });
         Ok(())
     }
 
-    /// Returns the contract that orders a chain's strand; `None` if this node does not read it from the app chain.
+    /// Returns the contract that orders a chain's strand; `None` if this node does not read
+    /// the strand from the app chain.
     pub(in crate::service) fn contract_of(&self, strand: OriginatorId) -> Option<StrandContract> {
         let source = match strand {
             OriginatorId::GROUP_MESSAGES => EventSource::GroupMessages,
@@ -176,7 +177,7 @@ impl Chains {
         })
     }
 
-    /// Returns the registry as it was first read; `None` if a file stands in for it.
+    /// Returns the registry as first read; `None` if a file substitutes for it.
     pub(in crate::service) fn registry(&self) -> Option<Registry> {
         Some(Registry::clone(&self.lists.registry.as_ref()?.subscribe().borrow().value))
     }
@@ -186,16 +187,16 @@ impl Chains {
         &self.registry_name
     }
 
-    /// Returns the rates as they were first read, with the time of reading in unix nanoseconds;
-    /// `None` if a file stands in for them.
+    /// Returns the rates as first read, with the time of reading in unix nanoseconds;
+    /// `None` if a file substitutes for them.
     pub(in crate::service) fn rates(&self) -> Option<(RateTable, i64)> {
         let table = RateTable::clone(&self.lists.rates.as_ref()?.subscribe().borrow().value);
         let read_ns = confirmed_ns(&table);
         Some((table, read_ns))
     }
 
-    /// Starts reading events, those of the strands when the gate is open, and publishing new registries and rates. Needs a
-    /// tokio runtime.
+    /// Starts to read events (those of chain strands after the gate opens) and to publish new registries
+    /// and rates. Needs a tokio runtime.
     pub(in crate::service) fn start(
         self,
         engine: &Engine,
@@ -204,7 +205,7 @@ impl Chains {
     ) -> RunningChains {
         let (mut readers, mut statuses) = (Vec::new(), Vec::new());
         for ReachedChain { endpoints, push, walks, disconnect_max, account } in self.reached {
-            // The node registry and the report manager cannot be paused.
+            // Node registry and report manager cannot be paused.
             let never = [EventSource::NodeRegistry, EventSource::PayerReports];
             let pausable = walks.iter().filter(|walk| !never.contains(&walk.source));
             let pausable = pausable.map(|walk| walk.address).collect();
@@ -234,7 +235,7 @@ impl RunningChains {
         self.statuses.clone()
     }
 
-    /// Stops reading, and waits until batches under way are stored.
+    /// Stops reading, and waits until batches in progress are stored.
     pub(in crate::service) async fn stop(self) {
         self.list_task.abort();
         for reader in self.readers {
@@ -263,7 +264,7 @@ fn with_sink(
     (walk, sink)
 }
 
-/// Returns this node's account on a chain; `None` for a replica, whose key is no account of its operator.
+/// Returns this node's account on a chain; `None` for a replica, whose key is not an account of its operator.
 fn account_of(
     settings: &NodeServiceSettings,
     fee_token: Option<Address>,
@@ -288,7 +289,7 @@ fn walk(
     })
 }
 
-/// Tells the engine of the blocks that appear at a chain's head, until its reader has ended.
+/// Reports the blocks that appear at a chain's head to the engine, until the reader has ended.
 async fn note_blocks(engine: Engine, chain: &'static str, mut head: watch::Receiver<HeadStatus>) {
     let mut noted = None;
     while head.changed().await.is_ok() {
@@ -329,7 +330,7 @@ async fn publish_lists(lists: SettlementLists, network: NetworkState) {
     tokio::join!(registries, rates);
 }
 
-/// Records and publishes rates, on a thread that may block on the disk.
+/// Records and publishes rates, on a thread for blocking work.
 async fn take_rates(network: &NetworkState, snapshot: ListSnapshot<RateTable>) {
     let network = network.clone();
     let take = move || {

@@ -1,4 +1,4 @@
-//! Absences of nodes, from the recorded events of the chain's registry.
+//! The absences of nodes, computed from the recorded events of the node registry.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use hawser_storage::{ChainPosition, MembershipChange, ReadError, Store};
 
 use super::NetworkState;
 
-/// Returns the registry with the absences that the recorded events make.
+/// Returns the registry with the absences that follow from the recorded events.
 ///
 /// # Errors
 /// Fails when they cannot be read.
@@ -26,7 +26,7 @@ pub(in crate::service) fn with_recorded(
     Ok(registry.with_absences(absences))
 }
 
-/// Records the events of the node registry, and publishes the absences that they make.
+/// A sink that records the events of the node registry, and publishes the resulting absences.
 pub(super) struct MembershipSink(pub(super) NetworkState);
 
 impl Sink for MembershipSink {
@@ -36,7 +36,7 @@ impl Sink for MembershipSink {
         Ok(position.map(|at| BlockRef { number: at.block, hash: at.hash.into() }))
     }
 
-    /// Changes of membership have no sequence ids.
+    /// Changes of membership have no sequence ids, so this is always 0.
     fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(0)
     }

@@ -1,10 +1,11 @@
-//! The node's inputs from outside its own log, kept current: registry and rates, and the chain
-//! strands; each from the chains or from a file that stands in for them.
+//! The node's external inputs, kept up to date: registry, rates and chain strands, each from the chains or from a
+//! file that substitutes for them.
 //!
 //! - [`NetworkState`]: the registry and the rates that the engine uses;
-//! - `membership`: absences of nodes, as the registry's events tell them;
-//! - [`chains`]: both chains; `sinks`, `payer_reports`: where their events go; [`status`]: what the API shows;
-//! - [`stand_in_files`]: the files.
+//! - `membership`: absences of nodes, from the registry's events;
+//! - [`chains`]: both chains; `sinks`, `payer_reports`: the destinations of their events;
+//!   [`status`]: the status for the API;
+//! - [`stand_in_files`]: files that substitute for the chains.
 
 pub(super) mod chains;
 mod membership;
@@ -27,22 +28,22 @@ use super::ports::SystemClock;
 use crate::files::rates::rows;
 pub(super) use membership::with_recorded;
 
-/// Why a rate table was not recorded.
+/// Error of recording rates.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordRatesError {
-    /// It contradicts the recorded rates, or the write failed.
+    /// The table contradicts the recorded rates, or the write failed.
     #[error("the price list cannot be recorded: {0}")]
     Record(#[from] CommitError),
     /// The recorded rates could not be read.
     #[error("the recorded rates cannot be read: {0}")]
     Read(#[from] ReadError),
-    /// The recorded rates are no valid table.
+    /// The recorded rates are not a valid table.
     #[error("the recorded rates are not a valid price list: {0}")]
     Table(#[from] RateTableError),
 }
 
 impl RecordRatesError {
-    /// Returns true if the same table may be recorded later, when the disk allows.
+    /// Returns true if the same table may be recorded later, because the error is a lack of disk space.
     pub(super) fn is_of_disk(&self) -> bool {
         match self {
             Self::Record(error) => error.is_of_disk(),
@@ -52,11 +53,11 @@ impl RecordRatesError {
     }
 }
 
-/// Records a rate table and returns all recorded rates, confirmed as of `read_ns`. A rate is never
-/// forgotten, because envelopes of its time are checked against it.
+/// Records a rate table and returns all recorded rates, confirmed as of `read_ns`. Rates are never deleted, because
+/// envelopes of their time are checked against them.
 ///
 /// # Errors
-/// Fails when it contradicts the recorded rates, or the database fails.
+/// Fails when the table contradicts the recorded rates, or the database fails.
 pub(super) fn record_rates(
     table: &RateTable,
     read_ns: i64,
@@ -66,11 +67,11 @@ pub(super) fn record_rates(
     recorded_rates(store, Some(read_ns))
 }
 
-/// Records a rate table at the start, as [`record_rates`] does. If the disk does not let it be recorded,
-/// returns the rates of before, which are not confirmed: nothing is published at them.
+/// Records a rate table at the start like [`record_rates`]. If the disk does not permit it, returns the previously
+/// recorded rates unconfirmed, so that nothing is published at them.
 ///
 /// # Errors
-/// Fails when it contradicts the recorded rates, or they cannot be read.
+/// Fails when the table contradicts the recorded rates, or they cannot be read.
 pub(super) fn first_rates(
     table: &RateTable,
     read_ns: i64,
@@ -97,29 +98,29 @@ pub(super) struct NetworkState {
     pub(super) store: Store,
     pub(super) registry: Arc<watch::Sender<Arc<Registry>>>,
     pub(super) rates: Arc<watch::Sender<Arc<RateTable>>>,
-    /// Held while the registry is replaced: records and absences come from different tasks.
+    /// A lock held while the registry is replaced, because records and absences come from different tasks.
     replacing: Arc<Mutex<()>>,
 }
 
 impl NetworkState {
-    /// Starts with the first registry and the first rates.
+    /// Creates the state with the first registry and the first rates.
     pub(super) fn new(own: OriginatorId, store: Store, known: Registry, rates: RateTable) -> Self {
         let registry = Arc::new(watch::Sender::new(Arc::new(known)));
         let rates = Arc::new(watch::Sender::new(Arc::new(rates)));
         Self { own, store, registry, rates, replacing: Arc::default() }
     }
 
-    /// Publishes new records of the chain's registry, with the absences that are recorded.
+    /// Publishes new registry records, with the recorded absences.
     ///
     /// # Errors
-    /// As [`take_registry`](Self::take_registry).
+    /// Those of [`take_registry`](Self::take_registry).
     fn take_records(&self, new: Registry) -> Result<(), OriginatorId> {
         let _one_at_a_time = self.replacing.lock();
         let known = self.registry.borrow().clone();
         self.take_registry(new.with_absences_of(&known))
     }
 
-    /// Publishes the absences that are recorded now, beside the present records.
+    /// Publishes the recorded absences with the current records.
     ///
     /// # Errors
     /// Fails when they cannot be read.
@@ -134,7 +135,7 @@ impl NetworkState {
     /// Publishes a new registry, if it differs from the current one.
     ///
     /// # Errors
-    /// Returns the node whose key would change: keys never do. The current registry stays.
+    /// The node whose key would change, which is never allowed. The current registry is kept.
     fn take_registry(&self, new: Registry) -> Result<(), OriginatorId> {
         let known = self.registry.borrow().clone();
         if new == *known {
@@ -163,7 +164,7 @@ impl NetworkState {
     /// Records and publishes a new rate table.
     ///
     /// # Errors
-    /// Fails when it cannot be recorded. The current table stays.
+    /// [`RecordRatesError`] if the table cannot be recorded. The current table is kept.
     fn take_rates(&self, table: &RateTable, read_ns: i64) -> Result<(), RecordRatesError> {
         let new = record_rates(table, read_ns, &self.store)?;
         if new.rates() == self.rates.borrow().rates() {
@@ -181,7 +182,7 @@ impl NetworkState {
     }
 }
 
-/// Returns a node whose key differs between the two registries.
+/// Returns a node whose key differs between two registries.
 fn changed_key(known: &Registry, new: &Registry) -> Option<OriginatorId> {
     let changed = |id, key| new.node(id).is_some_and(|record| record.public_key != key);
     known.nodes().find(|record| changed(record.id, record.public_key)).map(|record| record.id)

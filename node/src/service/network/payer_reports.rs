@@ -1,11 +1,11 @@
-//! Events of the payer report manager on their way into the store.
+//! A sink for the events of the payer report manager.
 
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::report::NODES_MAX;
 use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, Store};
 
-/// Records what the chain has of payer reports.
+/// A sink that records the payer reports on the chain.
 pub(super) struct PayerReportSink(pub(super) Store);
 
 impl Sink for PayerReportSink {
@@ -15,7 +15,7 @@ impl Sink for PayerReportSink {
         Ok(position.map(|at| BlockRef { number: at.block, hash: at.hash.into() }))
     }
 
-    /// Reports have no sequence ids.
+    /// Payer reports have no sequence ids, so this is always 0.
     fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(0)
     }
@@ -28,8 +28,8 @@ impl Sink for PayerReportSink {
     }
 }
 
-/// Converts an event; `None` for other contracts' events, and for reports that no contract of ours can have
-/// taken, which an endpoint has made up.
+/// Converts an event. Returns `None` for other contracts' events, and for reports that the contract cannot have
+/// accepted, so that an endpoint must have invented them.
 fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
     let (originator, index, change) = match &event.decoded {
         ContractEvent::ReportSubmitted(report) => {

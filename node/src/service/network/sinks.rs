@@ -1,4 +1,4 @@
-//! Sinks of chain events: the app chain's go into the log, payments into the ledger.
+//! Sinks of chain events: those of the app chain go to the log, payments to the ledger.
 
 use std::time::Instant;
 
@@ -12,11 +12,11 @@ use hawser_proto::{Address, OriginatorId, SequenceId};
 
 use crate::service::chain_gate::ChainGate;
 
-/// Appends the events of one app chain contract to its strand.
+/// A sink that appends the events of one app chain contract to its strand.
 pub(super) struct StrandSink {
     pub(super) appender: ChainAppender,
     pub(super) originator: OriginatorId,
-    /// Shut while the strand is filled from a snapshot.
+    /// A gate that is shut while the strand is filled from a snapshot.
     pub(super) gate: ChainGate,
 }
 
@@ -44,7 +44,7 @@ impl Sink for StrandSink {
                 SinkError::Retry(error.to_string())
             }
             ChainAppendError::Conflict(conflict) => {
-                // An operator must decide which version is right, so both are logged.
+                // An operator has to decide which version is right, so both are logged.
                 tracing::error!(
                     code = "chain_conflict",
                     envelope = %conflict.at,
@@ -60,7 +60,7 @@ impl Sink for StrandSink {
     }
 }
 
-/// Converts an event of a broadcaster; `None` for other contracts' events.
+/// Converts an event of a broadcaster. Returns `None` for other contracts' events.
 fn payload(event: &IndexedEvent) -> Option<ChainEvent> {
     let ContractEvent::Payload { identifier, sequence_id, payload, bootstrapped } = &event.decoded
     else {
@@ -76,7 +76,7 @@ fn payload(event: &IndexedEvent) -> Option<ChainEvent> {
     })
 }
 
-/// Appends payment events to the payers' ledger.
+/// A sink that appends payment events to the payers' ledger.
 pub(super) struct LedgerSink(pub(super) LedgerAppender);
 
 impl Sink for LedgerSink {
@@ -85,7 +85,7 @@ impl Sink for LedgerSink {
         Ok(position.map(mark))
     }
 
-    /// Payments have no sequence ids.
+    /// Payments have no sequence ids, so this is always 0.
     fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(0)
     }

@@ -1,5 +1,5 @@
-//! Files that stand in for the registry, the rates and the app chain. They are read again when they
-//! change. A change that cannot be taken is logged once, and the last state stays.
+//! Files that substitute for the registry, the rates and the app chain. They are read again when they change. An
+//! invalid change is logged once, and the last valid state is kept.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::files::chain::{ChainEvents, ChainFile, ChainFileError};
 use crate::files::rates::RatesFileError;
 use crate::files::{self, FileError, rates, registry};
 
-/// Time between two looks at the files. A guess: soon enough for an operator who waits for it.
+/// The interval at which the files are checked. A guess: short enough for an operator who waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// Why the rates of a file were not taken.
+/// Error of loading the rates of a file.
 #[derive(Debug, thiserror::Error)]
 pub enum RatesError {
     /// The file could not be used.
@@ -31,7 +31,7 @@ pub enum RatesError {
     Record(#[from] RecordRatesError),
 }
 
-/// Why events of a chain file were not appended.
+/// Error of appending the events of a chain file.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainAppendFileError {
     /// The file could not be used.
@@ -39,7 +39,7 @@ pub enum ChainAppendFileError {
     File {
         /// The file.
         path: PathBuf,
-        /// The error of its content.
+        /// The error in its content.
         error: ChainFileError,
     },
     /// The events could not be appended to the log.
@@ -56,7 +56,7 @@ pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateT
     Ok(first_rates(&files::read(path, rates::parse)?, read_ns, store)?)
 }
 
-/// Appends everything new in a chain file. Returns the number of events.
+/// Appends all new events of a chain file. Returns their number.
 ///
 /// # Errors
 /// Fails when the file or the log cannot be used. Events before the error are appended.
@@ -86,15 +86,15 @@ fn append_events(events: &ChainEvents, appender: &ChainAppender) -> Result<(), C
     appender.append(OriginatorId::IDENTITY_UPDATES, &events.identities, None)
 }
 
-/// The files, and the state that they feed.
+/// The reader of the files, with the state that it updates.
 pub(in crate::service) struct StandInReader {
     pub(in crate::service) network: NetworkState,
     pub(in crate::service) registry_file: Option<WatchedFile>,
     pub(in crate::service) rates_file: Option<WatchedFile>,
-    /// True if the rates in force are those of the file as it was last read.
+    /// True if the rates in force are those of the file as last read.
     pub(in crate::service) rates_taken: bool,
     pub(in crate::service) chain: Option<(ChainFile, ChainAppender)>,
-    /// The last logged error of the chain file. It is not logged again at every look.
+    /// The last logged error of the chain file, so that it is logged only once.
     pub(in crate::service) chain_error: String,
 }
 
@@ -108,7 +108,7 @@ impl StandInReader {
     /// Starts to watch the files.
     ///
     /// # Errors
-    /// Fails when the system starts no thread.
+    /// Fails when the system cannot start a thread.
     pub(in crate::service) fn watch(mut self) -> std::io::Result<FileWatcher> {
         let (stop, stopped) = mpsc::channel();
         let watch = move || {
@@ -160,7 +160,7 @@ impl StandInReader {
                 }
             };
         }
-        // A file that is gone or broken may be about to change, so it confirms nothing.
+        // A missing or invalid file may be about to change, so it confirms nothing.
         if self.rates_taken && file.path.exists() {
             self.network.confirm_rates(looked_ns);
         }
@@ -208,13 +208,13 @@ impl FileWatcher {
     }
 }
 
-/// A small file that is read whole, and the state in which it was last seen.
+/// A small file that is read completely, with the stamp of its last read.
 pub(in crate::service) struct WatchedFile {
     path: PathBuf,
     seen: Option<FileStamp>,
 }
 
-/// Identity, length and time of a file.
+/// The identity, length and modification time of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     inode: u64,
@@ -224,20 +224,20 @@ struct FileStamp {
 }
 
 impl WatchedFile {
-    /// Watches a file; its current content counts as read.
+    /// Starts to watch a file; its current content counts as read.
     pub(in crate::service) fn new(path: &Path) -> Self {
         let mut watched = Self { path: path.to_owned(), seen: None };
         watched.take_change();
         watched
     }
 
-    /// Has the present content count as a change.
+    /// Makes the current content count as a change.
     pub(in crate::service) fn forget(&mut self) {
         self.seen = None;
     }
 
-    /// Returns whether the file was replaced or written since the last call. A file that is gone is
-    /// no change, because an editor may be writing it anew.
+    /// Returns true if the file was replaced or written since the last call. A missing file is not a change, because an
+    /// editor may be writing it anew.
     fn take_change(&mut self) -> bool {
         let Ok(found) = std::fs::metadata(&self.path) else { return false };
         let stamp = FileStamp {
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
     }
 
-    /// Rates may be held against other nodes only up to the time when they were last confirmed.
+    /// Rates may be held against other nodes only up to the time at which they were last confirmed.
     #[test]
     fn prices_are_confirmed_by_every_look_at_a_file_that_can_be_used() {
         let mut files = Files::new();

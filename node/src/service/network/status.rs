@@ -16,14 +16,14 @@ use crate::service::settlement::ListSnapshots;
 /// The status of all chains that are read.
 pub(super) struct ChainStatuses(pub(super) Vec<ReadChain>);
 
-/// A chain that is read, and the limits that its readiness is judged by.
+/// A chain that is read, with the limits by which its readiness is judged.
 pub(super) struct ReadChain {
     pub(super) name: &'static str,
     pub(super) view: ChainView,
     pub(super) disconnect_max: Duration,
     pub(super) lists: ListSnapshots,
     pub(super) pauses: PauseWatcher,
-    /// `None` for a replica.
+    /// The watcher of the account's balances; `None` for a replica.
     pub(super) balances: Option<BalanceWatcher>,
 }
 
