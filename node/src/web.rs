@@ -1,10 +1,9 @@
-//! A web server as a place of snapshots: it gives out the files of a folder under a URL, and nothing more is asked of it.
+//! A web server as a source of snapshots: it only has to serve the files of a folder under a URL.
 //!
-//! The enemies are the keeper of the server and the network between. They may answer without end or other bytes, state
-//! other lengths, redirect the reader, fail, or send slowly. So no answer is read beyond the reader's bound,
-//! redirects are not followed, and requests and repetitions have time limits. The reader compares the content with
-//! hashes
-//! and signatures.
+//! The adversaries are the operator of the server and the network in between. They may respond endlessly or
+//! with other bytes, state wrong lengths, redirect, fail, or respond very slowly. So nothing is read beyond the
+//! reader's bound, redirects are not followed, and requests and retries have time limits. Readers verify the
+//! data by hashes and signatures.
 
 use std::fmt;
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -18,42 +17,43 @@ use reqwest::{Client, Response, Url};
 
 use crate::requests::{Requests, StopCheck, is_loopback};
 
-/// Time for a connection. A guess.
+/// The time limit of connecting. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// Time without a byte. A guess.
+/// The longest time without a received byte. A guess.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Time for one request with its answer. Calculated: 64 MiB, the longest chunk, at 1 Mbit/s.
+/// The time limit of one request with its response. Computed for 64 MiB, the longest chunk, at 1 Mbit/s.
 const REQUEST_MAX: Duration = Duration::from_secs(600);
-/// Attempts after the first one. A guess: servers ask for a pause when they are busy.
+/// The number of attempts after the first one. A guess: busy servers ask clients to retry later.
 const RETRIES_MAX: u32 = 4;
-/// The first pause before another attempt; each further one is twice as long. A guess.
+/// The first pause before another attempt; it doubles each time. A guess.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// Time after which no further attempt is made. A guess.
+/// The time after which no further attempt is made. A guess.
 const RETRY_MAX: Duration = Duration::from_secs(180);
-/// Object with the names of the objects of a folder, one a line: a web server lists nothing itself.
+/// The name of an object that lists the objects of a folder, one per line, because a web
+/// server has no listing of its own.
 const NAMES: &str = "names";
-/// The greatest length of such an object in bytes. Calculated: twice the longest that a place of snapshots writes.
+/// The largest length of that object in bytes. Computed: twice the most that a writer of snapshots writes.
 const NAMES_LEN_BYTES_MAX: u64 = 1 << 20;
 
-/// The reason an address cannot be used.
+/// Error of a web server's URL or client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebError {
-    /// The address has another form.
+    /// The URL is not acceptable.
     #[error("{given:?}: {reason}")]
     Url {
         /// The address as given.
         given: String,
-        /// The fault.
+        /// The defect.
         reason: &'static str,
     },
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be created. Holds the reason.
     #[error("the client of the web server: {0}")]
     Client(String),
 }
 
-/// A URL whose path is a folder. Every call blocks, so none is made from a task.
+/// A URL whose path is a folder. Every call blocks, so it must not be used on an async task.
 pub struct WebObjects {
-    /// Without a slash at its end.
+    /// The URL without a slash at its end.
     base: String,
     client: Client,
     requests: Requests,
@@ -65,17 +65,17 @@ impl fmt::Debug for WebObjects {
     }
 }
 
-/// A failure of one attempt.
+/// The failure of one attempt.
 enum Failure {
-    /// Another attempt may do better.
+    /// A temporary failure: another attempt may succeed.
     Passing(io::Error),
-    /// Every further attempt would fail.
+    /// A permanent failure: every further attempt would fail.
     Lasting(io::Error),
 }
 
 impl Failure {
     fn passing(error: reqwest::Error) -> Self {
-        // The caller adds the address.
+        // The caller states the URL.
         Self::Passing(io::Error::other(text_of(&error.without_url())))
     }
 
@@ -85,26 +85,26 @@ impl Failure {
 }
 
 impl WebObjects {
-    /// Returns true for an address that begins as that of a web server.
+    /// Returns true if the text has the scheme of an HTTP URL.
     #[must_use]
     pub fn is_url(given: &str) -> bool {
         given.starts_with("https://") || given.starts_with("http://")
     }
 
-    /// Prepares requests. Nothing is sent yet. Plain HTTP leaves this machine only with `allow_http`.
+    /// Prepares requests without sending any. Plain HTTP to other machines requires `allow_http`.
     ///
     /// # Errors
     /// [`WebError`].
     pub fn new(given: &str, allow_http: bool, stop: StopCheck) -> Result<Self, WebError> {
         let url = check(given, allow_http)?;
         let failed = |error: &dyn fmt::Display| WebError::Client(error.to_string());
-        // An error means that the process has installed another one already.
+        // An error means that the process has already installed another one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
             .connect_timeout(CONNECT_MAX)
             .read_timeout(SILENCE_MAX)
             .timeout(REQUEST_MAX)
-            // It would lead to a host that the operator has not named.
+            // A redirect would lead to a host that the operator has not named.
             .redirect(reqwest::redirect::Policy::none())
             .https_only(url.scheme() == "https");
         if is_loopback(&url) {
@@ -119,10 +119,10 @@ impl WebObjects {
         format!("{}/{name}", self.base)
     }
 
-    /// Sends a request. Returns the answer if the server has the object.
+    /// Sends a request. Returns the response if the server has the object.
     async fn ask(&self, method: Method, name: &str) -> Result<Response, Failure> {
         let request = self.client.request(method, self.url_of(name));
-        // The hash is that of the file, not of a compressed form of it.
+        // The hash is that of the file, not of its compressed form.
         let sent = request.header(ACCEPT_ENCODING, "identity").send().await;
         let answer = sent.map_err(Failure::passing)?;
         let status = answer.status();
@@ -150,7 +150,7 @@ impl WebObjects {
         len.ok_or_else(|| Failure::lasting("the server states no length (Content-Length)"))
     }
 
-    /// Reads an object as a whole, if it has no more bytes than `len_bytes_max`.
+    /// Reads a whole object of at most `len_bytes_max` bytes.
     async fn read(&self, name: &str, len_bytes_max: u64) -> Result<Vec<u8>, Failure> {
         let mut answer = self.ask(Method::GET, name).await?;
         let too_long = || Failure::lasting(format!("it has more than {len_bytes_max} bytes"));
@@ -168,7 +168,7 @@ impl WebObjects {
         Ok(bytes)
     }
 
-    /// Makes attempts until one does not fail in passing, within their bounds.
+    /// Repeats attempts until one succeeds or fails permanently, within the bounds of number and time.
     fn attempt<'a, T, F>(&'a self, ask: impl Fn() -> F + 'a) -> io::Result<T>
     where
         F: Future<Output = Result<T, Failure>> + 'a,
@@ -201,7 +201,7 @@ impl Objects for WebObjects {
         None
     }
 
-    /// A server has no folders, and a name in one may be known.
+    /// Returns true: a server has no folders, but may have objects whose names begin with this one.
     fn has_folder(&self, _: &str) -> io::Result<bool> {
         Ok(true)
     }
@@ -221,7 +221,7 @@ impl Objects for WebObjects {
         }
     }
 
-    /// Reads all of the object: one that breaks off in the middle is asked for again as a whole.
+    /// Reads the whole object, so that an interrupted response is requested again completely.
     fn open(&self, name: &str, len_bytes_max: u64) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(Cursor::new(self.attempt(|| self.read(name, len_bytes_max))?)))
     }
@@ -230,7 +230,7 @@ impl Objects for WebObjects {
         Err(read_only())
     }
 
-    /// Reads the object `names` of the folder. Lengths are not in it, and given as 0.
+    /// Reads the object `names` of the folder. It contains no lengths, which are returned as 0.
     fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
         let names = format!("{folder}/{NAMES}");
         let bytes = match self.attempt(|| self.read(&names, NAMES_LEN_BYTES_MAX)) {
@@ -270,17 +270,17 @@ fn read_only() -> io::Error {
     io::Error::new(ErrorKind::Unsupported, "a web server is only read from")
 }
 
-/// Returns an address as logs and errors show it: whole, if it can hold no password.
+/// Returns a URL as shown in logs and errors: complete, unless an `@` in it may follow a password.
 pub(crate) fn shown(given: &str) -> &str {
     if given.contains('@') { "an address with an @" } else { given }
 }
 
-/// Reads an address.
+/// Parses and checks a URL.
 fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
     let wrong = |reason| WebError::Url { given: shown(given).to_owned(), reason };
     let url: Url = given.parse().map_err(|_| wrong("it is no URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        // Not shown: it holds a secret.
+        // The URL is not shown, because it contains a secret.
         let (given, reason) = ("the URL".to_owned(), "it may hold no user and no password");
         return Err(WebError::Url { given, reason });
     }

@@ -1,4 +1,4 @@
-//! Copies of a log at other places, as one program: backups in a bucket, snapshots from a web server.
+//! Tests of copies of a log in other locations: backups in a bucket, snapshots from a web server.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -1,4 +1,4 @@
-//! Typed settings of snapshots that strands are filled from.
+//! Typed settings of the snapshots from which strands are filled.
 
 use std::path::PathBuf;
 
@@ -6,17 +6,17 @@ use super::limits::CallerLimitSettings;
 use super::reader::SettingsReader;
 use super::table::node as table;
 
-/// The trust that the operator gives about strands of chains of a snapshot, in which nothing is signed.
+/// The operator's trust decisions about the chain strands of a snapshot, which are unsigned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BootstrapTrust {
     /// True if they are taken where most nodes of the network have signed their trees.
     pub nodes_for_chains: bool,
-    /// True if the word of one endpoint of the chain is enough for the comparison with it.
+    /// True if a single endpoint of the chain is enough for the comparison with it.
     pub one_endpoint: bool,
 }
 
 impl SettingsReader<'_> {
-    /// The place of snapshots, if one is named, and the trust that is given beside it.
+    /// Reads the source of snapshots, if one is configured, and the trust decisions.
     pub(super) fn bootstrap(&mut self) -> (Option<String>, Option<BootstrapTrust>) {
         let from = self.non_empty(&table::BOOTSTRAP_FROM);
         let nodes = self.switch(&table::BOOTSTRAP_TRUST_NODES_FOR_CHAINS);

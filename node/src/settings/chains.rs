@@ -12,7 +12,7 @@ use super::reader::SettingsReader;
 use super::sources::SettingSources;
 use super::table::{Setting, chains as table};
 
-/// Access to both chains and their contracts. Nothing was read or reached for it.
+/// Access to both chains and their contracts. Nothing has been requested with it yet.
 #[derive(Debug)]
 pub struct ContractSettings {
     /// The settlement chain.
@@ -21,7 +21,7 @@ pub struct ContractSettings {
     pub app: ChainAccessSettings,
     /// Source of all addresses.
     pub source: Option<AddressSource>,
-    /// Addresses that were given one by one: they win over the source.
+    /// Individually configured addresses, which take precedence over the source.
     pub single: Contracts,
 }
 
@@ -30,7 +30,7 @@ pub struct ContractSettings {
 pub struct ChainAccessSettings {
     /// RPC URLs in order of preference; may be empty.
     pub urls: Vec<String>,
-    /// Chain id, if it was given.
+    /// The chain id, if it is configured.
     pub id: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ pub enum AddressSource {
     Place(String),
     /// The file's content.
     Text(String),
-    /// A network whose file is built in: a deployed one, or the reference's local chain.
+    /// A network whose file is built in: a deployed one, or the reference implementation's local chain.
     Environment(String),
 }
 
@@ -50,13 +50,13 @@ pub enum AddressSource {
 pub struct ChainSettings {
     /// Access to chains and contracts. Either chain may be without a URL.
     pub contracts: ContractSettings,
-    /// Reading of the app chain.
+    /// The settings for reading the app chain.
     pub app: ChainReadSettings,
-    /// Reading of the settlement chain.
+    /// The settings for reading the settlement chain.
     pub settlement: ChainReadSettings,
-    /// Time between two reads of the node registry.
+    /// The interval between two reads of the node registry.
     pub nodes_refresh: Duration,
-    /// Time between two reads of the rates.
+    /// The interval between two reads of the rates.
     pub rates_refresh: Duration,
 }
 
@@ -65,17 +65,17 @@ pub struct ChainSettings {
 pub struct ChainReadSettings {
     /// WebSocket URLs for new blocks, in order of preference.
     pub push_urls: Vec<String>,
-    /// Time without the chain after which nothing is published.
+    /// The time without the chain after which nothing is published.
     pub disconnect_max: Duration,
-    /// Blocks in one query for events.
+    /// The number of blocks in one query for events.
     pub page_blocks: u64,
-    /// The first block that is read, if it was given.
+    /// The first block that is read, if it is configured.
     pub first_block: Option<u64>,
-    /// Blocks that must follow a block before its events are taken.
+    /// The number of blocks that must follow a block before its events are read.
     pub confirmations: u64,
 }
 
-/// The settings from which [`ChainReadSettings`] of one chain are read.
+/// The settings from which the [`ChainReadSettings`] of one chain are read.
 struct ChainReadNames {
     push: &'static Setting,
     disconnect: &'static Setting,
@@ -103,7 +103,7 @@ impl ContractSettings {
     /// Reads and checks the settings of chains and contracts.
     ///
     /// # Errors
-    /// Everything that is wrong, together. A missing URL of the settlement chain is an error.
+    /// [`SettingsError`] with all errors. A missing URL of the settlement chain is an error.
     pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
         let mut reader = SettingsReader::new(sources);
         let settings = reader.contracts();
@@ -115,7 +115,7 @@ impl ContractSettings {
 }
 
 impl SettingsReader<'_> {
-    /// Settings of the chains that a node or a gateway reads.
+    /// Reads the settings of the chains that a node or a gateway reads.
     pub(super) fn chains(&mut self) -> Option<ChainSettings> {
         let contracts = self.contracts();
         let (app, settlement) = (self.chain_reading(&APP), self.chain_reading(&SETTLEMENT));

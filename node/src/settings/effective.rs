@@ -1,11 +1,11 @@
-//! The settings in effect and the source of each, for operators to look at.
+//! The effective settings with the source of each, to be displayed to operators.
 
 use hawser_proto::SecretKey;
 
 use super::sources::{SettingOrigin, SettingSources};
 use super::table::{self, Setting, SettingKind};
 
-/// One setting in effect.
+/// One effective setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectiveSetting {
     /// The setting.
@@ -16,20 +16,20 @@ pub struct EffectiveSetting {
     pub origin: SettingOrigin,
 }
 
-/// A value as it may be shown.
+/// A displayed value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShownValue {
     /// The value as it was given.
     Value(String),
-    /// A secret key: the address that belongs to it.
+    /// A secret key, displayed by its address.
     Fingerprint(String),
-    /// A secret that is no key, so that nothing of it may be shown.
+    /// A secret that is not a key, of which nothing may be displayed.
     Hidden,
-    /// Not given, and without a default.
+    /// No value and no default.
     Nothing,
 }
 
-/// Returns all settings of a node, in the order of the help text. Errors are left to
+/// Returns all settings of a node in the order of the help text. Errors are reported by
 /// [`NodeServiceSettings::read`](super::NodeServiceSettings::read).
 #[must_use]
 pub fn effective(sources: &SettingSources) -> Vec<EffectiveSetting> {
@@ -57,7 +57,7 @@ fn shown(setting: &Setting, text: &str) -> ShownValue {
     }
 }
 
-/// Returns scheme, host and port of a URL. Users, paths and queries may hold keys of providers.
+/// Returns the scheme, host and port of a URL. Users, paths and queries may contain providers' keys.
 fn host_of(url: &str) -> String {
     let Some((scheme, rest)) = url.trim().split_once("://") else { return "…".into() };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Environments that were made for a node of the reference implementation.
+//! Tests with environments that were written for the reference implementation.
 
 use super::*;
 
-/// Every variable of a node of the reference implementation, one to a line, as an operator may have
-/// given it. The variables of its pruner and of its gateway may stand in the same file.
+/// Every variable of a node of the reference implementation, one per line, as an operator may have set it, together
+/// with variables of its pruner and its gateway.
 const ENVIRONMENT: &str = "
 XMTPD_API_ENABLE=true
 XMTPD_API_SEND_KEEP_ALIVE_INTERVAL=30s

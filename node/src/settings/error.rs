@@ -1,15 +1,15 @@
-//! All faults of the settings, reported together.
+//! The errors of the settings, reported together.
 
 use std::fmt;
 
-/// One setting that is missing or wrong.
+/// A missing or invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingError {
-    /// Flag and variable.
+    /// The flag and the variable.
     pub name: String,
-    /// The value that was given, with secrets masked; `None` if there was none.
+    /// The given value, with secrets masked; `None` if there is none.
     pub given: Option<String>,
-    /// The form of a valid value.
+    /// The expected form of a value.
     pub expected: String,
     /// An example of a valid value.
     pub example: String,
@@ -25,7 +25,7 @@ impl fmt::Display for SettingError {
     }
 }
 
-/// All errors of one reading; never empty.
+/// All errors of the settings; never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SettingsError(pub Vec<SettingError>);
 

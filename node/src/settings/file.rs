@@ -13,17 +13,17 @@ use super::nearest::nearest;
 use super::table;
 use super::table::node::CONFIG_FILE;
 
-/// The values of a file by flag name, before they are checked.
+/// The unchecked values of a file by flag name.
 #[derive(Default)]
 pub(super) struct SettingsFile {
     path: PathBuf,
     pub(super) values: BTreeMap<String, Zeroizing<String>>,
-    /// Errors of the file itself.
+    /// The errors of the file itself.
     pub(super) errors: Vec<SettingError>,
 }
 
 impl SettingsFile {
-    /// Reads a file. A key or value that cannot be taken leaves an error.
+    /// Reads a file. An invalid key or value adds an error.
     pub(super) fn read(path: &Path) -> Self {
         let mut file = Self { path: path.to_owned(), ..Self::default() };
         match read_table(path) {
@@ -39,7 +39,7 @@ impl SettingsFile {
         file
     }
 
-    /// Returns key and path, so that an operator finds the line.
+    /// Returns the key and the path, so that an operator finds the line.
     pub(super) fn name_of(&self, flag: &str) -> String {
         format!("{flag} in {}", self.path.display())
     }
@@ -83,7 +83,7 @@ impl SettingsFile {
         }
     }
 
-    /// A file that contains a secret must be as private as a file that is one.
+    /// Checks that a file with a secret has the permissions required of a secret file.
     fn require_private(&mut self) {
         let Some(flag) =
             table::secret_flags().into_iter().find(|flag| self.values.contains_key(*flag))
@@ -110,7 +110,7 @@ fn names() -> String {
     format!("--{} ({})", CONFIG_FILE.flag, CONFIG_FILE.env)
 }
 
-/// Parses the file. An error names the line but not its text, which may be a secret.
+/// Parses the file. The error states the line number but not its text, which may be a secret.
 fn read_table(path: &Path) -> Result<Table, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let text = Zeroizing::new(text);
@@ -121,7 +121,7 @@ fn read_table(path: &Path) -> Result<Table, String> {
     })
 }
 
-/// Returns a value as it would be given as a flag, where lists are separated by commas.
+/// Converts a value to the text of a flag, in which lists are separated by commas.
 fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -23,65 +23,65 @@ use super::wallets::WalletSettings;
 pub struct GatewayServiceSettings {
     /// Address of the API.
     pub listen: SocketAddr,
-    /// Address of metrics, health and status; `None` switches them off.
+    /// The address of metrics, health and status; `None` disables them.
     pub metrics: Option<SocketAddr>,
-    /// Memory that callers may make the gateway hold beyond what it takes when idle, bytes.
+    /// The memory that callers may make the gateway use above its idle memory, in bytes.
     pub memory_limit_bytes: usize,
     /// The certificate of the API; `None` without TLS.
     pub tls: Option<TlsFiles>,
-    /// True if gRPC reflection is answered.
+    /// True if gRPC reflection is enabled.
     pub reflection: bool,
-    /// Key of the account that pays.
+    /// The key of the paying account.
     pub payer: SecretKey,
-    /// Choice of nodes, and calls to them.
+    /// The selection of nodes, and the limits of calls to them.
     pub nodes: NodeSelectionSettings,
-    /// The chains, as far as they were named.
+    /// The chains, as far as they are configured.
     pub chains: ChainSettings,
     /// Contract wallets.
     pub wallets: WalletSettings,
-    /// The longest payload for the app chain, bytes; 0 leaves it to the contracts.
+    /// The longest payload for the app chain, in bytes; 0 leaves the bound to the contracts.
     pub chain_payload_bytes_max: usize,
-    /// True if nodes may have addresses in private networks.
+    /// True if nodes may have private network addresses.
     pub allow_private_nodes: bool,
-    /// A file instead of the node registry.
+    /// A file that substitutes for the node registry.
     pub registry_file: Option<PathBuf>,
-    /// A file instead of the rate registry.
+    /// A file that substitutes for the rate registry.
     pub rates_file: Option<PathBuf>,
-    /// The file with policies.
+    /// The policy file.
     pub policies: Option<PathBuf>,
-    /// The file with transactions that are under way.
+    /// The file of transactions in flight.
     pub nonce_record: Option<PathBuf>,
     /// The Redis that several gateways share.
     pub redis: Option<RedisAccess>,
-    /// The ceilings on the cost of gas on the app chain.
+    /// The cost ceilings of gas on the app chain.
     pub spending: SpendingLimits,
     /// Log lines.
     pub log: LogSettings,
-    /// Time limits of stopping.
+    /// The time limits of stopping.
     pub stop: StopSettings,
-    /// Warnings to log at start: settings without effect, unknown names.
+    /// Warnings to log at the start: settings without effect, unknown names.
     pub notes: Vec<String>,
-    /// The commit that the program was built from; empty if it is not known. No setting: the program sets it.
+    /// The commit from which the program was built; empty if unknown. Not a setting: the program sets it.
     pub commit: &'static str,
 }
 
-/// Choice of nodes, and calls to them.
+/// The selection of nodes, and the limits of calls to them.
 #[derive(Debug, Clone)]
 pub struct NodeSelectionSettings {
-    /// Strategy for a topic that has no node yet.
+    /// The selection strategy for a topic without an assigned node.
     pub strategy: Strategy,
-    /// Time between two measurements of the time to connect.
+    /// The interval between two measurements of the connect time.
     pub connect_time_every: Duration,
-    /// Time limit of one such measurement.
+    /// The time limit of one such measurement.
     pub connect_timeout: Duration,
-    /// Time limit of one call to a node.
+    /// The time limit of one call to a node.
     pub attempt_timeout: Duration,
-    /// The most nodes that are asked for one request.
+    /// The largest number of nodes that are tried for one request.
     pub attempts_max: usize,
 }
 
 impl GatewayServiceSettings {
-    /// Returns the part of the memory that is charged to calls; a fifth is left to the allocator.
+    /// Returns the part of the memory that is charged to calls; a fifth is reserved for the allocator.
     #[must_use]
     pub fn callers_bytes_max(&self) -> usize {
         self.memory_limit_bytes / 5 * 4
@@ -90,13 +90,13 @@ impl GatewayServiceSettings {
     /// Reads and checks the settings of a gateway.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// [`SettingsError`] with all errors.
     pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
-        // The payer's key has no effect on a node, so the common check would refuse it as a flag
-        // without naming the next step; its own setting names it.
+        // The payer's key has no effect on a node, so the common check would refuse it as a flag without
+        // advice; its own setting gives advice.
         let mut reader =
             SettingsReader::new(sources).without_errors_about(&gateway::PAYER_PRIVATE_KEY);
-        // Every part is read before anything is given up, so that every error is found.
+        // Every part is read before any is returned, so that all errors are found.
         let listen = reader.ip(&node::LISTEN_ADDRESS);
         let port = reader.get(&node::API_PORT, parse::port);
         let metrics = reader.metrics();
@@ -138,7 +138,7 @@ impl GatewayServiceSettings {
             chains: chains.expect(CHECKED),
             wallets: wallets.expect(CHECKED),
             chain_payload_bytes_max: payload_max.expect(CHECKED),
-            // The operator has written the file.
+            // The operator has written the registry file, so its addresses are trusted.
             allow_private_nodes: allow_private.expect(CHECKED) || registry_file.is_some(),
             registry_file,
             rates_file,
@@ -158,8 +158,8 @@ impl GatewayServiceSettings {
 }
 
 impl SettingsReader<'_> {
-    /// Refuses the switch of a node's limits: an operator who sets it for a gateway relies on limits
-    /// that are not there.
+    /// Refuses the switch of a node's rate limits, because an operator who sets it for a gateway would
+    /// rely on limits that do not exist.
     fn refuse_rate_limits(&mut self) {
         if self.switch(&limits::ENABLE) == Some(true) {
             let given = "\"true\", but the limits of a gateway are in its policies (--policies)";
@@ -167,7 +167,7 @@ impl SettingsReader<'_> {
         }
     }
 
-    /// The Redis that several gateways share; `Some(None)` if none is named.
+    /// Reads the Redis that several gateways share; `Some(None)` if none is configured.
     fn gateway_redis(&mut self) -> Option<Option<RedisAccess>> {
         let url = self.redis_url();
         let key_prefix = self.text(&limits::REDIS_KEY_PREFIX)?.text.to_string();

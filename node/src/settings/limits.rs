@@ -1,4 +1,4 @@
-//! Typed settings that bound the requests of a node's callers.
+//! Typed settings of the limits on a node's callers.
 
 use std::num::NonZeroU32;
 
@@ -8,22 +8,22 @@ use hawser_serve::address::{Cidr, TrustedProxies};
 use super::reader::SettingsReader;
 use super::table::{Setting, limits};
 
-/// Bounds on the requests of a node's callers.
+/// The limits on a node's callers.
 #[derive(Debug, Clone)]
 pub struct CallerLimitSettings {
     /// True if only nodes may call the `ReplicationApi`.
     pub require_node_auth: bool,
-    /// True if publishes are taken only from payers who can pay.
+    /// True if publishes are accepted only from payers with sufficient balance.
     pub require_balance: bool,
-    /// Publish requests of one payer in a second; `None` for no limit.
+    /// The number of publish requests per payer and second; `None` for no limit.
     pub publishes_per_payer: Option<NonZeroU32>,
-    /// Limits of each address; `None` if there are none.
+    /// The limits per address; `None` if there are none.
     pub rates: Option<RateLimitSettings>,
     /// Proxies in front of the node.
     pub trusted_proxies: TrustedProxies,
-    /// Connections of one address.
+    /// The largest number of connections per address.
     pub connections_per_address: usize,
-    /// Open calls of one connection.
+    /// The largest number of open calls per connection.
     pub streams_per_connection: u32,
 }
 
@@ -64,7 +64,7 @@ impl SettingsReader<'_> {
         })
     }
 
-    /// The Redis that holds the limits; `Some(None)` if none is named.
+    /// Reads the Redis that holds the limits; `Some(None)` if none is configured.
     fn redis(&mut self) -> Option<Option<RedisSettings>> {
         let url = self.redis_url();
         let key_prefix = self.text(&limits::REDIS_KEY_PREFIX);
@@ -87,8 +87,8 @@ impl SettingsReader<'_> {
         Some(url.map(|_| settings))
     }
 
-    /// The URL of the Redis. One that asks for TLS is an error: limits would be kept in the clear, or not
-    /// at all.
+    /// Reads the URL of the Redis. A URL with TLS is an error: limits would be stored over an
+    /// unprotected connection, or not at all.
     pub(super) fn redis_url(&mut self) -> Option<String> {
         let url = self.non_empty(&limits::REDIS_URL)?;
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Typed settings about the strands of the older network.
+//! Typed settings of the strands of the older network.
 
 use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_proto::OriginatorId;
@@ -8,10 +8,10 @@ use super::table::limits;
 use crate::files::registry::public_key;
 
 impl SettingsReader<'_> {
-    /// Source and signer of the strands of the older network; `Some(None)` if no signer is named.
+    /// Reads the source and the signer of the strands of the older network; `Some(None)` if no signer is configured.
     ///
-    /// Refuses the two modes in which a reference node takes no publishes: an operator who asks for one
-    /// relies on that, and this node would take them.
+    /// Refuses the two modes in which a node of the reference implementation accepts no publishes, because an operator
+    /// who sets one relies on that, and this node would accept them.
     pub(super) fn migrated(&mut self) -> Option<Option<MigratedStrands>> {
         let refused = [
             (&limits::MIGRATION_SERVER, "imports nothing from the older network"),

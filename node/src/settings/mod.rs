@@ -1,11 +1,11 @@
-//! The settings of a node and of a gateway: from flags, environment and file to typed values,
+//! The settings of a node and of a gateway, converted from flags, environment and file to typed values and
 //! checked once. In reading order:
 //!
-//! - [`table`]: every setting with its names, form and meaning;
-//! - [`SettingSources`]: the values that were given, and where;
-//! - [`NodeServiceSettings`], [`GatewayServiceSettings`], [`ContractSettings`]: the typed values, or
-//!   a [`SettingsError`] with everything that is wrong;
-//! - [`effective()`]: every value in effect, for operators to look at.
+//! - [`table`]: all settings with their names, form and meaning;
+//! - [`SettingSources`]: the given values and their sources;
+//! - [`NodeServiceSettings`], [`GatewayServiceSettings`], [`ContractSettings`]: the typed values, or a
+//!   [`SettingsError`] with all errors;
+//! - [`effective()`]: the effective values, to be displayed to operators.
 
 mod bootstrap;
 mod chains;

@@ -1,6 +1,6 @@
 //! The known name closest to a misspelt one.
 
-/// Returns the known name that needs the fewest changes; the first of several.
+/// Returns the known name with the smallest edit distance; the first of several.
 pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     known.iter().copied().min_by_key(|known| distance(name, known))
 }

@@ -26,107 +26,107 @@ use super::witness::WitnessSource;
 /// Settings of a node process.
 #[derive(Debug)]
 pub struct NodeServiceSettings {
-    /// Listener for clients, gateways and peers.
+    /// The API for clients, gateways and peers.
     pub api: NodeApiSettings,
-    /// Address of metrics, health and status; `None` switches them off.
+    /// The address of metrics, health and status; `None` disables them.
     pub metrics: Option<SocketAddr>,
     /// True if other nodes are followed.
     pub sync: bool,
-    /// The ways in which peers are reached.
+    /// The transports by which peers are reached.
     pub peer_transport: PeerTransport,
     /// The peers that may be called without TLS.
     pub plain_text_peers: PlainTextPeers,
-    /// The moment at which readers are shown strands of other nodes. A replica shows verified envelopes only.
+    /// The condition under which readers are shown strands of other nodes. A replica shows what it has verified.
     pub catch_up: CatchUp,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
     pub migrated: Option<MigratedStrands>,
-    /// The node's key. A replica has a constant one, since it signs nothing with it.
+    /// The node's key. A replica has a constant one, because it signs nothing with it.
     pub signer: SecretKey,
-    /// The witness that a replica cosigns checkpoints as; `None` if it is none, and for a node.
+    /// The witness identity with which a replica cosigns checkpoints; `None` if it is not a witness, and for a node.
     pub witness: Option<WitnessSigner>,
-    /// The witnesses whose cosignatures are kept.
+    /// The witnesses whose cosignatures are stored.
     pub witnesses: Vec<WitnessSource>,
-    /// The place of snapshots that strands are filled from while the node runs; `None` for none.
+    /// The source of snapshots from which strands are filled while the node runs; `None` for none.
     pub bootstrap_from: Option<String>,
-    /// The trust that the operator gives about strands of chains of a snapshot.
+    /// The operator's trust decisions about the chain strands of a snapshot.
     pub bootstrap_trust: BootstrapTrust,
-    /// The folder whose snapshots are given out to new nodes; `None` if none are.
+    /// The folder whose snapshots are served to new nodes; `None` if none are served.
     pub snapshot_serve: Option<PathBuf>,
-    /// `Some` for a replica: the URLs of its sources, none for all nodes of the registry.
+    /// The URLs that a replica follows; an empty list follows all nodes of the registry. `None` for a node.
     pub follow: Option<Vec<String>>,
     /// The database.
     pub store: DatabaseSettings,
-    /// True if a repeated payer envelope gets the first answer again.
+    /// True if a repeated payer envelope gets the first reply again.
     pub idempotent_publish: bool,
     /// Contract wallets.
     pub wallets: WalletSettings,
-    /// Files instead of the chains, or of a part of them.
+    /// Files that substitute for the chains, or for parts of them.
     pub files: StandInFiles,
-    /// The chains, except those that a file replaces.
+    /// The chains, except those for which a file substitutes.
     pub chains: ChainSettings,
     /// True if other software may have payloads validated over gRPC.
     pub validation_api: bool,
-    /// True if contracts are read into the log.
+    /// True if contract events are read into the log.
     pub indexer: bool,
-    /// The worker of payer reports; `None` if it is switched off.
+    /// The payer report worker; `None` if it is disabled.
     pub payer_reports: Option<PayerReportSettings>,
-    /// Pruning; `None` if it is switched off.
+    /// Pruning; `None` if it is disabled.
     pub prune: Option<PruneSettings>,
-    /// Scrubs in the background; `None` if they are switched off.
+    /// Background scrubs; `None` if they are disabled.
     pub scrub: Option<ScrubSettings>,
-    /// Bounds on the requests of callers.
+    /// The limits on callers.
     pub limits: CallerLimitSettings,
     /// Log lines.
     pub log: LogSettings,
-    /// Time limits of stopping.
+    /// The time limits of stopping.
     pub stop: StopSettings,
-    /// Warnings to log at start: settings without effect, unknown names.
+    /// Warnings to log at the start: settings without effect, unknown names.
     pub notes: Vec<String>,
-    /// The commit that the program was built from; empty if it is not known. No setting: the program sets it.
+    /// The commit from which the program was built; empty if unknown. Not a setting: the program sets it.
     pub commit: &'static str,
 }
 
-/// Listener for clients, gateways and peers.
+/// The API for clients, gateways and peers.
 #[derive(Debug, Clone)]
 pub struct NodeApiSettings {
     /// True if the API is served.
     pub enable: bool,
-    /// Address of the API on TCP, and of QUIC on UDP.
+    /// The address of the API on TCP, and of QUIC on UDP.
     pub address: SocketAddr,
-    /// The address that this node announces for QUIC; `None` if it announces none.
+    /// The address at which this node states that it is reached over QUIC; `None` if it states none.
     pub quic_address: Option<QuicAddress>,
-    /// Time a stream may be silent before a keep-alive frame is sent.
+    /// The time after which a keep-alive frame is sent on a silent stream.
     pub keep_alive: Duration,
-    /// True if gRPC reflection is answered.
+    /// True if gRPC reflection is enabled.
     pub reflection: bool,
-    /// True if reports of misbehaviour are taken and handed out.
+    /// True if misbehavior reports are accepted and returned.
     pub misbehavior: bool,
-    /// Memory that callers may make the node hold beyond what it takes when idle, bytes.
+    /// The memory that callers may make the node use above its idle memory, in bytes.
     pub memory_limit_bytes: usize,
     /// The certificate of the API; `None` without TLS.
     pub tls: Option<TlsFiles>,
 }
 
-/// The least [`NodeApiSettings::memory_limit_bytes`]. A guess: a node with less refuses usual requests.
+/// The smallest [`NodeApiSettings::memory_limit_bytes`]. A guess: a node with less refuses usual requests.
 const MEMORY_LIMIT_BYTES_MIN: usize = 256 << 20;
 
-/// The fewest files that the database may be allowed to have open. A guess: it opens others again for each
-/// read.
+/// The smallest number of files that the database may be allowed to keep open. A guess:
+/// it reopens others for each read.
 const OPEN_FILES_MIN: usize = 64;
 
 impl NodeApiSettings {
-    /// Checks that the files of the certificate can be used, if there are any.
+    /// Checks that the certificate's files can be used, if there are any.
     ///
     /// # Errors
-    /// Names the file that cannot.
+    /// A sentence with the file that cannot be used.
     pub fn check_certificate(&self) -> Result<(), String> {
         let checked = self.tls.clone().map(Tls::load).transpose();
         checked.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Returns the part of the memory that is charged to calls. The rest is the buffers of the database,
-    /// which callers fill too, and a tenth for memory that the allocator retains. A cache above the smallest one is
-    /// memory besides.
+    /// Returns the part of the memory that is charged to calls. The remainder is for the write buffers of
+    /// the database, which callers fill too, and a tenth for the allocator. A database cache above the
+    /// smallest size is additional memory.
     #[must_use]
     pub fn callers_bytes_max(&self) -> usize {
         self.memory_limit_bytes.saturating_sub(BUFFERS_BYTES_MAX) / 10 * 9
@@ -136,27 +136,27 @@ impl NodeApiSettings {
 /// The database of a node.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
-    /// The folder.
+    /// The data folder.
     pub data_dir: PathBuf,
-    /// Folder of this host's records of its nodes.
+    /// The folder with this host's records of its nodes.
     pub state_dir: PathBuf,
     /// True if the operator states that the key has published nothing in this network yet.
     pub new_strand: bool,
-    /// The network's name. A database belongs to one network.
+    /// The name of the network. A database belongs to one network.
     pub network: String,
     /// The point at which an envelope counts as stored.
     pub durability: Durability,
-    /// Memory of the database's cache in bytes; `None` for a part of this machine's memory.
+    /// The size of the database's cache in bytes; `None` for a fraction of this machine's memory.
     pub cache_bytes: Option<usize>,
-    /// Files that the database may have open; `None` for a part of the process's limit.
+    /// The number of files that the database may keep open; `None` for a part of the process's limit.
     pub open_files: Option<usize>,
-    /// Free space below which nothing is written, in bytes; 0 for no bound. The default, 1 GiB, is room for
-    /// the files of RocksDB beside new envelopes: 128 MiB of memory tables, their write-ahead logs of 256
-    /// MiB, and a compaction of both. A share of the disk would keep terabytes empty on large ones.
+    /// The free disk space in bytes below which nothing is written; 0 for no bound. The default, 1 GiB, has room for
+    /// what RocksDB writes besides new envelopes: 128 MiB of memory tables, their write-ahead logs of 256 MiB, and a
+    /// compaction of both. A fraction of the disk would leave terabytes unused on large disks.
     pub min_free_disk_bytes: u64,
 }
 
-/// Files that a node reads instead of the chains.
+/// Files that substitute for the chains.
 #[derive(Debug, Clone)]
 pub struct StandInFiles {
     /// The node registry.
@@ -171,7 +171,7 @@ impl NodeServiceSettings {
     /// Reads and checks the settings of a node.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// [`SettingsError`] with all errors.
     pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
         Self::read_as(sources, false)
     }
@@ -179,14 +179,14 @@ impl NodeServiceSettings {
     /// Reads and checks the settings of a replica: those of a node, without its key.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// [`SettingsError`] with all errors.
     pub fn read_replica(sources: &SettingSources) -> Result<Self, SettingsError> {
         Self::read_as(sources, true)
     }
 
     fn read_as(sources: &SettingSources, is_replica: bool) -> Result<Self, SettingsError> {
         let mut reader = SettingsReader::new(sources);
-        // Every part is read before anything is given up, so that every error is found.
+        // Every part is read before any is returned, so that all errors are found.
         let wallets = reader.wallets();
         let (api, metrics) = (reader.api(), reader.metrics());
         let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
@@ -255,8 +255,8 @@ impl NodeServiceSettings {
         })
     }
 
-    /// Returns the QUIC address that this node announces to peers. `None` if they take that of its registered
-    /// URL, and if it opens no UDP port.
+    /// Returns the address at which peers are told to reach this node over QUIC. `None` if they use that of its
+    /// registered URL, or if it opens no UDP port.
     #[must_use]
     pub fn announced_quic_address(&self) -> Option<QuicAddress> {
         let has_quic = self.sync && self.peer_transport != PeerTransport::Grpc;
@@ -264,7 +264,6 @@ impl NodeServiceSettings {
     }
 }
 
-/// Returns a note if the address for QUIC has no effect.
 /// Returns the notes about settings of a replica that were given to a node.
 fn replica_notes(follows: bool, has_witness_key: bool) -> impl Iterator<Item = String> {
     let given = [(follows, "follow"), (has_witness_key, "witness-key")];
@@ -283,7 +282,7 @@ fn quic_address_note(
         .then(|| "quic-address has no effect: this node opens no UDP port".to_owned())
 }
 
-/// Returns the folder of the database, independent of the other settings.
+/// Returns the data folder, even if other settings are invalid.
 ///
 /// # Errors
 /// Fails when this setting, or the file with settings, is wrong.
@@ -293,7 +292,7 @@ pub fn data_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     reader.finish(|| path.expect(CHECKED))
 }
 
-/// Returns the folder of this host's records of its nodes, independent of the other settings.
+/// Returns the state folder of this host, even if other settings are invalid.
 ///
 /// # Errors
 /// Fails when this setting, or the file with settings, is wrong.
@@ -303,7 +302,7 @@ pub fn state_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     reader.finish(|| path.expect(CHECKED))
 }
 
-/// Returns the folder for the state of programs of this user, by the XDG Base Directory Specification.
+/// Returns this user's default folder for programs' state, by the XDG Base Directory Specification.
 fn usual_state_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     let home = || folder("HOME").map(|home| home.join(".local/state"));
@@ -311,7 +310,7 @@ fn usual_state_dir() -> Option<PathBuf> {
     state.map(|state| state.join("hawser"))
 }
 
-/// Returns the address under which this machine reaches the node's metrics, independent of the other settings.
+/// Returns the address at which this machine reaches the node's metrics, even if other settings are invalid.
 ///
 /// # Errors
 /// Fails when these settings, or the file with settings, are wrong.
@@ -330,7 +329,7 @@ pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsE
 }
 
 impl SettingsReader<'_> {
-    /// A replica reaches its sources over gRPC, where it needs no id.
+    /// Reads which peers may be called without TLS: all of them, or those in private networks.
     fn plain_text_peers(&mut self) -> Option<PlainTextPeers> {
         Some(match self.switch(&node::ALLOW_INSECURE_PEERS)? {
             true => PlainTextPeers::All,
@@ -348,8 +347,8 @@ impl SettingsReader<'_> {
         Some(if is_replica { PeerTransport::Grpc } else { transport })
     }
 
-    /// A replica cosigns and serves verified envelopes only, and follows over gRPC, where no backlog is proven by a
-    /// tree.
+    /// Reads the catch-up rule. For a replica it is always [`CatchUp::Verified`]: others ask it for what it has
+    /// verified, and it follows over gRPC, where no backlog is proven.
     fn catch_up(&mut self, is_replica: bool) -> Option<CatchUp> {
         let catch_up = self.get(&node::CATCH_UP, |text| match text {
             "verified" => Some(CatchUp::Verified),
@@ -359,7 +358,7 @@ impl SettingsReader<'_> {
         Some(if is_replica { CatchUp::Verified } else { catch_up })
     }
 
-    /// The key of a node. That of a replica is not read, wherever it stands.
+    /// Reads the key of a node. The key of a replica is not read from any source.
     fn signer(&mut self, is_replica: bool) -> Option<SecretKey> {
         if is_replica {
             return SecretKey::from_bytes(&[1; 32]).ok();
@@ -394,7 +393,7 @@ impl SettingsReader<'_> {
         })
     }
 
-    /// Returns the files of the API's certificate, if it has one.
+    /// Reads the files of the API's certificate, if it has one.
     pub(super) fn tls(&mut self) -> Option<TlsFiles> {
         let mut file = |setting| self.non_empty(setting).map(PathBuf::from);
         let (cert, key) = (file(&node::TLS_CERT), file(&node::TLS_KEY));
@@ -416,7 +415,7 @@ impl SettingsReader<'_> {
         })
     }
 
-    /// The deprecated name counts when the name itself is not given.
+    /// Reads the switch of the API. The deprecated name is used if the current one is not given.
     fn api_enabled(&mut self) -> Option<bool> {
         let enable = self.switch(&node::API_ENABLE)?;
         let old = self.switch(&node::REPLICATION_ENABLE)?;
@@ -458,7 +457,7 @@ impl SettingsReader<'_> {
         })
     }
 
-    /// The folder that was given, or else the usual one of the user.
+    /// Reads the configured state folder, or else returns the user's default one.
     fn state_dir(&mut self) -> Option<PathBuf> {
         let given = self.non_empty(&node::STATE_DIR).map(PathBuf::from);
         let found = given.or_else(usual_state_dir);
@@ -477,7 +476,7 @@ impl SettingsReader<'_> {
         }
     }
 
-    /// Requires the chain with the payers' balances where publishes depend on them.
+    /// Requires the chain with the payers' balances if publishes depend on them.
     fn require_balances(
         &mut self,
         limits: Option<&CallerLimitSettings>,
@@ -492,7 +491,7 @@ impl SettingsReader<'_> {
         }
     }
 
-    /// Requires a source for everything: a file, or a chain that can be reached.
+    /// Requires a source for each input: a file, or a chain that can be reached.
     fn require_sources(&mut self, files: &StandInFiles, chains: &ChainSettings) {
         let contracts = &chains.contracts;
         if contracts.settlement.urls.is_empty() {

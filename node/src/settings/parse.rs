@@ -1,15 +1,14 @@
-//! Parsers of setting values. Each returns `None` for a text of another form; the setting describes
-//! the expected form.
+//! Parsers of setting values. Each returns `None` for an invalid text; the setting describes the expected form.
 //!
-//! Durations are parsed here and not with `humantime`: flags and environments made for the reference
-//! implementation use Go's notation (`1.5h`, `.5s`, `2m0.25s`, `µs`), which `humantime` refuses, while
-//! it takes forms that Go refuses (`5min`, `1d`, `1 s`). A property test holds the parser.
+//! Durations are parsed here and not with `humantime`: flags and environments for the reference implementation use Go's
+//! notation (`1.5h`, `.5s`, `2m0.25s`, `µs`), which `humantime` refuses, while it accepts forms that Go refuses
+//! (`5min`, `1d`, `1 s`). A property test checks the parser.
 
 use std::time::Duration;
 
 use tracing::Level;
 
-/// Parses `true` and `false` as Go's `strconv.ParseBool` does, in any case.
+/// Parses a boolean like Go's `strconv.ParseBool`, in any case.
 pub(super) fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "t" | "1" => Some(true),
@@ -23,7 +22,7 @@ pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)
 }
 
-/// Parses a size in bytes: a whole number and a unit, `KiB`, `MiB` or `GiB`.
+/// Parses a size in bytes: an integer and a unit, `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str) -> Option<usize> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     let parsed = |(unit, bytes): (&str, usize)| {
@@ -46,7 +45,7 @@ pub(super) fn token_wei(text: &str) -> Option<u128> {
     whole.parse::<u128>().ok()?.checked_mul(10u128.pow(18))?.checked_add(part)
 }
 
-/// Parses a log level. The reference's levels above ERROR count as ERROR.
+/// Parses a log level. The reference implementation's levels above ERROR are treated as ERROR.
 pub(super) fn level(text: &str) -> Option<Level> {
     Some(match text.to_ascii_uppercase().as_str() {
         "TRACE" => Level::TRACE,
@@ -75,7 +74,7 @@ pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
     text.split(',').map(pair).collect()
 }
 
-/// Parses URLs of the web: `https://a.example,http://b.example:5050`.
+/// Parses HTTP URLs: `https://a.example,http://b.example:5050`.
 pub(super) fn web_urls(text: &str) -> Option<Vec<String>> {
     let url = |url: &str| {
         let url = url.trim();
@@ -94,8 +93,8 @@ pub(super) fn chain_ids(text: &str) -> Option<Vec<u64>> {
     text.split(',').map(id).collect()
 }
 
-/// Parses a duration in Go's notation: numbers with units, one after the other. `0` needs no unit.
-/// Signs are refused, and fractions of a nanosecond are dropped.
+/// Parses a duration in Go's notation: a sequence of numbers with units. `0` needs no unit. Signs are refused, and
+/// fractions of a nanosecond are dropped.
 pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -128,8 +127,8 @@ fn unit_ns(unit: &str) -> Option<u128> {
     })
 }
 
-/// Returns a decimal number of units in nanoseconds; finer parts are dropped. Bounds the digits, so
-/// that the arithmetic cannot overflow silently.
+/// Returns a decimal number of units in nanoseconds; smaller parts are dropped. Limits the number of digits, so that
+/// the arithmetic cannot overflow silently.
 fn scaled(number: &str, unit_ns: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || number.len() > 30 {
@@ -190,7 +189,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every text of numbers with units is read as the sum of its parts.
+        /// Any sequence of numbers with units is the sum of its parts.
         #[test]
         fn durations_are_the_sum_of_their_parts(
             parts in proptest::collection::vec((0u64..100_000, 0u64..1_000, 0usize..6), 1..6),

@@ -9,7 +9,7 @@ use super::reader::SettingsReader;
 use super::table::{Setting, payer_reports as table};
 
 impl SettingsReader<'_> {
-    /// The worker of payer reports; `Some(None)` if it is switched off.
+    /// Reads the settings of the payer report worker; `Some(None)` if it is disabled.
     pub(super) fn payer_reports(&mut self) -> Option<Option<PayerReportSettings>> {
         let enable = self.switch(&table::ENABLE);
         let look_every = self.duration_above_zero(&table::LOOK_EVERY);
@@ -32,7 +32,8 @@ impl SettingsReader<'_> {
         Some(enable?.then_some(settings))
     }
 
-    /// A shorter one would give up reports before the next one may be written.
+    /// Reads an expiry. One below one and a half times the period is refused, because reports would be given up
+    /// before the next one may be written.
     fn expiry(&mut self, setting: &Setting, period: Option<Duration>) -> Option<Duration> {
         let expiry = self.duration_above_zero(setting)?;
         let period = period?;

@@ -7,7 +7,7 @@ use super::reader::SettingsReader;
 use super::table::{Setting, prune as table};
 
 impl SettingsReader<'_> {
-    /// Pruning; `Some(None)` if it is switched off.
+    /// Reads the settings of pruning; `Some(None)` if it is disabled.
     pub(super) fn prune(&mut self) -> Option<Option<PruneSettings>> {
         let every = self.get(&table::INTERVAL, parse::duration);
         let cycles_max = self.at_least_one(&table::CYCLES_MAX);

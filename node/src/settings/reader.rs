@@ -1,5 +1,4 @@
-//! Reads settings one by one and collects every error, so that an operator learns all of them at
-//! once.
+//! Reads settings one by one and collects all errors, so that an operator sees them at once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,49 +15,49 @@ use super::wallets::WalletSettings;
 /// Settings of the log lines.
 #[derive(Debug, Clone, Copy)]
 pub struct LogSettings {
-    /// The least important lines that are written.
+    /// The lowest level of the lines that are written.
     pub level: Level,
-    /// True if a line is a JSON object instead of text.
+    /// True if a line is a JSON object and not text.
     pub json: bool,
 }
 
 /// Time limits of stopping.
 #[derive(Debug, Clone, Copy)]
 pub struct StopSettings {
-    /// Time for which requests are still served after the signal.
+    /// The time for which requests are still served after the signal.
     pub drain: Duration,
-    /// Time limit of everything that follows.
+    /// The time limit of everything that follows.
     pub grace: Duration,
 }
 
-/// Message for a part that must have been read because no error was left.
+/// The message for a part that must have been read because there was no error.
 pub(super) const CHECKED: &str = "a setting that was not read has left an error";
 
-/// Reads settings from their sources. A method that returns `None` has left an error.
+/// A reader of settings. A method that returns `None` has added an error.
 pub(super) struct SettingsReader<'a> {
     sources: &'a SettingSources,
     errors: Vec<SettingError>,
 }
 
 impl<'a> SettingsReader<'a> {
-    /// Starts with the errors that are known without reading a single value.
+    /// Creates a reader with the errors that do not depend on single values.
     pub(super) fn new(sources: &'a SettingSources) -> Self {
         Self { sources, errors: sources.placement_errors() }
     }
 
-    /// Drops the errors about a setting that this reader's user judges by itself.
+    /// Drops the errors about a setting that the caller of this reader judges itself.
     pub(super) fn without_errors_about(mut self, setting: &Setting) -> Self {
         let own = format!("--{}", setting.flag);
         self.errors.retain(|error| error.name != own);
         self
     }
 
-    /// Returns `value` if there was no error at all.
+    /// Returns `value` if there was no error.
     pub(super) fn finish<T>(self, value: impl FnOnce() -> T) -> Result<T, SettingsError> {
         if self.errors.is_empty() { Ok(value()) } else { Err(SettingsError(self.errors)) }
     }
 
-    /// The address of the operator's port; `Some(None)` if it is switched off.
+    /// Reads the address of the operator port; `Some(None)` if it is disabled.
     pub(super) fn metrics(&mut self) -> Option<Option<SocketAddr>> {
         let enable = self.switch(&node::METRICS_ENABLE);
         let address = self.ip(&node::METRICS_ADDRESS);
@@ -67,8 +66,8 @@ impl<'a> SettingsReader<'a> {
         Some(enable?.then_some(address))
     }
 
-    /// Contract wallets. No endpoints by default, because contract wallets are rare. An endpoint of a chain
-    /// that the network does not know is an error: it would never be asked.
+    /// Reads the settings of contract wallets. There are no endpoints by default, because contract wallets are rare. An
+    /// endpoint of a chain that the network does not know is an error, because it would never be used.
     pub(super) fn wallets(&mut self) -> Option<WalletSettings> {
         let more_chains = self.unless_default(&node::WALLET_CHAINS, parse::chain_ids)?;
         let rpcs = self.unless_default(&node::WALLET_RPC, parse::chain_urls)?;
@@ -135,7 +134,7 @@ impl<'a> SettingsReader<'a> {
         self.get(setting, |text| parse::duration(text).filter(|time| !time.is_zero()))
     }
 
-    /// A required setting: missing is an error, like a text that `parse` does not take.
+    /// Reads a required setting. A missing one is an error, like a text that `parse` refuses.
     pub(super) fn get<T>(
         &mut self,
         setting: &Setting,
@@ -161,7 +160,7 @@ impl<'a> SettingsReader<'a> {
         parsed
     }
 
-    /// The text in effect; `None` if there is none, or if it must not be given as it was.
+    /// Returns the effective text; `None` if there is none, or if it was given in a forbidden way.
     pub(super) fn text(&mut self, setting: &Setting) -> Option<SourcedValue> {
         self.sources.value(setting).unwrap_or_else(|error| {
             self.errors.push(error);
@@ -169,7 +168,7 @@ impl<'a> SettingsReader<'a> {
         })
     }
 
-    /// The text in effect without white space around it; `None` if nothing is left.
+    /// Returns the effective text without surrounding white space; `None` if nothing is left.
     pub(super) fn non_empty(&mut self, setting: &Setting) -> Option<String> {
         let value = self.text(setting)?;
         Some(value.text.trim().to_owned()).filter(|text| !text.is_empty())

@@ -1,4 +1,4 @@
-//! Typed settings of scrubs in the background.
+//! Typed settings of background scrubs.
 
 use hawser_engine::runtime::ScrubSettings;
 
@@ -7,7 +7,7 @@ use super::reader::SettingsReader;
 use super::table::scrub as table;
 
 impl SettingsReader<'_> {
-    /// Scrubs in the background; `Some(None)` if they are switched off.
+    /// Reads the settings of background scrubs; `Some(None)` if they are disabled.
     pub(super) fn scrub(&mut self) -> Option<Option<ScrubSettings>> {
         let every = self.get(&table::INTERVAL, parse::duration);
         let mib = self.get(&table::RATE, |text| text.parse::<u32>().ok());

@@ -1,4 +1,4 @@
-//! The values that were given as flags, in the environment and in a file, before they are checked.
+//! The unchecked values that were given as flags, in the environment and in a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +14,12 @@ use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
 use super::table::{self, Setting, SettingKind, ignored};
 use crate::files::key;
 
-/// The values of all settings as they were given. A flag wins over a variable, a variable over the
-/// file, the file over the default.
+/// The given values of all settings. Flags take precedence over variables, variables over the
+/// file, and the file over defaults.
 pub struct SettingSources {
     /// The given flags, by name.
     flags: BTreeMap<String, Zeroizing<String>>,
-    /// By variable name; only those of this program and of the reference.
+    /// The variables of this program and of the reference implementation, by name.
     env: BTreeMap<String, Zeroizing<String>>,
     file: SettingsFile,
 }
@@ -33,7 +33,7 @@ pub enum SettingOrigin {
     Environment,
     /// The file with settings.
     File,
-    /// No source has the setting.
+    /// The default, because no source has the setting.
     Default,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct SourcedValue {
 }
 
 impl fmt::Debug for SettingSources {
-    /// Names only: values may be secrets.
+    /// Formats the names only, because values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SettingSources")
             .field("flags", &self.flags.keys())
@@ -67,8 +67,8 @@ impl fmt::Debug for SettingSources {
 }
 
 impl SettingSources {
-    /// Takes flags as they were given, those variables that are settings (`XMTPD_*`, `HAWSER_*`, not
-    /// empty), and reads the file that one of them names.
+    /// Takes the given flags and the non-empty variables that are settings (`XMTPD_*`, `HAWSER_*`), and reads the
+    /// settings file that one of them names.
     pub fn new(
         flags: impl IntoIterator<Item = (String, String)>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -85,10 +85,10 @@ impl SettingSources {
         Self { flags, env, file }
     }
 
-    /// Returns the value of a setting; its default if it was not given.
+    /// Returns the value of a setting, or its default.
     ///
     /// # Errors
-    /// Fails when a secret was given in a way that exposes it, or in two ways.
+    /// [`SettingError`] if a secret was given in a way that exposes it, or in two ways.
     pub(super) fn value(&self, setting: &Setting) -> Result<Option<SourcedValue>, SettingError> {
         if let SettingKind::Secret { file_flag, file_env } = setting.kind {
             return self.secret(setting, file_flag, file_env);
@@ -155,8 +155,8 @@ impl SettingSources {
         flag.or_else(env).or_else(file).is_some_and(allowed)
     }
 
-    /// Returns the errors that do not depend on any value: those of the file itself, and secrets of
-    /// settings without effect on the command line.
+    /// Returns the errors that do not depend on values: those of the file itself, and secrets on the command
+    /// line of settings without effect.
     pub(super) fn placement_errors(&self) -> Vec<SettingError> {
         let mut errors = self.file.errors.clone();
         if !self.secret_flags_allowed() {
@@ -167,12 +167,12 @@ impl SettingSources {
         errors
     }
 
-    /// Returns a sentence for each value that has no effect or is not known.
+    /// Returns a note for each value that has no effect or is unknown.
     pub(super) fn notes(&self) -> Vec<String> {
         self.notes_beside(&[])
     }
 
-    /// Returns the same for a program on which the settings `used` do have an effect.
+    /// Returns the notes for a program on which the settings in `used` do have an effect.
     pub(super) fn notes_beside(&self, used: &[&Setting]) -> Vec<String> {
         let unused = |name: &&ignored::Ignored| used.iter().all(|used| used.env != name.env);
         let without_effect = ignored::ALL.iter().filter(unused).filter_map(|setting| {
@@ -195,7 +195,7 @@ impl SettingSources {
     }
 }
 
-/// A secret as one source has it: as itself, or as the name of a file with it.
+/// A secret from one source: the secret itself, or the name of a file that contains it.
 struct SecretSource<'a> {
     setting: &'a Setting,
     text: Option<&'a Zeroizing<String>>,

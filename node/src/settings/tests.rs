@@ -1,4 +1,4 @@
-//! From given values to settings, and the errors of wrong ones.
+//! Tests of settings from all sources, and of their error messages.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -195,7 +195,7 @@ fn all_errors_are_told_together() {
     assert_eq!(errors.0.len(), 8, "{text}");
 }
 
-/// A file replaces the part that it names, and a chain supplies the rest.
+/// A file substitutes for the input that it names, and a chain supplies the others.
 #[test]
 fn everything_comes_from_somewhere() {
     let missing = |env: &[(&str, &str)]| -> Vec<String> {
@@ -333,7 +333,7 @@ fn limits_on_callers_are_read() {
     );
 }
 
-/// An operator who asks for TLS does not want a password sent in the clear.
+/// An operator who requests TLS does not want a password sent unprotected.
 #[test]
 fn a_redis_behind_tls_is_refused_and_its_password_not_shown() {
     for url in ["rediss://u:hunter2@10.0.0.1:6379/1", "REDISS://:hunter2@h", "valkeys://:hunter2@h"]
@@ -344,7 +344,7 @@ fn a_redis_behind_tls_is_refused_and_its_password_not_shown() {
     }
 }
 
-/// Balances are on the settlement chain: a node that does not follow it would refuse everything.
+/// Balances are on the settlement chain, so a node that does not follow it would refuse all publishes.
 #[test]
 fn balances_need_the_chain_that_holds_them() {
     let wanted = ("api.require-payer-positive-balance", "true");
@@ -470,7 +470,7 @@ fn metrics_are_asked_for_where_the_settings_put_them() {
     );
 }
 
-/// Returns flag, variable and default of each row of a page's table of settings.
+/// Returns the flag, variable and default in each row of a page's settings table.
 fn documented(page: &str) -> Vec<(String, String, String)> {
     let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();

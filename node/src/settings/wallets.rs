@@ -1,13 +1,13 @@
-//! Chains of contract wallets.
+//! Typed settings of contract wallets.
 
 use hawser_validation::wallets::WalletChainList;
 
-/// Contract wallets: the chains that the network knows, and the endpoints that this process asks.
+/// The chains of contract wallets that the network knows, and the endpoints that this process asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletSettings {
     /// Chain ids and RPC URLs, in order of preference.
     pub rpcs: Vec<(u64, String)>,
-    /// Chains beside those that clients know without configuration.
+    /// Chains in addition to those that clients know without configuration.
     pub more_chains: Vec<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Typed settings of witnesses: of a replica that is one, and of those that a node trusts.
+//! Typed settings of witnesses: the identity of a replica that is a witness, and the witnesses that a node trusts.
 
 use hawser_proto::checkpoint::{WITNESSES_MAX, WitnessKey, WitnessName, WitnessSigner};
 
@@ -6,17 +6,17 @@ use super::parse;
 use super::reader::SettingsReader;
 use super::table::node;
 
-/// A witness whose cosignatures are kept.
+/// A witness whose cosignatures are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitnessSource {
-    /// Its key.
+    /// The key of the witness.
     pub key: WitnessKey,
-    /// The URL behind which it takes checkpoints; `None` if it is not asked.
+    /// The URL at which it accepts checkpoints; `None` if it is not asked.
     pub url: Option<String>,
 }
 
-/// Parses a list of verifier keys, each with the URL of its witness behind white space, if that is to be asked. A checkpoint
-/// has no room for more of them than [`WITNESSES_MAX`].
+/// Parses a list of verifier keys, each optionally followed by white space and the URL of its witness, which is then
+/// asked. The list has at most [`WITNESSES_MAX`] entries, because a checkpoint has no room for more.
 fn witnesses(text: &str) -> Option<Vec<WitnessSource>> {
     let one = |entry: &str| {
         let mut words = entry.split_whitespace();
@@ -32,15 +32,15 @@ fn witnesses(text: &str) -> Option<Vec<WitnessSource>> {
 }
 
 impl SettingsReader<'_> {
-    /// Returns the witnesses whose cosignatures are kept.
+    /// Reads the witnesses whose cosignatures are stored.
     pub(super) fn trusted_witnesses(&mut self) -> Option<Vec<WitnessSource>> {
         self.unless_default(&node::CHECKPOINT_WITNESSES, witnesses)
     }
 }
 
 impl SettingsReader<'_> {
-    /// Returns the witness that a replica cosigns as; `Some(None)` if none is named. A name without a key, or a key without
-    /// a name, is refused: an operator who asks for a witness relies on it.
+    /// Reads the witness identity of a replica; `Some(None)` if none is configured. A name without a key, or a key
+    /// without a name, is refused, because an operator who configures a witness relies on it.
     pub(super) fn witness(&mut self) -> Option<Option<WitnessSigner>> {
         let has_name = self.non_empty(&node::WITNESS_NAME).is_some();
         let has_key = self.non_empty(&node::WITNESS_KEY).is_some();

@@ -1,4 +1,4 @@
-//! Backups in a bucket: with a service that lies in every way, and with a real one.
+//! Tests of backups in a bucket: with a service that lies in every way, and with a real one.
 
 mod real;
 mod service;
@@ -22,7 +22,7 @@ const OWN: OriginatorId = OriginatorId(100);
 const NETWORK: &str = "testnet";
 const SECRET: &str = "a-secret-that-nothing-shows";
 const NOW_UNIX_S: u64 = 10_000;
-/// More than one part of an upload.
+/// The length of an object that needs more than one part of an upload.
 const LARGE_LEN_BYTES: usize = 9 << 20;
 
 fn key() -> SecretKey {
@@ -114,11 +114,11 @@ impl Place {
     }
 }
 
-/// Lengthens the own strand. The log takes bytes as they are: these ones are kept from readers.
+/// Extends the own strand. The log accepts any bytes; these are hidden from readers.
 fn extend(store: &Store, count: u64, len_bytes: usize) {
     let head = store.snapshot().head(OWN).unwrap().0;
     for sequence in head + 1..=head + count {
-        // Not compressible, so that a large one makes a large file.
+        // The bytes are not compressible, so that a large envelope makes a large file.
         let mut state = sequence;
         let byte = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -136,7 +136,7 @@ fn contents(store: &Store) -> Vec<LogItem> {
     snapshot.log(EnvelopeId::new(OWN, SequenceId::NONE), head).map(|it| it.unwrap()).collect()
 }
 
-/// Backups are made, listed, checked, restored and removed in a bucket as in a folder.
+/// Checks that backups are made, listed, verified, restored and removed in a bucket like in a folder.
 fn assert_backups_work(place: &Place) {
     assert!(matches!(Backups::existing(place.objects()), Err(BackupError::NotBackups { .. })));
     let store = place.open("data");
@@ -172,7 +172,7 @@ fn backups_work_in_a_bucket_of_several_pages() {
     assert!(service.names().iter().all(|name| name.starts_with("nodes/100/")));
 }
 
-/// A backup of a small store, with its name.
+/// Makes a backup of a small store and returns it with its name.
 fn small_backup(place: &Place) -> (Store, String) {
     let store = place.open("data");
     extend(&store, 5, 100);
@@ -188,7 +188,7 @@ fn a_service_that_fails_at_times_is_asked_again() {
     let (_store, name) = small_backup(&place);
     service.lie(Some(Lie::FailTimes(2)));
     place.backups().verify(&name, &mut go_on).unwrap();
-    // More than this is a failure, after a known number of requests.
+    // More failures than this make the operation fail, after a known number of requests.
     service.lie(Some(Lie::FailTimes(usize::MAX)));
     let before = service.requests();
     let error = place.objects().find("lock").unwrap_err();
@@ -196,7 +196,7 @@ fn a_service_that_fails_at_times_is_asked_again() {
     assert_eq!(service.requests() - before, 5);
 }
 
-/// Nothing is known about backups whose place gives no answer. What it answers is held against it.
+/// If the location does not answer, nothing is known about its backups; wrong answers count against them.
 #[test]
 fn a_place_that_does_not_answer_is_told_apart_from_one_that_lies() {
     let service = Service::start();
@@ -221,12 +221,12 @@ fn a_place_that_does_not_answer_is_told_apart_from_one_that_lies() {
     let file = service.names().into_iter().find(|it| it.contains("/files/")).unwrap();
     service.remove(&file);
     assert!(!check().0, "a file that is missing is damage");
-    // The error of another folder is none of the place.
+    // An error of another folder is not an error of the location.
     let elsewhere = PathBuf::from("/elsewhere");
     service.lie(Some(Lie::Refuse("not you".to_owned())));
     let error = backups.verify(&name, &mut go_on).unwrap_err();
     assert!(!error.is_unreachable(&elsewhere));
-    // No service at all.
+    // There is no service at all.
     let gone = Place::new("http://127.0.0.1:9");
     let error = Backups::existing(gone.objects()).unwrap_err();
     assert!(error.is_unreachable(&gone.objects().location("")), "{error}");
@@ -379,11 +379,11 @@ fn one_writer_is_at_work_in_a_bucket_at_a_time() {
         })
         .unwrap();
     assert!(was_busy && service.get(lock).is_none());
-    // What a holder left long ago is taken over; one that has been written lately is not.
+    // A lock that was abandoned long ago is taken over; a recently written one is not.
     service.put(lock, b"hawser lock 1 0123", LONG_AGO);
     place.back_up(&store, 3).unwrap();
     assert!(service.get(lock).is_none());
-    // A holder whose lock was taken over, or that a service let in beside another one, writes no manifest.
+    // A holder whose lock was taken over, or that the service admitted besides another one, writes no manifest.
     for lie in [None, Some(Lie::NoConditions)] {
         service.lie(lie);
         extend(&store, 1, 100);
@@ -430,7 +430,7 @@ fn a_backup_of_another_network_is_refused() {
 
 #[test]
 fn work_that_has_to_stop_does_not_wait_for_a_silent_service() {
-    // A listener that takes connections and never answers.
+    // This listener accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place::new(&format!("http://{}", silent.local_addr().unwrap()));
     let stop = Arc::new(AtomicBool::new(false));
@@ -452,7 +452,7 @@ fn a_real_service_keeps_backups() {
     let place = Place::new(&server.endpoint);
     server.make_bucket(BUCKET);
     assert_backups_work(&place);
-    // A second one is refused while a first one holds the lock, as by the stand-in above.
+    // A second writer is refused while the first one holds the lock, as with the fake service above.
     let objects = place.objects();
     let _held = objects.lock().unwrap();
     let prune = place.backups().prune(1, false, NOW_UNIX_S);

@@ -1,18 +1,18 @@
-//! A real server that speaks S3: moto's, from its Python package.
+//! A real server with the S3 protocol: moto's, from its Python package.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// The server, until it is dropped.
+/// A running server, which ends when it is dropped.
 pub(crate) struct Server {
     process: Child,
     pub(crate) endpoint: String,
 }
 
 impl Server {
-    /// Starts it; `None` if `scripts/s3` has not installed it.
+    /// Starts the server; `None` if `scripts/s3` has not installed it.
     pub(crate) fn start() -> Option<Self> {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -35,7 +35,7 @@ impl Server {
                 break url.trim().to_owned();
             }
         };
-        // It writes a line for each request, and must not wait for a reader.
+        // The server writes a line per request, and must not block on a full pipe.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
         Some(Self { process, endpoint })
     }

@@ -1,4 +1,4 @@
-//! A service that speaks as much of S3 as backups need, and lies on request.
+//! A fake service with the part of S3 that backups need, which lies on request.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,35 +18,35 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
-/// The only bucket.
+/// The name of the only bucket.
 pub(crate) const BUCKET: &str = "the-bucket";
-/// Names on a page of a list.
+/// The number of names on a page of a list.
 const PAGE: usize = 3;
 
-/// The way in which the service misbehaves.
+/// A kind of misbehaviour of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    /// Each object is given as a terabyte, whatever was asked for.
+    /// Each object has a terabyte, whatever was requested.
     EndlessBody,
-    /// Each answer is an error without an end.
+    /// Each response is an endless error.
     EndlessError,
-    /// Each page of a list names another one.
+    /// Each page of a list refers to a further one.
     EndlessList,
-    /// A list names an object of another folder.
+    /// A list contains an object of another folder.
     ForeignList,
-    /// A bit of each object is flipped.
+    /// One bit of each object is flipped.
     FlippedBit,
-    /// Each object is said to be longer than it is.
+    /// The stated length of each object is too large.
     Longer,
-    /// So many requests of each name fail before one is answered.
+    /// This many requests for each name fail before one is answered.
     FailTimes(usize),
-    /// Each request is sent elsewhere.
+    /// Each request is redirected to this address.
     Redirect(String),
     /// Each request is refused with this text.
     Refuse(String),
-    /// Conditions are not looked at.
+    /// Conditions of requests are ignored.
     NoConditions,
-    /// All files are removed when a manifest comes, as by another holder of the lock.
+    /// All files are removed when a manifest arrives, as if by another holder of the lock.
     FilesRemoved,
 }
 
@@ -57,9 +57,9 @@ pub(crate) struct Stored {
     pub(crate) modified: &'static str,
 }
 
-/// A time of long ago, as HTTP writes it.
+/// A time long ago, in HTTP format.
 pub(crate) const LONG_AGO: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
-/// A time that is not over.
+/// A time in the future.
 const LATER: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ struct State {
     reads: Vec<String>,
 }
 
-/// The service, on a port of its own until it is dropped.
+/// A running service on its own port, which ends when it is dropped.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -116,7 +116,7 @@ impl Service {
         state.reads.clear();
     }
 
-    /// Names of all objects.
+    /// Returns the names of all objects.
     pub(crate) fn names(&self) -> Vec<String> {
         self.state.lock().objects.keys().cloned().collect()
     }
@@ -134,12 +134,12 @@ impl Service {
         self.state.lock().objects.remove(name);
     }
 
-    /// Uploads that were begun, and neither ended nor given up.
+    /// Returns the number of uploads that were neither completed nor aborted.
     pub(crate) fn open_uploads(&self) -> usize {
         self.state.lock().uploads.len()
     }
 
-    /// Names of objects whose bytes were asked for since the last lie.
+    /// Returns the names of objects that were read since the last lie was set.
     pub(crate) fn reads(&self) -> Vec<String> {
         self.state.lock().reads.clone()
     }
@@ -322,7 +322,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     Response::builder().status(status).body(full(text)).unwrap()
 }
 
-/// Answers with the same words for ever.
+/// Returns a response that repeats the same words forever.
 fn endless(builder: http::response::Builder, words: &'static [u8]) -> Response<Body> {
     let block = Bytes::from(words.repeat(8192));
     let frames = stream::repeat_with(move || Ok::<_, Infallible>(Frame::data(block.clone())));

@@ -1,4 +1,4 @@
-//! Snapshots from a web server: an honest one, and one that lies in every way.
+//! Tests of snapshots from a web server: an honest one, and one that lies in every way.
 
 mod server;
 
@@ -19,12 +19,12 @@ use tempfile::TempDir;
 const OWN: OriginatorId = OriginatorId(100);
 const NETWORK: &str = "testnet";
 
-/// A place with two copies, behind a server.
+/// A location with two snapshots, behind a server.
 struct Place {
     folder: TempDir,
     store: Store,
     server: Server,
-    /// Names, the older one first.
+    /// The names, that of the older one first.
     names: [String; 2],
 }
 
@@ -64,7 +64,7 @@ impl Place {
         Bootstraps::new(self.objects())
     }
 
-    /// Reads the newest copy as a whole, or returns its fault.
+    /// Reads the whole newest snapshot, or returns the error.
     fn read(&self) -> Result<(), String> {
         let manifest = self.copies().manifest(&self.names[1]).map_err(|it| it.to_string())?;
         self.read_chunks(&manifest)
@@ -80,7 +80,7 @@ impl Place {
         Ok(())
     }
 
-    /// Returns the faults of the manifest and of its chunks while the server lies.
+    /// Returns the errors of reading the manifest and the chunks while the server lies.
     fn faults(&self, lie: Lie) -> [String; 2] {
         self.server.lie(None);
         let manifest = self.copies().manifest(&self.names[1]).unwrap();
@@ -114,7 +114,7 @@ fn a_web_server_that_gives_out_the_folder_is_enough() {
     );
     assert_eq!(place.objects().find("chunks/no").unwrap(), FoundObject::Absent);
     assert!(place.copies().manifest("000000000009-0123456789abcdef").is_err());
-    // An address may end with a slash.
+    // A URL may end with a slash.
     let url = format!("{}/", place.server.url());
     let objects = WebObjects::new(&url, false, Arc::new(|| false)).unwrap();
     assert_eq!(Bootstraps::new(Arc::new(objects)).newest(NETWORK, 10).unwrap().0, name);
@@ -180,7 +180,7 @@ fn a_list_that_lies_is_refused_and_without_one_a_snapshot_can_be_named() {
         let error = place.copies().newest(NETWORK, 10).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     }
-    // A name that nothing stands behind hides no other one.
+    // A name without an object must not hide other ones.
     let lines = format!(
         "snapshots/{}.snapshot\nsnapshots/000000000009-0123456789abcdef.snapshot\n",
         place.names[0]

@@ -10,26 +10,26 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-/// The way in which the server misbehaves.
+/// A kind of misbehaviour of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    /// Bodies have no end and no stated length.
+    /// Bodies are endless and have no stated length.
     Endless,
-    /// Each object is said to have a terabyte.
+    /// The stated length of each object is a terabyte.
     Terabyte,
-    /// A look at an object says that it has a byte more.
+    /// A HEAD request states one byte too many.
     Longer,
-    /// A look at an object does not say its length.
+    /// A HEAD request states no length.
     NoLength,
-    /// A bit of each body is flipped.
+    /// One bit of each body is flipped.
     Flipped,
-    /// So many bodies break off in the middle.
+    /// This many bodies are interrupted.
     Cut(usize),
-    /// So many requests are refused because the server is busy.
+    /// This many requests are refused because the server is busy.
     Busy(usize),
-    /// Each request is sent to this address.
+    /// Each request is redirected to this address.
     Redirect(String),
-    /// Chunks are not there.
+    /// Chunks are missing.
     NoChunks,
 }
 
@@ -40,7 +40,7 @@ struct State {
     has_ended: AtomicBool,
 }
 
-/// The server, on a port of its own until it is dropped.
+/// A running server on its own port, which ends when it is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
@@ -64,25 +64,25 @@ impl Server {
                     break;
                 }
                 let (state, stream) = (Arc::clone(&of_thread), stream.unwrap());
-                // A reader that has had enough ends the connection, which is no fault.
+                // A reader that has reached its bound closes the connection, which is not an error.
                 thread::spawn(move || drop(answer(&state, stream)));
             }
         });
         Self { address, state, thread: Some(thread) }
     }
 
-    /// The URL of the folder.
+    /// Returns the URL of the folder.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/place", self.address)
     }
 
-    /// Misbehaves from now on. Requests are counted anew.
+    /// Sets the misbehaviour from now on, and restarts the count of requests.
     pub(crate) fn lie(&self, lie: Option<Lie>) {
         *self.state.lie.lock() = lie;
         self.state.requests.lock().clear();
     }
 
-    /// Methods and names of the requests, in order.
+    /// Returns the methods and names of the requests in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.requests.lock().clone()
     }
@@ -98,7 +98,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns the lie for this request. Some are told a number of times.
+/// Returns the lie for this request. Some lies apply a limited number of times.
 fn next_lie(state: &State, method: &str) -> Option<Lie> {
     let mut lie = state.lie.lock();
     if let Some(Lie::Cut(times) | Lie::Busy(times)) = &mut *lie {
@@ -110,7 +110,7 @@ fn next_lie(state: &State, method: &str) -> Option<Lie> {
     lie.clone()
 }
 
-/// Answers one request, and ends the connection.
+/// Answers one request and closes the connection.
 fn answer(state: &State, mut stream: TcpStream) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];

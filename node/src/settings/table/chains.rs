@@ -1,13 +1,11 @@
-//! The settings of chains and contracts: of nodes, gateways, and of the commands that read or change
-//! contracts.
+//! The settings of chains and contracts: of nodes, gateways, and the commands that read or change contracts.
 
 use hawser_chain::admin::Contract;
 
 use super::node::CONFIG_FILE;
 use super::setting::{DURATION, Setting, urls, value};
 
-/// The id that the reference implementation's settings begin with. This id, or 0, counts as not
-/// given.
+/// The default chain id in the settings of the reference implementation. This id, or 0, is treated as not configured.
 pub const UNSET_CHAIN_ID: u64 = 31337;
 
 const DURATION_ABOVE_ZERO: &str = "a duration above 0 with units, such as 500ms, 30s or 5m";
@@ -51,7 +49,7 @@ pub(in crate::settings) const APP_ID: Setting = value(
     "241320162",
     "The app chain's id, if it is not in the file with the addresses",
 );
-/// File with all addresses.
+/// The file with all addresses.
 pub const FILE: Setting = value(
     "contracts.config-file-path",
     "XMTPD_CONTRACTS_CONFIG_FILE_PATH",
@@ -61,7 +59,7 @@ pub const FILE: Setting = value(
     "The file with all addresses, such as the chain.json of `hawser chain dev`: a path, file://…, \
      http(s)://…, or config://NAME for a deployed network",
 );
-/// Content of a file with all addresses.
+/// The content of a file with all addresses.
 pub const TEXT: Setting = value(
     "contracts.config-json",
     "XMTPD_CONTRACTS_CONFIG_JSON",
@@ -80,8 +78,7 @@ pub(in crate::settings) const ENVIRONMENT: Setting = value(
      local chain",
 );
 
-/// Settings for reaching chains and finding their contracts, without the addresses of single
-/// contracts.
+/// The settings for reaching chains and finding their contracts, except the addresses of single contracts.
 pub const GENERAL: [&Setting; 8] =
     [&SETTLEMENT_RPC, &SETTLEMENT_ID, &APP_RPC, &APP_ID, &FILE, &TEXT, &ENVIRONMENT, &CONFIG_FILE];
 
@@ -185,7 +182,7 @@ pub(in crate::settings) const RATES_REFRESH: Setting = value(
     "Time between two reads of the rates, even if they announce no change",
 );
 
-/// Settings for reading the chains, beside [`GENERAL`] and [`SINGLE`].
+/// The settings for reading the chains, in addition to [`GENERAL`] and [`SINGLE`].
 pub const READING: [&Setting; 12] = [
     &APP_PUSH,
     &APP_DISCONNECT,
@@ -201,7 +198,7 @@ pub const READING: [&Setting; 12] = [
     &RATES_REFRESH,
 ];
 
-/// Addresses of single contracts; each wins over the file.
+/// The addresses of single contracts; each takes precedence over the file.
 #[rustfmt::skip]
 pub static SINGLE: [(Contract, Setting); 13] = [
     (Contract::NodeRegistry, single("contracts.settlement-chain.node-registry-address", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS")),
@@ -223,8 +220,7 @@ const fn single(flag: &'static str, env: &'static str) -> Setting {
     value(flag, env, None, ADDRESS, EXAMPLE_ADDRESS, "Address of this contract")
 }
 
-/// Returns the flag that gives a contract's address. Optional contracts have none of their own: the file of all addresses
-/// names them.
+/// Returns the flag for a contract's address. Optional contracts have no flag; only the deployment file contains them.
 #[must_use]
 pub fn flag_of(contract: Contract) -> &'static str {
     let single = SINGLE.iter().find(|(named, _)| *named == contract);

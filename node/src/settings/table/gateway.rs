@@ -1,5 +1,4 @@
-//! The settings of a gateway, without those of chains and contracts. Names that a node has too mean
-//! the same.
+//! The settings of a gateway, except those of chains and contracts. Names that a node also has mean the same.
 
 use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
 use super::{limits, node};
@@ -116,12 +115,12 @@ pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
     "Uses nodes whose addresses in the registry lie in private networks; those of a registry file are used anyway",
 );
 
-/// Settings that no node has and that the reference has no name for.
+/// Settings that a node lacks and that have no counterpart in the reference implementation.
 pub const OWN: [&Setting; 5] =
     [&POLICIES, &NONCE_RECORD, &GAS_PRICE_MAX, &GAS_PER_HOUR_MAX, &ALLOW_PRIVATE_NODES];
 
-/// All of them, in the order of the help text; those of chains and contracts are in
-/// [`chains`](super::chains).
+/// All settings of a gateway in the order of the help text; those of chains and contracts
+/// are in [`chains`](super::chains).
 pub const ALL: [&Setting; 36] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,

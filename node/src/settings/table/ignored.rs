@@ -1,15 +1,15 @@
-//! Settings of the reference implementation without effect, each with the reason. They are accepted,
-//! so that its environment starts this node too, and named once at start. None of them asks for a
-//! protection: an operator would rely on it, so a node without it must not start.
+//! Settings of the reference implementation without effect here, each with the reason. They are accepted, so that its
+//! environment also starts this node, and are reported once at the start. None of them requests a protection: an
+//! operator would rely on it, so a node without it must not start.
 
 /// A setting without effect.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ignored {
-    /// Its flag, without the two dashes; some are variables only.
+    /// The flag, without the two dashes; `None` for settings that are only variables.
     pub flag: Option<&'static str>,
-    /// Its environment variable.
+    /// The environment variable.
     pub env: &'static str,
-    /// True if it takes no value on the command line.
+    /// True if the flag takes no value.
     pub switch: bool,
     /// The reason.
     pub reason: &'static str,
@@ -37,7 +37,7 @@ const fn variable(env: &'static str, reason: &'static str) -> Ignored {
     Ignored { flag: None, env, switch: false, reason }
 }
 
-/// The secrets among the flags: refused on the command line like every secret.
+/// The flags that are secrets, which are refused on the command line like all secrets.
 pub(in crate::settings) const SECRET_FLAGS: [&str; 6] = [
     "payer.private-key",
     "migration-server.payer-private-key",
@@ -47,7 +47,7 @@ pub(in crate::settings) const SECRET_FLAGS: [&str; 6] = [
     "migration-server.reader-connection-string",
 ];
 
-/// All of them.
+/// All settings without effect.
 #[rustfmt::skip]
 pub const ALL: &[Ignored] = &[
     takes("api.originator-cache-ttl", "XMTPD_API_ORIGINATOR_CACHE_TTL", CACHE),

@@ -1,4 +1,4 @@
-//! The settings of a node that bound the requests of its callers.
+//! The settings of a node that limit its callers.
 
 use super::setting::{DURATION_ABOVE_ZERO, Setting, switch, urls, value};
 
@@ -187,7 +187,7 @@ pub(in crate::settings) const MIGRATION_KEY: Setting = value(
     "Public key that signed the strands of the older network; without it they are not followed",
 );
 
-/// All of them, in the order of the help text.
+/// All settings of this file in the order of the help text.
 pub(super) const ALL: [&Setting; 24] = [
     &REQUIRE_NODE_AUTH,
     &REQUIRE_BALANCE,

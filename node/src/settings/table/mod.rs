@@ -1,8 +1,8 @@
-//! Every setting: its names, its meaning, and the form of its values.
+//! All settings: their names, their meaning, and the form of their values.
 //!
 //! - [`setting`]: the description of one setting;
 //! - [`node`], [`limits`], [`payer_reports`], [`prune`], [`scrub`], [`chains`], [`gateway`]: the settings that have an effect;
-//! - [`ignored`]: settings of the reference implementation that have none here.
+//! - [`ignored`]: settings of the reference implementation without effect here.
 
 pub mod chains;
 pub mod gateway;
@@ -28,18 +28,18 @@ pub fn of_gateway() -> impl Iterator<Item = &'static Setting> {
     gateway::ALL.into_iter().chain(of_gateway_chains())
 }
 
-/// Returns those settings of a gateway that are about chains and contracts.
+/// Returns the settings of a gateway that concern chains and contracts.
 pub fn of_gateway_chains() -> impl Iterator<Item = &'static Setting> {
     of_chains().filter(|setting| gateway::ALL.iter().all(|own| own.flag != setting.flag))
 }
 
-/// Every setting of chains and contracts. Contains the file with settings.
+/// Returns all settings of chains and contracts, and that of the settings file.
 fn of_chains() -> impl Iterator<Item = &'static Setting> {
     let single = chains::SINGLE.iter().map(|(_, setting)| setting);
     chains::GENERAL.into_iter().chain(chains::READING).chain(single)
 }
 
-/// Returns every flag that a file with settings may set. It cannot name another file.
+/// Returns every flag that a settings file may contain. It cannot name another file.
 pub(super) fn file_keys() -> Vec<&'static str> {
     let of_node = of_node().flat_map(flags);
     let of_gateway = gateway::ALL.into_iter().flat_map(flags);

@@ -1,14 +1,13 @@
-//! The settings of a node, without those of chains and contracts.
+//! The settings of a node, except those of chains and contracts.
 //!
-//! A setting of the reference implementation keeps its dotted flag and its `XMTPD_*` variable, so
-//! that an environment made for it starts this node too. Settings of our own have dashes and
-//! `HAWSER_*`.
+//! Settings that the reference implementation has too keep its dotted flags and its `XMTPD_*` variables, so that its
+//! environment also starts this node. All other settings have flags with dashes and `HAWSER_*` variables.
 
 use super::setting::{DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, urls, value};
 
 const PORT: &str = "a port, 1 to 65535";
 
-/// The file that may hold all other settings.
+/// The file that may contain all other settings.
 pub(in crate::settings) const CONFIG_FILE: Setting = value(
     "config",
     "HAWSER_CONFIG",
@@ -384,7 +383,7 @@ pub(in crate::settings) const TLS_CLIENT_CA: Setting = value(
     "clients.pem",
     "Authorities of clients' certificates, PEM: callers without a certificate of one of them are refused",
 );
-/// Accepts secrets on the command line.
+/// The switch that permits secrets on the command line.
 pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
     "allow-secret-flags",
     "HAWSER_ALLOW_SECRET_FLAGS",
@@ -392,7 +391,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
     "Accept secrets on the command line, where every user of the machine can read them",
 );
 
-/// All of them, in the order of the help text.
+/// All settings of this file in the order of the help text.
 pub(super) const ALL: [&Setting; 49] = [
     &CONFIG_FILE,
     &API_ENABLE,

@@ -59,6 +59,6 @@ pub(in crate::settings) const TURNS: Setting = value(
      every poll",
 );
 
-/// All of them, in the order of the help text.
+/// All settings of this file in the order of the help text.
 pub(super) const ALL: [&Setting; 7] =
     [&ENABLE, &LOOK_EVERY, &OWN_PERIOD, &OTHERS_PERIOD, &OWN_EXPIRY, &OTHERS_EXPIRY, &TURNS];

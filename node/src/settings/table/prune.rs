@@ -33,5 +33,5 @@ pub(in crate::settings) const DRY_RUN: Setting = switch(
     "Count the envelopes that could be removed, and remove none",
 );
 
-/// All of them, in the order of the help text.
+/// All settings of this file in the order of the help text.
 pub(super) const ALL: [&Setting; 4] = [&INTERVAL, &CYCLES_MAX, &BATCH, &DRY_RUN];

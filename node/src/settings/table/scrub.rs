@@ -1,4 +1,4 @@
-//! The settings of scrubs in the background.
+//! The settings of background scrubs.
 
 use super::setting::{Setting, value};
 
@@ -19,5 +19,5 @@ pub(in crate::settings) const RATE: Setting = value(
     "MiB that a scrub reads in a second at most",
 );
 
-/// All of them, in the order of the help text.
+/// All settings of this file in the order of the help text.
 pub(super) const ALL: [&Setting; 2] = [&INTERVAL, &RATE];

@@ -1,15 +1,15 @@
-//! One setting as the tables describe it.
+//! The description of one setting.
 
 /// The form in which a setting is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingKind {
     /// `--flag VALUE`.
     Value,
-    /// `--flag URL,URL`. Only hosts are printed, because paths and queries may hold keys.
+    /// `--flag URL,URL`. Only hosts are displayed, because paths and queries may contain keys.
     Urls,
     /// `--flag`, `--flag=false`; in the environment `true` or `false`.
     Switch,
-    /// A value, or the name of a file with the value. Never printed.
+    /// A value, or the name of a file with the value. Never displayed.
     Secret {
         /// Flag that names the file.
         file_flag: &'static str,
@@ -21,13 +21,13 @@ pub enum SettingKind {
 /// One setting: its names, its form, its default and its meaning.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Long flag, without the two dashes.
+    /// The long flag, without the two dashes.
     pub flag: &'static str,
-    /// Short flag, if it has one.
+    /// The short flag, if there is one.
     pub short: Option<char>,
-    /// Environment variable.
+    /// The environment variable.
     pub env: &'static str,
-    /// Form in which it is given.
+    /// The form in which it is given.
     pub kind: SettingKind,
     /// Value in effect when none is given.
     pub default: Option<&'static str>,
@@ -35,7 +35,7 @@ pub struct Setting {
     pub form: &'static str,
     /// An example of a valid value.
     pub example: &'static str,
-    /// Meaning, for the help text.
+    /// The meaning, for the help text.
     pub help: &'static str,
 }
 
@@ -78,14 +78,14 @@ pub(super) const fn switch(
     }
 }
 
-/// Form of a duration.
+/// The expected form of a duration.
 pub(super) const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
 /// Form of a duration that must not be zero.
 pub(super) const DURATION_ABOVE_ZERO: &str =
     "a duration above 0 with units, such as 500ms, 30s, 5m or 1h30m";
 
 impl Setting {
-    /// Returns flag and variable that name a file with the secret; `None` if this is no secret.
+    /// Returns the flag and the variable that name a file with the secret; `None` if this is not a secret.
     #[must_use]
     pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
         match self.kind {
