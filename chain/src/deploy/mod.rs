@@ -5,8 +5,8 @@
 //! tokens; after [`send_parameters`], the bridge has to carry them to the app chain. Every step first checks whether it
 //! is done, so a run continues an incomplete deployment and leaves a complete one unchanged.
 //!
-//! A deployer that is a contract, such as a multisig, sends the calls of [`DeploymentPlan::places`] itself, and then those of
-//! [`configuration_left`], round by round.
+//! A deployer that is a contract, such as a multisig, sends the calls of [`DeploymentPlan::places`] itself, and then
+//! those of [`configuration_left`], in rounds.
 //!
 //! A plan without [`Foundations`] deploys an underlying token without value and an inbox from which one
 //! account releases withdrawals. These are for development. A settlement chain that already has a token and

@@ -1,7 +1,8 @@
 //! All settings: their names, their meaning, and the form of their values.
 //!
 //! - [`setting`]: the description of one setting;
-//! - [`node`], [`limits`], [`payer_reports`], [`prune`], [`scrub`], [`chains`], [`gateway`]: the settings that have an effect;
+//! - [`node`], [`limits`], [`payer_reports`], [`prune`], [`scrub`], [`chains`], [`gateway`]: the
+//!   settings that have an effect;
 //! - [`ignored`]: settings of the reference implementation without effect here.
 
 pub mod chains;
