@@ -1,7 +1,7 @@
 //! The protocol between a running node and its operator's commands, over a Unix socket in the data folder.
 //!
 //! Only one process can open RocksDB, so the running node itself does all work on its database. The data folder and its
-//! socket are accessible only to the node's user, so a user who may open the database may send requests. A request is one
+//! socket are accessible only to the node's user, so a user of the database may send requests. A request is one
 //! line of JSON. The reply is one or more lines, of which the last one states the outcome.
 
 use std::fs::File;
