@@ -14,7 +14,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use crate::gateway_status::GatewayObserver;
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
-use crate::nodes::NodeErrorKind;
+use crate::nodes::{NodeErrorKind, ReportOutcome};
 use crate::policy::PolicyError;
 
 /// Returns the metrics page of a gateway.
@@ -109,6 +109,12 @@ impl GatewayCollector {
             "xmtp_gateway_chain_repeats",
             "Payloads for the chain that had been sent before and were answered with that result",
             metrics.chain_repeats.get(),
+        )?;
+        let outcomes = ReportOutcome::ALL.into_iter().zip(&metrics.reports);
+        out.counters(
+            "xmtp_gateway_misbehavior_reports",
+            "Wrong answers of nodes, by what came of reporting them to other nodes",
+            outcomes.map(|(outcome, count)| ([("outcome", outcome.label())], count.get())),
         )
     }
 

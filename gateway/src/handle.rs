@@ -23,7 +23,9 @@ use crate::conditions::GatewayChecks;
 use crate::exposition;
 use crate::gateway_status::GatewayObserver;
 use crate::metrics::GatewayMetrics;
-use crate::nodes::{ChainStrands, NodeSetup, Nodes, PayerSettings, follow_registry};
+use crate::nodes::{
+    ChainStrands, NodeSetup, Nodes, PayerSettings, Reporter, follow_registry, reporter,
+};
 use crate::operator::GatewayPages;
 use crate::policy::{KeyFetchSettings, Policies, PoliciesError};
 use crate::publish::NodePublisher;
@@ -122,7 +124,10 @@ pub async fn start(
     let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
     let metrics = Arc::new(GatewayMetrics::new(settings.policies.named_callers()));
     let strands = ChainStrands::default();
-    let nodes = nodes(&settings, &ports, &settings.payer, &metrics, &strands, share, end.clone());
+    let (reporter, report_task) = reporter(metrics.clone());
+    let common = Common { settings: &settings, ports: &ports, metrics: &metrics, reporter };
+    let nodes = common.nodes(&settings.payer, &strands, share, end.clone());
+    report_task.start(nodes.clone(), ports.registry.clone(), ports.rates.clone(), end.clone());
     let checks = Arc::new(GatewayChecks::new(
         nodes.clone(),
         policies.clone(),
@@ -149,7 +154,7 @@ pub async fn start(
     let own =
         Part { tenant: "", policies: policies.clone(), nodes, strands, running: running.clone() };
     let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone());
-    let tenants = tenants(&settings, &ports, &metrics, &running, &end)?;
+    let tenants = tenants(&common, &running, &end)?;
     let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
     let has_reflection = settings.reflection;
     let health = HealthService::server(readiness.clone(), HEALTH, has_reflection, stop.clone());
@@ -199,12 +204,11 @@ fn observer(
 /// Starts the parts that each tenant has for itself: its policies, its connections to nodes, its publisher to the
 /// chain.
 fn tenants(
-    settings: &GatewaySettings,
-    ports: &GatewayPorts,
-    metrics: &Arc<GatewayMetrics>,
+    common: &Common<'_>,
     running: &RunningTasks,
     end: &CancellationToken,
 ) -> Result<BTreeMap<String, Arc<PublishService>>, StartError> {
+    let Common { settings, ports, metrics, .. } = *common;
     let mut services = BTreeMap::new();
     for (name, tenant) in &settings.policies.tenants {
         let Some(payer) = settings.tenant_payers.get(name) else {
@@ -214,7 +218,7 @@ fn tenants(
         let share = share(settings, ports, account);
         let policies = Policies::new(settings.policies.of_tenant(tenant), share.clone())?;
         let strands = ChainStrands::default();
-        let nodes = nodes(settings, ports, payer, metrics, &strands, share, end.clone());
+        let nodes = common.nodes(payer, &strands, share, end.clone());
         let (policies, running) = (Arc::new(policies), running.clone());
         let part = Part { tenant: name, policies, nodes, strands, running };
         let chain = ports.tenant_chains.get(name).cloned();
@@ -301,35 +305,46 @@ impl GatewayHandle {
     }
 }
 
-fn nodes(
-    settings: &GatewaySettings,
-    ports: &GatewayPorts,
-    payer: &SecretKey,
-    metrics: &Arc<GatewayMetrics>,
-    strands: &ChainStrands,
-    share: Option<Arc<GatewayShare>>,
-    end: CancellationToken,
-) -> Nodes {
-    let payer = PayerSettings {
-        key: payer.clone(),
-        public_key: payer.public_key(),
-        retention_days: settings.retention_days,
-        attempt_timeout: settings.attempt_timeout,
-        rates: ports.rates.clone(),
-        rates_wanted: ports.rates_wanted.clone(),
-    };
-    let closest = matches!(settings.strategy, Strategy::Closest(_));
-    let setup = NodeSetup {
-        strategy: settings.strategy.clone(),
-        payer: Arc::new(payer),
-        metrics: metrics.clone(),
-        chain_strands: ports.any_chain().is_some().then(|| strands.clone()),
-        connect_time_every: closest.then_some(settings.connect_time_every),
-        connect_timeout: settings.connect_timeout,
-        allow_private: settings.allow_private_nodes,
-        share,
-    };
-    follow_registry(setup, ports.registry.clone(), end)
+/// The values that a gateway and its tenants have in common.
+struct Common<'a> {
+    settings: &'a GatewaySettings,
+    ports: &'a GatewayPorts,
+    metrics: &'a Arc<GatewayMetrics>,
+    reporter: Reporter,
+}
+
+impl Common<'_> {
+    /// Starts the connections to all nodes for one payer.
+    fn nodes(
+        &self,
+        payer: &SecretKey,
+        strands: &ChainStrands,
+        share: Option<Arc<GatewayShare>>,
+        end: CancellationToken,
+    ) -> Nodes {
+        let Self { settings, ports, metrics, .. } = *self;
+        let payer = PayerSettings {
+            key: payer.clone(),
+            public_key: payer.public_key(),
+            retention_days: settings.retention_days,
+            attempt_timeout: settings.attempt_timeout,
+            rates: ports.rates.clone(),
+            rates_wanted: ports.rates_wanted.clone(),
+        };
+        let closest = matches!(settings.strategy, Strategy::Closest(_));
+        let setup = NodeSetup {
+            strategy: settings.strategy.clone(),
+            payer: Arc::new(payer),
+            metrics: metrics.clone(),
+            reporter: self.reporter.clone(),
+            chain_strands: ports.any_chain().is_some().then(|| strands.clone()),
+            connect_time_every: closest.then_some(settings.connect_time_every),
+            connect_timeout: settings.connect_timeout,
+            allow_private: settings.allow_private_nodes,
+            share,
+        };
+        follow_registry(setup, ports.registry.clone(), end)
+    }
 }
 
 fn routes(

@@ -9,7 +9,7 @@ use hawser_serve::metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
 use crate::metering::Meter;
-use crate::nodes::NodeErrorKind;
+use crate::nodes::{NodeErrorKind, ReportOutcome};
 use crate::policy::PolicyError;
 
 /// Upper bounds of the time of a publish, seconds. Specified: those of the network's reference gateway.
@@ -79,6 +79,8 @@ pub(crate) struct GatewayMetrics {
     pub(crate) invalid: Counter,
     /// Requests that published some of their envelopes.
     pub(crate) partial: Counter,
+    /// Wrong answers of nodes, by what came of reporting them.
+    pub(crate) reports: [Counter; ReportOutcome::ALL.len()],
     /// Payloads for the chain that had been sent before.
     pub(crate) chain_repeats: Counter,
     /// Nodes in the last response to `GetNodes`.

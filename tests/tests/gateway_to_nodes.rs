@@ -8,17 +8,23 @@ use std::path::Path;
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    QueryMisbehaviorReportsRequest, QueryMisbehaviorReportsResponse, UnsignedMisbehaviorReport,
+};
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
 use hawser_proto::{Address, Cursor, Signature, Topic};
 use hawser_tests::harness::client::Client;
 use hawser_tests::harness::envelopes::{group_message, group_topic, payer, welcome, welcome_topic};
+use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
+use hawser_tests::harness::files::Record;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::{files, raw, seed, strand, wait};
 use prost::Message;
 
 const PUBLISH: &str = "/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes";
+const REPORTS: &str = "/xmtp.xmtpv4.message_api.MisbehaviorApi/QueryMisbehaviorReports";
 const GET_NODES: &str = "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes";
 
 /// A list of envelopes as bytes: what the gateway is asked, and what it answers.
@@ -221,6 +227,52 @@ async fn two_tenants_have_keys_meters_and_limits_of_their_own() {
         assert!(rows.iter().all(|row| row[1].contains(caller)), "{usage}");
         let sum: u32 = rows.iter().map(|row| row[3].parse::<u32>().unwrap()).sum();
         assert_eq!(sum, count, "{usage}");
+    }
+}
+
+/// Returns the reports that a node keeps and that clients have submitted to it.
+async fn submitted_to(client: &Client) -> Vec<UnsignedMisbehaviorReport> {
+    let request = QueryMisbehaviorReportsRequest { after_ns: 0 };
+    let kept: QueryMisbehaviorReportsResponse = client.unary(REPORTS, request).await.unwrap();
+    let reports = kept.reports.into_iter().map(|it| it.unsigned_misbehavior_report);
+    let reports = reports.map(|bytes| UnsignedMisbehaviorReport::decode(bytes).unwrap());
+    reports.filter(|report| !report.submitted_by_node).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_signs_a_wrong_answer_is_reported_to_nodes_that_hand_the_report_out() {
+    let network = Network::start(3).await;
+    let (liar, others) = network.nodes.split_last().unwrap();
+    let faulty = FaultyNode::before(liar.port).await;
+    let record = |node: &hawser_tests::harness::network::Node| Record {
+        id: node.id,
+        key: node.key.public_key(),
+        http_address: match node.id == liar.id {
+            true => format!("http://127.0.0.1:{}", faulty.port),
+            false => format!("http://127.0.0.1:{}", node.port),
+        },
+        quic_address: None,
+        canonical: true,
+    };
+    let registry = liar.folder().join("gateway_registry.json");
+    files::write_registry(&registry, &network.nodes.iter().map(record).collect::<Vec<_>>());
+    let gateway = Gateway::with_registry(&network, &registry, &[]).await;
+    let mut rng = seed::rng(seed::seed(), 3);
+    let metric = async |outcome: &str| {
+        let (_, page) = raw::get(gateway.metrics_port, "/metrics").await.unwrap();
+        let name = format!("xmtp_gateway_misbehavior_reports_total{{outcome=\"{outcome}\"}} ");
+        let value = page.lines().find_map(|line| line.strip_prefix(&name)).unwrap();
+        value.trim().parse::<u64>().unwrap()
+    };
+
+    faulty.set(Some(AnswerFault::LongerExpiry));
+    let sent = (0..24).map(|n| group_message([n; 16], 80, &mut rng)).collect();
+    publish(&gateway, sent).await.unwrap();
+    wait::until("the report was sent", async || (metric("sent").await == 1).then_some(())).await;
+    for node in others {
+        let reports = submitted_to(&node.client()).await;
+        assert_eq!(reports.len(), 1, "node {}", node.id);
+        assert_eq!(reports[0].misbehaving_node_id, liar.id.0);
     }
 }
 

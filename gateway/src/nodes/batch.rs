@@ -30,6 +30,7 @@ use tonic::{Code, Status};
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
 use super::queue::{JobQueue, JobTaker, QueueClosed, job_queue};
+use super::reports::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::policy::CallerId;
 
@@ -141,6 +142,7 @@ struct NodeCaller {
     /// The callers that were refused lately: the count of it, and when last.
     suspects: Arc<Cache<CallerId, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
+    reporter: Reporter,
 }
 
 /// The wrong answers of a node in a period.
@@ -186,6 +188,7 @@ impl Batcher {
         client: ReplicationApiClient<Channel>,
         metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
+        reporter: Reporter,
         end: CancellationToken,
     ) -> Self {
         let (jobs, waiting) = job_queue(JOBS_MAX);
@@ -197,6 +200,7 @@ impl Batcher {
             payer,
             suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
             reports: Arc::default(),
+            reporter,
         });
         let batching = caller.clone().run(waiting, CALLS_MAX, Together::All);
         let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, Together::One);
@@ -498,8 +502,9 @@ impl NodeCaller {
         }
     }
 
-    /// Logs a wrong answer with the envelope as evidence: a node answers for what it signs.
+    /// Logs a wrong answer with the envelope as evidence, and has it reported: a node answers for what it signs.
     fn report(&self, error: &AnswerError, envelope: Option<&pb::OriginatorEnvelope>) {
+        self.reporter.offer(self.record.id, error, envelope);
         let Some(left_out) = self.reports.lock().note(Instant::now()) else { return };
         let evidence = envelope.map(pb::OriginatorEnvelope::encode_to_vec).unwrap_or_default();
         let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];

@@ -3,7 +3,7 @@
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: how a node fails a request;
 //! - `batch`: sends the envelopes of several requests in one call; `queue`: those that wait for it; `answer`: verifies the
-//!   answer;
+//!   answer; `reports`: tells other nodes of one that has signed a wrong answer;
 //! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
 //!   which nodes are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
@@ -23,6 +23,7 @@ mod placement;
 mod query;
 mod queue;
 mod registry;
+mod reports;
 mod set;
 mod watch;
 
@@ -34,4 +35,5 @@ pub(crate) use observed::{Comparison, ExpectedEnvelope};
 pub(crate) use placement::topic_key;
 pub(crate) use query::query_place;
 pub(crate) use registry::{NodeSetup, follow_registry};
+pub(crate) use reports::{ReportOutcome, Reporter, reporter};
 pub(crate) use set::Nodes;

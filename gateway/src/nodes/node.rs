@@ -17,6 +17,7 @@ use tower::service_fn;
 
 use super::batch::{Batcher, PayerSettings};
 use super::dial::dial;
+use super::reports::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
 
@@ -77,6 +78,7 @@ impl Node {
         record: &NodeRecord,
         metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
+        reporter: Reporter,
         allow_private: bool,
         end: CancellationToken,
     ) -> Result<Self, TransportError> {
@@ -94,7 +96,7 @@ impl Node {
             query_channel: connect(),
             allow_private,
             health: tokio::sync::watch::Sender::default(),
-            batcher: Batcher::start(record, client, metrics.clone(), payer, end.clone()),
+            batcher: Batcher::start(record, client, metrics.clone(), payer, reporter, end.clone()),
             metrics,
             connect_time: Mutex::default(),
             version: Mutex::default(),

@@ -11,6 +11,7 @@ use tonic::transport::Error as TransportError;
 use super::batch::PayerSettings;
 use super::follow::ChainStrands;
 use super::node::Node;
+use super::reports::Reporter;
 use super::set::{NodeMap, Nodes};
 use super::watch;
 use crate::metrics::GatewayMetrics;
@@ -22,6 +23,8 @@ pub(crate) struct NodeSetup {
     pub(crate) strategy: Strategy,
     pub(crate) payer: Arc<PayerSettings>,
     pub(crate) metrics: Arc<GatewayMetrics>,
+    /// Reports wrong answers.
+    pub(crate) reporter: Reporter,
     /// Collects the chain envelopes that nodes show; `None` without an app chain.
     pub(crate) chain_strands: Option<ChainStrands>,
     /// Interval at which the time to connect is measured; `None` if the strategy does not need it.
@@ -93,8 +96,9 @@ impl RegistryFollower {
     fn start(&self, record: &NodeRecord) -> Result<Arc<Node>, TransportError> {
         let end = self.end.child_token();
         let (metrics, payer) = (self.setup.metrics.of(record.id), self.setup.payer.clone());
+        let (reporter, allow_private) = (self.setup.reporter.clone(), self.setup.allow_private);
         let node =
-            Arc::new(Node::new(record, metrics, payer, self.setup.allow_private, end.clone())?);
+            Arc::new(Node::new(record, metrics, payer, reporter, allow_private, end.clone())?);
         tracing::info!(node_id = record.id.0, address = record.http_address, "a node is used");
         if let Some(strands) = &self.setup.chain_strands {
             strands.follow(record.id, node.query_channel.clone(), end.clone());

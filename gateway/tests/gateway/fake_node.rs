@@ -12,6 +12,9 @@ use futures_util::{Stream, StreamExt as _, stream};
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
+    MisbehaviorApi, MisbehaviorApiServer,
+};
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::{
     ReplicationApi, ReplicationApiServer,
 };
@@ -46,6 +49,10 @@ pub(crate) enum Manner {
     /// Charges so many picodollars for being busy.
     IsBusy(u64),
     KeepsForLonger,
+    /// Sells another retention than was asked for, at its right price.
+    SellsLonger,
+    /// States a time that is so many seconds ahead.
+    IsAhead(u64),
     OtherOriginator,
     AnswersFewer,
     Hangs,
@@ -64,8 +71,17 @@ pub(crate) enum Manner {
     RefusesCalls(usize),
 }
 
+/// The behaviour of a node when a report of misbehaviour is submitted to it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Hosting {
+    Accepts,
+    Refuses,
+    Hangs,
+}
+
 #[derive(Default)]
 struct Stored {
+    reports: Vec<api::UnsignedMisbehaviorReport>,
     log: Vec<pb::OriginatorEnvelope>,
     /// By originator and sequence id.
     chain: BTreeMap<(u32, u64), pb::OriginatorEnvelope>,
@@ -88,6 +104,7 @@ struct Inner {
     cursor: watch::Sender<Option<BTreeMap<u32, u64>>>,
     /// Publishes are stored and not answered while this is true.
     held: watch::Sender<bool>,
+    hosting: watch::Sender<Hosting>,
     /// The calls to publish that are under way.
     publishing: Arc<AtomicUsize>,
     stored: Arc<Mutex<Stored>>,
@@ -133,6 +150,7 @@ impl FakeNode {
             version: watch::Sender::default(),
             cursor: watch::Sender::default(),
             held: watch::Sender::default(),
+            hosting: watch::Sender::new(Hosting::Accepts),
             publishing: Arc::default(),
             stored: Arc::default(),
             shown: broadcast::Sender::new(1000),
@@ -147,6 +165,15 @@ impl FakeNode {
 
     pub(crate) fn becomes(&self, manner: Manner) {
         self.inner.manner.send_replace(manner);
+    }
+
+    pub(crate) fn hosts(&self, hosting: Hosting) {
+        self.inner.hosting.send_replace(hosting);
+    }
+
+    /// The reports that were submitted to it, whatever it answered.
+    pub(crate) fn submitted(&self) -> Vec<api::UnsignedMisbehaviorReport> {
+        self.inner.stored.lock().reports.clone()
     }
 
     pub(crate) fn serves(&self, serving: bool) {
@@ -241,6 +268,7 @@ async fn serve(inner: &Inner, address: SocketAddr) -> Server {
     let mut routes = RoutesBuilder::default();
     routes.add_service(ReplicationApiServer::new(inner.clone()));
     routes.add_service(MetadataApiServer::new(inner.clone()));
+    routes.add_service(MisbehaviorApiServer::new(inner.clone()));
     routes.add_service(HealthServer::new(inner.clone()));
     let settings = ServeSettings::new(address);
     let (stats, stop) = (CallMetrics::new(&[]), CancellationToken::new());
@@ -282,21 +310,25 @@ impl Inner {
         payer: &PayerEnvelope,
     ) -> pb::OriginatorEnvelope {
         let mut bytes = payer.as_bytes().clone();
-        if *manner == Manner::ChangesBytes {
+        if matches!(manner, Manner::ChangesBytes | Manner::SellsLonger) {
             let mut message = pb::PayerEnvelope::decode(bytes).unwrap();
             message.message_retention_days += 1;
             bytes = message.encode_to_vec().into();
         }
-        let age_s = if let Manner::HadStoredIt(seconds) = manner { *seconds } else { 0 };
-        let ns = now_ns() - i64::try_from(age_s).unwrap() * 1_000_000_000;
+        let days = u64::from(RETENTION_DAYS) + u64::from(*manner == Manner::SellsLonger);
+        let later_s = match manner {
+            Manner::HadStoredIt(seconds) => -i64::try_from(*seconds).unwrap(),
+            Manner::IsAhead(seconds) => i64::try_from(*seconds).unwrap(),
+            _ => 0,
+        };
+        let ns = now_ns() + later_s * 1_000_000_000;
         let mut statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: self.id.0,
             originator_sequence_id: sequence,
             originator_ns: ns,
-            base_fee_picodollars: 100 + 200 * bytes.len() as u64 * u64::from(RETENTION_DAYS),
+            base_fee_picodollars: 100 + 200 * bytes.len() as u64 * days,
             congestion_fee_picodollars: 0,
-            expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap()
-                + u64::from(RETENTION_DAYS) * 86_400,
+            expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + days * 86_400,
             payer_envelope_bytes: bytes,
         };
         match manner {
@@ -452,6 +484,29 @@ impl ReplicationApi for Inner {
         &self,
         _: Request<api::GetInboxIdsRequest>,
     ) -> Result<Response<api::GetInboxIdsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl MisbehaviorApi for Inner {
+    async fn submit_misbehavior_report(
+        &self,
+        request: Request<api::SubmitMisbehaviorReportRequest>,
+    ) -> Result<Response<api::SubmitMisbehaviorReportResponse>, Status> {
+        self.stored.lock().reports.push(request.into_inner().report.unwrap());
+        let hosting = *self.hosting.borrow();
+        match hosting {
+            Hosting::Accepts => Ok(Response::new(api::SubmitMisbehaviorReportResponse {})),
+            Hosting::Refuses => Err(Status::unavailable("not now")),
+            Hosting::Hangs => std::future::pending().await,
+        }
+    }
+
+    async fn query_misbehavior_reports(
+        &self,
+        _: Request<api::QueryMisbehaviorReportsRequest>,
+    ) -> Result<Response<api::QueryMisbehaviorReportsResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

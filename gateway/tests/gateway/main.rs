@@ -15,6 +15,7 @@ mod publish;
 #[path = "../../../chain/tests/redis_server/mod.rs"]
 mod redis_server;
 mod repeats;
+mod reports;
 mod sharing;
 mod status_pages;
 mod strangers;

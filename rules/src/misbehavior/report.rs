@@ -150,6 +150,12 @@ impl Report {
         self.message.encode_to_vec().into()
     }
 
+    /// Returns the message, as a client submits it.
+    #[must_use]
+    pub fn into_message(self) -> pb::UnsignedMisbehaviorReport {
+        self.message
+    }
+
     /// Returns the length of [`to_bytes`](Self::to_bytes).
     #[must_use]
     pub fn len_bytes(&self) -> usize {
@@ -263,6 +269,29 @@ pub fn own_safety_report(
     kind: Kind,
     envelopes: &[Bytes],
 ) -> Result<Report, ReportError> {
+    safety_report(reporter_time_ns, accused, kind, envelopes, true)
+}
+
+/// Makes a report of signed envelopes that a client, such as a gateway, submits to a node.
+///
+/// # Errors
+/// If an envelope is malformed, or the report is above its bounds.
+pub fn client_safety_report(
+    reporter_time_ns: u64,
+    accused: OriginatorId,
+    kind: Kind,
+    envelopes: &[Bytes],
+) -> Result<Report, ReportError> {
+    safety_report(reporter_time_ns, accused, kind, envelopes, false)
+}
+
+fn safety_report(
+    reporter_time_ns: u64,
+    accused: OriginatorId,
+    kind: Kind,
+    envelopes: &[Bytes],
+    submitted_by_node: bool,
+) -> Result<Report, ReportError> {
     let decoded: Result<Vec<_>, _> =
         envelopes.iter().map(|bytes| OriginatorEnvelope::decode(bytes.clone())).collect();
     let envelopes = decoded.map_err(|error| ReportError::Wire(error.to_string()))?;
@@ -273,6 +302,6 @@ pub fn own_safety_report(
         failure: Some(pb::unsigned_misbehavior_report::Failure::Safety(pb::SafetyFailure {
             envelopes,
         })),
-        submitted_by_node: true,
+        submitted_by_node,
     })
 }

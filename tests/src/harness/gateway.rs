@@ -1,5 +1,6 @@
 //! A gateway in front of a network of nodes, as a process.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::binary::hawser;
@@ -28,6 +29,12 @@ impl Gateway {
 
     /// Starts a gateway with further arguments.
     pub async fn start_with(network: &Network, arguments: &[&str]) -> Self {
+        let registry = network.nodes[0].folder().join("registry.json");
+        Self::with_registry(network, &registry, arguments).await
+    }
+
+    /// Starts a gateway that has a registry of its own, in which nodes may have other addresses.
+    pub async fn with_registry(network: &Network, registry: &Path, arguments: &[&str]) -> Self {
         let folder = network.nodes[0].folder();
         let key = folder.join("gateway.key");
         files::write_key(&key, &payer(77));
@@ -38,7 +45,7 @@ impl Gateway {
             .arg("--payer.key-file")
             .arg(key)
             .arg("--registry-file")
-            .arg(folder.join("registry.json"))
+            .arg(registry)
             .arg("--rates-file")
             .arg(folder.join("rates.json"))
             .args(["--listen-address", "127.0.0.1"])

@@ -72,6 +72,17 @@ pub struct Node {
     process: Option<Process>,
 }
 
+/// Returns the key of the node with this id, the same in every network.
+///
+/// # Panics
+/// Never: each id gives a valid key.
+#[must_use]
+pub fn node_key(id: OriginatorId) -> SecretKey {
+    let mut scalar = [0x11; 32];
+    scalar[..4].copy_from_slice(&id.0.to_be_bytes());
+    SecretKey::from_bytes(&scalar).unwrap()
+}
+
 impl Network {
     /// Creates nodes that reach each other directly.
     #[must_use]
@@ -292,9 +303,7 @@ impl Node {
 
     fn of(id: OriginatorId, folder: PathBuf) -> Self {
         std::fs::create_dir(&folder).unwrap();
-        let mut scalar = [0x11; 32];
-        scalar[..4].copy_from_slice(&id.0.to_be_bytes());
-        let key = SecretKey::from_bytes(&scalar).unwrap();
+        let key = node_key(id);
         files::write_key(&folder.join("node.key"), &key);
         files::write_rates(&folder.join("rates.json"), &[(0, 200)]);
         Self {

@@ -208,6 +208,11 @@ impl Pump {
                 }
             })],
             AnswerFault::Altered => vec![messages::flipped(message)],
+            AnswerFault::LongerExpiry if is_publish => vec![with(&|items| {
+                for item in items.iter_mut() {
+                    *item = messages::kept_longer(item);
+                }
+            })],
             AnswerFault::WrongProof => vec![messages::wrong_proof(&self.path, message)],
             AnswerFault::StaleAnswer if !self.path.contains("Subscribe") => {
                 vec![self.faults.first_answer(&self.path, message.clone())]

@@ -2,10 +2,16 @@
 
 use bytes::Bytes;
 use hawser_conformance::wire::{Framed, Lane, List, SubscribeFrame, SubscribeV1};
+use hawser_proto::OriginatorId;
+use hawser_proto::envelope::UnsealedEnvelope;
 use hawser_proto::pb::hawser::checkpoint_api as proofs;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::Message as _;
+
+use crate::harness::network::node_key;
+
+const DAY_S: u64 = 24 * 60 * 60;
 
 /// The layout of a method's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +88,19 @@ pub(super) fn altered(item: &Bytes, number: u32) -> Bytes {
         Some(Bytes::from(envelope.encode_to_vec()))
     };
     change().unwrap_or_else(|| flipped(item))
+}
+
+/// States an expiry that is a day later, signed by the key of the envelope's node. Something else stays as it is.
+pub(super) fn kept_longer(item: &Bytes) -> Bytes {
+    let change = || {
+        let envelope = pb::OriginatorEnvelope::decode(item.clone()).ok()?;
+        let bytes = envelope.unsigned_originator_envelope;
+        let mut unsigned = pb::UnsignedOriginatorEnvelope::decode(bytes).ok()?;
+        unsigned.expiry_unixtime += DAY_S;
+        let key = node_key(OriginatorId(unsigned.originator_node_id));
+        Some(UnsealedEnvelope::new(&unsigned).seal(&key))
+    };
+    change().unwrap_or_else(|| item.clone())
 }
 
 /// Changes the third byte, or the last one of a shorter message.
