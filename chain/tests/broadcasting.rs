@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::broadcast::{
     BroadcastError, BroadcastReceipt, BroadcastSettings, BroadcastStartError, Broadcaster,
+    GasPriceReadings,
 };
 use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
 use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
@@ -41,6 +42,7 @@ crate::on_both_kinds_of_chain! {
     a_killed_process_neither_loses_nor_doubles_payloads
     a_payload_that_was_not_sent_in_time_is_taken_back
     an_unreachable_endpoint_is_passed_over
+    nonce_and_gas_prices_are_told_as_the_chain_has_them
 }
 
 /// A pair of chains with a deployment.
@@ -469,4 +471,20 @@ async fn an_unreachable_endpoint_is_passed_over(kind: ChainBackend) {
     elsewhere.group_message_broadcaster = Address::repeat_byte(3);
     let error = Broadcaster::start(elsewhere, key()).await.unwrap_err();
     assert!(error.to_string().contains("no contract at"), "{error}");
+}
+
+async fn nonce_and_gas_prices_are_told_as_the_chain_has_them(kind: ChainBackend) {
+    let chains = Chains::start(kind).await;
+    let broadcaster = chains.broadcaster().await;
+    assert_eq!(broadcaster.status().last_nonce, None);
+    assert_eq!(broadcaster.gas_price_readings(), GasPriceReadings::default());
+    send_all(&broadcaster, 0..3).await;
+    let provider = chains.pair.app.provider();
+    let mined = provider.get_transaction_count(key().address()).await.unwrap();
+    assert_eq!(broadcaster.status().last_nonce, Some(mined - 1));
+    let GasPriceReadings { last, read, defaults } = broadcaster.gas_price_readings();
+    assert!(read > 0 && defaults == 0, "{read} {defaults}");
+    let last = last.unwrap();
+    assert_eq!(broadcaster.gas_price_wei(), last.wei + last.wei / 10);
+    assert!(last.unix_s > 1_700_000_000, "{last:?}");
 }

@@ -222,7 +222,7 @@ mod tests {
             caller: CallerId::of_test("alice"),
             admission,
             policies: policies.clone(),
-            metrics: Arc::new(GatewayMetrics::default()),
+            metrics: Arc::new(GatewayMetrics::new(Default::default())),
             lines: lines.collect(),
         })
     }

@@ -9,7 +9,7 @@ use hawser_serve::tls::Tls;
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
 
-use crate::chain::ChainWriter;
+use crate::chain::{ChainWriter, SenderFigures};
 use crate::nodes::Nodes;
 use crate::policy::Policies;
 
@@ -54,6 +54,14 @@ impl GatewayChecks {
         let reason =
             |writer: &Arc<dyn ChainWriter>| writer.halted().or_else(|| writer.ceiling_reached());
         self.tenants.iter().map(|(name, writer)| (name.as_str(), reason(writer))).collect()
+    }
+
+    /// Returns the figures of each sender of transactions: the gateway's own, or those of its tenants.
+    pub(crate) fn senders(&self) -> Vec<SenderFigures> {
+        match &self.chain {
+            Some(chain) if self.tenants.is_empty() => vec![chain.writer.figures()],
+            _ => self.tenants.values().map(|writer| writer.figures()).collect(),
+        }
     }
 
     /// Checks a cost or a sender. One tenant's fault is no fault of the others: with tenants, all of them have to have

@@ -1,6 +1,7 @@
 //! Exposition of the gateway's metrics. The names are those of `docs/gateway.md`; the network's reference
 //! gateway uses the same ones where it measures the same.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use hawser_serve::{CallMetrics, ChainListStatus, ServeSettings};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
+use crate::chain::GasPrices;
 use crate::gateway_status::GatewayObserver;
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
@@ -45,6 +47,7 @@ impl Collector for GatewayCollector {
         self.originators(&mut out)?;
         self.requests(&mut out)?;
         self.usage(&mut out)?;
+        self.chain(&mut out)?;
         self.state(&mut out)
     }
 }
@@ -152,6 +155,45 @@ impl GatewayCollector {
             "Fees of nodes, and gas at its price when it was sent, by caller, picodollars",
             each(|usage| usage.picodollars),
         )
+    }
+
+    fn chain(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        out.histograms(
+            "xmtp_blockchain_publish_payload_seconds",
+            "Time from handing a payload to the sender of transactions until it was mined, has failed, or was not mined in time, seconds",
+            self.metrics.all_written().map(|(kind, times)| ([("payload_type", kind)], times)),
+        )?;
+        let senders = self.observer.checks.senders();
+        let mut chains: BTreeMap<u64, GasPrices> = BTreeMap::new();
+        for sender in &senders {
+            chains.entry(sender.chain_id).or_default().add(&sender.gas_prices);
+        }
+        let each = || chains.iter().map(|(id, prices)| ([("chain_id", id.to_string())], prices));
+        let last = || each().filter_map(|(labels, prices)| Some((labels, prices.last?)));
+        out.gauges(
+            "xmtp_blockchain_oracle_gas_price",
+            "Last gas price that the chain has stated, wei",
+            last().map(|(labels, (_, wei))| (labels, u64::try_from(wei).unwrap_or(u64::MAX))),
+        )?;
+        out.gauges(
+            "xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix",
+            "Time at which this gas price was read, unix seconds",
+            last().map(|(labels, (unix_s, _))| (labels, unix_s)),
+        )?;
+        out.counters(
+            "xmtp_blockchain_oracle_gas_price_updates",
+            "Gas prices that were read",
+            each().map(|(labels, prices)| (labels, prices.read)),
+        )?;
+        out.counters(
+            "xmtp_blockchain_oracle_gas_price_default_fallback",
+            "Uses of a default gas price, because none had been read yet",
+            each().map(|(labels, prices)| (labels, prices.defaults)),
+        )?;
+        // The family has no labels, and the nonces of several accounts are not comparable.
+        let nonce = if let [sender] = &senders[..] { sender.last_nonce } else { None };
+        let help = "Nonce of the transaction that was sent to the app chain last";
+        out.gauge("xmtp_gateway_lru_nonce", help, nonce)
     }
 
     fn state(&self, out: &mut Exposition<'_>) -> fmt::Result {

@@ -11,12 +11,18 @@ use parking_lot::Mutex;
 use crate::metering::Meter;
 use crate::nodes::{NodeErrorKind, ReportOutcome};
 use crate::policy::PolicyError;
+use crate::routing::ChainTopic;
 
 /// Upper bounds of the time of a publish, seconds. Specified: those of the network's reference gateway.
 const PUBLISH_BOUNDS_S: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Upper bounds of failed nodes. Specified, as above. A count is shown as 5 at the most: the default of
 /// `attempts_max`.
 const ATTEMPTS_BOUNDS: [f64; 6] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+/// Upper bounds of the time until a payload is on the app chain, seconds. Specified, as above.
+const WRITE_BOUNDS_S: [f64; 22] = [
+    0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
+    0.9, 1.0, 2.5, 5.0, 10.0,
+];
 
 /// The metrics of one originator: a node, or a contract of the app chain.
 #[derive(Debug)]
@@ -70,7 +76,7 @@ impl OriginatorMetrics {
 }
 
 /// The metrics that requests count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct GatewayMetrics {
     originators: Mutex<BTreeMap<OriginatorId, Arc<OriginatorMetrics>>>,
     /// Requests that a policy refused, by reason.
@@ -83,6 +89,10 @@ pub(crate) struct GatewayMetrics {
     pub(crate) reports: [Counter; ReportOutcome::ALL.len()],
     /// Payloads for the chain that had been sent before.
     pub(crate) chain_repeats: Counter,
+    /// Time from handing a group message to the writer until its result.
+    groups_written: Histogram,
+    /// The same for identity updates.
+    identities_written: Histogram,
     /// Nodes in the last response to `GetNodes`.
     pub(crate) available_nodes: Gauge,
     /// The use of each caller.
@@ -92,7 +102,31 @@ pub(crate) struct GatewayMetrics {
 impl GatewayMetrics {
     /// Returns metrics with series for these callers.
     pub(crate) fn new(named: BTreeSet<String>) -> Self {
-        Self { meter: Mutex::new(Meter::new(named)), ..Self::default() }
+        Self {
+            originators: Mutex::default(),
+            refused: Default::default(),
+            invalid: Counter::default(),
+            partial: Counter::default(),
+            reports: Default::default(),
+            chain_repeats: Counter::default(),
+            groups_written: Histogram::new(WRITE_BOUNDS_S),
+            identities_written: Histogram::new(WRITE_BOUNDS_S),
+            available_nodes: Gauge::default(),
+            meter: Mutex::new(Meter::new(named)),
+        }
+    }
+
+    /// Returns the times of payloads of this kind, from handing one to the writer until its result.
+    pub(crate) fn written(&self, topic: ChainTopic) -> &Histogram {
+        match topic {
+            ChainTopic::Group(_) => &self.groups_written,
+            ChainTopic::Inbox(_) => &self.identities_written,
+        }
+    }
+
+    /// Returns the same times of all kinds, with the names that the network's reference gateway gives the kinds.
+    pub(crate) fn all_written(&self) -> [(&'static str, &Histogram); 2] {
+        [("group_message", &self.groups_written), ("identity_update", &self.identities_written)]
     }
 
     /// Returns the metrics of one originator, which are created with its first use.

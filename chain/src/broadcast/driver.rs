@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::error::BroadcastError;
 use super::jobs::{JobStage, Jobs, Waiter};
 use super::nonces::{Nonces, replacement_price};
-use super::outcome::{BroadcastReceipt, BroadcastResult};
+use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{self, PollRequest, PollResponse};
 use super::receipts::MinedPayload;
@@ -98,6 +98,8 @@ pub(super) struct Driver {
     spending: Spending,
     requests: JoinSet<RequestResult>,
     estimates: Arc<Semaphore>,
+    /// The nonce of the transaction that was sent last.
+    last_nonce: Option<u64>,
     is_sending: bool,
     is_polling: bool,
     /// The time of the next poll, and the pause after it.
@@ -133,6 +135,7 @@ impl Driver {
             spending: Spending::new(limits),
             requests: JoinSet::new(),
             estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
+            last_nonce: None,
             is_sending: false,
             is_polling: false,
             poll_at: Instant::now(),
@@ -198,9 +201,8 @@ impl Driver {
         self.state.status.send_if_modified(|status| {
             let in_flight = self.nonces.in_flight();
             let waiting = self.jobs.len().saturating_sub(in_flight);
-            let changed = (status.in_flight, status.waiting) != (in_flight, waiting);
-            (status.in_flight, status.waiting) = (in_flight, waiting);
-            changed
+            let now = BroadcastStatus { in_flight, waiting, last_nonce: self.last_nonce };
+            std::mem::replace(status, now) != now
         });
     }
 
@@ -394,7 +396,7 @@ impl Driver {
         }
         let Some(due) = self.nonces.due(self.now()) else { return };
         let DueTransaction { nonce, signed, is_repeated } = due;
-        self.is_sending = true;
+        (self.is_sending, self.last_nonce) = (true, Some(nonce));
         let state = self.state.clone();
         self.requests.spawn(async move {
             let sent = submission::send(&state.endpoints, &signed.raw, is_repeated).await;

@@ -53,7 +53,9 @@ use crate::endpoints::Endpoints;
 use driver::{Driver, DriverCommand};
 pub use error::{BroadcastError, BroadcastStartError};
 use outcome::BroadcastResult;
-pub use outcome::{BroadcastReceipt, BroadcastStatus, PayloadBounds};
+pub use outcome::{
+    BroadcastReceipt, BroadcastStatus, GasPriceReading, GasPriceReadings, PayloadBounds,
+};
 use payload::{BroadcasterContracts, PayloadTopic};
 use poll::PollRequest;
 use price::GasPrice;
@@ -165,6 +167,12 @@ impl Broadcaster {
     #[must_use]
     pub fn gas_price_wei(&self) -> u128 {
         self.state.price.last()
+    }
+
+    /// Returns the gas prices that were read, as the chain stated them.
+    #[must_use]
+    pub fn gas_price_readings(&self) -> GasPriceReadings {
+        self.state.price.readings()
     }
 
     /// Returns the ceiling that a transaction has reached within the last minute, if any.

@@ -37,4 +37,27 @@ pub struct BroadcastStatus {
     pub in_flight: usize,
     /// Payloads that have no nonce yet.
     pub waiting: usize,
+    /// The nonce of the transaction that was sent last; `None` before the first one since the start. A transaction that
+    /// is sent again counts as the last one, so the nonce may be lower than before.
+    pub last_nonce: Option<u64>,
+}
+
+/// A gas price that the chain has stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GasPriceReading {
+    /// The time at which it was read, unix seconds.
+    pub unix_s: u64,
+    /// The price, in wei per unit of gas.
+    pub wei: u128,
+}
+
+/// The gas prices that a broadcaster has read since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GasPriceReadings {
+    /// The last one; `None` before the first one.
+    pub last: Option<GasPriceReading>,
+    /// The number of prices that were read.
+    pub read: u64,
+    /// The number of times that a price was needed and a default was used, because none had been read yet.
+    pub defaults: u64,
 }

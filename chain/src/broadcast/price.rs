@@ -1,6 +1,6 @@
 //! The current gas price.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::{Address, U256, address, bytes};
 use alloy::providers::Provider as _;
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use super::outcome::{GasPriceReading, GasPriceReadings};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
@@ -30,6 +31,7 @@ const FALLBACK: u128 = 10_000_000_000;
 pub(super) struct GasPrice {
     is_arbitrum: OnceCell<bool>,
     known: Mutex<Option<(Instant, u128)>>,
+    readings: Mutex<GasPriceReadings>,
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -47,16 +49,38 @@ impl GasPrice {
         let asked = endpoints.ask(|chain| async move { self.ask(&chain).await });
         match timeout(ASK_MAX, asked).await {
             Ok(Ok(price)) => {
+                self.count_read(price);
                 let price = price.saturating_add(price / 10).max(1);
                 *self.known.lock() = Some((Instant::now(), price));
                 price
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the price of gas cannot be read");
-                self.last()
+                self.last_or_default()
             }
-            Err(_) => self.last(),
+            Err(_) => self.last_or_default(),
         }
+    }
+
+    /// Returns the prices that were read, for metrics.
+    pub(super) fn readings(&self) -> GasPriceReadings {
+        *self.readings.lock()
+    }
+
+    fn count_read(&self, wei: u128) {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let unix_s = since_epoch.unwrap_or_default().as_secs();
+        let mut readings = self.readings.lock();
+        readings.last = Some(GasPriceReading { unix_s, wei });
+        readings.read += 1;
+    }
+
+    /// Returns the last known price after a request that has failed. Counts a use of the default.
+    fn last_or_default(&self) -> u128 {
+        if self.known.lock().is_none() {
+            self.readings.lock().defaults += 1;
+        }
+        self.last()
     }
 
     /// Returns the last known price, without a request.
@@ -95,4 +119,28 @@ async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
         method: "eth_call",
         reason: "the gas oracle's getPricesInWei() did not return six numbers".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_price_that_cannot_be_read_is_a_counted_default_and_no_reading() {
+        let nobody = ["http://127.0.0.1:1".to_owned()];
+        let endpoints = Endpoints::new("app", &nobody, 1).unwrap();
+        let price = GasPrice::default();
+        assert_eq!(price.readings(), GasPriceReadings::default());
+        assert_eq!(price.current(&endpoints).await, FALLBACK);
+        assert_eq!(price.readings(), GasPriceReadings { last: None, read: 0, defaults: 1 });
+
+        // A price that was read before is used instead, however old.
+        let old = Instant::now() - FRESH_FOR;
+        *price.known.lock() = Some((old, 7));
+        price.count_read(6);
+        assert_eq!(price.current(&endpoints).await, 7);
+        let readings = price.readings();
+        assert_eq!((readings.read, readings.defaults), (1, 1));
+        assert_eq!(readings.last.map(|last| last.wei), Some(6));
+    }
 }

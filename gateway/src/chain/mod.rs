@@ -18,4 +18,4 @@ mod writer;
 
 pub(crate) use item::ChainItem;
 pub(crate) use path::ChainPath;
-pub use writer::{ChainPublishError, ChainWriter, OnChain};
+pub use writer::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};

@@ -471,7 +471,13 @@ impl ChainPath {
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
         let _running = self.running.begin();
-        let on_chain = writer.publish(*topic, payload.clone()).await?;
+        let since = Instant::now();
+        let written = writer.publish(*topic, payload.clone()).await;
+        // A further attempt joins a transaction that is under way.
+        if is_first {
+            self.metrics.written(*topic).observe(since.elapsed().as_secs_f64());
+        }
+        let on_chain = written?;
         drop(pass);
         let known = KnownOnChain { place: on_chain, since: Instant::now(), is_lost: false };
         self.on_chain.insert(*key, known);

@@ -25,6 +25,9 @@ pub trait ChainWriter: Send + Sync + 'static {
     /// decimals.
     fn gas_price_wei(&self) -> u128;
 
+    /// Returns the sender's figures, as metrics show them.
+    fn figures(&self) -> SenderFigures;
+
     /// Returns the ceiling on the cost of gas that stops sending now, as text for operators.
     fn ceiling_reached(&self) -> Option<String>;
 
@@ -32,6 +35,37 @@ pub trait ChainWriter: Send + Sync + 'static {
     /// operators.
     fn halted(&self) -> Option<String> {
         None
+    }
+}
+
+/// The figures of a sender of transactions since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SenderFigures {
+    /// The id of the chain.
+    pub chain_id: u64,
+    /// The gas prices of the chain.
+    pub gas_prices: GasPrices,
+    /// The nonce of the transaction that was sent last; `None` before the first one.
+    pub last_nonce: Option<u64>,
+}
+
+/// The gas prices that a chain has stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GasPrices {
+    /// The last one: the time at which it was read, unix seconds, and the price, wei. `None` before the first one.
+    pub last: Option<(u64, u128)>,
+    /// The number of prices that were read.
+    pub read: u64,
+    /// The number of times that a default was used, because none had been read yet.
+    pub defaults: u64,
+}
+
+impl GasPrices {
+    /// Adds the prices that another sender has read on the same chain.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.last = self.last.max(other.last);
+        self.read += other.read;
+        self.defaults += other.defaults;
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
+use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain, SenderFigures};
 use hawser_gateway::identity::{BrokenLogError, IdentityCheck, InboxCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
@@ -247,6 +247,8 @@ pub(crate) struct FakeChain {
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas, wei.
     pub(crate) gas_price_wei: Mutex<u128>,
+    /// The figures of its sender.
+    pub(crate) figures: Mutex<SenderFigures>,
     /// Payloads are taken and not answered while this is true.
     pub(crate) held: watch::Sender<bool>,
     /// The ceiling that it has reached.
@@ -338,6 +340,10 @@ impl ChainWriter for FakeChain {
 
     fn gas_price_wei(&self) -> u128 {
         *self.gas_price_wei.lock()
+    }
+
+    fn figures(&self) -> SenderFigures {
+        *self.figures.lock()
     }
 
     fn ceiling_reached(&self) -> Option<String> {

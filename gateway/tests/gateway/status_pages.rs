@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_gateway::chain::{GasPrices, SenderFigures};
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
 use tonic::Code;
@@ -12,7 +13,7 @@ use v1::server_reflection_request::MessageRequest;
 use v1::server_reflection_response::MessageResponse;
 use v1alpha::server_reflection_client::ServerReflectionClient as Older;
 
-use super::fixture::{Net, message, until};
+use super::fixture::{Net, commit, message, until};
 
 /// Lists that a test decides about.
 struct Lists(Mutex<Vec<ChainListStatus>>);
@@ -96,6 +97,39 @@ async fn versions_of_nodes_are_shown_and_decide_nothing() {
     let everywhere = (0..16).map(|group| message(group, "a")).collect();
     net.publish(everywhere).await.unwrap();
     assert!(net.nodes.iter().all(|node| !node.clients().is_empty()));
+}
+
+#[tokio::test]
+async fn nonce_gas_prices_and_times_of_the_chain_are_shown_under_the_reference_names() {
+    const PRICE: &str = "xmtp_blockchain_oracle_gas_price";
+    let net = Net::start(1).await;
+    let of_chain = |family: &str| format!("{family}{{chain_id=\"7\"}}");
+    let times = "xmtp_blockchain_publish_payload_seconds_count";
+    let time = |kind: &str| format!("{times}{{payload_type=\"{kind}\"}}");
+    let figures = SenderFigures { chain_id: 7, ..SenderFigures::default() };
+    *net.chain.figures.lock() = figures;
+    let page = net.page("/metrics").await.1;
+    assert!(page.contains("# TYPE xmtp_gateway_lru_nonce gauge"), "{page}");
+    assert!(!page.contains("\nxmtp_gateway_lru_nonce "), "nothing was sent yet");
+    assert!(!page.contains(&of_chain(PRICE)), "no price is known");
+
+    // An endpoint may state any price.
+    let gas_prices = GasPrices { last: Some((1_750_000_000, u128::MAX)), read: 3, defaults: 2 };
+    *net.chain.figures.lock() = SenderFigures { gas_prices, last_nonce: Some(41), ..figures };
+    let shown = net.chain.shown_by(0, &net.nodes);
+    let (sent, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
+    sent.unwrap();
+    for (name, value) in [
+        (of_chain(PRICE), u64::MAX),
+        (of_chain(&format!("{PRICE}_last_update_timestamp_unix")), 1_750_000_000),
+        (of_chain(&format!("{PRICE}_updates_total")), 3),
+        (of_chain(&format!("{PRICE}_default_fallback_total")), 2),
+        ("xmtp_gateway_lru_nonce".to_owned(), 41),
+        (time("group_message"), 1),
+        (time("identity_update"), 0),
+    ] {
+        assert_eq!(net.sample(&name).await, value, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_gateway::chain::ChainWriter;
+use hawser_gateway::chain::{ChainWriter, GasPrices, SenderFigures};
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -160,4 +160,24 @@ async fn a_tenant_whose_transactions_are_stuck_delays_no_other() {
     assert_eq!(tenants.net.sample(&sends("blue")).await, 1);
     *tenants.chains["blue"].halted.lock() = Some("this one too".into());
     until(async || tenants.net.unmet().await == ["app_chain_sender"]).await;
+}
+
+#[tokio::test]
+async fn gas_prices_of_tenants_are_one_series_of_their_chain_and_nonces_are_none() {
+    let tenants = Tenants::start().await;
+    for (name, at, wei) in [("red", 9, 50), ("blue", 8, 60)] {
+        let gas_prices = GasPrices { last: Some((at, wei)), read: at, defaults: 1 };
+        let figures = SenderFigures { chain_id: 7, gas_prices, last_nonce: Some(at) };
+        *tenants.chains[name].figures.lock() = figures;
+    }
+    let page = tenants.net.page("/metrics").await.1;
+    for line in [
+        "xmtp_blockchain_oracle_gas_price{chain_id=\"7\"} 50\n",
+        "xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix{chain_id=\"7\"} 9\n",
+        "xmtp_blockchain_oracle_gas_price_updates_total{chain_id=\"7\"} 17\n",
+        "xmtp_blockchain_oracle_gas_price_default_fallback_total{chain_id=\"7\"} 2\n",
+    ] {
+        assert_eq!(page.matches(line).count(), 1, "{line}{page}");
+    }
+    assert!(!page.contains("\nxmtp_gateway_lru_nonce "), "two accounts have two nonces");
 }

@@ -9,11 +9,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{AdminError, Contract};
 use hawser_chain::broadcast::{
-    BroadcastError, BroadcastSettings, Broadcaster, IN_FLIGHT, WAIT_MAX,
+    BroadcastError, BroadcastSettings, Broadcaster, GasPriceReadings, IN_FLIGHT, WAIT_MAX,
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
-use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
+use hawser_gateway::chain::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, SecretKey, TransactionHash};
 use zeroize::Zeroizing;
@@ -110,6 +110,16 @@ impl ChainWriter for BroadcastWriter {
 
     fn gas_price_wei(&self) -> u128 {
         self.broadcaster.gas_price_wei()
+    }
+
+    fn figures(&self) -> SenderFigures {
+        let GasPriceReadings { last, read, defaults } = self.broadcaster.gas_price_readings();
+        let last = last.map(|last| (last.unix_s, last.wei));
+        SenderFigures {
+            chain_id: self.endpoints.id(),
+            gas_prices: GasPrices { last, read, defaults },
+            last_nonce: self.broadcaster.status().last_nonce,
+        }
     }
 
     fn ceiling_reached(&self) -> Option<String> {
