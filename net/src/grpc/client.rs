@@ -1,5 +1,6 @@
 //! The calls to one peer's API, each with a deadline, and with this node's token if it is one.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::authorities::with_tls;
@@ -97,23 +98,21 @@ enum Frames {
 
 impl PeerClient {
     /// Connects to the API at `url`, over TLS for `https`: the certificate has to come from a public authority, or from one of
-    /// `SSL_CERT_FILE`.
+    /// `SSL_CERT_FILE`. With `checked`, it dials these addresses one after another without TLS, also when it connects again,
+    /// and looks no name up; the peer still sees the authority of `url`.
     ///
     /// # Errors
     /// When the URL is none, or no server answers there.
     pub(super) async fn connect(
         url: &str,
+        checked: Option<&[SocketAddr]>,
         tokens: Option<PeerTokens>,
     ) -> Result<Self, PeerCallError> {
-        let failed = |error: tonic::transport::Error| PeerCallError::Failed(describe(&error));
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(failed)?
-            .connect_timeout(CONNECT_MAX)
-            .tcp_keepalive(Some(TCP_KEEP_ALIVE))
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_max_header_list_size(HEADER_BYTES_MAX);
+        if let Some(addresses) = checked {
+            let channel = within(CONNECT_MAX, connect_to(url, addresses)).await?;
+            return Ok(Self { channel, tokens: tokens.map(Arc::new) });
+        }
+        let mut endpoint = endpoint(url)?;
         if is_tls(url) {
             endpoint = with_tls(endpoint).await.map_err(failed)?;
         }
@@ -269,6 +268,42 @@ impl PeerClient {
         request.metadata_mut().insert(TOKEN_HEADER, value);
         request
     }
+}
+
+/// Connects to the first of some addresses that answers, and shows it the authority of `url`. An address that is silent
+/// leaves time for the others.
+async fn connect_to(url: &str, addresses: &[SocketAddr]) -> Result<Channel, PeerCallError> {
+    debug_assert!(!is_tls(url), "a certificate is for the name");
+    let origin: Uri = url.parse().map_err(|error| PeerCallError::Failed(format!("{error}")))?;
+    let share = CONNECT_MAX / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = PeerCallError::Failed("the peer has no address".to_owned());
+    for address in addresses {
+        // Without the zone of a link-local address, which no URL has.
+        let address = SocketAddr::new(address.ip(), address.port());
+        let endpoint = endpoint(&format!("http://{address}"))?;
+        match endpoint.origin(origin.clone()).connect_timeout(share).connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = failed(error),
+        }
+    }
+    Err(last)
+}
+
+/// Returns how a server at `url` is connected to, without TLS.
+fn endpoint(url: &str) -> Result<Endpoint, PeerCallError> {
+    Ok(Endpoint::from_shared(url.to_owned())
+        .map_err(failed)?
+        .connect_timeout(CONNECT_MAX)
+        .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: tonic::transport::Error) -> PeerCallError {
+    PeerCallError::Failed(describe(&error))
 }
 
 impl EnvelopeStream {

@@ -3,7 +3,8 @@
 //! An attacker on the way to such a peer reads the node's token, with which a call counts as that of this node, and
 //! everything that the two nodes exchange.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use tonic::transport::Uri;
 
@@ -20,30 +21,52 @@ pub enum PlainTextPeers {
 }
 
 impl PlainTextPeers {
-    /// Checks that a peer at `url` may be called. A name is looked up: all its addresses have to be permitted.
+    /// Returns the addresses at which a peer at `url` may be called. All addresses of a name have to be permitted. The
+    /// caller dials these and does not look the name up again: whoever answers for it may give other addresses next.
+    /// `None` when every address is permitted, or TLS proves the name.
     ///
     /// # Errors
     /// When the URL has no TLS, and has no address or one that is not permitted.
-    pub(super) async fn check(self, url: &str) -> Result<(), PeerCallError> {
+    pub(super) async fn addresses(
+        self,
+        url: &str,
+    ) -> Result<Option<Vec<SocketAddr>>, PeerCallError> {
+        let look_up = |host: String, port| async move {
+            Ok(tokio::net::lookup_host((host, port)).await?.collect())
+        };
+        self.addresses_by(url, look_up).await
+    }
+
+    /// As [`PlainTextPeers::addresses`], with a resolver that is asked once.
+    async fn addresses_by<F>(
+        self,
+        url: &str,
+        look_up: impl FnOnce(String, u16) -> F,
+    ) -> Result<Option<Vec<SocketAddr>>, PeerCallError>
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>>,
+    {
         if self == Self::All || is_tls(url) {
-            return Ok(());
+            return Ok(None);
         }
         let failed = |text: String| PeerCallError::Failed(text);
         let uri: Uri = url.parse().map_err(|error| failed(format!("{url:?}: {error}")))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let looked_up = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)));
+        let looked_up = look_up(host.to_owned(), uri.port_u16().unwrap_or(80));
         let found =
             within(CONNECT_MAX, async { looked_up.await.map_err(|it| failed(it.to_string())) });
-        for address in found.await? {
-            if !is_private(address.ip()) {
-                return Err(failed(format!(
-                    "{url} has no TLS, and {} is a public address: register an https URL, or give \
-                     --allow-insecure-peers on this node",
-                    address.ip()
-                )));
-            }
+        let found = found.await?;
+        if let Some(address) = found.iter().find(|address| !is_private(address.ip())) {
+            return Err(failed(format!(
+                "{url} has no TLS, and {} is a public address: register an https URL, or give \
+                 --allow-insecure-peers on this node",
+                address.ip()
+            )));
         }
-        Ok(())
+        if found.is_empty() {
+            return Err(failed(format!("the name in {url} has no address")));
+        }
+        Ok(Some(found))
     }
 }
 
@@ -56,7 +79,45 @@ fn is_private(address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tonic::Status;
+    use tonic::body::Body;
+    use tonic::codegen::Service;
+    use tonic::codegen::http::{Request, Response};
+    use tonic::server::NamedService;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
+
+    use super::super::client::PeerClient;
     use super::*;
+
+    /// A peer without any method, which tells the authority of each call.
+    #[derive(Clone)]
+    struct Peer(mpsc::UnboundedSender<String>);
+
+    impl NamedService for Peer {
+        const NAME: &'static str = "xmtp.xmtpv4.metadata_api.MetadataApi";
+    }
+
+    impl Service<Request<Body>> for Peer {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, call: Request<Body>) -> Self::Future {
+            let authority = call.uri().authority().map(ToString::to_string);
+            self.0.send(authority.unwrap_or_default()).unwrap();
+            std::future::ready(Ok(Status::unimplemented("").into_http()))
+        }
+    }
 
     #[tokio::test]
     async fn a_peer_without_tls_is_called_at_private_addresses_only() {
@@ -70,13 +131,48 @@ mod tests {
             "https://198.51.100.1",
             "HTTPS://node.example",
         ] {
-            PlainTextPeers::Private.check(url).await.unwrap();
+            PlainTextPeers::Private.addresses(url).await.unwrap();
         }
         for url in ["http://8.8.8.8:5050", "http://[2001:db8::1]:5050", "http://[::ffff:8.8.8.8]"] {
-            let refused = PlainTextPeers::Private.check(url).await.unwrap_err();
+            let refused = PlainTextPeers::Private.addresses(url).await.unwrap_err();
             assert!(refused.to_string().contains("--allow-insecure-peers"), "{refused}");
-            PlainTextPeers::All.check(url).await.unwrap();
+            PlainTextPeers::All.addresses(url).await.unwrap();
         }
-        PlainTextPeers::Private.check("http://").await.unwrap_err();
+        PlainTextPeers::Private.addresses("http://").await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_peer_without_tls_is_dialled_where_its_name_was_checked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let checked = listener.local_addr().unwrap();
+        let (calls, mut called) = mpsc::unbounded_channel();
+        let server = Server::builder().add_service(Peer(calls));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        // The resolver has an address for the name once. Who asks the system's for it again gets none.
+        let authority = format!("peer.invalid:{}", checked.port());
+        let url = format!("http://{authority}");
+        // The first address refuses connections: the next one is tried.
+        let refuses = SocketAddr::from(([127, 0, 0, 1], 1));
+        let once = |host: String, port| async move {
+            assert_eq!((host.as_str(), port), ("peer.invalid", checked.port()));
+            Ok(vec![refuses, checked])
+        };
+        let at = PlainTextPeers::Private.addresses_by(&url, once).await.unwrap();
+        let client = PeerClient::connect(&url, at.as_deref(), None).await.unwrap();
+        client.heads().await.unwrap();
+        assert_eq!(called.recv().await.unwrap(), authority, "the peer sees its name");
+    }
+
+    #[tokio::test]
+    async fn a_name_with_one_public_address_or_none_is_not_called() {
+        let found = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+            let look_up = |_, _| std::future::ready(Ok(addresses));
+            PlainTextPeers::Private.addresses_by("http://peer.invalid:80", look_up)
+        };
+        let mixed = found(&["127.0.0.1:80", "8.8.8.8:80"]).await.unwrap_err();
+        assert!(mixed.to_string().contains("--allow-insecure-peers"), "{mixed}");
+        let none = found(&[]).await.unwrap_err();
+        assert!(none.to_string().contains("no address"), "{none}");
     }
 }

@@ -135,12 +135,10 @@ impl<'a> Session<'a> {
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
-        if as_node {
-            net.plain_text.check(address).await?;
-        }
+        let checked = if as_node { net.plain_text.addresses(address).await? } else { None };
         let tokens =
             as_node.then(|| PeerTokens::new(net.identity.own, net.identity.key.clone(), peer));
-        let client = PeerClient::connect(address, tokens).await?;
+        let client = PeerClient::connect(address, checked.as_deref(), tokens).await?;
         let PeerHeads { heads, quic_address, round_trip } = client.heads().await?;
         let (guard, link) = net
             .sessions
