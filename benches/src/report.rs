@@ -231,7 +231,7 @@ fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
         if let Some(query) = &run.query {
             row("query, seen by the client", &query.client)?;
             let mean = query.server_mean_us.map_or_else(String::new, |us| {
-                format!(", and said to have needed {us:.0} µs on average")
+                format!("; its own metric gives a mean handling time of {us:.0} µs")
             });
             if let Some(at_once) = &query.at_once {
                 let name = format!("query, {} clients at once", at_once.clients);
