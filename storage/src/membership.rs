@@ -1,13 +1,14 @@
 //! Membership of nodes: what the chain's registry has seen, recorded and never derived; and marks that
 //! follow from it, which change when it does.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
+use parking_lot::{MutexGuard, RwLockReadGuard};
 use rocksdb::WriteBatch;
 
 use crate::change::{ChainPosition, Facts, InvalidRule, Validity};
@@ -22,18 +23,20 @@ use crate::keys::membership::{MembershipChange, MembershipKey};
 use crate::keys::receipt::ReceiptKey;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::topic::{self, TopicKey};
-use crate::keys::usage::UsageKey;
-use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::LogItem;
 use crate::price::CONGESTION_MINUTES;
-use crate::pruned::Place;
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// Envelopes whose marks change with one write. Bounds the memory of a batch.
+/// Envelopes whose marks change with one step. Each costs the recovery of a payer's key, some 40 µs, and perhaps the check
+/// of a signature; commits to the strand wait that long.
 const CHANGED_AT_ONCE: usize = 1024;
+/// Envelopes that one step reads.
+const READ_AT_ONCE: usize = 16 * 1024;
+/// Bytes of envelopes that end a step early. Bounds the memory of a batch.
+const STEP_LEN_BYTES: usize = 16 << 20;
 
 /// The number of marks that [`Store::judge_times`] has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,9 +95,11 @@ impl Store {
     /// rule replaces, gets its mark and loses its rows. One that has the mark and does not break the rule gets the validity
     /// that all other rules give it, and its rows back. Other marks stay.
     ///
-    /// Reads the whole strand. `derive` must be the function that a rebuild gets. The amounts of the
-    /// minutes that have changed are marked to be calculated again ([`Store::reprice`]); after that all rows
-    /// are those of a rebuild. Commits to the strand wait; those to other strands go on.
+    /// Reads the whole strand, in steps of bounded size. `derive` must be the function that a rebuild gets. Each step marks
+    /// the minutes whose envelopes it has changed to be counted and priced again ([`Store::reprice`]), which leaves them
+    /// marked until the last step is done; after that all rows are those of a rebuild. Commits to the strand wait for one
+    /// step, and so do rebuilds and pruning; commits to other strands wait for none. What is committed between two steps is
+    /// judged too.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. Marks that were written before stay, and
@@ -133,41 +138,75 @@ impl Database {
         rule: &TimeRule<'_>,
         derive: &Derive<'_>,
     ) -> Result<JudgedTimes, CommitError> {
+        let _no_reprice = NoReprice::of(self, rule.originator);
+        let (mut after, mut judged) = (SequenceId::NONE, JudgedTimes::default());
+        while let Some(reached) = self.judge_step(rule, derive, after, &mut judged)? {
+            after = reached;
+        }
+        Ok(judged)
+    }
+
+    /// Judges the next part of a strand. Returns its last place; `None` when the strand is at its end.
+    fn judge_step(
+        self: &Arc<Self>,
+        rule: &TimeRule<'_>,
+        derive: &Derive<'_>,
+        after: SequenceId,
+        judged: &mut JudgedTimes,
+    ) -> Result<Option<SequenceId>, CommitError> {
         self.check_writable()?;
-        let _no_rebuild = self.gate.read();
+        let no_rebuild = self.gate.read();
         let head = self.strands.head(rule.originator);
         let head = head.lock();
         // What is not verified yet is judged with its signatures, by the rule of that time.
         let end = self.verified(rule.originator)?.unwrap_or(*head);
-        let (mut after, mut judged) = (SequenceId::NONE, JudgedTimes::default());
-        loop {
-            let snapshot = Snapshot::new(self);
-            let (changed, reached) = snapshot.changed_by(rule, after, end)?;
-            let is_last = reached >= end;
-            let mut batch = WriteBatch::default();
-            for verdict in changed.values() {
-                judged.count(verdict);
-            }
-            if !changed.is_empty() {
-                let own = self.identity.node;
-                Rejudging { store: self, snapshot: &snapshot, rule, derive, own }
-                    .stage(&changed, &mut batch)?;
-            }
-            if is_last {
-                let family = self.family(MembershipKey::FAMILY);
-                let key = MembershipKey::Judged(rule.originator).encode();
-                batch.put_cf(family, key, rule.basis);
-            }
-            self.write_change(batch)?;
-            if !changed.is_empty() {
-                self.recent.forget(rule.originator);
-                self.unpriced.store(true, Ordering::Release);
-            }
-            if is_last {
-                return Ok(judged);
-            }
-            after = reached;
+        let snapshot = Snapshot::new(self);
+        let (changed, reached) = snapshot.changed_by(rule, after, end)?;
+        let is_last = reached >= end;
+        let mut batch = WriteBatch::default();
+        if !changed.is_empty() {
+            let own = self.identity.node;
+            Rejudging { store: self, snapshot: &snapshot, rule, derive, own }
+                .stage(&changed, &mut batch)?;
         }
+        if is_last {
+            let family = self.family(MembershipKey::FAMILY);
+            let key = MembershipKey::Judged(rule.originator).encode();
+            batch.put_cf(family, key, rule.basis);
+        }
+        if !batch.is_empty() {
+            self.write_change(batch)?;
+        }
+        if !changed.is_empty() {
+            changed.values().for_each(|verdict| judged.count(verdict));
+            self.repricing.lock().forget(std::iter::once(rule.originator));
+            self.recent.forget(rule.originator);
+            self.unpriced.store(true, Ordering::Release);
+        }
+        // The next step follows at once: a thread that waits comes before it.
+        MutexGuard::unlock_fair(head);
+        RwLockReadGuard::unlock_fair(no_rebuild);
+        Ok((!is_last).then_some(reached))
+    }
+}
+
+/// Keeps the minutes of a strand marked while its envelopes are judged. Amounts count as right when no minute is marked, and
+/// those of a strand that is judged in part are not.
+struct NoReprice<'a> {
+    store: &'a Database,
+    originator: OriginatorId,
+}
+
+impl<'a> NoReprice<'a> {
+    fn of(store: &'a Database, originator: OriginatorId) -> Self {
+        store.repricing.lock().judged.insert(originator);
+        Self { store, originator }
+    }
+}
+
+impl Drop for NoReprice<'_> {
+    fn drop(&mut self) {
+        self.store.repricing.lock().judged.remove(&self.originator);
     }
 }
 
@@ -209,17 +248,33 @@ impl Snapshot<'_> {
         Ok(basis.unwrap_or_default())
     }
 
-    /// Finds envelopes after `after` whose mark the rule changes, up to a bound. Returns the last place
-    /// that was looked at.
+    /// Finds envelopes after `after` whose mark the rule changes, up to the bounds of a step. Returns the last place
+    /// that was read.
     fn changed_by(
         &self,
         rule: &TimeRule<'_>,
         after: SequenceId,
         through: SequenceId,
     ) -> Result<(BTreeMap<EnvelopeId, ChangedValidity>, SequenceId), ReadError> {
-        let mut changed = BTreeMap::new();
+        let (mut changed, mut read, mut len_bytes) = (BTreeMap::new(), 0, 0);
+        let mut reached = after;
         for item in self.log(EnvelopeId::new(rule.originator, after), through) {
-            let LogItem::Envelope { id, bytes, validity } = item? else { continue };
+            if changed.len() >= CHANGED_AT_ONCE
+                || read >= READ_AT_ONCE
+                || len_bytes >= STEP_LEN_BYTES
+            {
+                return Ok((changed, reached));
+            }
+            read += 1;
+            let (id, bytes, validity) = match item? {
+                LogItem::Envelope { id, bytes, validity } => (id, bytes, validity),
+                LogItem::Skipped { through, .. } => {
+                    reached = through;
+                    continue;
+                }
+            };
+            reached = id.sequence;
+            len_bytes += bytes.len();
             let is_marked = validity == Validity::Invalid(rule.rule);
             let is_judged = match validity {
                 Validity::Valid => true,
@@ -235,9 +290,6 @@ impl Snapshot<'_> {
                 let otherwise = if is_marked { (rule.judge)(&bytes) } else { validity };
                 assert_ne!(otherwise, Validity::Waiting, "a node's envelope has a verdict");
                 changed.insert(id, ChangedValidity { bytes, is_broken, otherwise });
-                if changed.len() >= CHANGED_AT_ONCE {
-                    return Ok((changed, id.sequence));
-                }
             }
         }
         Ok((changed, through))
@@ -294,7 +346,7 @@ impl Rejudging<'_> {
                 minutes.entry(at).or_default().insert(id.sequence);
             }
         }
-        minutes.iter().try_for_each(|(at, places)| self.stage_minute(*at, places, changed, batch))
+        minutes.iter().try_for_each(|(at, places)| self.stage_minute(*at, places, batch))
     }
 
     /// Stages the rows that belong to one envelope alone.
@@ -332,82 +384,24 @@ impl Rejudging<'_> {
         Ok(())
     }
 
-    /// Stages the count of one minute, drops the usage of payers who have none left in it, and marks the
-    /// minutes whose amounts depend on it.
+    /// Marks a minute, and those whose amounts depend on it, to be counted and priced again, and widens the part of the
+    /// strand that is read for it to these places.
     fn stage_minute(
         &self,
         at: CongestionKey,
         places: &BTreeSet<SequenceId>,
-        changed: &BTreeMap<EnvelopeId, ChangedValidity>,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
         let store = self.store;
-        let stored = self.snapshot.row(at, CongestionRow::decode)?;
-        let ends = stored.into_iter().flat_map(|row| [row.first, row.last]);
-        let span = || ends.clone().chain(places.iter().copied());
-        let (Some(first), Some(last)) = (span().min(), span().max()) else { return Ok(()) };
-        let (mut row, mut payers) = (CongestionRow::default(), HashSet::new());
-        let after = EnvelopeId::new(at.originator, first.previous());
-        for place in self.snapshot.places(after, last) {
-            let (id, bytes, validity) = match place? {
-                Place::Held { id, bytes, validity } => (id, bytes, validity),
-                Place::Pruned { id, envelope } => {
-                    // What is pruned stays booked: it was valid while it was held.
-                    if minute_of(envelope.originator_ns) == at.minute && envelope.is_tallied() {
-                        payers.extend(envelope.charge.map(|charge| charge.payer));
-                        row.add(id.sequence, envelope.counts_for_congestion);
-                    }
-                    continue;
-                }
-                Place::Empty { .. } => continue,
-            };
-            let verdict = changed.get(&id);
-            let validity = verdict.map_or(validity, |it| it.validity(self.rule.rule));
-            if time_of(&bytes).map(minute_of) != Some(at.minute) {
-                continue;
-            }
-            let Some(facts) = (self.derive)(id, &bytes, validity) else { continue };
-            payers.extend(facts.charge.map(|charge| charge.payer));
-            if facts.charge.is_some() || facts.counts_for_congestion {
-                row.add(id.sequence, facts.counts_for_congestion);
-            }
-        }
-        let congestion = store.family(Family::Congestion);
-        if row == CongestionRow::default() {
-            batch.delete_cf(congestion, at.encode());
-        } else {
-            batch.put_cf(congestion, at.encode(), row.encode());
-        }
-        for payer in self.booked_payers(at)?.into_iter().filter(|it| !payers.contains(it)) {
-            let key = UsageKey { originator: at.originator, minute: at.minute, payer };
-            batch.delete_cf(store.family(Family::Usage), key.encode());
-            batch.delete_cf(store.family(Family::UsageByPayer), UsageByPayerKey(key).encode());
-        }
+        let mut row = self.snapshot.row(at, CongestionRow::decode)?.unwrap_or_default();
+        places.first().into_iter().chain(places.last()).for_each(|&place| row.add(place, false));
+        batch.put_cf(store.family(Family::Congestion), at.encode(), row.encode());
         for minutes in (0..).take(CONGESTION_MINUTES) {
             if let Some(minute) = at.after(minutes) {
                 batch.put_cf(store.family(Family::Reprice), RepriceKey(minute).encode(), []);
             }
         }
         Ok(())
-    }
-
-    /// Returns the payers with usage in one minute.
-    fn booked_payers(&self, at: CongestionKey) -> Result<Vec<PayerAddress>, ReadError> {
-        let mut rows = self.snapshot.projected(Family::Usage, rocksdb::ReadOptions::default())?;
-        let mut payers = Vec::new();
-        rows.seek(at.encode());
-        while let Some(key) = rows.key() {
-            let corrupt = || ReadError::corrupt(Family::Usage, key);
-            let UsageKey { originator, minute, payer } =
-                UsageKey::decode(key).ok_or_else(corrupt)?;
-            if (originator, minute) != (at.originator, at.minute) {
-                break;
-            }
-            payers.push(payer);
-            rows.next();
-        }
-        rows.status().map_err(DatabaseError::from)?;
-        Ok(payers)
     }
 }
 

@@ -1,8 +1,10 @@
-//! Pricing minutes again: after a rate became known late, or an envelope filled a place below the head.
+//! Pricing minutes again: after a rate became known late, an envelope filled a place below the head, or the
+//! mark of an envelope changed.
 //!
 //! The cause of the work marks the minutes in its own write, so a crash loses no mark. One minute of one
-//! strand is calculated from the log and replaced as a whole, so doing it twice changes nothing, and the
-//! result is that of a rebuild.
+//! strand is counted and priced from the log, and its rows are replaced as a whole, so doing it twice changes
+//! nothing, and the result is that of a rebuild. The lowest minute of a strand comes first, because prices
+//! depend on the counts of the minutes before.
 //!
 //! An originator can date its envelopes so that one minute spans its whole strand. So the log is read in
 //! steps of bounded size, the strands take turns, and no step holds the rates while it reads.
@@ -23,6 +25,7 @@ use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::UsageKey;
+use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::price::{CONGESTION_MINUTES, PriceFn};
 use crate::pruned::Place;
 use crate::rebuild::Derive;
@@ -82,7 +85,13 @@ impl Database {
         self.unpriced.store(false, Ordering::Release);
         let mut done = 0;
         while done < steps_max {
-            let Some(minute) = self.next_marked()? else { return Ok(done) };
+            let mut must_wait = false;
+            let Some(minute) = self.next_marked(&mut must_wait)? else {
+                if must_wait {
+                    self.unpriced.store(true, Ordering::Release);
+                }
+                return Ok(done);
+            };
             if let Err(error) = self.reprice_step(minute, derive) {
                 self.unpriced.store(true, Ordering::Release);
                 return Err(error);
@@ -93,21 +102,39 @@ impl Database {
         Ok(done)
     }
 
-    /// Returns the first marked minute of the strand whose turn it is.
-    fn next_marked(&self) -> Result<Option<CongestionKey>, ReadError> {
+    /// Returns the first marked minute of the strand whose turn it is. Sets `must_wait` if another strand has
+    /// one, and its marks are changing.
+    fn next_marked(&self, must_wait: &mut bool) -> Result<Option<CongestionKey>, ReadError> {
         let last = self.repricing.lock().last;
         let next = match last.0.checked_add(1) {
-            Some(next) => self.first_marked(OriginatorId(next))?,
+            Some(next) => self.first_free(OriginatorId(next), must_wait)?,
             None => None,
         };
         let minute = match next {
             Some(minute) => Some(minute),
-            None => self.first_marked(OriginatorId(0))?,
+            None => self.first_free(OriginatorId(0), must_wait)?,
         };
         if let Some(CongestionKey { originator, .. }) = minute {
             self.repricing.lock().last = originator;
         }
         Ok(minute)
+    }
+
+    /// Returns the lowest marked minute of the lowest strand at or above `from` whose marks are not changing.
+    fn first_free(
+        &self,
+        mut from: OriginatorId,
+        must_wait: &mut bool,
+    ) -> Result<Option<CongestionKey>, ReadError> {
+        loop {
+            let Some(minute) = self.first_marked(from)? else { return Ok(None) };
+            if !self.repricing.lock().judged.contains(&minute.originator) {
+                return Ok(Some(minute));
+            }
+            *must_wait = true;
+            let Some(next) = minute.originator.0.checked_add(1) else { return Ok(None) };
+            from = OriginatorId(next);
+        }
     }
 
     /// Returns the lowest marked minute of the lowest strand at or above `from`.
@@ -158,11 +185,34 @@ impl Database {
             if scan.rates != *rates {
                 return Ok(()); // the minute stays marked, and the next step begins anew
             }
-            for (key, row) in scan.usage {
-                put_usage(&self.db, &mut batch, key, row);
-            }
+            self.stage_minute(scan, &snapshot, &mut batch)?;
         }
         self.write_buffered(batch)
+    }
+
+    /// Stages the rows of a minute that has been read, in place of those that it has.
+    fn stage_minute(
+        &self,
+        scan: MinuteScan,
+        snapshot: &Snapshot<'_>,
+        batch: &mut WriteBatch,
+    ) -> Result<(), ReadError> {
+        let congestion = self.family(Family::Congestion);
+        if scan.counted == CongestionRow::default() {
+            batch.delete_cf(congestion, scan.at.encode());
+        } else {
+            batch.put_cf(congestion, scan.at.encode(), scan.counted.encode());
+        }
+        for key in snapshot.usage_keys(scan.at)? {
+            if !scan.usage.contains_key(&key) {
+                batch.delete_cf(self.family(Family::Usage), key.encode());
+                batch.delete_cf(self.family(Family::UsageByPayer), UsageByPayerKey(key).encode());
+            }
+        }
+        for (key, row) in scan.usage {
+            put_usage(&self.db, batch, key, row);
+        }
+        Ok(())
     }
 
     /// Marks every booked minute in which one of the rates `fresh` applies; `all` are the rates as they
@@ -253,6 +303,9 @@ impl Snapshot<'_> {
             let Counted { len_bytes, originator_ns: ns, .. } = counted;
             let minute = minute_of(ns);
             let Some(age) = age(minute, at) else { continue };
+            if age == 0 && counted.is_tallied() {
+                scan.counted.add(id.sequence, counted.counts_for_congestion);
+            }
             if let Some(charge) = counted.charge.filter(|_| age == 0) {
                 let row = pricing.book(id, len_bytes, ns, charge, scan.earlier);
                 let (originator, payer) = (at.originator, charge.payer);
@@ -263,6 +316,24 @@ impl Snapshot<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Returns the keys of the usage that is booked in one minute.
+    fn usage_keys(&self, at: CongestionKey) -> Result<Vec<UsageKey>, ReadError> {
+        let mut rows = self.projected(Family::Usage, rocksdb::ReadOptions::default())?;
+        let mut keys = Vec::new();
+        rows.seek(at.encode());
+        while let Some(key) = rows.key() {
+            let corrupt = || ReadError::corrupt(Family::Usage, key);
+            let booked = UsageKey::decode(key).ok_or_else(corrupt)?;
+            if (booked.originator, booked.minute) != (at.originator, at.minute) {
+                break;
+            }
+            keys.push(booked);
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(keys)
     }
 
     /// Finds the part of the strand that holds the minute, and of the minutes before it those that are

@@ -1,10 +1,10 @@
 //! The minutes that are being priced again: how far each has been read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use crate::keys::congestion::CongestionKey;
+use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::rate::RateRow;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::price::CONGESTION_MINUTES;
@@ -14,6 +14,8 @@ use crate::price::CONGESTION_MINUTES;
 pub(crate) struct Repricing {
     /// The strand of the last step. The next one above it is served next.
     pub(crate) last: OriginatorId,
+    /// Strands whose marks are changing. Their minutes wait, so that each is read once, when all marks are right.
+    pub(crate) judged: HashSet<OriginatorId>,
     scans: HashMap<OriginatorId, MinuteScan>,
 }
 
@@ -27,8 +29,8 @@ impl Repricing {
         self.scans.insert(scan.at.originator, scan);
     }
 
-    /// Drops what has been read of these strands, because an envelope below the head has changed it. The
-    /// caller holds their heads, so no step is being taken.
+    /// Drops what has been read of these strands, because an envelope or a mark below the head has changed it.
+    /// The caller holds their heads, so no step is being taken.
     pub(crate) fn forget(&mut self, strands: impl Iterator<Item = OriginatorId>) {
         strands.for_each(|strand| _ = self.scans.remove(&strand));
     }
@@ -52,13 +54,16 @@ pub(crate) struct MinuteScan {
     pub(crate) earlier: [u64; CONGESTION_MINUTES],
     /// Rows of usage up to here.
     pub(crate) usage: HashMap<UsageKey, UsageRow>,
+    /// The count of the minute up to here.
+    pub(crate) counted: CongestionRow,
 }
 
 impl MinuteScan {
     /// Begins with a minute.
     pub(crate) fn new(at: CongestionKey, span: MinuteSpan, rates: Vec<RateRow>) -> Self {
         let (read, earlier) = (span.first.previous(), span.earlier);
-        Self { at, rates, span, read, earlier, usage: HashMap::new() }
+        let counted = CongestionRow::default();
+        Self { at, rates, span, read, earlier, usage: HashMap::new(), counted }
     }
 
     /// Returns true if the scan can go on: it is of this minute, with these rates, and new envelopes have

@@ -72,6 +72,11 @@ impl Counted {
             counts_for_congestion: facts.counts_for_congestion,
         }
     }
+
+    /// Returns true for an envelope that is charged or counts for congestion.
+    pub(crate) fn is_tallied(&self) -> bool {
+        self.charge.is_some() || self.counts_for_congestion
+    }
 }
 
 impl From<&PrunedEnvelope> for Counted {
@@ -144,7 +149,7 @@ impl<'a> Tallies<'a> {
             let key = UsageKey { originator, minute, payer: charge.payer };
             self.usage.entry(key).or_default().add(row);
         }
-        if !counts && charge.is_none() {
+        if !counted.is_tallied() {
             return Ok(());
         }
         let staged = self.staged(at)?;

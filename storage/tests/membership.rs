@@ -1,5 +1,7 @@
 //! Marks that follow a rule about times, and what they do to rows. The engine's part is played by functions of the place.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId, minute_of};
@@ -124,4 +126,76 @@ fn a_marked_envelope_with_rows_for_readers_is_not_stored() {
     let Change::Append(entry) = entry_at(1, Validity::Valid) else { unreachable!() };
     let entry = LogEntry { validity: Validity::Invalid(BOOKED), ..entry };
     _ = in_memory().commit(&[Change::Append(entry)]);
+}
+
+/// Envelopes of a strand that takes several steps to judge.
+const LONG: u64 = 5_000;
+
+fn in_one_minute(sequence: u64) -> Change {
+    let at = id(PEER, sequence);
+    let bytes = timed(at, ns(SequenceId(1)).unsigned_abs() + sequence);
+    let facts = derive_in_one_minute(at, &bytes, Validity::Valid);
+    Change::Append(LogEntry { id: at, bytes, validity: Validity::Valid, facts })
+}
+
+fn derive_in_one_minute(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
+    let originator_ns = ns(SequenceId(1)) + i64::try_from(at.sequence.0).unwrap();
+    let charge = Some(charge(u8::from(at.sequence.0 == LONG), 10));
+    let facts = Facts { originator_ns, charge, addresses: Vec::new(), ..facts(at) };
+    (validity == Validity::Valid).then_some(facts)
+}
+
+/// A hostile node signs its whole strand into one minute before it is removed. The work on it is in proportion to the
+/// strand, and what others do with the strand waits for no more than a step.
+#[test]
+fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
+    on_each(|store| {
+        store.commit(&(1..=LONG).map(in_one_minute).collect::<Vec<_>>()).unwrap();
+        let (derived, begun) = (AtomicU64::new(0), AtomicBool::new(false));
+        let is_absent = |_: i64| true;
+        std::thread::scope(|scope| {
+            let counting = |at: EnvelopeId, bytes: &Bytes, validity| {
+                if derived.fetch_add(1, Ordering::Relaxed) == 0 {
+                    scope.spawn(|| {
+                        begun.store(true, Ordering::Release);
+                        store.commit(&[in_one_minute(LONG + 1)]).unwrap();
+                    });
+                    while !begun.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                }
+                if derived.load(Ordering::Relaxed) > LONG / 2 && store.has_unpriced() {
+                    // Half of the strand is judged: its amounts are not right, and do not count as right.
+                    assert_eq!(store.reprice(&derive_in_one_minute, 1).unwrap(), 0);
+                    assert!(store.has_unpriced());
+                }
+                derive_in_one_minute(at, bytes, validity)
+            };
+            let rule = TimeRule {
+                originator: PEER,
+                rule: ABSENT,
+                is_broken_at: &is_absent,
+                replaces: &|_| false,
+                judge: &|_| Validity::Valid,
+                basis: &[1],
+            };
+            let judged = store.judge_times(&rule, &counting).unwrap();
+            assert_eq!(judged.marked, LONG + 1, "a commit between two steps is judged too");
+            while store.reprice(&counting, 1).unwrap() == 1 {}
+        });
+        let derived = derived.into_inner();
+        assert!(derived <= 2 * (LONG + 1), "{derived} envelopes looked at");
+        assert!(!store.has_unpriced());
+        let snapshot = store.snapshot();
+        let minute = minute_of(ns(SequenceId(1)));
+        assert_eq!(snapshot.congestion(PEER, minute).unwrap(), 0);
+        for payer in [0, 1] {
+            let usage = snapshot.usage(PEER, minute, charge(payer, 10).payer).unwrap();
+            assert_eq!(usage, None, "payer {payer}");
+        }
+        let digests = snapshot.projection_digests().unwrap();
+        drop(snapshot);
+        store.rebuild(&derive_in_one_minute, &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "those of a rebuild");
+    });
 }

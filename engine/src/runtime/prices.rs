@@ -54,6 +54,8 @@ async fn run(store: Store, mut stopped: StopSignal) {
         }
         let started = Instant::now();
         match correct(store.clone()).await {
+            // Marked minutes wait while the marks of their strand change.
+            Ok(0) => {}
             Ok(steps) => {
                 tracing::info!(steps, "corrected booked amounts");
                 pause = pause.max(started.elapsed());

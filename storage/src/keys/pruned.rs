@@ -52,11 +52,6 @@ const LEAF: u8 = 8;
 const LEN_MAX: usize = 17 + 40 + 2 * 32;
 
 impl PrunedEnvelope {
-    /// Returns true if a row of tallies speaks of it.
-    pub(crate) fn is_tallied(&self) -> bool {
-        self.charge.is_some() || self.counts_for_congestion
-    }
-
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
         let flags = flag(self.charge.is_some(), CHARGE)

@@ -253,9 +253,9 @@ impl Database {
         })
     }
 
-    /// Waits until nothing changes the log. Who waits for this lock holds others up, and judging a strand anew holds it for
-    /// as long as the strand is read: so it is given up again and again, and commits go on in between. The disk's watermark
-    /// does not stop it: a rebuild looks at it, and nothing is pruned before the projections are whole.
+    /// Waits until nothing changes the log. A thread that waits for this lock holds up all commits, and a step that verifies,
+    /// judges or prunes a strand may hold it for long on a slow disk: so the wait is given up again and again, and commits go
+    /// on in between. The disk's watermark does not stop it: a rebuild looks at it, and nothing is pruned before the projections are whole.
     pub(crate) fn gate_for_a_step(&self) -> Result<RwLockWriteGuard<'_, ()>, CommitError> {
         loop {
             self.poison.check()?;
