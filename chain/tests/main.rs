@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod administration;
+mod agreement;
 mod bootstraps;
 mod broadcaster;
 mod broadcasting;

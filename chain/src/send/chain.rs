@@ -141,6 +141,19 @@ impl Chain {
         Err(self.malformed(METHOD, format!("no chain has a block {newest}")))
     }
 
+    /// Returns the time of a block, unix seconds.
+    ///
+    /// # Errors
+    /// Fails when the chain does not answer or does not have the block.
+    pub(crate) async fn block_time(&self, block: u64) -> Result<u64, RequestError> {
+        const METHOD: &str = "eth_getBlockByNumber";
+        let found = self.provider.get_block(BlockId::number(block)).await;
+        let found = found.map_err(|error| self.request_error(METHOD, error))?;
+        let found =
+            found.ok_or_else(|| self.malformed(METHOD, format!("there is no block {block}")))?;
+        Ok(found.header.timestamp)
+    }
+
     /// Returns the number of an account's transactions up to a block, which is the account's next nonce there.
     ///
     /// # Errors

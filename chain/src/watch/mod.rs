@@ -6,7 +6,10 @@
 //!
 //! A reading at a lower block than the last one is refused. Because a single endpoint may state a false block number,
 //! no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
+//!
+//! A reading that changes a list needs more endpoints for it than against it: see `agreement`.
 
+mod agreement;
 mod balances;
 mod pauses;
 mod rates;
@@ -75,6 +78,19 @@ pub enum WatchError {
         /// The violated property.
         reason: String,
     },
+    /// The reading differs from the last one, and other endpoints do not confirm it.
+    #[error(
+        "of the endpoints {for_it} say what was read at block {block}, and {against} say otherwise: an endpoint lies or \
+         is behind, so look at each of them"
+    )]
+    Contradicted {
+        /// The block of the reading.
+        block: u64,
+        /// Endpoints that state what was read.
+        for_it: usize,
+        /// Endpoints that state something else.
+        against: usize,
+    },
 }
 
 /// Keeps a list up to date until it is dropped.
@@ -111,9 +127,9 @@ pub async fn registry(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<Registry>, WatchError> {
-    let read = move |_: Option<Arc<Registry>>| {
+    let read = move |known: Option<Arc<Registry>>| {
         let endpoints = endpoints.clone();
-        async move { registry::read(&endpoints, address).await }
+        async move { registry::read(&endpoints, address, known.as_deref()).await }
     };
     watch_list("node registry", every, notify, read).await
 }

@@ -6,30 +6,49 @@ use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
 use hawser_rules::{Rate, RateTable};
 
-use super::WatchError;
+use super::{WatchError, agreement};
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
-use crate::send::ViewError;
+use crate::send::Chain;
 
 /// The number of entries per call. Guess: some 20 kB of return data, far below the limits of providers.
 const PAGE: usize = 100;
+/// The number of entries that a list may have. A guess: one change a day for 27 years. Bounds the calls and the memory
+/// that an endpoint can demand by the length that it states.
+const ENTRIES_MAX: usize = 10_000;
 
 /// Reads the entries after the known ones, all at one block, and returns them with its number. The contract only
-/// appends entries. A list that cannot be read completely is discarded.
+/// appends entries. A list that cannot be read completely is discarded, and so is one that most endpoints contradict.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
     known: &[Rate],
 ) -> Result<(RateTable, u64), WatchError> {
+    let known = known.to_vec();
+    // Before the first reading nothing is known, and an empty list is never read.
+    let (rates, block) = agreement::read(endpoints, Some(&known), |chain, block| {
+        read_at(chain, address, block, &known)
+    })
+    .await?;
+    let table = RateTable::new(rates, Some(unix_ns(SystemTime::now())));
     let wrong = |reason: String| WatchError::Rates { address, reason };
-    let count = endpoints.ask(|chain| async move {
-        let block = chain.newest_block().await?;
-        let call = RateRegistry::getRatesCountCall {};
-        let count = chain.view_at(address, &call, BlockId::number(block)).await?;
-        Ok::<_, ViewError>((count, block))
-    });
-    let (count, block) = count.await?;
-    let count = usize::try_from(count).map_err(|_| wrong(format!("has {count} entries")))?;
+    table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
+}
+
+/// Reads the list of one endpoint at one block.
+async fn read_at(
+    chain: Chain,
+    address: Address,
+    block: u64,
+    known: &[Rate],
+) -> Result<Vec<Rate>, WatchError> {
+    let wrong = |reason: String| WatchError::Rates { address, reason };
+    let at = BlockId::number(block);
+    let count = chain.view_at(address, &RateRegistry::getRatesCountCall {}, at).await?;
+    let count = usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= ENTRIES_MAX)
+        .ok_or_else(|| wrong(format!("has {count} entries, and at most {ENTRIES_MAX} are read")))?;
     if count == 0 {
         return Err(wrong("has no entries: the first one has to be set".into()));
     }
@@ -43,27 +62,25 @@ pub(super) async fn read(
             fromIndex_: U256::from(rates.len()),
             count_: U256::from(page),
         };
-        let call = &call;
-        let entries = endpoints
-            .ask(|chain| async move { chain.view_at(address, call, BlockId::number(block)).await });
-        let entries = entries.await?;
+        let entries = chain.view_at(address, &call, at).await?;
         if entries.len() != page {
             return Err(wrong(format!("answers {} entries instead of {page}", entries.len())));
         }
-        rates.extend(entries.iter().map(|entry| Rate {
-            start_unix_s: entry.startTime,
-            message_fee: entry.messageFee,
-            storage_fee: entry.storageFee,
-            congestion_fee: entry.congestionFee,
-            target_rate_per_minute: entry.targetRatePerMinute,
-        }));
+        for entry in &entries {
+            let (last, next) = (rates.last().map(|rate| rate.start_unix_s), entry.startTime);
+            if let Some(last) = last.filter(|last| *last >= next) {
+                return Err(wrong(format!("has an entry from {next} on after one from {last} on")));
+            }
+            rates.push(Rate {
+                start_unix_s: next,
+                message_fee: entry.messageFee,
+                storage_fee: entry.storageFee,
+                congestion_fee: entry.congestionFee,
+                target_rate_per_minute: entry.targetRatePerMinute,
+            });
+        }
     }
-    if let Some(pair) = rates.windows(2).find(|pair| pair[0].start_unix_s >= pair[1].start_unix_s) {
-        let (first, second) = (pair[0].start_unix_s, pair[1].start_unix_s);
-        return Err(wrong(format!("has an entry from {second} on after one from {first} on")));
-    }
-    let table = RateTable::new(rates, Some(unix_ns(SystemTime::now())));
-    table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
+    Ok(rates)
 }
 
 fn unix_ns(time: SystemTime) -> i64 {

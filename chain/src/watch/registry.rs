@@ -7,25 +7,23 @@ use alloy::primitives::Address as AccountAddress;
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use hawser_rules::{NodeRecord, Registry};
 
-use super::WatchError;
+use super::{WatchError, agreement};
 use crate::contracts::NodeRegistry;
 use crate::contracts::node_registry::NodeRegistry::NodeWithId;
 use crate::endpoints::Endpoints;
-use crate::send::ViewError;
 
-/// Reads all records with one call, and returns them with the number of the block.
+/// Reads all records with one call, and returns them with the number of the block. Records that most endpoints
+/// contradict are discarded.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: AccountAddress,
+    known: Option<&Registry>,
 ) -> Result<(Registry, u64), WatchError> {
-    let read = endpoints.ask(|chain| async move {
-        let block = chain.newest_block().await?;
+    agreement::read(endpoints, known, |chain, block| async move {
         let call = NodeRegistry::getAllNodesCall {};
-        let entries = chain.view_at(address, &call, BlockId::number(block)).await?;
-        Ok::<_, ViewError>((entries, block))
-    });
-    let (entries, block) = read.await?;
-    Ok((usable(entries), block))
+        Ok(usable(chain.view_at(address, &call, BlockId::number(block)).await?))
+    })
+    .await
 }
 
 /// Returns the usable records. An invalid record affects only its own node, so the others are kept.

@@ -1,0 +1,100 @@
+//! Readings on which the endpoints agree.
+//!
+//! The enemy is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded for
+//! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
+//! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
+//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::WatchError;
+use crate::endpoints::{EndpointError, Endpoints};
+use crate::send::{Chain, RequestError};
+
+/// The time limit for one endpoint to read a whole list. Guess: a list of the longest permitted length is a hundred calls.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// The age of its newest block from which an endpoint counts as stuck, so that its state contradicts no newer one.
+/// A guess: longer than an endpoint lags behind in use, short compared with the notice that a change of rates has.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// Reads a value at the newest block of the first usable endpoint, and returns it with the block's number. If it differs
+/// from `known`, every endpoint is asked for it.
+///
+/// # Errors
+/// [`WatchError::Contradicted`] if at least as many endpoints say otherwise; the endpoint that was read is then paused,
+/// so that the next reading asks another one. Otherwise the error of the last endpoint.
+pub(super) async fn read<T, F, Fut>(
+    endpoints: &Endpoints,
+    known: Option<&T>,
+    read: F,
+) -> Result<(T, u64), WatchError>
+where
+    T: PartialEq,
+    F: Fn(Chain, u64) -> Fut + Sync,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
+    let read = &read;
+    let asked = endpoints.ask(|chain| async move {
+        let newest = chain.newest_block().await?;
+        let reading = tokio::time::timeout(READ_MAX, read(chain.clone(), newest)).await;
+        let value = reading.map_err(|_| chain.too_slow(READ_MAX))??;
+        Ok::<_, WatchError>((value, newest))
+    });
+    let (value, block) = match asked.await {
+        Err(error @ WatchError::Rates { .. }) => {
+            // No honest endpoint has such a list, unless the contract itself is wrong: then all of them say so.
+            endpoints.distrust(&error.to_string());
+            return Err(error);
+        }
+        asked => asked?,
+    };
+    if endpoints.count() == 1 || known == Some(&value) {
+        return Ok((value, block));
+    }
+    let read_at = endpoints.active();
+    let said = endpoints
+        .each_in_time(READ_MAX, |chain| async move {
+            Ok::<_, RequestError>(stated(chain, block, read).await)
+        })
+        .await;
+    let said: Vec<_> = said.into_iter().filter_map(Result::ok).flatten().collect();
+    let for_it = said.iter().filter(|other| **other == value).count();
+    let against = said.len() - for_it;
+    if for_it > against {
+        return Ok((value, block));
+    }
+    let error = WatchError::Contradicted { block, for_it, against };
+    endpoints.distrust_at(read_at, &error.to_string());
+    Err(error)
+}
+
+/// Returns the value that an endpoint states for a block. If it does not have that block, because it is behind or the
+/// block is made up, returns the value at its own newest block; `None` if it is stuck or does not answer.
+async fn stated<T, F, Fut>(chain: Chain, block: u64, read: &F) -> Option<T>
+where
+    F: Fn(Chain, u64) -> Fut,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
+    let newest = chain.newest_block().await.ok()?;
+    if newest >= block {
+        return read(chain, block).await.ok();
+    }
+    let mined_at = UNIX_EPOCH + Duration::from_secs(chain.block_time(newest).await.ok()?);
+    let age = SystemTime::now().duration_since(mined_at).unwrap_or_default();
+    if age >= STUCK_AFTER { None } else { read(chain, newest).await.ok() }
+}
+
+impl EndpointError for WatchError {
+    fn request_error(&self) -> Option<&RequestError> {
+        match self {
+            Self::View(error) => error.request_error(),
+            Self::Behind { .. } | Self::Rates { .. } | Self::Contradicted { .. } => None,
+        }
+    }
+}
+
+impl From<RequestError> for WatchError {
+    fn from(error: RequestError) -> Self {
+        Self::View(error.into())
+    }
+}

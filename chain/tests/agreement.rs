@@ -1,0 +1,136 @@
+//! Tests of lists that are read from several endpoints, one of which serves another state than the others.
+//!
+//! Two chains with the same id and the same contracts play one chain behind two endpoints. The one that alone has a
+//! record or a rate is the liar.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::primitives::Bytes;
+use alloy::signers::local::PrivateKeySigner;
+use hawser_chain::contracts::NodeRegistry;
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::send::Call;
+use hawser_chain::watch::{self, ListWatcher};
+use hawser_rules::Registry;
+use tokio::sync::watch::Sender;
+
+use crate::broadcaster::until;
+use crate::pair::{ChainBackend, Pair, sender};
+use crate::proxy::Proxy;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Adds a node with one of the known keys to the registry of one chain.
+async fn add_node(pair: &Pair, registry: alloy::primitives::Address, key: &PrivateKeySigner) {
+    let point = key.credential().verifying_key().to_encoded_point(false);
+    let call = NodeRegistry::addNodeCall {
+        owner_: key.address(),
+        signingPublicKey_: Bytes::copy_from_slice(point.as_bytes()),
+        httpAddress_: "http://127.0.0.1:5050".into(),
+    };
+    sender(&pair.settlement, 0).send(&Call::new(registry, &call)).await.unwrap();
+}
+
+fn nodes(watcher: &ListWatcher<Registry>) -> usize {
+    watcher.subscribe().borrow().value.nodes().count()
+}
+
+/// Has the list read again, and waits for the outcome.
+async fn read_again(watcher: &ListWatcher<Registry>, bell: &Sender<u64>) {
+    let mut snapshots = watcher.subscribe();
+    snapshots.mark_unchanged();
+    bell.send_modify(|rings| *rings += 1);
+    tokio::time::timeout(Duration::from_secs(60), snapshots.changed()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
+    let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let (honest, other) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    assert_eq!(registry, other.addresses.node_registry, "the chains look the same");
+    let keys = hawser_devchain::deploy::accounts();
+    let proxies =
+        [&liar, &honest].map(|pair| async { Proxy::start(pair.settlement.endpoint(), 0).await });
+    let [first, second] = proxies;
+    let (first, second) = (first.await, second.await);
+    let urls = [first.url(), second.url()];
+    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
+    let (bell, rung) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints.clone(), registry, HOUR, rung).await.unwrap();
+    assert_eq!(nodes(&watcher), 0);
+
+    add_node(&liar, registry, &keys[3]).await;
+    read_again(&watcher, &bell).await;
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!(snapshot.value.nodes().count(), 0, "one of two says so: {snapshot:?}");
+    assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
+    read_again(&watcher, &bell).await;
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!(
+        (snapshot.value.nodes().count(), snapshot.error),
+        (0, None),
+        "the other one is read"
+    );
+
+    // A first reading has nothing to keep.
+    let fresh = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
+    let refused = watch::registry(fresh, registry, HOUR, bell.subscribe()).await;
+    assert!(refused.err().is_some_and(|error| error.to_string().contains("say otherwise")));
+
+    // The honest one has another node at the same place: the key of the liar never gets in.
+    add_node(&honest, registry, &keys[4]).await;
+    first.set(|faults| faults.dead = true);
+    until("the honest one is read", || {
+        bell.send_modify(|rings| *rings += 1);
+        nodes(&watcher) == 1
+    })
+    .await;
+    first.set(|faults| faults.dead = false);
+    let known = Arc::clone(&watcher.subscribe().borrow().value);
+    second.set(|faults| faults.late_ms = 0);
+    for _ in 0..3 {
+        read_again(&watcher, &bell).await;
+        assert_eq!(watcher.subscribe().borrow().value, known);
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_taken_when_most_endpoints_say_it() {
+    let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let (honest, _) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let url = |pair: &Pair| pair.settlement.endpoint().to_owned();
+    let urls = [url(&liar), url(&honest), url(&honest)];
+    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
+    let (bell, rung) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints, registry, HOUR, rung).await.unwrap();
+    add_node(&honest, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    // The first endpoint answers as before, until it is paused or asked last.
+    read_again(&watcher, &bell).await;
+    assert_eq!(nodes(&watcher), 0, "the preferred endpoint hides the node");
+    add_node(&liar, registry, &hawser_devchain::deploy::accounts()[4]).await;
+    read_again(&watcher, &bell).await;
+    assert_eq!(nodes(&watcher), 0, "one of three is not believed");
+    read_again(&watcher, &bell).await;
+    let snapshot = watcher.subscribe().borrow().clone();
+    let key = snapshot.value.nodes().next().map(|record| record.owner.0);
+    let honest_key = hawser_devchain::deploy::accounts()[3].address().into_array();
+    assert_eq!((key, snapshot.error), (Some(honest_key), None));
+}
+
+#[tokio::test]
+async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
+    let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let (honest, _) = Pair::deployed(ChainBackend::Embedded).await;
+    let rates = deployment.addresses.rate_registry;
+    let urls = [&liar, &honest].map(|pair| pair.settlement.endpoint().to_owned());
+    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
+    let (bell, rung) = tokio::sync::watch::channel(0);
+    let read = watch::rate_table(endpoints, rates, HOUR, rung).await;
+    // Each deployment sets its first rates at its own time, so the lists differ from the start.
+    let refused = read.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("say otherwise"), "{refused:?}");
+    drop(bell);
+}
