@@ -41,15 +41,15 @@ crate::on_both_kinds_of_chain! {
     an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused
 }
 
-struct Administration {
-    pair: Pair,
-    network: Network,
+pub(crate) struct Administration {
+    pub(crate) pair: Pair,
+    pub(crate) network: Network,
     admin: Sender,
     app_admin: Sender,
 }
 
 impl Administration {
-    async fn new(kind: ChainBackend) -> Self {
+    pub(crate) async fn new(kind: ChainBackend) -> Self {
         let (pair, deployment) = Pair::deployed(kind).await;
         let network = Network {
             settlement: pair.settlement.clone(),
@@ -62,7 +62,7 @@ impl Administration {
     }
 
     /// Sends all steps as the administrator.
-    async fn carry_out(&self, plan: &Plan) {
+    pub(crate) async fn carry_out(&self, plan: &Plan) {
         self.carry_out_as(&self.admin, plan).await.unwrap();
     }
 
