@@ -19,7 +19,7 @@ use crate::fair::{FairGate, Pass};
 use crate::identity::IdentityCheck;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::metrics::GatewayMetrics;
-use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes, query_place};
+use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes, query_place, with_own_buffers};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 use crate::running::RunningTasks;
@@ -216,7 +216,7 @@ impl ChainPath {
     /// Records that a payload was found on the chain as this envelope: requests for it get that
     /// answer.
     pub(crate) fn record_found(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
-        let (_, progress) = watch::channel(Progress::Done(Ok(envelope)));
+        let (_, progress) = watch::channel(Progress::Done(Ok(with_own_buffers(&envelope))));
         let attempt = Attempt { progress, waiting: Waiting::default() };
         self.remember(payload, payload_key(payload), attempt);
     }

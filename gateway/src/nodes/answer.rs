@@ -6,6 +6,7 @@ use hawser_proto::envelope::{LayerError, PayerEnvelope, UnsignedOriginatorEnvelo
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, Signature};
+use hawser_rules::fees::is_free;
 use hawser_rules::retention::check_expiry;
 use hawser_rules::{RateTable, Violation, check_charges};
 
@@ -75,13 +76,16 @@ pub(crate) enum AnswerError {
 }
 
 /// The facts of a correct answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct VerifiedAnswer {
     pub(super) id: EnvelopeId,
-    /// Sum of all fees.
+    /// Sum of all fees. Of an unconfirmed price, the base fee by the price list that is known.
     pub(super) fee_picodollars: u64,
-    /// The congestion fee alone.
+    /// The congestion fee alone; 0 of an unconfirmed price.
     pub(super) congestion_fee_picodollars: u64,
+    /// The fee that the price list does not explain, if a rate of the envelope's time may be missing in the list. The node
+    /// has placed the envelope, so another node would be paid for it a second time.
+    pub(super) unconfirmed: Option<Violation>,
     /// The envelope states a time long before now, like one that was stored before this request. Only the node
     /// states this time.
     pub(super) was_stored: bool,
@@ -128,15 +132,38 @@ pub(super) fn verify(
         statement.payer().retention_days(),
         statement.expiry_unix_s(),
     )?;
-    check_charges(&statement, rates)?;
+    let unconfirmed = match check_charges(&statement, rates) {
+        Err(violation) if rates.covers(statement.originator_ns()) => return Err(violation.into()),
+        charges => charges.err(),
+    };
+    let congestion_fee_picodollars = match &unconfirmed {
+        None => statement.congestion_fee_picodollars(),
+        Some(_) => 0,
+    };
+    let base_fee_picodollars = match &unconfirmed {
+        None => statement.base_fee_picodollars(),
+        Some(_) => known_base_fee(&statement, rates),
+    };
     Ok(VerifiedAnswer {
         id: statement.id(),
-        fee_picodollars: statement
-            .base_fee_picodollars()
-            .saturating_add(statement.congestion_fee_picodollars()),
-        congestion_fee_picodollars: statement.congestion_fee_picodollars(),
+        fee_picodollars: base_fee_picodollars.saturating_add(congestion_fee_picodollars),
+        congestion_fee_picodollars,
+        unconfirmed,
         was_stored,
     })
+}
+
+/// Returns the base fee of an envelope by the newest rate that is known for its time; 0 if it is free or too old for the
+/// list.
+fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> u64 {
+    let payer = statement.payer();
+    if is_free(payer.client().topic().kind()) {
+        return 0;
+    }
+    let rate = rates.at(statement.originator_ns());
+    let fee =
+        rate.and_then(|rate| rate.base_fee(payer.as_bytes().len() as u64, payer.retention_days()));
+    fee.unwrap_or(0)
 }
 
 /// Returns whether a stored payer envelope has the target, the client bytes and the payer of the one that was
@@ -211,6 +238,14 @@ mod tests {
     }
 
     fn check(sent: &Bytes, answer: &pb::OriginatorEnvelope) -> Result<VerifiedAnswer, AnswerError> {
+        check_by(sent, answer, &rates())
+    }
+
+    fn check_by(
+        sent: &Bytes,
+        answer: &pb::OriginatorEnvelope,
+        rates: &RateTable,
+    ) -> Result<VerifiedAnswer, AnswerError> {
         let (public_key, payer) = (key(1).public_key(), key(9).public_key());
         let parsed = PayerEnvelope::parse(sent.clone()).unwrap();
         let expected = ExpectedAnswer {
@@ -220,7 +255,7 @@ mod tests {
             client: parsed.client().as_bytes(),
             payer_envelope: sent,
         };
-        verify(&expected, answer, &rates(), NOW_NS)
+        verify(&expected, answer, rates, NOW_NS)
     }
 
     /// The statement of an envelope that was stored `age_s` ago.
@@ -317,6 +352,27 @@ mod tests {
             assert_eq!(congested, Violation::CongestionFee(fee).into());
         }
         assert!(judged(|it| it.congestion_fee_picodollars = 30_000, 1).is_ok());
+    }
+
+    #[test]
+    fn a_price_of_a_time_that_the_list_does_not_cover_is_unconfirmed() {
+        let sent = sent();
+        let answer = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
+            let mut statement = honest(&sent);
+            change(&mut statement);
+            let sealed = UnsealedEnvelope::new(&statement).seal(&key(1));
+            pb::OriginatorEnvelope::decode(sealed).unwrap()
+        };
+        let as_of = |ns| rates().confirmed(ns);
+        let dearer = answer(|it| it.base_fee_picodollars = u64::MAX);
+        let honest_fee = 700 + 12_000 * sent.len() as u64;
+        let old = check_by(&sent, &dearer, &as_of(NOW_NS - 1)).unwrap();
+        assert_eq!(old.unconfirmed, Some(Violation::BaseFee(u64::MAX)));
+        assert_eq!(old.fee_picodollars, honest_fee - 600, "no more than the list says is billed");
+        let new = check_by(&sent, &dearer, &as_of(NOW_NS)).unwrap_err();
+        assert_eq!(new, Violation::BaseFee(u64::MAX).into());
+        let right = check_by(&sent, &answer(|_| {}), &as_of(NOW_NS - 1)).unwrap();
+        assert_eq!((right.unconfirmed, right.fee_picodollars), (None, honest_fee));
     }
 
     #[test]

@@ -425,15 +425,10 @@ impl NodeCaller {
         let pairs: Vec<_> = sealed.into_iter().zip(answer).collect();
         let results = self.verify_pairs(pairs.clone()).await;
         // The node may know a newer price list than this gateway.
-        let has_unknown_price = |error: &AnswerError| {
-            matches!(
-                error,
-                AnswerError::Violation(Violation::BaseFee(_) | Violation::CongestionFee(_))
-            )
+        let is_unconfirmed = |result: &Result<VerifiedAnswer, AnswerError>| {
+            result.as_ref().is_ok_and(|verified| verified.unconfirmed.is_some())
         };
-        let results = if results.iter().any(|result| result.as_ref().is_err_and(has_unknown_price))
-            && self.newer_rates().await
-        {
+        let results = if results.iter().any(is_unconfirmed) && self.newer_rates().await {
             self.verify_pairs(pairs.clone()).await
         } else {
             results
@@ -492,7 +487,10 @@ impl NodeCaller {
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
         tracing::debug!(envelope = %verified.id, "durable at its node");
-        let of_now = !verified.was_stored;
+        if let Some(fault) = &verified.unconfirmed {
+            tracing::debug!(envelope = %verified.id, %fault, "the price list may lack its rate");
+        }
+        let of_now = !verified.was_stored && verified.unconfirmed.is_none();
         PlacedEnvelope {
             envelope,
             id: Some(verified.id),

@@ -31,7 +31,7 @@ pub(crate) use batch::{PayerSettings, PlacedEnvelope};
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
 pub(crate) use node::{Health, Node};
-pub(crate) use observed::{Comparison, ExpectedEnvelope};
+pub(crate) use observed::{Comparison, ExpectedEnvelope, with_own_buffers};
 pub(crate) use placement::topic_key;
 pub(crate) use query::query_place;
 pub(crate) use registry::{NodeSetup, follow_registry};

@@ -96,9 +96,10 @@ impl Observations {
             return None;
         }
         let known = self.nodes.values().filter_map(|window| window.envelopes.get(&id));
-        if let Some(same) = known.into_iter().find(|known| **known == envelope) {
-            envelope = same.clone(); // most nodes make equal bytes, which are then held once
-        }
+        envelope = match known.into_iter().find(|known| **known == envelope) {
+            Some(same) => same.clone(), // most nodes make equal bytes, which are then held once
+            None => with_own_buffers(&envelope),
+        };
         self.nodes.entry(node).or_default().insert(id, envelope);
         Some(id)
     }
@@ -150,6 +151,20 @@ impl NodeWindow {
         }
         debug_assert_eq!(self.order.len(), self.envelopes.len(), "one place for each envelope");
     }
+}
+
+/// Returns the envelope with buffers of its own. The fields of a decoded envelope are parts of the message's buffer, so
+/// that one small envelope that is kept would keep a message of 25 MiB.
+pub(crate) fn with_own_buffers(envelope: &OriginatorEnvelope) -> OriginatorEnvelope {
+    let own = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
+    let mut envelope = envelope.clone();
+    own(&mut envelope.unsigned_originator_envelope);
+    match &mut envelope.proof {
+        Some(Proof::BlockchainProof(proof)) => own(&mut proof.transaction_hash),
+        Some(Proof::OriginatorSignature(signature)) => own(&mut signature.bytes),
+        None => {}
+    }
+    envelope
 }
 
 /// Returns about the bytes of memory that an envelope takes.
@@ -232,6 +247,23 @@ mod tests {
             [100, 200, 300, 400]
         );
         assert_eq!(observed.cursor(OriginatorId(200)).unwrap().get(OriginatorId(1)), SequenceId(5));
+    }
+
+    #[test]
+    fn a_small_envelope_keeps_no_large_message() {
+        use hawser_proto::pb::xmtp::xmtpv4::message_api::QueryEnvelopesResponse;
+        let envelopes = vec![proven(7, envelope(1, 5, 0)), envelope(1, 6, 1 << 20)];
+        let received = Bytes::from(QueryEnvelopesResponse { envelopes }.encode_to_vec());
+        let mut message = QueryEnvelopesResponse::decode(received.clone()).unwrap();
+        message.envelopes.truncate(1);
+        let small = message.envelopes.remove(0);
+        assert!(!received.is_unique(), "a decoded envelope is a part of its message");
+        let mut observed = Observations::default();
+        let mut other = small.clone();
+        other.proof = None;
+        observed.record(OriginatorId(100), small);
+        observed.record(OriginatorId(200), other);
+        assert!(received.is_unique(), "nothing that is kept refers to the message");
     }
 
     #[test]
