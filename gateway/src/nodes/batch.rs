@@ -17,7 +17,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
-use hawser_rules::{NodeRecord, RateTable, Violation};
+use hawser_rules::{NodeRecord, RateTable};
 use hawser_serve::HeldCharge;
 use parking_lot::Mutex;
 use prost::Message as _;
