@@ -15,5 +15,6 @@ mod pair;
 mod payloads;
 mod proxy;
 mod redis_server;
+mod sending;
 mod sharing;
 mod walking;

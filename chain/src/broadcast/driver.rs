@@ -299,27 +299,25 @@ impl Driver {
                     signed.push((it, transaction));
                     costs_wei.push(cost_wei);
                 }
-                Ok(None) => failed.push((it.nonce, None)),
+                Ok(None) => failed.push((it, None)),
                 Err(error) => {
                     ceiling =
                         Some(error.clone()).filter(|it| matches!(it, BroadcastError::Ceiling(_)));
-                    failed.push((it.nonce, Some(error)));
+                    failed.push((it, Some(error)));
                 }
             }
         }
-        // Descending order, because only the highest nonce can be given back.
-        for (nonce, error) in failed.into_iter().rev() {
-            self.not_signed(nonce, error);
-        }
+        self.not_signed(failed).await;
         let recorded = self.put_on_record(&signed, &costs_wei, taken).await;
-        let now = self.now();
-        for ((it, transaction), recorded) in signed.into_iter().zip(recorded).rev() {
+        let (now, mut failed) = (self.now(), Vec::new());
+        for ((it, transaction), recorded) in signed.into_iter().zip(recorded) {
             match recorded {
                 Recorded::Yes => self.nonces.signed(it.nonce, transaction, now),
-                Recorded::No(error) => self.not_signed(it.nonce, Some(error)),
+                Recorded::No(error) => failed.push((it, Some(error))),
                 Recorded::Maybe => self.nonces.maybe_recorded(it.nonce, transaction, now),
             }
         }
+        self.not_signed(failed).await;
     }
 
     /// Returns the signed transaction and the cost that it adds, in wei; `None` if its price would exceed
@@ -360,14 +358,31 @@ impl Driver {
         BroadcastError::Ceiling(ceiling)
     }
 
-    fn not_signed(&mut self, nonce: u64, error: Option<BroadcastError>) {
+    /// Gives up the payloads of these transactions, unless a node may have an earlier transaction of them. The requests
+    /// ascend by nonce.
+    async fn not_signed(&mut self, failed: Vec<(SignRequest, Option<BroadcastError>)>) {
         let too_expensive = || BroadcastError::Refused {
             said: format!(
                 "a replacement would cost over {PRICE_FACTOR_MAX} times the price of gas"
             ),
         };
-        if let Some(SlotOutcome::Refused { job, .. }) = self.nonces.not_signed(nonce, self.now()) {
-            self.finish(job, &Err(error.unwrap_or_else(too_expensive)));
+        let (mut over, mut refused) = (Vec::new(), Vec::new());
+        // Descending order, because only the highest nonce can be given back.
+        for (it, error) in failed.into_iter().rev() {
+            if let Some(SlotOutcome::Refused { job, .. }) =
+                self.nonces.not_signed(it.nonce, self.now())
+            {
+                over.extend([it.slot].into_iter().chain(it.instead_of));
+                refused.push((job, error.unwrap_or_else(too_expensive)));
+            }
+        }
+        // A restart would send what was signed before for it, although its caller is told that nothing was sent.
+        let entries = over.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
+        if let Err(error) = self.write(entries, true).await {
+            tracing::error!(%error, "the outcome of a transaction cannot be recorded");
+        }
+        for (job, error) in refused {
+            self.finish(job, &Err(error));
         }
     }
 

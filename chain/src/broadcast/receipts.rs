@@ -42,6 +42,10 @@ pub(super) async fn first_mined(
         let receipt =
             receipt.map_err(|error| chain.request_error("eth_getTransactionReceipt", error))?;
         if let Some(receipt) = receipt {
+            if receipt.transaction_hash != *hash {
+                let reason = format!("the receipt of {} for {hash}", receipt.transaction_hash);
+                return Err(chain.malformed("eth_getTransactionReceipt", reason));
+            }
             let in_log = receipt.inner.logs().iter().find_map(|log| log.block_timestamp);
             let block_time_s = block_time(chain, in_log, receipt.block_number).await?;
             return Ok(Some(MinedPayload::Receipt { receipt: Box::new(receipt), block_time_s }));

@@ -178,7 +178,8 @@ impl Chain {
         RequestError::Unreachable { endpoint: self.endpoint.to_string(), reason }
     }
 
-    fn malformed(&self, method: &'static str, reason: String) -> RequestError {
+    /// Returns the error of an endpoint whose answer is none.
+    pub(crate) fn malformed(&self, method: &'static str, reason: String) -> RequestError {
         RequestError::Malformed { endpoint: self.endpoint.to_string(), method, reason }
     }
 

@@ -140,17 +140,6 @@ pub enum SendError {
         /// The highest possible cost in wei.
         needed: U256,
     },
-    /// Another sender uses the account's nonces faster than this one; nothing was sent.
-    #[error(
-        "another sender sends transactions of {account} on chain {chain_id} at the same time: \
-         nothing was sent; wait for the others, then try again"
-    )]
-    NonceContended {
-        /// The account.
-        account: Address,
-        /// The chain id.
-        chain_id: u64,
-    },
     /// The transaction was mined and reverted. The fee is paid; nothing else has changed.
     #[error("transaction {hash} was reverted: {reason}")]
     Reverted {

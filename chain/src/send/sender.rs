@@ -25,8 +25,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The time within which the receipt of a used nonce has to appear. Receipts appear later than counts, and later still
 /// at other machines of the same provider. Guess.
 const RECEIPT_FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
-/// The number of attempts with a new nonce after another sender has used the previous one. Guess.
-const NONCE_TRIES: u32 = 5;
+/// The number of attempts to submit a transaction to a node that lacks transactions before it. Guess.
+const SUBMIT_TRIES: u32 = 5;
 
 /// The owner of an account's nonces on a chain. Two senders for one account would use the same nonces, so
 /// share one sender by reference.
@@ -56,7 +56,7 @@ struct Signed {
 enum SubmitOutcome {
     /// The node has the transaction, or may have it because the response was lost.
     Maybe,
-    /// Another transaction has used the nonce.
+    /// A transaction has used the nonce, perhaps this one.
     NonceUsed,
     /// The node lacks transactions with lower nonces.
     NonceAhead,
@@ -130,28 +130,28 @@ impl Sender {
         }
     }
 
-    /// Signs the call with the next nonce and submits it. The lock admits one call at a time, so no two calls get the
+    /// Signs the call with the next nonce and submits it, once. The lock admits one call at a time, so no two calls get the
     /// same nonce, and the node receives nonces in order.
+    ///
+    /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile node
+    /// keeps it. Another one with the next nonce would make the payment a second time, so only the receipt decides.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
-        for _ in 0..NONCE_TRIES {
-            let nonce = match *next {
-                Some(nonce) => nonce,
-                None => self.pending_nonce().await?,
-            };
-            *next = None; // after anything but success the chain is asked again
-            let signed = self.sign(call, quote, nonce).await?;
+        // Another process may have used the account since.
+        let pending = self.pending_nonce().await?;
+        let nonce = next.take().map_or(pending, |next| next.max(pending));
+        let signed = self.sign(call, quote, nonce).await?;
+        for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
                 SubmitOutcome::Maybe => {
                     *next = Some(nonce + 1);
                     return Ok(signed);
                 }
-                SubmitOutcome::NonceUsed | SubmitOutcome::NonceAhead => {
-                    sleep(LOOK_AGAIN_AFTER).await
-                }
+                SubmitOutcome::NonceUsed => return Ok(signed),
+                SubmitOutcome::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
             }
         }
-        Err(SendError::NonceContended { account: self.account, chain_id: self.chain.id() })
+        Ok(signed)
     }
 
     /// Waits until all known transactions of the account are mined, so that no transaction of an earlier run
@@ -239,7 +239,9 @@ impl Sender {
         loop {
             let is_used = self.mined_nonce().await.is_ok_and(|mined| mined > signed.nonce);
             let receipt = self.chain.provider().get_transaction_receipt(signed.hash).await;
-            if let Ok(Some(receipt)) = receipt {
+            if let Ok(Some(receipt)) = receipt
+                && receipt.transaction_hash == signed.hash
+            {
                 return Ok(receipt);
             }
             used_since = used_since.filter(|_| is_used).or_else(|| is_used.then(Instant::now));

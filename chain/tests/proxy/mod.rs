@@ -71,6 +71,8 @@ pub(crate) struct Faults {
     pub(crate) swallows: bool,
     /// Refuses every transaction because of missing funds.
     pub(crate) refuses: bool,
+    /// Passes transactions on, and says that their nonce was used already.
+    pub(crate) says_used: bool,
 }
 
 impl Faults {
@@ -100,6 +102,7 @@ impl Faults {
         miscounts: 0,
         swallows: false,
         refuses: false,
+        says_used: false,
     };
 }
 
@@ -301,6 +304,10 @@ impl Shared {
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
+            "eth_sendRawTransaction" if faults.says_used => {
+                let error = json!({ "code": -32000, "message": "nonce too low" });
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+            }
             "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
             "eth_getBlockReceipts" if faults.singly => {
                 let error = json!({ "code": -32601, "message": "method not found" });

@@ -6,13 +6,15 @@ use tokio::sync::watch;
 use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
-use super::super::slots::SlotId;
+use super::super::slots::{AccountCounts, AccountState, SlotId};
 use super::*;
+use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
+use crate::send::Call;
 
 const CHAIN: u64 = 31338;
 
-fn driver(record: NonceRecord, key: PrivateKeySigner) -> Driver {
+fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) -> Driver {
     let state = BroadcasterState {
         account: key.address(),
         endpoints: Endpoints::new("app", &["http://127.0.0.1:1".to_owned()], CHAIN).unwrap(),
@@ -26,7 +28,7 @@ fn driver(record: NonceRecord, key: PrivateKeySigner) -> Driver {
         halt: Mutex::default(),
     };
     let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
-    Driver::new(Arc::new(state), contracts, key, Some(record), None, SpendingLimits::default())
+    Driver::new(Arc::new(state), contracts, key, Some(record), None, limits)
 }
 
 #[tokio::test]
@@ -35,7 +37,7 @@ async fn the_record_stays_open_and_in_use_when_nothing_can_be_signed() {
     let path = folder.path().join("nonces");
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let open = || NonceRecord::open(&path, CHAIN, key.address());
-    let mut driver = driver(open().unwrap(), key.clone());
+    let mut driver = driver(open().unwrap(), key.clone(), SpendingLimits::default());
 
     driver.write(Vec::new(), true).await.unwrap();
     assert!(matches!(open(), Err(BroadcastStartError::RecordInUse { .. })));
@@ -45,4 +47,36 @@ async fn the_record_stays_open_and_in_use_when_nothing_can_be_signed() {
     driver.write(vec![signed], true).await.unwrap();
     drop(driver);
     assert_eq!(open().unwrap().live().0.len(), 1, "it was recorded");
+}
+
+#[tokio::test]
+async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces");
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let open = || NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+    let price = GasPrice::default().last();
+    let limits = SpendingLimits { gas_price_max_wei: price, ..SpendingLimits::default() };
+    let mut driver = driver(open(), key.clone(), limits);
+    let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];
+    let state = AccountState { counts, asked: 1, ..AccountState::default() };
+    assert!(driver.nonces.polled(&state, driver.now()).is_empty());
+
+    let (waiter, mut outcome) = oneshot::channel();
+    let topic = PayloadTopic::Group(hawser_proto::GroupId([1; 16]));
+    let call = || Call::new(Address::ZERO, &RateRegistry::getRatesCountCall {});
+    let job = driver.jobs.add(topic, &Bytes::from_static(b"payload"), Some(waiter), call).unwrap();
+    driver.jobs.tried(job, 100_000);
+    driver.submit(job);
+    driver.sign().await;
+    assert!(outcome.try_recv().is_err(), "it is signed at the ceiling's price");
+    let recorded = driver.record.as_ref().unwrap().lock().live().0.len();
+    assert_eq!(recorded, 1, "it is on record before it is sent");
+
+    // Every node says that the price is below that of the block, and a higher one is above the ceiling.
+    assert!(driver.nonces.sent(0, SendOutcome::TooCheap(String::new()), driver.now()).is_none());
+    driver.sign().await;
+    assert!(matches!(outcome.try_recv(), Ok(Err(BroadcastError::Ceiling(_)))));
+    drop(driver);
+    assert!(open().live().0.is_empty(), "a restart sends nothing");
 }
