@@ -127,8 +127,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_price_that_cannot_be_read_is_a_counted_default_and_no_reading() {
-        let nobody = ["http://127.0.0.1:1".to_owned()];
-        let endpoints = Endpoints::new("app", &nobody, 1).unwrap();
+        let dead = ["http://127.0.0.1:1".to_owned()];
+        let endpoints = Endpoints::new("app", &dead, 1).unwrap();
         let price = GasPrice::default();
         assert_eq!(price.readings(), GasPriceReadings::default());
         assert_eq!(price.current(&endpoints).await, FALLBACK);

@@ -30,7 +30,7 @@ use tonic::{Code, Status};
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
 use super::queue::{JobQueue, JobTaker, QueueClosed, job_queue};
-use super::reports::Reporter;
+use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::policy::CallerId;
 

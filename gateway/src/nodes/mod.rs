@@ -3,7 +3,7 @@
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: how a node fails a request;
 //! - `batch`: sends the envelopes of several requests in one call; `queue`: those that wait for it; `answer`: verifies the
-//!   answer; `reports`: tells other nodes of one that has signed a wrong answer;
+//!   answer; `reporter`, `report_outcome`, `reports`: tells other nodes of one that has signed a wrong answer;
 //! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
 //!   which nodes are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
@@ -23,6 +23,8 @@ mod placement;
 mod query;
 mod queue;
 mod registry;
+mod report_outcome;
+mod reporter;
 mod reports;
 mod set;
 mod watch;
@@ -35,5 +37,7 @@ pub(crate) use observed::{Comparison, ExpectedEnvelope, with_own_buffers};
 pub(crate) use placement::topic_key;
 pub(crate) use query::query_place;
 pub(crate) use registry::{NodeSetup, follow_registry};
-pub(crate) use reports::{ReportOutcome, Reporter, reporter};
+pub(crate) use report_outcome::ReportOutcome;
+pub(crate) use reporter::Reporter;
+pub(crate) use reports::reporter;
 pub(crate) use set::Nodes;

@@ -17,7 +17,7 @@ use tower::service_fn;
 
 use super::batch::{Batcher, PayerSettings};
 use super::dial::dial;
-use super::reports::Reporter;
+use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
 

@@ -11,7 +11,7 @@ use tonic::transport::Error as TransportError;
 use super::batch::PayerSettings;
 use super::follow::ChainStrands;
 use super::node::Node;
-use super::reports::Reporter;
+use super::reporter::Reporter;
 use super::set::{NodeMap, Nodes};
 use super::watch;
 use crate::metrics::GatewayMetrics;

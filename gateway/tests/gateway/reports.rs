@@ -136,7 +136,7 @@ async fn a_host_that_does_not_answer_or_refuses_is_passed_over_and_delays_no_cal
 }
 
 #[tokio::test]
-async fn a_report_that_nobody_takes_is_given_up() {
+async fn a_report_that_no_node_takes_is_given_up() {
     let net = Net::start(3).await;
     net.nodes.iter().for_each(|node| node.hosts(Hosting::Refuses));
     let liar = lied_to(&net, Manner::KeepsForLonger).await;

@@ -22,7 +22,7 @@ pub enum PlainTextPeers {
 
 impl PlainTextPeers {
     /// Returns the addresses at which a peer at `url` may be called. All addresses of a name have to be permitted. The
-    /// caller dials these and does not look the name up again: whoever answers for it may give other addresses next.
+    /// caller dials these and does not look the name up again: a hostile server of the name may give other addresses next.
     /// `None` when every address is permitted, or TLS proves the name.
     ///
     /// # Errors
