@@ -11,7 +11,6 @@ use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointA
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey};
-use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -96,19 +95,25 @@ enum Role {
 /// its answers.
 ///
 /// A balancer may spread connections, or the calls of one, over both nodes. So each is asked several times, over connections
-/// of their own, and the answers count together: see [`together`].
+/// of their own, and the answers count together: see [`together`]. The connections come one after another: the calls of
+/// concurrent ones may take turns so that a balancer gives all of one kind to the same node.
 async fn ask(
     node: &RegisteredNode,
     key: &PublicKey,
     role: Role,
 ) -> Result<(Cursor, Speaker), String> {
-    let mut asked = JoinSet::new();
-    for round in 0..ASKED {
-        let (node, key) = (node.clone(), *key);
-        asked.spawn(async move { ask_once(&node, &key, round % 2 == 0).await });
-    }
+    let asked = async {
+        let mut answers = Vec::with_capacity(ASKED);
+        for round in 0..ASKED {
+            answers.push(ask_once(node, key, round % 2 == 0).await);
+            if answers.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        answers
+    };
     let late = || RunError::failed(format!("no answer within {} s", ANSWER_MAX.as_secs()));
-    let answers = tokio::time::timeout(ANSWER_MAX, asked.join_all()).await;
+    let answers = tokio::time::timeout(ANSWER_MAX, asked).await;
     let answers = answers.unwrap_or_else(|_| vec![Err(late())]);
     let fault = |error: RunError| {
         let at = format!("node {} at {}", node.node_id, node.http_address);
