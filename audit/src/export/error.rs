@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hawser_proto::EnvelopeId;
 use parquet::errors::ParquetError;
 
+use super::manifest::STRANDS_MAX;
 use crate::replay::{FaultKind, SourceError};
 
 /// The reason why an export cannot be made, continued or read. With such an error nothing is overwritten.
@@ -60,6 +61,14 @@ pub enum ExportError {
         network: String,
         /// The node of that log.
         node_id: u32,
+    },
+    /// The log or the manifest lists more strands than a network has.
+    #[error(
+        "{found} strands, and an export has at most {STRANDS_MAX}: its source or its manifest is false"
+    )]
+    TooManyStrands {
+        /// The number of strands.
+        found: usize,
     },
     /// The export holds an envelope that the log lacks.
     #[error("strand {originator_id}: the export has {exported}, and the log has {held}")]

@@ -7,7 +7,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
 use super::error::ExportError;
-use super::part::{FileDigest, digest_of, open_plain, write_whole};
+use super::part::{FileDigest, digest_of, open_plain, verify, write_whole};
 
 /// The schema of manifests.
 const SCHEMA: &str = "hawser-export/1";
@@ -15,6 +15,8 @@ const SCHEMA: &str = "hawser-export/1";
 pub(super) const FILE_NAME: &str = "manifest.json";
 /// Length of the longest manifest that is read, in bytes. A guess: a few hundred thousand files.
 pub(super) const LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Strands of a manifest. A guess: networks have far fewer.
+pub(crate) const STRANDS_MAX: usize = 10_000;
 
 /// The content of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +211,10 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
+        let strands = self.strands.len().max(self.tallies.len());
+        if strands > STRANDS_MAX {
+            return Err(ExportError::TooManyStrands { found: strands }.to_string());
+        }
         if !self.strands.is_sorted_by(|one, two| one.originator_id < two.originator_id) {
             return Err("the strands are not sorted".to_owned());
         }
@@ -271,7 +277,7 @@ impl Manifest {
         for strand in &self.strands {
             for part in &strand.parts {
                 let path = log_path(folder, strand.originator_id, part.from);
-                verify(&path, [Some(&part.file), None])?;
+                verify(&mut open_plain(&path)?, &path, &[&part.file])?;
             }
         }
         for (table, parts) in self.tables() {
@@ -279,7 +285,9 @@ impl Manifest {
                 let path = tally_path(folder, table, part.originator_id, part.day);
                 let may_be_absent = part.file.is_none() && !path.exists();
                 if !may_be_absent {
-                    verify(&path, [part.file.as_ref(), part.next.as_ref()])?;
+                    let listed = part.file.iter().chain(&part.next);
+                    let listed: Vec<&FileDigest> = listed.collect();
+                    verify(&mut open_plain(&path)?, &path, &listed)?;
                 }
             }
         }
@@ -337,8 +345,8 @@ impl Manifest {
     /// Returns the origin of a strand's tallies, or the origin `none` if the manifest has no entry.
     pub(super) fn tallies_of(&self, originator: OriginatorId) -> StrandTallies {
         let id = originator.0;
-        let found = self.tallies.iter().find(|strand| strand.originator_id == id);
-        found.cloned().unwrap_or(StrandTallies {
+        let at = self.tallies.binary_search_by_key(&id, |strand| strand.originator_id);
+        at.map(|at| self.tallies[at].clone()).unwrap_or(StrandTallies {
             originator_id: id,
             origin: TallyOrigin::None,
             through: 0,
@@ -360,19 +368,8 @@ impl Manifest {
     /// Returns the strand's files, if there are any.
     #[must_use]
     pub fn strand(&self, originator: OriginatorId) -> Option<&StrandParts> {
-        self.strands.iter().find(|strand| strand.originator_id == originator.0)
-    }
-}
-
-fn verify(path: &Path, expected: [Option<&FileDigest>; 2]) -> Result<(), ExportError> {
-    let found = digest_of(path)?;
-    let is = |file: &FileDigest| (file.len_bytes, &file.blake3) == (found.0, &found.1);
-    match expected.into_iter().flatten().any(is) {
-        true => Ok(()),
-        false => Err(ExportError::malformed(
-            path,
-            "the file differs from the one that the manifest lists",
-        )),
+        let at = self.strands.binary_search_by_key(&originator.0, |strand| strand.originator_id);
+        at.ok().map(|at| &self.strands[at])
     }
 }
 

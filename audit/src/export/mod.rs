@@ -9,6 +9,7 @@
 //! - `derived`: tallies of a source that has none;
 //! - `days`: files by strand and day, which later runs replace;
 //! - `manifest`: what the folder holds, with digests;
+//! - `continued`: the comparison of the log with an export that is continued;
 //! - `run`: making an export, or continuing one;
 //! - `publish`: the files of an export that another place lacks;
 //! - `read`: reading files of the log again without trusting them.
@@ -17,10 +18,13 @@
 //! another log, claims of sizes. The export refuses all of these before it overwrites anything. A running node may lie
 //! too: its rows have to ascend, and the keys of a registry must have signed them.
 
+mod continued;
+#[cfg(test)]
+mod continued_tests;
 mod days;
 mod derived;
 mod error;
-mod manifest;
+pub(crate) mod manifest;
 mod part;
 #[cfg(test)]
 mod planted_exports;

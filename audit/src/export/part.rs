@@ -1,7 +1,7 @@
 //! Files of an export: a file with its final name is complete.
 
 use std::fs::{self, File, Metadata};
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek as _, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -265,8 +265,13 @@ pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), ExportError> {
 
 /// Returns the length and the BLAKE3 of a file.
 pub(super) fn digest_of(path: &Path) -> Result<(u64, String), ExportError> {
-    let mut file = open_plain(path)?;
+    digest_of_file(&mut open_plain(path)?, path)
+}
+
+/// Returns the length and the BLAKE3 of an open file, from its beginning.
+fn digest_of_file(file: &mut File, path: &Path) -> Result<(u64, String), ExportError> {
     let mut read = || {
+        file.rewind()?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER_LEN_BYTES];
         let mut len_bytes = 0;
@@ -281,6 +286,25 @@ pub(super) fn digest_of(path: &Path) -> Result<(u64, String), ExportError> {
         }
     };
     read().map_err(ExportError::io(path))
+}
+
+/// Requires that an open file has the bytes of one of these.
+///
+/// # Errors
+/// When it has other ones, or cannot be read.
+pub(super) fn verify(
+    file: &mut File,
+    path: &Path,
+    listed: &[&FileDigest],
+) -> Result<(), ExportError> {
+    let found = digest_of_file(file, path)?;
+    match listed.iter().any(|it| (it.len_bytes, &it.blake3) == (found.0, &found.1)) {
+        true => Ok(()),
+        false => Err(ExportError::malformed(
+            path,
+            "the file differs from the one that the manifest lists",
+        )),
+    }
 }
 
 /// A file whose digest is taken while it is written.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use hawser_rules::retention::RETENTION_INFINITE;
 use serde_json::json;
 
+use super::tests::SETTINGS;
 use super::*;
 use crate::partition::tests::needs_the_strand;
 use crate::replay::planted::{PLANTED, sign_at};
@@ -19,7 +20,7 @@ const FAR_AHEAD: u64 = 1_000_000_000;
 
 /// Exports a log, and writes the faults that are to be named beside it.
 fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, Option<u8>)]) {
-    let settings = ExportSettings { threads: 1, with_payers: true, registry: None, rates: None };
+    let settings = ExportSettings { threads: 1, ..SETTINGS };
     fs::create_dir_all(folder).unwrap();
     export(log, &folder.join("export"), settings, |_| ()).unwrap();
     let of = |it: &&(FaultKind, u64, Option<u8>), beside: bool| needs_the_strand(it.0) == beside;

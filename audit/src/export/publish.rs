@@ -3,6 +3,8 @@
 //! Readers may use the place at any time. So a file of the log is written before a manifest names it, and a manifest
 //! names the old and the new file of a day before the new one replaces the old one.
 
+use hawser_proto::OriginatorId;
+
 use super::error::ExportError;
 use super::manifest::{FILE_NAME, LEN_BYTES_MAX, Manifest, TallyPart, log_name, tally_name};
 use super::part::FileDigest;
@@ -45,7 +47,7 @@ impl Publication {
         let mut interim = there.cloned();
         for strand in &here.strands {
             let id = strand.originator_id;
-            let held = there.and_then(|it| it.strands.iter().find(|it| it.originator_id == id));
+            let held = there.and_then(|it| it.strand(OriginatorId(id)));
             let held = held.map_or(0, |strand| strand.parts.len());
             for part in strand.parts.iter().skip(held) {
                 let name = log_name(id, part.from);
@@ -96,8 +98,7 @@ fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError
     }
     for strand in &there.strands {
         let originator_id = strand.originator_id;
-        let parts = here.strands.iter().find(|it| it.originator_id == originator_id);
-        let parts = parts.map_or(&[][..], |it| &it.parts);
+        let parts = here.strand(OriginatorId(originator_id)).map_or(&[][..], |it| &it.parts);
         if !parts.starts_with(&strand.parts) {
             let files = |count: usize| format!("{count} files, or others");
             return Err(ExportError::OtherStrand {
@@ -112,8 +113,6 @@ fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::OriginatorId;
-
     use super::super::manifest::{LogPart, StrandParts};
     use super::*;
 

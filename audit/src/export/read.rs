@@ -22,7 +22,7 @@ use parquet::file::reader::{ChunkReader, FileReader, Length};
 use parquet::file::serialized_reader::SerializedFileReader;
 
 use super::error::ExportError;
-use super::part::{GROUP_LEN_BYTES, GROUP_ROWS};
+use super::part::{FileDigest, GROUP_LEN_BYTES, GROUP_ROWS, open_plain, verify};
 use super::table::{ColumnKind, LOG};
 use crate::replay::{GapReason, StoredMark, StrandRow};
 
@@ -66,12 +66,26 @@ pub struct PartReader {
 }
 
 impl PartReader {
-    /// Opens a file.
+    /// Opens a file. Does not follow a link, and does not block on a pipe.
     ///
     /// # Errors
     /// When it cannot be read, or is not one that this program writes.
     pub fn open(path: &Path) -> Result<Self, ExportError> {
-        let file = File::open(path).map_err(ExportError::io(path))?;
+        Self::of_file(path, open_plain(path)?)
+    }
+
+    /// Opens a file, and requires that it has the listed bytes. The rows come from the file that was compared, even if
+    /// another one has its name since.
+    ///
+    /// # Errors
+    /// When it cannot be read, has other bytes, or is not one that this program writes.
+    pub(super) fn open_verified(path: &Path, listed: &FileDigest) -> Result<Self, ExportError> {
+        let mut file = open_plain(path)?;
+        verify(&mut file, path, &[listed])?;
+        Self::of_file(path, file)
+    }
+
+    fn of_file(path: &Path, file: File) -> Result<Self, ExportError> {
         let len_bytes = Length::len(&file);
         Self::new(path, Bounded::File(file, len_bytes))
     }
@@ -101,17 +115,23 @@ impl PartReader {
         Ok(Self { path, reader, next_group: 0, originator: None, rows })
     }
 
-    /// Returns the last envelope of the file, if its last row group has one.
+    /// Returns the last envelope of the file, if it has one. Reads from the end.
     pub(super) fn last_envelope(&mut self) -> Result<Option<(SequenceId, Bytes)>, ExportError> {
-        self.next_group = self.reader.num_row_groups().saturating_sub(1);
-        self.load()?;
         let envelope = |(_, row): (OriginatorId, ExportedRow)| match row {
             ExportedRow::Row(StrandRow::Envelope { sequence, bytes, .. }) => {
                 Some((sequence, bytes))
             }
             _ => None,
         };
-        Ok(std::mem::take(&mut self.rows).into_iter().rev().find_map(envelope))
+        for group in (0..self.reader.num_row_groups()).rev() {
+            self.next_group = group;
+            self.load()?;
+            let last = std::mem::take(&mut self.rows).into_iter().rev().find_map(envelope);
+            if last.is_some() {
+                return Ok(last);
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the next row group, if there is one.

@@ -8,11 +8,12 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, RateTable, Registry};
 
+use super::continued::require_same_strands;
 use super::days::DayWriter;
 use super::derived::{DerivedTallies, Tally};
 use super::error::ExportError;
-use super::manifest::{LogPart, Manifest, StrandTallies, TallyOrigin, log_path};
-use super::part::{FinishedPart, PartWriter, lock};
+use super::manifest::{LogPart, Manifest, STRANDS_MAX, StrandTallies, TallyOrigin, log_path};
+use super::part::{FileDigest, FinishedPart, PartWriter, lock};
 use super::read::{ExportedRow, PartReader};
 use super::record::{Record, RecordKind, address_text, describe};
 use super::shown::ShownRows;
@@ -43,6 +44,8 @@ pub struct ExportSettings<'a> {
     /// The history of rates for deriving the tallies of a source that has none. Absent: the rates that the source has
     /// recorded are used, and without these no tallies are derived.
     pub rates: Option<&'a RateTable>,
+    /// The current time, unix nanoseconds. A log may lack an exported envelope only if it has expired by then.
+    pub now_ns: i64,
 }
 
 /// Progress of an export.
@@ -69,7 +72,8 @@ pub struct ExportReport {
     pub notes: Vec<String>,
     /// The keys that judged all signatures of the strands to which this run added files, by strand.
     pub judged: BTreeMap<u32, String>,
-    /// The parts of judged exports that no key judges, in sentences for people.
+    /// The strands that could not be compared with those of an earlier run, and the parts of judged exports that no key
+    /// judges, in sentences for people.
     pub unchecked: Vec<String>,
 }
 
@@ -92,8 +96,11 @@ pub fn export(
     let _locked = lock(folder)?;
     let manifest = open(source, folder)?;
     let heads = source.heads()?;
-    require_same_strands(source, folder, &manifest, &heads)?;
-    let (report, tallies) = (ExportReport::default(), Vec::new());
+    if heads.len() > STRANDS_MAX {
+        return Err(ExportError::TooManyStrands { found: heads.len() });
+    }
+    let unchecked = require_same_strands(source, folder, &manifest, &heads, settings.now_ns)?;
+    let (report, tallies) = (ExportReport { unchecked, ..ExportReport::default() }, Vec::new());
     let mut run = Run { source, folder, settings, manifest, report, tallies };
     run.manifest.write(folder)?;
     let heads = run.exported(heads);
@@ -146,45 +153,6 @@ fn open(source: &dyn LogSource, folder: &Path) -> Result<Manifest, ExportError> 
     Ok(manifest)
 }
 
-/// Requires that the log holds the last exported envelope of each strand: a restored folder may have another end.
-fn require_same_strands(
-    source: &dyn LogSource,
-    folder: &Path,
-    manifest: &Manifest,
-    heads: &[EnvelopeId],
-) -> Result<(), ExportError> {
-    for strand in &manifest.strands {
-        let originator = OriginatorId(strand.originator_id);
-        let other = |exported: String, held: String| ExportError::OtherStrand {
-            originator_id: originator.0,
-            exported,
-            held,
-        };
-        let Some(part) = strand.parts.last() else { continue };
-        let head = heads.iter().find(|head| head.originator == originator);
-        let head = head.map_or(SequenceId::NONE, |head| head.sequence);
-        let through = strand.through();
-        if head < through {
-            return Err(other(format!("places to {through}"), format!("places to {head}")));
-        }
-        let path = log_path(folder, originator.0, part.from);
-        let exported = PartReader::open(&path)?.last_envelope()?;
-        let Some((place, exported)) = exported else { continue };
-        let before = EnvelopeId::new(originator, place.previous());
-        if let Some(Ok(StrandRow::Envelope { sequence, bytes, .. })) =
-            source.rows(before, place).next()
-            && sequence == place
-            && bytes != exported
-        {
-            return Err(other(
-                format!("one envelope at {place}"),
-                "another one there: it was restored, or changed".to_owned(),
-            ));
-        }
-    }
-    Ok(())
-}
-
 struct Run<'a> {
     source: &'a dyn LogSource,
     folder: &'a Path,
@@ -233,7 +201,7 @@ impl Run<'_> {
         }
         if registry.is_some() {
             let ids: Vec<OriginatorId> = exported.iter().map(|head| head.originator).collect();
-            self.report.unchecked = unchecked_strands(&ids);
+            self.report.unchecked.extend(unchecked_strands(&ids));
             for id in ids.into_iter().filter(|id| id.is_node() && !named(*id)) {
                 let text = "the registry does not name its node";
                 self.report.unchecked.push(format!("the signatures of strand {id}: {text}"));
@@ -458,8 +426,10 @@ impl Run<'_> {
             let first = EnvelopeId::new(originator, SequenceId::NONE);
             self.source.rows(first, SequenceId(last.through))
         } else {
-            let paths = parts.iter().map(|part| log_path(self.folder, originator.0, part.from));
-            Box::new(paths.flat_map(|path| exported_rows(&path)))
+            let rows = |part: &LogPart| {
+                exported_rows(&log_path(self.folder, originator.0, part.from), &part.file)
+            };
+            Box::new(parts.iter().flat_map(rows))
         };
         let none = Registry::default();
         let registry = self.settings.registry.unwrap_or(&none);
@@ -547,15 +517,15 @@ impl Run<'_> {
     }
 }
 
-/// Returns the envelopes and gaps of a file of the table `log`.
-fn exported_rows(path: &Path) -> LogRows<'static> {
+/// Returns the envelopes and gaps of a file of the table `log`, if it still has the listed bytes.
+fn exported_rows(path: &Path, listed: &FileDigest) -> LogRows<'static> {
     let failed = |error: ExportError| SourceError(error.to_string());
     let row = move |row: Result<(OriginatorId, ExportedRow), ExportError>| match row {
         Ok((_, ExportedRow::Row(row))) => Some(Ok(row)),
         Ok(_) => None,
         Err(error) => Some(Err(failed(error))),
     };
-    match PartReader::open(path) {
+    match PartReader::open_verified(path, listed) {
         Ok(reader) => Box::new(reader.filter_map(row)),
         Err(error) => Box::new(std::iter::once(Err(failed(error)))),
     }

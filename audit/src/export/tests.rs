@@ -22,7 +22,7 @@ use crate::replay::testing::{MemoryLog, NODE, RATE, draft, key, ns_of, settings}
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
 
 pub(super) const SETTINGS: ExportSettings<'_> =
-    ExportSettings { threads: 2, with_payers: true, registry: None, rates: None };
+    ExportSettings { threads: 2, with_payers: true, registry: None, rates: None, now_ns: 0 };
 
 fn run(log: &MemoryLog, folder: &Path) -> Result<ExportReport, ExportError> {
     export(log, folder, SETTINGS, |_| ())

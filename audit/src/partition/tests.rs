@@ -348,3 +348,21 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     let merged = merge(of_chain, None).unwrap();
     assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 2));
 }
+
+#[test]
+fn a_manifest_may_list_ten_thousand_strands_and_no_more() {
+    let strand = |originator_id| ExpectedStrand {
+        originator_id,
+        through: 5,
+        rows: 0,
+        head: Some(5),
+        beyond_head: Some(7),
+    };
+    let listed: Vec<ExpectedStrand> = (0..=10_000).map(strand).collect();
+    let merged = merge(check(&rows(&MemoryLog::honest(5))), Some(&listed[..10_000])).unwrap();
+    assert_eq!(merged.strands.len(), 10_000);
+    assert_eq!(merged.faults.counts()[&FaultKind::BeyondHead], 10_000);
+    let error = merge(Vec::new(), Some(&listed)).unwrap_err();
+    assert_eq!(error, MergeError::TooManyStrands { found: 10_001 });
+    assert!(error.to_string().contains("at most 10000"), "{error}");
+}

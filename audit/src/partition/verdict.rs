@@ -1,12 +1,14 @@
 //! The verdict on a range of a strand, which joins with those of other ranges.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
 use super::times::Times;
+use crate::export::manifest::STRANDS_MAX;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
 use crate::replay::run::unchecked_strands;
@@ -63,6 +65,14 @@ pub enum MergeError {
         originator_id: u32,
         /// The place.
         place: u64,
+    },
+    /// The manifest lists more strands than a network has.
+    #[error(
+        "the manifest lists {found} strands, and at most {STRANDS_MAX} are judged: it is false"
+    )]
+    TooManyStrands {
+        /// The number of strands.
+        found: usize,
     },
 }
 
@@ -302,11 +312,15 @@ impl RangeVerdict {
 /// places, and places between two ranges count as holes of the log.
 ///
 /// # Errors
-/// When ranges overlap, or were judged by different keys.
+/// When ranges overlap, or were judged by different keys; and when more than 10,000 strands are expected.
 pub fn merge(
     mut ranges: Vec<RangeVerdict>,
     expected: Option<&[ExpectedStrand]>,
 ) -> Result<MergedVerdict, MergeError> {
+    let listed = expected.unwrap_or_default();
+    if listed.len() > STRANDS_MAX {
+        return Err(MergeError::TooManyStrands { found: listed.len() });
+    }
     if ranges.windows(2).any(|pair| pair[0].judged_by != pair[1].judged_by) {
         return Err(MergeError::OtherKeys);
     }
@@ -318,35 +332,36 @@ pub fn merge(
         let sum = rows.entry(range.originator_id).or_default();
         *sum = sum.saturating_add(range.rows);
     }
-    let of = |id: u32| expected.and_then(|all| all.iter().find(|it| it.originator_id == id));
-    let is_short =
-        |id: u32| of(id).is_some_and(|it| rows.get(&id).is_none_or(|rows| *rows < it.rows));
+    let expected_of: BTreeMap<u32, &ExpectedStrand> =
+        listed.iter().map(|it| (it.originator_id, it)).collect();
+    let is_short = |id: u32| {
+        let rows = rows.get(&id).copied();
+        expected_of.get(&id).is_some_and(|it| rows.is_none_or(|rows| rows < it.rows))
+    };
     let mut incomplete = Vec::new();
-    let mut joined: Vec<RangeVerdict> = Vec::new();
+    let mut joined = Joined::new();
     for range in ranges {
-        match joined.last_mut().filter(|last| last.originator_id == range.originator_id) {
-            Some(last) => {
-                let may_miss = is_short(range.originator_id);
-                incomplete.extend(last.join(range, may_miss)?);
+        let id = range.originator_id;
+        match joined.entry(id) {
+            Entry::Occupied(mut all) => {
+                incomplete.extend(all.get_mut().join(range, is_short(id))?);
             }
-            None => joined.push(range),
+            Entry::Vacant(none) => drop(none.insert(range)),
         }
     }
-    for range in &mut joined {
-        let (id, strand) = (range.originator_id, range.originator());
-        match of(id) {
-            Some(_) if range.from > 1 && !is_short(id) => {
-                let through = range.from - 1;
-                range.fault(hole(strand, 1, through));
-            }
-            _ if range.from > 1 => {
-                let text = format!("strand {strand}: no range has places 1 to {}", range.from - 1);
-                incomplete.push(text);
-            }
-            _ => {}
+    for (id, range) in &mut joined {
+        let strand = range.originator();
+        if range.from <= 1 {
+            continue;
+        }
+        let through = range.from - 1;
+        if expected_of.contains_key(id) && !is_short(*id) {
+            range.fault(hole(strand, 1, through));
+        } else {
+            incomplete.push(format!("strand {strand}: no range has places 1 to {through}"));
         }
     }
-    for strand in expected.unwrap_or_default() {
+    for strand in listed {
         let (id, found) = (strand.originator_id, rows.get(&strand.originator_id).copied());
         if found.unwrap_or(0) != strand.rows {
             let found = found.unwrap_or(0);
@@ -354,23 +369,22 @@ pub fn merge(
             incomplete.push(text);
         }
     }
-    let known: Vec<ExpectedStrand> = expected
-        .unwrap_or_default()
-        .iter()
-        .filter(|it| !is_short(it.originator_id))
-        .copied()
-        .collect();
-    add_holes_at_heads(&mut joined, &known);
-    add_beyond_heads(&mut joined, expected.unwrap_or_default());
-    incomplete.extend(joined.iter().flat_map(RangeVerdict::incomplete));
+    let known = listed.iter().filter(|it| !is_short(it.originator_id));
+    add_holes_at_heads(&mut joined, known);
+    add_beyond_heads(&mut joined, listed);
+    incomplete.extend(joined.values().flat_map(RangeVerdict::incomplete));
     if joined.is_empty() {
         incomplete.push("there are no ranges".to_owned());
     }
+    let joined: Vec<RangeVerdict> = joined.into_values().collect();
     Ok(merged(&joined, incomplete))
 }
 
+/// One range for each strand.
+type Joined = BTreeMap<u32, RangeVerdict>;
+
 /// Adds the holes between the last rows of strands and their heads. All rows of these strands were checked.
-fn add_holes_at_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]) {
+fn add_holes_at_heads<'a>(joined: &mut Joined, strands: impl Iterator<Item = &'a ExpectedStrand>) {
     for ExpectedStrand { originator_id, head, .. } in strands {
         let originator = OriginatorId(*originator_id);
         let Some(head) = head else { continue };
@@ -380,30 +394,25 @@ fn add_holes_at_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]
             range.fault(fault);
         }
     }
-    joined.sort_by_key(|range| range.originator_id);
 }
 
 /// Adds the envelopes behind the heads of strands that the manifest names: the export has no rows for them.
-fn add_beyond_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]) {
+fn add_beyond_heads(joined: &mut Joined, strands: &[ExpectedStrand]) {
     for ExpectedStrand { originator_id, head, beyond_head: beyond, .. } in strands {
         let (Some(head), Some(beyond)) = (head, beyond) else { continue };
         let originator = OriginatorId(*originator_id);
         let last = EnvelopeId::new(originator, SequenceId(*beyond));
         range_of(joined, originator).fault(beyond_head(last, SequenceId(*head)));
     }
-    joined.sort_by_key(|range| range.originator_id);
 }
 
 /// Returns the range of a strand; one without rows if there is none.
-fn range_of(joined: &mut Vec<RangeVerdict>, originator: OriginatorId) -> &mut RangeVerdict {
-    let at = joined.iter().position(|range| range.originator() == originator);
-    let at = at.unwrap_or_else(|| {
+fn range_of(joined: &mut Joined, originator: OriginatorId) -> &mut RangeVerdict {
+    joined.entry(originator.0).or_insert_with(|| {
         let mut none = RangeVerdict::new(originator, String::new());
         none.signatures_checked = true; // it has none
-        joined.push(none);
-        joined.len() - 1
-    });
-    &mut joined[at]
+        none
+    })
 }
 
 fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
 use super::publish::publish;
-use super::replay::TELL_EVERY;
+use super::replay::{TELL_EVERY, now_ns};
 use super::source::{FolderLog, NodeLog, StoredLog};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
 use crate::args::environment;
@@ -110,6 +110,7 @@ fn write(
         with_payers: !args.without_payers,
         registry: keys.map(|keys| &keys.known.registry),
         rates,
+        now_ns: now_ns(),
     };
     let mut bar = ExportProgressBar::new();
     let report = export(log, folder, settings, |progress| bar.tell(progress));
@@ -126,6 +127,7 @@ fn refused(error: ExportError) -> RunError {
         | ExportError::InTheWay(_)
         | ExportError::NotAnExport(_)
         | ExportError::OtherLog { .. }
+        | ExportError::TooManyStrands { .. }
         | ExportError::OtherStrand { .. } => RunError::refused(error),
     }
 }
