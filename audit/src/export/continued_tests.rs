@@ -18,17 +18,18 @@ use crate::replay::{
 /// The last place of the first run.
 const EXPORTED: u64 = 40;
 
-/// A log whose rows cannot be read, or during whose export another user changes files.
+/// A log with a row that cannot be read, or during whose export another user changes files.
 struct Hostile<'a> {
     log: &'a MemoryLog,
-    rows_fail: bool,
+    /// The last place that can be read before the row.
+    unreadable_after: Option<u64>,
     at_heads: &'a dyn Fn(),
     at_rates: &'a dyn Fn(),
 }
 
 impl<'a> Hostile<'a> {
     fn of(log: &'a MemoryLog) -> Self {
-        Self { log, rows_fail: false, at_heads: &|| (), at_rates: &|| () }
+        Self { log, unreadable_after: None, at_heads: &|| (), at_rates: &|| () }
     }
 }
 
@@ -47,7 +48,7 @@ impl LogSource for Hostile<'_> {
     }
 
     fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
-        match self.rows_fail {
+        match self.unreadable_after == Some(after.sequence.0) {
             true => Box::new(std::iter::once(Err(SourceError("a damaged block".to_owned())))),
             false => self.log.rows(after, head),
         }
@@ -129,7 +130,7 @@ fn a_strand_with_something_else_at_the_last_exported_place_is_refused_by_its_nam
 fn an_unreadable_row_at_the_last_exported_place_ends_the_run() {
     let (log, place) = begun();
     let before = content(place.path());
-    let unreadable = Hostile { rows_fail: true, ..Hostile::of(&log) };
+    let unreadable = Hostile { unreadable_after: Some(EXPORTED - 1), ..Hostile::of(&log) };
     let error = export(&unreadable, place.path(), SETTINGS, |_| ()).unwrap_err();
     assert!(matches!(&error, ExportError::Source(_)), "{error}");
     assert_eq!(content(place.path()), before);
