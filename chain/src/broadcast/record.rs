@@ -66,6 +66,13 @@ impl LiveSlots {
         }
     }
 
+    /// Returns true if the entry gives a slot another nonce than it has. [`apply`](Self::apply) panics for it.
+    fn contradicts(&self, entry: &RecordEntry) -> bool {
+        let RecordEntry::Signed { slot, instead_of, nonce, .. } = entry else { return false };
+        let is_replaced = *instead_of == Some(*slot);
+        !is_replaced && self.0.get(slot).is_some_and(|live| live.nonce != *nonce)
+    }
+
     /// Returns the lowest nonce of the unfinished slots.
     pub(super) fn first_nonce(&self) -> Option<u64> {
         self.0.values().map(|slot| slot.nonce).min()
@@ -183,6 +190,11 @@ impl NonceRecord {
             None => return Err(other(path, &bytes, &head)),
         };
         while let Some((entry, after)) = split_entry(rest) {
+            // Entries have a digest and no signature, so another program may have written this one.
+            if live.contradicts(&entry) {
+                let reason = format!("the entry {entry:?} gives its slot a second nonce");
+                return Err(failed(io::Error::new(io::ErrorKind::InvalidData, reason)));
+            }
             live.apply(&entry);
             rest = after;
         }
@@ -358,6 +370,21 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         fs::write(&path, flipped).unwrap();
         assert_eq!(open(&path).live().0.len(), 1);
+    }
+
+    #[test]
+    fn a_record_that_gives_a_slot_two_nonces_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        drop(open(&path));
+        let mut bytes = fs::read(&path).unwrap();
+        signed(1, b"first").encode(&mut bytes);
+        let raw = Bytes::from_static(b"second");
+        let instead_of = None;
+        RecordEntry::Signed { slot: SlotId(1), instead_of, nonce: 7, raw }.encode(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let refused = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1)).unwrap_err();
+        assert!(refused.to_string().contains("second nonce"), "{refused}");
     }
 
     #[test]

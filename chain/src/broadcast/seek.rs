@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::outcome::BroadcastReceipt;
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::receipts::{MinedPayload, block_time, first_mined};
+use super::signing::is_of_account;
 use super::slots::NonceQuery;
 use crate::send::{Call, Chain, RequestError};
 
@@ -191,12 +192,8 @@ fn signed_hash(transaction: Value, chain_id: u64, account: Address, nonce: u64) 
     }
     let transaction: Transaction = serde_json::from_value(transaction).ok()?;
     let signed = transaction.inner.inner();
-    let is_here = signed.nonce() == nonce && signed.chain_id().is_none_or(|id| id == chain_id);
-    // The same transaction with the other form of its signature (high `s`) is not a
-    // different one, and no chain accepts it.
-    let is_canonical = signed.signature().normalize_s().is_none();
-    let signer = signed.signature().recover_address_from_prehash(&signed.signature_hash()).ok()?;
-    (is_here && is_canonical && signer == account).then(|| keccak256(signed.encoded_2718()))
+    let is_ours = signed.nonce() == nonce && is_of_account(signed, account, chain_id);
+    is_ours.then(|| keccak256(signed.encoded_2718()))
 }
 
 #[cfg(test)]

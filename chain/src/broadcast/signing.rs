@@ -1,6 +1,6 @@
 //! Signs the transactions of one account.
 
-use alloy::consensus::{SignableTransaction as _, TxEnvelope, TxLegacy};
+use alloy::consensus::{SignableTransaction as _, Transaction as _, TxEnvelope, TxLegacy};
 use alloy::eips::Encodable2718 as _;
 use alloy::network::TxSignerSync as _;
 use alloy::primitives::{Address, Bytes, TxKind, U256};
@@ -63,6 +63,18 @@ impl TransactionSigner {
         let (hash, raw) = (*envelope.tx_hash(), envelope.encoded_2718().into());
         Ok(SignedTransaction { hash, price: gas_price, raw, is_filler })
     }
+}
+
+/// Returns true if the account has signed this transaction for this chain.
+///
+/// Bytes on record and in Redis may be another account's, or a stranger's: only the signature tells. The same
+/// transaction with the other form of its signature (high `s`) is refused, because no chain accepts it.
+pub(super) fn is_of_account(transaction: &TxEnvelope, account: Address, chain_id: u64) -> bool {
+    let signature = transaction.signature();
+    let digest = transaction.signature_hash();
+    transaction.chain_id().is_none_or(|id| id == chain_id)
+        && signature.normalize_s().is_none()
+        && signature.recover_address_from_prehash(&digest).is_ok_and(|signer| signer == account)
 }
 
 /// Returns true if a transaction of this account is a filler: an empty transfer to the account itself.

@@ -22,7 +22,8 @@ impl Driver {
     }
 
     /// Decodes the transactions of a nonce and adds their payload to the jobs. Bytes that are not a
-    /// transaction with this nonce are left out.
+    /// transaction with this nonce are left out, and so are transactions that this account has not signed: a
+    /// stranger who writes to Redis or to the record must not choose what is sent.
     pub(super) fn read_back(
         &mut self,
         nonce: u64,
@@ -33,6 +34,15 @@ impl Driver {
         for raw in raws {
             let Ok(tx) = TxEnvelope::decode_2718_exact(raw) else { continue };
             if tx.nonce() != nonce {
+                continue;
+            }
+            if !signing::is_of_account(&tx, self.account(), self.state.endpoints.id()) {
+                tracing::warn!(
+                    code = "foreign_transaction_on_record",
+                    nonce,
+                    hash = %tx.tx_hash(),
+                    "a transaction on record is not signed by this account: it is left out"
+                );
                 continue;
             }
             let price = tx.max_fee_per_gas();

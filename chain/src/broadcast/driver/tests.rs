@@ -80,3 +80,24 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     drop(driver);
     assert!(open().live().0.is_empty(), "a restart sends nothing");
 }
+
+#[tokio::test]
+async fn a_transaction_that_another_account_or_chain_has_signed_is_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces");
+    let key = |byte| PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).unwrap();
+    let mut record = NonceRecord::open(&path, CHAIN, key(7).address()).unwrap();
+    let signers = [(key(7), CHAIN), (key(8), CHAIN), (key(7), CHAIN + 1)];
+    for (nonce, (key, chain)) in (0..).zip(signers) {
+        let signer = TransactionSigner::new(key, chain);
+        let (to, input) = (signer.account(), Bytes::new());
+        let gas_limit = FILLER_GAS;
+        let unsigned = UnsignedTransaction { nonce, gas_price: 1, gas_limit, to, input };
+        let (slot, raw) = (SlotId(nonce + 1), signer.sign(unsigned).unwrap().raw);
+        let entry = RecordEntry::Signed { slot, instead_of: None, nonce, raw };
+        record.append(&[entry], true).unwrap();
+    }
+    let driver = driver(record, key(7), SpendingLimits::default());
+    let resumed: Vec<u64> = driver.nonces.held().map(|(nonce, ..)| nonce).collect();
+    assert_eq!(resumed, [0]);
+}
