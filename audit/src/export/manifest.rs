@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
-use super::error::ExportError;
+use super::error::{ExportError, STRANDS_MAX};
 use super::part::{FileDigest, digest_of, open_plain, verify, write_whole};
 
 /// The schema of manifests.
@@ -15,8 +15,6 @@ const SCHEMA: &str = "hawser-export/1";
 pub(super) const FILE_NAME: &str = "manifest.json";
 /// Length of the longest manifest that is read, in bytes. A guess: a few hundred thousand files.
 pub(super) const LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Strands of a manifest. A guess: networks have far fewer.
-pub(crate) const STRANDS_MAX: usize = 10_000;
 
 /// The content of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

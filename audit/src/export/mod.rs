@@ -23,7 +23,7 @@ mod continued;
 mod continued_tests;
 mod days;
 mod derived;
-mod error;
+pub(crate) mod error;
 pub(crate) mod manifest;
 mod part;
 #[cfg(test)]
