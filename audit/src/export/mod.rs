@@ -23,8 +23,8 @@ mod continued;
 mod continued_tests;
 mod days;
 mod derived;
-pub(crate) mod error;
-pub(crate) mod manifest;
+mod error;
+mod manifest;
 mod part;
 #[cfg(test)]
 mod planted_exports;
@@ -40,6 +40,7 @@ mod tally_tests;
 mod tests;
 
 pub use error::ExportError;
+pub(crate) use error::STRANDS_MAX;
 pub use manifest::{
     LogPart, Manifest, StrandParts, StrandTallies, TallyOrigin, TallyPart, log_path,
 };

@@ -8,7 +8,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
 use super::times::Times;
-use crate::export::error::STRANDS_MAX;
+use crate::export::STRANDS_MAX;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
 use crate::replay::run::unchecked_strands;

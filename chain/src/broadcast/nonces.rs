@@ -133,7 +133,7 @@ impl Nonces {
         signed: Vec<SignedTransaction>,
     ) {
         assert!(!signed.is_empty(), "a slot on record has a signed transaction");
-        self.slots_made = self.slots_made.max(id.0);
+        self.reserve(id);
         let phase = Phase::Send { at: Duration::ZERO };
         let is_given_up = matches!(purpose, NoncePurpose::Payload(_))
             && signed.iter().any(|transaction| transaction.is_filler);
@@ -150,6 +150,11 @@ impl Nonces {
             self.ready.push_back((job, Some(earlier.id)));
         }
         self.next = self.next.max(nonce + 1);
+    }
+
+    /// Keeps the id of a slot on record that is not resumed from being given to a new slot, whose nonce would differ.
+    pub(super) fn reserve(&mut self, id: SlotId) {
+        self.slots_made = self.slots_made.max(id.0);
     }
 
     fn slot_id(&mut self) -> SlotId {

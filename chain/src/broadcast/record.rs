@@ -23,6 +23,9 @@ use super::slots::SlotId;
 
 /// The length in bytes of the length field and digest before each body.
 const HEAD_LEN: usize = 12;
+/// The highest slot id that a record may have. Ids are counted up from 1, so no real record comes near it, and each
+/// later slot still gets an id of its own.
+const SLOT_ID_MAX: u64 = 1 << 63;
 /// The size from which the file is rewritten if at most a quarter of it is live. Guess: 20 of the longest payloads.
 const COMPACT_FROM_BYTES: u64 = 4 << 20;
 
@@ -66,11 +69,18 @@ impl LiveSlots {
         }
     }
 
-    /// Returns true if the entry gives a slot another nonce than it has. [`apply`](Self::apply) panics for it.
-    fn contradicts(&self, entry: &RecordEntry) -> bool {
-        let RecordEntry::Signed { slot, instead_of, nonce, .. } = entry else { return false };
-        let is_replaced = *instead_of == Some(*slot);
-        !is_replaced && self.0.get(slot).is_some_and(|live| live.nonce != *nonce)
+    /// Returns why no broadcaster has written this entry after the earlier ones; `None` if one may have. Such an entry
+    /// must not be passed to [`apply`](Self::apply), which panics for some of them. The text omits the transaction,
+    /// because its payload is not published yet.
+    fn flaw(&self, entry: &RecordEntry) -> Option<String> {
+        let RecordEntry::Signed { slot, instead_of, nonce, .. } = entry else { return None };
+        if slot.0 > SLOT_ID_MAX {
+            return Some(format!("an entry has the slot id {}, above {SLOT_ID_MAX}", slot.0));
+        }
+        let live = self.0.get(slot).filter(|_| *instead_of != Some(*slot))?;
+        let has = live.nonce;
+        (has != *nonce)
+            .then(|| format!("slot {} has nonce {has}, and a later entry says {nonce}", slot.0))
     }
 
     /// Returns the lowest nonce of the unfinished slots.
@@ -191,8 +201,8 @@ impl NonceRecord {
         };
         while let Some((entry, after)) = split_entry(rest) {
             // Entries have a digest and no signature, so another program may have written this one.
-            if live.contradicts(&entry) {
-                let reason = format!("the entry {entry:?} gives its slot a second nonce");
+            if let Some(flaw) = live.flaw(&entry) {
+                let reason = format!("{flaw}: find out what wrote it, and move the file away");
                 return Err(failed(io::Error::new(io::ErrorKind::InvalidData, reason)));
             }
             live.apply(&entry);
@@ -373,18 +383,21 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_gives_a_slot_two_nonces_is_refused() {
+    fn entries_that_no_broadcaster_writes_are_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nonces");
         drop(open(&path));
-        let mut bytes = fs::read(&path).unwrap();
-        signed(1, b"first").encode(&mut bytes);
-        let raw = Bytes::from_static(b"second");
-        let instead_of = None;
-        RecordEntry::Signed { slot: SlotId(1), instead_of, nonce: 7, raw }.encode(&mut bytes);
-        fs::write(&path, bytes).unwrap();
-        let refused = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1)).unwrap_err();
-        assert!(refused.to_string().contains("second nonce"), "{refused}");
+        let head = fs::read(&path).unwrap();
+        for (slot, says) in [(1, "a later entry says 7"), (u64::MAX, "above 9223372036854775808")] {
+            let mut bytes = head.clone();
+            signed(1, b"first").encode(&mut bytes);
+            let (slot, raw) = (SlotId(slot), Bytes::from_static(b"second"));
+            RecordEntry::Signed { slot, instead_of: None, nonce: 7, raw }.encode(&mut bytes);
+            fs::write(&path, &bytes).unwrap();
+            let refused = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1)).unwrap_err();
+            assert!(refused.to_string().contains(says), "{refused}");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "the file stays as it was found");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl TransactionSigner {
     }
 }
 
-/// Returns true if the account has signed this transaction for this chain.
+/// Returns true if the account has signed this transaction for this chain, or for any chain (before EIP-155).
 ///
 /// Bytes on record and in Redis may be another account's, or a stranger's: only the signature tells. The same
 /// transaction with the other form of its signature (high `s`) is refused, because no chain accepts it.

@@ -10,14 +10,17 @@ use crate::broadcast::signing;
 use crate::broadcast::slots::{NoncePurpose, SignedTransaction};
 
 impl Driver {
-    /// Resumes the unfinished transactions in the record.
+    /// Resumes the unfinished transactions in the record. A slot without one of this account stays on record, as
+    /// evidence for the operator, and is never sent.
     pub(super) fn recover(&mut self, live: &LiveSlots) {
         for (slot, LiveSlot { nonce, raws }) in &live.0 {
-            tracing::info!(nonce, "resuming a transaction of an earlier run");
             let (purpose, signed) = self.read_back(*nonce, raws);
-            if !signed.is_empty() {
-                self.nonces.recover(*slot, *nonce, purpose, signed);
+            if signed.is_empty() {
+                self.nonces.reserve(*slot);
+                continue;
             }
+            tracing::info!(nonce, "resuming a transaction of an earlier run");
+            self.nonces.recover(*slot, *nonce, purpose, signed);
         }
     }
 

@@ -97,7 +97,9 @@ async fn a_transaction_that_another_account_or_chain_has_signed_is_not_resumed()
         let entry = RecordEntry::Signed { slot, instead_of: None, nonce, raw };
         record.append(&[entry], true).unwrap();
     }
-    let driver = driver(record, key(7), SpendingLimits::default());
+    let mut driver = driver(record, key(7), SpendingLimits::default());
     let resumed: Vec<u64> = driver.nonces.held().map(|(nonce, ..)| nonce).collect();
     assert_eq!(resumed, [0]);
+    // The strangers' slots keep their ids: the record would refuse a second nonce for one of them.
+    assert_eq!(driver.nonces.fill(9, Duration::ZERO), Some(SlotId(4)));
 }
