@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_serve::ChainListStatus;
+use hawser_serve::metrics::Histogram;
 
 /// A view of the other nodes as the transport knows them.
 pub trait PeerView: Send + Sync + 'static {
@@ -97,6 +98,8 @@ pub struct PeerCounts {
     pub envelopes_sent: u64,
     /// Envelopes received over gRPC whose outer layer was put into canonical form.
     pub rewritten: u64,
+    /// Streams opened over gRPC, by strand and method.
+    pub subscribed: Vec<(OriginatorId, &'static str, u64)>,
     /// Outcomes of envelopes that peers sent, and of gaps that no peer filled.
     pub replicated: Vec<(&'static str, u64)>,
     /// Refused connections and frames, by reason.
@@ -143,7 +146,7 @@ pub trait ChainsView: Send + Sync + 'static {
 }
 
 /// The present state of a chain. The names in the lists are closed sets, used as labels.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ChainState {
     /// `app` or `settlement`.
     pub name: &'static str,
@@ -207,7 +210,7 @@ pub struct ChainEndpoint {
 }
 
 /// The progress of reading one contract.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ContractReading {
     /// The contract's address.
     pub contract: String,
@@ -235,6 +238,10 @@ pub struct ContractReading {
     pub asking: Duration,
     /// Total time of storing events.
     pub storing: Duration,
+    /// Times of log queries, milliseconds.
+    pub queries_ms: Histogram,
+    /// Times of storing batches of events, seconds.
+    pub batches_s: Histogram,
     /// Retries of storing.
     pub retries: u64,
     /// Logs that no correct endpoint returns, by kind.

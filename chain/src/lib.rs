@@ -28,4 +28,5 @@ pub mod index;
 pub mod redis_link;
 pub mod reports;
 pub mod send;
+pub mod spending;
 pub mod watch;

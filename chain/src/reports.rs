@@ -1,18 +1,24 @@
 //! The payer report manager as nodes use it: submits payer reports and settles them.
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and
-//! several nodes may make the same call.
+//! several nodes may make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot
+//! drain the node's account.
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::signers::local::PrivateKeySigner;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Proof};
+use parking_lot::Mutex;
 
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use crate::endpoints::Endpoints;
 use crate::send::{Call, Chain, SendError, Sender, ViewError};
+use crate::spending::{Spending, SpendingLimits};
 
 /// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
@@ -72,14 +78,23 @@ pub struct ReportManager {
     signer: PrivateKeySigner,
     /// Computed and not requested, so that an endpoint cannot make a node sign for another contract.
     domain: DomainSeparator,
+    /// Shared by the clones, which use the same account.
+    spending: Arc<Mutex<Spending>>,
+    started: Instant,
 }
 
 impl ReportManager {
-    /// Creates a client. Sends no request yet.
+    /// Creates a client whose transactions cost at most `limits`. Sends no request yet.
     #[must_use]
-    pub fn new(endpoints: Endpoints, address: Address, signer: PrivateKeySigner) -> Self {
+    pub fn new(
+        endpoints: Endpoints,
+        address: Address,
+        signer: PrivateKeySigner,
+        limits: SpendingLimits,
+    ) -> Self {
         let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
-        Self { endpoints, address, signer, domain }
+        let spending = Arc::new(Mutex::new(Spending::new(limits)));
+        Self { endpoints, address, signer, domain, spending, started: Instant::now() }
     }
 
     /// Returns the domain separator of the contract's EIP-712 digests.
@@ -111,16 +126,18 @@ impl ReportManager {
             nodeIds_: report.nodes().get().to_vec(),
             signatures_: signatures.collect(),
         };
-        let sender = self.sender().await?;
-        match sender.send(&Call::new(self.address, &submission)).await {
-            Ok(_) => Ok(SubmitOutcome::Taken),
-            Err(error) => match error.revert().and_then(|revert| revert.name()) {
-                Some("PayerReportAlreadySubmitted") => Ok(SubmitOutcome::AlreadyTaken),
-                Some("InvalidStartSequenceId" | "InvalidSequenceIds") => {
-                    Ok(SubmitOutcome::OtherTaken)
+        match self.send(&Call::new(self.address, &submission)).await {
+            Ok(()) => Ok(SubmitOutcome::Taken),
+            Err(ReportManagerError::Send(error)) => {
+                match error.revert().and_then(|revert| revert.name()) {
+                    Some("PayerReportAlreadySubmitted") => Ok(SubmitOutcome::AlreadyTaken),
+                    Some("InvalidStartSequenceId" | "InvalidSequenceIds") => {
+                        Ok(SubmitOutcome::OtherTaken)
+                    }
+                    _ => Err(error.into()),
                 }
-                _ => Err(error.into()),
-            },
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -166,8 +183,20 @@ impl ReportManager {
             payerFees_: leaves.iter().map(|leaf| Bytes::copy_from_slice(leaf)).collect(),
             proofElements_: proof.0.iter().map(|element| element.into()).collect(),
         };
+        self.send(&Call::new(self.address, &settlement)).await
+    }
+
+    /// Sends a call if it would succeed and its highest cost is within the ceilings. The cost counts for an hour, also if
+    /// the endpoint refuses the transaction, because it may have kept it.
+    async fn send(&self, call: &Call) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
-        sender.send(&Call::new(self.address, &settlement)).await?;
+        let quote = sender.quote(call).await?;
+        // An endpoint may tell any price.
+        let cost_wei = quote.fee_max().saturating_to();
+        let now = self.started.elapsed();
+        let within = self.spending.lock().take(quote.max_fee_per_gas, cost_wei, now);
+        within.map_err(SendError::Ceiling)?;
+        sender.send_quoted(call, &quote).await?;
         Ok(())
     }
 

@@ -11,13 +11,11 @@ use alloy::rpc::types::Filter;
 use alloy::sol_types::SolEvent as _;
 use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
-use hawser_chain::broadcast::{
-    BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster, CeilingReached,
-    SpendingLimits,
-};
+use hawser_chain::broadcast::{BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster};
 use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
 use hawser_chain::redis_link::RedisAccess;
 use hawser_chain::send::{Call, Sender};
+use hawser_chain::spending::{CeilingReached, SpendingLimits};
 use serde_json::{Value, json};
 
 use crate::pair::{ChainBackend, Pair};

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use hawser_rules::PayloadClass;
+use parking_lot::Mutex;
 
 /// Hours that are remembered, the present one included. A guess: a reader may be away for a weekend.
 const HOURS_MAX: usize = 72;
@@ -84,22 +85,30 @@ impl Meter {
         all.map(|((caller, kind, tenant), usage)| (&**caller, kind.name(), &**tenant, *usage))
     }
 
-    /// Returns the table (RFC 4180), oldest hour first.
-    pub(crate) fn csv(&self) -> String {
-        let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant\r\n".to_owned();
-        for (hour, rows) in &self.hours {
-            let hour = hour_text(*hour);
-            for ((caller, kind, tenant), usage) in rows {
-                let Usage { envelopes, bytes, picodollars, gas } = usage;
-                let (caller, kind) = (quoted(caller), kind.name());
-                let _ = write!(
-                    text,
-                    "{hour},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
-                );
-            }
+    /// Appends the rows of an hour to the table.
+    fn append(&self, hour: u64, text: &mut String) {
+        let Some(rows) = self.hours.get(&hour) else { return };
+        let hour = hour_text(hour);
+        for ((caller, kind, tenant), usage) in rows {
+            let Usage { envelopes, bytes, picodollars, gas } = usage;
+            let (caller, kind) = (quoted(caller), kind.name());
+            let _ = write!(
+                text,
+                "{hour},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
+            );
         }
-        text
     }
+}
+
+/// Returns the table (RFC 4180), oldest hour first. Locks the meter for one hour's rows at a time, since every publish
+/// takes the same lock.
+pub(crate) fn csv(meter: &Mutex<Meter>) -> String {
+    let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant\r\n".to_owned();
+    let hours: Vec<u64> = meter.lock().hours.keys().copied().collect();
+    for hour in hours {
+        meter.lock().append(hour, &mut text);
+    }
+    text
 }
 
 /// Returns a field that spreadsheets treat as text, for any name of a caller.
@@ -159,7 +168,7 @@ mod tests {
             NOON_S,
         );
         meter.record("", "=2+3", PayloadClass::Welcome, usage(1, 1), NOON_S);
-        let csv = meter.csv();
+        let csv = csv(&Mutex::new(meter));
         let lines: Vec<_> = csv.split("\r\n").collect();
         assert_eq!(
             lines,

@@ -7,6 +7,7 @@ use hawser_serve::pages::{Page, Pages, csv, json, open_metrics, plain, readiness
 use http::StatusCode;
 
 use crate::gateway_status::GatewayObserver;
+use crate::metering;
 use crate::metrics::GatewayMetrics;
 
 /// The pages of a gateway.
@@ -23,7 +24,7 @@ impl Pages for GatewayPages {
             "/livez" | "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" | "/startupz" => readiness(self.observer.readiness.evaluate(), None),
             "/status" => json(StatusCode::OK, &self.observer.status()),
-            "/usage.csv" => csv(self.counted.meter.lock().csv()),
+            "/usage.csv" => csv(metering::csv(&self.counted.meter)),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "try /metrics, /livez, /startupz, /readyz, /status, /usage.csv\n",

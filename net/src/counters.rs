@@ -1,8 +1,12 @@
 //! Counters of the transport, and the errors of peers that they count by reason.
 
+use std::collections::BTreeMap;
+
 use hawser_engine::counters::Counter;
 use hawser_engine::replication::PeerViolation;
+use hawser_proto::OriginatorId;
 use hawser_proto::frame::{CloseCode, FrameError};
+use parking_lot::Mutex;
 
 /// The reason a peer, or something that it sent, was refused. Each one is counted under its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -139,10 +143,43 @@ pub struct NetCounters {
     pub bytes_received: Counter,
     /// Envelopes from gRPC that the peer had not written in canonical form.
     pub rewritten: Counter,
+    /// Streams opened over gRPC, by strand and method. The registry bounds the strands.
+    subscribed: Mutex<BTreeMap<(OriginatorId, SubscribeRpc), u64>>,
     refusals: [Counter; PeerError::ALL.len()],
 }
 
+/// A gRPC method with which a strand is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SubscribeRpc {
+    /// `SubscribeOriginators`.
+    Originators,
+    /// `SubscribeEnvelopes`, of peers without the other one.
+    Envelopes,
+}
+
+impl SubscribeRpc {
+    /// Returns the value of the metric's label `rpc`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Originators => "originators",
+            Self::Envelopes => "envelopes",
+        }
+    }
+}
+
 impl NetCounters {
+    /// Counts a stream that a peer has opened for a strand.
+    pub(crate) fn subscribed(&self, originator: OriginatorId, rpc: SubscribeRpc) {
+        *self.subscribed.lock().entry((originator, rpc)).or_default() += 1;
+    }
+
+    /// Returns the number of streams opened over gRPC, by strand and method.
+    #[must_use]
+    pub fn subscriptions(&self) -> BTreeMap<(OriginatorId, SubscribeRpc), u64> {
+        self.subscribed.lock().clone()
+    }
+
     /// Returns the number of refusals for this reason.
     #[must_use]
     pub fn refused(&self, reason: PeerError) -> u64 {

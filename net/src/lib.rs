@@ -38,7 +38,7 @@ mod tls;
 mod transport;
 mod unproven;
 
-pub use counters::{NetCounters, PeerError};
+pub use counters::{NetCounters, PeerError, SubscribeRpc};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
 pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};

@@ -166,6 +166,16 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
         "Total time of log queries for the contract, seconds",
         readings().map(|it| (label(it), it.asking.as_secs_f64())),
     )?;
+    out.histograms(
+        "xmtp_indexer_log_streamer_get_logs_duration",
+        "Times of log queries for the contract, milliseconds",
+        readings().map(|it| (label(it), &it.queries_ms)),
+    )?;
+    out.histograms(
+        "xmtp_indexer_log_processing_time_seconds",
+        "Times of storing a batch of the contract's events, seconds",
+        readings().map(|it| (label(it), &it.batches_s)),
+    )?;
     out.gauges(
         "xmtp_indexer_storing_seconds",
         "Total time of storing the contract's events, seconds",

@@ -431,6 +431,14 @@ fn replication(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
         "Sessions begun with peers, over QUIC and over gRPC",
         counts.sessions,
     )?;
+    let subscribed = counts.subscribed.into_iter();
+    out.counters(
+        "xmtp_sync_subscribe_rpc",
+        "Streams of strands that peers opened over gRPC, by method",
+        subscribed.map(|(originator, rpc, count)| {
+            ([("rpc", rpc.to_owned()), ("originator_id", originator.to_string())], count)
+        }),
+    )?;
     out.counter("xmtp_peer_dials", "Attempts to reach a peer", counts.dials)?;
     out.counter("xmtp_peer_envelopes_sent", "Envelopes sent to peers", counts.envelopes_sent)?;
     out.counter(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hawser_api::{ChainState, ChainsView, ContractPause, ContractReading, NoPeers, ReadingState};
 use hawser_proto::OriginatorId;
+use hawser_serve::metrics::Histogram;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -31,6 +32,8 @@ impl ChainsView for Chain {
             failed_pages: 0,
             asking: Duration::ZERO,
             storing: Duration::ZERO,
+            queries_ms: Histogram::new([1.0]),
+            batches_s: Histogram::new([1.0]),
             retries: 0,
             odd: Vec::new(),
             gaps: 0,

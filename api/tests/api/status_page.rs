@@ -22,6 +22,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Periods, Proof};
 use hawser_serve::ChainListStatus;
+use hawser_serve::metrics::Histogram;
 use hawser_storage::{NewReport, PayerReportChange, PayerReportEvent, ReportClass, ReportFact};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -88,6 +89,8 @@ impl ChainsView for Chain {
             failed_pages: 0,
             asking: Duration::ZERO,
             storing: Duration::ZERO,
+            queries_ms: Histogram::new([1.0]),
+            batches_s: Histogram::new([1.0]),
             retries: 0,
             odd: Vec::new(),
             gaps: 0,

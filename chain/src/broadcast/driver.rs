@@ -1,5 +1,6 @@
 //! The task that owns the account's nonces: it carries out the decisions of [`Nonces`] and reports their outcome to it.
 
+mod polling;
 mod resume;
 mod sharing;
 
@@ -20,10 +21,9 @@ use super::jobs::{JobStage, Jobs, Waiter};
 use super::nonces::{Nonces, replacement_price};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
-use super::poll::{self, PollRequest, PollResponse};
+use super::poll::PollResponse;
 use super::receipts::MinedPayload;
 use super::record::{NonceRecord, RecordEntry};
-use super::seek::SoughtPayload;
 use super::shared::BroadcasterState;
 use super::sharing::{FinishedNonce, Sharing, SyncResponse};
 use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
@@ -31,19 +31,11 @@ use super::slots::{
     DueTransaction, JobId, NoncePurpose, Recorded, SendOutcome, SignRequest, SignedTransaction,
     SlotOutcome, Timeouts,
 };
-use super::spending::{CeilingReached, Spending, SpendingLimits};
 use super::submission;
 use crate::redis_link::RedisFault;
 use crate::send::RequestError;
+use crate::spending::{CeilingReached, Spending, SpendingLimits};
 
-/// The shortest and the longest pause between two polls. Guesses: below the block time of the rollups in use, so
-/// polling adds little latency. There is no jitter, because the provider sees a single account.
-const POLL_MIN: Duration = Duration::from_millis(10);
-const POLL_MAX: Duration = Duration::from_millis(100);
-/// The pause after a poll that no endpoint answered. Guess.
-const POLL_AFTER_ERROR: Duration = Duration::from_millis(500);
-/// The pause before an endpoint is asked again to prove its transaction count. Guess.
-const PROVE_EVERY: Duration = Duration::from_secs(30);
 /// The number of payloads whose gas is estimated concurrently. Guess.
 const ESTIMATES_MAX: usize = 32;
 /// The bound of a replacement's price, as a multiple of the current price. Guess: 17 replacements by an eighth each.
@@ -79,7 +71,7 @@ enum RequestResult {
     /// The result of synchronizing shared nonces. The ends in the list were not reported to Redis.
     Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisFault>),
     /// The receipt of a payload that another process has broadcast.
-    FoundElsewhere(JobId, Result<Option<MinedPayload>, RequestError>),
+    FoundElsewhere(JobId, Option<MinedPayload>),
 }
 
 /// The task of a broadcaster.
@@ -107,6 +99,8 @@ pub(super) struct Driver {
     pause: Duration,
     /// The earliest time at which an endpoint is asked again to prove a count.
     prove_at: Instant,
+    /// The earliest time of the next warning about a contested receipt.
+    warn_at: Instant,
     started: Instant,
 }
 
@@ -139,8 +133,9 @@ impl Driver {
             is_sending: false,
             is_polling: false,
             poll_at: Instant::now(),
-            pause: POLL_MIN,
+            pause: polling::POLL_MIN,
             prove_at: Instant::now(),
+            warn_at: Instant::now(),
             started: Instant::now(),
         };
         if let Some(record) = record {
@@ -420,35 +415,6 @@ impl Driver {
         });
     }
 
-    /// Polls the account if a poll is due.
-    fn poll(&mut self) {
-        if self.is_polling || !self.must_watch() || Instant::now() < self.poll_at {
-            return;
-        }
-        self.is_polling = true;
-        let (state, account) = (self.state.clone(), self.account());
-        let (queries, contracts) = (self.nonces.queries(self.now()), self.contracts);
-        let sought = queries.iter().filter(|query| query.seeks).filter_map(|query| {
-            let NoncePurpose::Payload(id) = query.purpose else { return None };
-            let job = self.jobs.get(id)?;
-            let (topic, call) = (job.topic, job.call.clone());
-            Some((query.slot, SoughtPayload { contracts, topic, call }))
-        });
-        let wants_all = self.state.endpoints.count() > 1 && self.nonces.wants_all(self.now());
-        let request = PollRequest {
-            asked_at: self.now(),
-            sought: sought.collect(),
-            queries,
-            wants_pending: wants_all || self.nonces.wants_pending(),
-            wants_all,
-            known_count: self.nonces.known_count(),
-            may_prove: Instant::now() >= self.prove_at,
-        };
-        self.requests.spawn(async move {
-            RequestResult::Polled(poll::poll(&state.endpoints, account, &request).await)
-        });
-    }
-
     async fn handle(&mut self, result: RequestResult) {
         match result {
             RequestResult::GasEstimated(id, Ok(gas_limit)) => {
@@ -465,46 +431,12 @@ impl Driver {
                 self.is_sending = false;
                 let done = self.nonces.sent(nonce, sent, self.now());
                 self.done(done.into_iter().collect(), &HashMap::new()).await;
-                (self.poll_at, self.pause) = (Instant::now(), POLL_MIN);
+                (self.poll_at, self.pause) = (Instant::now(), polling::POLL_MIN);
             }
-            RequestResult::Polled(polled) => {
-                self.is_polling = false;
-                self.poll_at = Instant::now() + self.pause;
-                match polled {
-                    Ok(PollResponse { state, mined, unproven }) => {
-                        let done = self.nonces.polled(&state, self.now());
-                        self.warn_of_counts(unproven);
-                        self.pause = (self.pause * 3 / 2).min(POLL_MAX);
-                        self.done(done, &mined).await;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "the account cannot be polled");
-                        self.pause = POLL_AFTER_ERROR;
-                    }
-                }
-            }
+            RequestResult::Polled(polled) => self.polled(polled).await,
             RequestResult::Bounds => self.refresh_bounds_later(),
             RequestResult::Synced(finished, synced) => self.synced(finished, synced).await,
             RequestResult::FoundElsewhere(id, found) => self.found_elsewhere(id, found),
-        }
-    }
-
-    /// Warns the operator about an unproven count, and about gaps that are no longer filled.
-    fn warn_of_counts(&mut self, unproven: Option<u64>) {
-        if let Some(count) = unproven {
-            self.prove_at = Instant::now() + PROVE_EVERY;
-            tracing::warn!(
-                code = "transaction_count_unproven",
-                count,
-                known = self.nonces.known_count(),
-                "one endpoint alone counts more transactions of the account, and shows none: it is not believed"
-            );
-        }
-        if self.nonces.take_exhausted() {
-            tracing::warn!(
-                code = "fillers_exhausted",
-                "nonces before those in use are free, and this hour has had enough transactions that fill them"
-            );
         }
     }
 
@@ -554,7 +486,7 @@ impl Driver {
         let Some(job) = self.jobs.get(id) else { return };
         let (receipt, block_time_s) = match mined {
             MinedPayload::Receipt { receipt, block_time_s } => (receipt, *block_time_s),
-            MinedPayload::Event(receipt) => return self.finish(id, &Ok(*receipt)),
+            MinedPayload::Event { receipt, .. } => return self.finish(id, &Ok(*receipt)),
         };
         let (hash, contract) = (receipt.transaction_hash, self.contracts.of(job.topic));
         if !receipt.status() {

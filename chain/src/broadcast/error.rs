@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
-use super::spending::CeilingReached;
 use crate::contracts::revert::Revert;
 use crate::redis_link::RedisFault;
 use crate::send::{ConnectError, RequestError, ViewError};
+use crate::spending::CeilingReached;
 
 /// Error of starting a broadcaster.
 #[derive(Debug, thiserror::Error)]

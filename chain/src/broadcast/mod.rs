@@ -18,6 +18,7 @@
 //! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `driver` (the task).
 
 mod agreement;
+mod confirming;
 mod driver;
 mod error;
 mod jobs;
@@ -36,7 +37,6 @@ mod signing;
 #[cfg(test)]
 mod simulation;
 mod slots;
-mod spending;
 mod submission;
 
 use std::fmt;
@@ -50,6 +50,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::endpoints::Endpoints;
+use crate::spending::CeilingReached;
 use driver::{Driver, DriverCommand};
 pub use error::{BroadcastError, BroadcastStartError};
 use outcome::BroadcastResult;
@@ -63,7 +64,6 @@ use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
-pub use spending::{CeilingReached, GAS_PRICE_MAX_WEI, SPEND_PER_HOUR_MAX_WEI, SpendingLimits};
 
 /// The number of calls that may wait for the task before further ones are refused. Guess: with the
 /// longest payloads they hold 200 MB.

@@ -1,17 +1,20 @@
 //! Polls the state of the account and of its transactions.
 //!
-//! Most polls ask one endpoint, and use only its receipts. Counts that move nonces are asked of every endpoint, since
-//! one of them may lag behind or lie: see `agreement`.
+//! Most polls ask one endpoint for the counts, and a second one for the receipts that it shows: see `confirming`. Counts
+//! that move nonces are asked of every endpoint, since one of them may lag behind or lie: see `agreement`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::time::Duration;
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256};
+use futures_util::StreamExt as _;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
 use super::agreement::confirmed;
+use super::confirming::Sightings;
 use super::receipts::{MinedPayload, first_mined};
 use super::seek::{NonceUser, SoughtPayload, seek, shown_user};
 use super::slots::{AccountCounts, AccountState, NonceQuery, NonceUse, SlotId};
@@ -50,14 +53,17 @@ pub(super) struct PollResponse {
     pub(super) mined: HashMap<B256, MinedPayload>,
     /// A count above the confirmed one that an endpoint reported and failed to prove.
     pub(super) unproven: Option<u64>,
+    /// A transaction that one endpoint calls mined, and no other one.
+    pub(super) contested: Option<B256>,
 }
 
 /// The answers of one endpoint to one poll.
 struct EndpointAnswer {
     counts: AccountCounts,
     head: u64,
-    uses: Vec<(NonceQuery, NonceUse)>,
-    mined: HashMap<B256, MinedPayload>,
+    /// The queried nonces that are used by its count, or for which it was asked because another endpoint shows a proof,
+    /// with the proof of the payload if it shows one.
+    uses: HashMap<SlotId, Option<MinedPayload>>,
 }
 
 /// Polls the first endpoint that answers, and all of them if one is not enough. Then searches every endpoint for the
@@ -67,38 +73,113 @@ pub(super) async fn poll(
     account: Address,
     request: &PollRequest,
 ) -> Result<PollResponse, RequestError> {
-    let PollResponse { mut state, mut mined, unproven } = if endpoints.count() == 1 {
+    let mut response = if endpoints.count() == 1 {
         let ask = |chain| async move { poll_at(&chain, account, request).await };
         merged(vec![endpoints.ask(ask).await?], request, 1)
     } else if request.wants_all {
         poll_all(endpoints, account, request).await?
     } else {
-        let ask = |chain| async move { poll_in_time(&chain, account, request).await };
-        let answer = endpoints.ask(ask).await?;
+        let ask = |chain: Chain| async move {
+            let answer = poll_in_time(&chain, account, request).await?;
+            Ok((answer, chain))
+        };
+        let (answer, chain) = endpoints.ask(ask).await?;
         match answer.counts.mined > request.known_count {
             true => poll_all(endpoints, account, request).await?,
-            false => merged(vec![answer], request, 0),
+            false => confirm(endpoints, answer, &chain, request).await,
         }
     };
-    let unanswered =
-        state.uses.iter_mut().filter(|(query, used)| query.seeks && *used == NonceUse::Unknown);
-    let users = join_all(unanswered.map(|(query, used)| async move {
-        let (query, sought) = (&*query, request.sought.get(&query.slot));
-        let user =
-            endpoints.find(|chain| async move { seek(&chain, account, query, sought).await });
-        (used, user.await)
-    }));
-    for (used, user) in users.await {
-        match user {
-            Some(NonceUser::Payload(payload)) => {
-                *used = NonceUse::Mined(payload.hash());
-                mined.insert(payload.hash(), payload);
+    search(endpoints, account, request, &mut response).await;
+    Ok(response)
+}
+
+/// Asks the other endpoints about the payloads that the first one calls mined, until enough of them have answered.
+async fn confirm(
+    endpoints: &Endpoints,
+    answer: EndpointAnswer,
+    asked: &Chain,
+    request: &PollRequest,
+) -> PollResponse {
+    let is_shown = |query: &&NonceQuery| matches!(answer.uses.get(&query.slot), Some(Some(_)));
+    let shown: Vec<_> = request.queries.iter().filter(is_shown).collect();
+    let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
+    for (slot, proof) in answer.uses {
+        sightings.entry(slot).or_default().add(proof);
+    }
+    if !shown.is_empty() {
+        let shown = &shown;
+        let ask = |chain: Chain| async move {
+            let proofs = shown.iter().map(|query| first_mined(&chain, &query.hashes));
+            try_join_all(proofs).await
+        };
+        let mut others = pin!(endpoints.others_in_time(asked, ANSWER_MAX, &ask));
+        while let Some(answer) = others.next().await {
+            // An endpoint that fails is neither for nor against the proof.
+            for (query, proof) in shown.iter().zip(answer.unwrap_or_default()) {
+                sightings.entry(query.slot).or_default().add(proof);
             }
-            Some(NonceUser::Other(hash)) => *used = NonceUse::Other(hash),
-            None => {}
+            // While only the first endpoint has answered, its proofs stand alone.
+            if shown.iter().all(|query| sightings[&query.slot].is_confirmed()) {
+                break;
+            }
         }
     }
-    Ok(PollResponse { state, mined, unproven })
+    response(request, vec![answer.counts], 0, answer.head, sightings)
+}
+
+/// Searches every endpoint for the users of the nonces that are used and in question.
+async fn search(
+    endpoints: &Endpoints,
+    account: Address,
+    request: &PollRequest,
+    response: &mut PollResponse,
+) {
+    let PollResponse { state, mined, contested, .. } = response;
+    let in_question =
+        state.uses.iter_mut().filter(|(query, used)| query.seeks && *used == NonceUse::Unknown);
+    let users = join_all(in_question.map(|(query, used)| async move {
+        let (query, sought) = (&*query, request.sought.get(&query.slot));
+        let users =
+            endpoints.each(|chain| async move { seek(&chain, account, query, sought).await });
+        (used, users.await)
+    }));
+    for (used, users) in users.await {
+        let (mut sightings, mut other) = (Sightings::default(), None);
+        for user in users {
+            match user {
+                Ok(Some(NonceUser::Payload(payload))) => sightings.add(Some(payload)),
+                Ok(Some(NonceUser::Other(hash))) => {
+                    other.get_or_insert(hash);
+                    sightings.add(None);
+                }
+                Ok(None) => sightings.add(None),
+                Err(error) => tracing::debug!(%error, "an endpoint could not be searched"),
+            }
+        }
+        match (sightings.agreed(), sightings.first(), other) {
+            (Some(payload), ..) => {
+                *used = NonceUse::Mined(payload.hash());
+                mined.insert(payload.hash(), payload.clone());
+            }
+            // Sending the payload again would pay twice if the one endpoint tells the truth.
+            (None, Some(payload), _) => *contested = Some(payload.hash()),
+            (None, None, Some(hash)) => *used = NonceUse::Other(hash),
+            (None, None, None) => {}
+        }
+    }
+}
+
+/// Returns the proof that a transaction is mined on which the endpoints agree.
+pub(super) async fn mined(endpoints: &Endpoints, hash: B256) -> Option<MinedPayload> {
+    let ask = |chain| async move { first_mined(&chain, &[hash]).await };
+    let mut sightings = Sightings::default();
+    endpoints
+        .each_in_time(ANSWER_MAX, ask)
+        .await
+        .into_iter()
+        .flatten()
+        .for_each(|it| sightings.add(it));
+    sightings.agreed().cloned()
 }
 
 /// Polls every endpoint. An endpoint whose count exceeds the confirmed one has to prove it.
@@ -124,6 +205,7 @@ async fn poll_all(
     if answers.is_empty() {
         return Err(last.expect("there is an endpoint, and each leaves an answer or an error"));
     }
+    ask_for_shown(&mut answers, &chains, request).await;
     let told = answers.iter().map(|it| it.counts.mined);
     // A single answer has no second endpoint that confirms it.
     let agreed = if answers.len() > 1 { confirmed(told) } else { 0 }.max(request.known_count);
@@ -141,26 +223,54 @@ async fn poll_all(
     Ok(PollResponse { unproven, ..merged(answers, request, endpoints.count()) })
 }
 
-/// Merges the answers. `asked` is the number of all endpoints if every one was polled, else 0. A nonce is used as soon
-/// as one endpoint shows by which transaction.
+/// Asks the endpoints whose count is too low for a nonce about the payloads that another one calls mined. They may have
+/// the receipts nevertheless.
+async fn ask_for_shown(answers: &mut [EndpointAnswer], chains: &[Chain], request: &PollRequest) {
+    let uses = answers.iter().flat_map(|it| &it.uses);
+    let shown: HashSet<SlotId> =
+        uses.filter(|(_, proof)| proof.is_some()).map(|(slot, _)| *slot).collect();
+    let asked = answers.iter_mut().zip(chains).map(|(answer, chain)| async {
+        let is_missing =
+            |it: &&NonceQuery| shown.contains(&it.slot) && !answer.uses.contains_key(&it.slot);
+        let missing: Vec<_> = request.queries.iter().filter(is_missing).collect();
+        let proofs = try_join_all(missing.iter().map(|it| first_mined(chain, &it.hashes)));
+        if let Ok(Ok(proofs)) = timeout(ANSWER_MAX, proofs).await {
+            answer.uses.extend(missing.iter().map(|it| it.slot).zip(proofs));
+        }
+    });
+    join_all(asked).await;
+}
+
+/// Merges the answers. `asked` is the number of all endpoints that were asked.
 fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> PollResponse {
     let head = confirmed(answers.iter().map(|it| it.head));
     let counts = answers.iter().map(|it| it.counts).collect();
-    let mut used: HashMap<SlotId, (NonceQuery, NonceUse)> = HashMap::new();
-    let mut mined = HashMap::new();
-    for answer in answers {
-        mined.extend(answer.mined);
-        for (query, found) in answer.uses {
-            let known = used.entry(query.slot).or_insert((query, NonceUse::Unknown));
-            if known.1 == NonceUse::Unknown {
-                known.1 = found;
-            }
-        }
+    let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
+    for (slot, proof) in answers.into_iter().flat_map(|it| it.uses) {
+        sightings.entry(slot).or_default().add(proof);
     }
-    // Uses are in the order of the queries, so that nonces end in that order.
-    let uses = request.queries.iter().filter_map(|query| used.remove(&query.slot)).collect();
+    response(request, counts, asked, head, sightings)
+}
+
+/// Returns the response of which the uses are those on which the endpoints agree.
+fn response(
+    request: &PollRequest,
+    counts: Vec<AccountCounts>,
+    asked: usize,
+    head: u64,
+    sightings: HashMap<SlotId, Sightings>,
+) -> PollResponse {
+    let (mut uses, mut mined) = (Vec::new(), HashMap::new());
+    // In the order of the queries, so that nonces end in that order.
+    for query in &request.queries {
+        let Some(sightings) = sightings.get(&query.slot) else { continue };
+        let agreed = sightings.agreed();
+        let used = agreed.map_or(NonceUse::Unknown, |it| NonceUse::Mined(it.hash()));
+        uses.push((query.clone(), used));
+        mined.extend(agreed.map(|it| (it.hash(), it.clone())));
+    }
     let state = AccountState { asked_at: request.asked_at, counts, asked, head, uses };
-    PollResponse { state, mined, unproven: None }
+    PollResponse { state, mined, unproven: None, contested: None }
 }
 
 async fn poll_in_time(
@@ -188,15 +298,9 @@ async fn poll_at(
         tokio::try_join!(latest, chain.newest_block(), pending)?;
     let used = request.queries.iter().filter(|query| query.nonce < mined_count);
     let receipts = used.map(|query| async {
-        Ok::<_, RequestError>((query.clone(), first_mined(chain, &query.hashes).await?))
+        Ok::<_, RequestError>((query.slot, first_mined(chain, &query.hashes).await?))
     });
-    let mut mined = HashMap::new();
-    let mut uses = Vec::new();
-    for (query, receipt) in try_join_all(receipts).await? {
-        let used = receipt.as_ref().map_or(NonceUse::Unknown, |it| NonceUse::Mined(it.hash()));
-        uses.push((query, used));
-        mined.extend(receipt.map(|receipt| (receipt.hash(), receipt)));
-    }
+    let uses = try_join_all(receipts).await?.into_iter().collect();
     let counts = AccountCounts { mined: mined_count, pending: pending_count, is_proven: false };
-    Ok(EndpointAnswer { counts, head, uses, mined })
+    Ok(EndpointAnswer { counts, head, uses })
 }

@@ -1,7 +1,7 @@
 //! Single requests about the account and its transactions at one endpoint.
 
 use alloy::eips::BlockId;
-use alloy::primitives::B256;
+use alloy::primitives::{B256, Log};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
 
@@ -19,7 +19,12 @@ pub(super) enum MinedPayload {
         block_time_s: u64,
     },
     /// The payload's event, found without a receipt.
-    Event(BroadcastReceipt),
+    Event {
+        /// The outcome that the event proves.
+        receipt: BroadcastReceipt,
+        /// The event as it was emitted.
+        log: Log,
+    },
 }
 
 impl MinedPayload {
@@ -27,7 +32,7 @@ impl MinedPayload {
     pub(super) fn hash(&self) -> B256 {
         match self {
             Self::Receipt { receipt, .. } => receipt.transaction_hash,
-            Self::Event(receipt) => receipt.transaction_hash,
+            Self::Event { receipt, .. } => receipt.transaction_hash,
         }
     }
 }

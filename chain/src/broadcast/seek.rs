@@ -57,13 +57,17 @@ pub(super) async fn seek(
     let head = chain.newest_block().await?;
     if let Some(sought) = sought {
         match event(chain, query, sought, head).await {
-            Ok(Some(receipt)) => return Ok(Some(NonceUser::Payload(MinedPayload::Event(receipt)))),
+            Ok(Some(mined)) => return Ok(Some(NonceUser::Payload(mined))),
             Ok(None) => {}
             // The endpoint may still show another transaction with the nonce.
             Err(error) => tracing::debug!(%error, "the chain's events cannot be searched"),
         }
     }
-    let user = user(chain, account, query.nonce, head).await?;
+    let user = user(chain, account, query.nonce, head).await.unwrap_or_else(|error| {
+        // It has answered that it shows no receipt, which counts against another endpoint's.
+        tracing::debug!(%error, "the user of a nonce cannot be searched");
+        None
+    });
     Ok(user.filter(|hash| !query.hashes.contains(hash)).map(NonceUser::Other))
 }
 
@@ -86,7 +90,7 @@ async fn event(
     query: &NonceQuery,
     sought: &SoughtPayload,
     head: u64,
-) -> Result<Option<BroadcastReceipt>, RequestError> {
+) -> Result<Option<MinedPayload>, RequestError> {
     let SoughtPayload { contracts, topic, call } = sought;
     let mut from = query.since_block.unwrap_or(head.saturating_sub(BACK_BLOCKS));
     for _ in 0..PAGES_MAX {
@@ -103,12 +107,13 @@ async fn event(
             if let Some(sequence_id) = number {
                 let block_time_s = block_time(chain, log.block_timestamp, log.block_number).await?;
                 let block_number = log.block_number.unwrap_or_default();
-                return Ok(Some(BroadcastReceipt {
+                let receipt = BroadcastReceipt {
                     sequence_id,
                     transaction_hash: hash,
                     block_number,
                     block_time_s,
-                }));
+                };
+                return Ok(Some(MinedPayload::Event { receipt, log: log.inner }));
             }
         }
         from = to + 1;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
-use super::spending::SpendingLimits;
 use crate::addresses::Addresses;
 use crate::redis_link::RedisAccess;
+use crate::spending::SpendingLimits;
 
 /// Default of the longest payload, in bytes. The contracts accept up to 262,144.
 pub const PAYLOAD_BYTES_MAX: usize = 200_000;

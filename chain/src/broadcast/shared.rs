@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use super::outcome::{BroadcastStatus, PayloadBounds};
 use super::payload::BroadcasterContracts;
 use super::price::GasPrice;
-use super::spending::CeilingReached;
 use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
+use crate::spending::CeilingReached;
 
 /// The state of one broadcaster outside its task.
 pub(super) struct BroadcasterState {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{FuturesUnordered, Stream};
+
 use super::{Endpoints, kind_of};
 use crate::send::{Chain, RequestError};
 
@@ -9,26 +11,6 @@ use crate::send::{Chain, RequestError};
 const PAUSED_ANSWER_MAX: Duration = Duration::from_millis(500);
 
 impl Endpoints {
-    /// Asks every endpoint, including recently failed ones, until one returns a value. The others may
-    /// lag behind or may have pruned it.
-    pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
-    where
-        F: Fn(Chain) -> Fut,
-        Fut: Future<Output = Result<Option<T>, RequestError>>,
-    {
-        for index in 0..self.0.slots.len() {
-            let Ok(chain) = self.chain(index).await else { continue };
-            match ask(chain).await {
-                Ok(Some(found)) => return Some(found),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(chain = self.0.name, %error, "an endpoint could not be searched")
-                }
-            }
-        }
-        None
-    }
-
     /// Sends a request to every endpoint at once, including recently failed ones, and returns their
     /// answers in order of preference.
     pub(crate) async fn each<T, F, Fut>(&self, ask: F) -> Vec<Result<T, RequestError>>
@@ -57,21 +39,50 @@ impl Endpoints {
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, RequestError>>,
     {
-        let ask = &ask;
-        let asked = (0..self.0.slots.len()).map(|index| async move {
-            let slot = &self.0.slots[index];
-            let is_paused = slot.state.lock().retry_at.is_some_and(|at| at > Instant::now());
-            let time = if is_paused { time_max.min(PAUSED_ANSWER_MAX) } else { time_max };
-            let answer = async { ask(self.chain(index).await?).await };
-            tokio::time::timeout(time, answer).await.unwrap_or_else(|_| {
-                let endpoint = slot.display_url.clone();
-                let reason = format!("no answer within {} ms", time.as_millis());
-                let error = RequestError::Unreachable { endpoint, reason };
-                self.failed(index, kind_of(&error), error.to_string());
-                Err(error)
-            })
-        });
+        let asked = (0..self.0.slots.len()).map(|index| self.at_in_time(index, time_max, &ask));
         futures_util::future::join_all(asked).await
+    }
+
+    /// Asks like [`each_in_time`](Self::each_in_time) every endpoint but `asked`, and yields each answer as it arrives.
+    pub(crate) fn others_in_time<'a, T, F, Fut>(
+        &'a self,
+        asked: &Chain,
+        time_max: Duration,
+        ask: &'a F,
+    ) -> impl Stream<Item = Result<T, RequestError>> + 'a
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>> + 'a,
+        T: 'a,
+    {
+        let slots = self.0.slots.iter().enumerate();
+        let others = slots.filter(|(_, slot)| slot.url != asked.endpoint());
+        others
+            .map(|(index, _)| self.at_in_time(index, time_max, ask))
+            .collect::<FuturesUnordered<_>>()
+    }
+
+    async fn at_in_time<T, F, Fut>(
+        &self,
+        index: usize,
+        time_max: Duration,
+        ask: &F,
+    ) -> Result<T, RequestError>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let slot = &self.0.slots[index];
+        let is_paused = slot.state.lock().retry_at.is_some_and(|at| at > Instant::now());
+        let time = if is_paused { time_max.min(PAUSED_ANSWER_MAX) } else { time_max };
+        let answer = async { ask(self.chain(index).await?).await };
+        tokio::time::timeout(time, answer).await.unwrap_or_else(|_| {
+            let endpoint = slot.display_url.clone();
+            let reason = format!("no answer within {} ms", time.as_millis());
+            let error = RequestError::Unreachable { endpoint, reason };
+            self.failed(index, kind_of(&error), error.to_string());
+            Err(error)
+        })
     }
 
     /// Returns the number of endpoints.

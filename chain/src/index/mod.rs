@@ -46,7 +46,7 @@ pub use head::HeadStatus;
 use head::HeadWatcher;
 pub use push::try_push;
 pub use sink::{Sink, SinkError};
-pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReorgDepth};
+pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReaderTimes, ReorgDepth};
 pub use walk::{EventBatch, WalkSettings};
 
 /// The readers of one chain's contracts, and the watcher of its head.

@@ -385,6 +385,7 @@ impl PageReader {
 
     fn note_page(&self, answered: bool, took: Duration) {
         let mut status = self.context.status.lock();
+        status.times.queries_ms.observe(took.as_secs_f64() * 1e3);
         let counts = &mut status.counts;
         counts.asking += took;
         if answered {

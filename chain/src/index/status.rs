@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::event::{BlockRef, EventSource};
 use super::walk::Anomalies;
@@ -84,6 +85,26 @@ pub struct ReaderStatus {
     pub page_blocks: u64,
     /// Totals since the start.
     pub counts: ReaderCounts,
+    /// Durations since the start.
+    pub times: ReaderTimes,
+}
+
+/// Durations of one contract's reader since the start. The bounds are guesses: from a development chain to a provider's
+/// time limit.
+#[derive(Debug, Clone)]
+pub struct ReaderTimes {
+    /// Log queries, milliseconds.
+    pub queries_ms: Histogram,
+    /// Batches of events that were stored, seconds.
+    pub batches_s: Histogram,
+}
+
+impl Default for ReaderTimes {
+    fn default() -> Self {
+        let queries_ms = [1.0, 10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, 5e4, 1e5];
+        let batches_s = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+        Self { queries_ms: Histogram::new(queries_ms), batches_s: Histogram::new(batches_s) }
+    }
 }
 
 /// Totals of one contract's reader since the start.
@@ -135,6 +156,7 @@ impl StatusCell {
             behind_since: Some(Instant::now()),
             page_blocks: 0,
             counts: ReaderCounts::default(),
+            times: ReaderTimes::default(),
         })))
     }
 

@@ -195,6 +195,7 @@ impl BatchWriter {
         self.stored_at = Some(Instant::now());
         let mut status = self.context.status.lock();
         status.stored = Some(batch.position);
+        status.times.batches_s.observe(took.as_secs_f64());
         let counts = &mut status.counts;
         counts.storing += took;
         counts.events += batch.events.len() as u64;

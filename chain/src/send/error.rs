@@ -6,6 +6,7 @@ use alloy::primitives::{Address, B256, U256, utils::format_ether};
 use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 
 use crate::contracts::revert::Revert;
+use crate::spending::CeilingReached;
 
 /// An answer that exceeds the bound, with the bound in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +123,9 @@ pub enum SendError {
         /// The chain id.
         chain_id: u64,
     },
+    /// The transaction would cost more than the settings allow; nothing was sent.
+    #[error("{0}")]
+    Ceiling(CeilingReached),
     /// The contract would revert the call; nothing was sent.
     #[error("the transaction would be reverted: {0}")]
     WouldRevert(Revert),

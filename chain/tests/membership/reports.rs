@@ -12,6 +12,8 @@ use hawser_chain::index::{
     WalkSettings,
 };
 use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::send::SendError;
+use hawser_chain::spending::{CeilingReached, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
@@ -71,13 +73,39 @@ impl Chain {
         let urls = [pair.settlement.endpoint().to_owned()];
         let endpoints = Endpoints::new("settlement", &urls, SETTLEMENT_ID).unwrap();
         let address = network.at(Contract::PayerReportManager).unwrap();
-        let manager = ReportManager::new(endpoints.clone(), address, account);
+        let manager =
+            ReportManager::new(endpoints.clone(), address, account, SpendingLimits::default());
         Self { _pair: pair, network, endpoints, manager, key }
     }
 
     fn attested(&self, report: &PayerReport) -> [Attestation; 1] {
         let id = report.id(self.manager.domain());
         [Attestation::sign(id, NODE, &self.key)]
+    }
+
+    /// Checks that nothing is sent above a ceiling: the cost counts before the contract sees the report.
+    async fn refuses_expensive_gas(&self, report: &PayerReport, attested: &[Attestation]) {
+        let address = self.network.at(Contract::PayerReportManager).unwrap();
+        let limited = |limits| {
+            let account = deploy::accounts().swap_remove(1);
+            ReportManager::new(self.endpoints.clone(), address, account, limits)
+        };
+        let of_hour = SpendingLimits { per_hour_max_wei: 1, ..SpendingLimits::default() };
+        let refused = limited(of_hour).submit(report, attested).await.unwrap_err();
+        let is_hour = |it: &_| {
+            let ceiling = CeilingReached::Hour { spent_wei: 0, max_wei: 1 };
+            matches!(it, ReportManagerError::Send(SendError::Ceiling(reached)) if *reached == ceiling)
+        };
+        assert!(is_hour(&refused), "{refused}");
+        let of_gas = SpendingLimits { gas_price_max_wei: 1, ..SpendingLimits::default() };
+        let refused = limited(of_gas).submit(report, attested).await.unwrap_err();
+        let is_price = |it: &_| {
+            matches!(
+                it,
+                ReportManagerError::Send(SendError::Ceiling(CeilingReached::GasPrice { .. }))
+            )
+        };
+        assert!(is_price(&refused), "{refused}");
     }
 
     /// Reads events until there are `count`.
@@ -126,6 +154,7 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     assert!(manager.submit(&first, &of_other).await.is_err(), "it is over another digest");
 
     let attested = chain.attested(&first);
+    chain.refuses_expensive_gas(&first, &attested).await;
     assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
     assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::AlreadyTaken);
     let other = report(0, 8, &leaves);

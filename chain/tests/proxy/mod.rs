@@ -73,6 +73,8 @@ pub(crate) struct Faults {
     pub(crate) refuses: bool,
     /// Passes transactions on, and says that their nonce was used already.
     pub(crate) says_used: bool,
+    /// Calls every transaction mined and failed, also those that are not mined.
+    pub(crate) reverts: bool,
 }
 
 impl Faults {
@@ -103,6 +105,7 @@ impl Faults {
         swallows: false,
         refuses: false,
         says_used: false,
+        reverts: false,
     };
 }
 
@@ -308,6 +311,9 @@ impl Shared {
                 let error = json!({ "code": -32000, "message": "nonce too low" });
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
             }
+            "eth_getTransactionReceipt" if faults.reverts => {
+                fail(&asked["params"][0], &mut answer["result"]);
+            }
             "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
             "eth_getBlockReceipts" if faults.singly => {
                 let error = json!({ "code": -32601, "message": "method not found" });
@@ -400,6 +406,28 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
         }
     }
     u64::from(faults.bloom.is_some() || forked.is_some())
+}
+
+/// Turns the receipt of a transaction into that of a failure, or makes one up.
+fn fail(hash: &Value, receipt: &mut Value) {
+    if receipt.is_null() {
+        let word = |byte: &str| format!("0x{}", byte.repeat(32));
+        *receipt = json!({
+            "type": "0x0",
+            "transactionHash": hash,
+            "transactionIndex": "0x0",
+            "blockHash": word("ee"),
+            "blockNumber": "0x1",
+            "from": format!("0x{}", "11".repeat(20)),
+            "to": format!("0x{}", "22".repeat(20)),
+            "contractAddress": null,
+            "cumulativeGasUsed": "0x5208",
+            "gasUsed": "0x5208",
+            "effectiveGasPrice": "0x1",
+            "logsBloom": format!("0x{}", "00".repeat(256)),
+        });
+    }
+    (receipt["status"], receipt["logs"]) = (json!("0x0"), json!([]));
 }
 
 /// Returns the hash with another first byte.

@@ -11,7 +11,7 @@ use hawser_proto::{Bytes, OriginatorId};
 use super::client::{EnvelopeStream, PeerCallError, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use crate::control::SessionError;
-use crate::counters::NetCounters;
+use crate::counters::{NetCounters, SubscribeRpc};
 
 /// Envelopes in one page. Guessed: most gaps are shorter, and a page of the longest messages is within the
 /// limit of a message.
@@ -101,12 +101,14 @@ impl WantCall {
         let first = async {
             let mut stream = self.client.subscribe_originators(originator, after).await?;
             let first = stream.next().await?;
+            self.counters.subscribed(originator, SubscribeRpc::Originators);
             Ok((stream, first))
         };
         match first.await {
             Err(PeerCallError::Unimplemented) => {
                 let mut stream = self.client.subscribe_envelopes(originator, after).await?;
                 let first = stream.next().await?;
+                self.counters.subscribed(originator, SubscribeRpc::Envelopes);
                 Ok((stream, first))
             }
             opened => opened,

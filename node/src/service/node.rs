@@ -144,7 +144,8 @@ impl PayerReports {
     /// Starts worker and task; `None` if payer reports are disabled, or there is no contract.
     fn start(engine: &Engine, chains: &Chains, config: &NodeServiceSettings) -> Option<Self> {
         let (at, settings) = (chains.report_contract.clone()?, config.payer_reports?);
-        let reporter = payer_reports::reporter(engine, &config.signer, at, settings);
+        let reporter =
+            payer_reports::reporter(engine, &config.signer, at, settings, config.report_spending);
         let task = PayerReportTask::start(engine, reporter.clone(), settings);
         Some(Self { reporter, task })
     }

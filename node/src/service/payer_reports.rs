@@ -8,6 +8,7 @@ use hawser_chain::contracts::revert::RevertReason;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{RequestError, SendError};
+use hawser_chain::spending::SpendingLimits;
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
@@ -29,10 +30,11 @@ pub(super) fn reporter(
     key: &SecretKey,
     at: ReportContractAt,
     settings: PayerReportSettings,
+    spending: SpendingLimits,
 ) -> PayerReporter {
     let signer = PrivateKeySigner::from_slice(&key.to_bytes());
     let signer = signer.expect("a key of the same curve");
-    let manager = ReportManager::new(at.endpoints, at.address, signer);
+    let manager = ReportManager::new(at.endpoints, at.address, signer, spending);
     let domain = manager.domain();
     let contract = std::sync::Arc::new(Contract(manager));
     PayerReporter::new(engine, key.clone(), domain, settings.periods, contract)

@@ -158,6 +158,8 @@ impl PeerView for PeerStatusView {
         self.with_endpoint(|endpoint| {
             let counters = endpoint.counters();
             let refused = PeerError::ALL.map(|reason| (reason.label(), counters.refused(reason)));
+            let subscribed = counters.subscriptions().into_iter();
+            let subscribed = subscribed.map(|((it, rpc), count)| (it, rpc.label(), count));
             PeerCounts {
                 dials: counters.dials.get(),
                 sessions: counters.sessions.get(),
@@ -165,6 +167,7 @@ impl PeerView for PeerStatusView {
                 bytes_received: counters.bytes_received.get(),
                 envelopes_sent: counters.envelopes_sent.get(),
                 rewritten: counters.rewritten.get(),
+                subscribed: subscribed.collect(),
                 replicated: replicated(self.replication.counters()),
                 refused: refused.into(),
             }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hawser_chain::broadcast::SpendingLimits;
 use hawser_chain::redis_link::RedisAccess;
+use hawser_chain::spending::SpendingLimits;
 use hawser_gateway::select::Strategy;
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_serve::tls::TlsFiles;
@@ -113,8 +113,7 @@ impl GatewayServiceSettings {
         let policies = reader.optional_path(&gateway::POLICIES);
         let nonce_record = reader.optional_path(&gateway::NONCE_RECORD);
         let redis = reader.gateway_redis();
-        let gas_price_max = reader
-            .get(&gateway::GAS_PRICE_MAX, |text| text.parse::<u128>().ok().filter(|wei| *wei > 0));
+        let gas_price_max = reader.gas_price(&gateway::GAS_PRICE_MAX);
         let per_hour_max = reader.get(&gateway::GAS_PER_HOUR_MAX, parse::token_wei);
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hawser_chain::spending::SpendingLimits;
 use hawser_engine::runtime::replication::{CatchUp, MigratedStrands};
 use hawser_engine::runtime::{PayerReportSettings, PruneSettings, ScrubSettings};
 use hawser_net::{PeerTransport, PlainTextPeers};
@@ -70,6 +71,8 @@ pub struct NodeServiceSettings {
     pub indexer: bool,
     /// The payer report worker; `None` if it is disabled.
     pub payer_reports: Option<PayerReportSettings>,
+    /// The cost ceilings of the transactions of payer reports.
+    pub report_spending: SpendingLimits,
     /// Pruning; `None` if it is disabled.
     pub prune: Option<PruneSettings>,
     /// Background scrubs; `None` if they are disabled.
@@ -196,6 +199,7 @@ impl NodeServiceSettings {
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
         let (limits, payer_reports) = (reader.caller_limits(), reader.payer_reports());
+        let report_spending = reader.report_spending();
         let snapshot_serve = reader.snapshot_serve(limits.as_ref());
         let (bootstrap_from, bootstrap_trust) = reader.bootstrap();
         let (store, idempotent_publish) =
@@ -246,6 +250,7 @@ impl NodeServiceSettings {
             indexer: indexer.expect(CHECKED),
             limits: limits.expect(CHECKED),
             payer_reports: payer_reports.expect(CHECKED).filter(|_| !is_replica),
+            report_spending: report_spending.expect(CHECKED),
             prune: prune.expect(CHECKED),
             scrub: scrub.expect(CHECKED),
             log: log.expect(CHECKED),

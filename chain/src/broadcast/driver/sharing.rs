@@ -8,7 +8,8 @@ use alloy::primitives::{B256, Bytes};
 
 use super::{Driver, RequestResult};
 use crate::broadcast::error::BroadcastError;
-use crate::broadcast::receipts::{MinedPayload, first_mined};
+use crate::broadcast::poll::mined;
+use crate::broadcast::receipts::MinedPayload;
 use crate::broadcast::record::RecordEntry;
 use crate::broadcast::sharing::{
     ASK_AGAIN_AFTER, BEAT_EVERY, FinishedNonce, Share, SharedEnd, SharedHour, SharedRecord,
@@ -17,9 +18,8 @@ use crate::broadcast::sharing::{
 use crate::broadcast::slots::{
     JobId, NoncePurpose, Recorded, SignRequest, SignedTransaction, SlotId, SlotOutcome,
 };
-use crate::broadcast::spending::CeilingReached;
 use crate::redis_link::RedisFault;
-use crate::send::{Chain, RequestError};
+use crate::spending::CeilingReached;
 
 impl Driver {
     /// Returns the time of the next sync of shared nonces; `None` while one is running or nonces are not shared.
@@ -148,8 +148,7 @@ impl Driver {
                 }
                 let state = self.state.clone();
                 self.requests.spawn(async move {
-                    let find = |chain: Chain| async move { first_mined(&chain, &[hash]).await };
-                    RequestResult::FoundElsewhere(job, state.endpoints.ask(find).await)
+                    RequestResult::FoundElsewhere(job, mined(&state.endpoints, hash).await)
                 });
             }
             Share::Unknown(hash) => {
@@ -161,19 +160,13 @@ impl Driver {
     }
 
     /// Applies the receipt of a payload that another process has broadcast.
-    pub(super) fn found_elsewhere(
-        &mut self,
-        job: JobId,
-        found: Result<Option<MinedPayload>, RequestError>,
-    ) {
-        match found {
-            Ok(Some(mined)) => self.mined(job, &mined),
-            // The endpoint may lag behind.
-            Ok(None) | Err(_) => {
-                self.submit(job);
-                self.park(job);
-            }
+    pub(super) fn found_elsewhere(&mut self, job: JobId, found: Option<MinedPayload>) {
+        if let Some(mined) = found {
+            return self.mined(job, &mined);
         }
+        // Endpoints may lag behind.
+        self.submit(job);
+        self.park(job);
     }
 
     /// Defers a payload and looks it up in Redis again after [`ASK_AGAIN_AFTER`].

@@ -72,7 +72,9 @@ impl AppChain {
     /// Returns the event found for a payload, whatever transaction used the nonce.
     async fn event(&self, query: &NonceQuery, sought: &SoughtPayload) -> Option<BroadcastReceipt> {
         match seek(&self.chain, self.own.account(), query, Some(sought)).await.unwrap() {
-            Some(NonceUser::Payload(MinedPayload::Event(broadcasted))) => Some(broadcasted),
+            Some(NonceUser::Payload(MinedPayload::Event { receipt: broadcasted, .. })) => {
+                Some(broadcasted)
+            }
             None | Some(NonceUser::Other(_)) => None,
             Some(NonceUser::Payload(receipt)) => panic!("{receipt:?}"),
         }

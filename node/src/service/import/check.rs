@@ -8,6 +8,10 @@ use hawser_rules::Registry;
 
 use super::facts::{SourceFacts, StrandFacts};
 
+/// The number of sequence ids that the counter may be above the end of the own strand. xmtpd loses one with each publish
+/// that fails and each repeated one. A guess: ten years of three of them in a second.
+const COUNTER_AHEAD_MAX: i64 = 1_000_000_000;
+
 /// The reason why a database is not imported. Nothing has been written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportPlanError {
@@ -81,6 +85,17 @@ pub enum ImportPlanError {
          from different times"
     )]
     CounterBehind {
+        /// The last sequence id of the strand.
+        head: i64,
+        /// The counter.
+        counter: i64,
+    },
+    /// The counter of sequence ids is so far above the end of the own strand that it cannot have been counted.
+    #[error(
+        "the own strand ends at {head}, and its counter stands at {counter}, more than {COUNTER_AHEAD_MAX} above: \
+         the database is damaged, or its sequence was set by hand. All ids between would be lost for good"
+    )]
+    CounterFarAhead {
         /// The last sequence id of the strand.
         head: i64,
         /// The counter.
@@ -161,6 +176,9 @@ pub(super) fn check(
     let head = facts.strands.get(&own.id).map_or(0, |strand| strand.head);
     if facts.counter < head {
         return Err(ImportPlanError::CounterBehind { head, counter: facts.counter });
+    }
+    if facts.counter - head > COUNTER_AHEAD_MAX {
+        return Err(ImportPlanError::CounterFarAhead { head, counter: facts.counter });
     }
     if facts.staged > 0 {
         return Err(ImportPlanError::Staged { staged: facts.staged });
@@ -276,6 +294,14 @@ mod tests {
             with(|it| it.counter = 6),
             ImportPlanError::CounterBehind { head: 7, counter: 6 }
         );
+        const FAR: i64 = 7 + COUNTER_AHEAD_MAX;
+        assert_eq!(
+            with(|it| it.counter = FAR + 1),
+            ImportPlanError::CounterFarAhead { head: 7, counter: FAR + 1 }
+        );
+        let mut near = facts();
+        near.counter = FAR;
+        assert!(checked(&near).is_ok(), "failed inserts use ids up");
         let mut cut = facts();
         strand(&mut cut, |it| it.stored -= 1);
         assert!(matches!(checked(&cut), Err(ImportPlanError::CutOff { .. })));

@@ -115,6 +115,8 @@ fn contract(status: &ReaderStatus, pauses: &PauseWatcher) -> ContractReading {
         failed_pages: counts.failed_pages,
         asking: counts.asking,
         storing: counts.storing,
+        queries_ms: status.times.queries_ms.clone(),
+        batches_s: status.times.batches_s.clone(),
         retries: counts.retries,
         odd: vec![
             ("doubled", counts.anomalies.duplicate),

@@ -59,6 +59,32 @@ pub(in crate::settings) const TURNS: Setting = value(
      every poll",
 );
 
+pub(in crate::settings) const GAS_PRICE_MAX: Setting = value(
+    "payer-report-gas-price-max",
+    "HAWSER_PAYER_REPORT_GAS_PRICE_MAX",
+    Some("100000000000"),
+    "a number of wei above 0",
+    "100000000000",
+    "Ceiling for the price of gas on the settlement chain: no payer report is submitted or settled at a higher one",
+);
+pub(in crate::settings) const GAS_PER_HOUR_MAX: Setting = value(
+    "payer-report-gas-cost-per-hour-max",
+    "HAWSER_PAYER_REPORT_GAS_COST_PER_HOUR_MAX",
+    Some("0.2"),
+    "an amount of the token that gas is paid in, such as 20 or 0.5",
+    "0.2",
+    "Ceiling for what the transactions of payer reports cost in gas within an hour: no more are sent before the hour is over",
+);
+
 /// All settings of this file in the order of the help text.
-pub(super) const ALL: [&Setting; 7] =
-    [&ENABLE, &LOOK_EVERY, &OWN_PERIOD, &OTHERS_PERIOD, &OWN_EXPIRY, &OTHERS_EXPIRY, &TURNS];
+pub(super) const ALL: [&Setting; 9] = [
+    &ENABLE,
+    &LOOK_EVERY,
+    &OWN_PERIOD,
+    &OTHERS_PERIOD,
+    &OWN_EXPIRY,
+    &OTHERS_EXPIRY,
+    &TURNS,
+    &GAS_PRICE_MAX,
+    &GAS_PER_HOUR_MAX,
+];

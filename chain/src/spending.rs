@@ -1,4 +1,4 @@
-//! The cost ceilings of the account's gas: per unit of gas, and per hour. They are absolute, so an endpoint that lies
+//! The cost ceilings of an account's gas: per unit of gas, and per hour. They are absolute, so an endpoint that lies
 //! about prices cannot drain the account. A plain value; time is an argument.
 //!
 //! Processes that share an account through Redis sum the hourly cost there, and each process also counts its own cost
@@ -6,15 +6,15 @@
 
 use std::time::Duration;
 
-/// Default of the highest gas price, in wei. A guess: a thousand times the usual price of the rollups in use.
+/// Default of the highest gas price of a gateway, in wei. A guess: a thousand times the usual price of the rollups in use.
 pub const GAS_PRICE_MAX_WEI: u128 = 100_000_000_000;
-/// Default of the highest cost per hour, in wei: 20 units of a token with 18 decimals. A guess: at usual prices,
+/// Default of the highest cost per hour of a gateway, in wei: 20 units of a token with 18 decimals. A guess: at usual prices,
 /// some hundred thousand payloads.
 pub const SPEND_PER_HOUR_MAX_WEI: u128 = 20 * 10u128.pow(18);
 /// The number of parts into which the last hour is divided. The cost of a part counts until an hour after its start.
 const MINUTES: usize = 60;
 
-/// The cost ceilings.
+/// The cost ceilings. The default is that of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpendingLimits {
     /// The highest price of a unit of gas, wei.
@@ -54,14 +54,14 @@ pub enum CeilingReached {
 
 /// The cost of the last hour.
 #[derive(Debug)]
-pub(super) struct Spending {
+pub(crate) struct Spending {
     limits: SpendingLimits,
     /// A ring of one entry per minute: the minute's number and its cost in wei.
     minutes: [(u64, u128); MINUTES],
 }
 
 impl Spending {
-    pub(super) fn new(limits: SpendingLimits) -> Self {
+    pub(crate) fn new(limits: SpendingLimits) -> Self {
         Self { limits, minutes: [(0, 0); MINUTES] }
     }
 
@@ -69,7 +69,7 @@ impl Spending {
     ///
     /// # Errors
     /// The ceiling that the transaction would exceed; no cost is added then.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         price_wei: u128,
         cost_wei: u128,
@@ -93,7 +93,7 @@ impl Spending {
     }
 
     /// Subtracts a cost that was added at `taken` and not spent. After an hour there is nothing to subtract.
-    pub(super) fn give_back(&mut self, cost_wei: u128, taken: Duration) {
+    pub(crate) fn give_back(&mut self, cost_wei: u128, taken: Duration) {
         let minute = minute_of(taken);
         let (of, wei) = &mut self.minutes[place_of(minute)];
         if *of == minute {
@@ -102,7 +102,7 @@ impl Spending {
     }
 
     /// Returns the cost of the last hour, wei.
-    pub(super) fn spent_wei(&self, now: Duration) -> u128 {
+    pub(crate) fn spent_wei(&self, now: Duration) -> u128 {
         let minute = minute_of(now);
         let is_recent = |(of, _): &&(u64, u128)| minute.saturating_sub(*of) < MINUTES as u64;
         let recent = self.minutes.iter().filter(is_recent).map(|(_, wei)| *wei);
@@ -110,7 +110,7 @@ impl Spending {
     }
 
     /// Returns the ceiling of the cost per hour, in wei.
-    pub(super) fn per_hour_max_wei(&self) -> u128 {
+    pub(crate) fn per_hour_max_wei(&self) -> u128 {
         self.limits.per_hour_max_wei
     }
 }

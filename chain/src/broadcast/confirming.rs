@@ -1,0 +1,172 @@
+//! Agreement of the endpoints on a mined payload, since one endpoint may make up a receipt.
+//!
+//! A made-up success would acknowledge a payload that is not on the chain, and a made-up failure would have a payload
+//! sent and paid for twice. So a proof counts when two endpoints show the same, or when no other endpoint answers.
+
+use alloy::primitives::B256;
+
+use super::receipts::MinedPayload;
+
+/// The proofs for one nonce that endpoints show.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    /// The number of endpoints that answered.
+    answered: usize,
+    shown: Vec<MinedPayload>,
+}
+
+impl Sightings {
+    /// Adds the answer of one more endpoint.
+    pub(super) fn add(&mut self, shown: Option<MinedPayload>) {
+        self.answered += 1;
+        self.shown.extend(shown);
+    }
+
+    /// Returns the proof of the first endpoint that shows one.
+    pub(super) fn first(&self) -> Option<&MinedPayload> {
+        self.shown.first()
+    }
+
+    /// Returns true if two endpoints show the same proof, so that no further answer can change the outcome.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.answered > 1 && self.agreed().is_some()
+    }
+
+    /// Returns the proof that two endpoints show, or the one of the only endpoint that answered.
+    pub(super) fn agreed(&self) -> Option<&MinedPayload> {
+        if self.answered == 1 {
+            return self.shown.first();
+        }
+        let mut rest = self.shown.as_slice();
+        while let Some((first, others)) = rest.split_first() {
+            if others.iter().any(|other| first.agrees_with(other)) {
+                return Some(first);
+            }
+            rest = others;
+        }
+        None
+    }
+}
+
+impl MinedPayload {
+    /// Returns true if both prove the same outcome: the same transaction in a block of the same number and time, with
+    /// the same events. The hash of the block is left out, because some rollups set it after the receipt.
+    fn agrees_with(&self, other: &Self) -> bool {
+        self.place() == other.place()
+            && match (self, other) {
+                (Self::Receipt { receipt: one, .. }, Self::Receipt { receipt: other, .. }) => {
+                    let [one_logs, other_logs] =
+                        [one, other].map(|it| it.inner.logs().iter().map(|log| &log.inner));
+                    one.status() == other.status() && one_logs.eq(other_logs)
+                }
+                (Self::Receipt { receipt, .. }, Self::Event { log, .. })
+                | (Self::Event { log, .. }, Self::Receipt { receipt, .. }) => {
+                    receipt.status() && receipt.inner.logs().iter().any(|it| it.inner == *log)
+                }
+                (Self::Event { log: one, .. }, Self::Event { log: other, .. }) => one == other,
+            }
+    }
+
+    /// Returns the transaction, and the number and the time of its block.
+    fn place(&self) -> (B256, u64, u64) {
+        match self {
+            Self::Receipt { receipt, block_time_s } => {
+                let number = receipt.block_number.unwrap_or_default();
+                (receipt.transaction_hash, number, *block_time_s)
+            }
+            Self::Event { receipt, .. } => {
+                (receipt.transaction_hash, receipt.block_number, receipt.block_time_s)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom};
+    use alloy::primitives::{Address, Bytes, Log};
+    use alloy::rpc::types::TransactionReceipt;
+
+    use super::*;
+    use crate::broadcast::outcome::BroadcastReceipt;
+
+    const HASH: B256 = B256::repeat_byte(1);
+
+    fn log(number: u8) -> Log {
+        Log::new_unchecked(Address::ZERO, vec![B256::repeat_byte(9)], Bytes::from(vec![number]))
+    }
+
+    fn receipt(succeeded: bool, block: u64, events: &[u8]) -> MinedPayload {
+        let logs = events.iter().map(|number| alloy::rpc::types::Log {
+            inner: log(*number),
+            ..alloy::rpc::types::Log::default()
+        });
+        let receipt = Receipt {
+            status: Eip658Value::Eip658(succeeded),
+            cumulative_gas_used: 0,
+            logs: logs.collect(),
+        };
+        let receipt = TransactionReceipt {
+            inner: ReceiptEnvelope::Legacy(ReceiptWithBloom::from(receipt)),
+            transaction_hash: HASH,
+            transaction_index: None,
+            block_hash: None,
+            block_number: Some(block),
+            gas_used: 0,
+            effective_gas_price: 0,
+            blob_gas_used: None,
+            blob_gas_price: None,
+            from: Address::ZERO,
+            to: None,
+            contract_address: None,
+        };
+        MinedPayload::Receipt { receipt: Box::new(receipt), block_time_s: 100 }
+    }
+
+    fn event(number: u8) -> MinedPayload {
+        let receipt = BroadcastReceipt {
+            sequence_id: hawser_proto::SequenceId(u64::from(number)),
+            transaction_hash: HASH,
+            block_number: 5,
+            block_time_s: 100,
+        };
+        MinedPayload::Event { receipt, log: log(number) }
+    }
+
+    fn agreed(shown: Vec<Option<MinedPayload>>) -> bool {
+        let mut sightings = Sightings::default();
+        shown.into_iter().for_each(|shown| sightings.add(shown));
+        sightings.agreed().is_some()
+    }
+
+    #[test]
+    fn two_endpoints_or_the_only_one_prove_an_outcome() {
+        let mined = || Some(receipt(true, 5, &[1]));
+        assert!(agreed(vec![mined()]));
+        assert!(agreed(vec![mined(), mined()]));
+        assert!(agreed(vec![Some(receipt(false, 5, &[])), None, mined(), mined()]));
+        assert!(agreed(vec![mined(), Some(event(1))]));
+        assert!(agreed(vec![Some(event(1)), None, Some(event(1))]));
+    }
+
+    #[test]
+    fn one_of_several_endpoints_proves_nothing() {
+        let mined = || Some(receipt(true, 5, &[1]));
+        assert!(!agreed(vec![]));
+        assert!(!agreed(vec![None]));
+        assert!(!agreed(vec![mined(), None]));
+        assert!(!agreed(vec![None, Some(event(1))]));
+        for other in [
+            receipt(false, 5, &[1]),
+            receipt(true, 6, &[1]),
+            receipt(true, 5, &[2]),
+            receipt(true, 5, &[]),
+            receipt(true, 5, &[1, 1]),
+            event(2),
+        ] {
+            assert!(!agreed(vec![mined(), Some(other.clone())]), "{other:?}");
+        }
+        assert!(!agreed(vec![Some(receipt(false, 5, &[1])), Some(event(1))]));
+        assert!(!agreed(vec![Some(event(1)), Some(event(2))]));
+    }
+}

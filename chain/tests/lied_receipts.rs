@@ -1,0 +1,93 @@
+//! Tests of sending while one endpoint calls every transaction failed: its receipts are believed only while no other
+//! endpoint answers.
+
+use std::time::Duration;
+
+use alloy::providers::Provider as _;
+use futures_util::future::join_all;
+use hawser_chain::broadcast::{BroadcastError, BroadcastSettings, Broadcaster};
+use serde_json::{Value, json};
+
+use crate::pair::{ChainBackend, Pair};
+use crate::payloads::{group, key, payload};
+use crate::proxy::{Faults, Proxy};
+
+const SENT: u32 = 6;
+/// Calls every transaction failed and counts one more than there are.
+const LIAR: Faults = Faults { reverts: true, miscounts: 1, ..NONE };
+const NONE: Faults = Faults {
+    garbage: false,
+    slow: false,
+    shuffled: false,
+    truncated: false,
+    forgetful: false,
+    narrow: false,
+    ..Faults::ALL
+};
+
+async fn count(pair: &Pair) -> u64 {
+    pair.app.provider().get_transaction_count(key().address()).await.unwrap()
+}
+
+async fn rpc(pair: &Pair, method: &'static str, params: Value) {
+    let _: Value = pair.app.provider().raw_request(method.into(), params).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_honest_endpoints_outweigh_the_receipts_of_a_liar() {
+    for liar_at in 0..3 {
+        let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+        let proxies = join_all((0..3).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
+        proxies[liar_at].set(|faults| *faults = LIAR);
+        let urls = proxies.iter().map(Proxy::url).collect();
+        let broadcaster =
+            Broadcaster::start(BroadcastSettings::new(urls, &at.addresses), key()).await.unwrap();
+        let sent = (0..SENT).map(|it| broadcaster.group_message(group(it), payload(it)));
+        for sent in join_all(sent).await {
+            assert!(sent.is_ok(), "the liar is endpoint {liar_at}: {sent:?}");
+        }
+        assert_eq!(count(&pair).await, u64::from(SENT), "each payload is paid for once");
+    }
+}
+
+/// Neither the failure that the liar shows nor a success is reported; the payload is not sent twice.
+#[tokio::test]
+async fn the_outcome_is_open_while_one_of_two_endpoints_lies() {
+    for liar_at in 0..2 {
+        let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+        let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
+        let settings = BroadcastSettings {
+            wait_max: Duration::from_secs(5),
+            ..BroadcastSettings::new(proxies.iter().map(Proxy::url).collect(), &at.addresses)
+        };
+        let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+        proxies[liar_at].set(|faults| *faults = LIAR);
+        // First the liar makes a receipt up, and then it changes one.
+        rpc(&pair, "evm_setAutomine", json!([false])).await;
+        let mined = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            rpc(&pair, "evm_setAutomine", json!([true])).await;
+            rpc(&pair, "evm_mine", json!([])).await;
+        };
+        let (sent, ()) = tokio::join!(broadcaster.group_message(group(1), payload(1)), mined);
+        assert!(matches!(sent, Err(BroadcastError::NotMined { .. })), "{liar_at}: {sent:?}");
+
+        proxies[liar_at].set(|faults| *faults = NONE);
+        let sent = broadcaster.group_message(group(1), payload(1)).await;
+        assert!(sent.is_ok(), "the liar was endpoint {liar_at}: {sent:?}");
+        assert_eq!(count(&pair).await, 1, "the payload is paid for once");
+    }
+}
+
+/// The only endpoint that answers is believed, so that an outage of the others stops nothing.
+#[tokio::test]
+async fn one_endpoint_is_enough_while_the_other_is_gone() {
+    let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+    let gone = Proxy::start(pair.app.endpoint(), 1).await;
+    let urls = vec![gone.url(), pair.app.endpoint().to_owned()];
+    let broadcaster =
+        Broadcaster::start(BroadcastSettings::new(urls, &at.addresses), key()).await.unwrap();
+    gone.set(|faults| faults.dead = true);
+    let sent = broadcaster.group_message(group(1), payload(1)).await;
+    assert!(sent.is_ok(), "{sent:?}");
+}
