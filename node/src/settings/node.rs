@@ -199,7 +199,6 @@ impl NodeServiceSettings {
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
         let (limits, payer_reports) = (reader.caller_limits(), reader.payer_reports());
-        let report_spending = reader.report_spending();
         let snapshot_serve = reader.snapshot_serve(limits.as_ref());
         let (bootstrap_from, bootstrap_trust) = reader.bootstrap();
         let (store, idempotent_publish) =
@@ -210,7 +209,7 @@ impl NodeServiceSettings {
         let (prune, scrub) = (reader.prune(), reader.scrub());
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
-        let migrated = reader.migrated();
+        let (migrated, report_spending) = (reader.migrated(), reader.report_spending());
         let mut notes = sources.notes();
         if reader.origin(&node::REPLICATION_ENABLE) != SettingOrigin::Default {
             notes.push("replication.enable is deprecated: it is called api.enable".into());
@@ -220,8 +219,7 @@ impl NodeServiceSettings {
             let follows = follow.as_ref().is_some_and(|urls| !urls.is_empty());
             notes.extend(replica_notes(follows, matches!(witness, Some(Some(_)))));
         }
-        let bootstrap_note = "bootstrap-from has no effect on a replica: it follows its sources";
-        notes.extend(bootstrap_from.iter().filter(|_| is_replica).map(|_| bootstrap_note.into()));
+        notes.extend(bootstrap_from.iter().filter(|_| is_replica).map(|_| BOOTSTRAP_NOTE.into()));
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
             reader.require_balances(limits.as_ref(), chains, indexer);
@@ -268,6 +266,8 @@ impl NodeServiceSettings {
         self.api.quic_address.clone().filter(|_| has_quic)
     }
 }
+
+const BOOTSTRAP_NOTE: &str = "bootstrap-from has no effect on a replica: it follows its sources";
 
 /// Returns the notes about settings of a replica that were given to a node.
 fn replica_notes(follows: bool, has_witness_key: bool) -> impl Iterator<Item = String> {
