@@ -18,11 +18,11 @@ use alloy::providers::Provider as _;
 use broadcaster::{Ledger, Memory, TIMEOUT, TestBroadcaster, until};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
 use hawser_chain::admin::{AdminError, Contract, Contracts, Network};
-use hawser_chain::contracts::FeeToken;
+use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink};
 use hawser_chain::send::Chain;
-use hawser_chain::watch::{BalanceWatcher, WatchedAccount};
+use hawser_chain::watch::{BalanceWatcher, DepositWatcher, WatchedAccount};
 use hawser_devchain::deploy;
 use pair::{APP_ID, ChainBackend, Pair, SETTLEMENT_ID};
 use proxy::{Faults, Proxy};
@@ -415,4 +415,27 @@ async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
     let read = reading.balances.unwrap();
     assert_eq!((read.native_wei, read.fee_token), (native, None));
     assert!(reading.error.unwrap().contains("there is no contract"));
+}
+
+/// The balance of a payer is read although one endpoint does not answer, and is unknown while none does.
+#[tokio::test]
+async fn the_balance_of_a_payer_is_known_while_an_endpoint_answers() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let url = pair.settlement.endpoint().to_owned();
+    let dead = Proxy::start(&url, 0).await;
+    dead.set(|faults| faults.dead = true);
+    let payer = deploy::deployer().address();
+    let watched = |urls: &[String]| {
+        let endpoints = Endpoints::new("settlement", urls, SETTLEMENT_ID).unwrap();
+        DepositWatcher::start(endpoints, deployment.addresses.payer_registry, payer)
+    };
+    let silent = watched(&[dead.url()]);
+    let watcher = watched(&[dead.url(), url]);
+    let known = watcher.subscribe();
+    until("it is read", || known.borrow().is_some()).await;
+    let call = PayerRegistry::getBalanceCall { payer_: payer };
+    let registry = deployment.addresses.payer_registry;
+    let balance = pair.settlement.view(registry, &call).await.unwrap();
+    assert_eq!(*known.borrow(), Some(i128::try_from(balance).unwrap()));
+    assert_eq!(*silent.subscribe().borrow(), None);
 }

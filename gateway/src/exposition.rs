@@ -11,8 +11,9 @@ use hawser_serve::tls::TlsMetrics;
 use hawser_serve::{CallMetrics, ChainListStatus, ServeSettings};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
+use tokio::sync::watch;
 
-use crate::chain::GasPrices;
+use crate::chain::{GasPrices, SenderFigures};
 use crate::gateway_status::GatewayObserver;
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
@@ -25,12 +26,13 @@ pub(crate) fn page(
     serve: &ServeSettings,
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
+    deposit: watch::Receiver<Option<i128>>,
 ) -> MetricsPage {
     let collectors: [Box<dyn Collector>; 4] = [
         Box::new(calls),
         Box::new(serve.memory.clone()),
         Box::new(TlsMetrics(serve.tls.clone())),
-        Box::new(GatewayCollector { metrics, observer }),
+        Box::new(GatewayCollector { metrics, observer, deposit }),
     ];
     MetricsPage::new(collectors)
 }
@@ -39,6 +41,8 @@ pub(crate) fn page(
 struct GatewayCollector {
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
+    /// The payer's balance in the payer registry, in millionths of a dollar.
+    deposit: watch::Receiver<Option<i128>>,
 }
 
 impl Collector for GatewayCollector {
@@ -189,6 +193,20 @@ impl GatewayCollector {
             "xmtp_blockchain_oracle_gas_price_default_fallback",
             "Uses of a default gas price, because none had been read yet",
             each().map(|(labels, prices)| (labels, prices.defaults)),
+        )?;
+        let balance = |it: &SenderFigures| Some(([("chain", "app")], it.balance_wei? as f64));
+        let own = if let [sender] = &senders[..] { balance(sender) } else { None };
+        out.gauges(
+            "xmtp_account_balance_wei",
+            "The chain's native token that the payer's account has, wei",
+            own,
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "dollars of billions are cents still")]
+        let deposit = self.deposit.borrow().map(|microdollars| microdollars as f64 * 1e6);
+        out.gauge(
+            "xmtp_payer_balance_picodollars",
+            "The payer's balance in the payer registry, picodollars; negative if it owes more than was deposited",
+            deposit,
         )?;
         // The family has no labels, and the nonces of several accounts are not comparable.
         let nonce = if let [sender] = &senders[..] { sender.last_nonce } else { None };

@@ -146,7 +146,13 @@ pub async fn start(
         tls: settings.tls.clone(),
         ..ServeSettings::new(settings.listen)
     };
-    let page = exposition::page(calls.clone(), &serve, metrics.clone(), observer.clone());
+    let page = exposition::page(
+        calls.clone(),
+        &serve,
+        metrics.clone(),
+        observer.clone(),
+        ports.deposit.clone(),
+    );
     let pages = Arc::new(GatewayPages { metrics: page, observer, counted: metrics.clone() });
     let listen = |address| move |source| StartError::Listen { address, source };
     let probe = ports.any_chain();

@@ -119,6 +119,8 @@ pub struct GatewayPorts {
     pub rates: watch::Receiver<Arc<RateTable>>,
     /// The state of reading both; `None` if they come from files.
     pub lists: Option<Arc<dyn ChainListsView>>,
+    /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
+    pub deposit: watch::Receiver<Option<i128>>,
     /// Notified when a node charges an unknown price: the list should then be read again.
     pub rates_wanted: Arc<Notify>,
     /// The app chain; without one, envelopes for it are refused. With tenants it is not used.

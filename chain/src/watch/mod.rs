@@ -1,5 +1,5 @@
 //! Keeps values of the settlement chain up to date: the node registry and the rates, as types of `hawser_rules`, the
-//! pause states of contracts, and the balances of an account.
+//! pause states of contracts, the balances of an account, and that of a payer.
 //!
 //! Nodes and gateways read through this module, so both see the same records. The first reading has to succeed. If a
 //! later one fails, the last value is kept, with the error.
@@ -11,11 +11,13 @@
 
 mod agreement;
 mod balances;
+mod deposits;
 mod pauses;
 mod rates;
 mod registry;
 
 pub use balances::{AccountBalances, BalanceReading, BalanceWatcher, WatchedAccount};
+pub use deposits::DepositWatcher;
 pub use pauses::{PauseState, PauseWatcher};
 
 use std::sync::Arc;

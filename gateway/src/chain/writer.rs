@@ -47,6 +47,8 @@ pub struct SenderFigures {
     pub gas_prices: GasPrices,
     /// The nonce of the transaction that was sent last; `None` before the first one.
     pub last_nonce: Option<u64>,
+    /// The chain's native token that the account has, wei; `None` before it was read.
+    pub balance_wei: Option<u128>,
 }
 
 /// The gas prices that a chain has stated.

@@ -103,6 +103,7 @@ impl Net {
             registry,
             rates: rates_receiver,
             lists: None,
+            deposit: watch::channel(None).1,
             rates_wanted: Arc::default(),
             chain: Some(chain.clone()),
             tenant_chains: BTreeMap::new(),

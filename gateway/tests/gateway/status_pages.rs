@@ -6,6 +6,7 @@ use std::time::Duration;
 use hawser_gateway::chain::{GasPrices, SenderFigures};
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tonic::Code;
 use tonic_reflection::pb::{v1, v1alpha};
 use v1::server_reflection_client::ServerReflectionClient;
@@ -130,6 +131,22 @@ async fn nonce_gas_prices_and_times_of_the_chain_are_shown_under_the_reference_n
     ] {
         assert_eq!(net.sample(&name).await, value, "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_the_payer_has_is_shown_while_it_is_known() {
+    let (known, deposit) = watch::channel(None);
+    let net = Net::with(1, |_| {}, |ports| ports.deposit = deposit).await;
+    let shown = async |line: &str| net.page("/metrics").await.1.contains(line);
+    assert!(!shown("\nxmtp_payer_balance_picodollars ").await, "it is not known");
+    assert!(!shown("\nxmtp_account_balance_wei{").await, "it is not known");
+    known.send_replace(Some(-2));
+    assert!(shown("\nxmtp_payer_balance_picodollars -2000000.0\n").await);
+    let figures = SenderFigures { balance_wei: Some(7), ..SenderFigures::default() };
+    *net.chain.figures.lock() = figures;
+    assert!(shown("\nxmtp_account_balance_wei{chain=\"app\"} 7.0\n").await);
+    known.send_replace(None);
+    assert!(!shown("\nxmtp_payer_balance_picodollars ").await, "it cannot be read any more");
 }
 
 #[tokio::test]

@@ -167,7 +167,8 @@ async fn gas_prices_of_tenants_are_one_series_of_their_chain_and_nonces_are_none
     let tenants = Tenants::start().await;
     for (name, at, wei) in [("red", 9, 50), ("blue", 8, 60)] {
         let gas_prices = GasPrices { last: Some((at, wei)), read: at, defaults: 1 };
-        let figures = SenderFigures { chain_id: 7, gas_prices, last_nonce: Some(at) };
+        let figures =
+            SenderFigures { chain_id: 7, gas_prices, last_nonce: Some(at), balance_wei: Some(1) };
         *tenants.chains[name].figures.lock() = figures;
     }
     let page = tenants.net.page("/metrics").await.1;

@@ -13,6 +13,7 @@ use hawser_chain::broadcast::{
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
+use hawser_chain::watch::{BalanceWatcher, WatchedAccount};
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, SecretKey, TransactionHash};
@@ -35,6 +36,7 @@ fn stand_back_more() -> Duration {
 struct BroadcastWriter {
     broadcaster: Broadcaster,
     endpoints: Endpoints,
+    balances: BalanceWatcher,
 }
 
 /// Starts a writer for a payer's account. It resumes unfinished transactions of an earlier run.
@@ -55,6 +57,7 @@ pub(super) async fn writer(
     let endpoints = Endpoints::new("app", &urls, deployment.app_id).map_err(RunError::usage)?;
     let secret = Zeroizing::new(payer.to_bytes());
     let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(RunError::failed)?;
+    let address = key.address();
     if nonce_record.is_none() && config.redis.is_none() {
         tracing::warn!(
             "--nonce-record is not set: after a crash the gateway does not know which transactions it has sent"
@@ -74,7 +77,9 @@ pub(super) async fn writer(
         stand_back: Some(STAND_BACK + stand_back_more()),
     };
     let broadcaster = Broadcaster::start(settings, key).await.map_err(RunError::failed)?;
-    Ok(Arc::new(BroadcastWriter { broadcaster, endpoints }))
+    let account = WatchedAccount { address, fee_token: None };
+    let balances = BalanceWatcher::start(endpoints.clone(), account);
+    Ok(Arc::new(BroadcastWriter { broadcaster, endpoints, balances }))
 }
 
 impl ChainWriter for BroadcastWriter {
@@ -119,6 +124,7 @@ impl ChainWriter for BroadcastWriter {
             chain_id: self.endpoints.id(),
             gas_prices: GasPrices { last, read, defaults },
             last_nonce: self.broadcaster.status().last_nonce,
+            balance_wei: self.balances.reading().balances.map(|it| it.native_wei),
         }
     }
 

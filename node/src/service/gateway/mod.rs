@@ -10,9 +10,11 @@ mod tenants;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_chain::admin::Contract;
 use hawser_chain::index::ChainReader;
 use hawser_chain::redis_link::RedisLink;
-use hawser_chain::watch::ListWatcher;
+use hawser_chain::watch::{DepositWatcher, ListWatcher};
+use hawser_gateway::chain::ChainWriter;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, StartError};
 use hawser_proto::SecretKey;
@@ -75,6 +77,7 @@ struct Running {
 struct SettlementReading {
     _lists: SettlementLists,
     _events: ChainReader,
+    _deposit: Option<DepositWatcher>,
 }
 
 /// The message for a list whose watching has just been started.
@@ -166,8 +169,42 @@ async fn inputs(
         }
         (None, None) => return Err(not_set("price list", "rates-file")),
     };
+    let (chain, tenant_chains) = app_chains(settings, deployment.as_ref(), tenant_payers).await?;
+    let redis = redis(settings).await?;
+    let push_urls = settings.chains.settlement.push_urls.clone();
+    let watcher = deposit_watcher(settings, settlement.as_ref(), deployment.as_ref());
+    let deposit =
+        watcher.as_ref().map_or_else(|| watch::channel(None).1, DepositWatcher::subscribe);
+    let listen = |settlement| listen(settlement, push_urls, watcher);
+    let (reading, lists) = settlement.map(listen).unzip();
+    let wallets =
+        Arc::new(Wallets::over_rpc(settings.wallets.rpcs.clone(), settings.wallets.list()));
+    let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
+    let ports = GatewayPorts {
+        registry,
+        rates,
+        lists,
+        deposit,
+        rates_wanted,
+        chain,
+        tenant_chains,
+        identity,
+        redis,
+    };
+    Ok((ports, reading))
+}
+
+/// The payer's own access to the app chain, and that of each tenant.
+type AppChains = (Option<Arc<dyn ChainWriter>>, BTreeMap<String, Arc<dyn ChainWriter>>);
+
+async fn app_chains(
+    settings: &GatewayServiceSettings,
+    deployment: Option<&KnownDeployment>,
+    tenant_payers: &BTreeMap<String, SecretKey>,
+) -> Result<AppChains, RunError> {
+    let access = &settings.chains.contracts;
     let mut tenant_chains = BTreeMap::new();
-    let chain = match &deployment {
+    let chain = match deployment {
         Some(deployment) if !access.app.urls.is_empty() && !tenant_payers.is_empty() => {
             tenant_chains = tenants::writers(settings, deployment, tenant_payers).await?;
             None
@@ -184,23 +221,18 @@ async fn inputs(
             None
         }
     };
-    let redis = redis(settings).await?;
-    let push_urls = settings.chains.settlement.push_urls.clone();
-    let (reading, lists) = settlement.map(|settlement| listen(settlement, push_urls)).unzip();
-    let wallets =
-        Arc::new(Wallets::over_rpc(settings.wallets.rpcs.clone(), settings.wallets.list()));
-    let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
-    let ports = GatewayPorts {
-        registry,
-        rates,
-        lists,
-        rates_wanted,
-        chain,
-        tenant_chains,
-        identity,
-        redis,
-    };
-    Ok((ports, reading))
+    Ok((chain, tenant_chains))
+}
+
+/// Starts to read the payer's balance if the settlement chain is known.
+fn deposit_watcher(
+    settings: &GatewayServiceSettings,
+    settlement: Option<&SettlementReader>,
+    deployment: Option<&KnownDeployment>,
+) -> Option<DepositWatcher> {
+    let registry = deployment?.contracts.get(Contract::PayerRegistry)?;
+    let payer = settings.payer.public_key().address().0.into();
+    Some(DepositWatcher::start(settlement?.endpoints.clone(), registry, payer))
 }
 
 /// Connects to the Redis that several gateways share, if one is configured.
@@ -214,11 +246,12 @@ async fn redis(settings: &GatewayServiceSettings) -> Result<Option<Arc<RedisLink
 fn listen(
     mut settlement: SettlementReader,
     push_urls: Vec<String>,
+    deposit: Option<DepositWatcher>,
 ) -> (SettlementReading, Arc<dyn ChainListsView>) {
     let push = settlement.push_settings(push_urls);
     let events = ChainReader::start(settlement.endpoints, push, Vec::new());
     let view = Arc::new(settlement.lists.view());
-    (SettlementReading { _lists: settlement.lists, _events: events }, view)
+    (SettlementReading { _lists: settlement.lists, _events: events, _deposit: deposit }, view)
 }
 
 /// Returns a receiver of the values alone, to which a failed read changes nothing.
