@@ -26,6 +26,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The time limit for an endpoint to show a transaction as proof of its count. A guess: some forty requests.
 const PROOF_MAX: Duration = Duration::from_secs(5);
 
+/// The time limit for an endpoint to search for the user of a nonce, so that a silent one does not hold up the polls. A
+/// guess: three times that of a proof, because events are searched too.
+const SEEK_MAX: Duration = Duration::from_secs(15);
+
 /// The parameters of one poll.
 #[derive(Debug, Default)]
 pub(super) struct PollRequest {
@@ -139,8 +143,10 @@ async fn search(
         state.uses.iter_mut().filter(|(query, used)| query.seeks && *used == NonceUse::Unknown);
     let users = join_all(in_question.map(|(query, used)| async move {
         let (query, sought) = (&*query, request.sought.get(&query.slot));
-        let users =
-            endpoints.each(|chain| async move { seek(&chain, account, query, sought).await });
+        let users = endpoints.each(|chain| async move {
+            let user = timeout(SEEK_MAX, seek(&chain, account, query, sought)).await;
+            user.unwrap_or_else(|_| Err(chain.too_slow(SEEK_MAX)))
+        });
         (used, users.await)
     }));
     for (used, users) in users.await {
