@@ -91,3 +91,28 @@ async fn one_endpoint_is_enough_while_the_other_is_gone() {
     let sent = broadcaster.group_message(group(1), payload(1)).await;
     assert!(sent.is_ok(), "{sent:?}");
 }
+
+/// An endpoint that stays at an old block is left out after a while, so that it does not hold up the other one.
+#[tokio::test]
+async fn an_endpoint_that_has_stopped_holds_up_nothing_for_long() {
+    for stopped_at in 0..2 {
+        let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+        let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
+        let urls = proxies.iter().map(Proxy::url).collect();
+        let broadcaster =
+            Broadcaster::start(BroadcastSettings::new(urls, &at.addresses), key()).await.unwrap();
+        let newest = pair.app.newest_block().await.unwrap();
+        proxies[stopped_at].set(|faults| {
+            *faults = Faults { resyncing: Some(newest), miscounts: -5000, denies: true, ..NONE };
+        });
+        let sent = (0..SENT).map(|it| broadcaster.group_message(group(it), payload(it)));
+        for sent in join_all(sent).await {
+            assert!(sent.is_ok(), "endpoint {stopped_at} has stopped: {sent:?}");
+        }
+        let at = std::time::Instant::now();
+        let sent = broadcaster.group_message(group(SENT), payload(SENT)).await;
+        assert!(sent.is_ok(), "{sent:?}");
+        assert!(at.elapsed() < Duration::from_secs(15), "it is still known as stopped");
+        assert_eq!(count(&pair).await, u64::from(SENT) + 1, "each payload is paid for once");
+    }
+}

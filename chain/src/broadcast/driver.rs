@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::error::BroadcastError;
+use super::heads::EndpointHeads;
 use super::jobs::{JobStage, Jobs, Waiter};
 use super::nonces::{Nonces, replacement_price};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
@@ -99,8 +100,11 @@ pub(super) struct Driver {
     pause: Duration,
     /// The earliest time at which an endpoint is asked again to prove a count.
     prove_at: Instant,
+    /// The transaction whose receipt is contested, and the time since which it is.
+    contested: Option<(B256, Instant)>,
     /// The earliest time of the next warning about a contested receipt.
     warn_at: Instant,
+    heads: EndpointHeads,
     started: Instant,
 }
 
@@ -135,7 +139,9 @@ impl Driver {
             poll_at: Instant::now(),
             pause: polling::POLL_MIN,
             prove_at: Instant::now(),
+            contested: None,
             warn_at: Instant::now(),
+            heads: EndpointHeads::default(),
             started: Instant::now(),
         };
         if let Some(record) = record {
@@ -441,6 +447,9 @@ impl Driver {
     }
 
     fn submit(&mut self, id: JobId) {
+        if self.nonces.is_idle() {
+            self.heads.resume(self.now());
+        }
         self.nonces.submit(id);
         if self.nonces.must_poll() {
             self.poll_at = Instant::now();

@@ -21,6 +21,7 @@ mod agreement;
 mod confirming;
 mod driver;
 mod error;
+mod heads;
 mod jobs;
 mod nonces;
 mod outcome;

@@ -3,7 +3,7 @@
 //! Most polls ask one endpoint for the counts, and a second one for the receipts that it shows: see `confirming`. Counts
 //! that move nonces are asked of every endpoint, since one of them may lag behind or lie: see `agreement`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -47,6 +47,17 @@ pub(super) struct PollRequest {
     pub(super) known_count: u64,
     /// True if an endpoint whose count exceeds the confirmed one may be asked for proof.
     pub(super) may_prove: bool,
+    /// The endpoints that have stopped following the chain. Their silence about a receipt says nothing.
+    pub(super) stalled: BTreeSet<String>,
+}
+
+impl PollRequest {
+    /// Adds the answer of an endpoint. That an endpoint which has stopped shows nothing does not count.
+    fn add(&self, sightings: &mut Sightings, endpoint: &str, proof: Option<MinedPayload>) {
+        if proof.is_some() || !self.stalled.contains(endpoint) {
+            sightings.add(proof);
+        }
+    }
 }
 
 /// The result of one poll.
@@ -57,12 +68,15 @@ pub(super) struct PollResponse {
     pub(super) mined: HashMap<B256, MinedPayload>,
     /// A count above the confirmed one that an endpoint reported and failed to prove.
     pub(super) unproven: Option<u64>,
-    /// A transaction that one endpoint calls mined, and no other one.
+    /// A transaction that one endpoint calls mined, and no other one, after all were asked.
     pub(super) contested: Option<B256>,
+    /// The newest block of each endpoint that answered, if all were asked.
+    pub(super) heads: Vec<(String, u64)>,
 }
 
 /// The answers of one endpoint to one poll.
 struct EndpointAnswer {
+    endpoint: String,
     counts: AccountCounts,
     head: u64,
     /// The queried nonces that are used by its count, or for which it was asked because another endpoint shows a proof,
@@ -108,19 +122,21 @@ async fn confirm(
     let shown: Vec<_> = request.queries.iter().filter(is_shown).collect();
     let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
     for (slot, proof) in answer.uses {
-        sightings.entry(slot).or_default().add(proof);
+        request.add(sightings.entry(slot).or_default(), &answer.endpoint, proof);
     }
     if !shown.is_empty() {
         let shown = &shown;
         let ask = |chain: Chain| async move {
             let proofs = shown.iter().map(|query| first_mined(&chain, &query.hashes));
-            try_join_all(proofs).await
+            Ok((try_join_all(proofs).await?, chain))
         };
         let mut others = pin!(endpoints.others_in_time(asked, ANSWER_MAX, &ask));
         while let Some(answer) = others.next().await {
             // An endpoint that fails is neither for nor against the proof.
-            for (query, proof) in shown.iter().zip(answer.unwrap_or_default()) {
-                sightings.entry(query.slot).or_default().add(proof);
+            let Ok((proofs, chain)) = answer else { continue };
+            for (query, proof) in shown.iter().zip(proofs) {
+                let sightings = sightings.entry(query.slot).or_default();
+                request.add(sightings, chain.endpoint(), proof);
             }
             // While only the first endpoint has answered, its proofs stand alone.
             if shown.iter().all(|query| sightings[&query.slot].is_confirmed()) {
@@ -145,7 +161,8 @@ async fn search(
         let (query, sought) = (&*query, request.sought.get(&query.slot));
         let users = endpoints.each(|chain| async move {
             let user = timeout(SEEK_MAX, seek(&chain, account, query, sought)).await;
-            user.unwrap_or_else(|_| Err(chain.too_slow(SEEK_MAX)))
+            let user = user.unwrap_or_else(|_| Err(chain.too_slow(SEEK_MAX)))?;
+            Ok((user, chain))
         });
         (used, users.await)
     }));
@@ -153,12 +170,17 @@ async fn search(
         let (mut sightings, mut other) = (Sightings::default(), None);
         for user in users {
             match user {
-                Ok(Some(NonceUser::Payload(payload))) => sightings.add(Some(payload)),
-                Ok(Some(NonceUser::Other(hash))) => {
-                    other.get_or_insert(hash);
-                    sightings.add(None);
+                Ok((user, chain)) => {
+                    let proof = match user {
+                        Some(NonceUser::Payload(payload)) => Some(payload),
+                        Some(NonceUser::Other(hash)) => {
+                            other.get_or_insert(hash);
+                            None
+                        }
+                        None => None,
+                    };
+                    request.add(&mut sightings, chain.endpoint(), proof);
                 }
-                Ok(None) => sightings.add(None),
                 Err(error) => tracing::debug!(%error, "an endpoint could not be searched"),
             }
         }
@@ -226,7 +248,8 @@ async fn poll_all(
             }
         }
     }
-    Ok(PollResponse { unproven, ..merged(answers, request, endpoints.count()) })
+    let heads = answers.iter().map(|it| (it.endpoint.clone(), it.head)).collect();
+    Ok(PollResponse { unproven, heads, ..merged(answers, request, endpoints.count()) })
 }
 
 /// Asks the endpoints whose count is too low for a nonce about the payloads that another one calls mined. They may have
@@ -252,8 +275,10 @@ fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> 
     let head = confirmed(answers.iter().map(|it| it.head));
     let counts = answers.iter().map(|it| it.counts).collect();
     let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
-    for (slot, proof) in answers.into_iter().flat_map(|it| it.uses) {
-        sightings.entry(slot).or_default().add(proof);
+    for EndpointAnswer { endpoint, uses, .. } in answers {
+        for (slot, proof) in uses {
+            request.add(sightings.entry(slot).or_default(), &endpoint, proof);
+        }
     }
     response(request, counts, asked, head, sightings)
 }
@@ -266,17 +291,19 @@ fn response(
     head: u64,
     sightings: HashMap<SlotId, Sightings>,
 ) -> PollResponse {
-    let (mut uses, mut mined) = (Vec::new(), HashMap::new());
+    let (mut uses, mut mined, mut contested) = (Vec::new(), HashMap::new(), None);
     // In the order of the queries, so that nonces end in that order.
     for query in &request.queries {
         let Some(sightings) = sightings.get(&query.slot) else { continue };
         let agreed = sightings.agreed();
         let used = agreed.map_or(NonceUse::Unknown, |it| NonceUse::Mined(it.hash()));
+        let is_open = asked > 0 && agreed.is_none();
+        contested = contested.or(sightings.first().filter(|_| is_open).map(MinedPayload::hash));
         uses.push((query.clone(), used));
         mined.extend(agreed.map(|it| (it.hash(), it.clone())));
     }
     let state = AccountState { asked_at: request.asked_at, counts, asked, head, uses };
-    PollResponse { state, mined, unproven: None, contested: None }
+    PollResponse { state, mined, unproven: None, contested, heads: Vec::new() }
 }
 
 async fn poll_in_time(
@@ -308,5 +335,6 @@ async fn poll_at(
     });
     let uses = try_join_all(receipts).await?.into_iter().collect();
     let counts = AccountCounts { mined: mined_count, pending: pending_count, is_proven: false };
-    Ok(EndpointAnswer { counts, head, uses })
+    let endpoint = chain.endpoint().to_owned();
+    Ok(EndpointAnswer { endpoint, counts, head, uses })
 }

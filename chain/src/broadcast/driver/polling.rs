@@ -19,6 +19,9 @@ const POLL_AFTER_ERROR: Duration = Duration::from_millis(500);
 /// The pause before an endpoint is asked again to prove its transaction count, and between two warnings about contested
 /// receipts. Guess.
 const WARN_EVERY: Duration = Duration::from_secs(30);
+/// The time for which a receipt has to be contested before the operator is warned. A guess: endpoints lag behind each
+/// other for a second or two.
+const CONTESTED_FOR: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// Polls the account if a poll is due.
@@ -44,6 +47,7 @@ impl Driver {
             wants_all,
             known_count: self.nonces.known_count(),
             may_prove: Instant::now() >= self.prove_at,
+            stalled: self.heads.stalled(),
         };
         self.requests.spawn(async move {
             RequestResult::Polled(poll::poll(&state.endpoints, account, &request).await)
@@ -55,10 +59,13 @@ impl Driver {
         self.is_polling = false;
         self.poll_at = Instant::now() + self.pause;
         match polled {
-            Ok(PollResponse { state, mined, unproven, contested }) => {
+            Ok(PollResponse { state, mined, unproven, contested, heads }) => {
                 let done = self.nonces.polled(&state, self.now());
                 self.warn_of_counts(unproven);
-                self.warn_of_receipt(contested);
+                if state.is_whole() {
+                    self.warn_of_receipt(contested);
+                    self.note_heads(&heads);
+                }
                 self.pause = (self.pause * 3 / 2).min(POLL_MAX);
                 self.done(done, &mined).await;
             }
@@ -88,9 +95,31 @@ impl Driver {
         }
     }
 
-    /// Warns the operator about a receipt on which the endpoints do not agree.
+    /// Takes note of the endpoints' newest blocks, and warns the operator about an endpoint without new ones.
+    fn note_heads(&mut self, heads: &[(String, u64)]) {
+        let now = self.now();
+        for (endpoint, block) in heads {
+            if self.heads.note(endpoint, *block, now) {
+                tracing::warn!(
+                    code = "endpoint_stalled",
+                    endpoint,
+                    block,
+                    "an endpoint of the app chain has had no new block while transactions were under way: that it \
+                     shows no receipt does not count"
+                );
+            }
+        }
+    }
+
+    /// Warns the operator about a receipt on which the endpoints do not agree for longer than one of them lags behind.
     fn warn_of_receipt(&mut self, contested: Option<B256>) {
-        let Some(hash) = contested.filter(|_| Instant::now() >= self.warn_at) else { return };
+        // Another transaction each time means that an endpoint lags behind a little.
+        let known = self.contested.filter(|(hash, _)| Some(*hash) == contested);
+        self.contested = known.or(contested.map(|hash| (hash, Instant::now())));
+        let Some((hash, since)) = self.contested else { return };
+        if since.elapsed() < CONTESTED_FOR || Instant::now() < self.warn_at {
+            return;
+        }
         self.warn_at = Instant::now() + WARN_EVERY;
         tracing::warn!(
             code = "receipt_contested",
