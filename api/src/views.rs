@@ -98,7 +98,7 @@ pub struct PeerCounts {
     pub envelopes_sent: u64,
     /// Envelopes received over gRPC whose outer layer was put into canonical form.
     pub rewritten: u64,
-    /// Streams opened over gRPC, by strand and method.
+    /// Streams that this node opened at peers over gRPC, by strand and method.
     pub subscribed: Vec<(OriginatorId, &'static str, u64)>,
     /// Outcomes of envelopes that peers sent, and of gaps that no peer filled.
     pub replicated: Vec<(&'static str, u64)>,

@@ -1,5 +1,5 @@
-//! Tests of sending while one endpoint calls every transaction failed: its receipts are believed only while no other
-//! endpoint answers.
+//! Tests of sending while one endpoint calls every transaction failed, has stopped or is gone: its receipts are believed
+//! only if another endpoint shows the same, or if no other one follows the chain.
 
 use std::time::Duration;
 
@@ -25,6 +25,11 @@ const NONE: Faults = Faults {
     ..Faults::ALL
 };
 
+/// Returns URLs with a path, as those of providers have, which carries a key.
+fn urls(proxies: &[Proxy]) -> Vec<String> {
+    proxies.iter().map(|proxy| format!("{}/v2/key", proxy.url())).collect()
+}
+
 async fn count(pair: &Pair) -> u64 {
     pair.app.provider().get_transaction_count(key().address()).await.unwrap()
 }
@@ -39,7 +44,7 @@ async fn two_honest_endpoints_outweigh_the_receipts_of_a_liar() {
         let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
         let proxies = join_all((0..3).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
         proxies[liar_at].set(|faults| *faults = LIAR);
-        let urls = proxies.iter().map(Proxy::url).collect();
+        let urls = urls(&proxies);
         let broadcaster =
             Broadcaster::start(BroadcastSettings::new(urls, &at.addresses), key()).await.unwrap();
         let sent = (0..SENT).map(|it| broadcaster.group_message(group(it), payload(it)));
@@ -58,7 +63,7 @@ async fn the_outcome_is_open_while_one_of_two_endpoints_lies() {
         let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
         let settings = BroadcastSettings {
             wait_max: Duration::from_secs(5),
-            ..BroadcastSettings::new(proxies.iter().map(Proxy::url).collect(), &at.addresses)
+            ..BroadcastSettings::new(urls(&proxies), &at.addresses)
         };
         let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
         proxies[liar_at].set(|faults| *faults = LIAR);
@@ -79,7 +84,7 @@ async fn the_outcome_is_open_while_one_of_two_endpoints_lies() {
     }
 }
 
-/// The only endpoint that answers is believed, so that an outage of the others stops nothing.
+/// The only endpoint that answers for a while is believed, so that an outage of the others stops nothing for long.
 #[tokio::test]
 async fn one_endpoint_is_enough_while_the_other_is_gone() {
     let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
@@ -98,7 +103,7 @@ async fn an_endpoint_that_has_stopped_holds_up_nothing_for_long() {
     for stopped_at in 0..2 {
         let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
         let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
-        let urls = proxies.iter().map(Proxy::url).collect();
+        let urls = urls(&proxies);
         let broadcaster =
             Broadcaster::start(BroadcastSettings::new(urls, &at.addresses), key()).await.unwrap();
         let newest = pair.app.newest_block().await.unwrap();

@@ -143,7 +143,7 @@ pub struct NetCounters {
     pub bytes_received: Counter,
     /// Envelopes from gRPC that the peer had not written in canonical form.
     pub rewritten: Counter,
-    /// Streams opened over gRPC, by strand and method. The registry bounds the strands.
+    /// Streams that this node opened at peers over gRPC, by strand and method. The registry bounds the strands.
     subscribed: Mutex<BTreeMap<(OriginatorId, SubscribeRpc), u64>>,
     refusals: [Counter; PeerError::ALL.len()],
 }
@@ -169,7 +169,7 @@ impl SubscribeRpc {
 }
 
 impl NetCounters {
-    /// Counts a stream that a peer has opened for a strand.
+    /// Counts a stream of a strand that this node has opened at a peer.
     pub(crate) fn subscribed(&self, originator: OriginatorId, rpc: SubscribeRpc) {
         *self.subscribed.lock().entry((originator, rpc)).or_default() += 1;
     }

@@ -434,7 +434,7 @@ fn replication(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
     let subscribed = counts.subscribed.into_iter();
     out.counters(
         "xmtp_sync_subscribe_rpc",
-        "Streams of strands that peers opened over gRPC, by method",
+        "Streams of strands that this node opened at peers over gRPC, by method",
         subscribed.map(|(originator, rpc, count)| {
             ([("rpc", rpc.to_owned()), ("originator_id", originator.to_string())], count)
         }),

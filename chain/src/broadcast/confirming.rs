@@ -1,50 +1,39 @@
 //! Agreement of the endpoints on a mined payload, since one endpoint may make up a receipt.
 //!
 //! A made-up success would acknowledge a payload that is not on the chain, and a made-up failure would have a payload
-//! sent and paid for twice. So a proof counts when two endpoints show the same, or when no other endpoint answers.
+//! sent and paid for twice. So a proof counts when two endpoints show the same, or when every other endpoint has stopped:
+//! see `heads`. An endpoint is its host and port, as with snapshots, because one provider may have several URLs.
+
+use std::collections::BTreeSet;
 
 use alloy::primitives::B256;
 
 use super::receipts::MinedPayload;
 
-/// The proofs for one nonce that endpoints show.
+/// The proofs for one nonce that endpoints show, each with its endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Sightings {
-    /// The number of endpoints that answered.
-    answered: usize,
-    shown: Vec<MinedPayload>,
-}
+pub(super) struct Sightings(Vec<(String, MinedPayload)>);
 
 impl Sightings {
     /// Adds the answer of one more endpoint.
-    pub(super) fn add(&mut self, shown: Option<MinedPayload>) {
-        self.answered += 1;
-        self.shown.extend(shown);
+    pub(super) fn add(&mut self, endpoint: &str, proof: Option<MinedPayload>) {
+        self.0.extend(proof.map(|proof| (endpoint.to_owned(), proof)));
     }
 
     /// Returns the proof of the first endpoint that shows one.
     pub(super) fn first(&self) -> Option<&MinedPayload> {
-        self.shown.first()
+        self.0.first().map(|(_, proof)| proof)
     }
 
-    /// Returns true if two endpoints show the same proof, so that no further answer can change the outcome.
-    pub(super) fn is_confirmed(&self) -> bool {
-        self.answered > 1 && self.agreed().is_some()
-    }
-
-    /// Returns the proof that two endpoints show, or the one of the only endpoint that answered.
-    pub(super) fn agreed(&self) -> Option<&MinedPayload> {
-        if self.answered == 1 {
-            return self.shown.first();
-        }
-        let mut rest = self.shown.as_slice();
-        while let Some((first, others)) = rest.split_first() {
-            if others.iter().any(|other| first.agrees_with(other)) {
-                return Some(first);
-            }
-            rest = others;
-        }
-        None
+    /// Returns the proof that two endpoints show, or the one of the only endpoint that follows the chain.
+    pub(super) fn agreed(&self, following: &BTreeSet<String>) -> Option<&MinedPayload> {
+        let is_second = |endpoint: &String, proof: &MinedPayload| {
+            self.0.iter().any(|(other, same)| other != endpoint && same.agrees_with(proof))
+        };
+        let is_alone = |endpoint| following.iter().all(|other| other == endpoint);
+        let agreed = self.0.iter().find(|(endpoint, proof)| is_second(endpoint, proof));
+        let agreed = agreed.or_else(|| self.0.iter().find(|(endpoint, _)| is_alone(endpoint)));
+        agreed.map(|(_, proof)| proof)
     }
 }
 
@@ -133,29 +122,38 @@ mod tests {
         MinedPayload::Event { receipt, log: log(number) }
     }
 
-    fn agreed(shown: Vec<Option<MinedPayload>>) -> bool {
+    /// Returns true if the proofs of the endpoints `a`, `b` and so on agree while these follow the chain.
+    fn agreed(following: &[&str], shown: Vec<Option<MinedPayload>>) -> bool {
         let mut sightings = Sightings::default();
-        shown.into_iter().for_each(|shown| sightings.add(shown));
-        sightings.agreed().is_some()
+        for (endpoint, shown) in ["a", "b", "c", "d"].into_iter().zip(shown) {
+            sightings.add(endpoint, shown);
+        }
+        let following = following.iter().copied().map(str::to_owned).collect();
+        sightings.agreed(&following).is_some()
     }
 
     #[test]
-    fn two_endpoints_or_the_only_one_prove_an_outcome() {
+    fn two_endpoints_or_the_only_one_that_follows_prove_an_outcome() {
         let mined = || Some(receipt(true, 5, &[1]));
-        assert!(agreed(vec![mined()]));
-        assert!(agreed(vec![mined(), mined()]));
-        assert!(agreed(vec![Some(receipt(false, 5, &[])), None, mined(), mined()]));
-        assert!(agreed(vec![mined(), Some(event(1))]));
-        assert!(agreed(vec![Some(event(1)), None, Some(event(1))]));
+        let failed = || Some(receipt(false, 5, &[]));
+        assert!(agreed(&["a"], vec![mined()]));
+        assert!(agreed(&["b"], vec![None, mined()]), "the other one has stopped");
+        assert!(agreed(&["a", "b"], vec![mined(), mined()]));
+        assert!(agreed(&["a", "b", "c", "d"], vec![failed(), None, mined(), mined()]));
+        assert!(agreed(&["a", "b"], vec![mined(), Some(event(1))]));
+        assert!(agreed(&["a", "b", "c"], vec![Some(event(1)), None, Some(event(1))]));
     }
 
     #[test]
     fn one_of_several_endpoints_proves_nothing() {
+        const TWO: [&str; 2] = ["a", "b"];
         let mined = || Some(receipt(true, 5, &[1]));
-        assert!(!agreed(vec![]));
-        assert!(!agreed(vec![None]));
-        assert!(!agreed(vec![mined(), None]));
-        assert!(!agreed(vec![None, Some(event(1))]));
+        assert!(!agreed(&TWO, vec![]));
+        assert!(!agreed(&["a"], vec![None]));
+        assert!(!agreed(&TWO, vec![mined()]), "the other one has failed just now");
+        assert!(!agreed(&TWO, vec![mined(), None]));
+        assert!(!agreed(&["b"], vec![mined(), None]), "the one that shows it has stopped");
+        assert!(!agreed(&TWO, vec![None, Some(event(1))]));
         for other in [
             receipt(false, 5, &[1]),
             receipt(true, 6, &[1]),
@@ -164,9 +162,18 @@ mod tests {
             receipt(true, 5, &[1, 1]),
             event(2),
         ] {
-            assert!(!agreed(vec![mined(), Some(other.clone())]), "{other:?}");
+            assert!(!agreed(&TWO, vec![mined(), Some(other.clone())]), "{other:?}");
         }
-        assert!(!agreed(vec![Some(receipt(false, 5, &[1])), Some(event(1))]));
-        assert!(!agreed(vec![Some(event(1)), Some(event(2))]));
+        assert!(!agreed(&TWO, vec![Some(receipt(false, 5, &[1])), Some(event(1))]));
+        assert!(!agreed(&TWO, vec![Some(event(1)), Some(event(2))]));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_asked_twice_is_no_second_one() {
+        let mut sightings = Sightings::default();
+        sightings.add("a", Some(receipt(true, 5, &[1])));
+        sightings.add("a", Some(receipt(true, 5, &[1])));
+        let following = ["a", "b"].map(str::to_owned).into();
+        assert!(sightings.agreed(&following).is_none());
     }
 }

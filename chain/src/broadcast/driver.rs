@@ -22,7 +22,7 @@ use super::jobs::{JobStage, Jobs, Waiter};
 use super::nonces::{Nonces, replacement_price};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
-use super::poll::PollResponse;
+use super::poll::{Heads, PollResponse};
 use super::receipts::MinedPayload;
 use super::record::{NonceRecord, RecordEntry};
 use super::shared::BroadcasterState;
@@ -72,7 +72,7 @@ enum RequestResult {
     /// The result of synchronizing shared nonces. The ends in the list were not reported to Redis.
     Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisFault>),
     /// The receipt of a payload that another process has broadcast.
-    FoundElsewhere(JobId, Option<MinedPayload>),
+    FoundElsewhere(JobId, Option<MinedPayload>, Heads),
 }
 
 /// The task of a broadcaster.
@@ -121,6 +121,7 @@ impl Driver {
         if sharing.is_some() {
             nonces.share();
         }
+        let heads = EndpointHeads::new(state.endpoints.display_urls());
         let mut driver = Self {
             signer: TransactionSigner::new(key, state.endpoints.id()),
             state,
@@ -141,7 +142,7 @@ impl Driver {
             prove_at: Instant::now(),
             contested: None,
             warn_at: Instant::now(),
-            heads: EndpointHeads::default(),
+            heads,
             started: Instant::now(),
         };
         if let Some(record) = record {
@@ -425,6 +426,9 @@ impl Driver {
         match result {
             RequestResult::GasEstimated(id, Ok(gas_limit)) => {
                 if self.jobs.tried(id, gas_limit) {
+                    if self.nonces.is_idle() {
+                        self.heads.resume(self.now());
+                    }
                     self.submit(id);
                 }
             }
@@ -442,14 +446,14 @@ impl Driver {
             RequestResult::Polled(polled) => self.polled(polled).await,
             RequestResult::Bounds => self.refresh_bounds_later(),
             RequestResult::Synced(finished, synced) => self.synced(finished, synced).await,
-            RequestResult::FoundElsewhere(id, found) => self.found_elsewhere(id, found),
+            RequestResult::FoundElsewhere(id, found, heads) => {
+                self.note_heads(&heads);
+                self.found_elsewhere(id, found);
+            }
         }
     }
 
     fn submit(&mut self, id: JobId) {
-        if self.nonces.is_idle() {
-            self.heads.resume(self.now());
-        }
         self.nonces.submit(id);
         if self.nonces.must_poll() {
             self.poll_at = Instant::now();

@@ -1,41 +1,46 @@
-//! The newest blocks of the endpoints, by which one that has stopped following the chain is told. A plain value; time is
-//! an argument.
+//! The newest blocks of the endpoints, by which one that no longer follows the chain is told. A plain value; time is an
+//! argument.
 //!
 //! While transactions of the account are under way, each endpoint gets them, and a chain that makes blocks only for
-//! transactions makes some. So an endpoint whose newest block stays the same for long has stopped, and that it does not
-//! show a receipt says nothing. An endpoint that lies cannot stop another one this way.
+//! transactions makes some. So an endpoint whose newest block stays the same for long, or that does not answer for as
+//! long, has stopped, and that it shows no receipt says nothing. Another endpoint that lies cannot make it stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The time without a new block after which an endpoint has stopped. A guess: twice the time after which a transaction
-/// is replaced at a chain without blocks.
-pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
+/// The time without a new block, or without an answer, after which an endpoint has stopped. A guess: twice the time
+/// after which a transaction is replaced at a chain without blocks.
+const STOPPED_AFTER: Duration = Duration::from_secs(20);
 
-/// The newest block of each endpoint, by its display URL.
-#[derive(Debug, Default)]
+/// The newest block of each endpoint, by its host and port.
+#[derive(Debug)]
 pub(super) struct EndpointHeads(BTreeMap<String, EndpointHead>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct EndpointHead {
-    block: u64,
-    /// The time at which it was first seen, or at which transactions were under way again.
+    /// `None` while the endpoint does not answer.
+    block: Option<u64>,
+    /// The time at which this was first so, or at which transactions were under way again.
     since: Duration,
-    is_stalled: bool,
+    has_stopped: bool,
 }
 
 impl EndpointHeads {
-    /// Takes note of an endpoint's newest block. Returns true if the endpoint has stopped by now and had not before.
-    pub(super) fn note(&mut self, endpoint: &str, block: u64, now: Duration) -> bool {
-        let known = self.0.get_mut(endpoint).filter(|known| known.block == block);
-        let Some(known) = known else {
-            let head = EndpointHead { block, since: now, is_stalled: false };
-            self.0.insert(endpoint.to_owned(), head);
-            return false;
-        };
-        let was_stalled = known.is_stalled;
-        known.is_stalled |= now.saturating_sub(known.since) >= STALLED_AFTER;
-        known.is_stalled && !was_stalled
+    /// Creates heads that are not known yet.
+    pub(super) fn new(endpoints: impl IntoIterator<Item = String>) -> Self {
+        Self(endpoints.into_iter().map(|it| (it, EndpointHead::default())).collect())
+    }
+
+    /// Takes note of an endpoint's newest block; `None` if it does not answer. Returns true if the endpoint has stopped
+    /// by now and had not before.
+    pub(super) fn note(&mut self, endpoint: &str, block: Option<u64>, now: Duration) -> bool {
+        let Some(known) = self.0.get_mut(endpoint) else { return false };
+        if known.block != block {
+            *known = EndpointHead { block, since: now, has_stopped: false };
+        }
+        let had_stopped = known.has_stopped;
+        known.has_stopped |= now.saturating_sub(known.since) >= STOPPED_AFTER;
+        known.has_stopped && !had_stopped
     }
 
     /// Takes note that transactions are under way again. Before, a chain may have had no reason for a block.
@@ -45,10 +50,11 @@ impl EndpointHeads {
         }
     }
 
-    /// Returns the endpoints that have stopped and have had no new block since.
-    pub(super) fn stalled(&self) -> BTreeSet<String> {
-        let stalled = self.0.iter().filter(|(_, known)| known.is_stalled);
-        stalled.map(|(endpoint, _)| endpoint.clone()).collect()
+    /// Returns the endpoints that follow the chain: all of them if none does, because the chain itself then has stopped.
+    pub(super) fn following(&self) -> BTreeSet<String> {
+        let all_stopped = self.0.values().all(|known| known.has_stopped);
+        let following = self.0.iter().filter(|(_, known)| all_stopped || !known.has_stopped);
+        following.map(|(endpoint, _)| endpoint.clone()).collect()
     }
 }
 
@@ -56,24 +62,51 @@ impl EndpointHeads {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_endpoint_without_new_blocks_has_stopped_until_it_has_one() {
-        let at = Duration::from_secs;
-        let mut heads = EndpointHeads::default();
-        assert!(!heads.note("old", 5, at(100)));
-        assert!(!heads.note("live", 5, at(100)));
-        assert!(!heads.note("old", 5, at(119)));
-        assert!(!heads.note("live", 6, at(119)));
-        assert!(heads.note("old", 5, at(120)), "it is told once");
-        assert!(!heads.note("old", 5, at(121)));
-        assert!(!heads.note("live", 6, at(121)));
-        assert_eq!(heads.stalled(), BTreeSet::from(["old".to_owned()]));
+    const ALL: [&str; 3] = ["gone", "live", "old"];
 
-        // Nothing was sent for a day: the live endpoint has had no reason for a block, and the other one none either.
+    fn at(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    fn following(heads: &EndpointHeads) -> Vec<String> {
+        heads.following().into_iter().collect()
+    }
+
+    #[test]
+    fn an_endpoint_without_new_blocks_or_answers_has_stopped_until_it_has_one() {
+        let mut heads = EndpointHeads::new(ALL.map(str::to_owned));
+        heads.resume(at(100));
+        assert!(!heads.note("old", Some(5), at(100)));
+        assert!(!heads.note("live", Some(5), at(100)));
+        assert!(!heads.note("gone", Some(5), at(100)));
+        for s in 101..120 {
+            assert!(!heads.note("old", Some(5), at(s)));
+            assert!(!heads.note("live", Some(s), at(s)));
+            assert!(!heads.note("gone", None, at(s)));
+        }
+        assert_eq!(following(&heads), ALL);
+        assert!(heads.note("old", Some(5), at(120)), "it is told once");
+        assert!(!heads.note("old", Some(5), at(121)));
+        assert!(heads.note("gone", None, at(121)));
+        assert!(!heads.note("live", Some(121), at(121)));
+        assert_eq!(following(&heads), ["live"]);
+
+        // Nothing was sent for a day: the live endpoint has had no reason for a block, and the others none either.
         heads.resume(at(90_000));
-        assert!(!heads.note("live", 6, at(90_001)));
-        assert_eq!(heads.stalled(), BTreeSet::from(["old".to_owned()]));
-        assert!(!heads.note("old", 7, at(90_002)));
-        assert!(heads.stalled().is_empty());
+        assert!(!heads.note("live", Some(121), at(90_001)));
+        assert_eq!(following(&heads), ["live"]);
+        assert!(!heads.note("old", Some(7), at(90_002)));
+        assert!(!heads.note("gone", Some(5), at(90_003)));
+        assert_eq!(following(&heads), ALL);
+    }
+
+    #[test]
+    fn no_endpoint_is_left_out_while_the_chain_itself_has_stopped() {
+        let mut heads = EndpointHeads::new(ALL.map(str::to_owned));
+        for endpoint in ALL {
+            heads.note(endpoint, Some(5), at(1));
+            heads.note(endpoint, Some(5), at(21));
+        }
+        assert_eq!(following(&heads), ALL);
     }
 }

@@ -3,7 +3,7 @@
 //! Most polls ask one endpoint for the counts, and a second one for the receipts that it shows: see `confirming`. Counts
 //! that move nonces are asked of every endpoint, since one of them may lag behind or lie: see `agreement`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -25,7 +25,6 @@ use crate::send::{Chain, RequestError};
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The time limit for an endpoint to show a transaction as proof of its count. A guess: some forty requests.
 const PROOF_MAX: Duration = Duration::from_secs(5);
-
 /// The time limit for an endpoint to search for the user of a nonce, so that a silent one does not hold up the polls. A
 /// guess: three times that of a proof, because events are searched too.
 const SEEK_MAX: Duration = Duration::from_secs(15);
@@ -47,18 +46,12 @@ pub(super) struct PollRequest {
     pub(super) known_count: u64,
     /// True if an endpoint whose count exceeds the confirmed one may be asked for proof.
     pub(super) may_prove: bool,
-    /// The endpoints that have stopped following the chain. Their silence about a receipt says nothing.
-    pub(super) stalled: BTreeSet<String>,
+    /// The endpoints that follow the chain.
+    pub(super) following: BTreeSet<String>,
 }
 
-impl PollRequest {
-    /// Adds the answer of an endpoint. That an endpoint which has stopped shows nothing does not count.
-    fn add(&self, sightings: &mut Sightings, endpoint: &str, proof: Option<MinedPayload>) {
-        if proof.is_some() || !self.stalled.contains(endpoint) {
-            sightings.add(proof);
-        }
-    }
-}
+/// The newest block of each endpoint, by its host and port; `None` if it does not answer.
+pub(super) type Heads = BTreeMap<String, Option<u64>>;
 
 /// The result of one poll.
 #[derive(Debug)]
@@ -70,8 +63,8 @@ pub(super) struct PollResponse {
     pub(super) unproven: Option<u64>,
     /// A transaction that one endpoint calls mined, and no other one, after all were asked.
     pub(super) contested: Option<B256>,
-    /// The newest block of each endpoint that answered, if all were asked.
-    pub(super) heads: Vec<(String, u64)>,
+    /// Empty unless all endpoints were asked.
+    pub(super) heads: Heads,
 }
 
 /// The answers of one endpoint to one poll.
@@ -122,9 +115,12 @@ async fn confirm(
     let shown: Vec<_> = request.queries.iter().filter(is_shown).collect();
     let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
     for (slot, proof) in answer.uses {
-        request.add(sightings.entry(slot).or_default(), &answer.endpoint, proof);
+        sightings.entry(slot).or_default().add(&answer.endpoint, proof);
     }
-    if !shown.is_empty() {
+    let is_open = |sightings: &HashMap<SlotId, Sightings>| {
+        shown.iter().any(|query| sightings[&query.slot].agreed(&request.following).is_none())
+    };
+    if is_open(&sightings) {
         let shown = &shown;
         let ask = |chain: Chain| async move {
             let proofs = shown.iter().map(|query| first_mined(&chain, &query.hashes));
@@ -132,14 +128,11 @@ async fn confirm(
         };
         let mut others = pin!(endpoints.others_in_time(asked, ANSWER_MAX, &ask));
         while let Some(answer) = others.next().await {
-            // An endpoint that fails is neither for nor against the proof.
             let Ok((proofs, chain)) = answer else { continue };
             for (query, proof) in shown.iter().zip(proofs) {
-                let sightings = sightings.entry(query.slot).or_default();
-                request.add(sightings, chain.endpoint(), proof);
+                sightings.entry(query.slot).or_default().add(chain.endpoint(), proof);
             }
-            // While only the first endpoint has answered, its proofs stand alone.
-            if shown.iter().all(|query| sightings[&query.slot].is_confirmed()) {
+            if !is_open(&sightings) {
                 break;
             }
         }
@@ -179,12 +172,12 @@ async fn search(
                         }
                         None => None,
                     };
-                    request.add(&mut sightings, chain.endpoint(), proof);
+                    sightings.add(chain.endpoint(), proof);
                 }
                 Err(error) => tracing::debug!(%error, "an endpoint could not be searched"),
             }
         }
-        match (sightings.agreed(), sightings.first(), other) {
+        match (sightings.agreed(&request.following), sightings.first(), other) {
             (Some(payload), ..) => {
                 *used = NonceUse::Mined(payload.hash());
                 mined.insert(payload.hash(), payload.clone());
@@ -197,17 +190,34 @@ async fn search(
     }
 }
 
-/// Returns the proof that a transaction is mined on which the endpoints agree.
-pub(super) async fn mined(endpoints: &Endpoints, hash: B256) -> Option<MinedPayload> {
-    let ask = |chain| async move { first_mined(&chain, &[hash]).await };
-    let mut sightings = Sightings::default();
-    endpoints
-        .each_in_time(ANSWER_MAX, ask)
-        .await
-        .into_iter()
-        .flatten()
-        .for_each(|it| sightings.add(it));
-    sightings.agreed().cloned()
+/// Returns the proof that a transaction is mined on which the endpoints agree, and the newest block of each endpoint.
+/// `following` are the endpoints that follow the chain.
+pub(super) async fn mined(
+    endpoints: &Endpoints,
+    hash: B256,
+    following: &BTreeSet<String>,
+) -> (Option<MinedPayload>, Heads) {
+    let asked = endpoints.each_in_time(ANSWER_MAX, |chain| async move {
+        let hashes = [hash];
+        let (proof, head) = tokio::try_join!(first_mined(&chain, &hashes), chain.newest_block())?;
+        Ok((proof, head, chain))
+    });
+    let (mut sightings, mut heads) = (Sightings::default(), unanswered(endpoints));
+    for (proof, head, chain) in asked.await.into_iter().flatten() {
+        note_head(&mut heads, chain.endpoint(), head);
+        sightings.add(chain.endpoint(), proof);
+    }
+    (sightings.agreed(following).cloned(), heads)
+}
+
+fn unanswered(endpoints: &Endpoints) -> Heads {
+    endpoints.display_urls().map(|endpoint| (endpoint, None)).collect()
+}
+
+/// Adds the head of an endpoint. Of two URLs with the same host and port the higher head counts.
+fn note_head(heads: &mut Heads, endpoint: &str, head: u64) {
+    let known = heads.entry(endpoint.to_owned()).or_default();
+    *known = (*known).max(Some(head));
 }
 
 /// Polls every endpoint. An endpoint whose count exceeds the confirmed one has to prove it.
@@ -220,10 +230,12 @@ async fn poll_all(
         let answer = poll_at(&chain, account, request).await?;
         Ok((answer, chain))
     });
-    let (mut answers, mut chains, mut last) = (Vec::new(), Vec::new(), None);
+    let (mut answers, mut chains, mut last) = (Vec::<EndpointAnswer>::new(), Vec::new(), None);
+    let mut heads = unanswered(endpoints);
     for polled in polled.await {
         match polled {
             Ok((answer, chain)) => {
+                note_head(&mut heads, &answer.endpoint, answer.head);
                 answers.push(answer);
                 chains.push(chain);
             }
@@ -248,7 +260,6 @@ async fn poll_all(
             }
         }
     }
-    let heads = answers.iter().map(|it| (it.endpoint.clone(), it.head)).collect();
     Ok(PollResponse { unproven, heads, ..merged(answers, request, endpoints.count()) })
 }
 
@@ -277,7 +288,7 @@ fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> 
     let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
     for EndpointAnswer { endpoint, uses, .. } in answers {
         for (slot, proof) in uses {
-            request.add(sightings.entry(slot).or_default(), &endpoint, proof);
+            sightings.entry(slot).or_default().add(&endpoint, proof);
         }
     }
     response(request, counts, asked, head, sightings)
@@ -295,7 +306,7 @@ fn response(
     // In the order of the queries, so that nonces end in that order.
     for query in &request.queries {
         let Some(sightings) = sightings.get(&query.slot) else { continue };
-        let agreed = sightings.agreed();
+        let agreed = sightings.agreed(&request.following);
         let used = agreed.map_or(NonceUse::Unknown, |it| NonceUse::Mined(it.hash()));
         let is_open = asked > 0 && agreed.is_none();
         contested = contested.or(sightings.first().filter(|_| is_open).map(MinedPayload::hash));
@@ -303,7 +314,7 @@ fn response(
         mined.extend(agreed.map(|it| (it.hash(), it.clone())));
     }
     let state = AccountState { asked_at: request.asked_at, counts, asked, head, uses };
-    PollResponse { state, mined, unproven: None, contested, heads: Vec::new() }
+    PollResponse { state, mined, unproven: None, contested, heads: Heads::new() }
 }
 
 async fn poll_in_time(

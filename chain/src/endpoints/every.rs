@@ -43,7 +43,8 @@ impl Endpoints {
         futures_util::future::join_all(asked).await
     }
 
-    /// Asks like [`each_in_time`](Self::each_in_time) every endpoint but `asked`, and yields each answer as it arrives.
+    /// Asks like [`each_in_time`](Self::each_in_time) every endpoint with another host or port than `asked`, and yields
+    /// each answer as it arrives.
     pub(crate) fn others_in_time<'a, T, F, Fut>(
         &'a self,
         asked: &Chain,
@@ -56,7 +57,7 @@ impl Endpoints {
         T: 'a,
     {
         let slots = self.0.slots.iter().enumerate();
-        let others = slots.filter(|(_, slot)| slot.url != asked.endpoint());
+        let others = slots.filter(|(_, slot)| slot.display_url != asked.endpoint());
         others
             .map(|(index, _)| self.at_in_time(index, time_max, ask))
             .collect::<FuturesUnordered<_>>()
@@ -83,6 +84,11 @@ impl Endpoints {
             self.failed(index, kind_of(&error), error.to_string());
             Err(error)
         })
+    }
+
+    /// Returns scheme, host and port of each endpoint, in order of preference. Two may be equal.
+    pub(crate) fn display_urls(&self) -> impl Iterator<Item = String> {
+        self.0.slots.iter().map(|slot| slot.display_url.clone())
     }
 
     /// Returns the number of endpoints.

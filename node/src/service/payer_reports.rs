@@ -8,7 +8,7 @@ use hawser_chain::contracts::revert::RevertReason;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{RequestError, SendError};
-use hawser_chain::spending::SpendingLimits;
+use hawser_chain::spending::{CeilingReached, SpendingLimits};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
@@ -96,6 +96,8 @@ fn told(error: ReportManagerError) -> ContractError {
         ReportManagerError::Send(SendError::WouldRevert(revert)) => {
             revert.reason == RevertReason::Nothing
         }
+        // Fewer leaves cost less.
+        ReportManagerError::Send(SendError::Ceiling(CeilingReached::Hour { .. })) => true,
         _ => false,
     };
     ContractError { text: error.to_string(), may_be_too_large }
@@ -117,5 +119,13 @@ mod tests {
         assert!(may_be_too_large(RevertReason::Nothing));
         assert!(!may_be_too_large(RevertReason::Text("paused".into())));
         assert!(!may_be_too_large(RevertReason::Unknown));
+    }
+
+    #[test]
+    fn a_transaction_above_the_ceiling_of_the_hour_may_be_too_large_and_one_above_that_of_the_price_is_not()
+     {
+        let told = |reached| told(ReportManagerError::Send(SendError::Ceiling(reached)));
+        assert!(told(CeilingReached::Hour { spent_wei: 0, max_wei: 1 }).may_be_too_large);
+        assert!(!told(CeilingReached::GasPrice { price_wei: 2, max_wei: 1 }).may_be_too_large);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::B256;
 
 use super::{Driver, RequestResult};
-use crate::broadcast::poll::{self, PollRequest, PollResponse};
+use crate::broadcast::poll::{self, Heads, PollRequest, PollResponse};
 use crate::broadcast::seek::SoughtPayload;
 use crate::broadcast::slots::NoncePurpose;
 use crate::send::RequestError;
@@ -47,7 +47,7 @@ impl Driver {
             wants_all,
             known_count: self.nonces.known_count(),
             may_prove: Instant::now() >= self.prove_at,
-            stalled: self.heads.stalled(),
+            following: self.heads.following(),
         };
         self.requests.spawn(async move {
             RequestResult::Polled(poll::poll(&state.endpoints, account, &request).await)
@@ -96,7 +96,7 @@ impl Driver {
     }
 
     /// Takes note of the endpoints' newest blocks, and warns the operator about an endpoint without new ones.
-    fn note_heads(&mut self, heads: &[(String, u64)]) {
+    pub(super) fn note_heads(&mut self, heads: &Heads) {
         let now = self.now();
         for (endpoint, block) in heads {
             if self.heads.note(endpoint, *block, now) {
@@ -104,8 +104,8 @@ impl Driver {
                     code = "endpoint_stalled",
                     endpoint,
                     block,
-                    "an endpoint of the app chain has had no new block while transactions were under way: that it \
-                     shows no receipt does not count"
+                    "an endpoint of the app chain has had no new block, or has not answered, while transactions were \
+                     under way: that it shows no receipt does not count"
                 );
             }
         }

@@ -146,9 +146,10 @@ impl Driver {
                 if !self.nonces.take_back(job) {
                     return;
                 }
-                let state = self.state.clone();
+                let (state, following) = (self.state.clone(), self.heads.following());
                 self.requests.spawn(async move {
-                    RequestResult::FoundElsewhere(job, mined(&state.endpoints, hash).await)
+                    let (found, heads) = mined(&state.endpoints, hash, &following).await;
+                    RequestResult::FoundElsewhere(job, found, heads)
                 });
             }
             Share::Unknown(hash) => {
