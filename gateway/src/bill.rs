@@ -1,9 +1,9 @@
-//! The bill of a request: its rows in the table of use, and the fees beyond the prices that its caller's budget was charged.
+//! The bill of a request: its rows in the usage table, and the fees beyond the prices that admission took from the
+//! caller's budget.
 //!
-//! The task that learns of an envelope's publication enters it, and that task continues when the caller hangs up: a
-//! caller who hangs up early pays like any other. The price of an envelope that is certainly not published goes back to
-//! the budget when the last
-//! task that works on it ends.
+//! The task that learns that an envelope is published enters it in the usage table. This task continues when the
+//! caller hangs up, so a caller cannot avoid payment by hanging up early. The price of an envelope that is
+//! certainly not published returns to the budget when the last task that works on the request drops the bill.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,55 +23,57 @@ pub(crate) struct RequestBill {
     /// Name of the tenant; empty without tenants.
     pub(crate) tenant: Box<str>,
     pub(crate) caller: CallerId,
-    /// The budgets from which the prices were taken.
+    /// The budgets from which admission took the prices.
     pub(crate) admission: Admission,
     pub(crate) policies: Arc<Policies>,
     pub(crate) metrics: Arc<GatewayMetrics>,
-    /// The envelopes of the request, in its order.
+    /// One line for each envelope, in the order of the request.
     pub(crate) lines: Vec<BillLine>,
 }
 
-/// One envelope of a request.
+/// One envelope in the bill.
 pub(crate) struct BillLine {
     kind: PayloadClass,
     bytes: u64,
-    /// The price that was taken from the caller's budget.
+    /// The price that admission took from the caller's budget.
     price: CallerCost,
-    /// The envelope is in the table of use.
+    /// The envelope is in the usage table.
     is_entered: AtomicBool,
-    /// The envelope may be published, and its outcome is unknown: its price stays taken from the budget.
+    /// The outcome of the envelope is unknown, and it may be published: its price does not return to the budget.
     is_open: AtomicBool,
-    /// The price went back to the budget.
+    /// The price has returned to the budget.
     is_given_back: AtomicBool,
 }
 
 impl BillLine {
-    /// Returns the line of an envelope that has this price.
+    /// Creates the line of an envelope for which admission took `price`.
     pub(crate) fn new(envelope: &Routed, price: CallerCost) -> Self {
         let (kind, bytes) = (envelope.kind, envelope.bytes.len() as u64);
         let [is_entered, is_open, is_given_back] = [false; 3].map(AtomicBool::new);
         Self { kind, bytes, price, is_entered, is_open, is_given_back }
     }
 
-    /// Returns whether the price is for nothing, as far as is known.
+    /// Returns true if the envelope is certainly not published.
     fn is_unused(&self) -> bool {
         !self.is_entered.load(Relaxed) && !self.is_open.load(Relaxed)
     }
 
-    /// Returns the price if it did not go back to the budget yet: the one that asks has to give it back.
+    /// Returns the price and marks it as returned; `None` if it was returned before. The caller of this function
+    /// has to put it back into the budget. The swap is atomic, so tasks that end at the same time return a price
+    /// once.
     fn take_back(&self) -> Option<CallerCost> {
         (!self.is_given_back.swap(true, Relaxed)).then_some(self.price)
     }
 }
 
 impl RequestBill {
-    /// Gives back the prices of the envelopes with these indexes, each once.
+    /// Returns the prices of the envelopes with these indexes to the budget, each at most once.
     pub(crate) async fn give_back(&self, indexes: impl Iterator<Item = usize>) {
         let sum = sum_of(indexes.filter_map(|index| self.lines[index].take_back()));
         self.policies.give_back(&self.caller, sum, &self.admission).await;
     }
 
-    /// Gives back the prices of all envelopes, each once.
+    /// Returns the prices of all envelopes to the budget, each at most once.
     pub(crate) async fn give_all_back(&self) {
         self.give_back(0..self.lines.len()).await;
     }
@@ -79,6 +81,7 @@ impl RequestBill {
 
 impl Drop for RequestBill {
     fn drop(&mut self) {
+        // No task has the bill any more, so an envelope without an outcome is not published.
         let unused = self.lines.iter().filter(|line| line.is_unused());
         let sum = sum_of(unused.filter_map(BillLine::take_back));
         self.policies.begin_to_give_back(&self.caller, sum, &self.admission);
@@ -92,7 +95,7 @@ fn sum_of(prices: impl Iterator<Item = CallerCost>) -> CallerCost {
     sum
 }
 
-/// The place of one envelope in the bill of its request. Clones are the same place.
+/// A handle to the line of one envelope in the bill of its request. Clones refer to the same line.
 #[derive(Clone)]
 pub(crate) struct BillEntry {
     bill: Arc<RequestBill>,
@@ -100,14 +103,14 @@ pub(crate) struct BillEntry {
 }
 
 impl BillEntry {
-    /// Returns the place of the envelope with this index.
+    /// Returns the entry of the envelope with this index.
     pub(crate) fn new(bill: &Arc<RequestBill>, index: usize) -> Self {
         debug_assert!(index < bill.lines.len(), "a line for each envelope");
         Self { bill: bill.clone(), index }
     }
 
-    /// Enters an envelope that a node has published. Returns the part of its fees that the price taken before does not
-    /// cover, picodollars.
+    /// Enters an envelope that a node has published. Returns the picodollars by which its fees exceed the price
+    /// that admission took. A repeat of an envelope that was published before is not entered and costs nothing.
     pub(crate) fn enter_placed(&self, placed: &PlacedEnvelope) -> u64 {
         if placed.is_repeat {
             return 0;
@@ -117,18 +120,20 @@ impl BillEntry {
         fee_picodollars.saturating_sub(self.line().price.picodollars)
     }
 
-    /// Enters a payload that is on the chain: its gas is paid, whether or not nodes show it.
+    /// Enters a payload that is on the chain, at the price that admission took. The gas is spent even if no node
+    /// shows the envelope.
     pub(crate) fn enter_on_chain(&self) {
         let CallerCost { picodollars, gas, .. } = self.line().price;
         self.enter(picodollars, gas);
     }
 
-    /// Notes that the outcome of the envelope is unknown: its price stays taken from the budget.
+    /// Records that the outcome of the envelope is unknown, so its price does not return to the budget.
     pub(crate) fn leave_open(&self) {
         self.line().is_open.store(true, Relaxed);
     }
 
-    /// Takes the amount from the caller's budget by which the fees exceed the prices taken before.
+    /// Takes an amount, in picodollars, from the caller's budget: the one that [`enter_placed`](Self::enter_placed)
+    /// returned.
     pub(crate) async fn charge(&self, picodollars: u64) {
         if picodollars > 0 {
             let RequestBill { policies, caller, admission, .. } = &*self.bill;
@@ -136,19 +141,20 @@ impl BillEntry {
         }
     }
 
-    /// Gives the prices of entries of one request back, each once.
+    /// Returns the prices of entries of one request to the budget, each at most once.
     pub(crate) async fn give_back_all(entries: &[Self]) {
         let Some(Self { bill, .. }) = entries.first() else { return };
         debug_assert!(entries.iter().all(|it| Arc::ptr_eq(&it.bill, bill)), "of one request");
         bill.give_back(entries.iter().map(|it| it.index)).await;
     }
 
-    /// Gives the price back, once: another request has paid for the envelope.
+    /// Returns the price to the budget, at most once: another request has paid for the envelope.
     pub(crate) async fn give_back(&self) {
         self.bill.give_back(std::iter::once(self.index)).await;
     }
 
-    /// Adds the envelope to the table of use, once, in the present hour: an hour that is over has been read already.
+    /// Adds the envelope to the usage table, at most once, in the current hour. The hour of its admission may be
+    /// over and read by the operator.
     fn enter(&self, picodollars: u64, gas: u64) {
         let BillLine { kind, bytes, is_entered, .. } = self.line();
         if is_entered.swap(true, Relaxed) {
@@ -252,7 +258,7 @@ mod tests {
         assert!(take(&policies, 1).is_ok());
     }
 
-    /// The price of gas moves between two looks at it.
+    /// The price of gas changes between admission and the return of a price.
     #[test]
     fn what_was_taken_goes_back_whatever_an_envelope_costs_by_then() {
         let text = "[default]\npicodollars_per_day = 12";

@@ -1,4 +1,4 @@
-//! The conditions of a gateway: its readiness, and for an unmet condition the reason and the remedy.
+//! The readiness conditions of a gateway, with reason and remedy for those that are not met.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::chain::{ChainWriter, SenderFigures};
 use crate::nodes::Nodes;
 use crate::policy::Policies;
 
-/// The checks of a gateway. All of them count for its one purpose, publishing.
+/// The checks of a gateway. Each of them must pass for its only purpose, publishing.
 pub(crate) struct GatewayChecks {
     nodes: Nodes,
     policies: Arc<Policies>,
@@ -21,7 +21,7 @@ pub(crate) struct GatewayChecks {
     list_failing_max: Duration,
     /// `None` without a chain.
     chain: Option<ChainState>,
-    /// The app chain as each tenant writes to it.
+    /// Each tenant's writer to the app chain, by the tenant's name.
     tenants: BTreeMap<String, Arc<dyn ChainWriter>>,
     tls: Option<Tls>,
 }
@@ -29,13 +29,13 @@ pub(crate) struct GatewayChecks {
 /// The state of the app chain.
 struct ChainState {
     writer: Arc<dyn ChainWriter>,
-    /// The last error; `None` if it answers.
+    /// The error of the last probe; `None` if the chain answered.
     error: Mutex<Option<String>>,
 }
 
 impl GatewayChecks {
-    /// Checks a gateway that broadcasts to the app chain by `chain`, if there is one. Lists that could not be read
-    /// for longer than `list_failing_max` make it unready.
+    /// Creates the checks. `chain` is the writer whose endpoint is probed; `None` without an app chain. The gateway
+    /// is not ready while a list has not been read for longer than `list_failing_max`.
     pub(crate) fn new(
         nodes: Nodes,
         policies: Arc<Policies>,
@@ -49,14 +49,16 @@ impl GatewayChecks {
         Self { nodes, policies, lists, list_failing_max, chain, tenants, tls }
     }
 
-    /// Returns for each tenant the reason for which nothing of it is sent to the app chain now, if any.
+    /// Returns, for each tenant, the reason why its payloads are not sent to the app chain now; `None` if they are
+    /// sent.
     pub(crate) fn halted_tenants(&self) -> Vec<(&str, Option<String>)> {
         let reason =
             |writer: &Arc<dyn ChainWriter>| writer.halted().or_else(|| writer.ceiling_reached());
         self.tenants.iter().map(|(name, writer)| (name.as_str(), reason(writer))).collect()
     }
 
-    /// Returns the figures of each sender of transactions: the gateway's own, or those of its tenants.
+    /// Returns the figures of each sender of transactions: of the gateway's own account, or of each tenant's
+    /// account.
     pub(crate) fn senders(&self) -> Vec<SenderFigures> {
         match &self.chain {
             Some(chain) if self.tenants.is_empty() => vec![chain.writer.figures()],
@@ -64,8 +66,8 @@ impl GatewayChecks {
         }
     }
 
-    /// Checks a cost or a sender. One tenant's fault is no fault of the others: with tenants, all of them have to have
-    /// it.
+    /// Applies a check to the senders of transactions. With tenants it fails only if it fails for all of them: a
+    /// fault of one tenant must not make the gateway unready for the others.
     fn sends(&self, fault: impl Fn(&dyn ChainWriter) -> Option<String>) -> Result<(), String> {
         let Some(chain) = &self.chain else { return Ok(()) };
         if self.tenants.is_empty() {
@@ -81,14 +83,14 @@ impl GatewayChecks {
         Err(faults.join("; "))
     }
 
-    /// Records the app chain's last answer.
+    /// Records the result of a probe of the app chain.
     pub(crate) fn set_chain(&self, answer: Result<(), String>) {
         if let Some(chain) = &self.chain {
             *chain.error.lock() = answer.err();
         }
     }
 
-    /// Returns the lists that are read from the settlement chain; empty if files stand for them.
+    /// Returns the status of the lists that are read from the settlement chain; empty if they come from files.
     pub(crate) fn lists(&self) -> Vec<ChainListStatus> {
         self.lists.as_ref().map(|lists| lists.lists()).unwrap_or_default()
     }

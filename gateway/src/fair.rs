@@ -1,5 +1,5 @@
-//! A gate that lets a bounded number of tasks through at once. Callers whose tasks wait have their turns one after
-//! another, so that a caller with many tasks delays only its own.
+//! A gate that a bounded number of tasks may hold at once. Waiting callers take turns, one task each, so a caller
+//! with many tasks delays mainly its own tasks.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use tokio::sync::oneshot;
 
 use crate::policy::CallerId;
 
-/// Tasks of one caller that may wait at a gate. A guess: far more than a client has under way.
+/// Largest number of tasks of one caller that wait at a gate. A guess: far more than a client has under way.
 const WAITING_MAX: usize = 1024;
 
-/// The gate. Clones are the same one.
+/// The gate. Clones share its places.
 #[derive(Clone)]
 pub(crate) struct FairGate(Arc<Mutex<GateState>>);
 
 struct GateState {
     free: usize,
-    /// The tasks that wait, by caller, in their order. No caller is in here without one.
+    /// The waiting tasks of each caller, in order of arrival. A caller without a waiting task has no entry.
     waiting: HashMap<CallerId, VecDeque<oneshot::Sender<Pass>>>,
-    /// The callers whose tasks wait, the next one first.
+    /// The callers with waiting tasks, each once, the next one first.
     turns: VecDeque<CallerId>,
 }
 
-/// The permission to be inside. Dropped, it lets the next task through.
+/// A place at the gate. Dropping it passes the place to the next waiting task.
 pub(crate) struct Pass(FairGate);
 
-/// Too many tasks of a caller wait already.
+/// The error of a caller that has too many waiting tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{WAITING_MAX} requests of this caller wait already: try again later")]
 pub(crate) struct TooManyWait;
@@ -39,10 +39,10 @@ impl FairGate {
         Self(Arc::new(Mutex::new(GateState { free: places, waiting, turns })))
     }
 
-    /// Waits for a place. A task that gives up is passed over.
+    /// Waits for a place. Dropping the future gives up the turn.
     ///
     /// # Errors
-    /// [`TooManyWait`] when the caller has too many tasks here.
+    /// [`TooManyWait`] if [`WAITING_MAX`] tasks of the caller wait here.
     pub(crate) async fn enter(&self, caller: &CallerId) -> Result<Pass, TooManyWait> {
         let pass = {
             let mut state = self.0.lock();
@@ -52,9 +52,10 @@ impl FairGate {
             }
             let (sender, receiver) = oneshot::channel();
             let queue = state.waiting.entry(caller.clone()).or_default();
+            // A caller with waiting tasks is in `turns` already, even if the sweep below empties its queue.
             let has_turn = !queue.is_empty();
             if queue.len() >= WAITING_MAX {
-                queue.retain(|waits| !waits.is_closed());
+                queue.retain(|waits| !waits.is_closed()); // tasks that gave up do not count
             }
             if queue.len() >= WAITING_MAX {
                 return Err(TooManyWait);
@@ -65,11 +66,11 @@ impl FairGate {
             }
             receiver
         };
-        // The gate lives as long as this call, and it drops no sender that waits.
+        // Not reached: this call keeps the gate alive, and the gate drops no sender whose receiver still waits.
         pass.await.map_err(|_| TooManyWait)
     }
 
-    /// Gives a place to the next task that waits, or keeps it free.
+    /// Passes a place to the next waiting task, or frees it if no task waits.
     fn leave(&self) {
         let mut state = self.0.lock();
         while let Some(caller) = state.turns.pop_front() {
@@ -85,7 +86,8 @@ impl FairGate {
             }
             if let Some(next) = next {
                 drop(state);
-                // A task that has given up since hands the place on by dropping the pass.
+                // If the task has given up meanwhile, `send` fails and drops the pass, which calls this function
+                // again.
                 let _ = next.send(Pass(self.clone()));
                 return;
             }
@@ -156,7 +158,7 @@ mod tests {
         assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");
     }
 
-    /// A caller that fills its queue and gives all of it up, again and again, still has one turn in a round.
+    /// A caller that repeatedly fills its queue and gives up all its tasks still has one turn in each round.
     #[tokio::test]
     async fn tasks_that_give_up_earn_no_further_turn() {
         let gate = FairGate::new(0);

@@ -1,4 +1,4 @@
-//! The status of a gateway as operators see it: readiness, nodes, lists.
+//! The status of a gateway for operators: readiness, nodes and lists.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use serde::Serialize;
 use crate::conditions::GatewayChecks;
 use crate::nodes::{Health, Node, Nodes};
 
-/// A node as `/status` shows it.
+/// A node in the page `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct NodeReport {
     pub(crate) id: u32,
     address: String,
-    /// The last health answer; absent before the first one.
+    /// The last answer of the node's health check; absent before the first one.
     serves: Option<bool>,
     /// The version that the node reports.
     version: Option<String>,
@@ -22,14 +22,14 @@ pub(crate) struct NodeReport {
     pub(crate) lag_s: u64,
 }
 
-/// The page at `/status`.
+/// The page `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct GatewayStatus {
     pub(crate) ready: bool,
     version: String,
     commit: String,
     started_unix_s: i64,
-    /// The address whose signatures pay.
+    /// Address of the payer, whose account pays the fees.
     payer: String,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) nodes: Vec<NodeReport>,
@@ -43,7 +43,7 @@ pub(crate) struct GatewayObserver {
     pub(crate) checks: Arc<GatewayChecks>,
     pub(crate) readiness: Readiness,
     pub(crate) build: Arc<BuildInfo>,
-    /// The address whose signatures pay.
+    /// Address of the payer, whose account pays the fees.
     pub(crate) payer: Arc<str>,
 }
 

@@ -37,13 +37,14 @@ use crate::serve::wire;
 use crate::settings::{GatewayPorts, GatewaySettings};
 use crate::sharing::GatewayShare;
 
-/// Time between two probes of the app chain. A guess: a block takes about a second.
+/// Pause between two probes of the app chain. A guess: a block takes about a second.
 const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
 /// Time for the app chain to answer a probe. A guess: RPC providers answer within seconds.
 const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Client envelopes: copied to be signed, to be sent, and in the answer; and the identity updates among
-/// them, which become many small messages. A guess.
+/// The memory that a publish request takes once it is decoded. A client envelope is copied three times: to be
+/// signed, to be sent, and into the response. The identity updates in it decode into many small messages. The
+/// factors are guesses.
 const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
     1,
     1024,
@@ -54,7 +55,7 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
     ],
 )];
 
-/// Every method that a gateway serves.
+/// All methods that a gateway serves, for metrics and for the memory that their requests take.
 const METHODS: [RpcMethod; 8] = [
     RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary)
         .decoding(PUBLISH_FIELDS),
@@ -71,11 +72,11 @@ const METHODS: [RpcMethod; 8] = [
     ),
 ];
 
-/// The services of health checks: a gateway has one purpose.
+/// The services that health checks may name. Both report whether the gateway is ready to publish.
 const HEALTH: [(&str, Purpose); 2] =
     [(wire::Payer::NAME, Purpose::Publish), (wire::Gateway::NAME, Purpose::Publish)];
 
-/// The error of a start.
+/// Why [`start`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be bound.
@@ -97,22 +98,23 @@ pub enum StartError {
     Policies(#[from] PoliciesError),
 }
 
-/// A running gateway. Dropping it ends everything at once; [`GatewayHandle::shutdown`] does so in
-/// order.
+/// A running gateway. Dropping it ends everything at once; [`GatewayHandle::shutdown`] stops in order.
 pub struct GatewayHandle {
     server: Server,
     operators: Option<(SocketAddr, JoinHandle<()>)>,
     readiness: Readiness,
-    /// The tasks that go on when callers have hung up, and the time for which a shutdown waits for them.
+    /// The publishes that continue after their callers have hung up, and the longest time for which a shutdown
+    /// waits for them.
     running: (RunningTasks, Duration),
-    /// Ends the tasks that only observe and follow.
+    /// When dropped, ends the tasks that follow the registry and observe nodes and chain.
     end: DropGuard,
 }
 
-/// Serves clients and operators.
+/// Starts a gateway, which serves clients and operators when this returns.
 ///
 /// # Errors
-/// [`StartError`] if an address cannot be bound or a policy cannot be applied. Nothing is served then.
+/// [`StartError`] if an address cannot be bound, a policy cannot be applied or a tenant has no key. Nothing is served
+/// then.
 pub async fn start(
     settings: GatewaySettings,
     ports: GatewayPorts,
@@ -182,7 +184,7 @@ pub async fn start(
     Ok(GatewayHandle { server, operators, readiness, running, end: end_guard })
 }
 
-/// Returns the state that the gateways of a payer share, if there is a Redis.
+/// Returns the state that the gateways of one payer share; `None` without a Redis.
 fn share(
     settings: &GatewaySettings,
     ports: &GatewayPorts,
@@ -207,8 +209,7 @@ fn observer(
     GatewayObserver { nodes, checks, readiness, build: Arc::new(build), payer }
 }
 
-/// Starts the parts that each tenant has for itself: its policies, its connections to nodes, its publisher to the
-/// chain.
+/// Starts the parts that each tenant has of its own: its policies, its connections to nodes, its way to the chain.
 fn tenants(
     common: &Common<'_>,
     running: &RunningTasks,
@@ -234,7 +235,7 @@ fn tenants(
     Ok(services)
 }
 
-/// The parts that one tenant, or a gateway without tenants, has for itself.
+/// The parts that each tenant has of its own; a gateway without tenants has them once.
 struct Part<'a> {
     tenant: &'a str,
     policies: Arc<Policies>,
@@ -290,10 +291,11 @@ impl GatewayHandle {
         self.operators.as_ref().map(|(address, _)| *address)
     }
 
-    /// Stops in order: announces it and waits `drain`, so that balancers notice; then refuses new
-    /// connections and calls, and lets those under way finish. Slow clients may delay that: bound it by a timeout. Then
-    /// waits for what is with a node or the chain and has no caller any more, for a bounded time: it is metered, and other
-    /// gateways are told.
+    /// Stops in four steps. First reports that it is not ready and waits `drain`, so that load balancers send no
+    /// new callers. Then refuses new connections and calls, and waits for calls that are under way; slow clients
+    /// may delay this, so bound it with a timeout. Then waits at most `running_wait_max` for publishes whose
+    /// callers have hung up, so that they are metered and other gateways learn of them. At last ends the observing
+    /// tasks and the operators' port.
     pub async fn shutdown(self, drain: Duration) {
         self.readiness.drain();
         tokio::time::sleep(drain).await;
@@ -301,7 +303,7 @@ impl GatewayHandle {
         let (running, wait_max) = self.running;
         if tokio::time::timeout(wait_max, running.ended()).await.is_err() {
             tracing::warn!(
-                "envelopes of callers who have gone may be published and are not metered"
+                "publishes without a caller did not end in time: their envelopes may be published and are not metered"
             );
         }
         drop(self.end);
@@ -311,7 +313,7 @@ impl GatewayHandle {
     }
 }
 
-/// The values that a gateway and its tenants have in common.
+/// The values that the gateway and all its tenants use.
 struct Common<'a> {
     settings: &'a GatewaySettings,
     ports: &'a GatewayPorts,
@@ -369,7 +371,7 @@ fn routes(
     Ok(routes.routes())
 }
 
-/// Probes the app chain until `end`.
+/// Probes the app chain and records each result for the readiness, until `end`.
 async fn probe_chain(
     chain: Arc<dyn ChainWriter>,
     checks: Arc<GatewayChecks>,

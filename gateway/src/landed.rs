@@ -1,24 +1,25 @@
-//! The places of client envelopes that gateways have published, as they share them through Redis.
+//! The ids of client envelopes that gateways have published, in the form in which they share them through Redis.
 //!
-//! A place from Redis is only a hint: a node has to show the very envelope there. So a Redis that lies, or has
-//! lost its data, causes a second publish at most.
+//! An id from Redis is a hint only: a node has to show exactly this client envelope at the id before a request is
+//! answered with it. So a Redis that lies, or has lost its data, causes at most a second publish.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TransactionHash};
 use sha2::{Digest as _, Sha256};
 
-/// Time for which a place is kept at least, unless [`PLACES_MAX`] newer ones come. A guess: that for which a gateway
-/// keeps results, and longer than clients repeat a request.
+/// Least time for which an id is kept, ms, unless [`PLACES_MAX`] newer ones are written meanwhile. A guess: as long
+/// as a gateway keeps results, and longer than clients repeat a request.
 pub(crate) const KEPT_MS: u64 = 600_000;
-/// Places in one of two generations. When one is full, the older one goes. A guess: some 20 MB of Redis for each payer
-/// key and generation.
+/// Largest number of ids in a generation. There are two; when the newer one is full, the older one is deleted. A
+/// guess: about 20 MB of Redis for each payer key and generation.
 pub(crate) const PLACES_MAX: u64 = 200_000;
-/// Envelopes that one call names: a script has room for some thousand. A guess.
+/// Largest number of envelopes in one operation. A guess: Lua's `unpack` takes some thousand values.
 pub(crate) const PLACES_PER_CALL: usize = 1000;
 
-/// The digest by which a client envelope is remembered. Its topic is among the bytes.
+/// The digest under which a client envelope is stored. The envelope's bytes include its topic, so equal payloads of
+/// two topics differ.
 pub(crate) type ClientKey = [u8; 16];
 
-/// Returns the key of a client envelope.
+/// Returns the first 16 bytes of the SHA-256 of a client envelope.
 pub(crate) fn client_key(client: &[u8]) -> ClientKey {
     let hash = Sha256::digest(client);
     let mut key = [0; 16];
@@ -26,7 +27,7 @@ pub(crate) fn client_key(client: &[u8]) -> ClientKey {
     key
 }
 
-/// The place of an envelope, and on a chain its transaction.
+/// The id of a published envelope, and for an envelope of a chain its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LandedEnvelope {
     pub(crate) id: EnvelopeId,
@@ -34,7 +35,8 @@ pub(crate) struct LandedEnvelope {
 }
 
 impl LandedEnvelope {
-    /// Returns the text that Redis keeps.
+    /// Returns the text for Redis: originator, sequence id and, on a chain, the transaction hash in hex, separated
+    /// by dots.
     pub(crate) fn to_text(self) -> Vec<u8> {
         let EnvelopeId { originator, sequence } = self.id;
         let place = format!("{}.{}", originator.0, sequence.0);
@@ -45,7 +47,8 @@ impl LandedEnvelope {
         text.into_bytes()
     }
 
-    /// Reads such a text. Another program may have written anything.
+    /// Parses the text of [`to_text`](Self::to_text); `None` if it has another form. Another program may have
+    /// written any bytes.
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(text).ok()?.split('.');
         let originator = OriginatorId(parts.next()?.parse().ok()?);

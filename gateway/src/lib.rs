@@ -1,21 +1,22 @@
-//! The payer service: takes client envelopes, signs for them, and has nodes or the app chain order
-//! them. Its users need neither a key nor an account on a chain.
+//! The payer service: takes client envelopes, signs payer envelopes around them, and publishes them through nodes
+//! or the app chain. Its callers need neither a payer key nor an account on a chain.
 //!
-//! Keeps nothing on disk. In reading order:
+//! The gateway stores nothing on disk. Modules in reading order:
 //!
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
-//! - [`policy`]: identifies callers and limits what each may publish;
-//! - `sharing`: the state that several gateways of one payer share; `landed`: the places of envelopes in it;
+//! - [`policy`]: identifies callers and applies the limits and budgets of each;
+//! - `sharing`: the state in Redis that several gateways of one payer share; `landed`: the envelope ids in it;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
-//! - `fair`: turns of callers that wait; `publish`: publishes to nodes, with retries;
+//! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
-//! - `serve`, `status`: the API for clients, and the statuses of outcomes;
-//! - `bill`, `metering`: the usage of callers;
+//! - `serve`, `status`: the API for clients, and the gRPC statuses of outcomes;
+//! - `bill`, `metering`: the bill of a request, and the usage of each caller;
 //! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for operators;
 //! - [`start`] and [`GatewayHandle`]: start and stop.
 //!
-//! Invariant: a success answers every envelope of the request, in its order.
-//! Invariant: a client's bytes are passed on unchanged, and nothing else about the client is.
+//! Invariant: a successful response has one originator envelope for each envelope of the request, in the order of
+//! the request. \n Invariant: a client envelope is passed on byte for byte, and nodes get no other data about the
+//! client.
 
 #![warn(missing_docs)]
 

@@ -1,6 +1,7 @@
-//! The use of each caller by hour and kind: for bills, and for finding who uses most.
+//! The usage of each caller by hour and kind, for bills and for finding the callers with the highest usage.
 //!
-//! A plain value in memory; time is an argument. A restart forgets it, so an operator who bills reads it every hour.
+//! A plain value in memory; time is an argument. A restart loses it, so an operator who bills callers has to read
+//! it every hour.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,21 +9,21 @@ use std::fmt::Write as _;
 use hawser_rules::PayloadClass;
 use parking_lot::Mutex;
 
-/// Hours that are remembered, the present one included. A guess: a reader may be away for a weekend.
+/// Hours that are kept, the current one included. A guess: the operator's collector may be down for a weekend.
 const HOURS_MAX: usize = 72;
-/// Rows of one hour. A guess: some megabytes. Callers beyond it are counted together.
+/// Largest number of rows of an hour. A guess: some megabytes. Further callers are counted together as [`OTHERS`].
 const ROWS_PER_HOUR_MAX: usize = 50_000;
-/// The name under which callers are counted for whom there is no row.
+/// The name of the row of all callers beyond [`ROWS_PER_HOUR_MAX`].
 const OTHERS: &str = "(others)";
 const HOUR_S: u64 = 3600;
 
-/// An amount of use.
+/// An amount of usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) envelopes: u64,
     /// Bytes of client envelopes.
     pub(crate) bytes: u64,
-    /// Fees of nodes, and gas at its price when it was sent, picodollars.
+    /// Fees of nodes, and gas at its price when the transaction was sent, picodollars.
     pub(crate) picodollars: u64,
     pub(crate) gas: u64,
 }
@@ -36,27 +37,28 @@ impl Usage {
     }
 }
 
-/// Use by caller, kind and tenant; the tenant is empty without tenants.
+/// Usage by caller, kind and tenant; the tenant is empty without tenants.
 type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 
-/// The use of all callers.
+/// The usage of all callers.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Rows by the hour since 1970.
+    /// Rows by hour, counted from 1970-01-01T00:00Z.
     hours: BTreeMap<u64, Rows>,
-    /// Callers that have metrics: those that the operator has named, so that strangers make no series.
+    /// The callers that have time series of their own: those that the operator's policies name. Other callers would
+    /// create an unbounded number.
     named: BTreeSet<String>,
-    /// The sums since the start, of named callers and, under an empty name, of all others.
+    /// The sums since the start: one for each named caller, and one under an empty name for all others.
     totals: Rows,
 }
 
 impl Meter {
-    /// Returns a meter with metrics for these callers.
+    /// Creates a meter with time series for these callers.
     pub(crate) fn new(named: BTreeSet<String>) -> Self {
         Self { named, ..Self::default() }
     }
 
-    /// Counts a caller's published envelopes.
+    /// Adds a caller's published envelopes to the current hour and to the totals. `now_s` is in unix seconds.
     pub(crate) fn record(
         &mut self,
         tenant: &str,
@@ -78,14 +80,14 @@ impl Meter {
         self.totals.entry((shown.into(), kind, tenant.into())).or_default().add(usage);
     }
 
-    /// Iterates over the sums since the start: caller, kind, tenant, use. An empty name stands for all callers that the operator
-    /// has not named.
+    /// Iterates over the sums since the start: caller, kind, tenant, usage. An empty caller stands for all callers
+    /// that the policies do not name.
     pub(crate) fn totals(&self) -> impl Iterator<Item = (&str, &'static str, &str, Usage)> {
         let all = self.totals.iter();
         all.map(|((caller, kind, tenant), usage)| (&**caller, kind.name(), &**tenant, *usage))
     }
 
-    /// Appends the rows of an hour to the table.
+    /// Appends the rows of an hour to the CSV text.
     fn append(&self, hour: u64, text: &mut String) {
         let Some(rows) = self.hours.get(&hour) else { return };
         let hour = hour_text(hour);
@@ -100,8 +102,8 @@ impl Meter {
     }
 }
 
-/// Returns the table (RFC 4180), oldest hour first. Locks the meter for one hour's rows at a time, since every publish
-/// takes the same lock.
+/// Returns the usage table as CSV (RFC 4180), oldest hour first. Locks the meter for one hour at a time, because
+/// every publish takes the same lock.
 pub(crate) fn csv(meter: &Mutex<Meter>) -> String {
     let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant\r\n".to_owned();
     let hours: Vec<u64> = meter.lock().hours.keys().copied().collect();
@@ -111,15 +113,17 @@ pub(crate) fn csv(meter: &Mutex<Meter>) -> String {
     text
 }
 
-/// Returns a field that spreadsheets treat as text, for any name of a caller.
+/// Quotes a caller's name so that spreadsheets treat it as text. A caller chooses its name and could otherwise
+/// inject a formula.
 fn quoted(field: &str) -> String {
     let is_formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
     format!("\"{}{}\"", if is_formula { "'" } else { "" }, field.replace('"', "\"\""))
 }
 
-/// Returns the start of an hour since 1970 as RFC 3339 writes it.
+/// Returns the start of an hour, counted from 1970, in RFC 3339.
 fn hour_text(hour: u64) -> String {
-    // Days in the Gregorian calendar; the year begins in March here, so that a leap day is its last.
+    // Days from 0000-03-01 in the Gregorian calendar. The computed year begins in March, so that a leap day is its
+    // last day.
     let days = hour / 24 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -1,4 +1,4 @@
-//! The gateway's pages on the operators' port: metrics, readiness, status.
+//! The gateway's pages on the operators' port: metrics, liveness, readiness, status and the usage table.
 
 use std::sync::Arc;
 

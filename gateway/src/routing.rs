@@ -1,8 +1,8 @@
-//! Decides for each client envelope whether a node or the chain orders it, and refuses envelopes that
-//! neither would accept.
+//! Decides for each client envelope whether a node or the chain orders it, and refuses envelopes that neither
+//! accepts.
 //!
-//! All envelopes are checked before the first is sent, so a request is refused as a whole. The bytes
-//! of a client envelope stay as they came: the parsed view is read and never encoded again.
+//! All envelopes are checked before the first one is sent, so a request with a bad envelope is refused as a whole.
+//! A client envelope's bytes are passed on as received: the parsed view is read only and never encoded again.
 
 use hawser_proto::envelope::{ClientEnvelope, LayerError, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -21,7 +21,7 @@ pub enum Route {
     Chain(ChainTopic),
 }
 
-/// A topic as the contracts of the app chain name it.
+/// A topic in the form that the contracts of the app chain use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainTopic {
     /// A group id.
@@ -33,11 +33,11 @@ pub enum ChainTopic {
 /// A client envelope with its route.
 #[derive(Debug, Clone)]
 pub struct Routed {
-    /// The client envelope, as it came.
+    /// The client envelope, as received.
     pub bytes: Bytes,
     /// Topic of the envelope.
     pub topic: Topic,
-    /// The chain envelopes that it comes after.
+    /// The envelopes of chains that this one depends on.
     pub depends_on: Vec<EnvelopeId>,
     /// Class of the payload.
     pub kind: PayloadClass,
@@ -47,38 +47,38 @@ pub struct Routed {
     pub identity_update: Option<Box<IdentityUpdate>>,
 }
 
-/// The first envelope of a request that is refused.
+/// The refusal of a request, with its first bad envelope.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("envelope {index}: {error}")]
 pub struct RoutingError {
     /// Index of the envelope, from 0.
     pub index: usize,
-    /// The reason.
+    /// The broken rule.
     pub error: RouteError,
 }
 
 /// Why a client envelope is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RouteError {
-    /// The bytes are no client envelope.
+    /// The bytes do not decode as a client envelope.
     #[error("invalid client envelope: {0}")]
     Layer(#[from] LayerError),
     /// The envelope breaks a rule of the protocol.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// The group id has another length than 16 bytes, which the chain requires.
+    /// The group id is not 16 bytes long, as the chain's contract requires.
     #[error("a group id must have 16 bytes to be published on the chain, and this one has {0}")]
     GroupIdLen(usize),
-    /// The inbox id has another length than 32 bytes, which the chain requires.
+    /// The inbox id is not 32 bytes long, as the chain's contract requires.
     #[error("an inbox id must have 32 bytes, and this one has {0}")]
     InboxIdLen(usize),
-    /// The update changes nothing, and costs gas all the same.
+    /// The identity update has no actions: it would cost gas and change nothing.
     #[error("the identity update has no actions")]
     NoActions,
-    /// The update names another inbox than its topic.
+    /// The inbox in the identity update is not the inbox of its topic.
     #[error("the identity update is for another inbox than its topic")]
     OtherInbox,
-    /// The payload is longer than the limit for the chain.
+    /// The client envelope is longer than the limit for payloads on the chain.
     #[error("a payload of {len} bytes is too long for the chain: at most {max} bytes are allowed")]
     TooLongForChain {
         /// Length in bytes.
@@ -104,11 +104,11 @@ impl RouteError {
     }
 }
 
-/// Routes all envelopes of a request. `chain_payload_bytes_max` bounds payloads for the chain; 0 leaves
-/// that to the contracts.
+/// Routes all envelopes of a request. `chain_payload_bytes_max` bounds client envelopes for the chain, bytes; 0 is
+/// no bound.
 ///
 /// # Errors
-/// Returns the first envelope that is refused.
+/// [`RoutingError`] for the first envelope that breaks a rule.
 pub fn route(
     envelopes: Vec<Bytes>,
     chain_payload_bytes_max: usize,
@@ -141,8 +141,8 @@ fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, Rou
     Ok(Routed { bytes, topic, depends_on, kind, route, identity_update })
 }
 
-/// Returns the route of a class. The chain's contracts name groups and inboxes by ids of a fixed length;
-/// nodes accept identifiers of any length.
+/// Returns the route of an envelope of this class. The chain's contracts require ids of a fixed length; nodes
+/// accept identifiers of any length.
 fn route_of(client: &ClientEnvelope, class: PayloadClass) -> Result<Route, RouteError> {
     let identifier = client.topic().identifier();
     match class {

@@ -1,14 +1,14 @@
-//! The tasks that go on when their callers have hung up, counted for the shutdown.
+//! Counts the tasks that continue after their callers have hung up, so that a shutdown can wait for them.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Counts tasks. Clones count together.
+/// A counter of running tasks. Clones share one count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunningTasks(Arc<watch::Sender<()>>);
 
-/// One task for as long as it lives.
+/// Counts one task until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RunningTask {
     _counted: watch::Receiver<()>,
@@ -20,7 +20,7 @@ impl RunningTasks {
         RunningTask { _counted: self.0.subscribe() }
     }
 
-    /// Waits until none is left.
+    /// Waits until no counted task is left. Returns at once if there is none.
     pub(crate) async fn ended(&self) {
         self.0.closed().await;
     }

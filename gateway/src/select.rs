@@ -1,8 +1,8 @@
-//! Chooses the node for a topic. Plain values: no clock, no socket; randomness is an argument.
+//! Chooses the node for a topic, as functions of their arguments: no clock, no socket, and randomness is an
+//! argument.
 //!
-//! The five strategies are those of XIP-79 as the network's gateways implement them: `stable`
-//! hashes a topic's identifier without its kind, so that the key packages and the welcomes of one
-//! installation meet on one node.
+//! The five strategies are those of XIP-79 as the network's gateways implement them. `stable` hashes a topic's
+//! identifier without its kind, so the key packages and the welcomes of one installation go to the same node.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use std::time::Duration;
 use hawser_proto::{OriginatorId, Topic};
 use sha2::{Digest as _, Sha256};
 
-/// The rule by which a topic without a node gets one.
+/// The rule that assigns a node to a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Strategy {
-    /// The node that the topic's identifier hashes to. Every gateway of the network chooses the same.
+    /// The node that the hash of the topic's identifier selects. All gateways with the same node list choose the
+    /// same node.
     #[default]
     Stable,
     /// The first usable node of the list, and no other.
@@ -22,8 +23,8 @@ pub enum Strategy {
     Ordered(Vec<OriginatorId>),
     /// A random node.
     Random,
-    /// The node with the shortest time to connect: one of the list if any of it is usable, otherwise
-    /// any. A random node while no time is known.
+    /// The node with the shortest time to connect: one of the list if any of them was reached, otherwise any node.
+    /// A random node while no time is known.
     Closest(Vec<OriginatorId>),
 }
 
@@ -32,13 +33,13 @@ pub enum Strategy {
 pub struct Candidate {
     /// Node id.
     pub id: OriginatorId,
-    /// Time that the last connection took; `None` if it failed or was not measured.
+    /// Time to establish the last measured connection; `None` if it failed or none was measured.
     pub connect_time: Option<Duration>,
 }
 
 impl Strategy {
-    /// Chooses the node for a topic: one of `candidates` (ascending by id) that is not in `banned`.
-    /// Equal arguments give equal choices; `random` is any number.
+    /// Chooses the node for a topic: one of `candidates` that is not in `banned`; `None` if the strategy has none.
+    /// `candidates` ascend by id. Equal arguments give equal choices; `random` is any number.
     #[must_use]
     pub fn choose(
         &self,
@@ -64,15 +65,15 @@ impl Strategy {
     }
 }
 
-/// Returns the random number of a topic. It is the same at every call, so that envelopes that are
-/// published at once, before the topic has a node, go to one node.
+/// Returns the random number of a topic, equal at every call with the same seed. Envelopes of a topic that are
+/// published concurrently, before the topic has a node, so go to the same node.
 pub(crate) fn random_of(topic: &Topic, seed: u64) -> u64 {
     let hash = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(topic.identifier());
     hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Spreads the candidates evenly over the 32-bit numbers and returns the first one above the topic's
-/// hash, going round past those that are banned.
+/// Places the candidates evenly on the ring of 32-bit numbers, and returns the first one above the topic's hash
+/// that is not banned.
 fn stable(
     topic: &Topic,
     candidates: &[Candidate],
@@ -86,7 +87,7 @@ fn stable(
     around.map(|candidate| candidate.id).find(|id| !banned.contains(id))
 }
 
-/// Returns the position of an identifier among the 32-bit numbers.
+/// Returns the position of an identifier on the ring: the first four bytes of its SHA-256.
 fn position(identifier: &[u8]) -> u32 {
     let hash = Sha256::digest(identifier);
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
@@ -134,7 +135,7 @@ mod tests {
         Topic::new(TopicKind::GroupMessages, identifier).unwrap()
     }
 
-    /// The order in which nodes are chosen when each one that was chosen is banned.
+    /// Returns the order in which nodes are chosen if each chosen node is banned afterwards.
     fn order(strategy: &Strategy, topic: &Topic, nodes: &[Candidate]) -> Vec<u32> {
         let mut banned = BTreeSet::new();
         let mut order = Vec::new();
@@ -203,7 +204,7 @@ mod tests {
             let nodes = nodes(count);
             let banned: BTreeSet<_> = banned.into_iter().map(|n| OriginatorId(n * 100)).collect();
             let left = nodes.iter().filter(|node| !banned.contains(&node.id)).count();
-            // None of them was measured yet.
+            // No connection to these nodes was measured.
             let closest = Strategy::Closest(vec![OriginatorId(100)]);
             let ordered = Strategy::Ordered(vec![]);
             for strategy in [Strategy::Stable, Strategy::Random, ordered, closest] {

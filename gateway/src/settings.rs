@@ -23,53 +23,55 @@ pub struct GatewaySettings {
     /// Address of the API for clients. Port 0 takes a free one. Default: port 5050 of every IPv4
     /// address.
     pub listen: SocketAddr,
-    /// Address of the port for operators; `None` for no such port. Default: 127.0.0.1:8008.
+    /// Address of the operators' port; `None` for no such port. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
-    /// Memory that callers may make the process hold, bytes. Default: 288 MiB.
+    /// Bound on the memory that requests and connections of callers take, bytes. Default: 288 MiB.
     pub callers_bytes_max: usize,
-    /// Connections that callers may have open at once. Default: no bound.
+    /// Largest number of open connections of callers. Default: no bound.
     pub connections_max: usize,
-    /// Answers gRPC reflection. Default: off.
+    /// Serves gRPC reflection. Default: off.
     pub reflection: bool,
-    /// The certificate of the API; `None` without TLS. Default: none.
+    /// Certificate and key of the API; `None` serves plain text. Default: none.
     pub tls: Option<Tls>,
-    /// The key that signs payer envelopes; its account pays.
+    /// Key that signs payer envelopes; its account pays the fees.
     pub payer: SecretKey,
     /// The rule by which a node is chosen for a topic. Default: `stable`.
     pub strategy: Strategy,
     /// Interval at which the time to connect to each node is measured, for `closest`. Default: 5
     /// minutes.
     pub connect_time_every: Duration,
-    /// Time after which such a connection counts as failed. Default: 2 s.
+    /// Time after which a measured connection counts as failed. Default: 2 s.
     pub connect_timeout: Duration,
     /// Time for one call to a node. Default: 30 s.
     pub attempt_timeout: Duration,
-    /// Attempts for a request, each at another node, the first one included. Default: 5.
+    /// Largest number of attempts for a request, the first one included. Each attempt goes to another node.
+    /// Default: 5.
     pub attempts_max: usize,
-    /// Retention that nodes are asked for, in days. Default: 60.
+    /// Retention that payer envelopes ask nodes for, days. Default: 60.
     pub retention_days: u32,
-    /// Largest payload for the chain in bytes; 0 leaves that to the contracts. Default: 200,000.
+    /// Largest payload for the chain, bytes; with 0 only the contracts limit it. Default: 200,000.
     pub chain_payload_bytes_max: usize,
-    /// Time in which a node has to show an envelope that is on the chain. Default: 15 s.
+    /// Time for a node to show an envelope after its transaction was mined. Default: 15 s.
     pub shown_timeout: Duration,
-    /// Time for which the result of a payload for the chain is kept whole; afterwards nodes are asked for it
-    /// again. Default: 10 minutes.
+    /// Time for which the complete result of a payload for the chain is kept; a repeat after that asks nodes for
+    /// the envelope. Default: 10 minutes.
     pub chain_results_kept: Duration,
-    /// Time for which reading the node registry or the rates may fail before the gateway is not ready.
-    /// Default: 5 minutes.
+    /// Time for which reads of the node registry or of the rates may fail before the gateway reports that it is not
+    /// ready. Default: 5 minutes.
     pub list_failing_max: Duration,
-    /// Uses nodes whose addresses lie in private networks too. Default: no.
+    /// Uses nodes whose addresses lie in private networks, too. Default: no.
     pub allow_private_nodes: bool,
-    /// The policies for callers. Default: every caller may publish everything.
+    /// The policies for callers. Default: every caller may publish every kind of envelope without a limit.
     pub policies: PolicyFile,
-    /// Time for an answer of the Redis that gateways share. Default: 50 ms, that of the reference's limits.
+    /// Time for the shared Redis to answer a call; afterwards a request continues without it. Default: 50 ms, as in
+    /// the network's reference gateway.
     pub shared_call_max: Duration,
-    /// Time for which a shutdown waits for publishes that are under way and have no caller any more. Default: 15 s, a
-    /// guess: nodes and
-    /// chains answer within seconds, and an orderly stop stays within its usual time limit of 30 s even with a silent
-    /// node.
+    /// Longest time for which a shutdown waits for publishes whose callers have hung up. Default: 15 s, a guess:
+    /// nodes and chains answer within seconds, and with a silent node an orderly stop still ends within the usual
+    /// limit of service managers, 30 s.
     pub running_wait_max: Duration,
-    /// The key of each tenant of the policies; its account pays for the tenant. Default: none.
+    /// Payer key of each tenant of the policies, by the tenant's name; its account pays for the tenant. Default:
+    /// none.
     pub tenant_payers: BTreeMap<String, SecretKey>,
     /// Version of this program: SemVer, without a leading `v`.
     pub version: String,
@@ -110,32 +112,34 @@ impl GatewaySettings {
     }
 }
 
-/// The inputs of a gateway: the state of the network, and access to the chains.
+/// The inputs of a gateway: the state of the network, and access to the chains and to Redis.
 #[derive(Clone)]
 pub struct GatewayPorts {
-    /// The node registry, as last read.
+    /// The last node registry that was read.
     pub registry: watch::Receiver<Arc<Registry>>,
-    /// The price list, as last read.
+    /// The last price list that was read.
     pub rates: watch::Receiver<Arc<RateTable>>,
-    /// The state of reading both; `None` if they come from files.
+    /// The status of the reader of both; `None` if they come from files.
     pub lists: Option<Arc<dyn ChainListsView>>,
     /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
     pub deposit: watch::Receiver<Option<i128>>,
-    /// Notified when a node charges an unknown price: the list should then be read again.
+    /// Notified when a node charges a price that the list does not have; the reader then reads the list again.
     pub rates_wanted: Arc<Notify>,
-    /// The app chain; without one, envelopes for it are refused. With tenants it is not used.
+    /// The app chain as the gateway's own payer writes to it; without it, envelopes for the chain are refused. With
+    /// tenants it is not used.
     pub chain: Option<Arc<dyn ChainWriter>>,
-    /// The app chain for each tenant, from the tenant's account; without one, its envelopes for the chain are refused.
+    /// The app chain as each tenant's account writes to it; envelopes for the chain are refused for a tenant
+    /// without an entry.
     pub tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
-    /// Validates identity updates before they are sent; without one, only nodes do.
+    /// Validates identity updates before they are sent; without it, only nodes validate them.
     pub identity: Option<Arc<dyn IdentityCheck>>,
-    /// The Redis in which several gateways share limits, budgets, the nodes of topics and the places of envelopes;
-    /// `None` if this is the only one.
+    /// The Redis in which several gateways share limits, budgets, the nodes of topics and the ids of published
+    /// envelopes; `None` for a single gateway.
     pub redis: Option<Arc<RedisLink>>,
 }
 
 impl GatewayPorts {
-    /// Returns a way to the app chain: the gateway's own, or a tenant's.
+    /// Returns a writer to the app chain for probes: the gateway's own, otherwise that of the first tenant.
     pub(crate) fn any_chain(&self) -> Option<Arc<dyn ChainWriter>> {
         self.chain.clone().or_else(|| self.tenant_chains.values().next().cloned())
     }
