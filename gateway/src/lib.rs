@@ -15,8 +15,8 @@
 //! - [`start`] and [`GatewayHandle`]: start and stop.
 //!
 //! Invariant: a successful response has one originator envelope for each envelope of the request, in the order of
-//! the request. \n Invariant: a client envelope is passed on byte for byte, and nodes get no other data about the
-//! client.
+//! the request.
+//! Invariant: a client envelope is passed on byte for byte, and nodes get no other data about the client.
 
 #![warn(missing_docs)]
 
