@@ -1,5 +1,5 @@
-//! Exposition of the gateway's metrics. The names are those of `docs/gateway.md`; the network's reference
-//! gateway uses the same ones where it measures the same.
+//! Exposition of the gateway's metrics. `docs/gateway.md` lists the names. A value that the network's reference
+//! gateway also measures has its name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,7 +41,7 @@ pub(crate) fn page(
 struct GatewayCollector {
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
-    /// The payer's balance in the payer registry, in millionths of a dollar.
+    /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
     deposit: watch::Receiver<Option<i128>>,
 }
 
@@ -208,7 +208,8 @@ impl GatewayCollector {
             "The payer's balance in the payer registry, picodollars; negative if it owes more than was deposited",
             deposit,
         )?;
-        // The family has no labels, and the nonces of several accounts are not comparable.
+        // The reference's metric has no labels, and the nonces of several accounts cannot be compared: with tenants
+        // it is absent.
         let nonce = if let [sender] = &senders[..] { sender.last_nonce } else { None };
         let help = "Nonce of the transaction that was sent to the app chain last";
         out.gauge("xmtp_gateway_lru_nonce", help, nonce)

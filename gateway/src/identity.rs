@@ -1,6 +1,5 @@
-//! Validates identity updates before they are put on the chain, where an invalid one would cost gas
-//! and be dropped by every node. The rules are injected ([`IdentityCheck`]); the log of an inbox comes
-//! from nodes.
+//! Validates identity updates before they are sent to the chain, where an invalid update costs gas and is then
+//! dropped by every node. The rules are injected as [`IdentityCheck`]; the log of an inbox comes from nodes.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -26,35 +25,40 @@ use crate::policy::CallerId;
 
 /// Time for a node to return the log of an inbox. A guess.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for all contract wallets of a request together: that of one RPC request.
+/// Time for the contract wallets of all updates of a request together. Chosen: the time of one RPC request.
 const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Updates of one inbox in one request. A guess: clients send a few at most.
+/// Largest number of updates of one inbox in a request. A guess: clients send a few at most.
 const UPDATES_PER_INBOX_MAX: usize = 64;
-/// Length of a log in bytes up to which any number of them is taken in at once. A guess: inboxes have some kilobytes.
+/// Length up to which the log of an inbox is read without a place among the long ones, bytes. A guess: usual logs
+/// have some kilobytes.
 const USUAL_LOG_LEN_BYTES_MAX: usize = 1024 * 1024;
-/// Longer logs that are taken in and judged at once, by all requests together: the memory, several times the log, is
-/// charged to no caller. Callers have their turns. Guess.
+/// Gate for longer logs: all requests together read and judge this many at once, and callers take turns. The bound
+/// is needed because the memory, several times the log, is charged to no caller. A guess.
 static LONG_LOGS: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(2));
-/// Time to wait for a place among them. Guess.
+/// Time to wait for a place at that gate. A guess.
 const LONG_LOG_TIMEOUT: Duration = Duration::from_secs(5);
-/// Inboxes that are judged at once, from the question for the first log on; others wait, and callers have their turns. A guess:
-/// their logs take some hundred MiB at most, and they leave threads for reading disks.
+/// Gate for inboxes: all requests together judge this many at once, from the first query for a log on, and callers
+/// take turns. A guess: their logs take some hundred MiB at most, and enough blocking threads stay free for other
+/// work.
 static JUDGED_AT_ONCE: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(16));
-/// Nodes that are asked for an envelope that another one shows. A guess: one of them is honest and has it.
+/// Largest number of further nodes that are asked to confirm an envelope. A guess: one of them is honest and has
+/// it.
 const CONFIRMED_BY_MAX: usize = 3;
-/// Inboxes of one request that are judged at once. Guess.
+/// Inboxes of one request that are judged at once. A guess.
 pub(crate) const INBOXES_AT_ONCE: usize = 16;
 
 /// Validates identity updates.
 pub trait IdentityCheck: Send + Sync + 'static {
-    /// Returns the check of one inbox, which knows no update yet.
+    /// Returns the check of one inbox, with an empty log.
     fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck>;
 
-    /// Asks the contract wallets that `update` of a caller names whether they have signed it. An update that
-    /// nodes cannot ask about waits there, and with it all later ones of its inbox.
+    /// Asks the contract wallets in `update` whether they have signed it. An update whose wallets nodes cannot ask
+    /// waits at the nodes, and delays all later updates of its inbox; this call refuses it before it is on the
+    /// chain.
     ///
     /// # Errors
-    /// When a wallet refuses or cannot be asked, and when the caller has had too many asked lately.
+    /// [`VouchError`] if a wallet denies the signature or cannot be asked, or if `caller` has used up its calls to
+    /// wallets.
     fn wallets<'a>(
         &'a self,
         caller: &'a str,
@@ -62,19 +66,20 @@ pub trait IdentityCheck: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), VouchError>>;
 }
 
-/// Validates the updates of one inbox in their order. Computes and does no I/O; takes every contract wallet to
-/// agree.
+/// Validates the updates of one inbox in their order. Does no I/O, and assumes that every contract wallet has
+/// signed.
 pub trait InboxCheck: Send {
-    /// Adds the next update of the inbox's log, as a node shows it.
+    /// Adds the next update of the inbox's log, as returned by a node.
     ///
     /// # Errors
-    /// When it cannot have been valid there: the node shows no log of an inbox. Nothing changes then.
+    /// [`BrokenLogError`] if the update is not valid after the ones before it: the node's answer is not the log of
+    /// an inbox. The state does not change then.
     fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError>;
 
-    /// Checks that `update` is valid after the ones before it, and adds it if it is.
+    /// Checks `update` against the updates before it, and adds it if it is valid.
     ///
     /// # Errors
-    /// The reason for which nodes would drop the update.
+    /// The reason why nodes would drop the update. The state does not change then.
     fn check(&mut self, update: &IdentityUpdate) -> Result<(), String>;
 }
 
@@ -110,11 +115,12 @@ pub(crate) struct UpdateItem {
     /// The client envelope that holds the update.
     pub(crate) client: Bytes,
     pub(crate) update: IdentityUpdate,
-    /// The update is on its way to the chain or there. Validated again it would be a replay of itself.
+    /// The update was sent to the chain before. It is not validated again: it would be judged as a replay of
+    /// itself.
     pub(crate) is_known: bool,
 }
 
-/// An update that the inbox's log has already, with its envelope.
+/// An update that the inbox's log already contains, with its originator envelope.
 #[derive(Debug)]
 pub(crate) struct PlacedUpdate {
     pub(crate) client: Bytes,
@@ -128,34 +134,36 @@ pub(crate) struct InvalidUpdate {
     pub(crate) reason: String,
 }
 
-/// Why the updates of an inbox are not sent.
+/// Why the updates of an inbox are not sent to the chain.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JudgeError {
     /// One of them is invalid.
     #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
     Invalid(InvalidUpdate),
-    /// There are too many of them to be judged.
+    /// The request has more updates of the inbox than are judged.
     #[error(
         "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
     )]
     TooMany { count: usize },
-    /// Too many requests of the caller wait to be judged.
+    /// The caller has too many requests waiting at a gate.
     #[error("{0}")]
     Busy(#[from] TooManyWait),
-    /// No node returns the log of the inbox, so they cannot be judged.
+    /// No node returned a valid log of the inbox, so the updates were not judged.
     #[error("no node returns the log of the inbox: try again")]
     NoLog,
 }
 
-/// If all updates are valid, those that the log has already.
+/// The result of judging updates: those that the log already contains, or the first invalid one.
 pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 
-/// Validates the updates of one inbox, each after those before it, against the log at one node. That
-/// node may be behind or lie: when an update is invalid there, or the node returns no log, the other usable
-/// nodes are asked, and one log that makes all updates valid suffices.
+/// Validates the updates of one inbox, in their order, against the log at one node. That node may be behind or lie.
+/// So if an update is invalid after its log, or it returns no log, the other usable nodes are asked one after
+/// another, and one log after which all updates are valid suffices. Returns the updates that are on the chain
+/// already.
 ///
 /// # Errors
-/// When no log makes all of them valid, or no node supplies a log: updates that were not judged are not paid for.
+/// [`JudgeError`] if no log makes all updates valid, if no node returns a log, or if there are too many updates or
+/// waiting requests. The gateway pays no gas for updates that were not judged.
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
@@ -181,7 +189,7 @@ pub(crate) async fn judge(
         None => None,
     };
     let mut invalid_too = None;
-    // One after another: a request holds one log at a time.
+    // One after another, so that a request holds one log at a time.
     for node in nodes.usable().into_iter().filter(|node| node.id() != first.id()) {
         match judge_at(&node).await {
             Some(Ok(placed)) => return Ok(confirmed(nodes, node.id(), placed).await),
@@ -192,9 +200,10 @@ pub(crate) async fn judge(
     Err(invalid.or(invalid_too).map_or(JudgeError::NoLog, JudgeError::Invalid))
 }
 
-/// Returns those of the envelopes that a second node shows in the same place, from the same transaction. One node could
-/// have made up an envelope, so that the update is never sent. Without a second node the first is
-/// believed. An update whose envelope is left out is sent; if it was there all the same, nodes drop the second one.
+/// Returns those of `placed` whose envelope a second node shows at the same id, from the same transaction. A single
+/// node could invent an envelope to keep the update from ever being sent. If no second node is usable, the first
+/// one's answer counts. An update that is not returned here is sent; if it was on the chain nevertheless, nodes
+/// drop the second one.
 async fn confirmed(
     nodes: &Nodes,
     shown_by: OriginatorId,
@@ -218,8 +227,11 @@ async fn confirmed(
     join_all(confirmed).await.into_iter().flatten().collect()
 }
 
-/// Asks the contract wallets of all updates, one after another, so that a request cannot have many
-/// asked at once. Returns the index of the update that failed.
+/// Asks the contract wallets of all updates, one update after another, so that one request cannot cause many calls
+/// at once. Takes at most [`WALLETS_TIMEOUT`].
+///
+/// # Errors
+/// The index of the first update whose wallet denies the signature or cannot be asked, with the [`VouchError`].
 pub(crate) async fn ask_wallets(
     check: &dyn IdentityCheck,
     caller: &CallerId,
@@ -234,9 +246,9 @@ pub(crate) async fn ask_wallets(
     Ok(())
 }
 
-/// Validates an update at its place on the chain, against the log before it at each usable node. The
-/// result of a node is `None` if it returns no log; it names the envelope if equal bytes got on the
-/// chain earlier.
+/// Validates an update at its place on the chain, against the log before that place at each usable node. Returns
+/// one result for each node: `None` if the node returned no log, and the earlier envelope if equal bytes are in the
+/// log already.
 pub(crate) async fn judge_at_place(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
@@ -256,7 +268,8 @@ pub(crate) async fn judge_at_place(
     join_all(judged).await
 }
 
-/// Validates on a thread that may block: each update costs several signature checks.
+/// Runs [`judge_after`] on a blocking thread: each update needs several signature checks. Returns `None` if the log
+/// is broken.
 async fn judge_with(
     check: Arc<dyn IdentityCheck>,
     inbox: InboxId,
@@ -271,10 +284,10 @@ async fn judge_with(
     tokio::task::spawn_blocking(judging).await.ok()?
 }
 
-/// Validates `updates` one after another behind the log.
+/// Validates `updates` in their order after the log.
 ///
 /// # Errors
-/// When the log is none of an inbox: another node has to be asked.
+/// [`BrokenLogError`] if the updates are not the log of an inbox: another node has to be asked.
 fn judge_after(
     check: &dyn IdentityCheck,
     inbox: InboxId,
@@ -298,7 +311,7 @@ fn judge_after(
             continue;
         }
         if *is_known {
-            let _ = inbox.add(update); // nodes drop one that does not hold behind this log
+            let _ = inbox.add(update); // one that is invalid after this log will be dropped by nodes
         } else if let Err(reason) = inbox.check(update) {
             return Ok(Err(InvalidUpdate { index: *index, reason }));
         }
@@ -317,12 +330,13 @@ struct LogUpdate {
 /// The log of an inbox at a node.
 struct InboxLog {
     entries: Vec<LogUpdate>,
-    /// The place of a long one.
+    /// The place at the gate for long logs, held as long as the log.
     _place: Option<Pass>,
 }
 
-/// Returns the log of an inbox at a node; `None` if it does not answer in time, or not correctly, or while too many long
-/// logs are judged. The node may lie, and the log may be as long as strangers have made it.
+/// Returns the log of an inbox at a node; `None` if the node does not answer in time or answers wrongly, or if no
+/// place for a long log becomes free in time. The node may lie, and any payer may have made the log long, so its
+/// length is bounded in two steps.
 async fn log_of(node: &Node, caller: &CallerId, topic: &Topic) -> Option<InboxLog> {
     let usual = ask_log(node, topic, USUAL_LOG_LEN_BYTES_MAX).await?;
     let (envelopes, place) = match usual {
@@ -341,8 +355,8 @@ async fn log_of(node: &Node, caller: &CallerId, topic: &Topic) -> Option<InboxLo
     Some(InboxLog { entries: entries?, _place: place })
 }
 
-/// Asks a node for the log of an inbox of at most `len_bytes_max` bytes. A longer one is OUT_OF_RANGE; `None` if it does not
-/// answer in time.
+/// Asks a node for the log of an inbox. A log of more than `len_bytes_max` bytes gives the status OUT_OF_RANGE.
+/// Returns `None` if the node does not answer in time.
 async fn ask_log(
     node: &Node,
     topic: &Topic,

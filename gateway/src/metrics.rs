@@ -1,4 +1,5 @@
-//! Counters of the gateway, which requests and calls to nodes count. `exposition` names them.
+//! The gateway's counters, gauges and histograms, which requests and calls to nodes update. `exposition` gives them
+//! their names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,28 +14,28 @@ use crate::nodes::{NodeErrorKind, ReportOutcome};
 use crate::policy::PolicyError;
 use crate::routing::ChainTopic;
 
-/// Upper bounds of the time of a publish, seconds. Specified: those of the network's reference gateway.
+/// Bucket bounds of the time of a publish, seconds. Specified: those of the network's reference gateway.
 const PUBLISH_BOUNDS_S: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Upper bounds of failed nodes. Specified, as above. A count is shown as 5 at the most: the default of
-/// `attempts_max`.
+/// Bucket bounds of the number of failed nodes. Specified, as above. A larger count is recorded as 5: the default
+/// of `attempts_max`.
 const ATTEMPTS_BOUNDS: [f64; 6] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
-/// Upper bounds of the time until a payload is on the app chain, seconds. Specified, as above.
+/// Bucket bounds of the time until a payload is on the app chain, seconds. Specified, as above.
 const WRITE_BOUNDS_S: [f64; 22] = [
     0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
     0.9, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// The metrics of one originator: a node, or a contract of the app chain.
+/// The metrics of one originator: of a node, or of a contract of the app chain.
 #[derive(Debug)]
 pub(crate) struct OriginatorMetrics {
     /// Time from the choice of the originator to its answer.
     pub(crate) seconds: Histogram,
-    /// Envelopes that the originator took.
+    /// Envelopes that the originator has published.
     pub(crate) originated: Counter,
-    /// Nodes that had failed a request before this one took its envelopes.
+    /// Number of nodes that failed a request before this one published its envelopes.
     pub(crate) failed_before: Histogram,
     errors: [Counter; NodeErrorKind::ALL.len()],
-    /// Calls to the node; a call carries the envelopes of several requests.
+    /// Calls to the node. A call may carry the envelopes of several requests.
     pub(crate) calls: Counter,
 }
 
@@ -51,7 +52,8 @@ impl Default for OriginatorMetrics {
 }
 
 impl OriginatorMetrics {
-    /// Counts envelopes that the originator took after `duration`.
+    /// Counts envelopes that the originator published after `duration`, and after `failed_before` other nodes had
+    /// failed.
     pub(crate) fn count_published(
         &self,
         duration: Duration,
@@ -75,7 +77,7 @@ impl OriginatorMetrics {
     }
 }
 
-/// The metrics that requests count.
+/// All metrics of the gateway that are not computed from its state.
 #[derive(Debug)]
 pub(crate) struct GatewayMetrics {
     originators: Mutex<BTreeMap<OriginatorId, Arc<OriginatorMetrics>>>,
@@ -85,22 +87,22 @@ pub(crate) struct GatewayMetrics {
     pub(crate) invalid: Counter,
     /// Requests that published some of their envelopes.
     pub(crate) partial: Counter,
-    /// Wrong answers of nodes, by what came of reporting them.
+    /// Wrong answers of nodes, by the outcome of the report to other nodes.
     pub(crate) reports: [Counter; ReportOutcome::ALL.len()],
-    /// Payloads for the chain that had been sent before.
+    /// Payloads for the chain that were sent before and answered with the earlier result.
     pub(crate) chain_repeats: Counter,
-    /// Time from handing a group message to the writer until its result.
+    /// Time from handing a group message to the writer to its result.
     groups_written: Histogram,
     /// The same for identity updates.
     identities_written: Histogram,
     /// Nodes in the last response to `GetNodes`.
     pub(crate) available_nodes: Gauge,
-    /// The use of each caller.
+    /// The usage of each caller.
     pub(crate) meter: Mutex<Meter>,
 }
 
 impl GatewayMetrics {
-    /// Returns metrics with series for these callers.
+    /// Creates the metrics. Only the callers in `named` get usage series of their own.
     pub(crate) fn new(named: BTreeSet<String>) -> Self {
         Self {
             originators: Mutex::default(),
@@ -116,7 +118,7 @@ impl GatewayMetrics {
         }
     }
 
-    /// Returns the times of payloads of this kind, from handing one to the writer until its result.
+    /// Returns the histogram of the time from handing a payload of this kind to the writer to its result.
     pub(crate) fn written(&self, topic: ChainTopic) -> &Histogram {
         match topic {
             ChainTopic::Group(_) => &self.groups_written,
@@ -124,12 +126,13 @@ impl GatewayMetrics {
         }
     }
 
-    /// Returns the same times of all kinds, with the names that the network's reference gateway gives the kinds.
+    /// Returns the same histograms of all kinds, with the label values of the network's reference gateway.
     pub(crate) fn all_written(&self) -> [(&'static str, &Histogram); 2] {
         [("group_message", &self.groups_written), ("identity_update", &self.identities_written)]
     }
 
-    /// Returns the metrics of one originator, which are created with its first use.
+    /// Returns the metrics of one originator, and creates them at the first use. Only nodes of the registry
+    /// and contracts of the chain are passed, so their number is bounded.
     pub(crate) fn of(&self, originator: OriginatorId) -> Arc<OriginatorMetrics> {
         let mut all = self.originators.lock();
         all.entry(originator).or_default().clone()

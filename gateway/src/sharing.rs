@@ -1,11 +1,12 @@
-//! Limits, budgets, the nodes of topics and the places of envelopes that several gateways share through Redis.
+//! Limits, budgets, the nodes of topics and the ids of published envelopes, which several gateways share through
+//! Redis.
 //!
-//! Redis decides nothing alone: a request has to fit this gateway's own limits first, which count a part of the same.
-//! So a Redis that is gone, or empty, or old, leaves each gateway with its own limits. When it does not answer, it is
-//! left alone for a while, so that no caller waits for it again and again.
+//! A request has to fit this gateway's own limits first; these count only this gateway's share. So with a Redis
+//! that is down, empty or restored from an old state, each gateway still applies its own limits. After a failure
+//! the gateway does not ask Redis for a second, so that not every caller waits for a Redis that is down.
 //!
-//! A request makes one call before it is published and one after that, and shares both with others that come at the same time
-//! (`calls`). `count` is the cost of a request that Redis has counted, also if its answer comes late.
+//! A request makes one call before it is published and one afterwards. Requests that come at the same time share
+//! calls (`calls`). `count` keeps what Redis has counted for a request, even if Redis answers late.
 
 mod calls;
 mod count;
@@ -26,22 +27,22 @@ use tokio::time::timeout;
 
 use crate::landed::{self, ClientKey, LandedEnvelope};
 
-/// The digest by which a topic is remembered.
+/// The digest under which the node of a topic is stored.
 pub(crate) type TopicKey = [u8; 16];
 
-/// Time for which the node of a topic is kept after its last change. A guess: a day more than readers are usually
-/// behind.
+/// Time for which the node of a topic is kept after its last change, seconds. A guess: a day longer than readers
+/// are usually behind.
 const TOPIC_KEPT_S: u64 = 7 * 86_400;
-/// Time after which the shared state is read again. A guess: a client needs longer to give up at one gateway and ask
+/// Age at which the shared state is read again. A guess: a client needs longer to give up at one gateway and to ask
 /// the next one.
 const FRESH_MAX: Duration = Duration::from_millis(100);
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Topics that one operation names: a script has room for some thousand. A guess.
+/// Largest number of topics in one operation. A guess: Lua's `unpack` takes some thousand values.
 const TOPICS_PER_CALL: usize = 1000;
 
-/// Reads the answer to a cost. One of another form counts as none.
+/// Parses the answer to the operation `take`. An answer of another form counts as no answer.
 fn taken(answer: &[i64]) -> SharedTake {
     match answer {
         [] => SharedTake::Taken,
@@ -53,72 +54,78 @@ fn taken(answer: &[i64]) -> SharedTake {
     }
 }
 
-/// The limits of one group: buckets of a minute and an hour; picodollars and gas in an hour; envelopes, picodollars
-/// and gas in a day.
+/// The limits of one caller, or of all callers together; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SharedLimits {
-    /// Capacity and window in ms.
+    /// Token buckets of envelopes in a minute and in an hour: capacity, and the window in ms in which an empty
+    /// bucket fills.
     pub(crate) buckets: [Option<(u64, u64)>; 2],
+    /// Picodollars and gas in an hour.
     pub(crate) hour: [Option<u64>; 2],
+    /// Envelopes, picodollars and gas in a day.
     pub(crate) day: [Option<u64>; 3],
 }
 
-/// The limit that a cost exceeds.
+/// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SharedExceeded {
-    /// True if it is a limit of all callers together.
+    /// True for a limit of all callers together, false for one of the caller.
     pub(crate) of_total: bool,
-    /// The place of the limit: buckets, then those of the hour, then those of the day.
+    /// Index of the limit: the two buckets, then the two of the hour, then the three of the day.
     pub(crate) place: usize,
-    /// Time after which the same cost fits a bucket, ms; `None` if it never does. 0 for other limits.
+    /// Time after which the same cost fits the bucket, ms. 0 for a limit of the hour or day. `None` if the cost
+    /// alone exceeds the limit.
     pub(crate) wait_ms: Option<u64>,
 }
 
-/// The answer of Redis to a cost.
+/// The answer of Redis to the operation `take`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SharedTake {
     Taken,
-    /// Redis did not answer in time, or was not asked. If it takes the cost late, the [`SharedCount`] is notified.
+    /// Redis did not answer in time, or was not asked. If Redis takes the cost late, the [`SharedCount`] learns of
+    /// it.
     Skipped,
     Exceeded(SharedExceeded),
 }
 
-/// The cost of a request, with the limits of its caller and of all callers.
+/// The cost of a request, with the limits of its caller and of all callers together, in this order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedCharge {
     pub(crate) limits: [SharedLimits; 2],
     pub(crate) cost: SharedCost,
-    /// Unix time.
+    /// Unix time, ms.
     pub(crate) now_ms: u64,
 }
 
-/// The topics and client envelopes of a request, by their digests, of which the other gateways may know more.
+/// The topics and client envelopes of a request, by digest, for which other gateways may have written nodes and
+/// ids.
 #[derive(Debug, Default)]
 pub(crate) struct SharedQuery {
     pub(crate) topics: Vec<TopicKey>,
     pub(crate) clients: Vec<ClientKey>,
 }
 
-/// The answer to a [`SharedQuery`]: the state that other gateways have written. A place is a hint, and no proof.
+/// The answer to a [`SharedQuery`]: the state that other gateways have written. An envelope id in it is a hint, not
+/// a proof.
 #[derive(Debug)]
 pub(crate) struct SharedKnowledge {
-    /// The time at which they were asked.
+    /// The time at which Redis was asked.
     asked_at: Instant,
     /// The nodes of topics.
     pub(crate) nodes: Vec<(TopicKey, OriginatorId)>,
-    /// The places of envelopes that were published.
+    /// The ids of envelopes that were published.
     pub(crate) places: Vec<(ClientKey, LandedEnvelope)>,
 }
 
 impl Default for SharedKnowledge {
-    /// Returns that nothing is known now.
+    /// Returns an empty answer as of now.
     fn default() -> Self {
         Self { asked_at: Instant::now(), nodes: Vec::new(), places: Vec::new() }
     }
 }
 
 impl SharedKnowledge {
-    /// Returns whether it is too new for others to have published much since.
+    /// Returns true if the answer is newer than [`FRESH_MAX`] and need not be read again.
     pub(crate) fn is_fresh(&self) -> bool {
         self.asked_at.elapsed() < FRESH_MAX
     }
@@ -127,7 +134,8 @@ impl SharedKnowledge {
 /// The state that the gateways of one payer share.
 pub(crate) struct GatewayShare {
     calls: Arc<SharedCalls>,
-    /// The beginning of the keys.
+    /// The prefix of all keys. The payer in braces is a hash tag, so a Redis cluster keeps all keys of a payer on
+    /// one server.
     base: String,
 }
 
@@ -138,14 +146,15 @@ impl std::fmt::Debug for GatewayShare {
 }
 
 impl GatewayShare {
-    /// Shares the state of one payer. Redis has `call_max` to answer.
+    /// Shares the state of one payer's gateways. A request waits at most `call_max` for an answer of Redis.
     pub(crate) fn new(link: Arc<RedisLink>, payer: Address, call_max: Duration) -> Self {
         let calls = Arc::new(SharedCalls::new(link, call_max));
         let base = calls.key(&format!("gateway:{{{payer}}}"));
         Self { calls, base }
     }
 
-    /// Returns the count of a request of this caller, for [`admit`](Self::admit).
+    /// Creates the count of a request of this caller, for [`admit`](Self::admit). `now_ms` is unix time and selects
+    /// the hour and the day.
     pub(crate) fn count(&self, caller: &str, now_ms: u64) -> Arc<SharedCount> {
         let of_caller = self.limit_keys(&self.caller_key(caller), now_ms);
         let of_total = self.limit_keys(&self.total_key(), now_ms);
@@ -153,8 +162,9 @@ impl GatewayShare {
         Arc::new(SharedCount::asked(self.calls.clone(), keys))
     }
 
-    /// Takes a cost from the limits of a caller and of all callers, or from none, and reads the shared state, in one
-    /// call.
+    /// Takes a cost from the limits of the caller and of all callers, or from none of them, and reads the shared
+    /// state in the same call. A query too large for one operation needs further calls, which are made only if the
+    /// cost was not refused.
     pub(crate) async fn admit(
         &self,
         count: &Arc<SharedCount>,
@@ -189,7 +199,7 @@ impl GatewayShare {
         (take, known)
     }
 
-    /// Returns the state that other gateways have written; none if Redis does not answer.
+    /// Returns the state that other gateways have written; empty if Redis does not answer in time.
     pub(crate) async fn known(&self, query: &SharedQuery) -> SharedKnowledge {
         let mut known = SharedKnowledge::default();
         let (first, others) = self.parts(query);
@@ -206,7 +216,7 @@ impl GatewayShare {
         }
     }
 
-    /// Splits a query into parts of a call each.
+    /// Splits a query into parts, one for each call. The first part may be empty.
     fn parts<'a>(
         &'a self,
         query: &'a SharedQuery,
@@ -223,11 +233,10 @@ impl GatewayShare {
         (next().unwrap_or(none), std::iter::from_fn(next))
     }
 
-    /// Writes the places of envelopes, and the nodes of topics that have moved. Returns the places that were written
-    /// before,
-    /// or whose transaction was: the gateway that wrote them first has them in a bill. An envelope that is known at one
-    /// place may
-    /// be new at another one, so each is returned with the place of the request. Returns none if Redis does not answer.
+    /// Writes the ids of published envelopes, and the nodes of topics that have moved. Returns the entries that
+    /// another gateway had written before, with the same id or the same transaction; that gateway has them in a
+    /// bill. An envelope may have several ids, so each entry is returned with the id of this request. Returns none
+    /// if Redis does not answer.
     pub(crate) async fn tell(
         &self,
         places: &[(ClientKey, LandedEnvelope)],
@@ -267,7 +276,7 @@ impl GatewayShare {
         SharedOp { name: "set_topics", keys, arguments }
     }
 
-    /// Makes a call of these operations. Returns their answers, or none if Redis does not answer in time.
+    /// Sends these operations in a call. Returns their answers, or none if Redis does not answer in time.
     async fn ask(&self, ops: Vec<SharedOp>) -> Vec<OpAnswer> {
         let (tell, told) = oneshot::channel();
         self.calls.ask(ops, |answers| {
@@ -289,7 +298,8 @@ impl GatewayShare {
         names.map(|name: String| format!("{base}:{name}"))
     }
 
-    /// A name that a caller chooses neither lengthens a key nor meets another one's.
+    /// Returns the prefix of a caller's keys. A caller chooses its name, so the prefix has a digest of it: the name
+    /// can neither lengthen keys nor collide with those of another caller.
     fn caller_key(&self, caller: &str) -> String {
         format!("{}:rl:{}", self.base, hex::encode(&Sha256::digest(caller)[..16]))
     }
@@ -319,7 +329,7 @@ impl SharedCharge {
     }
 }
 
-/// The part of a query that goes in one call.
+/// The part of a query that one call carries.
 struct QueryPart<'a> {
     share: &'a GatewayShare,
     topics: &'a [TopicKey],

@@ -1,9 +1,9 @@
-//! The calls of Redis by which requests read and write the state that gateways share. Requests that come together share
+//! The calls of Redis by which requests read and write the shared state. Requests that come at the same time share
 //! a call.
 //!
-//! A call is made at once when none is under way. What comes meanwhile waits for its answer, or for
-//! [`GATHER_MAX`] if that is shorter, and goes together in the next call. So a busy gateway makes fewer calls than it has
-//! requests, and a Redis that is far away delays none of them.
+//! If no call is under way, a call is made at once. Requests that come meanwhile wait for its answer, but at most
+//! [`GATHER_MAX`], and share the next call. So a busy gateway makes fewer calls than it has requests, and the round
+//! trip to a distant Redis adds no queueing.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,21 +19,21 @@ use tokio::time::timeout;
 
 use super::scripts;
 
-/// Time for which Redis is left alone after a failure. A guess.
+/// Pause in which Redis is not asked after a failure, ms. A guess.
 const PAUSE_MS: u64 = 1000;
-/// Time after which a call is made although the one before it has no answer. A guess: short beside a publish, and a Redis
-/// in the same building answers sooner.
+/// Time after which the next call is made although the one before it has no answer. A guess: short compared with a
+/// publish, and a Redis in the same data centre answers sooner.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// Keys and arguments of one call, from which on no further group joins it. A guess: some 100 requests, for which Redis
-/// does nothing else for a few milliseconds.
+/// Largest number of keys and arguments in a call of several groups; a larger group goes alone. A guess: about 100
+/// requests, which block Redis for a few milliseconds.
 const CALL_WORDS_MAX: usize = 4000;
-/// Keys and arguments that wait for the next calls; further groups are not asked. A guess: some 50 MB, and more than
-/// requests ask within the time for an answer.
+/// Largest number of keys and arguments that wait for the next calls; further groups are dropped. A guess: about 50
+/// MB, and more than requests ask within the time for an answer.
 const QUEUED_WORDS_MAX: usize = 500_000;
-/// Keys and arguments of calls whose late answers are waited for; those of further calls are not heard. A guess: some
-/// 20 MB, of some thousand requests.
+/// Largest number of keys and arguments of calls whose late answers are awaited; late answers to further calls are
+/// lost. A guess: about 20 MB, of some thousand requests.
 const LATE_WORDS_MAX: usize = 200_000;
-/// Time for which a late answer is waited for. A guess: a Redis that stands still for longer has been replaced.
+/// Time for which a late answer is awaited. A guess: a Redis that stands still for longer has been replaced.
 const LATE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// One operation of [`scripts::CALL`].
@@ -44,22 +44,23 @@ pub(super) struct SharedOp {
     pub(super) arguments: Vec<Vec<u8>>,
 }
 
-/// The answer to an operation; `None` if it has failed.
+/// The answer to an operation; `None` if the operation failed.
 pub(super) type OpAnswer = Option<Value>;
 
-/// Reads an answer. One of another form counts as none.
+/// Converts an answer; `None` if the operation failed or the answer has another form.
 pub(super) fn read<T: FromRedisValue>(answer: OpAnswer) -> Option<T> {
     redis::from_redis_value(answer?).ok()
 }
 
-/// Takes the answers, one for each operation. It is dropped uncalled if Redis is not asked, or never answers.
+/// Receives the answers, one for each operation. It is dropped without a call if Redis is not asked or never
+/// answers.
 type Hear = Box<dyn FnOnce(Vec<OpAnswer>) + Send>;
 
-/// Operations that go in one call, with the receivers of their answers, in time or late.
+/// Operations that one call has to carry together, with the receiver of their answers, which may come late.
 struct OpGroup {
     ops: Vec<SharedOp>,
     hear: Hear,
-    /// It goes also while Redis is left alone.
+    /// The group is sent in pauses as well.
     is_urgent: bool,
 }
 
@@ -72,14 +73,14 @@ impl OpGroup {
 #[derive(Default)]
 struct CallQueue {
     groups: VecDeque<OpGroup>,
-    /// Keys and arguments of all groups.
+    /// Number of keys and arguments of all groups.
     words: usize,
-    /// A task makes calls until no group is left.
+    /// A task is running that makes calls until no group is left.
     is_sending: bool,
 }
 
 impl CallQueue {
-    /// Adds a group. Returns false if there is no room for it.
+    /// Adds a group. Returns false, and drops it, beyond [`QUEUED_WORDS_MAX`].
     fn push(&mut self, group: OpGroup) -> bool {
         let words = self.words.saturating_add(group.words());
         let has_room = words <= QUEUED_WORDS_MAX;
@@ -90,7 +91,7 @@ impl CallQueue {
         has_room
     }
 
-    /// Takes the groups of the next call, the first that came.
+    /// Removes the groups of the next call, oldest first.
     fn next(&mut self) -> Vec<OpGroup> {
         let (mut next, mut words) = (Vec::new(), 0);
         while let Some(group) = self.groups.front() {
@@ -106,18 +107,18 @@ impl CallQueue {
     }
 }
 
-/// The calls of a gateway for one payer.
+/// The calls of a gateway to Redis for one payer.
 pub(super) struct SharedCalls {
     link: Arc<RedisLink>,
-    /// Time for an answer.
+    /// Time for which a request waits for an answer.
     answer_max: Duration,
     queue: Mutex<CallQueue>,
     since: Instant,
-    /// The time until which Redis is left alone, ms since the start.
+    /// The end of the pause after the last failure, ms after `since`; 0 if calls succeed.
     paused_until_ms: AtomicU64,
-    /// True once an operation has failed.
+    /// True once an operation has failed. Only the first failure is logged.
     has_failed: AtomicBool,
-    /// Keys and arguments of calls whose late answers are waited for.
+    /// Number of keys and arguments of calls whose late answers are awaited.
     late_words: AtomicUsize,
 }
 
@@ -128,7 +129,7 @@ impl fmt::Debug for SharedCalls {
 }
 
 impl SharedCalls {
-    /// Makes calls through this connection. Redis has `answer_max` to answer.
+    /// Makes calls through this link. A request waits at most `answer_max` for an answer.
     pub(super) fn new(link: Arc<RedisLink>, answer_max: Duration) -> Self {
         Self {
             link,
@@ -141,17 +142,17 @@ impl SharedCalls {
         }
     }
 
-    /// Returns the beginning of the keys of this name.
+    /// Returns a key of this name, with the prefix of the link.
     pub(super) fn key(&self, name: &str) -> String {
         self.link.key(name)
     }
 
-    /// Returns the time for an answer, after which a request goes on without it.
+    /// Returns the time for an answer, after which a request continues without it.
     pub(super) fn answer_max(&self) -> Duration {
         self.answer_max
     }
 
-    /// Asks Redis, unless it is left alone.
+    /// Sends operations, unless calls are paused.
     pub(super) fn ask(
         self: &Arc<Self>,
         ops: Vec<SharedOp>,
@@ -162,9 +163,8 @@ impl SharedCalls {
         }
     }
 
-    /// Sends Redis a correction of its counts, also while no other calls are made to it. Returns the time that is worth
-    /// waiting
-    /// for the answer.
+    /// Sends a correction of the counts, in pauses as well: otherwise Redis would count envelopes that were not
+    /// published. Returns the time for which the answer is worth waiting for; zero in a pause.
     pub(super) fn tell(
         self: &Arc<Self>,
         ops: Vec<SharedOp>,
@@ -198,14 +198,14 @@ impl SharedCalls {
                 groups
             };
             let mut call = Box::pin(self.clone().call(groups));
-            // Groups that come meanwhile share the next call.
+            // Groups that come while this call is under way share the next one.
             if timeout(GATHER_MAX, &mut call).await.is_err() {
                 tokio::spawn(call);
             }
         }
     }
 
-    /// Makes one call, and passes its answers on.
+    /// Makes one call, and passes its answers to the groups.
     async fn call(self: Arc<Self>, mut groups: Vec<OpGroup>) {
         if self.is_paused() {
             groups.retain(|group| group.is_urgent);
@@ -224,6 +224,8 @@ impl SharedCalls {
         if hearing.is_empty() {
             return;
         }
+        // Beyond `LATE_WORDS_MAX` a late answer is not awaited, so the memory of calls that a hung Redis holds is
+        // bounded.
         let limit = PatientLimit { answer: self.answer_max, late_answer: LATE_ANSWER_MAX };
         let (words, mut is_late) = (keys.len() + arguments.len(), false);
         let is_awaited = |fault: &RedisFault| {
@@ -243,10 +245,10 @@ impl SharedCalls {
                 }
                 self.pass_on(answers, hearing);
             }
-            // Waiting for Redis would not help, and the next call may do.
+            // No pause: Redis is up and has refused this call, and the next one may succeed.
             Err(fault) if fault.is_answer() => self.refused(&fault.to_string()),
             Err(fault) if !is_late => self.pause(&fault),
-            Err(_) => {} // another connection may do by now
+            Err(_) => {} // the pause began when the answer became late
         }
     }
 
@@ -276,19 +278,21 @@ impl SharedCalls {
 
     fn pause(&self, fault: &RedisFault) {
         if self.paused_until_ms.swap(self.now_ms() + PAUSE_MS, Relaxed) == 0 {
-            tracing::warn!(code = "redis_gone", %fault, "each gateway has its own limits for now");
+            tracing::warn!(code = "redis_gone", %fault, "Redis does not answer: each gateway applies \
+                 only its own limits until it does");
         }
     }
 
     fn resume(&self) {
         if self.paused_until_ms.load(Relaxed) > 0 && self.paused_until_ms.swap(0, Relaxed) > 0 {
-            tracing::info!("limits, topics and places are shared again");
+            tracing::info!("Redis answers again: gateways share limits, topics and envelope ids");
         }
     }
 
     fn refused(&self, fault: &str) {
         if !self.has_failed.swap(true, Relaxed) {
-            tracing::warn!(code = "redis_refuses", %fault, "a request, a topic or a place is not shared");
+            tracing::warn!(code = "redis_refuses", %fault, "Redis answers with an error: a request, a \
+                 topic or an envelope id is not shared");
         }
     }
 }

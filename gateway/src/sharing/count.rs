@@ -1,9 +1,8 @@
-//! The count of one request in the limits that gateways share.
+//! What one request has taken from the limits that gateways share.
 //!
-//! Redis may answer late that it has taken a cost, when the request has gone on without it, or has ended. The outcome
-//! of the
-//! request until then is kept here, and sent to Redis after its answer. So exactly the published envelopes count,
-//! whenever Redis answers.
+//! Redis may report that it has taken a cost when the request has already continued without the answer, or has
+//! ended. Changes of the cost until then are kept here and sent after the answer. So the limits count exactly the
+//! published envelopes, however late Redis answers.
 
 use std::sync::Arc;
 
@@ -14,28 +13,28 @@ use tokio::time::timeout;
 
 use super::calls::{SharedCalls, SharedOp};
 
-/// The most that is counted of a part of one cost. Chosen: far above any price (a thousand dollars), and Lua adds
-/// some of them exactly. A price comes from an endpoint, which may answer any number.
+/// Upper bound of each part of a cost. A price comes from an endpoint, which may answer any number. Chosen: about a
+/// thousand dollars, far above any price, and Lua's doubles add several of them exactly.
 const COST_MAX: u64 = 1 << 50;
 
 /// A cost: envelopes, picodollars, gas.
 pub(crate) type SharedCost = [u64; 3];
 
-/// Returns a cost as arguments of a script.
+/// Returns a cost, each part cut to [`COST_MAX`], as arguments of the script.
 pub(super) fn bounded(cost: SharedCost) -> [Vec<u8>; 3] {
     cost.map(|part| number(part.min(COST_MAX)))
 }
 
-/// The answer of Redis to a cost, as far as it has come.
+/// The state of a request's cost at Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountState {
-    /// Redis has not answered. These costs have been added since, and given back.
+    /// Redis has not answered. The sums were added and given back meanwhile.
     Asked {
         more: SharedCost,
         back: SharedCost,
     },
     Counted,
-    /// Redis has taken nothing.
+    /// Redis has refused the cost or failed, and has counted nothing.
     Apart,
 }
 
@@ -47,7 +46,7 @@ enum CountChange {
 }
 
 impl CountState {
-    /// Changes the counts. Returns the change if it has to be sent to Redis now.
+    /// Applies a change. Returns it if it has to be sent to Redis now.
     fn change(&mut self, change: CountChange) -> Option<CountChange> {
         let add = |sum: &mut SharedCost, cost: SharedCost| {
             sum.iter_mut().zip(cost).for_each(|(sum, part)| *sum = sum.saturating_add(part));
@@ -61,7 +60,7 @@ impl CountState {
         None
     }
 
-    /// Takes the answer of Redis. Returns the changes that have to be sent to it.
+    /// Records the answer of Redis, once. Returns the changes that were kept until then and have to be sent now.
     fn answered(&mut self, is_taken: bool) -> Vec<CountChange> {
         let next = if is_taken { Self::Counted } else { Self::Apart };
         let Self::Asked { more, back } = std::mem::replace(self, next) else {
@@ -80,28 +79,30 @@ impl CountChange {
     }
 }
 
-/// The count of one request in the limits of a caller and of all callers, at all gateways together.
+/// What one request has taken from the limits of its caller and of all callers, which all gateways of a payer
+/// share.
 #[derive(Debug)]
 pub(crate) struct SharedCount {
     calls: Arc<SharedCalls>,
-    /// For the caller and for all callers: three keys of the buckets, the counts of the hour, those of the day.
+    /// Five keys for the caller and five for all callers: three of the buckets, one of the hour's counts, one of
+    /// the day's.
     keys: Vec<String>,
     state: Mutex<CountState>,
 }
 
 impl SharedCount {
-    /// Counts in these keys, which Redis is being asked to do.
+    /// Creates the count of a request whose cost Redis is being asked to take from these keys.
     pub(super) fn asked(calls: Arc<SharedCalls>, keys: Vec<String>) -> Self {
         let [more, back] = [SharedCost::default(); 2];
         Self { calls, keys, state: Mutex::new(CountState::Asked { more, back }) }
     }
 
-    /// Returns the keys from which the cost is taken.
+    /// Returns the keys of the limits from which the cost is taken.
     pub(super) fn keys(&self) -> &[String] {
         &self.keys
     }
 
-    /// Takes the answer of Redis, which may come late.
+    /// Records the answer of Redis, which may come late, and sends the changes that were kept until then.
     pub(super) fn answered(&self, is_taken: bool) {
         let owed = self.state.lock().answered(is_taken);
         if !owed.is_empty() {
@@ -110,7 +111,7 @@ impl SharedCount {
         }
     }
 
-    /// Adds a cost that was not known before.
+    /// Adds a cost that was not known at admission.
     pub(crate) async fn add(&self, cost: SharedCost) {
         self.change(CountChange::Add(cost)).await;
     }
@@ -120,7 +121,7 @@ impl SharedCount {
         self.change(CountChange::GiveBack(cost)).await;
     }
 
-    /// Changes the counts, and waits until Redis has done so, or does not answer.
+    /// Applies a change, and waits for Redis if it is sent now, at most as long as for any answer.
     async fn change(&self, change: CountChange) {
         if change.is_none() {
             return;
@@ -140,7 +141,8 @@ impl SharedCount {
             CountChange::GiveBack(cost) => (b"-1".to_vec(), cost),
         };
         let arguments = std::iter::once(sign).chain(bounded(cost)).collect();
-        // Tokens do not return to buckets: they limit floods, also of envelopes that are never published.
+        // Only the counts of hour and day, the last two of each five keys. Tokens do not return to buckets, which
+        // limit floods of requests, whether or not their envelopes are published.
         let keys = self.keys.iter().enumerate().filter(|(at, _)| at % 5 >= 3);
         let keys = keys.map(|(_, key)| key.clone()).collect();
         SharedOp { name: "adjust", keys, arguments }

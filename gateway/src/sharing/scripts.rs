@@ -1,28 +1,32 @@
-//! The script by which gateways of one payer share their state in Redis.
+//! The Lua script by which the gateways of one payer share their state in Redis.
 //!
-//! One call carries operations of several requests. Each operation has keys and arguments of its own, and answers with a
-//! list. One that fails answers with a text, and the others are run all the same.
+//! One call carries the operations of several requests. Each operation has its own keys and arguments, and answers
+//! with a list. If an operation fails, its answer is a text, and the other operations still run.
 
-/// Runs operations, one after the other.
+/// Runs operations in their order.
 ///
-/// Keys: those of each operation. Arguments: for each operation its name, the numbers of its keys and of its arguments,
-/// and these.
+/// Keys: those of all operations. Arguments: for each operation its name, the number of its keys, the number of its
+/// arguments, and the arguments.
 ///
-/// - `take` takes a cost from all limits, or from none. Keys, for the caller and for all callers together: the time of the
-///   buckets, the bucket of a minute, that of an hour, the counts of the hour, those of the day. Arguments: unix time in ms;
-///   for each of the two capacity and window of both buckets, the cost (envelopes, picodollars, gas), and the limits of
-///   picodollars and gas in the hour, and of envelopes, picodollars and gas in the day; -1 stands for no limit. Answers with
-///   nothing, or the group, the place of the limit in it, and the ms after which the cost fits (-1: never). Each request
-///   makes it, so it reads and writes each count once, with all its parts.
-/// - `adjust` adds to the counts of an hour and a day that exist, or takes from them, never below zero. Keys: the counts.
-///   Arguments: `1` to add or `-1` to take; envelopes, picodollars, gas.
-/// - `get_topics` answers with the nodes of topics. Keys: the topics.
-/// - `set_topics` stores them. Arguments: the time in s for which they are kept; the nodes.
-/// - `tell` tells the places of envelopes. Answers for each of them with 1 if it was told before, else 0: at the same place,
-///   or in the same transaction, which has another place after a reorganisation of the chain and is paid for once. A call
-///   that is repeated would find its own places, so none is. Keys: the two generations; the one in use. Arguments: the time
-///   in ms for which a place is kept; places in a generation; for each envelope its digest and its place.
-/// - `find` answers with the place of each envelope, if it has one. Keys: as for `tell`. Arguments: the digests.
+/// - `take` takes a cost from all limits, or from none. Keys, first for the caller and then for all callers: the
+///   time of the buckets, the bucket of the minute, the bucket of the hour, the counts of the hour, the counts of
+///   the day. Arguments: unix time in ms; then, for each of the two, capacity and window in ms of both buckets, the
+///   cost (envelopes, picodollars, gas), the limits of picodollars and gas in the hour, and the limits of
+///   envelopes, picodollars and gas in the day; -1 is no limit. The answer is empty if the cost was taken.
+///   Otherwise it has 0 for the caller or 1 for all callers, the index of the exceeded limit, and the ms after
+///   which the cost fits (-1: never). Every request runs this operation, so it reads and writes each count once,
+///   with all parts.
+/// - `adjust` adds to the existing counts of an hour and a day, or subtracts from them, never below zero. Keys: the
+///   counts. Arguments: `1` to add or `-1` to subtract; envelopes, picodollars, gas.
+/// - `get_topics` returns the nodes of topics. Keys: the topics.
+/// - `set_topics` stores the nodes of topics. Keys: the topics. Arguments: the time in s for which they are kept;
+///   the nodes.
+/// - `tell` stores the ids of envelopes. For each envelope the answer has 1 if the same id, or another id from the
+///   same transaction, was stored before, otherwise 0. A transaction gets another id after a reorganisation of the
+///   chain and is paid for once. The call is never repeated: it would find its own ids. Keys: the two generations;
+///   the number of the newer one. Arguments: the time in ms for which an id is kept; the largest number of ids in a
+///   generation; for each envelope its digest and its id.
+/// - `find` returns the id of each envelope, if one is stored. Keys: as for `tell`. Arguments: the digests.
 pub(super) const CALL: &str = r"
 local ops = {}
 
