@@ -1,12 +1,12 @@
-//! Identifies callers by address. The address stays in the gateway: it is sent to no node.
+//! Identifies callers by address. The gateway sends the address to no node.
 
 use std::net::SocketAddr;
 
 use hawser_serve::address::{ClientAddress, TrustedProxies};
 use http::HeaderMap;
 
-/// Returns the caller of a request: the peer, or, if the peer is a trusted proxy, the last entry of
-/// `X-Forwarded-For` that is none.
+/// Returns the address of a request's caller: that of the connection or, if it is a trusted proxy's, the last entry
+/// of `X-Forwarded-For` that is not a trusted proxy's.
 pub(super) fn caller(
     headers: &HeaderMap,
     peer: Option<SocketAddr>,

@@ -1,7 +1,7 @@
-//! Identifies callers by API keys: `x-api-key: …`, or `authorization: Bearer …`.
+//! Identifies callers by API keys in the header `x-api-key: …` or `authorization: Bearer …`.
 //!
-//! Only hashes of keys are in the file with policies, so that who reads it cannot use them. A key is random and long, so
-//! that a fast hash without salt is enough.
+//! The policy file has only hashes of keys, so a reader of the file cannot publish with them. Keys are long and
+//! random, so a fast hash without salt suffices.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 
-/// The header of a key, beside `authorization`.
+/// The header that has a key; `authorization` is the alternative.
 const API_KEY: &str = "x-api-key";
-/// Begins each hash in the file.
+/// Prefix of each hash in the policy file.
 const PREFIX: &str = "sha256:";
 /// Largest key in bytes. A guess: keys of usual services have less than 200.
 const KEY_LEN_BYTES_MAX: usize = 1024;
 
-/// Why a key does not identify a caller.
+/// Why a request's API key does not identify a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiKeyError {
     #[error("an API key is needed: x-api-key: …, or authorization: Bearer …")]
@@ -26,10 +26,10 @@ pub(crate) enum ApiKeyError {
     Unknown,
 }
 
-/// The mistake in a list of hashes.
+/// A mistake in the hashes of a policy file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiKeysError {
-    /// A text is no hash.
+    /// A text is not a hash of the required form.
     #[error(
         "[identity.api_keys] {caller:?}: must be {PREFIX} and 64 hex digits, the hash of the key as `printf %s KEY \
          | sha256sum` prints it"
@@ -38,7 +38,7 @@ pub enum ApiKeysError {
         /// The caller.
         caller: String,
     },
-    /// Two callers have one key.
+    /// Two callers have the same key.
     #[error("[identity.api_keys]: {one:?} and {other:?} have the same key")]
     Shared {
         /// One of them.
@@ -48,15 +48,16 @@ pub enum ApiKeysError {
     },
 }
 
-/// The callers by the hashes of their keys.
+/// The callers, by the SHA-256 of their keys.
 #[derive(Debug, Default)]
 pub(crate) struct ApiKeys(HashMap<[u8; 32], Arc<str>>);
 
 impl ApiKeys {
-    /// Reads the hashes of each caller. A caller may have several keys, for the time in which one replaces another.
+    /// Parses the hashes of each caller. A caller may have several keys, so that an operator can replace a key
+    /// without an interruption.
     ///
     /// # Errors
-    /// [`ApiKeysError`].
+    /// [`ApiKeysError`] for the first mistake.
     pub(crate) fn parse(callers: &BTreeMap<String, Vec<String>>) -> Result<Self, ApiKeysError> {
         let mut keys: HashMap<[u8; 32], Arc<str>> = HashMap::new();
         for (caller, hashes) in callers {
@@ -73,10 +74,10 @@ impl ApiKeys {
         Ok(Self(keys))
     }
 
-    /// Returns the caller whose key a request has.
+    /// Returns the caller to whom the key in a request's headers belongs.
     ///
     /// # Errors
-    /// When it has none, or one that is not known.
+    /// [`ApiKeyError`] if the request has no key or an unknown one.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Arc<str>, ApiKeyError> {
         let bearer = || {
             let value = headers.get(AUTHORIZATION)?.as_bytes();

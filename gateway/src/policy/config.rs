@@ -1,4 +1,4 @@
-//! The file with policies.
+//! The policy file: its TOML form, and the checks when it is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,23 +11,23 @@ pub use super::rules::Policy;
 use super::tenants;
 pub use super::tenants::{TenantSettings, TenantsError};
 
-/// A file with policies. Without one every caller may publish everything.
+/// The contents of a policy file. The default lets every caller publish everything.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyFile {
     /// The rule that identifies callers.
     pub identity: CallerIdentitySettings,
-    /// Policy of callers that `callers` does not name.
+    /// Policy of all callers that `callers` does not name.
     pub default: Policy,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
     /// Name of the policy of each caller.
     pub callers: BTreeMap<String, String>,
-    /// Limits of all callers together, for a minute, an hour and a day; other rules are refused.
+    /// Limits of all callers together, for a minute, an hour and a day; the file may have no other rules here.
     pub total: Policy,
-    /// A service that decides about callers, beside the policies.
+    /// A service of the operator that admits callers, in addition to the policies.
     pub webhook: Option<WebhookSettings>,
-    /// Tenants by name. With any, callers without a tenant are refused.
+    /// Tenants by name. If there are any, callers without a tenant are refused.
     pub tenants: BTreeMap<String, TenantSettings>,
 }
 
@@ -35,21 +35,21 @@ pub struct PolicyFile {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
-    /// URL of the service. Plain `http:` only to this machine.
+    /// URL of the service; `http:` only with a loopback address.
     pub url: String,
-    /// Time for an answer, milliseconds. Default: 2 s.
+    /// Time for an answer, milliseconds: 1 to 60,000. Default: 2 s.
     #[serde(default = "webhook_timeout_ms")]
     pub timeout_ms: u64,
-    /// Time for which an answer counts, seconds. Default: a minute.
+    /// Time for which an answer is reused, seconds. Default: 60.
     #[serde(default = "webhook_cache_s")]
     pub cache_s: u64,
     /// File with a token, which is sent as `authorization: Bearer …`.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
-    /// Lets callers pass while the service does not answer. Default: no.
+    /// Admits callers while the service does not answer. Default: no.
     #[serde(default)]
     pub allow_without_answer: bool,
-    /// Asks the service for the tenant of a caller whose tenant is not known otherwise. Default: no.
+    /// Asks the service for the tenant of a caller whose token or API key does not name it. Default: no.
     #[serde(default)]
     pub names_tenant: bool,
 }
@@ -68,8 +68,8 @@ fn webhook_cache_s() -> u64 {
 pub struct CallerIdentitySettings {
     /// Property by which callers are distinguished.
     pub kind: CallerIdentityKind,
-    /// Networks of proxies whose `X-Forwarded-For` is used. Without any, no such header is used: any client
-    /// can send one.
+    /// Networks of proxies whose `X-Forwarded-For` counts. The header of any other sender is ignored, because any
+    /// client can set it.
     pub trusted_proxies: TrustedProxies,
     /// Rules for tokens.
     pub jwt: Option<JwtSettings>,
@@ -78,7 +78,7 @@ pub struct CallerIdentitySettings {
     pub api_keys: BTreeMap<String, Vec<String>>,
 }
 
-/// Reads lists of texts, of which one with a single text may be that text.
+/// Reads a map of lists of texts; a single text stands for a list of one.
 fn one_or_more<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
@@ -105,10 +105,10 @@ pub enum CallerIdentityKind {
     Address,
     /// A claim of a signed token.
     Jwt,
-    /// A secret of its own.
+    /// An API key of the caller.
     #[serde(rename = "api-key")]
     ApiKey,
-    /// None: all clients are one caller.
+    /// None: all clients count as one caller.
     None,
 }
 
@@ -120,28 +120,30 @@ pub struct JwtSettings {
     pub algorithm: JwtAlgorithm,
     /// File with a key set, a public key as PEM, or the secret of HS256.
     pub keys_file: Option<PathBuf>,
-    /// URL of a key set, which is fetched every 5 minutes. Plain `http:` only to this machine.
+    /// URL of a key set, which is fetched every 5 minutes; `http:` only with a loopback address.
     pub jwks_url: Option<String>,
-    /// Required value of the claim `iss`; needed unless `any_issuer`.
+    /// Required value of the claim `iss`. The file must have it, unless `any_issuer` is set.
     pub issuer: Option<String>,
-    /// Value that the claim `aud` has to contain; needed unless `any_audience`.
+    /// Value that the claim `aud` must contain. The file must have it, unless `any_audience` is set.
     pub audience: Option<String>,
-    /// Accepts tokens with any `iss`: every token that the keys have signed.
+    /// Accepts tokens with any `iss`: all tokens that the keys have signed.
     #[serde(default)]
     pub any_issuer: bool,
-    /// Accepts tokens with any `aud`: also those that were made for another service.
+    /// Accepts tokens with any `aud`, also those that were issued for another service.
     #[serde(default)]
     pub any_audience: bool,
-    /// Claim with the name of the caller. Default: `sub`.
+    /// Claim that has the caller's name. Default: `sub`.
     #[serde(default = "subject")]
     pub claim: String,
-    /// Claim with the name of the caller's tenant; needed with tenants.
+    /// Claim that has the name of the caller's tenant. With tenants it is required, unless the webhook names
+    /// tenants.
     #[serde(default)]
     pub tenant_claim: Option<String>,
 }
 
 impl JwtSettings {
-    /// Checks that only tokens made for this gateway are taken, and that their keys come from where they should.
+    /// Checks that only tokens issued for this gateway are accepted, and that their keys come over a safe
+    /// connection.
     fn check(&self) -> Result<(), PolicyFileError> {
         for (value, is_off, name, off) in [
             (&self.issuer, self.any_issuer, "issuer", "any_issuer"),
@@ -158,7 +160,7 @@ impl JwtSettings {
     }
 }
 
-/// Returns true if data from a URL cannot be changed on the way.
+/// Returns true if data from a URL cannot be changed in transit: `https:`, or `http:` to this machine.
 fn is_safe(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -186,10 +188,10 @@ pub enum JwtAlgorithm {
     RS256,
 }
 
-/// Why a file with policies cannot be used.
+/// Why a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFileError {
-    /// The text is no TOML of this form.
+    /// The text is not TOML, or not of this form.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
     /// A caller has a policy that the file does not define.
@@ -200,19 +202,19 @@ pub enum PolicyFileError {
         /// Name of the missing policy.
         policy: String,
     },
-    /// The section on all callers together has a rule for single envelopes or requests.
+    /// The section for all callers together has a rule about single envelopes or requests.
     #[error(
         "[total] can only limit all callers together per minute, hour or day: put rules for envelopes and requests \
          into [default] or [policies.…]"
     )]
     Total,
-    /// The rules for tokens are missing.
+    /// Callers are identified by tokens, and the rules for tokens are missing.
     #[error("identity.kind is \"jwt\", so the section [identity.jwt] is required")]
     NoJwt,
-    /// The rules for tokens name no source of keys, or two.
+    /// The rules for tokens have no source of keys, or two.
     #[error("[identity.jwt] needs either keys_file or jwks_url")]
     Keys,
-    /// The rules for tokens do not name the accepted issuers or audiences.
+    /// The rules for tokens have no accepted issuer or audience.
     #[error(
         "[identity.jwt] needs {name}: without it, tokens made for other services are accepted too; {off} = true \
          allows that"
@@ -220,40 +222,40 @@ pub enum PolicyFileError {
     AnyToken {
         /// The missing key.
         name: &'static str,
-        /// The key that makes it unnecessary.
+        /// The key that makes it optional.
         off: &'static str,
     },
-    /// The key set comes over a connection on which it can be changed.
+    /// The key set would come over a connection on which it can be changed.
     #[error(
         "jwks_url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
     PlainUrl(String),
-    /// Callers are distinguished by keys, and there are none.
+    /// Callers are identified by API keys, and the file has none.
     #[error("identity.kind is \"api-key\", so the section [identity.api_keys] needs a caller")]
     NoApiKeys,
-    /// A hash of a key is wrong.
+    /// A hash of an API key is wrong.
     #[error(transparent)]
     ApiKeys(#[from] ApiKeysError),
     /// A tenant is wrong.
     #[error(transparent)]
     Tenants(#[from] TenantsError),
-    /// The webhook could be read or changed on the way.
+    /// The webhook's requests and answers could be read or changed in transit.
     #[error(
         "[webhook] url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
     PlainWebhook(String),
-    /// The webhook has no time to answer.
+    /// The webhook's time to answer is out of range.
     #[error("[webhook] timeout_ms must be 1 to 60000")]
     WebhookTimeout,
-    /// The rules for tokens name a URL for a secret.
+    /// HS256, whose key is a secret, has a URL as the source of keys.
     #[error("HS256 needs keys_file: a secret cannot be fetched from jwks_url")]
     SecretFromUrl,
 }
 
 impl PolicyFile {
-    /// Returns the limits of a gateway without a file with policies: any stranger may use it, and none can spend
-    /// much. Guesses: an address may stand for an office of active users, and all of them together cost at most
-    /// 200 dollars a day.
+    /// Returns the policies of a gateway without a policy file. Any address may publish, within limits that bound
+    /// the operator's cost. The limits are guesses: one address may stand for an office of active users, and all
+    /// callers together cost at most 200 dollars a day.
     #[must_use]
     pub fn of_public_gateway() -> Self {
         const DOLLAR: u64 = 1_000_000_000_000;
@@ -276,10 +278,10 @@ impl PolicyFile {
         Self { default, total, ..Self::default() }
     }
 
-    /// Reads the text of a file.
+    /// Parses and checks the text of a policy file.
     ///
     /// # Errors
-    /// Returns the first mistake.
+    /// [`PolicyFileError`] for the first mistake.
     pub fn parse(text: &str) -> Result<Self, PolicyFileError> {
         let file: Self = toml::from_str(text)?;
         for (caller, policy) in &file.callers {
@@ -332,7 +334,8 @@ impl PolicyFile {
         }
     }
 
-    /// Returns the policies of one tenant, to which its callers are held once they are identified.
+    /// Returns the policies of one tenant. They apply to its callers, which the gateway's own policies have
+    /// identified before.
     #[must_use]
     pub fn of_tenant(&self, tenant: &TenantSettings) -> Self {
         Self {
@@ -357,13 +360,13 @@ impl PolicyFile {
         }
     }
 
-    /// Returns the names of callers that the file has: those with a policy or a key of their own.
+    /// Returns the names of all callers in the file: those with a policy or an API key of their own.
     #[must_use]
     pub fn named_callers(&self) -> BTreeSet<String> {
         self.callers.keys().chain(self.identity.api_keys.keys()).cloned().collect()
     }
 
-    /// Returns the policy of a caller.
+    /// Returns the policy of a caller: its own, otherwise the default.
     #[must_use]
     pub fn policy_of(&self, caller: &str) -> &Policy {
         let named = self.callers.get(caller).and_then(|name| self.policies.get(name));

@@ -1,5 +1,5 @@
-//! Fetches the keys of tokens from a URL, again and again, because the issuer rotates them. The last
-//! version stays in use while fetching fails.
+//! Fetches the keys of tokens from a URL at intervals, because the issuer rotates them. While fetching fails, the
+//! last version stays in use.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ const SET_LEN_BYTES_MAX: usize = 1024 * 1024;
 /// The times at which keys are fetched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyFetchSettings {
-    /// Interval between two fetches that succeed. Default: 5 minutes.
+    /// Pause after a successful fetch. Default: 5 minutes.
     every: Duration,
-    /// Pause after a failure, and before a fetch for a token that names an unknown key. Default: 10 s,
-    /// because any client can name one.
+    /// Pause after a failed fetch, and shortest pause before a fetch that a token with an unknown key id causes.
+    /// Default: 10 s: any client can send such a token.
     retry_after: Duration,
 }
 
@@ -31,7 +31,7 @@ impl Default for KeyFetchSettings {
 }
 
 impl Policies {
-    /// Fetches keys until `end`, if the policies name a URL.
+    /// Fetches keys until `end`. Returns at once if the policies have no URL.
     pub(crate) async fn keep_keys(&self, times: KeyFetchSettings, end: CancellationToken) {
         let Some(jwt) = &self.file.identity.jwt else { return };
         let Some(url) = &jwt.jwks_url else { return };
@@ -67,7 +67,8 @@ impl Policies {
 }
 
 async fn fetch(url: &str) -> Result<String, String> {
-    // A redirect would take the keys from a host, or over a connection, that the operator has not named.
+    // Redirects are not followed: the keys would come from a host, or over a connection, that the operator has not
+    // configured.
     let client = hawser_chain::send::direct_http_client().map_err(|error| error.to_string())?;
     let told = |error: reqwest::Error| error.without_url().to_string();
     let fetched = async {

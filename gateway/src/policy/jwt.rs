@@ -1,5 +1,4 @@
-//! Identifies callers by a JSON Web Token (RFC 7519) in `authorization: Bearer …`. Time is an
-//! argument.
+//! Identifies callers by a JSON Web Token (RFC 7519) in the header `authorization: Bearer …`. Time is an argument.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,14 +11,14 @@ use serde_json::Value;
 
 use super::config::{JwtAlgorithm, JwtSettings};
 
-/// Difference that is allowed between the clock of a token's issuer and ours. A guess, and the usual
-/// one.
+/// Largest accepted difference between the clocks of a token's issuer and of this machine, seconds. A guess, usual
+/// for such services.
 const LEEWAY_S: u64 = 60;
 /// Largest token in bytes. A guess: servers limit whole headers to about this.
 const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
-/// An uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
+/// Length of an uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
 const P256_POINT_LEN_BYTES: usize = 65;
-/// Largest name of a caller in bytes. A guess: longer than any subject of an identity provider.
+/// Largest name of a caller in bytes. A guess: identity providers have shorter subjects.
 const CALLER_LEN_BYTES_MAX: usize = 256;
 
 /// Why a token does not identify a caller.
@@ -35,16 +34,16 @@ pub(crate) enum TokenError {
     TooEarly,
     #[error("the token has no claim {0:?}, which must name the caller")]
     NoCaller(String),
-    /// The keys were not fetched yet.
+    /// The gateway has not fetched any key yet.
     #[error("the gateway has not yet fetched the keys that verify tokens: try again later")]
     NoKeys,
 }
 
-/// A caller, as its token names it.
+/// A caller, as identified by its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenCaller {
     pub(crate) name: String,
-    /// The tenant, if the settings name a claim for it and the token has that claim.
+    /// The tenant; `None` if the settings have no claim for it or the token does not have that claim.
     pub(crate) tenant: Option<String>,
 }
 
@@ -55,7 +54,7 @@ pub(crate) struct TokenKeys {
     without_id: Vec<DecodingKey>,
 }
 
-/// The reason keys cannot be used.
+/// Why the keys of a source cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read.
@@ -66,7 +65,7 @@ pub enum KeysError {
         /// Error of the system.
         source: std::io::Error,
     },
-    /// The source holds no key for the algorithm.
+    /// The source has no key for the algorithm.
     #[error("the file has no key for {algorithm}: {reason}")]
     NoKey {
         /// Name of the algorithm.
@@ -88,14 +87,14 @@ impl TokenKeys {
     /// Reads keys from a file: a key set (RFC 7517), a public key as PEM, or the secret of HS256.
     ///
     /// # Errors
-    /// When the file cannot be read or has no key for the algorithm.
+    /// [`KeysError`] if the file cannot be read or has no key for the algorithm.
     pub(crate) fn read(path: &Path, kind: JwtAlgorithm) -> Result<Self, KeysError> {
         let read = std::fs::read_to_string(path);
         let text = read.map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, kind)
     }
 
-    /// Reads keys from the text of such a file.
+    /// Parses keys from the text of such a file.
     pub(crate) fn parse(text: &str, kind: JwtAlgorithm) -> Result<Self, KeysError> {
         let text = text.trim();
         let (_, name) = algorithm(kind);
@@ -137,16 +136,16 @@ impl TokenKeys {
         self.by_id.is_empty() && self.without_id.is_empty()
     }
 
-    /// Returns whether the request's token names an unknown key, which the issuer may have added.
+    /// Returns true if the request's token has a key id that is not known: the issuer may have added the key.
     pub(crate) fn lacks(&self, headers: &HeaderMap) -> bool {
         let header = bearer(headers).and_then(|token| decode_header(token).ok());
         header.and_then(|header| header.kid).is_some_and(|id| !self.by_id.contains_key(&id))
     }
 
-    /// Returns the name of the caller of a request.
+    /// Returns the caller of a request, after verifying the token's signature, times, issuer and audience.
     ///
     /// # Errors
-    /// When the token is missing or not accepted.
+    /// [`TokenError`] if the token is missing or not accepted, or if no keys are known.
     pub(crate) fn caller(
         &self,
         settings: &JwtSettings,
@@ -179,7 +178,7 @@ impl TokenKeys {
         let invalid = |error: jsonwebtoken::errors::Error| TokenError::Invalid(error.to_string());
         let header = decode_header(token).map_err(invalid)?;
         let mut validation = Validation::new(algorithm(settings.algorithm).0);
-        // `check_times` checks the times, against the time that is given.
+        // `check_times` checks the times against `now_s`.
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
         match &settings.audience {
@@ -194,6 +193,7 @@ impl TokenKeys {
             validation.required_spec_claims.insert("aud".into());
         }
         let named = header.kid.as_ref().and_then(|id| self.by_id.get(id));
+        // The token's own choice of a key is followed only among keys for the configured algorithm.
         let candidates: Vec<_> = match named {
             Some(key) => vec![key],
             None if header.kid.is_some() && self.without_id.is_empty() => {
@@ -213,8 +213,8 @@ impl TokenKeys {
     }
 }
 
-/// Returns a key of a set if it verifies tokens of this algorithm; `None` for other kinds and for keys
-/// for encryption (RFC 7517 §4.2, §5).
+/// Returns a key of a set if it verifies tokens of this algorithm; `None` for other kinds of keys and for
+/// encryption keys (RFC 7517 §4.2, §5).
 fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
     if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
         return None;
@@ -232,7 +232,7 @@ fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
     fits.then_some(key)
 }
 
-/// Checks `exp`, which is required because a token without it is valid for ever, and `nbf`.
+/// Checks `exp` and `nbf`. `exp` is required, because a token without it never expires.
 fn check_times(claims: &Value, now_s: u64) -> Result<(), TokenError> {
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),

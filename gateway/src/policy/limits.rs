@@ -1,7 +1,7 @@
-//! The usage of each caller against the limits of its policy. Plain values; time is an argument.
+//! Applies the limits of its policy to each caller's usage. Plain values; time is an argument.
 //!
-//! A request takes several envelopes from two buckets and from the budgets of an hour and a day, all or nothing,
-//! and gets the exact time after which it fits. A property test below holds the bound.
+//! A request takes its cost from two token buckets and from the budgets of an hour and a day: from all of them or
+//! from none. A refused request gets the exact time after which it fits. A property test below checks the bound.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use hawser_serve::caller_table::CallerTable;
 use super::config::Policy;
 use crate::sharing::{SharedCost, SharedExceeded, SharedLimits};
 
-/// Callers that are remembered. A guess: 200,000 take about 60 MB. Beyond it, the caller leaves whose
-/// usage stops counting first.
+/// Largest number of callers whose usage is kept. A guess: 200,000 take about 60 MB. Beyond it, the caller whose
+/// usage expires first is removed.
 const CALLERS_MAX: usize = 200_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -21,7 +21,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CallerCost {
     pub(crate) envelopes: u64,
-    /// Fees of nodes, and the price of gas.
+    /// Fees of nodes, and the price of the gas, picodollars.
     pub(crate) picodollars: u64,
     pub(crate) gas: u64,
 }
@@ -33,7 +33,7 @@ impl CallerCost {
         self.gas = self.gas.saturating_add(more.gas);
     }
 
-    /// Returns the cost as gateways share it.
+    /// Returns the cost in the form that gateways share.
     pub(crate) fn to_share(self) -> SharedCost {
         [self.envelopes, self.picodollars, self.gas]
     }
@@ -48,9 +48,9 @@ impl CallerCost {
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitExceeded {
-    /// The limit in words, such as `envelopes a minute`.
+    /// The limit in words for the error text, such as `envelopes a minute`.
     pub(crate) what: &'static str,
-    /// Seconds after which the same request fits; `None` if it exceeds the whole limit.
+    /// Seconds after which the same request fits; `None` if its cost alone exceeds the limit.
     pub(crate) retry_after_s: Option<u64>,
 }
 
@@ -58,8 +58,8 @@ pub(crate) struct LimitExceeded {
 #[derive(Debug)]
 pub(crate) struct CallerLimits {
     callers: CallerTable<Arc<str>, CallerUsage>,
-    /// The usage of all callers together. It is no entry of the table, which forgets the callers that it has no
-    /// room for.
+    /// The usage of all callers together. It is not an entry of the table, because the table removes entries when
+    /// it is full.
     total: CallerUsage,
 }
 
@@ -78,16 +78,16 @@ struct CallerUsage {
     day_budget: Budget,
 }
 
-/// The part that was used of the budgets of an hour, or of a day, of UTC.
+/// The used part of the budgets of one hour or one day of UTC.
 #[derive(Debug, Clone, Copy, Default)]
 struct Budget {
-    /// The number of the hour or the day, counted from 1970.
+    /// The hour or day, counted from 1970.
     number: u64,
     used: CallerCost,
 }
 
 impl Budget {
-    /// Begins anew if another hour or day has come.
+    /// Resets the usage if the hour or day has changed.
     fn turn_to(&mut self, number: u64) {
         if self.number != number {
             *self = Self { number, used: CallerCost::default() };
@@ -103,11 +103,11 @@ fn hour(policy: &Policy) -> Option<BucketSize> {
     policy.envelopes_per_hour.map(BucketSize::per_hour)
 }
 
-/// The names of the budgets, in the order of [`hour_budgets`] and [`day_budgets`].
+/// The names of the budgets for error texts, in the order of [`hour_budgets`] and [`day_budgets`].
 const OF_HOUR: [&str; 3] = ["envelopes an hour", "picodollars an hour", "units of gas an hour"];
 const OF_DAY: [&str; 3] = ["envelopes a day", "picodollars a day", "units of gas a day"];
 
-/// Returns the budgets of an hour. Envelopes have a bucket for that.
+/// Returns the budgets of an hour. Envelopes have none: a bucket limits them.
 fn hour_budgets(policy: &Policy) -> [Option<u64>; 3] {
     [None, policy.picodollars_per_hour, policy.gas_per_hour]
 }
@@ -116,7 +116,7 @@ fn day_budgets(policy: &Policy) -> [Option<u64>; 3] {
     [policy.envelopes_per_day, policy.picodollars_per_day, policy.gas_per_day]
 }
 
-/// Returns the limits of a policy as gateways share them.
+/// Returns the limits of a policy in the form that gateways share.
 pub(crate) fn shared(policy: &Policy) -> SharedLimits {
     let bucket = |size: BucketSize| (size.capacity, size.window_ms);
     let [_, hour_picodollars, hour_gas] = hour_budgets(policy);
@@ -128,7 +128,8 @@ pub(crate) fn shared(policy: &Policy) -> SharedLimits {
 }
 
 impl LimitExceeded {
-    /// Returns the limit that gateways together have exceeded.
+    /// Returns the error for a limit that all gateways together have exceeded. A budget fits again when its hour or
+    /// day of UTC ends.
     pub(crate) fn of_shared(exceeded: SharedExceeded, now_ms: u64) -> Self {
         const NAMES: [&str; 7] = [
             "envelopes a minute",
@@ -150,7 +151,8 @@ impl LimitExceeded {
 }
 
 impl CallerUsage {
-    /// Returns the time at which all of its counts have expired.
+    /// Returns the unix time in ms at which the buckets are full and the budgets have ended: after it the entry
+    /// need not be kept.
     fn ends_ms(&self, policy: &Policy) -> u64 {
         let minute = minute(policy).map_or(0, |size| self.minute.full_at_ms(size));
         let hour = hour(policy).map_or(0, |size| self.hour.full_at_ms(size));
@@ -163,7 +165,7 @@ impl CallerUsage {
         minute.max(hour).max(of_hour).max(of_day)
     }
 
-    /// Takes `cost` from all limits, or nothing.
+    /// Takes `cost` from all limits, or from none. All limits are checked before the first one changes.
     fn take(
         &mut self,
         policy: &Policy,
@@ -252,7 +254,7 @@ impl CallerUsage {
 }
 
 impl CallerLimits {
-    /// Takes `cost` from all limits of a caller, or nothing.
+    /// Takes `cost` from all limits of a caller, or from none. `now_ms` is unix time.
     ///
     /// # Errors
     /// Returns the first limit that is exceeded.
@@ -269,7 +271,7 @@ impl CallerLimits {
         Ok(())
     }
 
-    /// Takes `cost` from the limits of all callers together, or nothing.
+    /// Takes `cost` from all limits of all callers together, or from none. `now_ms` is unix time.
     ///
     /// # Errors
     /// Returns the first limit that is exceeded.
@@ -282,8 +284,8 @@ impl CallerLimits {
         self.total.take(policy, cost, now_ms)
     }
 
-    /// Takes the amount that nodes charged beyond the price taken before from the budgets of the caller and of all
-    /// callers together.
+    /// Adds picodollars that nodes charged beyond the price to the usage of the caller and of all callers together.
+    /// The usage may exceed the budgets then.
     pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
         self.total.add_cost(picodollars);
         if let Some(used) = self.callers.get_mut(caller) {
@@ -291,15 +293,16 @@ impl CallerLimits {
         }
     }
 
-    /// Returns a cost that was taken at `taken_ms`, to the budgets of the same hour and day. Buckets keep it:
-    /// they limit floods, also of envelopes that are never published.
+    /// Returns a cost that was taken at `taken_ms` to the budgets of that hour and day, if they have not ended.
+    /// Nothing returns to the buckets, which limit floods of requests, whether or not their envelopes are
+    /// published.
     pub(crate) fn give_back(&mut self, caller: &str, cost: CallerCost, taken_ms: u64) {
         if let Some(used) = self.callers.get_mut(caller) {
             used.give_back(cost, taken_ms);
         }
     }
 
-    /// Returns a cost to the budgets of all callers together, as [`give_back`](Self::give_back) does.
+    /// Returns a cost to the budgets of all callers together, like [`give_back`](Self::give_back).
     pub(crate) fn give_back_to_total(&mut self, cost: CallerCost, taken_ms: u64) {
         self.total.give_back(cost, taken_ms);
     }
@@ -452,7 +455,7 @@ mod tests {
                 match limits.take("a", &policy, envelopes(cost), now) {
                     Ok(()) => taken += cost,
                     Err(refused) => {
-                        // The same request succeeds after the time it was given.
+                        // The same request succeeds after the time in the refusal.
                         if let Some(wait_s) = refused.retry_after_s {
                             now += wait_s * 1000;
                             prop_assert_eq!(

@@ -1,9 +1,9 @@
-//! A service for tests whose every answer is a redirect.
+//! A service for tests that answers every request with a redirect.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// Returns the URL of a service that sends each request on to `to`.
+/// Starts a service that redirects each request to `to`, and returns its URL.
 pub(super) async fn redirecting(to: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/first", listener.local_addr().unwrap());

@@ -5,37 +5,37 @@ use std::collections::BTreeSet;
 use hawser_rules::PayloadClass;
 use serde::{Deserialize, Deserializer};
 
-/// The limits of a caller. A limit that is not given does not apply.
+/// The limits of a caller. A limit that the policy file does not set does not apply.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Refuses everything.
+    /// Refuses all requests.
     pub deny: bool,
-    /// Kinds of envelopes that are refused, also if `kinds` has them.
+    /// Kinds of envelopes that are refused, even if `kinds` has them.
     #[serde(deserialize_with = "kinds")]
     pub kinds_denied: BTreeSet<PayloadClass>,
     /// Kinds of envelopes that are allowed; all if empty.
     #[serde(deserialize_with = "kinds")]
     pub kinds: BTreeSet<PayloadClass>,
-    /// Largest envelope in bytes.
+    /// Largest client envelope in bytes.
     pub envelope_bytes_max: Option<usize>,
-    /// Envelopes in one request.
+    /// Largest number of envelopes in a request.
     pub envelopes_per_request_max: Option<usize>,
-    /// Envelopes a minute, from a bucket that refills evenly.
+    /// Envelopes a minute, as a token bucket: also the largest burst.
     pub envelopes_per_minute: Option<u64>,
-    /// Envelopes an hour, from a bucket that refills evenly.
+    /// Envelopes an hour, as a token bucket: also the largest burst.
     pub envelopes_per_hour: Option<u64>,
-    /// Envelopes in one day of UTC.
+    /// Envelopes in a day of UTC.
     pub envelopes_per_day: Option<u64>,
-    /// Fees of nodes, and gas at its present price, in one hour of UTC, picodollars.
+    /// Fees of nodes, and gas at its current price, in an hour of UTC, picodollars.
     pub picodollars_per_hour: Option<u64>,
-    /// The same in one day of UTC, picodollars.
+    /// Fees of nodes, and gas at its current price, in a day of UTC, picodollars.
     pub picodollars_per_day: Option<u64>,
-    /// Gas of payloads for the chain in one hour of UTC.
+    /// Gas of payloads for the chain in an hour of UTC.
     pub gas_per_hour: Option<u64>,
-    /// Gas of payloads for the chain in one day of UTC.
+    /// Gas of payloads for the chain in a day of UTC.
     pub gas_per_day: Option<u64>,
-    /// Largest price of one envelope, at a node or in gas, picodollars.
+    /// Largest price of an envelope, as a node's fee or in gas, picodollars.
     pub picodollars_per_envelope_max: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadC
 }
 
 impl Policy {
-    /// Returns whether nothing but limits of a minute, an hour and a day is given.
+    /// Returns true if the policy has only limits of a minute, an hour and a day.
     pub(super) fn limits_rates_only(&self) -> bool {
         let rates = Self {
             envelopes_per_minute: self.envelopes_per_minute,
@@ -68,7 +68,7 @@ impl Policy {
         *self == rates
     }
 
-    /// Returns whether an envelope of this kind may be published.
+    /// Returns true if an envelope of this kind may be published.
     #[must_use]
     pub fn allows(&self, kind: PayloadClass) -> bool {
         let is_denied = self.kinds_denied.contains(&kind);

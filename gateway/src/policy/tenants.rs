@@ -1,4 +1,4 @@
-//! Tenants: callers with a payer key, limits and bills of their own.
+//! Tenants: groups of callers with a payer key, limits and bills of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -7,30 +7,30 @@ use serde::Deserialize;
 
 use super::rules::Policy;
 
-/// The most tenants. A guess: each has connections and calls to all nodes of its own.
+/// Largest number of tenants. A guess: each tenant has its own connections and calls to all nodes.
 const TENANTS_MAX: usize = 64;
-/// The longest name of a tenant. A guess: it becomes part of file names and labels.
+/// Largest length of a tenant's name in bytes. A guess: the name becomes part of file names and labels.
 const NAME_LEN_MAX: usize = 32;
 
-/// A tenant, as the file with policies has it.
+/// A tenant in the policy file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantSettings {
-    /// File with the secret key of the account that pays.
+    /// File with the secret key of the account that pays for the tenant.
     pub payer_key_file: Option<PathBuf>,
     /// Environment variable with that key.
     pub payer_key_env: Option<String>,
-    /// Callers with an API key that belong to the tenant.
+    /// Names of the callers that belong to the tenant, if callers are identified by API keys.
     pub members: BTreeSet<String>,
-    /// Policy of its callers that `callers` does not name.
+    /// Policy of the tenant's callers that `callers` does not name.
     pub default: Policy,
     /// Name of the policy of each caller.
     pub callers: BTreeMap<String, String>,
-    /// Limits of all its callers together.
+    /// Limits of all callers of the tenant together.
     pub total: Policy,
 }
 
-/// The mistake in a file's tenants.
+/// A mistake in the tenants of a policy file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TenantsError {
     /// There are too many tenants.
@@ -41,10 +41,10 @@ pub enum TenantsError {
         "[tenants.{0:?}]: a tenant's name must be 1 to {NAME_LEN_MAX} lower-case letters, digits and dashes"
     )]
     Name(String),
-    /// Callers cannot be assigned to tenants.
+    /// Callers are identified in a way that does not assign them to tenants.
     #[error("[tenants] needs identity.kind \"api-key\" or \"jwt\"")]
     Identity,
-    /// A tenant has no key, or two.
+    /// A tenant has no payer key, or two.
     #[error("[tenants.{0}] needs either payer_key_file or payer_key_env")]
     Key(String),
     /// A member has no API key.
@@ -65,7 +65,7 @@ pub enum TenantsError {
         /// The other one.
         other: String,
     },
-    /// A policy is not defined.
+    /// A caller of a tenant has a policy that the file does not define.
     #[error("[tenants.{tenant}.callers]: {caller:?} has a policy that is not among [policies.…]")]
     UnknownPolicy {
         /// The tenant.
@@ -73,12 +73,12 @@ pub enum TenantsError {
         /// The caller.
         caller: String,
     },
-    /// The limits of all callers have a rule for single ones.
+    /// The limits of all callers of a tenant have a rule about single envelopes or requests.
     #[error(
         "[tenants.{0}.total] can only limit all callers together (those of the tenant) per minute, hour or day"
     )]
     Total(String),
-    /// Tokens have no claim that names the tenant.
+    /// Neither a claim of the token nor the webhook names the tenant.
     #[error(
         "[tenants] and identity.kind \"jwt\" need identity.jwt.tenant_claim, or webhook.names_tenant = true"
     )]
@@ -88,7 +88,7 @@ pub enum TenantsError {
 /// Checks tenants against the policies and the API keys of their file.
 ///
 /// # Errors
-/// The first mistake.
+/// [`TenantsError`] for the first mistake.
 pub(super) fn check(
     tenants: &BTreeMap<String, TenantSettings>,
     policies: &BTreeMap<String, Policy>,

@@ -1,7 +1,7 @@
-//! Asks a service of the operator whether a caller may publish.
+//! Asks a service of the operator, the webhook, whether a caller may publish.
 //!
-//! Without an answer nothing is published, unless the settings allow it. An answer is valid for a caller and kinds of
-//! envelopes, for the time in the settings.
+//! Without an answer the request is refused, unless the settings allow it. An answer is reused for the same caller
+//! and the same kinds of envelopes, for the time in the settings.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,16 +15,17 @@ use tokio::time::{Instant, timeout};
 use super::config::WebhookSettings;
 use crate::routing::Routed;
 
-/// Answers that are kept. A guess: some megabytes.
+/// Largest number of answers that are kept. A guess: some megabytes.
 const ANSWERS_MAX: usize = 20_000;
-/// Questions that are open at once; others wait, within their time. A guess: more than a service needs to be busy.
+/// Largest number of open calls; further ones wait, at most for the time of an answer. A guess: more than a service
+/// needs to be busy.
 const ASKED_AT_ONCE: usize = 64;
-/// Largest answer in bytes. A guess: a verdict takes less than 100.
+/// Largest answer in bytes. A guess: usual answers have less than 100.
 const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Characters of a reason that are passed on to the caller. A guess: a status has to fit into a header.
 const REASON_CHARS_MAX: usize = 200;
 
-/// The reason a webhook admits no request.
+/// Why the webhook does not admit a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WebhookError {
     #[error("this caller may not publish: {0}")]
@@ -37,7 +38,7 @@ pub(crate) enum WebhookError {
     Busy,
 }
 
-/// The reason a webhook cannot be used.
+/// Why a webhook cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookStartError {
     /// The file with the token cannot be read.
@@ -48,19 +49,19 @@ pub enum WebhookStartError {
         /// Error of the system.
         source: std::io::Error,
     },
-    /// No HTTP client can be made, or the token is no text of a header.
+    /// No HTTP client can be created, or the token cannot be sent in a header.
     #[error("{0}")]
     Client(String),
 }
 
-/// The question, as it is sent.
+/// The body of a call, as JSON.
 #[derive(Debug, Serialize)]
 struct Question<'a> {
     caller: &'a str,
     envelopes: BTreeMap<&'static str, KindSum>,
 }
 
-/// The envelopes of one kind.
+/// Number and total length of the envelopes of one kind.
 #[derive(Debug, Default, Serialize)]
 struct KindSum {
     count: usize,
@@ -73,19 +74,19 @@ struct Answer {
     allow: bool,
     #[serde(default)]
     reason: Option<String>,
-    /// The tenant of the caller.
+    /// Name of the caller's tenant.
     #[serde(default)]
     tenant: Option<String>,
 }
 
-/// An answer that is kept.
+/// An answer that is reused until a time.
 #[derive(Debug, Clone)]
 struct KeptAnswer {
     answer: Answer,
     until: Instant,
 }
 
-/// A caller, and the kinds that it publishes, a bit each.
+/// A caller, and the kinds of its envelopes as a bit set.
 type AnswerKey = (Box<str>, u8);
 
 /// A webhook in use.
@@ -99,10 +100,10 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    /// Prepares a webhook. Reads the token from its file.
+    /// Creates a webhook, and reads the token from its file.
     ///
     /// # Errors
-    /// [`WebhookStartError`].
+    /// [`WebhookStartError`] if the token cannot be read or sent, or no HTTP client can be created.
     pub(crate) fn new(settings: WebhookSettings) -> Result<Self, WebhookStartError> {
         let authorization = match &settings.token_file {
             None => None,
@@ -118,7 +119,8 @@ impl Webhook {
                 Some(value)
             }
         };
-        // A redirect would give the callers' names to a host that the operator has not named, and have it decide.
+        // Redirects are not followed: they would send callers' names to a host that the operator has not
+        // configured, and let it decide.
         let client = hawser_chain::send::direct_http_client();
         let client = client.map_err(|error| WebhookStartError::Client(error.to_string()))?;
         let (answers, asking) = (Cache::new(ANSWERS_MAX), Semaphore::new(ASKED_AT_ONCE));
@@ -126,19 +128,20 @@ impl Webhook {
         Ok(Self { settings, client, authorization, answers, asking, is_failing })
     }
 
-    /// Asks whether a caller may publish these envelopes.
+    /// Returns if the service allows the caller to publish these envelopes.
     ///
     /// # Errors
-    /// When it may not, or the service does not answer.
+    /// [`WebhookError`] if the caller may not publish, if the service does not answer, or if too many calls are
+    /// open.
     pub(crate) async fn ask(&self, caller: &str, routed: &[Routed]) -> Result<(), WebhookError> {
         self.answer(caller, routed).await.map(drop)
     }
 
-    /// Asks the service for the tenant of a caller, if the settings say that the service knows it. A caller without an
-    /// answer has no tenant.
+    /// Asks the service for the tenant of a caller, if the settings say that it names tenants. Returns `None`
+    /// without an answer, even if the settings admit callers then: the gateway must not choose which tenant pays.
     ///
     /// # Errors
-    /// When the caller may not publish, or the service does not answer.
+    /// [`WebhookError`], as for [`ask`](Self::ask).
     pub(crate) async fn tenant(&self, caller: &str) -> Result<Option<String>, WebhookError> {
         if !self.settings.names_tenant {
             return Ok(None);
@@ -146,7 +149,8 @@ impl Webhook {
         Ok(self.answer(caller, &[]).await?.and_then(|answer| answer.tenant))
     }
 
-    /// Returns the answer if it allows the caller to publish; `None` if there is none and the settings allow it.
+    /// Returns the service's answer, which allows the caller to publish; `None` if it did not answer and the
+    /// settings admit callers then.
     async fn answer(
         &self,
         caller: &str,
@@ -159,7 +163,8 @@ impl Webhook {
             Some(kept) => kept.answer,
             None => {
                 let limit = Duration::from_millis(self.settings.timeout_ms);
-                // A flood of questions is no failure of the service: nothing passes for it.
+                // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a
+                // gateway with `allow_without_answer`.
                 let permit = timeout(limit, self.asking.acquire()).await;
                 let Ok(Ok(_permit)) = permit else { return Err(WebhookError::Busy) };
                 let asked = timeout(limit, self.fetch(caller, routed)).await;
@@ -191,7 +196,7 @@ impl Webhook {
         }
     }
 
-    /// Logs the first failure after an answer, and the first answer after a failure.
+    /// Logs the first failure after a success, and the first success after a failure.
     fn note(&self, error: Option<&String>) {
         let was_failing = self.is_failing.swap(error.is_some(), Ordering::Relaxed);
         match error {

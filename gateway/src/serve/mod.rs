@@ -1,8 +1,8 @@
-//! The services that clients call: `PayerApi` and `GatewayApi`, which do the same.
+//! The gRPC services for clients: `PayerApi` and `GatewayApi`, which have the same methods.
 //!
-//! - `wire`: requests as bytes, so that client envelopes stay unchanged;
+//! - `wire`: requests with client envelopes as bytes, so that they stay unchanged;
 //! - `router`: passes a request to the service of its caller's tenant;
-//! - `publish`: one request from its bytes to its response.
+//! - `publish`: handles one request, from its envelopes to its response.
 
 pub(crate) mod publish;
 pub(crate) mod router;

@@ -1,5 +1,5 @@
-//! The entry of all requests: identifies the caller, and passes the request to the service of
-//! the caller's tenant. Tenants share nothing after it: each has its own payer key, limits, connections and transactions.
+//! The entry of all requests: identifies the caller, and passes the request to the service of the caller's tenant.
+//! From there on tenants share nothing: each has its own payer key, limits, connections and transactions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use tonic::Status;
 use super::publish::PublishService;
 use crate::policy::{Policies, PolicyError};
 
-/// Passes requests to the services of tenants.
+/// Passes each request to the service of its caller's tenant.
 pub(crate) struct ServiceRouter {
-    /// Identifies callers.
+    /// The policies that identify callers.
     policies: Arc<Policies>,
-    /// Serves callers of a gateway without tenants.
+    /// The service of a gateway without tenants. With tenants it only lists nodes and counts refusals.
     own: Arc<PublishService>,
     tenants: BTreeMap<String, Arc<PublishService>>,
 }
@@ -37,10 +37,11 @@ impl ServiceRouter {
         self.own.nodes()
     }
 
-    /// Publishes client envelopes for their caller's tenant. `charge` is the memory of the call.
+    /// Publishes client envelopes through the service of their caller's tenant. `charge` is the memory that the
+    /// call is charged with.
     ///
     /// # Errors
-    /// When the caller is not identified or belongs to no tenant; else those of the service.
+    /// A status if the caller is not identified or has no tenant, otherwise the status of the service.
     pub(crate) async fn publish(
         &self,
         headers: &HeaderMap,
@@ -56,7 +57,8 @@ impl ServiceRouter {
         }
         let tenant = match tenant {
             Some(tenant) => Ok(Some(tenant)),
-            // Only callers with a key or a token come here, so strangers raise no questions.
+            // Only callers with a valid API key or token come here, so an unidentified client cannot cause calls to
+            // the webhook.
             None => self.policies.tenant_by_webhook(&caller).await,
         };
         let tenant = tenant.map_err(|refusal| self.own.refused(&refusal))?;

@@ -1,8 +1,8 @@
 //! The gRPC servers of `PayerApi` and `GatewayApi`.
 //!
-//! A generated server would decode client envelopes, and the gateway would encode them again. That changes
-//! the bytes of some (protobuf allows several encodings of a map entry), and signatures are over bytes. These
-//! servers read a request as a list of byte strings, which is the same on the wire.
+//! A generated server would decode client envelopes, and the gateway would have to encode them again. That changes
+//! the bytes of some of them, because protobuf allows several encodings of a map entry, and signatures cover the
+//! bytes. So these servers decode a request as a list of byte strings, which has the same form on the wire.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,21 +23,21 @@ use tower::Service;
 
 use super::router::ServiceRouter;
 
-/// The names of both services.
+/// The full names of both services.
 pub(crate) const SERVICES: [&str; 2] = [Payer::NAME, Gateway::NAME];
 
-/// `PublishClientEnvelopesRequest`, with each envelope as it came.
+/// `PublishClientEnvelopesRequest` with each envelope as the received bytes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct PublishRequest {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub(crate) envelopes: Vec<Bytes>,
 }
 
-/// The name that clients use today.
+/// The service name that clients use today.
 #[derive(Clone)]
 pub(crate) struct Payer;
 
-/// The name that replaces it.
+/// The service name that replaces it.
 #[derive(Clone)]
 pub(crate) struct Gateway;
 
@@ -49,7 +49,7 @@ impl NamedService for Gateway {
     const NAME: &'static str = "xmtp.xmtpv4.gateway_api.GatewayApi";
 }
 
-/// A server of the methods under one of the names.
+/// A server of the methods under the service name `N`.
 #[derive(Clone)]
 pub(crate) struct GatewayMethods<N> {
     service: Arc<ServiceRouter>,
@@ -145,7 +145,7 @@ mod tests {
             payer_api::PublishClientEnvelopesRequest { envelopes: vec![envelope.clone(); 3] };
         let read = PublishRequest::decode(request.encode_to_vec().as_slice()).unwrap();
         assert_eq!(read.envelopes, vec![Bytes::from(envelope.encode_to_vec()); 3]);
-        // A map entry whose key is 0 and not written: the generated type would write it.
+        // A map entry whose key 0 is not encoded: the generated type would encode it.
         let odd = hex::decode("0a0a120011223344aabbccdd").unwrap();
         let mut bytes = vec![0x0a, 12];
         bytes.extend(&odd);

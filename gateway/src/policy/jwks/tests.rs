@@ -1,4 +1,4 @@
-//! Tests of the key set: the login service publishes keys, changes them, and sometimes does not answer.
+//! Tests of fetched key sets: the login service publishes keys, changes them, and sometimes does not answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::super::{PolicyError, TokenError};
 use super::*;
 
 const NOW_S: u64 = 1_750_000_000;
-/// So that a test does not wait for long.
+/// Short pauses, so that tests are quick.
 const QUICK: KeyFetchSettings =
     KeyFetchSettings { every: Duration::from_millis(50), retry_after: Duration::from_millis(10) };
 
@@ -63,13 +63,13 @@ impl Login {
         *self.answer.lock() = answer;
     }
 
-    /// Waits until it was asked so often from now on that the first answer has been looked at.
+    /// Waits for three more requests. By then the gateway has judged the answer to the first of them.
     async fn was_heard(&self) {
         let asked = self.asked.load(Ordering::Relaxed);
         until(|| self.asked.load(Ordering::Relaxed) >= asked + 3).await;
     }
 
-    /// Policies that fetch from here, beginning now.
+    /// Returns policies that fetch their keys from this service, starting now.
     fn policies(&self, pace: KeyFetchSettings) -> Arc<Policies> {
         let address = self.address;
         let text = format!(
@@ -171,7 +171,7 @@ async fn while_keys_cannot_be_fetched_those_that_are_known_stay() {
 #[tokio::test]
 async fn without_keys_from_the_start_no_caller_is_known_until_they_come() {
     let login = Login::start(None).await;
-    // A token need not name its key.
+    // A token without a key id causes no fetch, so the keys come from the retries after the failure.
     let policies =
         login.policies(KeyFetchSettings { every: Duration::from_secs(100_000), ..QUICK });
     login.was_heard().await;

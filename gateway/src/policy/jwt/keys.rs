@@ -1,4 +1,4 @@
-//! Key pairs that nothing but these tests uses.
+//! Key pairs for tests only.
 
 pub(crate) const EC_PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----
@@ -54,12 +54,12 @@ fuvnptweYC6ICjOlCn3zNeBi2bzf6Lf218tpMEJUjW6MxPEg72Org07LmLRdA61y
 IQIDAQAB
 -----END PUBLIC KEY-----
 ";
-/// The public ones as a key set (RFC 7517).
+/// Both public keys as a key set (RFC 7517).
 pub(crate) const SET: &str = r#"{"keys":[
     {"kty":"EC","crv":"P-256","use":"sig","kid":"ec","x":"7iF8aC6xMb4f3wHn2UmUXPdnm7LUV0AHMmDf6KHzE90","y":"RmQm9nkOHdwEVc9u5nrsdpSrd5OhE5uNeGlXD1WShOk"},
     {"kty":"RSA","use":"sig","kid":"rsa","e":"AQAB","n":"yRe2uBG5r0lIt9kZtzcvYX46kN9GX660jpQjn_zPHeeE___E52FxCW_ZaqAdtF6X__xNonjm65HJgKRq4osDHNRle3YQ-wioPoEczAFEc15xoE-TbGMsQfAoP8-oLRRFtJ2z-x6yNmB8o5E412XqBdSA5lxT-jwXN3v31fIEVnLob_3Y0nxVT5CGMBu1DxWqBj3ceYZ-h_aD2cZq-4LjfuvnptweYC6ICjOlCn3zNeBi2bzf6Lf218tpMEJUjW6MxPEg72Org07LmLRdA61y06yxqYH3JnZhZdZc0_6PFtJfGSRZGwa0xyJIwwXH_kv6lzLpmeodiLj8X38_Qm0YIQ"}
 ]}"#;
-/// Another pair, for when keys change.
+/// The private key of another pair, for tests of rotation.
 pub(crate) const NEXT_PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgJ6tua4fyJD5nTwJF
@@ -67,7 +67,7 @@ z+Nq6FizKhJ9VvuXbGP3Wv1FBdihRANCAARL6r08CmHxn1ogpLa4A3/WHUa1rhWB
 jpapJ4xyRlfBtTn2mBT9QTD/QtLIUdhHxyy+QHpqZ6O118TeWO/vTRgf
 -----END PRIVATE KEY-----
 ";
-/// Its public one as a key set, beside one that is of no use here and one for encryption.
+/// A key set with the public key of that pair, a key of an unsupported kind, and an encryption key.
 pub(crate) const NEXT_SET: &str = r#"{"keys":[
     {"kty":"AKP","alg":"ML-DSA-44","kid":"later","pub":"AAAA"},
     {"kty":"EC","crv":"P-256","use":"enc","kid":"ec","x":"7iF8aC6xMb4f3wHn2UmUXPdnm7LUV0AHMmDf6KHzE90","y":"RmQm9nkOHdwEVc9u5nrsdpSrd5OhE5uNeGlXD1WShOk"},

@@ -1,4 +1,4 @@
-//! Tokens that are believed, and tokens that are not.
+//! Tests of tokens that are accepted and of tokens that are refused.
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
@@ -94,7 +94,7 @@ fn issuer_audience_and_signature_have_to_be_right() {
     let forged = headers(&signed(&claims(), "another secret"));
     let fault = keys.caller(&config(JwtAlgorithm::HS256), &forged, NOW_S);
     assert!(matches!(fault, Err(TokenError::Invalid(_))));
-    // The algorithm is ours to choose, not the token's.
+    // The settings choose the algorithm, never the token.
     let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.";
     let fault = keys.caller(&config(JwtAlgorithm::HS256), &headers(none), NOW_S);
     assert!(matches!(fault, Err(TokenError::Invalid(_))));
@@ -133,7 +133,7 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
         assert!(TokenKeys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");
         assert!(TokenKeys::parse(pem, JwtAlgorithm::HS256).is_err(), "it is no secret");
     }
-    // A public key is no secret: no token may be signed with it.
+    // An attacker could use the public key as an HMAC secret: such a token must not be accepted.
     let forged = headers(&signed(&claims(), EC_PUBLIC));
     let keys = TokenKeys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
     assert!(keys.caller(&config(JwtAlgorithm::ES256), &forged, NOW_S).is_err());

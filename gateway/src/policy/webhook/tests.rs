@@ -13,14 +13,14 @@ use super::super::redirecting::redirecting;
 use super::*;
 use crate::routing::Route;
 
-/// The answer of the service: a status and a body, or silence.
+/// The answer of the service: a status and a body, or `None` for no answer.
 type Reply = Option<(u16, String)>;
 
 /// The operator's service.
 struct Service {
     url: String,
     reply: Arc<Mutex<Reply>>,
-    /// Head and body of each question.
+    /// Head and body of each call.
     asked: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
@@ -171,7 +171,7 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()), "no failure is kept");
 }
 
-/// Strangers could otherwise switch the question off by asking it too often.
+/// Otherwise callers could bypass the service by causing too many calls to it.
 #[tokio::test]
 async fn nothing_passes_because_too_many_ask() {
     let service = Service::start().await;
