@@ -1,4 +1,4 @@
-//! Waits until nodes show an envelope that was put on the chain.
+//! Waits until nodes show an envelope that is on the chain.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::nodes::{
     ChainStrands, Comparison, ExpectedEnvelope, Node, NodeErrorKind, Nodes, query_place,
 };
 
-/// Time without news from the streams after which nodes are queried. A guess: streams deliver within
-/// a few milliseconds of a block.
+/// Time without an envelope from the streams after which nodes are queried. A guess: streams deliver within a few
+/// milliseconds of a block.
 const QUERY_AFTER: Duration = Duration::from_millis(700);
 /// Time for such a query. A guess.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time given to the other usable nodes once the first one shows the envelope: clients read from
-/// other nodes than the first. A guess.
+/// Time for the other usable nodes to show the envelope after the first one does. Clients may read from any of
+/// them. A guess.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
-/// Bytes of an envelope that a log line shows as evidence. A guess: envelopes of text fit whole.
+/// Largest number of bytes of an envelope in a log line, as evidence. A guess: most envelopes fit completely.
 const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
 
-/// Waits until a node shows the expected envelope, and then for a moment for the other usable nodes.
-/// Reports nodes that show another envelope in its place, and does not believe them. Returns `None`
-/// when `until` comes first.
+/// Waits until a node shows the expected envelope, and then at most [`OTHERS_TIMEOUT`] for the other usable nodes.
+/// Ignores and reports nodes that show another envelope at its id. Returns `None` if no node shows it before
+/// `until`.
 pub(super) async fn wait_until_shown(
     strands: &ChainStrands,
     nodes: &Nodes,
@@ -69,7 +69,7 @@ pub(super) async fn wait_until_shown(
     compare().matching
 }
 
-/// Asks nodes for one envelope and records their answers.
+/// Asks nodes for the envelope at an id and records their answers.
 async fn query_nodes(strands: &ChainStrands, nodes: &[Arc<Node>], id: EnvelopeId) {
     let asked = nodes.iter().map(async |node| {
         if let Ok(Ok(Some(envelope))) = timeout(QUERY_TIMEOUT, query_place(node, id)).await {
@@ -79,7 +79,7 @@ async fn query_nodes(strands: &ChainStrands, nodes: &[Arc<Node>], id: EnvelopeId
     futures_util::future::join_all(asked).await;
 }
 
-/// Logs and counts, once for each node, an envelope that differs from the one on the chain.
+/// Logs and counts an envelope that differs from the one on the chain, once for each node.
 fn report(
     nodes: &Nodes,
     expected: &ExpectedEnvelope,
@@ -102,7 +102,7 @@ fn report(
             transaction = %expected.transaction_hash,
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),
-            "a node returns another envelope than the one that was put on the chain"
+            "a node returns an envelope that differs from the one on the chain"
         );
     }
 }

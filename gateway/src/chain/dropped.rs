@@ -1,5 +1,5 @@
-//! Identity updates that are on the chain and that no node shows: another update got there first
-//! and made them invalid, or an equal one did.
+//! Recognises identity updates that are on the chain and that no node will show: an earlier update on the chain has
+//! made them invalid, or is equal to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::routing::ChainTopic;
 pub(super) struct DropJudge<'a> {
     pub(super) identity: Option<&'a Arc<dyn IdentityCheck>>,
     pub(super) nodes: &'a Nodes,
-    /// The caller whose turn a judgement takes.
+    /// The caller whose turn at the gate of identity checks a judgement takes.
     pub(super) caller: &'a CallerId,
     pub(super) strands: &'a ChainStrands,
     /// Pause between two judgements.
@@ -26,8 +26,8 @@ pub(super) struct DropJudge<'a> {
 }
 
 impl DropJudge<'_> {
-    /// Waits until a node shows the expected envelope, or it is certain that none will, or `timeout`
-    /// is over. `is_settled` tells whether the payload before it in the request is shown or dropped.
+    /// Waits until a node shows the expected envelope, until it is certain that no node will, or until `timeout` is
+    /// over. `is_settled` returns true once the payload before this one in the request is shown or dropped.
     pub(super) async fn shown_or_dropped(
         &self,
         item: &ChainItem,
@@ -56,12 +56,12 @@ impl DropJudge<'_> {
         self.judge(item, is_settled, expected, true).await.unwrap_or_else(not_shown)
     }
 
-    /// Judges an update at its place on the chain, against the log of its inbox at each usable node.
-    /// Returns `None` while it may still be shown.
+    /// Judges an update at its place on the chain, against the log of its inbox at each usable node. Returns `None`
+    /// while nodes may still show it.
     ///
-    /// An update is dropped only if no node finds it valid. A node that is behind may lack what the
-    /// update builds on. So before the timeout (`is_late` false) all nodes have to find it invalid,
-    /// one of them with a later envelope in its strand.
+    /// An update counts as dropped only if it is valid at no node. A node that is behind may lack earlier updates
+    /// that make it valid. So before the timeout (`is_late` is false) it has to be invalid at all nodes, and one of
+    /// them must have shown a later envelope of the strand.
     async fn judge(
         &self,
         item: &ChainItem,
@@ -71,7 +71,7 @@ impl DropJudge<'_> {
     ) -> Option<ChainResult> {
         let ChainTopic::Inbox(inbox) = item.topic else { return None };
         let (check, update) = (self.identity?, item.identity_update.as_ref()?);
-        // The update may build on the one before it in the request, which nodes may not show yet.
+        // The update may depend on the one before it in the request, which nodes may not show yet.
         if !is_settled() {
             return None;
         }

@@ -15,10 +15,10 @@ pub(crate) struct ChainItem {
     pub(crate) index: usize,
     pub(crate) topic: ChainTopic,
     pub(crate) payload: Bytes,
-    /// The update that the payload holds, if it holds one.
+    /// The identity update in the payload, if there is one.
     pub(crate) identity_update: Option<Box<IdentityUpdate>>,
     pub(crate) bill: BillEntry,
 }
 
-/// The result for one payload: the envelope as a node shows it.
+/// The result for one payload: the originator envelope that a node shows, or the error.
 pub(crate) type ChainResult = Result<OriginatorEnvelope, ChainPublishError>;

@@ -1,13 +1,13 @@
-//! Envelopes that the app chain orders: sent once, and answered when a node shows them. In reading
-//! order:
+//! Publishes envelopes that the app chain orders. Each is sent once, and the caller is answered when a node shows
+//! it. In reading order:
 //!
 //! - [`ChainWriter`]: the access to the chain, which the caller of [`start`](crate::start) supplies;
-//! - `recent`: the payloads that were sent lately;
-//! - `path`: one payload from its request to its answer;
-//! - `confirm`: waits until nodes show it; `dropped`: finds out why they do not.
+//! - `recent`: the payloads that were sent recently, with their results;
+//! - `path`: the steps of a payload from the request to the response;
+//! - `confirm`: waits until nodes show a payload; `dropped`: decides that they never will.
 //!
-//! Invariant: a payload that is on its way outlives the request that sent it. A client that asks
-//! again gets the result of the first attempt.
+//! Invariant: a payload that was sent is followed to its result even if the request that sent it ends. A client
+//! that repeats the request gets the result of the first attempt.
 
 mod confirm;
 mod dropped;

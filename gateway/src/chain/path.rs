@@ -1,4 +1,4 @@
-//! The path of a payload from its request over the chain to the answer.
+//! Sends payloads to the chain and follows each one until nodes show it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,39 +24,38 @@ use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 use crate::running::RunningTasks;
 
-/// Bytes of an answer beside the payload: the layers around it, with room to spare.
+/// Bytes of an originator envelope around the payload, with room to spare.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
-/// Payloads on the chain that are remembered. A guess: at about 120 bytes each they take 30 MB.
+/// Largest number of remembered payloads on the chain. A guess: at about 120 bytes each they take 30 MB.
 const ON_CHAIN_MAX: usize = 250_000;
-/// Time for which a payload that no node shows still counts as on the chain. A guess: nodes that are behind
-/// catch up within minutes.
+/// Time after which a payload that no node shows may be sent again. A guess: nodes that are behind catch up within
+/// minutes.
 const LOST_AFTER: Duration = Duration::from_secs(600);
-/// Payloads that are with the writer at once; further ones wait, the callers in turns. A guess: twice as many as the
-/// transactions that are under way.
+/// Largest number of payloads at the writer; further ones wait, and callers take turns. A guess: twice the number
+/// of open transactions.
 const WRITING_MAX: usize = 64;
-/// Time for which a transaction is followed whose outcome cannot be found out. A guess: longer than
-/// any client waits, and than a chain's endpoint is usually away.
+/// Time from the first `Pending` for which a transaction is followed although attempts to learn its outcome fail. A
+/// guess: longer than any client waits, and than a chain's endpoint is usually down.
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
-/// Pause between two questions about one transaction. A guess: about the time of a block.
+/// Least time between two attempts to learn the outcome of a transaction. A guess: about the time of a block.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Nodes that are asked for the envelope of a payload that another gateway has put on the chain, the time for each, and
-/// the payloads of a request that are asked for at once. Guesses.
+/// Bounds on looking for payloads that other gateways have put on the chain: the nodes that are asked for each, the
+/// time for each node, and the payloads of a request that are looked for at once. Guesses.
 const ASKED_MAX: usize = 3;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASKS_MAX: usize = 16;
-/// Time for a request to find payloads that other gateways have put on the chain. A guess: one node that does not
-/// answer costs
-/// [`ASK_TIMEOUT`] and leaves time for the next one, and a client waits for longer.
+/// Time for a request to find payloads that other gateways have put on the chain. A guess: one silent node costs
+/// [`ASK_TIMEOUT`] and leaves time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The progress of a payload.
 #[derive(Debug, Clone)]
 enum Progress {
-    /// The payload is not known to be on the chain.
+    /// The payload was not yet seen on the chain.
     Sending,
-    /// The payload is on the chain: a payload that is sent now follows it.
+    /// The payload is on the chain, so the next payload of its topic comes after it.
     OnChain,
-    /// Ended with this result.
+    /// The attempt has ended with this result.
     Done(ChainResult),
 }
 
@@ -73,23 +72,23 @@ impl Progress {
     }
 }
 
-/// A payload that has to be sent, and the channel for its progress.
+/// A payload that has to be sent, with the channel for its progress.
 struct NewPayload {
     item: ChainItem,
     key: PayloadKey,
     progress: watch::Sender<Progress>,
-    /// The payload before it in its topic and request.
+    /// Progress of the payload before it in the same topic and request.
     previous: Option<watch::Receiver<Progress>>,
     caller: CallerId,
     waiting: Waiting,
 }
 
-/// The number of requests that wait for a payload.
+/// Counts the requests that wait for a payload. Clones share one count.
 #[derive(Debug, Clone, Default)]
 struct Waiting(Arc<watch::Sender<usize>>);
 
 impl Waiting {
-    /// Counts one more waiting payload until the guard is dropped.
+    /// Counts one more request until the guard is dropped.
     fn wait(&self) -> WaitGuard {
         self.0.send_modify(|count| *count += 1);
         WaitGuard(self.clone())
@@ -101,12 +100,12 @@ impl Waiting {
 
     /// Waits until no request waits any more.
     async fn abandoned(&self) {
-        // The sender is here: the wait ends by the count alone.
+        // Never fails: `self` keeps the sender.
         let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
-/// One request that waits for a payload.
+/// Counts one request that waits for a payload, until it is dropped.
 struct WaitGuard(Waiting);
 
 impl Drop for WaitGuard {
@@ -115,7 +114,7 @@ impl Drop for WaitGuard {
     }
 }
 
-/// An attempt that equal payloads join.
+/// An attempt to publish a payload. Requests with an equal payload wait for the same attempt.
 #[derive(Debug, Clone)]
 struct Attempt {
     progress: watch::Receiver<Progress>,
@@ -134,42 +133,43 @@ struct Started {
 struct KnownOnChain {
     place: OnChain,
     since: Instant,
-    /// It may not be there any more and may be sent again. Kept, because its transaction is in a bill.
+    /// The payload may have left the chain and may be sent again. The entry is kept, because a bill has its
+    /// transaction already.
     is_lost: bool,
 }
 
-/// One payload of a topic in the order of its request. `new` is `None` for a payload that another
-/// request has sent.
+/// One payload of a topic, in the order of its request. `new` is `None` if an earlier request has sent an equal
+/// payload.
 struct TopicStep {
     progress: watch::Receiver<Progress>,
     new: Option<NewPayload>,
 }
 
-/// Publishes through the chain. Clones share everything.
+/// Publishes through the chain. Clones share all state.
 #[derive(Clone)]
 pub(crate) struct ChainPath {
     writer: Option<Arc<dyn ChainWriter>>,
     nodes: Nodes,
     strands: ChainStrands,
     identity: Option<Arc<dyn IdentityCheck>>,
-    /// By payload the progress of its latest attempt: an equal payload joins it.
+    /// The latest attempt of each payload, which requests with an equal payload join.
     progress: Arc<Mutex<RecentPayloads<Attempt>>>,
-    /// Payloads that are on the chain, however long ago: every reader can repeat them. Kept apart,
-    /// because an attempt is forgotten and its payload still must not be sent twice.
+    /// Payloads that are on the chain, for any time: every reader of a topic can send them again. Kept apart from
+    /// `progress`, because an attempt is forgotten after some minutes and its payload must still not be sent twice.
     on_chain: Arc<Cache<PayloadKey, KnownOnChain>>,
     metrics: Arc<GatewayMetrics>,
-    /// Time from inclusion until a node has to show the envelope.
+    /// Time for a node to show an envelope after its transaction was mined.
     shown_timeout: Duration,
-    /// Payloads that are with the writer at once.
+    /// Bounds the payloads at the writer.
     gate: FairGate,
-    /// Counts the payloads that are with the writer: a shutdown waits for them.
+    /// Counts the payloads at the writer, for which a shutdown waits.
     running: RunningTasks,
 }
 
 impl ChainPath {
-    /// Publishes through `writer`; without one every payload fails with
-    /// [`ChainPublishError::NoChain`]. A node has to show a payload within `shown_timeout`; results are
-    /// kept for `results_kept`.
+    /// Publishes through `writer`; without one each payload fails with [`ChainPublishError::NoChain`]. A node has
+    /// to show a payload within `shown_timeout` after its transaction was mined. Results are kept for
+    /// `results_kept`.
     pub(crate) fn new(
         writer: Option<Arc<dyn ChainWriter>>,
         nodes: Nodes,
@@ -197,13 +197,13 @@ impl ChainPath {
         }
     }
 
-    /// Counts the payloads that are with the writer among these tasks.
+    /// Counts payloads at the writer in `running`.
     pub(crate) fn counted_in(self, running: RunningTasks) -> Self {
         Self { running, ..self }
     }
 
-    /// Returns whether this gateway remembers the payload as on its way or on the chain, and not as
-    /// failed there.
+    /// Returns true if the gateway has sent the payload or knows that it is on the chain, and does not know that it
+    /// has failed.
     pub(crate) fn knows(&self, payload: &Bytes) -> bool {
         let (key, now) = (payload_key(payload), std::time::Instant::now());
         let progress = self.progress.lock().get(&key, now);
@@ -213,17 +213,16 @@ impl ChainPath {
         }
     }
 
-    /// Records that a payload was found on the chain as this envelope: requests for it get that
-    /// answer.
+    /// Records that a payload is on the chain as this envelope. Requests with the payload are answered with it.
     pub(crate) fn record_found(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
         let (_, progress) = watch::channel(Progress::Done(Ok(with_own_buffers(&envelope))));
         let attempt = Attempt { progress, waiting: Waiting::default() };
         self.remember(payload, payload_key(payload), attempt);
     }
 
-    /// Learns which of these payloads other gateways have put on the chain, at the places that these have `told`. One whose
-    /// envelope a node shows there gets that answer; the others are sent like new ones, and so are those that are still
-    /// asked for after [`RECALL_TIMEOUT`].
+    /// Looks for payloads that other gateways have put on the chain, at the ids that these gateways have shared
+    /// (`told`). If a node shows such an envelope, requests are answered with it. Other payloads are sent like new
+    /// ones, and so are those that were not found within [`RECALL_TIMEOUT`].
     pub(crate) async fn recall(
         &self,
         payloads: impl Iterator<Item = &Bytes>,
@@ -253,14 +252,14 @@ impl ChainPath {
         }
     }
 
-    /// Returns the envelope of a payload if a node shows it at this place of the chain.
+    /// Returns the envelope of a payload if a node shows it at this id, from this transaction.
     async fn shown_at(
         &self,
         payload: &Bytes,
         landed: LandedEnvelope,
     ) -> Option<OriginatorEnvelope> {
         let transaction_hash = landed.transaction?;
-        // The time of the block plays no part in the comparison of one envelope.
+        // Only the choice among several matching envelopes uses the block's time.
         let (id, payload, block_time_s) = (landed.id, payload.clone(), 0);
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
         for node in self.nodes.usable().into_iter().take(ASKED_MAX) {
@@ -273,15 +272,14 @@ impl ChainPath {
         None
     }
 
-    /// Returns the present price of a unit of gas, wei; 0 without a chain.
+    /// Returns the current price of a unit of gas, wei; 0 without a chain.
     pub(crate) fn gas_price_wei(&self) -> u128 {
         self.writer.as_ref().map_or(0, |writer| writer.gas_price_wei())
     }
 
-    /// Publishes all items and returns one result for each, with its index in the request. Payloads of one
-    /// topic reach the chain in this order; after one fails, later ones of its topic are not sent. If the
-    /// future is dropped, payloads that are not sent yet are cancelled, unless another request waits for
-    /// them.
+    /// Publishes all items and returns one result for each, with its index in the request. Payloads of one topic
+    /// get on the chain in this order; if one does not, later ones of its topic are not sent. If the future is
+    /// dropped, payloads that were not sent yet are cancelled, unless another request waits for them.
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
@@ -291,7 +289,7 @@ impl ChainPath {
         for item in items {
             topics.entry(item.topic).or_default().push(item);
         }
-        // All start before the first is waited for, so that they can share a block.
+        // All payloads start before the first one is awaited, so that they can share a block.
         let started: Vec<_> =
             topics.into_values().flat_map(|items| self.start(caller, items)).collect();
         let waiting = started.into_iter().map(async |mut started| {
@@ -304,7 +302,7 @@ impl ChainPath {
         futures_util::future::join_all(waiting).await
     }
 
-    /// Starts to send the payloads of one topic, or joins attempts that are under way.
+    /// Starts to send the payloads of one topic, or joins earlier attempts of equal payloads.
     fn start(&self, caller: &CallerId, items: Vec<ChainItem>) -> Vec<Started> {
         let mut started = Vec::with_capacity(items.len());
         let mut steps = Vec::with_capacity(items.len());
@@ -328,7 +326,7 @@ impl ChainPath {
         previous: Option<watch::Receiver<Progress>>,
     ) -> (TopicStep, WaitGuard) {
         let now = std::time::Instant::now();
-        // One lock for question and entry: two equal payloads must not both be new.
+        // One lock for the look-up and the entry: of two equal payloads at the same time only one is sent.
         let mut recent = self.progress.lock();
         if let Some(Attempt { progress, waiting }) = recent.get(&key, now) {
             self.metrics.chain_repeats.inc();
@@ -343,9 +341,9 @@ impl ChainPath {
         (TopicStep { progress, new }, waits)
     }
 
-    /// Sends the new payloads of one topic, each when the one before it is on the chain. When one is
-    /// not, or that is not known, the later ones are not sent: an equal request later must still be
-    /// able to keep the order.
+    /// Sends the new payloads of one topic, each when the one before it is on the chain. If a payload does not get
+    /// there, or its outcome is unknown, the later ones are not sent: an equal request must still be able to put
+    /// them on the chain in their order.
     async fn send_in_order(self, steps: Vec<TopicStep>) {
         let mut all_on_chain = true;
         for TopicStep { mut progress, new } in steps {
@@ -368,15 +366,15 @@ impl ChainPath {
         }
     }
 
-    /// Follows a payload until its outcome is known, whether or not a request still waits for it.
-    /// Requests that wait are answered with `Pending` in between; later requests wait for the next
-    /// answer.
+    /// Follows a payload until its outcome is known, even if no request waits for it any more. When an attempt ends
+    /// with `Pending`, the waiting requests get that answer, and later requests wait for the next attempt.
     async fn carry(self, mut new: NewPayload) {
         let mut pending_since = None;
-        // A stop waits for a transaction that is followed, between two questions about it as well.
+        // Held between attempts too, so that a shutdown waits for a transaction that is followed.
         let mut following = None;
         loop {
-            // A pause from the start of an attempt, however soon the writer answers.
+            // Counted from the start of the attempt, so that a writer that answers at once is not asked in a busy
+            // loop.
             let retry_at = Instant::now() + RETRY_AFTER;
             let result = self.send(&new, pending_since.is_none()).await;
             self.forget_if_lost(&new.key, &result);
@@ -393,18 +391,19 @@ impl ChainPath {
                     pending_since.get_or_insert_with(Instant::now);
                     following.get_or_insert_with(|| self.running.begin());
                 }
-                // Nothing more was sent now, and the transaction sent before is still open.
+                // This attempt has sent nothing, and the outcome of the earlier transaction is still open.
                 (Err(ChainPublishError::NotSent(_)), Some(since))
                     if since.elapsed() < FOLLOWED_FOR => {}
-                // Stays remembered: a new attempt could put an unknown one on the chain twice, and a
-                // dropped one would be dropped again.
+                // The attempt stays remembered, so equal payloads are not sent: one with an unknown outcome could
+                // get on the chain twice, and a dropped one would be dropped again.
                 (Err(ChainPublishError::Unknown { .. } | ChainPublishError::Dropped { .. }), _) => {
                     new.progress.send_replace(Progress::Done(result));
                     return;
                 }
                 _ => {
                     if result.is_err() {
-                        // A new request starts a new attempt; payloads that are on the chain are still not sent again.
+                        // The next request starts a new attempt. `on_chain` still keeps payloads that are on the
+                        // chain from being sent again.
                         self.progress.lock().remove(&new.key);
                     }
                     new.progress.send_replace(Progress::Done(result));
@@ -415,8 +414,8 @@ impl ChainPath {
         }
     }
 
-    /// Forgets that a payload is on the chain when it has to be possible to send it again: nodes have dropped
-    /// it, or do not show it long after its block, as after a reorganisation of the chain.
+    /// Allows a payload to be sent again that was seen on the chain: nodes drop it, or do not show it within
+    /// [`LOST_AFTER`], as after a reorganisation of the chain.
     fn forget_if_lost(&self, key: &PayloadKey, result: &ChainResult) {
         let Some(known) = self.on_chain.get(key) else { return };
         let is_lost = match result {
@@ -434,8 +433,8 @@ impl ChainPath {
         self.progress.lock().put(key, attempt, weight_of(payload), now);
     }
 
-    /// Makes one attempt, from sending until a node shows the envelope. At the `is_first` one nothing was sent
-    /// yet.
+    /// Makes one attempt, from sending until a node shows the envelope. `is_first` is true if no earlier attempt
+    /// has sent the payload.
     async fn send(&self, new: &NewPayload, is_first: bool) -> ChainResult {
         let NewPayload { item, progress, previous, caller, .. } = new;
         let since = Instant::now();
@@ -461,7 +460,7 @@ impl ChainPath {
         Ok(envelope)
     }
 
-    /// Puts a payload on the chain unless this gateway knows that it is there.
+    /// Puts a payload on the chain, unless this gateway knows that it is there, and enters it in the bill.
     async fn put(&self, new: &NewPayload, is_first: bool) -> Result<OnChain, ChainPublishError> {
         let NewPayload { item: ChainItem { topic, payload, bill, .. }, key, .. } = new;
         let before = self.on_chain.get(key);
@@ -473,7 +472,7 @@ impl ChainPath {
         let _running = self.running.begin();
         let since = Instant::now();
         let written = writer.publish(*topic, payload.clone()).await;
-        // A further attempt joins a transaction that is under way.
+        // A further attempt joins the earlier transaction, so its time would not be that of a payload.
         if is_first {
             self.metrics.written(*topic).observe(since.elapsed().as_secs_f64());
         }
@@ -488,10 +487,10 @@ impl ChainPath {
             Some(share) => !share.tell(&[place], &[]).await.is_empty(),
             None => false,
         };
-        // A transaction costs gas once, wherever a reorganisation puts it.
+        // A transaction costs gas once, even if a reorganisation gives its payload another sequence id.
         let is_billed_here =
             before.is_some_and(|known| known.place.transaction_hash == on_chain.transaction_hash);
-        // Of the gateways that wait for one transaction, the first one that shares it has it in its bill.
+        // If several gateways wait for the same transaction, it is in the bill of the one that shares it first.
         if is_told || is_billed_here {
             bill.give_back().await;
         } else {
@@ -500,9 +499,10 @@ impl ChainPath {
         Ok(on_chain)
     }
 
-    /// Waits for a place among the payloads that are with the writer, the callers in turns.
+    /// Waits for a place at the writer. Gives up if no request waits for the payload any more: nothing was sent
+    /// yet.
     async fn enter(&self, new: &NewPayload) -> Result<Pass, ChainPublishError> {
-        let gone = || ChainPublishError::NotSent("the caller has gone before it was sent".into());
+        let gone = || ChainPublishError::NotSent("its caller hung up before it was sent".into());
         let pass = tokio::select! {
             pass = self.gate.enter(&new.caller) => pass,
             () = new.waiting.abandoned() => return Err(gone()),
@@ -512,8 +512,7 @@ impl ChainPath {
     }
 }
 
-/// Returns whether nodes have shown a payload or dropped it for good, so that the next one of its
-/// topic can be judged without it.
+/// Returns true if nodes have shown or dropped a payload. The next one of its topic can then be judged after it.
 fn is_settled(progress: &Progress) -> bool {
     matches!(progress, Progress::Done(Ok(_) | Err(ChainPublishError::Dropped { .. })))
 }

@@ -1,9 +1,8 @@
-//! The payloads that were sent to the chain lately. A client that got no answer asks again with equal
-//! bytes: it gets the result of the first attempt, and nothing is sent twice.
+//! The payloads that were sent to the chain recently, with their results. A client without an answer repeats its
+//! request with equal bytes. It gets the result of the first attempt, and the payload is not sent twice.
 //!
-//! Plain values; time is an argument. No cache library, because entries must leave by age alone. A
-//! cache that ranks by use drops the newest entries of a burst first, and those are the ones that
-//! clients ask for again.
+//! Plain values; time is an argument. This is no cache library, because entries must leave by age alone. A cache
+//! that ranks entries by use drops the newest ones of a burst first, and these are the ones that clients repeat.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,12 +10,12 @@ use std::time::{Duration, Instant};
 use hawser_proto::Bytes;
 use sha2::{Digest as _, Sha256};
 
-/// Results that are remembered. A guess: 33 payloads a second for the whole time.
+/// Largest number of results. A guess: 33 payloads a second for ten minutes.
 const RESULTS_MAX: usize = 20_000;
-/// Total weight of the results, bytes. A guess; RESULTS_MAX small payloads weigh about 40 MB.
+/// Largest total weight of the results, bytes. A guess: [`RESULTS_MAX`] small payloads weigh about 40 MB.
 const WEIGHT_MAX: usize = 64 * 1024 * 1024;
 
-/// SHA-256 of a payload, which includes its topic.
+/// SHA-256 of a payload. The topic is in the payload.
 pub(super) type PayloadKey = [u8; 32];
 
 /// Returns the key of a payload.
@@ -24,12 +23,12 @@ pub(super) fn payload_key(payload: &Bytes) -> PayloadKey {
     Sha256::digest(payload).into()
 }
 
-/// Results by payload, those of the last minutes. Beyond its bounds the oldest leave first.
+/// Results of recent payloads. Beyond the bounds the oldest entries leave first.
 #[derive(Debug)]
 pub(super) struct RecentPayloads<R> {
-    /// The latest result of each payload, with the number of its entry.
+    /// The latest result of each payload, with the number of its entry in `order`.
     results: HashMap<PayloadKey, (u64, R)>,
-    /// All entries by arrival, also those whose result was replaced or removed.
+    /// All entries in order of arrival, also those whose result was replaced or removed.
     order: VecDeque<OrderEntry>,
     number: u64,
     weight: usize,
@@ -41,24 +40,24 @@ pub(super) struct RecentPayloads<R> {
 struct OrderEntry {
     since: Instant,
     key: PayloadKey,
-    /// Distinguishes the results of equal payloads.
+    /// Distinguishes the entries of equal payloads.
     number: u64,
     weight: usize,
 }
 
 impl<R: Clone> RecentPayloads<R> {
-    /// Creates an empty memory that keeps each result for `kept`.
+    /// Creates an empty table that keeps each result for `kept`.
     pub(super) fn new(kept: Duration) -> Self {
         Self { results: HashMap::new(), order: VecDeque::new(), number: 0, weight: 0, kept }
     }
 
-    /// Returns the latest result of a payload.
+    /// Returns the latest result of a payload; `None` if it has expired or was removed.
     pub(super) fn get(&mut self, key: &PayloadKey, now: Instant) -> Option<R> {
         self.drop_old(now);
         self.results.get(key).map(|(_, result)| result.clone())
     }
 
-    /// Remembers a result. `weight` is the largest number of bytes that it may come to hold.
+    /// Stores a result. `weight` is the largest number of bytes that it may ever hold.
     pub(super) fn put(&mut self, key: PayloadKey, result: R, weight: usize, now: Instant) {
         self.number += 1;
         self.results.insert(key, (self.number, result));

@@ -1,38 +1,37 @@
-//! The access to the app chain that a gateway needs.
+//! The interface through which a gateway writes to the app chain.
 
 use futures_util::future::BoxFuture;
 use hawser_proto::{Bytes, SequenceId, TransactionHash};
 
 use crate::routing::ChainTopic;
 
-/// Writes to the app chain.
+/// Sends transactions to the app chain.
 pub trait ChainWriter: Send + Sync + 'static {
-    /// Puts a payload on the chain, byte for byte. Payloads of one topic get there in the order in
-    /// which the futures are first polled.
+    /// Puts a payload on the chain, byte for byte. Payloads of one topic get on the chain in the order in which the
+    /// futures are first polled.
     ///
-    /// An equal payload that is on its way waits for the same transaction. For some minutes after its
-    /// end an equal payload is not sent again, unless it is known not to be on the chain.
+    /// A call with a payload that is under way waits for the same transaction. For some minutes after its end an
+    /// equal payload is not sent again, unless it is certainly not on the chain.
     fn publish(
         &self,
         topic: ChainTopic,
         payload: Bytes,
     ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>>;
 
-    /// Checks that the chain answers now; the error is for operators.
+    /// Checks that the chain's endpoints answer now. The error is a text for operators.
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// Returns the present price of a unit of gas, in wei of a token that is worth a dollar and has 18
-    /// decimals.
+    /// Returns the current price of a unit of gas, in wei of a token that is worth a dollar and has 18 decimals.
     fn gas_price_wei(&self) -> u128;
 
-    /// Returns the sender's figures, as metrics show them.
+    /// Returns the sender's figures for metrics.
     fn figures(&self) -> SenderFigures;
 
-    /// Returns the ceiling on the cost of gas that stops sending now, as text for operators.
+    /// Returns a text for operators if a ceiling on the cost of gas stops sending now; otherwise `None`.
     fn ceiling_reached(&self) -> Option<String>;
 
-    /// Returns the reason for which nothing is sent now because of other senders of the account, in words for
-    /// operators.
+    /// Returns a text for operators if nothing is sent now because another process may send with the same account;
+    /// otherwise `None`.
     fn halted(&self) -> Option<String> {
         None
     }
@@ -43,22 +42,22 @@ pub trait ChainWriter: Send + Sync + 'static {
 pub struct SenderFigures {
     /// The id of the chain.
     pub chain_id: u64,
-    /// The gas prices of the chain.
+    /// The gas prices that were read.
     pub gas_prices: GasPrices,
-    /// The nonce of the transaction that was sent last; `None` before the first one.
+    /// The nonce of the last transaction that was sent; `None` before the first one.
     pub last_nonce: Option<u64>,
-    /// The chain's native token that the account has, wei; `None` before it was read.
+    /// The account's balance of the chain's native token, wei; `None` before it was read.
     pub balance_wei: Option<u128>,
 }
 
-/// The gas prices that a chain has stated.
+/// The gas prices that a sender has read from the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GasPrices {
-    /// The last one: the time at which it was read, unix seconds, and the price, wei. `None` before the first one.
+    /// The last one: the time of reading, unix seconds, and the price, wei. `None` before the first one.
     pub last: Option<(u64, u128)>,
-    /// The number of prices that were read.
+    /// Number of prices that were read.
     pub read: u64,
-    /// The number of times that a default was used, because none had been read yet.
+    /// Number of times that a default price was used, because none was read yet.
     pub defaults: u64,
 }
 
@@ -71,7 +70,7 @@ impl GasPrices {
     }
 }
 
-/// The place of a payload on the chain.
+/// A payload's place on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnChain {
     /// Sequence id among the payloads of its contract.
@@ -82,32 +81,32 @@ pub struct OnChain {
     pub block_time_s: u64,
 }
 
-/// Why a payload is not on the chain, or not known to be, or not shown by nodes.
+/// Why a payload was not published through the chain, or is not known to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainPublishError {
-    /// The chain accepts no such payload; nothing was sent.
+    /// The chain would not accept the payload; nothing was sent.
     #[error("the chain refuses the payload: {0}")]
     Invalid(String),
     /// The payload cannot be sent now; nothing was sent.
     #[error("the payload could not be sent to the chain: {0}")]
     NotSent(String),
-    /// The transaction was sent and may still be included.
+    /// The transaction was sent and may still be mined.
     #[error("transaction {hash} was sent: {reason}")]
     Pending {
         /// Hash of the transaction.
         hash: TransactionHash,
-        /// State of the transaction, in words.
+        /// State of the transaction, as text.
         reason: String,
     },
-    /// The transaction was sent, and its outcome cannot be found out: it may be on the chain.
+    /// The transaction was sent and its outcome is unknown: the payload may be on the chain.
     #[error("transaction {hash} was sent: {reason}")]
     Unknown {
         /// Hash of the transaction.
         hash: TransactionHash,
-        /// State of the transaction, in words.
+        /// State of the transaction, as text.
         reason: String,
     },
-    /// The transaction was included and has failed.
+    /// The transaction was mined and has failed.
     #[error("transaction {hash} has failed: {reason}")]
     Failed {
         /// Hash of the transaction.
@@ -126,7 +125,7 @@ pub enum ChainPublishError {
         /// Sequence id on the chain.
         sequence_id: SequenceId,
     },
-    /// The payload is on the chain, and nodes drop it: an update before it there makes it invalid.
+    /// The payload is on the chain, and nodes drop it, because an earlier update there makes it invalid.
     #[error(
         "transaction {hash} was sent and is on the chain as number {sequence_id}, where it is an \
          invalid identity update: {reason}"
@@ -136,7 +135,7 @@ pub enum ChainPublishError {
         hash: TransactionHash,
         /// Sequence id on the chain.
         sequence_id: SequenceId,
-        /// The rule that it breaks there.
+        /// The rule that it breaks.
         reason: String,
     },
     /// The gateway was started without a chain.
@@ -145,7 +144,7 @@ pub enum ChainPublishError {
 }
 
 impl ChainPublishError {
-    /// Returns whether something was sent: the payload may be published, now or later.
+    /// Returns true if a transaction was sent: the payload may be published, now or later.
     pub(crate) fn may_be_published(&self) -> bool {
         !matches!(self, Self::Invalid(_) | Self::NotSent(_) | Self::NoChain)
     }

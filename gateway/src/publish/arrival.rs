@@ -1,6 +1,6 @@
-//! Finds out whether an envelope has arrived at a node that did not say so: it gave no answer in time, or its
-//! connection broke. Publishing it at another node as well costs money and shows it twice, so the node is
-//! asked first, and the other nodes when it does not answer.
+//! Looks for envelopes that a node may have published although its call failed: it did not answer in time, or the
+//! connection broke. Publishing them at another node as well would cost a second fee and show them twice. So the
+//! node is asked first, and other nodes if it does not answer.
 
 use std::time::Duration;
 
@@ -18,32 +18,32 @@ use tonic::Status;
 use super::item::PublishItem;
 use crate::nodes::{Node, Nodes, PlacedEnvelope, query_place};
 
-/// Time for which a node is asked, and the pause between two questions. Guesses: a node that is only
-/// slow has committed by then.
+/// Time for which a node is asked, and the pause between two searches. Guesses: a node that is only slow has
+/// committed by then.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// Nodes that are asked for the envelopes of one that does not answer. A guess: each node has all of them
-/// within a second.
+/// Largest number of other nodes that are asked for the envelopes of a silent one. A guess: nodes replicate within
+/// a second.
 const OTHERS_MAX: usize = 2;
-/// Sequence ids before the newest envelope of a topic that are searched. A guess: more than a node
-/// issues within the time of an attempt on one topic.
+/// Number of sequence ids before the newest envelope of a topic that are searched. A guess: more than a node issues
+/// during an attempt.
 const LOOK_BACK: u64 = 2000;
-/// Envelopes of one page: the most that nodes return.
+/// Largest number of envelopes in a page. Specified: nodes return no more.
 const PAGE: u32 = 1000;
-/// Envelopes of one page whose signatures are verified. A guess: an honest node has one of each client envelope, and
-/// few are published twice.
+/// Largest number of envelopes of a page whose signatures are verified. A guess: an honest node has published few
+/// client envelopes twice.
 const CANDIDATES_MAX: usize = 8;
 
-/// The time for which a node is asked.
+/// Decides for how long a node is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ArrivalWait {
-    /// Once: the node has ended the call itself, so nothing of it is under way.
+    /// Once: the node has ended the call with a status, so the request is no longer under way.
     Once,
     /// For [`ASK_TIMEOUT`]: the node may still commit.
     WhileItMayCommit,
 }
 
-/// Returns for each item its envelope if it has arrived at `home`, in the same order.
+/// Returns for each item, in the same order, the envelope that `home` has published for it, if one was found.
 pub(super) async fn find(
     nodes: &Nodes,
     home: &Node,
@@ -70,10 +70,10 @@ pub(super) async fn find(
     found
 }
 
-/// Returns the envelope of these client bytes if a node shows it at the place where it was published.
+/// Returns the published envelope of these client bytes if a node shows it at this id.
 ///
 /// # Errors
-/// When no node that may have it answers.
+/// The last node's status if no node that may have the envelope answers.
 pub(super) async fn at_place(
     nodes: &Nodes,
     id: EnvelopeId,
@@ -86,7 +86,7 @@ pub(super) async fn at_place(
         match timeout(ASK_TIMEOUT, query_place(&asked, id)).await {
             Ok(Ok(shown)) => {
                 let placed = shown.and_then(|envelope| home.batcher.verify(client, envelope));
-                // Only the node that stored it knows that it has none any more.
+                // Only its originator can say that the envelope no longer exists; another node may just be behind.
                 if placed.is_some() || asked.id() == home.id() {
                     return Ok(placed.map(PlacedEnvelope::repeated));
                 }
@@ -104,8 +104,7 @@ fn others(nodes: &Nodes, home: &Node) -> impl Iterator<Item = std::sync::Arc<Nod
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 
-/// Searches once, at `asked`, for every item of `home` that is not found yet. Returns whether `asked` has
-/// answered.
+/// Searches once, at `asked`, for each item of `home` that was not found yet. Returns true if `asked` has answered.
 async fn search(
     asked: &Node,
     home: &Node,
@@ -117,7 +116,7 @@ async fn search(
         if found.is_some() {
             continue;
         }
-        // A question that fails is repeated while there is time.
+        // A failed query is repeated by the next search, if there is time.
         let Ok(newest) = newest(asked, item).await else { continue };
         answers = true;
         let Some(newest) = newest else { continue };
@@ -137,7 +136,7 @@ async fn newest(asked: &Node, item: &PublishItem) -> Result<Option<OriginatorEnv
     Ok(answer.results.into_iter().next().and_then(|result| result.originator_envelope))
 }
 
-/// Searches the envelopes before the newest one: other clients may have written to the topic since.
+/// Searches the envelopes before the newest one: other clients may have published to the topic meanwhile.
 async fn among_earlier(
     asked: &Node,
     home: &Node,
@@ -150,7 +149,7 @@ async fn among_earlier(
         true => newest.sequence.0.saturating_sub(LOOK_BACK),
         false => 0,
     };
-    // The cursor covers the other strands whole, so that the page holds none of their envelopes.
+    // The cursor covers the other strands completely, so that the page has none of their envelopes.
     let mut cursor: std::collections::BTreeMap<u32, u64> =
         [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, newest.originator]
             .map(|originator| (originator.0, SequenceId::MAX.0))
@@ -168,8 +167,8 @@ async fn among_earlier(
     candidates(page, &item.client).find_map(|it| home.batcher.verify(&item.client, it))
 }
 
-/// Returns the envelopes of a page that have these client bytes inside. The node may lie and send any number of any
-/// envelopes: few of them cost a signature.
+/// Returns the envelopes of a page that contain these client bytes, at most [`CANDIDATES_MAX`]. The node may lie
+/// and send any envelopes, so the number of signatures to verify is bounded.
 fn candidates(
     page: Vec<OriginatorEnvelope>,
     client: &Bytes,

@@ -1,7 +1,8 @@
-//! One attempt of a request: a node is asked to publish envelopes, and the published ones are recorded.
+//! One attempt of a request: asks a node to publish envelopes, and records the published ones.
 //!
-//! It runs as a task of its own. So it is entered in the bill of a caller who hangs up meanwhile, and a repetition is
-//! answered with the stored envelopes. Envelopes that are not sent when the caller hangs up are not sent at all.
+//! An attempt runs as a task of its own. So envelopes are billed even if the caller hangs up meanwhile, and a
+//! repeated request is answered with the stored envelopes. Envelopes that were not sent when the caller hangs up
+//! are not sent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,36 +23,36 @@ use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope}
 use crate::running::{RunningTask, RunningTasks};
 use crate::sharing::TopicKey;
 
-/// Times that a node is asked again when it refuses what depends on a chain envelope that is new, and the
-/// pause before each. Nodes of the reference implementation compare with a cursor that they make anew
-/// every 100 ms; the rest is a guess.
+/// Number of repeated calls to a node that refuses envelopes which depend on a new chain envelope, and the pause
+/// before each. Nodes of the reference implementation check dependencies against a cursor that they refresh every
+/// 100 ms; the rest is a guess.
 const CATCH_UP_TRIES: usize = 5;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 
-/// A request while it is with nodes.
+/// A request that nodes are being asked to publish.
 pub(super) struct UnderWay {
     pub(super) retry: Mutex<RetryState>,
-    /// The place of the request, which its attempts keep after the caller has gone.
+    /// The request's place at the gate. Its attempts keep it after the caller has hung up.
     _pass: Pass,
 }
 
 impl UnderWay {
-    /// Begins with these attempts. `pass` is the place of the request among those that are with nodes.
+    /// Starts a request. `pass` is its place at the gate of requests.
     pub(super) fn new(retry: RetryState, pass: Pass) -> Self {
         Self { retry: Mutex::new(retry), _pass: pass }
     }
 }
 
-/// The state that all attempts share.
+/// The state that the attempts of all requests share.
 #[derive(Clone)]
 pub(super) struct AttemptContext {
     pub(super) nodes: Nodes,
     pub(super) strands: ChainStrands,
-    /// The time of one attempt.
+    /// Time for one call to a node.
     pub(super) timeout: Duration,
-    /// The places of envelopes that were published before.
+    /// The ids of envelopes that were published before.
     pub(super) published: Arc<PublishedEnvelopes>,
-    /// The attempts, which a shutdown waits for.
+    /// Counts attempts, for which a shutdown waits.
     pub(super) running: RunningTasks,
 }
 
@@ -62,28 +63,28 @@ pub(super) struct NodeAttempt {
     pub(super) begun: Attempt,
     pub(super) node: Arc<Node>,
     pub(super) items: Vec<PublishItem>,
-    /// Cancelled when the caller has gone.
+    /// Cancelled when the caller hangs up.
     pub(super) gone: CancellationToken,
-    /// Held until the end.
+    /// Counts this attempt until it ends.
     pub(super) _running: RunningTask,
 }
 
-/// The end of an attempt.
+/// The result of an attempt.
 #[derive(Default)]
 pub(super) struct AttemptEnd {
-    /// The envelopes that the node has published, with their index in the request.
+    /// The envelopes that the node has published, each with its index in the request.
     pub(super) placed: Vec<(usize, PlacedEnvelope)>,
-    /// The envelopes that it has not published, with the reason.
+    /// The envelopes that the node has not published, with the reason.
     pub(super) failed: Option<(NodeError, Vec<PublishItem>)>,
 }
 
 impl NodeAttempt {
-    /// Asks the node. When it fails, asks for the envelopes that it has published all the same.
+    /// Calls the node. If the call fails, looks for the envelopes that the node has published nevertheless.
     pub(super) async fn run(mut self) -> AttemptEnd {
         let since = Instant::now();
         let items = std::mem::take(&mut self.items);
         let Some(answer) = self.call_until_caught_up(&items).await else {
-            return AttemptEnd::default(); // nothing was sent, and no caller hears of it
+            return AttemptEnd::default(); // nothing was sent, and the caller has hung up
         };
         let node = &self.node;
         let error = match answer {
@@ -105,7 +106,8 @@ impl NodeAttempt {
             %error,
             "a node did not publish the envelopes that it was sent"
         );
-        // The node may have taken them all the same. After a wrong answer it would only show that again.
+        // The node may have published them nevertheless. After a wrong answer it would only show the same wrong
+        // envelope.
         let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
         let (placed, missing) = if is_asked {
             let under_way = error.may_be_under_way();
@@ -121,9 +123,9 @@ impl NodeAttempt {
         AttemptEnd { placed: indexed(placed), failed }
     }
 
-    /// Calls a node, and again while it refuses what depends on a chain envelope that is new: a node may
-    /// show such an envelope, or another one may, before its own check knows it. Returns `None` if the caller has gone and
-    /// nothing is published.
+    /// Calls the node, and repeats the call while it refuses envelopes that depend on a new chain envelope: this
+    /// node or another one may show a chain envelope before this node's own check of dependencies knows it. Returns
+    /// `None` if the caller has hung up and nothing was published.
     async fn call_until_caught_up(
         &self,
         items: &[PublishItem],
@@ -144,8 +146,7 @@ impl NodeAttempt {
         self.call(items, clients).await
     }
 
-    /// Calls a node, with the timeout of one attempt. Does not wait for a node that goes down
-    /// meanwhile.
+    /// Calls the node, and waits at most for the time of an attempt, or until the node's health check fails.
     async fn call(
         &self,
         items: &[PublishItem],
@@ -156,7 +157,7 @@ impl NodeAttempt {
         let mut health = node.health.subscribe();
         health.mark_unchanged();
         let went_down = async {
-            // A node that is down already, and is tried for lack of others, gets the whole time.
+            // A node that was down before the call, and is tried because no other is left, gets the whole time.
             if health.wait_for(|now| *now == Health::Up).await.is_err()
                 || health.wait_for(|now| *now == Health::Down).await.is_err()
             {
@@ -173,7 +174,7 @@ impl NodeAttempt {
         node.batcher.publish(&caller, clients, held, &self.gone, end).await
     }
 
-    /// Splits the items into those that have arrived at the node although it did not say so, and the others.
+    /// Splits the items into those that the node has published although its call failed, and the others.
     async fn find_arrived(
         &self,
         items: Vec<PublishItem>,
@@ -193,10 +194,9 @@ impl NodeAttempt {
         (arrived, missing)
     }
 
-    /// Enters the published envelopes in the bill, and remembers the places of topics and envelopes. `unable` are nodes
-    /// that have failed the request for a reason of their own. An envelope that another request has recorded before, at
-    /// this
-    /// gateway or another one, becomes a repetition, which costs nothing.
+    /// Enters the published envelopes in the bill, and records the nodes of topics and the ids of envelopes.
+    /// `unable` are nodes that failed the request for a reason of their own. An envelope that another request, at
+    /// this or another gateway, has recorded before becomes a repeat, which costs nothing.
     async fn write_down(
         &self,
         placed: &mut [(PublishItem, PlacedEnvelope)],
@@ -228,15 +228,15 @@ impl NodeAttempt {
         if let Some((item, _)) = placed.first() {
             item.bill.charge(more_picodollars).await;
         }
-        // Once, whichever of this task and the request is first: the request does it only if its caller waits to the end.
+        // The request also returns these prices, but only if its caller waits to the end. Each price returns once,
+        // whichever comes first.
         BillEntry::give_back_all(&unpaid).await;
     }
 
-    /// Shares the places of envelopes, and the topics that have `moved`, with the other gateways. Callers are answered
-    /// after that, because their next
-    /// request may go to any of them. Returns the places that another gateway has shared before. A repetition at this
-    /// gateway is left to the request that came first,
-    /// which would otherwise take it for another gateway's.
+    /// Shares the ids of envelopes, and the topics that have `moved`, with the other gateways. Callers are answered
+    /// after this, because their next request may go to any gateway. Returns the ids that another gateway has
+    /// shared before. Envelopes that are repeats at this gateway are left out: the request that published them
+    /// shares them, and would otherwise take the entry for another gateway's.
     async fn tell_others(
         &self,
         placed: &[(PublishItem, PlacedEnvelope)],

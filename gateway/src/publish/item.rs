@@ -12,11 +12,11 @@ pub(crate) struct PublishItem {
     pub(crate) index: usize,
     pub(crate) topic: Topic,
     pub(crate) client: Bytes,
-    /// The chain envelopes that it comes after.
+    /// The chain envelopes that this one depends on.
     pub(crate) depends_on: Vec<EnvelopeId>,
-    /// Largest congestion fee that the caller pays, in picodollars; `None` for no limit.
+    /// Largest congestion fee that the caller's policy allows, picodollars; `None` for no limit.
     pub(crate) congestion_fee_max: Option<u64>,
     pub(crate) bill: BillEntry,
-    /// The memory of the call, charged until the last task that has a part of its request ends.
+    /// The memory of the call, charged until the last task that has a part of the request ends.
     pub(crate) charge: CallCharge,
 }

@@ -1,10 +1,10 @@
-//! Publishes envelopes that a node sequences. In reading order:
+//! Publishes envelopes through nodes. In reading order:
 //!
 //! - `retry`: decides which nodes are asked again, without I/O;
-//! - `publisher`: sends each envelope to a node, and to another one when that fails;
-//! - `attempt`: asks one node, and records the published envelopes, also for a caller who has hung up;
-//! - `arrival`: asks nodes whether an envelope has arrived although its node did not say so;
-//! - `published`: the places of envelopes that were published before.
+//! - `publisher`: sends each envelope to a node, and to another one if that fails;
+//! - `attempt`: calls one node, and records the published envelopes even if the caller has hung up;
+//! - `arrival`: looks for envelopes that a node may have published although its call failed;
+//! - `published`: the ids of envelopes that were published before.
 
 mod arrival;
 mod attempt;

@@ -1,7 +1,8 @@
-//! The places of client envelopes that this gateway has published at nodes, or another one of the same payer.
+//! The ids of client envelopes that this gateway, or another gateway of the same payer, has published through
+//! nodes.
 //!
-//! Every reader of a topic can send its envelopes to the gateway again. Such a repetition is answered with
-//! the stored envelope, wherever the topic is published by now, and costs nothing.
+//! Every reader of a topic can send its envelopes to the gateway again. Such a repeat is answered with the stored
+//! envelope, even if the topic has moved to another node, and costs nothing.
 
 use hawser_proto::{Bytes, EnvelopeId};
 use parking_lot::Mutex;
@@ -9,15 +10,16 @@ use quick_cache::sync::Cache;
 
 use crate::landed::{ClientKey, client_key};
 
-/// Envelopes that are remembered. A guess: at about 60 bytes each they take 30 MB. A forgotten envelope is
+/// Largest number of remembered envelopes. A guess: at about 60 bytes each they take 30 MB. A forgotten envelope is
 /// sent to the node of its topic again, which answers with the stored one.
 const ENVELOPES_MAX: usize = 500_000;
 
-/// The place of each client envelope; those that are not asked for are forgotten first.
+/// The id of each client envelope. The least used entries are removed first.
 #[derive(Debug)]
 pub(super) struct PublishedEnvelopes {
     places: Cache<ClientKey, EnvelopeId>,
-    /// Held while a place is looked at and recorded: of attempts that end together one is the first.
+    /// Held from the look-up of an id until it is recorded, so that of attempts that end at the same time only one
+    /// is the first.
     claiming: Mutex<()>,
 }
 
@@ -28,18 +30,18 @@ impl Default for PublishedEnvelopes {
 }
 
 impl PublishedEnvelopes {
-    /// Returns the place at which these client bytes were published.
+    /// Returns the id with which these client bytes were published.
     pub(super) fn get(&self, client: &Bytes) -> Option<EnvelopeId> {
         self.get_by_key(&client_key(client))
     }
 
-    /// Returns the place at which the client bytes with this key were published.
+    /// Returns the id with which the client bytes of this key were published.
     pub(super) fn get_by_key(&self, client: &ClientKey) -> Option<EnvelopeId> {
         self.places.get(client)
     }
 
-    /// Records the place at which these client bytes were published. Returns false if that was known: then another request
-    /// has paid for them.
+    /// Records the id with which these client bytes were published. Returns false if it was recorded before: then
+    /// another request has paid.
     pub(super) fn claim(&self, client: &Bytes, id: EnvelopeId) -> bool {
         let key = client_key(client);
         let _one_at_a_time = self.claiming.lock();
@@ -50,12 +52,12 @@ impl PublishedEnvelopes {
         is_new
     }
 
-    /// Takes the place of an envelope from another gateway.
+    /// Records an id from another gateway.
     pub(super) fn learn(&self, client: ClientKey, id: EnvelopeId) {
         self.places.insert(client, id);
     }
 
-    /// Forgets a place at which no node shows the envelope any more.
+    /// Removes the id of an envelope that no node shows any more.
     pub(super) fn remove(&self, client: &Bytes) {
         self.places.remove(&client_key(client));
     }

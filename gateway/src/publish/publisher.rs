@@ -1,4 +1,4 @@
-//! Sends each envelope of a request to a node, and to another one when that fails.
+//! Sends each envelope of a request to a node, and to another one if that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,24 +24,24 @@ use crate::sharing::{SharedKnowledge, SharedQuery};
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NodePublishError {
-    /// Too many requests of the caller wait already.
+    /// The caller has too many waiting requests.
     #[error("too many requests of this caller wait already: try again later")]
     TooManyWait,
-    /// The registry has no canonical node that was not tried.
+    /// The registry has no canonical node, or the request has tried all of them.
     #[error("no node of the network can be used")]
     NoNode,
-    /// Every attempt failed; this is the last one.
+    /// Each attempt failed; this is the last one.
     #[error("node {node}: {error}")]
     Last {
         node: OriginatorId,
         error: NodeError,
-        /// At least one of the nodes tried may have published it although it did not say so.
+        /// At least one of the nodes may have published the envelope although its call failed.
         may_be_published: bool,
     },
 }
 
-/// Requests that are with nodes at once; further ones wait, the callers in turns. A guess: as many as the calls
-/// to one node carry if each has one envelope.
+/// Largest number of requests that nodes are asked to publish at once; further ones wait, and callers take turns. A
+/// guess: as many as the calls to one node carry if each request has one envelope.
 const REQUESTS_MAX: usize = 2048;
 
 /// The result for the envelope with this index in the request.
@@ -52,13 +52,13 @@ pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>
 pub(crate) struct NodePublisher {
     context: AttemptContext,
     attempts_max: usize,
-    /// Requests that are with nodes at once.
+    /// Bounds the requests that nodes are asked to publish at once.
     gate: FairGate,
 }
 
 impl NodePublisher {
-    /// Publishes to `nodes`: a call takes at most `attempt_timeout`, and at most `attempts_max` nodes are
-    /// tried for a request. `running` counts the attempts.
+    /// Publishes to `nodes`. A call takes at most `attempt_timeout`, and a request makes at most `attempts_max`
+    /// rounds of attempts. `running` counts the attempts.
     pub(crate) fn new(
         nodes: Nodes,
         strands: ChainStrands,
@@ -72,9 +72,8 @@ impl NodePublisher {
         Self { context, attempts_max, gate }
     }
 
-    /// Returns the query about envelopes for nodes to the state that gateways share: the nodes of their topics, and the
-    /// places of those
-    /// that this gateway does not remember.
+    /// Returns the query to the shared state about envelopes for nodes: the nodes of their topics, and the ids of
+    /// envelopes that this gateway does not remember.
     pub(crate) fn query<'a>(
         &self,
         envelopes: impl Iterator<Item = (&'a Topic, &'a Bytes)>,
@@ -90,9 +89,9 @@ impl NodePublisher {
         SharedQuery { topics: topics.into_iter().collect(), clients }
     }
 
-    /// Publishes every envelope to one node, to different nodes at once. `known` is what other gateways have answered to the
-    /// [`query`](Self::query) about them. Returns one result for each,
-    /// in any order. Dropping the future ends it: no further attempt starts, and what is with a node is written down when
+    /// Publishes each envelope to one node, and calls different nodes concurrently. `known` is the answer of the
+    /// shared state to the [`query`](Self::query) about them. Returns one result for each envelope, in any order.
+    /// If the future is dropped, no further attempt starts, and envelopes that are with a node are recorded when
     /// the node answers.
     pub(crate) async fn publish(
         &self,
@@ -116,8 +115,8 @@ impl NodePublisher {
         results
     }
 
-    /// Learns the nodes of topics, and the places of envelopes that other gateways have published. Asks them again if the
-    /// request has waited since.
+    /// Learns the nodes of topics, and the ids of envelopes that other gateways have published. Queries the shared
+    /// state again if the request has waited at the gate meanwhile.
     async fn learn(&self, items: &[PublishItem], mut known: SharedKnowledge) {
         let Some(share) = self.context.nodes.share() else { return };
         if !known.is_fresh() {
@@ -128,14 +127,14 @@ impl NodePublisher {
         if known.places.is_empty() {
             return;
         }
-        // Others are of the request's payloads for the chain.
+        // The other entries belong to the request's payloads for the chain.
         let own: BTreeSet<_> = items.iter().map(|item| client_key(&item.client)).collect();
         let places = known.places.into_iter().filter(|(client, _)| own.contains(client));
         places.for_each(|(client, landed)| self.context.published.learn(client, landed.id));
     }
 
-    /// Splits the items into those that were published before, with their envelopes, and the others. An item
-    /// whose node does not show it any more, or cannot be asked, is published like a new one.
+    /// Splits the items into those that were published before, with their envelopes, and the others. An item whose
+    /// originator does not show it any more, or that no node answers for, is published like a new one.
     async fn find_repeats(
         &self,
         items: Vec<PublishItem>,
@@ -165,7 +164,7 @@ impl NodePublisher {
         (results, new)
     }
 
-    /// Sends each envelope to the node of its topic. `last` is the error of their attempt before.
+    /// Sends each envelope to the node of its topic. `last` is the error of the previous attempt.
     fn place(
         &self,
         items: Vec<PublishItem>,
@@ -198,7 +197,7 @@ impl NodePublisher {
         .boxed()
     }
 
-    /// Tries one node, and others when it fails. `may_be_published`: a node that was tried before may
+    /// Tries one node, and other nodes if it fails. `may_be_published` is true if a node that was tried before may
     /// have published these envelopes.
     async fn attempt(
         &self,
@@ -211,6 +210,7 @@ impl NodePublisher {
         let indexes: Vec<usize> = items.iter().map(|item| item.index).collect();
         let (context, request, gone) =
             (self.context.clone(), request.clone(), CancellationToken::new());
+        // Dropped with this future, that is when the caller hangs up; the attempt itself goes on as a task.
         let _waits = gone.clone().drop_guard();
         let attempt = NodeAttempt {
             _running: context.running.begin(),

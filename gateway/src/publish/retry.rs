@@ -1,4 +1,4 @@
-//! Decides for one request which nodes are not asked again, and when it has failed. No I/O.
+//! Decides for one request which nodes are not tried again, and when the request has failed. Does no I/O.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use hawser_proto::OriginatorId;
 use crate::nodes::NodeErrorKind;
 use crate::policy::CallerId;
 
-/// Refusals after which the request is refused. One node may be behind the chain, or lie; two that
-/// agree are believed. A guess.
+/// Number of refusing nodes after which the request is refused. A single node may be behind the chain, or lie. A
+/// guess.
 const REFUSALS_MAX: usize = 2;
 
-/// The attempts of one request so far. Every request has its own.
+/// The attempts of one request so far.
 #[derive(Debug)]
 pub(super) struct RetryState {
     caller: CallerId,
@@ -25,21 +25,21 @@ pub(super) struct RetryState {
 /// One attempt at one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// Nodes that had failed when it started.
+    /// Rounds of attempts that had failed when this one started.
     pub(super) failed_before: usize,
 }
 
 /// The decision after a node has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextStep {
-    /// Try other nodes.
+    /// Other nodes are tried.
     TryOthers,
-    /// Report this failure to the caller.
+    /// The failure is reported to the caller.
     GiveUp,
 }
 
 impl RetryState {
-    /// Begins a request of `caller`. Allows `attempts_max` rounds of attempts, the first one included.
+    /// Starts a request of `caller` with at most `attempts_max` rounds of attempts, the first one included.
     pub(super) fn new(caller: CallerId, attempts_max: usize) -> Self {
         Self {
             caller,
@@ -56,13 +56,13 @@ impl RetryState {
         &self.caller
     }
 
-    /// Returns the nodes that are not asked again.
+    /// Returns the nodes that are not tried again.
     pub(super) fn banned(&self) -> &BTreeSet<OriginatorId> {
         &self.banned
     }
 
-    /// Returns the nodes that failed for a reason of their own. A refusal does not count: it is about
-    /// the envelopes.
+    /// Returns the nodes that failed for a reason of their own. Nodes that refused are not among them: a refusal is
+    /// about the envelopes.
     pub(super) fn unable(&self) -> &BTreeSet<OriginatorId> {
         &self.unable
     }
@@ -72,7 +72,7 @@ impl RetryState {
         Attempt { failed_before: self.attempts }
     }
 
-    /// Records that a node failed an attempt, bans it for this request, and decides the next step.
+    /// Records a failed attempt, bans its node for this request, and decides the next step.
     pub(super) fn failed(
         &mut self,
         attempt: &Attempt,
@@ -80,7 +80,7 @@ impl RetryState {
         kind: NodeErrorKind,
     ) -> NextStep {
         self.banned.insert(node);
-        // The groups of a request are tried at once: those that started together are one round.
+        // The groups of a request are tried concurrently; attempts that started together are one round.
         self.attempts = self.attempts.max(attempt.failed_before + 1);
         debug_assert!(self.attempts <= self.attempts_max, "no attempt starts after the last");
         if kind == NodeErrorKind::Refused {
