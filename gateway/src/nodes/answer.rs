@@ -12,27 +12,27 @@ use hawser_rules::{RateTable, Violation, check_charges};
 
 use pb::originator_envelope::Proof;
 
-/// Difference that is allowed between a node's clock and ours. A guess: wide enough for any clock that
-/// is synchronised at all, so that only a false time is reported. An envelope that is older than this was
-/// stored before the request: a node answers a repetition with the stored envelope.
+/// Largest accepted difference between a node's clock and this machine's, nanoseconds. A guess: wide enough for
+/// every synchronised clock, so that only false times are reported. An envelope that is older than this was stored
+/// before the request: a node answers a repeat with the stored envelope.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-/// The values that a correct answer has to match.
+/// The values that a correct answer has to have.
 #[derive(Debug, Clone)]
 pub(super) struct ExpectedAnswer<'a> {
     /// The node that was called.
     pub(super) node: OriginatorId,
     /// The node's key in the registry.
     pub(super) key: &'a PublicKey,
-    /// The key that pays.
+    /// The payer's key.
     pub(super) payer: &'a PublicKey,
     /// The client envelope that was sent.
     pub(super) client: &'a Bytes,
-    /// The payer envelope as it was sent.
+    /// The payer envelope that was sent.
     pub(super) payer_envelope: &'a Bytes,
 }
 
-/// The first mistake found in an answer.
+/// Why a node's answer is wrong.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum AnswerError {
     /// The number of envelopes differs from the request.
@@ -46,28 +46,28 @@ pub(crate) enum AnswerError {
     /// The envelope does not parse.
     #[error("the envelope does not parse: {0}")]
     Layer(#[from] LayerError),
-    /// The envelope carries no signature of an originator.
+    /// The envelope has no originator signature.
     #[error("the envelope has no originator signature")]
     NoSignature,
     /// The signature is malformed.
     #[error("the originator signature is malformed: {0}")]
     Signature(#[from] SignatureError),
-    /// Another key than the node's has signed the envelope.
+    /// The envelope was signed with a key that is not the node's.
     #[error("it was signed by {}, and not by the node's key in the registry", .0.address())]
     Signer(Box<PublicKey>),
     /// The envelope belongs to the strand of another originator.
     #[error("the envelope belongs to the strand of another originator, {0}")]
     Originator(OriginatorId),
-    /// The sequence id is 0; they start at 1.
+    /// The sequence id is 0; valid ones start at 1.
     #[error("the envelope has sequence id 0")]
     NoSequenceId,
-    /// The envelope holds another payer envelope than the one sent.
+    /// The payer envelope in the envelope is not the one that was sent.
     #[error("the payer envelope in it is not the one that was sent")]
     OtherPayerEnvelope,
     /// The originator time lies in the future.
     #[error("the envelope's time is {} s ahead of this clock", ahead_ns / 1_000_000_000)]
     Time {
-        /// Difference in nanoseconds.
+        /// Difference to this machine's clock, nanoseconds.
         ahead_ns: u64,
     },
     /// The expiry or the price breaks a rule.
@@ -75,26 +75,27 @@ pub(crate) enum AnswerError {
     Violation(#[from] Violation),
 }
 
-/// The facts of a correct answer.
+/// The verified values of a correct answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VerifiedAnswer {
     pub(super) id: EnvelopeId,
-    /// Sum of all fees. Of an unconfirmed price, the base fee by the price list that is known.
+    /// Sum of all fees, picodollars. For an unconfirmed price it is the base fee by the known price list.
     pub(super) fee_picodollars: u64,
-    /// The congestion fee alone; 0 of an unconfirmed price.
+    /// The congestion fee alone, picodollars; 0 for an unconfirmed price.
     pub(super) congestion_fee_picodollars: u64,
-    /// The fee that the price list does not explain, if a rate of the envelope's time may be missing in the list. The node
-    /// has placed the envelope, so another node would be paid for it a second time.
+    /// The fee that does not follow from the price list, if the list may lack the rate of the envelope's time. The
+    /// answer is accepted nevertheless: the node has published the envelope, and trying another node would cost a
+    /// second fee.
     pub(super) unconfirmed: Option<Violation>,
-    /// The envelope states a time long before now, like one that was stored before this request. Only the node
-    /// states this time.
+    /// The envelope's time is long before now, as in an envelope that was stored before this request. The node
+    /// alone vouches for this time.
     pub(super) was_stored: bool,
 }
 
-/// Verifies one envelope of an answer.
+/// Verifies one envelope of an answer. `now_ns` is unix time.
 ///
 /// # Errors
-/// Returns the first mistake.
+/// [`AnswerError`] for the first value that is wrong.
 pub(super) fn verify(
     expected: &ExpectedAnswer<'_>,
     answer: &pb::OriginatorEnvelope,
@@ -153,8 +154,8 @@ pub(super) fn verify(
     })
 }
 
-/// Returns the base fee of an envelope by the newest rate that is known for its time; 0 if it is free or too old for the
-/// list.
+/// Returns the base fee of an envelope by the newest known rate for its time, picodollars; 0 if it is free or older
+/// than the list.
 fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> u64 {
     let payer = statement.payer();
     if is_free(payer.client().topic().kind()) {
@@ -166,9 +167,8 @@ fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> 
     fee.unwrap_or(0)
 }
 
-/// Returns whether a stored payer envelope has the target, the client bytes and the payer of the one that was
-/// sent. Its retention does not count (`docs/protocol/rules.md`): it may have been asked for under other
-/// settings.
+/// Returns true if a stored payer envelope has the target, the client envelope and the payer of the one that was
+/// sent. The retention does not count (`docs/protocol/rules.md`): the gateway's settings may have changed since.
 fn is_same_order(expected: &ExpectedAnswer<'_>, stored: &PayerEnvelope) -> bool {
     let signature = stored.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
     stored.target() == expected.node
@@ -258,7 +258,7 @@ mod tests {
         verify(&expected, answer, rates, NOW_NS)
     }
 
-    /// The statement of an envelope that was stored `age_s` ago.
+    /// Changes a statement to that of an envelope that was stored `age_s` seconds ago.
     fn stored_before(it: &mut pb::UnsignedOriginatorEnvelope, age_s: u64) {
         it.originator_ns -= i64::try_from(age_s).unwrap() * 1_000_000_000;
         it.expiry_unixtime -= age_s;
@@ -280,7 +280,7 @@ mod tests {
             let verified = judged(|it| stored_before(it, age_s), 1).unwrap();
             assert!(verified.was_stored, "{age_s}");
         }
-        // Stored under another retention, for which other fees and another expiry are right.
+        // Stored with another retention, which has other fees and another expiry.
         let other_retention = |it: &mut pb::UnsignedOriginatorEnvelope| {
             change_payer(it, |payer| payer.message_retention_days = 90);
             it.base_fee_picodollars = 100 + 200 * it.payer_envelope_bytes.len() as u64 * 90;
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(error, AnswerError::NoSignature);
         let empty = pb::OriginatorEnvelope::default();
         assert!(check(&sent, &empty).is_err());
-        // The statement of a Hawser node is checked here.
+        // The same statement is an envelope once a node has signed it.
         let sealed = UnsealedEnvelope::new(&honest(&sent)).seal(&key(1));
         assert!(OriginatorEnvelope::parse(sealed).is_ok());
     }

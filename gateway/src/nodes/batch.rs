@@ -1,9 +1,8 @@
-//! Sends envelopes to one node, those of several requests in one call.
+//! Sends envelopes of several requests to one node in one call.
 //!
-//! A call starts as soon as a request waits and fewer than [`CALLS_MAX`] calls are under way.
-//! Requests that arrive meanwhile wait and go together. So no request waits for others to arrive, and
-//! a busy gateway needs few calls. A call that the node refuses is sent again in halves, until only
-//! the requests at fault are refused.
+//! A call starts as soon as a request waits and fewer than [`CALLS_MAX`] calls are under way. Requests that arrive
+//! meanwhile wait and share the next call. So no request waits for others to arrive, and a busy gateway needs few
+//! calls. A refused call is sent again in halves, until only the requests at fault are refused.
 
 use std::future::Future;
 use std::pin::pin;
@@ -34,73 +33,73 @@ use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::policy::CallerId;
 
-/// Calls under way to one node at once. A guess: enough to cover the round trip to a distant node,
-/// few enough that waiting requests gather.
+/// Largest number of concurrent calls to a node. A guess: they cover the round trip to a distant node, and requests
+/// still gather.
 const CALLS_MAX: usize = 8;
-/// Calls under way with requests of callers that were refused lately. A guess.
+/// Largest number of concurrent calls with requests of suspects: callers that the node has often refused. A guess.
 const SUSPECT_CALLS_MAX: usize = 2;
-/// Refusals after which the requests of a caller are sent alone. Each refusal counts four, and each published
-/// request counts one off. A guess: a node that does not know a new chain envelope yet refuses a few times, and
-/// one of many clients behind a single name does not slow down the others.
+/// Count from which a caller is a suspect, whose requests are sent alone. Each refusal adds [`REFUSAL_COUNTS`], and
+/// each published request subtracts 1. Guesses: a node that does not know a new chain envelope yet refuses a few
+/// times, and one bad client among many with the same caller's name must not slow down the others.
 const REFUSALS_MAX: u32 = 40;
 const REFUSAL_COUNTS: u32 = 4;
-/// Time for which a caller counts as refused lately, and the callers that are remembered. Guesses: 10,000 callers
-/// take 2 MB.
+/// Time after a refusal for which the count is kept, and the largest number of counts. Guesses: 10,000 take 2 MB.
 const SUSPECTED_FOR: Duration = Duration::from_secs(60);
 const SUSPECTS_MAX: usize = 10_000;
-/// Requests that wait for one node in its queue; further ones wait outside of it. A guess.
+/// Largest number of requests in a node's queue; further ones wait for a place in it. A guess.
 const JOBS_MAX: usize = 4096;
-/// Envelopes, and bytes of client envelopes, that several requests may have together in one call. A
-/// request of its own may have more. Guesses: a node answers such a call within a few milliseconds,
-/// and it stays well below the limit of a message (25 MiB).
+/// Largest number of envelopes, and of bytes of client envelopes, of several requests in a call. A single request
+/// may have more. Guesses: a node answers such a call within a few milliseconds, and it is far below the limit of a
+/// message (25 MiB).
 const CALL_ENVELOPES_MAX: usize = 256;
 const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Envelopes that are signed or verified on the calling task; more go to a thread that may block. A
-/// guess: one signature takes about 50 µs, so a task is held up for at most 0.2 ms.
+/// Largest number of envelopes that are signed or verified on the calling task; more go to a blocking thread. A
+/// guess: a signature takes about 50 µs, so a task is delayed by at most 0.2 ms.
 const INLINE_ENVELOPES_MAX: usize = 4;
-/// Time to wait for a newer price list when an answer has an unknown price. A guess: one reading of
-/// the rate registry.
+/// Time to wait for a newer price list when an answer has an unknown price. A guess: one read of the rates.
 const RATES_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of an envelope that a log line shows as evidence. A guess: envelopes of text fit whole.
+/// Largest number of bytes of an envelope in a log line, as evidence. A guess: most envelopes fit completely.
 const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
-/// Wrong answers of one node that are logged in a period, and the period. Guesses: enough for evidence, and a node that
-/// answers wrongly for good fills no disk.
+/// Largest number of wrong answers of a node that are logged in a period, and the period. Guesses: enough for
+/// evidence, and a node that always answers wrongly cannot fill the disk.
 const REPORTS_MAX: u32 = 8;
 const REPORTS_PERIOD: Duration = Duration::from_secs(60);
 
-/// The key that pays, and the terms on which it does.
+/// The payer's key, and the terms on which it publishes.
 pub(crate) struct PayerSettings {
-    /// Signs every payer envelope.
+    /// Key that signs all payer envelopes.
     pub(crate) key: SecretKey,
     /// The public part of `key`.
     pub(crate) public_key: PublicKey,
-    /// Retention that is asked for, in days.
+    /// Retention that payer envelopes ask for, days.
     pub(crate) retention_days: u32,
     /// Time for one call to a node.
     pub(crate) attempt_timeout: Duration,
-    /// The price list that answers are verified against.
+    /// The price list for the verification of answers.
     pub(crate) rates: watch::Receiver<Arc<RateTable>>,
-    /// Notified when an answer has a price that is not in the list.
+    /// Notified when an answer has a price that the list does not have.
     pub(crate) rates_wanted: Arc<Notify>,
 }
 
-/// An envelope that a node has sequenced.
+/// An envelope that was published.
 #[derive(Debug, Clone)]
 pub(crate) struct PlacedEnvelope {
     pub(crate) envelope: pb::OriginatorEnvelope,
-    /// The place at its node; `None` if it is on the chain.
+    /// The id at its node; `None` if it is on the chain.
     pub(crate) id: Option<EnvelopeId>,
-    /// All fees together; 0 if nothing is charged now. A node that answers with an envelope of earlier times charges
-    /// nothing again, but it alone says when that was: the caller's budget pays.
+    /// Sum of all fees, picodollars; 0 if nothing is charged now. An honest node does not charge again for an
+    /// envelope that it had stored before, but only the node says when that was, so the caller's budget pays for
+    /// it.
     pub(crate) fee_picodollars: u64,
-    /// The congestion fee that the node charges now; `None` on the chain, and for an envelope of earlier times.
+    /// The congestion fee that the node charges now, picodollars; `None` on the chain, and for an envelope that was
+    /// stored before.
     pub(crate) congestion_fee_picodollars: Option<u64>,
-    /// This gateway has published it at an earlier request and remembers it, so it costs nothing.
+    /// A gateway of this payer has published the envelope for an earlier request, so it costs nothing.
     pub(crate) is_repeat: bool,
 }
 
 impl PlacedEnvelope {
-    /// Returns the envelope as one that this gateway has published before.
+    /// Returns the envelope as a repeat, which costs nothing.
     pub(crate) fn repeated(self) -> Self {
         Self { fee_picodollars: 0, congestion_fee_picodollars: None, is_repeat: true, ..self }
     }
@@ -110,10 +109,11 @@ impl PlacedEnvelope {
 struct PublishJob {
     caller: CallerId,
     clients: Vec<Bytes>,
-    /// Cancelled when the caller has gone.
+    /// Cancelled when the caller hangs up.
     gone: CancellationToken,
     answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
-    /// The memory of the request, charged until its last call has ended: a call goes on for others who share it.
+    /// The memory of the request, charged until its last call has ended: a call continues for other callers after
+    /// this one has hung up.
     held: Option<HeldCharge>,
 }
 
@@ -123,11 +123,11 @@ impl PublishJob {
     }
 }
 
-/// Sends to one node. Clones share the queue.
+/// Sends envelopes to one node. Clones share the queues.
 #[derive(Clone)]
 pub(crate) struct Batcher {
     jobs: JobQueue<PublishJob>,
-    /// Requests of callers that were refused lately.
+    /// Requests of suspects.
     suspect_jobs: JobQueue<PublishJob>,
     caller: Arc<NodeCaller>,
 }
@@ -139,13 +139,13 @@ struct NodeCaller {
     client: ReplicationApiClient<Channel>,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
-    /// The callers that were refused lately: the count of it, and when last.
+    /// The count of recently refused callers, with the time of the last refusal.
     suspects: Arc<Cache<CallerId, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
 }
 
-/// The wrong answers of a node in a period.
+/// Counts the wrong answers of a node in a period.
 #[derive(Debug, Default)]
 struct ReportCount {
     began: Option<Instant>,
@@ -153,7 +153,8 @@ struct ReportCount {
 }
 
 impl ReportCount {
-    /// Counts one more at `now`. Returns `None` if it is not to be logged, or the number of those before that were not.
+    /// Counts a wrong answer at `now`. Returns `None` if it must not be logged, otherwise the number of earlier
+    /// ones that were not logged.
     fn note(&mut self, now: Instant) -> Option<u32> {
         let is_over = self.began.is_none_or(|began| now.duration_since(began) >= REPORTS_PERIOD);
         let left_out = if is_over { self.count.saturating_sub(REPORTS_MAX) } else { 0 };
@@ -165,16 +166,16 @@ impl ReportCount {
     }
 }
 
-/// The requests that go in one call.
+/// The requests that may share a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Together {
-    /// All waiting requests that fit.
+    /// All waiting requests that fit into it.
     All,
-    /// Each alone.
+    /// None: each request has a call of its own.
     One,
 }
 
-/// A payer envelope as it is sent.
+/// A payer envelope with its encoded bytes.
 #[derive(Clone)]
 struct SignedEnvelope {
     message: pb::PayerEnvelope,
@@ -213,12 +214,12 @@ impl Batcher {
         Self { jobs, suspect_jobs, caller }
     }
 
-    /// Publishes these client envelopes, all or none of them, in this order. Returns `None` when the caller has gone, for
-    /// which `gone` is cancelled, before they were sent. `end` is the end of the attempt; what still waits then is not sent.
-    /// `held` is the memory of the request.
+    /// Publishes these client envelopes in this order, all or none of them. Returns `None` if the caller hangs up
+    /// (`gone` is cancelled) before they are sent. `end` resolves when the attempt's time is over; envelopes that
+    /// still wait then are not sent. `held` is the request's memory.
     ///
     /// # Errors
-    /// The failure of the call that they were part of, or the end of the attempt; see [`NodeError::may_be_published`].
+    /// The failure of the call that had them, or the end of the attempt; see [`NodeError::may_be_published`].
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
@@ -235,7 +236,7 @@ impl Batcher {
         let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
         let told = |answer: Result<_, _>| match answer {
             Ok(answer) => Some(answer),
-            // A job that is dropped without an answer was in no call.
+            // A job that is dropped without an answer was never sent.
             Err(_) if gone.is_cancelled() => None,
             Err(_) => Some(Err(unused())),
         };
@@ -257,7 +258,7 @@ impl Batcher {
                 return if waiting.give_up() { not_called(error) } else { Some(Err(error)) };
             }
         }
-        // The caller has gone, and the node has been called.
+        // The caller has hung up, and the node was called: the answer is awaited for the bill.
         tokio::select! {
             biased;
             answer = answered => told(answer),
@@ -265,8 +266,7 @@ impl Batcher {
         }
     }
 
-    /// Returns the envelope with its fees if it is the node's correct answer for this client
-    /// envelope.
+    /// Returns the envelope with its fees; `None` if it is no correct answer of this node for the client envelope.
     pub(crate) fn verify(
         &self,
         client: &Bytes,
@@ -280,12 +280,12 @@ impl Batcher {
 }
 
 impl NodeCaller {
-    /// Returns whether the node has refused this caller often lately.
+    /// Returns true if the node has often refused this caller recently.
     fn suspects(&self, caller: &CallerId) -> bool {
         self.refusals(caller) >= REFUSALS_MAX
     }
 
-    /// Returns the number of the node's recent refusals of this caller.
+    /// Returns the count of the node's recent refusals of this caller.
     fn refusals(&self, caller: &CallerId) -> u32 {
         let lately = self.suspects.get(caller).filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
         lately.map_or(0, |(count, _)| count)
@@ -297,7 +297,7 @@ impl NodeCaller {
         }
     }
 
-    /// Takes jobs from the queue and starts a call for those that wait together, at most `calls_max` at once.
+    /// Takes jobs from the queue and starts calls with them, at most `calls_max` concurrently.
     async fn run(
         self: Arc<Self>,
         mut jobs: JobTaker<PublishJob>,
@@ -320,12 +320,12 @@ impl NodeCaller {
         }
     }
 
-    /// Sends jobs in one call and answers each one. Halves the jobs and calls again when the node
-    /// refuses them: one bad envelope must not fail the requests of other callers. Gives the call up when the attempts of all
-    /// jobs have ended: it would hold their memory for an answer that nothing waits for.
+    /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a
+    /// bad envelope must not fail the requests of other callers. Cancels the call when the attempts of all its jobs
+    /// have ended: it would hold their memory for nothing.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
-            // An attempt whose time is over, or a caller who has gone.
+            // Leaves out jobs whose attempt has ended or whose caller has hung up.
             jobs.retain(|job| !job.answer.is_closed() && !job.gone.is_cancelled());
             if jobs.is_empty() {
                 return;
@@ -376,7 +376,7 @@ impl NodeCaller {
         .boxed()
     }
 
-    /// Makes one call and returns one result for each envelope, in their order.
+    /// Makes one call and returns one result for each envelope, in the order of `clients`.
     async fn call(
         &self,
         clients: Vec<Bytes>,
@@ -424,7 +424,7 @@ impl NodeCaller {
     ) -> Vec<Result<PlacedEnvelope, AnswerError>> {
         let pairs: Vec<_> = sealed.into_iter().zip(answer).collect();
         let results = self.verify_pairs(pairs.clone()).await;
-        // The node may know a newer price list than this gateway.
+        // The node may have a newer price list than this gateway.
         let is_unconfirmed = |result: &Result<VerifiedAnswer, AnswerError>| {
             result.as_ref().is_ok_and(|verified| verified.unconfirmed.is_some())
         };
@@ -477,7 +477,7 @@ impl NodeCaller {
         verify(&expected, answer, rates, crate::now_ns())
     }
 
-    /// Asks for a newer price list and returns whether one arrived in time.
+    /// Asks for a newer price list, and returns true if one arrived in time.
     async fn newer_rates(&self) -> bool {
         let mut rates = self.payer.rates.clone();
         rates.mark_unchanged();
@@ -500,7 +500,8 @@ impl NodeCaller {
         }
     }
 
-    /// Logs a wrong answer with the envelope as evidence, and has it reported: a node answers for what it signs.
+    /// Logs a wrong answer with the envelope as evidence, and passes it to the reporter: the node's signature may
+    /// prove the fault.
     fn report(&self, error: &AnswerError, envelope: Option<&pb::OriginatorEnvelope>) {
         self.reporter.offer(self.record.id, error, envelope);
         let Some(left_out) = self.reports.lock().note(Instant::now()) else { return };
@@ -518,7 +519,7 @@ impl NodeCaller {
     }
 }
 
-/// Takes jobs that wait as far as they fit into one call with the `first` one. One that does not fit leads the next call.
+/// Takes waiting jobs as long as they fit into one call with `first`. One that does not fit starts the next call.
 fn gather(first: PublishJob, jobs: &mut JobTaker<PublishJob>) -> Vec<PublishJob> {
     let (mut envelopes, mut bytes) = (first.clients.len(), first.bytes());
     let mut together = vec![first];
@@ -532,14 +533,14 @@ fn gather(first: PublishJob, jobs: &mut JobTaker<PublishJob>) -> Vec<PublishJob>
     together
 }
 
-/// Returns whether a refusal is about the envelopes, and not about the payer, who is the same for all callers.
+/// Returns true if a refusal is about the envelopes, and not about the payer, which all callers share.
 fn is_of_caller(error: &NodeError) -> bool {
     matches!(error, NodeError::Refused(status) if status.code() != Code::FailedPrecondition)
 }
 
 fn error_of(status: Status, waited: Duration) -> NodeError {
     match status.code() {
-        // These codes are about the envelopes: another node would answer the same.
+        // These codes are about the envelopes or the payer: another node would answer the same.
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
             NodeError::Refused(status)
         }

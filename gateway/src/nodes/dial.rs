@@ -1,6 +1,6 @@
-//! Connections to nodes. The operator of a node chooses its address, so those that lie in private networks, behind
-//! which the gateway's own surroundings are, are refused unless the operator allows them. The address of the
-//! connection counts, whatever name the registry has for it.
+//! Connections to nodes. A node's operator chooses its address and could name one in a private network, such as the
+//! gateway's own. Private addresses are therefore refused unless the gateway's operator allows them. The check
+//! applies to the address of the connection, after the look-up of the name in the registry.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use hawser_serve::address::is_public;
 use http::Uri;
 use tokio::net::{TcpStream, lookup_host};
 
-/// Connects to the host of a URL. Private addresses are passed over unless `allow_private`.
+/// Connects to the host of a URL. Skips private addresses unless `allow_private`.
 ///
 /// # Errors
-/// When the name has no address that may be used, or none of them answers.
+/// An error if the name has no allowed address, or if none of them accepts a connection.
 pub(super) async fn dial(uri: &Uri, allow_private: bool) -> io::Result<TcpStream> {
     let missing = || io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host");
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };

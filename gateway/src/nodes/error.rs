@@ -1,4 +1,4 @@
-//! The failures of nodes, and their kinds in the metrics.
+//! The errors of calls to nodes, and their kinds in metrics.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use tonic::Status;
 
 use super::answer::AnswerError;
 
-/// Bytes of a node's own text that an error repeats. A guess: a sentence or two.
+/// Largest number of bytes of a node's own text in an error. A guess: a sentence or two.
 const TOLD_LEN_MAX: usize = 200;
 
-/// The failure of one attempt at one node.
+/// Why an attempt at a node failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NodeError {
     /// The node gave no answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The node stopped serving during the call.
+    /// The node's health check failed during the call.
     #[error("the node's health check fails")]
     WentDown,
-    /// The node was not reached, or failed for a reason of its own.
+    /// The node could not be reached, or failed for a reason of its own.
     #[error("{}", status_text(.0))]
     Failed(Status),
-    /// The node refuses these envelopes for a rule.
+    /// The node refuses the envelopes because of a rule.
     #[error("{}", status_text(.0))]
     Refused(Status),
     /// The node's answer does not match the request.
     #[error("the node's answer is not valid: {0}")]
     WrongAnswer(AnswerError),
-    /// The attempt ended, for this reason, before the node was called.
+    /// The attempt ended before the node was called, for this reason.
     #[error("the node was not called: {0}")]
     NotCalled(Box<NodeError>),
 }
 
-/// A kind of failure of a node, as counted in the metrics.
+/// The kind of a node's error, as metrics count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeErrorKind {
     Timeout,
@@ -40,7 +40,7 @@ pub(crate) enum NodeErrorKind {
     Failed,
     Refused,
     WrongAnswer,
-    /// The node shows a different envelope at the place of one that this gateway put on the chain.
+    /// The node shows another envelope at the id of one that this gateway has put on the chain.
     WrongChainEnvelope,
 }
 
@@ -54,7 +54,7 @@ impl NodeErrorKind {
         Self::WrongChainEnvelope,
     ];
 
-    /// Returns the value of the metrics' label `kind`.
+    /// Returns the value of the label `kind` in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -68,7 +68,7 @@ impl NodeErrorKind {
 }
 
 impl NodeError {
-    /// Returns the failure itself, whether or not the node had been called.
+    /// Returns the underlying error, without the information that the node was not called.
     pub(crate) fn reason(&self) -> &Self {
         if let Self::NotCalled(reason) = self { reason.reason() } else { self }
     }
@@ -84,8 +84,8 @@ impl NodeError {
         }
     }
 
-    /// Returns whether the node may have published the envelopes although the attempt failed. It has
-    /// not if it was never called or reached, or has refused them.
+    /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
+    /// if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
             Self::Refused(_) | Self::NotCalled(_) => false,
@@ -94,8 +94,8 @@ impl NodeError {
         }
     }
 
-    /// Returns true if the request may still be under way: the node gave no answer, or the connection
-    /// broke. A status that the node itself has sent ends the call.
+    /// Returns true if the node may still be working on the call: it gave no answer, or the connection broke. A
+    /// status from the node itself ends the call.
     pub(crate) fn may_be_under_way(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::WentDown => true,
@@ -110,7 +110,8 @@ fn never_connected(status: &Status) -> bool {
     std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
 }
 
-/// Renders a node's answer on one line. Its text is from outside, may be as long as a header, and is logged.
+/// Renders a node's status on one line, without control characters and cut. The node chooses its text, which may be
+/// as long as a header and could forge log lines.
 fn status_text(status: &Status) -> String {
     let told: String = status.message().chars().filter(|it| !it.is_control()).collect();
     let end = told.floor_char_boundary(TOLD_LEN_MAX);

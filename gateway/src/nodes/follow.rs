@@ -1,4 +1,4 @@
-//! Follows the chain strands at every node, so that an envelope is known as soon as a node shows it.
+//! Follows the chain strands at each node, so that the gateway learns of an envelope as soon as a node shows it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ use super::fresh::FreshPlaces;
 use super::observed::{Comparison, ExpectedEnvelope, Observations};
 
 const STRANDS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
-/// Pause before a stream that ended is opened again. A guess.
+/// Pause before an ended stream is opened again. A guess.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Time without a message after which a stream counts as dead: three times the interval at which
-/// nodes send keep-alive messages (30 s).
+/// Time without a message after which a stream counts as dead. Chosen: three times the interval of nodes'
+/// keep-alive messages (30 s).
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 
-/// The envelopes of the chain strands that nodes have shown. Clones share everything.
+/// The envelopes of the chain strands that nodes have shown. Clones share all state.
 #[derive(Clone, Default)]
 pub(crate) struct ChainStrands(Arc<Inner>);
 
@@ -67,8 +67,8 @@ impl ChainStrands {
         }
     }
 
-    /// Reads one stream to its end. Resumes after the last envelope that the node has shown; the
-    /// first stream of a node starts at the present.
+    /// Reads one stream to its end. Resumes after the last envelope that the node has shown; the first stream of a
+    /// node starts with new envelopes.
     async fn stream(&self, node: OriginatorId, channel: Channel) -> Result<(), Status> {
         let query = EnvelopesQuery {
             topics: Vec::new(),
@@ -81,7 +81,7 @@ impl ChainStrands {
         let mut stream = client.subscribe_envelopes(request).await?.into_inner();
         loop {
             let next = timeout(SILENCE_MAX, stream.message()).await;
-            let silent = |_| Status::deadline_exceeded("nothing was heard");
+            let silent = |_| Status::deadline_exceeded("the stream sent no message in time");
             let Some(message) = next.map_err(silent)?? else { return Ok(()) };
             if !message.envelopes.is_empty() {
                 self.record(node, message.envelopes);
@@ -89,7 +89,7 @@ impl ChainStrands {
         }
     }
 
-    /// Records envelopes as a node shows them, and wakes the tasks that wait for one.
+    /// Records envelopes that a node has shown, and wakes the tasks that wait for one.
     pub(crate) fn record(&self, node: OriginatorId, envelopes: Vec<OriginatorEnvelope>) {
         let ids = self.with(|observed| {
             let recorded = envelopes.into_iter().map(|envelope| observed.record(node, envelope));
@@ -101,23 +101,23 @@ impl ChainStrands {
         self.0.changed.send_replace(());
     }
 
-    /// Returns a receiver that changes whenever a node has shown an envelope.
+    /// Returns a receiver that is notified whenever a node has shown envelopes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
     }
 
-    /// Returns whether a node has shown one of these places for the first time just now. Other nodes, and
-    /// that node's own check of dependencies, may not know it yet.
+    /// Returns true if the first node to show one of these envelopes has done so just now. Other nodes, and that
+    /// node's own check of dependencies, may not know the envelope yet.
     pub(crate) fn any_new(&self, ids: &[EnvelopeId]) -> bool {
         self.0.fresh.lock().any_new(ids, Instant::now())
     }
 
-    /// Compares the nodes' envelopes with an expected one.
+    /// Compares the envelopes that nodes have shown with an expected one.
     pub(crate) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
         self.with(|observed| observed.compare(expected))
     }
 
-    /// Returns whether a node has shown an envelope that comes later in the same strand.
+    /// Returns true if a node has shown an envelope with a higher sequence id in the same strand.
     pub(crate) fn is_past(&self, node: OriginatorId, id: EnvelopeId) -> bool {
         self.with(|observed| {
             observed.cursor(node).is_some_and(|cursor| cursor.get(id.originator) > id.sequence)

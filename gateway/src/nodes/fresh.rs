@@ -1,22 +1,22 @@
-//! The places of the chain strands that nodes have shown just now. Plain values.
+//! The ids of chain envelopes that nodes have shown just now. Plain values; time is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hawser_proto::EnvelopeId;
 
-/// Time for which a place counts as new. Nodes of the reference implementation look for new places every
-/// 100 ms, a busy one later; the rest is a guess.
+/// Time for which an id counts as new. Nodes of the reference implementation refresh their view of the chain
+/// strands every 100 ms, a busy node later; the rest is a guess.
 const NEW_FOR: Duration = Duration::from_secs(2);
-/// Places kept. A guess: more than a chain makes in that time.
+/// Largest number of ids. A guess: more than a chain makes in that time.
 const PLACES_MAX: usize = 1024;
 
-/// Places by the time when the first node has shown them, oldest first.
+/// Ids with the time at which the first node has shown them, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct FreshPlaces(VecDeque<(EnvelopeId, Instant)>);
 
 impl FreshPlaces {
-    /// Records that a node shows a place. Later ones that show it change nothing.
+    /// Records that a node shows an id. Only the first node that shows it sets its time.
     pub(super) fn record(&mut self, id: EnvelopeId, now: Instant) {
         let old = |(_, since): &(EnvelopeId, Instant)| now.duration_since(*since) >= NEW_FOR;
         while self.0.front().is_some_and(old) || self.0.len() >= PLACES_MAX {
@@ -27,7 +27,7 @@ impl FreshPlaces {
         }
     }
 
-    /// Returns whether one of the places is new.
+    /// Returns true if one of the ids is new.
     pub(super) fn any_new(&self, ids: &[EnvelopeId], now: Instant) -> bool {
         self.0.iter().any(|(id, since)| now.duration_since(*since) < NEW_FOR && ids.contains(id))
     }

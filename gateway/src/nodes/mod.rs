@@ -1,11 +1,12 @@
-//! The nodes of the canonical network: how each is reached and called, and which of them can be
-//! used now. In reading order:
+//! The nodes of the canonical network: connections, calls, observations, and the choice among them. In reading
+//! order:
 //!
-//! - `node`: one node; `dial`: connections to it; `error`: how a node fails a request;
-//! - `batch`: sends the envelopes of several requests in one call; `queue`: those that wait for it; `answer`: verifies the
-//!   answer; `reporter`, `report_outcome`, `reports`: tells other nodes of one that has signed a wrong answer;
-//! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
-//!   which nodes are behind;
+//! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
+//! - `batch`: sends the envelopes of several requests in one call; `queue`: the requests that wait for a call;
+//!   `answer`: verifies the answer; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong
+//!   answer to other nodes;
+//! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
+//!   that are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
 //! - `query`: asks a node for one envelope;
 //! - `watch`: polls one node; `registry`: starts and stops nodes by the registry.

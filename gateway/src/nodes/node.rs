@@ -1,4 +1,4 @@
-//! One node of the canonical network, with this gateway's observations of it.
+//! A node of the canonical network, with this gateway's observations of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,19 +21,18 @@ use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
 
-/// Time for which a congestion fee is remembered. Nodes count congestion by the minute, so an older
-/// fee says nothing about the next envelope.
+/// Time for which a congestion fee counts. Nodes compute congestion by the minute, so an older fee does not predict
+/// that of the next envelope.
 const CONGESTION_REMEMBERED: Duration = Duration::from_secs(60);
-/// Characters kept of the version that a node reports. A guess; SemVer with a commit is shorter.
+/// Largest number of characters of a node's version. A guess: SemVer with a commit is shorter.
 const VERSION_CHARS_MAX: usize = 64;
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval of HTTP/2 pings on an idle connection, and the time for the answer. Guesses: they end a
-/// dead connection within the time of one publish attempt (30 s).
+/// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
+/// connection within the time of one publish attempt (30 s).
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// HTTP/2 windows of a connection and of one stream. Guesses: a page of 25 MiB flows without many
-/// window updates.
+/// HTTP/2 windows of a connection and of a stream. Guesses: a page of 25 MiB needs few window updates.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -49,31 +48,30 @@ pub(crate) enum Health {
     Down,
 }
 
-/// One node of the canonical network.
+/// A node of the canonical network.
 pub(crate) struct Node {
     pub(crate) record: NodeRecord,
-    /// A connection of its own for queries and checks, so that large publishes do not delay them.
+    /// A separate connection for queries and health checks, so that large publishes do not delay them.
     pub(crate) query_channel: Channel,
     pub(crate) health: tokio::sync::watch::Sender<Health>,
     pub(crate) batcher: Batcher,
     pub(crate) metrics: Arc<OriginatorMetrics>,
-    /// The address may lie in a private network.
+    /// Connections to private addresses are allowed.
     pub(super) allow_private: bool,
     connect_time: Mutex<Option<Duration>>,
     version: Mutex<Option<String>>,
-    /// The last congestion fee of an envelope in picodollars, and its time.
+    /// The last congestion fee that the node has charged, picodollars, and its time.
     congestion_fee: Mutex<Option<(u64, Instant)>>,
-    /// Ends the tasks of this node.
+    /// When dropped, ends the tasks of this node.
     _end: DropGuard,
 }
 
 impl Node {
-    /// Prepares to call the node of this record; connects on first use, to a private address only if
-    /// `allow_private`. `end` ends its tasks, and is
-    /// cancelled when the node is dropped.
+    /// Creates a node from its record. Connects on first use, to a private address only if `allow_private`. `end`
+    /// ends its tasks, and is cancelled when the node is dropped.
     ///
     /// # Errors
-    /// When the record's address is no URL of a gRPC server.
+    /// An error if the record's address is not the URL of a gRPC server.
     pub(super) fn new(
         record: &NodeRecord,
         metrics: Arc<OriginatorMetrics>,
@@ -113,7 +111,7 @@ impl Node {
         *self.health.borrow() == Health::Down
     }
 
-    /// Records the time that the last connection took; `None` when there was none.
+    /// Records the time that a measured connection took; `None` if it failed.
     pub(super) fn record_connect_time(&self, time: Option<Duration>) {
         *self.connect_time.lock() = time;
     }
@@ -122,12 +120,12 @@ impl Node {
         self.connect_time.lock().is_some()
     }
 
-    /// Returns the version that the node reports, if it does.
+    /// Returns the version that the node reports; `None` if it reports none.
     pub(crate) fn version(&self) -> Option<String> {
         self.version.lock().clone()
     }
 
-    /// Records the version that the node reports, cut to a readable length.
+    /// Records the version that the node reports, without control characters and cut to [`VERSION_CHARS_MAX`].
     pub(super) fn record_version(&self, reported: Option<&str>) {
         let readable = |text: &str| {
             let shown = text.chars().filter(|character| !character.is_control());
@@ -141,12 +139,12 @@ impl Node {
         *known = reported;
     }
 
-    /// Records the congestion fee that the node has just charged for an envelope, in picodollars.
+    /// Records the congestion fee that the node has just charged for an envelope, picodollars.
     pub(crate) fn record_congestion_fee(&self, picodollars: u64) {
         *self.congestion_fee.lock() = Some((picodollars, Instant::now()));
     }
 
-    /// Returns whether the node's last congestion fee is recent and above the caller's limit.
+    /// Returns true if the node's last congestion fee is recent and above the caller's limit.
     pub(super) fn is_expensive(&self, congestion_fee_max: Option<u64>) -> bool {
         let Some(max) = congestion_fee_max else { return false };
         let last = *self.congestion_fee.lock();

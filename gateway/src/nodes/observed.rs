@@ -1,7 +1,7 @@
-//! The newest envelopes of the chain strands that each node has shown. Plain values.
+//! The newest chain envelopes that each node has shown. Plain values.
 //!
-//! A window by arrival and not a cache: only the newest envelopes matter, and one node must not push
-//! out the envelopes of another.
+//! Each node has a window in order of arrival. This is no shared cache, because only the newest envelopes matter,
+//! and a node must not be able to displace the envelopes of another.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -11,12 +11,12 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, TransactionHash};
 
-/// Envelopes kept of each node, and bytes of them. Guesses: some minutes of a busy chain; with 20
-/// nodes that all show different bytes the worst case is 320 MB, with honest nodes 16 MB.
+/// Largest number of envelopes, and of their bytes, in a node's window. Guesses: some minutes of a busy chain. The
+/// worst case with 20 nodes that all show different bytes is 320 MB; with honest nodes it is 16 MB.
 const KEPT_MAX: usize = 2048;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The envelope that nodes have to show for a payload on the chain.
+/// The envelope that nodes must show for a payload on the chain.
 #[derive(Debug, Clone)]
 pub(crate) struct ExpectedEnvelope {
     pub(crate) id: EnvelopeId,
@@ -28,8 +28,8 @@ pub(crate) struct ExpectedEnvelope {
 }
 
 impl ExpectedEnvelope {
-    /// Returns the envelope that other nodes have to show if this envelope of a chain exists; `None` if it is not of a
-    /// chain.
+    /// Returns the envelope that other nodes must show if this envelope is on the chain; `None` if it is not an
+    /// envelope of a chain.
     pub(crate) fn of_shown(envelope: &OriginatorEnvelope) -> Option<Self> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
@@ -39,9 +39,8 @@ impl ExpectedEnvelope {
         Some(Self { id: statement.id(), payload, transaction_hash, block_time_s: 0 })
     }
 
-    /// Returns the difference between an envelope's time and the block's in nanoseconds, or `None` if
-    /// the envelope is another one. The time itself proves nothing: other implementations of a node
-    /// use their own clock.
+    /// Returns the difference between an envelope's time and the block's, nanoseconds; `None` if the envelope does
+    /// not match. A difference is not a fault: other implementations of a node use their own clock.
     pub(crate) fn matches(&self, envelope: &OriginatorEnvelope) -> Option<u64> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
@@ -56,13 +55,13 @@ impl ExpectedEnvelope {
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// The envelopes that nodes have shown.
+/// The chain envelopes that nodes have shown.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
     nodes: BTreeMap<OriginatorId, NodeWindow>,
 }
 
-/// The newest envelopes of one node, by arrival.
+/// The newest envelopes of one node, in order of arrival.
 #[derive(Debug, Default)]
 struct NodeWindow {
     envelopes: BTreeMap<EnvelopeId, OriginatorEnvelope>,
@@ -71,20 +70,20 @@ struct NodeWindow {
     cursor: Cursor,
 }
 
-/// The envelopes that nodes show at the place of an expected one.
+/// The envelopes that nodes show at the id of an expected one.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
     /// The best matching envelope.
     pub(crate) matching: Option<OriginatorEnvelope>,
-    /// Nodes that show an envelope in that place, matching or not.
+    /// Nodes that show any envelope at the id.
     pub(crate) shown_by: Vec<OriginatorId>,
-    /// Nodes that show another envelope there, with that envelope.
+    /// Nodes that show another envelope at the id, with that envelope.
     pub(crate) differing: Vec<(OriginatorId, OriginatorEnvelope)>,
 }
 
 impl Observations {
-    /// Records an envelope as a node shows it, unverified, and returns its place. Envelopes of nodes'
-    /// strands are ignored.
+    /// Records an envelope that a node has shown, unverified, and returns its id. Ignores envelopes of nodes'
+    /// strands.
     pub(super) fn record(
         &mut self,
         node: OriginatorId,
@@ -97,14 +96,14 @@ impl Observations {
         }
         let known = self.nodes.values().filter_map(|window| window.envelopes.get(&id));
         envelope = match known.into_iter().find(|known| **known == envelope) {
-            Some(same) => same.clone(), // most nodes make equal bytes, which are then held once
+            Some(same) => same.clone(), // shares the buffers: most nodes show equal bytes
             None => with_own_buffers(&envelope),
         };
         self.nodes.entry(node).or_default().insert(id, envelope);
         Some(id)
     }
 
-    /// Compares the nodes' envelopes with an expected one. Among several that match, prefers one
+    /// Compares the envelopes that nodes have shown with an expected one. Among several that match, prefers one
     /// with the block's time, then the one that most nodes show.
     pub(super) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
         let mut comparison = Comparison::default();
@@ -127,15 +126,15 @@ impl Observations {
         comparison
     }
 
-    /// Returns the cursor of the chain envelopes that a node has shown.
+    /// Returns the cursor over the chain envelopes that a node has shown.
     pub(super) fn cursor(&self, node: OriginatorId) -> Option<&Cursor> {
         self.nodes.get(&node).map(|window| &window.cursor)
     }
 }
 
 impl NodeWindow {
-    /// Adds an envelope and drops the oldest ones beyond the bounds. A later envelope of the same
-    /// place replaces the earlier one: the chain may have been reorganised.
+    /// Adds an envelope, and removes the oldest ones beyond the bounds. A later envelope with the same id replaces
+    /// the earlier one: the chain may have been reorganised.
     fn insert(&mut self, id: EnvelopeId, envelope: OriginatorEnvelope) {
         self.cursor.advance(id);
         self.bytes += weight(&envelope);
@@ -153,8 +152,8 @@ impl NodeWindow {
     }
 }
 
-/// Returns the envelope with buffers of its own. The fields of a decoded envelope are parts of the message's buffer, so
-/// that one small envelope that is kept would keep a message of 25 MiB.
+/// Returns a copy of the envelope with buffers of its own. The fields of a decoded envelope share the message's
+/// buffer, so a small envelope that is kept would keep a message of up to 25 MiB.
 pub(crate) fn with_own_buffers(envelope: &OriginatorEnvelope) -> OriginatorEnvelope {
     let own = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
     let mut envelope = envelope.clone();
@@ -167,7 +166,7 @@ pub(crate) fn with_own_buffers(envelope: &OriginatorEnvelope) -> OriginatorEnvel
     envelope
 }
 
-/// Returns about the bytes of memory that an envelope takes.
+/// Returns the approximate number of bytes that an envelope takes in memory.
 fn weight(envelope: &OriginatorEnvelope) -> usize {
     let proof = match &envelope.proof {
         Some(Proof::BlockchainProof(proof)) => proof.transaction_hash.len(),

@@ -1,7 +1,7 @@
-//! The node at which each topic was published last.
+//! The last node of each topic.
 //!
-//! Topics stay at their node, because a reader that is far behind can lose messages of a topic that
-//! is spread over nodes.
+//! Topics stay at their node, because a reader that is far behind can miss messages of a topic that is spread over
+//! several nodes.
 
 use hawser_proto::{OriginatorId, Topic};
 use quick_cache::sync::Cache;
@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::sharing::TopicKey;
 
-/// Topics that are remembered. A guess: at about 50 bytes each this takes 10 MB. A topic that is
-/// forgotten is placed by the strategy again.
+/// Largest number of topics. A guess: at about 50 bytes each they take 10 MB. The strategy chooses a node again for
+/// a topic that was removed.
 const TOPICS_MAX: usize = 200_000;
 
-/// The last node of each topic; those that are not used are forgotten first.
+/// The last node of each topic. The least used topics are removed first.
 #[derive(Debug)]
 pub(super) struct TopicPlacements(Cache<TopicKey, OriginatorId>);
 
@@ -32,15 +32,15 @@ impl TopicPlacements {
         self.0.insert(topic_key(topic), node);
     }
 
-    /// Takes the node of a topic from another gateway.
+    /// Records the node of a topic that another gateway has written.
     pub(super) fn learn(&self, topic: TopicKey, node: OriginatorId) {
         self.0.insert(topic, node);
     }
 }
 
-/// Returns the key of a whole topic, kind included: a failure that moves an installation's key
-/// packages moves no group whose id happens to be the same. Topics of one identifier meet by the
-/// strategy, which only a node that fails overrules.
+/// Returns the key of a topic: the first 16 bytes of the SHA-256 of kind and identifier. The kind is included, so
+/// that a failure that moves an installation's key packages moves no other topic with the same identifier. Such
+/// topics still get the same node from the strategy.
 pub(crate) fn topic_key(topic: &Topic) -> TopicKey {
     let hash = Sha256::digest(topic.as_bytes());
     let mut key = [0; 16];

@@ -1,4 +1,4 @@
-//! Asks a node for one envelope by its place.
+//! Asks a node for the envelope at an id.
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
@@ -9,10 +9,11 @@ use tonic::Status;
 
 use super::node::Node;
 
-/// Returns the first envelope that a node shows at this place or after it, in the same strand.
+/// Returns the first envelope that a node shows at this id or after it in the same strand. The answer is not
+/// verified.
 ///
 /// # Errors
-/// The node's status when it does not answer the query.
+/// The status of the failed query.
 pub(crate) async fn query_place(
     node: &Node,
     id: EnvelopeId,

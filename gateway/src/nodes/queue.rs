@@ -1,5 +1,5 @@
-//! A bounded queue whose jobs can be given up. Such a job leaves at once, with its memory and its place: while a node is
-//! silent, requests whose callers have gone would else keep out those of callers who wait.
+//! A bounded queue whose jobs can be withdrawn. A withdrawn job frees its memory and its place at once. Otherwise,
+//! while a node is silent, requests of callers who have hung up would keep out those of callers who wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// The end at which jobs are put in. Clones are the same queue.
+/// The sending end of the queue. Clones share the queue.
 pub(super) struct JobQueue<T>(Arc<QueueState<T>>);
 
-/// The end at which jobs are taken out, in their order. Dropped, it closes the queue.
+/// The receiving end of the queue, first in, first out. Dropping it closes the queue and drops its jobs.
 pub(super) struct JobTaker<T>(Arc<QueueState<T>>);
 
-/// A job that was put in. Dropped, it takes the job out again.
+/// A handle to a job in the queue. Dropping it withdraws the job.
 pub(super) struct QueuedJob<T> {
     queue: Arc<QueueState<T>>,
     number: u64,
@@ -21,25 +21,25 @@ pub(super) struct QueuedJob<T> {
 
 struct QueueState<T> {
     waiting: Mutex<WaitingJobs<T>>,
-    /// The places that are free.
+    /// The free places.
     places: Arc<Semaphore>,
-    /// Notified when a job has come.
+    /// Notified when a job was put in.
     come: Notify,
 }
 
 struct WaitingJobs<T> {
-    /// Each job with its place, by the number of its arrival.
+    /// Each job with its place, by order of arrival.
     jobs: BTreeMap<u64, (T, OwnedSemaphorePermit)>,
-    /// The number of the next one.
+    /// The number of the next job.
     next: u64,
     is_closed: bool,
 }
 
-/// No job is taken out any more.
+/// The error of a closed queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueueClosed;
 
-/// Creates a queue for so many jobs.
+/// Creates a queue with this many places.
 pub(super) fn job_queue<T>(places: usize) -> (JobQueue<T>, JobTaker<T>) {
     let waiting = WaitingJobs { jobs: BTreeMap::new(), next: 0, is_closed: false };
     let state = Arc::new(QueueState {
@@ -57,10 +57,10 @@ impl<T> Clone for JobQueue<T> {
 }
 
 impl<T> JobQueue<T> {
-    /// Waits for a place and puts a job in. A future that is dropped has put nothing in.
+    /// Waits for a place and puts a job in. If the future is dropped, the job is not in the queue.
     ///
     /// # Errors
-    /// [`QueueClosed`]: the job is dropped.
+    /// [`QueueClosed`] if the receiving end was dropped; the job is dropped, too.
     pub(super) async fn put(&self, job: T) -> Result<QueuedJob<T>, QueueClosed> {
         let place = self.0.places.clone().acquire_owned().await.map_err(|_| QueueClosed)?;
         let number = {
@@ -79,7 +79,7 @@ impl<T> JobQueue<T> {
 }
 
 impl<T> JobTaker<T> {
-    /// Waits for the first job and takes it out.
+    /// Waits for a job, and takes the first one out.
     pub(super) async fn next(&mut self) -> T {
         loop {
             if let Some(job) = self.next_if(|_| true) {
@@ -89,7 +89,7 @@ impl<T> JobTaker<T> {
         }
     }
 
-    /// Takes the first job out if there is one, and it `fits`.
+    /// Takes the first job out, if there is one and `fits` returns true for it.
     pub(super) fn next_if(&mut self, fits: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut waiting = self.0.waiting.lock();
         let first = waiting.jobs.first_entry()?;
@@ -99,6 +99,7 @@ impl<T> JobTaker<T> {
 
 impl<T> Drop for JobTaker<T> {
     fn drop(&mut self) {
+        // Jobs are dropped without the lock: a dropped job may run code of its own.
         let left = {
             let mut waiting = self.0.waiting.lock();
             waiting.is_closed = true;
@@ -110,7 +111,7 @@ impl<T> Drop for JobTaker<T> {
 }
 
 impl<T> QueuedJob<T> {
-    /// Takes the job out. Returns false if it was taken out before, by either end.
+    /// Withdraws the job. Returns false if it has left the queue before.
     pub(super) fn give_up(&self) -> bool {
         let job = self.queue.waiting.lock().jobs.remove(&self.number);
         job.is_some()

@@ -1,4 +1,4 @@
-//! Starts and stops nodes by the registry.
+//! Starts and stops nodes when the registry changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::metrics::GatewayMetrics;
 use crate::select::Strategy;
 use crate::sharing::GatewayShare;
 
-/// Values that every node is started with.
+/// The values with which each node is started.
 pub(crate) struct NodeSetup {
     pub(crate) strategy: Strategy,
     pub(crate) payer: Arc<PayerSettings>,
     pub(crate) metrics: Arc<GatewayMetrics>,
-    /// Reports wrong answers.
+    /// Reports wrong answers of nodes.
     pub(crate) reporter: Reporter,
     /// Collects the chain envelopes that nodes show; `None` without an app chain.
     pub(crate) chain_strands: Option<ChainStrands>,
@@ -31,13 +31,13 @@ pub(crate) struct NodeSetup {
     pub(crate) connect_time_every: Option<Duration>,
     /// Time after which a connection that is being measured counts as failed.
     pub(crate) connect_timeout: Duration,
-    /// Nodes may have addresses in private networks.
+    /// Connections to private addresses are allowed.
     pub(crate) allow_private: bool,
-    /// The nodes of topics at other gateways; `None` if this is the only one.
+    /// The state that gateways share; `None` for a single gateway.
     pub(crate) share: Option<Arc<GatewayShare>>,
 }
 
-/// Follows `registry` until `end`, and returns the nodes, those of the first version started.
+/// Follows `registry` until `end`. Returns the nodes; those of the current version are started already.
 pub(crate) fn follow_registry(
     setup: NodeSetup,
     mut registry: channel::Receiver<Arc<Registry>>,
@@ -70,8 +70,7 @@ struct RegistryFollower {
 }
 
 impl RegistryFollower {
-    /// Applies a version of the registry. A node whose record has not changed keeps its connection
-    /// and its state.
+    /// Applies a version of the registry. A node with the same key and address keeps its connections and its state.
     fn apply(&self, registry: &Registry) {
         let before = self.nodes.all();
         let mut after = NodeMap::new();
@@ -112,7 +111,7 @@ impl RegistryFollower {
     }
 }
 
-/// Returns whether a gateway calls and verifies a node in the same way by both records.
+/// Returns true if a node is called and verified in the same way with both records.
 fn is_reached_alike(before: &NodeRecord, after: &NodeRecord) -> bool {
     before.public_key == after.public_key && before.http_address == after.http_address
 }

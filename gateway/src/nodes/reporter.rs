@@ -1,4 +1,4 @@
-//! Takes wrong answers of nodes into a bounded queue: one place for each node and kind of fault.
+//! Puts wrong answers of nodes into a bounded queue, at most one for each node and kind of fault.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,30 +15,32 @@ use super::answer::AnswerError;
 use super::report_outcome::ReportOutcome;
 use crate::metrics::GatewayMetrics;
 
-/// Answers that wait to be judged. A guess: each node has one place for each of two kinds.
+/// Largest number of answers that wait to be judged. A guess: each node has one place for each of two kinds of
+/// fault.
 const WAITING_MAX: usize = 16;
-/// Bytes of an envelope that is reported. A guess: the queue holds at most 16 MiB, and a host takes 3 MiB a minute.
+/// Largest envelope that is reported, bytes. A guess: the queue then takes at most 16 MiB, and a host accepts 3 MiB
+/// a minute.
 const EVIDENCE_BYTES_MAX: usize = 1024 * 1024;
 /// A wrong answer that waits to be judged.
 #[derive(Debug)]
 pub(super) struct Accusation {
     pub(super) accused: OriginatorId,
     pub(super) kind: Kind,
-    /// The signed envelope, in memory of its own.
+    /// The signed envelope, in a buffer of its own.
     pub(super) envelope: Bytes,
     pub(super) seen_ns: i64,
 }
 
-/// The place of a node and a kind of fault.
+/// The state of the place of a node and a kind of fault.
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// An answer waits or is judged.
+    /// An answer waits, or is being judged and reported.
     Taken,
-    /// Answers are not judged until this time.
+    /// No answer is taken before this time.
     FreeAt(Instant),
 }
 
-/// Takes wrong answers. Clones share the queue.
+/// Takes wrong answers of nodes. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Reporter {
     queue: mpsc::Sender<Accusation>,
@@ -47,13 +49,13 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Returns a reporter and the other end of its queue.
+    /// Creates a reporter, and returns it with the receiving end of its queue.
     pub(super) fn new(metrics: Arc<GatewayMetrics>) -> (Self, mpsc::Receiver<Accusation>) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         (Self { queue, places: Arc::default(), metrics }, waiting)
     }
 
-    /// Takes a wrong answer of a node that was called. Returns at once.
+    /// Takes a wrong answer of a node. Does not block: publishing waits for no report.
     pub(super) fn offer(
         &self,
         accused: OriginatorId,
@@ -69,10 +71,10 @@ impl Reporter {
         }
     }
 
-    /// Puts an answer into the queue.
+    /// Puts an answer into the queue, and takes the place of its node and kind.
     ///
     /// # Errors
-    /// The outcome of an answer for which there is no place.
+    /// The outcome of an answer that is not taken.
     fn put(
         &self,
         accused: OriginatorId,
@@ -92,14 +94,14 @@ impl Reporter {
             return Err(ReportOutcome::Dropped);
         }
         let queued = self.queue.try_reserve().map_err(|_| ReportOutcome::Dropped)?;
-        // Encoded anew: a part of the answer would hold the memory of the whole.
+        // A copy: a part of the answer would keep the buffer of the whole answer.
         let envelope = envelope.encode_to_vec().into();
         queued.send(Accusation { accused, kind, envelope, seen_ns: crate::now_ns() });
         places.insert((accused, kind), Place::Taken);
         Ok(())
     }
 
-    /// Frees the place of an answer after the pause of its outcome.
+    /// Counts the outcome of an answer, and frees its place after the outcome's pause.
     pub(super) fn settle(&self, accused: OriginatorId, kind: Kind, outcome: ReportOutcome) {
         let free_at = Place::FreeAt(Instant::now() + outcome.pause());
         let before = self.places.lock().insert((accused, kind), free_at);
@@ -112,8 +114,8 @@ impl Reporter {
     }
 }
 
-/// Returns the kind of fault that an envelope may prove which is wrong in this way; `None` if it proves none, because its
-/// node has not signed it.
+/// Returns the kind of fault that an envelope with this error may prove; `None` if it proves none, because the node
+/// has not signed it.
 fn kind_of(error: &AnswerError) -> Option<Kind> {
     match error {
         AnswerError::Layer(_)

@@ -1,8 +1,8 @@
-//! Reports wrong answers of nodes to other nodes, as far as the signed envelope proves them.
+//! Reports wrong answers of nodes to other nodes, if the signed envelope proves the fault.
 //!
-//! A caller's publish waits for none of this. An answer takes the place of its node and kind of fault, and goes
-//! into a bounded queue. One task judges it as the host will, and submits what stands. A node that lies in each answer
-//! causes one report an hour for each kind.
+//! Publishing waits for none of this. An answer takes the place of its node and kind of fault, and goes into a
+//! bounded queue. One task judges it as the receiving node will, and submits a report if it is justified. A node
+//! that lies in each answer causes one report an hour for each kind of fault.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,29 +23,30 @@ use super::reporter::{Accusation, Reporter};
 use super::set::Nodes;
 use crate::metrics::GatewayMetrics;
 
-/// Hosts that are to accept a report, so that one host cannot hide it. Specified (misbehaviour, *What clients do*).
+/// Number of nodes that should accept a report, so that a single one cannot hide it. Specified (misbehaviour, *What
+/// clients do*).
 const HOSTS_WANTED: usize = 2;
-/// Hosts that are asked at most. A guess.
+/// Largest number of nodes to which a report is submitted. A guess.
 const HOSTS_ASKED_MAX: usize = 5;
-/// Time for a host to answer. A guess: a host checks a report within milliseconds.
+/// Time for a node to answer a submission. A guess: a node checks a report within milliseconds.
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Least time between two reports. A guess: hosts take 10 a minute and 100 an hour from an address, which several
-/// gateways may have in common.
+/// Least time between two reports. A guess: nodes accept 10 a minute and 100 an hour from an address, which several
+/// gateways may share.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// The task that judges and submits. It does nothing before it is started.
+/// The task that judges answers and submits reports. It does nothing before [`start`](Self::start).
 pub(crate) struct ReportTask {
     waiting: mpsc::Receiver<Accusation>,
     reporter: Reporter,
 }
 
-/// Returns a reporter and its task.
+/// Creates a reporter and its task.
 pub(crate) fn reporter(metrics: Arc<GatewayMetrics>) -> (Reporter, ReportTask) {
     let (reporter, waiting) = Reporter::new(metrics);
     (reporter.clone(), ReportTask { waiting, reporter })
 }
 
 impl ReportTask {
-    /// Judges and submits until `end`. `nodes` are the hosts.
+    /// Starts to judge answers and to submit reports to `nodes`, until `end`.
     pub(crate) fn start(
         self,
         nodes: Nodes,
@@ -87,8 +88,9 @@ impl ReportTask {
     }
 }
 
-/// Makes the report of an answer if a host has to accept it: the accused has signed what breaks a rule, or a time that
-/// is in the future by this clock. Other faults, such as a retention that the payer did not ask for, are in no signature.
+/// Returns the report of an answer if an honest node has to accept it: the accused node has signed an envelope that
+/// breaks a rule, or a time that is in the future by this machine's clock. Other faults are not proven by the
+/// signature, such as a retention that the payer did not ask for.
 fn judged(
     accusation: &Accusation,
     registry: &Registry,
@@ -113,7 +115,8 @@ fn judged(
     stands.then_some(report)
 }
 
-/// Submits a report to other nodes than the accused, one after the other in random order.
+/// Submits a report to nodes other than the accused, one after another in random order, until [`HOSTS_WANTED`] have
+/// accepted it.
 async fn submit(nodes: &Nodes, report: Report) -> ReportOutcome {
     let (accused, kind) = (report.accused(), report.kind());
     let mut hosts = nodes.usable();
@@ -141,7 +144,7 @@ async fn submit(nodes: &Nodes, report: Report) -> ReportOutcome {
             code = "report_not_taken",
             node_id = accused.0,
             kind,
-            "no other node has accepted a report of a node's wrong answer"
+            "no other node has accepted the report of a node's wrong answer"
         );
         return ReportOutcome::Failed;
     }

@@ -21,23 +21,23 @@ use super::dial::dial;
 use super::node::{Health, Node};
 use super::set::Nodes;
 
-/// Interval between two rounds of polling. A guess: a node that fails is left within a few seconds.
+/// Pause between two rounds of polling. A guess: a failed node is no longer used after a few seconds.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Pause before the second health check of a round. A single failure may be a connection that had to
-/// be opened again.
+/// Pause before the second health check of a round. A single failure may only mean that the connection had to be
+/// opened again.
 const RETRY_AFTER: Duration = Duration::from_millis(150);
 /// Time for one request. Two timeouts in a row mark a silent node as down. A guess.
 const POLL_TIMEOUT: Duration = Duration::from_secs(4);
-/// Rounds between two requests for the cursor. A guess, well below the lag that matters (90 s).
+/// Rounds between two requests for the cursor. A guess: well below the lag from which a node is avoided (90 s).
 const CURSOR_EVERY: u32 = 5;
-/// Rounds between two requests for the version. A node that was not seen to restart runs the same
-/// version as before, so this only catches a restart within one round.
+/// Rounds between two requests for the version. The version is also requested when a node serves again, so this
+/// only catches a restart that is shorter than a round.
 const VERSION_EVERY: u32 = 600;
 
-/// When and how the time to connect is measured.
+/// The measurement of the time to connect.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measure {
-    /// Interval; `None` turns it off.
+    /// Interval; `None` for no measurement.
     pub(super) every: Option<Duration>,
     pub(super) timeout: Duration,
 }
@@ -56,7 +56,7 @@ pub(super) fn start(nodes: Nodes, node: &Arc<Node>, measure: Measure, end: Cance
 
 struct Watcher {
     nodes: Nodes,
-    /// Weak, so that a node that has left the registry is dropped.
+    /// Weak, so that the task does not keep a node that has left the registry.
     node: Weak<Node>,
     measure: Measure,
     rounds: u32,
@@ -81,7 +81,7 @@ impl Watcher {
         }
     }
 
-    /// Checks the health and returns whether the node serves now and did not before.
+    /// Checks the node's health. Returns true if it serves now and did not serve before.
     async fn check_health(&self, node: &Node) -> bool {
         let mut healthy = is_serving(node).await;
         if !healthy {
@@ -101,7 +101,7 @@ impl Watcher {
         before != now && now == Health::Up
     }
 
-    /// Asks for the cursor. A node that does not report one is taken to be up to date.
+    /// Requests the node's cursor. A node that does not report one counts as up to date.
     async fn ask_cursor(&self, node: &Node) {
         let mut client = MetadataApiClient::new(node.query_channel.clone());
         let asked = timeout(POLL_TIMEOUT, client.get_sync_cursor(GetSyncCursorRequest {})).await;
@@ -112,8 +112,8 @@ impl Watcher {
         }
     }
 
-    /// Asks the node for the first envelope after the place where another node stands. A node that does
-    /// not answer makes no other one late.
+    /// Asks the node for its first envelope after the place where another node's cursor stands. Without an answer
+    /// the other node does not count as late.
     async fn ask_what_others_miss(&self, node: &Node) {
         let Some(after) = self.nodes.question(node.id()) else { return };
         let asked = timeout(POLL_TIMEOUT, first_after(node, after)).await;
@@ -135,8 +135,8 @@ impl Watcher {
         }
         self.measured_at = Some(Instant::now());
         let time = connect_time(node, self.measure.timeout).await;
-        // A node that cannot be reached is not the closest one. The last node with a time keeps it,
-        // so that the strategy still has a closest one.
+        // A node that cannot be reached loses its time, so it is not the closest one. The last node with a time
+        // keeps it, so that the strategy still has a closest node.
         let is_last = || {
             let all = self.nodes.all();
             all.values().all(|other| other.id() == node.id() || !other.has_connect_time())
@@ -147,8 +147,8 @@ impl Watcher {
     }
 }
 
-/// Asks for the version. A node that does not report one is used all the same. The version known
-/// before is forgotten if the node may have restarted since.
+/// Requests the node's version. A node that does not report one is used nevertheless. The known version is removed
+/// if the node may have restarted meanwhile.
 async fn ask_version(node: &Node, may_have_restarted: bool) {
     let mut client = MetadataApiClient::new(node.query_channel.clone());
     let asked = timeout(POLL_TIMEOUT, client.get_version(GetVersionRequest {})).await;
@@ -158,7 +158,7 @@ async fn ask_version(node: &Node, may_have_restarted: bool) {
     }
 }
 
-/// Returns the sequence id of the first envelope that the node shows after a place of a strand.
+/// Returns the sequence id of the first envelope that the node shows after an id; `None` if it shows none.
 async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId>, Status> {
     let query = EnvelopesQuery {
         topics: Vec::new(),
