@@ -1,4 +1,4 @@
-//! Routes of a real client's envelopes, and of envelopes that no client should send.
+//! Tests of the routes of a real client's envelopes, and of envelopes that a client must not send.
 
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
@@ -22,7 +22,7 @@ fn client(topic: &[u8], payload: Payload) -> Bytes {
     pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }.encode_to_vec().into()
 }
 
-/// The shortest private message there is, of this content type.
+/// Returns the shortest private message of this content type.
 fn frame(content_type: u8) -> Vec<u8> {
     let mut frame = vec![0, 1, 0, 2, 16];
     frame.extend([0xaa; 16]);

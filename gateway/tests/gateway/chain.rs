@@ -1,4 +1,4 @@
-//! Envelopes that the chain orders.
+//! Tests of publishing through the chain.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -137,7 +137,7 @@ async fn an_unsent_payload_delays_no_other_topic() {
     let publishing = net.publish(vec![commit(1, "a"), commit(2, "b")]);
     let (failed, ()) = futures_util::future::join(publishing, showing).await;
     let failed = failed.unwrap_err();
-    // The order of two topics is not promised.
+    // The order of payloads of two topics is not specified.
     assert!(failed.metadata().get("published-envelopes").is_some(), "{failed}");
     assert_eq!(net.chain.count(), 1);
 }
@@ -186,12 +186,12 @@ async fn a_pending_transaction_is_followed_and_a_repeated_request_waits_for_it()
     let net = Net::start(1).await;
     let pending =
         || ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
-    // The last comes first: it stays pending, and for a moment its state is unknown.
+    // Taken from the end: the payload is pending twice, and then an attempt to learn its outcome fails.
     let faults = [ChainPublishError::NotSent("the chain is silent".into()), pending(), pending()];
     net.chain.faults.lock().extend(faults);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
-    until(async || net.chain.count() == 1).await; // without a request
+    until(async || net.chain.count() == 1).await; // no request waits any more
     let showing = net.chain.shown_by(0, &net.nodes[..1]);
     let again = net.publish(vec![commit(1, "a")]);
     let (answer, ()) = futures_util::future::join(again, showing).await;
@@ -239,7 +239,7 @@ async fn a_payload_that_failed_is_sent_with_the_next_request() {
     assert_eq!(net.chain.count(), 0);
     let again = async {
         let aborted = net.publish(vec![commit(1, "a")]).await;
-        // It may just have been told of the failure.
+        // This request may have joined the failed attempt just before it ended.
         if aborted.is_err() { net.publish(vec![commit(1, "a")]).await } else { aborted }
     };
     let showing = net.chain.shown_by(0, &net.nodes[..1]);
@@ -351,7 +351,7 @@ async fn updates_of_one_inbox_in_one_request_are_judged_one_after_the_other() {
     assert_eq!(answer.unwrap().len(), 3);
 }
 
-/// Logs above 1 MiB are taken in two at a time, and judged as others are.
+/// Logs above 1 MiB are read two at a time, and are judged like shorter ones.
 #[tokio::test]
 async fn an_inbox_whose_log_is_longer_than_usual_is_judged_too() {
     let inbox = [5; 32];
@@ -388,7 +388,8 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
     }
 }
 
-/// A node makes up an envelope with the bytes of an update that it has seen elsewhere, so that the update is never sent.
+/// A lying node invents an envelope with an update that it has seen elsewhere, to keep the update from ever being
+/// sent.
 #[tokio::test]
 async fn an_update_that_one_node_alone_claims_to_have_is_sent() {
     let inbox = [5; 32];
@@ -404,7 +405,7 @@ async fn an_update_that_one_node_alone_claims_to_have_is_sent() {
     }
 }
 
-/// A node makes up a log that cannot be one, so that a caller's invalid update passes at the gateway's expense.
+/// A lying node invents an impossible log, to make the gateway pay for a caller's invalid update.
 #[tokio::test]
 async fn a_log_that_does_not_add_up_judges_nothing() {
     let inbox = [5; 32];
@@ -425,7 +426,7 @@ fn numbered_inboxes(ports: &mut GatewayPorts) {
     ports.identity = Some(Arc::new(Numbered));
 }
 
-/// Another update of an inbox with the same number.
+/// Returns another update of the same inbox with the same number.
 fn rival_of(update: &pb::ClientEnvelope) -> pb::ClientEnvelope {
     let mut rival = update.clone();
     rival.aad.as_mut().unwrap().depends_on = Some(pb::Cursor::default());
@@ -433,13 +434,13 @@ fn rival_of(update: &pb::ClientEnvelope) -> pb::ClientEnvelope {
 }
 
 impl Net {
-    /// Something is on the chain before what a test sends.
+    /// Puts a payload on the chain before those that a test sends.
     fn with_first_place_taken(self) -> Self {
         self.chain.taken.lock().push((ChainTopic::Inbox(InboxId([9; 32])), Bytes::new()));
         self
     }
 
-    /// Returns the envelope that a node makes of an update.
+    /// Makes a node show an update with this sequence id on the chain.
     fn show_update(&self, node: usize, sequence: u64, update: &pb::ClientEnvelope) {
         self.nodes[node].show(1, sequence, &indexed(1, sequence, update.encode_to_vec().into()));
     }
@@ -478,7 +479,7 @@ async fn an_update_that_lost_a_race_is_invalid_when_it_was_waited_for() {
         until(async || net.chain.count() == 2).await;
         net.show_update(0, 1, &rival_of(&ours));
     };
-    // The rival may be shown too late for the first.
+    // The first request may be answered before nodes show the rival update.
     let (told, ()) = futures_util::future::join(net.publish(vec![ours.clone()]), losing).await;
     assert!(told.is_err());
     let told = net.publish(vec![ours]).await.unwrap_err();
@@ -508,7 +509,7 @@ async fn updates_that_nodes_hold_back_are_waited_for_although_others_come_later(
     let showing = async {
         until(async || net.chain.count() == 2).await;
         net.show_update(0, 7, &numbered_update([6; 32], 0));
-        // Long enough to judge them.
+        // Long enough for several judgements.
         tokio::time::sleep(Duration::from_secs(3)).await;
         net.chain.shown_by(0, &net.nodes).await;
         net.chain.shown_by(1, &net.nodes).await;
@@ -545,7 +546,7 @@ async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_onc
     let net = Net::with(1, adjust, |ports| ports.identity = Some(check.clone())).await;
     net.chain.one_each.store(true, Relaxed);
     let update = vec![identity_update([5; 32])];
-    // The sender holds its answer until the update is spoilt.
+    // The writer holds its answer until the update has become invalid.
     net.chain.held.send_replace(true);
     let releasing = async {
         until(async || net.chain.count() == 1).await;
@@ -554,7 +555,7 @@ async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_onc
     };
     let (dropped, ()) = tokio::join!(net.publish(update.clone()), releasing);
     assert!(dropped.unwrap_err().message().contains("on the chain as number 1"));
-    // After a reorganisation it is valid, in the same transaction.
+    // After a reorganisation the update is valid, in the same transaction.
     check.0.store(false, Relaxed);
     net.chain.moved_by.store(1, Relaxed);
     let showing = async {
@@ -562,7 +563,7 @@ async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_onc
         net.chain.shown_by(0, &net.nodes).await;
     };
     let waiting = async {
-        // A try that ends before the node shows it is repeated, as clients do.
+        // Like a client, repeats a request that ends before the node shows the envelope.
         loop {
             if let Ok(answer) = net.publish(update.clone()).await {
                 return answer;

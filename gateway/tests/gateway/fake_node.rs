@@ -1,4 +1,4 @@
-//! A node that does what a test tells it.
+//! A fake node whose behaviour a test sets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,41 +37,41 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 pub(crate) const RETENTION_DAYS: u32 = 60;
 
-/// The behaviour of a node when it is asked to publish.
+/// The behaviour of a node at calls to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Manner {
     Honest,
-    /// Signs with another key.
+    /// Signs with a key that is not the node's.
     Forges,
     /// Publishes another payer envelope.
     ChangesBytes,
     Overcharges,
-    /// Charges so many picodollars for being busy.
+    /// Charges this congestion fee, picodollars.
     IsBusy(u64),
     KeepsForLonger,
-    /// Sells another retention than was asked for, at its right price.
+    /// Changes the retention in the payer envelope, and charges the correct fee for it.
     SellsLonger,
-    /// States a time that is so many seconds ahead.
+    /// Signs a time that is this many seconds ahead.
     IsAhead(u64),
     OtherOriginator,
     AnswersFewer,
     Hangs,
-    /// Stores what it has once more, at another place.
+    /// Stores envelopes that it has already once more, with new sequence ids.
     StoresAgain,
-    /// Stores it, and does not answer.
+    /// Stores the envelopes, and does not answer.
     StoresAndHangs,
-    /// Stores it, and answers with this status.
+    /// Stores the envelopes, and answers with this status.
     StoresAndFails(tonic::Code),
-    /// Has stored it so many seconds ago.
+    /// Answers with envelopes that were stored this many seconds ago.
     HadStoredIt(u64),
     Fails,
     /// Refuses envelopes of topics that contain this byte.
     Refuses(u8),
-    /// Refuses everything until it was called so many times.
+    /// Refuses this many calls, and then publishes.
     RefusesCalls(usize),
 }
 
-/// The behaviour of a node when a report of misbehaviour is submitted to it.
+/// The behaviour of a node when a misbehaviour report is submitted to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Hosting {
     Accepts,
@@ -83,10 +83,10 @@ pub(crate) enum Hosting {
 struct Stored {
     reports: Vec<api::UnsignedMisbehaviorReport>,
     log: Vec<pb::OriginatorEnvelope>,
-    /// By originator and sequence id.
+    /// The chain envelopes that the node has, by originator and sequence id.
     chain: BTreeMap<(u32, u64), pb::OriginatorEnvelope>,
     calls: usize,
-    /// The number of envelopes in each call that was refused.
+    /// The number of envelopes in each refused call.
     refused: Vec<usize>,
     headers: Vec<HeaderMap>,
     asked: Vec<BTreeMap<u32, u64>>,
@@ -98,14 +98,14 @@ struct Inner {
     key: SecretKey,
     manner: watch::Sender<Manner>,
     serving: watch::Sender<bool>,
-    /// The version that it reports; `None` if it does not know the method.
+    /// The version that the node reports; `None` if it does not know the method.
     version: watch::Sender<Option<String>>,
-    /// The cursor that it reports; `None` if it does not know the method.
+    /// The cursor that the node reports; `None` if it does not know the method.
     cursor: watch::Sender<Option<BTreeMap<u32, u64>>>,
-    /// Publishes are stored and not answered while this is true.
+    /// While true, envelopes are stored and calls are not answered.
     held: watch::Sender<bool>,
     hosting: watch::Sender<Hosting>,
-    /// The calls to publish that are under way.
+    /// Number of calls to publish that are under way.
     publishing: Arc<AtomicUsize>,
     stored: Arc<Mutex<Stored>>,
     shown: broadcast::Sender<pb::OriginatorEnvelope>,
@@ -118,7 +118,7 @@ pub(crate) struct FakeNode {
     server: Option<Server>,
 }
 
-/// A call to publish for as long as it lives.
+/// Counts a call to publish until it is dropped.
 struct UnderWay(Arc<AtomicUsize>);
 
 impl UnderWay {
@@ -171,7 +171,7 @@ impl FakeNode {
         self.inner.hosting.send_replace(hosting);
     }
 
-    /// The reports that were submitted to it, whatever it answered.
+    /// Returns all reports that were submitted, accepted or not.
     pub(crate) fn submitted(&self) -> Vec<api::UnsignedMisbehaviorReport> {
         self.inner.stored.lock().reports.clone()
     }
@@ -184,17 +184,17 @@ impl FakeNode {
         self.inner.version.send_replace(version.map(str::to_owned));
     }
 
-    /// Stores what it is given from now on, and answers once this is called with false.
+    /// With true, stores the envelopes of further calls without answering. With false, answers all of them.
     pub(crate) fn holds_answers(&self, held: bool) {
         self.inner.held.send_replace(held);
     }
 
-    /// Reports this cursor from now on.
+    /// Makes the node report this cursor.
     pub(crate) fn reports<const N: usize>(&self, cursor: [(u32, u64); N]) {
         self.inner.cursor.send_replace(Some(cursor.into()));
     }
 
-    /// The cursors of the queries by originator that it was asked, in order.
+    /// Returns the cursors of all queries by originator, in order of arrival.
     pub(crate) fn asked(&self) -> Vec<BTreeMap<u32, u64>> {
         self.inner.stored.lock().asked.clone()
     }
@@ -204,12 +204,12 @@ impl FakeNode {
         self.server = None;
     }
 
-    /// Listens again at the same address.
+    /// Opens the listener again at the same address.
     pub(crate) async fn rise(&mut self) {
         self.server = Some(serve(&self.inner, self.address).await);
     }
 
-    /// Listens somewhere else.
+    /// Opens the listener at another address.
     pub(crate) async fn moves(&mut self) {
         self.server = None;
         let server = serve(&self.inner, SocketAddr::from(([127, 0, 0, 1], 0))).await;
@@ -217,13 +217,13 @@ impl FakeNode {
         self.server = Some(server);
     }
 
-    /// Client envelopes in its log, in order.
+    /// Returns the client envelopes in the node's log, in order.
     pub(crate) fn clients(&self) -> Vec<Bytes> {
         let stored = self.inner.stored.lock();
         stored.log.iter().map(client_of).collect()
     }
 
-    /// The envelopes that it has sequenced, in order.
+    /// Returns the envelopes of the node's strand, in order.
     pub(crate) fn log(&self) -> Vec<pb::OriginatorEnvelope> {
         self.inner.stored.lock().log.clone()
     }
@@ -232,12 +232,12 @@ impl FakeNode {
         self.inner.stored.lock().calls
     }
 
-    /// The calls to publish that it has not answered, and whose caller has not given them up.
+    /// Returns the number of calls to publish that are neither answered nor cancelled.
     pub(crate) fn under_way(&self) -> usize {
         self.inner.publishing.load(Relaxed)
     }
 
-    /// The number of envelopes in each call that it has refused.
+    /// Returns the number of envelopes in each refused call.
     pub(crate) fn refused(&self) -> Vec<usize> {
         self.inner.stored.lock().refused.clone()
     }
@@ -246,7 +246,7 @@ impl FakeNode {
         self.inner.stored.lock().headers.clone()
     }
 
-    /// Has indexed an envelope of a chain, or taken one from another node, and no stream shows it.
+    /// Adds an envelope of a chain or of another node. Queries return it; streams do not.
     pub(crate) fn index_quietly(
         &self,
         originator: u32,
@@ -257,7 +257,7 @@ impl FakeNode {
         stored.chain.insert((originator, sequence), envelope.clone());
     }
 
-    /// Has indexed an envelope of a chain, and shows it.
+    /// Adds an envelope of a chain. Queries and streams return it.
     pub(crate) fn show(&self, originator: u32, sequence: u64, envelope: &pb::OriginatorEnvelope) {
         self.index_quietly(originator, sequence, envelope);
         let _ = self.inner.shown.send(envelope.clone());
@@ -344,7 +344,7 @@ impl Inner {
 
     fn store(&self, manner: &Manner, payer: &PayerEnvelope) -> pb::OriginatorEnvelope {
         let mut stored = self.stored.lock();
-        // The same payer envelope again is answered with the first result.
+        // A repeated payer envelope is answered with the stored envelope.
         let same = |known: &&pb::OriginatorEnvelope| {
             let unsigned = known.unsigned_originator_envelope.clone();
             let statement = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap();

@@ -1,4 +1,4 @@
-//! Nodes that lie, hang, refuse and die.
+//! Tests with nodes that lie, hang, refuse and stop.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tonic::Code;
 use super::fake_node::{Manner, id_of};
 use super::fixture::{Net, message, until};
 
-/// The node that a topic goes to first, and another one.
+/// Returns the node to which a topic goes first, and another node.
 async fn first_and_other(net: &Net, group: u8) -> (u32, u32) {
     let first = id_of(&net.publish(vec![message(group, "where?")]).await.unwrap()[0]).0;
     let other = net.nodes.iter().map(|node| node.id.0).find(|id| *id != first).unwrap();
@@ -117,7 +117,7 @@ async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
     );
     net.nodes.iter().for_each(|node| node.becomes(Manner::Honest));
     assert!(at_home("two have refused").await);
-    // One that cannot do it is left for good.
+    // The topic leaves a node that fails, and stays away from it.
     net.node_of(home).becomes(Manner::Fails);
     assert!(!at_home("it is out of order").await);
     net.node_of(home).becomes(Manner::Honest);
@@ -208,7 +208,7 @@ async fn a_client_that_goes_away_ends_the_search() {
             () = going => {}
         }
     }
-    // Longer than the time that an attempt has.
+    // Longer than the time of an attempt.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(asked(), 1, "no other node was asked");
 }

@@ -1,4 +1,4 @@
-//! A flood of callers who hang up while a node is silent, from an address of its own, and what it leaves to others.
+//! Test of a flood: callers at one address hang up while a node is silent. Other callers must still be served.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -15,14 +15,15 @@ use super::fake_node::id_of;
 use super::fixture::{Net, message, until};
 use super::strangers::{charged, have_come, hung_up};
 
-/// The memory for callers of the gateway under test.
+/// The memory that the gateway under test has for callers.
 const LIMIT_BYTES: usize = 8 * 1024 * 1024;
-/// Envelopes of a large request, and the least that it is charged with: a kilobyte for each.
+/// Envelopes of a large request. It is charged with at least a kilobyte for each.
 const LARGE: usize = 400;
 const LARGE_BYTES_MIN: u64 = 400 * 1024;
-/// Calls that a gateway has under way at one node.
+/// Largest number of concurrent calls of a gateway to a node.
 const CALLS_MAX: usize = 8;
-/// The last byte of the loopback addresses of the flood, of those who take what is left, and of the first other caller.
+/// The last byte of loopback addresses: of the flood, of the callers who take all memory that is left, and of the
+/// first other caller.
 const FLOOD: u8 = 2;
 const HOARDER: u8 = 3;
 const OTHERS: u8 = 100;
@@ -58,7 +59,8 @@ async fn group_at(net: &Net, node: u32) -> u8 {
     panic!("no group goes to node {node}");
 }
 
-/// Publishes a large request and hangs up when `so` holds. Returns once the gateway has noticed, or has refused it.
+/// Publishes a large request and hangs up when `so` returns true. Returns when the gateway has noticed this, or has
+/// refused the request.
 async fn publish_and_leave(net: &Net, group: u8, name: &str, so: impl AsyncFn() -> bool) {
     let before = hung_up(net).await;
     tokio::select! {
@@ -79,7 +81,7 @@ async fn assert_within_the_limit(net: &Net) {
 
 #[tokio::test]
 async fn callers_who_hang_up_at_a_silent_node_keep_no_memory_from_others() {
-    // Nothing ends by itself while the test runs.
+    // Timeouts so long that no attempt ends by itself during the test.
     let adjust = |settings: &mut GatewaySettings| {
         settings.callers_bytes_max = LIMIT_BYTES;
         settings.attempt_timeout = Duration::from_secs(3600);
@@ -91,7 +93,8 @@ async fn callers_who_hang_up_at_a_silent_node_keep_no_memory_from_others() {
         (group_at(&net, silent.id.0).await, group_at(&net, other.id.0).await);
     silent.holds_answers(true);
 
-    // As many as the gateway has calls at the node. They are charged after their callers have gone.
+    // As many requests as the gateway makes concurrent calls to the node. They stay charged after their callers
+    // have hung up.
     for number in 0..CALLS_MAX {
         let is_sent = async || silent.under_way() == number + 1;
         publish_and_leave(&net, to_silent, &format!("sent {number}"), is_sent).await;
@@ -99,7 +102,7 @@ async fn callers_who_hang_up_at_a_silent_node_keep_no_memory_from_others() {
     assert_eq!(silent.under_way(), CALLS_MAX);
     assert!(charged(&net).await >= CALLS_MAX as u64 * LARGE_BYTES_MIN);
     assert_within_the_limit(&net).await;
-    // Many more, which leave nothing.
+    // Many more requests, which leave no charge.
     let before = charged(&net).await;
     for number in 0..40 {
         let come = have_come(&net).await;
@@ -111,7 +114,7 @@ async fn callers_who_hang_up_at_a_silent_node_keep_no_memory_from_others() {
     }
     until(async || charged(&net).await <= before + LARGE_BYTES_MIN / 2).await;
 
-    // Callers who are there, and wait for the silent node with all that is left to their address.
+    // Callers who stay connected and wait for the silent node. They take all memory that their address may have.
     let mut hoarders = Vec::new();
     loop {
         let before = charged(&net).await;
@@ -127,8 +130,8 @@ async fn callers_who_hang_up_at_a_silent_node_keep_no_memory_from_others() {
     }
     assert!(hoarders.len() >= 2, "{}", hoarders.len());
     assert_within_the_limit(&net).await;
-    // More connections than fit into what is left. The hoarders' have to be closed for them: those of callers who have gone
-    // would free nothing.
+    // More connections than fit into the memory that is left. The gateway has to close connections of the hoarders:
+    // closing those of callers who have hung up would free nothing.
     let mut kept = Vec::new();
     for number in 0..60 {
         let client = client_at(&net, OTHERS + number);

@@ -1,4 +1,4 @@
-//! A gateway whose Redis does what it is asked, and whose answers come late.
+//! Tests with a Redis that executes calls and whose answers come late.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::fixture::{Net, message, until};
 use super::redis_server::RedisServer;
 use super::sharing::{code, policies};
 
-/// A real Redis behind connections that can hold its answers back.
+/// A real Redis behind a proxy that can delay its answers.
 struct LateRedis {
     redis: RedisServer,
     port: u16,
@@ -42,7 +42,7 @@ impl LateRedis {
         Self { redis, port, is_held }
     }
 
-    /// Connects a gateway with one node, and these policies.
+    /// Starts a gateway with this Redis, one node and these policies.
     async fn gateway(&self, text: &str) -> Net {
         let url = format!("redis://127.0.0.1:{}/0", self.port);
         let access = RedisAccess { url, ..self.redis.access() };
@@ -55,7 +55,7 @@ impl LateRedis {
         self.is_held.send_replace(is_held);
     }
 
-    /// Returns the envelopes of all callers that Redis has counted.
+    /// Returns the number of envelopes of all callers that Redis has counted.
     async fn counted(&self) -> u64 {
         let mut redis = self.redis.connect().await;
         let keys: Vec<String> =
@@ -70,11 +70,11 @@ impl LateRedis {
     }
 }
 
-/// Passes bytes on, and waits before each part as long as they are held.
+/// Passes bytes on, and waits before each part while `held` is true.
 async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
     let mut part = vec![0; 16_384];
     while let Ok(len @ 1..) = from.read(&mut part).await {
-        // An error says that the test has ended, or that this direction is never held.
+        // An error means that the test has ended, or that this direction is never held.
         let _ = held.wait_for(|is_held| !is_held).await;
         if to.write_all(&part[..len]).await.is_err() {
             return;
@@ -101,7 +101,7 @@ async fn of_what_redis_takes_late_only_what_was_published_stays_counted() {
     let late = LateRedis::start().await;
     let net = late.gateway(LIMIT).await;
     late.hold(true);
-    // One envelope is published once, however often the request has it.
+    // An envelope that is in a request twice is published once.
     let answer = net.publish(vec![message(1, "a"), message(1, "a")]).await.unwrap();
     assert_eq!(answer[0], answer[1]);
     until(async || late.counted().await == 2).await;

@@ -1,4 +1,4 @@
-//! A whole gateway between clients and nodes that can be made to lie, hang and die.
+//! Tests of a complete gateway between clients and fake nodes that can lie, hang and stop.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

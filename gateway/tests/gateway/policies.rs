@@ -1,4 +1,4 @@
-//! Policies: callers, their limits and their tokens.
+//! Tests of policies: callers, their limits and their tokens.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tonic::{Code, Request, Status};
 use super::fake_node::{Manner, id_of};
 use super::fixture::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
 
-/// Policies with a proxy that names the callers.
+/// Returns policies with the test's address as a trusted proxy, so that a header names the caller.
 fn parse(policies: &str) -> PolicyFile {
     let identity = "[identity]\ntrusted_proxies = [\"127.0.0.1\"]\n";
     PolicyFile::parse(&format!("{identity}{policies}")).unwrap()
@@ -31,7 +31,7 @@ async fn publish_from(net: &Net, address: &str, text: &str) -> Result<(), Status
     node_for(net, address, text).await.map(|_| ())
 }
 
-/// The node that has published it.
+/// Publishes a message as the caller at this address. Returns the node that has published it.
 async fn node_for(net: &Net, address: &str, text: &str) -> Result<u32, Status> {
     let envelopes = vec![message(1, text)];
     let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
@@ -71,7 +71,7 @@ async fn kinds_sizes_and_prices_are_limited() {
     assert_eq!(code(message(1, &"a".repeat(40))).await, Code::ResourceExhausted);
 }
 
-/// Callers of whom one pays 5000 picodollars for a node's being busy and the other 20 000.
+/// Returns policies of two callers that allow a congestion fee of 5,000 and of 20,000 picodollars.
 async fn poor_and_rich() -> String {
     let base = base_fee().await;
     format!(
@@ -83,12 +83,12 @@ async fn poor_and_rich() -> String {
     )
 }
 
-/// Price of a message of one letter, as computed before it is sent.
+/// Returns the price of a message of one letter that admission computes.
 pub(crate) async fn base_fee() -> u64 {
     let usual = Net::start(1).await.publish(vec![message(1, "a")]).await.unwrap();
     let unsigned = usual[0].unsigned_originator_envelope.clone();
     let base = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap().base_fee_picodollars;
-    // Before a node is chosen its id is taken to be a byte longer.
+    // Admission assumes a node id that is one byte longer.
     base + 200 * 60
 }
 
@@ -236,7 +236,7 @@ async fn without_policies_a_stranger_can_spend_only_so_much() {
         settings.policies = PolicyFile::of_public_gateway();
     };
     let net = Net::with(1, limits, |_| {}).await;
-    // A fifth of a dollar for a payload: one in an hour.
+    // A payload costs a fifth of a dollar, so the budget of an hour has room for one.
     *net.chain.gas_price_wei.lock() = 5 * 10u128.pow(12);
     let showing = net.chain.shown_by(0, &net.nodes);
     let publishing = net.publish(vec![commit(1, "a")]);
@@ -287,7 +287,7 @@ async fn publish_with_key(net: &Net, key: Option<&str>, text: &str) -> Result<()
     net.client().await.publish_client_envelopes(request).await.map(drop)
 }
 
-/// `sha256` of `correct horse` and of `battery staple`.
+/// The SHA-256 hashes of `correct horse` and of `battery staple` as API keys.
 const KEYS: &str = "[identity]\nkind = \"api-key\"\n[identity.api_keys]\n\
     alice = \"sha256:4104d36f8da2c254349f85836793ebe029e0c957063a34c91c2e9203187b5631\"\n\
     bob = [\"sha256:11e2b7895e7b3dca8df8d0cf965fde793b82cd39242774277ca90d72d09bfd59\"]\n";
@@ -316,7 +316,7 @@ async fn callers_with_keys_are_told_apart_and_their_use_is_counted() {
     assert_eq!(net.sample(series).await, 2, "a repetition counts once");
     let (status, csv) = net.page("/usage.csv").await;
     assert_eq!(status, 200);
-    // An hour may end in between.
+    // An hour may end between the requests.
     let rows: Vec<_> = csv.lines().skip(1).collect();
     let envelopes = |row: &&str| {
         let fields: Vec<_> = row.split(',').collect();

@@ -1,4 +1,4 @@
-//! Envelopes that nodes order.
+//! Tests of publishing through nodes.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Requests that come again, from their client or from a reader of the topic.
+//! Tests of repeated requests, from the same client or from a reader of the topic.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::fixture::{Net, commit, message, until};
 
 const DAY_S: u64 = 86_400;
 
-/// Publishes an envelope and returns it with the node that has it.
+/// Publishes an envelope, and returns it with the node that has published it.
 async fn published(net: &Net, envelope: pb::ClientEnvelope) -> (pb::OriginatorEnvelope, u32) {
     let answer = net.publish(vec![envelope]).await.unwrap();
     (answer[0].clone(), id_of(&answer[0]).0)
 }
 
-/// Has all nodes hold an envelope of one of them.
+/// Stores an envelope of one node at all nodes.
 fn replicate(nodes: &[FakeNode], envelope: &pb::OriginatorEnvelope) {
     let (originator, sequence) = id_of(envelope);
     let others = nodes.iter().filter(|node| node.id.0 != originator);

@@ -1,4 +1,4 @@
-//! Wrong answers that the gateway reports to other nodes, and those that it does not.
+//! Tests of wrong answers: which of them the gateway reports to other nodes.
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api::UnsignedMisbehaviorReport;
 use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify};
@@ -7,12 +7,12 @@ use hawser_rules::{NodeRecord, Registry};
 use super::fake_node::{Hosting, Manner, id_of, key_of};
 use super::fixture::{Net, message, rates, until};
 
-/// The count of wrong answers with this outcome.
+/// Returns the number of wrong answers with this outcome.
 async fn count(net: &Net, outcome: &str) -> u64 {
     net.sample(&format!("xmtp_gateway_misbehavior_reports_total{{outcome=\"{outcome}\"}}")).await
 }
 
-/// The reports that all nodes were asked to keep, each with the node's id.
+/// Returns the reports that were submitted to all nodes, each with the node's id.
 fn submitted(net: &Net) -> Vec<(u32, UnsignedMisbehaviorReport)> {
     let of = |node: &super::fake_node::FakeNode| {
         let id = node.id.0;
@@ -21,7 +21,7 @@ fn submitted(net: &Net) -> Vec<(u32, UnsignedMisbehaviorReport)> {
     net.nodes.iter().flat_map(of).collect()
 }
 
-/// The verdict of a judge that has the registry and the rates.
+/// Returns the verdict on a report of a judge with the registry and the rates.
 fn verdict(net: &Net, report: &UnsignedMisbehaviorReport) -> MisbehaviorVerdict {
     let record = |node: &super::fake_node::FakeNode| NodeRecord {
         id: node.id,
@@ -44,7 +44,7 @@ fn verdict(net: &Net, report: &UnsignedMisbehaviorReport) -> MisbehaviorVerdict 
     verify(&case).verdict
 }
 
-/// Has the node of a topic lie in this manner, and publishes to the topic. Returns the node.
+/// Makes the node of a topic lie in this manner, publishes to the topic, and returns the node.
 async fn lied_to(net: &Net, manner: Manner) -> u32 {
     let liar = id_of(&net.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
     net.node_of(liar).becomes(manner.clone());
@@ -82,7 +82,7 @@ async fn what_no_signature_proves_is_not_reported() {
         Manner::Forges,
         Manner::OtherOriginator,
         Manner::AnswersFewer,
-        // The payer signs no retention: by its bytes this is a right envelope.
+        // The payer's signature does not cover the retention, so the signed bytes prove no fault.
         Manner::SellsLonger,
     ] {
         let net = Net::start(3).await;
@@ -128,7 +128,7 @@ async fn a_host_that_does_not_answer_or_refuses_is_passed_over_and_delays_no_cal
         hosts[0].hosts(hosting);
         net.node_of(liar).becomes(Manner::KeepsForLonger);
         net.publish(vec![message(1, "a")]).await.unwrap();
-        // However long the host takes: the caller has the answer.
+        // The caller gets its answer although the node with the report does not answer.
         net.publish(vec![message(1, "b")]).await.unwrap();
         until(async || count(&net, "sent").await == 1).await;
         assert_eq!(hosts[1].submitted().len(), 1, "{hosting:?}");

@@ -1,4 +1,5 @@
-//! Two gateways that share limits, budgets and the nodes of topics through a real Redis, and one that loses it.
+//! Tests of two gateways that share limits, budgets and the nodes of topics through a real Redis, and of one that
+//! loses it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,10 +20,10 @@ use super::fixture::{Net, SOON, TRANSACTION, commit, message, until};
 use super::redis_server::RedisServer;
 use super::strangers::hung_up;
 
-/// Two gateways before the same nodes.
+/// Starts two gateways with the same nodes.
 async fn two(redis: &RedisServer, nodes: u32, adjust: impl Fn(&mut GatewaySettings)) -> (Net, Net) {
     let [link, other] = [connect(redis).await, connect(redis).await];
-    // On a busy machine Redis answers late, and a request that is not counted there proves nothing.
+    // A long time for answers: on a busy machine Redis may answer late, and the test needs its counts.
     let adjust = |settings: &mut GatewaySettings| {
         settings.shared_call_max = SOON;
         adjust(settings);
@@ -64,11 +65,11 @@ async fn a_caller_has_one_limit_at_both_gateways() {
 #[tokio::test]
 async fn the_money_of_an_hour_is_counted_once_for_both_and_comes_back() {
     let redis = RedisServer::start();
-    // An envelope of this size costs less than two million picodollars here, and more than one.
+    // An envelope of this size costs between one and two million picodollars.
     let budget = "[total]\npicodollars_per_hour = 4000000";
     let (first, second) = two(&redis, 1, policies(budget)).await;
     assert_eq!(code(&first, "a").await, Code::Ok);
-    // What a node refuses is not published, and is paid back to both.
+    // A refused envelope is not published, and its price returns to the budgets of both gateways.
     first.nodes[0].becomes(Manner::Refuses(1));
     for _ in 0..5 {
         assert_eq!(code(&second, "refused").await, Code::InvalidArgument);
@@ -97,7 +98,7 @@ async fn a_request_makes_one_call_before_it_is_published_and_one_after() {
         calls.map(Result::unwrap).sum::<u64>()
     };
     for round in 1..=3 {
-        // Topics that were seen before, and new ones.
+        // Known and new topics.
         let topics = 0..round * 2;
         let envelopes = topics.map(|topic| message(topic, &format!("{topic} in {round}")));
         first.publish(envelopes.collect()).await.unwrap();
@@ -125,7 +126,7 @@ async fn what_is_taken_in_redis_for_a_caller_who_has_gone_by_then_comes_back() {
     }
     until(async || hung_up(&first).await == 1).await;
     redis::cmd("CLIENT").arg("UNPAUSE").query_async::<()>(&mut connection).await.unwrap();
-    // Redis takes it now, before anything that is asked later.
+    // Redis has counted this request before all later ones.
     until(async || code(&second, "b").await == Code::Ok).await;
     assert_eq!(code(&first, "c").await, Code::ResourceExhausted);
     assert_eq!(first.nodes[0].calls(), 1);
@@ -159,7 +160,8 @@ async fn a_redis_that_has_lost_the_scripts_or_loads_none_goes_on_counting() {
     let mut connection = redis.connect().await;
     redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await.unwrap();
     assert_eq!(code(&first, "b").await, Code::Ok);
-    // The second gateway knows no digests yet, and may not learn them. The first one may use its own no more.
+    // The second gateway has not loaded the script yet and must not load it; the first one must not use its loaded
+    // script any more.
     let mut forbid = redis::cmd("ACL");
     forbid.arg("SETUSER").arg("default").arg("-script|load").arg("-evalsha");
     forbid.query_async::<()>(&mut connection).await.unwrap();
@@ -196,11 +198,11 @@ async fn a_topic_that_has_moved_at_one_gateway_has_moved_at_the_other() {
     first.node_of(before).becomes(Manner::Fails);
     let after = id_of(&first.publish(vec![message(1, "moves")]).await.unwrap()[0]).0;
     assert_ne!(after, before);
-    // The node is well again, and alone it would get the topic back.
+    // The node works again, and a single gateway would give it the topic back.
     first.node_of(before).becomes(Manner::Honest);
     let at_second = id_of(&second.publish(vec![message(1, "stays")]).await.unwrap()[0]).0;
     assert_eq!(at_second, after, "readers find the topic at one node");
-    // A gateway that starts later knows it too.
+    // A gateway that starts later learns it, too.
     let link = Arc::new(RedisLink::connect(&redis.access()).await.unwrap());
     let ordered = |settings: &mut GatewaySettings| {
         settings.strategy = Strategy::Ordered(vec![OriginatorId(before)]);
@@ -211,7 +213,7 @@ async fn a_topic_that_has_moved_at_one_gateway_has_moved_at_the_other() {
     assert_eq!(at_third, after);
 }
 
-/// Has all nodes hold an envelope of one of them, and that one die.
+/// Stores an envelope of one node at all nodes, and stops that node.
 fn replicate_and_die(net: &mut Net, envelope: &pb::OriginatorEnvelope) {
     let (originator, sequence) = id_of(envelope);
     let place = net.nodes.iter().position(|node| node.id.0 == originator).unwrap();
@@ -220,13 +222,13 @@ fn replicate_and_die(net: &mut Net, envelope: &pb::OriginatorEnvelope) {
     net.nodes[place].die();
 }
 
-/// Returns the rows of a gateway's table of use.
+/// Returns the rows of a gateway's usage table.
 async fn rows(net: &Net) -> Vec<String> {
     let (_, table) = net.page("/usage.csv").await;
     table.lines().skip(1).map(str::to_owned).collect()
 }
 
-/// Returns the number of places in Redis.
+/// Returns the number of envelope ids in Redis.
 async fn places(redis: &RedisServer) -> u64 {
     let mut redis = redis.connect().await;
     let mut count = 0;
@@ -237,7 +239,7 @@ async fn places(redis: &RedisServer) -> u64 {
     count
 }
 
-/// Tells a place of an envelope, as another gateway or any other program may.
+/// Writes an id of an envelope to Redis, as another gateway or any other program may do.
 async fn tell(redis: &RedisServer, envelope: &pb::ClientEnvelope, place: &str) {
     let mut connection = redis.connect().await;
     let digest = <sha2::Sha256 as sha2::Digest>::digest(envelope.encode_to_vec());
@@ -248,13 +250,13 @@ async fn tell(redis: &RedisServer, envelope: &pb::ClientEnvelope, place: &str) {
     }
 }
 
-/// Returns the number of envelopes in a gateway's table of use.
+/// Returns the number of envelopes in a gateway's usage table.
 async fn billed(net: &Net) -> u64 {
     let rows = rows(net).await;
     rows.iter().map(|row| row.split(',').nth(3).unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// The beginning of the gateways' keys in Redis.
+/// Returns the prefix of the gateways' keys in Redis.
 fn base() -> String {
     let payer = hawser_proto::SecretKey::from_bytes(&[9; 32]).unwrap().public_key().address();
     format!("test:gateway:{{{payer}}}")
@@ -265,7 +267,7 @@ async fn what_a_killed_gateway_has_published_is_answered_by_the_other_and_billed
     let redis = RedisServer::start();
     let limit = policies("[default]\nenvelopes_per_day = 2");
     let (first, second) = two(&redis, 2, limit).await;
-    // The caller of the first one hears nothing: the gateway goes once the envelope is published.
+    // The first gateway stops once the envelope is published, so its caller gets no answer.
     let text = message(1, "paid once");
     let request = api::PublishClientEnvelopesRequest { envelopes: vec![text.clone()] };
     let mut client = first.client().await;
@@ -284,7 +286,7 @@ async fn what_a_killed_gateway_has_published_is_answered_by_the_other_and_billed
     assert_eq!(answer, home.log(), "the stored envelope, byte for byte");
     assert_eq!(calls(), 1, "no node was asked to publish it again");
     assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
-    // One envelope of two is used.
+    // One of two envelopes of the limit is used.
     assert_eq!(code(&second, "another one").await, Code::Ok);
     assert_eq!(code(&second, "too much").await, Code::ResourceExhausted);
 }
@@ -315,7 +317,7 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
         format!("{originator}.{sequence}"),
         format!("{originator}.{}", u64::MAX),
         "77777.1".to_owned(),
-        // True of that other commit, transaction included.
+        // The id of the other commit, with its transaction.
         format!("{}.{}.{}", commit_place.0, commit_place.1, hex::encode(TRANSACTION.0)),
         format!("0.1.{}", hex::encode([8; 32])),
         "no place".to_owned(),
@@ -336,7 +338,7 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
         }
     }
     assert_eq!(first.chain.count(), 7, "each commit was sent");
-    // Emptied, it is asked for nothing that would be needed.
+    // Empties Redis: the gateways need nothing that it had.
     let mut connection = redis.connect().await;
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
     assert_eq!(second.publish(vec![message(1, "another one")]).await.unwrap(), other);
@@ -359,8 +361,8 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
     assert_eq!(code(&second, "too much").await, Code::ResourceExhausted);
 }
 
-/// Checks that the two gateways together have one envelope of this kind in their tables of use, and that of a limit of two
-/// envelopes one is left.
+/// Checks that the usage tables of both gateways together have one envelope of this kind, and that one envelope is
+/// left of a limit of two.
 async fn assert_billed_once(gateways: [&Net; 2], kind: &str) {
     let [first, second] = gateways;
     let counted = [rows(first).await, rows(second).await].concat();
@@ -420,7 +422,7 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_and_no_node_shows_is_in
     let later = async {
         until(async || rows(&first).await.len() == 1).await;
         let showing = async {
-            // The second gateway has asked its sender, which knows the transaction.
+            // The second gateway has passed the payload to its writer, which knows the transaction.
             until(async || chain.given.load(Relaxed) == 2).await;
             chain.shown_by(0, &first.nodes).await;
         };
@@ -446,14 +448,14 @@ async fn a_payload_that_a_reorganisation_has_moved_is_billed_by_one_gateway() {
     chain.one_each.store(true, Relaxed);
     let later = async {
         until(async || rows(&first).await.len() == 1).await;
-        // The transaction is in another block now, behind one payload more.
+        // After a reorganisation the transaction is in another block, with a sequence id that is higher by one.
         chain.moved_by.store(1, Relaxed);
         let showing = async {
             until(async || chain.given.load(Relaxed) == 2).await;
             chain.shown_by(0, &first.nodes).await;
         };
         let (answer, ()) = tokio::join!(second.publish(payload.clone()), showing);
-        // The first gateway still waits for what it was told at first.
+        // The first gateway still waits for the original sequence id.
         chain.moved_by.store(0, Relaxed);
         chain.shown_by(0, &first.nodes).await;
         answer
@@ -472,7 +474,7 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
     let told = [
         (format!("0.5.{own}"), false, "moved"),
         (format!("0.5.{}", hex::encode([8; 32])), true, "paid for twice"),
-        // Not of the form that any version writes.
+        // No version writes this form.
         (format!("0.5.{own}.1"), true, "a longer text"),
         (own.clone(), true, "no place"),
         ("0.5".to_owned(), true, "a node's"),
@@ -520,7 +522,7 @@ async fn the_memory_of_places_is_bounded_and_ends() {
         redis::cmd("PTTL").arg(key(name)).query_async::<i64>(&mut connection).await.unwrap()
     };
     assert!((1..=1_200_000).contains(&life(&turn).await), "they leave by themselves");
-    // A generation that is full gives way to a new one, and the one before the last goes.
+    // When a generation is full, a new one starts and the older one is deleted.
     let fill = "for at = 1, 200000 do redis.call('HSET', KEYS[1], at, '100.1') end";
     let mut filling = redis::cmd("EVAL");
     filling.arg(fill).arg(1).arg(key(&turn));

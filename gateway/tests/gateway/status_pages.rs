@@ -1,4 +1,4 @@
-//! The pages of the operators' port, and the schema for reflection.
+//! Tests of the pages of the operators' port, and of the schema for reflection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use v1alpha::server_reflection_client::ServerReflectionClient as Older;
 
 use super::fixture::{Net, commit, message, until};
 
-/// Lists that a test decides about.
+/// Status of chain lists, as set by a test.
 struct Lists(Mutex<Vec<ChainListStatus>>);
 
 impl ChainListsView for Lists {

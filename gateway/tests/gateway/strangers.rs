@@ -1,4 +1,4 @@
-//! Callers that cost others or the gateway something.
+//! Tests of callers whose requests could cost other callers or the gateway's operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::policies::base_fee;
 
 type Published = Result<Response<api::PublishClientEnvelopesResponse>, Status>;
 
-/// Publishes as this client of a proxy.
+/// Publishes as the client with this address behind a trusted proxy.
 async fn from(net: &Net, address: &str, envelopes: Vec<pb::ClientEnvelope>) -> Published {
     let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
     request.metadata_mut().insert("x-forwarded-for", address.parse().unwrap());
@@ -72,7 +72,7 @@ async fn a_caller_with_many_payloads_for_the_chain_delays_another_by_its_turn() 
         until(async || net.chain.count() == 64).await;
         let sent = from(&net, "2.2.2.2", vec![commit(255, "other")]);
         let going_on = async {
-            // Time for the request to arrive; what is held is not answered meanwhile.
+            // Time for the request to arrive. Held calls are not answered meanwhile.
             tokio::time::sleep(Duration::from_millis(300)).await;
             net.chain.held.send_replace(false);
             until(async || net.chain.count() == 201).await;
@@ -112,7 +112,7 @@ async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
             () = going => {}
         }
     }
-    // The server notices that the calls have ended.
+    // Time for the server to notice that the calls have ended.
     tokio::time::sleep(Duration::from_millis(300)).await;
     net.chain.held.send_replace(false);
     let last = commit(200, "of a caller who waits");
@@ -152,7 +152,7 @@ async fn the_refused_envelopes_of_one_caller_cost_others_no_calls() {
     assert_eq!(with_others.count(), 0, "they went alone");
 }
 
-/// Sums the samples of a family that have this label.
+/// Returns the sum of the samples of a family that have this label.
 async fn sum(net: &Net, family: &str, label: &str) -> u64 {
     let page = net.page("/metrics").await.1;
     let lines = page.lines().filter(|line| line.starts_with(family) && line.contains(label));
@@ -164,7 +164,7 @@ pub(crate) async fn hung_up(net: &Net) -> u64 {
     sum(net, "grpc_server_handled_total", "\"canceled\"").await
 }
 
-/// Publishes and hangs up when `so` holds. Returns once the gateway has noticed.
+/// Publishes, and hangs up when `so` returns true. Returns when the gateway has noticed this.
 async fn publish_and_hang_up(
     net: &Net,
     envelopes: Vec<pb::ClientEnvelope>,
@@ -199,7 +199,7 @@ async fn a_caller_who_hangs_up_is_billed_once_for_what_is_published() {
     net.chain.held.send_replace(false);
     until(async || usage(&net).await.contains("\"127.0.0.1\",commit,1,")).await;
 
-    // A repetition gets what is stored, and is in the table already.
+    // A repeat gets the stored envelope and adds nothing to the usage table.
     let before = usage(&net).await;
     assert_eq!(before.lines().count(), 3, "{before}");
     let (again, ()) = tokio::join!(net.publish(both), net.chain.shown_by(0, &net.nodes));
@@ -227,14 +227,15 @@ async fn what_is_repeated_while_it_is_under_way_is_billed_once() {
     assert_eq!(again.unwrap()[0], node.log()[0]);
     until(async || usage(&net).await.contains("message,1,")).await;
     assert_eq!((node.log().len(), usage(&net).await.lines().count()), (1, 2));
-    // The price of the request that paid nothing is given back, of whichever it was.
+    // The price of the request that did not pay for the envelope has returned to the budget.
     until(async || net.publish(vec![message(1, "b")]).await.is_ok()).await;
     assert!(usage(&net).await.contains("message,2,"));
 }
 
 #[tokio::test]
 async fn a_caller_who_hangs_up_pays_what_a_busy_node_charges() {
-    // Enough for two envelopes. The price taken before has room for a part of the congestion fee, and this for no other.
+    // Enough for two envelopes at the price that admission takes. That price covers a part of the congestion fee,
+    // and the rest of the fee leaves no room for a second envelope.
     let budget = 2 * base_fee().await + 2_000;
     let policies = format!("[default]\npicodollars_per_hour = {budget}");
     let policies = PolicyFile::parse(&policies).unwrap();
@@ -251,7 +252,8 @@ async fn a_caller_who_hangs_up_pays_what_a_busy_node_charges() {
     assert!(refused.message().contains("picodollars an hour"), "{}", refused.message());
 }
 
-/// Publishes as often as the gateway calls one node at once. The node has stored all, and holds its answers.
+/// Makes as many requests as the gateway makes concurrent calls to a node. Returns when the node has stored all of
+/// them; it holds its answers.
 async fn keep_busy(net: &Net) -> Vec<tokio::task::JoinHandle<Published>> {
     let node = &net.nodes[0];
     node.holds_answers(true);
@@ -266,7 +268,7 @@ async fn keep_busy(net: &Net) -> Vec<tokio::task::JoinHandle<Published>> {
     answered
 }
 
-/// Returns the number of requests that the gateway has read.
+/// Returns the number of requests that the gateway has received.
 pub(crate) async fn have_come(net: &Net) -> u64 {
     sum(net, "grpc_server_msg_received_total", "PublishClientEnvelopes").await
 }
@@ -316,12 +318,12 @@ async fn what_waits_for_a_node_when_its_caller_goes_is_not_sent_and_the_next_cal
     assert_eq!((sent, node.calls()), (0, 9));
 }
 
-/// Returns the memory that is charged to callers.
+/// Returns the memory that is charged to callers, bytes.
 pub(crate) async fn charged(net: &Net) -> u64 {
     net.sample("xmtp_api_memory_bytes ").await
 }
 
-/// A request that is charged with some 100 kB at least: each envelope takes a kilobyte once it is decoded.
+/// Returns a request that is charged with at least about 100 kB: each envelope takes a kilobyte once it is decoded.
 fn large(name: &str) -> Vec<pb::ClientEnvelope> {
     (0..400).map(|number| message(1, &format!("{name} {number}"))).collect()
 }
@@ -333,7 +335,7 @@ async fn what_waits_when_its_caller_goes_holds_no_memory_and_what_is_under_way_i
     let answered = keep_busy(&net).await;
     let before = charged(&net).await;
     publish_and_hang_up(&net, large("waiting"), async || have_come(&net).await == 9).await;
-    // The node is as silent as before.
+    // The node is still silent.
     until(async || charged(&net).await < before + 50_000).await;
     node.holds_answers(false);
     for answer in answered {
@@ -402,7 +404,7 @@ async fn what_was_not_sent_for_a_caller_who_has_gone_costs_nothing() {
         settings.policies = policies;
     };
     let net = Net::with(1, patient, |_| {}).await;
-    let answered = keep_busy(&net).await; // eight of nine
+    let answered = keep_busy(&net).await; // eight of nine requests
     let waiting = vec![message(1, "waiting")];
     publish_and_hang_up(&net, waiting, async || have_come(&net).await == 9).await;
     net.nodes[0].holds_answers(false);
@@ -425,7 +427,7 @@ async fn a_call_is_given_up_with_its_memory_when_every_attempt_that_shares_it_ha
     publish_and_hang_up(&net, large("left"), async || node.log().len() == 400).await;
     let held = charged(&net).await;
     assert!(held > 100_000 && node.under_way() == 1, "{held} bytes");
-    // The attempt ends, and the node is as silent as before.
+    // The attempt ends, and the node is still silent.
     node.serves(false);
     until(async || node.under_way() == 0 && charged(&net).await == 0).await;
 }

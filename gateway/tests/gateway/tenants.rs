@@ -1,4 +1,5 @@
-//! Tenants: each pays with its own key, within its own limits, and no fault of one touches another.
+//! Tests of tenants: each pays with its own key, within its own limits, and a fault of one does not affect the
+//! others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ fn payer_of(envelope: &pb::OriginatorEnvelope) -> Address {
 #[tokio::test]
 async fn each_tenant_pays_with_its_own_key_and_strangers_with_none() {
     let tenants = Tenants::start().await;
-    // At once, so that envelopes of both could meet in one call to the node.
+    // Concurrently, so that a mistake could put envelopes of both tenants into one call to the node.
     let (red, blue) = tokio::join!(
         futures_util::future::join_all(
             (0..3).map(|n| tenants.publish("alice", message(1, &format!("red {n}"))))
@@ -119,7 +120,7 @@ async fn each_tenant_pays_with_its_own_key_and_strangers_with_none() {
     assert_eq!(tenants.code("mallory", message(1, "x")).await, Code::Unauthenticated);
     assert_eq!(tenants.net.nodes[0].calls(), calls, "no tenant pays for them");
 
-    // The budget of one is over, and only its own.
+    // The budget of one tenant is used up; that of the other is not.
     assert_eq!(tenants.code("alice", message(1, "too much")).await, Code::ResourceExhausted);
     assert_eq!(tenants.code("bob", message(1, "goes on")).await, Code::Ok);
     let series = |tenant: &str, caller: &str| {
