@@ -1,19 +1,19 @@
-//! Backups as `/status` and the metrics show them.
+//! The status of backups for `/status` and the metrics.
 
 use serde::Serialize;
 
 use crate::views::{BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified};
 
-/// Notes on backups by the commands of this machine.
+/// The records that backup commands on this machine have written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct BackupReport {
-    /// The last one that was made; absent if none was made of this folder.
+    /// The last backup of this data folder; absent if there is none.
     pub(crate) last: Option<LastBackup>,
-    /// The last check of backups of this node; absent if there was none here.
+    /// The last check of this node's backups on this machine; absent if there was none.
     pub(crate) verified: Option<LastCheck>,
-    /// The place that does not answer; absent if the last one that was asked has.
+    /// The backup place that does not answer; absent if the last place that was asked has answered.
     pub(crate) unreachable: Option<SilentPlace>,
-    /// The reason for which a note cannot be read.
+    /// The error if a record cannot be read.
     fault: Option<String>,
 }
 
@@ -21,18 +21,18 @@ pub(crate) struct BackupReport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct LastBackup {
     backup: String,
-    /// The folder or bucket that it lies in.
+    /// The folder or bucket that has the backup.
     to: String,
     made_unix_s: u64,
     pub(crate) age_s: u64,
-    /// Time that it took.
+    /// Duration of the backup, seconds.
     pub(crate) took_s: f64,
     pub(crate) bytes: u64,
-    /// Bytes of it that no earlier backup had.
+    /// Bytes that no earlier backup had.
     bytes_new: u64,
-    /// True if the node's key has signed it.
+    /// True if the node's key has signed the backup.
     signed: bool,
-    /// True if the last check has read this very backup, and it can be restored.
+    /// True if the last check has read this backup and found that it can be restored.
     verified: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct LastCheck {
     backup: String,
     verified_unix_s: u64,
     pub(crate) age_s: u64,
-    /// True if that one can be restored.
+    /// True if the newest backup can be restored.
     pub(crate) whole: bool,
     /// Backups of this node that were checked.
     checked: u64,
@@ -51,7 +51,7 @@ pub(crate) struct LastCheck {
     damaged: u64,
 }
 
-/// A place of backups that does not answer.
+/// A backup place that does not answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct SilentPlace {
     place: String,
@@ -62,7 +62,7 @@ pub(crate) struct SilentPlace {
 }
 
 impl BackupReport {
-    /// Reports on notes at a time in unix seconds. A time that lies ahead of this clock has the age 0.
+    /// Creates the report of records at `now_s`, unix seconds. A recorded time in the future has age 0.
     pub(crate) fn new(notes: BackupNotes, now_s: i64) -> Self {
         let now_s = u64::try_from(now_s).unwrap_or_default();
         let BackupNotes { made, verified, unreachable, fault } = notes;

@@ -1,5 +1,5 @@
-//! A circuit breaker: after several failures in a row a part is left alone for a while. A plain value; time
-//! is an argument.
+//! A circuit breaker: after several failures in a row a service is not called for a while. A plain value; time is
+//! an argument.
 
 /// The settings of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,14 +10,14 @@ pub(crate) struct BreakerSettings {
     pub(crate) cooldown_ms: u64,
 }
 
-/// The state of a breaker, as metrics show it.
+/// The state of a breaker, with its value in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BreakerState {
-    /// The part is used.
+    /// The service is called.
     Closed = 0,
-    /// The part is tried again.
+    /// The next calls try whether the service works again.
     HalfOpen = 1,
-    /// The part is left alone.
+    /// The service is not called.
     Open = 2,
 }
 
@@ -44,12 +44,12 @@ impl Breaker {
         }
     }
 
-    /// Notes that the part has worked.
+    /// Records a success, which closes the breaker.
     pub(crate) fn worked(&mut self) {
         (self.failures, self.opened_ms) = (0, None);
     }
 
-    /// Notes a failure. Returns true if it opens the breaker.
+    /// Records a failure. Returns true if it opens the breaker.
     pub(crate) fn failed(&mut self, now_ms: u64) -> bool {
         self.failures = self.failures.saturating_add(1);
         let opens = match self.state(now_ms) {

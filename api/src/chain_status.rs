@@ -1,18 +1,18 @@
-//! The chains as `/status` shows them.
+//! The status of chains for `/status`.
 
 use hawser_serve::ChainListReport;
 use serde::Serialize;
 
 use crate::views::{ChainAccount, ChainState, ReadingState};
 
-/// A chain as `/status` shows it.
+/// A chain in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ChainReport {
     name: &'static str,
     head: Option<u64>,
     /// Seconds since the chain's endpoints last returned a head.
     unseen_s: Option<f64>,
-    /// True if it pushes new heads over a WebSocket.
+    /// True if an endpoint pushes new heads over a WebSocket.
     pushed: bool,
     endpoints: Vec<EndpointReport>,
     contracts: Vec<ContractReport>,
@@ -22,14 +22,14 @@ pub(crate) struct ChainReport {
     account: Option<AccountReport>,
 }
 
-/// This node's account on a chain as `/status` shows it: the values of the last read, without a call to the chain.
+/// This node's account on a chain in `/status`: the values of the last read. The page makes no call to the chain.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct AccountReport {
     address: String,
-    /// The chain's native token, wei. Text, because numbers of JSON are read with 53 bits by many. Absent before the first
-    /// reading, as all below but the fault.
+    /// Balance of the chain's native token, wei. A text, because many JSON readers keep only 53 bits of a number.
+    /// Absent before the first read, like all fields below except `fault`.
     native_wei: Option<String>,
-    /// The fee token; absent too on a chain without one, or if it could not be read.
+    /// Balance of the fee token; also absent on a chain without one, or if it could not be read.
     fee_token_microdollars: Option<u64>,
     /// The block whose state said so.
     block: Option<u64>,
@@ -54,7 +54,7 @@ impl From<&ChainAccount> for AccountReport {
     }
 }
 
-/// An RPC endpoint as `/status` shows it.
+/// An RPC endpoint in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EndpointReport {
     endpoint: String,
@@ -62,7 +62,7 @@ pub(crate) struct EndpointReport {
     fault: Option<String>,
 }
 
-/// A contract as `/status` shows it.
+/// A contract in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ContractReport {
     contract: String,
@@ -70,7 +70,7 @@ pub(crate) struct ContractReport {
     state: &'static str,
     reason: Option<String>,
     read_block: Option<u64>,
-    /// `None` if it is not known, or cannot be paused.
+    /// `None` if it is unknown, or if the contract cannot be paused.
     paused: Option<bool>,
     /// The block whose state said so.
     paused_read_block: Option<u64>,

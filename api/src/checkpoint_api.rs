@@ -16,8 +16,8 @@ use crate::node_api::charged;
 use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 
-/// Memory of an answer, as read and as a message. Calculated: a checkpoint with all the cosignatures that it may have,
-/// three times, and a proof.
+/// Memory of an answer, as read and as a message, bytes. Calculated: three copies of a checkpoint with the largest
+/// number of cosignatures, and a proof.
 const ANSWER_BYTES: usize = 128 * 1024;
 
 /// Serves proofs. Cheap to clone.
@@ -29,7 +29,7 @@ pub(crate) struct Proofs {
 }
 
 impl Proofs {
-    /// Runs a read in its caller's turn, after its limits and its memory have been charged.
+    /// Charges the caller's limits and memory for a read, and runs it in the caller's turn.
     async fn read<Q: Send + 'static, T: Send + 'static>(
         &self,
         request: Request<Q>,

@@ -1,4 +1,4 @@
-//! The conditions of a node: what it is ready for, and if not, the reason and the remedy.
+//! The readiness conditions of a node, with reason and remedy for those that are not met.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::settings::ApiSettings;
 use crate::strands_behind::StrandsBehind;
 use crate::views::{BackupsView, ChainState, ChainsView, FillingView, PeerView, ReadingState};
 
-/// Name of the condition that a replica never meets.
+/// Name of the condition that is never met at a replica, which only reads.
 pub(crate) const READS_ONLY: &str = "reads_only";
 /// Time after which a payer may retry when a chain is out of reach. A guess: endpoints are retried
 /// every few seconds.
 const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
 
-/// The checks of a node. Also answers the publish path, which cannot wait for a check to run.
+/// The checks of a node. Also keeps the last result for the publish path, which cannot wait for a check.
 pub(crate) struct NodeChecks {
     engine: Engine,
     chains: Option<Arc<dyn ChainsView>>,
@@ -138,8 +138,8 @@ impl NodeChecks {
         if engine.store().identity().node == OriginatorId::REPLICA {
             return self.checks_of_replica();
         }
-        // A statement of its own, so that the guard is dropped before `ready_to_publish` borrows the
-        // rates again: with a writer waiting in between, the second borrow would never return.
+        // A separate statement, so that the guard is dropped before `ready_to_publish` borrows the rates again.
+        // With a writer waiting between the two, the second borrow would deadlock.
         let now_ns = engine.ports().clock.now_ns();
         let rates_in_force = engine.ports().rates.borrow().at(now_ns).map(|_| ());
         let rates_in_force = rates_in_force.map_err(|error| error.to_string());
@@ -190,7 +190,7 @@ impl NodeChecks {
         ]
     }
 
-    /// A replica grows, and publishes nothing.
+    /// Returns the checks of a replica: it stores and serves envelopes, and publishes nothing.
     fn checks_of_replica(&self) -> Vec<Check> {
         let reads_only = self.engine.ready_to_publish().map_err(|error| error.to_string());
         vec![
@@ -237,7 +237,7 @@ impl NodeChecks {
         })
     }
 
-    /// Only where something is noted of backups.
+    /// Returns the check of the backup place; `None` without records of backups.
     fn backup_place_reached(&self) -> Option<Check> {
         let silent = self.backups.as_ref()?.backups().unreachable;
         Some(Check {
@@ -376,7 +376,7 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
         if let ReadingState::Halted(reason) = &reading.state {
             return Err(format!("{contract} is not read any further: {reason}"));
         }
-        // A chain whose head is known but whose blocks are not read is as good as out of reach.
+        // A chain whose head is known but whose blocks are not read counts as unreachable.
         if reading.behind_for.is_some_and(|behind| behind > chain.disconnect_max) {
             let reason = match &reading.state {
                 ReadingState::Stuck(reason) => reason.as_str(),
@@ -389,14 +389,14 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the lists: the registry may have dropped a node, or a price may have risen, since they were
-/// read last.
+/// Checks that the lists were read recently: since then the registry may have dropped a node, or a price may have
+/// risen.
 fn listed_lately(chain: &ChainState) -> Result<(), String> {
     chain.lists.iter().try_for_each(|list| list.read_lately(chain.disconnect_max))
 }
 
-/// Checks that no contract is paused. A paused broadcaster takes no commits or identity updates, and a paused payer
-/// registry no deposits. The work of the node continues.
+/// Checks that no contract is paused. A paused broadcaster accepts no commits or identity updates, and a paused
+/// payer registry no deposits. The node continues to work.
 fn contracts_run(chain: &ChainState) -> Result<(), String> {
     let paused = chain.contracts.iter().filter_map(|reading| {
         let pause = reading.pause.filter(|pause| pause.is_paused)?;

@@ -1,14 +1,14 @@
-//! The days until a disk is full, from looks at its free space. Decides without a clock: the time is an argument.
+//! Estimates the days until a disk is full from samples of its free space. Time is an argument.
 
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-/// Seconds between two looks that are kept. A guess: a merge of table files frees again what it takes within minutes.
+/// Seconds between two samples. A guess: a compaction of table files frees within minutes the space that it takes.
 const LOOK_EVERY_S: i64 = 600;
-/// Looks that are kept: those of a day, so that its busy hours count as much as its quiet ones.
+/// Number of samples: those of a day, so that its busy and its quiet hours count.
 const LOOKS_MAX: usize = 144;
-/// The least time in seconds over which a rate is told. A guess: less says more about merges than about callers.
+/// Shortest time for an estimate, seconds. A guess: over a shorter time compactions have more effect than callers.
 const RATE_OVER_S_MIN: i64 = 3600;
 const DAY_S: f64 = 86_400.0;
 
@@ -17,14 +17,14 @@ const DAY_S: f64 = 86_400.0;
 pub(crate) struct DiskTrend(Mutex<VecDeque<(i64, u64)>>);
 
 impl DiskTrend {
-    /// Returns true if it is time for another look.
+    /// Returns true if it is time for another sample.
     pub(crate) fn is_due(&self, now_s: i64) -> bool {
         let looks = self.0.lock();
-        // Also after a clock has gone back.
+        // Also true after the clock was set back.
         looks.back().is_none_or(|(last_s, _)| !(0..LOOK_EVERY_S).contains(&(now_s - last_s)))
     }
 
-    /// Records a look.
+    /// Records a sample.
     pub(crate) fn note(&self, now_s: i64, free_bytes: u64) {
         let mut looks = self.0.lock();
         // The clock was set, or no sample was taken for hours: earlier samples are not of the last day.
@@ -38,8 +38,8 @@ impl DiskTrend {
         looks.push_back((now_s, free_bytes));
     }
 
-    /// Returns the days until nothing is free, if the disk fills as in the last day; `None` while that is not known, and
-    /// while it does not fill.
+    /// Returns the days until the disk is full if it fills as in the last day; `None` while the rate is unknown,
+    /// and while the disk does not fill.
     pub(crate) fn days_left(&self, now_s: i64, free_bytes: u64) -> Option<f64> {
         let (first_s, first_free) = *self.0.lock().front()?;
         let over_s = now_s.checked_sub(first_s).filter(|over_s| *over_s >= RATE_OVER_S_MIN)?;
@@ -52,7 +52,8 @@ impl DiskTrend {
 mod tests {
     use super::*;
 
-    /// Looks every ten minutes for this many seconds, while `per_look` bytes are taken from `free`.
+    /// Returns the trend and the free bytes after samples every ten minutes for this many seconds, with `per_look`
+    /// bytes less each time.
     fn looked(seconds: i64, free: u64, per_look: u64) -> (DiskTrend, u64) {
         let trend = DiskTrend::default();
         let mut left = free;

@@ -49,11 +49,11 @@ use crate::views::PeerView;
 /// shown in seconds.
 const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
 
-/// Time between two counts of the payer reports. A guess: with twenty nodes a count reads some ten thousand rows, and a
-/// report takes hours on its way.
+/// Time between two counts of the payer reports. A guess: with twenty nodes a count reads some ten thousand rows,
+/// and a report takes hours to settle.
 const PAYER_REPORTS_COUNTED_EVERY: Duration = Duration::from_secs(30);
 
-/// The error of a start.
+/// Why [`start`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// An address cannot be bound.
@@ -178,7 +178,7 @@ fn observer(
     }
 }
 
-/// Serves operators, if they have an address.
+/// Serves operators, if the operators' port has an address.
 async fn bind_operators(
     address: Option<SocketAddr>,
     pages: Arc<NodePages>,
@@ -217,7 +217,7 @@ impl ApiHandle {
     pub async fn shutdown(self, drain: Duration) {
         self.drain();
         sleep(drain).await;
-        // Streams owe their clients what has been committed by now.
+        // Streams still deliver all envelopes that are committed by now.
         self.committer.streams_settled().await;
         if let Some(server) = self.server {
             server.close().await;

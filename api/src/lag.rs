@@ -1,12 +1,12 @@
-//! The age of each strand's lag. Decides without a clock: the time is an argument.
+//! Tracks the age of each strand's lag. Time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
-/// Positions that are kept of one strand. Beyond that every other one is dropped, so the age stays
-/// bounded in memory and exact for the oldest. A guess.
+/// Largest number of positions of a strand. Beyond it every second one is dropped, so that memory is bounded and
+/// the age of the oldest stays exact. A guess.
 const CLAIMS_MAX: usize = 512;
 
 /// Positions of peers that this node has not reached, by strand.

@@ -6,15 +6,17 @@
 //!
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
-//! - `oldest`: tells readers what has expired;
-//! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: what a witness takes;
+//! - `oldest`: names the oldest available places to readers of expired envelopes;
+//! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: the
+//!   requests of logs to a witness;
 //! - `read_workers`: the threads that answer queries;
-//! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
-//!   `redis_limits`, `breaker`;
+//! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`, `breaker`:
+//!   parts of it;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
-//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `node_status`: readiness and status of the node; `chain_status`,
-//!   `backup_status`, `payer_report_status`: parts of it;
-//! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: what operators see;
+//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `node_status`: readiness and status of the node;
+//!   `chain_status`, `backup_status`, `payer_report_status`: parts of it;
+//! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
+//!   pages for operators;
 //! - [`start`] and [`ApiHandle`]: start and shutdown.
 //!
 //! Invariant: no request delays or breaks the service of another caller.

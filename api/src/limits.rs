@@ -1,4 +1,4 @@
-//! Limits of requests. A request that breaks one is refused before it has cost more than its parsing.
+//! Limits of requests. A request that exceeds one is refused before it causes more work than its parsing.
 //!
 //! The limits are specified in `docs/protocol/api.md`.
 
@@ -22,9 +22,10 @@ const PUBLISHED_MAX: usize = 10_000;
 /// Payers of one request. Specified. Each payer's rows are read once, however often it is named.
 const PAYERS_MAX: usize = 1000;
 
-/// The metadata that names the place behind which a stream of all envelopes begins. Specified in `docs/protocol/api.md`.
+/// The metadata key of the cursor after which a stream of all envelopes begins. Specified in
+/// `docs/protocol/api.md`.
 pub(crate) const RESUME_HEADER: &str = "hawser-resume";
-/// The longest part of a wrong text that is repeated in an error, in characters. A guess.
+/// Largest number of characters of a wrong text that an error repeats. A guess.
 const QUOTED_MAX: usize = 40;
 
 /// The limit that a request breaks. The texts are part of the protocol.
@@ -65,7 +66,7 @@ pub(crate) enum LimitError {
 }
 
 impl LimitError {
-    /// Returns the name of the limit for programs, as error details give it.
+    /// Returns the name of the limit in error details, a constant that programs can match.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Both => "TOPICS_AND_ORIGINATORS",
@@ -169,7 +170,7 @@ pub(crate) fn topic_filters(
         return Err(LimitError::TooMany(filters.len()));
     }
     filters.iter().try_for_each(|filter| check_topic(&filter.topic))?;
-    // Topics of their own: those of the request would keep all of its bytes for as long as the stream.
+    // The names are copied: parts of the request's buffer would keep the whole buffer for the life of the stream.
     let mut names: Bytes = filters.iter().flat_map(|filter| &filter.topic[..]).copied().collect();
     let mut topics = Vec::with_capacity(filters.len());
     for filter in filters {
@@ -239,9 +240,9 @@ pub(crate) fn payers(
     Ok((request.payer_addresses.into_iter().map(named).collect(), minutes))
 }
 
-/// Returns the address that a text stands for. Every text stands for one, as at the nodes of the
-/// reference implementation: hex digits up to the first character that is none, the last 20 bytes of
-/// them, and zeros before fewer. An odd number of digits begins with a zero.
+/// Returns the address that a text means. As in the reference implementation every text means one. Pairs of hex
+/// digits are read up to the first other character, after a leading zero if the text has an odd length. The last 20
+/// bytes count, with zeros in front of fewer.
 fn payer_address(text: &str) -> PayerAddress {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
     let first = (digits.len() % 2 == 1).then_some(0);
@@ -278,7 +279,7 @@ fn cursor(cursor: &PbCursor) -> Result<Cursor, LimitError> {
     }
 }
 
-/// Returns the cursor behind which a stream of all envelopes begins; `None` if the caller names none.
+/// Returns the cursor after which a stream of all envelopes begins; `None` if the caller gives none.
 ///
 /// # Errors
 /// [`LimitError::Resume`] with the entry that is wrong, [`LimitError::CursorEntries`].
@@ -335,7 +336,7 @@ mod tests {
     }
 
     proptest! {
-        /// Metadata is whatever a caller sends.
+        /// A caller may send any metadata.
         #[test]
         fn no_text_breaks_a_resume_point_and_a_cursor_is_read_as_it_was_written(
             text in "[ -~]{0,60}",

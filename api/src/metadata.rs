@@ -40,8 +40,7 @@ const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 /// spare.
 const PERIOD_BYTES: usize = 192;
 
-/// Rows that one payer counts as, however few it has. A guess at the cost of a seek relative to a
-/// row.
+/// Least number of rows that a payer counts as. A guess: the cost of a seek relative to a row.
 const ROWS_PER_SEEK: usize = 10;
 
 /// Serves metadata. Cheap to clone.
@@ -53,7 +52,7 @@ pub(crate) struct Metadata {
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
     pub(crate) callers: Callers,
-    /// The address at which this node is reached over QUIC, if it is told. Nodes alone have a use for it.
+    /// This node's QUIC address, if it is announced. Only nodes use it.
     pub(crate) quic_address: Option<AsciiMetadataValue>,
     /// Cancelled when streams are to end.
     pub(crate) stop: CancellationToken,
@@ -114,7 +113,7 @@ impl Metadata {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
-        // The service has no limits, and the first turn is free: it is enough for a seek for each payer.
+        // The service has no limits of its own, and the first turn is free: it suffices for one seek per payer.
         let turns = self.callers.turns(caller, LimitedCall::Usage, 1, self.stop.clone());
         let usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
         let mut usage = Some(Box::new(usage));
@@ -191,8 +190,8 @@ impl UsageReader {
         Self { engine, charge, minutes, payers, scan: None, read, used }
     }
 
-    /// Reads the payers in turn, each once, up to the first that this node does not know, and no more than about
-    /// `rows_max` rows.
+    /// Reads one payer after another, each once, until the first that this node does not know, and about `rows_max`
+    /// rows at most.
     fn turn(mut self, rows_max: usize) -> Result<UsageTurn, QueryError> {
         let mut rows = 0;
         while rows < rows_max {
@@ -200,7 +199,7 @@ impl UsageReader {
                 return Ok(UsageTurn::Done(self.used));
             };
             if let Some(periods) = self.read.get(&payer) {
-                // A copy under another text is work for the answer, and is paid like rows that are read.
+                // A copy under another text takes memory in the answer, so it is paid for like rows that are read.
                 let periods = Arc::clone(periods);
                 rows += ROWS_PER_SEEK + periods.len();
                 self.add(name, payer, periods)?;
@@ -272,10 +271,10 @@ impl CursorFollower {
     }
 }
 
-/// Returns when the cursor has moved and its turn to be sent has come.
+/// Returns when the cursor has moved and the least time since the last one has passed.
 async fn moved(heads: &mut watch::Receiver<Arc<Cursor>>, sent_at: Instant) {
     if heads.changed().await.is_err() {
-        // The engine is gone, so the cursor never moves again.
+        // The engine has stopped, so the cursor never moves again.
         std::future::pending::<()>().await;
     }
     sleep_until(sent_at + CURSOR_SENT_EVERY).await;

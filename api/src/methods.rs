@@ -122,7 +122,7 @@ impl EnvelopeMethod {
             | Self::Publish => Unary,
         };
         let method = RpcMethod::new(self.path(), kind).decoding(self.fields());
-        // Its handler reads requests as they come, and charges them when it cannot.
+        // The handler reads requests as they arrive, and charges those that must wait.
         if self == Self::Subscribe { method.reading_always() } else { method }
     }
 }
@@ -130,8 +130,8 @@ impl EnvelopeMethod {
 /// Entries of a cursor, each of a hash table when it is decoded, and of a tree after that.
 const CURSOR: &[FieldCost] = &[FieldCost::each(1, 48, &[])];
 
-/// Payer envelopes, each with the client envelope inside: what it depends on, and the payloads that
-/// become many small messages. The costs are counted from the types, with room to spare.
+/// Payer envelopes, each with its client envelope: its dependencies, and the payloads that decode into many small
+/// messages. The costs are counted from the types, with room to spare.
 const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     1024,
@@ -161,8 +161,8 @@ const NEWEST_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[])];
 /// topic with a cursor of five entries takes 540 bytes.
 const TOPICS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)])];
 
-/// The adds of a Mutate, each with its cursor and its place in the checks, and the removes. What the stream
-/// keeps of them is charged apart. Calculated from the types: 80 bytes and 43 in a table; a table of a cursor
+/// The adds of a Mutate, each with its cursor and its place in the checks, and the removes. The memory that the
+/// stream keeps is charged separately. Calculated from the types: 80 bytes and 43 in a table; a table of a cursor
 /// takes 48 bytes and 21 to 37 for an entry.
 const SUBSCRIBE_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
@@ -187,7 +187,7 @@ const IDENTIFIERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[FieldCost::
 /// Payers.
 const PAYERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[])];
 
-/// A report: a failed request, which may become many small messages, or signed envelopes.
+/// A report: a failed request, which may decode into many small messages, or signed envelopes.
 const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     256,

@@ -21,12 +21,12 @@ use crate::node_api::{NodeApi, charged};
 use crate::rate_limits::CallCost;
 use crate::report_limits::ReportLimits;
 
-/// Reports of one answer. Specified (`docs/protocol/misbehavior.md`).
+/// Largest number of reports in an answer. Specified (`docs/protocol/misbehavior.md`).
 const REPORTS_MAX: usize = 1_000;
 /// Bytes of the reports in one answer; a larger report is sent alone. Specified (same page): 4 MiB, with the
 /// fields around the reports.
 const LEN_BYTES_MAX: usize = 4 * 1024 * 1024 - REPORTS_MAX * 32;
-/// Copies of a report's bytes that a submission makes: in its one form, and in the write to disk.
+/// Copies of a report's bytes that a submission makes: in canonical form, and in the write to disk.
 const COPIES: usize = 2;
 
 /// Takes reports of misbehaviour and hands them out. Cheap to clone.
@@ -95,7 +95,7 @@ impl MisbehaviorService {
         let caller = caller_of(&request);
         self.api.callers.charge(caller, LimitedCall::Query, CallCost::of_topics(1)).await?;
         let (charge, request) = charged(request);
-        // Read once and encoded once.
+        // Twice: the reports as read, and the encoded answer.
         charge.take(2 * LEN_BYTES_MAX)?;
         let read = move || Ok(reports.read(request.after_ns, REPORTS_MAX, LEN_BYTES_MAX)?);
         let found = self.api.reads.run(&charge, read).await?;

@@ -7,7 +7,7 @@ use hawser_engine::misbehavior::{Evidence, EvidenceTime, Misbehavior, StoredEvid
 use hawser_engine::reports::ReportClass;
 use serde::Serialize;
 
-/// Pieces of evidence on one page. A guess: a reader asks again from the last one.
+/// Largest number of facts on a page. A guess: the operator requests the next page after the last one.
 const PIECES_MAX: usize = 100;
 /// Bytes of evidence after which a page ends. Specified: that of the API's answers on misbehaviour.
 const LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -18,7 +18,7 @@ pub(crate) struct MisbehaviorPage {
     misbehavior: Vec<EvidenceReport>,
 }
 
-/// A piece of evidence as `/misbehavior` shows it.
+/// A fact in `/misbehavior`.
 #[derive(Debug, Serialize)]
 struct EvidenceReport {
     /// The position: time in unix nanoseconds, a point, a counter. `after=` takes it.
@@ -81,10 +81,10 @@ pub(crate) fn counts(engine: &Engine) -> BTreeMap<u32, FactCounts> {
         .collect()
 }
 
-/// Reports of misbehaviour that this node keeps, as `/status` shows their number.
+/// The numbers of misbehaviour reports that this node keeps, in `/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct KeptReports {
-    /// Reports about this node itself. All come from others: a node makes none about itself.
+    /// Reports about this node itself. Other nodes and clients have submitted all of them.
     pub(crate) against_this_node: u64,
     /// Counts by accused node.
     pub(crate) by_node: BTreeMap<u32, ReportCounts>,
@@ -93,11 +93,11 @@ pub(crate) struct KeptReports {
 /// The number of reports about one node, as `/status` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct ReportCounts {
-    /// Their evidence proves them. This node made them of its own evidence, or others submitted them.
+    /// Reports whose evidence proves them, made by this node or submitted to it.
     pub(crate) proven: u64,
     /// Reports by this node that prove nothing to others.
     pub(crate) own_claims: u64,
-    /// Liveness reports by this node: about a node that does not answer as it should.
+    /// Liveness reports by this node: about a node that does not answer as required.
     pub(crate) own_liveness: u64,
     /// Reports by others that prove nothing.
     pub(crate) submitted: u64,
@@ -130,7 +130,7 @@ pub(crate) fn kept_reports(engine: &Engine) -> KeptReports {
 /// Reads the page after a position. Blocks on the disk.
 ///
 /// # Errors
-/// When the evidence cannot be read.
+/// An error if the evidence cannot be read.
 pub(crate) fn page(
     engine: &Engine,
     after: EvidenceTime,
@@ -141,8 +141,7 @@ pub(crate) fn page(
     })
 }
 
-/// Returns the position that a query names in `after=`, the start if it names none, `None` if it is
-/// malformed.
+/// Returns the position in the query's `after=`, or the start without it; `None` if it is malformed.
 pub(crate) fn position_of(query: &str) -> Option<EvidenceTime> {
     let Some(text) = query.split('&').find_map(|pair| pair.strip_prefix("after=")) else {
         return Some(EvidenceTime::default());

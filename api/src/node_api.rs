@@ -1,5 +1,4 @@
-//! The state behind every service that hands out or takes in envelopes, and what its handlers
-//! share.
+//! The state that the handlers of all services of envelopes share, and helpers for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,8 +24,8 @@ use crate::methods::EnvelopeMethod;
 use crate::metrics::HandlerMetrics;
 use crate::read_workers::{CallMemory, ReadWorkers};
 
-/// Bytes around an envelope in a stream's message or a result, besides its tag and length: tags and
-/// lengths of the messages around it, at most 10 bytes in today's schema, and room to spare.
+/// Bytes around an envelope in a message or a result, besides its own tag and length: tags and lengths of the
+/// enclosing messages, at most 10 bytes in the current schema, with room to spare.
 const WRAPPING_LEN_BYTES: usize = 16;
 
 /// The response of a streaming method.
@@ -126,8 +125,8 @@ pub(crate) fn check_size(lengths: impl Iterator<Item = usize>) -> Result<(), Cal
     }
 }
 
-/// Counts envelopes of a stream as delivered and turns them into messages. One that fits into no message is
-/// left out, so that the stream goes on.
+/// Counts envelopes of a stream as delivered and turns them into messages. An envelope that is too large for a
+/// message is left out, so that the stream continues.
 ///
 /// # Errors
 /// [`CallError::Undecodable`] if a stored envelope is broken.

@@ -24,7 +24,7 @@ use crate::views::{BackupsView, ChainState, ChainsView, DiskSpace, DiskView, Pee
 /// network.
 const LAG_ENVELOPES_MAX: u64 = 1000;
 /// Seconds that a strand may be behind before the node is degraded. A guess: longer than the minute for which a gap
-/// is searched and what stands behind it takes to be stored. Nodes of other software leave places empty in normal
+/// is searched, and the time to store the envelopes after it. Nodes of other software leave places empty in normal
 /// operation.
 const LAG_S_MAX: f64 = 90.0;
 
@@ -57,20 +57,19 @@ pub(crate) struct NodeStatus {
     pub(crate) disk: DiskReport,
 }
 
-/// The health of a node; greater is worse. Its number and its name are shown to operators as
-/// *verdict*.
+/// The health of a node; greater is worse. Operators see its number and its name as *verdict*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum HealthLevel {
     /// Nothing to do.
     Ok,
-    /// It serves, and the operator should look.
+    /// The node serves, and the operator should look at the reasons.
     Degraded,
     /// The node does not serve its purpose.
     Failing,
 }
 
-/// A strand as `/status` shows it.
+/// A strand in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct OriginatorReport {
     pub(crate) originator_id: u32,
@@ -79,7 +78,7 @@ pub(crate) struct OriginatorReport {
     /// The highest sequence id that this node or a peer holds.
     pub(crate) network_position: u64,
     pub(crate) lag_envelopes: u64,
-    /// Time since this node heard of the first envelope that it lacks.
+    /// Time since a peer first claimed an envelope that this node lacks, seconds.
     pub(crate) lag_s: f64,
     /// The peer that the strand is pulled from; absent for this node's own strand and for those of the
     /// chains.
@@ -89,14 +88,14 @@ pub(crate) struct OriginatorReport {
     /// Time of the newest envelope by its originator's clock.
     pub(crate) last_envelope_ns: Option<i64>,
     pub(crate) last_envelope_age_s: Option<f64>,
-    /// Number of leaves of the strand's tree; below `position` while the tree is made or waits for a place. Absent if
-    /// it cannot be read.
+    /// Number of leaves of the strand's tree; below `position` while the tree is being built or an earlier place is
+    /// undecided. Absent if it cannot be read.
     pub(crate) tree_size: Option<u64>,
     /// The newest cosigned checkpoint that the originator, or for a chain this node, signed; absent if there is none.
     pub(crate) checkpoint: Option<CheckpointReport>,
 }
 
-/// A checkpoint as `/status` shows it.
+/// A checkpoint in `/status`.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct CheckpointReport {
     pub(crate) node_id: u32,
@@ -109,7 +108,7 @@ pub(crate) struct CheckpointReport {
     pub(crate) cosigners: usize,
 }
 
-/// A peer as `/status` shows it.
+/// A peer in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PeerReport {
     pub(crate) node_id: u32,
@@ -123,32 +122,33 @@ pub(crate) struct PeerReport {
     pub(crate) refused: u64,
 }
 
-/// The disk as `/status` shows it.
+/// The disk in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DiskReport {
     pub(crate) log_bytes: u64,
     pub(crate) free_bytes: Option<u64>,
     pub(crate) total_bytes: Option<u64>,
-    /// Days until nothing is free, if it fills as in the last day; absent in the first hour, and while it does not fill.
+    /// Days until the disk is full if it fills as in the last day; absent in the first hour, and while it does not
+    /// fill.
     pub(crate) days_left: Option<f64>,
     pub(crate) scrub: ScrubPage,
 }
 
-/// Scrubs as `/status` shows them.
+/// Scrubs in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ScrubPage {
     running: bool,
-    /// End of the last one that read everything; absent before.
+    /// End of the last complete scrub; absent before the first one.
     finished_unix_s: Option<i64>,
-    /// Rows that it read.
+    /// Rows that the last scrub has read.
     rows: u64,
-    /// Bytes that it read.
+    /// Bytes that the last scrub has read.
     bytes: u64,
     /// Damaged parts that were found since the start.
     damages: u64,
-    /// Damaged parts that were put back since the start.
+    /// Damaged parts that were repaired since the start.
     repaired: u64,
-    /// Damaged parts that the last one has left.
+    /// Damaged parts that the last scrub has not repaired.
     left: u64,
 }
 
@@ -172,21 +172,21 @@ pub(crate) struct StatusPage {
     originators: Vec<OriginatorReport>,
     /// Inboxes with updates that wait for a contract wallet's chain.
     inboxes_waiting: u64,
-    /// Updates, since the start, that were marked invalid because their contract wallet could not be asked
-    /// in time. Other nodes may have had the answer.
+    /// Updates, since the start, that were marked invalid because their contract wallet could not be asked in time.
+    /// Other nodes may have got an answer.
     updates_unanswered: u64,
-    /// Envelopes of other nodes, since the start, that readers were shown before they were verified, and get no more.
+    /// Envelopes of other nodes, since the start, that readers could read before verification, and that failed it.
     envelopes_withdrawn: u64,
     peers: Vec<PeerReport>,
     chains: Vec<ChainReport>,
-    /// Payer reports by stage, as they were last counted; absent if this node does not work on them.
+    /// The last counts of payer reports by stage; absent if this node does not work on them.
     #[serde(skip_serializing_if = "Option::is_none")]
     payer_reports: Option<StageReport>,
     disk: DiskReport,
     /// Absent if this process records no backups, as in tests.
     #[serde(skip_serializing_if = "Option::is_none")]
     backups: Option<BackupReport>,
-    /// Facts that there is evidence of, by accused node. `/misbehavior` shows them.
+    /// Numbers of proven facts by accused node. `/misbehavior` shows the facts.
     misbehavior: BTreeMap<u32, FactCounts>,
     /// Reports of misbehaviour that this node keeps.
     misbehavior_reports: KeptReports,
@@ -246,19 +246,19 @@ impl NodeObserver {
         }
     }
 
-    /// Reports on payer reports as they were last counted; `None` if this node does not work on them.
+    /// Returns the last counts of payer reports; `None` if this node does not work on them.
     pub(crate) fn stage_report(&self) -> Option<StageReport> {
         self.payer_reports.as_ref().map(|counts| counts.report(self.now_s()))
     }
 
-    /// Reports on backups as this machine's commands have noted them. Reads three small files.
+    /// Returns the report of backups from the records of this machine's commands. Reads three small files.
     pub(crate) fn backup_report(&self) -> Option<BackupReport> {
         let notes = self.backups.as_ref()?.backups();
         Some(BackupReport::new(notes, self.now_s()))
     }
 
-    /// Records the positions of this node and its peers, from which lags get their age. The age is as
-    /// exact as the calls are frequent.
+    /// Records the positions of this node and its peers, from which the ages of lags follow. The time between two
+    /// calls is the error of an age.
     pub(crate) fn note_lags(&self) {
         let (own, network) = self.positions(&self.peers.peers());
         let now_ns = self.engine.ports().clock.now_ns();
@@ -268,8 +268,8 @@ impl NodeObserver {
         }
     }
 
-    /// Records the free space of the disk, from which the days left are told. Looks every ten minutes, however often it
-    /// is called.
+    /// Records the free space of the disk, for the estimate of the days left. Takes at most one sample in ten
+    /// minutes.
     pub(crate) fn note_disk(&self) {
         let now_s = self.now_s();
         if !self.disk_trend.is_due(now_s) {
@@ -319,7 +319,7 @@ impl NodeObserver {
         network.iter().map(report).collect()
     }
 
-    /// Reports the checkpoint of a strand's originator, or this node's of a chain.
+    /// Returns the newest checkpoint of a strand by its originator; of a chain's strand by this node.
     fn checkpoint(&self, originator: OriginatorId) -> Option<CheckpointReport> {
         let own = self.engine.store().identity().node;
         let node = if originator.is_node() { originator } else { own };
@@ -387,8 +387,8 @@ fn assess(
 ) -> (HealthLevel, Vec<String>) {
     // A replica is sound without publishing.
     let unmet = conditions.iter().filter(|it| !it.met && it.name != READS_ONLY).map(|it| {
-        // A node that only cannot publish still serves readers. A broken log ends more than that, and a
-        // second process with the key does harm as long as it runs.
+        // A node that only cannot publish still serves readers. A broken log affects readers, too, and a second
+        // process with the same key does harm as long as it runs.
         let publish_only = it.purpose >= Some(Purpose::Publish)
             && !["log_writable", "sole_signer"].contains(&it.name);
         let level = if publish_only { HealthLevel::Degraded } else { HealthLevel::Failing };
@@ -420,8 +420,8 @@ pub(crate) struct NewestTimes {
 }
 
 impl NewestTimes {
-    /// Returns the time of the envelope at `head`, or of the last one known if that place is a gap or is
-    /// dated into the future: such a date must not make a strand that stands still look fresh.
+    /// Returns the time of the envelope at `head`, or the last known time if that place is a gap or the envelope's
+    /// time is in the future: such a time must not make a stalled strand look fresh.
     fn time_of(&self, engine: &Engine, head: EnvelopeId) -> Option<i64> {
         let now_ns = engine.ports().clock.now_ns();
         let mut known = self.known.lock();

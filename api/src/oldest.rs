@@ -1,7 +1,7 @@
 //! The metadata that tells readers which envelopes have expired: `hawser-oldest`.
 //!
-//! It is made of what this node has stored, and of numbers in the request. A cursor costs what its entries cost to
-//! compare; how many there may be is bounded where requests are parsed, before.
+//! It depends only on this node's store and on numbers in the request. The cost is a comparison for each entry of a
+//! cursor; parsing has bounded their number before.
 
 use std::fmt::Write as _;
 
@@ -14,26 +14,26 @@ use tonic::Response;
 use crate::limits::{CURSOR_ENTRIES_MAX, SELECTED_MAX};
 use crate::node_api::NodeApi;
 
-/// Names, for each originator of whose strand the reader asks for places that have expired, the place behind the last one of
-/// them: `100=5123,200=77`.
+/// The metadata key. The value has, for each originator of whose strand the request includes expired places, the
+/// first place after them: `100=5123,200=77`.
 pub(crate) const OLDEST_HEADER: &str = "hawser-oldest";
 
-/// Originators that are named at most. A guess: a network has fewer, and a header has room for them.
+/// Largest number of originators in the value. A guess: a network has fewer, and a header has room for them.
 const NAMED_MAX: usize = 100;
 
-/// The places from which a reader reads on.
+/// The places after which a reader reads.
 #[derive(Debug)]
 pub(crate) enum ReadFrom {
     /// The request begins at the present, so it asks for no expired envelope.
     Now,
-    /// Behind one cursor, in all strands.
+    /// After one cursor, in all strands.
     Cursor(Cursor),
-    /// Behind one cursor, in these strands.
+    /// After one cursor, in these strands.
     Strands(Vec<OriginatorId>, Cursor),
 }
 
 impl ReadFrom {
-    /// Reads these strands behind a cursor.
+    /// Returns reads of these strands after a cursor.
     pub(crate) fn strands(ids: &[u32], cursor: Option<&envelopes_pb::Cursor>) -> Self {
         let is_bounded =
             |it: &&envelopes_pb::Cursor| it.node_id_to_sequence_id.len() <= CURSOR_ENTRIES_MAX;
@@ -54,8 +54,8 @@ impl ReadFrom {
         }
     }
 
-    /// Reads that start at a cursor for each topic. For each originator, the lowest place of all topics counts. A
-    /// request with too long cursors is refused and gets no report.
+    /// Returns reads that start at a cursor for each topic. For each originator, the lowest place of all topics
+    /// counts. A request with too long cursors is refused, so it gets no such metadata.
     pub(crate) fn topics<'a>(
         mut cursors: impl Iterator<Item = Option<&'a envelopes_pb::Cursor>>,
     ) -> Self {
@@ -77,7 +77,7 @@ impl ReadFrom {
         Self::Cursor(Cursor::from(&envelopes_pb::Cursor { node_id_to_sequence_id: least }))
     }
 
-    /// Returns true if the reader asks for places before `oldest`.
+    /// Returns true if the request includes places before `oldest`.
     fn is_before(&self, oldest: EnvelopeId) -> bool {
         let is_below = |cursor: &Cursor| cursor.get(oldest.originator).next() < oldest.sequence;
         match self {
@@ -89,7 +89,8 @@ impl ReadFrom {
 }
 
 impl NodeApi {
-    /// Adds the metadata to the response of a stream. A log that cannot be read is told by the stream itself.
+    /// Adds the metadata to the response of a stream. If the log cannot be read, the stream itself reports the
+    /// error.
     pub(crate) async fn tell_oldest<T>(
         &self,
         charge: &CallCharge,
@@ -106,8 +107,8 @@ impl NodeApi {
     }
 }
 
-/// Adds the metadata to a response, if the reader asks for places that have expired. `oldest` is as
-/// [`Reader::oldest`](hawser_engine::runtime::Reader::oldest) gives it, read after the answer.
+/// Adds the metadata to a response if the request includes expired places. `oldest` is the result of
+/// [`Reader::oldest`](hawser_engine::runtime::Reader::oldest), read after the answer.
 pub(crate) fn put_oldest<T>(oldest: &[EnvelopeId], from: &ReadFrom, response: &mut Response<T>) {
     let mut text = String::new();
     for id in oldest.iter().filter(|id| from.is_before(**id)).take(NAMED_MAX) {

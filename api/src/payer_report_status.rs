@@ -1,10 +1,11 @@
-//! Payer reports by stage as `/status` and the metrics show them: counted now and then, so that no request waits for it.
+//! Counts of payer reports by stage for `/status` and the metrics. They are updated at intervals, so that no
+//! request waits for a count.
 
 use hawser_engine::runtime::{PayerReportTotals, PayerReporter, ReportStage, StageCounts};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// The counts of payer reports as they were last made.
+/// The last counts of payer reports.
 pub(crate) struct PayerReportCounts {
     reporter: PayerReporter,
     last: Mutex<LastCount>,
@@ -17,18 +18,18 @@ struct LastCount {
     fault: Option<String>,
 }
 
-/// Payer reports as `/status` shows them.
+/// Payer reports in `/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct StageReport {
     /// Time of the last count; absent before the first one.
     counted_unix_s: Option<i64>,
-    /// The reason for which the last attempt to count them failed.
+    /// The error of the last attempt to count them.
     fault: Option<String>,
-    /// All stages, in the order of a report's way; empty before the first count.
+    /// All stages, in the order in which a report passes them; empty before the first count.
     pub(crate) stages: Vec<StageRow>,
 }
 
-/// The reports at one stage as `/status` shows them.
+/// The reports at one stage in `/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct StageRow {
     pub(crate) stage: &'static str,
@@ -42,18 +43,18 @@ impl PayerReportCounts {
         Self { reporter, last: Mutex::default() }
     }
 
-    /// Returns what the worker has done since it was created.
+    /// Returns the worker's totals since its creation.
     pub(crate) fn totals(&self) -> PayerReportTotals {
         self.reporter.totals()
     }
 
-    /// Counts them at a time in unix seconds. Blocks on the disk.
+    /// Counts the reports at `now_s`, unix seconds. Blocks on the disk.
     pub(crate) fn count(&self, now_s: i64) {
         let counted = self.reporter.stage_counts();
         self.last.lock().note(now_s, counted.map_err(|error| error.to_string()));
     }
 
-    /// Reports on the last counts at a time in unix seconds.
+    /// Returns the last counts, with ages at `now_s`, unix seconds.
     pub(crate) fn report(&self, now_s: i64) -> StageReport {
         self.last.lock().report(now_s)
     }

@@ -1,4 +1,4 @@
-//! The pages at `/payer-reports`: reports of payers' usage as this node sees them, for operators.
+//! The pages at `/payer-reports`: payer reports and this node's view of them, for operators.
 
 use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportState, ReportView};
 use hawser_proto::{OriginatorId, PayerAddress};
@@ -6,7 +6,7 @@ use hawser_serve::pages::{Page, json, plain};
 use http::StatusCode;
 use serde::Serialize;
 
-/// Leaves and minutes that the page of one report shows, at most. A guess: a few MB.
+/// Largest number of leaves and of minutes on the page of a report. A guess: a few MB.
 const ROWS_MAX: usize = 10_000;
 
 /// One report.
@@ -24,14 +24,14 @@ struct ReportRow {
     attestations_needed: usize,
     /// `attested`, `equal`, `refused`, `waiting`, `submitted` or `settled`.
     state: &'static str,
-    /// The reasons for which it is refused or waits.
+    /// The reasons why it is refused or waits.
     reasons: Vec<String>,
     index: Option<u64>,
     leaves_settled: u64,
     settled_microdollars: u64,
 }
 
-/// One report beside this node's figures.
+/// A report compared with this node's figures.
 #[derive(Debug, Serialize)]
 struct ExplainedPage {
     #[serde(flatten)]
@@ -40,7 +40,7 @@ struct ExplainedPage {
     equal: bool,
     /// This node's amounts, by payer. Empty if it computes another report.
     payers: Vec<PayerRow>,
-    /// Minutes of payers in which the originator charged other fees.
+    /// Minutes of payers in which the originator charged fees that differ from this node's figures.
     minutes: Vec<MinuteRow>,
 }
 
@@ -70,7 +70,7 @@ struct UsagePage {
     available_picodollars: i128,
 }
 
-/// Returns the page: all reports, or the one that `id=` names, or the usage of the payer that `payer=` names.
+/// Returns the page: all reports, or the report of `id=`, or the usage of the payer of `payer=`.
 pub(crate) fn page(reporter: Option<&PayerReporter>, query: &str) -> Page {
     let Some(reporter) = reporter else {
         return plain(StatusCode::NOT_FOUND, "this node does not work on payer reports\n");

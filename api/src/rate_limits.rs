@@ -1,4 +1,4 @@
-//! Limits on what each address may ask for. Plain values; time is an argument.
+//! Limits on the calls of each address. Plain values; time is an argument.
 //!
 //! Specified in `docs/protocol/api.md`, *Limits on callers*.
 
@@ -8,7 +8,7 @@ use hawser_serve::caller_table::CallerTable;
 
 use crate::settings::RateLimitSettings;
 
-/// Callers that are remembered. A guess: 100,000 take about 25 MB.
+/// Largest number of callers whose usage is kept. A guess: 100,000 take about 25 MB.
 const CALLERS_MAX: usize = 100_000;
 
 /// The tokens that a call takes from its caller's buckets.
@@ -21,8 +21,8 @@ pub(crate) struct CallCost {
 }
 
 impl CallCost {
-    /// Returns the cost of a query: the root of the number of its topics, or of what else it looks up, rounded
-    /// up, and at least 1.
+    /// Returns the cost of a query: the square root of the number of topics or other items that it looks up,
+    /// rounded up, and at least 1.
     pub(crate) fn of_topics(topics: usize) -> Self {
         let topics = topics.max(1) as u64;
         let root = topics.isqrt();
@@ -35,7 +35,7 @@ impl CallCost {
     }
 }
 
-/// The use of one caller.
+/// The usage of one caller.
 #[derive(Debug, Clone, Copy, Default)]
 struct CallerBuckets {
     minute: Bucket,
@@ -43,7 +43,7 @@ struct CallerBuckets {
     opens: Bucket,
 }
 
-/// The use of all callers against their limits.
+/// The usage of all callers, and their limits.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
     minute: BucketSize,
@@ -62,8 +62,8 @@ impl RateLimits {
         }
     }
 
-    /// Takes the cost of a call from all buckets of its caller, or nothing. A cost above the capacity
-    /// of a bucket counts as all of it: such a call is rare but not impossible.
+    /// Takes the cost of a call from all buckets of its caller, or from none. A cost above a bucket's capacity
+    /// takes the whole capacity, so that such a call is rare but possible.
     ///
     /// # Errors
     /// The milliseconds after which the same call fits.
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(limits.take(caller(1), huge, 60_000), Ok(()));
     }
 
-    /// Only the address that has used most is an attacker worth remembering.
+    /// A flood of addresses must not free an address that has used up its limits.
     #[test]
     fn a_flood_of_addresses_neither_grows_the_table_nor_frees_the_heavy() {
         let mut limits = limits();

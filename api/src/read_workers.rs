@@ -16,9 +16,10 @@ use tokio::sync::oneshot;
 use crate::callers::PaidTurns;
 use crate::error::CallError;
 
-/// Queries that wait, of all callers. A guess: seconds of work.
+/// Largest number of waiting queries of all callers. A guess: seconds of work.
 const WAITING_MAX: usize = 4096;
-/// Queries that wait, of one address. A guess: some proxies name no clients, and have one address for all.
+/// Largest number of waiting queries of one address. A guess: some proxies do not forward client addresses, so all
+/// their clients have one.
 const WAITING_OF_CALLER_MAX: usize = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -57,8 +58,7 @@ impl ReadWorkers {
         Self(Arc::new(Handle(state)))
     }
 
-    /// Runs a read on one of the threads, in its caller's turn. A read whose call has ended before is
-    /// left out.
+    /// Runs a read on one of the threads, in its caller's turn. A read whose call has ended meanwhile is skipped.
     ///
     /// # Errors
     /// The read's; [`CallError::Overloaded`] if too many wait; [`CallError::Interrupted`] if it
@@ -69,7 +69,7 @@ impl ReadWorkers {
         read: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, CallError> {
         let (answer, answered) = oneshot::channel();
-        // The memory of the read is its call's until the read has ended, also if the call ends before.
+        // The read's memory stays charged to its call until the read has ended, even if the call ends earlier.
         let held = charge.clone();
         let job = move || {
             if !answer.is_closed() {
@@ -84,8 +84,8 @@ impl ReadWorkers {
 }
 
 impl ReadWorkers {
-    /// Runs a read in turns, each of which its caller has paid for before. Others have theirs in between, small
-    /// reads of the same caller too. `turn` returns the answer when there is no more to do.
+    /// Runs a read in turns, each of which its caller pays for before it starts. Other reads run between two turns,
+    /// also small ones of the same caller. `turn` returns the answer when there is no more to do.
     ///
     /// # Errors
     /// As [`run`](Self::run), and when the caller cannot pay.
@@ -145,7 +145,7 @@ impl Drop for Handle {
     }
 }
 
-/// A queue in which each key has its turn, whatever the others have put in.
+/// A queue in which keys take turns, so that many jobs of one key do not delay the other keys.
 struct FairQueue<K, J> {
     turns: VecDeque<K>,
     jobs: HashMap<K, VecDeque<J>>,

@@ -1,8 +1,8 @@
 //! Limits that several processes share through Redis.
 //!
-//! The keys are those of the network's reference node, so that both may share one Redis. Each decision is
-//! one script, which Redis runs as a whole. A call that gets no answer in time passes, and after several of
-//! them Redis is left alone for a while: a limiter that is gone must not take the node with it.
+//! The keys are those of the network's reference node, so that both may share one Redis. Each decision is one
+//! script, which Redis runs atomically. A call without an answer in time passes, and after several of them Redis is
+//! not asked for a while: a limiter that is down must not stop the node.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::metrics::LimitMetrics;
 use crate::rate_limits::CallCost;
 use crate::settings::{RateLimitSettings, RedisSettings};
 
-/// Takes from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
-/// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost.
-/// Returns the milliseconds after which the same call fits; 0 if it was taken.
+/// Takes a cost from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
+/// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost. Returns
+/// the milliseconds after which the same call fits; 0 if it was taken.
 const TAKE: &str = r"
 local now, a, k, wait, writes = tonumber(ARGV[1]), 2, 1, 0, {}
 while a <= #ARGV do
@@ -63,11 +63,11 @@ if tonumber(redis.call('GET', KEYS[1]) or 0) > 0 then redis.call('DECR', KEYS[1]
 return 0
 ";
 
-/// An answer of Redis, or that there is none.
+/// An answer of Redis, or its absence.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RedisAnswer<T> {
     Answer(T),
-    /// Redis is gone or slow: the call passes.
+    /// Redis is down or slow: the call passes.
     NoAnswer,
 }
 
@@ -87,11 +87,11 @@ pub(crate) struct RedisLimits {
 }
 
 impl RedisLimits {
-    /// Connects, and waits for the answer to a ping.
+    /// Connects, and pings Redis.
     ///
     /// # Errors
-    /// When the URL is none, or Redis does not answer: a protection that is not there must not be
-    /// relied on.
+    /// An error if the URL is malformed or Redis does not answer: a node must not start without the protection that
+    /// its operator has configured.
     pub(crate) async fn connect(
         limits: &RateLimitSettings,
         settings: &RedisSettings,
@@ -122,8 +122,8 @@ impl RedisLimits {
         })
     }
 
-    /// Takes the cost of a call from all buckets of its caller, or nothing. Answers the milliseconds after
-    /// which the same call fits; 0 if it was taken. `now_ms` is unix time, which the processes share.
+    /// Takes the cost of a call from all buckets of its caller, or from none. Returns the milliseconds after which
+    /// the same call fits; 0 if it was taken. `now_ms` is unix time, which the processes share.
     pub(crate) async fn take(
         &self,
         caller: ClientAddress,
@@ -150,7 +150,7 @@ impl RedisLimits {
         self.ask(&command).await
     }
 
-    /// Takes a place for a stream of all envelopes. Answers whether there was one.
+    /// Takes a place for a stream of all envelopes. Returns false if none was free.
     pub(crate) async fn open_stream(&self, caller: ClientAddress) -> RedisAnswer<bool> {
         let mut command = script(OPEN, &[self.stream_key(caller)]);
         command.arg(self.streams_max).arg(ms(self.settings.stream_ttl));
@@ -192,7 +192,7 @@ impl RedisLimits {
                 RedisAnswer::Answer(answer)
             }
             Err(error) => {
-                // The next call connects anew.
+                // The next call opens a new connection.
                 if let Ok(mut connection) = self.connection.try_lock() {
                     *connection = None;
                 }

@@ -12,10 +12,10 @@ const PER_MINUTE: u64 = 10;
 const PER_HOUR: u64 = 100;
 /// Bytes of reports of one address in a minute. Specified.
 const BYTES_PER_MINUTE: u64 = 3 * 1024 * 1024;
-/// Addresses that are remembered. A guess: as for queries.
+/// Largest number of addresses whose usage is kept. A guess: as for queries.
 const CALLERS_MAX: usize = 100_000;
 
-/// The use of one address.
+/// The usage of one address.
 #[derive(Debug, Clone, Copy, Default)]
 struct SubmissionBuckets {
     minute: Bucket,
@@ -34,8 +34,8 @@ impl ReportLimits {
         Self { callers: CallerTable::new(CALLERS_MAX) }
     }
 
-    /// Takes one report of `len_bytes` from the limits of its address, or nothing. A report above the bytes
-    /// of a minute takes all of them: such a report is rare but not impossible.
+    /// Takes one report of `len_bytes` from all limits of its address, or from none. A report above the bytes of a
+    /// minute takes all of them, so that such a report is rare but possible.
     ///
     /// # Errors
     /// The milliseconds after which the same report fits.

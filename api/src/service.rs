@@ -37,10 +37,11 @@ impl NodeApi {
         let stored = match self.checks.admits_publishes() {
             Ok(()) => {
                 let (engine, held) = (self.engine.clone(), charge.clone());
-                // A publish goes on when its call has ended, and is charged to it all the same.
+                // A publish continues after its call has ended, and its memory stays charged to the call.
                 let publish = async move {
                     let published = engine.publish_counted(envelopes).await?;
-                    // A repeat is free of charge, so it must not pay for anything.
+                    // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
+                    // turns either.
                     held.stored(published.added);
                     Ok(published.envelopes)
                 };

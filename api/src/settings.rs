@@ -23,15 +23,15 @@ pub struct ApiSettings {
     /// The address of the operators' port: metrics, readiness, status. `None`: no listener. Default:
     /// 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
-    /// Silence after which a stream sends a sign of life. Above 0; default 30 s. Each stream then wakes
-    /// a client once per interval.
+    /// Time without messages after which a stream sends a keepalive. Above 0; default 30 s. Each idle stream wakes
+    /// its client once per interval.
     pub keepalive_interval: Duration,
-    /// The address at which peers reach this node over QUIC, told with the vector clock. Default: none, and peers take host
-    /// and port of the registered URL.
+    /// The address at which peers reach this node over QUIC, announced with the vector clock. Default: none; peers
+    /// then use host and port of the registered URL.
     pub quic_address: Option<QuicAddress>,
     /// Serves gRPC reflection. Default: no.
     pub reflection: bool,
-    /// Takes reports of misbehaviour and hands them out. Default: yes.
+    /// Serves the API for misbehaviour reports. Default: yes.
     pub misbehavior_api: bool,
     /// The certificate of the API; `None` without TLS. Default: none.
     pub tls: Option<Tls>,
@@ -49,18 +49,18 @@ pub struct ApiSettings {
     pub witness: Option<WitnessContext>,
     /// View of the chains. `None` if files replace the chains.
     pub chains: Option<Arc<dyn ChainsView>>,
-    /// The snapshots that are given out to new nodes, at `/snapshot`. `None`, the default: none are.
+    /// The snapshots that new nodes download at `/snapshot`; `None`, the default, for none.
     pub snapshots: Option<Arc<dyn SnapshotsView>>,
-    /// Observes the snapshot that strands are filled from: nothing is published meanwhile. Default: none.
+    /// View of the snapshot from which strands are filled; nothing is published meanwhile. Default: none.
     pub filling: Option<Arc<dyn FillingView>>,
-    /// Memory that callers may make the process hold, bytes. Default: 288 MiB.
+    /// Bound on the memory that requests and connections of callers take, bytes. Default: 288 MiB.
     pub callers_bytes_max: usize,
     /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
     /// long as they compute.
     pub read_threads: usize,
     /// An extra gRPC service on the same listener. Default: none.
     pub extra_service: Option<ExtraService>,
-    /// The proxies whose word is taken for their clients' addresses. Default: none.
+    /// Proxies whose `X-Forwarded-For` counts as their clients' addresses. Default: none.
     pub trusted_proxies: TrustedProxies,
     /// Connections that all clients together may have open at once. Default: no bound.
     pub connections_max: usize,
@@ -68,18 +68,18 @@ pub struct ApiSettings {
     pub connections_per_address_max: usize,
     /// Calls that one connection may have open at once. Default: 1000.
     pub streams_per_connection_max: u32,
-    /// Limits on what each address may ask for; `None`: no limits, the default.
+    /// Limits on the calls of each address; `None`: no limits, the default.
     pub rate_limits: Option<RateLimitSettings>,
     /// Serves the `ReplicationApi` to nodes only. Default: no.
     pub require_node_auth: bool,
 }
 
-/// Limits on what each address may ask for. [`Default`] gives those of the network's reference node.
+/// Limits on the calls of each address. [`Default`] gives those of the network's reference node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimitSettings {
-    /// Tokens for queries that flow in each minute; above 0.
+    /// Tokens for queries that are added in each minute; above 0.
     pub per_minute: u64,
-    /// The same for each hour; above 0.
+    /// Tokens for queries that are added in each hour; above 0.
     pub per_hour: u64,
     /// Streams of topics that an address may open in a minute; above 0.
     pub opens_per_minute: u64,
@@ -94,24 +94,24 @@ pub struct RateLimitSettings {
 pub struct RedisSettings {
     /// Its URL, `redis://…`; may hold a password.
     pub url: String,
-    /// Begins every key.
+    /// Prefix of all keys.
     pub key_prefix: String,
     /// Time limit of the first connection.
     pub connect_timeout: Duration,
     /// Time after which a call passes without an answer.
     pub call_timeout: Duration,
-    /// Failures in a row after which Redis is left alone; above 0.
+    /// Failures in a row after which Redis is not asked for `breaker_cooldown`; above 0.
     pub breaker_failures_max: u32,
-    /// Time for which it is left alone.
+    /// Time for which Redis is not asked.
     pub breaker_cooldown: Duration,
-    /// Time after which the places of a process that has gone are free.
+    /// Time after which the places of a process that has ended are free.
     pub stream_ttl: Duration,
-    /// Time between two signs of life of a place.
+    /// Interval at which a process renews its places; well below `stream_ttl`.
     pub stream_refresh_interval: Duration,
 }
 
 impl RedisSettings {
-    /// Takes the defaults of the network's reference node for everything but the URL.
+    /// Returns settings with this URL and otherwise the defaults of the network's reference node.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {

@@ -1,9 +1,9 @@
 //! Snapshots for new nodes, as files that callers download.
 //!
-//! Callers may ask for other files, download many at once, or read slowly. The view opens only files that a snapshot
-//! consists of. [`DOWNLOADS_MAX`] downloads run at once, [`DOWNLOADS_OF_ADDRESS_MAX`] of them for one address, each for
-//! [`DOWNLOAD_MAX`] at most. Together they read [`RATE_BYTES_S`] bytes a second from the disk. A download holds one piece
-//! of its file in memory.
+//! Hostile callers may request other files, download many at once, or read slowly. So the view opens only files of
+//! a snapshot. [`DOWNLOADS_MAX`] downloads run at once, [`DOWNLOADS_OF_ADDRESS_MAX`] of them for one address, each
+//! for [`DOWNLOAD_MAX`] at most. Together they read [`RATE_BYTES_S`] bytes a second from the disk. A download holds
+//! one piece of its file in memory.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -32,17 +32,18 @@ use crate::read_workers::ReadWorkers;
 use crate::tree_pages::refused;
 use crate::views::{SnapshotFile, SnapshotsView};
 
-/// Begins every path. A new node names it as its place of snapshots.
+/// Prefix of all paths. A new node has it as the address of its snapshots.
 const PREFIX: &str = "/snapshot/";
-/// Bytes that are read at once. A guess: the calls of the system are few, and the memory is small.
+/// Bytes that are read at once. A guess: few system calls, and little memory.
 const PIECE_BYTES: usize = 256 * 1024;
-/// Bytes that all downloads together may read in a second. The rate at which a snapshot is made by default, twice.
+/// Bytes that all downloads together may read in a second: twice the default rate at which a snapshot is created.
 const RATE_BYTES_S: u64 = 64 << 20;
 /// Downloads at once. A guess: a new node has one, and few nodes are new.
 const DOWNLOADS_MAX: usize = 8;
 /// Downloads of one address at once. A guess: one may not have ended yet when the next one begins.
 const DOWNLOADS_OF_ADDRESS_MAX: usize = 2;
-/// The longest download, as readers of snapshots bound it: 64 MiB, the longest file, at 1 Mbit/s.
+/// Longest duration of a download, equal to the bound of the readers of snapshots: 64 MiB, the longest file, at 1
+/// Mbit/s.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
 /// Seconds after which a caller may try again when too many downloads run. A guess.
 const RETRY_AFTER_S: u64 = 1;
@@ -93,7 +94,7 @@ impl SnapshotPages {
                 return Ok(refusal(StatusCode::NOT_FOUND, None, reason).map(Body::new));
             }
             Err(error) => {
-                // Callers repeat it as often as they like, so it is no line of the default level.
+                // Callers can cause this at will, so it is logged below the default level.
                 tracing::debug!(%error, "a file of a snapshot cannot be read");
                 let reason = "the file of the snapshot cannot be read";
                 return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, None, reason).map(Body::new));
@@ -129,7 +130,7 @@ impl std::fmt::Debug for SnapshotPages {
     }
 }
 
-/// A download that runs.
+/// A running download.
 struct Download {
     file: File,
     /// Bytes that are still to be sent.
@@ -165,7 +166,7 @@ impl Download {
     }
 }
 
-/// The downloads that run, and their pace.
+/// The running downloads, and their common pace.
 #[derive(Default)]
 struct Downloads {
     state: Mutex<DownloadState>,
@@ -175,7 +176,7 @@ struct Downloads {
 struct DownloadState {
     running: Vec<RunningDownload>,
     next_id: u64,
-    /// The time from which on the disk is free for the next piece.
+    /// The time from which the next piece may be read.
     free: Option<Instant>,
 }
 
@@ -189,12 +190,12 @@ struct RunningDownload {
 struct DownloadSlot {
     downloads: Arc<Downloads>,
     id: u64,
-    /// The place is another's from this time on: a caller that reads a byte now and then cannot keep it.
+    /// End of the place: a caller that reads slowly cannot keep it for longer.
     until: Instant,
 }
 
 impl Downloads {
-    /// Takes a place for an address; `None` if there is none.
+    /// Takes a place for an address; `None` if none is free.
     fn take(self: Arc<Self>, address: ClientAddress, now: Instant) -> Option<DownloadSlot> {
         let mut state = self.state.lock();
         state.running.retain(|it| it.until > now);
@@ -211,8 +212,8 @@ impl Downloads {
 
     /// Returns the time at which the next `len_bytes` may be read.
     ///
-    /// A caller who hangs up leaves its reservation unused, and may repeat that without an end. So the wait is at most that
-    /// for one piece of every download.
+    /// A caller who hangs up leaves its reservation unused, and may repeat this without end. So the wait is bounded
+    /// by the time for one piece of each running download.
     fn reserve(&self, len_bytes: u64, now: Instant) -> Instant {
         let mut state = self.state.lock();
         let wait_max = time_of(DOWNLOADS_MAX as u64 * PIECE_BYTES as u64);
@@ -222,7 +223,7 @@ impl Downloads {
     }
 }
 
-/// Returns the time that reading so many bytes takes at the common rate.
+/// Returns the time to read this many bytes at the common rate.
 fn time_of(len_bytes: u64) -> Duration {
     Duration::from_micros(len_bytes * 1_000_000 / RATE_BYTES_S)
 }
@@ -251,7 +252,7 @@ mod tests {
         held.truncate(6);
         assert!(take(0, now).is_none(), "as many as an address may have");
         assert!(take(9, now).is_some());
-        // A slow reader keeps no place.
+        // A slow reader loses its place.
         let later = now + DOWNLOAD_MAX;
         let again = take(0, later).unwrap();
         held.clear();

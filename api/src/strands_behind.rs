@@ -1,5 +1,4 @@
-//! Strands of peers of which readers of this node miss envelopes, as two peers say. Decides without a
-//! clock: the time is an argument.
+//! Detects strands of which readers of this node miss envelopes that two peers claim. Time is an argument.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +7,11 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use crate::lag::LagTracker;
 use crate::views::PeerState;
 
-/// Seconds for which an envelope may be missing before the node is not ready for reading. A guess: longer
-/// than the minute for which a place that its originator left empty is searched, and than peers are silent.
+/// Seconds for which an envelope may be missing before the node is not ready for reading. A guess: longer than the
+/// minute for which an empty place of a strand is searched, and than peers are usually silent.
 const MISSING_S_MAX: f64 = 90.0;
-/// Envelopes and seconds from which a strand counts as being caught up with. Guesses: more than a busy node
-/// is behind, and longer than it is behind by so many.
+/// Envelopes and seconds by which a strand must be behind to count as catching up. Guesses: more envelopes than a
+/// busy node is behind, and longer than it is behind by this number.
 const CATCHING_UP_ENVELOPES: u64 = 1000;
 const CATCHING_UP_S: f64 = 10.0;
 
@@ -21,8 +20,8 @@ const CATCHING_UP_S: f64 = 10.0;
 pub(crate) struct StrandsBehind(LagTracker);
 
 impl StrandsBehind {
-    /// Records what this node and its peers hold at `now_ns`. Returns a sentence on the strand that is
-    /// furthest behind, if readers miss too much of one.
+    /// Records the positions of this node and its peers at `now_ns`. Returns a sentence about the strand that is
+    /// furthest behind, if readers miss envelopes of it for too long.
     ///
     /// Only strands of `peers` count, and only heads that two of them claim: a node that lies about its cursor must not
     /// take others out of service.
@@ -113,7 +112,7 @@ mod tests {
         let liar = [peer(200, &[(200, u64::MAX)])];
         assert_eq!(behind.note(0, &own(5), &liar), None);
         assert_eq!(behind.note(late, &own(5), &liar), None);
-        // Node 400 is no peer: it has left, and what it signs since then is not followed.
+        // Node 400 is not a peer: it has left the registry, so its strand is not followed.
         let both = [peer(200, &[(200, 5), (400, 9)]), peer(300, &[(200, 5), (400, 9)])];
         assert_eq!(behind.note(0, &own(5), &both), None);
         assert_eq!(behind.note(late, &own(5), &both), None);

@@ -1,4 +1,4 @@
-//! Errors that end a stream of `QueryApi.Subscribe`, and the limits that they name.
+//! Errors that end a stream of `QueryApi.Subscribe`, and the limits of a stream.
 
 use hawser_engine::read::QueryError;
 use hawser_proto::Topic;
@@ -6,16 +6,16 @@ use hawser_proto::topic::TopicError;
 use hawser_serve::{StatusDetails, WrongField};
 use tonic::Code;
 
-/// Topics that a stream may have at once. Specified: `docs/protocol/api.md`.
+/// Largest number of topics of a stream. Specified: `docs/protocol/api.md`.
 pub(crate) const TOPICS_MAX: usize = 1_000_000;
-/// Adds of one Mutate, with repetitions. Specified there.
+/// Largest number of adds in a Mutate, repeated topics included. Specified there.
 pub(crate) const ADDS_MAX: usize = 100_000;
-/// Entries of all cursors of one Mutate. Specified there.
+/// Largest number of entries of all cursors in a Mutate. Specified there.
 pub(crate) const CURSOR_ENTRIES_MAX: usize = 1_000_000;
-/// Waves that may be under way at once. Specified there.
+/// Largest number of waves in flight. Specified there.
 pub(crate) const WAVES_MAX: usize = 256;
 
-/// The cause of the end of a stream.
+/// Why a stream ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error("unrecognized SubscribeRequest version")]
@@ -110,7 +110,7 @@ impl MutateError {
         }
     }
 
-    /// Returns the part of the request that is wrong, if it is one remove or one add.
+    /// Returns the remove or add that is wrong; `None` if the error is not about a single one.
     fn wrong(&self) -> Option<WrongField> {
         let field = match self {
             Self::Remove(place, _) => format!("v1.mutate.removes[{place}]"),
@@ -128,7 +128,7 @@ impl MutateError {
         Some(WrongField { field, description: self.to_string(), reason: self.name() })
     }
 
-    /// Returns true if the Mutate asks for too much, and false if it is wrong.
+    /// Returns true if the Mutate exceeds a limit, and false if it is malformed.
     pub(crate) fn is_limit(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
 //! Handlers of streams: convert the events of a subscription to messages.
 //!
-//! A stream opens at once, whatever it asks for, so that clients get response headers without delay.
-//! It lasts until its client leaves or the server stops. A slow client is served from disk.
+//! A stream opens before any read, so that clients get response headers without delay. It lasts until its client
+//! ends it or the server stops. A slow client is served from disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) trait StreamItem: Send + Sized + 'static {
     fn opened() -> Self;
     /// The message after the last stored envelope; `None` if the method has none.
     fn caught_up() -> Option<Self>;
-    /// The sign of life after the keepalive interval.
+    /// The keepalive.
     fn idle() -> Self;
     /// A message with at least one envelope.
     fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self;
@@ -95,10 +95,10 @@ impl NodeApi {
         })
     }
 
-    /// Opens a stream of all envelopes: from now on, or behind the place that the caller names.
+    /// Opens a stream of all envelopes: of new ones, or of those after the caller's cursor.
     ///
     /// # Errors
-    /// The place is no cursor.
+    /// [`CallError`] if the text of the cursor is malformed.
     pub(crate) fn all(
         &self,
         request: &Request<pb::SubscribeAllEnvelopesRequest>,
@@ -168,13 +168,13 @@ impl HeldMemory {
 /// Renders the events of one subscription.
 struct Responder {
     subscription: Subscription,
-    /// `None` for streams of whole strands: their requests are all that they hold.
+    /// `None` for streams of whole strands, which hold no memory besides their requests.
     held: Option<HeldMemory>,
     method: EnvelopeMethod,
     metrics: Arc<HandlerMetrics>,
     keepalive_interval: Duration,
     stop: CancellationToken,
-    /// True once the stored envelopes are delivered. Signs of life begin then.
+    /// True once the stored envelopes are delivered. Keepalives begin then.
     caught_up: bool,
     _open: OpenStream,
 }
@@ -182,7 +182,7 @@ struct Responder {
 impl Responder {
     async fn next<T: StreamItem>(&mut self) -> Result<T, CallError> {
         loop {
-            // Biased, because a stopping server still delivers what has been committed.
+            // Biased, because a stopping server still delivers committed envelopes.
             let event = tokio::select! {
                 biased;
                 event = self.subscription.next() => event?,

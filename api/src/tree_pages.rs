@@ -1,8 +1,8 @@
 //! Trees as pages that any cache can serve: checkpoints as notes, and tiles, at the paths of C2SP `tlog-tiles`.
 //!
-//! A path has one form, and a request with a query is refused, so a cache holds each page once. A tile is served only
-//! as far as the newest checkpoint covers it, and while the checkpoints that are kept are of the tree held here: its bytes
-//! do not change.
+//! A path has one form, and a request with a query is refused, so a cache holds each page once. The bytes of a page
+//! must never change, so a tile is served only as far as the newest checkpoint covers it, and only while the stored
+//! checkpoints are of the tree held here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ use crate::read_workers::ReadWorkers;
 use crate::witness_context::WitnessContext;
 use crate::witness_page::WitnessCalls;
 
-/// Begins every path: the first line of a note has it behind the network's name.
+/// Prefix of all paths; the first line of a note has it after the network's name.
 const PREFIX: &str = "/strands/";
-/// Memory of a page with a checkpoint, as read and as text. Calculated: a checkpoint with all the cosignatures that it
-/// may have, three times.
+/// Memory of a page with a checkpoint, as read and as text, bytes. Calculated: three copies of a checkpoint with
+/// the largest number of cosignatures.
 const CHECKPOINT_BYTES: usize = 128 * 1024;
 /// Memory of a page with a tile. Calculated: its hashes, as read and as bytes.
 const TILE_BYTES: usize = 2 * 32 * TILE_WIDTH as usize;
@@ -59,11 +59,11 @@ pub(crate) struct TreePages {
     witness: Option<WitnessCalls>,
 }
 
-/// The page that a path names.
+/// The page of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PagePath {
     originator: OriginatorId,
-    /// The node whose checkpoints they are.
+    /// The node that signed the checkpoints.
     node: OriginatorId,
     part: Part,
 }
@@ -110,7 +110,7 @@ impl TreePages {
     async fn page(&self, head: Parts, charge: CallCharge) -> Result<Page, CallError> {
         let connected = head.extensions.get::<TcpConnectInfo>();
         let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
-        // A path that is none is charged too: it costs an answer.
+        // An unknown path is charged, too: it costs an answer.
         let caller = self.callers.identify(&head.headers, remote)?;
         self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
         let path = match head.uri.query() {
@@ -133,7 +133,7 @@ impl TreePages {
         charge: &CallCharge,
     ) -> Result<Page, CallError> {
         charge.take(CHECKPOINT_BYTES)?;
-        // Without the key of the node its line would be missing.
+        // Without the node's key the note would lack the line of its signature.
         if self.key_of(node).is_none() {
             return Err(ProofRefusal::NoCheckpoint(originator).into());
         }

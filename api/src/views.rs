@@ -1,6 +1,6 @@
-//! Views of peers, chains and the disk, which other crates know. The node library implements them.
+//! Views of peers, chains and the disk, whose state other crates have. The node library implements them.
 //!
-//! The states of chains repeat a part of what the chain's readers report, because this crate links no alloy.
+//! The types of chain states repeat a part of those of `chain`, because this crate does not link alloy.
 
 use std::fs::File;
 use std::io;
@@ -24,31 +24,33 @@ pub trait PeerView: Send + Sync + 'static {
 
 /// A view of a snapshot that strands are filled from.
 pub trait FillingView: Send + Sync + 'static {
-    /// Returns the progress in words while strands are filled and publishes wait for it; `None` before and afterwards. It is
-    /// `None` for good after the first failure, and an hour after the start: no snapshot holds publishes back for longer.
+    /// Returns the progress as text while strands are filled and publishes wait for it; `None` before and
+    /// afterwards. After the first failure, and from an hour after the start, it stays `None`, so that a snapshot
+    /// cannot delay publishes for longer.
     fn filling(&self) -> Option<String>;
 }
 
-/// A view of the folder of snapshots that a node gives out.
+/// A view of the folder of snapshots that a node serves.
 pub trait SnapshotsView: Send + Sync + 'static {
-    /// Opens the file of this name, at its begin. `name` is untrusted. Returns `None` for a name
-    /// that no snapshot gives to a file, and for a file that is not there.
+    /// Opens the file of this name at its start. `name` is untrusted. Returns `None` if no snapshot uses such a
+    /// name, and if the file does not exist.
     ///
     /// # Errors
-    /// Of the file system; also when no plain file has the name, or it is longer than those of snapshots are.
+    /// An error of the file system; also if the name is not that of a regular file, or the file is longer than
+    /// files of snapshots are.
     fn open(&self, name: &str) -> io::Result<Option<SnapshotFile>>;
 }
 
 /// An open file of a snapshot. Its bytes do not change, because a file is written under another name first.
 #[derive(Debug)]
 pub struct SnapshotFile {
-    /// The file, at its begin.
+    /// The file, at its start.
     pub file: File,
     /// Its length in bytes.
     pub len_bytes: u64,
 }
 
-/// The present state of a peer.
+/// The current state of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerState {
     /// The peer's node id.
@@ -71,7 +73,7 @@ pub struct PeerState {
     pub refused: u64,
 }
 
-/// The present state of a strand that is followed.
+/// The current state of a followed strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StrandState {
     /// The originator of the strand.
@@ -126,7 +128,7 @@ impl PeerView for NoPeers {
 
 /// A view of the disk that holds the log.
 pub trait DiskView: Send + Sync + 'static {
-    /// Returns the space of the disk; `None` if the system does not tell.
+    /// Returns the space of the disk; `None` if the system does not report it.
     fn space(&self) -> Option<DiskSpace>;
 }
 
@@ -145,7 +147,7 @@ pub trait ChainsView: Send + Sync + 'static {
     fn chains(&self) -> Vec<ChainState>;
 }
 
-/// The present state of a chain. The names in the lists are closed sets, used as labels.
+/// The current state of a chain. The names in the lists are closed sets, used as labels.
 #[derive(Debug, Clone)]
 pub struct ChainState {
     /// `app` or `settlement`.
@@ -158,7 +160,7 @@ pub struct ChainState {
     pub unseen_for: Option<Duration>,
     /// The longest `unseen_for` with which the node still publishes.
     pub disconnect_max: Duration,
-    /// True if it pushes new heads over a WebSocket.
+    /// True if an endpoint pushes new heads over a WebSocket.
     pub pushed: bool,
     /// The RPC endpoints, in order of preference.
     pub endpoints: Vec<ChainEndpoint>,
@@ -168,18 +170,18 @@ pub struct ChainState {
     pub reorganisations: Vec<(&'static str, u64)>,
     /// The contracts that are read.
     pub contracts: Vec<ContractReading>,
-    /// The lists that are read whole, again and again.
+    /// The lists that are read completely at intervals.
     pub lists: Vec<ChainListStatus>,
     /// This node's account; `None` if it has none on this chain.
     pub account: Option<ChainAccount>,
 }
 
-/// An account on a chain, as it was last read.
+/// The last read state of an account on a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainAccount {
     /// Its address.
     pub address: String,
-    /// The last good reading; `None` before the first one.
+    /// The last successful read; `None` before the first one.
     pub balances: Option<ChainBalances>,
     /// The error of the last attempt.
     pub fault: Option<String>,
@@ -205,7 +207,7 @@ pub struct ChainEndpoint {
     pub shown: String,
     /// True if it gave the last answer.
     pub active: bool,
-    /// The error for which it is not asked at present.
+    /// The error because of which the endpoint is not asked now.
     pub fault: Option<String>,
 }
 
@@ -214,17 +216,17 @@ pub struct ChainEndpoint {
 pub struct ContractReading {
     /// The contract's address.
     pub contract: String,
-    /// The strand that the contract's events become, if they become one.
+    /// The strand that consists of the contract's events, if there is one.
     pub originator: Option<OriginatorId>,
     /// The state of the reader.
     pub state: ReadingState,
     /// The last block that was read.
     pub read_block: Option<u64>,
-    /// The chain's head as the reader knows it.
+    /// The chain's last head that the reader has seen.
     pub head_block: Option<u64>,
-    /// Time since the reader was last at the head; `None` while it is.
+    /// Time since the reader was last at the head; `None` while it is at the head.
     pub behind_for: Option<Duration>,
-    /// The last reading of whether the contract is paused; `None` if there is none, or it cannot be paused.
+    /// The last read pause state; `None` if there is none, or if the contract cannot be paused.
     pub pause: Option<ContractPause>,
     /// Events that were stored.
     pub events: u64,
@@ -244,7 +246,7 @@ pub struct ContractReading {
     pub batches_s: Histogram,
     /// Retries of storing.
     pub retries: u64,
-    /// Logs that no correct endpoint returns, by kind.
+    /// Logs in answers that a correct endpoint would not return, by kind.
     pub odd: Vec<(&'static str, u64)>,
     /// Gaps in answers that had to be searched.
     pub gaps: u64,
@@ -258,10 +260,10 @@ impl ContractReading {
     }
 }
 
-/// A reading of whether a contract is paused.
+/// A read pause state of a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContractPause {
-    /// True if it is.
+    /// True if the contract is paused.
     pub is_paused: bool,
     /// The block whose state said so.
     pub block: u64,
@@ -270,38 +272,38 @@ pub struct ContractPause {
 /// The state of a contract's reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadingState {
-    /// It has not read anything yet.
+    /// The reader has not read anything yet.
     Starting,
-    /// It reads earlier blocks.
+    /// The reader is reading earlier blocks.
     CatchingUp,
-    /// It has read all blocks.
+    /// The reader has read all blocks.
     AtHead,
-    /// It cannot read or store, for this reason, and retries.
+    /// The reader cannot read or store, for this reason, and retries.
     Stuck(String),
-    /// It has stopped, for this reason, until an operator decides.
+    /// The reader has stopped, for this reason, until an operator intervenes.
     Halted(String),
 }
 
 /// View of the recorded backups of a data folder.
 pub trait BackupsView: Send + Sync + 'static {
-    /// Returns the notes. Reads three small files.
+    /// Returns the records. Reads three small files.
     fn backups(&self) -> BackupNotes;
 }
 
-/// The notes of a data folder about its backups.
+/// The records of a data folder about its backups.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BackupNotes {
-    /// The last backup that was made of this folder; `None` if none was.
+    /// The last backup of this folder; `None` if there is none.
     pub made: Option<BackupMade>,
-    /// The last check of backups of this node; `None` if there was none on this machine.
+    /// The last check of this node's backups on this machine; `None` if there was none.
     pub verified: Option<BackupVerified>,
-    /// The place that does not answer, if there is one.
+    /// The backup place that does not answer, if there is one.
     pub unreachable: Option<BackupPlaceUnreachable>,
-    /// The reason for which a note cannot be read.
+    /// The error if a record cannot be read.
     pub fault: Option<String>,
 }
 
-/// A place of backups that does not answer. Nothing is known about the backups there.
+/// A backup place that does not answer, so that the state of the backups there is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupPlaceUnreachable {
     /// The folder or bucket.
@@ -321,28 +323,28 @@ pub struct BackupPlaceUnreachable {
 pub struct BackupMade {
     /// Its name.
     pub backup: String,
-    /// The folder or bucket that it lies in.
+    /// The folder or bucket that has the backup.
     pub to: String,
-    /// Time at which it began: the state that it holds. Unix seconds.
+    /// Start of the backup, unix seconds: it has the state at this time.
     pub made_unix_s: u64,
-    /// Time that it took, milliseconds.
+    /// Duration of the backup, milliseconds.
     pub took_ms: u64,
     /// Its length, bytes.
     pub len_bytes: u64,
-    /// Bytes of it that no earlier backup had.
+    /// Bytes that no earlier backup had.
     pub new_bytes: u64,
-    /// True if the node's key has signed it.
+    /// True if the node's key has signed the backup.
     pub is_signed: bool,
 }
 
 /// A check of backups of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupVerified {
-    /// The newest one that was checked.
+    /// The newest backup that was checked.
     pub backup: String,
     /// Time of the check's end, unix seconds.
     pub verified_unix_s: u64,
-    /// True if that one can be restored.
+    /// True if the newest backup can be restored.
     pub is_whole: bool,
     /// Backups of this node that were checked.
     pub checked: u64,

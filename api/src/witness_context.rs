@@ -6,8 +6,8 @@ use hawser_proto::checkpoint::WitnessKey;
 /// The parts of a witness that its calls need. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WitnessContext {
-    /// Takes the checkpoints that logs show.
+    /// Receives the checkpoints that logs submit.
     pub replication: Replication,
-    /// The key that the witness signs with.
+    /// The witness's signing key.
     pub key: WitnessKey,
 }

@@ -1,8 +1,8 @@
 //! The call by which logs ask this process, a witness, for cosignatures: `POST /add-checkpoint` of C2SP `tlog-witness`.
 //!
-//! Every caller can ask. A checkpoint counts with the signature of a node of the registry alone, so a stranger can only repeat
-//! what a node has signed, and is charged like a caller of proofs. The witness cosigns nothing because it was asked: the
-//! exchange of checkpoints compares what is shown with the tree that it computed itself.
+//! Every caller can submit. A checkpoint needs the signature of a node of the registry, so another caller can only
+//! repeat a signed checkpoint, and is charged like a caller of proofs. A submission alone causes no cosignature:
+//! the exchange of checkpoints compares the checkpoint with the tree that this process has computed itself.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,12 +31,12 @@ use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 use crate::witness_context::WitnessContext;
 
-/// Memory of a submission: its text, what is read of it, and the checkpoint that is held. Calculated: a note with all the
-/// cosignatures that it may have, four times.
+/// Memory of a submission: its text, the parsed note, and the checkpoint that is held. Calculated: four copies of a
+/// note with the largest number of cosignatures.
 const SUBMISSION_BYTES: usize = 512 * 1024;
-/// Time for the exchange to cosign. Guessed: some of its rounds and a write; a log asks again after a while.
+/// Time for the exchange to cosign. A guess: several of its rounds and a write; a log submits again later.
 const COSIGNED_WITHIN: Duration = Duration::from_secs(3);
-/// Pause between two looks. As the time between two rounds of the exchange.
+/// Pause between two checks for the cosignature. Chosen: the time between two rounds of the exchange.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Seconds after which a log may ask again.
 const RETRY_AFTER_S: u64 = 1;
@@ -57,14 +57,14 @@ struct Submitted {
     old: CheckpointSubmission,
 }
 
-/// The reason for which a body is refused before anything is read.
+/// The refusal of a malformed body.
 type Refused = (StatusCode, &'static str);
 
 impl WitnessCalls {
     /// Answers a submission.
     ///
     /// # Errors
-    /// When the caller's limits or the memory do not allow it, or a row cannot be read.
+    /// An error if the caller's limits or its memory do not suffice, or if a row cannot be read.
     pub(crate) async fn add_checkpoint(
         &self,
         head: Parts,
@@ -100,7 +100,7 @@ impl WitnessCalls {
                 let reason = "the tree that this witness has computed has another root";
                 refusal(StatusCode::UNPROCESSABLE_ENTITY, None, reason)
             }
-            // Shown to the exchange, it would only take the room of others.
+            // Not passed to the exchange, where it would only take the room of other checkpoints.
             WitnessState::Overtaken => later("this witness has seen a larger checkpoint"),
             WitnessState::Open => self.wait_for(read, &charge).await?,
         })
@@ -130,7 +130,7 @@ impl WitnessCalls {
             return Err((StatusCode::BAD_REQUEST, "the old size is above that of the checkpoint"));
         }
         read.signed.verify(&key).map_err(|_| UNSIGNED)?;
-        // What others have said about it is no business of a log that asks for one cosignature.
+        // Cosignatures of others on the note are ignored: the log asks for this witness's one only.
         Ok(Submitted { read: read.signed.into(), old })
     }
 

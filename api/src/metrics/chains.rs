@@ -49,7 +49,7 @@ pub(super) fn chains(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Re
     faults(out, chains)
 }
 
-/// Writes what went wrong with the chains and their endpoints.
+/// Writes the faults of the chains and their endpoints.
 fn faults(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     let depths = |chain: &ChainState| {
         let name = chain.name;
@@ -101,7 +101,7 @@ fn label(reading: &ContractReading) -> [(&'static str, String); 1] {
     [("contract_address", reading.contract.clone())]
 }
 
-/// Writes how far each contract is read.
+/// Writes the progress of reading each contract.
 fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     let readings = || readings(chains);
     out.counters(
@@ -146,7 +146,7 @@ fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     )
 }
 
-/// Writes the requests for each contract's events and what was wrong with the answers.
+/// Writes the requests for each contract's events, and the faults of the answers.
 fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     let readings = || readings(chains);
     let requests = |it: &ContractReading| {

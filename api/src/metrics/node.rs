@@ -1,4 +1,4 @@
-//! Families that a scrape observes of the node: readiness, strands, storage, stages of a publish, peers.
+//! Metrics of the node's state at a scrape: readiness, strands, storage, stages of a publish, peers.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Metrics of what a node keeps for its operator: payer reports on their way, reports of misbehaviour, notes of backups.
+//! Metrics of a node's records for its operator: payer reports by stage, reports of misbehaviour, records of
+//! backups.
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use hawser_serve::metrics::Exposition;
 use crate::misbehavior_page::{self, ReportCounts};
 use crate::node_status::NodeObserver;
 
-/// Writes the payer reports by stage, as they were last counted.
+/// Writes the last counts of payer reports by stage.
 pub(super) fn payer_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let stages = observer.stage_report().map(|report| report.stages).unwrap_or_default();
     out.gauges(
@@ -78,7 +79,7 @@ pub(super) fn kept_reports(out: &mut Exposition<'_>, observer: &NodeObserver) ->
     )
 }
 
-/// Writes what is noted of backups.
+/// Writes the records of backups.
 pub(super) fn backups(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let report = observer.backup_report();
     let last = report.as_ref().and_then(|report| report.last.as_ref());

@@ -1,4 +1,4 @@
-//! The memory that a stream with requests holds, as its call is charged for it.
+//! The memory that a stream with requests holds and its call is charged for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use hawser_serve::{CallCharge, Overloaded};
 
 /// Memory of the stream itself: its task, and the buffers for requests. A guess from the types.
 const STREAM_BYTES: usize = 16 * 1024;
-/// Memory that is taken at once, so that not every topic asks. A guess.
+/// Memory that is taken in one step, so that not every topic changes the charge. A guess.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// The share of a stream in its caller's memory. It is taken before anything is allocated.
@@ -19,10 +19,10 @@ pub(super) struct HeldBytes {
     charge: CallCharge,
     taken: usize,
     used: usize,
-    /// Cursors of each wave in flight, which go when it has caught up.
+    /// Bytes of the cursors of each wave in flight, which are freed when the wave has caught up.
     waves: HashMap<u64, usize>,
-    /// Cursors that are ahead of this node, and names of unusual length: they may last as long as their
-    /// topics, and are given back when the stream has none.
+    /// Bytes of cursors ahead of this node and of unusually long names. They may last as long as their topics, so
+    /// their charge is returned when the stream has no topic.
     lasting: usize,
     last: Arc<Cursor>,
 }
@@ -53,8 +53,8 @@ impl HeldBytes {
         self.waves.insert(wave, 0);
     }
 
-    /// Takes what an add needs, and makes its topic and its cursor. They share nothing with the request.
-    /// Adds that follow each other share equal cursors.
+    /// Charges the memory of an add, and creates its topic and its cursor. They share no buffer with the request.
+    /// Consecutive adds share equal cursors.
     ///
     /// # Errors
     /// [`Overloaded`]: the stream must end.

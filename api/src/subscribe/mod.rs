@@ -1,12 +1,12 @@
-//! `QueryApi.Subscribe` (XIP-83): a stream whose topics its client changes while it goes on.
+//! `QueryApi.Subscribe` (XIP-83): a stream whose client changes its topics while it runs.
 //!
 //! - `mutate`: the checks of a change;
 //! - `held`: the memory that the stream is charged for;
 //! - `timers`: pings, pongs and times;
 //! - this file: the task of a stream, which takes requests and hands out frames.
 //!
-//! The task holds one frame at most besides those that are answers: it asks the engine for more when the
-//! connection has taken the last one. It goes on reading requests meanwhile.
+//! Besides answers the task holds at most one frame: it takes the next event from the engine when the connection
+//! has taken the last frame. It continues to read requests meanwhile.
 
 mod held;
 mod mutate;
@@ -43,15 +43,14 @@ use crate::stream_error::StreamError;
 use held::HeldBytes;
 use timers::{StreamTimers, TimerEvent};
 
-/// Answers that wait until the client reads. When there are as many, its requests wait too. Specified
-/// nowhere; a guess.
+/// Largest number of answers that wait for the client to read. When it is reached, requests wait, too. A guess.
 const ANSWERS_MAX: usize = 16;
 
 impl NodeApi {
-    /// Opens a stream without topics, and takes requests from now on.
+    /// Opens a stream without topics, which its client changes by requests.
     ///
     /// # Errors
-    /// The caller may not have the memory of a stream.
+    /// A status if the caller has no memory left for a stream.
     pub(crate) fn changing(
         &self,
         request: Request<Streaming<pb::SubscribeRequest>>,
@@ -79,9 +78,9 @@ impl NodeApi {
             stop: self.stop.clone(),
             _open: self.metrics.stream_opened(),
         };
-        // A task of its own: it takes requests and keeps time while the client reads no answers.
+        // A separate task, so that requests and timers are handled while the client reads no answers.
         tokio::spawn(charge.in_turn(async move {
-            // Fails only if the client is gone.
+            // Fails only if the client has ended the stream.
             _ = end.send(subscriber.run().await);
         }));
         let messages = stream::unfold(Some((outgoing, ended)), |state| async {
@@ -106,9 +105,9 @@ struct Subscriber {
     frames: mpsc::Sender<SubscribeResponse>,
     /// Room for the next frame.
     permit: Option<mpsc::OwnedPermit<SubscribeResponse>>,
-    /// Frames that go before all events of the subscription.
+    /// Frames that are sent before further events of the subscription.
     answers: VecDeque<Frame>,
-    /// A change that waits until what was ready before it is delivered.
+    /// A change that waits until the events before it are delivered.
     mutate: Option<Mutate>,
     half_closed: bool,
     /// Charge for requests that wait in the connection.
@@ -189,8 +188,8 @@ impl Subscriber {
         !self.half_closed && self.mutate.is_none() && self.answers.len() < ANSWERS_MAX
     }
 
-    /// Returns true if the client has ended its requests and has been told everything. It notes the time
-    /// from which on only that is left.
+    /// Returns true if the client has ended its requests and all frames for it are sent. Records the time from
+    /// which only these frames are left.
     fn is_drained(&mut self) -> bool {
         let ends = self.half_closed && self.mutate.is_none() && self.held.waves() == 0;
         if ends {
@@ -199,7 +198,7 @@ impl Subscriber {
         ends && self.answers.is_empty() && self.permit.is_some()
     }
 
-    /// Charges the requests that may wait in the connection while they are not read.
+    /// Charges the memory of requests that may wait in the connection while none are read.
     fn charge_unread(&mut self) -> Result<(), Overloaded> {
         let unread_bytes =
             if self.half_closed || self.reads() { 0 } else { STREAM_WINDOW_BYTES as usize };

@@ -37,11 +37,11 @@ impl StreamTopics for Subscription {
     }
 }
 
-/// Checks a Mutate against the topics of its stream and its `waves` in flight. Leaves in it the adds that
-/// change anything, in their order. Works in turns: large ones take a while.
+/// Checks a Mutate against the topics of its stream and its `waves` in flight. Keeps only the adds that change
+/// something, in their order. Yields to other tasks at intervals, because a large Mutate takes long.
 ///
 /// # Errors
-/// The first check that fails. Nothing was applied, and the Mutate is of no more use.
+/// The first check that fails. Nothing was applied; the Mutate must not be used any more.
 pub(super) async fn check<T: StreamTopics + Send>(
     mutate: &mut Mutate,
     waves: &(impl Fn(u64) -> bool + Sync),
@@ -85,7 +85,7 @@ pub(super) async fn check<T: StreamTopics + Send>(
     Ok(())
 }
 
-/// Checks each add, and takes out those that repeat an earlier one or name a topic that is there.
+/// Checks each add, and removes those that repeat an earlier one or name a topic that the stream has.
 async fn reduce_adds<T: StreamTopics + Send>(
     mutate: &mut Mutate,
     removes: &HashSet<Bytes>,

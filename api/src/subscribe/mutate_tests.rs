@@ -1,4 +1,4 @@
-//! Each check of a Mutate, alone and against the one after it.
+//! Tests of each check of a Mutate, alone and together with the one after it.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::*;
 
-/// The topics of a stream: those that are live, those of history, and others that only count.
+/// The topics of a stream: live ones, ones with history, and a number of others.
 #[derive(Default)]
 struct Topics {
     live: BTreeSet<Bytes>,
@@ -152,7 +152,8 @@ async fn the_stream_may_be_full_of_topics_and_of_waves() {
     checked_among(&mut adds(8, &[1]), WAVES_MAX, 0).await.expect("nothing to read");
 }
 
-/// The checks as the page states them, one pass for each. Returns the adds that are left, or the name of the check.
+/// Applies the checks as the specification states them, one pass for each. Returns the adds that are left, or the
+/// name of the failed check.
 fn by_the_page(mutate: &Mutate) -> Result<Vec<Add>, &'static str> {
     let (live, history) = ([name(1), name(2)], [name(3)]);
     let is_topic = |topic: &Bytes| Topic::parse(topic.clone()).is_ok();
@@ -224,7 +225,7 @@ proptest! {
         prop_assert_eq!(decided(mutate.clone()), by_the_page(&mutate));
     }
 
-    /// Whatever decodes is decided, after bytes were changed, lost and put in.
+    /// Bytes are changed, removed and inserted. Every message that still decodes must be accepted or refused.
     #[test]
     fn bytes_that_are_nearly_a_mutate_are_decided(
         mutate in some_mutate(),

@@ -1,4 +1,4 @@
-//! Times of a stream with requests (XIP-83): pings, pongs, a client that does not read, and the end.
+//! Timers of a stream with requests (XIP-83): pings, pongs, a client that does not read, and the end.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) struct StreamTimers {
     drain_since: Option<Instant>,
 }
 
-/// The event of a timer that has run out.
+/// The event of an expired timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimerEvent {
     /// A ping with this nonce is to be sent.
@@ -47,24 +47,24 @@ impl StreamTimers {
         }
     }
 
-    /// Notes that a frame was handed to the sender.
+    /// Records that a frame was handed to the sender.
     pub(super) fn sent(&mut self, now: Instant) {
         self.last_sent = now;
     }
 
-    /// Notes whether the sender has room for a frame.
+    /// Records if the sender has no room for a frame.
     pub(super) fn set_blocked(&mut self, blocked: bool, now: Instant) {
         self.blocked_since = if blocked { self.blocked_since.or(Some(now)) } else { None };
     }
 
-    /// Takes a pong. Only one for the last ping counts.
+    /// Records a pong. Only an answer to the last ping counts.
     pub(super) fn pong(&mut self, nonce: u64) {
         if nonce == self.nonce {
             self.pong_until = None;
         }
     }
 
-    /// Notes that the client sends no more. A ping that is not answered has no effect then.
+    /// Records that the client has ended its requests. An unanswered ping has no effect then.
     pub(super) fn half_close(&mut self) {
         self.half_closed = true;
         self.pong_until = None;
@@ -75,7 +75,7 @@ impl StreamTimers {
         self.drain_since = self.drain_since.or(Some(now));
     }
 
-    /// Returns the time at which something is due next, if nothing happens before.
+    /// Returns the time at which the next timer is due; `None` if no timer runs.
     pub(super) fn next(&self) -> Option<Instant> {
         self.due_times().into_iter().flatten().map(|(at, _)| at).min()
     }
@@ -97,7 +97,8 @@ impl StreamTimers {
         let after = |since: Instant| since + self.interval;
         let pings = !self.half_closed && self.pong_until.is_none();
         [
-            // First of those at the same time: a client that does not read cannot answer either.
+            // Takes precedence over timers that are due at the same time: a client that does not read cannot answer
+            // a ping either.
             self.drain_since.map(|since| (after(since), TimerEvent::DrainLate)),
             self.blocked_since.map(|since| (after(since), TimerEvent::Stalled)),
             self.pong_until.map(|until| (until, TimerEvent::NoPong)),
