@@ -68,7 +68,7 @@ pub enum ClientAddress {
 }
 
 impl From<IpAddr> for ClientAddress {
-    /// Takes an IPv4 address inside an IPv6 one as IPv4.
+    /// Converts an IPv4 address that is mapped into IPv6 to IPv4.
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
@@ -136,8 +136,8 @@ impl FromIterator<Cidr> for TrustedProxies {
     }
 }
 
-/// Returns the entries of all `X-Forwarded-For` lines in their order, without empty ones. A line that is
-/// no text is one entry that does not parse.
+/// Returns the entries of all `X-Forwarded-For` lines in their order, without empty ones. A line that is not text
+/// counts as one entry that does not parse.
 pub fn entries(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
     let lines = headers.get_all(FORWARDED).iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
@@ -166,8 +166,8 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Returns true if an address is in 2000::/3, from which public addresses are given out (RFC 4291 §2.4), and does not
-/// stand for one of IPv4 or for documentation.
+/// Returns true if an address is in 2000::/3, the range of public addresses (RFC 4291 §2.4), and neither embeds an
+/// IPv4 address nor is reserved for documentation.
 fn is_global(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     let is_6to4 = first == 0x2002;

@@ -29,7 +29,7 @@ impl AddressSlots {
         Self { taken: Arc::default(), per_address_max }
     }
 
-    /// Takes a slot; `None` if the address has the most slots already.
+    /// Takes a slot; `None` if the address has as many slots as it may have.
     #[must_use]
     pub fn take(&self, address: ClientAddress) -> Option<AddressSlot> {
         let mut taken = self.taken.lock();

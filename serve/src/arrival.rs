@@ -15,17 +15,17 @@ use crate::proxy_protocol::{self, HEADER_LEN_BYTES_MAX, ProxyHeader};
 /// Pause before bytes are peeked at again. Peeked bytes stay readable, so readiness cannot show when
 /// more arrive. A proxy sends its header in one piece, so this is rare.
 const PEEK_AGAIN_AFTER: Duration = Duration::from_millis(10);
-/// Bytes for a client that is refused: empty settings, then GOAWAY with ENHANCE_YOUR_CALM and the reason
-/// (RFC 9113 §6.5, §6.8). Clients of HTTP/1.1 see a closed connection.
+/// Bytes for a refused client: empty settings, then GOAWAY with ENHANCE_YOUR_CALM and the reason (RFC 9113 §6.5,
+/// §6.8). Clients of HTTP/1.1 see a closed connection.
 const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
     \0\0\x2e\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0btoo many connections from this address";
 
 /// The reason a connection is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectionRefusal {
-    /// The process has the most connections that it may have.
+    /// The process has as many connections as it may have.
     All,
-    /// The client's address has the most connections that it may have.
+    /// The client's address has as many connections as it may have.
     Address,
     /// The PROXY header is malformed or incomplete.
     ProxyHeader,
@@ -34,7 +34,7 @@ pub(crate) enum ConnectionRefusal {
 }
 
 impl ConnectionRefusal {
-    /// All of them, in the order of their discriminants.
+    /// All reasons, in the order of their discriminants.
     pub(crate) const ALL: [Self; 4] = [Self::All, Self::Address, Self::ProxyHeader, Self::Flood];
 
     /// Returns the label of the metric.
@@ -128,17 +128,17 @@ impl ConnectionAdmission {
     }
 }
 
-/// Tells a client the reason of its refusal if its own address has too many connections. With any other reason the
-/// connection is closed without a message, because a flood is the likely cause.
+/// Sends a client the reason of its refusal if its own address has too many connections. For other reasons a flood
+/// is the likely cause, so the connection is closed without a message.
 fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusal {
     if error == NoSlotError::Address {
-        let _ = stream.try_write(REFUSAL); // the client may be gone, or not listen
+        let _ = stream.try_write(REFUSAL); // the client may have left, or not read
     }
     error.into()
 }
 
-/// Reads the header of a proxy and returns the client that it names, if any. Bytes after it stay
-/// unread. An end of the connection before its first byte is no error: balancers probe the port.
+/// Reads the header of a proxy and returns the client that it names, if any. Bytes after it stay unread. An end of
+/// the connection before its first byte is not an error: load balancers probe the port.
 async fn named_client(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut first = [0; HEADER_LEN_BYTES_MAX];
     loop {

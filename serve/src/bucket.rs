@@ -1,13 +1,13 @@
 //! Token buckets: plain values that get the time as an argument.
 //!
-//! Written here and not taken from a library. A request takes from several buckets at once, all or nothing, and learns
-//! the exact time after which it fits. The capacity comes with each request. The usual rate limiters fix the capacity
-//! when a bucket is made, and cannot refund a request that a later check refuses.
+//! This is not taken from a library. A request takes from several buckets at once, from all or none, and learns the
+//! exact time after which it fits; the capacity comes with each request. The usual rate limiters fix the capacity
+//! when a bucket is created, and cannot refund a request that a later check refuses.
 
 /// The size of a bucket: its capacity, and the window in which it refills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketSize {
-    /// The most units that can be taken at once.
+    /// Largest number of units that can be taken at once.
     pub capacity: u64,
     /// Time in which an empty bucket fills up, milliseconds; above 0.
     pub window_ms: u64,
@@ -53,7 +53,7 @@ impl Bucket {
         u64::try_from(over.div_ceil(u128::from(size.capacity.max(1)))).ok()
     }
 
-    /// Takes `cost`, even if it does not fit.
+    /// Takes `cost`, even if it does not fit. Call [`wait_ms`](Self::wait_ms) before to check.
     pub fn take(&mut self, size: BucketSize, cost: u64, now_ms: u64) {
         let cost = u128::from(cost) * u128::from(size.window_ms);
         self.taken = self.taken(size.capacity, now_ms).saturating_add(cost);
@@ -61,7 +61,7 @@ impl Bucket {
     }
 
     /// Returns the time in milliseconds at which the bucket is full again if nothing more is taken. From then on it
-    /// equals a new one and may be forgotten.
+    /// equals a new bucket and need not be kept.
     #[must_use]
     pub fn full_at_ms(&self, size: BucketSize) -> u64 {
         let wait = self.taken.div_ceil(u128::from(size.capacity.max(1)));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     proptest! {
-        /// A caller gets no more than the capacity and what has flowed in, and a wait is exact.
+        /// A caller gets at most the capacity and the refill, and a wait is exact.
         #[test]
         fn no_more_is_taken_than_flowed_in(
             capacity in 1u64..50,

@@ -1,10 +1,10 @@
-//! One budget for all memory that callers make this process hold.
+//! One budget for all memory that this process holds for callers.
 //!
-//! Requests while they arrive, requests while they wait and are worked on, answers while they are made,
-//! answers that their callers have not read yet, streams and their registrations: each is charged before
-//! it is allocated, to the call, its connection and its address together. A consumer may hold at most
-//! as much as is still free beside it, so a greedy one always leaves room for the others. When little is free, large
-//! addresses are refused, and connections of the addresses that hold most are closed, see [`shedding`].
+//! Requests while they arrive, wait and are processed, answers while they are built and until their callers have
+//! read them, streams and their registrations: each is charged before it is allocated, to the call, its connection
+//! and its address together. A consumer may hold at most as much memory as is still free, so a greedy one always
+//! leaves room for others. When little is free, large addresses are refused, and connections of the addresses that
+//! hold most are closed, see [`shedding`].
 //!
 //! Memory for a stream's topics and cursors may be *lent*: taken from free memory beyond the caller's share. The shares
 //! of all other callers are computed as if lent memory were free, and connections with lent memory are closed first
@@ -43,8 +43,8 @@ pub const CALLERS_BYTES_MAX: usize = 288 * 1024 * 1024;
 /// Charge of an open connection: buffers for reading and writing, tables of header compression.
 /// Measured: 23 KiB for each of 3,000 idle connections.
 const CONNECTION_BYTES: usize = 32 * 1024;
-/// Part of the limit that is kept free for small consumers, as a divisor. Below it the largest
-/// consumers are closed. A guess: room for a thousand usual publishes.
+/// Part of the limit, as a divisor, that is kept free for small consumers: if less is free, the largest consumers
+/// are closed. A guess: room for a thousand usual publishes.
 const KEPT_FREE_DIVISOR: usize = 8;
 /// Further part of the limit, as a divisor, that has to be free before a large address is served: one whose connections
 /// may always be closed. Without it, equally large addresses would close each other's connections in turn, their
@@ -59,7 +59,7 @@ const LENT_LEAVES_DIVISOR: usize = 16;
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
-/// Least time between two log lines about them. A guess: a flood must not fill the disk.
+/// Least time between two log lines about closed consumers. A guess: a flood must not fill the disk.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The budget of a listener. Cheap to clone; clones share state.
@@ -443,7 +443,7 @@ impl ConnectionShare {
         Arc::as_ptr(&self.address).addr()
     }
 
-    /// Completes when the connection, or the call, has to end because its address holds too much.
+    /// Completes when the connection, or the call, must end because its address holds too much.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.close.clone().cancelled_owned()
     }
@@ -462,7 +462,7 @@ impl ConnectionShare {
         self.give_back(bytes);
     }
 
-    /// Notes that a part of a piece was written.
+    /// Records that a part of a piece was written.
     pub(crate) fn wrote(&self) {
         self.writing.progress.fetch_add(1, Relaxed);
     }
@@ -482,7 +482,7 @@ impl ConnectionShare {
         self.writing.progress.load(Relaxed)
     }
 
-    /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the present progress.
+    /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the current progress.
     fn is_unread_since(&self, seen: &mut usize) -> bool {
         let before = std::mem::replace(seen, self.progress());
         self.writing.unwritten_bytes.load(Relaxed) > 0 && before == *seen

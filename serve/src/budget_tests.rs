@@ -1,4 +1,4 @@
-//! Shares of connections and addresses, and the closing of the largest.
+//! Tests of the shares of connections and addresses, and of closing the largest consumers.
 
 use std::net::Ipv4Addr;
 
@@ -160,14 +160,14 @@ fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left()
     largest.take(16 * MIB).unwrap();
     let beside = budget.connection(address(2), budget.account()).unwrap();
     beside.take(8 * MIB).unwrap();
-    // Answers that are made already are charged whatever the limit is.
+    // Finished answers are charged even beyond the limit.
     let other = budget.connection(address(3), budget.account()).unwrap();
     assert!(!largest.close.is_cancelled());
     other.take_anyway(20 * MIB);
     other.take_anyway(10 * MIB);
     let closed = [&small, &largest, &beside, &other].map(|it| it.close.is_cancelled());
     assert_eq!(closed, [false, false, false, true], "address 3 holds 30 MiB by now");
-    // Its memory is given back before another connection has to be closed.
+    // Its memory is returned before another connection has to be closed.
     search_again(&budget);
     assert!(small.take(8 * MIB).is_err());
     assert!(!largest.close.is_cancelled());
@@ -191,7 +191,7 @@ fn equal_addresses_do_not_close_each_others_connections() {
         .sum();
     assert!(taken > 200, "most of the limit: {taken} quarters of a MiB");
     assert!(clients.iter().all(|it| !it.close.is_cancelled()));
-    // For a caller that holds little a connection is closed.
+    // A connection is closed for a caller that holds little.
     let small = budget.connection(address(100), budget.account()).unwrap();
     search_again(&budget);
     assert!(small.take(quarter).is_ok());
@@ -322,7 +322,7 @@ fn what_callers_who_have_gone_hold_keeps_no_one_else_from_being_closed() {
     greedy(&hoarder);
     let mut strangers = Vec::new();
     for number in 100..200 {
-        // As if time had passed since the last search.
+        // Allows another search at once.
         budget.0.callers.lock().searched_at = None;
         let connection = budget.connection(address(number), budget.account());
         strangers.extend(connection.ok().filter(|it| it.take(MIB).is_ok()));
@@ -356,7 +356,7 @@ fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
     call.clear();
     assert_eq!(budget.used_bytes(), CONNECTION_BYTES + 8 * MIB);
     assert_eq!(connection.used_bytes(), CONNECTION_BYTES, "its end would free no more");
-    // The answer is made and written meanwhile.
+    // The answer is built and written meanwhile.
     call.take(MIB).unwrap();
     assert_eq!(connection.used_bytes(), CONNECTION_BYTES + MIB);
     call.give_back(MIB);
@@ -369,7 +369,8 @@ fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
     assert_eq!(budget.used_bytes(), 0);
 }
 
-/// The ends of a call without an answer: a status in the headers, one in trailers, an error, and none at all.
+/// Returns the ways in which a call ends without an answer: a status in the headers, one in trailers, an error, and
+/// nothing.
 fn unanswered() -> Vec<(&'static str, Response<Body>)> {
     use futures_util::stream;
     use http_body_util::StreamBody;
@@ -400,14 +401,14 @@ async fn a_call_that_ends_without_an_answer_leaves_its_connection() {
         let connection = budget.connection(address(1), budget.account()).unwrap();
         let charge = CallCharge::new(Arc::clone(&connection));
         charge.take(8 * MIB).unwrap();
-        // A thread that works for the call does not notice the end of the call.
+        // A thread that works for the call continues after the end of the call.
         let worker = charge.clone();
         let mut call = CountedCall::start(metrics.method(path), tracing::Span::none());
         if let Some(code) = status_of(response.headers()) {
             call.end(code);
         }
         let body = ResponseBody::new(response.into_body(), call, charge, None);
-        // As long as the peer does not take it, the body stays.
+        // The body stays until the peer has taken it.
         let mut body = std::pin::pin!(body);
         while let Some(Ok(_)) = body.frame().await {}
         assert_eq!(connection.used_bytes(), CONNECTION_BYTES, "{name}");

@@ -12,8 +12,8 @@ use crate::arrival::ConnectionRefusal;
 use crate::method::{MethodKind, RpcMethod};
 use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 
-/// Upper bounds of the handling time, seconds. Specified: those of the usual gRPC middleware, which
-/// the network's dashboards expect.
+/// Bucket bounds of the handling time, seconds. Specified: those of the usual gRPC middleware, which the network's
+/// dashboards expect.
 const HANDLING_BOUNDS_S: [f64; 11] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -236,7 +236,7 @@ impl Collector for CallMetrics {
     }
 }
 
-/// Samples for OK always, for other codes once they have occurred: a scrape stays small.
+/// Returns the samples of OK, and of other codes that have occurred, so that a scrape stays small.
 fn handled<'a>(
     all: &'a [&'static MethodMetrics],
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 4], u64)> + 'a {

@@ -1,22 +1,23 @@
-//! The use of each caller, for a bounded number of callers.
+//! The usage of a bounded number of callers.
 //!
-//! A flood from many addresses must neither grow the table nor make it forget the callers with the highest use. A full
-//! table therefore forgets the caller whose use expires first. That is an idle caller if there is one, and otherwise
-//! the one with the least use: a newcomer of the flood itself, which gains almost nothing by it. A caller that is
-//! forgotten early starts with a full allowance, so it never loses.
+//! A flood from many addresses must neither grow the table nor displace the callers with the highest usage. A full
+//! table therefore removes the caller whose usage expires first. This is an idle caller if there is one, and
+//! otherwise the caller with the least usage: a newcomer of the flood itself, which gains almost nothing. A removed
+//! caller starts again with a full allowance, so removal never harms it.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-/// The most expired callers that each new entry removes, so that the table shrinks after a flood.
+/// Largest number of expired callers that a new entry removes. More than one, so that the table shrinks after a
+/// flood.
 const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 
-/// The use of each caller.
+/// The usage of each caller.
 #[derive(Debug)]
 pub struct CallerTable<K, U> {
     callers: HashMap<K, Entry<U>>,
-    /// All callers by the time at which their use expires.
+    /// All callers by the time at which their usage expires.
     by_end: BTreeSet<(u64, K)>,
     callers_max: usize,
 }
@@ -28,17 +29,17 @@ struct Entry<U> {
 }
 
 impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
-    /// Makes a table for at most `callers_max` callers.
+    /// Creates a table for at most `callers_max` callers.
     ///
     /// # Panics
-    /// If that is 0.
+    /// If `callers_max` is 0.
     #[must_use]
     pub fn new(callers_max: usize) -> Self {
         assert!(callers_max > 0, "a table has room for one caller at least");
         Self { callers: HashMap::new(), by_end: BTreeSet::new(), callers_max }
     }
 
-    /// Returns the use of a caller, if it is remembered.
+    /// Returns the usage of a caller; `None` if it is not in the table.
     pub fn get<Q: Hash + Eq + ?Sized>(&self, caller: &Q) -> Option<&U>
     where
         K: Borrow<Q>,
@@ -46,7 +47,7 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
         self.callers.get(caller).map(|entry| &entry.used)
     }
 
-    /// Returns the use of a caller, for changes that do not move its expiry.
+    /// Returns the usage of a caller, for changes that do not move its expiry.
     pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, caller: &Q) -> Option<&mut U>
     where
         K: Borrow<Q>,
@@ -54,7 +55,7 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
         self.callers.get_mut(caller).map(|entry| &mut entry.used)
     }
 
-    /// Stores the use of a caller until `ends_ms`, or until the full table evicts it.
+    /// Stores the usage of a caller until `ends_ms`, or until the full table removes it.
     pub fn put(&mut self, caller: K, used: U, ends_ms: u64, now_ms: u64) {
         if let Some(known) = self.callers.get_mut(&caller) {
             let place = (std::mem::replace(&mut known.ends_ms, ends_ms), caller.clone());
@@ -85,13 +86,13 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
         }
     }
 
-    /// Returns the number of callers that are remembered.
+    /// Returns the number of callers in the table.
     #[must_use]
     pub fn len(&self) -> usize {
         self.callers.len()
     }
 
-    /// Returns true if no caller is remembered.
+    /// Returns true if the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.callers.is_empty()

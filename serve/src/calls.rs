@@ -26,13 +26,13 @@ use crate::request::RequestBody;
 use crate::response::{CountedCall, LATE, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
 
-/// The headers of the compression of messages: the used one, and the accepted ones. Specified: gRPC
-/// over HTTP/2, Message-Encoding and Message-Accept-Encoding.
+/// The headers about the compression of messages: the used and the accepted compressions. Specified: gRPC over
+/// HTTP/2, Message-Encoding and Message-Accept-Encoding.
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// The longest text of a deadline. Specified: gRPC over HTTP/2, eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
-/// Charge of a call that arrives: its task, the state of its HTTP/2 stream, 8 KiB of buffer for its request.
+/// Charge of a new call, bytes: its task, the state of its HTTP/2 stream, 8 KiB of buffer for its request.
 /// Measured: 10 KiB for each of 5,000 silent streams that kept a buffer of 8 KiB.
 const CALL_BYTES: usize = 12 * 1024;
 /// Charge of a header besides its name and value. A guess: twice an entry of the table.
@@ -132,7 +132,7 @@ impl Service<Request<Body>> for Calls {
 struct Packing {
     /// Messages of the request may be compressed with gzip.
     requests: bool,
-    /// The request names an unsupported compression.
+    /// The request uses an unsupported compression.
     is_unknown: bool,
     /// The caller accepts answers that are compressed with gzip.
     answers: bool,
@@ -235,7 +235,7 @@ fn cut(text: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(&bytes[..end]).expect("a part of a header's text is one too")
 }
 
-/// Returns the caller's deadline, if it names a valid one.
+/// Returns the caller's deadline; `None` without a valid one.
 fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     if text.len() > TIMEOUT_LEN_BYTES_MAX || !text.is_ascii() {

@@ -9,23 +9,23 @@ use crate::metrics::Exposition;
 
 /// Status of a list that is periodically read from a chain as a whole.
 ///
-/// The last good reading stays in force while the list cannot be read.
+/// The last successfully read content stays in use while the list cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainListStatus {
     /// `node_registry` or `rate_registry`: a closed set, used as a label.
     pub name: &'static str,
-    /// Time since the last good reading.
+    /// Time since the last successful read.
     pub age: Duration,
-    /// Time for which readings have failed; `None` if the last one succeeded or none was tried.
+    /// Time for which reads have failed; `None` if the last one succeeded or none was tried.
     pub failing_for: Option<Duration>,
-    /// The error of the last reading, if it failed.
+    /// The error of the last read, if it failed.
     pub fault: Option<String>,
-    /// Failed readings since the start.
+    /// Failed reads since the start.
     pub failures: u64,
 }
 
 impl ChainListStatus {
-    /// Checks that readings have not failed for longer than `failing_max`, after which the content may be out of date.
+    /// Checks that reads have not failed for longer than `failing_max`. After that the content may be out of date.
     ///
     /// # Errors
     /// A text for operators with the list's name, its age and the last error.
@@ -62,11 +62,11 @@ pub trait ChainListsView: Send + Sync + 'static {
     fn lists(&self) -> Vec<ChainListStatus>;
 }
 
-/// A chain list as `/status` shows it.
+/// A chain list in `/status`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChainListReport {
     name: &'static str,
-    /// Seconds since the last good reading.
+    /// Seconds since the last successful read.
     age_s: f64,
     failures: u64,
     fault: Option<String>,

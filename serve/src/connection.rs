@@ -38,16 +38,17 @@ use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
 use crate::upgrade::{self, UpgradeSlot};
 
-/// The most calls that a peer may reset before they begin; one more ends the connection. The library's default.
-const PENDING_RESETS_MAX: usize = 20;
-/// The most calls that this end resets because of the peer's errors; one more ends the connection. The library's
+/// Largest number of calls that a peer may reset before they begin; one more ends the connection. The library's
 /// default.
+const PENDING_RESETS_MAX: usize = 20;
+/// Largest number of calls that this end resets because of the peer's errors; one more ends the connection. The
+/// library's default.
 const ERROR_RESETS_MAX: usize = 1024;
 /// Bytes of all headers of a request together. Specified in `docs/protocol/api.md`.
 const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
 /// HTTP/2 window of a connection: bytes that its peer may send before calls read them. They are charged when a call
-/// reads them. A guess: a quarter of a second at 64 Mbit/s. Calls read at once, so only bytes wait that [`Metered`] has
-/// read from the socket before the calls had their turn.
+/// reads them. A guess: a quarter of a second at 64 Mbit/s. Calls read without delay, so only bytes wait that
+/// [`Metered`] has read from the socket before the calls had their turn.
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Bytes of a response that may wait in the connection before the body is polled for more. Waiting bytes are charged,
 /// so the budget bounds the memory and not this constant. A guess.
@@ -105,7 +106,7 @@ impl Connections {
         Arc::new(Self { dispatcher, arrivals, settings, stop, warnings })
     }
 
-    /// Returns the protocols of one connection, whose tasks have their turns by what it has paid for.
+    /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
     fn http(&self, account: &Arc<PaidTime>, heads: HeadClock) -> auto::Builder<TurnExecutor> {
         let mut http = auto::Builder::new(TurnExecutor(account.clone()));
         http.http1()
@@ -145,7 +146,7 @@ impl Connections {
                 Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
             }
             taken = taken.wrapping_add(1);
-            // Connections that were told to end need a turn to do so, and the next newcomer needs their slots.
+            // Connections that were asked to close need a turn for it, and the next newcomer needs their slots.
             if taken.is_multiple_of(ACCEPTED_AT_ONCE) || self.arrivals.are_ending() {
                 tokio::task::yield_now().await;
             }
@@ -218,7 +219,7 @@ impl Connections {
         }
     }
 
-    /// Lets a connection arrive, does the handshake of TLS, and waits for the first bytes of HTTP.
+    /// Admits a connection, does the TLS handshake, and waits for the first bytes of HTTP.
     async fn begin(
         &self,
         mut stream: TcpStream,
@@ -235,7 +236,7 @@ impl Connections {
         }
     }
 
-    /// Waits for the first bytes of HTTP, after the handshake of TLS if the listener speaks that.
+    /// Waits for the first bytes of HTTP, after the TLS handshake if the listener uses TLS.
     async fn open(&self, stream: TcpStream) -> io::Result<DecryptedStream> {
         match &self.settings.tls {
             Some(tls) => DecryptedStream::encrypted(&tls.acceptor(), stream, has_begun).await,
@@ -279,7 +280,7 @@ impl Connections {
         move || metrics.connection_refused(ConnectionRefusal::Flood)
     }
 
-    /// Serves requests until either end closes the connection, or it goes on with another protocol.
+    /// Serves requests until either end closes the connection, or the connection switches to another protocol.
     async fn hold<T>(&self, stream: T, heads: HeadClock, talk: &Conversation)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -315,7 +316,7 @@ impl Connections {
         tokio::select! {
             ended = connection => self.ended(ended),
             () = unread => self.settings.memory.count_unread(),
-            // A client that is gone never closes its side.
+            // A client that has disappeared never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
         }
     }
@@ -350,8 +351,8 @@ impl Connections {
         })
     }
 
-    /// Returns the share that a call is charged to: its connection's, or one of its own if that is a
-    /// proxy's.
+    /// Returns the share that a call is charged to: its connection's share, or a separate one if the connection is
+    /// a proxy's.
     fn share_of_call(
         &self,
         connection: &Arc<ConnectionShare>,
@@ -378,7 +379,7 @@ struct Conversation {
     arrived: AdmittedConnection,
     share: Arc<ConnectionShare>,
     activity: Arc<Activity>,
-    /// Present while the connection may go on with HTTP/2.
+    /// Present while the connection may switch to HTTP/2.
     upgrades: Option<UpgradeSlot>,
 }
 
@@ -393,7 +394,7 @@ struct Warnings {
 struct WarningThrottle(Mutex<Option<Instant>>);
 
 impl WarningThrottle {
-    /// Returns true if the last warning is long enough ago, and records the present one.
+    /// Returns true if [`WARN_EVERY`] has passed since the last warning, and records this one.
     fn is_due(&self) -> bool {
         let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);

@@ -1,4 +1,4 @@
-//! The slots of connections: a bounded number in all, and for each address.
+//! The slots of connections: a bounded number in total, and for each address.
 //!
 //! A slot is a file descriptor of the process; the bound keeps the other descriptors for the database. When all slots
 //! are taken, a newcomer replaces a connection of the address with the most connections, if that has at least two more
@@ -17,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::ClientAddress;
 
-/// Divisor of the number of slots: the part of them that newcomers may take while the replaced connections are still
-/// ending. A guess: those end within moments.
+/// Part of the slots, as a divisor, that newcomers may take while replaced connections are still ending. A guess:
+/// these end within moments.
 const SPARE_DIVISOR: usize = 8;
 
 /// The bounds of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimits {
-    /// Connections in all.
+    /// Largest number of connections in total.
     pub(crate) all_max: usize,
-    /// Connections of one address.
+    /// Largest number of connections of an address.
     pub(crate) per_address_max: usize,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct ConnectionLimits {
 pub(crate) enum NoSlotError {
     /// All slots are taken, and no address has many more connections than the newcomer's.
     All,
-    /// The address has the most slots that it may have.
+    /// The address has as many slots as it may have.
     Address,
 }
 
@@ -53,7 +53,7 @@ struct ConnectionSlotsState {
 struct Taken {
     /// Slots that are taken, those of unnamed clients included.
     open: usize,
-    /// Slots whose connections have been told to end.
+    /// Slots whose connections were asked to close.
     ending: usize,
     numbers: u64,
     of_address: HashMap<ClientAddress, BTreeMap<u64, CancellationToken>>,
@@ -133,7 +133,7 @@ impl ConnectionSlot {
         Ok(())
     }
 
-    /// Completes when the connection has to end because another address gets the slot.
+    /// Completes when the connection must close because another address gets the slot.
     pub(crate) async fn ended(&self) {
         self.end.cancelled().await;
     }
@@ -177,8 +177,8 @@ impl Taken {
         Some(end)
     }
 
-    /// Tells the newest connection of the address with the most connections to end. Returns false if no address has two
-    /// more than `own`. The newest is chosen so that connections from before a flood stay.
+    /// Asks the newest connection of the address with the most connections to close. Returns false if no address
+    /// has at least two more than `own`. The newest is chosen so that connections from before a flood stay.
     fn end_one(&mut self, own: usize) -> bool {
         let Some(&(most, address)) = self.by_count.last() else { return false };
         if most < own + 2 {
@@ -252,7 +252,7 @@ mod tests {
         let slots = slots(48, usize::MAX);
         let flood = (0..42).map(|number| if number < 10 { 1 + number % 5 } else { 0 });
         let mut held: Vec<_> = flood.map(|number| slots.take(address(number)).unwrap()).collect();
-        // Nothing that was told to end has ended yet.
+        // No connection that was asked to close has ended yet.
         for number in 0..100 {
             held.extend(slots.take(address(1 + number % 5)));
         }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     proptest! {
-        /// There are never more connections than slots, and every number is right at any time.
+        /// There are never more connections than slots, and the counts always agree.
         #[test]
         fn counts_agree(steps in proptest::collection::vec((0u8..3, 0u64..5), 1..200)) {
             let slots = slots(12, 6);

@@ -3,7 +3,7 @@
 //! A repeated message of two bytes becomes hundreds of bytes when it is decoded. One pass over the tags
 //! and lengths, which touches no content, counts the fields that cost memory.
 
-/// The cost of a field of a request, in memory that decoding it and working on it take.
+/// The cost of a request's field: the memory that decoding and processing it takes.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldCost {
     number: u64,
@@ -12,19 +12,19 @@ pub struct FieldCost {
     inner: &'static [FieldCost],
 }
 
-/// Cost of a field that is not listed: mostly one that the decoder skips.
+/// Cost of a field that is not listed, bytes: the decoder skips most of them.
 const UNLISTED_BYTES: usize = 16;
 
 impl FieldCost {
-    /// A field that takes `each_bytes` every time it occurs, besides the `inner` fields of the message
-    /// in it.
+    /// Describes a field that takes `each_bytes` for each occurrence, plus the cost of the `inner` fields of its
+    /// message.
     #[must_use]
     pub const fn each(number: u64, each_bytes: usize, inner: &'static [Self]) -> Self {
         Self { number, each_bytes, per_byte: 0, inner }
     }
 
-    /// A field that takes `each_bytes` every time it occurs and `per_byte` times its length, besides the
-    /// `inner` fields of the message in it.
+    /// Describes a field that takes `each_bytes` for each occurrence and `per_byte` times its length, plus the cost
+    /// of the `inner` fields of its message.
     #[must_use]
     pub const fn with_length(
         number: u64,
@@ -35,7 +35,7 @@ impl FieldCost {
         Self { number, each_bytes, per_byte, inner }
     }
 
-    /// A field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
+    /// Describes a field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
     /// fields are not listed.
     #[must_use]
     pub const fn by_length(number: u64, per_byte: usize) -> Self {

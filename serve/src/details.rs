@@ -6,10 +6,10 @@ use prost::bytes::Bytes;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-/// The domain of the reasons, as error details name it.
+/// The domain of the reasons in error details.
 const DOMAIN: &str = "hawser";
-/// The most wrong parts of a request that a status names. A guess: more parts mostly share one mistake, and clients'
-/// limits for all headers begin at 8 KiB.
+/// Largest number of wrong parts of a request in a status. A guess: further parts mostly have the same mistake, and
+/// clients' limits for all headers begin at 8 KiB.
 const FIELDS_MAX: usize = 8;
 /// The longest description of a part, and the longest text of a status that is repeated in its details, in
 /// characters. A guess, for the same reason.

@@ -1,4 +1,4 @@
-//! Dispatch of requests by protocol, decided by the head of the request alone.
+//! Dispatches requests by protocol, which follows from the head of the request alone.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ impl Dispatcher {
         Ok(response)
     }
 
-    /// Returns the pages, if the request asks for one.
+    /// Returns the pages; `None` if the request is not for a page.
     fn pages_of<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
         let asks = [Method::GET, Method::HEAD].contains(request.method());
         self.pages_at(request).filter(|_| asks)

@@ -1,8 +1,8 @@
-//! A meter of HTTP/2 frames that carry nothing for a call: pings, settings, resets, window updates,
-//! priorities, continuations, tiny pieces of data. Each costs this process work and the peer a
-//! few bytes only, and the protocol sets no limit on them.
+//! A meter of useless HTTP/2 frames, which carry nothing for a call: pings, settings, resets, window updates,
+//! priorities, continuations, tiny pieces of data. Each costs this process work and the peer only a few bytes, and
+//! the protocol sets no limit on them.
 //!
-//! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives, which it
+//! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives and
 //! may have to acknowledge. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
 
 use std::io;
@@ -26,15 +26,15 @@ const END_STREAM: u8 = 1;
 /// A data frame below this length counts as useless, unless it ends its request. A guess:
 /// the head of a message alone has 5 bytes, and many clients send it by itself.
 const PIECE_LEN_BYTES_MIN: u32 = 64;
-/// Useless frames that a peer may send at once, and refill: 1,000 in a second. Guesses: a client sends a few
-/// pings a minute, and a balancer in front of thousands of clients some hundred resets a second.
+/// Allowance of useless frames: the burst, and a refill of 1,000 a second. Guesses: a client sends a few pings a
+/// minute, and a balancer in front of thousands of clients some hundred resets a second.
 const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
 /// Bytes sent to the peer that entitle it to one more useless frame. A guess: an answer of one
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
 
-/// Bytes that a useless frame adds to a turn, besides its own: answering a ping takes about as long as reading this
-/// many bytes of a message. A guess: some tenths of a microsecond.
+/// Bytes that a useless frame adds to a turn besides its own. A guess: answering a ping takes some tenths of a
+/// microsecond, as reading this many bytes does.
 const FRAME_COSTS_BYTES: usize = 256;
 
 /// Text of the error that ends the connection.
@@ -52,7 +52,7 @@ pub(crate) struct FrameMeter {
     useless: usize,
 }
 
-/// The place in the bytes of a connection.
+/// The position in the bytes of a connection.
 #[derive(Debug)]
 enum ParseState {
     /// After this many bytes of the preface.
@@ -235,7 +235,7 @@ mod tests {
         meter
     }
 
-    /// Returns the number of these frames that pass at once.
+    /// Returns the number of copies of this frame that pass at once.
     fn passing(meter: &mut FrameMeter, frame: &[u8], now_ms: u64) -> u64 {
         (0..100_000).take_while(|_| meter.received(frame, now_ms)).count() as u64
     }
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// A peer that sends pings: its connection answers some hundred, then others have their turn.
+    /// A peer sends pings without pause: its connection answers some hundred, and then other tasks have a turn.
     #[tokio::test]
     async fn frames_that_carry_nothing_make_a_turn_shorter() {
         use futures_util::FutureExt as _;
@@ -299,7 +299,7 @@ mod tests {
         assert!((100 * 17..400 * 17).contains(&read_bytes), "{read_bytes} bytes in one turn");
     }
 
-    /// A peer that sends without end: other tasks have their turn in between.
+    /// A peer sends data without pause: other tasks have turns in between.
     #[tokio::test]
     async fn one_connection_reads_a_bounded_number_of_bytes_in_a_turn() {
         use std::sync::Arc;
@@ -328,7 +328,7 @@ mod tests {
             while last < 16 * TURN_BYTES {
                 next_turn().await;
                 let now = seen.load(Ordering::Relaxed);
-                // Two turns, because the first look is after this task's second turn.
+                // Two turns, because this task checks for the first time after its second turn.
                 assert!(now - last <= 2 * (TURN_BYTES + 8192), "{last}, then {now}");
                 last = now;
             }
@@ -338,7 +338,7 @@ mod tests {
     }
 
     proptest! {
-        /// The cut of the bytes does not matter.
+        /// The result does not depend on how the bytes are cut into pieces.
         #[test]
         fn frames_are_found_however_the_bytes_arrive(
             frames in proptest::collection::vec((0u8..10, 0u8..2, 0u32..300), 0..40),

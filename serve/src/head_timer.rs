@@ -1,9 +1,9 @@
-//! The timeout of an HTTP/1.1 request head. It begins with the head's first byte, because a connection that waits for
-//! its next request is idle and has more time.
+//! The timeout of an HTTP/1.1 request head. It starts with the head's first byte, because a connection that waits
+//! for its next request is idle and may wait longer.
 //!
-//! hyper starts one sleep per head as soon as the previous head is complete. The timer here makes that sleep count from
-//! the first byte instead. A client that sends a head byte by byte still has only
-//! [`head_timeout`](crate::ServeSettings::head_timeout) in all.
+//! hyper starts one sleep per head as soon as the previous head is complete. The timer here makes that sleep count
+//! from the first byte instead. A client that sends a head byte by byte still has only
+//! [`head_timeout`](crate::ServeSettings::head_timeout) in total.
 
 use std::pin::Pin;
 use std::sync::Arc;

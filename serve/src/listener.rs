@@ -1,4 +1,4 @@
-//! A listener at work: bind, serve, stop in order.
+//! A running listener: bind, serve, stop in order.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,9 +24,9 @@ pub struct Server {
 impl Server {
     /// Binds the address and serves `routes`.
     ///
-    /// Cancelling `stop` begins the shutdown: new connections and calls are refused, unary calls
-    /// finish. Streams belong to their services, which watch the same token and end with
-    /// UNAVAILABLE and [`SHUTTING_DOWN`](crate::SHUTTING_DOWN).
+    /// Cancelling `stop` begins the shutdown: new connections and calls are refused, unary calls finish. Streams
+    /// belong to their services, which watch the same token and end their streams with UNAVAILABLE and
+    /// [`SHUTTING_DOWN`](crate::SHUTTING_DOWN).
     ///
     /// # Errors
     /// The system's error if the address cannot be bound.
@@ -47,7 +47,7 @@ impl Server {
         Ok(Self { address, stop, accepting: tokio::spawn(connections.accept(listener)) })
     }
 
-    /// Returns the bound address, with the port that the system chose if 0 was asked for.
+    /// Returns the bound address. If the settings have port 0, it has the port that the system chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

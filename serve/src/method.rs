@@ -51,8 +51,8 @@ const SMALL_REQUEST: &[FieldCost] = &[
 ];
 
 impl RpcMethod {
-    /// Describes the method that requests name by `path`: `/package.Service/RpcMethod`. Its requests
-    /// are charged as if they were all small fields; see [`RpcMethod::decoding`].
+    /// Describes the method with this `path` in requests: `/package.Service/RpcMethod`. Its requests are charged as
+    /// if they were all small fields; see [`RpcMethod::decoding`].
     #[must_use]
     pub const fn new(path: &'static str, kind: MethodKind) -> Self {
         Self { path, kind, fields: SMALL_REQUEST, reads_always: false }
@@ -64,8 +64,8 @@ impl RpcMethod {
         Self { fields, ..self }
     }
 
-    /// Declares that the handler of a stream of requests reads them as they come, or charges its call for a full
-    /// flow-control window. Calls of other methods are charged for the window from the beginning.
+    /// Declares that the handler of a stream of requests reads them without delay, or charges its call for a full
+    /// flow-control window itself. Calls of other methods are charged for the window from the beginning.
     #[must_use]
     pub const fn reading_always(self) -> Self {
         Self { reads_always: true, ..self }

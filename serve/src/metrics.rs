@@ -162,8 +162,8 @@ mod tests {
     }
 
     proptest! {
-        /// Dashboards rely on it: a value equal to a bound counts in the bucket of that bound, and
-        /// buckets are cumulative.
+        /// Dashboards rely on this: a value equal to a bound counts in the bucket of that bound, and buckets are
+        /// cumulative.
         #[test]
         fn buckets_are_cumulative_and_include_their_bound(
             values in proptest::collection::vec(0u32..6, 0..40),

@@ -7,7 +7,7 @@ use crate::details::StatusDetails;
 /// Seconds after which a refused caller may try again. A guess: most answers are read within it.
 const RETRY_AFTER_S: u64 = 1;
 
-/// The caller holds too much memory of this process already, or all callers together do.
+/// The caller, or all callers together, hold too much memory of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this connection has too much in flight (requests, computations or unread responses): read the responses, or \

@@ -25,15 +25,16 @@ use crate::frames::HEAD_LEN_BYTES;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
 pub(crate) const GZIP: &str = "gzip";
-/// Messages below this length stay as they are. A guess: less fits into one packet.
+/// Messages below this length are not compressed. A guess: they fit into one packet.
 const MESSAGE_LEN_BYTES_MIN: usize = 1024;
 /// Bytes that are compressed before other calls have their turn. A guess: they take about a millisecond.
 const TURN_BYTES: usize = 128 * 1024;
-/// Charge of a message that is being compressed, besides what it becomes. From the types: the encoder's tables
+/// Charge of a message that is being compressed, besides its compressed bytes. From the types: the encoder's tables
 /// and buffers take about 300 KiB.
 const ENCODER_BYTES: usize = 320 * 1024;
 
-/// Bytes that a listener compresses in a second, and at once after a pause. A guess: they take a fifth of a core.
+/// Bytes that a listener compresses in a second; also the burst after a pause. A guess: they take a fifth of a
+/// core.
 const PACKED: BucketSize = BucketSize { capacity: 16 * 1024 * 1024, window_ms: 1000 };
 
 /// The remaining bytes that a listener may compress now, shared by all its callers.
@@ -134,7 +135,7 @@ impl<B> PackedBody<B> {
         true
     }
 
-    /// Compresses a part of the present message. Returns true when it is done.
+    /// Compresses a part of the current message. Returns true when it is done.
     fn turn(&mut self) -> bool {
         let Some(message) = &mut self.current else { return true };
         let end = message.plain.len().min(message.done_bytes + TURN_BYTES);

@@ -32,7 +32,7 @@ const HEADER_BYTES: usize = 128;
 /// Seconds after which a caller that exceeded its share may try again. As for calls.
 const RETRY_AFTER_S: u64 = 1;
 
-/// The future of a page. Its body may be longer than the memory of the caller, if it is made piece by piece.
+/// The future of a page. Its body may exceed the caller's memory if it is built piece by piece.
 pub type PageFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// The pages of a service for its callers. Only `GET` and `HEAD` requests reach them, and `POST` requests to pages that
@@ -41,8 +41,8 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
     /// Returns the common prefix of the paths of all pages.
     fn prefix(&self) -> &'static str;
 
-    /// Makes the page of a request. `head` is untrusted. The implementation charges the memory of the page, or of a piece
-    /// of it, to `charge` before it allocates it. The listener drops the body of an answer to `HEAD`.
+    /// Builds the page of a request. `head` is untrusted. The implementation charges the memory of the page, or of
+    /// each piece, to `charge` before it allocates it. The listener drops the body of an answer to `HEAD`.
     fn show(&self, head: Parts, charge: CallCharge) -> PageFuture;
 
     /// Returns the longest accepted body of a `POST` to this path, in bytes. `None`, the default, if the page accepts
@@ -113,7 +113,7 @@ where
     page.map(|page| Body::new(PageBody { page, charge }))
 }
 
-/// The reason a body was not read to its end.
+/// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy)]
 enum BodyError {
     Overloaded,
@@ -179,7 +179,7 @@ fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), Overloaded> {
     charge.take_for_call(REQUEST_BYTES + head.uri.path().len() + lengths.sum::<usize>())
 }
 
-/// Waits for a page. A connection that has to free memory for other callers gets a refusal instead.
+/// Waits for a page. If the connection must free memory for other callers, returns a refusal instead.
 async fn or_closed(
     charge: &CallCharge,
     page: impl Future<Output = Response<Body>>,
@@ -208,8 +208,8 @@ pub fn refusal(status: StatusCode, retry_after_s: Option<u64>, reason: &str) -> 
     page
 }
 
-/// Returns a page of octets that is made piece by piece. The connection is broken off after a piece that fails, or if the
-/// pieces have another length than `len_bytes` together.
+/// Returns a page of octets that is built piece by piece. The connection is broken off after a piece that fails, or
+/// if the pieces have another length than `len_bytes` together.
 #[must_use]
 pub fn pieces<S>(len_bytes: u64, pieces: S) -> Response<Body>
 where
@@ -223,7 +223,7 @@ where
     page
 }
 
-/// A page that is charged until the connection has taken all of it, which charges its pieces from then on.
+/// A page that is charged until the connection has taken all of it. From then on the connection charges its pieces.
 struct PageBody {
     page: Body,
     charge: CallCharge,
@@ -262,7 +262,7 @@ mod tests {
 
     const LEN_BYTES_MAX: usize = 1000;
 
-    /// Reads a body that comes in pieces of 100 bytes and then, unless it is `whole`, goes on without a sign.
+    /// Reads a body that arrives in pieces of 100 bytes. Unless it is `whole`, no further piece and no end arrive.
     async fn read_pieces(
         count: usize,
         whole: bool,

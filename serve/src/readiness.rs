@@ -1,7 +1,7 @@
-//! Readiness of a process: named conditions, the purposes that need them, and the times of their last changes.
+//! The readiness of a process: named conditions, the purposes that need them, and the times of their last changes.
 //!
-//! A service implements [`Checks`]; [`Readiness`] evaluates them, remembers when each one changed, and tells watchers.
-//! Operators see conditions at `/readyz`, balancers ask [`HealthService`](crate::HealthService).
+//! A service implements [`Checks`]; [`Readiness`] evaluates them, records when each one changed, and notifies
+//! watchers. Operators see conditions at `/readyz`; load balancers use [`HealthService`](crate::HealthService).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Exposition;
 
-/// Time between two evaluations that no request causes. A guess: watchers of health learn of a
-/// change that much later at the most.
+/// Time between two evaluations that no request causes. A guess: watchers of health learn of a change with at most
+/// this delay.
 const EVALUATED_EVERY: Duration = Duration::from_millis(500);
 /// Time limit of the checks: with a disk that does not answer, the process is not ready. A guess:
 /// far above the time of checks on a busy disk, and below the timeouts of load balancers.
@@ -63,7 +63,7 @@ pub struct Check {
     pub purpose: Option<Purpose>,
     /// The reason for operators, if the condition is not met.
     pub result: Result<(), String>,
-    /// The operator's next step while it is not met.
+    /// The operator's next step while the condition is not met.
     pub remedy: &'static str,
 }
 
@@ -368,7 +368,7 @@ mod tests {
         assert!(readiness.current().await.contains(Purpose::Read));
     }
 
-    /// Counts its evaluations. The second one ends when the sender is dropped.
+    /// Checks that count their evaluations. The second evaluation ends when the sender is dropped.
     struct Counting {
         evaluations: AtomicU64,
         gate: Mutex<std::sync::mpsc::Receiver<()>>,

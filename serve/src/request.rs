@@ -1,4 +1,4 @@
-//! The body of a request as a service reads it: whole messages only, none of them too large.
+//! The body of a request for a service: complete messages only, each within the limit.
 //!
 //! The decoder allocates for a message as soon as it has read its length. It gets a message only
 //! when all of it has arrived, so that a peer cannot reserve memory by claiming a length. Each piece is
@@ -139,8 +139,7 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Decompresses a part of the messages that wait, and passes on one that is whole. Returns false if none
-    /// waits.
+    /// Decompresses a part of the waiting messages, and passes on a complete one. Returns false if none waits.
     ///
     /// # Errors
     /// The status that refuses the request.
@@ -253,7 +252,7 @@ impl HttpBody for RequestBody {
                 Err(status) => self.refuse(status),
             }
             if !self.takes_one_message() && self.frames.at_boundary() {
-                // The handler polls for more, so it is done with earlier messages.
+                // The handler polls for more, so it has dropped the earlier messages.
                 let kept = self.charge.keep_of_request(0);
                 debug_assert!(kept.is_ok(), "nothing is always given");
             }

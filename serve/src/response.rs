@@ -79,7 +79,7 @@ pub(crate) struct ResponseBody {
     frames: Frames,
     call: CountedCall,
     charge: CallCharge,
-    /// Completes when the call has to end because its caller holds too much memory.
+    /// Completes when the call must end because its caller holds too much memory.
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Completes at the caller's deadline.
     late: Option<Pin<Box<Sleep>>>,
@@ -118,7 +118,7 @@ impl ResponseBody {
             return Poll::Pending;
         };
         self.is_closed = true;
-        self.body = Body::empty(); // what the answer was made of is given back now
+        self.body = Body::empty(); // frees the data of the answer now
         self.end(status.code());
         let mut trailers = HeaderMap::new();
         let added = status.add_header(&mut trailers);

@@ -26,7 +26,7 @@ pub const SHUTTING_DOWN: &str = "server is shutting down";
 pub struct ServeSettings {
     /// The address to bind; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Time for a connection to send the head of its first request; it is closed after that.
+    /// Time for a connection to send the head of its first request; afterwards it is closed.
     pub head_timeout: Duration,
     /// Time for the one message of a unary or server-streaming request to arrive; DEADLINE_EXCEEDED after that.
     /// Client streams have no limit.
@@ -36,21 +36,21 @@ pub struct ServeSettings {
     /// The proxies that are trusted to name their clients' addresses: in a PROXY header, and for services in
     /// `X-Forwarded-For`. Default: none.
     pub trusted_proxies: TrustedProxies,
-    /// Connections that may be open at once; more are refused, or take the place of the address that has
-    /// most. Each takes a descriptor of the process. Default: no bound.
+    /// Largest number of open connections. Further ones are refused, or replace a connection of the address with
+    /// the most connections. Each takes a file descriptor. Default: no bound.
     pub connections_max: usize,
-    /// Connections that one client address may have open at once; more are refused. Those of trusted
+    /// Largest number of open connections of a client address; further ones are refused. Connections of trusted
     /// proxies that name no client do not count. Default: no bound.
     pub connections_per_address_max: usize,
-    /// Calls that one connection may have open at once; more wait. Default: 1000.
+    /// Largest number of open calls of a connection; further ones wait. Default: 1000.
     pub streams_per_connection_max: u32,
     /// Longest time without progress while answers wait for the peer to read them. Its connection is then closed.
     pub write_timeout: Duration,
     /// The memory budget of all callers.
     pub memory: MemoryBudget,
-    /// The certificate of the listener; without one it speaks no TLS. Its files are followed while the listener runs.
+    /// The certificate of the listener; `None` for no TLS. Its files are watched while the listener runs.
     pub tls: Option<Tls>,
-    /// The pages for callers, besides the calls; their prefixes differ. Default: none.
+    /// The pages for callers; each has another prefix. Default: none.
     pub pages: Vec<Arc<dyn PublicPages>>,
 }
 

@@ -19,10 +19,10 @@ use hyper::rt::Executor;
 /// The time on the runtime's threads that one stored envelope pays for: twice the time of a publish of one envelope
 /// (measured: 60 to 100 µs).
 const PAID_TIME: Duration = Duration::from_micros(200);
-/// The most unused time of a connection. A guess: the time that a burst of 100 publishes pays for.
+/// Largest unused time of a connection. A guess: the time that a burst of 100 publishes pays for.
 const PAID_TIME_MAX: Duration = Duration::from_millis(20);
-/// The most turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that
-/// paying callers can cause to other callers, and the cost of a deferred task. A guess.
+/// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
+/// callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
 
 /// The paid tasks of a process that wait for their turn.
@@ -170,7 +170,7 @@ mod tests {
     use parking_lot::Mutex;
     use tokio::sync::Notify;
 
-    /// Runs some tasks that wait for one signal on one thread. Returns the order of their turns after it.
+    /// Runs tasks that wait for one signal on one thread. Returns the order of their turns after the signal.
     fn order(paid: &[bool]) -> Vec<usize> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {

@@ -15,12 +15,11 @@ use tonic::Status;
 use crate::call_share::CallCharge;
 use crate::frames::HEAD_LEN_BYTES;
 
-/// Shortest and longest piece that is decompressed at once; the pieces of a message double from the one to the
-/// other. Guesses: a small message takes little, and a large one few pieces.
+/// Shortest and longest piece that is decompressed at once. The pieces of a message double in length from the
+/// shortest to the longest. Guesses: a small message takes little memory, and a large one few pieces.
 const PIECE_LEN_BYTES_MIN: usize = 4 * 1024;
 const PIECE_LEN_BYTES_MAX: usize = 64 * 1024;
-/// Pieces that are decompressed before other calls have their turn. A guess: together they take about a
-/// millisecond.
+/// Pieces that are decompressed before other calls have a turn. A guess: together they take about a millisecond.
 const PIECES_PER_TURN: usize = 4;
 /// Bounds the decompressed size of a message: this multiple of the compressed bytes, plus the constant below. gzip
 /// reaches a factor of 1032, which would let a caller cause the work of a thousand bytes by sending one. Measured:
@@ -41,7 +40,7 @@ const DECODER_BYTES: usize = 80 * 1024;
 /// The compressed messages of one request, and the pieces of decompressed ones.
 #[derive(Default)]
 pub(crate) struct Unpacker {
-    /// Whole messages as they came, heads included.
+    /// Complete messages as received, heads included.
     packed: VecDeque<Bytes>,
     packed_bytes: usize,
     current: Option<Message>,
@@ -64,18 +63,18 @@ struct Message {
 enum Progress {
     /// The piece is full.
     Full,
-    /// The turn has read as much input as it may.
+    /// The turn has read [`INPUT_PER_TURN`].
     Paused,
-    /// The message is whole.
+    /// The message is complete.
     End,
 }
 
 /// The result of a turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// The message is not complete yet, and other calls have their turn.
+    /// The message is not complete yet; other calls have a turn.
     Again,
-    /// The pieces of a whole message, with a head that says that it is not compressed.
+    /// The pieces of a complete message, with the head of an uncompressed one.
     Whole(VecDeque<Bytes>),
 }
 
@@ -91,7 +90,7 @@ impl Unpacker {
         self.current.is_some() || self.packed_bytes > 0
     }
 
-    /// Forgets everything.
+    /// Drops all messages.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -140,7 +139,7 @@ impl Unpacker {
         Ok(Turn::Again)
     }
 
-    /// Splits the next message off: whether it is compressed, and its body.
+    /// Splits the next message off. Returns true if it is compressed, and its body.
     fn split_message(&mut self) -> (bool, VecDeque<Bytes>) {
         let mut head = [0; HEAD_LEN_BYTES];
         let taken = self.take(HEAD_LEN_BYTES);
@@ -226,7 +225,7 @@ impl Message {
     }
 }
 
-/// Puts the head of a message that is not compressed before its pieces.
+/// Puts the head of an uncompressed message before its pieces.
 fn with_head(mut pieces: VecDeque<Bytes>) -> VecDeque<Bytes> {
     let len_bytes: usize = pieces.iter().map(Bytes::len).sum();
     let length = u32::try_from(len_bytes).expect("messages are far below 4 GiB").to_be_bytes();
@@ -371,7 +370,8 @@ mod tests {
         assert_eq!(budget.used_bytes(), 0);
     }
 
-    /// A deflate block with nothing in it takes ten bits (RFC 1951 §3.2.6), and a decoder its tables anew.
+    /// Returns empty deflate blocks. A block takes ten bits (RFC 1951 §3.2.6), and the decoder builds its tables
+    /// again for each.
     fn empty_blocks(count: usize) -> Vec<u8> {
         let block = [false, true, false, false, false, false, false, false, false, false];
         let mut bits = block.repeat(count);

@@ -59,8 +59,8 @@ const END_HEADERS: u8 = 4;
 pub(crate) struct UpgradeSlot(Arc<Mutex<Option<AskedUpgrade>>>);
 
 impl UpgradeSlot {
-    /// Stores the upgrade request, and returns the answer after which the connection switches, or the refusal of a
-    /// request whose body does not arrive.
+    /// Stores the upgrade request, and returns the answer after which the connection switches. Returns a refusal if
+    /// the request's body does not arrive.
     pub(crate) async fn put(
         &self,
         mut request: Request<Incoming>,
@@ -73,7 +73,7 @@ impl UpgradeSlot {
         };
         let (parts, body) = request.into_parts();
         let mut held = ChargedBytes::new(share);
-        // The request, and the frames that are made of it.
+        // The request, and its frames.
         let target_bytes = parts.uri.path_and_query().map_or(0, |it| it.as_str().len());
         if held.take(2 * (len_bytes(&parts.headers) + target_bytes)).is_err() {
             return bare(StatusCode::SERVICE_UNAVAILABLE);
@@ -126,7 +126,7 @@ fn settings(headers: &HeaderMap) -> Option<Vec<u8>> {
     settings.len().is_multiple_of(SETTING_LEN_BYTES).then_some(settings)
 }
 
-/// Returns the length of a request's body; `None` if it is too long, or not known before it comes.
+/// Returns the length of a request's body; `None` if it is too long, or unknown before the body arrives.
 fn body_len_bytes(headers: &HeaderMap) -> Option<usize> {
     let len = match headers.get(CONTENT_LENGTH) {
         Some(len) => len.to_str().ok()?.parse().ok()?,
@@ -135,7 +135,7 @@ fn body_len_bytes(headers: &HeaderMap) -> Option<usize> {
     (len <= BODY_LEN_BYTES_MAX && !headers.contains_key(TRANSFER_ENCODING)).then_some(len)
 }
 
-/// Returns the length of a request that asks, with some bytes for each header.
+/// Returns the length of an upgrade request, with an allowance for each header.
 fn len_bytes(headers: &HeaderMap) -> usize {
     let lengths = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 8);
     body_len_bytes(headers).unwrap_or(BODY_LEN_BYTES_MAX) + lengths.sum::<usize>()
@@ -163,7 +163,7 @@ impl AskedUpgrade {
     /// Waits for the client's preface. The caller bounds the time.
     ///
     /// # Errors
-    /// Returns an error if the connection ends before, or goes on with something else.
+    /// An error if the connection ends first, or continues with other bytes.
     pub(crate) async fn switch(
         self,
         flooded: impl Fn() + Send + 'static,
@@ -179,7 +179,7 @@ impl AskedUpgrade {
     }
 }
 
-/// Returns the frames of stream 1: the request as a client of HTTP/2 would have sent it.
+/// Returns the frames of stream 1: the request in the form of HTTP/2.
 fn frames(request: &Parts, body: &[u8]) -> Bytes {
     let block = header_block(request);
     let pieces = block.len() / FRAME_LEN_BYTES_MAX + body.len() / FRAME_LEN_BYTES_MAX + 2;
@@ -212,7 +212,8 @@ fn put_frame(frames: &mut BytesMut, kind: u8, flags: u8, payload: &[u8]) {
     frames.extend_from_slice(payload);
 }
 
-/// Encodes the head of a request as literals, which leave the table of the compression as it is (RFC 7541 §6.2.2).
+/// Encodes the head of a request as literals, which do not change the table of the header compression (RFC 7541
+/// §6.2.2).
 fn header_block(request: &Parts) -> Vec<u8> {
     let mut block = Vec::new();
     let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -232,7 +233,7 @@ fn header_block(request: &Parts) -> Vec<u8> {
     block
 }
 
-/// Returns true for a header that HTTP/2 does not have (RFC 9113 §8.2.2), or says otherwise.
+/// Returns true for a header that HTTP/2 does not allow (RFC 9113 §8.2.2) or replaces.
 fn is_of_connection(name: &HeaderName, value: &HeaderValue) -> bool {
     [CONNECTION, UPGRADE, HTTP2_SETTINGS, TRANSFER_ENCODING, HOST, EXPECT].contains(name)
         || ["keep-alive", "proxy-connection"].contains(&name.as_str())
@@ -267,8 +268,8 @@ fn low_bits(number: usize) -> u8 {
     u8::try_from(number & 0x7f).expect("seven bits")
 }
 
-/// A connection of HTTP/2 whose reader finds a request behind the client's first frame. The settings of that request go
-/// into that frame, before the client's own, so that both are acknowledged once.
+/// A connection of HTTP/2 in which the reader finds a request after the client's first frame. The settings of that
+/// request go into that frame, before the client's own, so that both are acknowledged once.
 pub(crate) type FirstStream<T> = Filtered<T, FirstFrames>;
 
 /// The bytes that a [`FirstStream`] puts before those of its connection.
@@ -281,19 +282,19 @@ pub(crate) struct FirstFrames {
     held: Option<ChargedBytes>,
 }
 
-/// The place in what the client sends.
+/// The position in the client's bytes.
 #[derive(Debug)]
 enum Place {
     /// Inside the head of the first frame.
     Head { head: [u8; HEAD_LEN_BYTES], have: usize },
-    /// Before this many bytes of its payload.
+    /// Before this many bytes of the first frame's payload.
     Payload(usize),
-    /// Behind the first frame.
+    /// After the first frame.
     Behind,
 }
 
 impl<T> FirstStream<T> {
-    /// `inner` stands behind the preface.
+    /// Creates the filter. The preface of `inner` has been read already.
     fn new(inner: T, settings: Vec<u8>, frames: Bytes, held: Option<ChargedBytes>) -> Self {
         let place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
         let next = HTTP2_PREFACE.into();
@@ -302,13 +303,13 @@ impl<T> FirstStream<T> {
 }
 
 impl FirstFrames {
-    /// Notes the head of the first frame.
+    /// Handles the head of the first frame.
     fn begin(&mut self, mut head: [u8; HEAD_LEN_BYTES]) {
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let whole = (len + self.settings.len()).to_be_bytes();
         let [.., above, high, middle, low] = whole;
         if head[3] != SETTINGS || head[4] & ACK != 0 || above != 0 {
-            // The library refuses what does not begin with settings.
+            // The library refuses a connection whose first frame has no settings.
             self.next.extend_from_slice(&head);
             self.place = Place::Behind;
             return;
@@ -320,7 +321,7 @@ impl FirstFrames {
         self.took(0);
     }
 
-    /// Notes bytes of the first frame's payload. The request follows the last one.
+    /// Handles bytes of the first frame's payload. The request follows the last one.
     fn took(&mut self, len: usize) {
         let Place::Payload(left) = &mut self.place else { return };
         *left -= len;
@@ -383,7 +384,7 @@ mod tests {
 
     use super::*;
 
-    /// A client whose bytes come in pieces.
+    /// A client whose bytes arrive in pieces.
     struct Pieces {
         sent: VecDeque<u8>,
         len: usize,
@@ -485,7 +486,7 @@ mod tests {
     }
 
     proptest! {
-        /// The cut of the bytes does not matter.
+        /// The result does not depend on how the bytes are cut into pieces.
         #[test]
         fn the_request_stands_behind_the_clients_first_frame(
             own in proptest::collection::vec(any::<u8>(), 0..600),
@@ -504,7 +505,7 @@ mod tests {
             prop_assert!(read == expected);
         }
 
-        /// The library refuses it; nothing is put into it.
+        /// The bytes pass unchanged, and the library refuses the connection.
         #[test]
         fn what_does_not_begin_with_settings_passes_as_it_is(
             kind in 0u8..4,

@@ -1,4 +1,4 @@
-//! Errors as the Connect protocol writes them: JSON with a code by name, a text and details.
+//! Errors in the form of the Connect protocol: JSON with the name of a code, a text and details.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -13,7 +13,7 @@ use crate::details::RpcStatus;
 
 /// Flag of the last message of a stream (Connect protocol, enveloped messages).
 const END_OF_STREAM: u8 = 0b10;
-/// The most details of a status that are passed on. A guess: this program writes three at most.
+/// Largest number of details of a status that are passed on. A guess: this program writes at most three.
 const DETAILS_MAX: usize = 16;
 
 /// Returns the name of a code (Connect protocol, Error Codes).

@@ -1,4 +1,4 @@
-//! JSON bodies: their bounds, and their translation outside of the runtime's threads.
+//! Translation of JSON bodies: its bounds, and its work outside of the runtime's threads.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -102,8 +102,8 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text, on a thread that may block if the text is long. `held` is released when the work is done,
-/// even if the caller has gone by then.
+/// Runs `work` on a text, on a blocking thread if the text is long. `held` is released when the work is done, even
+/// if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     held: ChargedBytes,
@@ -139,7 +139,7 @@ mod tests {
         encoder.finish().unwrap().into()
     }
 
-    /// Members without content: as many bytes as a request may have, and hardly any text.
+    /// A compressed body of members without content: as many bytes as a request may have, and hardly any text.
     #[tokio::test]
     async fn a_long_request_is_decompressed_beside_the_runtimes_threads() {
         let budget = MemoryBudget::new(1 << 30);

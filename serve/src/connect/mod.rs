@@ -134,7 +134,7 @@ impl ConnectCall {
         }
     }
 
-    /// Replaces the headers of a request by those of gRPC. Returns true if its message is compressed.
+    /// Replaces the Connect headers of a request with those of gRPC. Returns true if its message is compressed.
     fn take_headers(self, headers: &mut HeaderMap) -> Result<bool, Status> {
         if headers.get(PROTOCOL_VERSION).is_some_and(|version| version != "1") {
             return Err(Status::invalid_argument("connect-protocol-version must be \"1\""));

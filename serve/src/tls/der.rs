@@ -23,13 +23,13 @@ pub(super) fn expires_unix_s(certificate: &[u8]) -> Option<i64> {
     time(tag, not_after)
 }
 
-/// Splits off the first element, which has this tag: its content, and what follows.
+/// Splits off the first element, which must have this tag. Returns its content and the remaining bytes.
 fn expect(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, content, rest) = element(bytes)?;
     (found == tag).then_some((content, rest))
 }
 
-/// Splits off the first element: its tag, its content, and what follows.
+/// Splits off the first element. Returns its tag, its content and the remaining bytes.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, bytes) = bytes.split_first()?;
     let (&first, bytes) = bytes.split_first()?;

@@ -28,7 +28,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// The reason the files cannot be used.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFilesError {
     /// A file cannot be read.
@@ -78,7 +78,7 @@ impl TlsFiles {
         FileStamps(files.into_iter().flatten().map(|path| stamp(path)).collect())
     }
 
-    /// Reads the files and makes the settings of new connections of them.
+    /// Reads the files, and builds the TLS settings of new connections.
     pub(super) fn load(&self) -> Result<LoadedCertificate, TlsFilesError> {
         let chain = certificates(&self.cert)?;
         let expires_unix_s = der::expires_unix_s(&chain[0])

@@ -49,7 +49,7 @@ struct Current {
     expires_unix_s: i64,
     /// The files at the last check, usable or not.
     stamps: FileStamps,
-    /// The reason the present files are not in use.
+    /// The reason why the current files are not in use.
     fault: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads certificate and key.
+    /// Loads certificate and key.
     ///
     /// # Errors
     /// Names the file that cannot be used.
@@ -143,7 +143,7 @@ impl Tls {
         self.0.current.read().expires_unix_s
     }
 
-    /// Returns the reason the present files are not in use, if there is one.
+    /// Returns the reason why the current files are not in use; `None` if they are.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.0.current.read().fault.clone()

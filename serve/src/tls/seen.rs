@@ -1,5 +1,5 @@
-//! A server's certificate as a client sees it, for the server's operator. What answers at the address may be another
-//! program, so the work is bounded in time; the TLS library bounds what it reads.
+//! Checks a server's certificate as a client does, for the server's operator. Another program may answer at the
+//! address, so the work is bounded in time; the TLS library bounds the bytes that it reads.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use tokio_rustls::TlsConnector;
 
 use super::der;
 
-/// The reason a client does not accept a server.
+/// Why a client does not accept a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SeenFault {
-    /// No authority that is trusted has issued the certificate, or one in between is not sent.
+    /// No trusted authority has issued the certificate, or the server does not send an intermediate certificate.
     #[error(
         "no authority that is trusted has issued its certificate, or those in between are not sent"
     )]
     Untrusted,
-    /// The certificate is one for other names.
+    /// The certificate is for other names.
     #[error("its certificate is one for other names")]
     OtherName,
     /// The certificate, or one of its issuers, has expired.
@@ -35,7 +35,7 @@ pub enum SeenFault {
     NoHandshake(String),
 }
 
-/// Connects as a client that trusts `roots` does, and returns the time at which the certificate expires, in unix seconds.
+/// Connects like a client that trusts `roots`, and returns the time at which the certificate expires, unix seconds.
 /// Sends no request.
 ///
 /// # Errors
@@ -76,13 +76,13 @@ fn fault(error: &io::Error) -> SeenFault {
         return SeenFault::NoHandshake(error.to_string());
     };
     match fault {
-        // Another authority of the same name has another key.
+        // A bad signature means another authority with the same name and another key.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => SeenFault::Untrusted,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             SeenFault::OtherName
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => SeenFault::Expired,
-        // The text of others may quote the certificate at length.
+        // The texts of other errors may quote the certificate, so they are cut.
         other => SeenFault::Other(other.to_string().chars().take(200).collect()),
     }
 }

@@ -12,11 +12,11 @@ use tokio_rustls::server::TlsStream;
 use crate::filtered::{Filtered, ReadFilter};
 use crate::read_turn::ReadTurn;
 
-/// The most encrypted bytes of an answer that wait for the socket. A guess: one record of the largest size. They are
-/// not charged; bytes that wait for encryption are.
+/// Largest number of encrypted bytes of an answer that wait for the socket. A guess: one record of the largest
+/// size. They are not charged; bytes that wait for encryption are.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
-/// Memory of an encrypted connection beside that of a plain one: a record that has come in part, [`UNSENT_BYTES_MAX`],
-/// keys and state. From the sizes that rustls allows.
+/// Additional memory of an encrypted connection, bytes: an incomplete record, [`UNSENT_BYTES_MAX`], keys and state.
+/// From the sizes that rustls allows.
 pub(crate) const ENCRYPTED_BYTES: usize = 40 * 1024;
 
 /// The bytes of a connection, decrypted.
