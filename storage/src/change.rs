@@ -10,7 +10,7 @@ pub enum Change {
     /// Appends the next envelope of a strand, or fills a place below the head that is marked missing
     /// or expired.
     ///
-    /// Has no effect if the same statement is held already.
+    /// Has no effect if the same statement is stored already.
     Append(LogEntry),
     /// Marks a range of places as empty and moves the head past it. Places at or below the head keep
     /// their envelope or their earlier mark.
@@ -87,13 +87,13 @@ pub struct LogEntry {
     pub bytes: Bytes,
     /// Validity of the envelope; readers get valid ones only.
     pub validity: Validity,
-    /// Facts for the projections; `None` for an envelope that readers do not get and no payer owes for. Those of any other
-    /// envelope that readers do not get are [hidden](Facts::hidden).
+    /// Facts for the projections; `None` for an envelope that readers do not get and that no payer is charged for.
+    /// The facts of other envelopes that readers do not get are [hidden](Facts::hidden).
     pub facts: Option<Facts>,
 }
 
 impl LogEntry {
-    /// Returns an entry that readers get.
+    /// Returns an entry for a valid envelope, which readers get.
     #[must_use]
     pub fn valid(id: EnvelopeId, bytes: Bytes, facts: Facts) -> Self {
         Self { id, bytes, validity: Validity::Valid, facts: Some(facts) }
@@ -106,12 +106,12 @@ impl LogEntry {
         Self { id, bytes, validity: Validity::Invalid(rule), facts: None }
     }
 
-    /// Returns true if readers get nothing of an envelope that they must not get.
+    /// Returns false if readers would get rows of an envelope that they must not get.
     pub(crate) fn is_kept_from_readers(&self) -> bool {
         self.validity == Validity::Valid || self.facts.as_ref().is_none_or(Facts::is_hidden)
     }
 
-    /// Returns an entry for a chain envelope of yet unknown validity: readers get it once it is valid.
+    /// Returns an entry for a chain envelope whose validity is unknown: readers get it once it is valid.
     #[must_use]
     pub fn waiting(id: EnvelopeId, bytes: Bytes) -> Self {
         Self { id, bytes, validity: Validity::Waiting, facts: None }
@@ -130,14 +130,14 @@ pub enum Validity {
 }
 
 impl Validity {
-    /// Returns [`Validity::Invalid`] for a broken rule, else [`Validity::Valid`].
+    /// Returns [`Validity::Invalid`] for a broken rule, otherwise [`Validity::Valid`].
     #[must_use]
     pub fn of(invalid: Option<InvalidRule>) -> Self {
         invalid.map_or(Self::Valid, Self::Invalid)
     }
 }
 
-/// The reason places of a strand hold no envelope.
+/// Why places of a strand have no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SkipReason {
     /// No reachable peer has the envelope. A late find may still fill the place.
@@ -145,7 +145,7 @@ pub enum SkipReason {
     /// The originator has pruned the envelope, so peers are not searched. A late find may still fill
     /// the place.
     Expired,
-    /// The place is declared empty for ever. An envelope for it is a conflict.
+    /// The originator has declared the place empty. An envelope for it is a conflict.
     Void,
     /// This node held the envelope until it expired. Read only: no [`Change::Skip`] has this reason.
     Pruned,
@@ -179,14 +179,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Returns the facts of an envelope that readers are shown before its signatures are checked: it is charged to no
-    /// payer, and counts towards no congestion.
+    /// Returns the facts of an envelope that readers get before its signatures are checked: no payer is charged for
+    /// it, and it does not count towards congestion.
     #[must_use]
     pub fn unbooked(self) -> Self {
         Self { charge: None, counts_for_congestion: false, ..self }
     }
 
-    /// Returns the facts of an envelope that breaks a rule and is booked all the same: those for tallies alone.
+    /// Returns the facts of an envelope that breaks a rule and is charged nevertheless: only those for tallies.
     #[must_use]
     pub fn hidden(self) -> Self {
         let Self { originator_ns, charge, counts_for_congestion, .. } = self;
@@ -202,7 +202,7 @@ impl Facts {
         }
     }
 
-    /// Returns true if no row but those of tallies follows from these facts.
+    /// Returns true if only rows of tallies follow from these facts.
     fn is_hidden(&self) -> bool {
         let Self { topic, depends_on, expiry_unix_s, receipt, addresses, .. } = self;
         let has_none = topic.is_none() && expiry_unix_s.is_none() && receipt.is_none();
@@ -221,8 +221,8 @@ pub struct AddressChange {
     pub is_member: bool,
 }
 
-/// Charge for one envelope. Also counts as one message of the stored length. The amount is not part of
-/// it: that follows from the recorded rates and from the envelopes before it ([`crate::PriceFn`]).
+/// Charge for one envelope. Also counts as one message of the stored length. It has no amount: the amount follows
+/// from the recorded rates and from the envelopes before it ([`crate::PriceFn`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
     /// Account that pays.
@@ -231,6 +231,6 @@ pub struct Charge {
     pub size_bytes: u64,
     /// Retention in days.
     pub retention_days: u32,
-    /// Base and congestion fee together, as the originator states them. Recorded, never booked.
+    /// Sum of the base and congestion fees that the originator states. Recorded, never booked.
     pub stated_picodollars: u64,
 }

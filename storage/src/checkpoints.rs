@@ -1,4 +1,4 @@
-//! Checkpoints with the cosignatures that were seen, append-only but for old ones.
+//! Stores checkpoints with their known cosignatures. Rows are only added, and old ones removed.
 
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
@@ -12,16 +12,18 @@ use crate::keys::checkpoint::CheckpointKey;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// Checkpoints of one node for one strand that are kept at least. A guess: an hour of one each second.
+/// Least number of checkpoints of a node for a strand that are kept. A guess: an hour with one each second.
 const KEPT: usize = 4096;
-/// Checkpoints among which a cosigned one is looked for. A guess: four a second, and peers cosign within a second or two.
+/// Number of newest checkpoints among which a cosigned one is searched. A guess: four a second, and peers cosign
+/// within two seconds.
 const COSIGNED_AMONG: usize = 16;
-/// Checkpoints between two looks for old ones. A guess: a look visits the ones that are kept.
+/// Number of new checkpoints between two searches for old ones. A guess: a search visits all checkpoints that are
+/// kept.
 const LOOK_EVERY: u64 = 1024;
 
 impl Store {
-    /// Stores a checkpoint durably. It replaces the one of the same node, strand and size, so the caller has compared
-    /// it with that one. Older ones than the newest few thousand are removed from time to time.
+    /// Stores a checkpoint durably. It replaces the one of the same node, strand and size, so the caller must have
+    /// compared the two. Checkpoints older than the newest few thousand are removed at intervals.
     ///
     /// # Errors
     /// When nothing can be written.
@@ -29,8 +31,8 @@ impl Store {
         self.put_checkpoints([checkpoint])
     }
 
-    /// Stores several checkpoints as one durable write, as [`put_checkpoint`](Self::put_checkpoint) does. Nothing is
-    /// written for none.
+    /// Stores several checkpoints in one durable write, like [`put_checkpoint`](Self::put_checkpoint). Writes
+    /// nothing for an empty list.
     ///
     /// # Errors
     /// When nothing can be written.
@@ -63,7 +65,7 @@ impl Store {
 }
 
 impl Database {
-    /// Returns the oldest of the checkpoints that are kept beside `newest`; `None` if there are fewer.
+    /// Returns the oldest checkpoint that is kept together with `newest`; `None` if there are fewer than [`KEPT`].
     fn oldest_kept(&self, newest: CheckpointKey) -> Result<Option<CheckpointKey>, ReadError> {
         let mut rows = self.db.raw_iterator_cf(self.family(Family::Checkpoint));
         rows.seek_for_prev(newest.encode());
@@ -88,7 +90,7 @@ impl Database {
 /// Decodes the row at the iterator's position, if it is a checkpoint of this node for this strand.
 ///
 /// # Errors
-/// When the row cannot be read, or holds another checkpoint than its key says.
+/// An error if the row cannot be read, or if its checkpoint does not match its key.
 pub(crate) fn checkpoint_at(
     rows: &DBRawIterator<'_>,
     originator: OriginatorId,
@@ -111,7 +113,7 @@ pub(crate) fn checkpoint_at(
 }
 
 impl Snapshot<'_> {
-    /// Returns the checkpoint with the largest size, up to `size_max`, that is held of a node for a strand.
+    /// Returns the stored checkpoint of a node for a strand with the largest size up to `size_max`.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -126,8 +128,8 @@ impl Snapshot<'_> {
         checkpoint_at(&rows, originator, node)
     }
 
-    /// Returns the newest checkpoint of a node for a strand, among the last few, that another node or a witness has
-    /// cosigned; the newest one if there is none.
+    /// Returns the newest cosigned checkpoint of a node for a strand, among the last [`COSIGNED_AMONG`]; the newest
+    /// one if none is cosigned by another node or a witness.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -149,8 +151,8 @@ impl Snapshot<'_> {
         Ok(newest)
     }
 
-    /// Returns the checkpoint of a node for a strand, among the last few, that most other nodes have cosigned; the newest
-    /// of several.
+    /// Returns the checkpoint of a node for a strand, among the last [`COSIGNED_AMONG`], with the most cosignatures
+    /// of other nodes; the newest of several.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -172,7 +174,7 @@ impl Snapshot<'_> {
         Ok(most)
     }
 
-    /// Returns the checkpoint of a node for a strand at exactly this size, if it is held.
+    /// Returns the checkpoint of a node for a strand with exactly this size; `None` if it is not stored.
     ///
     /// # Errors
     /// When the row cannot be read.

@@ -1,5 +1,5 @@
-//! Families whose compactions rest, because one would meet what the disk has damaged: it fails then, and RocksDB takes no
-//! writes until it is opened again. Damage is no reason to stop publishing.
+//! Pauses compactions of column families with damaged files. A compaction that reads damage fails, and RocksDB then
+//! refuses writes until it is opened again; but damage must not stop publishing.
 
 use crate::database::Database;
 use crate::family::Family;
@@ -10,20 +10,20 @@ use crate::store::Store;
 const OPTION: &str = "disable_auto_compactions";
 
 impl Store {
-    /// Returns true if a compaction has met damage since the last call: there is something to be found.
+    /// Returns true if a compaction has met damage since the last call, so that a scrub should search for it.
     #[must_use]
     pub fn take_met_damage(&self) -> bool {
         self.database().lasting.compactions.take_met_damage()
     }
 
-    /// Returns true if compactions of any family rest.
+    /// Returns true if compactions of any family are paused.
     #[must_use]
     pub fn holds_compactions(&self) -> bool {
         !self.database().lasting.compactions.lock().is_empty()
     }
 
-    /// Pauses compactions of the families with these damages, and resumes those of all others. Files are not merged
-    /// meanwhile, so reads take longer.
+    /// Pauses compactions of the families with these damages, and resumes those of all others. Files of paused
+    /// families are not merged, so reads take longer.
     pub fn hold_compactions<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
         let names: Vec<_> = damages.into_iter().map(|it| it.family).collect();
         let database = self.database();

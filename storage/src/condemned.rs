@@ -1,6 +1,6 @@
-//! Projections that the disk has damaged. Their files would stay behind deletions, and each compaction that reads
-//! them would fail and end all writes. So the families themselves are dropped, with their files. RocksDB drops a family
-//! only of a database that nothing else uses, which it is while it is being opened.
+//! Drops projections that the disk has damaged. After deletions of rows their damaged files would remain, and each
+//! compaction that reads them would fail and end all writes. So the families themselves are dropped with their
+//! files. RocksDB drops a family only while nothing else uses the database, that is during opening.
 
 use rocksdb::{DB, WriteBatch};
 
@@ -14,23 +14,23 @@ use crate::projection::{Projection, ProjectionSet};
 use crate::store::Store;
 use crate::write_fault::WriteFaults;
 
-/// The cause of refused writes from then on, until the log has been read again.
+/// The cause of refused writes from the mark until the log has been read again.
 const CONDEMNED: &str =
     "projections are damaged: their files are dropped when the log is read again";
 
 impl Store {
-    /// Marks all projections to be dropped, with their files, when the log is read again: by [`Store::reopen`], which
-    /// this makes necessary, or at the next start. None of them can be read from now on, until [`Store::rebuild`] has
-    /// ended. Log, marks and records stay.
+    /// Marks all projections to be dropped with their files when the log is read again: by [`Store::reopen`], which
+    /// this makes necessary, or at the next start. From now on none of them can be read until [`Store::rebuild`]
+    /// has ended. Log, marks and records stay.
     ///
     /// # Errors
-    /// When the disk takes no write: nothing is dropped then.
+    /// An error if the disk refuses the write: nothing is dropped then.
     pub fn condemn_projections(&self) -> Result<(), CommitError> {
         self.condemn(ProjectionSet::all())
     }
 
-    /// Does the same with the projections in these column families, and with those that are made together with them:
-    /// usage and the counts of messages. The others are read as ever.
+    /// Like [`condemn_projections`](Self::condemn_projections), for the projections in these column families and
+    /// those that are built together with them (usage and message counts). The others stay readable.
     ///
     /// # Errors
     /// As [`Store::condemn_projections`].
@@ -55,15 +55,15 @@ impl Store {
     }
 }
 
-/// Notes that all projections are dropped, and are made from the log.
+/// Records that all projections are to be dropped, and built from the log.
 pub(crate) fn note(db: &DB, faults: &WriteFaults) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     meta::put_condemned(db, &mut batch, ProjectionSet::all());
     write(db, faults, batch)
 }
 
-/// Drops the families of condemned projections, with their files. Returns the projections: if there are any, their
-/// families are to be made, and [`settle`] is to be called.
+/// Drops the families of condemned projections with their files. Returns the projections: if there are any, the
+/// caller has to create their families and call [`settle`].
 pub(crate) fn drop_condemned(db: &mut DB) -> Result<ProjectionSet, ReadError> {
     let set = meta::condemned(db)?;
     if set == ProjectionSet::default() {
@@ -78,8 +78,8 @@ pub(crate) fn drop_condemned(db: &mut DB) -> Result<ProjectionSet, ReadError> {
     Ok(set)
 }
 
-/// Notes that the families are empty, and that a rebuild begins from the beginning. A crash before that has them
-/// dropped again.
+/// Records that the families are empty, and that a rebuild starts from the beginning. After a crash before this
+/// they are dropped again.
 pub(crate) fn settle(
     db: &DB,
     faults: &WriteFaults,

@@ -11,12 +11,12 @@ use crate::projection::Projection;
 use crate::snapshot::Snapshot;
 
 impl Snapshot<'_> {
-    /// Returns for every projection BLAKE3 over all its keys and values, each with its length in front.
-    /// A rebuild must reproduce them. Of expiries the keys alone count: not every row has the payer, who is there to spare
-    /// work. The topics, which have most of the bytes, have a thread of their own.
+    /// Returns for every projection BLAKE3 over all its keys and values, each with its length in front. A rebuild
+    /// must reproduce them. For expiries only the keys count, because the payer in their values is optional.
+    /// Topics, which have most of the bytes, are hashed on a separate thread.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// An error if a row cannot be read.
     pub fn projection_digests(&self) -> Result<BTreeMap<&'static str, [u8; 32]>, ReadError> {
         let named = |projection: Projection| -> Result<_, ReadError> {
             Ok((projection.name(), self.digest(projection)?))

@@ -8,16 +8,16 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 
-/// The beginning of RocksDB's words for bytes that are not those that were written.
+/// The beginning of RocksDB's error texts for bytes that differ from the written ones.
 pub(crate) const CORRUPTION: &str = "Corruption:";
 
-/// A failure of RocksDB, in RocksDB's own words. Callers show it and never match on it.
+/// A failure of RocksDB with RocksDB's text. Callers show it and never match on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DatabaseError(String);
 
 impl DatabaseError {
-    /// Returns true if RocksDB has found other bytes than were written.
+    /// Returns true if RocksDB has found bytes that differ from the written ones.
     pub(crate) fn is_corruption(&self) -> bool {
         self.0.starts_with(CORRUPTION)
     }
@@ -34,7 +34,7 @@ impl From<rocksdb::Error> for DatabaseError {
     }
 }
 
-/// The reason a row could not be read.
+/// Why a row could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// RocksDB failed: a disk error, or a checksum that does not match.
@@ -48,7 +48,8 @@ pub enum ReadError {
         /// The row's key, in hex.
         key_hex: String,
     },
-    /// The rows are to be made anew from the log, or are being made: those that are there may be wrong, and others absent.
+    /// The rows have to be rebuilt from the log, or are being rebuilt: existing rows may be wrong, and rows may be
+    /// absent.
     #[error(
         "column family {family} is being rebuilt from the log: read it again when the rebuild has ended"
     )]
@@ -59,7 +60,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Returns true if the disk has other bytes than were written, so that another try is of no use.
+    /// Returns true if the disk has bytes that differ from the written ones, so that another attempt is useless.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
@@ -69,7 +70,7 @@ impl ReadError {
         }
     }
 
-    /// Reports that the envelope at `id` is absent, or differs from what was stored.
+    /// Returns the error that the envelope at `id` is absent, or differs from the stored one.
     #[must_use]
     pub fn unreadable_envelope(id: EnvelopeId) -> Self {
         Self::corrupt(Family::Log, &EnvelopeKey(id).encode())
@@ -81,17 +82,17 @@ impl ReadError {
     }
 }
 
-/// The reason a commit was refused. Nothing of the group was written.
+/// Why a commit was refused. Nothing of the group was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// Another statement holds this place, or the place was declared void: the originator made two
-    /// statements about one sequence id.
+    /// The place has another statement, or was declared void: the originator has made two statements about one
+    /// sequence id.
     #[error("another envelope, or a void place, is stored at {at}")]
     Conflict {
         /// The place.
         at: EnvelopeId,
     },
-    /// The change leaves places between itself and the head that are neither held nor marked.
+    /// The change leaves places between the head and itself that are neither stored nor marked.
     #[error("{got} cannot be stored after {after}: envelopes of a strand are stored without gaps")]
     Gap {
         /// The strand's head before this change.
@@ -130,7 +131,7 @@ pub enum CommitError {
         /// The first failure.
         cause: Arc<str>,
     },
-    /// The disk is nearly full. Nothing was written, and nothing is in doubt.
+    /// The disk is nearly full. Nothing was written.
     #[error("the disk is nearly full: {free} bytes are free, and {wanted} are needed")]
     NoRoom {
         /// Bytes that are free.
@@ -141,7 +142,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Returns true if the same commit may succeed later, when the disk allows.
+    /// Returns true if the same commit may succeed later, when the disk works again or has room.
     #[must_use]
     pub fn is_of_disk(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! The end of the expired places of each strand, in memory: every query reports them, and they seldom change.
+//! Caches the end of the expired places of each strand: every query reports them, and they seldom change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 
 use crate::keys::mark::Mark;
 
-/// The places that were found last, until marks of ranges change.
+/// The cached places, valid until marks of ranges change.
 #[derive(Debug, Default)]
 pub(crate) struct ExpiredEnds {
     /// Counts the changes.
     generation: AtomicU64,
-    /// Number of changes being written. While it is above 0, the places found last are not used.
+    /// Number of changes being written. While it is above 0, the cached places are not used.
     writing: AtomicU64,
     known: Mutex<Option<(u64, Arc<[EnvelopeId]>)>>,
 }
 
 impl ExpiredEnds {
-    /// Returns the places that were found last, if they still hold, and else the state to note new ones under.
+    /// Returns the cached places if they are still valid; otherwise the state with which to store new ones.
     pub(crate) fn known(&self) -> Result<Arc<[EnvelopeId]>, EndsState> {
         let generation = self.generation.load(Ordering::SeqCst);
         let is_still = self.writing.load(Ordering::SeqCst) == 0;
@@ -30,26 +30,26 @@ impl ExpiredEnds {
         }
     }
 
-    /// Notes places that were found in a view which was taken after `state`.
+    /// Caches places that were found in a snapshot taken after `state`.
     pub(crate) fn note(&self, state: &EndsState, oldest: &Arc<[EnvelopeId]>) {
         if state.is_still {
             *self.known.lock() = Some((state.generation, Arc::clone(oldest)));
         }
     }
 
-    /// Begins a write that changes marks of ranges. It has ended when the result is dropped.
+    /// Starts a write that changes marks of ranges. It ends when the result is dropped.
     pub(crate) fn writing(&self) -> EndsWriting<'_> {
         self.writing.fetch_add(1, Ordering::SeqCst);
         EndsWriting(self)
     }
 
-    /// Returns true if a change of this mark may move such an end: all but verdicts on single envelopes.
+    /// Returns true if a change of this mark may move an end: all changes except verdicts on single envelopes.
     pub(crate) fn are_moved_by(mark: Option<&Mark>) -> bool {
         !matches!(mark, Some(Mark::Invalid(_) | Mark::Waiting))
     }
 }
 
-/// The changes that were known at a moment.
+/// The number of changes at a moment.
 #[derive(Debug)]
 pub(crate) struct EndsState {
     generation: u64,

@@ -5,7 +5,7 @@
 pub enum Family {
     /// Envelopes as their originators signed them.
     Log,
-    /// Hashes of the envelopes, as leaves of their strands' trees. Stay when envelopes go.
+    /// Hashes of the envelopes, as leaves of their strands' trees. They stay when envelopes are removed.
     Leaf,
     /// Hashes of complete subtrees of these trees.
     Tree,
@@ -17,37 +17,37 @@ pub enum Family {
     Expiry,
     /// Places of the log that readers do not get, with the reason.
     Mark,
-    /// Records of envelopes that were held until they expired: what tallies and trees need of them.
+    /// Records of envelopes that were stored until they expired, with the values that tallies and trees need.
     Pruned,
     /// Published envelopes by digest of their request. A projection.
     Receipt,
-    /// Rates as they were learned from the chain, append-only.
+    /// Rates from the chain, append-only.
     Rate,
     /// Inboxes by member address. A projection.
     Inbox,
-    /// Deposits, withdrawals and settled usage of payers, as learned from the chain, append-only.
+    /// Deposits, withdrawals and settled usage of payers from the chain, append-only.
     Ledger,
     /// Evidence against nodes, append-only.
     Misbehavior,
-    /// Index of the facts that there is evidence of.
+    /// Index of the facts with evidence.
     MisbehaviorFact,
     /// Reports of misbehaviour that this node keeps as their host.
     MisbehaviorReport,
     /// Index of the facts that reports are about.
     MisbehaviorReportFact,
-    /// Payer reports as they were submitted and settled on the chain.
+    /// Payer reports that were submitted and settled on the chain.
     PayerReport,
     /// Positions in each strand: its head, and its chain reader.
     Cursor,
     /// Usage by originator, minute and payer. A projection.
     Usage,
-    /// The same rows, payer first. A projection.
+    /// Usage by payer, originator and minute. A projection.
     UsageByPayer,
     /// Messages by originator and minute, for congestion. A projection.
     Congestion,
     /// Minutes whose booked amounts have to be calculated again.
     Reprice,
-    /// Removals of nodes and returns, as learned from the chain, and what strands were judged by.
+    /// Removals and returns of nodes from the chain, and marks of the events by which strands were judged.
     Membership,
     /// Format, owner and state of the database itself.
     Meta,

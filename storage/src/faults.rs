@@ -1,4 +1,4 @@
-//! Mistakes on request. Each fault is a change that a programmer could make by accident, and
+//! Seeded mistakes for tests. Each fault is a change that a programmer could make by accident, and
 //! `tests/tests/faults.rs` shows that a test of this workspace notices it.
 //!
 //! Compiled with the feature `faults` only; `scripts/test-faults` is the one user of it. A fault is
@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// Names the fault of a process, as [`SeededFault::name`] writes it.
+/// The environment variable with the name of the fault, as [`SeededFault::name`] returns it.
 pub const VARIABLE: &str = "HAWSER_FAULT";
 
 /// A mistake.
@@ -16,15 +16,15 @@ pub const VARIABLE: &str = "HAWSER_FAULT";
 pub enum SeededFault {
     /// A commit returns without its sync.
     LostSync,
-    /// The log holds other bytes than the ones that were committed, at every seventh place.
+    /// At every seventh place the log has bytes that differ from the committed ones.
     ChangedBytes,
     /// A second statement for a place counts as the first one again.
     HiddenConflict,
-    /// The follower takes a strand to be contiguous where one place is missing.
+    /// The follower treats a strand as contiguous where one place is missing.
     SkippedPlace,
-    /// The follower takes accepted envelopes to be durable.
+    /// The follower treats accepted envelopes as durable.
     AcceptedIsDurable,
-    /// The follower does not look at the signatures of originators.
+    /// The follower does not check the signatures of originators.
     UncheckedSignature,
     /// The follower drops an envelope that arrives for a place marked missing.
     DroppedLateEnvelope,

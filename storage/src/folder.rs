@@ -1,20 +1,20 @@
-//! Folders of the file system, and files in folders that other users may write into.
+//! Opens and creates folders, and opens files in folders that other users may write to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Opens a file of a folder that other users may write into. A link is not followed, and a pipe does not block the
-/// caller, which `open(2)` on a pipe without a writer or reader does for ever.
+/// Opens a file of a folder that other users may write to. Does not follow a link, and does not block on a pipe: a
+/// plain `open(2)` on a pipe without a writer or reader blocks for ever.
 ///
 /// # Errors
-/// Of the system; [`io::ErrorKind::InvalidData`] when a link, a folder, a pipe or a device has the name.
+/// The system's error; [`io::ErrorKind::InvalidData`] if the name belongs to a link, a folder, a pipe or a device.
 pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let not_plain = || io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file");
     let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
-        // A pipe without a reader, and a link: the errors of the system name neither.
+        // The system's errors for a pipe without a reader and for a link, whose texts mention neither.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ELOOP)) => {
             return Err(not_plain());
         }
@@ -26,7 +26,7 @@ pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     Ok(file)
 }
 
-/// Creates a folder, and those above it, with mode 0700. An existing one stays as it is.
+/// Creates a folder and its missing parents with mode 0700. An existing folder is unchanged.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -40,24 +40,24 @@ pub(crate) fn inode_of(folder: &Path) -> io::Result<u64> {
     Ok(std::os::unix::fs::MetadataExt::ino(&fs::metadata(folder)?))
 }
 
-/// Returns the folder inside of a data folder in which a backup holds the files that it copies. They are hard
-/// links, so they take room only as long as they outlive the database's own.
+/// Returns the folder inside a data folder in which a backup keeps the files that it copies. They are hard links,
+/// so they take room only after the database has deleted its own links.
 pub(crate) fn checkpoint_folder(data: &Path) -> PathBuf {
     data.join("backup-checkpoint")
 }
 
-/// Returns the folder inside of a data folder in which a scrub holds the files that it reads, as a backup does. It has
-/// its own, because a scrub may take hours and a backup must not wait for it.
+/// Returns the folder inside a data folder in which a scrub keeps the files that it reads. It differs from that of
+/// backups, because a scrub may take hours and a backup must not wait for it.
 pub(crate) fn scrub_checkpoint_folder(data: &Path) -> PathBuf {
     data.join("scrub-checkpoint")
 }
 
-/// Removes the folder of a backup, if it is there: a crash leaves it.
+/// Removes the folder of a backup if a crash has left it.
 pub(crate) fn remove_checkpoint(data: &Path) -> io::Result<()> {
     remove(&checkpoint_folder(data))
 }
 
-/// Removes the folder of a scrub, if it is there: a crash leaves it.
+/// Removes the folder of a scrub if a crash has left it.
 pub(crate) fn remove_scrub_checkpoint(data: &Path) -> io::Result<()> {
     remove(&scrub_checkpoint_folder(data))
 }

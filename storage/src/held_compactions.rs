@@ -1,4 +1,4 @@
-//! The families whose compactions rest; see `compactions`.
+//! The families whose compactions are paused; see `compactions`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::CORRUPTION;
 use crate::family::Family;
 
-/// The families whose compactions rest. Outlives the open database.
+/// The families whose compactions are paused. Outlives the open database.
 #[derive(Debug, Default)]
 pub(crate) struct HeldCompactions {
     families: Mutex<Vec<Family>>,
@@ -16,12 +16,12 @@ pub(crate) struct HeldCompactions {
 }
 
 impl HeldCompactions {
-    /// Returns the families, to be changed.
+    /// Locks the families for changes.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Family>> {
         self.families.lock()
     }
 
-    /// Returns true if compactions of the family rest.
+    /// Returns true if compactions of the family are paused.
     pub(crate) fn holds(&self, family: Family) -> bool {
         self.families.lock().contains(&family)
     }
@@ -31,8 +31,8 @@ impl HeldCompactions {
         self.has_met_damage.swap(false, Ordering::AcqRel)
     }
 
-    /// Notes a failed write. If damage was the reason, all compactions rest from the next opening on, until a scrub says
-    /// what is damaged. Returns true then.
+    /// Records a failed write. If damage was the cause, pauses all compactions from the next opening on until a
+    /// scrub has found the damage, and returns true.
     pub(crate) fn note_failure(&self, cause: &str) -> bool {
         let is_damage = cause.starts_with(CORRUPTION);
         if is_damage {

@@ -1,4 +1,4 @@
-//! Bytes as text.
+//! Hexadecimal text of bytes.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads exactly `N` bytes of hex.
+/// Parses exactly `N` bytes of hex.
 pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
@@ -19,13 +19,13 @@ pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     unhex_all(text)?.try_into().ok()
 }
 
-/// Reads bytes of hex.
+/// Parses bytes of hex.
 pub(crate) fn unhex_all(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) {
         return None;
     }
     let byte = |pair: &[u8]| {
-        // A sign would be taken for a digit.
+        // `from_str_radix` would accept a sign as a digit.
         let pair = std::str::from_utf8(pair).ok().filter(|it| !it.starts_with('+'))?;
         u8::from_str_radix(pair, 16).ok()
     };

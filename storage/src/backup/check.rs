@@ -1,4 +1,4 @@
-//! Reading all files of a backup.
+//! Verifies all files of a backup.
 
 use super::error::BackupError;
 use super::files::{self, Pace};
@@ -6,11 +6,11 @@ use super::manifest::ReadManifest;
 use super::stored::Backups;
 
 impl Backups {
-    /// Reads every file of a backup and compares it with the manifest. `pace` is called with the bytes that
-    /// were read.
+    /// Reads all files of a backup and compares them with the manifest. `pace` is called with the number of bytes
+    /// read.
     ///
     /// # Errors
-    /// [`BackupError`] names the first file that is not as it was written.
+    /// [`BackupError`] with the first file that differs from the manifest.
     pub fn verify(&self, name: &str, pace: &mut Pace<'_>) -> Result<ReadManifest, BackupError> {
         let read = self.manifest(name)?;
         // The lookup is quick, so missing files are reported before any long read begins.

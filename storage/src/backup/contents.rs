@@ -1,4 +1,4 @@
-//! The contents of a database, to be written to a manifest and compared with it.
+//! The facts about a database that a manifest records.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Reads them from a folder that no process has open.
+    /// Reads the facts from a folder that no process has open.
     pub(super) fn of_folder(folder: &Path, price: PriceFn) -> Result<Self, BackupError> {
         let location = Location::Folder(folder.to_owned(), OPEN_FILES_MAX);
         let how = Opening::new(location, Durability::Fsync, price, None, CACHE_BYTES_MIN);
@@ -47,7 +47,7 @@ impl Contents {
         Ok(Self { identity, incarnation, strands })
     }
 
-    /// Compares them with a manifest.
+    /// Compares the facts with those of a manifest.
     ///
     /// # Errors
     /// [`BackupError::Differs`].

@@ -10,15 +10,14 @@ use crate::error::{DatabaseError, ReadError};
 use crate::open_error::OpenError;
 use crate::tree_read::TreeError;
 
-/// The reason a backup was not made, not found whole, or not restored. Nothing that was there has been
-/// changed then, except that a backup that was being made may leave files that
-/// [`Backups::prune`](crate::Backups::prune) removes.
+/// Why a backup was not created, not verified, or not restored. Existing data is unchanged then; an unfinished
+/// backup may leave files that [`Backups::prune`](crate::Backups::prune) removes.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// A file, a folder or an object of a bucket cannot be used.
     #[error("{path}: {source}")]
     File {
-        /// The file or folder, or the name of the object in full.
+        /// The file or folder, or the full name of the object.
         path: PathBuf,
         /// The failure.
         source: io::Error,
@@ -29,13 +28,13 @@ pub enum BackupError {
         /// The folder.
         path: PathBuf,
     },
-    /// Another process, or another job of this one, works with the same backups.
+    /// Another process, or another job of this one, is using the same backups.
     #[error("{path} is in use: another backup, or the removal of old ones, is under way")]
     Busy {
         /// The lock.
         path: PathBuf,
     },
-    /// Backups would lie in the folder that they are of.
+    /// The place of the backups is inside the data folder.
     #[error("{to} lies in the data folder: choose another folder, best on another disk")]
     Inside {
         /// The folder as given.
@@ -44,7 +43,7 @@ pub enum BackupError {
     /// The database is in memory.
     #[error("a database in memory has no backups")]
     InMemory,
-    /// There is no backup of this name.
+    /// No backup has this name.
     #[error("there is no backup {name:?}")]
     NoBackup {
         /// The name.
@@ -58,7 +57,7 @@ pub enum BackupError {
         /// The fault.
         error: ManifestError,
     },
-    /// A file of the backup is not there.
+    /// A file of the backup does not exist.
     #[error("file {name} ({hash}) of the backup is missing")]
     Missing {
         /// The file's name in the database.
@@ -66,7 +65,7 @@ pub enum BackupError {
         /// Hash of the file's content.
         hash: FileHash,
     },
-    /// The place of a backup file holds a symbolic link, a folder or something else.
+    /// The name of a backup file belongs to a symbolic link, a folder or another kind of entry.
     #[error("file {name} ({hash}) of the backup is not a plain file")]
     NotAFile {
         /// The file's name in the database.
@@ -86,7 +85,7 @@ pub enum BackupError {
         /// The length that the manifest states, in bytes.
         stated: u64,
     },
-    /// A file of the backup has other bytes than were written.
+    /// The bytes of a file of the backup do not have the stated hash.
     #[error("file {name} ({hash}) of the backup is damaged: its bytes have another hash")]
     Content {
         /// The file's name in the database.
@@ -94,7 +93,7 @@ pub enum BackupError {
         /// Hash of the file's content.
         hash: FileHash,
     },
-    /// The caller has stopped the work.
+    /// The caller has cancelled the work.
     #[error("the backup, check or restore was stopped before it was done")]
     Stopped,
     /// The backup is of another network.
@@ -127,7 +126,7 @@ pub enum BackupError {
          unsigned backups (--unsigned)"
     )]
     Unsigned,
-    /// The folder to restore into is there, and holds something.
+    /// The folder to restore into exists and is not empty.
     #[error("{path} is not empty: a restore never replaces data, so name a new folder")]
     TargetInUse {
         /// The folder.
@@ -154,8 +153,9 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    /// Returns true if `place`, where the backups lie, does not answer or refuses access: nothing is known about what it holds
-    /// then. False for what an answer shows, such as a file that is missing, and for the failure of another folder.
+    /// Returns true if `place`, the place of the backups, does not answer or refuses access, so that its contents
+    /// are unknown. Returns false for errors that an answer shows, such as a missing file, and for failures of
+    /// another folder.
     #[must_use]
     pub fn is_unreachable(&self, place: &Path) -> bool {
         let Self::File { path, source } = self else { return false };

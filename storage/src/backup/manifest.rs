@@ -1,7 +1,7 @@
-//! The manifest of a backup: what belongs to it, as lines of text that an operator can read.
+//! The manifest of a backup: its facts and files, as lines of text that an operator can read.
 //!
-//! A manifest comes from a disk or a bucket that others may write to, so it is untrusted: it is bounded
-//! before it is read, has one form only, and names files by names that RocksDB gives.
+//! Others may write to the disk or bucket of a manifest, so it is untrusted: its length is bounded before it is
+//! read, each manifest has one form only, and files have names that RocksDB gives.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,24 +13,24 @@ use hawser_proto::{OriginatorId, PublicKey, SecretKey, SequenceId, Signature};
 use crate::hex::{hex, unhex};
 use crate::settings::StoreIdentity;
 
-/// The first line, which names the form of the others.
+/// The first line, which states the format of the others.
 const TITLE: &str = "hawser backup 1";
-/// The beginning of the first line in any version.
+/// The beginning of the first line in all versions.
 const TITLE_OF_ANY: &str = "hawser backup ";
 /// Domain of the node's signature under a manifest.
 const SIGNED_AS: &[u8] = b"hawser backup|";
-/// The longest manifest that is read, in bytes. A line of a file has some 120 bytes.
+/// Largest manifest, bytes. A file's line has about 120 bytes.
 pub const MANIFEST_LEN_BYTES_MAX: u64 = 16 << 20;
-/// The most files of one backup. A guess: at 64 MiB a file it is more than 6 TiB.
+/// Largest number of files of a backup. A guess: at 64 MiB a file this is more than 6 TiB.
 const FILES_MAX: usize = 100_000;
-/// The longest file of a backup, in bytes. A guess: RocksDB's table files have some hundred MiB.
+/// Largest file of a backup, bytes. A guess: RocksDB's table files have some hundred MiB.
 const FILE_LEN_BYTES_MAX: u64 = 1 << 40;
-/// The longest name of a network, in bytes. A guess.
+/// Longest name of a network, bytes. A guess.
 const NETWORK_LEN_BYTES_MAX: usize = 256;
-/// The most digits of a number in a file's name: those of the largest number of 64 bits.
+/// Largest number of digits in a file's name: those of the largest 64-bit number.
 const NAME_DIGITS_MAX: usize = 20;
 
-/// A BLAKE3 hash of a file's bytes. Files of a backup are found under it.
+/// A BLAKE3 hash of a file's bytes. Files of a backup are stored under it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileHash(pub [u8; 32]);
 
@@ -50,7 +50,7 @@ impl std::fmt::Display for FileHash {
 /// A file of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupFile {
-    /// Its name in the data folder.
+    /// Name of the file in the data folder.
     pub name: String,
     /// Its length in bytes.
     pub len_bytes: u64,
@@ -74,7 +74,7 @@ pub struct BackupStrand {
 pub struct BackupManifest {
     /// The owner of the database.
     pub identity: StoreIdentity,
-    /// The incarnation of the folder that it was made of.
+    /// The incarnation of the folder from which it was made.
     pub incarnation: [u8; 16],
     /// The time at which it was made, unix seconds.
     pub made_unix_s: u64,
@@ -84,22 +84,22 @@ pub struct BackupManifest {
     pub files: Vec<BackupFile>,
 }
 
-/// A manifest as it was read.
+/// A decoded manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadManifest {
     /// The contents.
     pub manifest: BackupManifest,
-    /// True if the key that the manifest names has signed it.
+    /// True if the key in the manifest has signed it.
     pub is_signed: bool,
 }
 
-/// The reason bytes are no manifest.
+/// Why bytes are not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// It is longer than any manifest.
     #[error("it is longer than {MANIFEST_LEN_BYTES_MAX} bytes")]
     TooLong,
-    /// It does not begin as one.
+    /// It does not begin like a manifest.
     #[error("it is not the manifest of a backup")]
     NotAManifest,
     /// Another version of this program wrote it.
@@ -111,55 +111,55 @@ pub enum ManifestError {
     /// The hash in its last line is not that of the lines before.
     #[error("its bytes are not those that were written: the hash at its end does not match")]
     Damaged,
-    /// A line has not the only form that it may have.
+    /// A line does not have the only allowed form.
     #[error("line {line} is not {wanted}")]
     Line {
         /// Number of the line, from 1.
         line: usize,
-        /// The form that belongs there.
+        /// The expected form.
         wanted: &'static str,
     },
-    /// A file has a name that is none of a database: it has parts, is absolute, or is of something else.
+    /// A file's name is not that of a database file: it has several components, is absolute, or belongs to another
+    /// kind of file.
     #[error("line {line} names a file that no database has")]
     Name {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// A file or a strand is named twice, or they are not in order.
+    /// A file or a strand occurs twice, or they are not in order.
     #[error("line {line} repeats a name, or is out of order")]
     Order {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// A file is stated to be longer than any.
+    /// The stated length of a file is too large.
     #[error("line {line} lists a file of more than {FILE_LEN_BYTES_MAX} bytes")]
     Length {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// It lists more files than any database has.
+    /// It lists too many files.
     #[error("it lists more than {FILES_MAX} files")]
     TooManyFiles,
-    /// It lacks the files that each database has.
+    /// It lacks files that every database has.
     #[error("it lists no whole database: CURRENT, or a RocksDB manifest, is not among its files")]
     NoDatabase,
-    /// The signature is not by the key that it names.
+    /// The signature is not by the key in the manifest.
     #[error("its signature is not by the key that it names")]
     Signature,
-    /// Its file has another name than its content gives, so it was copied or renamed.
+    /// Its file's name does not match its content, so it was copied or renamed.
     #[error("its file was renamed or copied: by its content it is {name}")]
     Renamed {
-        /// The name that its content gives.
+        /// The name that matches the content.
         name: String,
     },
 }
 
 impl BackupManifest {
-    /// Returns the bytes of the manifest, signed with the node's key if that is at hand.
+    /// Returns the bytes of the manifest, signed with the node's key if it is given.
     ///
     /// # Errors
-    /// When the manifest is outside of the bounds that [`ReadManifest::decode`] has, or names another
-    /// key than this one.
+    /// An error if the manifest exceeds the bounds of [`ReadManifest::decode`], or has another key than this one.
     pub fn encode(&self, key: Option<&SecretKey>) -> Result<Vec<u8>, ManifestError> {
         let mut text = self.body();
         let signature = match key {
@@ -171,7 +171,7 @@ impl BackupManifest {
         };
         push(&mut text, format_args!("signature={signature}"));
         let bytes = ReadManifest::ended(text.as_bytes());
-        // What cannot be read back must not be written.
+        // A manifest that cannot be read back must not be written.
         ReadManifest::decode(&bytes)?;
         Ok(bytes)
     }
@@ -207,7 +207,7 @@ impl BackupManifest {
 }
 
 impl ReadManifest {
-    /// Ends the lines of a manifest with their hash. For tests of readers.
+    /// Appends the line with the hash to the lines of a manifest, for tests of readers.
     #[doc(hidden)]
     #[must_use]
     pub fn ended(lines: &[u8]) -> Vec<u8> {
@@ -215,10 +215,10 @@ impl ReadManifest {
         [lines, b"end=", hex(end.as_bytes()).as_bytes(), b"\n"].concat()
     }
 
-    /// Reads a manifest. Takes memory in proportion to the bytes, whatever they state.
+    /// Decodes a manifest. Takes memory in proportion to the length of the bytes, never to a number in them.
     ///
     /// # Errors
-    /// [`ManifestError`] names the first thing that is wrong.
+    /// [`ManifestError`] for the first mistake.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         if u64::try_from(bytes.len()).is_ok_and(|len| len > MANIFEST_LEN_BYTES_MAX) {
             return Err(ManifestError::TooLong);
@@ -234,7 +234,8 @@ impl ReadManifest {
         }
         let (text, signature) = split_end(text)?;
         let manifest = parse_body(text)?;
-        // One form only: numbers without leading zeros or signs, hex in lower case, nothing more.
+        // Each manifest has one form only: numbers without leading zeros or signs, hex in lower case, no further
+        // text.
         if manifest.body() != text {
             let same =
                 manifest.body().lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
@@ -275,7 +276,7 @@ fn split_end(text: &str) -> Result<(&str, Option<Signature>), ManifestError> {
     Ok((body, signature))
 }
 
-/// Splits the last line off; it must end as a line.
+/// Splits the last line off, which must end with a line break.
 fn last_line(text: &str) -> Option<(&str, &str)> {
     let whole = text.strip_suffix('\n')?;
     let at = whole.rfind('\n')? + 1;
@@ -358,7 +359,7 @@ fn parse_strand(line: usize, text: &str) -> Result<BackupStrand, ManifestError> 
 fn parse_file(line: usize, text: &str) -> Result<BackupFile, ManifestError> {
     const WANTED: &str = "a file's name, its length and its hash";
     let wrong = ManifestError::Line { line, wanted: WANTED };
-    // From the right, so that a name with a space is told as a name.
+    // From the right, so that a name with a space is reported as a wrong name.
     let (rest, hash) = text.rsplit_once(' ').ok_or_else(|| wrong.clone())?;
     let (name, len) = rest.rsplit_once(' ').ok_or_else(|| wrong.clone())?;
     if !is_database_file(name) {
@@ -380,9 +381,9 @@ fn number<N: std::str::FromStr>(
     text.parse().map_err(|_| ManifestError::Line { line, wanted })
 }
 
-/// Returns true for the names that RocksDB gives to the files that make up a database: tables, blobs,
-/// write-ahead logs, its manifest and options, and the name of the manifest in use. No such name has a
-/// separator, so none leads out of a folder.
+/// Returns true for the names of RocksDB's database files: tables, blobs, write-ahead logs, its manifest and
+/// options, and the pointer to the current manifest. No such name has a path separator, so none leads out of a
+/// folder.
 pub(super) fn is_database_file(name: &str) -> bool {
     let is_number = |text: &str| {
         (1..=NAME_DIGITS_MAX).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit())

@@ -1,14 +1,14 @@
-//! Backups of a data folder: made while the node runs, in a folder or a bucket that holds many of them.
+//! Backups of a data folder. They are created while the node runs, in a folder or a bucket that has many of them.
 //!
-//! - `manifest`: what belongs to a backup, signed; `error`: what can be wrong with one;
-//! - `files`: hashing, storing and fetching at a pace that the caller sets;
+//! - `manifest`: the signed facts and files of a backup; `error`: the errors of backups;
+//! - `files`: hashes, stores and fetches files at a pace that the caller sets;
 //! - `stored`: the backups of one place;
-//! - `contents`: what a database holds, to be compared with a manifest;
-//! - `create`: one more backup; `check`: reading one; `restore`: a new data folder from one;
-//!   `link`: one for reading where it is; `prune`: removing old ones; `wanted`: whose backup it must be.
+//! - `contents`: the facts about a database that a manifest records;
+//! - `create`: creates a backup; `check`: verifies one; `restore`: restores one into a new data folder; `link`:
+//!   makes one readable in place; `prune`: removes old ones; `wanted`: the owner that a backup must have.
 //!
-//! A file is stored once, under the hash of its bytes, however many backups have it. A manifest is written
-//! last, so a backup that was interrupted does not exist. See `docs/decisions/0020-backups.md`.
+//! A file that several backups have is stored once, under the hash of its bytes. The manifest is written last, so
+//! an interrupted backup does not exist. See `docs/decisions/0020-backups.md`.
 
 mod check;
 mod contents;

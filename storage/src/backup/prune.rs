@@ -1,4 +1,4 @@
-//! Removing old backups.
+//! Removes old backups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +20,15 @@ pub struct PruneReport {
 }
 
 impl Backups {
-    /// Removes all backups except the `keep` newest of each node (at least one), and the files that no other
-    /// backup needs. With `dry_run` it only reports what it would remove.
+    /// Removes all backups except the `keep` newest of each node (at least one), and the files that no remaining
+    /// backup needs. With `dry_run` it only reports them.
     ///
-    /// Backups are counted by the key of their node, and signed ones apart from unsigned ones, so a manifest of
-    /// another key displaces none that the node signed. Backups dated more than a day after `now_unix_s`, and
+    /// Backups are counted by the key of their node, and signed ones separately from unsigned ones, so a forged
+    /// manifest displaces no backup that the node has signed. Backups dated more than a day after `now_unix_s`, and
     /// manifests under a wrong name, are kept and not counted.
     ///
     /// # Errors
-    /// When a manifest cannot be used: its files are unknown then, so nothing is removed.
+    /// An error if a manifest cannot be used: its files are unknown then, so nothing is removed.
     pub fn prune(
         &self,
         keep: usize,
@@ -79,14 +79,15 @@ impl Backups {
                 objects.remove(&object.name).map_err(at(&objects.location(&object.name)))?;
             }
             report.files += 1;
-            // A bucket states the lengths, and may state any.
+            // The bucket states the lengths and may state any number, so the sum saturates.
             report.bytes = report.bytes.saturating_add(object.len_bytes);
         }
         Ok(report)
     }
 }
 
-/// Returns true for a file that has the form of ours and that no backup needs. Others stay: they are not ours.
+/// Returns true for a file with the form of a backup file's name that no backup needs. Files with other names are
+/// not ours and stay.
 fn is_unneeded(name: &str, needed: &BTreeSet<String>) -> bool {
     let mut parts = name.split('/');
     let (Some(FILES), Some(_), Some(name), None) =

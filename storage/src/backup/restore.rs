@@ -1,4 +1,4 @@
-//! A new data folder from a backup.
+//! Restores a backup into a new data folder.
 
 use std::fs;
 use std::io;
@@ -26,15 +26,15 @@ pub struct RestoreReport {
 }
 
 impl Backups {
-    /// Makes a new data folder from a backup. Everything is checked in a folder beside it, which takes its
-    /// name when all is well: owner, length and hash of each file, that the database opens, the ends of all
-    /// strands and the roots of their trees.
+    /// Creates a new data folder from a backup. The copy is checked in a temporary folder beside it, which is
+    /// renamed after all checks pass: the owner, length and hash of each file, that the database opens, the ends of
+    /// all strands and the roots of their trees.
     ///
-    /// The new folder has an incarnation of its own, so no host takes it for the folder that it wrote last: a
-    /// node starts from it in quarantine.
+    /// The new folder has a new incarnation, so no host mistakes it for the folder that it wrote last: a node
+    /// starts from it in quarantine.
     ///
     /// # Errors
-    /// [`BackupError`]; the target is then as before.
+    /// [`BackupError`]; the target is unchanged then.
     pub fn restore(
         &self,
         name: &str,
@@ -65,7 +65,7 @@ impl Backups {
             sync_folder(parent.unwrap_or(Path::new(".")))
         });
         if let Err(error) = done {
-            // It holds nothing but copies. If it cannot be removed, the next restore says so.
+            // It has only copies. If it cannot be removed, the next restore reports it.
             let _ = fs::remove_dir_all(&part);
             return Err(error);
         }
@@ -94,14 +94,14 @@ impl Backups {
     }
 }
 
-/// Returns the folder beside the target in which it is made.
+/// Returns the temporary folder beside the target.
 fn part_of(target: &Path) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".restoring");
     target.with_file_name(name)
 }
 
-/// Refuses a target that holds anything, or is a link.
+/// Refuses a target that is not empty, or is a link.
 fn require_free(target: &Path) -> Result<(), BackupError> {
     let in_use = || BackupError::TargetInUse { path: target.to_owned() };
     match fs::symlink_metadata(target) {

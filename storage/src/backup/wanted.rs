@@ -6,23 +6,21 @@ use super::error::BackupError;
 use super::manifest::ReadManifest;
 use crate::settings::StoreIdentity;
 
-/// The owner that a backup must have. `None` takes any.
+/// The owner that a backup must have. A field that is `None` accepts any value.
 #[derive(Debug, Clone, Default)]
 pub struct WantedBackup {
     /// Name of the network.
     pub network: Option<String>,
     /// Id of the node.
     pub node: Option<OriginatorId>,
-    /// Address of the node's key. Without it a signature shows only that the writer of the manifest has some
-    /// key of his own.
+    /// Address of the node's key. Without it a signature only shows that the writer of the manifest has some key.
     pub key: Option<Address>,
-    /// True if a manifest without a signature will do. The bytes of such a database may be anything, and
-    /// RocksDB reads them.
+    /// Accepts a manifest without a signature. Such a database may have any bytes, and RocksDB reads them.
     pub unsigned: bool,
 }
 
 impl WantedBackup {
-    /// Compares a manifest with what is wanted.
+    /// Checks that a manifest has the wanted owner.
     ///
     /// # Errors
     /// [`BackupError::OtherNetwork`], [`BackupError::OtherNode`], [`BackupError::OtherKey`] or

@@ -1,41 +1,41 @@
-//! A range of a strand as bytes: a title, the originator, and envelopes with their places, ascending.
+//! Encodes a range of a strand: a title, the originator, and envelopes with their places, ascending.
 //!
-//! A chunk comes from a stranger. Its length is bounded before it is read, and its bytes have the hash that a manifest
-//! states before they come here, but its maker may have written both.
+//! A chunk is untrusted. Its length is bounded and its hash compared with the manifest before it is decoded, but a
+//! hostile maker may have written both.
 
 use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
 
-/// Begins a chunk.
+/// First bytes of a chunk.
 const TITLE: &[u8; 8] = b"hawserc1";
 /// Bytes before the first envelope.
 const HEADER_LEN: usize = TITLE.len() + 4;
 /// Bytes before each envelope: its place and its length.
 const RECORD_LEN: usize = 8 + 4;
-/// The longest chunk, in bytes. A guess: envelopes have 25 MiB at most, and a chunk ends with the one that fills it.
+/// Largest chunk, bytes. A guess: envelopes have at most 25 MiB, and a chunk ends with the envelope that fills it.
 pub const CHUNK_LEN_BYTES_MAX: u64 = 64 << 20;
 
-/// The reason bytes are no chunk of a strand.
+/// Why bytes are not a valid chunk of a strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
-    /// The bytes do not begin as a chunk does.
+    /// The bytes do not begin like a chunk.
     #[error("it is not the chunk of a snapshot")]
     NotAChunk,
     /// The chunk is of another strand.
     #[error("it is of strand {found}, not {wanted}")]
     OtherStrand {
-        /// The strand that they state.
+        /// The strand in the chunk.
         found: OriginatorId,
         /// The strand asked for.
         wanted: OriginatorId,
     },
-    /// The bytes end inside an envelope, or hold none.
+    /// The bytes end inside an envelope, or have none.
     #[error("it ends inside an envelope")]
     Cut,
     /// Places do not ascend.
     #[error("place {0} does not come after the place before it")]
     Order(SequenceId),
-    /// The first or the last place is not the one that the manifest states.
+    /// The first or the last place differs from the manifest.
     #[error("it holds places {from} to {through}, and its manifest states others")]
     Range {
         /// The first place.
@@ -45,7 +45,7 @@ pub enum ChunkError {
     },
 }
 
-/// Returns the bytes of a chunk. Envelopes have to ascend.
+/// Returns the bytes of a chunk. The envelopes must ascend by place.
 #[must_use]
 pub fn encode_chunk(originator: OriginatorId, envelopes: &[(SequenceId, Bytes)]) -> Vec<u8> {
     let len: usize = envelopes.iter().map(|(_, bytes)| RECORD_LEN + bytes.len()).sum();
@@ -61,8 +61,8 @@ pub fn encode_chunk(originator: OriginatorId, envelopes: &[(SequenceId, Bytes)])
     chunk
 }
 
-/// Returns the envelopes of a chunk with the places that it states for them. Nothing is copied, and memory is taken in
-/// proportion to the bytes. The envelopes themselves are not looked at.
+/// Returns the envelopes of a chunk with the places that it states. Nothing is copied, and memory is in proportion
+/// to the bytes. The envelopes themselves are not decoded.
 ///
 /// # Errors
 /// [`ChunkError`].
@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn a_cut_chunk_is_whole_only_where_an_envelope_ends() {
         let chunk = encode_chunk(STRAND, &envelopes());
-        // Lengths at which an envelope ends: as many envelopes are before the cut, and they are unchanged.
+        // The lengths at which an envelope ends. A chunk that is cut there has the envelopes before the cut,
+        // unchanged.
         let ends: Vec<usize> = envelopes()
             .iter()
             .scan(HEADER_LEN, |end, (_, bytes)| {

@@ -9,24 +9,24 @@ use super::chunk::ChunkError;
 use super::manifest::BootstrapManifestError;
 use crate::error::ReadError;
 
-/// The reason a copy was not made, or cannot be used.
+/// Why a copy was not created or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A file or an object of a bucket cannot be used.
     #[error("{path}: {source}")]
     Io {
-        /// Its name in full.
+        /// The full name.
         path: PathBuf,
         /// The failure.
         source: io::Error,
     },
-    /// The place holds none that can be used.
+    /// The place has no usable copy.
     #[error("{path} holds no usable snapshot")]
     None {
         /// The place.
         path: PathBuf,
     },
-    /// There is none of this name.
+    /// No copy has this name.
     #[error("there is no snapshot {name:?}")]
     NotFound {
         /// The name.
@@ -40,7 +40,7 @@ pub enum BootstrapError {
         /// The fault.
         error: BootstrapManifestError,
     },
-    /// A chunk is not there.
+    /// A chunk does not exist.
     #[error("strand {originator}: the chunk from {from} is missing")]
     Missing {
         /// The strand.
@@ -68,7 +68,7 @@ pub enum BootstrapError {
         /// The fault.
         error: ChunkError,
     },
-    /// The caller has stopped the work.
+    /// The caller has cancelled the work.
     #[error("the snapshot was stopped before it was done")]
     Stopped,
     /// A row of the log cannot be read.
@@ -76,7 +76,7 @@ pub enum BootstrapError {
     Read(#[from] ReadError),
 }
 
-/// Returns a function that adds the name to a failure.
+/// Returns a function that adds the name to an error of the file system.
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> BootstrapError {
     let path = path.to_owned();
     move |source| BootstrapError::Io { path, source }

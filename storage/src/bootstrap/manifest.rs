@@ -1,7 +1,7 @@
 //! The manifest of a copy: its strands, their checkpoints and their chunks, as lines of text.
 //!
-//! It is untrusted, and no signature is under it: what it names is checked by other signatures. It is bounded before it
-//! is read, and has one form only.
+//! It is untrusted and not signed: readers check the signatures of the envelopes and checkpoints in it. Its length
+//! is bounded before it is read, and each manifest has one form only.
 
 use std::fmt::Write as _;
 
@@ -16,9 +16,9 @@ use crate::hex::{hex, unhex, unhex_all};
 const TITLE: &str = "hawser snapshot 1";
 /// The first line of a manifest with strands of chains, which older versions of this program refuse.
 const TITLE_WITH_CHAINS: &str = "hawser snapshot 2";
-/// The longest manifest, in bytes. A line of a chunk has some 120 bytes, so it may name a terabyte.
+/// Largest manifest, bytes. A chunk's line has about 120 bytes, so a manifest can describe a terabyte.
 pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
-/// The most checkpoints of one strand. A guess: that of its node, and some of observers.
+/// Largest number of checkpoints of a strand. A guess: that of its node, and some of observers.
 pub(super) const CHECKPOINTS_MAX: usize = 8;
 
 /// A range of a strand.
@@ -39,16 +39,16 @@ pub struct BootstrapChunk {
 pub struct BootstrapStrand {
     /// The node that signed it, or the chain that ordered it.
     pub originator: OriginatorId,
-    /// The highest place that the maker of the copy knew. Places without an envelope may be before it.
+    /// The highest place that the maker of the copy had. Places before it may be without an envelope.
     pub head: SequenceId,
-    /// Checkpoints of the strand, of sizes up to the head. Nothing is verified.
+    /// Checkpoints of the strand with sizes up to the head. They are not verified.
     pub checkpoints: Vec<CosignedCheckpoint>,
     /// Its envelopes, ascending.
     pub chunks: Vec<BootstrapChunk>,
 }
 
 impl BootstrapStrand {
-    /// Returns true if a chain ordered the strand, so that nothing in it has a signature of a node.
+    /// Returns true if a chain orders the strand, so that its envelopes have no signature of a node.
     #[must_use]
     pub fn is_of_chain(&self) -> bool {
         is_of_chain(self.originator)
@@ -65,36 +65,36 @@ pub(super) fn is_of_chain(originator: OriginatorId) -> bool {
 pub struct BootstrapManifest {
     /// Name of the network.
     pub network: String,
-    /// The time at which it was made, unix seconds, as its maker says.
+    /// The creation time that the maker states, unix seconds.
     pub made_unix_s: u64,
     /// The strands, by originator ascending.
     pub strands: Vec<BootstrapStrand>,
 }
 
-/// The reason bytes are no manifest.
+/// Why bytes are not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BootstrapManifestError {
     /// It is longer than any manifest.
     #[error("it is longer than {LEN_BYTES_MAX} bytes")]
     TooLong,
-    /// It does not begin as one.
+    /// It does not begin like a manifest.
     #[error("it is not the manifest of a snapshot, or another version of this program wrote it")]
     NotAManifest,
     /// The hash in its last line is not that of the lines before.
     #[error("its bytes are not those that were written: the hash at its end does not match")]
     Damaged,
-    /// A line has not the only form that it may have.
+    /// A line does not have the only allowed form.
     #[error("line {line} is not {wanted}")]
     Line {
         /// Number of the line, from 1.
         line: usize,
-        /// The form that belongs there.
+        /// The expected form.
         wanted: &'static str,
     },
-    /// Its file has another name than its content gives, so it was copied or renamed.
+    /// Its file's name does not match its content, so it was copied or renamed.
     #[error("its file was renamed or copied: by its content it is {name}")]
     Renamed {
-        /// The name that its content gives.
+        /// The name that matches the content.
         name: String,
     },
 }
@@ -103,15 +103,15 @@ impl BootstrapManifest {
     /// Returns the bytes of the manifest.
     ///
     /// # Errors
-    /// When the manifest is outside of the bounds that [`BootstrapManifest::decode`] has.
+    /// An error if the manifest exceeds the bounds of [`BootstrapManifest::decode`].
     pub fn encode(&self) -> Result<Vec<u8>, BootstrapManifestError> {
         let bytes = Self::ended(self.body().as_bytes());
-        // What cannot be read back must not be written.
+        // A manifest that cannot be read back must not be written.
         Self::decode(&bytes)?;
         Ok(bytes)
     }
 
-    /// Ends the lines of a manifest with their hash. For tests of readers.
+    /// Appends the line with the hash to the lines of a manifest, for tests of readers.
     #[doc(hidden)]
     #[must_use]
     pub fn ended(lines: &[u8]) -> Vec<u8> {
@@ -151,10 +151,10 @@ impl BootstrapManifest {
         text
     }
 
-    /// Reads a manifest. Takes memory in proportion to the bytes, whatever they state.
+    /// Decodes a manifest. Takes memory in proportion to the length of the bytes, never to a number in them.
     ///
     /// # Errors
-    /// [`BootstrapManifestError`] names the first thing that is wrong.
+    /// [`BootstrapManifestError`] for the first mistake.
     pub fn decode(bytes: &[u8]) -> Result<Self, BootstrapManifestError> {
         if u64::try_from(bytes.len()).is_ok_and(|len| len > LEN_BYTES_MAX) {
             return Err(BootstrapManifestError::TooLong);
@@ -165,8 +165,8 @@ impl BootstrapManifest {
         }
         let body = body_of(text).ok_or(BootstrapManifestError::Damaged)?;
         let manifest = parse(body)?;
-        // One form only: the title that belongs to the strands, numbers without leading zeros or signs, hex in lower
-        // case, nothing more.
+        // Each manifest has one form only: the title that fits its strands, numbers without leading zeros or signs,
+        // hex in lower case, no further text.
         let again = manifest.body();
         if again != body {
             let same = again.lines().zip(body.lines()).take_while(|(a, b)| a == b).count();
@@ -177,7 +177,7 @@ impl BootstrapManifest {
     }
 }
 
-/// Returns the lines before the hash at the end, if that is theirs.
+/// Returns the lines before the final hash; `None` if the hash is not theirs.
 fn body_of(text: &str) -> Option<&str> {
     let whole = text.strip_suffix('\n')?;
     let (body, end) = text.split_at(whole.rfind('\n')? + 1);
@@ -232,7 +232,7 @@ fn parse_strand(text: &str) -> Option<BootstrapStrand> {
     is_possible.then_some(BootstrapStrand { originator, head, checkpoints, chunks })
 }
 
-/// Reads a checkpoint, which stands before the chunks of its strand.
+/// Parses a checkpoint line, which precedes the chunks of its strand.
 fn parse_checkpoint(text: &str, strand: &BootstrapStrand) -> Option<CosignedCheckpoint> {
     if text.len() > 2 * CODEC_LEN_BYTES_MAX {
         return None;
@@ -327,7 +327,7 @@ mod tests {
         assert!(bytes.starts_with(TITLE_WITH_CHAINS.as_bytes()), "older versions refuse it");
         assert_eq!(BootstrapManifest::decode(&bytes), Ok(manifest));
         assert!(sample().encode().unwrap().starts_with(TITLE.as_bytes()), "older versions read it");
-        // Neither title stands over the strands of the other one.
+        // A manifest with the title of the other kind is refused.
         for (manifest, from, to) in
             [(sample_with_chain(), TITLE_WITH_CHAINS, TITLE), (sample(), TITLE, TITLE_WITH_CHAINS)]
         {

@@ -1,13 +1,13 @@
 //! Copies of a log for new nodes of other identities: `hawser snapshot`.
 //!
-//! - `chunk`: a range of a strand, as bytes; - `manifest`: which chunks belong to a copy;
-//! - `error`: what can be wrong with one; - `stored`: the copies of one place;
-//! - `create`: one more copy of an open database; - `shared`: the files of a folder that a node gives out.
+//! - `chunk`: a range of a strand, as bytes; - `manifest`: the strands, checkpoints and chunks of a copy;
+//! - `error`: the errors of copies; - `stored`: the copies of one place;
+//! - `create`: creates a copy of an open database; - `shared`: the files of a folder that a node serves.
 //!
-//! A copy holds envelopes as their originators signed them, and checkpoints with cosignatures. It holds no row that a
-//! node derives, nothing of the identity of its maker, and no signature of his: a reader checks each envelope and each
-//! checkpoint by the keys of the registry, so it makes no difference who made the copy.
-//! See `docs/decisions/0025-snapshots-for-new-nodes.md`.
+//! A copy has envelopes with their originators' signatures, and checkpoints with cosignatures. It has no derived
+//! rows, and neither the identity nor a signature of its maker. A reader verifies each envelope and each checkpoint
+//! with the keys of the registry, so it does not have to trust the maker. See
+//! `docs/decisions/0025-snapshots-for-new-nodes.md`.
 
 mod chunk;
 mod create;

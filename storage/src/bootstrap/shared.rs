@@ -1,4 +1,4 @@
-//! The copies of a folder, as files that strangers may read.
+//! Serves the copies of a folder as files to untrusted callers.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -14,18 +14,18 @@ pub struct SharedSnapshots {
 }
 
 impl SharedSnapshots {
-    /// Names a folder, which need not hold any yet.
+    /// Serves a folder, which may still be empty.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// Opens the file of an object, and returns it with its length in bytes. `object` may come from a stranger. Returns
-    /// `None` for a name that no object of a snapshot has, and for an object that is not there.
+    /// Opens the file of an object, and returns it with its length in bytes. `object` is untrusted. Returns `None`
+    /// for a name that no object of a snapshot has, and for an object that does not exist.
     ///
     /// # Errors
-    /// Of the file system; [`ErrorKind::InvalidData`] when a link, a folder or a pipe has the name, or the file is longer
-    /// than such an object may be.
+    /// An error of the file system; [`ErrorKind::InvalidData`] if the name belongs to a link, a folder or a pipe,
+    /// or if the file is longer than such an object may be.
     pub fn open(&self, object: &str) -> io::Result<Option<(File, u64)>> {
         let Some(len_bytes_max) = len_bytes_max_of(object) else { return Ok(None) };
         let file = match open_plain(&self.folder.join(object), File::options().read(true)) {

@@ -1,15 +1,15 @@
-//! The comparison of a data folder with the host marker. Does no I/O.
+//! Compares a data folder with the host marker. Does no I/O.
 
 use hawser_proto::SequenceId;
 
 use super::marker::MarkerState;
 use super::standing::{FolderFacts, FolderStanding, UnknownFolder};
 
-/// Compares a folder with the marker that this host has of its node.
+/// Compares a folder with this host's marker of its node.
 ///
-/// The folder may be one generation ahead, because the generation goes to the folder first and a crash
-/// may come between. It may have a higher head, because the marker is written after the log. An older
-/// state of the folder has neither.
+/// The folder may be one generation ahead, because the generation is written to the folder first and a crash may
+/// follow. It may have a higher head, because the marker is written after the log. An older state of the folder has
+/// neither.
 pub(super) fn judge(marker: &MarkerState, folder: FolderFacts) -> FolderStanding {
     let unknown = |reason| FolderStanding::Unknown(reason);
     let marker = match marker {
@@ -39,8 +39,8 @@ pub(super) fn judge(marker: &MarkerState, folder: FolderFacts) -> FolderStanding
 
 /// Returns the generation after the marker's, which no older state of the folder has.
 ///
-/// A folder that crashed between the two writes has it already and keeps it, however often that happens.
-/// A folder that takes another one's place goes above both.
+/// After a crash between the two writes the folder already has this generation and keeps it. A folder that replaces
+/// another one gets a generation above both.
 pub(super) fn next_generation(marker: &MarkerState, folder: u64, standing: FolderStanding) -> u64 {
     let marked = match marker {
         MarkerState::Read(marker) => marker.generation,

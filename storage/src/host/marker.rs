@@ -1,4 +1,4 @@
-//! The file of the host marker: lines of text that an operator can read.
+//! The host marker's file: lines of text that an operator can read.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -11,17 +11,16 @@ use hawser_proto::SequenceId;
 use super::standing::{FolderFacts, FolderStanding, UnknownFolder};
 use crate::settings::StoreIdentity;
 
-/// The first line, which names the form of the others.
+/// The first line, which states the format of the others.
 const TITLE: &str = "hawser host marker 1: do not copy, do not back up";
-/// The first line has a fixed length, and the head follows it at this place, so that it can be written
-/// without moving anything.
+/// Position of the head's line. The first line has a fixed length, so the head can be overwritten in place.
 const HEAD_AT: u64 = TITLE.len() as u64 + 1;
 /// Value of `standing` for a folder that may sign.
 const NEWEST: &str = "newest";
-/// A marker is a few hundred bytes; anything larger is not one.
+/// Largest marker, bytes. Markers have a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 4096;
 
-/// The marker as it is stored.
+/// The contents of a marker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Marker {
     owner: String,
@@ -29,7 +28,7 @@ pub(super) struct Marker {
     pub(super) generation: u64,
     pub(super) inode: u64,
     pub(super) head: SequenceId,
-    /// The reason for which the folder may not sign at the next start, if it may not.
+    /// The reason why the folder may not sign at the next start; `None` if it may.
     pub(super) unknown: Option<UnknownFolder>,
 }
 
@@ -38,9 +37,9 @@ pub(super) struct Marker {
 pub(super) enum MarkerState {
     /// There is no file.
     Absent,
-    /// The file is no marker.
+    /// The file is not a valid marker.
     Damaged,
-    /// The file is a marker.
+    /// The file is a valid marker.
     Read(Marker),
 }
 
@@ -69,7 +68,7 @@ impl Marker {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it exists and cannot be read.
+    /// An error if the file exists and cannot be read.
     pub(super) fn read(path: &Path) -> io::Result<MarkerState> {
         let text = match fs::metadata(path) {
             Ok(found) if found.len() > LEN_BYTES_MAX => return Ok(MarkerState::Damaged),
@@ -83,10 +82,10 @@ impl Marker {
         Ok(marker.map_or(MarkerState::Damaged, MarkerState::Read))
     }
 
-    /// Replaces the file as a whole, durably, and returns it open for [`write_head`].
+    /// Replaces the file atomically and durably, and returns it open for [`write_head`].
     ///
     /// # Errors
-    /// Of the file system. The earlier file stands then.
+    /// An error of the file system. The earlier file stays then.
     pub(super) fn replace(&self, path: &Path) -> io::Result<File> {
         let new = path.with_extension("new");
         let mut file = File::create(&new)?;
@@ -116,7 +115,7 @@ impl Marker {
             return None;
         }
         let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix('=');
-        // A higher place can be signed by no node, and a folder could never reach it.
+        // No node can sign a higher place, and no folder could ever reach it.
         let head =
             Some(SequenceId(field("head")?.parse().ok()?)).filter(|it| *it <= SequenceId::MAX)?;
         let owner = field("owner")?.to_owned();
@@ -132,8 +131,8 @@ impl Marker {
     }
 }
 
-/// Writes the head into an open marker. The system keeps it when the process ends in any way; power loss
-/// may lose the last ones, and the marker is then behind the log.
+/// Writes the head into an open marker. The write survives the end of the process. A power loss may lose the last
+/// writes; the marker is then behind the log, which is safe.
 ///
 /// # Errors
 /// Of the file system.
@@ -141,7 +140,7 @@ pub(super) fn write_head(file: &File, head: SequenceId) -> io::Result<()> {
     file.write_all_at(head_line(head).as_bytes(), HEAD_AT)
 }
 
-/// The line of the head, as long for any head.
+/// Returns the line of the head, which has the same length for every head.
 fn head_line(head: SequenceId) -> String {
     format!("head={:020}", head.0)
 }

@@ -1,4 +1,4 @@
-//! The host marker: knowledge, kept outside of a data folder, of which state of it this host wrote last.
+//! The host marker: a record, outside of a data folder, of the folder's state that this host wrote last.
 //!
 //! - `marker`: the file, its fields, and how it is replaced and read;
 //! - `standing`: the relation of a folder to its marker; `judge`: the comparison, without I/O;
@@ -42,10 +42,10 @@ pub fn host_dir(state_dir: &Path, identity: &StoreIdentity) -> PathBuf {
     state_dir.join(format!("{network}-{}-{address}", identity.node))
 }
 
-/// Returns true if a state folder has a marker of a node: this host has run it.
+/// Returns true if a state folder has a marker of a node, so that this host has run the node before.
 ///
 /// # Errors
-/// When the folder cannot be looked into.
+/// An error if the folder cannot be read.
 pub fn has_host_marker(state_dir: &Path, identity: &StoreIdentity) -> io::Result<bool> {
     host_dir(state_dir, identity).join(MARKER).try_exists()
 }
@@ -73,7 +73,7 @@ pub enum HostMarkerError {
         /// The locked file.
         path: PathBuf,
     },
-    /// The folder ends before a place that the marker names: the marker is damaged, or the folder is an older state.
+    /// The folder ends before the place in the marker: the marker is damaged, or the folder is an older state.
     #[error(
         "the folder ends with place {head}, and {path} says that this host has signed up to {signed_through}: \
          if that cannot be, the file is damaged; move it aside, and start again"
@@ -83,7 +83,7 @@ pub enum HostMarkerError {
         path: PathBuf,
         /// The last place of the folder's own strand.
         head: SequenceId,
-        /// The place that the marker names.
+        /// The place in the marker.
         signed_through: SequenceId,
     },
 }
@@ -96,7 +96,7 @@ pub(crate) struct HostMarker {
     /// Inode of the data folder.
     inode: u64,
     open: Mutex<OpenMarker>,
-    /// A write of the head has failed, which is logged once.
+    /// True if a write of the head has failed. Only the first failure is logged.
     has_failed: AtomicBool,
     _lock: File,
 }
@@ -106,9 +106,9 @@ struct OpenMarker {
     standing: FolderStanding,
     /// The generation that the next adoption writes to the folder, and then to the marker.
     next_generation: u64,
-    /// The marker that this folder owns; `None` as long as it owns none.
+    /// The marker of this folder; `None` while the folder has none.
     file: Option<File>,
-    /// The highest place that a marker of this host has named, as of the last time it was read or replaced.
+    /// The highest place in this host's marker when it was last read or replaced.
     signed_through: SequenceId,
 }
 
@@ -163,13 +163,13 @@ impl HostMarker {
         self.open.lock().standing
     }
 
-    /// Returns the highest place that a marker of this host has named.
+    /// Returns the highest place in this host's marker when it was last read or replaced.
     pub(crate) fn signed_through(&self) -> SequenceId {
         self.open.lock().signed_through
     }
 
-    /// Takes the operator's word that the key has no strand yet. Returns false if something contradicts
-    /// it.
+    /// Accepts the operator's statement that the key has no strand yet. Returns false if folder or marker
+    /// contradict it.
     pub(crate) fn note_new(&self) -> bool {
         let mut open = self.open.lock();
         let is_new = open.standing == FolderStanding::Unknown(UnknownFolder::Empty);
@@ -179,7 +179,7 @@ impl HostMarker {
         is_new
     }
 
-    /// Returns the generation that the folder has to have durably before the next adoption.
+    /// Returns the generation that the folder must have durably before the next adoption.
     pub(crate) fn next_generation(&self) -> u64 {
         self.open.lock().next_generation
     }
@@ -192,16 +192,16 @@ impl HostMarker {
         self.open.lock().check_head(head, &self.dir.join(MARKER))
     }
 
-    /// Makes the folder, whose generation is durable, the one that this host wrote last.
+    /// Records the folder, whose generation is durable, as the one that this host wrote last.
     ///
     /// # Errors
-    /// [`HostMarkerError::Unusable`], or [`HostMarkerError::Behind`]: a folder signs only after every place that this host
-    /// has signed. The earlier marker stands then.
+    /// [`HostMarkerError::Unusable`], or [`HostMarkerError::Behind`]: a folder may sign only if it has every place
+    /// that this host has signed. The earlier marker stays then.
     pub(crate) fn adopt(&self, facts: FolderFacts) -> Result<(), HostMarkerError> {
         self.write(facts, FolderStanding::Newest)
     }
 
-    /// Makes the folder unknown from the next start on.
+    /// Marks the folder as unknown from the next start on.
     ///
     /// # Errors
     /// As [`HostMarker::adopt`].
@@ -215,7 +215,7 @@ impl HostMarker {
 
     fn write(&self, facts: FolderFacts, standing: FolderStanding) -> Result<(), HostMarkerError> {
         let path = self.dir.join(MARKER);
-        // Locked before the file is replaced: a head must not go to the file that is replaced.
+        // Locked before the file is replaced, so that no head is written to the old file.
         let mut open = self.open.lock();
         let is_newest = standing == FolderStanding::Newest;
         if is_newest {
@@ -236,8 +236,8 @@ impl HostMarker {
         Ok(())
     }
 
-    /// Records the head of the own strand after its commit is durable. Costs one write into the page
-    /// cache. A failure is logged once: the marker then protects less, and the log is as good as before.
+    /// Records the head of the own strand after its commit is durable. Costs one write into the page cache. A
+    /// failure is logged once: the marker then protects less, but the log is not affected.
     pub(crate) fn note_head(&self, head: SequenceId) {
         let open = self.open.lock();
         let Some(file) = &open.file else { return };

@@ -1,38 +1,38 @@
-//! The relation of a data folder to what this host wrote last, and the facts that decide it.
+//! The relation of a data folder to the folder that this host wrote last, and the facts that decide it.
 
 use hawser_proto::SequenceId;
 
 /// The relation of a data folder to the folder that this host wrote last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FolderStanding {
-    /// This host wrote the folder last, and the folder is as new as that.
+    /// This host wrote the folder last, and the folder has that state or a newer one.
     Newest,
-    /// The operator has said that the key has no strand yet, and neither folder nor host contradict.
+    /// The operator has stated that the key has no strand yet, and neither folder nor marker contradict.
     New,
     /// The folder may lack the end of this node's strand.
     Unknown(UnknownFolder),
-    /// The disk could not be written to when the folder was opened, so it is compared with the marker
-    /// when that is over. Until then nothing is signed.
+    /// The disk refused writes when the folder was opened, so the folder is compared with the marker when writes
+    /// work again. Until then nothing is signed.
     Unjudged,
 }
 
-/// The reason a folder may lack the end of this node's strand.
+/// Why a folder may lack the end of this node's strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UnknownFolder {
-    /// The folder holds nothing of the strand, and this host has never run this node.
+    /// The folder has nothing of the strand, and this host has never run this node.
     Empty,
-    /// The folder holds a strand, and this host has never run this node: it comes from another host, or
-    /// the state folder was lost.
+    /// The folder has a strand, and this host has never run this node: the folder comes from another host, or the
+    /// state folder was lost.
     NoMarker,
     /// The host marker cannot be read.
     DamagedMarker,
     /// This host wrote another folder of this node last.
     OtherFolder,
-    /// The database lies in another folder than the one that this host wrote: it is a copy.
+    /// The database is in another folder than the one that this host wrote, so it is a copy.
     Copied,
-    /// The folder is older than what this host wrote: a backup was put back.
+    /// The folder has an older state than this host wrote last: a backup was put back.
     Older,
-    /// A peer has shown more of the strand than the folder holds.
+    /// A peer has shown more of the strand than the folder has.
     Contradicted,
     /// Another process has signed envelopes of the strand while this node published, so only the operator
     /// can say that it has ended.
@@ -91,7 +91,7 @@ impl std::fmt::Display for UnknownFolder {
     }
 }
 
-/// The facts of an open folder that the marker repeats.
+/// The facts about an open folder that the marker records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FolderFacts {
     pub(crate) incarnation: [u8; 16],

@@ -5,8 +5,8 @@ use hawser_proto::OriginatorId;
 use super::{Key, decode_u64, take};
 use crate::family::Family;
 
-/// Column family `checkpoint`: `[originator u32 BE][node u32 BE][size u64 BE]` → the checkpoint with the cosignatures
-/// that were seen, in the binary form of `docs/protocol/checkpoints.md`.
+/// Column family `checkpoint`: `[originator u32 BE][node u32 BE][size u64 BE]` → the checkpoint with its known
+/// cosignatures, in the binary form of `docs/protocol/checkpoints.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CheckpointKey {
     pub(crate) originator: OriginatorId,

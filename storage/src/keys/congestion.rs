@@ -14,7 +14,7 @@ pub(crate) struct CongestionKey {
 }
 
 impl CongestionKey {
-    /// The first minute of a strand.
+    /// Returns the key of a strand's first possible minute.
     pub(crate) fn start_of(originator: OriginatorId) -> Self {
         Self { originator, minute: 0 }
     }
@@ -50,20 +50,20 @@ impl Key<'_> for CongestionKey {
     }
 }
 
-/// Messages of one strand that count in one minute, and the places between which stands everything
-/// that counts or is charged there.
+/// The number of messages of a strand that count in a minute, and the range of places that count or are charged in
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CongestionRow {
     pub(crate) messages: u64,
     /// The lowest sequence id that counts or is charged.
     pub(crate) first: SequenceId,
-    /// The highest one.
+    /// The highest sequence id that counts or is charged.
     pub(crate) last: SequenceId,
 }
 
 impl CongestionRow {
-    /// Adds the envelope at `sequence`, which counts as a message if `counts`. Commutative, so that
-    /// rebuilds and late finds give the same rows as commits in order.
+    /// Adds the envelope at `sequence`, which counts as a message if `counts`. Commutative, so that rebuilds and
+    /// late finds produce the same rows as commits in order.
     pub(crate) fn add(&mut self, sequence: SequenceId, counts: bool) {
         let is_empty = self.last == SequenceId::NONE;
         self.first = if is_empty { sequence } else { self.first.min(sequence) };

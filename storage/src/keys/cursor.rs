@@ -11,11 +11,11 @@ use crate::family::Family;
 pub(crate) enum CursorName {
     /// Position of the chain reader of a strand: `[block u64 BE][block hash, 32 bytes]`.
     Chain,
-    /// Head of a strand: every place up to it is held or marked. `[sequence u64 BE]`.
+    /// Head of a strand: every place up to it is stored or marked. `[sequence u64 BE]`.
     Head,
-    /// The last place of a strand up to which signatures are checked, while readers are shown more. `[sequence u64 BE]`.
-    /// Absent when everything up to the head is checked. It stands right behind the heads, where a program that does not
-    /// know the name refuses the folder: it would take everything up to the head as checked.
+    /// The last place of a strand up to which signatures are checked, while readers get more. `[sequence u64 BE]`.
+    /// Absent if all places up to the head are checked. The name sorts directly after the heads, so that a program
+    /// that does not know it refuses the folder: it would otherwise treat all places up to the head as checked.
     InDoubt,
     /// Position of the reader of payer events, stored under originator 0. Value as for `Chain`.
     Ledger,
@@ -24,8 +24,8 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
-    /// The proof that a strand's node has signed what readers are shown of it before it is verified: a signed prefix, as its
-    /// codec encodes it. Absent when everything up to the head is checked.
+    /// The proof that a strand's node has signed the envelopes that readers get before verification: an encoded
+    /// signed prefix. Absent if all places up to the head are checked.
     ShownBy,
 }
 
@@ -153,7 +153,8 @@ mod tests {
         }
     }
 
-    /// Programs that do not know what is in doubt read the heads up to the next name that they do not know.
+    /// Programs that do not know [`CursorName::InDoubt`] read the heads up to the next unknown name, and refuse
+    /// there.
     #[test]
     fn what_is_in_doubt_stands_right_behind_the_heads() {
         let all = CursorName::ALL.map(CursorName::as_bytes);

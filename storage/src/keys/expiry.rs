@@ -10,9 +10,9 @@ use crate::family::Family;
 /// Column family `expiry`: `[unix seconds u64 BE][originator u32 BE][sequence u64 BE]` → the payer (20 bytes) and the
 /// receipt (32 bytes), each if it is known. Sorts by expiry time.
 ///
-/// The payer is there to spare pruning the recovery of a signature, and the receipt the digest of the request. Rows of free
-/// envelopes have no payer, nor do those that were written before signatures were checked, and those of earlier versions.
-/// Receipts have those of this node's own strand, but for those of earlier versions.
+/// The payer saves pruning the recovery of a signature, and the receipt saves the digest of the request. Rows of
+/// free envelopes have no payer, and neither do rows written before signatures were checked, or by earlier
+/// versions. Rows of this node's own strand have a receipt, except those of earlier versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExpiryKey {
     pub(crate) expiry_unix_s: u64,
@@ -51,13 +51,13 @@ const RECEIPT_LEN: usize = 32;
 const WHOLE_LEN: usize = PAYER_LEN + RECEIPT_LEN;
 
 impl ExpiryRow {
-    /// Returns what the row of an envelope with these facts has. `is_own` says that it is in this node's own strand.
+    /// Returns the row of an envelope with these facts. `is_own` is true for this node's own strand.
     pub(crate) fn of(facts: &Facts, is_own: bool) -> Self {
         let payer = facts.charge.as_ref().map(|charge| charge.payer);
         Self { payer, receipt: facts.receipt.filter(|_| is_own) }
     }
 
-    /// Returns the encoded value: the bytes, and how many of them count.
+    /// Returns the encoded value: a buffer, and the number of its bytes that count.
     pub(crate) fn encode(&self) -> ([u8; WHOLE_LEN], usize) {
         let (mut value, mut len) = ([0; WHOLE_LEN], 0);
         if let Some(payer) = &self.payer {
@@ -71,7 +71,7 @@ impl ExpiryRow {
         (value, len)
     }
 
-    /// Decodes a value, whose parts its length tells apart; `None` for malformed bytes.
+    /// Decodes a value, whose length shows which parts it has; `None` for malformed bytes.
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let payer_len = match value.len() {
             0 | RECEIPT_LEN => 0,

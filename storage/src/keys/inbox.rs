@@ -46,23 +46,23 @@ impl Key<'_> for InboxKey {
     }
 }
 
-/// Sequence ids of the last updates of an inbox that changed an address.
+/// The sequence ids of the last updates of an inbox that changed an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InboxRow {
     /// The last update after which the address was a member; 0 for none.
     pub(crate) set: u64,
-    /// The last update after which the address was no member; 0 for none.
+    /// The last update after which the address was not a member; 0 for none.
     pub(crate) cleared: u64,
 }
 
 impl InboxRow {
-    /// Takes the later of both. Commutative, so the order of updates does not matter.
+    /// Keeps the later update of each kind. Commutative, so the order of updates does not matter.
     pub(crate) fn merge(&mut self, other: Self) {
         self.set = self.set.max(other.set);
         self.cleared = self.cleared.max(other.cleared);
     }
 
-    /// Returns the update that made the address a member; `None` if it is none.
+    /// Returns the update that made the address a member; `None` if it is not a member.
     pub(crate) fn member_since(self) -> Option<u64> {
         (self.set > self.cleared).then_some(self.set)
     }

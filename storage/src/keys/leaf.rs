@@ -8,7 +8,7 @@ use crate::family::Family;
 
 /// Column family `leaf`: `[originator u32 BE][sequence u64 BE]` → 32 bytes: the hash of the leaf.
 ///
-/// The rows of a strand go from 1 to the size of its tree, without a gap. They stay when envelopes go.
+/// The rows of a strand go from 1 to the size of its tree, without a gap. They stay when envelopes are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeafKey(pub(crate) EnvelopeId);
 

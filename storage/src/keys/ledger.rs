@@ -1,4 +1,4 @@
-//! Ledger entries of payers: deposits, withdrawals and settled usage, as contract events state them.
+//! Ledger entries of payers from contract events: deposits, withdrawals and settled usage.
 
 use hawser_proto::PayerAddress;
 
@@ -98,7 +98,7 @@ impl LedgerEntry {
         value
     }
 
-    /// `None` for bytes that are never written, among them an amount with the wrong sign.
+    /// Decodes an entry; `None` for bytes that are never written, such as an amount with the wrong sign.
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let (event, rest) = take::<32>(value)?;
         let (block, rest) = take::<8>(rest)?;
