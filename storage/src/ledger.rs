@@ -1,4 +1,4 @@
-//! Writing the payers' ledger: append-only, beside the log, recorded and never derived.
+//! Writes the payers' ledger: append-only, recorded beside the log and never derived.
 
 use std::collections::HashMap;
 
@@ -15,18 +15,17 @@ use crate::raw_rows::current_ledger_entry;
 use crate::store::Store;
 
 impl Store {
-    /// Appends entries to the ledgers of their payers, together with the position of the chain
-    /// reader that saw them, as one write. Returns when it is durable.
+    /// Appends entries to the ledgers of their payers, with the position of the chain reader that read them, as one
+    /// write. Returns when it is durable.
     ///
-    /// The caller has decided that the entries are due: storage neither removes repeats nor checks
-    /// balances.
+    /// The caller decides about repeats and balances; storage checks neither.
     ///
     /// # Errors
     /// When the ledger cannot be read. After [`CommitError::Write`] the store is poisoned.
     ///
     /// # Panics
-    /// If an entry's amount has the wrong sign for its kind, before anything is written: the caller's
-    /// arithmetic is wrong then, whatever the chain said.
+    /// If an entry's amount has the wrong sign for its kind. This is a mistake of the caller, whatever the chain's
+    /// event has, and nothing is written.
     pub fn record_ledger(
         &self,
         entries: &[(PayerAddress, LedgerEntry)],
@@ -67,7 +66,7 @@ impl Database {
         self.write_durable(batch)
     }
 
-    /// Returns the number of a payer's last entry, 0 before the first.
+    /// Returns the number of a payer's last entry; 0 if there is none.
     fn last_order(&self, payer: PayerAddress) -> Result<u64, ReadError> {
         let mut rows = self.db.raw_iterator_cf(self.family(LedgerKey::FAMILY));
         rows.seek_for_prev(LedgerKey { payer, order: u64::MAX }.encode());

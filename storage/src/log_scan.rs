@@ -1,4 +1,4 @@
-//! Scanning one strand: its envelopes merged with its marks.
+//! Scans one strand: merges its envelopes with its marks.
 
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -15,7 +15,7 @@ use crate::raw_rows::current_mark;
 /// An item of a strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogItem {
-    /// An envelope that is held.
+    /// A stored envelope.
     Envelope {
         /// Its place.
         id: EnvelopeId,
@@ -83,7 +83,7 @@ impl<'s> LogScan<'s> {
                     self.marks.next();
                     return self.take_envelope(id, Validity::Waiting).map(Some);
                 }
-                // The envelope lies beyond the bound.
+                // The mark's envelope is beyond the bound of the scan.
                 (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
                 (_, Mark::Missing { through }) => {
                     return self.take_range(at, through, SkipReason::Missing).map(Some);
@@ -124,8 +124,8 @@ impl<'s> LogScan<'s> {
 
     /// Takes the envelope under the log iterator.
     ///
-    /// An envelope inside a range that was skipped is damage, not a broken invariant of this process:
-    /// it ends the scan with an error, so that no place is told twice.
+    /// An envelope inside a skipped range is damage on the disk, not a broken invariant of this process: it ends
+    /// the scan with an error, so that no place is returned twice.
     fn take_envelope(&mut self, id: EnvelopeId, validity: Validity) -> Result<LogItem, ReadError> {
         if id < self.next {
             return Err(ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()));
@@ -184,7 +184,7 @@ mod tests {
 
     const NODE: OriginatorId = OriginatorId(100);
 
-    /// A store with the places 1 to 5 skipped, and damage: an envelope in the middle of them.
+    /// Returns a store with the places 1 to 5 skipped, and damage: an envelope within them.
     fn damaged() -> Store {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };

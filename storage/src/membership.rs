@@ -1,5 +1,5 @@
-//! Membership of nodes: what the chain's registry has seen, recorded and never derived; and marks that
-//! follow from it, which change when it does.
+//! Records the membership of nodes from the chain's registry, which is never derived, and updates the marks that
+//! follow from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,10 +30,10 @@ use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// Envelopes whose marks change with one step. Each costs the recovery of a payer's key, some 40 µs, and perhaps the check
-/// of a signature; commits to the strand wait that long.
+/// Largest number of envelopes whose marks change in a step. Each costs the recovery of a payer's key, about 40 µs,
+/// and perhaps the check of a signature; commits to the strand wait for this time.
 const CHANGED_AT_ONCE: usize = 1024;
-/// Envelopes that one step reads.
+/// Largest number of envelopes that a step reads.
 const READ_AT_ONCE: usize = 16 * 1024;
 /// Bytes of envelopes that end a step early. Bounds the memory of a batch.
 const STEP_LEN_BYTES: usize = 16 << 20;
@@ -41,11 +41,11 @@ const STEP_LEN_BYTES: usize = 16 << 20;
 /// The number of marks that [`Store::judge_times`] has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JudgedTimes {
-    /// Envelopes that readers got and get no more.
+    /// Envelopes that readers got before and do not get any more.
     pub marked: u64,
-    /// Envelopes that readers did not get and get now.
+    /// Envelopes that readers get now and did not get before.
     pub unmarked: u64,
-    /// Envelopes that readers get neither before nor after: they have the mark of another rule.
+    /// Envelopes that readers get neither before nor after, because of the mark of another rule.
     pub remarked: u64,
 }
 
@@ -68,17 +68,17 @@ pub struct TimeRule<'a> {
     pub rule: InvalidRule,
     /// Returns true for a time, unix nanoseconds, at which every envelope of the node breaks the rule.
     pub is_broken_at: &'a dyn Fn(i64) -> bool,
-    /// Returns true for marks whose place this one takes.
+    /// Returns true for marks that this rule's mark replaces.
     pub replaces: &'a dyn Fn(InvalidRule) -> bool,
     /// Returns the validity of an envelope by all other rules.
     pub judge: &'a dyn Fn(&Bytes) -> Validity,
-    /// The basis of the rule, recorded when all marks follow it: see [`Snapshot::judged_by`].
+    /// The encoded basis of the rule, recorded when all marks follow it: see [`Snapshot::judged_by`].
     pub basis: &'a [u8],
 }
 
 impl Store {
-    /// Replaces the recorded changes of `from_block` and later blocks by `changes`, and records the
-    /// position of the chain reader that saw them, as one write. Returns when it is durable.
+    /// Replaces the recorded changes of `from_block` and later blocks with `changes`, and records the position of
+    /// the chain reader, as one write. Returns when it is durable.
     ///
     /// # Errors
     /// When the rows cannot be read. After [`CommitError::Write`] the store is poisoned.
@@ -91,19 +91,19 @@ impl Store {
         self.database().record_membership(from_block, changes, position)
     }
 
-    /// Makes the marks of a strand follow a rule about times: an envelope that breaks it, and is valid or has a mark that the
-    /// rule replaces, gets its mark and loses its rows. One that has the mark and does not break the rule gets the validity
-    /// that all other rules give it, and its rows back. Other marks stay.
+    /// Makes the marks of a strand follow a rule about times: an envelope that breaks it, and is valid or has a
+    /// mark that the rule replaces, gets its mark and loses its rows. An envelope that has the mark and does not
+    /// break the rule gets the validity by all other rules, and its rows back. Other marks stay.
     ///
-    /// Reads the whole strand, in steps of bounded size. `derive` must be the function that a rebuild gets. Each step marks
-    /// the minutes whose envelopes it has changed to be counted and priced again ([`Store::reprice`]), which leaves them
-    /// marked until the last step is done; after that all rows are those of a rebuild. Commits to the strand wait for one
-    /// step, and so do rebuilds and pruning; commits to other strands wait for none. What is committed between two steps is
-    /// judged too.
+    /// Reads the whole strand, in steps of bounded size. `derive` must be the function that a rebuild gets. Each
+    /// step marks the minutes of changed envelopes to be counted and priced again by [`Store::reprice`], which does
+    /// so after the last step. After that all rows equal those of a rebuild. Commits to the strand, rebuilds and
+    /// pruning wait for one step; commits to other strands do not wait. Envelopes that are committed between two
+    /// steps are judged, too.
     ///
     /// # Errors
-    /// When the log cannot be read or the rows cannot be written. Marks that were written before stay, and
-    /// the basis is not recorded.
+    /// An error if the log cannot be read or rows cannot be written. Marks that were written before stay, and the
+    /// basis is not recorded.
     pub fn judge_times(
         &self,
         rule: &TimeRule<'_>,
@@ -146,7 +146,7 @@ impl Database {
         Ok(judged)
     }
 
-    /// Judges the next part of a strand. Returns its last place; `None` when the strand is at its end.
+    /// Judges the next part of a strand. Returns its last place; `None` at the end of the strand.
     fn judge_step(
         self: &Arc<Self>,
         rule: &TimeRule<'_>,
@@ -158,7 +158,8 @@ impl Database {
         let no_rebuild = self.gate.read();
         let head = self.strands.head(rule.originator);
         let head = head.lock();
-        // What is not verified yet is judged with its signatures, by the rule of that time.
+        // Unverified envelopes are left out: they are judged when their signatures are checked, by the rule in
+        // force then.
         let end = self.verified(rule.originator)?.unwrap_or(*head);
         let snapshot = Snapshot::new(self);
         let (changed, reached) = snapshot.changed_by(rule, after, end)?;
@@ -183,15 +184,15 @@ impl Database {
             self.recent.forget(rule.originator);
             self.unpriced.store(true, Ordering::Release);
         }
-        // The next step follows at once: a thread that waits comes before it.
+        // Fair, because the next step follows at once: a waiting thread gets the lock first.
         MutexGuard::unlock_fair(head);
         RwLockReadGuard::unlock_fair(no_rebuild);
         Ok((!is_last).then_some(reached))
     }
 }
 
-/// Keeps the minutes of a strand marked while its envelopes are judged. Amounts count as right when no minute is marked, and
-/// those of a strand that is judged in part are not.
+/// Keeps the minutes of a strand marked while its envelopes are judged. Amounts count as correct when no minute is
+/// marked, and those of a partly judged strand are not correct.
 struct NoReprice<'a> {
     store: &'a Database,
     originator: OriginatorId,
@@ -211,7 +212,7 @@ impl Drop for NoReprice<'_> {
 }
 
 impl Snapshot<'_> {
-    /// Returns the changes of membership that the chain's registry has seen, in the order of the chain.
+    /// Returns the recorded changes of membership, in the order of the chain.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -248,8 +249,8 @@ impl Snapshot<'_> {
         Ok(basis.unwrap_or_default())
     }
 
-    /// Finds envelopes after `after` whose mark the rule changes, up to the bounds of a step. Returns the last place
-    /// that was read.
+    /// Finds the envelopes after `after` whose mark the rule changes, within the bounds of a step. Returns the last
+    /// place that was read.
     fn changed_by(
         &self,
         rule: &TimeRule<'_>,
@@ -335,7 +336,7 @@ impl Rejudging<'_> {
             } else {
                 batch.delete_cf(marks, MarkKey(id).encode());
             }
-            // What breaks the rule has no rows.
+            // Envelopes that break the rule have no rows.
             let Some(facts) = (self.derive)(id, &verdict.bytes, verdict.otherwise) else {
                 continue;
             };
@@ -365,7 +366,7 @@ impl Rejudging<'_> {
         if verdict.is_broken {
             topic.iter().for_each(|it| batch.delete_cf(store.family(Family::Topic), it.encode()));
             expiry.iter().for_each(|it| batch.delete_cf(store.family(Family::Expiry), it.encode()));
-            // An earlier place of the same request, if there is one, is found again by a rebuild only.
+            // If the same request has an earlier place, only a rebuild finds it again.
             if let Some(key) = receipt.filter(|_| held == Some(id.sequence.0)) {
                 batch.delete_cf(store.family(Family::Receipt), key.encode());
             }
@@ -384,8 +385,8 @@ impl Rejudging<'_> {
         Ok(())
     }
 
-    /// Marks a minute, and those whose amounts depend on it, to be counted and priced again, and widens the part of the
-    /// strand that is read for it to these places.
+    /// Marks a minute, and those whose amounts depend on it, to be counted and priced again, and extends the
+    /// minute's range of places to these places.
     fn stage_minute(
         &self,
         at: CongestionKey,

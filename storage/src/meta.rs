@@ -1,4 +1,4 @@
-//! The `meta` family: format, owner and projection versions, read and written as a whole.
+//! Reads and writes the `meta` family: format, owner and projection versions.
 
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::{DB, WriteBatch};
@@ -27,7 +27,7 @@ pub(crate) struct Header {
     pub(crate) incarnation: [u8; 16],
     /// Number of the last run that was about to sign; 0 before the first.
     pub(crate) generation: u64,
-    /// Head of the own strand, as of the last commit to it.
+    /// Head of the own strand at the last commit to it.
     pub(crate) highest_sequence: SequenceId,
     /// Projections of other versions; after an interrupted rebuild all of them.
     pub(crate) stale: Vec<Projection>,
@@ -42,14 +42,14 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
     row(db, MetaKey::Format, decode_u32)
 }
 
-/// Stages the current format. The families exist already.
+/// Stages the current format. The families must exist already.
 ///
-/// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot
-/// read; the projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of
-/// prices, which are no rule any more. Migration 3 → 4 changes no row when the folder is opened: topic rows
-/// have small envelopes beside them now, and `older_rows` brings the stored ones up. Migration 4 → 5 changes
-/// no row: the families of the trees are new, and `trees` brings the trees up. Migration 5 → 6 changes no row: `mark` got
-/// a value for pruned places, whose records are in the new family `pruned`.
+/// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot read; the
+/// projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of prices, which are not a
+/// rule any more. Migration 3 → 4 changes no row during opening: topic rows now have small envelopes, and
+/// `older_rows` converts the stored rows. Migration 4 → 5 changes no row: the families of the trees are new, and
+/// `trees` builds the trees. Migration 5 → 6 changes no row: `mark` got a value for pruned places, whose records
+/// are in the new family `pruned`.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }
@@ -85,7 +85,7 @@ fn is_of_this_version(db: &DB, projection: Projection) -> Result<bool, ReadError
     Ok(projection_version(db, projection)? == Some(projection.version()))
 }
 
-/// Returns the version of the code that has made the rows of a projection.
+/// Returns the version of the code that wrote the rows of a projection.
 pub(crate) fn projection_version(
     db: &DB,
     projection: Projection,
@@ -108,24 +108,25 @@ pub(crate) fn put_new(
     put_projection_versions(db, batch);
 }
 
-/// Returns the part that an interrupted rebuild has made; `None` when a rebuild has to start over, or none
+/// Returns the part that an interrupted rebuild has processed; `None` if a rebuild has to start over, or if none
 /// was interrupted.
 pub(crate) fn rebuilt(db: &DB) -> Result<Option<Rebuilt>, ReadError> {
     Ok(row(db, MetaKey::Rebuilding, |value| Some(Rebuilt::decode(value)))?.flatten())
 }
 
-/// The value of [`MetaKey::Rebuilding`] that has the families of projections dropped when the database is opened: of all,
-/// or of the set in a byte behind it. Older programs begin a rebuild of all from the beginning.
+/// The value of [`MetaKey::Rebuilding`] with which opening drops the families of projections: of all, or of the set
+/// in the byte after it. Older programs start a rebuild of all from the beginning.
 const CONDEMNED: &[u8] = b"condemned";
-/// The value of [`MetaKey::Rebuilding`] while some projections are made anew and the others are whole: the set is in a byte
-/// behind it, and behind that the progress, if there is any. Older programs begin a rebuild of all from the beginning.
+/// The value of [`MetaKey::Rebuilding`] while some projections are rebuilt and the others are complete. The set is
+/// in the byte after it, followed by the progress, if there is any. Older programs start a rebuild of all from the
+/// beginning.
 const PART: &[u8] = b"part";
 
-/// Projections that are made anew while the others are whole.
+/// Projections that are rebuilt while the others are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RebuiltSet {
     pub(crate) set: ProjectionSet,
-    /// The part of the log whose rows have been made; `None` when the rebuild of the set starts over.
+    /// The processed part of the log; `None` if the rebuild of the set starts over.
     pub(crate) done: Option<Rebuilt>,
 }
 
@@ -142,21 +143,21 @@ impl RebuiltSet {
     }
 }
 
-/// Returns the projections whose families are to be dropped before they are used; an empty set if there are none.
+/// Returns the projections whose families have to be dropped before use; an empty set if there are none.
 pub(crate) fn condemned(db: &DB) -> Result<ProjectionSet, ReadError> {
     let set = row(db, MetaKey::Rebuilding, |value| Some(decode_condemned(value)))?.flatten();
     Ok(set.unwrap_or_default())
 }
 
-/// Stages that the families of projections are dropped at the next opening.
+/// Stages the record that the families of projections are to be dropped at the next opening.
 pub(crate) fn put_condemned(db: &DB, batch: &mut WriteBatch, set: ProjectionSet) {
     let is_all = set == ProjectionSet::all();
     let value = if is_all { CONDEMNED.to_vec() } else { behind(CONDEMNED, set) };
     put(db, batch, MetaKey::Rebuilding, &value);
 }
 
-/// Returns the projections that are made anew while the others are whole; `None` if there are none, and if rows of another
-/// version of this program are among any of them.
+/// Returns the projections that are rebuilt while the others are complete; `None` if there are none, or if any of
+/// them may have rows of another version of this program.
 pub(crate) fn part(db: &DB) -> Result<Option<RebuiltSet>, ReadError> {
     let part = row(db, MetaKey::Rebuilding, |value| Some(RebuiltSet::decode(value)))?.flatten();
     for projection in Projection::ALL {
@@ -167,21 +168,22 @@ pub(crate) fn part(db: &DB) -> Result<Option<RebuiltSet>, ReadError> {
     Ok(part)
 }
 
-/// Returns true if some rows of a rebuild have been counted, and a change of the log would count again: the rebuild then
-/// starts over. Rows that depend on one envelope each are not counted.
+/// Returns true if an interrupted rebuild has counted some envelopes, which a change of the log would count again:
+/// the rebuild then has to start over. Rows that depend on one envelope each are not counts.
 pub(crate) fn is_counted_in_part(db: &DB) -> Result<bool, ReadError> {
     let of_set = part(db)?.is_some_and(|part| part.done.is_some() && part.set.has_tallies());
     Ok(of_set || rebuilt(db)?.is_some())
 }
 
-/// Stages that the families of these projections are empty, and that a rebuild begins from the beginning.
+/// Stages the record that the families of these projections are empty, and that their rebuild starts from the
+/// beginning.
 pub(crate) fn put_emptied(db: &DB, batch: &mut WriteBatch, set: ProjectionSet) {
     let is_all = set == ProjectionSet::all();
     let value = if is_all { Vec::new() } else { RebuiltSet { set, done: None }.encode() };
     put(db, batch, MetaKey::Rebuilding, &value);
 }
 
-/// Returns the projections that are not whole because of a rebuild, or because they are condemned.
+/// Returns the projections that are incomplete because of a rebuild, or condemned.
 pub(crate) fn rebuilding(db: &DB) -> Result<ProjectionSet, ReadError> {
     let decode = |value: &[u8]| {
         let part = RebuiltSet::decode(value).map(|part| part.set);
@@ -212,17 +214,18 @@ pub(crate) fn older_topic_rows(db: &DB) -> Result<Option<OlderRows>, ReadError> 
     row(db, MetaKey::OlderTopicRows, OlderRows::decode)
 }
 
-/// Stages the beginning of bringing topic rows up to this format.
+/// Stages the start of converting topic rows to this format.
 pub(crate) fn put_older_topic_rows(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::OlderTopicRows, &OlderRows::default().encode());
 }
 
-/// Returns the position of the last evidence that reports were made of; that before the first for none.
+/// Returns the position of the last evidence from which reports were made; the position before the first if there
+/// is none.
 pub(crate) fn reported_evidence(db: &DB) -> Result<EvidenceTime, ReadError> {
     Ok(row(db, MetaKey::ReportedEvidence, |bytes| EvidenceTime::decode(bytes))?.unwrap_or_default())
 }
 
-/// Stages the position of the last evidence that reports were made of.
+/// Stages the position of the last evidence from which reports were made.
 pub(crate) fn put_reported_evidence(db: &DB, batch: &mut WriteBatch, at: EvidenceTime) {
     put(db, batch, MetaKey::ReportedEvidence, &at.encode());
 }
@@ -234,8 +237,8 @@ pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseE
     write_synced(db, batch)
 }
 
-/// Makes the folder another one for every host, durably: a restored folder is no state of the one that it
-/// is a backup of.
+/// Gives the folder a new incarnation, durably, so that every host treats a restored folder as another folder than
+/// the one that was backed up.
 pub(crate) fn write_incarnation(db: &DB, incarnation: [u8; 16]) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     put(db, &mut batch, MetaKey::Incarnation, &incarnation);

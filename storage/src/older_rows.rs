@@ -17,16 +17,16 @@ use crate::keys::topic::{self, BESIDE_LEN_BYTES_MAX, TopicKey, TopicValue};
 use crate::progress::OlderRows;
 use crate::store::Store;
 
-/// Rows that one step brings up. Writers of all strands wait for a step. Measured: 10 µs for each row whose
-/// envelope the system has in memory, so a step takes less than a millisecond then.
+/// Largest number of rows that a step converts. Writers of all strands wait for a step. Measured: 10 µs for each
+/// row whose envelope is in the page cache, so a step takes less than a millisecond then.
 const STEP_ROWS: usize = 64;
-/// Rows that one step looks at. A guess: rows that need nothing take less than a microsecond.
+/// Largest number of rows that a step visits. A guess: rows that need no change take less than a microsecond.
 const STEP_VISITS: usize = 1024;
 
 /// Progress with the rows of an older format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OlderRowsProgress {
-    /// Rows looked at since the folder was first opened by this program.
+    /// Rows visited since the folder was first opened by this version.
     pub looked_at: u64,
     /// RocksDB's estimate of the number of all rows; may be below `looked_at`.
     pub total_estimate: u64,
@@ -39,14 +39,13 @@ impl Store {
         self.database().older_rows_progress()
     }
 
-    /// Takes up to `steps_max` steps that put small envelopes into topic rows of an older format. Returns
-    /// true when no such row is left. A step is one write and is not synced: a step that a crash loses is
-    /// repeated.
+    /// Runs up to `steps_max` steps that add small envelopes to topic rows of an older format. Returns true when no
+    /// such row is left. A step is one write and is not synced: a step that a crash loses is repeated.
     ///
     /// Commits wait for the running step. Pages are correct before, during and after it.
     ///
     /// # Errors
-    /// When a row cannot be read or written. The caller tries again later.
+    /// An error if a row cannot be read or written. The caller should try again later.
     pub fn bring_up_topic_rows(&self, steps_max: usize) -> Result<bool, CommitError> {
         let database = self.database();
         for _ in 0..steps_max {
@@ -73,8 +72,8 @@ impl Database {
     fn bring_up_step(&self) -> Result<bool, CommitError> {
         self.check_writable()?;
         let _no_rebuild = self.gate.read();
-        // The rows are read twice: first without keeping writers out, so that these do not wait for a disk that
-        // is slow or asleep. What is read then is thrown away, for it may change.
+        // The rows are read twice. The first read is without locks, so that writers do not wait for a slow disk;
+        // its result is discarded, because rows may change.
         let Some(from) = self.older_rows.lock().clone() else { return Ok(true) };
         self.stage_step(&from, &mut WriteBatch::default())?;
         // No writer may change a row between its reading and the write.

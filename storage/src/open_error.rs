@@ -10,7 +10,7 @@ use crate::host::HostMarkerError;
 use crate::meta::FORMAT;
 use crate::store::AdoptError;
 
-/// The reason a folder was not opened, with advice for the operator.
+/// Why a folder was not opened, with advice for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The path is not a folder.
@@ -36,7 +36,7 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
-    /// The folder holds no database of a node.
+    /// The folder has no database of a node.
     #[error(
         "{path} holds no database of a node: name the data folder of a node that has started before"
     )]
@@ -99,7 +99,7 @@ pub enum OpenError {
     /// RocksDB failed for another reason.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// Rows that a start reads could not be read, and are not damaged: the next try may succeed.
+    /// Rows that a start needs could not be read, but are not damaged: another attempt may succeed.
     #[error(
         "{0}: the disk has failed to read what a start needs, which may pass. Nothing was changed: start again, \
              and see docs/runbooks/disk.md if it fails again"
@@ -108,10 +108,10 @@ pub enum OpenError {
     /// The host marker cannot be used.
     #[error(transparent)]
     Host(#[from] HostMarkerError),
-    /// The folder cannot be made the one that this host wrote last.
+    /// The folder cannot be recorded as the one that this host wrote last.
     #[error(transparent)]
     Adopt(#[from] AdoptError),
-    /// The operator says that the key has no strand, and it has one.
+    /// The operator has stated that the key has no strand, but it has one.
     #[error(
         "--new-strand says that this node has published nothing in this network yet, but {found}: start \
              it without the flag, and see docs/runbooks/restore.md"
@@ -123,8 +123,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Returns true if the disk does not let a database be opened that may be whole: it is full, fails, or
-    /// can be read only.
+    /// Returns true if the cause is the disk and the database may be intact: the disk is full, fails, or is
+    /// read-only.
     pub(crate) fn is_of_disk(&self) -> bool {
         match self {
             Self::Database(_) | Self::Adopt(AdoptError::Folder(_)) => true,
@@ -138,7 +138,7 @@ impl OpenError {
     }
 }
 
-/// Tells a disk that fails from a folder that is named or owned wrongly.
+/// Distinguishes a failing disk from a folder with a wrong name or owner.
 fn is_of_disk(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let text = error.to_string();
@@ -147,7 +147,7 @@ fn is_of_disk(error: &io::Error) -> bool {
 }
 
 impl From<ReadError> for OpenError {
-    /// Rows that every start needs are not there: what the folder holds is not known without them.
+    /// Every start needs these rows: without them the contents of the folder are unknown.
     fn from(error: ReadError) -> Self {
         if error.is_damage() {
             Self::Corrupt { cause: error.to_string() }

@@ -12,7 +12,7 @@ use crate::settings::{Durability, HostSettings};
 /// Location of a database.
 #[derive(Clone)]
 pub(crate) enum Location {
-    /// A folder, and the table files of it that may be open.
+    /// A folder, and the largest number of its table files that may be open.
     Folder(PathBuf, usize),
     Memory(Env),
 }
@@ -56,8 +56,8 @@ impl Location {
         }
     }
 
-    /// Returns the path for RocksDB. In memory any path works, but the binding creates the folder on
-    /// disk, so it is one that exists.
+    /// Returns the path for RocksDB. In memory any path works, but the binding creates the folder on disk, so an
+    /// existing folder is used.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder().map_or_else(std::env::temp_dir, Path::to_owned)
     }

@@ -11,14 +11,13 @@ use crate::keys::topic::prefix_len;
 
 const MIB: usize = 1 << 20;
 
-/// All memory tables together. They are most of the node's memory, and the amount that a start after a
-/// crash reads back. Guessed: about a second of writing at full rate.
+/// Memory of all memory tables together. They are most of the node's memory, and a start after a crash reads this
+/// amount back. A guess: about a second of writing at full rate.
 const WRITE_BUFFERS_BYTES: usize = 128 * MIB;
-/// The least that a node's cache for blocks, indexes and filters of all families takes, and what commands
-/// have that know only the folder. Guessed: indexes and filters of some ten million envelopes.
+/// Smallest cache of a node for blocks, indexes and filters of all families, and the cache of commands that know
+/// only the folder. A guess: indexes and filters of some ten million envelopes.
 pub const CACHE_BYTES_MIN: usize = 64 * MIB;
-/// Memory that the database takes at most for what is written and read, with the smallest cache: memory
-/// tables, and blocks.
+/// Largest memory of the database for memory tables and blocks, with the smallest cache.
 pub const BUFFERS_BYTES_MAX: usize = WRITE_BUFFERS_BYTES + CACHE_BYTES_MIN;
 /// Total size of write-ahead logs at which RocksDB flushes the family that holds the oldest one back.
 /// Bounds the time of a start after a crash. Guessed: twice the memory tables.
@@ -29,9 +28,9 @@ pub(crate) const BLOB_LEN_BYTES_MIN: u64 = 4096;
 /// 2^3 shards of at least 8 MiB. The default shards are so small that a large block finds no room and is read
 /// from disk each time (measured: 3,800 instead of 270,000 lookups per second).
 const BLOCK_CACHE_SHARD_BITS: i32 = 3;
-/// Sorted runs of the topic family at which some are merged: a page looks into each that may have its topic.
-/// Measured with 600,000 envelopes of 720 bytes: with 12 a page took half as long again, and a twentieth less
-/// was written.
+/// Number of sorted runs of the topic family at which some are merged: a page reads each run that may have its
+/// topic. Measured with 600,000 envelopes of 720 bytes: with 12 a page took half as long again, and a twentieth
+/// less was written.
 const TOPIC_RUNS_MAX: i32 = 8;
 /// Percent by which the next older run may be larger than those before it and is still merged with them. A
 /// guess: runs that are nearly of one size are one tier.
@@ -39,20 +38,19 @@ const TIER_SIZE_RATIO_PERCENT: i32 = 10;
 /// Length of a block of the topic family. A guess: twenty messages, so a page of a hundred takes five blocks
 /// that are used whole.
 const TOPIC_BLOCK_BYTES: usize = 16 << 10;
-/// A file is compacted because of its deletions if a window of this many rows has this many deletions, or if they are
-/// this share of the whole file. A guess: half of the rows that a scan reads are then wasted.
+/// A file is compacted because of deletions if a window of this many rows has this many deletions, or if deletions
+/// are this share of the file. A guess: half of the rows that a scan reads are then wasted.
 const DELETIONS: (usize, usize, f64) = (8192, 4096, 0.5);
 /// Table files that RocksDB keeps open for commands that know only the folder. Guessed.
 pub(crate) const OPEN_FILES_MAX: usize = 512;
 
 /// Returns the options of the whole database.
 ///
-/// Recovery of the write-ahead log tolerates a torn tail only. A record that the file ends within was
-/// never acknowledged and is dropped. Damage before that means that acknowledged envelopes are lost,
-/// and opening fails. Point-in-time recovery would drop everything behind the damage in silence, and
-/// this node would issue the same sequence ids again. Absolute consistency would refuse a torn tail
-/// too, and with it the restart after any crash during a write. The manifest records synced logs, so
-/// that a missing or shortened one is refused as well.
+/// Recovery of the write-ahead log tolerates a torn tail only. A record that the file ends within was never
+/// acknowledged and is dropped. Damage before that means that acknowledged envelopes are lost, and opening fails.
+/// Point-in-time recovery would silently drop everything after the damage, and this node would issue the same
+/// sequence ids again. Absolute consistency would refuse a torn tail too, and with it the restart after any crash
+/// during a write. The manifest records synced logs, so that a missing or shortened one is refused as well.
 pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -71,7 +69,7 @@ pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
     options.set_stats_dump_period_sec(0);
     if let Some(env) = env {
         options.set_env(env);
-        // Else sixteen for each family, which is most of the time that opening a memory takes.
+        // The default of sixteen threads for each family would be most of the time to open an in-memory database.
         options.set_max_file_opening_threads(1);
     }
     options
@@ -85,7 +83,7 @@ pub(crate) fn block_cache(bytes: usize) -> Cache {
     Cache::new_lru_cache_opts(&options)
 }
 
-/// Returns a family's descriptor for opening. `is_held` has its compactions rest.
+/// Returns a family's descriptor for opening. `is_held` pauses its compactions.
 pub(crate) fn descriptor(family: Family, cache: &Cache, is_held: bool) -> ColumnFamilyDescriptor {
     let mut options = family_options(family, cache);
     options.set_disable_auto_compactions(is_held);
@@ -134,7 +132,8 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::Meta => {}
     }
     if matches!(family, Family::Log | Family::Topic | Family::Expiry | Family::Receipt) {
-        // Pruning deletes their rows: a file that is mostly deletions is compacted, whatever its size.
+        // Pruning deletes rows of these families: a file that is mostly deletions is compacted regardless of its
+        // size.
         let (window, deletions, share) = DELETIONS;
         options.add_compact_on_deletion_collector_factory(window, deletions, share);
     }
@@ -154,9 +153,9 @@ fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     blocks.set_block_size(8 << 10);
 }
 
-/// Tunes the topic index. Many topics that clients ask for have no rows, which filters over the topic
-/// part of the key show without a read. The rows hold ciphertext, which does not compress. Topics come in no
-/// order, so levels would rewrite each row some ten times; tiers do so once for each eightfold growth
+/// Tunes the topic index. Many requested topics have no rows; filters over the topic part of the key show this
+/// without a read. The rows hold ciphertext, which does not compress. Topics arrive in no order, so levels would
+/// rewrite each row about ten times; tiers rewrite it once for each eightfold growth
 /// (`docs/decisions/0018-envelopes-beside-topics.md`).
 fn tune_topic(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_write_buffer_size(32 * MIB);

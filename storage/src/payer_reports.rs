@@ -1,4 +1,5 @@
-//! Payer reports on the chain, recorded and never derived, and the usage that reports are made of.
+//! Reads and writes payer reports from the chain, which are recorded and never derived, and reads the usage for
+//! reports.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +19,18 @@ use crate::raw_rows::current_mark;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// The part of the recorded events that a reader has read. It goes on from there, unless that part was replaced.
+/// The part of the recorded events that a reader has read. The reader continues after it, unless that part was
+/// replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportEventsRead {
-    /// Changes when rows that stood are replaced by others.
+    /// Changes when existing rows are replaced.
     version: u64,
     last: Option<PayerReportKey>,
 }
 
-/// The first part of reading events: the rows that they come from.
+/// Events that a reader has not read yet, before they are read.
 pub struct NewReportEvents<'a> {
-    /// The view that they are read from. Everything else that is read from it agrees with them.
+    /// The snapshot from which they are read. All other reads from it are consistent with them.
     pub snapshot: Snapshot<'a>,
     /// True if earlier rows are obsolete and all rows are returned again.
     pub is_anew: bool,
@@ -36,7 +38,7 @@ pub struct NewReportEvents<'a> {
 }
 
 impl NewReportEvents<'_> {
-    /// Calls `each` with the events, in the order of the chain, and returns the part that is read then.
+    /// Calls `each` with the events, in the order of the chain, and returns the part that has been read.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -55,12 +57,12 @@ impl NewReportEvents<'_> {
 }
 
 impl Store {
-    /// Returns a view with the events that were recorded after `read`; with all events if it is `None`, or if
-    /// others stand there now.
+    /// Returns the events that were recorded after `read`, with a snapshot; all events if `read` is `None`, or if
+    /// that part was replaced.
     #[must_use]
     pub fn new_report_events(&self, read: Option<ReportEventsRead>) -> NewReportEvents<'_> {
         let lasting = self.shared.how.lasting.clone();
-        // Held by writers too, so that the view has the rows of this version.
+        // Writers hold this lock, too, so the snapshot has the rows of this version.
         let version = lasting.report_version.lock();
         let known = read.filter(|read| read.version == *version);
         let all = ReportEventsRead { version: *version, last: None };
@@ -71,8 +73,8 @@ impl Store {
         }
     }
 
-    /// Replaces the recorded events of `from_block` and later blocks by `events`, and records the position of the chain
-    /// reader that saw them, as one write. Returns when it is durable.
+    /// Replaces the recorded events of `from_block` and later blocks with `events`, and records the position of the
+    /// chain reader, as one write. Returns when it is durable.
     ///
     /// # Errors
     /// After [`CommitError::Write`] the store is poisoned.
@@ -117,7 +119,7 @@ impl Database {
         written
     }
 
-    /// Returns true if the rows of `from_block` and later blocks are the first ones of `events`, so that writing these
+    /// Returns true if the rows of `from_block` and later blocks are a prefix of `events`, so that writing these
     /// only adds rows.
     fn stand_among(&self, from_block: u64, events: &[PayerReportEvent]) -> Result<bool, ReadError> {
         let rows_of = |event: &PayerReportEvent| (event.key().encode(), event.encode_value());
@@ -138,7 +140,7 @@ impl Database {
 }
 
 impl Snapshot<'_> {
-    /// Calls `each` with the events behind a key, in the order of the chain.
+    /// Calls `each` with the events from a key on, in the order of the chain.
     fn each_report_event(
         &self,
         after: Option<PayerReportKey>,
@@ -206,8 +208,8 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// Returns the first range of places after `after` up to `through` that this node does not hold although the originator
-    /// filled them: marked missing or expired. Places that are declared empty are none of these.
+    /// Returns the first range of places after `after` up to `through` that this node lacks although the originator
+    /// filled them: places marked missing or expired. Places that are declared empty do not count.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -239,8 +241,8 @@ impl Snapshot<'_> {
         Ok(None)
     }
 
-    /// Returns the newest minute up to `through_minute` with usage at an originator, and the highest sequence id among
-    /// the envelopes that payers pay for in it.
+    /// Returns the newest minute up to `through_minute` with usage at an originator, and the highest sequence id
+    /// among its charged envelopes.
     ///
     /// # Errors
     /// When a row cannot be read.

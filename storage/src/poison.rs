@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use crate::error::CommitError;
 
-/// Set by the first failed write. After a failed sync the bytes on disk are unknown, so only reading the
-/// log again shows what was kept: see [`Store::reopen`](crate::Store::reopen).
+/// Set by the first failed write. After a failed sync the bytes on disk are unknown, so only reading the log again
+/// shows which writes it has: see [`Store::reopen`](crate::Store::reopen).
 #[derive(Debug, Default)]
 pub(crate) struct Poison {
     cause: Mutex<Option<Arc<str>>>,

@@ -1,4 +1,4 @@
-//! The progress of long work, as it is stored: of rebuilds, and with rows of an older format.
+//! The stored progress of long work: of rebuilds, and of converting rows of an older format.
 
 use hawser_proto::EnvelopeId;
 
@@ -6,10 +6,10 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::{Key as _, take};
 use crate::projection::Projection;
 
-/// The part of the topic index that has been brought up to date.
+/// The part of the topic index that has been converted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct OlderRows {
-    /// Rows before this key have been looked at.
+    /// Rows before this key have been visited.
     pub(crate) next: Vec<u8>,
     pub(crate) looked_at: u64,
 }
@@ -38,7 +38,7 @@ pub struct RebuildReport {
     pub invalid: u64,
 }
 
-/// The part of the log whose rows an interrupted rebuild has made.
+/// The part of the log that an interrupted rebuild has processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rebuilt {
     /// The last envelope with rows. Strands of lower originators are done.
@@ -57,7 +57,7 @@ impl Rebuilt {
         bytes
     }
 
-    /// Decodes a value; `None` for what this version of the code has not begun, and must start over.
+    /// Decodes a value; `None` if another version of the code has written it, so that the rebuild must start over.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (id, rest) = take::<12>(bytes)?;
         let (counts, versions) = take::<24>(rest)?;

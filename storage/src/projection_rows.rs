@@ -1,4 +1,4 @@
-//! The projection rows of an envelope. Commits and rebuilds write them by the same code.
+//! Stages the projection rows of envelopes. Commits and rebuilds use the same code.
 //!
 //! A counter row is read, increased and written back by its originator's only writer. All rows are
 //! independent of the order in which envelopes arrive: sums and maxima commute, and every other row is
@@ -74,7 +74,7 @@ impl<'a> EnvelopeRows<'a> {
     }
 }
 
-/// Facts of an envelope that count beyond it. They share no memory with its bytes.
+/// The facts of an envelope for counters. They share no memory with its bytes.
 pub(crate) struct CountedFacts {
     receipt: Option<[u8; 32]>,
     addresses: Vec<AddressChange>,
@@ -82,13 +82,13 @@ pub(crate) struct CountedFacts {
 }
 
 impl CountedFacts {
-    /// Facts of an envelope of `len_bytes`.
+    /// Returns the counted facts of an envelope of `len_bytes`.
     pub(crate) fn of(len_bytes: usize, facts: Facts) -> Self {
         let counted = Counted::of(len_bytes, &facts);
         Self { receipt: facts.receipt, addresses: facts.addresses, counted }
     }
 
-    /// Returns the rows of an envelope whose signatures are not checked, as [`Facts::unbooked`] does for its facts.
+    /// Returns the counted facts of an envelope whose signatures are not checked; see [`Facts::unbooked`].
     pub(crate) fn unbooked(mut self) -> Self {
         (self.counted.charge, self.counted.counts_for_congestion) = (None, false);
         self
@@ -104,13 +104,12 @@ pub(crate) struct ProjectionRows<'a> {
     made: ProjectionSet,
     rows: EnvelopeRows<'a>,
     tallies: Tallies<'a>,
-    /// The highest place of each, held or pruned.
+    /// The highest place of each receipt, stored or pruned.
     receipts: HashMap<ReceiptKey, SequenceId>,
     inboxes: HashMap<InboxKey, InboxRow>,
-    /// True when an envelope filled a place below the head: its receipt may be older than the stored
-    /// one.
+    /// True if an envelope filled a place below the head: its receipt may be older than the stored one.
     out_of_order: bool,
-    /// True if the next envelope is such a one.
+    /// True if the next envelope fills a place below the head.
     is_late: bool,
 }
 
@@ -163,12 +162,12 @@ impl<'a> ProjectionRows<'a> {
         self.count(id, len_bytes, facts)
     }
 
-    /// Gathers the counters of the envelope `id` of `len_bytes`, whose other rows are made by [`EnvelopeRows`].
+    /// Gathers the counters of the envelope `id` of `len_bytes`. [`EnvelopeRows`] stages its other rows.
     fn count(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) -> Result<(), ReadError> {
         self.gather(id, facts.receipt, &facts.addresses, Counted::of(len_bytes, facts))
     }
 
-    /// The same with facts that were kept without the envelope.
+    /// Gathers the counters of facts that were kept without the envelope.
     pub(crate) fn count_kept(
         &mut self,
         id: EnvelopeId,
@@ -200,8 +199,8 @@ impl<'a> ProjectionRows<'a> {
         Ok(())
     }
 
-    /// Stages the rows that stay of a pruned envelope, during a rebuild: those of tallies, and the receipt of its publish
-    /// request.
+    /// Stages the rows that a pruned envelope keeps, during a rebuild: those of tallies, and the receipt of its
+    /// publish request.
     pub(crate) fn put_pruned(
         &mut self,
         id: EnvelopeId,

@@ -1,11 +1,11 @@
-//! Pruning: removes envelopes and their rows by topic and expiry. The places are marked, the leaves stay, and a record
-//! of each envelope keeps the figures that tallies need. Receipts stay too, or a payer could be charged again for a
-//! pruned envelope.
+//! Pruning: removes envelopes and their rows by topic and expiry. The places are marked, the leaves stay, and a
+//! record of each envelope keeps the figures that tallies need. Receipts stay, too: otherwise a payer could be
+//! charged again for a pruned envelope.
 //!
-//! This file decides nothing about time or payment: the caller names the envelopes. It refuses only what would break
-//! the log itself. One batch has all rows of an envelope, so a crash leaves the envelope held or pruned. The batches
-//! are not synced. A batch that a crash loses is repeated. A later synced commit makes earlier batches durable, because
-//! the write-ahead log keeps their order.
+//! This file decides nothing about time or payment: the caller names the envelopes. It refuses only what would
+//! break the log itself. One batch has all rows of an envelope, so a crash leaves the envelope either stored or
+//! pruned. The batches are not synced. A batch that a crash loses is repeated. A later synced commit makes earlier
+//! batches durable, because the write-ahead log keeps their order.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -32,38 +32,39 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trees::leaf_of;
 
-/// An envelope and the time from which on it may be pruned, as the expiry index has them. Ascending as that index is.
+/// A row of the expiry index: an envelope and the time from which it may be pruned. Sorts like that index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Expiring {
     /// Unix seconds.
     pub expiry_unix_s: u64,
     /// The envelope's place.
     pub id: EnvelopeId,
-    /// The payer it was charged to when it was committed, if the row has one. Recovering it costs most of pruning.
+    /// The charged payer, if the row has one. Recovering it from the signature would be most of the work of
+    /// pruning.
     pub payer: Option<PayerAddress>,
-    /// The receipt of its publish request, if the row has one. Making it again costs a third of the rest.
+    /// The receipt of its publish request, if the row has one. Computing it would be a third of the remaining work.
     pub receipt: Option<[u8; 32]>,
 }
 
-/// An expired envelope as it is stored.
+/// A stored expired envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpiredEnvelope {
     /// Its place.
     pub id: EnvelopeId,
     /// The originator envelope as signed.
     pub bytes: Bytes,
-    /// Its payer, if that is known without a look at the signature.
+    /// Its payer, if the expiry index has it.
     pub payer: Option<PayerAddress>,
-    /// The receipt of its publish request, if that is known.
+    /// The receipt of its publish request, if the expiry index has it.
     pub receipt: Option<[u8; 32]>,
 }
 
-/// Derives the facts of valid expired envelopes, in their order, from their bytes and their payers. `None` for one that has
-/// to stay.
+/// Derives the facts of valid expired envelopes, in their order, from their bytes and their payers; `None` for an
+/// envelope that has to stay.
 pub type DeriveExpired<'a> = dyn Fn(&[ExpiredEnvelope]) -> Vec<Option<Facts>> + 'a;
 
-/// Gets the outcome of each write, with nothing locked but other pruning. It may wait as long as it likes, and says if
-/// pruning goes on.
+/// Receives the outcome of each write, while only other pruning is locked. It may sleep as long as necessary, and
+/// returns `Break` to end pruning.
 pub type AfterPruned<'a> = dyn FnMut(PrunedBatch) -> ControlFlow<()> + 'a;
 
 /// The outcome of pruning some envelopes.
@@ -71,7 +72,7 @@ pub type AfterPruned<'a> = dyn FnMut(PrunedBatch) -> ControlFlow<()> + 'a;
 pub struct PrunedBatch {
     /// Places that are pruned now, with the lengths of their envelopes in bytes.
     pub pruned: Vec<(EnvelopeId, usize)>,
-    /// Places that stay because the log needs them as they are, or because their rows do not agree.
+    /// Places that stay because the log needs their envelopes, or because their rows do not agree.
     pub refused: Vec<EnvelopeId>,
 }
 
@@ -87,8 +88,8 @@ pub struct StrandPlaces {
 }
 
 impl Snapshot<'_> {
-    /// Calls `each` with the envelopes behind `after` in the order of their expiry, at most `visits_max`. Returns the last
-    /// one if there may be more; `None` at the end, or once `each` breaks off.
+    /// Calls `each` with the envelopes after `after` in the order of their expiry, at most `visits_max`. Returns
+    /// the last one if there may be more; `None` at the end, or after `each` returned `Break`.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -132,8 +133,8 @@ impl Snapshot<'_> {
 }
 
 impl Store {
-    /// Removes these envelopes from the log as [`Store::prune_many`] does, one by one and without pauses. `derive` must be the
-    /// function that a rebuild gets.
+    /// Removes these envelopes from the log like [`Store::prune_many`], one by one and without pauses. `derive`
+    /// must be the function that a rebuild gets.
     ///
     /// # Errors
     /// As [`Store::prune_many`].
@@ -155,15 +156,15 @@ impl Store {
     }
 
     /// Removes these envelopes from the log, some of a strand as one write. Leaves, tallies, marks of rules and
-    /// evidence stay. Ends early if `after` breaks off, and returns what it has said.
+    /// evidence stay. Ends early if `after` returns `Break`. Returns the last value of `after`.
     ///
-    /// An envelope stays that is absent, marked, not verified yet, the last one of its strand, without the stated expiry, or
-    /// that inboxes are made of. `derive` must give the facts that a rebuild gets. Commits to a strand wait for a write of
-    /// it. Nothing is pruned while projections have to be rebuilt. The watermark of the disk does not stop it: this is how a
-    /// disk gets room.
+    /// An envelope stays if it is absent, marked, not yet verified, the last one of its strand, without the stated
+    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets. Commits to a strand wait
+    /// for its writes. Nothing is pruned while projections have to be rebuilt. A nearly full disk does not stop
+    /// pruning, because pruning makes room.
     ///
     /// # Errors
-    /// When rows cannot be read or written. What comes before, in the order of places, is done.
+    /// An error if rows cannot be read or written. Envelopes before it, in the order of places, are removed.
     pub fn prune_many(
         &self,
         expired: &[Expiring],
@@ -173,10 +174,11 @@ impl Store {
         self.database().prune(expired, derive, after)
     }
 
-    /// Removes the next places of a strand that readers are shown and that are not verified, up to `through` or the head, a
-    /// few thousand at a time as one durable write. Their own node keeps them no more, so nothing can verify them. They end
-    /// as pruned and are charged to no payer; leaves stay. One that by its own statement has not expired by `now_unix_s` ends
-    /// the range before it: its node has signed a tree with that statement. Returns the last place that is verified, or gone, then.
+    /// Removes the next unverified places of a strand that readers get, up to `through` or the head, a few thousand
+    /// at a time as one durable write. Their originator does not have them any more, so they cannot be verified.
+    /// They are marked as pruned, and no payer is charged; leaves stay. An envelope that has not expired by
+    /// `now_unix_s` ends the range before it, because its node has signed a tree with its statement. Returns the
+    /// last place that is verified or removed afterwards.
     ///
     /// # Errors
     /// When rows cannot be read or written.
@@ -210,18 +212,21 @@ impl Store {
     }
 }
 
-/// Places that readers are shown, and that go in one write. A guess: a write of less than a MiB.
+/// Largest number of unverified places that one write removes. A guess: a write of less than a MiB.
 const SHOWN_PLACES: u64 = 4096;
-/// Envelopes that are read together. A guess: payers that are not known cost little more than in larger batches.
+/// Largest number of envelopes that are read together. A guess: recovering unknown payers costs little more than in
+/// larger batches.
 const READ_PLACES: usize = 256;
-/// Bytes of envelopes that end a read early, so that it has at most these and one envelope in memory. A guess: more than
-/// so many messages have.
+/// Bytes of envelopes that end a read early, so that it has at most these and one more envelope in memory. A guess:
+/// more than [`READ_PLACES`] messages have.
 const READ_LEN_BYTES: usize = 1 << 20;
-/// Places that go in one write. Writers of the strand wait for it, and commits of all strands queue behind it: a tenth of a
-/// millisecond (measured: 3 µs for each place). With half as many, the write itself would be a fifth of the work.
+/// Largest number of places that one write removes. Writers of the strand wait for it, and commits of all strands
+/// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
+/// itself would be a fifth of the work.
 const WRITE_PLACES: usize = 32;
 
-/// An envelope that is being removed, as read before the writers of its strand have to wait.
+/// An envelope that is being removed. It is read before the lock, so that writers of its strand do not wait for the
+/// read.
 struct Leaving {
     id: EnvelopeId,
     expiry_unix_s: u64,
@@ -253,7 +258,7 @@ impl Database {
                 let (leaving, taken) = self.leaving(originator, left, derive, &mut done)?;
                 left = &left[taken..];
                 let parts = leaving.chunks(WRITE_PLACES);
-                // At least once, with what was refused.
+                // `after` is called at least once, with the refused places.
                 let parts = parts.chain(leaving.is_empty().then_some(&leaving[..]));
                 for part in parts {
                     if !self.prune_strand(originator, part, &mut done)? {
@@ -321,8 +326,8 @@ impl Database {
         Ok(gone)
     }
 
-    /// Reads the next envelopes of one strand, a few hundred at most. Returns those that may go, and the number of
-    /// places that were looked at. Bytes of a held envelope never change.
+    /// Reads the next envelopes of one strand, at most [`READ_PLACES`]. Returns those that may be removed, and the
+    /// number of visited places. No lock is needed, because the bytes of a stored envelope never change.
     fn leaving(
         self: &Arc<Self>,
         originator: OriginatorId,
@@ -376,15 +381,16 @@ impl Database {
         Ok((leaving, taken))
     }
 
-    /// Removes these envelopes but those that have to stay, as one write. Returns false, and removes nothing, while
-    /// projections have to be rebuilt.
+    /// Removes these envelopes, except those that have to stay, as one write. Returns false, and removes nothing,
+    /// while projections have to be rebuilt.
     fn prune_strand(
         &self,
         originator: OriginatorId,
         leaving: &[Leaving],
         done: &mut PrunedBatch,
     ) -> Result<bool, CommitError> {
-        // Before any lock: it is most of the work that is not the write itself, and mostly all of them go.
+        // Computed before any lock: this is most of the work besides the write, and nearly always all envelopes are
+        // removed.
         let rows = LeavingRows::of(self, leaving.iter());
         let _no_rebuild = self.gate.read();
         if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
@@ -422,7 +428,7 @@ impl Database {
     }
 }
 
-/// A batch with everything of envelopes that are removed but the marks of their places.
+/// A batch that removes all rows of envelopes; the marks of their places are added later.
 struct LeavingRows<'a> {
     own: OriginatorId,
     pruned: &'a ColumnFamily,
@@ -474,6 +480,6 @@ impl<'a> LeavingRows<'a> {
     }
 }
 
-/// About the length of the rows of one envelope in a batch, in bytes. Calculated with a record without leaf and a topic of
-/// 17 bytes.
+/// Approximate length of the rows of an envelope in a batch, bytes. Calculated with a record without leaf and a
+/// topic of 17 bytes.
 const LEAVING_LEN_BYTES: usize = 224;

@@ -28,7 +28,7 @@ const MARKS_PASSED_MAX: usize = 4096;
 /// A place of a strand, or a range of empty ones, with the values from which rows are derived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// The envelope is held.
+    /// The envelope is stored.
     Held {
         /// Its place.
         id: EnvelopeId,
@@ -37,14 +37,14 @@ pub enum Place {
         /// The envelope's validity, from its mark.
         validity: Validity,
     },
-    /// The envelope was held until it expired, and its record is left.
+    /// The envelope was stored until it expired, and its record is left.
     Pruned {
         /// Its place.
         id: EnvelopeId,
         /// The record.
         envelope: PrunedEnvelope,
     },
-    /// Places that have no envelope in this node's log, and had none.
+    /// Places that never had an envelope in this node's log.
     Empty {
         /// The first place, included.
         from: SequenceId,
@@ -55,8 +55,8 @@ pub enum Place {
     },
 }
 
-/// A scan of one strand in ascending order, with a record for each pruned place; see [`Snapshot::places`]. A record that
-/// cannot be read is an error; the scan then goes on behind its range.
+/// A scan of one strand in ascending order, with a record for each pruned place; see [`Snapshot::places`]. A record
+/// that cannot be read is an error; the scan then continues after its range.
 pub struct PlaceScan<'s> {
     log: LogScan<'s>,
     pruned: PrunedScan<'s>,
@@ -128,7 +128,7 @@ impl Iterator for PrunedScan<'_> {
 }
 
 impl Snapshot<'_> {
-    /// Scans one strand as [`Snapshot::log`] does, and reads the record of each pruned place.
+    /// Scans one strand like [`Snapshot::log`], and reads the record of each pruned place.
     #[must_use]
     pub fn places(&self, after: EnvelopeId, through: SequenceId) -> PlaceScan<'_> {
         let pruned = self.pruned_scan(after.originator);
@@ -157,8 +157,8 @@ impl Snapshot<'_> {
         PrunedScan { rows, originator, left: None }
     }
 
-    /// Returns the place after the last expired one of a strand; `None` if none has expired. Envelopes before it with a
-    /// longer retention are still held.
+    /// Returns the place after the last expired one of a strand; `None` if none has expired. Envelopes before it
+    /// with a longer retention are still stored.
     ///
     /// Costs one seek in most strands.
     ///
@@ -182,16 +182,16 @@ impl Snapshot<'_> {
 }
 
 impl Store {
-    /// Returns, for each strand in which places have expired, the place behind the last one of them.
+    /// Returns, for each strand in which places have expired, the place after the last expired one.
     ///
-    /// Costs a seek per strand, and a look at some marks, when marks of ranges have changed since the last call; else
-    /// nothing.
+    /// Costs a seek for each strand and reads of some marks if marks of ranges have changed since the last call;
+    /// otherwise nothing.
     ///
     /// # Errors
     /// When a row cannot be read.
     pub fn oldest(&self) -> Result<Arc<[EnvelopeId]>, ReadError> {
         let database = self.database();
-        // Read before the view is taken, so that a change in between leads to a new search.
+        // Read before the snapshot is taken, so that a change in between leads to a new search.
         let state = match database.expired_ends.known() {
             Ok(known) => return Ok(known),
             Err(state) => state,

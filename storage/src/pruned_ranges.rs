@@ -1,4 +1,4 @@
-//! The marks that a step of pruning makes: ranges of neighbours are one row.
+//! Stages the marks of a pruning step; neighbouring places share one row.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::raw_rows::{current_mark, nearest_mark};
 
-/// The stored marks around places. These come ascending, so that most need no read: marks are few.
+/// Finds the stored marks around places. Places must ascend, so that most need no read, because marks are few.
 pub(crate) struct MarksAround<'a> {
     rows: DBRawIterator<'a>,
     last: Option<Around>,
@@ -55,12 +55,12 @@ impl<'a> MarksAround<'a> {
     }
 }
 
-/// Ranges of pruned places that a batch makes, each joined with the stored ones beside it. Places come ascending.
+/// The ranges of pruned places of a batch, each joined with adjacent stored ranges. Places must ascend.
 #[derive(Default)]
 pub(crate) struct PrunedRanges {
     /// First place of each range → last one.
     made: BTreeMap<EnvelopeId, SequenceId>,
-    /// Stored rows that a range has taken in.
+    /// Stored rows that a range has absorbed.
     taken: Vec<EnvelopeId>,
 }
 
@@ -101,7 +101,7 @@ impl PrunedRanges {
     /// Stages the ranges.
     pub(crate) fn stage(self, database: &Database, batch: &mut WriteBatch) {
         let family = database.family(Family::Mark);
-        // Before the ranges: none of these begins where a made one does.
+        // Deleted before the ranges are put. No range begins at an absorbed row.
         for at in self.taken {
             batch.delete_cf(family, MarkKey(at).encode());
         }

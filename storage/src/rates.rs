@@ -1,4 +1,4 @@
-//! Writing the rate history: append-only, beside the log.
+//! Writes the rate history: append-only, beside the log.
 
 use rocksdb::WriteBatch;
 
@@ -9,9 +9,9 @@ use crate::keys::rate::{RateKey, RateRow};
 use crate::store::Store;
 
 impl Store {
-    /// Records rates as one write and returns when it is durable. Rates that are recorded already
-    /// are skipped. Minutes that were booked without one of the new rates are marked to be priced
-    /// again ([`Store::reprice`]). Commits wait while rates are new.
+    /// Records rates as one write, and returns when it is durable. Skips recorded rates. Minutes that were booked
+    /// without one of the new rates are marked to be priced again ([`Store::reprice`]). Commits wait while new
+    /// rates are written.
     ///
     /// # Errors
     /// [`CommitError::OtherRates`] when different values exist for the same start, in the database
@@ -23,7 +23,7 @@ impl Store {
 
 impl Database {
     fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
-        // Mostly nothing is new, and a waiting writer would hold up all commits.
+        // Usually nothing is new, and a waiting writer would block all commits.
         if fresh(&self.rate_list.read(), rates)?.is_empty() {
             return Ok(());
         }
@@ -42,7 +42,7 @@ impl Database {
         let mut known = list.clone();
         known.extend(&fresh);
         known.sort_unstable_by_key(|row| row.start_unix_s);
-        // The marks come first: after a crash in between they cost a needless calculation.
+        // The marks are written first: after a crash in between they only cause a needless calculation.
         self.mark_minutes_of(&fresh, &known)?;
         self.write_durable(batch)?;
         *list = known;

@@ -1,7 +1,7 @@
-//! Typed rows out of RocksDB iterators.
+//! Reads typed rows from RocksDB iterators.
 //!
-//! An iterator of RocksDB that has no row is either past the last one or failed; only its status
-//! tells. Every function here asks for it, so no caller takes a disk error for the end.
+//! An iterator of RocksDB without a row is either past the last one or has failed; only its status shows which. All
+//! functions here check it, so no caller mistakes a disk error for the end.
 
 use hawser_proto::{EnvelopeId, SequenceId};
 use rocksdb::{DB, DBRawIterator};
@@ -15,10 +15,10 @@ use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::rate::{RateKey, RateRow};
 use crate::keys::{Key, decode_u64};
 
-/// Decodes the row under the iterator; `None` when there is none.
+/// Decodes the row under the iterator; `None` if there is none.
 ///
 /// # Errors
-/// When RocksDB failed, or when `decode` refuses the row.
+/// An error if RocksDB failed, or if `decode` refuses the row.
 fn current<T>(
     rows: &DBRawIterator<'_>,
     family: Family,

@@ -12,8 +12,7 @@ use crate::family::Family;
 /// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired); `[5]` for an envelope whose
 /// validity is not known yet; `[6][through u64 BE]` (pruned).
 ///
-/// Ranges neither overlap nor cover a held envelope, so the nearest row at or below a place decides
-/// about it.
+/// Ranges neither overlap nor cover a stored envelope, so the nearest row at or below a place decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MarkKey(pub(crate) EnvelopeId);
 
@@ -33,9 +32,9 @@ impl Key<'_> for MarkKey {
 /// The mark of a place or a range of places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// The envelope is held and breaks this rule.
+    /// The envelope is stored and breaks this rule.
     Invalid(InvalidRule),
-    /// The envelope is held, and its validity is not known yet.
+    /// The envelope is stored, and its validity is unknown.
     Waiting,
     /// No reachable peer has the envelopes up to and including `through`.
     Missing {
@@ -47,14 +46,13 @@ pub enum Mark {
         /// The last place of the range.
         through: SequenceId,
     },
-    /// The originator has pruned the envelopes up to and including `through`, and this node never held
-    /// them.
+    /// The originator has pruned the envelopes up to and including `through`, and this node never stored them.
     Expired {
         /// The last place of the range.
         through: SequenceId,
     },
-    /// This node held the envelopes up to and including `through` until they expired. Each has a record of what
-    /// tallies and trees need.
+    /// This node stored the envelopes up to and including `through` until they expired. Each has a record with the
+    /// values that tallies and trees need.
     Pruned {
         /// The last place of the range.
         through: SequenceId,

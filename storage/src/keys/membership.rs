@@ -1,13 +1,13 @@
-//! Removals from the canonical network and returns to it, and what strands were judged by.
+//! Removals from the canonical network and returns to it, and the absences by which strands were judged.
 
 use hawser_proto::OriginatorId;
 
 use super::{Key, decode_u64, take};
 use crate::family::Family;
 
-/// Column family `membership`: `[0][block u64 BE][log index u64 BE]` → `[node u32 BE][time u64 BE][1 or 0]`
-/// for a change that the chain's registry has seen, and `[1][originator u32 BE]` → the absences by which
-/// the marks of a strand were last set, in the engine's encoding.
+/// Column family `membership`: `[0][block u64 BE][log index u64 BE]` → `[node u32 BE][time u64 BE][1 or 0]` for a
+/// change in the chain's registry, and `[1][originator u32 BE]` → the absences by which the marks of a strand were
+/// last set, in the engine's encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MembershipKey {
     /// A change, by its position on the chain.
@@ -17,7 +17,7 @@ pub(crate) enum MembershipKey {
 }
 
 impl MembershipKey {
-    /// Above every change.
+    /// A key above those of all changes.
     pub(crate) const END_OF_CHANGES: [u8; 1] = [1];
 }
 
@@ -50,7 +50,7 @@ impl Key<'_> for MembershipKey {
     }
 }
 
-/// A node's removal from the canonical network, or its entry, as the chain's registry has seen it.
+/// A node's removal from the canonical network or entry into it, from the chain's registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MembershipChange {
     /// Number of the block.
@@ -61,7 +61,7 @@ pub struct MembershipChange {
     pub node: OriginatorId,
     /// The block's time, unix seconds.
     pub time_s: u64,
-    /// True if the node is in the network from then on.
+    /// True if the node is in the network after the event.
     pub is_member: bool,
 }
 

@@ -8,30 +8,30 @@ use crate::projection::Projection;
 /// names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MetaKey {
-    /// `u32 BE`: the format of all other rows. Never moves.
+    /// `u32 BE`: the format of all other rows. Its key never changes.
     Format,
     /// `u64 BE`: number of the last run that was about to sign; see `host`.
     Generation,
     /// `u64 BE`: head of the own strand, written with every commit to it.
     HighestSequence,
-    /// 16 random bytes, made together with the database.
+    /// 16 random bytes, created with the database.
     Incarnation,
     /// UTF-8: the network's name.
     Network,
     /// `u32 BE`: id of the node that owns the database.
     NodeId,
-    /// `u64 BE`: topic rows looked at, and the key of the next one. Present while rows may be of a format
+    /// `u64 BE`: number of converted topic rows, then the key of the next one. Present while rows may have a format
     /// before 4.
     OlderTopicRows,
-    /// `u32 BE`: version of the code that made a projection's rows.
+    /// `u32 BE`: version of the code that wrote a projection's rows.
     Projection(Projection),
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
-    /// Present while projections are dropped and not yet rebuilt: the part of the log that is rebuilt, or empty when the
-    /// next rebuild starts over, or `condemned` when their families are dropped before, or `part` and the set if the
-    /// others are whole, with the part of the log behind it.
+    /// Present while projections are dropped and not yet rebuilt. The value is the processed part of the log, or
+    /// empty if the next rebuild starts over, or `condemned` if the families have to be dropped first, or `part`
+    /// with the set if the other projections are complete, followed by the processed part.
     Rebuilding,
-    /// Position of the last evidence that reports were made of.
+    /// Position of the last evidence from which reports were made.
     ReportedEvidence,
 }
 

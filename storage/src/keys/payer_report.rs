@@ -31,7 +31,7 @@ impl Key<'_> for PayerReportKey {
     }
 }
 
-/// An event of the contract that keeps payer reports, as the chain has it.
+/// An event of the chain's contract of payer reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayerReportEvent {
     /// Number of the block.
@@ -49,7 +49,7 @@ pub struct PayerReportEvent {
 /// A change of a payer report on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PayerReportChange {
-    /// It was submitted.
+    /// The report was submitted.
     Submitted {
         /// The sequence id before its range.
         start: SequenceId,
@@ -62,7 +62,7 @@ pub enum PayerReportChange {
         /// The nodes that share the fees.
         nodes: Vec<u32>,
     },
-    /// Some of its leaves were settled.
+    /// Some leaves of the report were settled.
     Settled {
         /// Number of these leaves.
         leaves: u64,

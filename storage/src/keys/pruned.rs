@@ -1,4 +1,4 @@
-//! Records of envelopes that were held until they expired: everything that tallies are made of.
+//! Records of envelopes that were stored until they expired: all values from which tallies follow.
 
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, EnvelopeId};
@@ -38,9 +38,9 @@ pub struct PrunedEnvelope {
     pub charge: Option<Charge>,
     /// True if the envelope counts towards its originator's congestion.
     pub counts_for_congestion: bool,
-    /// Digest of its publish request, if it was in this node's own strand.
+    /// Digest of its publish request; `None` outside of this node's own strand.
     pub receipt: Option<[u8; 32]>,
-    /// The envelope's leaf, if the strand's tree had not reached the place.
+    /// The envelope's leaf; `None` if the strand's tree had reached the place.
     pub leaf: Option<TreeHash>,
 }
 
@@ -48,7 +48,7 @@ const CHARGE: u8 = 1;
 const COUNTS: u8 = 2;
 const RECEIPT: u8 = 4;
 const LEAF: u8 = 8;
-/// Length of a row with everything, in bytes.
+/// Length of a row with all parts, bytes.
 const LEN_MAX: usize = 17 + 40 + 2 * 32;
 
 impl PrunedEnvelope {

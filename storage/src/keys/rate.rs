@@ -23,7 +23,7 @@ impl Key<'_> for RateKey {
     }
 }
 
-/// Rates that apply from a moment on, as the chain's rate registry published them.
+/// Rates that apply from a moment on, from the chain's rate registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateRow {
     /// Start of validity in unix seconds.

@@ -6,8 +6,8 @@ use crate::family::Family;
 
 /// Column family `reprice`: `[originator u32 BE][minute u32 BE]` → empty.
 ///
-/// A row is written together with what makes the amounts of its minute wrong (a rate that became known
-/// late, or an envelope below the head), and removed together with the right amounts.
+/// A row is written in the same batch as the change that makes the amounts of its minute wrong (a rate that was
+/// recorded late, or an envelope below the head), and removed in the same batch that writes the correct amounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepriceKey(pub(crate) CongestionKey);
 

@@ -15,13 +15,13 @@ use crate::family::Family;
 /// saves. `docs/decisions/0018-envelopes-beside-topics.md` has the cost.
 pub(crate) const BESIDE_LEN_BYTES_MAX: usize = 2048;
 
-/// The bit of a row's envelope length that says that the envelope follows. No envelope is so long.
+/// The bit of a row's envelope length that is set if the envelope follows. No envelope has such a length.
 const ENVELOPE_FOLLOWS: u32 = 1 << 31;
 
-/// Column family `topic`: `[length u16 BE][topic][originator u32 BE][sequence u64 BE]` →
-/// `[originator_ns i64 BE][envelope length u32 BE]`, per envelope depended on
-/// `[originator u32 BE][sequence u64 BE]`, and the envelope if the highest bit of its length is set: one
-/// of up to [`BESIDE_LEN_BYTES_MAX`] bytes. Rows of formats before 4 have no envelope, and keep working.
+/// Column family `topic`: `[length u16 BE][topic][originator u32 BE][sequence u64 BE]` → `[originator_ns i64
+/// BE][envelope length u32 BE]`, per envelope depended on `[originator u32 BE][sequence u64 BE]`, and the envelope
+/// if the highest bit of its length is set: one of up to [`BESIDE_LEN_BYTES_MAX`] bytes. Rows of formats before 4
+/// have no envelope, and are still valid.
 ///
 /// The length in front keeps the rows of one topic adjacent even when the topic is a prefix of another. Rows of a topic sort by originator, then by sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl PartialOrd for TopicKey<'_> {
     }
 }
 
-/// A row of the topic index: an envelope with all that a page plan needs.
+/// A row of the topic index: an envelope with the values that a page plan needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicRow {
     /// Id of the envelope.
@@ -102,7 +102,8 @@ pub struct TopicRow {
     pub len_bytes: u32,
     /// Chain envelopes that readers must have first. Allocates only if there are any.
     pub depends_on: Vec<EnvelopeId>,
-    /// The envelope as signed, if the row has it and the scan was asked for it. Else it is in the log.
+    /// The envelope as signed, if the row has it and the scan requested it. Otherwise it has to be read from the
+    /// log.
     pub envelope: Option<Bytes>,
 }
 

@@ -16,8 +16,8 @@ pub(crate) struct TreeKey {
     pub(crate) index: u64,
 }
 
-/// Levels between two stored ones, and one. A publish then writes one row for sixteen envelopes, and a hash of a
-/// level between two stored ones is made of eight rows at most. A guess at the balance.
+/// Distance between two stored levels. A guess at the balance: a publish then writes one row for sixteen envelopes,
+/// and a hash of a level between two stored ones is computed from at most eight rows.
 pub(crate) const LEVELS: u8 = 4;
 
 impl TreeKey {

@@ -48,14 +48,13 @@ pub struct UsageRow {
     pub bytes: u64,
     /// The highest sequence id among them.
     pub last_sequence: SequenceId,
-    /// Sum of the fees that the originator stated. A difference to `picodollars` is evidence; it is
-    /// never booked.
+    /// Sum of the fees that the originator stated. Never booked; a difference to `picodollars` is evidence.
     pub stated_picodollars: u64,
 }
 
 impl UsageRow {
-    /// Adds another count. Commutative and associative, so that rebuilds and late finds give the same
-    /// rows as commits in order.
+    /// Adds another count. Commutative and associative, so that rebuilds and late finds produce the same rows as
+    /// commits in order.
     pub(crate) fn add(&mut self, other: Self) {
         self.picodollars = self.picodollars.saturating_add(other.picodollars);
         self.messages = self.messages.saturating_add(other.messages);

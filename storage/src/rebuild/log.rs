@@ -1,4 +1,4 @@
-//! Reading the whole log in chunks.
+//! Reads the whole log in chunks.
 
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
@@ -9,14 +9,14 @@ use crate::keys::pruned::PrunedEnvelope;
 use crate::pruned::{Place, PlaceScan};
 use crate::snapshot::Snapshot;
 
-/// Most places in one chunk. Measured (`docs/performance.md`, *Signatures in batches*): a signature costs a quarter in
-/// a batch of so many, and hardly less in a larger one.
+/// Largest number of places in a chunk. Measured (`docs/performance.md`, *Signatures in batches*): in a batch of
+/// this size a signature costs a quarter, and hardly less in a larger one.
 pub(super) const CHUNK_PLACES_MAX: usize = 1024;
-/// Bytes of envelopes that close a chunk early, so that it has at most these and one envelope. A guess: chunks of
-/// messages are half as long.
+/// Bytes of envelopes that close a chunk early, so that it has at most these and one more envelope. A guess: chunks
+/// of messages are half as long.
 pub(super) const CHUNK_LEN_BYTES: usize = 2 << 20;
 
-/// An envelope of the log as it is stored.
+/// A stored envelope of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEnvelope {
     /// Its place.
@@ -27,7 +27,7 @@ pub struct StoredEnvelope {
     pub validity: Validity,
 }
 
-/// Envelopes that follow one another in the log, and what is left of those between them. Both ascend.
+/// Consecutive envelopes of the log, and the records of pruned ones between them. Both ascend.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub(super) held: Vec<StoredEnvelope>,
@@ -40,7 +40,7 @@ pub(super) struct Chunk {
 pub(super) struct LogReader<'s> {
     snapshot: &'s Snapshot<'s>,
     heads: Vec<EnvelopeId>,
-    /// Envelopes up to this one are left out.
+    /// Envelopes up to this one are skipped.
     after: EnvelopeId,
     strand: Option<PlaceScan<'s>>,
 }

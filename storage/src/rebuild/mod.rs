@@ -1,9 +1,9 @@
-//! Rebuilding all projections from the log.
+//! Rebuilds projections from the log.
 //!
-//! Deriving facts costs the most, because the payer of each envelope is recovered from a signature. One thread reads
-//! the log and gives chunks of it to all cores. They derive the facts of a chunk together, which is cheaper than one by
-//! one, and write the rows that depend on one envelope alone. Chunks come back in the order of the log, in which the one
-//! thread then counts them.
+//! Deriving facts is most of the work, because the payer of each envelope is recovered from a signature. One thread
+//! reads the log and gives chunks of it to workers on all cores. A worker derives the facts of a chunk together,
+//! which is cheaper than one by one, and writes the rows that depend on one envelope alone. Chunks return in the
+//! order of the log, and the one thread counts them in this order.
 
 mod log;
 mod workers;
@@ -38,18 +38,18 @@ use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
 use crate::verified::VerifiedPlaces;
 
-/// Places that are counted together, or up to a chunk more. Guessed: large enough that each counter is rarely read and
-/// written.
+/// Number of places, plus up to a chunk, that are counted together. A guess: large enough that each counter is
+/// rarely read and written.
 const COUNTED_PLACES: usize = 4096;
-/// Bytes of envelopes that are counted together, or up to a chunk more, however few they are. A guess: with large ones,
-/// progress is told and recorded as often as with thousands of small ones.
+/// Bytes of envelopes, plus up to a chunk, that are counted together. A guess: with large envelopes progress is
+/// recorded as often as with thousands of small ones.
 const COUNTED_LEN_BYTES: usize = 16 << 20;
-/// Places of one step while commits go on. A guess: commits wait for some ten milliseconds then, which recovering so many
-/// payers takes on two cores.
+/// Largest number of places of a step beside commits. A guess: commits wait for some ten milliseconds, the time to
+/// recover this number of payers on two cores.
 const STEP_PLACES_MAX: usize = 1024;
-/// Time for which such a step waits for what changes the log. A guess: most commits take less.
+/// Time for which such a step waits for running changes of the log. A guess: most commits take less.
 const GATE_WITHIN: Duration = Duration::from_millis(20);
-/// Pause after that. A guess: commits have most of the time.
+/// Pause before the next attempt. A guess: commits get most of the time.
 const GATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Above every key: none has more than 63 bytes of `0xff` in front.
@@ -70,7 +70,7 @@ pub struct RebuildProgress {
     pub total_estimate: u64,
 }
 
-/// The reason a rebuild failed. The projections stay stale until a rebuild succeeds.
+/// Why a rebuild failed. The projections stay stale until a rebuild succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RebuildError {
     /// The log could not be read.
@@ -79,13 +79,13 @@ pub enum RebuildError {
     /// The rows could not be written.
     #[error(transparent)]
     Write(CommitError),
-    /// The caller has stopped it.
+    /// The caller has stopped the rebuild.
     #[error("the rebuild was stopped before it was done")]
     Stopped,
 }
 
 impl RebuildError {
-    /// Returns true if the log, or what is recorded beside it, could not be read.
+    /// Returns true if the log, or the history recorded beside it, could not be read.
     #[must_use]
     pub fn is_of_reading(&self) -> bool {
         matches!(self, Self::Read(_) | Self::Write(CommitError::Read(_)))
@@ -108,19 +108,19 @@ impl Store {
     /// Drops every projection and derives it again from the log, the marks and the records of pruned envelopes. Log,
     /// marks, records, heads, rates and ledger stay.
     ///
-    /// `derive` must be the function that made the facts of the commits: a pure function of an envelope
-    /// and its validity. It runs on all cores; the rows do not depend on their number. Memory is bounded by three chunks
-    /// of 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, and by one chunk with one
+    /// `derive` must be the function that derived the facts of the commits: a pure function of an envelope and its
+    /// validity. It runs on all cores; the rows do not depend on their number. Memory is bounded by three chunks of
+    /// 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, and by one chunk with one
     /// envelope of any length.
     ///
-    /// After [`Store::condemn_damaged`] it makes only those projections. If there are no tallies among
-    /// them, commits wait for a step at a time: the rows of the others depend on one envelope each, so those of new envelopes
-    /// come with their commits.
+    /// After [`Store::condemn_damaged`] only those projections are rebuilt. If no tallies are among them, commits
+    /// wait for one step at a time: the rows of the others depend on one envelope each, so commits write the rows
+    /// of new envelopes.
     ///
     /// Otherwise commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
-    /// crash the projections are stale, and the next rebuild goes on behind the last batch that is on disk,
-    /// unless tallies are made and something was committed between, or another version of this code had begun. `progress` is
-    /// called once for some 4,096 places, or some 16 MiB of envelopes, and at least once.
+    /// crash the projections are stale, and the next rebuild continues after the last durable batch, unless tallies
+    /// are rebuilt and the log has changed since, or another version of this code had begun. `progress` is called
+    /// about every 4,096 places or 16 MiB of envelopes, and at least once.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written.
@@ -136,8 +136,8 @@ impl Store {
         self.rebuild_while(derive, &mut go_on)
     }
 
-    /// Rebuilds like `rebuild`, until `progress` asks to stop. The next rebuild then continues after the last batch, as
-    /// after a crash.
+    /// Like [`Store::rebuild`], until `progress` returns `Break`. The next rebuild then continues after the last
+    /// batch, as after a crash.
     ///
     /// # Errors
     /// As [`Store::rebuild`], and [`RebuildError::Stopped`].
@@ -152,7 +152,7 @@ impl Store {
         self.rebuild_many(&one_by_one, progress)
     }
 
-    /// Does the same with a function that derives the facts of many envelopes at once.
+    /// Like [`Store::rebuild_while`], with a function that derives the facts of many envelopes at once.
     ///
     /// # Errors
     /// As [`Store::rebuild_while`].
@@ -173,7 +173,7 @@ impl Database {
     ) -> Result<RebuildReport, RebuildError> {
         self.check_writable()?;
         let no_commits = self.gate_for_a_step()?;
-        // Whatever else is stale has to be made, too.
+        // If other projections are stale as well, all have to be rebuilt.
         let part = meta::part(&self.db)?.filter(|part| self.is_all_stale(part.set));
         if let Some(part) = part.filter(|part| !part.set.has_tallies()) {
             drop(no_commits);
@@ -196,14 +196,15 @@ impl Database {
         Ok(report)
     }
 
-    /// Returns true if these are the projections that cannot be read, and there are no others.
+    /// Returns true if exactly these projections are stale.
     fn is_all_stale(&self, set: ProjectionSet) -> bool {
         self.stale.list() == set.list()
     }
 
-    /// Makes projections whose rows depend on one envelope each, a step at a time. What a step reads is written before
-    /// anything else changes the log or its marks, so no row comes back that another change has taken away. For the same
-    /// reason a rebuild that was interrupted goes on behind its last step, whatever has been committed since.
+    /// Rebuilds projections whose rows depend on one envelope each, one step at a time. The rows of a step are
+    /// written before anything else changes the log or its marks, so a step never restores a row that another
+    /// change has deleted. For the same reason an interrupted rebuild continues after its last step, even if the
+    /// log has changed since.
     fn rebuild_beside_commits(
         self: &Arc<Self>,
         RebuiltSet { set, done }: RebuiltSet,
@@ -211,7 +212,7 @@ impl Database {
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
-        // What is committed later brings its rows.
+        // Later commits write their own rows.
         let ends = Snapshot::new(self).heads()?;
         let Rebuilt { mut report, through: mut after } = done.unwrap_or_default();
         let made = Made { set, is_part: true };
@@ -220,13 +221,13 @@ impl Database {
             loop {
                 let no_commits = self.gate_for_a_step()?;
                 if !self.is_all_stale(set) {
-                    // The end of a chain's strand was removed: all projections have to be made.
+                    // The end of a chain's strand was removed meanwhile: all projections have to be rebuilt.
                     return Err(RebuildError::Stopped);
                 }
                 let chunks = self.chunks_behind(after, &ends, workers.threads())?;
                 let count = chunks.len();
                 chunks.into_iter().for_each(|chunk| workers.give(chunk));
-                // All come back, also after an error: no thread may write once commits go on.
+                // All results are awaited, also after an error: no worker may write once commits continue.
                 let taken: Vec<_> = (0..count).map(|_| workers.take()).collect();
                 let derived = taken.into_iter().filter_map(Result::transpose);
                 let derived = derived.collect::<Result<Vec<_>, _>>()?;
@@ -243,7 +244,7 @@ impl Database {
                         return Ok(report);
                     }
                 }
-                // Those who wait come first.
+                // Fair: waiting commits get the lock first.
                 RwLockWriteGuard::unlock_fair(no_commits);
                 is_told = true;
                 if progress(told).is_break() {
@@ -253,9 +254,10 @@ impl Database {
         })
     }
 
-    /// Waits until nothing changes the log. A thread that waits for this lock holds up all commits, and a step that verifies,
-    /// judges or prunes a strand may hold it for long on a slow disk: so the wait is given up again and again, and commits go
-    /// on in between. The disk's watermark does not stop it: a rebuild looks at it, and nothing is pruned before the projections are whole.
+    /// Waits until nothing changes the log. A thread that waits for this lock blocks all commits, and a step that
+    /// verifies, judges or prunes a strand may hold the lock for long on a slow disk. So the wait is repeatedly
+    /// given up, and commits continue in between. A nearly full disk does not stop it: the rebuild checks the room
+    /// itself, and nothing is pruned before the projections are complete.
     pub(crate) fn gate_for_a_step(&self) -> Result<RwLockWriteGuard<'_, ()>, CommitError> {
         loop {
             self.poison.check()?;
@@ -266,7 +268,7 @@ impl Database {
         }
     }
 
-    /// Reads what follows `after` in the log, up to `ends`: the places of one step, in a chunk for each thread.
+    /// Reads the places of one step after `after`, up to `ends`, as one chunk for each thread.
     fn chunks_behind(
         self: &Arc<Self>,
         after: EnvelopeId,
@@ -284,7 +286,7 @@ impl Database {
         Ok(chunks)
     }
 
-    /// Drops the rows of some projections, which have to be made anew.
+    /// Drops the rows of some projections, which have to be rebuilt.
     fn drop_rows_of(&self, set: ProjectionSet) -> Result<(), CommitError> {
         let mut batch = WriteBatch::default();
         for family in Family::ALL.into_iter().filter(|it| set.covers(*it)) {
