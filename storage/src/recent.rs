@@ -1,8 +1,8 @@
-//! The topics of the newest envelopes, in memory.
+//! Remembers the topics of the newest envelopes.
 //!
-//! Most readers that return lack little. Of ten thousand topics, only those of the envelopes written since then have
-//! anything new. Without this memory each topic costs a seek for each strand, only to find nothing. This memory knows
-//! for certain that a topic has nothing new, or else has the reader search for it.
+//! Most returning readers lack few envelopes: of ten thousand topics, only those of envelopes written meanwhile
+//! have news. Without this memory each topic would cost a seek for each strand, mostly without a result. The memory
+//! either knows with certainty that a topic has no news, or lets the reader search.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,14 +12,14 @@ use parking_lot::RwLock;
 
 use crate::change::{Change, LogEntry};
 
-/// Envelopes whose topics are remembered. A guess: ten minutes of a node that takes 160 a second. Calculated: each takes
-/// up to 130 bytes, so 13 MB in all.
+/// Largest number of envelopes whose topics are remembered. A guess: ten minutes at 160 envelopes a second.
+/// Calculated: up to 130 bytes each, so 13 MB in total.
 const ENVELOPES_MAX: usize = 100_000;
 
 /// The topics of the last envelopes of all strands.
 ///
-/// Invariant: if [`has_news`](Self::has_news) is false, no topic row that was durable before the call lies in the places
-/// that were asked about, except one that a commit below a head, or a verdict, was writing at that moment.
+/// Invariant: if [`has_news`](Self::has_news) returns false, no topic row in the given places was durable before
+/// the call, except one that a commit below a head, or a verdict, was writing at that moment.
 #[derive(Debug)]
 pub(crate) struct Recent {
     state: RwLock<RecentState>,
@@ -30,11 +30,11 @@ pub(crate) struct Recent {
 #[derive(Debug, Default)]
 struct RecentState {
     known: HashMap<OriginatorId, Known>,
-    /// Hashes of topics, and the envelopes, the oldest first.
+    /// Hashes of topics with their envelopes, oldest first.
     order: VecDeque<(u64, EnvelopeId)>,
     /// The last envelope of each strand in each topic, by the topic's hash.
     topics: HashMap<u64, Vec<Last>>,
-    /// Changes whenever rows may have come into places that are not known.
+    /// Changes whenever rows may have been written at unknown places.
     generation: u64,
 }
 
@@ -49,11 +49,11 @@ struct Known {
 #[derive(Debug)]
 struct Last {
     id: EnvelopeId,
-    /// Entries in the order of writing.
+    /// Number of these envelopes in `order`.
     entries: u32,
 }
 
-/// Places below those that are known, while they are read from the log.
+/// Places below the known ones, while they are read from the log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Older {
     /// The last of these places.
@@ -62,7 +62,7 @@ pub(crate) struct Older {
 }
 
 impl Recent {
-    /// Begins at the heads of all strands: nothing up to them is known.
+    /// Creates the memory with nothing known up to these heads.
     pub(crate) fn new(heads: &[EnvelopeId]) -> Self {
         Self::with_max(heads, ENVELOPES_MAX)
     }
@@ -75,7 +75,7 @@ impl Recent {
         Self { state: RwLock::new(state), hasher: RandomState::new(), envelopes_max }
     }
 
-    /// Returns false if `topic` has no rows after `after` and up to `ends`, for sure.
+    /// Returns false if `topic` certainly has no rows after `after` and up to `ends`.
     pub(crate) fn has_news(
         &self,
         topic: &[u8],
@@ -97,7 +97,7 @@ impl Recent {
         })
     }
 
-    /// Takes over a commit that is durable. The caller holds the heads of its strands.
+    /// Adds the envelopes of a durable commit. The caller holds the heads of its strands.
     pub(crate) fn note(&self, changes: &[Change]) {
         let appended = changes.iter().filter_map(|change| match change {
             Change::Append(entry) => self.hashed(entry),
@@ -110,7 +110,7 @@ impl Recent {
         state.keep(self.envelopes_max);
     }
 
-    /// Takes over verdicts that are durable: their envelopes have rows from now on.
+    /// Adds the envelopes of durable verdicts, which have rows from now on.
     pub(crate) fn note_verdicts(&self, resolved: &[LogEntry]) {
         let mut state = self.state.write();
         let entries = resolved.iter().filter_map(|entry| self.hashed(entry));
@@ -123,7 +123,7 @@ impl Recent {
         Some((self.hasher.hash_one(&topic.as_bytes()[..]), entry.id))
     }
 
-    /// Forgets a strand: rows may have come anywhere in it.
+    /// Forgets a strand, because rows may have been written anywhere in it.
     pub(crate) fn forget(&self, originator: OriginatorId) {
         let mut state = self.state.write();
         state.generation += 1;
@@ -132,13 +132,13 @@ impl Recent {
         }
     }
 
-    /// Forgets all strands, also where they end.
+    /// Forgets all strands and their ends.
     pub(crate) fn forget_all(&self) {
         let mut state = self.state.write();
         *state = RecentState { generation: state.generation + 1, ..Default::default() };
     }
 
-    /// Returns the places below those that are known of a strand; `None` if all are known, or nothing is.
+    /// Returns the places below the known ones of a strand; `None` if all places are known, or none.
     pub(crate) fn older(&self, originator: OriginatorId) -> Option<Older> {
         let state = self.state.read();
         let known = state.known.get(&originator)?;
@@ -181,7 +181,7 @@ impl Recent {
 }
 
 impl RecentState {
-    /// Notes that a strand has these places now.
+    /// Records that a strand has these places now.
     fn extend(&mut self, first: EnvelopeId, last: EnvelopeId) {
         let before = first.sequence.previous();
         let fresh = Known { after: before, through: before };
@@ -195,11 +195,12 @@ impl RecentState {
     fn add(&mut self, hash: u64, id: EnvelopeId) {
         let is_known = self.known.get(&id.originator).is_some_and(|it| it.after < id.sequence);
         if !is_known {
-            // What is below is looked for on disk. Places that are being read from there may lack it.
+            // Rows below the head are searched on disk. Places that are being read from disk at the moment may lack
+            // the row.
             self.generation += 1;
             return;
         }
-        // To a reader who has the last one, repeats and finds below it are no news.
+        // For a reader who has the last envelope, repeats and late finds below it are not news.
         let lasts = self.topics.get(&hash).map_or(&[][..], Vec::as_slice);
         let of_strand = |it: &&Last| it.id.originator == id.originator;
         if lasts.iter().find(of_strand).is_none_or(|it| it.id.sequence < id.sequence) {
@@ -279,7 +280,7 @@ mod tests {
         /// A place below the head gets a row, as a late find or by a verdict.
         Below(u64, u8, bool),
         Forget,
-        /// Reads this many places below the known ones from disk, after as many steps.
+        /// Reads this many places below the known ones from disk; the read takes as many steps.
         Older(u64),
         Stale,
     }
@@ -302,7 +303,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
-        /// Whatever is written, in whatever order: if it says that there is nothing, there is nothing.
+        /// If `has_news` returns false, there is no row, for any order of writes.
         #[test]
         fn nothing_that_is_there_is_denied(before in 0u64..20, most in 1usize..30, steps in steps()) {
             let mut rows: BTreeMap<EnvelopeId, u8> = BTreeMap::new();
@@ -339,7 +340,7 @@ mod tests {
                         }
                     }
                     Step::Forget => {
-                        // As when marks are changed: any free place may get a row.
+                        // Like a change of marks: any free place may get a row.
                         let free = (1..=*head).map(|at| id(originator, at)).find(|at| !rows.contains_key(at));
                         free.into_iter().for_each(|at| _ = rows.insert(at, 0));
                         recent.forget(OriginatorId(originator));

@@ -10,10 +10,10 @@ use crate::recent::Older;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// Places that one step reads. A guess: about 3 ms.
+/// Largest number of places that a step reads. A guess: about 3 ms.
 const STEP_PLACES: u64 = 512;
 
-/// A walk down the strands from where their topics are known, a few places of each in turn.
+/// A walk down the strands from the places whose topics are known, some places of each strand in turn.
 #[derive(Debug, Default)]
 pub struct RecentTopicsWalk {
     /// The strands that may have more, the next one last.
@@ -22,16 +22,16 @@ pub struct RecentTopicsWalk {
 }
 
 impl RecentTopicsWalk {
-    /// Steps that one walk takes at most: a strand may have gaps of any length. Calculated: twice what it takes to read
-    /// all places that are remembered.
+    /// Largest number of steps of a walk, because a strand may have gaps of any length. Calculated: twice the steps
+    /// to read all places that are remembered.
     const STEPS_MAX: usize = 200;
 }
 
 impl Store {
-    /// Takes a step back in the log, and remembers the topics of the envelopes there, so that readers who have these
-    /// envelopes need not search the disk. Returns false when there is no more to do.
+    /// Reads a step back in the log, and remembers the topics of its envelopes, so that readers who have these
+    /// envelopes need no search on disk. Returns false when the walk has ended.
     ///
-    /// `topic_of` returns the topic of a valid envelope. Commits and readers go on meanwhile.
+    /// `topic_of` returns the topic of a valid envelope. Commits and reads continue meanwhile.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -51,7 +51,7 @@ impl Store {
         if walk.steps > RecentTopicsWalk::STEPS_MAX || database.recent.room() < places {
             return Ok(false);
         }
-        // Read before the view is taken, so that a later change to these places is noticed.
+        // Read before the snapshot is taken, so that a later change of these places is noticed.
         let Some(older) = database.recent.older(originator) else { return Ok(true) };
         let snapshot = Snapshot::new(&database);
         let (after, envelopes) = snapshot.topics_below(older, topic_of)?;
@@ -63,7 +63,7 @@ impl Store {
 type Topics = Vec<(Bytes, EnvelopeId)>;
 
 impl Snapshot<'_> {
-    /// Returns the topics of the last envelopes up to a place, and the place behind which they are all.
+    /// Returns the topics of the last envelopes up to a place, and the place after which they are complete.
     fn topics_below(
         &self,
         older: Older,

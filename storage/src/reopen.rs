@@ -1,9 +1,8 @@
 //! Reads the log again after a failed write, while readers continue.
 //!
-//! Only the disk shows what a failed write has left: RocksDB keeps its memory tables, and a later
-//! successful sync proves nothing about bytes that an earlier one has lost. So the database is closed and
-//! opened again. What is then read is authoritative, and RocksDB has written it to synced table files
-//! first.
+//! Only the disk shows the effect of a failed write: RocksDB keeps its memory tables, and a later successful sync
+//! proves nothing about bytes that an earlier one has lost. So the database is closed and opened again. The rows
+//! that are then read are authoritative, and RocksDB has written them to synced table files first.
 //!
 //! Readers never wait. While the database is closed for writing, they use one that was opened for reading
 //! only, which writes and locks nothing.
@@ -20,22 +19,21 @@ use crate::open_error::OpenError;
 use crate::opening::Access;
 use crate::store::Store;
 
-/// Pause between two looks if operations still hold a database that is to be closed. Guessed: most
-/// operations take less.
+/// Pause between two checks if operations still hold a database that has to be closed. A guess: most operations
+/// take less.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The cause of refused writes between reading the log again and [`Store::accept_writes`].
 const READ_AGAIN: &str = "the log is being read again after a failed write";
 
 impl Store {
-    /// Reads the log again after a failed write, or after a start from a disk that could not be written
-    /// to. Does nothing if commits are accepted. They stay refused until [`Store::accept_writes`], so that
-    /// the caller can first take over what the log has gained. Readers go on meanwhile.
+    /// Reads the log again after a failed write, or after a start from a disk that could not be written to. Does
+    /// nothing if commits are accepted. They stay refused until [`Store::accept_writes`], so that the caller can
+    /// first handle envelopes that the log has gained. Reads continue meanwhile.
     ///
-    /// Waits for every operation and every [`Snapshot`](crate::Snapshot) of before, so the caller holds
-    /// none.
+    /// Waits for all earlier operations and [`Snapshot`](crate::Snapshot)s, so the caller must not hold one.
     ///
     /// # Errors
-    /// [`OpenError`]: nothing can be written, and reading goes on. To be tried again later.
+    /// [`OpenError`]: writes stay refused, and reads continue. The caller should try again later.
     pub fn reopen(&self) -> Result<(), OpenError> {
         let mut durable = self.shared.reopening.lock();
         let before = self.database();
@@ -43,7 +41,7 @@ impl Store {
             return Ok(());
         }
         if let Some(folder) = self.path() {
-            // A folder that has gone must not be made anew: an empty strand would begin at 1 again.
+            // A missing folder must not be created again: an empty strand would start at 1 again.
             if !has_database(folder) {
                 return Err(OpenError::NotADatabase { path: folder.to_owned() });
             }
@@ -69,7 +67,7 @@ impl Store {
         }
     }
 
-    /// Refuses a database that was put into the place of this one.
+    /// Refuses a database that has replaced this one in the folder.
     fn require_same(&self, database: &Database) -> Result<(), OpenError> {
         if database.incarnation == self.incarnation() && database.identity == *self.identity() {
             return Ok(());
@@ -79,12 +77,12 @@ impl Store {
         })
     }
 
-    /// Returns the database of before. It is closed when the last operation has dropped it.
+    /// Sets the database, and returns the earlier one, which is closed when the last operation drops it.
     fn replace(&self, database: Arc<Database>) -> Arc<Database> {
         std::mem::replace(&mut *self.shared.current.write(), database)
     }
 
-    /// Closes a database whose writes have failed. Readers get one for reading.
+    /// Closes a database whose writes have failed. Readers get one that is open for reading only.
     fn close(&self, before: Arc<Database>) -> Result<(), OpenError> {
         // The other database would miss files that this one deletes.
         before.db.disable_file_deletions().map_err(DatabaseError::from)?;
@@ -108,17 +106,17 @@ impl Store {
 }
 
 impl Database {
-    /// Returns the heads of all strands once no commit is under way. To be called after a failed write:
-    /// no later commit gets as far as the disk.
+    /// Returns the heads of all strands once no commit is under way. Called after a failed write, after which no
+    /// commit reaches the disk.
     fn durable_heads(&self) -> Vec<EnvelopeId> {
         let _no_commits = self.gate.write();
         self.strands.heads()
     }
 
-    /// Compares the heads that were read with those that were durable.
+    /// Compares the heads that were read again with those that were durable.
     ///
     /// # Errors
-    /// When the disk has lost what it had synced.
+    /// An error if the disk has lost synced writes.
     fn require_heads(&self, durable: &[EnvelopeId]) -> Result<(), OpenError> {
         for head in durable {
             let found = *self.strands.head(head.originator).lock();

@@ -1,10 +1,10 @@
-//! Pricing minutes again: after a rate became known late, an envelope filled a place below the head, or the
-//! mark of an envelope changed.
+//! Prices minutes again after a rate was recorded late, an envelope filled a place below the head, or the mark of
+//! an envelope changed.
 //!
-//! The cause of the work marks the minutes in its own write, so a crash loses no mark. One minute of one
-//! strand is counted and priced from the log, and its rows are replaced as a whole, so doing it twice changes
-//! nothing, and the result is that of a rebuild. The lowest minute of a strand comes first, because prices
-//! depend on the counts of the minutes before.
+//! The write that causes the work also marks the minutes, so a crash loses no mark. Each minute of a strand is
+//! counted and priced from the log, and its rows are replaced completely, so repeating it changes nothing, and the
+//! result equals that of a rebuild. The lowest minute of a strand comes first, because prices depend on the counts
+//! of the minutes before.
 //!
 //! An originator can date its envelopes so that one minute spans its whole strand. So the log is read in
 //! steps of bounded size, the strands take turns, and no step holds the rates while it reads.
@@ -34,35 +34,35 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Counted, Pricing, put_usage};
 
-/// Marks in one write while rates are recorded. Bounds the memory of a batch to about a MiB.
+/// Largest number of marks in a write while rates are recorded. Bounds the memory of a batch to about a MiB.
 const MARKS_PER_WRITE: usize = 16 * 1024;
-/// Items of the log that one step reads. Calculated from 37 µs per recovered key: a step takes some 40 ms,
-/// and commits to its strand wait that long.
+/// Largest number of items of the log that a step reads. Calculated from 37 µs for each recovered key: a step takes
+/// about 40 ms, and commits to its strand wait for this time.
 const STEP_ITEMS: usize = 1024;
 /// Bytes of envelopes that end a step early. A guess: reading them takes less than recovering the keys.
 const STEP_LEN_BYTES: usize = 16 << 20;
 
 impl Store {
-    /// Returns true while minutes are marked to be priced again, and can be.
+    /// Returns true while minutes are marked to be priced again and are not blocked.
     #[must_use]
     pub fn has_unpriced(&self) -> bool {
         let database = self.database();
         database.unpriced.load(Ordering::Acquire) && database.stale.is_empty()
     }
 
-    /// Returns the number of envelopes whose stated fees were not the booked ones when they were first
-    /// booked, since the database was opened.
+    /// Returns the number of envelopes, since the database was opened, whose stated fees differed from the booked
+    /// ones at their first booking.
     #[must_use]
     pub fn differing_fees(&self) -> u64 {
         self.database().differing_fees.load(Ordering::Relaxed)
     }
 
-    /// Takes up to `steps_max` steps towards right amounts in the marked minutes. A step prices one minute
-    /// again, or reads a bounded part of a long one; the strands with marked minutes take turns. Returns
-    /// the number of steps taken; fewer than `steps_max` means that no minute is left.
+    /// Runs up to `steps_max` steps that correct the amounts of marked minutes. A step prices one minute again, or
+    /// reads a bounded part of a long one; the strands with marked minutes take turns. Returns the number of steps;
+    /// fewer than `steps_max` means that no minute is left.
     ///
-    /// `derive` must be the function that a rebuild gets. Commits to other strands go on; those to the
-    /// strand of the current step wait for that step.
+    /// `derive` must be the function that a rebuild gets. Commits to the strand of the current step wait for that
+    /// step; commits to other strands do not.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. The minute stays marked.
@@ -81,7 +81,7 @@ impl Database {
         if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
             return Ok(0); // what is not rebuilt yet would be counted twice
         }
-        // Before the look: a commit that marks a minute meanwhile raises it again.
+        // Cleared before the search: a commit that marks a minute meanwhile sets it again.
         self.unpriced.store(false, Ordering::Release);
         let mut done = 0;
         while done < steps_max {
@@ -102,8 +102,8 @@ impl Database {
         Ok(done)
     }
 
-    /// Returns the first marked minute of the strand whose turn it is. Sets `must_wait` if another strand has
-    /// one, and its marks are changing.
+    /// Returns the first marked minute of the strand whose turn it is. Sets `must_wait` if a strand has a marked
+    /// minute and its marks are changing.
     fn next_marked(&self, must_wait: &mut bool) -> Result<Option<CongestionKey>, ReadError> {
         let last = self.repricing.lock().last;
         let next = match last.0.checked_add(1) {
@@ -150,18 +150,18 @@ impl Database {
         minute.map(|RepriceKey(minute)| Some(minute))
     }
 
-    /// Reads the next part of a minute, and replaces its amounts when that was the last part.
+    /// Reads the next part of a minute, and replaces its amounts after the last part.
     fn reprice_step(
         self: &Arc<Self>,
         at: CongestionKey,
         derive: &Derive<'_>,
     ) -> Result<(), CommitError> {
         let _no_rebuild = self.gate.read();
-        // A copy: a writer that waits for this lock holds up all commits.
+        // A copy, because a writer that waits for this lock blocks all commits.
         let rates = self.rate_list.read().clone();
         let head = self.strands.head(at.originator);
-        // No envelope joins the minute during the step. What joins it between steps stands behind what has
-        // been read, or has the scan forgotten (`Repricing::forget`).
+        // No envelope joins the minute during the step. Envelopes that join it between steps come after the read
+        // part, or their commit drops the scan (`Repricing::forget`).
         let _no_commit = head.lock();
         let snapshot = Snapshot::new(self);
         let mut usage = None;
@@ -179,7 +179,7 @@ impl Database {
         }
         let mut batch = WriteBatch::default();
         batch.delete_cf(self.family(Family::Reprice), RepriceKey(at).encode());
-        // From here to the write: a rate that is recorded later marks the minute again.
+        // Held until the write: a rate that is recorded later marks the minute again.
         let rates = self.rate_list.read();
         if let Some(scan) = usage {
             if scan.rates != *rates {
@@ -190,7 +190,7 @@ impl Database {
         self.write_buffered(batch)
     }
 
-    /// Stages the rows of a minute that has been read, in place of those that it has.
+    /// Stages the rows of a completely read minute, which replace its stored rows.
     fn stage_minute(
         &self,
         scan: MinuteScan,
@@ -215,8 +215,8 @@ impl Database {
         Ok(())
     }
 
-    /// Marks every booked minute in which one of the rates `fresh` applies; `all` are the rates as they
-    /// will be. The caller keeps commits away.
+    /// Marks all booked minutes in which one of the rates `fresh` applies; `all` are the rates after the change.
+    /// The caller blocks commits.
     pub(crate) fn mark_minutes_of(
         &self,
         fresh: &[RateRow],
@@ -272,7 +272,7 @@ fn minute_at(unix_s: u64) -> u32 {
 }
 
 impl Snapshot<'_> {
-    /// Reads on in a minute, for one step at most. Returns true if that was the rest.
+    /// Reads the next part of a minute, at most one step. Returns true if the minute is read completely.
     fn scan_on(
         &self,
         scan: &mut MinuteScan,
@@ -336,8 +336,8 @@ impl Snapshot<'_> {
         Ok(keys)
     }
 
-    /// Finds the part of the strand that holds the minute, and of the minutes before it those that are
-    /// not wholly before that part. Times of a strand ascend, so mostly that is the minute alone.
+    /// Finds the part of the strand with the minute, extended by those of the minutes before it that are not
+    /// completely before this part. The times of a strand ascend, so usually this is the minute alone.
     fn span(&self, at: CongestionKey) -> Result<Option<MinuteSpan>, ReadError> {
         let row = |key| self.row(key, CongestionRow::decode);
         let Some(own) = row(at)? else { return Ok(None) };
@@ -359,7 +359,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// Returns a held envelope as tallies count it, if it may count in a minute or in those after it.
+/// Returns the tallied values of a stored envelope; `None` if it cannot count in the minute.
 fn counted_in(
     at: CongestionKey,
     id: EnvelopeId,
@@ -380,7 +380,7 @@ fn age(minute: u32, at: CongestionKey) -> Option<usize> {
     (age < CONGESTION_MINUTES).then_some(age)
 }
 
-/// The same for an envelope, by the time that it states.
+/// Like `age`, for an envelope by the time in it.
 fn age_of(bytes: &Bytes, at: CongestionKey) -> Option<usize> {
     age(minute_of(time_of(bytes)?), at)
 }

@@ -1,4 +1,4 @@
-//! The minutes that are being priced again: how far each has been read.
+//! The progress of the minutes that are being priced again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::price::CONGESTION_MINUTES;
 pub(crate) struct Repricing {
     /// The strand of the last step. The next one above it is served next.
     pub(crate) last: OriginatorId,
-    /// Strands whose marks are changing. Their minutes wait, so that each is read once, when all marks are right.
+    /// Strands whose marks are changing. Their minutes wait, so that each is read once, after all marks are final.
     pub(crate) judged: HashSet<OriginatorId>,
     scans: HashMap<OriginatorId, MinuteScan>,
 }
@@ -29,13 +29,13 @@ impl Repricing {
         self.scans.insert(scan.at.originator, scan);
     }
 
-    /// Drops what has been read of these strands, because an envelope or a mark below the head has changed it.
-    /// The caller holds their heads, so no step is being taken.
+    /// Drops the scans of these strands, because an envelope or a mark below the head has changed. The caller holds
+    /// their heads, so no step is running.
     pub(crate) fn forget(&mut self, strands: impl Iterator<Item = OriginatorId>) {
         strands.for_each(|strand| _ = self.scans.remove(&strand));
     }
 
-    /// Drops everything that has been read, because the log or its rows are about to change.
+    /// Drops all scans, because the log or its rows are about to change.
     pub(crate) fn forget_all(&mut self) {
         self.scans.clear();
     }
@@ -45,12 +45,12 @@ impl Repricing {
 #[derive(Debug)]
 pub(crate) struct MinuteScan {
     pub(crate) at: CongestionKey,
-    /// The rates that all amounts in `usage` are calculated with.
+    /// The rates with which the amounts in `usage` are calculated.
     pub(crate) rates: Vec<RateRow>,
     pub(crate) span: MinuteSpan,
     /// The last place that has been read.
     pub(crate) read: SequenceId,
-    /// Messages of each minute of the window that stand before the next place.
+    /// Messages of each minute of the window before the next place.
     pub(crate) earlier: [u64; CONGESTION_MINUTES],
     /// Rows of usage up to here.
     pub(crate) usage: HashMap<UsageKey, UsageRow>,
@@ -59,15 +59,15 @@ pub(crate) struct MinuteScan {
 }
 
 impl MinuteScan {
-    /// Begins with a minute.
+    /// Starts the scan of a minute.
     pub(crate) fn new(at: CongestionKey, span: MinuteSpan, rates: Vec<RateRow>) -> Self {
         let (read, earlier) = (span.first.previous(), span.earlier);
         let counted = CongestionRow::default();
         Self { at, rates, span, read, earlier, usage: HashMap::new(), counted }
     }
 
-    /// Returns true if the scan can go on: it is of this minute, with these rates, and new envelopes have
-    /// done no more than move the end of its span.
+    /// Returns true if the scan can continue: it is of this minute, with these rates, and new envelopes have only
+    /// moved the end of its span.
     pub(crate) fn is_of(&self, at: CongestionKey, span: &MinuteSpan, rates: &[RateRow]) -> bool {
         let MinuteSpan { first, last: _, earlier, is_counted } = span;
         self.at == at
@@ -83,8 +83,8 @@ impl MinuteScan {
 pub(crate) struct MinuteSpan {
     pub(crate) first: SequenceId,
     pub(crate) last: SequenceId,
-    /// Messages of each minute of the window, of those minutes that lie wholly before the own one.
+    /// Messages of each minute of the window that is completely before the span.
     pub(crate) earlier: [u64; CONGESTION_MINUTES],
-    /// True for those minutes. The messages of the others are counted while they are read.
+    /// True for these minutes. The messages of the other minutes are counted while they are read.
     pub(crate) is_counted: [bool; CONGESTION_MINUTES],
 }

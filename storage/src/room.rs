@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::CommitError;
 
-/// Share of the watermark that has to be free above it before writing goes on. Guessed: enough that a node
-/// at the watermark does not stop and start with every file that is compacted away.
+/// Share of the watermark, as a divisor, that has to be free above it before writing resumes. A guess: enough that
+/// a node at the watermark does not stop and start with every compacted file.
 const RESUME_ABOVE_SHARE: u64 = 8;
 
-/// The room that writes leave on the disk.
+/// Settings of the free-space watermark.
 #[derive(Clone)]
 pub struct RoomSettings {
     /// Free bytes on the disk below which nothing is written. 0 for no bound.
     pub free_bytes_min: u64,
-    /// Returns the bytes that are free on the disk of the data folder; `None` when that is not known.
+    /// Returns the free bytes on the disk of the data folder; `None` if unknown.
     pub free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
 }
 
@@ -35,17 +35,17 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Sets the watermark. The first one stays.
+    /// Sets the watermark. Only the first call has an effect.
     pub(crate) fn keep(&self, settings: RoomSettings) {
         let _ = self.settings.set(settings);
     }
 
-    /// Returns true if the disk was below the watermark at the last look.
+    /// Returns true if the disk was below the watermark at the last check.
     pub(crate) fn is_low(&self) -> bool {
         self.is_low.load(Ordering::Acquire)
     }
 
-    /// Looks at the disk. Costs one system call.
+    /// Checks the free space. Costs one system call.
     pub(crate) fn check(&self) -> Result<(), CommitError> {
         let Some(RoomSettings { free_bytes_min, free_bytes }) = self.settings.get() else {
             return Ok(());
@@ -53,7 +53,7 @@ impl Room {
         if *free_bytes_min == 0 {
             return Ok(());
         }
-        // If the system does not report the free space, the write is tried, and an error shows then.
+        // If the system does not report the free space, the write is tried and may fail.
         let Some(free) = free_bytes() else { return Ok(()) };
         let above = if self.is_low() { free_bytes_min / RESUME_ABOVE_SHARE } else { 0 };
         let wanted = free_bytes_min.saturating_add(above);

@@ -6,7 +6,7 @@ use hawser_proto::{OriginatorId, PublicKey};
 
 use crate::price::PriceFn;
 
-/// The owner of a database: one node of one network, for ever.
+/// The owner of a database: one node of one network. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreIdentity {
     /// The network's name.
@@ -17,7 +17,7 @@ pub struct StoreIdentity {
     pub public_key: PublicKey,
 }
 
-/// The moment at which a commit counts as durable.
+/// The point from which a commit counts as durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// After fsync: a commit survives power loss.
@@ -36,12 +36,12 @@ pub struct StoreSettings {
     pub identity: StoreIdentity,
     /// Durability of commits.
     pub durability: Durability,
-    /// Calculates what envelopes cost.
+    /// Calculates the prices of envelopes.
     pub price: PriceFn,
-    /// The host's knowledge of the folder; `None` takes the folder as it is, for tests and measurements.
+    /// Settings of the host marker; `None` for no check against it, for tests and measurements.
     pub host: Option<HostSettings>,
-    /// Table files that RocksDB may hold open, at least 20. It has some dozens of other files open besides:
-    /// logs, and what it is writing.
+    /// Largest number of open table files of RocksDB, at least 20. It has some dozens of other open files as well:
+    /// logs, and files that it writes.
     pub open_files_max: usize,
     /// Memory for blocks of table files, their indexes and filters, in bytes; at least
     /// [`CACHE_BYTES_MIN`](crate::CACHE_BYTES_MIN) for a node.
@@ -51,9 +51,9 @@ pub struct StoreSettings {
 /// Settings of the host marker; see [`FolderStanding`](crate::FolderStanding).
 #[derive(Debug, Clone)]
 pub struct HostSettings {
-    /// Folder of the marker, which no backup or copy of the data folder brings along. Created with mode
-    /// 0700 if it does not exist.
+    /// Folder of the marker. Backups and copies of the data folder must not include it. Created with mode 0700 if
+    /// it does not exist.
     pub state_dir: PathBuf,
-    /// The operator says that the node's key has no strand yet.
+    /// The operator states that the node's key has no strand yet.
     pub new_strand: bool,
 }

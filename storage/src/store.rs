@@ -1,4 +1,4 @@
-//! The handle to one open database.
+//! The handle to an open database.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,11 +34,11 @@ pub(crate) struct StoreState {
     /// Replaced when the log is read again. Operations hold their own handle and never this lock.
     pub(crate) current: RwLock<Arc<Database>>,
     pub(crate) how: Opening,
-    /// The heads that were durable before the log is read again. Held while that is done.
+    /// The heads that were durable before the log is read again. Locked while that happens.
     pub(crate) reopening: Mutex<Vec<EnvelopeId>>,
-    /// Held while a backup is made.
+    /// Held while a backup is created.
     pub(crate) backing_up: Mutex<()>,
-    /// Held while everything is read back, or a part of it.
+    /// Held during a scrub or a recheck.
     pub(crate) scrubbing: Mutex<()>,
 }
 
@@ -53,8 +53,8 @@ impl Store {
         Self { shared: Arc::new(state) }
     }
 
-    /// Returns the database that is open now. An operation asks once, so that it never mixes states
-    /// from before and after the log was read again.
+    /// Returns the current database. An operation calls this once, so that it never mixes states from before and
+    /// after the log was read again.
     pub(crate) fn database(&self) -> Arc<Database> {
         Arc::clone(&self.shared.current.read())
     }
@@ -65,14 +65,14 @@ impl Store {
         &self.shared.identity
     }
 
-    /// Returns 16 random bytes made together with the database. A copy of the folder has the same
-    /// ones, which is how a restored backup is recognised.
+    /// Returns 16 random bytes created with the database. A plain copy of the folder has the same ones; a restored
+    /// backup gets new ones.
     #[must_use]
     pub fn incarnation(&self) -> [u8; 16] {
         self.shared.incarnation
     }
 
-    /// Returns the relation of the folder to what this host wrote last. A store that was opened without
+    /// Returns the relation of the folder to the one that this host wrote last. A store that was opened without
     /// [`HostSettings`](crate::HostSettings) counts as the newest.
     #[must_use]
     pub fn standing(&self) -> FolderStanding {
@@ -89,15 +89,15 @@ impl Store {
         self.shared.how.location.folder()
     }
 
-    /// Returns the folder of this host's files about the node: the marker, and the operator's answers. `None` also
-    /// before the folder has been compared with the marker.
+    /// Returns the folder of this host's files about the node: the marker, and the operator's answers. Also `None`
+    /// before the folder was compared with the marker.
     #[must_use]
     pub fn host_dir(&self) -> Option<&Path> {
         self.host().map(HostMarker::dir)
     }
 
-    /// Returns the highest place of the own strand that this host is known to have signed, from whatever folder. It may be
-    /// above the head of a folder that was restored or copied.
+    /// Returns the highest place of the own strand that this host has signed in any folder, according to the
+    /// marker. It may be above the head of a restored or copied folder.
     #[must_use]
     pub fn host_head(&self) -> SequenceId {
         self.host().map_or(SequenceId::NONE, HostMarker::signed_through)
@@ -107,11 +107,11 @@ impl Store {
         self.shared.how.lasting.host.get()
     }
 
-    /// Makes the folder the one that this host wrote last. To be called before the first place of the own
-    /// strand is given out from a folder that was not the newest.
+    /// Records the folder as the one that this host wrote last. Call it before the first place of the own strand is
+    /// assigned in a folder that was not the newest.
     ///
     /// # Errors
-    /// [`AdoptError`]: the folder stands as before, and must not sign.
+    /// [`AdoptError`]: the folder's standing is unchanged, and it must not sign.
     pub fn adopt(&self) -> Result<(), AdoptError> {
         match (self.host(), &self.shared.how.host) {
             (Some(host), _) => self.adopt_by(host),
@@ -124,22 +124,22 @@ impl Store {
         let database = self.database();
         let generation = host.next_generation();
         host.check_head(database.folder_facts(generation).head)?;
-        // The folder first: see the invariant of `host`.
+        // The folder is written before the marker: see the invariant of `host`.
         write_generation(&database.db, generation)?;
         Ok(host.adopt(database.folder_facts(generation))?)
     }
 
-    /// Makes the folder unknown from the next start on, for this reason.
+    /// Marks the folder as unknown from the next start on, for this reason.
     ///
     /// # Errors
-    /// When the marker cannot be written: the next start may take the folder for the newest.
+    /// An error if the marker cannot be written: the next start may treat the folder as the newest.
     pub fn disown(&self, reason: UnknownFolder) -> Result<(), HostMarkerError> {
         let Some(host) = self.host() else { return Ok(()) };
         let generation = host.next_generation().saturating_sub(1);
         host.disown(self.database().folder_facts(generation), reason)
     }
 
-    /// Takes a view of everything that is durable now. Later commits do not change it.
+    /// Takes a snapshot of the durable state. Later commits do not change it.
     ///
     /// RocksDB keeps replaced rows while a snapshot lives, so drop it when the answer is made.
     #[must_use]
@@ -147,8 +147,8 @@ impl Store {
         Snapshot::new(&self.database())
     }
 
-    /// Returns the names of the projections that must be rebuilt before use: another version of this
-    /// code made their rows, or their rebuild was interrupted.
+    /// Returns the names of the projections that must be rebuilt before use: another version of this code wrote
+    /// their rows, or their rebuild was interrupted.
     #[must_use]
     pub fn stale_projections(&self) -> Vec<&'static str> {
         self.database().stale.list().iter().map(|projection| projection.name()).collect()
@@ -160,16 +160,16 @@ impl Store {
         !self.database().stale.is_empty()
     }
 
-    /// Returns true if projections have to be made anew that publishing needs: receipts, without which a repeat would be
-    /// charged again, and the tallies.
+    /// Returns true if projections that publishing needs have to be rebuilt: receipts, without which a repeat would
+    /// be charged again, or the tallies.
     #[must_use]
     pub fn lacks_projections_of_publishing(&self) -> bool {
         let stale = ProjectionSet::of(self.database().stale.list());
         stale.has_tallies() || stale.contains(Projection::Receipt)
     }
 
-    /// Returns the families that could not be read when the database was opened last, and that it does without: of
-    /// evidence and reports less is counted, and further minutes are looked at.
+    /// Returns the families that could not be read at the last opening, and without which the database works: less
+    /// evidence and fewer reports are counted, and more minutes are checked.
     #[must_use]
     pub fn unread_families(&self) -> Vec<UnreadFamily> {
         self.database().unread.clone()
@@ -182,18 +182,18 @@ impl Store {
         self.write_fault().is_some()
     }
 
-    /// Returns the reason for which commits are refused until the log has been read again.
+    /// Returns the reason why commits are refused until the log has been read again.
     #[must_use]
     pub fn write_fault(&self) -> Option<Arc<str>> {
         self.database().poison.cause()
     }
 
-    /// Sets the room that writes leave on the disk. The first call counts.
+    /// Sets the free-space watermark. Only the first call has an effect.
     pub fn keep_room(&self, settings: RoomSettings) {
         self.shared.how.lasting.room.keep(settings);
     }
 
-    /// Looks at the disk, and says if it has room for writing. [`Store::has_room`] then knows too.
+    /// Checks if the disk has room for writes, and updates [`Store::has_room`].
     ///
     /// # Errors
     /// [`CommitError::NoRoom`].
@@ -201,7 +201,7 @@ impl Store {
         self.shared.how.lasting.room.check()
     }
 
-    /// Returns true if the disk had room for writing at the last look. Every commit looks.
+    /// Returns true if the disk had room for writes at the last check. Every commit checks.
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.shared.how.lasting.room.is_low()
@@ -221,13 +221,13 @@ impl Store {
         self.database().sum_of_families(&["rocksdb.estimate-pending-compaction-bytes"])
     }
 
-    /// Makes the next write fail as a broken disk would. For tests.
+    /// Makes the next write fail like a broken disk. For tests.
     #[doc(hidden)]
     pub fn fail_next_write(&self) {
         self.shared.how.lasting.faults.inject();
     }
 
-    /// Asks `hook` at each write if it is to fail. For tests.
+    /// Calls `hook` at each write to decide if it fails. For tests.
     #[doc(hidden)]
     pub fn set_write_faults(
         &self,
@@ -254,7 +254,7 @@ impl Store {
     }
 }
 
-/// The error of [`Store::adopt`].
+/// Why [`Store::adopt`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// The generation cannot be written to the folder.
@@ -263,7 +263,7 @@ pub enum AdoptError {
     /// The marker cannot be written.
     #[error(transparent)]
     Marker(#[from] HostMarkerError),
-    /// The folder has not been compared with the marker, because the disk cannot be written to.
+    /// The folder was not compared with the marker, because the disk refuses writes.
     #[error(
         "the data folder has not been compared with the host marker yet, because the disk cannot be written to"
     )]

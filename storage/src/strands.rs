@@ -1,4 +1,4 @@
-//! The heads of all strands in memory, each behind the lock that its writer holds.
+//! The heads of all strands in memory, each under the lock of its writer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::change::Change;
 
-/// Head of a strand. Locked from the check of a change until its write is durable.
+/// The head of a strand. Locked from the check of a change until its write is durable.
 pub(crate) type Head = Arc<Mutex<SequenceId>>;
 
-/// The strands that have been written to. An entry per originator, which the registry bounds.
+/// The strands that have been written to. There is an entry for each originator; the registry bounds their number.
 #[derive(Debug, Default)]
 pub(crate) struct Strands {
     heads: RwLock<HashMap<OriginatorId, Head>>,

@@ -1,8 +1,8 @@
 //! Tallies of envelopes: usage of payers and messages of originators, by minute.
 //!
-//! An amount depends on the envelopes that stand before its own, so it is calculated where the order is
-//! known: while a commit is staged, during a rebuild, and when a minute is priced again. The sums are
-//! independent of the order of commits once no minute is marked for that.
+//! An amount depends on earlier envelopes of the strand, so it is calculated where the order is known: while a
+//! commit is staged, during a rebuild, and when a minute is priced again. Once no minute is marked to be priced
+//! again, the sums are independent of the order of commits.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -55,7 +55,7 @@ impl Pricing<'_> {
 /// The properties of an envelope that tallies count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted {
-    /// Length of the envelope as it is, or was, stored.
+    /// Length of the stored envelope.
     pub(crate) len_bytes: u64,
     pub(crate) originator_ns: i64,
     pub(crate) charge: Option<Charge>,
@@ -63,7 +63,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// An envelope of `len_bytes` with these facts.
+    /// Returns the counted values of an envelope of `len_bytes`.
     pub(crate) fn of(len_bytes: usize, facts: &Facts) -> Self {
         Self {
             len_bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
@@ -97,7 +97,7 @@ pub(crate) struct Tallies<'a> {
     pricing: Pricing<'a>,
     usage: HashMap<UsageKey, UsageRow>,
     congestion: HashMap<CongestionKey, StagedCount>,
-    /// The counts that the last priced envelope saw. Most envelopes of a batch share a minute.
+    /// The counts for the last priced envelope: most envelopes of a batch share a minute.
     window: Option<(CongestionKey, [u64; CONGESTION_MINUTES])>,
     reprice: BTreeSet<CongestionKey>,
     differing: u64,
@@ -109,12 +109,12 @@ struct StagedCount {
     is_changed: bool,
 }
 
-/// Facts about the tallies of a batch, beyond its rows.
+/// Facts about the tallies of a batch that are not in its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct TallyReport {
     /// Minutes were marked to be priced again.
     pub(crate) has_marked: bool,
-    /// Envelopes whose stated fees are not the booked ones.
+    /// Number of envelopes whose stated fees differ from the booked ones.
     pub(crate) differing: u64,
 }
 
@@ -131,8 +131,8 @@ impl<'a> Tallies<'a> {
         }
     }
 
-    /// Counts an envelope. `is_late` says that it fills a place below the head: it changes the
-    /// congestion of what stands above it, so those minutes are marked to be priced again.
+    /// Counts an envelope. `is_late` is true if it fills a place below the head: it changes the congestion of later
+    /// envelopes, so their minutes are marked to be priced again.
     pub(crate) fn count(
         &mut self,
         id: EnvelopeId,
@@ -213,7 +213,7 @@ impl<'a> Tallies<'a> {
     }
 }
 
-/// Minutes after its own in which an envelope still counts for congestion.
+/// Number of later minutes in which an envelope still counts for congestion.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
 const LATER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
 

@@ -1,4 +1,4 @@
-//! Scanning the topic index, with or without the envelopes that stand in its rows.
+//! Scans the topic index, with or without the envelopes in its rows.
 
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -12,18 +12,17 @@ use crate::recent::Recent;
 
 /// A scan over rows of topics, each topic by originator and then by sequence.
 ///
-/// One iterator serves all topics. For a topic without rows the seek is mostly answered by a bloom
-/// filter.
+/// One iterator serves all topics. For a topic without rows a bloom filter usually answers the seek.
 pub struct TopicScan<'s> {
     /// The rows, or an error while they have to be rebuilt.
     rows: Result<DBRawIterator<'s>, ReadError>,
     /// The key of the last seek.
     key: Vec<u8>,
-    /// Number of its leading bytes that name the topic.
+    /// Length of the key's topic prefix.
     prefix_len: usize,
     /// True while the iterator stands on a row of that topic.
     on_row: bool,
-    /// Bytes of envelopes that rows may still bring along.
+    /// Bytes of envelopes that further rows may include.
     room_bytes: usize,
     seeks: usize,
     rows_read: usize,
@@ -40,8 +39,8 @@ impl<'s> TopicScan<'s> {
         Self { rows, key, prefix_len: 0, on_row: false, room_bytes, seeks, rows_read, recent }
     }
 
-    /// Returns false if `topic` certainly has no row after `after` and up to `ends`. Reads no disk, and counts as one
-    /// row.
+    /// Returns false if `topic` certainly has no row after `after` and up to `ends`. Does not read the disk, and
+    /// counts as one row.
     ///
     /// May miss a row that is being written at that moment below the head of its strand.
     pub fn has_news(
@@ -54,19 +53,19 @@ impl<'s> TopicScan<'s> {
         self.recent.has_news(topic, after, ends)
     }
 
-    /// Returns the number of times that the scan has sought a row.
+    /// Returns the number of seeks of the scan.
     #[must_use]
     pub fn seeks(&self) -> usize {
         self.seeks
     }
 
-    /// Returns the number of rows that the scan has read, including those behind seeks.
+    /// Returns the number of rows that the scan has read, including those of seeks.
     #[must_use]
     pub fn rows_read(&self) -> usize {
         self.rows_read
     }
 
-    /// Returns the bytes of envelopes that further rows may bring along.
+    /// Returns the bytes of envelopes that further rows may include.
     #[must_use]
     pub fn room_bytes(&self) -> usize {
         self.room_bytes

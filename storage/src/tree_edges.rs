@@ -31,7 +31,7 @@ impl Trees {
         Ok(edge)
     }
 
-    /// Takes over an edge whose rows are written.
+    /// Sets an edge whose rows are written.
     pub(crate) fn set(&self, originator: OriginatorId, edge: CompactRange) {
         self.edges.lock().insert(originator, edge);
     }

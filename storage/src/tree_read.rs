@@ -1,4 +1,4 @@
-//! Proofs about the trees of strands, from one moment's view.
+//! Proofs about the trees of strands, from one snapshot.
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::merkle::{
@@ -17,13 +17,13 @@ use crate::tree_rows::TreeRows;
 /// Levels of the tree that a level of tiles spans (C2SP tlog-tiles).
 const TILE_LEVELS: u8 = 8;
 
-/// The reason a proof was not made.
+/// Why a proof was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// The tree is not that large, or not yet.
+    /// The tree does not have this size yet.
     #[error("the tree of the strand has only {held} leaves, and {size} were asked for")]
     Beyond {
-        /// The size asked for.
+        /// The requested size.
         size: u64,
         /// The size of the tree.
         held: u64,
@@ -73,7 +73,8 @@ impl Snapshot<'_> {
         inclusion_proof(index, size, |at| Ok(rows.node(at)?))
     }
 
-    /// Proves that an envelope is in a signed tree that goes on behind the one held here, as far as the prefix is right.
+    /// Proves that an envelope is in a signed tree that extends the one stored here, provided that the prefix is
+    /// correct.
     ///
     /// # Errors
     /// As [`Self::inclusion`]; [`TreeError::Beyond`] if the tree does not reach the end of the prefix.
@@ -89,7 +90,7 @@ impl Snapshot<'_> {
         inclusion_in_later(index, sizes, &prefix.proof, |at| Ok(rows.node(at)?))
     }
 
-    /// Proves that the tree of `to` leaves begins with the one of `from` leaves.
+    /// Proves that the tree of `to` leaves extends the tree of `from` leaves.
     ///
     /// # Errors
     /// [`TreeError::Beyond`], [`TreeError::Proof`] if `from` is larger, or when a row cannot be read.
@@ -103,7 +104,7 @@ impl Snapshot<'_> {
         consistency_proof(from, to, |at| Ok(rows.node(at)?))
     }
 
-    /// Returns the hashes of a tile; `None` unless the tree has all of them.
+    /// Returns the hashes of a tile; `None` if the tree lacks any of them.
     ///
     /// # Errors
     /// When a row cannot be read.

@@ -1,4 +1,4 @@
-//! Reading and writing the rows of a strand's tree.
+//! Reads and writes the rows of a strand's tree.
 
 use hawser_proto::merkle::{CompactRange, Subtree, TreeHash, node_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -16,11 +16,11 @@ pub(crate) struct TreeRows<'a> {
     originator: OriginatorId,
     leaves: DBRawIterator<'a>,
     nodes: DBRawIterator<'a>,
-    /// The first of the stored subtrees that were read last, and their hashes.
+    /// The last read group: its first stored subtree, and the hashes of the group.
     group: Option<(Subtree, Vec<TreeHash>)>,
 }
 
-/// Stored subtrees next to one another that one of the next stored level consists of.
+/// Number of neighbouring stored subtrees that form one of the next stored level.
 const GROUP: u64 = 1 << LEVELS;
 
 impl<'a> TreeRows<'a> {
@@ -45,8 +45,8 @@ impl<'a> TreeRows<'a> {
         Ok(if id.originator == self.originator { id.sequence.0 } else { 0 })
     }
 
-    /// Returns the hash of a complete subtree. A hash of a level that is not stored is computed from up to eight rows.
-    /// Rows next to the ones read are kept, because the next hash of a proof is mostly computed from them.
+    /// Returns the hash of a complete subtree. A hash of a level that is not stored is computed from up to eight
+    /// rows. Neighbouring rows are kept, because the next hash of a proof is usually computed from them.
     pub(crate) fn node(&mut self, at: Subtree) -> Result<TreeHash, ReadError> {
         let between = at.level % LEVELS;
         let first = Subtree { level: at.level - between, index: at.index << between };
@@ -69,7 +69,7 @@ impl<'a> TreeRows<'a> {
         Ok(hashes[0])
     }
 
-    /// Reads the rows of a group that are there.
+    /// Reads the existing rows of a group.
     fn read_group(&mut self, group: Subtree) -> Result<Vec<TreeHash>, ReadError> {
         let mut hashes = Vec::with_capacity(16);
         for offset in 0..GROUP {
@@ -96,7 +96,7 @@ impl<'a> TreeRows<'a> {
             .collect()
     }
 
-    /// Reads a stored hash; `follows` if the iterator stands on the one before it.
+    /// Reads a stored hash; `follows` is true if the iterator is at the one before it.
     fn stored(&mut self, at: Subtree, follows: bool) -> Result<TreeHash, ReadError> {
         if at.level == 0 {
             let id = EnvelopeId::new(self.originator, SequenceId(at.index + 1));
@@ -108,7 +108,7 @@ impl<'a> TreeRows<'a> {
     }
 }
 
-/// Reads the hash at `key`, which has to be there.
+/// Reads the hash at `key`, which must exist.
 fn row(
     rows: &mut DBRawIterator<'_>,
     family: Family,
@@ -155,7 +155,7 @@ impl Database {
         batch.put_cf(self.family(Family::Leaf), LeafKey(id).encode(), leaf.0);
     }
 
-    /// Stages the removal of everything of a tree beyond the leaf at `last`.
+    /// Stages the removal of all rows of a tree after the leaf at `last`.
     pub(crate) fn stage_tree_end(&self, last: EnvelopeId, batch: &mut WriteBatch) {
         let originator = last.originator;
         let next = EnvelopeId { sequence: last.sequence.next(), ..last };

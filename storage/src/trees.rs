@@ -1,10 +1,10 @@
-//! The trees of all strands: grown by commits, and brought up behind them.
+//! Grows the trees of all strands with commits, and completes trees that are behind.
 //!
-//! A commit that lengthens a strand whose tree has reached the head adds its leaves in the same write. A tree that is
-//! behind, in a folder of an older format or where a place was missing, is left alone by commits and
-//! brought up in steps by [`Store::bring_up_trees`] until it has reached the head.
+//! A commit that lengthens a strand whose tree has reached the head adds its leaves in the same write. A tree may
+//! be behind in a folder of an older format, or after a missing place. Commits do not touch it;
+//! [`Store::bring_up_trees`] extends it in steps until it has reached the head.
 //!
-//! Invariant: a tree ends before the first place that may still be filled, so its rows never change but when a
+//! Invariant: a tree ends before the first place that may still be filled, so its rows never change, except when a
 //! chain's strand is cut.
 
 use bytes::Bytes;
@@ -19,10 +19,10 @@ use crate::log_scan::LogItem;
 use crate::store::Store;
 use crate::tree_edges::Trees;
 
-/// Places that one step brings up. Writers of the strand wait for the write, and at the end for the places that came
-/// meanwhile. Calculated: 2 µs for each envelope of a kilobyte that the system has in memory.
+/// Largest number of places of a step. Writers of the strand wait for the write, and in the last step for the
+/// places that were added meanwhile. Calculated: 2 µs for each envelope of a kilobyte in the page cache.
 const STEP_PLACES: u64 = 512;
-/// Bytes of envelopes that are read for a step while writers go on. A guess: envelopes may have 25 MiB each.
+/// Bytes of envelopes that a step reads while writers continue. A guess: envelopes may have 25 MiB each.
 const STEP_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of envelopes that are read while writers of the strand wait. A guess: a millisecond from memory.
 const LAST_STEP_BYTES: usize = 1024 * 1024;
@@ -41,13 +41,14 @@ pub struct TreeBehind {
 }
 
 impl Database {
-    /// Returns the edge of a strand's tree. To be called under the strand's lock.
+    /// Returns the edge of a strand's tree. Call it under the strand's lock.
     fn edge(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
         self.trees.get(originator, || self.load_tree(originator))
     }
 }
 
-/// Returns the leaf of a stored envelope. Bytes that are no envelope, which only tests store, are a leaf as they are.
+/// Returns the leaf of a stored envelope. Bytes that are not an envelope, which only tests store, are hashed as
+/// they are.
 pub(crate) fn leaf_of(bytes: &Bytes) -> TreeHash {
     envelope_leaf(bytes).unwrap_or_else(|| leaf_hash(LeafData::Signed(bytes)))
 }
@@ -56,7 +57,7 @@ pub(crate) fn leaf_of(bytes: &Bytes) -> TreeHash {
 struct Growth {
     originator: OriginatorId,
     edge: CompactRange,
-    /// False from the first place on that has no leaf yet.
+    /// False after the first place without a leaf.
     is_open: bool,
 }
 
@@ -64,7 +65,7 @@ struct Growth {
 pub(crate) struct Growths(Vec<Growth>);
 
 impl Growths {
-    /// Takes the trees of the strands with these durable heads that are not behind.
+    /// Selects the trees of the strands with these durable heads that are not behind.
     pub(crate) fn new(
         database: &Database,
         heads: impl Iterator<Item = EnvelopeId>,
@@ -94,7 +95,7 @@ impl Growths {
         }
     }
 
-    /// Takes the trees over once the batch is durable.
+    /// Sets the trees' edges once the batch is durable.
     pub(crate) fn done(self, trees: &Trees) {
         for growth in self.0 {
             trees.set(growth.originator, growth.edge);
@@ -172,14 +173,13 @@ impl Store {
         database.edge(originator)
     }
 
-    /// Takes up to `steps_max` steps that bring trees up to their strands' heads. Returns true when the only
-    /// trees left are waiting for a missing place. A step is one write and is not synced: a step that a crash
-    /// loses is repeated.
+    /// Runs up to `steps_max` steps that extend trees to their strands' heads. Returns true if all remaining trees
+    /// wait for a missing place. A step is one write and is not synced: a step that a crash loses is repeated.
     ///
     /// The log is read before writers of the strand have to wait.
     ///
     /// # Errors
-    /// When a row cannot be read or written. The caller tries again later.
+    /// An error if a row cannot be read or written. The caller should try again later.
     pub fn bring_up_trees(&self, steps_max: usize) -> Result<bool, CommitError> {
         let mut steps = 0;
         for behind in self.trees_behind()?.into_iter().filter(|it| !it.waits) {
@@ -207,7 +207,7 @@ impl Store {
         })
     }
 
-    /// Takes one step with one tree. Returns true if it has reached the head, or waits for a place.
+    /// Runs one step for a tree. Returns true if it has reached the head, or waits for a place.
     fn bring_up_tree(&self, originator: OriginatorId) -> Result<bool, CommitError> {
         let database = self.database();
         database.check_writable()?;
@@ -225,7 +225,8 @@ impl Store {
             self.stage_places(&database, originator, edge, (through, STEP_BYTES), &mut batch)?;
         let head = head.lock();
         if edge.size() == seen.0 {
-            // Writers wait for the places that came meanwhile, because they go on with the tree afterwards.
+            // Writers wait while the places that were added meanwhile are processed; afterwards commits extend the
+            // tree.
             let last = (SequenceId(head.0.min(seen.0 + STEP_PLACES)), LAST_STEP_BYTES);
             (edge, stop) = self.stage_places(&database, originator, edge, last, &mut batch)?;
         }
@@ -237,8 +238,8 @@ impl Store {
         Ok(stop == Stop::Waits || size == head.0)
     }
 
-    /// Adds the leaves of the places that are held or void, up to `through`, to the first other one, or until as many
-    /// bytes were read.
+    /// Adds the leaves of stored or void places up to `through`. Ends at the first other place, or after this many
+    /// bytes.
     fn stage_places(
         &self,
         database: &Database,
@@ -288,10 +289,10 @@ impl Store {
     }
 }
 
-/// The reason a step went no further.
+/// Why a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
-    /// Its bound of places or bytes.
+    /// The bound of places or bytes was reached.
     Bound,
     /// The next place may still be found.
     Waits,

@@ -1,4 +1,4 @@
-//! Removing the end of a chain strand after a reorganisation of the chain.
+//! Removes the end of a chain strand after a reorganisation of the chain.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::WriteBatch;
@@ -15,17 +15,16 @@ use crate::raw_rows::nearest_mark;
 use crate::store::Store;
 
 impl Store {
-    /// Deletes the places of a chain strand from `from` on, with their marks, and sets the chain reader
-    /// back to `position`, or to the beginning. The same write drops the projections, which stay stale
-    /// until [`Store::rebuild`] is done. A caller that wants to keep the deleted envelopes reads them
-    /// before.
+    /// Deletes the places of a chain strand from `from` on, with their marks, and sets the chain reader back to
+    /// `position`, or to the beginning. The same write drops the projections, which stay stale until
+    /// [`Store::rebuild`] has ended. A caller that needs the deleted envelopes must read them before.
     ///
     /// No other operation removes an envelope before it expires. This one exists because the order of
     /// a chain is not this node's statement.
     ///
     /// # Errors
-    /// [`CommitError::OutOfRange`] if `from` is no place of a chain strand. After
-    /// [`CommitError::Write`] the store is poisoned.
+    /// [`CommitError::OutOfRange`] if `from` is not a place of a chain strand. After [`CommitError::Write`] the
+    /// store is poisoned.
     pub fn truncate_strand(
         &self,
         from: EnvelopeId,
@@ -59,7 +58,7 @@ impl Database {
         }
         let marks = self.family(MarkKey::FAMILY);
         let before = EnvelopeId { sequence: from.sequence.previous(), ..from };
-        // A range that begins before `from` may reach beyond it: it ends just below.
+        // A range that begins before `from` may reach beyond it; it is cut to end just below.
         let nearest = nearest_mark(&mut self.db.raw_iterator_cf(marks), before)?;
         if let Some((at, mark)) = nearest
             .filter(|(at, mark)| at.originator == from.originator && mark.end(*at) >= from.sequence)

@@ -1,16 +1,16 @@
-//! Families that could not be read when the database was opened, and that it does without.
+//! Families that could not be read when the database was opened, and without which it works.
 
 use std::time::Duration;
 
 use crate::error::ReadError;
 use crate::family::Family;
 
-/// Tries of a read that fails without damage. A guess: a bus that is reset answers by then.
+/// Number of attempts for a read that fails without damage. A guess: a bus that is being reset answers by then.
 const TRIES_MAX: u32 = 3;
-/// Pause between two tries. A guess, by the same measure.
+/// Pause between two attempts. A guess, for the same reason.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A family that could not be read to its end when the database was opened. What is kept in memory of it is a part.
+/// A family that could not be read to its end when the database was opened. Memory has only a part of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadFamily {
     /// The column family.
@@ -19,16 +19,17 @@ pub struct UnreadFamily {
     pub cause: ReadError,
 }
 
-/// The part of a family that was read, and the failure that ended the read, if one did. An error if nothing may be used of it.
+/// The part of a family that was read, with the failure that ended the read, if there was one. An error if the part
+/// must not be used.
 pub(crate) type PartRead<T> = Result<(T, Result<(), ReadError>), ReadError>;
 
 impl UnreadFamily {
-    /// Reads a family. Damage is noted, and the readable rows are returned: the damage would be there at every later
-    /// start. Another failure may pass, so the read is tried again. If it persists it is noted as damage as well,
-    /// because a sector that the disk cannot read shows up as a failed read at every start.
+    /// Reads a family. Damage is recorded, and the readable rows are returned, because every later start would meet
+    /// the same damage. Another failure may pass, so the read is tried again. If it persists it is recorded as
+    /// well, because an unreadable sector causes a failed read at every start.
     ///
     /// # Errors
-    /// When nothing of the family may be used, however often it is read.
+    /// An error if no part of the family may be used after all attempts.
     pub(crate) fn read<T>(
         family: Family,
         unread: &mut Vec<Self>,
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
     use crate::error::DatabaseError;
 
-    /// Reads a family whose first reads fail in this way, and returns what came of it with the number of reads.
+    /// Reads a family whose first reads fail with this error. Returns the result and the number of reads.
     fn read(failures: u32, error: &ReadError) -> (Result<u32, ReadError>, Vec<UnreadFamily>, u32) {
         let (mut unread, mut reads) = (Vec::new(), 0);
         let read = UnreadFamily::read(Family::MisbehaviorFact, &mut unread, || {

@@ -1,11 +1,11 @@
-//! Table files that RocksDB cannot open, because the disk has damaged their index, properties or footer.
+//! Handles table files that RocksDB cannot open, because the disk has damaged their index, properties or footer.
 //!
-//! RocksDB reads these parts of some files while it opens a database, and opens none with a damaged one among them. If only
-//! projections have such files, their families are dropped with them, and made anew from the log. If anything else has,
-//! the folder stays as it is: what is lost there is not in the log.
+//! RocksDB reads these parts of some files during opening, and fails if one of them is damaged. If only projections
+//! have such files, their families are dropped with them and rebuilt from the log. If another family has one, the
+//! folder stays unchanged, because the log does not have its rows.
 //!
-//! Nothing is overlooked for this. The database is opened with the same checks of its manifest and its write-ahead log; the
-//! tables alone are opened later than usual.
+//! No check is skipped for this: the database is opened with the same checks of its manifest and its write-ahead
+//! log, and only the tables are opened later than usual.
 
 use std::path::Path;
 
@@ -19,16 +19,17 @@ use crate::opening::Opening;
 use crate::options;
 use crate::projection::{Projection, ProjectionSet, is_dropped_with_projections};
 
-/// The family that RocksDB demands. It has no rows.
+/// The default family that RocksDB requires. It has no rows.
 const DEFAULT: &str = "default";
 
-/// Drops the projections with tables that cannot be opened, of a database of this format that is otherwise whole. Returns
-/// false if there are none: then nothing was changed.
+/// Drops the projections with tables that cannot be opened, of a database of this format that is otherwise intact.
+/// Returns false if there are none; nothing is changed then.
 ///
-/// A crash on the way, or a note that cannot be written, has all projections made anew: the next opening misses a family.
+/// After a crash meanwhile, or if the record cannot be written, the next opening finds a missing family and all
+/// projections are rebuilt.
 ///
 /// # Errors
-/// When the disk fails otherwise.
+/// An error if the disk fails in another way.
 pub(crate) fn drop_unread(
     how: &Opening,
     path: &Path,
@@ -40,7 +41,7 @@ pub(crate) fn drop_unread(
         return Ok(false);
     }
     let later = opens_tables_later(options).map_err(DatabaseError::from)?;
-    // A compaction that meets the tables would only fail.
+    // Compactions are paused, because one that reads the tables would fail.
     let families = names.iter().map(|name| descriptor(how, name, true));
     let mut db = DB::open_cf_descriptors(&later, path, families).map_err(DatabaseError::from)?;
     if meta::format(&db)? != Some(FORMAT) {
@@ -51,7 +52,7 @@ pub(crate) fn drop_unread(
     let mut batch = WriteBatch::default();
     meta::put_condemned(&db, &mut batch, set);
     if let Err(error) = write_synced(&db, batch) {
-        // RocksDB may have met the tables already, and takes no more writes then.
+        // RocksDB may have met the tables already, and refuses writes then.
         tracing::warn!(%error, "all projections will be rebuilt");
     }
     let names: Vec<_> = set.list().into_iter().map(Projection::name).collect();
@@ -69,7 +70,7 @@ pub(crate) fn drop_unread(
     Ok(true)
 }
 
-/// Returns the projections with tables that cannot be opened; none if something else cannot be, either.
+/// Returns the projections with tables that cannot be opened; none if another family has such tables, too.
 fn unread(how: &Opening, path: &Path, options: &Options, names: &[String]) -> ProjectionSet {
     let is_made_anew = |name: &str| {
         let family = Family::ALL.into_iter().find(|family| family.name() == name);
@@ -94,25 +95,25 @@ fn unread(how: &Opening, path: &Path, options: &Options, names: &[String]) -> Pr
         let opened = opens(options, &[DEFAULT, family.name()]);
         if opened.is_err_and(|error| is_of_table(&error)) {
             let one = Projection::ALL.into_iter().find(|it| it.family() == family);
-            // The marks of minutes to be priced again go with the amounts.
+            // The marks of minutes to be priced again are dropped with the amounts.
             found = found.or(ProjectionSet::of([one.unwrap_or(Projection::Usage)]));
         }
     }
     found
 }
 
-/// Returns true for errors that a damaged table gives: a damaged footer may name a version that there is not.
+/// Returns true for errors that a damaged table causes: a damaged footer may state an unknown version.
 pub(crate) fn is_of_table(error: &rocksdb::Error) -> bool {
     matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotSupported)
 }
 
-/// Returns options with which tables are opened by their first reader, and in the background.
+/// Returns options with which tables are opened at their first read, and in the background.
 fn opens_tables_later(options: &mut Options) -> Result<Options, rocksdb::Error> {
-    // The binding has no function for the first one; RocksDB demands the second one with it.
+    // The binding has no function for the first option, and RocksDB requires the second one with it.
     options.get_options_from_string("open_files_async=true;skip_stats_update_on_db_open=true")
 }
 
-/// Returns a family's descriptor for opening. `is_held` has its compactions rest.
+/// Returns a family's descriptor for opening. `is_held` pauses its compactions.
 pub(crate) fn descriptor(how: &Opening, name: &str, is_held: bool) -> ColumnFamilyDescriptor {
     let family = Family::ALL.into_iter().find(|family| family.name() == name);
     family.map_or_else(

@@ -1,11 +1,11 @@
-//! Places that readers are shown before their signatures are checked, because the strand's own node has signed a tree with
-//! them.
+//! Handles unverified places: readers get their envelopes before the signatures are checked, because the strand's
+//! own node has signed a tree with them.
 //!
-//! Of a strand these are the last ones: those behind the place in its row `in_doubt`, up to the head. A strand without
-//! this row has none. They have the rows that readers need, and are charged to no payer and counted for no congestion
-//! until they are verified. Beside it, `shown_by` keeps the checkpoint by which they are shown and its proof: what their node has stated,
-//! should it state something else to others. The row is written with the first of them and moved with what verifying adds or takes
-//! away, so a crash goes on where it was.
+//! They are the last places of a strand: those after the place in its row `in_doubt`, up to the head. A strand
+//! without this row has none. They have the rows that readers need; until they are verified no payer is charged for
+//! them and they do not count for congestion. The row `shown_by` keeps the checkpoint with its proof, as evidence
+//! if the node states something else to others. The row `in_doubt` is written with the first unverified place and
+//! moved in the same write as each verdict, so work continues correctly after a crash.
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -32,15 +32,15 @@ use crate::tallies::Pricing;
 /// The outcome of [`Store::commit_verified`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VerifiedBatch {
-    /// The last place of the verified beginning of the strand.
+    /// The last place up to which the strand is verified.
     pub through: SequenceId,
-    /// Envelopes that readers were shown and get no more.
+    /// Number of envelopes that readers got before and do not get any more.
     pub withdrawn: u64,
 }
 
 impl Store {
-    /// Commits changes as [`Store::commit`] does, whose signatures are not checked yet. What follows the head of their
-    /// strands is unverified from then on, until [`Store::commit_verified`]. Facts of these entries have to be
+    /// Commits changes whose signatures are not checked yet, otherwise like [`Store::commit`]. Their places are
+    /// unverified until [`Store::commit_verified`]. The facts of these entries must be
     /// [unbooked](crate::Facts::unbooked).
     ///
     /// # Errors
@@ -49,8 +49,9 @@ impl Store {
         self.database().commit(changes, |group| group.begin_unverified())
     }
 
-    /// Does the same, and keeps the proof that the strand's node has signed the changes, which are all of one
-    /// strand, and what was shown before. It takes the place of an earlier one, and goes when everything is verified.
+    /// Like [`Store::commit_shown`], for changes of one strand. Also stores the proof that the strand's node has
+    /// signed these and all earlier unverified places. The proof replaces an earlier one, and is removed when all
+    /// places are verified.
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -72,14 +73,15 @@ impl Store {
         })
     }
 
-    /// Takes over verdicts on the next unverified places of a strand as one write, and returns when it is durable. Valid
-    /// envelopes are booked, with the bytes of the entry where its outer layer differs. Invalid ones get their
-    /// mark, lose the rows that `derive` names for a valid envelope, and are booked if they have facts. Entries of places that are verified change
-    /// nothing.
+    /// Writes verdicts on the next unverified places of a strand as one write, and returns when it is durable.
+    /// Valid envelopes are booked; if the entry's outer layer differs, its bytes are stored. Invalid envelopes get
+    /// their mark, lose the rows that `derive` returns for a valid envelope, and are booked if they have facts.
+    /// Entries of verified places change nothing.
     ///
     /// # Errors
-    /// [`CommitError::Gap`] if an entry does not follow what is verified, [`CommitError::OutOfRange`] above the head, and
-    /// [`CommitError::Conflict`] for another statement than the one that is held. Nothing is written then.
+    /// [`CommitError::Gap`] if an entry does not follow the verified places, [`CommitError::OutOfRange`] above the
+    /// head, and [`CommitError::Conflict`] for a statement that differs from the stored one. Nothing is written
+    /// then.
     pub fn commit_verified(
         &self,
         originator: OriginatorId,
@@ -89,7 +91,7 @@ impl Store {
         self.database().commit_verified(originator, entries, derive)
     }
 
-    /// Returns the last place of a strand up to `end` that is verified; `end` has to be durable.
+    /// Returns the last verified place of a strand up to `end`; `end` must be durable.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -99,7 +101,7 @@ impl Store {
         Ok(EnvelopeId { sequence, ..end })
     }
 
-    /// Returns the strands with unverified places, and the last place of each that is verified.
+    /// Returns the strands with unverified places, each with its last verified place.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -133,7 +135,8 @@ impl Database {
         let mut group = Group::new(self, &[], pricing);
         let mut done = VerifiedBatch { through: verified, withdrawn: 0 };
         let mut is_changed = false;
-        // In one pass and past the cache: else each envelope that is verified would take the place of what readers look for.
+        // In one pass, without the block cache: verified envelopes would otherwise displace blocks that readers
+        // need.
         let last = entries.last().map_or(verified, |entry| entry.id.sequence).min(*head);
         let mut held =
             self.db.raw_iterator_cf_opt(self.family(Family::Log), read_options(originator, last));
@@ -178,7 +181,7 @@ impl Database {
     }
 }
 
-/// Returns the envelope under an iterator over the log, which has to be the one of this place.
+/// Returns the envelope at the position of an iterator over the log, which must be this place.
 fn held_at<'a>(log: &'a DBRawIterator<'_>, id: EnvelopeId) -> Result<&'a [u8], ReadError> {
     let key = EnvelopeKey(id).encode();
     match log.item() {
@@ -192,7 +195,7 @@ fn held_at<'a>(log: &'a DBRawIterator<'_>, id: EnvelopeId) -> Result<&'a [u8], R
 }
 
 impl Group<'_> {
-    /// Stages the row of each strand of the group whose unverified places begin with it.
+    /// Stages the row `in_doubt` of each strand whose unverified places begin with this group.
     fn begin_unverified(&mut self) -> Result<(), CommitError> {
         let store = self.store;
         let mut begun = None;
@@ -202,7 +205,7 @@ impl Group<'_> {
             {
                 continue;
             }
-            // The caller holds the lock of the head, so the row is that of the last commit.
+            // The caller holds the lock of the head, so the row has the head of the last commit.
             let head = CursorKey { name: CursorName::Head, originator };
             let head = stored(&store.db, head, decode_u64)?.unwrap_or_default();
             let key = CursorKey { name: CursorName::InDoubt, originator };
@@ -211,8 +214,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Stages the verdict on an unverified envelope, of which these bytes are held. Returns true if readers get something
-    /// else than before.
+    /// Stages the verdict on an unverified envelope whose stored bytes are given. Returns true if it changes the
+    /// result for readers.
     fn stage_verified(
         &mut self,
         entry: &LogEntry,

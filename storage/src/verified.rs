@@ -9,8 +9,8 @@ use crate::keys::decode_u64;
 use crate::raw_rows::stored;
 
 impl Database {
-    /// Returns the last verified place of a strand; `None` if all of it is verified. To be called under the strand's lock,
-    /// if the answer has to last.
+    /// Returns the last verified place of a strand; `None` if all of it is verified. Call it under the strand's
+    /// lock if the result must stay valid.
     pub(crate) fn verified(
         &self,
         originator: OriginatorId,

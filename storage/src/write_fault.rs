@@ -1,4 +1,4 @@
-//! Failing writes on request, for tests and simulations.
+//! Makes writes fail, for tests and simulations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::WriteBatch;
 
-/// The part of a failed write that the disk has.
+/// The effect of a failed write on the disk.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteFault {
@@ -16,15 +16,15 @@ pub enum WriteFault {
     Kept,
 }
 
-/// Decides for each write if it fails. May block, as a sync does that hangs.
+/// Decides for each write if it fails. May block, like a sync that hangs.
 pub(crate) type FaultHook = Arc<dyn Fn() -> Option<WriteFault> + Send + Sync>;
 
-/// The faults that the next writes have.
+/// The faults of the next writes.
 #[derive(Default)]
 pub(crate) struct WriteFaults {
     fail_next: AtomicBool,
     hook: RwLock<Option<FaultHook>>,
-    /// Failed writes that the disk has all the same. Readers see them after the log is read again.
+    /// Failed writes that the disk has nevertheless. Readers see them after the log is read again.
     kept: Mutex<Vec<WriteBatch>>,
 }
 
@@ -38,7 +38,7 @@ impl WriteFaults {
         *self.hook.write() = hook;
     }
 
-    /// Returns the fault of the present write.
+    /// Returns the fault of the current write.
     pub(crate) fn next(&self) -> Option<WriteFault> {
         if self.fail_next.swap(false, Ordering::SeqCst) {
             return Some(WriteFault::Lost);
@@ -51,7 +51,7 @@ impl WriteFaults {
         self.kept.lock().push(batch);
     }
 
-    /// Takes the failed writes that reading the log again has to find.
+    /// Removes and returns the failed writes that reading the log again must find.
     pub(crate) fn take_kept(&self) -> Vec<WriteBatch> {
         std::mem::take(&mut self.kept.lock())
     }

@@ -323,8 +323,8 @@ impl Database {
         self.recent.forget_all();
     }
 
-    /// Stages that the next rebuild starts over. To be called for every change of the log, and of its marks,
-    /// while projections have been rebuilt in part: what was counted already must not be counted again.
+    /// Stages the record that the next rebuild starts over. Call it for every change of the log or its marks while
+    /// projections are partly rebuilt: otherwise envelopes would be counted twice.
     pub(crate) fn stage_rebuild_from_the_beginning(
         &self,
         batch: &mut WriteBatch,
@@ -379,8 +379,8 @@ impl Database {
         Ok(report)
     }
 
-    /// Writes the rows of chunks that depend on the order of the log, and that the log has been read up to there, without
-    /// a sync. The write that ends the rebuild makes all earlier ones durable.
+    /// Writes the rows of chunks that depend on the order of the log, with the progress, without a sync. The final
+    /// write of the rebuild makes all earlier ones durable.
     fn count(
         &self,
         chunks: Vec<DerivedChunk>,
@@ -392,7 +392,7 @@ impl Database {
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing).only(made.set);
         if !made.set.has_tallies() {
-            // A commit of meanwhile may have written a later receipt.
+            // A concurrent commit may have written a later receipt.
             rows.expect_out_of_order();
         }
         let mut verified = VerifiedPlaces::new(self);
@@ -444,10 +444,10 @@ impl Database {
     }
 }
 
-/// The projections that a rebuild makes.
+/// The projections that a rebuild derives.
 #[derive(Debug, Clone, Copy)]
 struct Made {
     set: ProjectionSet,
-    /// True if the others are whole.
+    /// True if the other projections are complete.
     is_part: bool,
 }

@@ -16,22 +16,23 @@ use crate::keys::pruned::PrunedEnvelope;
 use crate::projection::ProjectionSet;
 use crate::projection_rows::{CountedFacts, EnvelopeRows};
 
-/// Most threads. A guess: the one thread that reads the log and counts is the bound before.
+/// Largest number of threads. A guess: the thread that reads the log and counts is the limit with fewer.
 const WORKERS_MAX: usize = 16;
-/// Chunks that are under way for each thread, of which it works on one. A guess: enough that none waits while rows are
-/// counted, and few enough for memory: each has two copies of a chunk's envelopes. All of them together have no more bytes
-/// than these chunks may have, or it is one alone: its last envelope may be of any length.
+/// Number of chunks in progress for each thread, which works on one of them. A guess: no thread waits while rows
+/// are counted, and memory stays small: each chunk has two copies of its envelopes. The bytes of all chunks are
+/// bounded too, except that a single chunk may exceed the bound, because its last envelope may be large.
 const CHUNKS_EACH: usize = 3;
 
 /// Derives the facts of stored envelopes, in their order, from their bytes and their validity. Called from several
-/// threads, each time with up to 1,024 envelopes that follow one another in the log.
+/// threads, each time with up to 1,024 consecutive envelopes of the log.
 pub type DeriveMany<'a> = dyn Fn(&[StoredEnvelope]) -> Vec<Option<Facts>> + Sync + 'a;
 
-/// A chunk whose envelopes have their own rows. What depends on the order of the log is still to be counted.
+/// A chunk whose rows that depend on one envelope alone are written. The rows that depend on the order of the log
+/// are counted later.
 pub(super) struct DerivedChunk {
     pub(super) held: Vec<DerivedEnvelope>,
     pub(super) pruned: Vec<(EnvelopeId, PrunedEnvelope)>,
-    /// Bytes of the envelopes, none of which is here any more.
+    /// Length of the envelopes, which are freed already.
     pub(super) len_bytes: usize,
 }
 
@@ -48,23 +49,23 @@ impl DerivedChunk {
     }
 }
 
-/// An envelope with the values to be counted. The rest of its facts would keep its bytes in memory.
+/// An envelope with the values for counters. Its other facts would keep its bytes in memory.
 pub(super) struct DerivedEnvelope {
     pub(super) id: EnvelopeId,
     pub(super) is_invalid: bool,
     pub(super) facts: Option<CountedFacts>,
 }
 
-/// A chunk, and the way on which it comes back.
+/// A chunk, and the channel for its result.
 struct Task {
     chunk: Chunk,
     done: SyncSender<Result<DerivedChunk, CommitError>>,
 }
 
-/// The way to the threads. They end when it is dropped.
+/// A handle to the threads. They end when it is dropped.
 pub(super) struct Workers {
     tasks: Sender<Task>,
-    /// The chunks that have not come back, in the order in which they were given.
+    /// The chunks without a result, in the order of the log.
     under_way: VecDeque<UnderWay>,
     /// Bytes of their envelopes.
     len_bytes: usize,
@@ -72,7 +73,7 @@ pub(super) struct Workers {
     threads: usize,
 }
 
-/// A chunk that has not come back.
+/// A chunk without a result.
 struct UnderWay {
     len_bytes: usize,
     coming: Receiver<Result<DerivedChunk, CommitError>>,
@@ -111,10 +112,10 @@ impl Workers {
         self.threads
     }
 
-    /// Returns true if another chunk may be given.
+    /// Returns true if another chunk may be handed out.
     pub(super) fn have_room(&self) -> bool {
         let len_bytes_max = self.under_way_max * CHUNK_LEN_BYTES;
-        // A chunk whose last envelope is large is taken all the same, alone.
+        // A chunk with a large last envelope is accepted if it is the only one.
         let is_short = self.len_bytes < len_bytes_max || self.under_way.is_empty();
         self.under_way.len() < self.under_way_max && is_short
     }
@@ -125,14 +126,14 @@ impl Workers {
         let (done, coming) = mpsc::sync_channel(1);
         self.len_bytes += chunk.len_bytes;
         self.under_way.push_back(UnderWay { len_bytes: chunk.len_bytes, coming });
-        // Without a thread that takes it, all have panicked: it is noticed when the chunk is taken back.
+        // This fails only if all threads have panicked, which `take` reports.
         let _ = self.tasks.send(Task { chunk, done });
     }
 
-    /// Waits for the chunk that was given first of those that have not come back; `None` if there is none.
+    /// Waits for the result of the oldest chunk; `None` if no chunk is in progress.
     ///
     /// # Errors
-    /// When its rows could not be written.
+    /// An error if its rows could not be written.
     pub(super) fn take(&mut self) -> Result<Option<DerivedChunk>, CommitError> {
         let Some(UnderWay { len_bytes, coming }) = self.under_way.pop_front() else {
             return Ok(None);
@@ -152,13 +153,13 @@ fn work(
     loop {
         let next = waiting.lock().recv();
         let Ok(Task { chunk, done }) = next else { return };
-        // After an error elsewhere nothing waits for it.
+        // After an error elsewhere no receiver waits for the result.
         let _ = done.send(derive_chunk(database, derive, made, chunk));
     }
 }
 
-/// Writes, without a sync, the rows that depend on one envelope alone. The progress row that covers them is written
-/// later, when the chunk has come back; after a crash before it, the same bytes are written again.
+/// Writes, without a sync, the rows that depend on one envelope alone. The progress that covers them is written
+/// later, after the chunk's result. After a crash before that, the same bytes are written again.
 fn derive_chunk(
     database: &Database,
     derive: &DeriveMany<'_>,

@@ -2,29 +2,29 @@
 //!
 //! RocksDB writes the rows of an uncompressed block one after the other: the number of key bytes shared with the
 //! previous row, the number of further key bytes, the length of the value, these key bytes and the value. After the
-//! last row come the offsets of the rows with complete keys, and their number. So keys and values determine every byte
-//! of a block except eight of each row, which count the writes of the database. Those are taken from the damaged
-//! block; the checksum shows whether they are right.
+//! last row come the offsets of the rows with complete keys, and their number. So keys and values determine every
+//! byte of a block except eight of each row, which count the writes of the database. Those are taken from the
+//! damaged block; the checksum shows if they are correct.
 
-/// Rows from one whole key to the next. RocksDB's default, which no family here changes.
+/// Number of rows from one complete key to the next. RocksDB's default, which no family here changes.
 const RESTART_INTERVAL: usize = 16;
-/// Length of what RocksDB appends to each key: the kind of the row, and the number of its write.
+/// Length of RocksDB's suffix of each key: the kind of the row, and the number of its write.
 const TAIL_LEN: usize = 8;
 /// Kind of a row with a value.
 const KIND_VALUE: u8 = 1;
 /// Kind of a deletion.
 const KIND_DELETION: u8 = 0;
 
-/// A row as a reader of the database gets it.
+/// A row that a reader of the database gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownRow {
     pub(super) key: Vec<u8>,
-    /// `None` if the value is not in the table file: a large one is in a file of its own.
+    /// `None` if the value is not in the table file, because large values are in blob files.
     pub(super) value: Option<bytes::Bytes>,
 }
 
-/// Returns the block as RocksDB wrote it. `rows` ascend and begin with the block's first one; those behind its last one
-/// are not looked at. `None` if the block cannot be one of these rows, or is no longer similar to one.
+/// Returns the original bytes of the block. `rows` ascend and start with the block's first row; rows after its last
+/// one are ignored. `None` if the block cannot consist of these rows, or is too damaged to compare.
 pub(super) fn mend(damaged: &[u8], rows: &[KnownRow]) -> Option<Vec<u8>> {
     let mut mended =
         Mended { damaged, out: Vec::with_capacity(damaged.len()), ..Mended::default() };
@@ -39,12 +39,12 @@ pub(super) fn mend(damaged: &[u8], rows: &[KnownRow]) -> Option<Vec<u8>> {
     None
 }
 
-/// The block at its present state.
+/// The reconstructed part of a block.
 #[derive(Default)]
 struct Mended<'a> {
     damaged: &'a [u8],
     out: Vec<u8>,
-    /// Offsets of the rows with whole keys.
+    /// Offsets of the rows with complete keys.
     restarts: Vec<u32>,
     rows: usize,
     last_key: Vec<u8>,
@@ -64,7 +64,7 @@ impl Mended<'_> {
         let at = self.out.len();
         let value_len = match &row.value {
             Some(value) => value.len(),
-            // Only the block itself knows how long the reference is, and its bytes.
+            // Only the block itself has the reference to the blob, and its length.
             None => Header::read(self.damaged.get(at..)?)?.value_len,
         };
         self.begin(&row.key);
@@ -88,7 +88,7 @@ impl Mended<'_> {
         (self.out.len() < self.damaged.len()).then_some(())
     }
 
-    /// Takes over a deletion that stands before `key`. Returns false if there is none.
+    /// Copies a deletion before `key`. Returns false if there is none.
     fn take_deletion(&mut self, key: &[u8]) -> bool {
         let at = self.out.len();
         let Some(rest) = self.damaged.get(at..) else { return false };
@@ -109,7 +109,7 @@ impl Mended<'_> {
         true
     }
 
-    /// Notes that a row with this key begins here.
+    /// Records that a row with this key begins here.
     fn begin(&mut self, key: &[u8]) {
         if self.rows.is_multiple_of(RESTART_INTERVAL) {
             self.restarts.push(u32::try_from(self.out.len()).unwrap_or(u32::MAX));
@@ -118,7 +118,7 @@ impl Mended<'_> {
         key.clone_into(&mut self.last_key);
     }
 
-    /// Returns the block if it is whole.
+    /// Returns the block if it is complete.
     fn finished(&self) -> Option<Vec<u8>> {
         let numbers = self.restarts.iter().copied().chain(u32::try_from(self.restarts.len()).ok());
         let is_whole = self.out.len() + 4 * (self.restarts.len() + 1) == self.damaged.len();
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// A block as RocksDB writes it: rows with the numbers of their writes, and deletions without a value.
+    /// Returns a block in RocksDB's form: rows with the numbers of their writes, and deletions without a value.
     fn block(rows: &[(Vec<u8>, Option<Vec<u8>>)]) -> Vec<u8> {
         let (mut out, mut restarts, mut last) = (Vec::new(), Vec::<u32>::new(), Vec::new());
         for (index, (key, value)) in rows.iter().enumerate() {
@@ -215,7 +215,7 @@ mod tests {
         rows.iter().filter_map(row).collect()
     }
 
-    /// Rows of which every ninth is deleted.
+    /// Returns rows of which every ninth is deleted.
     fn rows(count: u64) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         let value = |at: u64| {
             blake3::hash(&at.to_be_bytes()).as_bytes().repeat(usize::try_from(1 + at % 9).unwrap())

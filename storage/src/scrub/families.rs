@@ -13,8 +13,8 @@ use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::snapshot::Snapshot;
 
-/// Places that are tried one by one behind a damaged row, before the rest of its file is given up. A guess:
-/// a damaged block has some hundred.
+/// Number of places that are tried one by one after a damaged row, before the rest of its file counts as damaged. A
+/// guess: a damaged block has some hundred.
 const PLACES_TRIED_MAX: u32 = 100_000;
 
 /// Reads all families.
@@ -27,7 +27,7 @@ pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<()
     Family::ALL.into_iter().try_for_each(|family| whole(family).read(database, &heads, scrub))
 }
 
-/// Reads the rows of a damaged part again. Those that belong to no place are all rows of their family.
+/// Reads the rows of a damaged part again. For rows that belong to no place this reads the whole family.
 ///
 /// # Errors
 /// When the caller has stopped the work.
@@ -45,12 +45,12 @@ pub(super) fn read_part(
     rows.read(database, &heads(database), scrub)
 }
 
-/// Returns the heads of all strands; none if they cannot be read, which their family names.
+/// Returns the heads of all strands; none if they cannot be read, which is reported for their family.
 fn heads(database: &Arc<Database>) -> Cursor {
     Snapshot::new(database).heads().unwrap_or_default()
 }
 
-/// Rows that are read.
+/// A range of rows to read.
 struct Rows {
     family: Family,
     /// The first key.
@@ -75,7 +75,7 @@ impl Rows {
         }
         let mut rows = database.db.raw_iterator_cf_opt(database.family(family), options);
         rows.seek(&self.from);
-        // The first key that may follow the rows that were read.
+        // The first key after the rows that were read.
         let mut next = self.from.clone();
         loop {
             while let Some((key, value)) = rows.item() {
@@ -107,7 +107,7 @@ impl Rows {
                 Behind::Rows => rows.key().and_then(place_before),
                 Behind::Damage => None,
             };
-            // Without a row behind it, the damage reaches to the end of what is read.
+            // Without a readable row after it, the damage reaches to the end of the range.
             let end = self.through.as_deref().and_then(EnvelopeKey::decode).map(|key| key.0);
             let end = end.or(heads.iter().last());
             let last = last.or(end.filter(|_| behind == Behind::Rows && rows.key().is_none()));
@@ -120,7 +120,7 @@ impl Rows {
     }
 }
 
-/// The rows behind a damaged one.
+/// The state of the rows after a damaged one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behind {
     /// The rows can be read, or there are none.
@@ -129,8 +129,8 @@ enum Behind {
     Damage,
 }
 
-/// Tries the places after a damaged row one by one, up to the last place of the last strand. If a readable row is
-/// found, the iterator is left there.
+/// Tries the places after a damaged row one by one, up to the last place of the last strand. Leaves the iterator at
+/// the first readable row.
 fn step_over(
     rows: &mut DBRawIterator<'_>,
     first: EnvelopeId,
@@ -160,8 +160,8 @@ fn place_after(place: EnvelopeId, heads: &Cursor) -> EnvelopeId {
     EnvelopeId { sequence: SequenceId(1), ..strand }
 }
 
-/// Returns the place that follows the rows that were read, of a family whose keys are places. `next` is its key, or the
-/// last one that was read with a byte behind it.
+/// Returns the place after the rows that were read, of a family whose keys are places. `next` is its key, or the
+/// last read key with a byte appended.
 fn first_place(
     family: Family,
     next: &[u8],
@@ -185,15 +185,15 @@ fn place_before(key: &[u8]) -> Option<EnvelopeId> {
     Some(EnvelopeId { sequence: place.sequence.previous(), ..place })
 }
 
-/// Returns the name of the file that RocksDB's words name.
+/// Returns the name of the file in RocksDB's error text.
 fn file_in(cause: &str) -> Option<String> {
     let mut words = cause.split(|it: char| it.is_whitespace() || "/:;,".contains(it));
     let is_file = |word: &&str| word.ends_with(".sst") || word.ends_with(".blob");
     words.find(is_file).map(ToOwned::to_owned)
 }
 
-/// Returns the first and the last key of a table file: of the one with this name, or else of that one which
-/// ends next.
+/// Returns the first and the last key of a table file: of the file with this name, otherwise of the file that ends
+/// next.
 fn keys_of_file(
     database: &Database,
     family: Family,

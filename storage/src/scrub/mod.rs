@@ -1,12 +1,11 @@
-//! Reading everything back that a database holds, to find what a disk has damaged, and putting it back.
+//! Reads a whole database back to find damage by the disk, and repairs it.
 //!
 //! - `report`: the findings;
 //! - `families`: every row of every family, with RocksDB's checksums;
 //! - `strands`: every envelope against its leaf, and every leaf against the root of its tree;
-//! - `repair`: damaged parts are put back; `block`: a block of a table file, made again from its rows.
+//! - `repair`: repairs damaged parts; `block`: reconstructs a block of a table file from its rows.
 //!
-//! A checkpoint is read and not the open database, whose caches would hide what has happened to the disk
-//! since.
+//! A checkpoint of the database is read instead of the open one, whose caches would hide damage on the disk.
 
 mod block;
 mod families;
@@ -34,15 +33,15 @@ pub use repair::{LostPlace, Overwritten, RepairError};
 pub use report::{Damage, ScrubError, ScrubReport};
 
 impl Store {
-    /// Reads everything back that is durable now, from the disk: each row with its checksum, each envelope
-    /// with its leaf, each tree with its root. Commits and readers go on meanwhile. `pace` is called with the
-    /// bytes that were read, waits as long as the work has to pause, and says if it goes on.
+    /// Reads all durable rows back from the disk: each row with its checksum, each envelope with its leaf, each
+    /// tree with its root. Commits and reads continue meanwhile. `pace` is called with the number of bytes read,
+    /// sleeps as long as the work has to pause, and returns `Break` to cancel it.
     ///
-    /// Compactions of families with damage rest from then on, until [`Store::hold_compactions`] says otherwise.
+    /// Compactions of families with damage stay paused until [`Store::hold_compactions`] resumes them.
     ///
     /// # Errors
-    /// [`ScrubError`]. Damage that was found is no error: [`ScrubReport::damages`] names it. If a compaction has met damage
-    /// before, the store is poisoned: a scrub succeeds after [`Store::reopen`].
+    /// [`ScrubError`]. Found damage is not an error; it is in [`ScrubReport::damages`]. If a compaction has met
+    /// damage before, the store is poisoned, and a scrub succeeds only after [`Store::reopen`].
     pub fn scrub(
         &self,
         pace: &mut dyn FnMut(u64) -> ControlFlow<()>,
@@ -55,8 +54,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Reads a damaged part again, bypassing the database's caches. Bytes that were just written come from the system's
-    /// page cache. Returns the damage that is left in the part.
+    /// Reads a damaged part again, bypassing the database's caches. Bytes that were just written come from the
+    /// system's page cache. Returns the remaining damage in the part.
     ///
     /// # Errors
     /// As [`Store::scrub`].
@@ -70,7 +69,7 @@ impl Store {
         Ok(report.damages)
     }
 
-    /// Reads something of everything that is durable now, with empty caches.
+    /// Runs a read on a checkpoint of the durable state, with empty caches.
     fn read_copy<T>(
         &self,
         pace: &mut dyn FnMut(u64) -> ControlFlow<()>,
@@ -90,7 +89,7 @@ impl Store {
             let value = read(&database, &mut scrub)?;
             Ok((scrub.report, value))
         });
-        // A failure to remove it is told by the next scrub, which cannot begin then.
+        // If this fails, the next scrub fails with the error, because the folder exists.
         let _ = remove_scrub_checkpoint(data);
         done
     }
@@ -102,7 +101,7 @@ impl Store {
         let taken = Checkpoint::new(&database.db).and_then(|it| it.create_checkpoint(folder));
         taken.map_err(|error| {
             let error = DatabaseError::from(error);
-            // A compaction has met damage, so RocksDB takes no writes until it is opened again.
+            // A compaction has met damage, so RocksDB refuses writes until it is opened again.
             if database.lasting.compactions.note_failure(&error.to_string()) {
                 database.poison.set(&error.to_string());
             }

@@ -1,9 +1,9 @@
-//! Putting back what a scrub has found damaged, while the database is open.
+//! Repairs damage that a scrub has found, while the database is open.
 //!
-//! A damaged block of a table file is put together again from its rows, and the bytes that differ are written to their
-//! place in the file: it is then the file that RocksDB wrote, whatever level it is on, and compactions can read it. A
-//! row that is whole and wrong, or absent, is written anew. Nothing is deleted, so a crash between leaves damage that
-//! the next scrub finds. The caller brings the envelopes that this node cannot read itself.
+//! A damaged block of a table file is reconstructed from its rows, and the differing bytes are written to their
+//! place in the file. The file then has the bytes that RocksDB wrote, on any level, and compactions can read it. A
+//! readable but wrong row, or an absent one, is written again. Nothing is deleted, so after a crash the next scrub
+//! finds the remaining damage. The caller supplies the envelopes that this node cannot read itself.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,13 +29,13 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trees::leaf_of;
 
-/// Places of one damaged part that are put back. A guess: a block has a dozen, a torn megabyte some thousand. With more,
-/// most of a file has gone.
+/// Largest number of places of a damaged part that is repaired. A guess: a block has a dozen, a torn megabyte some
+/// thousand. With more, most of a file is lost.
 const PLACES_MAX: usize = 10_000;
-/// The longest block that is read to mend it, in bytes. A block has one row more than fits into 8 KiB, and rows of the
-/// table files have 4 KiB at most. A guess far above that.
+/// Largest block that is read for a repair, bytes. A guess, far above real blocks: a block has one row more than
+/// fits into 8 KiB, and rows in table files have at most 4 KiB.
 const BLOCK_LEN_BYTES_MAX: u64 = 1 << 20;
-/// The byte behind a block that says that it is not compressed.
+/// The byte after a block that is not compressed.
 const NOT_COMPRESSED: u8 = 0;
 
 /// A place whose envelope this node cannot read.
@@ -43,11 +43,12 @@ const NOT_COMPRESSED: u8 = 0;
 pub struct LostPlace {
     /// The place.
     pub id: EnvelopeId,
-    /// The leaf that its strand's tree has there; `None` if the tree does not reach it, or its leaf is what is damaged.
+    /// The leaf of the strand's tree at the place; `None` if the tree does not reach it, or if the leaf itself is
+    /// damaged.
     pub leaf: Option<TreeHash>,
 }
 
-/// The reason a damaged part was not put back. The file is as it was, unless the disk failed.
+/// Why a damaged part was not repaired. The file is unchanged, unless the disk failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The rows are neither envelopes nor leaves.
@@ -58,10 +59,10 @@ pub enum RepairError {
         /// The column family.
         family: &'static str,
     },
-    /// The end of the damage is not known, or it has too many places.
+    /// The end of the damage is unknown, or it has too many places.
     #[error("the damaged part holds more than {PLACES_MAX} places, or its end is not known")]
     TooLarge,
-    /// An envelope can neither be read nor did a peer send it.
+    /// An envelope cannot be read, and no peer has sent it.
     #[error("no peer has sent the envelope at {at}")]
     Lost {
         /// The place.
@@ -73,8 +74,8 @@ pub enum RepairError {
         /// The place.
         at: EnvelopeId,
     },
-    /// The strand's tree says nothing about a place of this node's own strand, or reaches a place and has no leaf there
-    /// that can be read.
+    /// The strand's tree does not reach a place of this node's own strand, or has no readable leaf at a place that
+    /// it reaches.
     #[error(
         "the envelope at {at} cannot be proven: its leaf in the tree is missing or cannot be read"
     )]
@@ -82,7 +83,7 @@ pub enum RepairError {
         /// The place.
         at: EnvelopeId,
     },
-    /// The damaged block is not made of the rows alone, or its checksum is damaged itself.
+    /// The damaged block does not consist of the rows alone, or its checksum is damaged.
     #[error("{file} cannot be repaired in place")]
     NotInPlace {
         /// The file.
@@ -109,9 +110,9 @@ pub struct Overwritten {
     file: File,
     /// The name of the file.
     name: String,
-    /// The block's place in the file.
+    /// Offset of the block in the file.
     offset: u64,
-    /// The block, and the byte behind it.
+    /// The block, and the byte after it.
     before: Vec<u8>,
 }
 
@@ -132,7 +133,7 @@ impl Overwritten {
         Ok(self.file.sync_data()?)
     }
 
-    /// Writes the bytes that differ, and waits until they are durable. Returns false if none does.
+    /// Writes the differing bytes, and waits until they are durable. Returns false if no byte differs.
     fn replace(&self, whole: &[u8]) -> io::Result<bool> {
         let mut has_changed = false;
         let mut at = 0;
@@ -157,7 +158,7 @@ impl Store {
     /// repaired.
     ///
     /// # Errors
-    /// When the part cannot be repaired at all, or rows that name its content cannot be read.
+    /// An error if the part cannot be repaired at all, or if the rows that determine its content cannot be read.
     pub fn lost_places(&self, damage: &Damage) -> Result<Vec<LostPlace>, RepairError> {
         let snapshot = self.snapshot();
         let mut lost = Vec::new();
@@ -174,11 +175,11 @@ impl Store {
         Ok(lost)
     }
 
-    /// Repairs a damaged part. `brought` has the envelopes of [`Store::lost_places`], with signatures that the caller
-    /// has verified. Until the repair, reads of the part are errors: its rows never count as absent.
+    /// Repairs a damaged part. `brought` has the envelopes of [`Store::lost_places`], whose signatures the caller
+    /// has verified. Until the repair, reads of the part return errors: its rows never count as absent.
     ///
-    /// [`Store::recheck`] shows whether the part is whole again; only then a wrong checksum is noticed. If it is not,
-    /// the caller restores the returned bytes. `None` if no block was overwritten.
+    /// [`Store::recheck`] shows if the part is intact again, because only a read verifies the checksum. If it is
+    /// not, the caller restores the returned bytes. `None` if no block was overwritten.
     ///
     /// # Errors
     /// [`RepairError`].
@@ -188,7 +189,7 @@ impl Store {
         brought: &BTreeMap<EnvelopeId, Bytes>,
     ) -> Result<Option<Overwritten>, RepairError> {
         let folder = self.path().ok_or(RepairError::InMemory)?;
-        // What is pruned meanwhile must not come back.
+        // Envelopes that are pruned meanwhile must not be restored.
         let database = self.database();
         let _no_pruning = database.pruning.lock();
         let snapshot = self.snapshot();
@@ -261,12 +262,12 @@ fn places(snapshot: &Snapshot<'_>, damage: &Damage) -> Result<Vec<EnvelopeId>, R
     Ok(places)
 }
 
-/// Returns the leaf that the strand's tree has at a place; `None` if the tree does not reach it. Of damaged leaves those
-/// that cannot be read are `None` too: the checksum of their block proves what they are made of.
+/// Returns the leaf of the strand's tree at a place; `None` if the tree does not reach it. Unreadable leaves of a
+/// damaged part of leaves are `None`, too: the checksum of their block proves the rebuilt ones.
 ///
 /// # Errors
-/// [`RepairError::Unproven`] for a place of the log that the tree reaches, or may reach, without a leaf that can be read:
-/// another envelope may be signed just as well.
+/// [`RepairError::Unproven`] for a place of the log that the tree reaches, or may reach, without a readable leaf: a
+/// signature alone does not prove that an envelope is the stored one.
 fn known_leaf(
     snapshot: &Snapshot<'_>,
     damage: &Damage,
@@ -286,7 +287,7 @@ fn known_leaf(
     Ok(leaf)
 }
 
-/// Returns an envelope that can be read, maybe out of a cache, and is the one of its strand's tree.
+/// Returns an envelope that is readable, perhaps from a cache, and matches the strand's tree.
 fn readable(snapshot: &Snapshot<'_>, id: EnvelopeId, leaf: Option<TreeHash>) -> Option<Bytes> {
     let bytes = snapshot.get(id).ok()??;
     leaf.is_none_or(|leaf| leaf == leaf_of(&bytes)).then_some(bytes)
@@ -297,7 +298,7 @@ fn log_row((id, bytes): (EnvelopeId, Bytes)) -> KnownRow {
     KnownRow { key: EnvelopeKey(id).encode().to_vec(), value: (!is_beside).then_some(bytes) }
 }
 
-/// Returns the leaves of a damaged part, made again from envelopes, marks and records.
+/// Returns the leaves of a damaged part, computed from envelopes, marks and records.
 fn leaf_rows(
     snapshot: &Snapshot<'_>,
     damage: &Damage,
@@ -324,7 +325,8 @@ fn leaf_rows(
     Ok(rows)
 }
 
-/// Writes the bytes of a damaged block that differ from what its rows say. `None` if the file has gone.
+/// Writes the bytes of a damaged block that differ from the block reconstructed from its rows. `None` if the file
+/// does not exist any more.
 fn mend_file(
     folder: &Path,
     damage: &Damage,
@@ -333,7 +335,7 @@ fn mend_file(
     let not_in_place = || RepairError::NotInPlace { file: damage.file.clone().unwrap_or_default() };
     let (name, offset, len) = damage.block().ok_or_else(not_in_place)?;
     let file = match File::options().read(true).write(true).open(folder.join(name)) {
-        // A compaction has taken the rows over: they were readable then.
+        // A compaction has moved the rows to another file, so they were readable.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };

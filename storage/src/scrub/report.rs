@@ -1,4 +1,4 @@
-//! The findings of a scrub, and the work at its present state.
+//! The findings of a scrub, and the state of a running one.
 
 use std::ops::ControlFlow;
 
@@ -10,13 +10,13 @@ use crate::open_error::OpenError;
 use crate::projection::Projection;
 use crate::prune::StrandPlaces;
 
-/// The most damages that a report lists; further ones are counted. A guess: with that many the disk is
-/// replaced, and the list is not read.
+/// Largest number of damages in a report; further ones are only counted. A guess: with more, the operator replaces
+/// the disk.
 const DAMAGES_MAX: usize = 1000;
-/// Bytes between two calls of the caller. A guess: a disk reads them in a millisecond.
+/// Bytes between two calls of the caller's `pace`. A guess: a disk reads this much in a millisecond.
 const STEP_BYTES: u64 = 256 << 10;
 
-/// The families that a rebuild of the projections reads.
+/// The families from which a rebuild derives projections.
 const REBUILT_FROM: [Family; 6] =
     [Family::Log, Family::Mark, Family::Pruned, Family::Rate, Family::Cursor, Family::Meta];
 
@@ -29,27 +29,28 @@ pub struct Damage {
     pub first: Option<EnvelopeId>,
     /// The last place that is affected, for rows that belong to a strand.
     pub last: Option<EnvelopeId>,
-    /// The file, if RocksDB says which one.
+    /// The file, if RocksDB's error names it.
     pub file: Option<String>,
     /// The fault.
     pub cause: String,
 }
 
 impl Damage {
-    /// Returns true if the rows are derived from the log, and can be made anew.
+    /// Returns true if the rows are derived from the log and can be rebuilt.
     #[must_use]
     pub fn is_of_projection(&self) -> bool {
         Projection::ALL.into_iter().any(|it| it.name() == self.family)
     }
 
-    /// Returns true if projections cannot be made anew before this part is whole: they are made of these rows.
+    /// Returns true if projections are derived from these rows, so that they cannot be rebuilt before this part is
+    /// repaired.
     #[must_use]
     pub fn stops_rebuilds(&self) -> bool {
         REBUILT_FROM.into_iter().any(|it| it.name() == self.family)
     }
 
-    /// Returns the damaged places of each strand, by originator ascending. `None` if the first or the last one is not
-    /// known.
+    /// Returns the damaged places of each strand, by originator ascending; `None` if the first or the last one is
+    /// unknown.
     pub(super) fn strands(&self, heads: &Cursor) -> Option<Vec<StrandPlaces>> {
         let (first, last) = (self.first?, self.last?);
         let part = |head: EnvelopeId| {
@@ -64,7 +65,7 @@ impl Damage {
         Some(heads.iter().filter(|it| affected.contains(&it.originator)).filter_map(part).collect())
     }
 
-    /// Returns the table file, and the offset and the length of the block in it, if RocksDB's words say so.
+    /// Returns the table file, and the offset and the length of the block in it, if RocksDB's error text has them.
     pub(super) fn block(&self) -> Option<(&str, u64, u64)> {
         let file = self.file.as_deref().filter(|file| file.ends_with(".sst"))?;
         let (_, at) = self.cause.split_once(file)?;
@@ -87,7 +88,7 @@ pub struct ScrubReport {
     pub further: u64,
 }
 
-/// The reason not everything was read back.
+/// Why a scrub did not read everything.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrubError {
     /// The database is in memory.
@@ -96,24 +97,24 @@ pub enum ScrubError {
     /// Another scrub is under way.
     #[error("another scrub is running: wait until it has ended")]
     Busy,
-    /// The caller has stopped the work.
+    /// The caller has cancelled the work.
     #[error("the scrub was stopped before it was done")]
     Stopped,
     /// The remains of an earlier scrub cannot be removed.
     #[error("{0}")]
     Folder(#[from] std::io::Error),
-    /// The state to read could not be taken.
+    /// The checkpoint to read could not be created.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The state that was taken cannot be opened: the database is damaged as a whole.
+    /// The checkpoint cannot be opened: the database is damaged as a whole.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A row that tells of the strands cannot be read.
+    /// A row about the strands cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-/// The work at its present state.
+/// The state of a running scrub.
 pub(super) struct Scrub<'a> {
     pub(super) report: ScrubReport,
     pub(super) pace: &'a mut dyn FnMut(u64) -> ControlFlow<()>,

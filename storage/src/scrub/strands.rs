@@ -20,9 +20,9 @@ use crate::trees::leaf_of;
 /// Length of a pruned envelope's record, for the pace. Most have a charge and no hash.
 const RECORD_LEN_BYTES: usize = 64;
 
-/// The cause of damage that no checksum shows.
+/// The cause of a damage that no checksum shows.
 const OTHER: &str = "the envelope is not the one that the strand's tree has there";
-/// The cause of damage where the leaf itself is damaged.
+/// The cause of a damage of the leaf itself.
 const NO_LEAF: &str = "nothing proves the envelope: its leaf cannot be read";
 
 /// Reads all strands.
@@ -35,8 +35,8 @@ pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<()
     heads.into_iter().try_for_each(|head| read_strand(&snapshot, head, scrub))
 }
 
-/// Reads the places of a damaged part again: each one is held or marked, and held as its leaf says, which has to be
-/// readable.
+/// Reads the places of a damaged part again: each one must be stored or marked, and a stored envelope must match
+/// its leaf, which must be readable.
 ///
 /// # Errors
 /// When the caller has stopped the work, or the heads cannot be read.
@@ -90,7 +90,7 @@ fn read_strand(
     let mut next = SequenceId(1);
     let before = EnvelopeId { sequence: SequenceId::NONE, ..head };
     for item in snapshot.log(before, head.sequence) {
-        // Rows that cannot be read were named before, by their families.
+        // Unreadable rows were reported before, for their families.
         let Ok(item) = item else { return Ok(()) };
         let (from, through) = match &item {
             LogItem::Envelope { id, .. } => (id.sequence, id.sequence),
@@ -121,7 +121,7 @@ fn read_strand(
     Ok(())
 }
 
-/// Reads the records of pruned places. Without one, the tallies cannot be made again.
+/// Reads the records of pruned places. Without them the tallies cannot be rebuilt.
 fn read_records(
     snapshot: &Snapshot<'_>,
     from: EnvelopeId,
@@ -168,7 +168,7 @@ struct Leaves<'a> {
 }
 
 impl<'a> Leaves<'a> {
-    /// Begins at the first leaf. `None` if the tree cannot be read, which its families have named before.
+    /// Starts at the first leaf; `None` if the tree cannot be read, which was reported before for its families.
     fn of(snapshot: &'a Snapshot<'_>, head: EnvelopeId) -> Option<Self> {
         let size = snapshot.tree_size(head.originator).ok()?;
         let root = snapshot.root(head.originator, size).ok()?;
