@@ -80,8 +80,8 @@ struct UnderWay {
 }
 
 impl Workers {
-    /// Calls `run` beside a thread for each core, and returns when all have ended. They write rows of the projections in
-    /// `made`.
+    /// Calls `run` beside a thread for each core, and returns when all have ended. They write rows of the projections
+    /// in `made`.
     pub(super) fn beside<T>(
         database: &Database,
         derive: &DeriveMany<'_>,
