@@ -1,4 +1,4 @@
-//! Logs of inboxes: those of real clients, and everything that can be done to one.
+//! Logs of inboxes: those of real clients, and logs with every kind of action.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ fn updates_of_real_clients_hold_in_their_order() {
     }
 }
 
-/// A log of thousands of updates would cost its square otherwise.
+/// Without this, a log of n updates would cost n² (logs have thousands).
 #[test]
 fn a_state_is_kept_and_advanced_and_an_update_that_does_not_hold_leaves_it_as_it_was() {
     let (id, before) = inbox();

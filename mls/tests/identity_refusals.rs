@@ -1,5 +1,4 @@
-//! Invalid identity updates, each with the phrase by which clients know it. None of them changes the
-//! state.
+//! Invalid identity updates, each with the phrase by which clients recognize it. None of them changes the state.
 
 use bytes::Bytes;
 use hawser_mls::identity::{Judgement, MemberIdentifier, fold_trusted, judge};
@@ -156,7 +155,7 @@ fn a_signature_serves_one_update() {
     let state = valid(Some(&state), &update(&id, vec![revoke(&second.identifier(), &owner)]));
     assert_says(&refused(Some(&state), &adding), "Replay detected");
 
-    // With the other s and the same v, it is the same signature.
+    // With the other s and the same v, it counts as the same signature.
     let mut twin = adding;
     let Some(pb::identity_action::Kind::Add(add)) = &mut twin.actions[0].kind else { panic!() };
     for signature in [&mut add.existing_member_signature, &mut add.new_member_signature] {
@@ -191,13 +190,13 @@ fn accounts_may_sign_with_either_s_and_any_way_of_writing_v() {
         bytes[64] -= 27;
         Bytes::from(bytes)
     };
-    // Clients bring s into the lower half and leave v. A signature with the other s and the other v holds
-    // by mathematics, and is another account's for them.
+    // Clients bring s into the lower half and leave v. A signature with the other s and the other v is valid by
+    // mathematics, but clients recover another account from it.
     valid(None, &founding(|bytes| high_s(&bytes)));
     let mirrored = founding(|bytes| high_twin(&bytes));
     assert_says(&refused(None, &mirrored), "Missing existing member");
     valid(None, &founding(bare));
-    // EIP-155: v is 35 and twice the chain id, and the recovery id.
+    // EIP-155: v is 35 + 2 × chain id + recovery id.
     valid(None, &founding(|bytes| [&bytes[..64], &[bytes[64] + 8]].concat().into()));
     valid(None, &founding(|bytes| [&bytes[..64], &[bytes[64] + 226]].concat().into()));
     let wrong = founding(|bytes| [&bytes[..64], &[bytes[64] + 9]].concat().into());
@@ -391,8 +390,8 @@ fn history() -> Vec<pb::IdentityUpdate> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever becomes of one update's bytes on the way, the machine judges it, a log that goes on
-    /// without it is what it would have been, and a trusted fold gives the judged state.
+    /// For every change of an update's bytes: the update gets a verdict, an invalid one leaves the state unchanged,
+    /// and the trusted fold returns the judged state.
     #[test]
     fn changed_updates_are_judged_and_leave_nothing_behind(
         which in 0..5usize,

@@ -1,4 +1,4 @@
-//! Key packages: those of real clients, made ones, and what becomes of them when a byte changes.
+//! Key packages: those of real clients, constructed ones, and both with one byte changed.
 
 use hawser_mls::{KeyPackageError, group_message, key_package};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use crate::common;
 
-/// 2026-11-20T06:17:26Z, when they were made.
+/// 2026-11-20T06:17:26Z, when the captured packages were made.
 const THEN: u64 = 1_795_155_446;
-/// 2027-02-12T06:17:26Z.
+/// 2027-02-12T06:17:26Z, the end of their lifetime.
 const END: u64 = 1_802_413_046;
 
 fn packages() -> Vec<(Vec<u8>, serde_json::Value)> {
@@ -70,7 +70,8 @@ fn key_packages_that_are_too_long_are_not_looked_at() {
     assert_eq!(refused, Err(KeyPackageError::TooLong(1 << 20)));
 }
 
-/// OpenMLS checks the lifetime last: were it to stop earlier, what is outdated would pass unchecked.
+/// OpenMLS checks the lifetime last, and its result for the lifetime is ignored. If it came earlier, an outdated
+/// package would pass with the later checks not made.
 #[test]
 fn a_wrong_signature_is_found_whatever_the_lifetime_is() {
     let (mut bytes, expected) = packages().remove(0);

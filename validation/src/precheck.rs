@@ -255,7 +255,7 @@ mod tests {
         update(Bytes::copy_from_slice(&signature).to_vec())
     }
 
-    /// A stranger cannot spend what all callers together may have asked, or much of it.
+    /// A single caller cannot use up the questions that all callers together may ask.
     #[tokio::test(start_paused = true)]
     async fn a_caller_has_a_share_of_the_questions() {
         let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
@@ -281,7 +281,7 @@ mod tests {
         ));
     }
 
-    /// Two updates that both found an inbox: no log has them.
+    /// No valid log holds two updates that both found the inbox.
     #[test]
     fn an_update_that_contradicts_the_log_breaks_it_and_changes_nothing() {
         let mut inbox = InboxPrecheck::default();

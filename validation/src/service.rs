@@ -54,7 +54,7 @@ impl ValidationService {
         }
     }
 
-    /// Takes a permit for one request; dropping it frees the place.
+    /// Takes a permit for one of [`REQUESTS_MAX`] requests; dropping it frees the place.
     fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let full = |_| Status::resource_exhausted("too many validations are at work: try again");
         self.places.clone().try_acquire_owned().map_err(full)

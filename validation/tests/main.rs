@@ -1,4 +1,4 @@
-//! The validation service, the states that it remembers, and questions to contract wallets, as one program.
+//! Tests of the validation service, the cached states, and questions to contract wallets, as one program.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -19,7 +19,8 @@ use crate::common::{
     self, add, captured, contract_signature, create, inbox, installation, update, wallet,
 };
 
-/// Wallets of chain 1 agree to what starts with 1; chain 2 has no answer, chain 3 never ends.
+/// Wallets of chain 1 accept signatures whose first byte is 1. Chain 2 has no answer, and a call to chain 3 never
+/// returns.
 #[derive(Default)]
 struct Chains {
     asked: AtomicUsize,

@@ -1,5 +1,5 @@
-//! Remembered states: whatever is remembered, evicted, rewound or never committed, verdicts are those of a
-//! reader that computes each state from the whole log.
+//! Cached states. Verdicts are those of a reader that computes each state from the whole log, whether a state is
+//! cached, evicted, rewound or never committed.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Random {
     }
 }
 
-/// One inbox of a world: its valid updates with their places, and one that waits.
+/// One inbox of a test: its valid updates with their places, and its waiting update.
 struct Inbox {
     owner: Wallet,
     id: String,
@@ -108,7 +108,7 @@ impl Inbox {
     }
 }
 
-/// Returns an update with one other byte, if that is an update.
+/// Returns an update with one byte changed, if the result decodes.
 fn changed(update: &IdentityUpdate, random: &mut Random) -> IdentityUpdate {
     let mut bytes = update.encode_to_vec();
     let at = random.below(bytes.len());
@@ -116,7 +116,7 @@ fn changed(update: &IdentityUpdate, random: &mut Random) -> IdentityUpdate {
     IdentityUpdate::decode(Bytes::from(bytes)).unwrap_or_else(|_| update.clone())
 }
 
-/// Opens an inbox and adds what the log has and the state does not, as a node does.
+/// Opens an inbox and adds the updates of the log that the state lacks, as a node does.
 fn open(validator: &IdentityValidator, inbox: &Inbox) -> (InboxValidator, usize) {
     let mut opened = validator.open(inbox.inbox_id());
     let known = opened.known();
@@ -131,7 +131,7 @@ fn open(validator: &IdentityValidator, inbox: &Inbox) -> (InboxValidator, usize)
     (opened, inbox.log.len() - from)
 }
 
-/// The verdict of one who computes the state from the whole log.
+/// Returns the verdict on an update after a state that is computed from the whole log.
 fn expected(wallets: &Wallets, inbox: &Inbox, update: &IdentityUpdate) -> &'static str {
     let before = fold_trusted(None, inbox.log.iter().map(|(_, update)| update)).unwrap();
     let answer = |question: &WalletQuestion| match wallets.decide(question, EVENT_S) {
@@ -155,7 +155,7 @@ fn name(validity: &UpdateValidity) -> &'static str {
     }
 }
 
-/// Counts of what happened, so that the test shows that it happened.
+/// Counts of each kind of step, so that the test can assert that every kind occurred.
 #[derive(Debug, Default)]
 struct Happened {
     verdicts: std::collections::BTreeMap<&'static str, usize>,
@@ -219,7 +219,7 @@ async fn history(seed: u64, bytes_max: u64, happened: &mut Happened) {
 async fn verdicts_are_the_same_whatever_is_remembered() {
     let mut happened = Happened::default();
     for seed in 0..6 {
-        // Everything, about one inbox, nothing.
+        // Room for all states, for about one inbox, and for none.
         for bytes_max in [1 << 20, 6_000, 0] {
             history(seed, bytes_max, &mut happened).await;
         }
@@ -231,7 +231,7 @@ async fn verdicts_are_the_same_whatever_is_remembered() {
     assert!(happened.read > 500 && happened.not_read > 500, "{happened:?}");
 }
 
-/// Reads of the log are what an update of a large inbox must not cost.
+/// An update of a large inbox must not read its log again.
 #[test]
 fn a_remembered_state_is_advanced_and_nothing_is_read() {
     let validator = IdentityValidator::new(wallets());

@@ -44,7 +44,8 @@ const AGREES_TO_ALL: [u8; 48] = hex!(
     "5f5260205ff3"
 );
 
-/// Creates a contract that answers so if it has less than 2^24 gas and the call comes from the zero address.
+/// Creates a contract that answers in the same way, but only with less than 2^24 gas and a call from the zero
+/// address.
 const AGREES_TO_THE_CALL: [u8; 59] = hex!(
     "60328060093d393df3"
     "5a630100000011" // 2^24 > GAS
@@ -68,7 +69,7 @@ fn sign(key: &PrivateKeySigner) -> Bytes {
     key.sign_hash_sync(&digest()).unwrap().as_bytes().into()
 }
 
-/// A question whose block is still to be set.
+/// Returns a question without its block number, which the caller sets.
 fn query(wallet: Address, signature: impl Into<Bytes>) -> WalletQuestion {
     WalletQuestion {
         chain_id: pair::APP_ID,

@@ -52,7 +52,7 @@ pub enum IdentityViolation {
     /// A member of the first kind may not add one of the second.
     #[error("Member of kind {0} not allowed to add {1}")]
     NotAllowedToAdd(MemberKind, MemberKind),
-    /// The signer is not the one that has to sign.
+    /// The signer is not the member whose signature the action needs.
     #[error("Missing existing member: {0}")]
     MissingExistingMember(&'static str),
     /// A legacy key signs for another inbox than that of its wallet with nonce 0.

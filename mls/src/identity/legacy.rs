@@ -12,7 +12,7 @@ use super::recover::{SIGNATURE_LEN_BYTES, personal_digest, recover};
 /// A delegation with a valid signature of its wallet.
 pub(super) struct Delegation {
     pub(super) address: Address,
-    /// The wallet's signature with s in the lower half and v as it came.
+    /// The wallet's signature with s in the lower half and v unchanged.
     pub(super) signature: [u8; SIGNATURE_LEN_BYTES],
     /// Address of the key that the wallet delegated to.
     pub(super) delegate: Address,

@@ -233,7 +233,7 @@ impl<'a> PendingState<'a> {
     }
 }
 
-/// Refuses a signature of a kind that this kind of member does not make.
+/// Refuses a signature whose kind does not belong to this kind of member.
 fn check_kinds(role: MemberKind, signature: SignatureKind) -> Result<(), IdentityViolation> {
     use SignatureKind as Signature;
 

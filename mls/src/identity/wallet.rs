@@ -13,11 +13,11 @@ pub struct WalletQuestion {
     pub chain_id: u64,
     /// Address of the wallet.
     pub address: Address,
-    /// Block whose state the wallet is asked at.
+    /// Number of the block at whose state the wallet is asked.
     pub block_number: u64,
     /// Digest of the signed text as a personal message (ERC-191).
     pub digest: Digest,
-    /// The signature, as it came.
+    /// The signature, byte for byte as the update has it.
     pub signature: Bytes,
 }
 

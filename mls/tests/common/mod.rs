@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 /// 2026-11-20T06:17:26Z, when the captured updates were made.
 pub const TIME_NS: u64 = 1_795_155_446_000_000_000;
-/// The same in the text.
+/// [`TIME_NS`] as the signed text shows it.
 pub const TIME_TEXT: &str = "2026-11-20T06:17:26Z";
 
 /// One line of the capture.
@@ -66,7 +66,7 @@ impl Wallet {
         self.identifier().to_string()
     }
 
-    /// As wallets do: v is 27 or 28.
+    /// Signs as wallets do, with v of 27 or 28.
     pub fn sign(&self, text: &str) -> Bytes {
         let mut bytes = *self.0.sign(personal(text)).as_bytes();
         bytes[64] += 27;
@@ -91,13 +91,14 @@ pub fn personal(text: &str) -> Digest {
     keccak256(&[prefix.as_bytes(), text.as_bytes()])
 }
 
-/// The same signature with the other s, and v as it is: what clients make of both is the same.
+/// Returns the signature with s replaced by the order minus s, and v unchanged. Clients bring s into the lower
+/// half, so they treat both alike.
 pub fn high_s(bytes: &[u8]) -> Bytes {
     let twin = high_twin(bytes);
     [&twin[..64], &bytes[64..]].concat().into()
 }
 
-/// The signature of a passkey with the other s, in DER. Both hold.
+/// Returns a passkey's signature with s replaced by the order minus s, in DER. Both are valid.
 pub fn other_form(der: &[u8]) -> Bytes {
     let signature = p256::ecdsa::Signature::from_der(der).unwrap();
     let (r, s) = signature.split_scalars();
@@ -105,7 +106,7 @@ pub fn other_form(der: &[u8]) -> Bytes {
     Bytes::copy_from_slice(other.to_der().as_bytes())
 }
 
-/// The same signature with the other s and the other v.
+/// Returns the signature with s replaced by the order minus s, and the matching other v: valid by mathematics.
 pub fn high_twin(bytes: &[u8]) -> Bytes {
     const ORDER: &str = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
     let order = hex::decode(ORDER).unwrap();
@@ -235,7 +236,7 @@ pub fn contract_signature(account_id: &str, block_number: u64, bytes: &[u8]) -> 
     }))
 }
 
-/// One action: its entry in the text, and what makes it of the whole text.
+/// One action: its entry in the signed text, and the function that signs the whole text and builds the action.
 pub struct Act {
     entry: String,
     make: Box<dyn Fn(&str) -> Kind>,
@@ -397,7 +398,7 @@ pub fn valid(before: Option<&AssociationState>, update: &pb::IdentityUpdate) -> 
     }
 }
 
-/// Why an update does not hold.
+/// Returns the reason an update is invalid.
 #[track_caller]
 pub fn refused(before: Option<&AssociationState>, update: &pb::IdentityUpdate) -> String {
     match judge(before, update, |_| None) {

@@ -1,4 +1,4 @@
-//! The cases: every way that we know to write an update otherwise, and random ones.
+//! The cases: every known variation of an update's encoding and signatures, and random updates.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,8 @@ pub(crate) struct Cases {
 /// The chains whose wallets clients know without configuration.
 const WALLET_CHAINS: [u64; 11] = [1, 10, 100, 137, 232, 324, 480, 2741, 8453, 42161, 59144];
 
-/// The answer of every contract wallet, here and at the stand-in: it agrees if the first byte of the signature is
-/// even.
+/// Returns the answer of every contract wallet, the same as the stand-in's: it agrees if its chain is known and the
+/// first byte of the signature is even.
 pub(crate) fn agrees(question: &WalletQuestion) -> bool {
     WALLET_CHAINS.contains(&question.chain_id)
         && question.signature.first().is_some_and(|byte| byte % 2 == 0)
@@ -44,7 +44,7 @@ pub(crate) fn all() -> (Logs, Vec<Case>) {
 }
 
 impl Cases {
-    /// Adds a log of updates, which have to be valid.
+    /// Adds a log of valid updates.
     pub(crate) fn log(&mut self, name: &str, updates: Vec<pb::IdentityUpdate>) {
         updates.iter().fold(None, |state, update| Some(after(state.as_ref(), update).unwrap()));
         self.logs.insert(name.to_owned(), updates);
@@ -67,7 +67,7 @@ impl Cases {
     }
 }
 
-/// Returns the state after an update; `None` if it does not hold.
+/// Returns the state after an update; `None` if it is invalid.
 pub(crate) fn after(
     before: Option<&AssociationState>,
     update: &pb::IdentityUpdate,
@@ -78,8 +78,8 @@ pub(crate) fn after(
     }
 }
 
-/// Returns an update with all its signatures, at any time and in whatever spelling. The text is this library's: where
-/// it is another than the client's, the verdicts differ.
+/// Returns an update with all its signatures, without a check of the time or of identifiers' spelling. The signed
+/// text is this library's: if the client computes another one, the verdicts differ.
 pub(crate) fn signed(inbox_id: &str, time_ns: u64, actions: &[Act]) -> pb::IdentityUpdate {
     let with = |text: &str| pb::IdentityUpdate {
         actions: actions

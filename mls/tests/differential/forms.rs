@@ -1,4 +1,4 @@
-//! Known forms of the signatures of accounts, and of the keys that they delegate to.
+//! Known encodings of accounts' signatures, and of the keys to which accounts delegate signing.
 
 use bytes::Bytes;
 use hawser_mls::identity::MemberIdentifier;
@@ -12,7 +12,8 @@ use crate::common::*;
 
 pub(crate) type Sign = Box<dyn Fn(&str) -> pb::Signature>;
 
-/// The ids of two inboxes of wallet 1: that with nonce 0, where delegated keys may sign, and another.
+/// Returns the ids and nonces of two inboxes of wallet 1: that of nonce 0, in which delegated keys may sign, and
+/// another one.
 pub(crate) fn inbox_ids() -> [(String, u64); 2] {
     [0, 1].map(|nonce| (wallet(1).identifier().inbox_id(nonce), nonce))
 }
@@ -59,7 +60,7 @@ const ORDER: &str = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd03
 
 type Alteration = Box<dyn Fn(&mut Vec<u8>)>;
 
-/// Ways to write the signature of an account otherwise, each with its name.
+/// Returns the variations of an account's signature, each with its name.
 fn alterations() -> Vec<(String, Alteration)> {
     let mut all: Vec<(String, Alteration)> = Vec::new();
     for v in (0..40).chain([62, 63, 64, 98, 99, 127, 128, 154, 155, 200, 253, 254, 255]) {
@@ -104,7 +105,7 @@ fn account_signatures(cases: &mut Cases) {
     let (owner, phone) = (wallet(1), installation(9));
     let second = wallet(8);
     for (name, _) in alterations() {
-        // Alterations are made anew for each use: they cannot be copied.
+        // Alterations are closures, which cannot be copied, so each use builds them again.
         let find =
             |wanted: &str| alterations().into_iter().find(|(name, _)| name == wanted).unwrap().1;
         let by_owner = || altered(&owner, find(&name));
@@ -125,7 +126,7 @@ fn account_signatures(cases: &mut Cases) {
     replays(cases);
 }
 
-/// Signatures that were used before, in all their forms.
+/// Adds updates that reuse a signature in each of its encodings.
 fn replays(cases: &mut Cases) {
     let owner = wallet(1);
     let (id, _) = &inbox_ids()[1];

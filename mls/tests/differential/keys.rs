@@ -1,4 +1,4 @@
-//! Known forms of the signatures of passkeys and installations.
+//! Known encodings of passkeys' and installations' signatures.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -13,7 +13,7 @@ use super::cases::{Cases, signed};
 use super::forms::{Sign, add_act, inbox_ids};
 use crate::common::*;
 
-/// Signs with a passkey over client data that `data` makes of the text.
+/// Signs with a passkey over the client data that `data` returns for the text.
 fn with_client_data(owner: &PasskeyOwner, data: impl Fn(&str) -> Vec<u8> + 'static) -> Sign {
     let owner = owner.clone();
     by(move |text| {
@@ -32,9 +32,9 @@ fn with_client_data(owner: &PasskeyOwner, data: impl Fn(&str) -> Vec<u8> + 'stat
     })
 }
 
-/// Client data by name. `{c}` stands for the challenge as it has to be, `{p}` for it with padding, `{s}` in the other
-/// alphabet, `{o}` for that of another text, `{d}` for the text's digest, `{j}` for the text, `{e}` for the challenge
-/// with its first character escaped.
+/// Client data by name. `{c}` stands for the expected challenge, `{p}` for it with padding, `{s}` in the other
+/// alphabet, `{o}` for that of another text, `{d}` for the text's digest, `{j}` for the text, `{e}` for the
+/// challenge with its first character escaped.
 const CLIENT_DATA: [(&str, &str); 26] = [
     ("usual", r#"{"type":"webauthn.get","challenge":"{c}","origin":"o"}"#),
     ("without type", r#"{"challenge":"{c}","origin":"o"}"#),
@@ -193,7 +193,7 @@ const INSTALLATION_ALTERATIONS: [(&str, InstallationAlteration); 14] = [
     ("no bytes", |it| it.bytes = Bytes::new()),
     ("zeros", |it| it.bytes = vec![0; 64].into()),
     ("a larger s", |it| {
-        // s plus the order of the group, which equations over the group do not see.
+        // s plus the order of the group: equal to s in equations over the group.
         const ORDER: &str = "edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010";
         let order = hex::decode(ORDER).unwrap();
         let mut bytes = it.bytes.to_vec();
@@ -215,7 +215,7 @@ const INSTALLATION_ALTERATIONS: [(&str, InstallationAlteration); 14] = [
         it.bytes = [&one[..], &[0; 32]].concat().into();
     }),
     ("the neutral key, not reduced", |it| {
-        // y = p + 1: the same point in another spelling.
+        // y = p + 1: another encoding of the same point.
         let mut key = [0xff; 32];
         (key[0], key[31]) = (0xee, 0x7f);
         let mut one = [0; 32];
@@ -250,7 +250,7 @@ pub(crate) fn installations(cases: &mut Cases) {
                 signature
             })
         };
-        // The member is the key that signs, whatever it is.
+        // The new member is the signing key itself, also when it is malformed.
         let probe = sign()("-");
         let Some(Signed::InstallationKey(inner)) = probe.signature else { panic!() };
         let key = MemberIdentifier::Installation(inner.public_key);

@@ -1,8 +1,9 @@
 //! Verdicts on identity updates and key packages, compared with those of a published client.
 //!
-//! `cases.jsonl` holds logs of inboxes, updates after them, and what `@xmtp/wasm-bindings` made of each when a
-//! stand-in for a node showed it the log and the update: `scripts/differential` makes the cases and asks the client.
-//! The client fails as a whole where an update of a log does not hold. `packages.jsonl` has the same for key packages.
+//! `cases.jsonl` holds logs of inboxes, updates after them, and the verdict of `@xmtp/wasm-bindings` on each, when
+//! a stand-in for a node served it the log and the update. `scripts/differential` makes the cases and asks the
+//! client. The client fails as a whole if an update of a log is invalid. `packages.jsonl` holds the same for key
+//! packages.
 
 mod cases;
 mod forms;
@@ -27,7 +28,7 @@ use packages::PackageCase;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/cases.jsonl");
 
-/// Cases in which the client and this library differ on purpose: the start of the case's name, and why.
+/// Cases in which the client and this library differ on purpose: the start of the case's name, and the reason.
 /// `docs/protocol/identity.md` explains each.
 const EXPLAINED: &[(&str, &str)] = &[];
 
@@ -77,13 +78,13 @@ fn is_refusal(verdict: &str) -> bool {
     verdict.starts_with("refused")
 }
 
-/// Returns true if an update names another inbox than the log before it. Clients sort updates by the inbox that they
-/// name, so that such an update is none of this inbox; nodes mark it as invalid under this inbox's topic.
+/// Returns true if an update names another inbox than the log before it. Clients sort updates by the inbox that
+/// they name, so they do not count such an update to this inbox; nodes mark it as invalid under this inbox's topic.
 fn is_of_another_inbox(before: &[pb::IdentityUpdate], update: &pb::IdentityUpdate) -> bool {
     before.first().is_some_and(|first| first.inbox_id != update.inbox_id)
 }
 
-/// Returns what a client shows of the log alone.
+/// Returns the client's verdict on the log without a further update.
 fn left_out(before: &[pb::IdentityUpdate]) -> String {
     let state = fold_trusted(None, before).expect("a log of valid updates");
     format!("valid {}", digest(&state.expect("it has an update")))
@@ -100,8 +101,8 @@ fn verdict(before: &[pb::IdentityUpdate], update: Option<pb::IdentityUpdate>) ->
     }
 }
 
-/// Returns a digest of what a client shows of an inbox, with one line each for the recovery identifier and the
-/// members, sorted. `scripts/differential` makes the same of the client's answer.
+/// Returns a digest of the facts that a client shows of an inbox: one line each for the recovery identifier and the
+/// members, sorted. `scripts/differential` computes the same digest of the client's answer.
 fn digest(state: &AssociationState) -> String {
     let identifier = |identifier: &MemberIdentifier| match identifier {
         MemberIdentifier::Ethereum(text) => format!("account {text}"),

@@ -1,4 +1,4 @@
-//! Known forms of identifiers, times and contract wallets.
+//! Known encodings of identifiers, times and contract wallets.
 
 use hawser_mls::identity::MemberIdentifier;
 use hawser_proto::pb::xmtp::identity::associations as pb;
@@ -65,7 +65,7 @@ fn spelled(cases: &mut Cases, name: &str, spelling: &str) {
     cases.case(format!("{name} as inbox"), "family 1", &signed(&inbox_id, TIME_NS, &[adds]));
 }
 
-/// Identifiers of every kind in the two fields that say the kind beside them.
+/// Adds identifiers of every kind in the two fields that state the kind separately.
 fn kinds(cases: &mut Cases) {
     let owner = wallet(1);
     let (id, nonce) = &inbox_ids()[1];

@@ -1,4 +1,4 @@
-//! Cases of key packages: those of real clients with changed bytes, at other times, and made ones.
+//! Cases of key packages: those of real clients with changed bytes or at other times, and constructed ones.
 
 use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
@@ -20,7 +20,7 @@ pub(crate) struct PackageCase {
 
 /// 2026-11-20T06:18:26Z: within the lifetimes of the captured packages.
 const NOW: u64 = 1_795_155_506;
-/// Packages whose bytes are changed, at random.
+/// Number of packages with randomly changed bytes.
 const CHANGED: usize = 700;
 /// The cipher suite of XMTP.
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
@@ -64,7 +64,7 @@ pub(crate) fn all() -> Vec<PackageCase> {
     cases
 }
 
-/// Adds packages that are signed as they should be, and say odd things.
+/// Adds correctly signed packages with unusual contents.
 fn made(push: &mut impl FnMut(String, Vec<u8>, u64)) {
     let inbox = "ab".repeat(32);
     let named = |inbox: &str| MlsCredential { inbox_id: inbox.to_owned() }.encode_to_vec();

@@ -1,4 +1,4 @@
-//! Random updates: histories of random actions by random signers, and changed bytes.
+//! Random updates: histories of random actions by random signers, and updates with changed bytes.
 
 use hawser_mls::identity::{AssociationState, MemberIdentifier};
 use hawser_proto::pb::xmtp::identity::associations as pb;
@@ -8,11 +8,11 @@ use super::cases::{self, Cases, signed};
 use super::forms::{Sign, add_act};
 use crate::common::*;
 
-/// Histories of [`steps`].
+/// Number of histories, of [`STEPS`] updates each.
 const HISTORIES: u64 = 24;
-/// Updates that are tried in one history.
+/// Updates tried in one history.
 const STEPS: usize = 40;
-/// Updates whose bytes are changed, at random.
+/// Number of updates with randomly changed bytes.
 const CHANGED: usize = 900;
 
 /// A small generator of random numbers (SplitMix64), so that the cases are the same on every machine.
@@ -94,7 +94,7 @@ fn with_old_signature(
     update
 }
 
-/// A signer of any kind, out of few, so that they meet again; with the identifier that it signs for.
+/// Returns a signer of any kind with the identifier that it signs for. There are few of them, so that they recur.
 fn signer(random: &mut Random) -> (MemberIdentifier, Sign) {
     match random.below(9) {
         0..=2 => {
@@ -128,7 +128,7 @@ fn signer(random: &mut Random) -> (MemberIdentifier, Sign) {
     }
 }
 
-/// An action, more often one that may hold than not.
+/// Returns a random action, more often one that may be valid.
 fn action(random: &mut Random, state: Option<&AssociationState>, nonce: u64) -> Act {
     let recovery = state.and_then(|state| by_recovery(state.recovery()));
     match random.below(12) {
@@ -158,7 +158,7 @@ fn action(random: &mut Random, state: Option<&AssociationState>, nonce: u64) -> 
     }
 }
 
-/// The signer that a recovery identifier stands for, if it is one of ours with a key.
+/// Returns the signer of a recovery identifier, if the test has its key.
 fn by_recovery(recovery: &MemberIdentifier) -> Option<Sign> {
     let wallets = (1..4).map(|number| (wallet(number).identifier(), Sign::from(&wallet(number))));
     let passkeys =
@@ -166,7 +166,7 @@ fn by_recovery(recovery: &MemberIdentifier) -> Option<Sign> {
     wallets.chain(passkeys).find(|(identifier, _)| identifier == recovery).map(|(_, sign)| sign)
 }
 
-/// Updates of the histories with changed bytes.
+/// Adds updates of the histories with changed bytes.
 fn changed(cases: &mut Cases) {
     let mut random = Random(7_000);
     for number in 0..CHANGED {

@@ -215,7 +215,7 @@ fn no_answer(chain_id: u64) -> impl Fn(RequestError) -> WalletError {
 pub enum EndpointReply {
     /// The reply of the chain at this endpoint.
     Reply(ChainReply),
-    /// An answer that the validator cannot give: the endpoint did not run it.
+    /// A result that the validator cannot return: the endpoint did not run it.
     Odd,
 }
 

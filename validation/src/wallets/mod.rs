@@ -1,8 +1,8 @@
 //! Answers of contract wallets, shared by all parts of a process.
 //!
-//! The answer at a given block never changes, so answers are cached without expiry
-//! under the digest of the whole question ([`WalletQuestion`]). [`client`] asks the chains; `queue`
-//! holds what has no answer yet; [`rule`] decides what an update's event and these answers mean.
+//! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
+//! question ([`WalletQuestion`]). [`client`] asks the chains; `queue` holds the unanswered questions; [`rule`]
+//! decides what an update's event and these answers mean.
 
 pub mod client;
 mod queue;
@@ -373,12 +373,12 @@ mod tests {
         Arc::new(Wallets::over_rpc(endpoints, WalletChainList::with([CHAIN_ID])))
     }
 
-    /// The time of events: that of the chain's first block, more or less.
+    /// Returns the time of events, unix seconds: about that of the chain's first block.
     fn now_s() -> u64 {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
     }
 
-    /// Decides, and has the answer looked for as a judge of updates does.
+    /// Decides, and queues an open question as the validation of updates does.
     fn decide(wallets: &Wallets, question: &WalletQuestion, event_s: u64) -> WalletDecision {
         let decision = wallets.decide(question, event_s);
         if decision == WalletDecision::Open {
@@ -416,8 +416,8 @@ mod tests {
             assert_eq!(ask_all(&wallets).await, [true]);
         }
 
-        // A block that is not there yet is asked for again after a pause, and waited for only while it may
-        // be early enough.
+        // A block that does not exist yet is asked for again after a pause, and only while its time may be early
+        // enough.
         let later = WalletQuestion { block_number: u64::MAX, ..right };
         assert_eq!(decide_now(&later), WalletDecision::Open);
         assert_eq!(ask_all(&wallets).await, [true]);

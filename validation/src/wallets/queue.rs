@@ -22,7 +22,7 @@ pub(super) struct QuestionQueue {
     added: Notify,
 }
 
-/// Questions, and the length of their signatures together.
+/// Questions, and the total length of their signatures in bytes.
 #[derive(Debug, Default)]
 struct OpenQuestions {
     attempts: BTreeMap<WalletQuestion, Attempts>,
@@ -254,8 +254,8 @@ mod tests {
         assert_eq!(queue.open.lock().signature_bytes, 0);
     }
 
-    /// Strangers fill the queue with short questions about their own chain. A question about another chain stays,
-    /// however long its signature is, and so does an older one about the same chain.
+    /// A flood of short questions about one chain fills the queue. A question about another chain stays, even with
+    /// a long signature, and so does an older one about the same chain.
     #[test]
     fn a_flood_about_one_chain_pushes_out_only_its_own() {
         let queue = QuestionQueue::default();

@@ -24,7 +24,7 @@ impl Default for WalletChainList {
 }
 
 impl WalletChainList {
-    /// Returns the chains that clients know without configuration, and these.
+    /// Returns the chains that clients know without configuration, together with `more`.
     #[must_use]
     pub fn with(more: impl IntoIterator<Item = u64>) -> Self {
         let Self(mut ids) = Self::default();
@@ -39,7 +39,7 @@ impl WalletChainList {
     }
 }
 
-/// The knowledge of the answer to a question.
+/// The state of the answer to a question, as this process knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownAnswer {
     /// Nothing.
@@ -80,7 +80,7 @@ pub enum WalletDecision {
     Agrees,
     /// The wallet does not accept it, or the signature never counts: the update is invalid.
     Refused(WalletRefusal),
-    /// The answer has to be waited for.
+    /// There is no decision yet: the update waits for the answer.
     Open,
 }
 
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(at(late_s, WALLET_ASKED_MIN), unanswered);
         assert_eq!(at(late_s - 1, WALLET_ASKED_MIN), WalletDecision::Open);
         assert_eq!(at(u64::MAX, WALLET_ASKED_MIN - Duration::from_secs(1)), WalletDecision::Open);
-        // An answer that comes late counts as long as nothing was decided.
+        // A late answer counts as long as the signature is undecided.
         let late = QuestionFacts {
             chain_now_s: late_s,
             asked_for: WALLET_ASKED_MIN,
