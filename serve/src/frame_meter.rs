@@ -23,8 +23,8 @@ const HEAD_LEN_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
-/// A data frame below this length counts as useless, unless it ends its request. A guess:
-/// the head of a message alone has 5 bytes, and many clients send it by itself.
+/// A data frame below this length counts as useless, unless it ends its request. A guess: the head of a message
+/// alone has 5 bytes, and many clients send it by itself.
 const PIECE_LEN_BYTES_MIN: u32 = 64;
 /// Allowance of useless frames: the burst, and a refill of 1,000 a second. Guesses: a client sends a few pings a
 /// minute, and a balancer in front of thousands of clients some hundred resets a second.

@@ -1,4 +1,5 @@
-//! Marks that follow a rule about times, and what they do to rows. The engine's part is played by functions of the place.
+//! Marks that follow a rule about times, and what they do to rows. The engine's part is played by functions of the
+//! place.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -1,8 +1,9 @@
-//! Pruning over a disk that fails and over crashes, by seed: whichever write fails, and wherever a crash takes the end of
-//! the write-ahead log away, tallies, receipts, marks, records and leaves are those of a log that was never pruned.
+//! Pruning over a disk that fails and over crashes, by seed: whichever write fails, and wherever a crash takes the
+//! end of the write-ahead log away, tallies, receipts, marks, records and leaves are those of a log that was never
+//! pruned.
 //!
-//! Real parts: the store, on RocksDB's memory environment, or on files for crashes. Simulated parts: the outcome of each
-//! write, and the place at which a crash cuts the write-ahead log. A seed is a run.
+//! Real parts: the store, on RocksDB's memory environment, or on files for crashes. Simulated parts: the outcome of
+//! each write, and the place at which a crash cuts the write-ahead log. A seed is a run.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -214,7 +215,8 @@ fn newest_wal(folder: &Path) -> PathBuf {
     files.filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap()
 }
 
-/// A crash loses the end of what was not synced. The cut may lose synced commits too: pruning has to agree with any end.
+/// A crash loses the end of what was not synced. The cut may lose synced commits too: pruning has to agree with any
+/// end.
 #[test]
 fn no_crash_leaves_an_envelope_half_pruned() {
     let mut gone = 0;

@@ -331,8 +331,8 @@ fn a_rebuild_that_other_code_began_starts_over() {
     assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
 }
 
-/// Whichever write of a rebuild fails, of rows or of counters, and even if the disk has it all the same: the next rebuild
-/// makes the rows that a rebuild makes which was never interrupted.
+/// Whichever write of a rebuild fails, of rows or of counters, and even if the disk has it all the same: the next
+/// rebuild makes the rows that a rebuild makes which was never interrupted.
 #[test]
 fn a_rebuild_goes_on_whichever_write_has_failed() {
     let changes: Vec<_> = (1..=5_000).map(|sequence| plain(id(OWN, sequence))).collect();

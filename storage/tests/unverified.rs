@@ -1,4 +1,5 @@
-//! Envelopes shown before they are verified have the rows that readers need and no others, and end as those verified first.
+//! Envelopes shown before they are verified have the rows that readers need and no others, and end as those
+//! verified first.
 
 use crate::support::*;
 use bytes::Bytes;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// Largest number of items (messages, key packages, updates) in one request to the service.
-/// A guess: a few times what one device of a user holds.
+/// Largest number of items (messages, key packages, updates) in one request to the service. A guess: a few times
+/// what one device of a user holds.
 pub const REQUEST_ITEMS_MAX: usize = 4096;
 
 /// Largest number of actions in all updates of one request to the service. A guess: an action costs
@@ -28,8 +28,8 @@ pub const REQUESTS_MAX: usize = 16;
 /// two requests to an RPC provider, which the operator pays for.
 pub const WALLETS_PER_PERIOD_MAX: usize = 600;
 
-/// Questions to contract wallets that a gateway asks for all callers together within [`QUOTA_PERIOD`]. A guess: 50 a second,
-/// more than a gateway sends transactions, and less than paid RPC providers allow.
+/// Questions to contract wallets that a gateway asks for all callers together within [`QUOTA_PERIOD`]. A guess: 50
+/// a second, more than a gateway sends transactions, and less than paid RPC providers allow.
 pub const PRECHECK_WALLETS_MAX: usize = 3000;
 
 /// Those for one caller. A guess: a twentieth of all, and more than a busy client needs.

@@ -62,8 +62,7 @@ impl UpdatePrecheck {
     ///
     /// Each question costs the operator calls at an endpoint, even if the update is then refused. Questions are
     /// therefore counted before they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and
-    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and
-    /// [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
+    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
     ///
     /// # Errors
     /// Returns an error if there are too many questions, a wallet refuses or cannot be asked, or the update is

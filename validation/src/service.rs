@@ -1,9 +1,8 @@
 //! `xmtp.mls_validation.v1`: the validations of this crate for other software, over gRPC.
 //!
 //! Validation takes CPU time, so it runs on threads that may block, on a bounded number of cores. Callers are
-//! anonymous, so
-//! [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and the contract wallets that
-//! are asked for all of them.
+//! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
+//! the contract wallets that are asked for all of them.
 
 use std::sync::Arc;
 

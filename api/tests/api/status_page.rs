@@ -1,5 +1,5 @@
-//! The parts of `/status` that an operator pays or answers for: accounts, backups, payer reports, reports of misbehaviour;
-//! and that each field of the page is documented.
+//! The parts of `/status` that an operator pays or answers for: accounts, backups, payer reports, reports of
+//! misbehaviour; and that each field of the page is documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! Validates identity updates and computes the state of an inbox from its log.
 //!
-//! [`judge`] validates one update against the state before it. An update is valid as a whole or not at all. The state of an
-//! inbox is the result of its valid updates in their order. [`check`] does the same for callers that keep the state and
-//! advance it.
+//! [`judge`] validates one update against the state before it. An update is valid as a whole or not at all. The
+//! state of an inbox is the result of its valid updates in their order. [`check`] does the same for callers that
+//! keep the state and advance it.
 
 mod error;
 mod kind;

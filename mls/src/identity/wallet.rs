@@ -5,8 +5,8 @@ use hawser_proto::{Address, Digest};
 
 use super::error::IdentityViolation;
 
-/// A question to a contract wallet: does it accept a signature (ERC-1271, ERC-6492)? The
-/// answer at a given block never changes, so it can be cached without expiry.
+/// A question to a contract wallet: does it accept a signature (ERC-1271, ERC-6492)? The answer at a given block
+/// never changes, so it can be cached without expiry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalletQuestion {
     /// Chain of the wallet (EIP-155).

@@ -7,10 +7,9 @@ use super::{Key, decode_u64};
 use crate::change::{InvalidRule, SkipReason};
 use crate::family::Family;
 
-/// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid
-/// envelope, or for a range that begins here `[2][through u64 BE]` (missing),
-/// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired); `[5]` for an envelope whose
-/// validity is not known yet; `[6][through u64 BE]` (pruned).
+/// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid envelope, or for a
+/// range that begins here `[2][through u64 BE]` (missing), `[3][through u64 BE]` (void) and `[4][through u64 BE]`
+/// (expired); `[5]` for an envelope whose validity is not known yet; `[6][through u64 BE]` (pruned).
 ///
 /// Ranges neither overlap nor cover a stored envelope, so the nearest row at or below a place decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -23,7 +23,8 @@ const ENVELOPE_FOLLOWS: u32 = 1 << 31;
 /// if the highest bit of its length is set: one of up to [`BESIDE_LEN_BYTES_MAX`] bytes. Rows of formats before 4
 /// have no envelope, and are still valid.
 ///
-/// The length in front keeps the rows of one topic adjacent even when the topic is a prefix of another. Rows of a topic sort by originator, then by sequence.
+/// The length in front keeps the rows of one topic adjacent even when the topic is a prefix of another. Rows of a
+/// topic sort by originator, then by sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopicKey<'a> {
     topic: &'a [u8],
