@@ -26,7 +26,7 @@ use tower::{Service, ServiceExt as _};
 
 const ECHO: &str = "/test.Echo/Say";
 
-/// Answers with the bytes of the request, frames included, as the service sees them.
+/// Returns the bytes of the request as the service sees them, with the frames' heads.
 #[derive(Clone)]
 struct Echo;
 
@@ -51,7 +51,7 @@ impl Service<Request<Body>> for Echo {
             };
             let mut trailers = HeaderMap::new();
             trailers.insert(Status::GRPC_STATUS, 0.into());
-            // In pieces, as a stream may come.
+            // In two pieces, because a frame of a stream may arrive in parts.
             let half = bytes.len() / 2;
             let pieces = [bytes.slice(..half), bytes.slice(half..)].map(Frame::data);
             let frames = pieces.into_iter().chain([Frame::trailers(trailers)]).map(Ok::<_, Status>);
@@ -84,7 +84,7 @@ fn gzip(message: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Bytes that shrink to a ninth.
+/// Returns bytes that compress to about a ninth of `len`.
 fn compressible(len: usize) -> Vec<u8> {
     let numbers = (0u32..).flat_map(|number| {
         [&number.wrapping_mul(2_654_435_761).to_be_bytes()[..], &[0; 60]].concat()
@@ -173,7 +173,7 @@ async fn an_answer_is_compressed_when_that_is_asked_for_and_helps() {
     GzDecoder::new(&bytes[5..]).read_to_end(&mut unpacked).unwrap();
     assert_eq!(unpacked, message);
 
-    // What does not shrink is sent as it is.
+    // A message that does not shrink is sent uncompressed.
     let noise =
         gzip(&(0..100_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect::<Vec<_>>());
     let (_, bytes, _) = call(&channel, ECHO, &WANTS_GZIP, framed(0, &noise)).await;

@@ -1,7 +1,7 @@
-//! The listener against clients that spare themselves and not the server: floods of frames, bombs of
-//! headers, connections without end, and lies about where they come from. Raw sockets throughout.
+//! The listener against hostile clients that spend little and cost the server much: floods of frames, header bombs,
+//! endless connections, and false source addresses. All tests use raw sockets.
 //!
-//! A program of its own, because it looks at the largest memory that its process has had.
+//! A separate program, because it reads the peak memory of its process.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-/// Generous: a test that hangs fails.
+/// Time after which a test counts as hung and fails. Generous, for busy machines.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -272,7 +272,7 @@ async fn a_body_that_trickles_is_cut_off() {
     let (reading, mut writing) = listener.http2().await.into_split();
     let drained = drain(reading);
     writing.write_all(&frame(HEADERS, END_HEADERS, 1, &call_of(path))).await.unwrap();
-    // The head of a message of 1000 bytes, and then a byte now and then.
+    // The head of a message of 1000 bytes and 900 of them, one byte per frame, every 10 ms.
     let mut bytes = [&[0, 0, 0, 3, 232][..], &[0; 900]].concat().into_iter();
     while !drained.is_finished() {
         let byte = bytes.next().expect("it is cut off before");
@@ -329,7 +329,7 @@ async fn a_flood_leaves_room_for_newcomers() {
     let mut flood = Vec::new();
     for _ in 0..40 {
         let mut stream = connect("2.2.2.2".to_owned()).await;
-        // Served or closed: it has arrived.
+        // The connection was served or closed, so the listener has accepted it.
         first_frames(&mut stream).await;
         flood.push(stream);
     }
@@ -361,7 +361,7 @@ async fn a_proxy_names_the_client_and_a_stranger_does_not() {
         (Vec::new(), true),
     ] {
         let mut stream = trusting.connect().await;
-        // In pieces, as a slow proxy may send them.
+        // In pieces of 7 bytes, as a slow proxy may send them.
         for piece in header.chunks(7) {
             stream.write_all(piece).await.unwrap();
             stream.flush().await.unwrap();

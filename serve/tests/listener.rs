@@ -1,4 +1,4 @@
-//! The listener by itself, without services behind it.
+//! The listener alone, without services behind it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -183,7 +183,7 @@ async fn healthy(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
 }
 
-/// A message of one field: SERVING.
+/// A framed message of one field, the status SERVING.
 const SERVING: [u8; 7] = [0, 0, 0, 0, 2, 8, 1];
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn frames_are_metered_behind_a_switch() {
     assert!(answered < PINGS / 2, "{answered} pings were answered");
 }
 
-/// A proxy that passes the switch on would be passed by.
+/// If a proxy forwarded a switch to HTTP/2, later requests on the connection would bypass the proxy's rules.
 #[tokio::test]
 async fn what_comes_from_a_trusted_proxy_is_not_switched() {
     let trusted = Cidr::parse("127.0.0.0/8").into_iter().collect();

@@ -1,6 +1,6 @@
 //! The span of a request: its method and the class of its peer, never a payload.
 //!
-//! A program of its own, because it takes the log of the whole process.
+//! A separate program, because it captures the log of the whole process.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

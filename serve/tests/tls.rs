@@ -153,7 +153,7 @@ async fn http_2_and_http_1_1_are_spoken_in_both_versions_of_tls() {
             assert_eq!(session.alpn_protocol(), Some(chosen));
         }
     }
-    // A browser's gRPC-Web call, in pieces.
+    // A browser's gRPC-Web call, sent in pieces.
     let web = [&b"http/1.1"[..]];
     let mut stream =
         connected(&server, &files.authority, &rustls::version::TLS13, &web).await.unwrap();
@@ -192,7 +192,8 @@ async fn a_handshake_that_does_not_end_is_closed_and_its_place_is_free_again() {
         settings.connections_per_address_max = 3;
     })
     .await;
-    // Nothing, half of a first message, a handshake without a request.
+    // A client that sends nothing, one that sends half of its first message, and one that sends no request after
+    // the handshake.
     let mut silent = TcpStream::connect(server.address()).await.unwrap();
     let mut half = TcpStream::connect(server.address()).await.unwrap();
     half.write_all(&[0x16, 3, 1, 1, 0, 1, 0]).await.unwrap();
@@ -238,7 +239,7 @@ async fn files_that_cannot_be_used_leave_the_certificate_in_use() {
     let server = server(tls.clone(), |_| {}).await;
     let expires = tls.expires_unix_s();
     let (certificate, key) = issued(&files.authority);
-    // A certificate whose key comes a moment later, one cut off, and none at all.
+    // A certificate whose key is not replaced yet, a truncated one, and an empty file.
     for text in [certificate.as_str(), &certificate[..certificate.len() / 2], ""] {
         replace(&files.path("cert.pem"), text);
         tls.look();

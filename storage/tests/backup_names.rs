@@ -1,4 +1,5 @@
-//! Backups are chosen and removed by what their manifests say, whatever names others give to files.
+//! Backups are chosen and removed by the contents of their manifests, independently of file names that other
+//! writers choose.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -58,7 +59,7 @@ fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
     let place = Place::new();
     let names: Vec<String> = (1..=3).map(|round| place.back_up(round, true)).collect();
     let (backups, any) = (place.backups(), WantedBackup::default());
-    // The oldest one under newer names, and files that are no backups.
+    // Copies of the oldest manifest under newer names, and files that are not backups.
     let hash = names[0].split_once('-').unwrap().1;
     let copies = [format!("000000000009-{hash}"), "000000000009-0123456789abcdef".to_owned()];
     for copy in &copies {
@@ -82,7 +83,8 @@ fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
     }
 }
 
-/// The hashes in two names of one second are in no order: over several pairs, one would come out wrong without a rule.
+/// The hashes in two names of the same second have no order. Over several pairs, a choice without a rule would be
+/// wrong for at least one.
 #[test]
 fn a_backup_comes_after_those_of_the_same_second_and_of_a_clock_that_was_set_back() {
     let place = Place::new();
@@ -95,7 +97,7 @@ fn a_backup_comes_after_those_of_the_same_second_and_of_a_clock_that_was_set_bac
     assert!(names.is_sorted(), "{names:?}");
     let listed: Vec<_> = place.backups().list().unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(listed, names);
-    // A manifest that the node's key has not signed moves no time.
+    // An unsigned manifest does not move the time of the next backup.
     let unsigned = place.back_up(NOW_UNIX_S + 60, false);
     let signed = place.back_up(NOW_UNIX_S + 60, true);
     assert_eq!(unsigned.split_once('-').unwrap().0, signed.split_once('-').unwrap().0);
@@ -134,7 +136,7 @@ fn a_place_full_of_bad_manifests_ends_the_search_for_the_newest_one() {
         let name = format!("{made_unix_s:012}-0123456789abcdef");
         fs::write(place.manifest(&name), b"noise").unwrap();
     };
-    // Names tell times that are ahead, and none of these manifests is read.
+    // These names state future times, and none of the manifests can be read.
     (0..100).for_each(|less| bad(u64::MAX - less));
     (1..64).for_each(|more| bad(1000 + more));
     assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), good);

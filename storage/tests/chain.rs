@@ -70,7 +70,7 @@ fn a_waiting_update_has_no_rows() {
         assert_eq!(snapshot.chain_position(STRAND).unwrap(), position(5), "it stays");
         assert_eq!(snapshot.waiting(STRAND).unwrap(), []);
 
-        // The same as if all had been known at once.
+        // The result is the same as if all verdicts had been known at once.
         let at_once = in_memory();
         let changes = vec![
             append(STRAND, 1),
@@ -189,7 +189,7 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
             kind: LedgerKind::WithdrawalRequested,
             picodollars: -i64::from(number),
         };
-        // Events in no order of their own, payers whose addresses are next to one another.
+        // Events in no particular order, and payers with adjacent addresses.
         store
             .record_ledger(
                 &[(payer(1), entry(9)), (payer(2), entry(3)), (payer(1), entry(4))],
@@ -208,7 +208,7 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
     });
 }
 
-/// Everything that is in the log, and the digests of all projections.
+/// Returns the whole log as text, and the digests of all projections.
 fn look(store: &Store) -> Vec<(String, String)> {
     let snapshot = store.snapshot();
     let digests = snapshot.projection_digests().unwrap().into_iter();
@@ -255,7 +255,7 @@ fn a_strand_that_was_cut_is_as_if_the_rest_had_never_come() {
             assert_eq!(store.snapshot().head(STRAND).unwrap().0, (from - 1).min(9));
             assert_eq!(look(store), look(&wanted), "cut at {from}");
             assert_eq!(store.snapshot().chain_position(STRAND).unwrap(), position(3));
-            // Something else may come into the places now, but only into the next one.
+            // Another envelope may now fill the freed places, but only from the next one on.
             let next = (from - 1).min(9) + 1;
             let refused = store.commit(&[append(STRAND, next + 1)]);
             assert!(matches!(refused, Err(CommitError::Gap { .. })), "{refused:?}");
@@ -312,7 +312,7 @@ fn report_events(store: &Store) -> Vec<PayerReportEvent> {
     events
 }
 
-/// Rows that a reorganisation took back are gone, and those before it stay.
+/// A reorganisation removes the rows of its blocks, and keeps the earlier ones.
 #[test]
 fn reports_are_what_the_chain_has() {
     on_each(|store| {
@@ -335,7 +335,7 @@ fn reports_are_what_the_chain_has() {
     });
 }
 
-/// The usage that reports are made of: by minute, with the last envelope of each.
+/// The usage from which reports are made: by minute, with the last envelope of each.
 #[test]
 fn usage_is_read_by_minutes() {
     on_each(|store| {

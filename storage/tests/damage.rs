@@ -1,4 +1,4 @@
-//! Damaged disks at a start: what is readable is served, and projections are made anew under an open store.
+//! Damaged disks at a start: readable data is served, and projections are rebuilt while the store is open.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// Families that are derived from the log.
 const PROJECTIONS: [&str; 7] =
     ["congestion", "expiry", "inbox", "receipt", "topic", "usage", "usage_by_payer"];
-/// Families without which nothing is known of the folder.
+/// Families without which a start cannot interpret the folder.
 const NEEDED: [&str; 3] = ["cursor", "meta", "rate"];
 
 fn derive(at: EnvelopeId, _: &bytes::Bytes, validity: Validity) -> Option<Facts> {
@@ -38,8 +38,8 @@ fn fill(store: &Store) {
     store.record_evidence(7, &[evidence]).unwrap();
 }
 
-/// A stopped node's folder, with everything in table files that RocksDB has merged as far as it wants to, also when it
-/// opens them again: a merge that meets damage ends all writes.
+/// A stopped node's folder, with all rows in table files that RocksDB has no reason to merge, also when it opens
+/// them again. A merge that meets damage would end all writes.
 static WHOLE: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
@@ -61,7 +61,7 @@ static WHOLE: LazyLock<TempDir> = LazyLock::new(|| {
     folder
 });
 
-/// Returns a copy of it.
+/// Returns a copy of [`WHOLE`].
 fn folder() -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in fs::read_dir(WHOLE.path()).unwrap().map(|file| file.unwrap()) {
@@ -70,7 +70,8 @@ fn folder() -> TempDir {
     copy
 }
 
-/// Opens a folder whose disk has damaged families, and has their compactions rest as after a scrub that has found it.
+/// Opens a folder whose disk has damaged families, and suspends their compactions, as a scrub does that has found
+/// the damage.
 fn open(folder: &TempDir, families: &[&'static str]) -> Store {
     let store = Store::open(&settings(folder.path())).unwrap();
     let cause = "damaged by this test".to_owned();
@@ -120,7 +121,7 @@ fn flip_at(path: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 4], at).unwrap();
 }
 
-/// Opens a folder with the most tables that RocksDB opens at once.
+/// Opens a folder so that RocksDB opens all tables at once.
 fn open_all_tables(folder: &Path) -> Result<Store, OpenError> {
     Store::open(&StoreSettings { open_files_max: 1000, ..settings(folder) })
 }
@@ -129,8 +130,8 @@ fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Scrubs. A compaction may meet the damage before, and RocksDB takes no writes then: the log is read again, as a node
-/// does.
+/// Scrubs. A compaction may meet the damage first, after which RocksDB accepts no writes; the store is then
+/// reopened, as a node does.
 fn scrub(store: &Store) -> ScrubReport {
     for _ in 0..3 {
         if let Ok(report) = store.scrub(&mut go_on) {
@@ -180,7 +181,7 @@ fn a_folder_is_opened_unless_nothing_is_known_of_it_without_the_damaged_rows() {
     assert!(tried >= 13, "{tried} families have rows");
 }
 
-/// Returns the families that a start can do without if their tables cannot be opened.
+/// Returns true if a start can do without the family when its tables cannot be opened.
 fn is_made_anew(family: &str) -> bool {
     PROJECTIONS.contains(&family) || family == "reprice"
 }
@@ -199,7 +200,7 @@ fn a_folder_is_opened_without_tables_of_projections_that_cannot_be_opened() {
             let store = open_all_tables(folder.path())
                 .unwrap_or_else(|error| panic!("{part} of {family}: {error}"));
             if !store.has_stale_projections() {
-                // RocksDB opens sixteen tables at a start. The damage of another one is met by a reader.
+                // RocksDB opens sixteen tables at a start. A reader finds damage in the others.
                 assert!(scrub(&store).damages.iter().all(|it| it.family == family));
                 store.condemn_damaged(&[family]).unwrap();
                 reopen(&store);
@@ -219,7 +220,7 @@ fn a_folder_is_opened_without_tables_of_projections_that_cannot_be_opened() {
     }
 }
 
-/// Also when tables of a projection are damaged beside them: the folder stays as it is for those who restore it.
+/// Even if tables of a projection are damaged too. The folder stays unchanged, for the operator who restores it.
 #[test]
 fn a_folder_with_a_table_of_the_log_that_cannot_be_opened_is_refused_and_kept() {
     let mut refused = 0;
@@ -239,7 +240,7 @@ fn a_folder_with_a_table_of_the_log_that_cannot_be_opened_is_refused_and_kept() 
                 assert!(error.to_string().contains("docs/runbooks/restore.md"), "{error}");
                 assert_eq!(tables(folder.path()), before, "{family}: nothing is removed");
             }
-            // RocksDB has not opened this one. Its rows are missed by those who read them.
+            // RocksDB has not opened this table. Its readers find the damage.
             Ok(store) => {
                 assert!(scrub(&store).damages.iter().any(|it| it.family == family), "{family}");
             }
@@ -254,7 +255,8 @@ fn tables(folder: &Path) -> BTreeSet<PathBuf> {
     files.filter(|it| it.extension().is_some_and(|it| it == "sst")).collect()
 }
 
-/// A write-ahead log that is damaged as well is noticed as ever: what it had would be missing in silence.
+/// A damaged write-ahead log is still detected if a table is damaged too. Otherwise its commits would be lost
+/// silently.
 #[test]
 fn a_damaged_write_ahead_log_is_not_passed_over_for_a_table_that_cannot_be_opened() {
     let folder = folder();
@@ -277,7 +279,7 @@ fn a_damaged_write_ahead_log_is_not_passed_over_for_a_table_that_cannot_be_opene
 #[test]
 fn new_evidence_takes_no_place_of_evidence_that_cannot_be_counted() {
     let folder = folder();
-    // A row that is none, before the others: a damaged block would keep new evidence out altogether.
+    // A malformed row before the others. A damaged block instead would prevent all new evidence.
     let options = rocksdb::Options::default();
     let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
     let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
@@ -290,13 +292,13 @@ fn new_evidence_takes_no_place_of_evidence_that_cannot_be_counted() {
     let envelopes = vec![signed("other", 1), signed("another", 1)];
     let misbehavior = Misbehavior::TwoStatements(Severity::Content);
     let evidence = Evidence { misbehavior, at: id(OWN, 9), from: None, envelopes };
-    // At the same time: the index alone would give the same position.
+    // Recorded at the same time: by the index alone, it would get the same position.
     store.record_evidence(7, &[evidence]).unwrap();
     let after = store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap();
     assert_eq!((after.len(), after.first()), (2, before.first()), "it is still there");
 }
 
-/// The errors that readers of each projection get.
+/// Returns the error that readers of each projection get.
 fn read_all(store: &Store) -> Vec<Option<ReadError>> {
     let snapshot = store.snapshot();
     let minute = 0;
@@ -383,7 +385,7 @@ fn a_crash_between_any_two_steps_leaves_projections_to_be_made_anew() {
     }
 }
 
-/// Projections have what is committed in between, too.
+/// Projections also contain the commits between their drop and the rebuild.
 #[test]
 fn commits_between_the_drop_and_the_rebuild_are_counted_once() {
     on_each(|store| {
@@ -403,7 +405,7 @@ fn commits_between_the_drop_and_the_rebuild_are_counted_once() {
     });
 }
 
-/// A view that was taken while rows were being made never counts as whole.
+/// A snapshot that was taken during a rebuild never counts as complete.
 #[test]
 fn a_view_of_a_rebuild_stays_unreadable_when_the_rebuild_has_ended() {
     let store = in_memory();

@@ -1,4 +1,4 @@
-//! Projections whose families were dropped, and whose disk fails before they are made again.
+//! Projections whose families were dropped, on a disk that fails before they are created again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ fn expected() -> BTreeMap<&'static str, [u8; 32]> {
     store.snapshot().projection_digests().unwrap()
 }
 
-/// Drops the families of condemned projections, with a disk that has no room when they are to be made again.
+/// Drops the families of condemned projections, and lets the write fail that would create them again.
 fn drop_only(path: &Path) {
     let store = Store::open(&settings(path)).unwrap();
     extend(&store, OWN, 30);
@@ -70,7 +70,7 @@ fn families_that_could_not_be_made_again_are_made_by_the_next_start() {
     assert_rebuilt(&store);
 }
 
-/// The folder cannot be locked, as on a disk that takes no write.
+/// The folder cannot be locked, as on a disk that accepts no writes.
 #[test]
 fn a_folder_without_them_is_read_while_its_disk_cannot_be_written_to() {
     let folder = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn a_folder_without_them_is_read_while_its_disk_cannot_be_written_to() {
     extend(&store, OWN, 1);
 }
 
-/// Nothing says that it was condemned.
+/// The family is missing without a note that it was condemned.
 #[test]
 fn a_projection_without_a_family_is_made_and_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
@@ -105,8 +105,8 @@ fn a_projection_without_a_family_is_made_and_rebuilt() {
     assert_rebuilt(&store);
 }
 
-/// Whichever write fails on the way to the families that are made again, the next start does not take an empty one for
-/// whole.
+/// For a failure of each write before the families are created again: the next start does not take an empty family
+/// for a complete one.
 #[test]
 fn a_family_that_was_made_again_is_not_taken_for_whole() {
     let mut failed = 0;
@@ -131,7 +131,7 @@ fn a_family_that_was_made_again_is_not_taken_for_whole() {
         assert_hidden(&store);
         assert_rebuilt(&store);
     }
-    // The note, the families of seven projections and of the marks, the end.
+    // The note, the families of seven projections and of the marks, and the end: 1 + 8 + 1 writes.
     assert_eq!(failed, 10);
 }
 

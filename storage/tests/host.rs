@@ -1,4 +1,4 @@
-//! The host marker: a folder that is not what this host wrote last is never taken for it.
+//! The host marker: a folder is recognized as the one that this host wrote last only if it is.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -60,7 +60,7 @@ impl Host {
         copy(&self.path(from), &self.path(to));
     }
 
-    /// Puts the files of a copy in place of those of the folder, which itself stays.
+    /// Replaces the files of the folder by those of a copy; the folder itself stays.
     fn put_back(&self, from: &str, to: &str) {
         for file in fs::read_dir(self.path(to)).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();
@@ -69,8 +69,8 @@ impl Host {
     }
 }
 
-/// Copies the files of a folder. The database of a process that runs adds and removes files of its own accord, so the
-/// copy is made again until none has come or gone meanwhile.
+/// Copies the files of a folder. The database of a running process adds and removes files at any time, so the copy
+/// is repeated until the list of files has not changed meanwhile.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     loop {
@@ -113,7 +113,7 @@ fn a_folder_without_a_marker_is_unknown_until_it_is_adopted() {
     let host = Host::new();
     let store = host.open("data");
     assert_eq!(store.standing(), unknown(UnknownFolder::Empty));
-    // Envelopes that peers have shown make it no better.
+    // Envelopes that peers have sent do not prove that the folder is the newest.
     extend(&store, OWN, 3);
     drop(store);
     let store = host.open("data");
@@ -134,7 +134,7 @@ fn an_older_folder_that_was_put_back_is_noticed() {
     host.put_back("backup", "data");
     assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
 
-    // Also when nothing was published since: the run itself is newer than the backup.
+    // Even if nothing was published since: the backup is from before the last run.
     let host = Host::with_strand(3);
     host.copy("data", "backup");
     drop(host.open("data"));
@@ -142,7 +142,7 @@ fn an_older_folder_that_was_put_back_is_noticed() {
     assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
 }
 
-/// As a snapshot of the disk, or a copy of the folder of a node at work.
+/// Such a copy is a snapshot of the disk, or was made while the node was running.
 #[test]
 fn a_copy_from_the_middle_of_a_run_is_noticed_although_the_run_crashed() {
     let host = Host::with_strand(3);
@@ -177,7 +177,7 @@ fn a_new_folder_of_a_node_that_has_run_here_is_no_new_strand() {
     }
     assert_eq!(host.open("data").standing(), FolderStanding::Newest, "a refusal changes nothing");
 
-    // Without a host that knows it, the strand in the folder contradicts.
+    // Without the host's marker, the strand in the folder still contradicts a new one.
     fs::remove_file(host.marker()).unwrap();
     let refused = host.open_new("data").map(drop);
     assert!(matches!(refused, Err(OpenError::StrandExists { .. })), "{refused:?}");
@@ -211,7 +211,7 @@ fn what_was_disowned_stays_unknown_until_it_is_adopted() {
     }
 }
 
-/// Whatever folder comes next, and whatever becomes of it.
+/// It does so for every later folder, also when that is disowned or adopted.
 #[test]
 fn the_host_remembers_the_highest_place_that_it_signed() {
     let host = Host::with_strand(3);
@@ -221,7 +221,7 @@ fn the_host_remembers_the_highest_place_that_it_signed() {
         host.put_back("backup", "data");
         let store = host.open("data");
         assert_eq!((head_of(&store), store.host_head()), (3, SequenceId(5)));
-        // The folder is found to be no better than that, and the marker is written anew.
+        // The folder is disowned, and the marker is written again.
         store.disown(UnknownFolder::Stopped).unwrap();
         assert_eq!(store.host_head(), SequenceId(5));
     }
@@ -238,8 +238,8 @@ fn the_host_remembers_the_highest_place_that_it_signed() {
     assert_eq!(host.open("data").host_head(), SequenceId(6));
 }
 
-/// The generation goes to the folder first. A crash, or a state folder that cannot be written, may come
-/// between; then neither the folder nor an older copy of it may be misjudged.
+/// The generation is written to the folder first. After a crash in between, or with an unwritable state folder,
+/// neither the folder nor an older copy of it may be misjudged.
 #[test]
 fn a_crash_between_the_folder_and_the_marker_leaves_both_right() {
     let host = Host::with_strand(3);
@@ -247,7 +247,7 @@ fn a_crash_between_the_folder_and_the_marker_leaves_both_right() {
     let before = fs::read(host.marker()).unwrap();
     for _ in 0..3 {
         drop(host.open("data"));
-        // As if the marker had not been written any more.
+        // As if the crash had come before the marker was written.
         fs::write(host.marker(), &before).unwrap();
     }
     assert_eq!(host.open("data").standing(), FolderStanding::Newest);

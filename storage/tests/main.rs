@@ -1,4 +1,4 @@
-//! The log and its projections, as one program: each program of its own would link RocksDB again.
+//! Tests of the log and its projections, as one program, because each separate program would link RocksDB again.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -1,5 +1,4 @@
-//! Marks that follow a rule about times, and what they do to rows. The engine's part is played by functions of the
-//! place.
+//! Marks that follow a rule about times, and their effect on rows. Functions of the place stand in for the engine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,14 +12,15 @@ use hawser_storage::{
 use crate::support::*;
 
 const ABSENT: InvalidRule = InvalidRule(17);
-/// A mark with which an envelope is booked.
+/// A mark with which an envelope is still charged.
 const BOOKED: InvalidRule = InvalidRule(6);
-/// A mark with which none is.
+/// A mark with which an envelope is not charged.
 const FREE: InvalidRule = InvalidRule(3);
 const SECOND: i64 = 1_000_000_000;
 const PLACES: u64 = 12;
 
-/// The validity of an envelope without absences: every third one is booked with a mark, every fourth one not.
+/// Returns the validity of an envelope without absences: every third one is marked and charged, every fourth one
+/// marked and not charged.
 fn otherwise(sequence: SequenceId) -> Validity {
     match sequence.0 {
         it if it % 4 == 0 => Validity::Invalid(FREE),
@@ -67,7 +67,7 @@ fn judge(store: &Store, basis: u8, is_broken_at: &dyn Fn(i64) -> bool) -> Judged
     judged
 }
 
-/// The strand as a node has it that knew of the absence before.
+/// Returns the strand as stored by a node that knew of the absence before the envelopes.
 fn told_before(is_broken_at: &dyn Fn(i64) -> bool) -> Store {
     let store = in_memory();
     let change = |sequence: u64| {
@@ -97,7 +97,7 @@ fn assert_equal(store: &Store, expected: &Store) {
 fn an_absence_takes_the_place_of_booked_marks_and_gives_them_back() {
     let (never, later) = (|_: i64| false, |ns: i64| ns >= 100 * SECOND);
     let store = told_before(&never);
-    // Of places 5 to 12: 5, 7, 10 and 11 are valid, 6 and 9 booked, 8 and 12 neither.
+    // Of places 5 to 12: 5, 7, 10 and 11 are valid, 6 and 9 marked and charged, 8 and 12 marked and not charged.
     let judged = judge(&store, 1, &later);
     assert_eq!(judged, JudgedTimes { marked: 4, unmarked: 0, remarked: 2 });
     assert_equal(&store, &told_before(&later));
@@ -146,8 +146,8 @@ fn derive_in_one_minute(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option
     (validity == Validity::Valid).then_some(facts)
 }
 
-/// A hostile node signs its whole strand into one minute before it is removed. The work on it is in proportion to the
-/// strand, and what others do with the strand waits for no more than a step.
+/// A hostile node signs its whole strand into one minute before it is removed. The work is linear in the strand's
+/// length, and other work on the strand waits for one step at most.
 #[test]
 fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
     on_each(|store| {
@@ -166,7 +166,7 @@ fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
                     }
                 }
                 if derived.load(Ordering::Relaxed) > LONG / 2 && store.has_unpriced() {
-                    // Half of the strand is judged: its amounts are not right, and do not count as right.
+                    // Half of the strand is judged, so its amounts are wrong and have to stay marked.
                     assert_eq!(store.reprice(&derive_in_one_minute, 1).unwrap(), 0);
                     assert!(store.has_unpriced());
                 }

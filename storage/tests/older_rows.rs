@@ -1,4 +1,4 @@
-//! A folder of an older format is brought up to this one in steps, and serves meanwhile.
+//! A folder of an older format is converted in steps, and is readable meanwhile.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -16,7 +16,7 @@ const ENVELOPES: u64 = 2_000;
 /// Steps that the killed process takes.
 const STEPS: usize = 10;
 
-/// An envelope whose length is small, or too large to stand beside its row.
+/// Returns an envelope that is short, or too long to be stored beside its row.
 fn long_or_short(at: EnvelopeId) -> LogEntry {
     let len = if at.sequence.0.is_multiple_of(7) { 2049 } else { 60 + at.sequence.0 % 400 };
     let statement = format!("{at} {}", "x".repeat(usize::try_from(len).unwrap()));
@@ -30,7 +30,7 @@ fn write(store: &Store, places: std::ops::RangeInclusive<u64>) {
     store.commit(&changes).unwrap();
 }
 
-/// Makes the folder one that a program before format 4 has written: no row has its envelope beside it.
+/// Converts the folder to a format before 4, in which no row has its envelope beside it.
 fn make_older(folder: &Path) {
     let options = rocksdb::Options::default();
     let names = rocksdb::DB::list_cf(&options, folder).unwrap();

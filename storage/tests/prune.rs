@@ -1,4 +1,5 @@
-//! Pruned envelopes are gone, and nothing else is: tallies, trees, the order of places and a rebuild are as before.
+//! Pruning removes the envelopes and nothing else: tallies, trees, the order of places and the result of a rebuild
+//! are unchanged.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -97,7 +98,7 @@ proptest! {
     }
 }
 
-/// Each row of the index names the payer that the envelope was charged to, and in the own strand the receipt.
+/// Asserts that each row of the index names the payer that was charged, and in the own strand the receipt.
 fn assert_payers_are_told(store: &Store) {
     for row in expiring(store) {
         let facts = derived(row.id).1.expect("only a valid envelope has a row");
@@ -157,7 +158,7 @@ fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_ver
     assert!(expiring(&store).iter().all(|it| it.payer.is_some()), "a rebuild tells all");
 }
 
-/// More envelopes than one write takes, every third of which stays.
+/// There are more envelopes than one write takes, and every third one stays.
 #[test]
 fn several_writes_prune_what_one_does() {
     let (store, mirror) = (in_memory(), in_memory());
@@ -178,7 +179,8 @@ fn several_writes_prune_what_one_does() {
     assert_eq!(trees(&store), trees(&mirror));
 }
 
-/// The outcomes of all writes add up to everything that has gone, and no write follows the end.
+/// The outcomes of all writes together name every pruned envelope, and no write follows the one at which the caller
+/// stops.
 #[test]
 fn pruning_ends_behind_the_write_that_its_caller_ends_it_with() {
     let store = in_memory();
@@ -187,7 +189,8 @@ fn pruning_ends_behind_the_write_that_its_caller_ends_it_with() {
         append_with(PEER, at, facts)
     };
     store.commit(&(1..=500).map(plain).collect::<Vec<_>>()).unwrap();
-    // The last one stays, and the first one is not the one that the index has.
+    // The last one stays, because it is the head, and so does the first one, whose expiry differs from that in the
+    // index.
     let at = |place: u64| Expiring {
         expiry_unix_s: place.max(2),
         id: id(PEER, place),
@@ -314,7 +317,7 @@ fn what_the_log_needs_as_it_is_stays() {
         assert_eq!(places, [3]);
         let mut refused: Vec<_> = refused.iter().map(|id| id.sequence.0).collect();
         refused.sort_unstable();
-        // Another expiry, an inbox, a mark, the head, and a place that is not there.
+        // Refused: another expiry, an inbox's address, a mark, the head, and a place without an envelope.
         assert_eq!(refused, [2, 21, 22, 23, 99]);
         assert_eq!(prune_plain(store, OWN, &[3]), [0; 0], "it has gone already");
     });

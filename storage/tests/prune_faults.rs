@@ -1,6 +1,5 @@
-//! Pruning over a disk that fails and over crashes, by seed: whichever write fails, and wherever a crash takes the
-//! end of the write-ahead log away, tallies, receipts, marks, records and leaves are those of a log that was never
-//! pruned.
+//! Pruning with failing writes and crashes, by seed. After any failed write, and any loss of the write-ahead log's
+//! end by a crash, tallies, receipts, marks, records and leaves equal those of a log that was never pruned.
 //!
 //! Real parts: the store, on RocksDB's memory environment, or on files for crashes. Simulated parts: the outcome of
 //! each write, and the place at which a crash cuts the write-ahead log. A seed is a run.
@@ -21,7 +20,7 @@ use hawser_storage::{Change, SkipReason, Store, WriteFault};
 const SEEDS: u64 = 200;
 /// Seeds of runs over crashes, each on files.
 const CRASH_SEEDS: u64 = 24;
-/// Set this to try another number of either, as for other simulations.
+/// Environment variable that sets the number of seeds of both kinds, as for other simulations.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
 /// Steps of one run.
 const STEPS: u64 = 24;
@@ -72,7 +71,7 @@ fn recover(store: &Store) {
     }
 }
 
-/// The changes that were made to a log, and the strands' ends before and after each group of them.
+/// The groups of changes that were made to a log, each with the strands' heads after it, and the current heads.
 #[derive(Default)]
 struct Made {
     heads: [u64; 2],
@@ -101,7 +100,7 @@ fn heads(store: &Store) -> [u64; 2] {
     [OWN, PEER].map(|it| snapshot.head(it).unwrap().0)
 }
 
-/// One step of any kind. What it commits is added to `made` if the disk has it in the end.
+/// Does one step of any kind. Adds its commit to `made` if the disk has it in the end.
 fn step(store: &Store, made: &mut Made, dice: &Dice, has_faults: bool) {
     let arm = || {
         if has_faults && dice.chance(2) {
@@ -215,15 +214,15 @@ fn newest_wal(folder: &Path) -> PathBuf {
     files.filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap()
 }
 
-/// A crash loses the end of what was not synced. The cut may lose synced commits too: pruning has to agree with any
-/// end.
+/// A crash loses the end of the unsynced data. This cut may lose synced commits too, because pruning has to be
+/// consistent with any end.
 #[test]
 fn no_crash_leaves_an_envelope_half_pruned() {
     let mut gone = 0;
     for seed in seeds(CRASH_SEEDS) {
         let dice = Dice::new(seed ^ 0x00c0_ffee);
         let folder = tempfile::tempdir().unwrap();
-        // The first start makes files of its own; what follows lies in a log of its own.
+        // The first start creates its own files, so the later commits are in a separate write-ahead log.
         drop(Store::open(&settings(folder.path())).unwrap());
         let (store, mut made) = (Store::open(&settings(folder.path())).unwrap(), Made::default());
         (0..STEPS).for_each(|_| step(&store, &mut made, &dice, false));

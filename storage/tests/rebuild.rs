@@ -1,4 +1,4 @@
-//! Projections made anew from the log are the ones that commits made.
+//! Projections rebuilt from the log equal those that commits made.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use hawser_storage::{
 };
 use proptest::prelude::*;
 
-/// Facts of an envelope: a pure function of its place, as the engine's are of its bytes.
+/// Returns the facts of an envelope: a pure function of its place, as the engine's are of its bytes.
 fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
     let random = digest(at.sequence.0 * 1_000 + u64::from(at.originator.0));
     if random[0] < 40 {
@@ -24,15 +24,15 @@ fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
         originator_ns: i64::from(random[3]) * 1_000_000_000,
         depends_on: vec![id(OriginatorId(0), 9); usize::from(random[4] % 3)],
         expiry_unix_s: (random[5] > 50).then(|| u64::from(random[6])),
-        // Few, so that one digest often stands at several places.
+        // Few digests, so that several places often share one.
         receipt: (random[7] > 50).then(|| digest(u64::from(random[8] % 8))),
         charge: (random[9] > 50).then(|| {
-            // Sometimes so much that counters reach their end.
+            // Sometimes so large that counters saturate.
             let size = if random[11] > 250 { u64::MAX / 2 } else { u64::from(random[12]) };
             charge(random[10] % 3, size)
         }),
         counts_for_congestion: random[13] > 50,
-        // Few, so that one row is often spoken of.
+        // Few addresses, so that changes often concern the same row.
         addresses: (0..random[14] % 3)
             .map(|n| AddressChange {
                 address: Address([n; 20]),
@@ -198,7 +198,7 @@ proptest! {
         prop_assert_eq!(report.envelopes, u64::try_from(held).unwrap());
         prop_assert_eq!(report.envelopes, report.invalid + report.projected);
 
-        // What follows a rebuild builds on it.
+        // Commits after a rebuild continue from its rows.
         let next = change(id(OWN, heads[0] + 1));
         store.commit(std::slice::from_ref(&next)).unwrap();
         model.insert(id(OWN, heads[0] + 1), None);
@@ -270,7 +270,7 @@ fn steps_of(store: &Store) -> Vec<u64> {
     steps
 }
 
-/// Few large envelopes are progress, too: it is recorded, and their memory is given back.
+/// A batch also ends by its bytes: a few large envelopes are recorded as progress, and their memory is freed.
 #[test]
 fn progress_is_told_of_bytes_too() {
     let store = in_memory();
@@ -331,8 +331,8 @@ fn a_rebuild_that_other_code_began_starts_over() {
     assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
 }
 
-/// Whichever write of a rebuild fails, of rows or of counters, and even if the disk has it all the same: the next
-/// rebuild makes the rows that a rebuild makes which was never interrupted.
+/// For a failure of each write of a rebuild, of rows or of counters, also if the disk has the write: the next
+/// rebuild makes the same rows as an uninterrupted one.
 #[test]
 fn a_rebuild_goes_on_whichever_write_has_failed() {
     let changes: Vec<_> = (1..=5_000).map(|sequence| plain(id(OWN, sequence))).collect();
@@ -358,11 +358,12 @@ fn a_rebuild_goes_on_whichever_write_has_failed() {
         let after = store.snapshot().projection_digests().unwrap();
         assert_eq!(after, digests, "{nth}, {fault:?}");
     }
-    // The drop, the rows of five chunks, the counters of four and of one of them, the end.
+    // The drop, the rows of five chunks, the counters of four chunks and of one, and the end: 9 writes, each lost
+    // or kept.
     assert_eq!(failed, 2 * 9);
 }
 
-/// The functions that derive are given what follows one another, in chunks, and each envelope once.
+/// Derive functions get the envelopes in order, in chunks, and each once.
 #[test]
 fn facts_are_derived_of_many_envelopes_at_once() {
     on_each(|store| {
@@ -387,7 +388,7 @@ fn facts_are_derived_of_many_envelopes_at_once() {
     });
 }
 
-/// A function that panics ends the rebuild with its panic, which neither waits for ever nor counts as done.
+/// A panic of the derive function ends the rebuild with that panic. The rebuild neither hangs nor counts as done.
 #[test]
 fn a_panic_while_facts_are_derived_ends_the_rebuild() {
     let store = in_memory();
@@ -398,7 +399,7 @@ fn a_panic_while_facts_are_derived_ends_the_rebuild() {
         assert_ne!(at.sequence.0, 2_500, "on purpose");
         Some(facts(at))
     };
-    // No thread is left, however many there are.
+    // Every call panics, so no worker thread is left on any machine.
     let all =
         |_: EnvelopeId, _: &bytes::Bytes, _: Validity| -> Option<Facts> { panic!("on purpose") };
     let panics: [&Derive<'_>; 2] = [&one, &all];

@@ -1,4 +1,4 @@
-//! Topics of the envelopes that were written last are remembered, and read back after a start.
+//! Topics of the envelopes that were written last are cached, and read again after a start.
 
 use crate::support::*;
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{SequenceId, Topic};
 use hawser_storage::{RecentTopicsWalk, Store};
 
-/// Returns the topic that the facts of these tests have for an envelope.
+/// Returns the topic of an envelope by the facts of these tests.
 fn topic_of(bytes: &Bytes) -> Option<Topic> {
     let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
     let text = std::str::from_utf8(&statement).ok()?;

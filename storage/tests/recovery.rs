@@ -1,4 +1,5 @@
-//! Recovery after a crash: every acknowledged commit survives, and of the others whole ones only.
+//! Recovery after a crash: every acknowledged commit survives, and each other commit survives as a whole or not at
+//! all.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -23,7 +24,7 @@ fn commit_number(store: &Store, number: u64) {
     store.commit(&changes).unwrap();
 }
 
-/// Counts the commits in a store. Fails when one of them is incomplete.
+/// Counts the commits in a store. Panics if one of them is incomplete.
 fn whole_commits(store: &Store) -> u64 {
     let snapshot = store.snapshot();
     let (own, peer) = (snapshot.head(OWN).unwrap().0, snapshot.head(PEER).unwrap().0);
@@ -88,7 +89,7 @@ fn newest_wal(folder: &Path) -> PathBuf {
 /// A closed database with `commits` commits that lie in the write-ahead log only.
 fn written(commits: u64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    // The first start makes files of its own; commits then lie in a log of their own.
+    // The first start creates its own files, so the commits are in a separate write-ahead log.
     drop(Store::open(&settings(folder.path())).unwrap());
     let store = Store::open(&settings(folder.path())).unwrap();
     (1..=commits).for_each(|number| commit_number(&store, number));
@@ -187,7 +188,7 @@ fn damage_in_what_was_written_out_is_an_error_and_not_an_answer() {
     let snapshot = store.snapshot();
     let read: Result<Vec<_>, _> = snapshot.log(id(OWN, 0), SequenceId(500)).collect();
     assert!(read.is_err());
-    // Ends after the error instead of going round.
+    // The iterator ends after the error instead of repeating it.
     assert!(snapshot.log(id(OWN, 0), SequenceId(500)).count() <= 500);
     let mut topics = snapshot.topics_with_envelopes(usize::MAX);
     let mut row = topics.seek(topic("t0").as_bytes(), id(OWN, 0));
@@ -197,8 +198,7 @@ fn damage_in_what_was_written_out_is_an_error_and_not_an_answer() {
     assert!(row.is_err());
 }
 
-/// The failure is the file system's: the folder goes away under the open database, and the next
-/// log file cannot be made.
+/// The file system fails: the folder of the open database is moved away, and the next log file cannot be created.
 #[test]
 fn a_disk_that_fails_poisons_the_store() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Some projections made anew: the others stay readable, and commits go on where rows depend on one envelope each.
+//! Some projections are rebuilt: the others stay readable, and commits continue if each row depends on one envelope
+//! only.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use hawser_storage::{
     Store, TimeRule, Validity, WriteFault,
 };
 
-/// The families that are made together with one another, and if commits go on meanwhile.
+/// For each family: the families that are rebuilt together with it, and true if commits continue meanwhile.
 const GROUPS: [(&str, &[&str], bool); 7] = [
     ("congestion", &["congestion", "usage", "usage_by_payer"], false),
     ("expiry", &["expiry"], true),
@@ -22,12 +23,12 @@ const GROUPS: [(&str, &[&str], bool); 7] = [
     ("usage", &["congestion", "usage", "usage_by_payer"], false),
     ("usage_by_payer", &["congestion", "usage", "usage_by_payer"], false),
 ];
-/// Envelopes of each strand: with both, several steps that commits wait for, and one part of a rebuild that they all
-/// wait for.
+/// Envelopes of each strand. Both together take several steps for which commits wait, and one part of a rebuild
+/// that blocks all commits.
 const ENVELOPES: u64 = 1500;
-/// Places of the other strand that come late, if at all.
+/// Places of the other strand that are filled late or never.
 const LATE: u64 = 60;
-/// Time between two envelopes, as the facts have it.
+/// Time between two envelopes by their facts, nanoseconds.
 const STEP_NS: u64 = 600_000_000;
 
 fn derive(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
@@ -54,7 +55,7 @@ fn fill(store: &Store) {
     settle(store);
 }
 
-/// Prices what is marked for it.
+/// Prices all marked minutes again.
 fn settle(store: &Store) {
     while store.reprice(&derive, 3).unwrap() == 3 {}
 }
@@ -88,7 +89,7 @@ fn grow(store: &Store, step: u64) {
     append_timed(store, PEER, (0..2).map(|at| ENVELOPES + 1 + (2 * step + at) % LATE));
 }
 
-/// Does what a node does beside: it grows, and marks change in what is done and in what is not.
+/// Does the concurrent work of a node: the log grows, and marks change both in the rebuilt part and in the rest.
 fn go_on(store: &Store, step: u64) {
     grow(store, step);
     let is_broken_at = |ns| (u64::try_from(ns).unwrap() / STEP_NS + step).is_multiple_of(5);
@@ -150,7 +151,7 @@ fn commits_go_on_while_projections_of_single_envelopes_are_made() {
         (0..=step).for_each(|step| go_on(&expected, step));
         [&store, &expected].into_iter().for_each(settle);
         assert_equal(&store, &expected, family);
-        // And they are those of a rebuild of everything.
+        // The rows also equal those of a rebuild of all projections.
         store.rebuild(&derive, &mut |_| {}).unwrap();
         assert_equal(&store, &expected, family);
     }
@@ -194,7 +195,7 @@ fn one_that_was_broken_off_goes_on_at_the_next_start() {
     }
 }
 
-/// Whichever write fails, and even if the disk has it all the same, the next rebuild of the set makes the same rows.
+/// For a failure of each write, also if the disk has the write: the next rebuild of the set makes the same rows.
 #[test]
 fn one_goes_on_whichever_write_has_failed() {
     for (family, _, _) in [GROUPS[0], GROUPS[4]] {
@@ -216,7 +217,7 @@ fn one_goes_on_whichever_write_has_failed() {
                 store.reopen().unwrap();
                 store.accept_writes();
                 if family == "topic" {
-                    // Marks may change meanwhile, in what is done and in what is not, and back again.
+                    // Marks may change meanwhile, both in the rebuilt part and in the rest, and back again.
                     for is_broken in [true, false] {
                         let rule = TimeRule {
                             originator: OWN,

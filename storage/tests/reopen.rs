@@ -1,4 +1,4 @@
-//! Reading the log again after a failed write, and writing nothing while the disk has no room.
+//! Reopening the log after a failed write, and refusing writes while the disk is full.
 
 use std::fs;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn a_failed_write_is_there_afterwards_as_a_whole_or_not_at_all() {
             store.accept_writes();
             assert!(!store.is_poisoned());
         }
-        // The head in memory is that of the disk.
+        // The head in memory equals that on the disk.
         store.commit(&[append(OWN, 5)]).unwrap();
         assert_eq!(told(store, OWN), "1 2 3 4 5");
     });
@@ -135,7 +135,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// The folder cannot be locked, as on a disk that is mounted read-only, which takes root to make.
+/// The folder cannot be locked. This stands for a read-only mount, which only root could make.
 #[test]
 fn a_disk_that_cannot_be_written_to_is_read_and_becomes_writable_later() {
     let root = tempfile::tempdir().unwrap();

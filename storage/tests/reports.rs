@@ -86,13 +86,13 @@ fn a_flood_of_one_class_costs_only_that_class() {
     assert_eq!(store.reports_left_out()[&PEER], 2);
     assert_eq!(counted(&store, ReportClass::OwnClaim), 1);
     assert_eq!(counted(&store, ReportClass::Equivocation), 1);
-    // What proves nothing goes after 30 days, once there is too much of it.
+    // Reports that prove nothing are removed after 30 days, once there are too many.
     record(&store, 31 * DAY_NS, many(ReportClass::Foreign, 20_001, 21_001));
     assert_eq!(counted(&store, ReportClass::Foreign), 1_001, "all old ones are gone at once");
     assert_eq!(counted(&store, ReportClass::Proven), 10_000, "and proofs never");
 }
 
-/// A liar who fills its own class with large reports must not empty it.
+/// A reporter that fills a class with large reports must not evict all earlier ones.
 #[test]
 fn large_reports_take_the_room_of_a_few_old_ones() {
     let store = in_memory();
@@ -101,7 +101,7 @@ fn large_reports_take_the_room_of_a_few_old_ones() {
         let large = NewReport { report: large, ..report(ReportClass::Foreign, sequence) };
         assert_eq!(record(&store, sequence, vec![large]), 1);
     }
-    // The bytes around a report count too: the last one is above 256 MiB, and makes room for 25.6.
+    // The overhead of a report counts too. The last one exceeds 256 MiB, so a tenth of that (25.6 MiB) is freed.
     assert_eq!(counted(&store, ReportClass::Foreign), 28);
     let read = store.snapshot().reports(0, usize::MAX, 1).unwrap();
     assert_eq!(read[0].server_time_ns, 5, "the oldest four are gone");

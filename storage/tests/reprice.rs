@@ -1,4 +1,4 @@
-//! Pricing minutes again: bounded steps, strands that take turns, and nothing that others wait for.
+//! Pricing minutes again: in bounded steps, with strands in turn, and without delays of other work.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 const LIAR: OriginatorId = OriginatorId(101);
 /// Items of the log that one step reads.
 const STEP: u64 = 1024;
-/// Longer than anything takes that works, also on a busy machine.
+/// Longer than any successful step takes, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Everything is of one minute, so each amount depends on all envelopes before it.
+/// All envelopes are in one minute, so each amount depends on all envelopes before it.
 fn in_one_minute(at: EnvelopeId) -> Facts {
     Facts { originator_ns: 40_000_000_000, ..facts(at) }
 }
@@ -33,7 +33,7 @@ fn extend_to(store: &Store, originator: OriginatorId, last: u64) {
     store.commit(&changes).unwrap();
 }
 
-/// The rows are those that a rebuild makes.
+/// Asserts that the rows equal those of a rebuild.
 fn assert_right(store: &Store) {
     assert!(!store.has_unpriced());
     let digests = store.snapshot().projection_digests().unwrap();

@@ -1,4 +1,4 @@
-//! Scrubs: what a disk has damaged is found, named and put back, under a store that is open too.
+//! Scrubs: damage on the disk is found, named and repaired, also in an open store.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// A store with two strands on disk, of which nothing is in memory tables.
+/// Returns a store with two strands on disk and nothing in memory tables.
 fn store_at(folder: &Path) -> Store {
     let store = Store::open(&settings(folder)).unwrap();
     extend(&store, OWN, 600);
@@ -27,7 +27,7 @@ fn store_at(folder: &Path) -> Store {
 
 /// Flips a bit in the statement of an envelope, in the table file of the log, in place. Returns the file.
 fn damage(folder: &Path, originator: OriginatorId, sequence: u64) -> PathBuf {
-    // RocksDB may merge the file away while files are looked through.
+    // RocksDB may merge the file into another one during the search.
     let tries = std::iter::repeat_with(|| try_damage(folder, originator, sequence)).take(100);
     tries.flatten().next().expect("the envelope is in a table file")
 }
@@ -74,8 +74,8 @@ struct Damaged {
     report: ScrubReport,
 }
 
-/// Damages an envelope whose right bytes are in the cache, and scrubs. Returns `None` if RocksDB merged files
-/// meanwhile: the bit was then flipped in a file that was not in use yet or any more.
+/// Damages an envelope whose intact bytes are in the cache, and scrubs. Returns `None` if RocksDB merged files
+/// meanwhile: the bit was then flipped in a file that was not yet or no longer in use.
 fn damage_under_cache(place: EnvelopeId) -> Option<Damaged> {
     let folder = tempfile::tempdir().unwrap();
     let store = store_at(folder.path());
@@ -180,8 +180,8 @@ fn damaged(
     (folder, store, file, before)
 }
 
-/// Scrubs. A compaction may meet the damage before, and RocksDB takes no writes then: the log is read again, as a node
-/// does.
+/// Scrubs. A compaction may meet the damage first, after which RocksDB accepts no writes; the store is then
+/// reopened, as a node does.
 fn scrub(store: &Store) -> ScrubReport {
     match store.scrub(&mut go_on) {
         Err(ScrubError::Database(error)) => {
@@ -200,7 +200,7 @@ fn found(store: &Store) -> Damage {
     damage.clone()
 }
 
-/// The envelopes that a damaged part has lost, as an honest peer sends them.
+/// Returns the envelopes that a damaged part has lost, as an honest peer sends them.
 fn brought(store: &Store, damage: &Damage) -> BTreeMap<EnvelopeId, Bytes> {
     let lost = store.lost_places(damage).unwrap();
     assert!(!lost.is_empty() && lost.len() < 150, "one block: {lost:?}");
@@ -268,7 +268,7 @@ fn damaged_leaves_are_made_again_from_envelopes() {
     let (_folder, store, file, before) = damaged("leaf", &leaf.0, &[3, 4]);
     let damage = found(&store);
     assert_eq!(damage.family, "leaf");
-    // Without its leaf, no peer's word is taken for an envelope of the own strand; here none is needed.
+    // A lost envelope of the own strand would need its leaf as proof. Here no envelope is lost.
     assert_eq!(store.lost_places(&damage).unwrap(), []);
     store.put_back(&damage, &BTreeMap::new()).unwrap();
     assert_eq!(store.recheck(&damage, &mut go_on).unwrap(), []);
@@ -305,7 +305,7 @@ fn no_peers_envelope_is_taken_without_its_leaf_which_is_made_again_before() {
     let report = scrub(&store);
     let of = |family: &str| report.damages.iter().find(|it| it.family == family).unwrap();
     let (log, leaves) = (of("log"), of("leaf"));
-    // The node has the envelopes of other places, and cannot say any more that they are the right ones.
+    // The node holds the envelopes of the other places, but can no longer prove them.
     let causes = [leaves.first, leaves.last].map(|at| {
         let held = Damage { first: at, last: at, file: None, ..log.clone() };
         store.recheck(&held, &mut go_on).unwrap()
@@ -319,7 +319,7 @@ fn no_peers_envelope_is_taken_without_its_leaf_which_is_made_again_before() {
     let refused = store.put_back(log, &signed);
     assert!(matches!(refused, Err(RepairError::Unproven { .. })), "{refused:?}");
 
-    // The checksum of their block proves the leaves, and they prove the envelopes then.
+    // The checksum of their block proves the leaves, and the leaves then prove the envelopes.
     store.put_back(leaves, &signed).unwrap();
     assert_eq!(store.recheck(leaves, &mut go_on).unwrap(), []);
     store.put_back(log, &brought(&store, log)).unwrap();
@@ -333,7 +333,7 @@ fn a_block_that_does_not_become_whole_is_written_back_as_the_disk_had_it() {
     let folder = tempfile::tempdir().unwrap();
     drop(store_at(folder.path()));
     let (file, before) = flip(folder.path(), "log", &wanted, &[8]);
-    // The eight bytes before a value count writes, and only the block itself knows them.
+    // The eight bytes before a value are RocksDB's sequence number, which cannot be computed from the envelope.
     let value = before.windows(wanted.len()).position(|it| it == wanted).unwrap();
     let writer = fs::File::options().write(true).open(&file).unwrap();
     writer.write_all_at(&[before[value - 4] ^ 1], u64::try_from(value - 4).unwrap()).unwrap();

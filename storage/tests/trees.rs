@@ -1,4 +1,4 @@
-//! The trees of strands: grown by commits, brought up behind them, and never changed below a size.
+//! The trees of strands: they grow with commits, catch up in steps, and never change below a published size.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use hawser_storage::{
 };
 use proptest::prelude::*;
 
-/// Places that one step brings up.
+/// Places that one step adds to a tree.
 const STEP: u64 = 512;
 
 fn skip(from: u64, through: u64, reason: SkipReason) -> Change {
@@ -27,7 +27,7 @@ fn appends(originator: OriginatorId, places: std::ops::RangeInclusive<u64>) -> V
     places.map(|sequence| append(originator, sequence)).collect()
 }
 
-/// Returns the leaves that a strand has by the specification: up to the first place that may still be filled.
+/// Returns the leaves of a strand by the specification: those before the first place that may still be filled.
 fn leaves(store: &Store, originator: OriginatorId) -> Vec<TreeHash> {
     let snapshot = store.snapshot();
     let head = snapshot.head(originator).unwrap();
@@ -54,7 +54,7 @@ fn roots(leaves: &[TreeHash]) -> Vec<TreeHash> {
     roots
 }
 
-/// Compares size, roots, leaves and proofs with what follows from the log.
+/// Asserts that size, roots, leaves and proofs are those that follow from the log.
 fn assert_tree(store: &Store, originator: OriginatorId) {
     let (leaves, snapshot) = (leaves(store, originator), store.snapshot());
     let size = leaves.len() as u64;
@@ -94,7 +94,7 @@ fn a_commit_lengthens_the_trees_of_its_strands() {
         let changes =
             [Change::Append(invalid), skip(5, 40, Void), append(PEER, 41), append(OWN, 21)];
         store.commit(&changes).unwrap();
-        // A repeat, and a range that is known in part, change nothing that is there.
+        // A repeat, and a range that is partly known, change no existing leaf.
         store.commit(&[append(PEER, 3), skip(39, 43, Void)]).unwrap();
         for originator in [OWN, PEER] {
             assert_tree(store, originator);
@@ -131,7 +131,7 @@ fn a_tree_ends_before_a_place_that_may_be_found_and_goes_on_when_it_is() {
     }
 }
 
-/// Makes the folder one of a program that knew no trees.
+/// Converts the folder to the format of programs without trees.
 fn make_older(folder: &Path) {
     let options = rocksdb::Options::default();
     let names = rocksdb::DB::list_cf(&options, folder).unwrap();
@@ -294,7 +294,7 @@ fn old_checkpoints_go_and_those_of_other_nodes_stay() {
     assert!(snapshot.checkpoint_at(PEER, OWN, 1).unwrap().is_some());
 }
 
-/// One change of a random strand: appends, and ranges of each kind, from the head on.
+/// Generates the changes of a random strand: appends, and ranges of each kind, from the head on.
 fn changes() -> impl Strategy<Value = Vec<(u8, u64)>> {
     prop::collection::vec((0..8_u8, 1..40_u64), 1..40)
 }

@@ -1,5 +1,5 @@
-//! Envelopes shown before they are verified have the rows that readers need and no others, and end as those
-//! verified first.
+//! Envelopes that are shown before they are verified have only the rows that readers need. After verification,
+//! their rows equal those of envelopes that were verified first.
 
 use crate::support::*;
 use bytes::Bytes;
@@ -14,12 +14,12 @@ use hawser_storage::{
 };
 use proptest::prelude::*;
 
-/// A mark with which nothing is booked.
+/// A mark with which an envelope is not charged.
 const BAD: InvalidRule = InvalidRule(2);
-/// A mark with which an envelope is booked.
+/// A mark with which an envelope is still charged.
 const OWED: InvalidRule = InvalidRule(6);
 
-/// Facts of an envelope that a peer's strand can have: no inbox is made of it.
+/// Returns the facts of an envelope that a peer's strand can have: without inbox updates.
 fn plain(at: EnvelopeId) -> Facts {
     Facts { addresses: Vec::new(), receipt: None, ..facts(at) }
 }
@@ -37,7 +37,8 @@ fn valid(sequence: u64) -> LogEntry {
     LogEntry { facts: Some(plain(at)), ..entry(at) }
 }
 
-/// The verdict on a place: two of seven break a rule that shows late, and one of these is owed all the same.
+/// Returns the verdict on a place: two of seven break a rule that is checked late, and one of these is still
+/// charged.
 fn verdict(sequence: u64) -> LogEntry {
     let entry = valid(sequence);
     let rule = match sequence % 7 {
@@ -65,7 +66,7 @@ fn verify(
     store.commit_verified(PEER, &places.map(verdict).collect::<Vec<_>>(), &derive)
 }
 
-/// The same strand, verified before it was stored.
+/// Returns the same strand, verified before it was stored.
 fn mirror(through: u64) -> Store {
     let store = in_memory();
     let changes: Vec<_> = (1..=through).map(|it| Change::Append(verdict(it))).collect();
@@ -89,7 +90,8 @@ fn assert_equal(store: &Store, mirror: &Store) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever is shown, verified and rebuilt in turns: a crash between two of them finds the same.
+    /// For every sequence of showing, verifying and rebuilding. After each step the rows have to be right, because
+    /// a crash may follow.
     #[test]
     fn what_is_verified_late_ends_as_what_was_verified_first(
         first in 0u64..20,
@@ -103,7 +105,7 @@ proptest! {
                 head += count;
             } else {
                 let through = head.min(verified + count);
-                // What is verified already changes nothing.
+                // Envelopes that are verified already change nothing.
                 let from = verified.saturating_sub(3).max(1);
                 let done = verify(&store, from..=through).unwrap();
                 prop_assert_eq!(done.through, SequenceId(through));
@@ -168,7 +170,7 @@ fn verdicts_follow_one_another_and_end_with_the_strand() {
     assert_eq!(store.commit_verified(PEER, &[other], &derive), Err(CommitError::Conflict { at }));
     assert_eq!(store.snapshot().verified_head(PEER).unwrap(), SequenceId::NONE);
     verify(&store, 1..=5).unwrap();
-    // Of a strand without unverified places nothing is taken over.
+    // Places beyond the shown ones are not verified.
     let done = verify(&store, 4..=9).unwrap();
     assert_eq!(done, VerifiedBatch { through: SequenceId(5), withdrawn: 0 });
     assert_equal(&store, &mirror(5));
@@ -223,7 +225,7 @@ fn what_has_not_expired_by_its_own_statement_stays() {
     });
 }
 
-/// Their own node keeps them no more, so they are never verified.
+/// Their originator no longer keeps them, so they are never verified.
 #[test]
 fn what_can_never_be_verified_ends_pruned_and_uncharged() {
     on_each(|store| {
@@ -232,7 +234,7 @@ fn what_can_never_be_verified_ends_pruned_and_uncharged() {
         let pruned = store.prune_shown(PEER, SequenceId(5), NOW_UNIX_S, &derive).unwrap();
         assert_eq!(pruned, SequenceId(5));
         assert_eq!(store.unverified().unwrap(), [id(PEER, 5)]);
-        // What is verified, or gone, is left alone.
+        // Verified and pruned envelopes stay unchanged.
         assert_eq!(
             store.prune_shown(PEER, SequenceId(5), NOW_UNIX_S, &derive).unwrap(),
             SequenceId(5)
@@ -251,7 +253,7 @@ fn what_can_never_be_verified_ends_pruned_and_uncharged() {
         let digests = store.snapshot().projection_digests().unwrap();
         store.rebuild(&derive, &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
-        // All of a strand may go, and more than is shown.
+        // All shown places may be pruned, and the bound may be above the last of them.
         show(store, 10..=12);
         assert_eq!(
             store.prune_shown(PEER, SequenceId(99), NOW_UNIX_S, &derive).unwrap(),
@@ -282,7 +284,7 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_eq!(store.snapshot().shown_by(PEER).unwrap(), Some(signed(70, 2)));
-    // It is no checkpoint that this node agrees with.
+    // The peer's claim does not count as a checkpoint that this node has verified.
     assert_eq!(store.snapshot().checkpoint(PEER, PEER, u64::MAX).unwrap(), None);
     verify(&store, 5..=5).unwrap();
     assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None);

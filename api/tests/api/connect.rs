@@ -1,4 +1,4 @@
-//! The Connect protocol byte by byte, as curl and connect-web write it.
+//! The Connect protocol on the wire, as curl and connect-web write it.
 
 use std::io::Write as _;
 
@@ -256,7 +256,7 @@ async fn a_stream_is_messages_and_then_its_end() {
     drop(stream);
     node.until_sample("xmtp_subscribers", 0.0).await;
 
-    // In protobuf, with an error at the end: no topic is empty.
+    // In protobuf, with an error at the end, because an empty topic is invalid.
     let filter = pb::subscribe_topics_request::TopicFilter::default();
     let request = pb::SubscribeTopicsRequest { filters: vec![filter] }.encode_to_vec();
     let answer = ask(&node, post(TOPICS, "application/connect+proto", "", &framed(&request))).await;
@@ -269,7 +269,7 @@ async fn a_stream_is_messages_and_then_its_end() {
     assert_eq!((end[0], &said["error"]["code"]), (2, &json!("invalid_argument")), "{said}");
 }
 
-/// Balancers may ask without gRPC.
+/// Load balancers may ask without gRPC.
 #[tokio::test]
 async fn health_is_told_in_protobuf() {
     let node = node().await;

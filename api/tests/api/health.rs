@@ -119,8 +119,8 @@ async fn reflection_shows_the_schema_if_configured() {
     assert_ne!(code, Code::Unimplemented);
 }
 
-/// `/readyz` says that a node takes calls, so its port answers only after the API listens: of two ports that are
-/// taken, a start meets the API's first.
+/// `/readyz` states that a node accepts calls, so its port is opened after the API's. If both ports are taken, a
+/// start fails at the API's.
 #[tokio::test]
 async fn operators_are_answered_after_the_api_listens() {
     let taken = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -23,7 +23,7 @@ const METHODS: [&str; 9] = [
     "/grpc.health.v1.Health/Check",
 ];
 
-/// The node still does its work.
+/// Asserts that the node still serves callers.
 async fn assert_serves(node: &Node) {
     let before = node.engine.heads().get().get(NODE).0;
     let text = format!("after {before}");
@@ -58,7 +58,7 @@ async fn a_message_of_26_mib_is_too_large_in_every_protocol() {
 #[tokio::test]
 async fn a_message_just_within_the_limit_is_read() {
     let node = node().await;
-    // Unknown field 15, bytes: it is skipped, and then there is no payer envelope.
+    // The unknown field 15, bytes, is skipped, so the message has no payer envelope.
     let len = MESSAGE_LEN_BYTES_MAX - 5;
     let mut message = vec![0x7a];
     prost::encoding::encode_varint(len as u64, &mut message);

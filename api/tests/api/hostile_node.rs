@@ -1,5 +1,5 @@
-//! A hostile node of the network, as readers of an honest one meet it. Its envelopes are well signed, so
-//! they are in the log.
+//! Effects of a hostile node on readers of an honest one. Its envelopes have valid signatures, so they are in the
+//! log.
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_request::TopicFilter;

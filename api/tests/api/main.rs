@@ -1,4 +1,4 @@
-//! The API as its callers meet it: a real server on a free port, over an engine in memory.
+//! Tests of the API through a real server on a free port, over an engine in memory.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

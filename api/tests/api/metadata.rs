@@ -91,7 +91,7 @@ async fn usage_is_by_hour_or_day_under_the_requested_names() {
     assert_eq!(days[0].amount_spent_picodollars, spent);
 }
 
-/// A report about this node's strand through a minute, settled as a whole.
+/// Returns the events of a report about this node's strand through a minute, and of its complete settlement.
 fn settled_report(end_minute: u32, through: u64) -> [PayerReportEvent; 2] {
     let submitted = PayerReportChange::Submitted {
         start: SequenceId(0),

@@ -1,4 +1,4 @@
-//! Readers are told what has expired.
+//! The header `hawser-oldest`, by which readers learn that envelopes have expired.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ fn told(metadata: &MetadataMap) -> Option<String> {
     metadata.get("hawser-oldest").map(|it| it.to_str().unwrap().to_owned())
 }
 
-/// A node with six envelopes, of which the first three have been pruned.
+/// Returns a node with six envelopes, of which the first three have been pruned.
 async fn pruned_node() -> Node {
     let node = node().await;
     for text in ["a", "b", "c", "d", "e", "f"] {

@@ -13,7 +13,7 @@ use crate::common::*;
 
 const SAMPLE: &str = r#"xmtp_chain_contract_paused{contract_address="0x01"}"#;
 
-/// A chain that is read to its head, with one contract.
+/// A chain with one contract, read up to its head.
 struct Chain(Mutex<Option<ContractPause>>);
 
 impl ChainsView for Chain {

@@ -1,4 +1,4 @@
-//! Proofs over gRPC: a reader needs nothing but the node's key to check them.
+//! Proofs over gRPC: the node's key suffices to check them.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn hashes(proof: &[Bytes]) -> Vec<TreeHash> {
     proof.iter().map(|hash| TreeHash::from_slice(hash).unwrap()).collect()
 }
 
-/// Asks until a checkpoint of this size is there.
+/// Asks until a checkpoint of this size exists, and returns it.
 async fn checkpoint(client: &mut Client, originator_id: u32, size: u64) -> Checkpoint {
     for _ in 0..1500 {
         let request = pb::GetCheckpointRequest { originator_id, ..Default::default() };

@@ -1,4 +1,4 @@
-//! Publishing: what is answered, and every refusal with its code, its text and nothing stored.
+//! Publishing: the answers, and every refusal with its code and text, after which nothing is stored.
 
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;

@@ -1,4 +1,4 @@
-//! Queries: limits, pages, the newest of topics, and what is not served.
+//! Queries: limits, pages, newest envelopes of topics, and refused requests.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;

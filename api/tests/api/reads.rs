@@ -1,4 +1,4 @@
-//! Queries that do not come to an end delay nothing else.
+//! Queries that never end do not delay other work.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::common::*;
 
-/// A node all of whose threads for queries are stuck: it has none.
+/// Returns a node without threads for queries: it behaves as if all of them were stuck.
 async fn stuck() -> Node {
     node_with(|settings| settings.read_threads = 0, Arc::new(NoPeers)).await
 }

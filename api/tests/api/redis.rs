@@ -1,4 +1,4 @@
-//! Limits that two nodes share through a real Redis, and what happens when it goes.
+//! Limits that two nodes share through a real Redis, and their behaviour when it fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::common::*;
 use crate::redis_server::RedisServer;
 
-/// A Redis, and nodes that use it.
+/// A Redis server for the nodes of a test.
 struct Redis(RedisServer);
 
 impl Redis {
@@ -44,7 +44,7 @@ impl Redis {
     }
 }
 
-/// A way to Redis on which requests always pass and answers can be held.
+/// A proxy to Redis that forwards requests at once and can hold back the answers.
 struct Gate {
     port: u16,
     open: watch::Sender<bool>,
@@ -83,7 +83,7 @@ async fn two_processes_share_the_limits_of_a_caller() {
     let redis = Redis::start();
     let nodes = [redis.node().await, redis.node().await];
     let request = pb::GetNewestEnvelopeRequest::default;
-    // The clock of these nodes stands still, so nothing flows in.
+    // The clock of these nodes stands still, so no tokens flow in.
     for number in 0..60 {
         let mut client = nodes[number % 2].query().await;
         client.get_newest_envelope(request()).await.unwrap();
@@ -99,7 +99,7 @@ async fn two_processes_share_the_limits_of_a_caller() {
     nodes[1].query().await.get_newest_envelope(request()).await.unwrap();
     assert!(nodes[0].query().await.get_newest_envelope(request()).await.is_err());
 
-    // All or nothing: what is refused for its opens takes no tokens.
+    // All or nothing: a call that is refused by the limit of opens takes no tokens.
     let filter =
         pb::subscribe_topics_request::TopicFilter { topic: topic_bytes(1), last_seen: None };
     for node in &nodes {

@@ -1,5 +1,5 @@
-//! Answers beside those of a node of the reference implementation, as its behaviour is specified.
-//! A request gets the same answer, or the difference stands in `docs/beside-xmtpd.md` with its reason.
+//! Answers compared with the specified ones of the reference implementation. A request gets the same answer, or
+//! `docs/beside-xmtpd.md` lists the difference with its reason.
 
 use bytes::Bytes;
 use hawser_proto::SecretKey;
@@ -20,14 +20,15 @@ const ROWS: &str = include_str!("../../../tests/beside/lib/asked/rows.mjs");
 struct Answers(Vec<String>);
 
 impl Answers {
-    /// Both kinds of nodes give this answer.
+    /// Compares `here` with the answer that both kinds of nodes give.
     fn equal(&mut self, request: &str, both: &str, here: String) {
         if both != here {
             self.0.push(format!("{request}: {here}, not {both}"));
         }
     }
 
-    /// This node's answer is another one than the reference's, and the page says why.
+    /// Compares `here` with an answer that differs from the reference's, and requires a row of the page that
+    /// explains it.
     fn differs(&mut self, request: &str, reference: &str, expected: &str, here: String) {
         assert_ne!(reference, expected, "{request}: belongs to the equal ones");
         self.equal(request, expected, here);
@@ -208,7 +209,7 @@ async fn usage_is_answered_as_by_the_reference_or_the_page_says_why() {
     answers.check();
 }
 
-/// A message to a group whose MLS frame is changed.
+/// Returns a message to a group with a changed MLS frame.
 fn framed_as(change: impl FnOnce(&mut Vec<u8>)) -> pb_env::PayerEnvelope {
     let mut frame = frame(1, 1, b"text");
     change(&mut frame);

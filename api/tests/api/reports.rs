@@ -1,4 +1,4 @@
-//! Reports of misbehaviour: what strangers may submit, what is kept, and that strangers can judge it.
+//! Reports of misbehaviour: which ones any caller may submit, which are kept, and that any caller can check them.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn registry() -> Registry {
     [record(), peer()].into_iter().collect()
 }
 
-/// An envelope that the peer signs for a place; each `text` is another statement.
+/// Returns an envelope that the peer signs for a place; each `text` makes another statement.
 fn by_peer(sequence: u64, text: &str, ns: i64) -> Bytes {
     let payload = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, payload);
@@ -94,7 +94,7 @@ impl Stranger {
     }
 }
 
-/// Judges a report as a stranger does who has nothing but the registry's keys.
+/// Judges a report with the registry's keys only, as any reader can.
 fn judge(report: &pb::MisbehaviorReport) -> Judgement {
     let registry = registry();
     verify(&ReportCase {
@@ -177,7 +177,7 @@ async fn a_report_that_proves_nothing_of_what_it_says_is_refused_with_the_fact()
     refused(stranger.refusal(forged).await, "forged");
     let honest = report(pb::Misbehavior::InvalidPayload, &[by_peer(7, "fine", START_NS)]);
     refused(stranger.refusal(honest).await, "no_rule_broken");
-    // Dated into the past, an honest envelope would look like one of the future.
+    // With a report time in the past, an honest envelope would look as if it were dated ahead.
     let past = pb::UnsignedMisbehaviorReport {
         reporter_time_ns: (START_NS - 60 * MINUTE_NS).unsigned_abs(),
         ..report(pb::Misbehavior::OutOfOrder, &[by_peer(7, "fine", START_NS)])

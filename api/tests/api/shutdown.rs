@@ -1,4 +1,4 @@
-//! The end, in order.
+//! The order of a shutdown.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Snapshots as files that a node gives out: what new nodes read, and what strangers do not.
+//! Snapshots as files over HTTP: the files that new nodes read, and the paths that are refused.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,7 +27,8 @@ fn chunk_name() -> String {
     format!("chunks/ab/{}", "ab".repeat(32))
 }
 
-/// A folder with a manifest of 600,000 bytes, a chunk of the greatest length, and a file that is none of a snapshot.
+/// Returns a folder with a manifest of 600,000 bytes, a chunk of the greatest length, and a file that does not
+/// belong to a snapshot.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("snapshots")).unwrap();
@@ -109,7 +110,7 @@ async fn readers_that_do_not_read_hold_up_no_call_and_take_two_downloads() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     node.publish(vec![message(1, "others go on")]).await;
     drop(silent);
-    // The listener notices the ends when it next writes.
+    // The listener notices the closed connections at its next write.
     while ask(&node, "HEAD", MANIFEST).await.status == 503 {
         tokio::task::yield_now().await;
     }

@@ -1,5 +1,5 @@
-//! The parts of `/status` that an operator pays or answers for: accounts, backups, payer reports, reports of
-//! misbehaviour; and that each field of the page is documented.
+//! The parts of `/status` about accounts, backups, payer reports and reports of misbehaviour, and that each field
+//! of the page is documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::common::*;
 
 const START_S: i64 = START_NS / 1_000_000_000;
 
-/// The notes on backups in the folder of a test.
+/// The notes on backups, which a test sets.
 #[derive(Default)]
 struct Notes(Mutex<BackupNotes>);
 
@@ -69,7 +69,7 @@ fn silent() -> BackupPlaceUnreachable {
     }
 }
 
-/// One chain on which the node has an account, with one of everything.
+/// One chain on which the node has an account, with one entry in each list.
 #[derive(Default)]
 struct Chain(Mutex<Option<ChainAccount>>);
 
@@ -131,7 +131,7 @@ const BALANCES: ChainBalances = ChainBalances {
     read_unix_s: START_S,
 };
 
-/// A contract that no test lets the worker call.
+/// A contract that the worker does not call in any test.
 struct NoContract;
 
 impl ReportContract for NoContract {
@@ -287,7 +287,7 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
         assert_eq!(node.sample(name).await, Some(value), "{name}");
     }
 
-    // A place that does not answer is no damage, and a condition of its own.
+    // An unreachable place is not damage; it has its own condition.
     assert_eq!(node.sample("xmtp_backup_place_unreachable").await, Some(0.0));
     notes.0.lock().unreachable = Some(silent());
     let shown = status(&node).await;

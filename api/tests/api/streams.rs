@@ -1,4 +1,4 @@
-//! Streams: their first messages, the past, the present, signs of life, and their end.
+//! Streams: first messages, stored envelopes, new envelopes, keepalives, and ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ async fn said(stream: &mut Streaming<pb::SubscribeTopicsResponse>) -> String {
     }
 }
 
-/// The next ids that a stream of envelopes brings; empty for a sign of life.
+/// Returns the ids in the next message of a stream of envelopes; empty for a keepalive.
 async fn brought(stream: &mut Streaming<pb::SubscribeEnvelopesResponse>) -> String {
     ids(&stream.message().await.unwrap().unwrap().envelopes)
 }
@@ -275,7 +275,7 @@ async fn a_client_that_does_not_read_misses_nothing_and_delays_no_other() {
         assert_eq!(said(stream).await, STARTED);
         assert_eq!(said(stream).await, CAUGHT_UP);
     }
-    // Far more than sockets, windows and queues hold.
+    // Far more bytes than sockets, windows and queues hold.
     for sequence in 1..=40u64 {
         let text = vec![u8::try_from(sequence).unwrap(); 1024 * 1024];
         let payload = group_payload(frame(1, 1, &text));
@@ -290,7 +290,7 @@ async fn a_client_that_does_not_read_misses_nothing_and_delays_no_other() {
     assert_eq!(seen, all);
 }
 
-/// A push server that was away gets what came meanwhile, once, and then what comes.
+/// After an interruption, a push server gets the envelopes that it missed, once each, and then the new ones.
 #[tokio::test]
 async fn a_stream_of_everything_begins_behind_its_resume_point() {
     let node = node().await;

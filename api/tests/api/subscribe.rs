@@ -1,4 +1,4 @@
-//! `QueryApi.Subscribe` (XIP-83): waves, the seam, history, times, limits and ends.
+//! `QueryApi.Subscribe` (XIP-83): waves, the transition from history to live, history, times, limits and ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::common::*;
 
-/// One stream in both directions.
+/// One bidirectional stream.
 struct Talk {
     requests: Option<mpsc::Sender<pb::SubscribeRequest>>,
     frames: Streaming<pb::SubscribeResponse>,
@@ -45,7 +45,7 @@ impl Talk {
     }
 
     async fn send(&self, request: pb::SubscribeRequest) {
-        // Fails if the stream has ended, which its frames tell.
+        // Fails if the stream has ended. The test finds that out by the frames.
         _ = self.requests.as_ref().unwrap().send(request).await;
     }
 
@@ -58,7 +58,7 @@ impl Talk {
         self.requests = None;
     }
 
-    /// The next frame as text.
+    /// Returns the next frame as text.
     async fn heard(&mut self) -> Result<String, Status> {
         let Some(frame) = self.frames.message().await? else { return Ok("end".into()) };
         let Some(pb::subscribe_response::Version::V1(v1)) = frame.version else {
@@ -93,7 +93,7 @@ impl Talk {
         }
     }
 
-    /// The status of the end, after whatever comes before.
+    /// Skips frames up to the end and returns its status.
     async fn ended(&mut self) -> Status {
         loop {
             match self.heard().await {
@@ -309,7 +309,7 @@ async fn a_client_that_does_not_read_misses_nothing() {
         Talk::over(node.query().await.max_decoding_message_size(usize::MAX)).await.unwrap();
     slow.mutate(adds(1, &[1])).await;
     slow.hears(&["live 1", "complete 1"]).await;
-    // Far more than sockets, windows and queues hold.
+    // Far more bytes than sockets, windows and queues hold.
     for sequence in 1..=30u8 {
         let text = vec![sequence; 1024 * 1024];
         let payload = group_payload(frame(1, 1, &text));
@@ -375,7 +375,7 @@ async fn streams_take_the_memory_of_their_topics_and_give_it_back() {
     let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = 16 * 1024 * 1024;
     let node = node_with(budget, Arc::new(NoPeers)).await;
     let client = node.query().await;
-    // A window for each of them would be more than there is.
+    // Full windows of all of them together exceed the budget.
     let mut talks = Vec::new();
     for _ in 0..40 {
         let mut talk = Talk::over(client.clone()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Trees as pages: what a cache, a witness and a stranger without gRPC read.
+//! Trees over HTTP, for caches, witnesses and readers without gRPC.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,7 @@ fn sign(node: &Node, size: u64) -> Checkpoint {
     checkpoint
 }
 
-/// Reads a note as a stranger does that knows the node's key.
+/// Reads a note with the node's key only, as any reader can.
 fn read_note(answer: &Http1Answer) -> CosignedCheckpoint {
     let note = std::str::from_utf8(&answer.body).unwrap();
     let key = |node| (node == NODE).then(|| node_key().public_key());
@@ -84,7 +84,7 @@ async fn all_tiles_of_a_strand_lead_to_the_root_of_its_checkpoint() {
     assert_eq!(node.sample("xmtp_api_pages_total{status=\"200\"}").await, Some(5.0));
 }
 
-/// Has the program that was written from the specification alone read the same tiles.
+/// Asserts that an independent program, written from the specification alone, reads the same tiles.
 fn second_implementation_agrees(node: &Node, of: &Checkpoint) {
     let store = node.engine.store();
     let tiles = Tile::all(of.size).map(|tile| {

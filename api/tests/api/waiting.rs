@@ -13,7 +13,8 @@ async fn page(node: &Node, query: pb::EnvelopesQuery, limit: u32) -> String {
     ids(&node.query().await.query_envelopes(request).await.unwrap().into_inner().envelopes)
 }
 
-/// 200:1 and 200:4 in group 1, 200:3 in group 2, and 200:2 in group 1 after the first commit.
+/// Returns a node with 200:1 and 200:4 in group 1, 200:3 in group 2, and 200:2 in group 1, which depends on the
+/// first commit.
 async fn node_ahead_of_the_chain() -> Node {
     let node = node().await;
     node.ordered_by_peer(1, 1, None);
@@ -45,7 +46,7 @@ async fn queries_stop_before_it_unless_the_cursor_covers_its_commit() {
 #[tokio::test]
 async fn pages_of_any_size_bring_the_commit_first() {
     let node = node().await;
-    // Commits are later by their time than what depends on them.
+    // By their times, commits come after the envelopes that depend on them.
     for round in 0..10u64 {
         for place in 1..=3 {
             let depends_on = (place > 1).then(|| wire_cursor([(0, round + 1)]));

@@ -15,7 +15,7 @@ use hawser_storage::{
     RateRow, SkipReason, Snapshot, Store, StoreIdentity, StoreSettings, Validity,
 };
 
-/// The node whose database it is.
+/// The node that owns the database.
 pub(crate) const OWN: OriginatorId = OriginatorId(100);
 /// Another node.
 pub(crate) const PEER: OriginatorId = OriginatorId(200);
@@ -41,8 +41,8 @@ pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
     }
 }
 
-/// Each byte costs a picodollar; so does, times the message fee of the rate in force, each envelope that
-/// counts in the minutes before, and the envelope itself.
+/// Returns the price in picodollars: 1 for each byte, and the message fee of the rate in force for the envelope and
+/// for each earlier one that counts for its congestion.
 pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
     let ns = |rate: &RateRow| i128::from(rate.start_unix_s) * 1_000_000_000;
     let in_force = rates.iter().rev().find(|rate| ns(rate) <= i128::from(envelope.originator_ns));
@@ -86,14 +86,14 @@ pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(TopicKind::GroupMessages, name.as_bytes()).unwrap()
 }
 
-/// An originator envelope that states `statement`, signed with the key of `seed`.
+/// Returns an originator envelope that states `statement`, signed with the key of `seed`.
 pub(crate) fn signed(statement: &str, seed: u8) -> Bytes {
     let statement = Bytes::copy_from_slice(statement.as_bytes());
     let signature = key(seed).sign(originator_digest(&statement));
     OriginatorEnvelope::encode(statement, Proof::Signature(signature))
 }
 
-/// An originator envelope that states its place and a time, unix nanoseconds.
+/// Returns an originator envelope that states its place and a time, unix nanoseconds.
 pub(crate) fn timed(at: EnvelopeId, ns: u64) -> Bytes {
     let mut statement = Vec::new();
     for (field, mut number) in [(1, u64::from(at.originator.0)), (2, at.sequence.0), (3, ns)] {
@@ -108,7 +108,7 @@ pub(crate) fn timed(at: EnvelopeId, ns: u64) -> Bytes {
     OriginatorEnvelope::encode(statement.into(), Proof::Signature(signature))
 }
 
-/// An envelope with everything that projections keep.
+/// Returns an envelope with facts for every projection.
 pub(crate) fn entry(at: EnvelopeId) -> LogEntry {
     LogEntry {
         id: at,
@@ -118,7 +118,7 @@ pub(crate) fn entry(at: EnvelopeId) -> LogEntry {
     }
 }
 
-/// Facts that differ from place to place; one minute per 100 places.
+/// Returns facts that differ from place to place; 100 places share a minute.
 pub(crate) fn facts(at: EnvelopeId) -> Facts {
     let sequence = at.sequence.0;
     Facts {
@@ -165,7 +165,7 @@ pub(crate) fn skip(
     Change::Skip { originator, from: SequenceId(from), through: SequenceId(through), reason }
 }
 
-/// The next `count` envelopes of a strand as one commit.
+/// Commits the next `count` envelopes of a strand at once.
 pub(crate) fn extend(store: &Store, originator: OriginatorId, count: u64) {
     let head = store.snapshot().head(originator).unwrap().0;
     let changes: Vec<_> = (head + 1..=head + count).map(|s| append(originator, s)).collect();

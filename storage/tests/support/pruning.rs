@@ -12,7 +12,7 @@ use hawser_storage::{
 
 use super::*;
 
-/// Facts of an envelope: a pure function of its place, as the engine's are of its bytes.
+/// Returns the facts of an envelope: a pure function of its place, as the engine's are of its bytes.
 pub(crate) fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
     let random = digest(at.sequence.0 * 1_000 + u64::from(at.originator.0));
     if random[0] < 30 {
@@ -23,7 +23,7 @@ pub(crate) fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
         originator_ns: i64::from(random[3]) * 3_000_000_000,
         depends_on: Vec::new(),
         expiry_unix_s: (random[5] > 30).then(|| u64::from(random[6])),
-        // Few, so that one digest often stands at several places.
+        // Few digests, so that several places often share one.
         receipt: Some(digest(u64::from(random[8] % 16))),
         charge: (random[9] > 50).then(|| charge(random[10] % 3, u64::from(random[12]))),
         counts_for_congestion: random[13] > 50,
@@ -93,7 +93,7 @@ pub(crate) fn trees(store: &Store) -> Vec<(u64, [u8; 32])> {
     [OWN, PEER].map(tree).to_vec()
 }
 
-/// Returns what a scan of each strand tells: places with their envelopes, and empty ones with the reason.
+/// Returns the result of a scan of each strand: `None` for a place with an envelope, the reason for an empty one.
 pub(crate) fn told(store: &Store) -> BTreeMap<EnvelopeId, Option<SkipReason>> {
     let snapshot = store.snapshot();
     let mut told = BTreeMap::new();
@@ -116,7 +116,7 @@ pub(crate) fn told(store: &Store) -> BTreeMap<EnvelopeId, Option<SkipReason>> {
     told
 }
 
-/// A folder of an interrupted write: the disk has all of it, or nothing.
+/// Interrupts a write of `work` with a fault that leaves all of it on the disk or nothing, and reopens the store.
 pub(crate) fn break_off(store: &Store, fault: WriteFault, work: impl FnOnce()) {
     store.set_write_faults(Some(Arc::new(move || Some(fault))));
     work();
@@ -142,7 +142,7 @@ pub(crate) fn next_change(heads: &mut [u64; 2], (is_own, kind): (bool, u8)) -> C
     change
 }
 
-/// The mark of a pruned place reaches to the last of its neighbours that are pruned as well.
+/// Asserts that the mark of a pruned place reaches to its last adjacent pruned place.
 pub(crate) fn assert_neighbours_are_one_row(store: &Store, gone: &BTreeSet<EnvelopeId>) {
     for (&at, reason) in &told(store) {
         if *reason == Some(SkipReason::Pruned) {
