@@ -1,4 +1,4 @@
-//! What one request has taken from the limits that gateways share.
+//! The cost that one request has taken from the limits that gateways share.
 //!
 //! Redis may report that it has taken a cost when the request has already continued without the answer, or has
 //! ended. Changes of the cost until then are kept here and sent after the answer. So the limits count exactly the
@@ -79,8 +79,8 @@ impl CountChange {
     }
 }
 
-/// What one request has taken from the limits of its caller and of all callers, which all gateways of a payer
-/// share.
+/// The cost that one request has taken from the limits of its caller and of all callers. All gateways of a payer
+/// share these limits.
 #[derive(Debug)]
 pub(crate) struct SharedCount {
     calls: Arc<SharedCalls>,
