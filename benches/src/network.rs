@@ -253,7 +253,7 @@ impl Network {
         let (api, metrics) = (free_address()?, free_address()?);
         let key = SecretKey::from_bytes(&blake3::derive_key("hawser-bench gateway", &[]))?;
         write_secret(&at("gateway.key"), &key)?;
-        // What is measured is the gateway, and not its limits.
+        // The benchmark measures the gateway without its limits.
         std::fs::write(at("policies.toml"), "")?;
         let log = at("gateway.log");
         let mut command = self.command();

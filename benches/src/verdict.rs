@@ -101,8 +101,8 @@ fn pages(query: &Queried) -> Vec<PromiseOutcome> {
     verdicts
 }
 
-/// Half of the limit model. What followers take is not in the model, so with followers there is
-/// no promise.
+/// Half of the limit model. The model does not contain the cost of followers, so with followers there is no
+/// promise.
 fn publish(run: &Run, published: &Published) -> Option<PromiseOutcome> {
     if published.followers > 0 {
         return None;

@@ -340,7 +340,8 @@ fn a_new_node_takes_strands_of_chains_on_the_word_of_most_nodes_and_reads_on_fro
     until("the node may publish", || network.is_ready_to_publish(2));
     stop(new);
 
-    // What the chain has taken back is not taken, by however many it was signed: the last update is gone.
+    // A reorganisation has removed the last update, so a snapshot with it is refused, no matter how many nodes have
+    // signed it.
     fs::remove_dir_all(network.place.path().join("data-2")).unwrap();
     nodes.into_iter().for_each(stop);
     network.reorganise(more + 1);

@@ -463,7 +463,7 @@ async fn a_second_process_that_signs_another_tree_stops_the_node() {
         node.publish(text).await;
     }
     let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
-    // What it has signed itself, and an older one of it, are no news.
+    // The node's own checkpoint, and an older one of itself, are no news to it.
     let snapshot = node.engine.store().snapshot();
     let true_root = snapshot.root(node.id, 2).unwrap();
     drop(snapshot);

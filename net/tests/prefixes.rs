@@ -44,7 +44,7 @@ async fn a_long_backlog_is_shown_by_its_checkpoint_and_verified_behind() {
     let counters = follower.replication.counters();
     assert!(counters.verified_behind.get() > 0, "a part was shown first");
     assert_eq!(counters.verified_behind.get() + counters.verified.get(), ALL);
-    // What it verifies, it shows others.
+    // The follower shows verified places to others.
     network.catch_up = CatchUp::Verified;
     // Nothing but the follower is left to take it from.
     origin.stop().await;

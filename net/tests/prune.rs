@@ -78,7 +78,7 @@ async fn a_node_that_joins_after_pruning_follows_and_ends_with_the_same_clock() 
     assert_eq!(places(&early), (1..=OLD + 1).collect::<Vec<_>>());
     assert_eq!(prune(&early), 12);
 
-    // Whichever of the two the late one takes the strand from.
+    // The late node may take the strand from either of the two.
     let late = network.start(300);
     late.wait_for(ORIGIN.0, OLD + 1).await;
     origin.publish(1_002).await;

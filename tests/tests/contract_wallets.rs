@@ -164,7 +164,7 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
     }
     assert!(shown(node, forged).await.is_empty(), "the wallet has not signed that");
 
-    // What was answered once is known for good.
+    // An answer is kept for good, so the chain is not needed again.
     chain.stop().await;
     assert!(node.terminate().success());
     node.start();

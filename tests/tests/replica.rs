@@ -58,7 +58,7 @@ async fn a_replica_reads_like_a_node_refuses_publishes_and_goes_on_after_a_crash
     replica.readable().await;
     assert_reads_as(&replica, &network.nodes[0]).await;
 
-    // What is new reaches readers who wait at the replica.
+    // New envelopes reach streams of readers at the replica.
     let mut live = replica.client().subscribe_all().await.unwrap();
     let node = &network.nodes[1];
     let client_bytes = envelopes::group_message([9; 16], 40, &mut seed::rng(seed::seed(), 77));

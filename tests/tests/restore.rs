@@ -351,7 +351,7 @@ async fn a_node_goes_on_from_every_backup_of_a_day_of_random_load() {
     }
     while !backups.is_empty() {
         let name = backups.swap_remove(rng.random_range(0..backups.len()));
-        // What the backup does not have is at its peers.
+        // The peers have the envelopes that the backup lacks.
         network.converged().await;
         let node = &mut network.nodes[0];
         assert!(node.terminate().success());
@@ -523,7 +523,7 @@ async fn the_status_shows_the_last_backup_and_the_last_check() {
         .unwrap();
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("not to be restored"), "{told}");
-    // What is no note is told, and nothing else is hidden.
+    // A malformed note is reported, and the other fields are still shown.
     fs::write(node.data_dir().join("last-backup-check.json"), "{").unwrap();
     let shown = backups_in_status(node).await;
     assert_eq!((&shown["last"]["backup"], &shown["verified"]), (&second["backup"], &Value::Null));

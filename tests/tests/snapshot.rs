@@ -480,7 +480,7 @@ async fn what_is_of_another_network_damaged_or_left_out_is_told() {
     refused(&name, "the chunk from 1 is missing", true);
     fs::write(&chunk, &whole).unwrap();
 
-    // What is left out is told, and every envelope that is there is genuine.
+    // The command reports omitted envelopes, and every fetched envelope is genuine.
     let (mut less, mut envelopes) = (honest(), honest().envelopes());
     envelopes.remove(2);
     less.replace(&envelopes);

@@ -556,7 +556,7 @@ fn links_in_the_way_are_refused_and_what_they_lead_to_stays() {
     let error = run(&log, place.path()).unwrap_err();
     assert!(matches!(&error, ExportError::InTheWay(at) if *at == strand), "{error}");
     assert_eq!(content(&moved), before);
-    // What an interrupted run has left is no obstacle, and its other names keep their content.
+    // Files of an interrupted run do not prevent an export, and other links to them keep their content.
     let place = tempfile::tempdir().unwrap();
     let left = place.path().join(".manifest.json.part");
     fs::hard_link(&file, &left).unwrap();

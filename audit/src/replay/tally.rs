@@ -123,7 +123,7 @@ impl Tallies {
     pub(super) fn see(&mut self, minute: u32) {
         self.seen = Some(minute);
         let Some(from) = self.unknown_from.take() else { return };
-        // What is not counted here changes the prices of the minutes behind it.
+        // Uncounted envelopes of this minute change the prices of the following minutes.
         let through = minute.max(from).saturating_add(OPEN_MINUTES);
         let is_full = self.unknown.len() >= UNKNOWN_MAX;
         match self.unknown.last_mut() {
@@ -287,7 +287,7 @@ impl Tallies {
             }
         })?;
         self.leave_out(not_kept);
-        // What is left has no stored row.
+        // The remaining counts have no stored row.
         counts.retain(|_, messages| *messages > 0);
         differing.into_iter().chain(open).for_each(|(key, derived)| self.keep(key, derived));
         for (minute, derived) in differing_counts.into_iter().chain(counts) {

@@ -1,5 +1,6 @@
-//! The cost of accounting, beside that of a published envelope: usage and congestion are booked with each envelope in
-//! the same write, so there is no node without them. What they take is the difference between writes with and without.
+//! The cost of accounting, beside that of a published envelope: usage and congestion are booked with each envelope
+//! in the same write, so there is no node without them. Their cost is the difference between writes with and
+//! without them.
 
 use std::hint::black_box;
 use std::path::Path;

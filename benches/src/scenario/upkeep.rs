@@ -1,4 +1,4 @@
-//! A node that is busy with publishes, beside its own upkeep: a backup, and pruning. What either does to a publisher.
+//! The effect of a node's own upkeep, a backup and pruning, on a publisher while the node is busy with publishes.
 
 use std::path::Path;
 use std::pin::pin;

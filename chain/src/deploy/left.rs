@@ -48,7 +48,7 @@ pub async fn configuration_left(
     };
     let mut calls = Vec::new();
     if let Some(set) = parameters_to_set(plan, settlement).await? {
-        // Whether further calls are needed can be simulated only once these values are set.
+        // The simulation can show which further calls are needed only once these values are set.
         calls.push(on_settlement(set));
         calls.extend(settlement_updates(plan).into_iter().map(on_settlement));
     } else {

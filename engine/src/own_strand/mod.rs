@@ -219,7 +219,8 @@ impl OwnStrandGuard {
             Phase::Stopped if word.knows_of_stop => (UnknownFolder::Stopped, now),
             Phase::Stopped | Phase::Asking { .. } | Phase::Ready => return,
         };
-        // What the other process has signed until now is not held against the operator.
+        // The operator has spoken after the envelopes that the other process signed until now. Only later ones
+        // contradict that word.
         self.foreign_after_ns = now_ns.saturating_add(CLOCKS_DIFFER_NS);
         self.phase = Phase::Quarantine { reason, since, word: Some((word, now)) };
     }

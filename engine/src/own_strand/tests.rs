@@ -345,7 +345,8 @@ fn a_claim_that_is_never_shown_holds_the_node_up_once_and_briefly() {
     }
 }
 
-/// A peer claims a little more than there is, again and again. What is on its way to the disk fulfils each claim.
+/// A peer claims a little more than exists, again and again. The envelopes on their way to the disk fulfil each
+/// claim.
 #[test]
 fn claims_that_are_fulfilled_at_once_keep_publishers_out_a_few_times_only() {
     let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
@@ -410,8 +411,8 @@ impl Dice {
     }
 }
 
-/// Peers that hold some part of the strand, come and go, show it slowly, or lie about it. Whatever they
-/// do, no place is signed twice, and a majority of honest ones is enough to sign again.
+/// Peers that hold some part of the strand, come and go, show it slowly, or lie about it. In all these cases no
+/// place is signed twice, and a majority of honest peers is enough to sign again.
 #[test]
 fn no_place_is_signed_twice_and_no_minority_stops_the_node() {
     for seed in 0..2000 {

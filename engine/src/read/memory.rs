@@ -12,8 +12,8 @@ pub trait ReadMemory: Send + Sync + fmt::Debug {
     /// then.
     fn take(&self, bytes: usize) -> bool;
 
-    /// Gives back `bytes` that a stream has taken and delivered. What a query takes, the implementor
-    /// gives back when the answer is made.
+    /// Gives back `bytes` that a stream has taken and delivered. The implementor gives back the bytes of a query
+    /// when its answer is made.
     fn give_back(&self, bytes: usize);
 }
 

@@ -19,9 +19,10 @@ use super::link::{StrandItem, WantResponse};
 use super::signed_runs::{AcceptedRun, RunJudge, SignedRuns};
 use crate::pauses::RetryPauses;
 
-/// Places of one strand that readers are shown before they are verified, at about most: beyond them nothing is taken from
-/// peers until more is verified. What is shown is on disk, so that this bounds no memory, but what may be withdrawn, and
-/// how long peers wait for it. A guess: a minute of verification on two cores.
+/// Places of one strand that readers are shown before they are verified, at about most: beyond them nothing is
+/// taken from peers until more is verified. Shown places are on disk, so this does not bound memory. It bounds the
+/// places that may be withdrawn, and the time that peers wait for them. A guess: a minute of verification on two
+/// cores.
 pub const AHEAD_MAX: u64 = 1 << 21;
 
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.

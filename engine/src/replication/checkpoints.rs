@@ -262,7 +262,7 @@ impl StrandCheckpoints {
             // A strand that was cut and read again has another tree than the one that was agreed with: then nothing is
             // proven, and an honest node must not be accused.
             proof.verify(from, to, root, larger.checkpoint.root).ok()?;
-            // What differed from an earlier tree may be the beginning of this one.
+            // A root that differed from an earlier tree's may still be the beginning of this tree.
             let is_other = root != smaller.checkpoint.root;
             is_other.then_some(Contradiction::OtherBeginning { smaller, larger, root, proof })
         })

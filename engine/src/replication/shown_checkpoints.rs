@@ -1,8 +1,8 @@
 //! Checkpoints that nodes have shown, until they are looked at.
 //!
-//! A node can flood, and come back under the same id for a new allowance. So the allowance belongs to the id that it has
-//! proved, not to its connection; each id has a queue of its own; and the queues have their turns. What strangers submit to a
-//! witness is shown under an id that no peer has.
+//! A node can flood, and come back under the same id for a new allowance. So the allowance belongs to the id that
+//! it has proved, not to its connection; each id has a queue of its own; and the queues have their turns.
+//! Checkpoints that callers submit to a witness count under an id that no peer has.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -49,7 +49,7 @@ impl ShownCheckpoints {
             waiting: VecDeque::new(),
         });
         let has_room = of_node.waiting.len() < OF_NODE_MAX;
-        // What finds no room is charged too: a flood must not have its allowance for later.
+        // A checkpoint without room is charged too, so that a flood does not keep its allowance for later.
         let is_taken = of_node.allowance.take(now, &checkpoint) && has_room;
         if is_taken {
             of_node.waiting.push_back(checkpoint);

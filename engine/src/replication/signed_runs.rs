@@ -1,10 +1,11 @@
 //! Runs of envelopes that a strand's own node has signed as a whole: the decision to show them before each one is
 //! verified.
 //!
-//! A peer can lie about all of it: the tree, the proof, the checkpoint, the envelopes. A run counts only if the tree that
-//! was accepted before, with the leaves of the run, is the beginning of a tree that the strand's own node has signed. So
-//! this node has stated these bytes in this order. The signatures on the envelopes are no part of a leaf, and payers'
-//! signatures are not looked at. What is refused is verified as ever, so a lie gains nothing.
+//! A peer can lie about all of it: the tree, the proof, the checkpoint, the envelopes. A run counts only if the
+//! tree that was accepted before, with the leaves of the run, is the beginning of a tree that the strand's own node
+//! has signed. So this node has stated these bytes in this order. The signatures on the envelopes are no part of a
+//! leaf, and payers' signatures are not looked at. A refused run is verified envelope by envelope, so a lie gains
+//! nothing.
 
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::merkle::{CompactRange, TreeHash};

@@ -6,8 +6,8 @@ use hawser_storage::Snapshot;
 
 use super::checkpoints::Trees;
 
-/// The trees that a store has at one moment, as far as their envelopes are verified. What cannot be read counts as not
-/// reached: a checkpoint waits for it.
+/// The trees that a store has at one moment, as far as their envelopes are verified. An unreadable size counts as
+/// not reached yet, and a checkpoint waits for it.
 pub struct StoredTrees<'a>(pub &'a Snapshot<'a>);
 
 impl Trees for StoredTrees<'_> {

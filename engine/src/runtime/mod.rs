@@ -307,8 +307,8 @@ impl Engine {
         &self.reader
     }
 
-    /// Begins to read a payer's usage, in periods of `minutes`: see [`UsageScan::new`]. What is settled by now counts as
-    /// settled. Blocks on the disk.
+    /// Begins to read a payer's usage, in periods of `minutes`: see [`UsageScan::new`]. Usage that is settled at
+    /// the time of this call counts as settled. Blocks on the disk.
     ///
     /// # Errors
     /// When an event of the payer report contract cannot be read.

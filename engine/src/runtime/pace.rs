@@ -7,7 +7,7 @@ use super::stop::StopSignal;
 
 /// The longest pause at once, so that a stop is noticed. A guess.
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// The shortest pause. A guess: systems do not wake up more exactly. What is shorter adds up.
+/// The shortest pause. A guess: systems do not wake up more exactly. Shorter pauses add up until they reach it.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// The pace of one piece of work, from step to step.
@@ -148,7 +148,7 @@ mod tests {
                     paused += due + us(late);
                 }
             }
-            // What is not yet due, and what was paused in advance.
+            // Allows for pauses that are not due yet, and for those made in advance.
             assert!(paused + SHORT_PAUSE_MIN * 2 >= worked / 2, "{late}: {paused:?} of {worked:?}");
             let in_advance = us(late) * 1_000;
             assert!(paused <= worked / 2 + in_advance, "{late}: {paused:?} of {worked:?}");

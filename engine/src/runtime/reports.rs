@@ -302,8 +302,8 @@ async fn run(reports: Reports, mut stopped: StopSignal) {
         }
         tokio::select! {
             () = stopped.stopped() => return,
-            // What could not be judged waits for the registry or the rates. An owner that has gone
-            // changes nothing any more.
+            // Reports without a judgement wait for the registry or the rates. A sender that was dropped changes
+            // nothing any more.
             Ok(()) = evidence.changed(), if made.is_ok() => {}
             Ok(()) = registry.changed(), if made.is_ok() => {}
             Ok(()) = rates.changed(), if made.is_ok() => {}

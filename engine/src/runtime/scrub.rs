@@ -225,7 +225,7 @@ impl Scrubs {
         status.is_running = false;
         if let Ok(done) = &done {
             let left = if repair { done.left.clone() } else { unrepaired(&done.report) };
-            // What is whole again may be compacted again.
+            // Repaired parts may be compacted again.
             self.parts.store.hold_compactions(left.iter().map(|it| &it.damage));
             status.finished_unix_s = Some(self.parts.clock.now_ns() / 1_000_000_000);
             (status.rows, status.bytes) = (done.report.rows, done.report.bytes);
@@ -262,7 +262,8 @@ impl Scrubs {
         Ok(done)
     }
 
-    /// Puts back what keeps this node from reading the ends of strands. What cannot be put back is found again.
+    /// Repairs damage that prevents this node from reading the ends of strands. The next scrub finds unrepaired
+    /// damage again.
     fn repair_ends(
         &self,
         done: &mut ScrubDone,

@@ -1,8 +1,8 @@
 //! One thread per core for work that is all computing: signatures, mostly.
 //!
-//! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is
-//! not. What callers send has a queue of its own, so that no amount of it stands before the strands of
-//! other nodes. What readers have already is checked by threads of its own, which let all others have the cores first.
+//! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests
+//! of callers have a separate queue, so that no number of them delays the strands of other nodes. Envelopes that
+//! readers already have are checked by separate threads, which leave the cores to all others first.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;

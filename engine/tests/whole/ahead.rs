@@ -245,7 +245,7 @@ async fn what_a_node_must_not_have_signed_is_withdrawn_and_is_evidence_against_i
     let evidence = all().remove(0).evidence;
     assert!(matches!(evidence.misbehavior, Misbehavior::Invalid(_)));
     assert_eq!((evidence.at, evidence.envelopes), (at, vec![envelope(BAD, true)]));
-    // What it was shown by is held against what its node shows others.
+    // The checkpoint that showed it is compared with those that its node shows others.
     let shown_by = || store.snapshot().checkpoint(SOURCE, SOURCE, u64::MAX).unwrap();
     follower.until("the checkpoint is kept", || shown_by().is_some()).await;
     assert_eq!(shown_by().map(|it| it.signed), Some(backlog.signed));
@@ -266,7 +266,7 @@ async fn an_outer_layer_that_a_peer_has_changed_costs_it_the_connection_and_is_a
     while liar.link.command().await != Some(LinkCommand::Disconnect { violation }) {}
     drop(liar);
     let mut source = follower.connect(SOURCE, &[]);
-    // What comes before the place is verified, and asked for no more.
+    // The places before it are verified, and not requested again.
     while source.want(SOURCE).await != (BAD - 1, None) {}
     source.answer(backlog.plain(BAD, ALL)).await;
     all_verified(&follower).await;

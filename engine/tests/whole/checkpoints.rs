@@ -83,7 +83,7 @@ async fn a_chain_that_tells_another_story_is_signed_no_further() {
     let task = CheckpointTask::start(&node.engine, node_key());
     let first = signed(&store, CHAIN, 5).await;
     store.truncate_strand(head(4), None).unwrap();
-    // Nothing is published before the projections are made anew. What waits has no rows in them.
+    // Nothing is published before the projections are made anew. Waiting envelopes have no rows in them.
     store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
     on_chain(&store, 4..=9, "second");
     node.engine.heads().announce(head(9));

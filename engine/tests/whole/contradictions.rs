@@ -127,8 +127,8 @@ fn pairs_of_nodes_and_strands_have_a_bound() {
     assert_eq!(watch.len(), 4096);
 }
 
-/// A chain strand may be cut and read again. What its honest observers signed before is of another tree then, and no
-/// proof against them.
+/// A chain strand may be cut and read again. Earlier signatures of its honest observers are then about another
+/// tree, and no proof against them.
 #[test]
 fn a_strand_that_was_cut_and_read_again_proves_nothing_about_an_honest_node() {
     let mut watch = CheckpointWatch::default();

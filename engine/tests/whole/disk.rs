@@ -63,7 +63,7 @@ async fn publishing_goes_on_after_a_failed_write_whatever_the_disk_has_of_it() {
         );
         assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(place - 1));
         fail(&store, None);
-        // What the disk has of it is found, and anything else gets the next place.
+        // An envelope that is on the disk is found again, and another one gets the next place.
         assert_eq!(publish(&node, &text).await, place);
         assert_eq!(node.engine.heads().get().get(NODE), SequenceId(place));
     }

@@ -522,7 +522,7 @@ async fn addresses_belong_to_the_inbox_that_they_joined_last_and_have_not_left()
     assert_eq!(inboxes(&node, [12, 22]), [Some(1), None], "it is in the other one still");
     append(&chain, &[update_with(7, 2, 7, vec![add(22)])]);
     assert_eq!(inboxes(&node, [22]), [Some(2)]);
-    // What waits counts for nothing until it is known.
+    // A waiting update has no effect until its validity is known.
     append(
         &chain,
         &[update_with(8, 4, 8, vec![create(12), add(41)]), update_with(9, 1, 9, vec![add(22)])],

@@ -181,7 +181,7 @@ impl Schedule {
                     self.publish(*node, 0, 1).await;
                 }
             }
-            // Whatever waits is given up by then.
+            // Every waiting step is given up by then.
             self.network.pass(19 * 60);
             self.network.replicate();
             self.network.follow_chain();

@@ -33,7 +33,7 @@ fn seeds() -> Vec<Vec<u8>> {
     corpus::identity_updates()
 }
 
-/// Whatever wallets answer, an update holds, is refused, or waits for exactly them; and one that holds
+/// For every answer of wallets, an update is valid, is invalid, or waits for exactly these wallets. A valid update
 /// leads a trusting reader to the same state.
 fn run(input: &[u8]) {
     let Ok(update) = IdentityUpdate::decode(Bytes::copy_from_slice(input)) else { return };

@@ -1,7 +1,7 @@
 //! The outer layer of envelopes from peers that write it in other ways than the canonical one.
 //!
-//! The originator signs the inner bytes, which are never touched. What is around them is put into the
-//! form in which every Hawser node stores and sends it, so that equal statements have equal bytes.
+//! The originator signs the inner bytes, which never change. The outer layer is rewritten to the form in which
+//! every Hawser node stores and sends it, so that equal statements have equal bytes.
 
 use hawser_proto::Bytes;
 use hawser_proto::Signature;

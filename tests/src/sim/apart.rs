@@ -26,7 +26,7 @@ impl Sim {
         }
     }
 
-    /// Ends a node for good. What it has signed and not sent is lost.
+    /// Ends a node for good. Its signed but unsent envelopes are lost.
     pub fn lose(&mut self, node: OriginatorId) {
         self.gone.insert(node);
         self.crash(node);

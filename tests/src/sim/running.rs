@@ -197,7 +197,8 @@ impl Sim {
         self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
     }
 
-    /// Lets a follower split its backlog as soon as it can. What is shown first has to come in order.
+    /// Lets a follower split its backlog as soon as it can. The places that are shown first have to arrive in
+    /// order.
     fn split(&mut self, node: OriginatorId, originator: OriginatorId) {
         let now = self.now;
         let Some(following) = self.node(node).following.get_mut(&originator) else { return };

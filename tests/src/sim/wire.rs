@@ -29,8 +29,8 @@ pub(super) fn paths(members: &[OriginatorId]) -> Vec<Path> {
     members.iter().flat_map(of).filter(|path| path.follower != path.server).collect()
 }
 
-/// Something that happens at a moment. What belongs to a connection names its generation, and
-/// what belongs to a running node its incarnation: it is void once that is over.
+/// An event at a moment. An event of a connection names its generation, and one of a running node its incarnation.
+/// It is void once that generation or incarnation has ended.
 pub(super) enum Event {
     /// A connection comes up.
     Up { path: Path },

@@ -176,7 +176,7 @@ async fn calls_over_http2_with_flipped_bits_harm_no_other_caller() {
     assert_goes_on(node, &mut rng).await;
 }
 
-/// A length is a claim. What it costs must not depend on what is claimed.
+/// A length is a claim of the sender. The cost of reading it must not depend on the claimed value.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lengths_that_are_lies_cost_nothing() {
     let mut network = Network::start(1).await;

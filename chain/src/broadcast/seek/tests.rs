@@ -163,7 +163,7 @@ async fn a_long_stretch_is_searched_page_by_page() {
     let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
     mine(&app_chain.chain, PAGE_BLOCKS).await;
     let wanted = app_chain.sought(GROUP, 1);
-    // Wherever the pages begin, they have to cover every block.
+    // The pages have to cover every block, for every start of the first page.
     for shift in [0, 1, 2, PAGE_BLOCKS - 1, PAGE_BLOCKS] {
         let query = query(99, &[lost()], Some(from + shift));
         assert_eq!(app_chain.event(&query, &wanted).await, Some(sent), "from {shift} on");

@@ -126,7 +126,7 @@ impl Run {
                     .collect(),
             ),
         };
-        // What the cursor says it has, the reader has.
+        // The reader has every envelope that its cursor covers.
         let reached = |item: &Committed| cursor_of(&kind, item).is_some_and(|c| c.covers(item.id));
         let began =
             |item: &Committed| cursor_of(&stream.kind, item).is_some_and(|c| c.covers(item.id));

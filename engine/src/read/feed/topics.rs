@@ -324,8 +324,8 @@ impl TopicFeed {
         parked.into_iter().for_each(|id| self.end_catch_up(id));
     }
 
-    /// Ends the reading of history. What waits for a chain envelope is left out: the reader's cursor
-    /// stays before it.
+    /// Ends the reading of history. Envelopes that wait for a chain envelope are left out, and the reader's cursor
+    /// stays before them.
     fn end_history(&mut self, id: CatchUpId) {
         let Some(catch_up) = self.catch_ups.remove(&id) else { return };
         for topic in &catch_up.topics {

@@ -1,8 +1,9 @@
 //! A long backlog that several peers send at once, each a part of it.
 //!
-//! The strand still grows in order: of the first part every envelope is accepted as it comes, those of later parts wait
-//! until everything before them is accepted. What waits is bounded by bytes. Only the source starts this, by a claim of
-//! its own, and a part is complete only by signed envelopes. So a claim alone ends nothing here either.
+//! The strand still grows in order: of the first part every envelope is accepted as it comes, those of later parts
+//! wait until everything before them is accepted. The bytes of waiting envelopes are bounded. Only the source
+//! starts this, by a claim of its own, and a part is complete only by signed envelopes. So a claim alone ends
+//! nothing here either.
 
 use std::collections::VecDeque;
 use std::time::Instant;

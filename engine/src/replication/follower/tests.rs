@@ -526,7 +526,7 @@ fn inputs() -> impl Strategy<Value = Input> {
 }
 
 proptest! {
-    /// Whatever peers send, each place is taken once and in order.
+    /// For every input from peers, each place is taken once and in order.
     #[test]
     fn places_are_taken_in_order_whatever_peers_do(
         inputs in proptest::collection::vec(inputs(), 1..60),

@@ -79,7 +79,8 @@ impl EnvelopeVerifier {
             }));
         }
         let mut signers = recover_batch(&claims).into_iter();
-        // What a peer has made up is not read further: it would cost memory that no originator answers for.
+        // An invented envelope is not parsed further, because it would cost memory for which no originator is
+        // accountable.
         let read_signed = |slot: Result<OpenedEnvelope, PeerViolation>| {
             let envelope = slot?;
             let signer = signers.next().expect("one claim for each opened envelope");

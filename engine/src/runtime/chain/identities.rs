@@ -41,7 +41,7 @@ pub struct JudgedUpdates {
 #[derive(Debug, Default)]
 pub(super) struct WaitingUpdates {
     by_inbox: BTreeMap<InboxId, BTreeSet<SequenceId>>,
-    /// Counts how often the log was read again. What was prepared before that counts for nothing.
+    /// Counts how often the log was read again. Results that were prepared in an earlier generation are dropped.
     generation: u64,
 }
 

@@ -48,8 +48,8 @@ impl LogAccess {
 
     /// Returns the heads as announced, and a view that has every place up to them.
     ///
-    /// The order decides: heads that are announced after the view was taken may be those of rows that it lacks. What a
-    /// caller was told of, by an answer or a stream, was announced before.
+    /// The order decides: heads that are announced after the view was taken may be those of rows that it lacks. An
+    /// envelope that a caller knows from an answer or a stream was announced before.
     pub(super) fn heads_and_view(&self) -> (Arc<Cursor>, Snapshot<'_>) {
         let heads = self.heads.get();
         (heads, self.store.snapshot())

@@ -96,8 +96,8 @@ impl Hub {
         self.reach(ends);
     }
 
-    /// Passes on envelopes as [`publish`](Self::publish) does, to these streams. What is passed to streams of whole strands
-    /// is verified, and [announced](crate::runtime::Engine::verified_heads) as such.
+    /// Passes on envelopes as [`publish`](Self::publish) does, to these streams. Envelopes for streams of whole
+    /// strands are verified, and [announced](crate::runtime::Engine::verified_heads) as such.
     pub(crate) fn pass(&self, audience: Audience, committed: &[Arc<Committed>]) {
         if audience != Audience::Strands {
             self.pass_to_topics(&ascending(&self.state.published, committed));

@@ -65,7 +65,7 @@ pub(super) async fn verify_next(
     };
     let last = checked.last().filter(|last| *last < through);
     let further = async {
-        // What cannot be read now is met again by the next call.
+        // The next call reads again what this one could not read.
         check(&state, &verifier, last?, through).await.ok()
     };
     tokio::join!(write(&state, &watch, checked), further)

@@ -51,7 +51,7 @@ fn look(state: &ReplicationState, watch: &mut LivenessWatch) -> Vec<Complaint> {
     watch.look(now, wall_ns, is_member && is_clock_right, &seen.collect())
 }
 
-/// Keeps a report of each complaint. What cannot be stored now is reported again in the next slot.
+/// Keeps a report of each complaint. A report that cannot be stored now is made again in the next slot.
 fn report(state: &ReplicationState, complaints: &[Complaint]) {
     let time_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
     let heads = state.heads.get();

@@ -52,7 +52,7 @@ pub(super) async fn follow(
         if !goes_on {
             return;
         }
-        // What peers still send for its wants must not be taken for answers to later ones.
+        // Late answers to its wants must not count as answers to later ones.
         state.stop_wants(originator);
         state.close_inbox(originator);
         let next_turn = async {
@@ -126,7 +126,7 @@ pub(super) async fn rest(
     let watch = Mutex::default();
     let mut resting = RestingStrand { state: state.clone(), originator, watch };
     let read = timeout(REST_WITHIN, read_strand(state, originator)).await.ok()?;
-    // What readers are shown has to be verified by the follower first.
+    // The follower has to verify all places that are shown to readers first.
     let is_verified = read.verified >= state.heads.get().get(originator);
     resting.watch = Mutex::new(TimeWatch::new(read.times));
     if !is_verified {

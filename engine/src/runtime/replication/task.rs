@@ -208,9 +208,10 @@ impl StrandTask {
             if jobs.behind.is_none() {
                 self.settle();
             }
-            // Everything that was judged before is on disk, and nothing is under way.
-            // Judging ends at the last place that is verified. What is shown behind it is judged with its signatures; what is
-            // asked for again comes only after this, because the inbox is closed until then.
+            // Everything that was judged before is on disk, and nothing is under way. Judging ends at the last
+            // place that is verified. Places that are shown beyond it are judged when their signatures are
+            // verified. Envelopes that are requested again arrive only after this, because the inbox is closed
+            // until then.
             if self.is_outdated && !matches!(self.ahead.stage(), ShownStage::Shown { .. }) {
                 self.is_outdated = false;
                 jobs.committing = Some(self.start_judging());

@@ -4,9 +4,9 @@
 //! Nothing in such a strand is signed by its originator. The maker of a snapshot may therefore exchange, invent or
 //! omit events; the tree then differs from the one that most nodes have signed. He cannot claim that the chain was
 //! read further than it was, which would skip events: a snapshot states no position, and the chain itself is asked
-//! for the block of the last event. What remains possible is that a majority of nodes lie together. They are
-//! detected if the chain lacks one of the requested events, and are believed otherwise; so a chain's strand is
-//! taken only if the operator requests that.
+//! for the block of the last event. A majority of nodes can still lie together. They are detected if the chain
+//! lacks one of the requested events, and are believed otherwise; so a chain's strand is taken only if the operator
+//! requests that.
 //!
 //! Invariant: the folder has the strand up to at most the signed size.
 
