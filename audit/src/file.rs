@@ -91,7 +91,8 @@ pub struct EvidenceFile {
     /// Time up to which the rates are complete, unix nanoseconds; absent if they cannot become stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates_confirmed_ns: Option<i64>,
-    /// The writer's judgements, in the order of the reports, then of the trees. Not read: a reader judges anew.
+    /// The writer's judgements, in the order of the reports, then of the trees. Not read, because a reader judges
+    /// the evidence again.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Value>,
 }

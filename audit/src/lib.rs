@@ -1,4 +1,4 @@
-//! Evidence that a stranger can judge: files, judgements and their rendering; and logs that a stranger checks.
+//! Evidence that any reader can judge: files, judgements and their rendering; and logs that any reader can check.
 //!
 //! Nothing here needs a running node, a network, a database or a clock. In reading order:
 //!

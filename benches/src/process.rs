@@ -37,7 +37,7 @@ fn times(pid: u32, at: usize) -> Result<Duration, BenchError> {
     Ok(TICK * ticks)
 }
 
-/// Time that all cores of this machine have worked since it was started, whatever the process. To 10 ms.
+/// Returns the time that all cores of this machine have worked for all processes since its start, to 10 ms.
 pub(crate) fn machine_time() -> Result<Duration, BenchError> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().ok_or("/proc/stat is empty")?;

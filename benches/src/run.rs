@@ -147,7 +147,7 @@ async fn replay_log(large: &Large) -> Result<(), BenchError> {
     replay::run(&network, grown.before + grown.added, one_by_one)
 }
 
-/// The projections of a stopped node, made anew.
+/// Rebuilds the projections of a stopped node.
 async fn rebuild_rows(large: &Large) -> Result<(), BenchError> {
     let run = start(&large.output, &large.shape.clone().into()).await?;
     let (network, node, grown) = filled(large).await?;

@@ -154,9 +154,9 @@ fn is_chain(originator: OriginatorId) -> bool {
     [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&originator)
 }
 
-/// Returns a time that is over, by the payer reports on the chain: each ends with a minute that a majority of nodes has
-/// found in its own log. An originator can date its envelopes as it likes, so of several originators the one whose reports
-/// reach furthest does not count. Reports follow the time by hours, which delays pruning by as much.
+/// Returns a time that is over, by the payer reports on the chain: each ends with a minute that a majority of nodes
+/// has found in its own log. An originator chooses the times of its envelopes, so of several originators the one
+/// whose reports reach furthest does not count. Reports follow the time by hours, which delays pruning by as much.
 fn reported_unix_s(chain: &ChainReports) -> u64 {
     let mut newest: BTreeMap<OriginatorId, u32> = BTreeMap::new();
     for report in chain.all() {

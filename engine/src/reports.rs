@@ -1,5 +1,5 @@
-//! Reports of misbehaviour as this node makes and takes them: which to make of evidence, which of strangers to
-//! accept, and what checking them may cost.
+//! Reports of misbehaviour: the ones that this node makes of its evidence, the ones that it accepts from callers,
+//! and the bound on the cost of checking them.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ pub enum SubmissionError {
     Old,
 }
 
-/// Checks a report that a stranger submits at `now_ns`, before its evidence is examined.
+/// Checks a report that a caller submits at `now_ns`, before its evidence is examined.
 ///
 /// # Errors
 /// [`SubmissionError`] for the first fault found.
@@ -107,8 +107,8 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
     })
 }
 
-/// Returns a digest of the envelopes, whatever their order and repetitions; for a failed request of the whole report, since
-/// each failure counts.
+/// Returns a digest of the envelopes, independent of their order and repetitions; for a failed request, a digest of
+/// the whole report, since each failure counts.
 fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
     let statements: BTreeSet<&[u8]> =
         report.envelopes().iter().map(|it| it.unsigned_originator_envelope.as_ref()).collect();
@@ -175,9 +175,9 @@ impl ChainRecord for LoggedChain<'_> {
     }
 }
 
-/// The time that checking reports of strangers may take: a twentieth of one core. A plain value.
+/// The time that checking reports of callers may take: a twentieth of one core. A plain value.
 ///
-/// Work is paid for afterwards: while more than a burst is owed, nothing begins.
+/// Work is charged afterwards: while the debt exceeds a burst, no check begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckBudget {
     owed_ns: u64,
@@ -307,8 +307,9 @@ mod tests {
         (judgement.facts[0].name, fact)
     }
 
-    /// One faulty envelope is one proof, with whatever envelopes of public logs it is submitted: proofs are never
-    /// dropped for others, so a stranger could fill the room for those against a node.
+    /// One faulty envelope is one proof, independently of the other envelopes of public logs that are submitted
+    /// with it. Proofs are never dropped for others, so a caller could otherwise fill the room for proofs against a
+    /// node.
     #[test]
     fn a_fault_of_dependencies_is_one_fact_however_its_envelopes_stand() {
         let faulty = dependent((100, 3), (200, 9));

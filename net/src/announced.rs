@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, QuicAddress};
 
-/// Pause between two attempts at announced addresses where the peer was not found. Specified (`docs/protocol/replication.md`):
-/// a host that a liar names receives little.
+/// Pause between two attempts at announced addresses where the peer was not found. Specified
+/// (`docs/protocol/replication.md`), so that a host whose address a hostile node announces receives few packets.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The last announced address of each peer. At most one entry for each registry node.

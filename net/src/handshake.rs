@@ -1,7 +1,7 @@
 //! The handshake: both ends prove their node ids inside the connection.
 //!
-//! The dialler speaks first, but proves itself last, so a node that is dialled by a stranger signs
-//! only for ids of the registry (`docs/protocol/replication.md`).
+//! The dialler speaks first, but proves itself last. A node that an unknown host dials therefore signs only for ids
+//! of the registry (`docs/protocol/replication.md`).
 
 use std::sync::Arc;
 

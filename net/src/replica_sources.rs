@@ -9,7 +9,7 @@ pub(crate) struct ReplicaSources {
     urls: Vec<String>,
 }
 
-/// The most URLs that are followed. A guess: more sources than a network has nodes are of no use.
+/// The most URLs that are followed. A guess: a replica needs no more sources than a network has nodes.
 const URLS_MAX: usize = 64;
 
 impl ReplicaSources {

@@ -19,8 +19,8 @@ use tracing::Instrument as _;
 
 use crate::counters::NetCounters;
 
-/// Upper bound of a batch in bytes, whatever the peer asks for. Guessed: bounds memory per strand and
-/// keeps the overhead of a frame negligible.
+/// Upper bound of a batch in bytes; a peer may request less. A guess: bounds memory per strand and keeps the
+/// overhead of a frame negligible.
 const BATCH_BYTES_MAX: u32 = 1024 * 1024;
 /// Strands that are sent to one peer at a time. Equals the peer's stream limit in
 /// [`crate::transport`].

@@ -1,5 +1,5 @@
-//! The connected peers: one session for each, in whichever direction it was dialled. A peer that is not
-//! connected over QUIC may have one over gRPC, which ends when QUIC connects.
+//! The connected peers: one session for each, dialled by either side. A peer that is not connected over QUIC may
+//! have one over gRPC, which ends when QUIC connects.
 
 use std::collections::HashMap;
 use std::sync::Arc;

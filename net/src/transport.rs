@@ -17,8 +17,8 @@ use crate::tls::{self, PeerTlsError};
 /// Receive window of one stream, which carries one strand. Calculated: with a round trip of 100 ms
 /// it carries about 40 MB/s, several times the rate at which one machine verifies envelopes.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Window of a connection in each direction before the peer's proof: two control frames of the largest
-/// size. Bounds the memory that a stranger can fill.
+/// Window of a connection in each direction before the peer has proved its id: two control frames of the largest
+/// size. Bounds the memory that an unproven peer can fill.
 const UNPROVEN_WINDOW_BYTES: u32 = 2 * MAX_CONTROL_FRAME;
 /// Connections that wait to be accepted, and bytes that are buffered for one of them and for all. They
 /// are accepted at once, so these hold only while the node is overloaded. Guessed.

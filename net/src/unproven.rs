@@ -1,8 +1,9 @@
 //! Connections whose peers have proved nothing yet.
 //!
-//! Anyone can open one and stay silent, so their number is bounded, in all and for each address. A new connection is
-//! never turned away for lack of room: it takes the slot of the oldest one of the address that has the most. A peer with
-//! an honest address proves its id within a few round trips, before silent strangers elsewhere can push it out.
+//! Anyone can open one and stay silent, so their number is bounded, in all and for each address. A new connection
+//! is never turned away for lack of room: it takes the slot of the oldest one of the address that has the most. A
+//! peer with an honest address proves its id within a few round trips, before silent connections from other
+//! addresses can evict it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,7 +23,7 @@ const PER_ADDRESS_MAX: usize = 8;
 /// Connections from which on every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
 const UNVALIDATED_MAX: usize = 16;
 
-/// The addresses that one stranger is taken to have: one of IPv4, a /64 of IPv6.
+/// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct AddressBlock(IpAddr);
 
@@ -50,8 +51,8 @@ impl UnprovenTable {
         self.by_age.values().filter(|other| **other == block).count()
     }
 
-    /// Returns true if a dialler has to prove its address before it is admitted. A second connection of
-    /// an address always has: a stranger that forges an address must not push out its owner.
+    /// Returns true if a dialler has to prove its address before it is admitted. A second connection of an address
+    /// always has to: a host that forges an address must not evict its owner.
     fn needs_validation(&self, block: AddressBlock) -> bool {
         self.by_age.len() >= UNVALIDATED_MAX || self.count(block) > 0
     }

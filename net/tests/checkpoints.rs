@@ -257,7 +257,7 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
         let [one, other] = [0, 1].map(|at: usize| SignedCheckpoint::decode(&pieces[at]).unwrap());
         let proof = Contradiction::between(&one, &other).unwrap();
         assert_eq!(proof.verify(&key(LIAR).public_key()), Ok(()));
-        // So does a stranger who has only the registry.
+        // A reader who has only the registry comes to the same judgement.
         let pieces = pieces.clone();
         let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces };
         let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
@@ -414,7 +414,7 @@ async fn two_stories_of_a_node_that_signs_no_checkpoints_are_noticed_by_its_obse
     for node in &nodes {
         let what = format!("{} has noticed it", node.id);
         eventually(&what, || evidence(node, LIAR).contains(&Misbehavior::OtherTree)).await;
-        // The observers are not accused, and what was kept is a claim, for a stranger too.
+        // The observers are not accused, and the kept evidence is only a claim, also for other readers.
         assert_eq!(evidence(node, OriginatorId(100)), []);
         assert_eq!(evidence(node, OriginatorId(200)), []);
         let snapshot = node.engine.store().snapshot();

@@ -123,7 +123,7 @@ async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
         if catch_up == CatchUp::Verified {
             assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
         } else {
-            // It does not fit, and what follows is verified as ever.
+            // The proof does not fit, and later envelopes are verified one by one.
             strand.send_batch(std::slice::from_ref(&bytes)).await;
             node.wait_for(LIAR.0, 1).await;
         }

@@ -1,4 +1,4 @@
-//! Nodes prune, and one that joins later follows them all the same.
+//! Nodes prune, and a node that joins later can still follow them.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -54,7 +54,7 @@ async fn a_node_that_stops_says_so() {
     assert_eq!(peer.closed().await, Some(CloseCode::Shutdown));
 }
 
-/// More strangers than there are places, each at an address of its own, and none of them says anything.
+/// More silent connections than there are slots, each from a separate address.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_strangers_keep_no_honest_peer_out() {
     let mut network = Network::new();

@@ -122,7 +122,7 @@ async fn sockets_without_end_take_no_file_from_the_database() {
     assert!((1..=8).contains(&warned), "told once a minute: {warned}");
 }
 
-/// Descriptors that are gone all the same do not end the listener, nor fill the log.
+/// If descriptors run out nevertheless, the listener continues and does not fill the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_without_a_free_descriptor_accepts_again_when_there_is_one() {
     let mut network = Network::new(1);

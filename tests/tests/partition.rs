@@ -13,7 +13,7 @@ async fn a_node_that_was_cut_off_for_a_moment_catches_up_and_is_caught_up_with()
     cut_off_and_bring_back(false).await;
 }
 
-/// So long that all connections are given up, and made anew.
+/// The partition is so long that all connections are given up and dialled again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_for_long_catches_up_and_is_caught_up_with() {
     cut_off_and_bring_back(true).await;

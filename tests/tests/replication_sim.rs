@@ -1,5 +1,5 @@
-//! Followers in a simulated network: whatever the wire does, however often nodes crash and
-//! whatever a peer says, logs stay sound, and once nothing goes wrong they come to be the same.
+//! Followers in a simulated network: for any behaviour of the wire, any crashes of nodes and any messages of a
+//! peer, logs stay correct, and once the faults end they become equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -446,7 +446,7 @@ fn liars_who_are_half_of_the_others_make_no_node_out_of_reach() {
         let found = sim.judge_liveness();
         assert_eq!(found.accusations, liars.map(|liar| (liar, accused)).into());
         assert_eq!(found.out_of_reach, BTreeMap::new());
-        // One more of them, and a stranger cannot tell it from the truth.
+        // With one more of them, a reader cannot distinguish the lie from the truth.
         sim.slander(OriginatorId(500), accused, LONG_ENOUGH);
         assert_eq!(sim.judge_liveness().out_of_reach, BTreeMap::from([(accused, 3)]));
     });

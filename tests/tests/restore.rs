@@ -423,7 +423,7 @@ async fn a_backup_ends_with_its_command_and_with_the_node() {
     let create = ["backup", "create", "--rate", "0", "--to", &to];
     wait::until("the first backup has ended", async || on_folder(node, &create).ok()).await;
 
-    // Another command of the same server: no report is settled, so nothing goes, and it says so.
+    // Another command of the same server: no report is settled, so nothing is pruned, and the command says so.
     let not_pruned = |node: &Node| {
         let pruned = on_folder(node, &["prune", "--dry-run"]).unwrap();
         assert_eq!((&pruned["pruned"], &pruned["compared_with_unix_s"]), (&json!(0), &json!(0)));

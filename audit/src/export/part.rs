@@ -106,7 +106,7 @@ impl PartWriter {
 impl Drop for PartWriter {
     fn drop(&mut self) {
         if self.writer.is_some() {
-            // The file is of no use, and the next run would replace it.
+            // The file is incomplete, and the next run would replace it.
             let _ = fs::remove_file(&self.beside);
         }
     }

@@ -44,7 +44,7 @@ pub(crate) struct Signed {
     pub(crate) violation: Option<Violation>,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
-    /// The charge, also for an envelope that breaks a rule and is booked all the same.
+    /// The charge, also for an envelope that breaks a rule and is still charged.
     pub(crate) charge: Option<Charge>,
     /// The digest of the bytes that the payer has signed.
     pub(crate) payer_digest: Option<Digest>,

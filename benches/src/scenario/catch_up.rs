@@ -85,7 +85,7 @@ pub(crate) async fn keep(
     let mut most = None;
     let (mut held, mut moved) = (0, start);
     while held < envelopes {
-        // Heads are told of what is verified only, and readers may be shown more.
+        // Heads cover verified envelopes only, and readers may be shown more.
         let now = counted(&follower.metrics().await?, &["stored"]);
         if now > held {
             (held, moved) = (now, Instant::now());

@@ -1,4 +1,4 @@
-//! The projections of a stopped node, made anew from its log, beside the signatures that this takes.
+//! The rebuild of a stopped node's projections from its log, compared with the signatures that it has to recover.
 
 use std::process::Command;
 

@@ -49,7 +49,7 @@ type Sender = mpsc::Sender<Result<envelopes_pb::OriginatorEnvelope, Status>>;
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
 /// # Errors
-/// When arguments are wrong, or when the node refuses or goes away.
+/// When arguments are wrong, when the node refuses the call, or when its connection ends.
 pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), RunError> {
     let from = parse_from(&args.from)?;
     let target = parse_target(&args)?;

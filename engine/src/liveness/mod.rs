@@ -1,7 +1,7 @@
 //! Decides which nodes this node reports because they do not answer as they should.
 //!
-//! No signature says what a request got, so a report of this kind is a claim, and the reports of many are judged together
-//! ([`quorum`]). Four things are looked at for each other node of the network:
+//! No signature proves the answer to a request, so a report of this kind is a claim, and the reports of many nodes
+//! are judged together ([`quorum`]). Four facts are checked for each other node of the network:
 //!
 //! - there is no connection to it: no answer;
 //! - it was asked for its own strand, claims envelopes, and sends none: no answer either;

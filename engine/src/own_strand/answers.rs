@@ -31,8 +31,7 @@ pub(super) struct Answers {
     last: Option<OriginatorId>,
 }
 
-/// The answer of one peer. It is kept when the peer goes away, so that neither going nor coming back
-/// gains a peer anything.
+/// The answer of one peer. It is kept when the peer disconnects, so that a peer gains nothing by reconnecting.
 #[derive(Debug, Default)]
 struct Answer {
     is_connected: bool,

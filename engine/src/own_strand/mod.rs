@@ -128,7 +128,7 @@ pub struct OwnStrandGuard {
     held: SequenceId,
     others: BTreeSet<OriginatorId>,
     answers: Answers,
-    /// The highest place that this host is known to have signed, from whatever folder.
+    /// The highest place that this host is known to have signed, from any of its folders.
     host_head: SequenceId,
     /// A peer has shown a place above `held` since the last observation. By the next one the place may be
     /// stored, and no longer looks like something that the folder lacked.
@@ -154,12 +154,13 @@ enum Phase {
 }
 
 impl OwnStrandGuard {
-    /// Starts with what the store knows of its folder. `host_head` is the highest place that this host is known to have
-    /// signed, from whatever folder; `now_ns` is the node's clock.
+    /// Starts with the store's knowledge of its folder. `host_head` is the highest place that this host is known to
+    /// have signed, from any of its folders; `now_ns` is the node's clock.
     #[must_use]
     pub fn new(standing: FolderStanding, host_head: SequenceId, now: Instant, now_ns: i64) -> Self {
         let phase = match standing {
-            // A folder that is not judged yet is asked about, and the guard is made anew when it is.
+            // Peers are asked about a folder without a judgement yet, and the guard is created again after the
+            // judgement.
             FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => {
                 Phase::Asking { until: now + ASK_FOR }
             }

@@ -8,7 +8,7 @@ pub enum QueryError {
     /// The store failed.
     #[error(transparent)]
     Storage(hawser_storage::ReadError),
-    /// The rows are made anew from the log, because the disk has damaged them. The answer would lack some.
+    /// The rows are being rebuilt from the log, because the disk has damaged them. The answer would be incomplete.
     #[error("this node is rebuilding its index `{0}` from the log: ask another node meanwhile")]
     Rebuilding(&'static str),
     /// The topic index names an envelope that the log does not hold.

@@ -22,15 +22,14 @@ pub fn wire_len_bytes(len_bytes: usize) -> usize {
     1 + bits.div_ceil(7) + len_bytes
 }
 
-/// Returns true if a message has room for an envelope of `len_bytes`. Readers never get any other:
-/// they are passed over wherever they are stored.
+/// Returns true if a message has room for an envelope of `len_bytes`. Readers never get larger ones, which every
+/// read skips.
 #[must_use]
 pub fn is_deliverable(len_bytes: usize) -> bool {
     wire_len_bytes(len_bytes) <= MESSAGE_LEN_BYTES_MAX - WRAPPING_LEN_BYTES
 }
 
-/// Bounds of one page or batch. The first envelope fits whatever its size, so that a reader always
-/// makes progress.
+/// Bounds of one page or batch. The first envelope always fits, so that a reader makes progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchLimits {
     pub(crate) envelopes: usize,
@@ -93,7 +92,7 @@ impl BatchSize {
         true
     }
 
-    /// Returns the number of envelopes that `limits` leave room for, whatever their bytes.
+    /// Returns the number of envelopes for which `limits` leave room, without regard to their bytes.
     pub(crate) fn room(&self, limits: BatchLimits) -> usize {
         limits.envelopes.saturating_sub(self.envelopes)
     }

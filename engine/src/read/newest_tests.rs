@@ -186,7 +186,7 @@ proptest! {
         prop_assert!(reads <= 4 * 250, "{} rows were read", reads);
     }
 
-    /// A node that dates as it likes and makes envelopes wait has a say in its own strand only.
+    /// A node with arbitrary times and dependencies affects the newest envelope of its own strand only.
     #[test]
     fn a_hostile_strand_hides_no_other(seed: u64) {
         let dice = &mut Dice::new(seed);

@@ -99,9 +99,9 @@ fn deliverable<'s>(
 /// Returns the first dependency of an envelope that is not `satisfied` and that its readers have to
 /// wait for.
 ///
-/// Only envelopes of nodes wait, and only for chain strands. Envelopes of a chain are shown in the
-/// chain's order whatever they claim to depend on: any account may write to the contract, and one
-/// claim that never comes true would stop the group for all its members.
+/// Only envelopes of nodes wait, and only for chain strands. Envelopes of a chain are shown in the chain's order,
+/// independently of their claimed dependencies. Any account may write to the contract, and one dependency that
+/// never arrives would stop the group for all its members.
 pub(crate) fn first_unsatisfied(
     id: EnvelopeId,
     depends_on: &[EnvelopeId],

@@ -1,12 +1,12 @@
-//! One strand that readers may be shown before it is verified: the decision what comes when.
+//! One strand that readers may be shown before it is verified: decides the order of showing and verifying.
 //!
-//! Runs that the strand's node has signed as a whole are shown at once, and verified behind, from the log. Everything else
-//! that comes waits until all that is shown is verified, and is then verified as ever. So what is not verified is
-//! always the end of the strand.
+//! Runs that the strand's node has signed as a whole are shown at once, and verified behind, from the log. All
+//! other arrivals wait until every shown place is verified, and are then verified as usual. So the unverified
+//! places are always the end of the strand.
 //!
-//! Peers can lie about all of it, and the strand's node can sign what it must not. A lie costs time: what is shown stays
-//! the end of the strand until each place of it has a verdict, and is asked for again until some peer sends what its
-//! originator has signed.
+//! Peers can lie about all of it, and the strand's node can sign invalid envelopes. A lie costs time: the shown
+//! places stay the end of the strand until each has a verdict, and are requested again until some peer sends the
+//! envelopes that the originator has signed.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use super::link::{StrandItem, WantResponse};
 use super::signed_runs::{AcceptedRun, RunJudge, SignedRuns};
 use crate::pauses::RetryPauses;
 
-/// Places of one strand that readers are shown before they are verified, at about most: beyond them nothing is
-/// taken from peers until more is verified. Shown places are on disk, so this does not bound memory. It bounds the
-/// places that may be withdrawn, and the time that peers wait for them. A guess: a minute of verification on two
-/// cores.
+/// Approximate upper bound of the places of one strand that readers are shown before they are verified. Beyond it,
+/// no envelopes are accepted from peers until more places are verified. Shown places are on disk, so this does not
+/// bound memory. It bounds the places that may be withdrawn, and the time that peers wait for them. A guess: a
+/// minute of verification on two cores.
 pub const AHEAD_MAX: u64 = 1 << 21;
 
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
@@ -45,9 +45,9 @@ pub enum ShownStage {
 /// The work that a response calls for.
 #[derive(Debug, Clone)]
 pub enum Incoming {
-    /// It is verified as ever.
+    /// The response is verified as usual.
     Verify(WantResponse<Bytes>),
-    /// The judge says if it may be shown first: [`ShownStrand::accept`], or [`ShownStrand::refuse`].
+    /// The judge decides if the response may be shown first: [`ShownStrand::accept`], or [`ShownStrand::refuse`].
     Judge(Box<RunJudge>, WantResponse<Bytes>),
 }
 
@@ -64,7 +64,7 @@ pub struct AskAgain {
 #[derive(Debug)]
 struct Parked {
     response: WantResponse<Bytes>,
-    /// True if the response must not be shown before it is verified, whatever proof it has.
+    /// True if the response must not be shown before it is verified, even with a proof.
     is_refused: bool,
 }
 

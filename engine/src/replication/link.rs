@@ -3,8 +3,8 @@
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{OriginatorId, SequenceId};
 
-/// Identifies a want on this node, so that a late response to an earlier want is told apart. Never
-/// travels.
+/// Identifies a want on this node, so that a late response to an earlier want can be distinguished. Never sent to
+/// peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 

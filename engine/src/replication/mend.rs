@@ -85,7 +85,7 @@ struct OpenMend {
     up_to: SequenceId,
     /// Time at which it ends if nothing comes.
     until: Instant,
-    /// Time at which it ends, whatever comes.
+    /// Time at which it ends, even if places are still arriving.
     ends_at: Instant,
 }
 

@@ -242,7 +242,7 @@ pub struct Counters {
     pub liveness: LivenessCounters,
     /// Requests to witnesses.
     pub witnesses: WitnessCounters,
-    /// Places of strands that their trees do not cover, for whatever reason.
+    /// Places of strands that their trees do not cover, for any reason.
     pub tree_leaves_behind: Gauge,
     /// Envelopes pruned since the start.
     pub pruned: Counter,

@@ -251,7 +251,7 @@ impl Engine {
         self.publisher.own_strand().status()
     }
 
-    /// Checks that this node may sign its own strand, and can read its end, whatever else publishing needs.
+    /// Checks that this node may sign its own strand and can read its end. Checks no other condition of publishing.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`].
@@ -260,7 +260,8 @@ impl Engine {
         self.publisher.check_own_end()
     }
 
-    /// Checks that this node's clock is not too far ahead of those of others, whatever else publishing needs.
+    /// Checks that this node's clock is not too far ahead of those of others. Checks no other condition of
+    /// publishing.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`].
@@ -334,8 +335,8 @@ impl Engine {
         &self.heads
     }
 
-    /// Returns the durable heads of all strands, as far as they are verified: what other nodes are told of and sent, and
-    /// software that reads whole strands.
+    /// Returns the durable and verified heads of all strands. Other nodes, and software that reads whole strands,
+    /// get the strands up to them.
     #[must_use]
     pub fn verified_heads(&self) -> &Heads {
         &self.verified

@@ -1,10 +1,10 @@
-//! Projections that the disk has damaged, made anew from the log while the node runs.
+//! Rebuilds projections that the disk has damaged from the log while the node runs.
 //!
-//! Their files are dropped when the log is read again, and a rebuild makes the rows of these projections. Usage and the
-//! counts of messages are made together, and commits wait for them, as at a start: publishers get UNAVAILABLE, and
-//! followers wait. The others are made while commits go on; without receipts publishers get UNAVAILABLE. So do readers of
-//! what is being made, and they never get a part of the rows. Everything else is read as ever. A crash leaves the
-//! projections to be rebuilt.
+//! Their files are dropped when the log is reopened, and a rebuild makes the rows of these projections. Usage and
+//! the counts of messages are rebuilt together, and commits wait for them, as at a start: publishers get
+//! UNAVAILABLE, and followers wait. The others are rebuilt while commits continue; without receipts publishers get
+//! UNAVAILABLE. Readers of a projection that is being rebuilt get UNAVAILABLE too, and never a part of its rows.
+//! All other reads continue as usual. After a crash, the next start rebuilds the projections.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ const LOOKS_MAX: u32 = 300;
 /// Time between two log lines. A guess: often enough to see that it goes on.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// The reason projections were not made anew. They cannot be read until a later try ends.
+/// The reason a rebuild of projections failed. They cannot be read until a later attempt succeeds.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RemakeError {
     /// The disk takes no write.
@@ -51,8 +51,8 @@ impl Remake {
         self.is_ending.store(true, Ordering::Release);
     }
 
-    /// Makes projections anew: those in the `damaged` families, whose files are dropped before with the help of the task that
-    /// reads the log again, and those that an earlier try has not made. Blocks until it is done.
+    /// Rebuilds projections: those in the `damaged` families, whose files the task that reopens the log drops
+    /// first, and those that an earlier attempt left incomplete. Blocks until it is done.
     ///
     /// # Errors
     /// [`RemakeError`].

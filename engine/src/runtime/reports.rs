@@ -1,4 +1,4 @@
-//! Reports of misbehaviour: those that this node makes of its evidence, and those that strangers submit.
+//! Reports of misbehaviour: those that this node makes of its evidence, and those that callers submit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,8 +86,8 @@ impl Reports {
         self.0.evidence.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Judges a report that a stranger submits, and keeps it unless it is refuted. Signatures are checked on
-    /// a thread of their own, one report at a time, within a twentieth of a core.
+    /// Judges a report that a caller submits, and keeps it unless it is refuted. Signatures are checked on a
+    /// separate thread, one report at a time, within a twentieth of a core.
     ///
     /// # Errors
     /// [`SubmitError`]; then nothing is kept.

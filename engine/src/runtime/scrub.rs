@@ -108,7 +108,7 @@ struct Parts {
     replication: Mutex<Option<Replication>>,
     /// Held by the one that is under way.
     working: Mutex<()>,
-    /// Makes projections anew.
+    /// Rebuilds projections.
     remake: Remake,
     /// The ends of strands that the start could not read.
     unread_ends: Mutex<Vec<EnvelopeId>>,
@@ -167,8 +167,8 @@ impl Scrubs {
         self.parts.counters.scrub.left.set(status.left_count);
     }
 
-    /// Returns true while damage keeps this node from a part of its work: the end of a strand cannot be read, or
-    /// projections are to be made anew.
+    /// Returns true while damage prevents a part of this node's work: the end of a strand cannot be read, or
+    /// projections have to be rebuilt.
     fn is_hindered(&self) -> bool {
         let Parts { store, unread_ends, publisher, .. } = &*self.parts;
         let mut ends = unread_ends.lock();

@@ -14,7 +14,7 @@ pub(super) struct StoppableTask {
 }
 
 impl StoppableTask {
-    /// Starts the task that `run` makes. It has to return soon after its argument says so.
+    /// Starts the task that `run` returns. The task has to return soon after its stop signal.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

@@ -62,7 +62,7 @@ fn refused() -> Vec<(pb::PayerEnvelope, &'static str)> {
         unsigned_client_envelope: message(1, "x").unsigned_client_envelope,
         ..other_node
     };
-    // The first rule that is broken counts, whatever stands in the place of the signature.
+    // The first broken rule counts, for any bytes in place of the signature.
     let unsigned = |envelope: &pb::PayerEnvelope| pb::PayerEnvelope {
         payer_signature: with_signature(Some(vec![1; 64])).payer_signature,
         ..envelope.clone()

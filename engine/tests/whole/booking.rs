@@ -137,8 +137,8 @@ fn validities(store: &Store) -> Vec<Validity> {
     log.map(|item| validity(item.unwrap())).collect()
 }
 
-/// Calculates amounts anew where this is due, as a task of the node does. Returns the booked messages and their amount, the
-/// marks, and the digests of all rows, which are those of a rebuild.
+/// Reprices all marked minutes, as a task of the node does. Returns the booked messages and their amount, the
+/// marks, and the digests of all rows, which equal those of a rebuild.
 fn books(store: &Store) -> ((u64, u64), Vec<Validity>, String) {
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
     store.reprice(&derive, usize::MAX).unwrap();

@@ -58,7 +58,7 @@ async fn a_strand_that_grows_is_signed_and_one_that_rests_is_not_signed_again() 
     node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(3)));
     assert!(signed(&store, CHAIN, 3).await.is_observers());
     node.engine.publish(vec![message(1, "c")]).await.unwrap();
-    // The clock of this test stands still, and times ascend all the same.
+    // The clock of this test stands still, and times have to ascend nevertheless.
     let second = signed(&store, NODE, 3).await;
     assert!(second.time_ns > first.time_ns);
     let proof = store.snapshot().consistency(NODE, 2, 3).unwrap();
@@ -83,7 +83,7 @@ async fn a_chain_that_tells_another_story_is_signed_no_further() {
     let task = CheckpointTask::start(&node.engine, node_key());
     let first = signed(&store, CHAIN, 5).await;
     store.truncate_strand(head(4), None).unwrap();
-    // Nothing is published before the projections are made anew. Waiting envelopes have no rows in them.
+    // No checkpoint is published before the projections are rebuilt. Waiting envelopes have no rows in them.
     store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
     on_chain(&store, 4..=9, "second");
     node.engine.heads().announce(head(9));

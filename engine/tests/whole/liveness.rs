@@ -26,7 +26,7 @@ fn kept(follower: &Follower) -> Vec<StoredReport> {
     follower.engine().reports().read(0, usize::MAX, usize::MAX).unwrap()
 }
 
-/// Returns accused and kind of each report that is kept, as a stranger judges them.
+/// Returns the accused and the kind of each kept report, judged with the registry only.
 fn accused(follower: &Follower) -> Vec<(OriginatorId, Kind)> {
     let registry = follower.engine().ports().registry.borrow().clone();
     let judged = kept(follower).into_iter().map(|stored| {

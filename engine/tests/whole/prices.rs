@@ -1,4 +1,4 @@
-//! Booked amounts: the same on every node once it knows the same, however late and in whatever order.
+//! Booked amounts are equal on all nodes with the same envelopes and rates, for any delay and order of arrival.
 
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};

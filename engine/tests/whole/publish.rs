@@ -195,8 +195,8 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
     assert_eq!(head(&store), 30);
 }
 
-/// A copy that comes while the first one is being written finds it in memory. Its answer waits for that
-/// write all the same.
+/// A copy that arrives while the first one is being written finds it in memory. Its answer still waits for that
+/// write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_copy_of_what_could_not_be_stored_is_acknowledged() {
     for round in 0..20 {

@@ -1,4 +1,4 @@
-//! Pages that are read for a peer: all that it wants together takes bounded memory, whatever it reads of that.
+//! Pages that are read for a peer: its wants together take bounded memory, for any progress of its reading.
 
 use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{PageReads, StrandPage, StrandReader};

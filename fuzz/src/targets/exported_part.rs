@@ -12,9 +12,9 @@ use super::Target;
 pub(super) const TARGET: Target =
     Target { name: "exported-part", run, seeds, memory_factor: CLAIMED_PER_BYTE };
 
-/// The library reserves what a page claims, up to what a column of a row group may have: some 100 MB, whatever the
-/// length of the file. So this target watches for panics and for more than that, and not for a share of its input. A
-/// file of this schema has 1 KB at least.
+/// The library reserves the memory that a page claims, up to the limit of a column of a row group: some 100 MB, for
+/// a file of any length. So this target watches for panics and for more than that, and not for a share of its
+/// input. A file of this schema has 1 KB at least.
 const CLAIMED_PER_BYTE: usize = 256 * 1024;
 
 fn seeds() -> Vec<Vec<u8>> {

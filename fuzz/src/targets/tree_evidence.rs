@@ -24,8 +24,8 @@ const HONEST: OriginatorId = OriginatorId(100);
 /// The node that signs two versions.
 const LIAR: OriginatorId = OriginatorId(200);
 
-/// A judgement is a function of its arguments and names what it rests on; a node that told one story is never proven
-/// guilty, whatever is put together of what it signed.
+/// A judgement is a function of its arguments and names its basis. A node that made consistent statements is never
+/// proven guilty by any combination of its signatures.
 fn run(input: &[u8]) {
     let Some(evidence) = read(input) else { return };
     let registry = [HONEST, LIAR].map(record).into_iter().collect::<Registry>();

@@ -1,5 +1,5 @@
-//! Certificate authorities that are trusted beside the public ones: those of the file that `SSL_CERT_FILE` names. An
-//! unusable file is logged, and peers with public certificates are followed all the same.
+//! Certificate authorities that are trusted in addition to the public ones: those in the file that `SSL_CERT_FILE`
+//! names. An unusable file is logged, and peers with public certificates are still followed.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};

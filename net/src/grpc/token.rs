@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 pub(super) const TOKEN_HEADER: &str = "node-authorization";
 /// Validity of a token. Specified in `docs/protocol/api.md`.
 const LIFETIME_S: u64 = 3600;
-/// A token with less validity than this is made anew. Specified in `docs/protocol/api.md`.
+/// A token with less remaining validity than this is renewed. Specified in `docs/protocol/api.md`.
 const RENEW_BEFORE_S: u64 = 120;
 
 const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
@@ -42,7 +42,7 @@ impl PeerTokens {
     /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds.
     pub(super) fn token(&self, now_s: u64) -> String {
         let mut held = self.held.lock();
-        // Also made anew when the clock was set back: a token from the future is refused.
+        // Also renewed when the clock was set back, because a token from the future is refused.
         let serves = |token: &&Token| {
             (token.made_s..=token.made_s + LIFETIME_S - RENEW_BEFORE_S).contains(&now_s)
         };

@@ -189,8 +189,8 @@ const MAPPED_LEN_BYTES_MIN: libc::c_int = 256 * 1024;
 #[cfg(target_env = "gnu")]
 const TRIMMED_LEN_BYTES_MIN: libc::c_int = 1024 * 1024;
 
-/// Makes the allocator return large buffers to the system when they are freed, whatever was freed before. Has an
-/// effect only with glibc's allocator.
+/// Makes the allocator return large buffers to the system when they are freed, independently of earlier frees. Has
+/// an effect only with glibc's allocator.
 pub(super) fn return_freed_memory() {
     #[cfg(target_env = "gnu")]
     for (option, value) in [

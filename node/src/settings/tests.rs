@@ -307,7 +307,7 @@ fn limits_on_callers_are_read() {
     assert_eq!((rates.per_minute, rates.per_hour, rates.opens_per_minute), (60, 7, 10));
     assert_eq!(rates.subscribe_all_max, 2);
     assert!(limits.require_node_auth);
-    // A snapshot would show strangers the log that is for nodes.
+    // A snapshot would show all callers the log, which only nodes may read.
     let served = read(&[("snapshot-serve", "/s")], &[]).unwrap().snapshot_serve;
     assert_eq!(served, Some("/s".into()));
     let refused = read(&[("snapshot-serve", "/s")], &env).unwrap_err().to_string();

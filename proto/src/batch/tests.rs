@@ -123,7 +123,7 @@ proptest! {
             sum += if *digit < 0 { -size } else { size };
             prop_assert!(digit.unsigned_abs() <= 1 << (bits - 1));
         }
-        // Windows of fewer bits leave the upper digits 0, which were doubled over all the same.
+        // Windows of fewer bits leave the upper digits 0, which are doubled nevertheless.
         prop_assert_eq!(sum, Scalar::from(number));
     }
 }

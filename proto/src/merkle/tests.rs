@@ -161,7 +161,7 @@ fn every_size_is_proved_to_begin_every_larger_one_and_nothing_else_is() {
             assert_eq!(proof.verify(from, to, earlier, later), Ok(()), "{from} to {to}");
             let wrong = changed(earlier, 9);
             assert!(proof.verify(from, to, wrong, later).is_err(), "{from} to {to}");
-            // Every tree begins with the empty one, whatever its root is.
+            // Every tree begins with the empty one, for any root.
             let wrong = changed(later, 9);
             assert_eq!(proof.verify(from, to, earlier, wrong).is_ok(), from == 0 && to != 0);
             let mut longer = proof.clone();

@@ -121,7 +121,7 @@ pub struct TreeEvidence {
 /// Judges evidence based on signed trees, with the keys of the registry alone. The result
 /// depends only on the arguments.
 ///
-/// Costs at most four signature recoveries and four proofs, whatever the length of the pieces.
+/// Costs at most four signature recoveries and four proofs, for pieces of any length.
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
     let (accused, ruling) = match Opened::of(evidence, registry) {

@@ -146,7 +146,7 @@ impl Node {
         self.store.snapshot().head(originator).unwrap()
     }
 
-    /// The last place of a strand that is verified: what others are told of and sent.
+    /// The last verified place of a strand. Other nodes are sent the strand up to it.
     pub(super) fn verified_head(&self, originator: OriginatorId) -> SequenceId {
         self.store.snapshot().verified_head(originator).unwrap()
     }

@@ -174,8 +174,9 @@ async fn serve(listener: TcpListener, hostile: Hostile) {
     }
 }
 
-/// Each case fails by its own waits and limits: the suite says so of all of them, in bounded memory. One port makes
-/// some skip instead: a message that claims to be compressed is what a caller makes of a service that is not there.
+/// Asserts that each case fails by its own waits and limits, and that the suite reports all of them in bounded
+/// memory. One port makes some cases skip instead: to a caller, its message that claims to be compressed looks like
+/// a missing service.
 async fn fails_every_case(all: &[Hostile]) {
     for hostile in all {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -27,7 +27,7 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const INVALID_ARGUMENT: i32 = 3;
 const MIB: usize = 1024 * 1024;
 
-/// A stranger at an address of its own.
+/// A hostile caller at a separate address.
 #[derive(Clone)]
 pub(crate) struct Attacker {
     pub(crate) address: Ipv4Addr,

@@ -1,8 +1,8 @@
-//! The memory that strangers can make a node hold: each attack against a real process over real
-//! sockets, and all of them together. Beside each one a publisher in good standing goes on.
+//! The memory that hostile callers can make a node hold: each attack against a real process over real sockets, and
+//! all of them together. During each one an honest publisher continues.
 //!
-//! A node that is not bounded takes gigabytes here; it is killed when it takes twice what it may. A program of its own,
-//! whose tests run one by one: they share the memory of the machine.
+//! A node without bounds takes gigabytes here; it is killed at twice the allowed memory. A separate program, whose
+//! tests run one by one, because they share the memory of the machine.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -28,7 +28,7 @@ const TOPICS: u32 = 100;
 /// Pause of a client that is refused without being told one, or whose connection has ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Streams that are kept open: whatever ends one, its client comes back.
+/// Streams that are kept open: a client opens its stream again after any end.
 pub(crate) struct Streams {
     counts: Arc<Counts>,
     _clients: JoinSet<()>,

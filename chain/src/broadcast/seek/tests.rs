@@ -69,7 +69,7 @@ impl AppChain {
         }
     }
 
-    /// Returns the event found for a payload, whatever transaction used the nonce.
+    /// Returns the event found for a payload, no matter which transaction used the nonce.
     async fn event(&self, query: &NonceQuery, sought: &SoughtPayload) -> Option<BroadcastReceipt> {
         match seek(&self.chain, self.own.account(), query, Some(sought)).await.unwrap() {
             Some(NonceUser::Payload(MinedPayload::Event { receipt: broadcasted, .. })) => {

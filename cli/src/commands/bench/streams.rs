@@ -27,7 +27,7 @@ const MESSAGE_LEN: usize = 256;
 const UNDERWAY_MAX: usize = 10_000;
 /// Time for the last envelopes after the last publish, and for a message of a stream: the time limit of reads.
 const LAST_MAX: Duration = Duration::from_secs(5);
-/// Time until a new stream has sent its history, whatever else it sends: the time limit of publishes.
+/// Time limit within which a new stream has to send its history, beside its other messages: that of publishes.
 const HISTORY_MAX: Duration = Duration::from_secs(30);
 /// Envelopes of the topic whose history is read.
 const HISTORY: u64 = 100;

@@ -1,4 +1,4 @@
-//! Feeds in a simulated node: exactly once, in order, in bounds, whatever the schedule.
+//! Feeds in a simulated node: exactly once, in order and within bounds, for every schedule.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -401,7 +401,7 @@ impl Overflowed {
         Self { feed, rows: memory }
     }
 
-    /// Reads whatever is to be read next, and says which topics it was asked for.
+    /// Does the next read, and returns the requested topics.
     fn read(&mut self, heads: &[(u32, u64)]) -> Option<Vec<Topic>> {
         let Read::Topics(catch_up, mut plan) = self.feed.poll_read(&Arc::new(cursor(heads)))?
         else {

@@ -1,7 +1,7 @@
-//! Lanes whose chain envelope has come: they are read from disk by themselves, and then go on live.
+//! Lanes whose chain envelope has arrived: each is read from disk separately, and then continues live.
 //!
-//! Everything else of the stream stays where it is. So the end of a wait costs a seek for each topic
-//! that waited, whatever else the stream reads.
+//! The rest of the stream keeps its position. So the end of a wait costs a seek for each topic that waited,
+//! independently of the stream's other topics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

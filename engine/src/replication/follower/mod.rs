@@ -185,8 +185,8 @@ impl Follower {
         self.open_want(peer).is_some_and(|open| open.request == request)
     }
 
-    /// Notes that a peer has connected, which claims to hold the strand up to `head`. A peer that was connected
-    /// before starts anew.
+    /// Notes that a peer has connected, which claims to hold the strand up to `head`. The state of an earlier
+    /// connection of the peer is dropped.
     pub fn handle_peer_up(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
         self.drop_peer(peer);
         let fresh = PeerProgress {

@@ -48,7 +48,7 @@ fn a_node_that_comes_back_gets_no_new_allowance() {
     let (start, mut shown) = (start(), ShownCheckpoints::default());
     let flood = checkpoint(9);
     let mut taken = 0;
-    // Each connection shows as much as it likes, and what waits is looked at in between.
+    // Each connection shows many checkpoints, and waiting ones are examined in between.
     for connection in 0..100_u32 {
         let now = start + Duration::from_millis(10) * connection;
         taken += (0..200).filter(|_| shown.show(now, LIAR, flood.clone())).count();

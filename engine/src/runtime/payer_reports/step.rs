@@ -1,4 +1,5 @@
-//! One step of the worker at the wish of an operator, who is told what became of each report, or what would.
+//! One step of the worker at an operator's request. The operator gets the outcome of each report, or the one that
+//! it would have.
 
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{ReportDifference, ReportId};
@@ -54,8 +55,8 @@ pub struct StepOutcome {
 type Outcomes = Result<Vec<StepOutcome>, ReportStepError>;
 
 impl PayerReporter {
-    /// Takes a step for one originator now, whatever the minute of the hour; a dry run only looks. A step that was taken
-    /// before changes nothing.
+    /// Takes a step for one originator now, at any minute of the hour; a dry run changes nothing. A step that was
+    /// taken before changes nothing either.
     pub async fn step(
         &self,
         step: ReportStep,

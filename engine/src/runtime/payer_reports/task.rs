@@ -75,9 +75,9 @@ struct Worker {
 /// The longest time between two looks at the clock for the steps that have a minute of the hour. So no minute is missed
 /// while reports of others are attested less often.
 const TURN_EVERY: Duration = Duration::from_secs(60);
-/// Minutes after which a step that has to wait is told like one that fails. A guess: a node that starts or is
-/// behind knows enough within hours. Data that is missing after a day, such as an envelope that an originator
-/// withholds, may never come.
+/// Minutes after which a waiting step is reported like a failing one. A guess: a node that starts or is behind
+/// knows enough within hours. Data that is missing after a day, such as an envelope that an originator withholds,
+/// may never come.
 const WAIT_MINUTES_MAX: u32 = 24 * 60;
 
 impl Worker {

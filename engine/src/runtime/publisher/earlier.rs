@@ -85,8 +85,8 @@ struct RecentGroup {
 }
 
 impl RecentGroups {
-    /// Remembers a group that has been signed. A group of repeats brings nothing and leaves no trace: a stranger
-    /// can send any number of them.
+    /// Remembers a group that has been signed. A group of repeats adds nothing, because a caller can send any
+    /// number of them.
     pub(super) fn push(
         &mut self,
         generation: Generation,

@@ -14,7 +14,8 @@ use crate::replication::{CheckpointOffers, ShownCheckpoints};
 /// peers may show within one.
 const IN_ROUND_MAX: usize = 1024;
 
-/// The queue and allowance of what strangers submit to a witness: no peer's, so that strangers spend no peer's.
+/// The id whose queue and allowance hold the checkpoints that callers submit to a witness. It is no peer's, so that
+/// callers do not use up a peer's allowance.
 const SUBMITTED: OriginatorId = OriginatorId::REPLICA;
 
 /// The ways of checkpoints into the exchange and out of it.

@@ -262,7 +262,8 @@ impl Book {
         let is_watched =
             of.node == of.originator || is_chain(of.originator) || self.is_silent(of.originator);
         let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
-            // A peer that was not shown yet that the node of the strand signs itself is no stranger.
+            // A peer may not know yet that the strand's node signs checkpoints itself. Its checkpoint then counts
+            // as late, not as unknown.
             let is_late = of.originator != state.own && is_of_registry(of.originator);
             if !(is_late && self.key_of(of.node).is_some()) {
                 counters.unknown.inc();

@@ -28,7 +28,7 @@ use crate::runtime::stop::{self, StopSignal};
 /// Time to wait until the follower of a strand rests. A guess: it ends its commit before.
 const REST_WITHIN: Duration = Duration::from_secs(30);
 
-/// Follows a strand until it is told to stop, and rests while damaged places of it are fetched: a peer answers one want
+/// Follows a strand until it is stopped, and rests while damaged places of it are fetched: a peer answers one want
 /// for a strand at a time. `inbox` is that of the first turn.
 pub(super) async fn follow(
     state: Arc<ReplicationState>,

@@ -161,8 +161,8 @@ impl GuardTask {
         let claims: BTreeMap<_, _> =
             clocks.map(|(peer, clock)| (peer, clock.get(state.own))).collect();
         let held = self.held();
-        // Reports last: a place is reported before it is stored, so the guard hears of every place up to
-        // the head that it is told.
+        // Takes the reports after the head: a place is reported before it is stored, so the guard gets a report of
+        // every place up to that head.
         let reports = state.own_strand.take_reports();
         for (peer, shown) in reports.shown {
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);

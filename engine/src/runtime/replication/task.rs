@@ -57,7 +57,7 @@ pub(super) struct StrandTask {
     pub(super) registry: watch::Receiver<Arc<Registry>>,
     /// The absences by which envelopes are judged.
     absences: Absences,
-    /// The marks on disk may follow other absences. Nothing is checked until they have been set anew.
+    /// The marks on disk may follow other absences. No envelope is checked until the strand has been judged again.
     is_outdated: bool,
     /// Times of the strand, for the one commit under way.
     pub(super) watch: Arc<Mutex<TimeWatch>>,
@@ -189,7 +189,7 @@ impl StrandTask {
             tracing::error!(originator = %self.originator, %error, "the log accepts no more envelopes of this \
                 strand");
         }
-        // The results are of no use any more, but the store must not close under a commit.
+        // The results are no longer needed, but the store must not close during a commit.
         if let Some(committing) = jobs.committing {
             let _ = committing.await;
         }
@@ -393,7 +393,7 @@ impl StrandTask {
         }
     }
 
-    /// Judges the strand anew by the present absences.
+    /// Judges the strand again by the present absences.
     fn start_judging(&self) -> JoinHandle<CommitResult> {
         let (store, originator, key) = (self.state.store.clone(), self.originator, self.key);
         let absences = self.absences.clone();

@@ -102,7 +102,7 @@ fn read(
     Ok(())
 }
 
-/// Writes the envelopes of a strand to the log, whatever proves that they belong there.
+/// Writes the envelopes of a strand to the log. The caller has proved that they belong there.
 pub(super) struct Writing<'a> {
     write: Write<'a>,
     gaps: Gaps,

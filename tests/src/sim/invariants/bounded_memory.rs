@@ -9,7 +9,8 @@ use crate::sim::world::Sim;
 const FOLLOWER_MAX: usize = 1024 + 64;
 /// Bytes that wait for their turn in a split backlog.
 const HELD_MAX: usize = SPLIT_LIMITS.held_bytes_max;
-/// Claims that are kept of one peer: 256 about strangers, and those about members and strands of the older network.
+/// Claims that are kept of one peer: 256 about unknown ids, and those about members and strands of the older
+/// network.
 const CLAIMS_MAX: usize = 256 + 20 + OriginatorId::MIGRATED.len();
 
 impl Sim {

@@ -1,5 +1,5 @@
-//! Honest strands, their marks and their tallies are the same at every honest node, and so are the
-//! marks of whatever else two nodes both hold.
+//! Honest strands, their marks and their tallies are the same at every honest node. Any other envelope that two
+//! nodes both hold has the same mark at both.
 
 use std::collections::BTreeMap;
 

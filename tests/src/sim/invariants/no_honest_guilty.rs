@@ -1,4 +1,4 @@
-//! No honest node is ever accused, whatever the network, the clocks and a liar do.
+//! No honest node is ever accused, for any behaviour of the network, the clocks and a liar.
 
 use hawser_storage::EvidenceTime;
 

@@ -19,7 +19,7 @@ impl Sim {
                     let absences = node.absences_of(originator);
                     let entry = judge_by(&absences, originator, node.id, &bytes).expect("signed");
                     assert_eq!(entry.id, id, "{}", node.id);
-                    // Marks are set anew once what is being written is on disk.
+                    // Marks are set again once the running write is on disk.
                     let is_judged = !node.is_outdated || absences.is_empty();
                     assert!(!is_judged || entry.validity == validity, "{}: {id}", node.id);
                 }

@@ -1,5 +1,5 @@
-//! Every honest envelope is readable at every honest node: by its originator, and by its topic, whatever
-//! else is in that topic.
+//! Every honest envelope is readable at every honest node by its originator and by its topic, for any other content
+//! of that topic.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
