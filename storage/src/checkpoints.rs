@@ -128,7 +128,7 @@ impl Snapshot<'_> {
         checkpoint_at(&rows, originator, node)
     }
 
-    /// Returns the newest cosigned checkpoint of a node for a strand, among the last [`COSIGNED_AMONG`]; the newest
+    /// Returns the newest cosigned checkpoint of a node for a strand, among the last `COSIGNED_AMONG`; the newest
     /// one if none is cosigned by another node or a witness.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ impl Snapshot<'_> {
         Ok(newest)
     }
 
-    /// Returns the checkpoint of a node for a strand, among the last [`COSIGNED_AMONG`], with the most cosignatures
+    /// Returns the checkpoint of a node for a strand, among the last `COSIGNED_AMONG`, with the most cosignatures
     /// of other nodes; the newest of several.
     ///
     /// # Errors
