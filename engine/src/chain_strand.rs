@@ -31,15 +31,15 @@ pub struct ChainEvent {
     /// id. The topic in the client envelope has to have the same. `None` if only the client
     /// envelope is known, as in a chain file.
     pub topic_identifier: Option<Bytes>,
-    /// True if the contract's operator wrote the event while the contract was paused, under a
-    /// sequence id of the operator's choice. Such ids may leave others out, and one that is taken
-    /// or lower is passed over. For any other event a gap is an error, and so is a taken id.
+    /// True if the contract's operator wrote the event while the contract was paused, under a sequence id of the
+    /// operator's choice. Such ids may skip others, and an event with a taken or lower id is ignored. For any other
+    /// event a gap is an error, and so is a taken id.
     pub bootstrapped: bool,
 }
 
 impl ChainEvent {
-    /// Returns the event which any node makes exactly these bytes of, for this place of a chain's strand; `None` if there
-    /// is none. It says nothing about the chain: bytes of this form can be made up.
+    /// Returns the event of which every node makes exactly these bytes at this place of a chain's strand; `None` if
+    /// there is none. Proves nothing about the chain, because bytes of this form can be invented.
     #[must_use]
     pub fn of_bytes(at: EnvelopeId, bytes: &Bytes) -> Option<Self> {
         let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;

@@ -1,4 +1,4 @@
-//! The decision what a node signs about a tree, as `docs/protocol/checkpoints.md` lays it down.
+//! Decides which checkpoint a node signs about a tree, as specified in `docs/protocol/checkpoints.md`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub struct HeldStrand {
 #[derive(Debug, Default)]
 pub struct SilentStrands {
     pace: ObserverPace,
-    /// A size that the node has not signed, and since when it is held.
+    /// A size that the node has not signed, and the time since when it is held.
     unsigned: BTreeMap<OriginatorId, (u64, Instant)>,
     looked_at: Option<Instant>,
 }
@@ -115,7 +115,7 @@ impl SilentStrands {
     }
 }
 
-/// Decides what `node` signs about the strand of `originator` after its `last` checkpoint of it. `now_ns` is the
+/// Decides which checkpoint `node` signs about the strand of `originator` after its `last` one. `now_ns` is the
 /// node's clock in unix nanoseconds, which may step back.
 #[must_use]
 pub fn decide(

@@ -10,8 +10,8 @@ pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEv
 /// Lead over this node's clock from which on a time is in the future. Specified (same page).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
-/// Returns how far two envelopes for one place differ in what they state. `None` if they state the
-/// same: equal bytes that are signed twice are one statement.
+/// Returns the severity of the difference between the statements of two envelopes for one place. `None` if they
+/// state the same: equal bytes that are signed twice are one statement.
 #[must_use]
 pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
     let statement = |envelope: &Bytes| OriginatorEnvelope::open(envelope.clone()).ok();
@@ -43,8 +43,8 @@ pub fn stated_ns(envelope: &Bytes) -> Option<i64> {
     Some(OriginatorEnvelope::statement(statement).ok()?.1)
 }
 
-/// Returns true if a time lies further ahead of this node's clock than honest clocks are apart. Such a
-/// time decides nothing here before it has come.
+/// Returns true if a time is further ahead of this node's clock than honest clocks can differ. Such a time decides
+/// nothing here until the clock reaches it.
 #[must_use]
 pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
     originator_ns > now_ns.saturating_add(LEAD_NS_MAX)

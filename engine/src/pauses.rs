@@ -1,10 +1,10 @@
-//! Pauses between attempts that a disk made fail.
+//! Pauses between attempts that fail because of the disk.
 
 use std::time::Duration;
 
 /// The first pause. Guessed: most errors of a disk pass at once or take an operator.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause. Guessed: everything goes on within half a minute after the disk does.
+/// The longest pause. A guess: work resumes within half a minute after the disk works again.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Pauses of one second, two, four, and so on up to half a minute.

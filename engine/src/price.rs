@@ -1,4 +1,4 @@
-//! This node's own calculation of what an envelope costs.
+//! This node's own calculation of the price of an envelope.
 
 use hawser_rules::Rate;
 use hawser_rules::fees::has_started;

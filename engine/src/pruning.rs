@@ -5,8 +5,8 @@
 //!
 //! - The time is the earlier one of this node's clock and of what payer reports on the chain show, so a clock that
 //!   jumps ahead prunes nothing early. A clock that goes back prunes less.
-//! - The envelopes at both ends of a report that is not settled stay, of the newest 256 about a strand: its figures are
-//!   computed from there. Where one has gone all the same, its record has the minute.
+//! - The envelopes at both ends of a report that is not settled stay, of the newest 256 about a strand: its figures
+//!   are computed from there. If one was removed nevertheless, its record has the minute.
 //! - An envelope with retention for ever stays, whatever expiry its originator states.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +68,7 @@ pub enum PruneVerdict {
     Goes,
     /// It has expired and stays.
     Stays(KeepReason),
-    /// It has not expired; nor has what follows in the index.
+    /// It has not expired, and neither has any later row of the index.
     NotExpired,
 }
 
@@ -141,7 +141,8 @@ impl PruneRules {
         PruneVerdict::Stays(stay)
     }
 
-    /// Takes back one verdict [`PruneVerdict::Goes`] of a strand: what stays must not keep others from going.
+    /// Takes back one verdict [`PruneVerdict::Goes`] of a strand: a refused envelope must not count against the
+    /// bound.
     pub fn note_refused(&mut self, originator: OriginatorId) {
         if let Some(rules) = self.strands.get_mut(&originator) {
             rules.left = rules.left.saturating_add(1);
@@ -154,9 +155,10 @@ fn is_chain(originator: OriginatorId) -> bool {
     [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&originator)
 }
 
-/// Returns a time that is over, by the payer reports on the chain: each ends with a minute that a majority of nodes
-/// has found in its own log. An originator chooses the times of its envelopes, so of several originators the one
-/// whose reports reach furthest does not count. Reports follow the time by hours, which delays pruning by as much.
+/// Returns a time that has passed, by the payer reports on the chain: each ends with a minute that a majority of
+/// nodes has found in its own log. An originator chooses the times of its envelopes, so of several originators the
+/// one whose reports reach furthest does not count. Reports follow the time by hours, which delays pruning by as
+/// much.
 fn reported_unix_s(chain: &ChainReports) -> u64 {
     let mut newest: BTreeMap<OriginatorId, u32> = BTreeMap::new();
     for report in chain.all() {

@@ -7,7 +7,7 @@ use hawser_rules::{RateTable, Registry};
 /// implementations stop pricing at 60 minutes.
 const RATES_AGE_NS_MAX: i64 = 60 * 60 * 1_000_000_000;
 
-/// The world outside of this node does not allow it to publish now.
+/// Conditions outside of this node do not allow it to publish now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReadyError {
     /// This process follows the network and signs nothing.
@@ -19,7 +19,7 @@ pub enum NotReadyError {
     /// The registry names this node, but not as a member of the canonical network.
     #[error("node is not canonical in the registry")]
     NotCanonical,
-    /// Peers would mark what this node dates by its clock: it was not in the network at that time.
+    /// By its clock, this node was not in the network at this time, so peers would mark its envelopes.
     #[error("this node's clock has not reached the time at which the node returned to the network")]
     Absent,
     /// The registry has another key for this node, so peers would reject its envelopes.

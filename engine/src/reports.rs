@@ -22,7 +22,7 @@ const LEAD_NS_MAX: u64 = 5 * 60 * 1_000_000_000;
 /// Age up to which a report is taken. Specified (same page): 30 days.
 const AGE_NS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
 
-/// The reason a submitted report is refused before its evidence is looked at.
+/// The reason a submitted report is refused before its evidence is examined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmissionError {
     /// The report is malformed or too large.
@@ -123,7 +123,7 @@ pub enum Submitted {
     Stored,
     /// A report of the same fact is kept already, or there is no room for more proofs.
     Known,
-    /// The evidence does not bear it out, for this reason.
+    /// The evidence does not support it, for this reason.
     Refuted(Fact),
 }
 
@@ -323,7 +323,7 @@ mod tests {
         assert_ne!(causal_fact(&[&other]).1, alone, "another fault");
     }
 
-    /// However reports come, checking them takes a twentieth of the time, and a burst.
+    /// For every arrival of reports, checking them takes at most a twentieth of the time, and a burst.
     #[test]
     fn checks_take_a_twentieth_of_a_core() {
         const ENVELOPES: usize = 999;

@@ -1,15 +1,14 @@
 //! Decides if this node's wall clock is too far ahead to date envelopes by it.
 //!
-//! A strand never goes back in time, so envelopes that are dated into the future date all that follow
-//! them. Two sources show other clocks, and both only show a time together with the moment at which
-//! it was new:
+//! A strand never goes back in time, so envelopes that are dated into the future date all that follow them. Two
+//! sources show other clocks, each with the moment at which its time was current:
 //!
 //! - a block that appeared at the head of a chain while this node was looking;
 //! - an envelope that a peer signed while it was connected: its clock frame says that its own strand has
 //!   grown to a place, and the envelope of that place states the time.
 //!
-//! An envelope that was signed before, and is only fetched now, shows no clock. After a reading, the clock
-//! of its source is taken to run as this machine's monotonic clock does.
+//! An envelope that was signed earlier and is only fetched now shows no clock. After a reading, the clock of its
+//! source is assumed to run like this machine's monotonic clock.
 //!
 //! A peer can state any time, so one peer decides nothing: most of the peers whose clocks are known, and
 //! two at least, have to be behind. A chain counts alone: its endpoint is the operator's choice.
@@ -47,7 +46,7 @@ pub enum ClockAheadError {
         /// The lead, seconds.
         lead_s: i64,
     },
-    /// Most peers date what they sign much earlier.
+    /// Most peers date their new envelopes much earlier.
     #[error(
         "this node's clock is {lead_s} s ahead of the clocks of most other nodes: nothing is published until the \
          clock is corrected"
@@ -100,14 +99,14 @@ impl OtherClocks {
         self.chains.insert(chain, Reading { time_ns, at });
     }
 
-    /// Notes that a peer has connected, and the head of its own strand that it claims at once: the time of
-    /// that one is not known.
+    /// Notes that a peer has connected, and the head of its own strand that it claims at that time. The age of that
+    /// head is not known.
     pub fn note_peer_up(&mut self, peer: OriginatorId, claimed: SequenceId) {
         let fresh = PeerStrand { claimed, awaited: None, last: None, reading: None };
         self.peers.insert(peer, fresh);
     }
 
-    /// Notes that a peer is gone.
+    /// Notes that a peer has disconnected.
     pub fn note_peer_down(&mut self, peer: OriginatorId) {
         self.peers.remove(&peer);
     }

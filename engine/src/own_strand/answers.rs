@@ -12,8 +12,9 @@ const SHOW_FOR: Duration = Duration::from_secs(10);
 /// As [`SHOW_FOR`], for a peer that has shown a place beyond a gap: the gap is searched for first
 /// (`docs/protocol/replication.md`, Gaps).
 const SEARCH_FOR: Duration = Duration::from_secs(75);
-/// The least that a turn in which a peer shows nothing takes from that time, however it ends. A guess: a claim that is
-/// fulfilled by what was on its way to the disk keeps publishers out for a moment only, and so may not be repeated for ever.
+/// The least that a turn in which a peer shows nothing takes from that time, for any end of the turn. A guess: a
+/// claim that is fulfilled by envelopes on their way to the disk blocks publishers for a moment only, so such
+/// claims must not be repeatable for ever.
 const TURN_COSTS: Duration = Duration::from_secs(1);
 /// The longest turn of one peer while another one could be asked. A guess: a gap search fits into it.
 const TURN_FOR: Duration = Duration::from_secs(120);
@@ -117,8 +118,8 @@ impl Answers {
         Some(asked.since + answer.limit(self.held).saturating_sub(answer.waited))
     }
 
-    /// Ends the question to a peer that has shown everything, is gone, or shows nothing. A peer that
-    /// shows little at a time makes room for another one after its turn.
+    /// Ends the question to a peer that has shown everything, has disconnected, or shows nothing. A slow peer makes
+    /// room for another one after its turn.
     fn end_question(&mut self, now: Instant) {
         let Some(asked) = self.asked else { return };
         let held = self.held;
@@ -143,8 +144,8 @@ impl Answers {
         self.last = Some(asked.peer);
     }
 
-    /// Returns the next peer to ask: not the same again if there is another, then one that has shown what
-    /// is not held, then the highest claim.
+    /// Returns the next peer to ask. Prefers another peer than the last one, then one that has shown envelopes that
+    /// are not held, then the highest claim.
     fn next(&self, now: Instant) -> Option<Asked> {
         let open = self.peers.iter().filter(|(_, it)| it.may_be_asked(self.held));
         let best = open
@@ -154,7 +155,7 @@ impl Answers {
 }
 
 impl Answer {
-    /// Returns true if the peer may hold more than this node, and its word still counts.
+    /// Returns true if the peer may hold more than this node, and its claim still counts.
     fn may_be_asked(&self, held: SequenceId) -> bool {
         let has_more = self.claimed > held || self.shown > held;
         self.is_connected && has_more && self.waited < self.limit(held)

@@ -1,8 +1,9 @@
-//! Decides if this node may give out places in its own strand, and from whom it takes what it lacks.
+//! Decides if this node may assign places in its own strand, and from which peer it takes the envelopes that it
+//! lacks.
 //!
-//! Two envelopes for one place are the one fault that cannot be taken back. A node commits it when it
-//! signs from a state that is not the end of its strand: a restored backup, an empty folder, a second
-//! process. So signing begins only when the node knows the end:
+//! Two envelopes for one place are the one fault that cannot be undone. A node commits it when it signs from a
+//! state that is not the end of its strand: a restored backup, an empty folder, a second process. So signing begins
+//! only when the node knows the end:
 //!
 //! | folder | signing begins |
 //! |---|---|
@@ -35,7 +36,7 @@ const LISTEN_FOR: Duration = Duration::from_secs(10);
 /// The longest time for which peers that still show something keep the operator waiting who has said
 /// that this node may sign. A guess.
 const WORD_WAITS_FOR: Duration = Duration::from_secs(30);
-/// The difference of two hosts' clocks that is no sign of a second process. A guess: hosts with a time
+/// The difference of two hosts' clocks up to which nothing indicates a second process. A guess: hosts with a time
 /// service differ by milliseconds.
 const CLOCKS_DIFFER_NS: i64 = 5_000_000_000;
 /// Number of places that are left empty after an unknown folder, unless the operator confirms that nothing is lost.
@@ -88,8 +89,8 @@ impl Quarantine {
 pub struct OperatorWord {
     /// Places to leave out: 0 if the folder holds everything that was ever signed.
     pub gap: u64,
-    /// The operator knew that the node had stopped for good. A word that was said before says nothing
-    /// about the process that the node has noticed since.
+    /// The operator knew that the node had stopped for good. A word that was given before does not cover the
+    /// process that the node has noticed since.
     pub knows_of_stop: bool,
 }
 

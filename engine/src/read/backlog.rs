@@ -36,12 +36,12 @@ pub(crate) struct Published {
     pub(crate) committed: Vec<(Audience, Vec<Arc<Committed>>)>,
     /// The places that strands have got to, envelopes or not.
     pub(crate) ends: Cursor,
-    /// Envelopes before these were dropped.
+    /// True if earlier envelopes were dropped.
     pub(crate) lost: bool,
 }
 
 impl Backlog {
-    /// Takes a commit in, or drops everything that waits if that is too much.
+    /// Adds a commit, or drops all waiting envelopes if the limits are exceeded.
     pub(crate) fn push(
         &mut self,
         audience: Audience,
@@ -69,7 +69,7 @@ impl Backlog {
         self.waiting.lost = true;
     }
 
-    /// Takes everything out; `None` if there is nothing.
+    /// Takes everything out; `None` if the queue is empty.
     pub(crate) fn take(&mut self) -> Option<Published> {
         self.size = BatchSize::default();
         let Published { committed, ends, lost } = &self.waiting;

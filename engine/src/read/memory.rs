@@ -1,15 +1,14 @@
-//! Memory for what one reader asks for.
+//! Memory for the answers of one reader.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::error::QueryError;
 
-/// The memory that a reader may take. Asked before envelopes are read into it, so that a reader who
-/// must not have it costs no read either.
+/// The memory that a reader may take. It is taken before envelopes are read, so that a reader without memory costs
+/// no read either.
 pub trait ReadMemory: Send + Sync + fmt::Debug {
-    /// Takes `bytes` for this reader. Returns false if it must not have them now; nothing was taken
-    /// then.
+    /// Takes `bytes` for this reader. Returns false, and takes nothing, if the reader must not have them now.
     fn take(&self, bytes: usize) -> bool;
 
     /// Gives back `bytes` that a stream has taken and delivered. The implementor gives back the bytes of a query
@@ -33,7 +32,7 @@ impl ReadMemory for Unlimited {
 /// layer. Counted from the types, with room to spare.
 const ENVELOPE_BYTES: usize = 256;
 
-/// Returns what `envelopes` of `len_bytes` together take: as they are read, and once more in the
+/// Returns the memory of `envelopes` of `len_bytes` together, in bytes: as they are read, and once more in the
 /// encoded answer.
 pub(crate) fn answer_bytes(envelopes: usize, len_bytes: usize) -> usize {
     2 * len_bytes + envelopes * ENVELOPE_BYTES
@@ -53,7 +52,7 @@ impl PageMemory {
         Self { memory, taken_bytes, used_bytes: 0 }
     }
 
-    /// Takes what `envelopes` of `len_bytes` together need beyond that.
+    /// Takes the memory that `envelopes` of `len_bytes` together need beyond that.
     ///
     /// # Errors
     /// [`QueryError::NoMemory`].
@@ -69,7 +68,7 @@ impl PageMemory {
         Ok(())
     }
 
-    /// Returns all that is taken for the page.
+    /// Returns the bytes taken for the page.
     pub(crate) fn taken_bytes(&self) -> usize {
         self.taken_bytes
     }

@@ -1,8 +1,8 @@
 //! The newest envelope of a topic.
 //!
-//! A strand is in its own order, and across strands time decides, as in pages. A time that has not
-//! come decides nothing: a node could date one envelope far ahead and hide all others behind it for
-//! good. See `docs/decisions/0013-times-that-have-not-come.md`.
+//! A strand is in its own order, and across strands time decides, as in pages. A time in the future decides
+//! nothing: a node could otherwise date one envelope far ahead and hide all others behind it for good. See
+//! `docs/decisions/0013-times-that-have-not-come.md`.
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
@@ -52,7 +52,7 @@ pub(crate) fn newest_visible(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     has_come: bool,
-    /// The time; its opposite if it has not come, so that it gains nothing by being high.
+    /// The time; negated if it is in the future, so that a high value is no advantage.
     time: i64,
     id: EnvelopeId,
 }

@@ -62,7 +62,7 @@ impl Filling {
         Self { shares: Some(Shares::default()), ..Self::default() }
     }
 
-    /// Adds the row that comes next, which has been counted already.
+    /// Adds the next row, which has been counted already.
     pub(super) fn push(&mut self, topic: usize, row: TopicRow) {
         self.rows.push((topic, row.id));
         self.envelopes.push(row.envelope);
@@ -73,7 +73,7 @@ impl Filling {
         self.size.room(limits).saturating_add(1)
     }
 
-    /// Returns about the memory that its rows take, in bytes, without the envelopes that came with them.
+    /// Returns an estimate of the memory of its rows, in bytes, without the envelopes that came with them.
     pub(crate) fn held_bytes(&self) -> usize {
         self.rows.len() * ROW_BYTES
     }

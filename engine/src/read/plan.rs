@@ -13,8 +13,8 @@ use super::limits::{BatchLimits, BatchSize};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
 
-/// The most rows of all lanes together that are read before the first page. Guessed: a page of
-/// everything that has no limit of its own is mostly shorter.
+/// The most rows of all lanes together that are read before the first page. A guess: a page of everything without a
+/// limit is mostly shorter.
 const OPENING_ROWS_MAX: usize = 4096;
 
 /// Rows of a topic that are stepped over before a seek. Guessed: most topics have few rows, and a
@@ -112,13 +112,13 @@ impl PagePlan {
     }
 
     /// Plans a single page of at most `envelopes`, with one cursor over all topics. Its memory does not grow with
-    /// what the topics have beyond that page.
+    /// the envelopes of the topics beyond that page.
     pub(crate) fn of_one_page(
         topics: impl IntoIterator<Item = PlanTopic>,
         ceiling: Arc<Cursor>,
         envelopes: usize,
     ) -> Self {
-        // One more shows if there is more.
+        // One further row shows if there is a next page.
         let lanes = LaneTable::new(envelopes.saturating_add(1));
         Self { lanes, ..Self::new(Cursors::Shared, topics, ceiling) }
     }
@@ -131,7 +131,7 @@ impl PagePlan {
         self.held.clear();
     }
 
-    /// Returns about the memory that the plan takes, in bytes, without the envelopes that came with its rows.
+    /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows.
     pub(crate) fn held_bytes(&self) -> usize {
         self.topics.len() * TOPIC_BYTES + self.lanes.len() * LANE_BYTES
     }

@@ -43,8 +43,8 @@ pub(crate) trait Rows {
     fn previous_row(&mut self) -> Result<Option<TopicRow>, QueryError>;
 }
 
-/// Rows on disk. Those of envelopes that fit into no answer are passed over: a hostile node may
-/// have had one stored, and it must not stop the others of its topic.
+/// Rows on disk. Envelopes that fit into no answer are skipped: a hostile node may have had one stored, and it must
+/// not block the others of its topic.
 impl Rows for TopicScan<'_> {
     fn looked_at(&self) -> usize {
         self.rows_read() + ROWS_PER_SEEK * self.seeks()

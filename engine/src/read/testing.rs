@@ -1,4 +1,4 @@
-//! Parts that the tests of reading share: short names, rows in memory, envelopes in a store.
+//! Shared parts of the tests of reading: short names, rows in memory, envelopes in a store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -30,7 +30,7 @@ pub(crate) fn topic(name: u8) -> Topic {
     Topic::parse(vec![0, name].into()).expect("two bytes and a known kind")
 }
 
-/// Rows that are not on any disk, and how often they were asked for.
+/// Rows in memory, and the number of reads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryRows {
     rows: BTreeMap<(Topic, EnvelopeId), TopicRow>,
@@ -130,7 +130,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`, which is not 0.
+    /// Returns a number below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound
     }
@@ -187,7 +187,7 @@ pub(crate) fn committed(
     Committed { id, topic, originator_ns, depends_on, bytes }
 }
 
-/// An envelope of strand 100 that waits in a queue, which looks at its id and length alone.
+/// An envelope of strand 100 for a queue, which uses its id and length alone.
 pub(crate) fn queued(sequence: u64, len_bytes: usize) -> Arc<Committed> {
     Arc::new(Committed {
         id: EnvelopeId::new(OriginatorId(100), SequenceId(sequence)),

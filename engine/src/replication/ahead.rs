@@ -35,7 +35,8 @@ pub enum ShownStage {
         /// Everything up to this place is verified.
         verified: SequenceId,
     },
-    /// An unverified place has a bad outer layer, so what is not verified is asked for again, and verified as it comes.
+    /// An unverified place has a bad outer layer, so the unverified places are requested again, and verified on
+    /// arrival.
     AskedAgain {
         /// The last place that readers are shown.
         head: SequenceId,
@@ -121,7 +122,7 @@ impl ShownStrand {
         }
     }
 
-    /// Takes over the proof by which an earlier process has shown what is not verified yet.
+    /// Takes over the proof by which an earlier process has shown the unverified places.
     #[must_use]
     pub fn shown_by(mut self, prefix: Option<SignedPrefix>) -> Self {
         prefix.into_iter().for_each(|prefix| self.runs.remember(prefix));
@@ -152,13 +153,13 @@ impl ShownStrand {
         self.parked.is_some() || self.asks_again || self.is_far_ahead()
     }
 
-    /// True if so much is shown that the rest waits until more of it is verified.
+    /// True if so many places are shown that others wait until more of them are verified.
     fn is_far_ahead(&self) -> bool {
         let ShownStage::Shown { verified } = self.stage else { return false };
         self.accepted.0.saturating_sub(verified.0) >= self.ahead_max
     }
 
-    /// True if peers were asked again and have not sent what is shown: what they sent is dropped.
+    /// True if peers were asked again and have sent other envelopes than the shown ones, which are dropped.
     #[must_use]
     pub fn asks_later(&self) -> bool {
         self.asks_again && matches!(self.stage, ShownStage::AskedAgain { .. })
@@ -169,7 +170,7 @@ impl ShownStrand {
         self.knows_absences = true;
     }
 
-    /// Takes a response that has come, or puts it aside until what is shown is verified. `is_idle` says that nothing is on
+    /// Takes a response, or puts it aside until the shown places are verified. `is_idle` is true if nothing is on
     /// its way to the log. To be called only while it [does not wait](Self::is_waiting).
     pub fn take(
         &mut self,
@@ -194,8 +195,8 @@ impl ShownStrand {
         }
     }
 
-    /// Takes the response that was put aside, if what is shown is verified. To be called while nothing is on its way to
-    /// the log.
+    /// Takes the response that was put aside, if all shown places are verified. To be called while nothing is on
+    /// its way to the log.
     pub fn take_parked(&mut self, follower: &Follower) -> Option<Incoming> {
         if self.stage != ShownStage::Verified {
             return None;
@@ -310,8 +311,8 @@ impl ShownStrand {
         Some(self.note_failed(now))
     }
 
-    /// Goes on to the next stage if what is shown is verified. Returns what has to be asked for again. To be called while
-    /// nothing of the strand is under way.
+    /// Moves to the next stage if all shown places are verified. Returns the part that has to be requested again.
+    /// To be called while nothing of the strand is under way.
     pub fn settle(&mut self, now: Instant, follower: &Follower) -> Option<AskAgain> {
         match self.stage {
             ShownStage::Shown { verified } if self.asks_again => {
@@ -328,9 +329,9 @@ impl ShownStrand {
         None
     }
 
-    /// Returns the follower that asks for everything behind `verified` again, in place of `before`. It is verified as it
-    /// comes, and up to `head` compared with what is shown. All peers are new to it, and so is the registry; what the one
-    /// before has accepted and not written is void.
+    /// Returns the follower that asks for everything behind `verified` again, in place of `before`. It is verified
+    /// as it comes, and up to `head` compared with what is shown. It knows neither the peers nor the registry yet.
+    /// Envelopes that the earlier follower has accepted and not written are void.
     #[must_use]
     pub fn ask_again(
         &mut self,

@@ -65,7 +65,7 @@ impl CheckpointAllowance {
         is_within
     }
 
-    /// Returns true if it is that of a node that has shown nothing.
+    /// Returns true if the allowance is that of a node that has shown nothing.
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {
         let mut filled = self.0;
@@ -74,7 +74,8 @@ impl CheckpointAllowance {
     }
 }
 
-/// The key of an offer: the node that signed, the strand, and a number that tells two checkpoints of one strand apart.
+/// The key of an offer: the node that signed, the strand, and a number that distinguishes two checkpoints of one
+/// strand.
 pub type OfferKey = (OriginatorId, OriginatorId, u8);
 
 /// The checkpoints that a node shows its peers. An entry is replaced when it has changed, and is the same value
@@ -99,7 +100,7 @@ impl OfferedCheckpoints {
         Self { shown: CheckpointOffers::new(), last: None, since: now, pace }
     }
 
-    /// Returns what to show the peer now, and takes it for shown.
+    /// Returns the checkpoints to show the peer now, and counts them as shown.
     pub fn next(
         &mut self,
         now: Instant,

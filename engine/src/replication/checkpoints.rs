@@ -1,10 +1,10 @@
 //! Checkpoints that other nodes sign, compared with the trees that are held here and with one another.
 //!
-//! Peers pass on the newest checkpoint that agrees with their own tree. A node that tells two peers two
-//! stories signs a checkpoint of each, and the two meet at the first pair of peers that are connected. What
-//! contradicts itself is proven by [`Contradiction`]; a checkpoint that only differs from the tree held here is
-//! *disputed*, until the node's next one, or for good: it proves nothing without a second one, because
-//! the peer that sent the tree's envelopes may have been lied to in another way.
+//! Peers pass on the newest checkpoint that agrees with their own tree. A node that shows two peers different
+//! strands signs a checkpoint of each, and the two meet at the first pair of peers that are connected.
+//! [`Contradiction`] proves that they contradict each other; a checkpoint that only differs from the tree held here
+//! is *disputed*, until the node's next one, or for good: it proves nothing without a second one, because the peer
+//! that sent the tree's envelopes may have been lied to in another way.
 //!
 //! `runtime::replication` drives this with what peers show, and the simulation of networks with the same frames.
 
@@ -120,8 +120,8 @@ impl CheckpointWatch {
         Some(self.strands.entry(pair).or_default())
     }
 
-    /// Returns true if a checkpoint is known already, to its last byte, or cannot tell anything new. Costs no
-    /// signature.
+    /// Returns true if a checkpoint is known already, to its last byte, or cannot add anything new. Costs no
+    /// signature check.
     #[must_use]
     pub fn is_known(&self, signed: &SignedCheckpoint) -> bool {
         let size = signed.checkpoint.size;
@@ -219,8 +219,8 @@ impl StrandCheckpoints {
     fn look(&mut self, trees: &impl Trees, findings: &mut Vec<Finding>) {
         if let Some(agreed) = self.agreed {
             let of = agreed.checkpoint;
-            // The strand was cut and read again, and goes on in another way: what agreed with the earlier tree does not
-            // agree with what agrees with this one, and no cosigner signs both.
+            // The strand was cut and read again, and continues differently: a checkpoint that agreed with the
+            // earlier tree contradicts those that agree with this one, and no cosigner signs both.
             if trees.root(of.originator, of.size).is_some_and(|root| root != of.root) {
                 self.agreed = None;
                 self.displace(agreed);

@@ -1,8 +1,8 @@
 //! Search of peers for envelopes that this node's disk has damaged.
 //!
-//! Peers are asked one after the other, each for all that is still wanted. A peer may offer anything: what its originator
-//! has not signed ends its connection, and what the tree of the strand does not have is left, with the peer. The next
-//! one is asked then.
+//! Peers are asked one after the other, each for all places that are still wanted. A peer may send anything: an
+//! envelope that its originator has not signed ends the connection, and one that is not in the strand's tree is
+//! dropped and ends the question to this peer. The next peer is asked then.
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ const SEARCH_WITHIN: Duration = Duration::from_secs(600);
 /// The most bytes of envelopes that are held. A guess: a damaged block has some ten thousand.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// Something to do for a [`MendSearch`].
+/// An action that a [`MendSearch`] asks of its driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MendEffect {
     /// Send a want to a peer.
@@ -111,8 +111,8 @@ impl MendSearch {
         }
     }
 
-    /// Takes note of the peers that are connected, with the head of the strand that each claims. Asks one that was not
-    /// asked before, unless one is being asked or the time of the search is over.
+    /// Notes the connected peers, with the head of the strand that each claims. Asks one that was not asked before,
+    /// unless one is being asked or the time of the search is over.
     pub fn handle_peers(&mut self, now: Instant, peers: &[(OriginatorId, SequenceId)]) {
         if let Some(open) = self.open
             && !peers.iter().any(|(peer, _)| *peer == open.peer)
@@ -178,14 +178,14 @@ impl MendSearch {
         }
     }
 
-    /// Takes back the want that no answer has come to for too long, or whose answer takes too long.
+    /// Takes back a want without an answer for too long, or whose answer takes too long.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.open.is_some_and(|open| open.until <= now) {
             self.stop();
         }
     }
 
-    /// Handles that a want could not be sent.
+    /// Notes that a want could not be sent.
     pub fn handle_unsent(&mut self) {
         self.open = None;
     }

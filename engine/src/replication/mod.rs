@@ -3,11 +3,13 @@
 //! - [`EnvelopeVerifier`] turns bytes from a peer into entries to store, or into the peer's
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
-//! - [`MendSearch`] searches peers for what the disk has damaged;
-//! - [`SignedRuns`] decides what readers are shown before it is verified, [`ShownStrand`] what comes when then;
-//! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
-//! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`],
-//!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace what a peer is shown, and what it may show;
+//! - [`MendSearch`] searches peers for envelopes that the disk has damaged;
+//! - [`SignedRuns`] decides which envelopes readers are shown before they are verified, [`ShownStrand`] the order
+//!   of showing and verifying;
+//! - [`PeerClock`] keeps the claimed heads of one peer, in bounded memory;
+//! - [`CheckpointWatch`] compares the checkpoints that other nodes sign; [`OfferedCheckpoints`],
+//!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace the checkpoints that a peer is shown, and those that it
+//!   may show;
 //! - [`link`] holds the values that the engine and the transport exchange.
 //!
 //! `engine::runtime::replication` holds the tasks that drive these, and reads the strands that are

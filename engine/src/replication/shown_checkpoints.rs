@@ -1,4 +1,4 @@
-//! Checkpoints that nodes have shown, until they are looked at.
+//! Checkpoints that nodes have shown, until they are examined.
 //!
 //! A node can flood, and come back under the same id for a new allowance. So the allowance belongs to the id that
 //! it has proved, not to its connection; each id has a queue of its own; and the queues have their turns.
@@ -77,7 +77,7 @@ impl ShownCheckpoints {
         taken
     }
 
-    /// Forgets the nodes about which nothing has to be known: a new allowance would be the same.
+    /// Forgets the nodes whose allowance equals a new one.
     fn forget(&mut self, now: Instant) {
         self.nodes.retain(|_, it| !it.waiting.is_empty() || !it.allowance.is_full(now));
     }

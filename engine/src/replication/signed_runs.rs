@@ -4,7 +4,7 @@
 //! A peer can lie about all of it: the tree, the proof, the checkpoint, the envelopes. A run counts only if the
 //! tree that was accepted before, with the leaves of the run, is the beginning of a tree that the strand's own node
 //! has signed. So this node has stated these bytes in this order. The signatures on the envelopes are no part of a
-//! leaf, and payers' signatures are not looked at. A refused run is verified envelope by envelope, so a lie gains
+//! leaf, and payers' signatures are not checked. A refused run is verified envelope by envelope, so a lie gains
 //! nothing.
 
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
@@ -132,8 +132,9 @@ impl RunJudge {
         Self { edge: Some(edge), ..self }
     }
 
-    /// Judges a run: what [`EnvelopeVerifier::read`](super::EnvelopeVerifier::read) has read of it, in order. `None` if
-    /// the strand's node has not signed that, or the tree does not end where the run begins.
+    /// Judges a run, given the entries that [`EnvelopeVerifier::read`](super::EnvelopeVerifier::read) has read of
+    /// it, in order. `None` if the strand's node has not signed them, or the tree does not end at the run's
+    /// beginning.
     #[must_use]
     pub fn accept(
         self,

@@ -147,8 +147,8 @@ impl Signer {
         let last = snapshot.checkpoint(originator, node, u64::MAX)?;
         let last = last.map(|last| last.signed.checkpoint);
         let size = snapshot.verified_tree_size(originator)?;
-        // Places are missing in the own strand only after the folder was lost or set back: this node may have signed
-        // a larger tree before, and would seem to take it back.
+        // Places are missing in the own strand only after the folder was lost or set back. This node may have
+        // signed a larger tree before, and would seem to contradict it.
         if originator == node && size < snapshot.head(originator)?.0 {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Damage that the start of a node has met, and gone on without.
+//! Damage that the start of a node has found and skipped.
 
 use hawser_proto::{Cursor, EnvelopeId};
 use hawser_storage::{Damage, ReadError, Store};
@@ -17,7 +17,7 @@ pub(super) fn at_start(
     let own_end = EnvelopeId::new(own, heads.get(own));
     // A disk that fails for a moment, and projections that are being made, are no damage.
     let of_own = publisher.unread_own_end().filter(ReadError::is_damage).map(|error| {
-        // Behind the end of the strand, the messages of the last minutes are read.
+        // After the end of the strand, a start reads the messages of the last minutes.
         let is_end = store.snapshot().last_held(own).is_err();
         if is_end { of_end(own_end, &error) } else { of_family("congestion", &error) }
     });

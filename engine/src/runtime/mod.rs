@@ -3,9 +3,10 @@
 //! - [`Engine`]: the parts put together; [`Ports`]: what is injected;
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
-//! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
-//! - [`PruneRun`]: removes what has expired; [`PruneTask`] does it in time;
-//! - [`Scrubs`]: reads everything back, and puts back what the disk has damaged; [`ScrubTask`] does it in time;
+//! - [`ChainAppender`], [`LedgerAppender`]: the ways in for events of the chains;
+//! - [`PruneRun`]: removes expired envelopes; [`PruneTask`] does so periodically;
+//! - [`Scrubs`]: reads everything back, and repairs rows that the disk has damaged; [`ScrubTask`] does so
+//!   periodically;
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
 //!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
 //! - [`CheckpointTask`]: signs the roots of trees;
@@ -132,8 +133,8 @@ pub struct Engine {
 impl Engine {
     /// Starts an engine on an open store. `key` is the key of the store's identity.
     ///
-    /// Damage at the ends of strands keeps nothing from starting: the scrubs know of it, and nothing is signed before the
-    /// end of the own strand can be read.
+    /// Damage at the ends of strands does not prevent a start: the scrubs know of it, and nothing is signed before
+    /// the end of the own strand can be read.
     ///
     /// # Errors
     /// If the heads of the strands cannot be read.
@@ -214,7 +215,7 @@ impl Engine {
         Ok(self.publish_counted(envelopes).await?.envelopes)
     }
 
-    /// Publishes as [`publish`](Self::publish) does, and tells envelopes that were added from repeated ones.
+    /// Publishes as [`publish`](Self::publish) does, and distinguishes new envelopes from repeated ones.
     ///
     /// # Errors
     /// See [`Publisher::publish`].
@@ -289,8 +290,8 @@ impl Engine {
         self.publisher.own_strand().asked().await;
     }
 
-    /// Takes the operator's word that no other process signs with this node's key. Ends a quarantine, and
-    /// means nothing without one.
+    /// Takes the operator's word that no other process signs with this node's key. Ends a quarantine, and has no
+    /// effect without one.
     pub fn confirm_own_strand(&self, word: OperatorWord) {
         self.publisher.own_strand().note_word(word);
     }

@@ -15,7 +15,7 @@ use super::stoppable::{StoppableTask, blocking};
 /// Steps between two pauses. Calculated from the longest ones, of a millisecond: a stop waits for a tenth of
 /// a second.
 const STEPS_AT_ONCE: usize = 100;
-/// Time between two lines of progress. A guess: an operator who waits wants to see that it goes on.
+/// Time between two lines of progress. A guess: often enough for an operator who waits.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);

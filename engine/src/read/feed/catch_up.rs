@@ -60,7 +60,7 @@ pub(super) enum Reading {
 }
 
 impl Reading {
-    /// Returns the heads up to which is read; `None` before the start.
+    /// Returns the heads up to which the topics are read; `None` before the start.
     pub(super) fn ceiling(&self) -> Option<&Arc<Cursor>> {
         match self {
             Self::NotStarted => None,

@@ -63,7 +63,7 @@ impl Holds {
     /// Notes that an envelope of `topic` waits behind the hold of its lane. Returns false if the lane
     /// has not stopped.
     pub(super) fn note(&mut self, lane: &HeldLane, topic: &Topic) -> bool {
-        // Mostly there are none, and a key would have to be compared for nothing.
+        // Mostly there are none. This saves the comparison of a key.
         if self.lanes.is_empty() {
             return false;
         }
@@ -120,8 +120,8 @@ impl Holds {
         self.lanes.range(first..=last).map(|(lane, _)| lane.clone()).collect()
     }
 
-    /// Begins to read a lane on. Returns the place after which it is read, and the topics in which
-    /// envelopes wait; those that are noted from now on are in none of the pages.
+    /// Begins the read of a lane. Returns the place after which it is read, and the topics in which envelopes wait.
+    /// Envelopes that are noted from now on are in none of its pages.
     pub(super) fn begin(&mut self, lane: &HeldLane) -> Option<(EnvelopeId, BTreeSet<Topic>)> {
         let hold = self.lanes.get_mut(lane)?;
         Some((hold.after, std::mem::take(&mut hold.topics)))

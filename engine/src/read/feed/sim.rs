@@ -1,5 +1,5 @@
-//! A node that commits without pause and streams that come, go, lag and change: all in one thread,
-//! in an order that a seed decides.
+//! A node that commits continuously, and streams that open, close, lag and change: all in one thread, in an order
+//! that a seed decides.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use crate::runtime::read::listener::Listener;
 
 pub(super) const TOPICS: u8 = 5;
 const STRANDS: [u32; 4] = [0, 1, 100, 200];
-/// Pages are this small, so that most reading takes several.
+/// Envelopes of a page: few, so that most reads take several pages.
 const PAGE_ENVELOPES_MAX: usize = 6;
 
 /// Kind of traffic.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Traffic {
-    /// Of each envelope. Large ones overflow queues soon.
+    /// Length of each envelope. Large ones overflow queues soon.
     pub(super) len_bytes: usize,
-    /// One in so many depends on a chain envelope; 0 for none.
+    /// One envelope in this many depends on a chain envelope; 0 for none.
     pub(super) dependant_one_in: u64,
 }
 
 /// The node.
 pub(super) struct Node {
     pub(super) traffic: Traffic,
-    /// Bytes that all envelopes are cut from: where one begins says which it is.
+    /// Bytes from which all envelopes are cut; the offset of one identifies it.
     buffer: Bytes,
     by_offset: Vec<Arc<Committed>>,
     rows: MemoryRows,
@@ -48,7 +48,7 @@ pub(super) struct Node {
     pub(super) hub: Hub,
     unpublished: BTreeMap<OriginatorId, VecDeque<Arc<Committed>>>,
     missing: Vec<EnvelopeId>,
-    /// Found late: streams may give them or not.
+    /// Envelopes that were found late: streams may deliver them or not.
     pub(super) late: BTreeSet<EnvelopeId>,
 }
 
@@ -83,7 +83,7 @@ impl Node {
         let one_in = self.traffic.dependant_one_in;
         let depends_on = if may_depend && one_in > 0 && dice.chance(one_in) {
             let chain = OriginatorId(*dice.pick(&[0, 0, 0, 1]));
-            // Mostly what is there; now and then what is on its way, or never comes.
+            // Mostly an existing place; sometimes one that is being written, or that never exists.
             let near = self.durable.get(chain).0 + 1 - dice.below(4).min(self.durable.get(chain).0);
             let ahead = if dice.chance(4) { dice.below(4) } else { 0 };
             vec![EnvelopeId::new(chain, SequenceId(near + ahead))]
@@ -109,7 +109,7 @@ impl Node {
         committed
     }
 
-    /// A strand grows on disk; it is announced later.
+    /// Appends to a strand on disk. The place is announced later.
     pub(super) fn commit(&mut self, dice: &mut Dice) {
         let originator = OriginatorId(*dice.pick(&STRANDS));
         for _ in 0..=dice.below(4) {
@@ -129,7 +129,7 @@ impl Node {
         self.heads.announce(EnvelopeId::new(originator, self.durable.get(originator)));
     }
 
-    /// The hub gets some of what is announced, of one strand.
+    /// Hands the hub some of the announced envelopes of one strand.
     pub(super) fn publish(&mut self, dice: &mut Dice) {
         let originator = OriginatorId(*dice.pick(&STRANDS));
         let heads = self.heads.get();
@@ -143,7 +143,7 @@ impl Node {
         self.hub.publish(&batch, &[EnvelopeId::new(originator, reached)].into_iter().collect());
     }
 
-    /// An envelope that was marked missing is found, and goes the way of all others.
+    /// Finds an envelope that was marked missing; it is then handled like all others.
     pub(super) fn find(&mut self, dice: &mut Dice) {
         if self.missing.is_empty() || !self.heads.get().covers(self.missing[0]) {
             return;
@@ -158,7 +158,7 @@ impl Node {
         self.hub.publish(&[found], &Cursor::new());
     }
 
-    /// Everything on disk becomes known.
+    /// Announces and publishes everything on disk.
     pub(super) fn settle(&mut self) {
         for head in self.durable.iter() {
             self.heads.announce(head);
@@ -186,7 +186,7 @@ impl Node {
         let count = items.iter().take_while(|item| taken.try_add(limits, item.bytes.len())).count();
         let finished = count == items.len();
         let envelopes = items[..count].iter().map(|item| (item.id, item.bytes.clone())).collect();
-        // As a strand of which nothing was passed over.
+        // As for a strand without skipped places.
         LogPage { envelopes, reached: Cursor::new(), finished }
     }
 }
@@ -207,7 +207,7 @@ pub(super) struct Stream {
     listener: Arc<Listener>,
     awaited: AwaitedPlaces,
     reading: Option<Read>,
-    /// In the order of delivery, since the stream began.
+    /// Deliveries in order since the stream began.
     pub(super) delivered: Vec<(Option<WaveId>, Arc<Committed>)>,
     /// The heads when each of them was delivered.
     pub(super) heads_then: Vec<Arc<Cursor>>,
@@ -218,7 +218,7 @@ pub(super) struct Stream {
     pub(super) added_at: BTreeMap<Topic, Vec<usize>>,
     /// The heads when it was added last.
     pub(super) heads_at: BTreeMap<Topic, Arc<Cursor>>,
-    /// Waves of history, which have nothing to do with the rest.
+    /// Waves of history, which are independent of the other waves.
     pub(super) history: BTreeMap<WaveId, History>,
 }
 
@@ -283,7 +283,7 @@ impl Stream {
         self.awaited.leave(&node.hub, &self.listener);
     }
 
-    /// Delivers what is ready. Returns whether there was anything.
+    /// Delivers everything that is ready. Returns true if there was anything.
     pub(super) fn drain(&mut self, node: &Node) -> bool {
         let mut progress = false;
         while let Some(event) = self.feed.poll_event() {
@@ -313,7 +313,7 @@ impl Stream {
         progress
     }
 
-    /// Does one thing that a driver may do next. Returns whether there was anything to do.
+    /// Does one step that a driver may do next. Returns true if there was one.
     pub(super) fn step(&mut self, node: &mut Node, dice: &mut Dice) -> bool {
         if self.drain(node) {
             return true;
@@ -402,7 +402,7 @@ impl Stream {
         let Feed::Topics(feed) = &mut self.feed else { return };
         let is_free = |(topic, _): &(Topic, _)| !feed.contains(topic) && !feed.reads_history(topic);
         let topics: BTreeMap<Topic, Cursor> = adds.into_iter().filter(is_free).collect();
-        // Far from the numbers of the other waves.
+        // Numbered far from the other waves.
         let wave = WaveId(1_000_000 + self.history.len() as u64);
         let begun = feed.begin(wave, true);
         for (topic, from) in &topics {
@@ -430,7 +430,7 @@ impl Stream {
         counts.iter().filter(is_paged).count()
     }
 
-    /// Bytes kept for later.
+    /// Returns the bytes kept for later deliveries.
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.feed {
             Feed::Topics(feed) => feed.kept_bytes() + self.listener.len_bytes(),
@@ -439,13 +439,13 @@ impl Stream {
     }
 }
 
-/// A random set of topics, not empty.
+/// Returns a random non-empty set of topics.
 pub(super) fn some_topics(dice: &mut Dice) -> BTreeSet<Topic> {
     let first = topic(u8::try_from(dice.below(u64::from(TOPICS))).expect("few"));
     (0..TOPICS).filter(|_| dice.chance(2)).map(topic).chain([first]).collect()
 }
 
-/// A cursor somewhere in what there is, now and then beyond it.
+/// Returns a cursor within the existing places, sometimes beyond them.
 pub(super) fn some_cursor(node: &Node, dice: &mut Dice) -> Cursor {
     let heads = node.heads.get();
     let mut cursor = Cursor::new();

@@ -37,8 +37,8 @@ const CURSOR_NODE_BYTES: usize = 176;
 /// page the tail follows, and the topics are live. If the tail has grown too long, another catch-up
 /// begins instead.
 ///
-/// Causes of a catch-up: topics are added (a wave), or the hub's queue has overflowed. When a chain
-/// envelope comes for which envelopes had to wait, only those are read: their topics stay live.
+/// Causes of a catch-up: topics are added (a wave), or the hub's queue has overflowed. When a chain envelope
+/// arrives for which envelopes had to wait, only those envelopes are read: their topics stay live.
 #[derive(Debug)]
 pub(crate) struct TopicFeed {
     cursors: Cursors,
@@ -46,7 +46,7 @@ pub(crate) struct TopicFeed {
     topics: HashMap<Topic, TopicState>,
     /// The number of topics of history among them.
     history: usize,
-    /// True if the reader is told which topics of a wave are live.
+    /// True if the reader learns which topics of a wave are live.
     names_topics: bool,
     catch_ups: BTreeMap<CatchUpId, CatchUp>,
     holds: Holds,
@@ -186,7 +186,7 @@ impl TopicFeed {
         }
     }
 
-    /// Ends the making of a wave. One without topics has caught up.
+    /// Completes the set of topics of a wave. One without topics has caught up.
     pub(crate) fn end(&mut self, id: CatchUpId) {
         if let btree_map::Entry::Occupied(entry) = self.catch_ups.entry(id)
             && entry.get().topics.is_empty()
@@ -430,7 +430,7 @@ impl TopicFeed {
         self.release();
     }
 
-    /// Hands lanes over whose chain envelope has come. Those of a catch-up follow when they are live.
+    /// Hands over lanes whose chain envelope has arrived. Those of a catch-up follow when they are live.
     fn release(&mut self) {
         for lane in self.holds.ready(&self.popped) {
             let is_live = match &lane.0 {

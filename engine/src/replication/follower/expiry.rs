@@ -1,7 +1,7 @@
-//! Places that the strand's own node no longer keeps. A follower cannot see the retention of what it does not get, so it
-//! believes the strand's own node alone, and only of places that are old enough. Of this node's own strand, which it
-//! follows after a loss, it believes its peers if they all say the same, and are more than half of the other nodes: those that
-//! connect first may all be enemies, and what has expired is not searched for again.
+//! Places that the strand's own node no longer keeps. A follower cannot see the retention of what it does not get,
+//! so it believes the strand's own node alone, and only of places that are old enough. Of this node's own strand,
+//! which it follows after a loss, it believes its peers if they all agree and are more than half of the other
+//! nodes: the peers that connect first may all be hostile, and expired places are not searched for again.
 
 use std::time::Instant;
 
@@ -27,12 +27,12 @@ impl Follower {
         at_ns.is_some_and(|at_ns| at_ns <= now_ns.saturating_sub(RETENTION_NS_MIN))
     }
 
-    /// Returns a change that passes over places.
+    /// Returns a change that skips places.
     pub(super) fn skip(&self, from: SequenceId, through: SequenceId, reason: SkipReason) -> Change {
         Change::Skip { originator: self.originator, from, through, reason }
     }
 
-    /// Notes that a peer says of places that they have expired.
+    /// Notes a peer's claim that places have expired.
     pub(super) fn note_expired(
         &mut self,
         now: Instant,

@@ -402,8 +402,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Notes an envelope that was asked for and is not held. One that is held, or that this follower did
-    /// not ask for, says nothing about this node's own knowledge of the strand.
+    /// Notes an envelope that was requested and is not held. One that is held, or that this follower did not
+    /// request, proves nothing about this node's knowledge of the strand.
     fn note_find(&self, entry: &LogEntry, writes: &mut PendingWrites) {
         if self.own_beside.is_none() {
             return;
@@ -543,7 +543,7 @@ impl Follower {
         Some(want(from.previous(), Some(to)))
     }
 
-    /// Closes a want that the peer has answered as far as it will, and sets the time to ask again.
+    /// Closes a want whose answer has ended, and sets the time to ask again.
     fn finish_want(&mut self, now: Instant, id: OriginatorId, pause: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };

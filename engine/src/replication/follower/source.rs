@@ -1,9 +1,9 @@
 //! The peer that a strand is taken from.
 //!
-//! It is the strand's own node while that is connected and current, otherwise the connected peer that claims most. Claims
-//! prove nothing, so a claim alone never ends what works: when another peer claims more than the source shows, it is asked
-//! *beside* the source, and takes over when it shows an envelope first. A peer that claims more and shows nothing is
-//! passed over for a pause that grows.
+//! It is the strand's own node while that is connected and current, otherwise the connected peer that claims most.
+//! Claims prove nothing, so a claim alone never ends a working source: when another peer claims more than the
+//! source shows, it is asked *beside* the source, and takes over when it shows an envelope first. A peer that
+//! claims more and shows nothing is passed over for a pause that grows.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -42,7 +42,7 @@ impl Follower {
         self.excuse_parts(now);
     }
 
-    /// Looks which peer the strand is to be taken from, and which one is to be tried beside it.
+    /// Chooses the peer from which the strand is taken, and the one that is tried beside it.
     pub(super) fn look(&mut self, now: Instant) {
         let is_owing = self.is_ahead(self.choice.source);
         self.choice.owing_since = is_owing.then(|| self.choice.owing_since.unwrap_or(now));
@@ -114,14 +114,14 @@ impl Follower {
         self.choice.doubt(now, peer);
     }
 
-    /// Returns true once for each time that the strand's own node, over a connection on which it has proved its id, was
-    /// asked twice for what it claims and sent nothing for ten seconds each. A connection or a stream that ends between
-    /// begins the count anew: that may be the link's doing.
+    /// Returns true once for each time that the strand's own node, over a connection on which it has proved its id,
+    /// was asked twice for the places that it claims and sent nothing for ten seconds each. The end of a connection
+    /// or a stream in between restarts the count, because the link may be its cause.
     pub fn take_stalled(&mut self) -> bool {
         std::mem::take(&mut self.choice.is_stalled)
     }
 
-    /// Turns away from a source that claims more and has sent nothing for long, although no better one was found.
+    /// Drops a source that claims more and has sent nothing for long, although no better one was found.
     pub(super) fn turn_from_stalled(&mut self, now: Instant) {
         let source = self.choice.source;
         // Places that it says it does not hold are an answer.
@@ -130,7 +130,7 @@ impl Follower {
             peer.is_proven && covered.is_some_and(|covered| covered < peer.claimed_head)
         };
         let is_owing = source == self.originator && self.peers.get(&source).is_some_and(owes);
-        // Once may be a stream that broke without a word: it is asked again before it counts.
+        // A single time may be a silently broken stream, so the node is asked again before it counts.
         self.choice.stalls = if is_owing { self.choice.stalls.saturating_add(1) } else { 0 };
         self.choice.is_stalled |= self.choice.stalls >= 2;
         if !self.choice.is_fixed && source != self.originator {
@@ -193,7 +193,7 @@ impl Follower {
         }
     }
 
-    /// Takes over which peers the follower before it doubted. Its source did not send what is wanted, and is doubted as
+    /// Takes over the doubts of the earlier follower. Its source did not send the wanted places and is doubted as
     /// well, so that others have their turn.
     #[must_use]
     pub fn after_failed(mut self, before: &Self, now: Instant) -> Self {
@@ -220,7 +220,7 @@ impl Follower {
         ranked.min().map(|(rank, _, _, _, id)| (rank, id))
     }
 
-    /// Returns how good a connected peer is; `None` if it is not to be asked at all.
+    /// Returns the rank of a connected peer; `None` if it must not be asked at all.
     fn rank(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Rank> {
         let (claimed, choice) = (peer.claimed_head, &self.choice);
         let is_current = claimed >= choice.passed.older;
@@ -282,8 +282,8 @@ impl Follower {
         self.peers.get(&peer).is_some_and(|peer| peer.claimed_head > self.accepted)
     }
 
-    /// True if a silent source should have shown what another peer has shown now: it originates the strand, or
-    /// claims that place.
+    /// True if a silent source should have shown the place that another peer has shown now: it originates the
+    /// strand, or claims that place.
     fn is_owing(&self, source: OriginatorId) -> bool {
         let claims = |peer: &PeerProgress| peer.claimed_head >= self.accepted;
         source == self.originator || self.peers.get(&source).is_some_and(claims)

@@ -1,9 +1,9 @@
 //! A long backlog that several peers send at once, each a part of it.
 //!
 //! The strand still grows in order: of the first part every envelope is accepted as it comes, those of later parts
-//! wait until everything before them is accepted. The bytes of waiting envelopes are bounded. Only the source
-//! starts this, by a claim of its own, and a part is complete only by signed envelopes. So a claim alone ends
-//! nothing here either.
+//! wait until everything before them is accepted. The bytes of waiting envelopes are bounded. Only a claim of the
+//! source starts a split, and only signed envelopes complete a part. So a claim alone ends no working transfer here
+//! either.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -108,7 +108,7 @@ impl Follower {
         sought.into_iter().for_each(|id| self.cancel_want(id));
     }
 
-    /// Ends the split when nothing is left to ask for.
+    /// Ends the split when no place is left to request.
     pub(super) fn judge_split(&mut self) {
         let Some(split) = &self.split else { return };
         let lead = split.parts.front();
@@ -276,7 +276,7 @@ impl Follower {
                 // The peer claimed places that only another peer has sent.
                 self.choice.doubt(now, peer);
             }
-            // Each part is a write of its own, so that no commit grows with what has waited.
+            // Each part is written separately, so that no commit grows with the number of waiting envelopes.
             self.emit(from, std::mem::take(writes));
             let Some(next) = self.split.as_mut().and_then(|split| split.parts.front_mut()) else {
                 break;
@@ -297,8 +297,8 @@ impl Follower {
         parts.pop_front_if(|part| part.position == part.through)
     }
 
-    /// Ends the split; what waits is asked for again, without an end, from the source. A part that no peer sends as a
-    /// whole has to be passed before the next split.
+    /// Ends the split; the waiting places are requested again, without an end, from the source. A part that no peer
+    /// sends as a whole has to be passed before the next split.
     fn end_split(&mut self) {
         let Some(split) = self.split.take() else { return };
         if let Some(lead) = split.parts.front() {
@@ -330,7 +330,8 @@ impl Follower {
         }
     }
 
-    /// Returns who sends the first part while another peer waits for it, and from when on that peer gets it.
+    /// Returns the peer that sends the first part while another peer waits for it, and the time from which on that
+    /// other peer gets it.
     fn robbed_at(&self) -> Option<(Instant, OriginatorId)> {
         let lead = self.split.as_ref()?.parts.front()?;
         let slow = lead.asked?;

@@ -162,7 +162,7 @@ impl WaitingUpdates {
         Ok(())
     }
 
-    /// Returns the first inboxes of a range that have waiting updates, in their order.
+    /// Returns the first inboxes of a range with waiting updates, in order.
     pub(super) fn some(&self, range: (Bound<InboxId>, Bound<InboxId>)) -> SomeInboxes {
         let inboxes = self.by_inbox.range(range).take(INBOXES_AT_ONCE);
         let inboxes = inboxes.map(|(&inbox, _)| inbox).collect();
@@ -194,7 +194,7 @@ impl WaitingUpdates {
         let (resolved, ends): (Vec<_>, Vec<_>) =
             resolved.into_iter().map(|inbox| (inbox.entries, inbox.end)).unzip();
         let mut resolved: Vec<LogEntry> = resolved.into_iter().flatten().collect();
-        // The hub passes on only what ascends.
+        // The hub passes on ascending places only.
         resolved.sort_by_key(|entry| entry.id);
         let known: Vec<SequenceId> = resolved.iter().map(|entry| entry.id.sequence).collect();
         let is_invalid = |entry: &&LogEntry| matches!(entry.validity, Validity::Invalid(_));
@@ -228,8 +228,8 @@ impl SomeInboxes {
         self.inboxes.last().copied()
     }
 
-    /// Reads the logs of the inboxes as far as their remembered states do not have them, until the budget is
-    /// used up. To be called while nothing is locked that an append waits for.
+    /// Reads the logs of the inboxes as far as their remembered states do not have them, until the budget is used
+    /// up. To be called without a lock for which an append waits.
     pub(super) fn prepare(
         self,
         parts: &ChainAppenderParts,

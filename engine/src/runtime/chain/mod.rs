@@ -53,7 +53,7 @@ struct ChainAppenderState {
 }
 
 impl ChainAppender {
-    /// Puts the parts together. Reads nothing yet.
+    /// Creates an appender from its parts. Reads nothing yet.
     pub(super) fn new(parts: ChainAppenderParts) -> Self {
         let (groups, identities) = (Mutex::default(), Mutex::default());
         let (is_known, round) = (AtomicBool::new(false), Mutex::new(Bound::Unbounded));
@@ -229,8 +229,8 @@ impl ChainAppender {
         }
     }
 
-    /// Returns false as long as it was not read which identity updates wait: that is done when the strand is first
-    /// appended to or judged.
+    /// Returns false until the waiting identity updates have been read, which the first append to the strand or the
+    /// first judgement does.
     #[must_use]
     pub fn knows_waiting(&self) -> bool {
         self.state.is_known.load(Ordering::Acquire)
