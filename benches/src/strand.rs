@@ -74,7 +74,7 @@ fn proofs(store: &Store, stored: u64) -> Result<(), BenchError> {
 fn report(store: &Store) -> Result<(), BenchError> {
     let nodes = NodeIds::new(vec![NODE.0, 200, 300]).map_err(|error| error.to_string())?;
     let start = Instant::now();
-    let draft = payer_reports::draft(&store.snapshot(), NODE, SequenceId::NONE, nodes);
+    let draft = payer_reports::draft(&store.snapshot(), NODE, SequenceId::NONE, nodes, u32::MAX);
     let drafted = start.elapsed();
     let Some(report) = draft.map_err(|error| error.to_string())? else {
         return Err("there is too little for a report: it needs two minutes".into());

@@ -15,6 +15,7 @@ use crate::keys::Key;
 use crate::keys::checkpoint::CheckpointKey;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::leaf::LeafKey;
+use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::open::{has_database, start};
 use crate::open_error::OpenError;
@@ -130,6 +131,27 @@ impl Snapshot<'_> {
         rows.seek_to_first();
         rows.status().map_err(DatabaseError::from)?;
         Ok(rows.valid())
+    }
+
+    /// Returns true while amounts at one originator in these minutes wait to be calculated again.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub fn has_unpriced_in(
+        &self,
+        originator: OriginatorId,
+        minutes: RangeInclusive<u32>,
+    ) -> Result<bool, ReadError> {
+        let mut rows = self.rows(Family::Reprice, ReadOptions::default());
+        let first = CongestionKey { originator, minute: *minutes.start() };
+        let last = CongestionKey { originator, minute: *minutes.end() };
+        rows.seek(RepriceKey(first).encode());
+        let Some(key) = rows.key() else {
+            rows.status().map_err(DatabaseError::from)?;
+            return Ok(false);
+        };
+        let corrupt = || ReadError::corrupt(Family::Reprice, key);
+        Ok(RepriceKey::decode(key).ok_or_else(corrupt)? <= RepriceKey(last))
     }
 
     /// Returns the nodes whose checkpoints of a strand are held, ascending.

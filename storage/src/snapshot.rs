@@ -385,6 +385,40 @@ impl Snapshot<'_> {
         Ok(last)
     }
 
+    /// Calls `each` with usage rows of one payer, by originator and minute ascending. If it returns a minute, the rows of that
+    /// originator up to that minute are passed over, at the cost of one seek.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn usage_of_payer_skipping(
+        &self,
+        payer: PayerAddress,
+        mut each: impl FnMut(OriginatorId, u32, UsageRow) -> Option<u32>,
+    ) -> Result<(), ReadError> {
+        let mut rows = self.projected(UsageByPayerKey::FAMILY, ReadOptions::default())?;
+        rows.seek(payer.0);
+        while let Some((key, value)) = rows.item() {
+            let corrupt = || ReadError::corrupt(UsageByPayerKey::FAMILY, key);
+            let UsageByPayerKey(found) = UsageByPayerKey::decode(key).ok_or_else(corrupt)?;
+            if found.payer != payer {
+                return Ok(());
+            }
+            let row = UsageRow::decode(value).ok_or_else(corrupt)?;
+            match each(found.originator, found.minute, row) {
+                Some(through) if through > found.minute => {
+                    let last = UsageByPayerKey(UsageKey { minute: through, ..found }).encode();
+                    rows.seek(last);
+                    if rows.key() == Some(last.as_ref()) {
+                        rows.next();
+                    }
+                }
+                _ => rows.next(),
+            }
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(())
+    }
+
     /// Returns the number of envelopes that count towards congestion at one originator in one minute.
     ///
     /// # Errors

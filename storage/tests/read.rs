@@ -73,6 +73,19 @@ fn usage_is_read_by_payer_originator_and_minute() {
         assert_eq!(used(7), [(OWN, 4, 1, 5), (OWN, 9, 2, 4), (PEER, 5, 1, 1)]);
         assert_eq!(used(8), [(OWN, 9, 1, 4)]);
         assert_eq!(used(5), []);
+        for (through, read) in [
+            (8, vec![(OWN, 4), (OWN, 9), (PEER, 5)]),
+            (9, vec![(OWN, 4), (PEER, 5)]),
+            (u32::MAX, vec![(OWN, 4), (PEER, 5)]),
+        ] {
+            let mut rows = Vec::new();
+            let each = |originator, minute, _: UsageRow| {
+                rows.push((originator, minute));
+                (originator == OWN).then_some(through)
+            };
+            store.snapshot().usage_of_payer_skipping(Address([7; 20]), each).unwrap();
+            assert_eq!(rows, read, "rows up to minute {through} are passed over");
+        }
         for rows_max in 1..=4 {
             let (mut rows, mut after, mut reads) = (Vec::new(), None, 0);
             loop {

@@ -254,7 +254,7 @@ impl<'a> StrandBilling<'a> {
     fn finish_report(&mut self, report: BilledReport) {
         let sums = self.sums.remove(&self.finished).unwrap_or_default();
         self.finished += 1;
-        let leaves = Leaves::sum(sums).unwrap_or_default();
+        let leaves = Leaves::sum(sums);
         let amount = leaves.of(self.settings.payer).unwrap_or_default();
         let SettledAmount(microdollars) = amount.settled();
         let verdict = match (proves(&leaves, self.settings.payer, report.root), self.bill.not_shown)
@@ -338,7 +338,7 @@ mod tests {
             let sums: Vec<_> = usage.map(|((_, payer), row)| (*payer, *row)).collect();
             let end = sums.iter().map(|(_, row)| row.last_sequence).max().unwrap();
             let root = Leaves::sum(sums.iter().map(|(payer, row)| (*payer, row.picodollars)));
-            let root = root.unwrap().root();
+            let root = root.root();
             let index = index as u64;
             let report =
                 BilledReport { index, start, end, end_minute, root, is_settled: index == 0 };

@@ -1,18 +1,26 @@
 //! The figures of this node's own log: the report that it would write, and whether another one is the same.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::payer_report::explain::AmountCause;
 use hawser_rules::payer_report::{
-    Explanation, Leaves, LeavesError, MinuteOfPayer, NodeIds, PayerReport, PayerReportError,
-    RangeEnd, ReportDifference, compare, end_of_range, explain,
+    Explanation, Leaves, MinuteOfPayer, NodeIds, PayerReport, PayerReportError, RangeEnd,
+    ReportDifference, compare, end_of_range, explain,
 };
 use hawser_storage::{Mark, ReadError, Snapshot};
 
+use super::late::leaves_without_late;
+
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
 pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
+/// Minutes after the end of a range in which a missing place of it keeps this node from writing a report over it. A guess:
+/// the time after which any node reports about an originator. What no peer has shown by then was most likely never signed.
+const MISSING_MINUTES: u32 = 12 * 60;
+/// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
+const AHEAD_MINUTES: u32 = 5;
 
 /// The figures could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +28,6 @@ pub enum FiguresError {
     /// The database failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// An amount exceeds the largest one of a report.
-    #[error(transparent)]
-    Leaves(#[from] LeavesError),
     /// A number exceeds the largest one of a report.
     #[error(transparent)]
     Report(#[from] PayerReportError),
@@ -49,8 +54,10 @@ pub enum NotYet {
     /// Places of the range are missing in this node's copy of the strand, or had expired before it was made.
     #[error("this node lacks envelopes {0} to {1}")]
     Missing(SequenceId, SequenceId),
-    /// Amounts are being corrected.
-    #[error("amounts booked before their rate was known are still being corrected")]
+    /// Amounts of the range are being corrected.
+    #[error(
+        "amounts of this originator are still being corrected: a rate or an envelope came late"
+    )]
     Unpriced,
 }
 
@@ -65,8 +72,9 @@ pub enum Recomputed {
     NotYet(NotYet),
 }
 
-/// Returns the report that this node would write about an originator from `start` on; `None` while there is too little
-/// usage.
+/// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None` while
+/// there is too little usage. Places that are missing do not count once the range has ended half a day ago. Usage in minutes
+/// that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -75,6 +83,7 @@ pub fn draft(
     about: OriginatorId,
     start: SequenceId,
     nodes: NodeIds,
+    now_minute: u32,
 ) -> Result<Option<PayerReport>, FiguresError> {
     let start_minute = match start {
         SequenceId::NONE => None,
@@ -83,7 +92,8 @@ pub fn draft(
             Some(minute_at(snapshot, at)?.ok_or(FiguresError::NoStart(at))?)
         }
     };
-    let Some(newest) = snapshot.last_used_minute(about, u32::MAX)? else { return Ok(None) };
+    let last_minute = now_minute.saturating_add(AHEAD_MINUTES);
+    let Some(newest) = snapshot.last_used_minute(about, last_minute)? else { return Ok(None) };
     let before = newest.0.checked_sub(1);
     let second = before.map(|minute| snapshot.last_used_minute(about, minute)).transpose()?;
     let minutes = [Some(newest), second.flatten()].into_iter().flatten();
@@ -92,14 +102,27 @@ pub fn draft(
         Some(end) => end,
         None => return Ok(None),
     };
-    if let Some(why) = unsettled(snapshot, about, start, end.sequence)? {
+    if snapshot.has_unpriced_in(about, minutes_of(start_minute, end.minute))? {
+        return Err(NotYet::Unpriced.into());
+    }
+    let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
+    if let Some(why) = missing(snapshot, about, start, end.sequence)?.filter(|_| may_come) {
         return Err(why.into());
     }
     let leaves = leaves(snapshot, about, start_minute, end.minute)?;
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
+/// Returns true if a minute has come at a node whose clock is in minute `now_minute`.
+#[must_use]
+pub fn has_come(minute: u32, now_minute: u32) -> bool {
+    minute <= now_minute.saturating_add(AHEAD_MINUTES)
+}
+
 /// Computes a report again. The cause of other amounts is not looked for: that is for [`recompute_explained`].
+///
+/// A report of which this node lacks places may be equal all the same: its writer has counted none of them. Sequence ids
+/// that the reference implementation uses up without an envelope are such places.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -112,9 +135,38 @@ pub fn recompute(
         Err(why) => return Ok(Recomputed::NotYet(why)),
     };
     let differences = compare(report, figures.start_minute, figures.end, figures.leaves.root());
-    Ok(match differences.is_empty() {
-        true => Recomputed::Equal(figures.leaves),
-        false => Recomputed::Different(differences),
+    Ok(match (differences.is_empty(), figures.missing) {
+        (true, _) => Recomputed::Equal(figures.leaves),
+        (false, Some(why)) => Recomputed::NotYet(why),
+        (false, None) => Recomputed::Different(differences),
+    })
+}
+
+/// Computes the amounts of a report that the chain has, to settle it: a majority has attested its root, so only that counts.
+/// Leaves out envelopes that its originator has dated back into its minutes since. `own` is this node.
+///
+/// # Errors
+/// [`FiguresError`].
+pub fn recompute_on_chain(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+    own: OriginatorId,
+) -> Result<Recomputed, FiguresError> {
+    let figures = match figures_of(snapshot, report)? {
+        Ok(figures) => figures,
+        Err(why) => return Ok(Recomputed::NotYet(why)),
+    };
+    let root = figures.leaves.root();
+    if root == report.root() {
+        return Ok(Recomputed::Equal(figures.leaves));
+    }
+    let minutes = minutes_of(figures.start_minute, figures.end.minute);
+    if let Some(leaves) = leaves_without_late(snapshot, report, &minutes, own)? {
+        return Ok(Recomputed::Equal(leaves));
+    }
+    Ok(match figures.missing {
+        Some(why) => Recomputed::NotYet(why),
+        None => Recomputed::Different(compare(report, figures.start_minute, figures.end, root)),
     })
 }
 
@@ -167,7 +219,7 @@ fn cause_of(
     if !is_whole {
         return Ok(AmountCause::Unknown);
     }
-    let explained = explain(report, figures.start_minute, figures.end, &rows)?;
+    let explained = explain(report, figures.start_minute, figures.end, &rows);
     let Explanation::Different(differences) = explained else { return Ok(AmountCause::Unknown) };
     let cause = differences.into_iter().find_map(|difference| match difference {
         ReportDifference::Amounts { cause, .. } => Some(cause),
@@ -183,6 +235,8 @@ struct Figures {
     end: RangeEnd,
     /// All amounts of the range.
     leaves: Leaves,
+    /// The places of the range that this node lacks: its amounts may be too small.
+    missing: Option<NotYet>,
 }
 
 /// Returns this node's figures of the range of a report, or the reason why they cannot be known yet.
@@ -193,14 +247,12 @@ fn figures_of(
     let (about, start, end) = (report.originator(), report.start(), report.end());
     if start == end.sequence {
         // A range without envelopes has no amounts, whatever else is held.
-        return Ok(Ok(Figures { start_minute: None, end, leaves: Leaves::default() }));
+        let leaves = Leaves::default();
+        return Ok(Ok(Figures { start_minute: None, end, leaves, missing: None }));
     }
     let head = snapshot.verified_head(about)?;
     if head < end.sequence {
         return Ok(Err(NotYet::Behind { head }));
-    }
-    if let Some(why) = unsettled(snapshot, about, start, end.sequence)? {
-        return Ok(Err(why));
     }
     let end_at = EnvelopeId::new(about, end.sequence);
     let Some(end_minute) = minute_at(snapshot, end_at)? else {
@@ -214,24 +266,31 @@ fn figures_of(
             None => return Ok(Err(NotYet::NoEnvelope(start_at))),
         },
     };
+    if snapshot.has_unpriced_in(about, minutes_of(start_minute, end_minute))? {
+        return Ok(Err(NotYet::Unpriced));
+    }
+    let missing = missing(snapshot, about, start, end.sequence)?;
     let last = snapshot.last_used_minute(about, end_minute)?;
     let last = last.filter(|(minute, _)| *minute == end_minute).map(|(_, last)| last);
     let end = RangeEnd { minute: end_minute, sequence: last.unwrap_or(SequenceId::NONE) };
     let leaves = leaves(snapshot, about, start_minute, end_minute)?;
-    Ok(Ok(Figures { start_minute, end, leaves }))
+    Ok(Ok(Figures { start_minute, end, leaves, missing }))
 }
 
-/// Returns the reason why amounts of this range may still change here: they are being corrected, or places of the range are not
-/// held. Both are read from the snapshot that the amounts are read from: what another one says may have changed since.
-fn unsettled(
+/// Returns the minutes of a range. Amounts of other minutes, and of other strands, do not matter to a report: an originator
+/// that has its own corrected again and again holds up no report about another one.
+fn minutes_of(start_minute: Option<u32>, end_minute: u32) -> RangeInclusive<u32> {
+    start_minute.map_or(0, |minute| minute.saturating_add(1))..=end_minute
+}
+
+/// Returns the first places of a range that are not held, if there are any. They are read from the snapshot that the amounts
+/// are read from: what another one says may have changed since.
+fn missing(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
     start: SequenceId,
     end: SequenceId,
 ) -> Result<Option<NotYet>, ReadError> {
-    if snapshot.has_unpriced()? {
-        return Ok(Some(NotYet::Unpriced));
-    }
     let not_held = snapshot.first_not_held(about, start, end)?;
     Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
 }
@@ -249,14 +308,13 @@ fn leaves(
         *sum = sum.saturating_add(row.picodollars);
         true
     })?;
-    // A sum that saturated is above what a leaf can say, and is an error there.
-    Ok(Leaves::sum(sums)?)
+    Ok(Leaves::sum(sums))
 }
 
 /// Returns the minute of an envelope, also of one that this node has pruned; `None` if it was never held.
 ///
 /// A report on the chain can be false, or be withdrawn: what was pruned by it may be the start or the end of a later one.
-fn minute_at(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<Option<u32>, ReadError> {
+pub(crate) fn minute_at(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<Option<u32>, ReadError> {
     if let Some(bytes) = snapshot.get(at)? {
         let envelope = OriginatorEnvelope::parse(bytes).ok();
         return Ok(envelope.map(|it| hawser_proto::minute_of(it.unsigned().originator_ns())));

@@ -10,6 +10,9 @@ use hawser_storage::{ReadError, Snapshot};
 /// The newest envelopes of one node on one topic that are looked at. A guess: a node writes few that count, and one that
 /// floods the topic hides only its own. The others' work for it stays bounded.
 const READ_OF_A_NODE: usize = 32;
+/// The length of the longest envelope that is read. Calculated: a report that lists 255 nodes takes 1,600 bytes. A longer one
+/// is no report, and may take 25 MiB.
+const ENVELOPE_LEN_BYTES_MAX: u32 = 4096;
 
 /// A report that at least one node has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +35,8 @@ impl HeldReport {
     }
 }
 
-/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. What is malformed,
-/// is about another originator than its topic, or names another node than its writer, is passed over.
+/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. What is malformed, is
+/// longer than any report, is about another originator than its topic, or names another node than its writer, is passed over.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -78,11 +81,11 @@ fn newest(
         let mut row =
             scan.seek_back(topic.as_bytes(), EnvelopeId::new(writer, SequenceId(u64::MAX)))?;
         for _ in 0..READ_OF_A_NODE {
-            let Some(at) = row.map(|row| row.id).filter(|id| id.originator == writer) else {
-                break;
-            };
-            if let Some(envelope) = snapshot.get(at)?.and_then(parsed) {
-                each(at, envelope.unsigned().payer().client().payload());
+            let Some(found) = row.filter(|row| row.id.originator == writer) else { break };
+            if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
+                && let Some(envelope) = snapshot.get(found.id)?.and_then(parsed)
+            {
+                each(found.id, envelope.unsigned().payer().client().payload());
             }
             row = scan.previous_row()?;
         }

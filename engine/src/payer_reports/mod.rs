@@ -7,6 +7,7 @@
 
 pub mod figures;
 pub mod held;
+mod late;
 pub mod on_chain;
 pub mod usage;
 
@@ -14,12 +15,14 @@ use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
 use hawser_rules::payer_report::{NodeIds, PayerReportError};
 
+pub(crate) use figures::minute_at;
 pub use figures::{
-    EXPLAINED_ROWS_MAX, FiguresError, NotYet, Recomputed, draft, recompute, recompute_explained,
+    EXPLAINED_ROWS_MAX, FiguresError, NotYet, Recomputed, draft, has_come, recompute,
+    recompute_explained, recompute_on_chain,
 };
 pub use held::{HeldReport, held_reports};
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
-pub use usage::{PayerUsage, usage_of};
+pub use usage::{PayerUsage, available_of, usage_of};
 
 /// Returns the nodes that a report lists now: the canonical network.
 ///

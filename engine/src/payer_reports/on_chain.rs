@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
@@ -17,8 +17,11 @@ pub struct ChainReport {
     pub index: u64,
     /// The sequence id before its range.
     pub start: SequenceId,
-    /// The last envelope of its range, and its minute as submitted.
+    /// The last envelope of its range, and its minute as submitted. The contract takes any minute, and the reference
+    /// implementation attests any.
     pub end: RangeEnd,
+    /// The minute of that envelope in this node's log; `None` if the node did not hold the envelope when it was looked for.
+    pub held_minute: Option<u32>,
     /// The root of its tree.
     pub root: Hash,
     /// The nodes that share its fees.
@@ -35,6 +38,12 @@ impl ChainReport {
     /// Returns true if its range holds nothing, and so no minute.
     fn is_empty(&self) -> bool {
         self.start == self.end.sequence
+    }
+
+    /// Returns the minute with which its range ends: that of the envelope, or as submitted if this node does not hold it.
+    #[must_use]
+    pub fn last_minute(&self) -> u32 {
+        self.held_minute.unwrap_or(self.end.minute)
     }
 
     /// Returns the report; `None` if this node would not have read it as one.
@@ -73,7 +82,13 @@ struct ReportsAbout {
 }
 
 impl ReportsAbout {
-    fn note(&mut self, originator: OriginatorId, index: u64, change: PayerReportChange) {
+    fn note(
+        &mut self,
+        originator: OriginatorId,
+        index: u64,
+        change: PayerReportChange,
+        held_minute: Option<u32>,
+    ) {
         match change {
             PayerReportChange::Submitted { start, end, end_minute, root, nodes } => {
                 let report = ChainReport {
@@ -81,6 +96,7 @@ impl ReportsAbout {
                     index,
                     start,
                     end: RangeEnd { minute: end_minute, sequence: end },
+                    held_minute,
                     root,
                     nodes,
                     leaves_settled: 0,
@@ -119,10 +135,10 @@ impl ReportsAbout {
             }
             let first = self.forgotten_through.map_or(0, |through| through.saturating_add(1));
             if !oldest.is_settled {
-                self.open.insert(index, first..=oldest.end.minute);
+                self.open.insert(index, first..=oldest.last_minute());
                 self.merge_open();
             }
-            self.forgotten_through = self.forgotten_through.max(Some(oldest.end.minute));
+            self.forgotten_through = self.forgotten_through.max(Some(oldest.last_minute()));
         }
     }
 
@@ -141,24 +157,46 @@ impl ReportsAbout {
             let mut open = self.merged.iter().chain(self.open.values());
             return !open.any(|minutes| minutes.contains(&minute));
         }
-        let covers = |report: &&ChainReport| !report.is_empty() && minute <= report.end.minute;
-        self.kept.values().find(covers).is_some_and(|report| report.is_settled)
+        self.covering(minute).is_some_and(|report| report.is_settled)
+    }
+
+    /// Returns the kept report that covers a minute.
+    fn covering(&self, minute: u32) -> Option<&ChainReport> {
+        let covers = |report: &&ChainReport| !report.is_empty() && minute <= report.last_minute();
+        self.kept.values().find(covers)
+    }
+
+    /// Returns the last minute of a settled stretch from `minute` on; `None` if that minute is not settled. More minutes may be
+    /// settled behind it.
+    fn settled_through(&self, minute: u32) -> Option<u32> {
+        if !self.is_settled(minute) {
+            return None;
+        }
+        match self.forgotten_through.filter(|through| minute <= *through) {
+            Some(through) => {
+                let open = self.merged.iter().chain(self.open.values());
+                let next = open.map(|minutes| *minutes.start()).filter(|start| *start > minute);
+                Some(next.min().map_or(through, |start| start - 1))
+            }
+            None => self.covering(minute).map(ChainReport::last_minute),
+        }
     }
 }
 
 impl ChainReports {
-    /// Reads the events of the contract, in the order of the chain.
+    /// Reads the events of the contract, in the order of the chain, without a log beside it.
     #[must_use]
     pub fn of_events(events: impl IntoIterator<Item = PayerReportEvent>) -> Self {
         let mut all = Self::default();
-        events.into_iter().for_each(|event| all.note(event));
+        events.into_iter().for_each(|event| all.note(event, None));
         all
     }
 
-    /// Goes on with the next event of the contract.
-    pub fn note(&mut self, event: PayerReportEvent) {
+    /// Goes on with the next event of the contract. `held_minute` is the minute of the envelope at the end of a report that is
+    /// submitted, if this node holds it.
+    pub fn note(&mut self, event: PayerReportEvent, held_minute: Option<u32>) {
         let PayerReportEvent { originator, index, change, .. } = event;
-        self.0.entry(originator).or_default().note(originator, index, change);
+        self.0.entry(originator).or_default().note(originator, index, change, held_minute);
     }
 
     /// Iterates over the kept reports about one originator, in the contract's order: all that have a leaf left, unless they
@@ -172,10 +210,30 @@ impl ChainReports {
         self.0.values().flat_map(|about| about.kept.values())
     }
 
-    /// Returns the end of the last report about an originator; `None` before the first one.
+    /// Iterates over the kept reports whose [minutes](ChainReport::held_minute) are not known, each with its index and the
+    /// envelope at its end.
+    pub fn without_minute(&self) -> impl Iterator<Item = (u64, EnvelopeId)> {
+        self.all().filter(|report| report.held_minute.is_none()).map(|report| {
+            let last = EnvelopeId::new(report.originator, report.end.sequence);
+            (report.index, last)
+        })
+    }
+
+    /// Notes the minute of the envelope at the end of a report, as this node holds it.
+    pub fn set_minute(&mut self, originator: OriginatorId, index: u64, minute: u32) {
+        let about = self.0.get_mut(&originator);
+        if let Some(report) = about.and_then(|about| about.kept.get_mut(&index)) {
+            report.held_minute = Some(minute);
+        }
+    }
+
+    /// Returns the end of the last report about an originator, with the [minute](ChainReport::last_minute) of its envelope;
+    /// `None` before the first one.
     #[must_use]
     pub fn last_end(&self, originator: OriginatorId) -> Option<RangeEnd> {
-        self.about(originator).next_back().map(|report| report.end)
+        let last = self.about(originator).next_back();
+        let last = last.filter(|report| report.end.sequence > SequenceId::NONE)?;
+        Some(RangeEnd { minute: last.last_minute(), sequence: last.end.sequence })
     }
 
     /// Returns true if usage at an originator in this minute is settled: a report that has no leaf left covers it. The
@@ -183,6 +241,13 @@ impl ChainReports {
     #[must_use]
     pub fn is_settled(&self, originator: OriginatorId, minute: u32) -> bool {
         self.0.get(&originator).is_some_and(|about| about.is_settled(minute))
+    }
+
+    /// Returns the last minute of a settled stretch that begins with `minute` or before it; `None` if that minute is not
+    /// [settled](Self::is_settled).
+    #[must_use]
+    pub fn settled_through(&self, originator: OriginatorId, minute: u32) -> Option<u32> {
+        self.0.get(&originator)?.settled_through(minute)
     }
 }
 
@@ -220,10 +285,10 @@ mod tests {
     fn settled_reports_are_summed_up_and_open_ones_kept() {
         let mut chain = ChainReports::default();
         for index in 0..100 {
-            chain.note(submitted(index));
+            chain.note(submitted(index), None);
             // One is not settled before the end.
             if index != 3 {
-                chain.note(settled(index));
+                chain.note(settled(index), None);
             }
         }
         let kept: Vec<_> = chain.about(NODE).map(|report| report.index).collect();
@@ -231,12 +296,12 @@ mod tests {
         assert!(chain.is_settled(NODE, 1) && chain.is_settled(NODE, minute(2)));
         assert!(!chain.is_settled(NODE, minute(2) + 1) && !chain.is_settled(NODE, minute(3)));
         assert!(chain.is_settled(NODE, minute(3) + 1));
-        chain.note(settled(3));
+        chain.note(settled(3), None);
         assert_eq!(chain.about(NODE).count(), SETTLED_KEPT);
         assert!((1..=minute(99)).all(|minute| chain.is_settled(NODE, minute)));
         assert!(!chain.is_settled(NODE, minute(99) + 1));
         assert_eq!(chain.last_end(NODE).unwrap().minute, minute(99));
-        chain.note(submitted(2));
+        chain.note(submitted(2), None);
         assert_eq!(chain.about(NODE).count(), SETTLED_KEPT, "it was forgotten");
     }
 
@@ -244,10 +309,10 @@ mod tests {
     fn reports_that_no_node_settles_are_bounded_and_their_minutes_stay_unsettled() {
         let mut chain = ChainReports::default();
         for index in 0..1000 {
-            chain.note(submitted(index));
+            chain.note(submitted(index), None);
         }
         assert_eq!(chain.about(NODE).count(), KEPT_MAX);
-        chain.note(settled(999));
+        chain.note(settled(999), None);
         assert!((1..=minute(998)).all(|minute| !chain.is_settled(NODE, minute)));
         assert!(chain.is_settled(NODE, minute(999)));
     }
@@ -257,9 +322,9 @@ mod tests {
     fn settled_reports_behind_an_open_one_stay_settled() {
         let mut chain = ChainReports::default();
         for index in 0..400 {
-            chain.note(submitted(index));
+            chain.note(submitted(index), None);
             if index != 3 {
-                chain.note(settled(index));
+                chain.note(settled(index), None);
             }
         }
         assert_eq!(chain.about(NODE).count(), SETTLED_KEPT);
@@ -267,8 +332,21 @@ mod tests {
         let all = 0..=minute(399);
         assert!(all.clone().all(|at| chain.is_settled(NODE, at) != is_open(at)));
         assert!(!chain.is_settled(NODE, minute(399) + 1));
-        chain.note(settled(3));
+        stretches_are_those_of_single_minutes(&chain, minute(399));
+        chain.note(settled(3), None);
         assert!(all.into_iter().all(|at| chain.is_settled(NODE, at)), "settled late");
+        stretches_are_those_of_single_minutes(&chain, minute(399));
+    }
+
+    fn stretches_are_those_of_single_minutes(chain: &ChainReports, last: u32) {
+        for at in 0..=last + 1 {
+            let through = chain.settled_through(NODE, at);
+            assert_eq!(through.is_some(), chain.is_settled(NODE, at), "minute {at}");
+            if let Some(through) = through {
+                assert!(at <= through && through <= last);
+                assert!((at..=through).all(|at| chain.is_settled(NODE, at)), "{at} to {through}");
+            }
+        }
     }
 
     #[test]
@@ -281,12 +359,50 @@ mod tests {
             root: EMPTY_ROOT,
             nodes: vec![100],
         };
-        chain.note(event(0, nothing));
+        chain.note(event(0, nothing), None);
         let first = PayerReportEvent { index: 1, ..submitted(0) };
-        chain.note(first);
+        chain.note(first, None);
         assert!(!chain.is_settled(NODE, minute(0)));
-        chain.note(settled(1));
+        chain.note(settled(1), None);
         assert!(chain.is_settled(NODE, minute(0)));
         assert!(!chain.is_settled(NODE, 500));
+    }
+
+    /// The contract takes any minute, and a majority of nodes that do not check it attests any.
+    #[test]
+    fn a_minute_that_is_no_envelopes_settles_nothing_else_and_ends_no_reports() {
+        let of = |index, end_minute, held| {
+            let PayerReportChange::Submitted { start, end, root, nodes, .. } =
+                submitted(index).change
+            else {
+                panic!("a submission")
+            };
+            let change = PayerReportChange::Submitted { start, end, end_minute, root, nodes };
+            (event(index, change), held)
+        };
+        let mut chain = ChainReports::default();
+        for (event, held) in [of(0, 0, Some(minute(0))), of(1, u32::MAX >> 1, None)] {
+            chain.note(event, held);
+        }
+        chain.note(settled(0), None);
+        chain.note(settled(1), None);
+        assert!(chain.is_settled(NODE, minute(0)) && chain.is_settled(NODE, minute(5)));
+        let unknown: Vec<_> = chain.without_minute().collect();
+        assert_eq!(unknown, [(1, EnvelopeId::new(NODE, SequenceId(200)))]);
+        chain.set_minute(NODE, 1, minute(1));
+        assert!(chain.is_settled(NODE, minute(1)) && !chain.is_settled(NODE, minute(1) + 1));
+        let end = RangeEnd { minute: minute(1), sequence: SequenceId(200) };
+        assert_eq!(chain.last_end(NODE), Some(end));
+        assert_eq!(
+            chain.about(NODE).next_back().unwrap().end.minute,
+            u32::MAX >> 1,
+            "as submitted"
+        );
+        // Also when the reports are no longer kept.
+        for index in 2..100 {
+            chain.note(submitted(index), None);
+            chain.note(settled(index), None);
+        }
+        assert!(chain.is_settled(NODE, minute(99)) && !chain.is_settled(NODE, minute(99) + 1));
     }
 }

@@ -49,3 +49,25 @@ pub fn usage_of(
     usage.balance = ledger::balance(&snapshot.ledger(payer)?);
     Ok(usage)
 }
+
+/// Returns the amount that a payer can still spend, as [`PayerUsage::available`] of [`usage_of`]. Passes over the minutes that
+/// are settled, so the cost does not grow with the time for which a payer has published.
+///
+/// # Errors
+/// When a row cannot be read.
+pub fn available_of(
+    snapshot: &Snapshot<'_>,
+    chain: &ChainReports,
+    payer: PayerAddress,
+) -> Result<i128, ReadError> {
+    let mut usage = PayerUsage::default();
+    snapshot.usage_of_payer_skipping(payer, |originator, minute, row| {
+        let settled = chain.settled_through(originator, minute);
+        if settled.is_none() {
+            usage.unsettled = usage.unsettled.saturating_add(row.picodollars);
+        }
+        settled
+    })?;
+    usage.balance = ledger::balance(&snapshot.ledger(payer)?);
+    Ok(usage.available())
+}

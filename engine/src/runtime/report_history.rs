@@ -5,13 +5,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_rules::Registry;
-use hawser_storage::{ReadError, ReportEventsRead, Snapshot, Store};
+use hawser_storage::{
+    NewReportEvents, PayerReportChange, PayerReportEvent, ReadError, ReportEventsRead, Snapshot,
+    Store,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::payer_reports::{ChainReports, originators_of};
+use crate::payer_reports::{ChainReports, minute_at, originators_of};
 
 /// The reports on the chain. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -58,20 +61,69 @@ impl ReportHistory {
             kept.reports = Arc::default();
         }
         let Kept { reports, of, read } = &mut *kept;
-        *read = Some(new.read(|event| {
+        let so_far = read_reports(&new, |event, held_minute| {
             if of.contains(&event.originator) {
-                Arc::make_mut(reports).note(event);
+                Arc::make_mut(reports).note(event, held_minute);
             }
-        })?);
+        })?;
+        *read = Some(so_far);
+        note_minutes(&new.snapshot, reports)?;
         Ok(ReportsNow { snapshot: new.snapshot, reports: reports.clone() })
     }
+}
+
+/// Calls `each` with the events, in the order of the chain, each with the minute of the envelope at the end of the report that
+/// it submits, if this node holds the envelope. Returns the part that is read then.
+///
+/// # Errors
+/// When a row cannot be read.
+fn read_reports(
+    new: &NewReportEvents<'_>,
+    mut each: impl FnMut(PayerReportEvent, Option<u32>),
+) -> Result<ReportEventsRead, ReadError> {
+    let mut failed = None;
+    let read = new.read(|event| match minute_of_end(&new.snapshot, &event) {
+        Ok(held_minute) => each(event, held_minute),
+        Err(error) => failed = Some(error),
+    })?;
+    failed.map_or(Ok(read), Err)
+}
+
+/// Returns the minute of the envelope at the end of a report that an event submits, if this node holds the envelope.
+fn minute_of_end(
+    snapshot: &Snapshot<'_>,
+    event: &PayerReportEvent,
+) -> Result<Option<u32>, ReadError> {
+    match &event.change {
+        PayerReportChange::Submitted { end, .. } => {
+            minute_at(snapshot, EnvelopeId::new(event.originator, *end))
+        }
+        PayerReportChange::Settled { .. } => Ok(None),
+    }
+}
+
+/// Looks for the envelopes that this node did not hold yet when it read the reports that end with them.
+fn note_minutes(snapshot: &Snapshot<'_>, reports: &mut Arc<ChainReports>) -> Result<(), ReadError> {
+    let mut found = Vec::new();
+    for (index, last) in reports.without_minute() {
+        if let Some(minute) = minute_at(snapshot, last)? {
+            found.push((last.originator, index, minute));
+        }
+    }
+    if !found.is_empty() {
+        let reports = Arc::make_mut(reports);
+        found.into_iter().for_each(|(originator, index, minute)| {
+            reports.set_minute(originator, index, minute);
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use hawser_proto::{SecretKey, SequenceId};
     use hawser_rules::NodeRecord;
-    use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, StoreIdentity};
+    use hawser_storage::{ChainPosition, StoreIdentity};
 
     use super::*;
 

@@ -22,6 +22,7 @@ mod follow;
 mod identities;
 mod ledger;
 mod liveness;
+mod payer_report_attacks;
 mod payer_report_doubts;
 mod payer_reports;
 mod prices;

@@ -95,8 +95,11 @@ async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_correcte
 
     record_rates(&network.stores[&200], &[rate(), newer]);
     assert!(network.stores[&200].has_unpriced());
-    assert!(matches!(attest().await, Err(ReportStepError::Unpriced)));
-    assert!(matches!(worker.write(ABOUT).await, Err(ReportStepError::Unpriced)));
+    let waits = attest().await.unwrap();
+    assert!(matches!(&waits[..], [(of, Attested::NotNow(_))] if *of == id), "{waits:?}");
+    let drafted = worker.write(ABOUT).await;
+    let why = ReportStepError::Figures(FiguresError::NotYet(NotYet::Unpriced)).to_string();
+    assert_eq!(drafted.unwrap_err().to_string(), why);
     let waiting = worker.step(ReportStep::Generate, ABOUT, false).await;
     assert_eq!(waiting[0].state, StepState::Waiting);
     reprice(&network.stores[&200]);

@@ -186,7 +186,7 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let without = true_leaves.payers()[0].payer;
     let fewer = true_leaves.payers()[1..].iter().map(|leaf| (leaf.payer, leaf.fee.get()));
     let lies = [
-        (RangeEnd { minute, sequence }, Leaves::sum(fewer).unwrap().root()),
+        (RangeEnd { minute, sequence }, Leaves::sum(fewer).root()),
         (RangeEnd { minute: minute + 1, sequence }, true_leaves.root()),
         (RangeEnd { minute, sequence: sequence.previous() }, true_leaves.root()),
         (RangeEnd { minute, sequence }, [7; 32]),
@@ -328,7 +328,7 @@ async fn a_report_of_the_first_rows_is_not_equal() {
         .unwrap();
     assert!(rows.len() > 2, "{rows:?}");
     let nodes = NodeIds::new(NODES.to_vec()).unwrap();
-    let root = Leaves::sum(rows[..2].iter().copied()).unwrap().root();
+    let root = Leaves::sum(rows[..2].iter().copied()).root();
     let lie = PayerReport::new(about, SequenceId::NONE, end, root, nodes.clone()).unwrap();
     let judged = recompute(&snapshot, &lie).unwrap();
     assert!(matches!(judged, Recomputed::Different(_)), "{judged:?}");
@@ -338,7 +338,7 @@ async fn a_report_of_the_first_rows_is_not_equal() {
         let [ReportDifference::Amounts { cause, .. }] = &differences[..] else { panic!() };
         assert_eq!(*cause, AmountCause::Unknown, "with {cap} rows");
     }
-    let root = Leaves::sum(rows.iter().copied()).unwrap().root();
+    let root = Leaves::sum(rows.iter().copied()).root();
     let truth = PayerReport::new(about, SequenceId::NONE, end, root, nodes).unwrap();
     let equal = recompute_explained(&snapshot, &truth, 2).unwrap();
     assert!(matches!(equal, Recomputed::Equal(_)), "{equal:?}");

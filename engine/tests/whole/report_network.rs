@@ -265,7 +265,7 @@ impl Network {
             let fee = statement.base_fee_picodollars() + statement.congestion_fee_picodollars();
             Some((payer, fee))
         });
-        Leaves::sum(fees).unwrap()
+        Leaves::sum(fees)
     }
 
     pub fn on_chain(&self) -> ChainReports {

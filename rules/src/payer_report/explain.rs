@@ -5,7 +5,7 @@
 
 use hawser_proto::{PayerAddress, SequenceId};
 
-use super::leaves::{Leaves, LeavesError};
+use super::leaves::Leaves;
 use super::report::PayerReport;
 use super::schedule::RangeEnd;
 use super::tree::Hash;
@@ -143,31 +143,28 @@ pub fn compare(
 /// Compares a report with this node's data like [`compare`], and searches for the cause of different amounts. `rows` is
 /// the complete usage of the originator in the minutes after `start_minute`, up to and including that of `held_end`, by
 /// ascending minute. With incomplete rows, a report about the same part would count as equal.
-///
-/// # Errors
-/// [`LeavesError`] if the usage exceeds the largest amount of a report.
+#[must_use]
 pub fn explain(
     report: &PayerReport,
     start_minute: Option<u32>,
     held_end: RangeEnd,
     rows: &[MinuteOfPayer],
-) -> Result<Explanation, LeavesError> {
-    let own = Leaves::sum(rows.iter().map(|row| (row.payer, row.own)))?;
+) -> Explanation {
+    let own = Leaves::sum(rows.iter().map(|row| (row.payer, row.own)));
     let mut differences = compare(report, start_minute, held_end, own.root());
     for difference in &mut differences {
         if let ReportDifference::Amounts { reported, cause: found, .. } = difference {
             *found = cause(*reported, &own, rows);
         }
     }
-    Ok(match differences.is_empty() {
+    match differences.is_empty() {
         true => Explanation::Equal,
         false => Explanation::Different(differences),
-    })
+    }
 }
 
 fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> AmountCause {
-    let is_of =
-        |amounts: Result<Leaves, LeavesError>| amounts.is_ok_and(|it| it.root() == reported);
+    let is_of = |amounts: Leaves| amounts.root() == reported;
     if is_of(Leaves::sum(rows.iter().map(|row| (row.payer, row.stated)))) {
         let differs = |row: &&MinuteOfPayer| row.own != row.stated;
         return AmountCause::StatedFees(rows.iter().filter(differs).copied().collect());
@@ -258,14 +255,13 @@ mod tests {
 
     fn report(end: RangeEnd, amounts: &[(u8, u64)]) -> PayerReport {
         let amounts = amounts.iter().map(|(payer, amount)| (Address([*payer; 20]), *amount));
-        let root = Leaves::sum(amounts).unwrap().root();
+        let root = Leaves::sum(amounts).root();
         let nodes = NodeIds::new(vec![100]).unwrap();
         PayerReport::new(OriginatorId(100), SequenceId(1), end, root, nodes).unwrap()
     }
 
     fn causes(amounts: &[(u8, u64)]) -> AmountCause {
-        let explained =
-            explain(&report(end(7, 70), amounts), Some(4), end(7, 70), &rows()).unwrap();
+        let explained = explain(&report(end(7, 70), amounts), Some(4), end(7, 70), &rows());
         let Explanation::Different(differences) = explained else { panic!("it is equal") };
         let [ReportDifference::Amounts { cause, .. }] = &differences[..] else {
             panic!("{differences:?}")
@@ -276,7 +272,7 @@ mod tests {
     #[test]
     fn a_true_report_is_equal() {
         let report = report(end(7, 70), &[(1, 107), (2, 50), (3, 0)]);
-        assert_eq!(explain(&report, Some(4), end(7, 70), &rows()), Ok(Explanation::Equal));
+        assert_eq!(explain(&report, Some(4), end(7, 70), &rows()), Explanation::Equal);
     }
 
     #[test]
@@ -295,13 +291,12 @@ mod tests {
     fn another_end_is_named() {
         let amounts = [(1, 107), (2, 50), (3, 0)];
         let early = report(end(6, 69), &amounts);
-        let explained = explain(&early, Some(4), end(7, 70), &rows()).unwrap();
+        let explained = explain(&early, Some(4), end(7, 70), &rows());
         let minute = ReportDifference::EndMinute { reported: 6, held: 7 };
         let sequence =
             ReportDifference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
         assert_eq!(explained, Explanation::Different(vec![minute, sequence]));
-        let reversed =
-            explain(&report(end(7, 70), &amounts), Some(8), end(7, 70), &rows()).unwrap();
+        let reversed = explain(&report(end(7, 70), &amounts), Some(8), end(7, 70), &rows());
         let reversed_minutes = ReportDifference::MinutesReversed { start: 8, end: 7 };
         assert_eq!(reversed, Explanation::Different(vec![reversed_minutes]));
     }

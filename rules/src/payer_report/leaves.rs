@@ -21,6 +21,10 @@ pub struct PicoDollars(u64);
 pub struct SettledAmount(pub u64);
 
 impl PicoDollars {
+    /// The largest amount of a leaf that is computed: the largest number of whole microdollars below 2^63 picodollars.
+    /// Nodes skip a settlement of more, because they cannot book it.
+    pub const LEAF_MAX: Self = Self(i64::MAX.unsigned_abs() / PICO_PER_MICRO * PICO_PER_MICRO);
+
     /// Creates an amount from a number of picodollars; `None` above `i64::MAX`.
     #[must_use]
     pub fn new(amount: u64) -> Option<Self> {
@@ -31,12 +35,6 @@ impl PicoDollars {
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
-    }
-
-    /// Returns the sum; `None` above `i64::MAX`.
-    #[must_use]
-    pub fn checked_add(self, other: Self) -> Option<Self> {
-        self.0.checked_add(other.0).and_then(Self::new)
     }
 
     /// Returns the amount that the contract deducts for it: microdollars, rounded up.
@@ -91,37 +89,25 @@ impl PayerFee {
     }
 }
 
-/// Error of [`Leaves::sum`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LeavesError {
-    /// The sum of one payer exceeds the largest amount of a leaf.
-    #[error("the usage of {payer} is too large for a report")]
-    TooLarge {
-        /// The payer.
-        payer: PayerAddress,
-    },
-}
-
 /// The leaves of a report by ascending address. A payer with an amount of 0 is included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Leaves(Vec<PayerFee>);
 
 impl Leaves {
-    /// Sums amounts by payer.
-    ///
-    /// # Errors
-    /// [`LeavesError::TooLarge`].
-    pub fn sum(
-        amounts: impl IntoIterator<Item = (PayerAddress, u64)>,
-    ) -> Result<Self, LeavesError> {
-        let mut sums: BTreeMap<PayerAddress, PicoDollars> = BTreeMap::new();
+    /// Sums amounts by payer. A sum above [`PicoDollars::LEAF_MAX`] counts as that amount: a payer who cannot pay could
+    /// otherwise end all reports about an originator with a few envelopes that are kept for ever.
+    #[must_use]
+    pub fn sum(amounts: impl IntoIterator<Item = (PayerAddress, u64)>) -> Self {
+        let mut sums: BTreeMap<PayerAddress, u64> = BTreeMap::new();
         for (payer, amount) in amounts {
-            let too_large = LeavesError::TooLarge { payer };
-            let amount = PicoDollars::new(amount).ok_or(too_large)?;
             let sum = sums.entry(payer).or_default();
-            *sum = sum.checked_add(amount).ok_or(too_large)?;
+            *sum = sum.saturating_add(amount);
         }
-        Ok(Self(sums.into_iter().map(|(payer, fee)| PayerFee { payer, fee }).collect()))
+        let leaf = |(payer, sum): (PayerAddress, u64)| {
+            let fee = PicoDollars(sum.min(PicoDollars::LEAF_MAX.0));
+            PayerFee { payer, fee }
+        };
+        Self(sums.into_iter().map(leaf).collect())
     }
 
     /// Returns the payers with their amounts, by ascending address.
@@ -175,7 +161,7 @@ mod tests {
                 let address = bytes(&payer["address"]).try_into().unwrap();
                 (Address(address), number(&payer["picodollars"]))
             });
-            let leaves = Leaves::sum(amounts).unwrap();
+            let leaves = Leaves::sum(amounts);
             for (golden, leaf) in payers.iter().zip(leaves.payers()) {
                 assert_eq!(leaf.leaf().to_vec(), bytes(&golden["leaf"]));
                 assert_eq!(PayerFee::from_leaf(&leaf.leaf()), Some(*leaf));
@@ -198,14 +184,22 @@ mod tests {
         }
     }
 
+    /// A payer without money cannot make a report impossible.
     #[test]
-    fn a_sum_that_no_leaf_can_say_is_an_error() {
-        let payer = Address([7; 20]);
-        let most = i64::MAX.unsigned_abs();
-        assert_eq!(Leaves::sum([(payer, most)]).unwrap().of(payer).unwrap().get(), most);
-        let too_large = Err(LeavesError::TooLarge { payer });
-        assert_eq!(Leaves::sum([(payer, most), (payer, 1)]), too_large);
-        assert_eq!(Leaves::sum([(payer, most + 1)]), too_large);
+    fn a_sum_that_no_ledger_can_book_is_the_largest_leaf_and_changes_no_other() {
+        let (payer, other) = (Address([7; 20]), Address([8; 20]));
+        let most = PicoDollars::LEAF_MAX;
+        assert_eq!(most.get(), 9_223_372_036_854_000_000);
+        let sums: [&[u64]; 4] =
+            [&[most.get()], &[most.get(), 1], &[1 << 63, 1 << 63], &[u64::MAX, u64::MAX]];
+        for amounts in sums {
+            let of_payer = amounts.iter().map(|amount| (payer, *amount));
+            let leaves = Leaves::sum(of_payer.chain([(other, 5)]));
+            assert_eq!(leaves.of(payer), Some(most), "{amounts:?}");
+            assert_eq!(leaves.of(other), PicoDollars::new(5));
+        }
+        // What is settled for it stays below 2^63 picodollars.
+        assert!(most.settled().0.checked_mul(PICO_PER_MICRO).and_then(PicoDollars::new).is_some());
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod tree;
 
 pub use attestation::{Attestation, AttestationError, Majority, majority};
 pub use explain::{Explanation, MinuteOfPayer, ReportDifference, compare, explain};
-pub use leaves::{Leaves, LeavesError, PayerFee, PicoDollars, SettledAmount};
+pub use leaves::{Leaves, PayerFee, PicoDollars, SettledAmount};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
 pub use tree::{Proof, ProofError, Tree};

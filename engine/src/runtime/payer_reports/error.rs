@@ -26,11 +26,6 @@ pub enum ReportStepError {
     /// The settlement chain did not take a transaction, or did not answer.
     #[error("the settlement chain: {0}")]
     Contract(#[from] ContractError),
-    /// Amounts are being corrected: a report of them now might be wrong.
-    #[error(
-        "amounts booked before their rate was known are still being corrected: try again later"
-    )]
-    Unpriced,
     /// The settlement chain's events have not been read yet, so it is not known which reports it has.
     #[error("the reports on the settlement chain have not been read yet")]
     NoChain,
@@ -75,13 +70,7 @@ impl ReportStepError {
 
     /// Returns true if waiting is enough: a node that starts, or is behind, knows too little for a while.
     pub(super) fn passes_by_itself(&self) -> bool {
-        matches!(
-            self,
-            Self::NoChain
-                | Self::Unpriced
-                | Self::NotYet(_)
-                | Self::Figures(FiguresError::NotYet(_))
-        )
+        matches!(self, Self::NoChain | Self::NotYet(_) | Self::Figures(FiguresError::NotYet(_)))
     }
 }
 

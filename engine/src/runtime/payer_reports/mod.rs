@@ -5,6 +5,8 @@
 
 mod contract;
 mod error;
+mod known_leaves;
+mod settling;
 mod stages;
 mod step;
 mod task;
@@ -16,12 +18,12 @@ use std::sync::Arc;
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::sign::payer_digest;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::Registry;
 use hawser_rules::payer_report::report::RETENTION_DAYS;
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, Leaves, Majority, PayerReport, Periods, ReportDifference,
-    ReportDue, ReportId, due, majority,
+    Attestation, DomainSeparator, Majority, PayerReport, Periods, ReportDifference, ReportDue,
+    ReportId, due, majority,
 };
 use hawser_storage::{Mark, ReadError, Snapshot};
 use parking_lot::Mutex;
@@ -32,13 +34,14 @@ use super::report_history::ReportsNow;
 use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
-    ChainReport, ChainReports, HeldReport, Recomputed, draft, held_reports, nodes_of,
-    originators_of, recompute,
+    ChainReport, ChainReports, HeldReport, NotYet, Recomputed, draft, has_come, held_reports,
+    nodes_of, originators_of, recompute, recompute_on_chain,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
 use error::FailedReports;
 pub use error::ReportStepError;
+use known_leaves::KnownLeaves;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
@@ -104,6 +107,7 @@ struct State {
     periods: Periods,
     contract: Arc<dyn ReportContract>,
     differing: Mutex<HashMap<ReportId, DifferingReport>>,
+    known_leaves: Mutex<KnownLeaves>,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
@@ -112,6 +116,7 @@ struct State {
 /// A report that was recomputed here and is another one.
 #[derive(Default)]
 struct DifferingReport {
+    about: OriginatorId,
     /// The differences. Bounded in size, because [`recompute`] searches for no cause.
     differences: Vec<ReportDifference>,
     /// Looks that have used it since it was computed.
@@ -128,9 +133,17 @@ impl PayerReporter {
         periods: Periods,
         contract: Arc<dyn ReportContract>,
     ) -> Self {
-        let (engine, differing, turn) = (engine.clone(), Mutex::default(), Semaphore::new(1));
-        let totals = Totals::default();
-        Self(Arc::new(State { engine, key, domain, periods, contract, differing, totals, turn }))
+        Self(Arc::new(State {
+            engine: engine.clone(),
+            key,
+            domain,
+            periods,
+            contract,
+            differing: Mutex::default(),
+            known_leaves: Mutex::default(),
+            totals: Totals::default(),
+            turn: Semaphore::new(1),
+        }))
     }
 
     /// Returns the counts of the worker's decisions and settlements since it was created.
@@ -262,6 +275,7 @@ enum PayerReportVerdict {
 }
 
 const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
+const NOT_COME: &str = "the minute in which it ends has not come";
 const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
 
 impl State {
@@ -332,7 +346,7 @@ impl State {
     }
 
     fn draft(&self, about: OriginatorId) -> Result<Draft, ReportStepError> {
-        self.require_priced()?;
+        self.note_corrections(about)?;
         let last = self.chain()?.last_end(about);
         let mut pending = Vec::new();
         for (held, verdict) in self.verdicts(self.continuing(about)?)? {
@@ -351,7 +365,8 @@ impl State {
             ReportDue::From(start) => start,
         };
         let snapshot = self.engine.store().snapshot();
-        let Some(report) = draft(&snapshot, about, start, nodes_of(&self.registry())?)? else {
+        let nodes = nodes_of(&self.registry())?;
+        let Some(report) = draft(&snapshot, about, start, nodes, minute_of(now_ns))? else {
             return Ok(Draft::Nothing(Written::TooLittle));
         };
         let id = report.id(self.domain);
@@ -367,19 +382,20 @@ impl State {
         &self,
         about: OriginatorId,
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
-        self.require_priced()?;
+        self.note_corrections(about)?;
         self.verdicts(self.continuing(about)?)
     }
 
-    /// Checks that no amounts are being corrected. While some are, what was refused by them is to be judged again.
-    fn require_priced(&self) -> Result<(), ReportStepError> {
-        if !self.engine.store().has_unpriced() {
-            return Ok(());
+    /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged again.
+    fn note_corrections(&self, about: OriginatorId) -> Result<(), ReadError> {
+        let store = self.engine.store();
+        if store.has_unpriced() && store.snapshot().has_unpriced_in(about, 0..=u32::MAX)? {
+            let mut differing = self.differing.lock();
+            for report in differing.values_mut().filter(|it| it.about == about) {
+                report.looks = LOOKS_OF_A_REFUSAL;
+            }
         }
-        for report in self.differing.lock().values_mut() {
-            report.looks = LOOKS_OF_A_REFUSAL;
-        }
-        Err(ReportStepError::Unpriced)
+        Ok(())
     }
 
     /// Judges reports in one look.
@@ -405,6 +421,10 @@ impl State {
         if held.is_attested_by(self.own()) {
             return Ok(PayerReportVerdict::Attested);
         }
+        let now_minute = minute_of(self.engine.ports().clock.now_ns());
+        if !has_come(held.report.end().minute, now_minute) {
+            return Ok(PayerReportVerdict::NotNow(NOT_COME.into()));
+        }
         let mut writers = held.written.iter().map(|at| at.originator);
         let writer = writers.find(|it| judged.get(it).is_none_or(|count| *count < JUDGED_AT_ONCE));
         if let Some(differences) = self.refused_before(held.id, writer.is_some()) {
@@ -413,14 +433,21 @@ impl State {
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
         let differences = match recompute(&snapshot, &held.report)? {
-            // Nothing was summed up, so it does not count.
-            Recomputed::NotYet(why) => return Ok(PayerReportVerdict::NotNow(why.to_string())),
-            Recomputed::Equal(_) => Vec::new(),
+            Recomputed::NotYet(why) => {
+                // Otherwise nothing was summed up, so it does not count.
+                let is_summed_up = matches!(why, NotYet::Missing(..));
+                *judged.entry(writer).or_default() += usize::from(is_summed_up);
+                return Ok(PayerReportVerdict::NotNow(why.to_string()));
+            }
+            Recomputed::Equal(leaves) => {
+                self.known_leaves.lock().keep(held.id, Arc::new(leaves));
+                Vec::new()
+            }
             Recomputed::Different(differences) => differences,
         };
         *judged.entry(writer).or_default() += 1;
         if !differences.is_empty() {
-            self.remember_refusal(held.id, &differences);
+            self.remember_refusal(held, &differences);
             return Ok(PayerReportVerdict::Different(differences));
         }
         self.differing.lock().remove(&held.id);
@@ -439,12 +466,13 @@ impl State {
         (!is_old || !may_judge).then(|| report.differences.clone())
     }
 
-    fn remember_refusal(&self, id: ReportId, differences: &[ReportDifference]) {
+    fn remember_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
         let mut differing = self.differing.lock();
-        if differing.len() >= DIFFERING_MAX && !differing.contains_key(&id) {
+        if differing.len() >= DIFFERING_MAX && !differing.contains_key(&held.id) {
             differing.clear();
         }
-        let report = differing.entry(id).or_default();
+        let report = differing.entry(held.id).or_default();
+        report.about = held.report.originator();
         report.differences = differences.to_vec();
         report.looks = 0;
     }
@@ -511,71 +539,6 @@ impl State {
         let about = held.report.originator();
         tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
         Ok(submitted)
-    }
-
-    /// Settles what is left of a report on the chain. Returns the number of leaves that this call has settled.
-    async fn settle_one(
-        self: &Arc<Self>,
-        on_chain: &ChainReport,
-    ) -> Result<usize, ReportStepError> {
-        let (originator, index) = (on_chain.originator, on_chain.index);
-        let (leaves, first) = self.left_to_settle(on_chain).await?;
-        let (encoded, tree) = (leaves.encoded(), leaves.tree());
-        let (mut place, mut at_once, mut halvings) = (first, LEAVES_AT_ONCE, 0);
-        while place < encoded.len() {
-            let end = encoded.len().min(place + at_once);
-            let proof = tree.proof(place..end);
-            match self.contract.settle(originator, index, &encoded[place..end], &proof).await {
-                Ok(()) => {
-                    self.totals.note_settled(&leaves.payers()[place..end]);
-                    place = end;
-                }
-                // A block of this chain may have too little room.
-                Err(error)
-                    if error.may_be_too_large && end - place > 1 && halvings < HALVINGS_MAX =>
-                {
-                    tracing::debug!(leaves = end - place, %error, "fewer leaves are settled at once");
-                    (at_once, halvings) = ((end - place) / 2, halvings + 1);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if place > first {
-            tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
-        }
-        Ok(place - first)
-    }
-
-    /// Returns all leaves of a report on the chain, and the number of those that the contract has settled.
-    async fn left_to_settle(
-        self: &Arc<Self>,
-        on_chain: &ChainReport,
-    ) -> Result<(Leaves, usize), ReportStepError> {
-        let (originator, index) = (on_chain.originator, on_chain.index);
-        let other_amounts = ReportStepError::OtherAmounts { originator, index };
-        let Some(report) = on_chain.report() else { return Err(other_amounts) };
-        self.require_priced()?;
-        // With a wrong index another report would be settled, by amounts that are not its own.
-        let held = self.contract.held(originator, index).await?;
-        if (held.start, held.end, held.root)
-            != (report.start(), report.end().sequence, report.root())
-        {
-            return Err(ReportStepError::OtherReport { originator, index });
-        }
-        if held.is_settled {
-            return Ok((Leaves::default(), 0));
-        }
-        let state = self.clone();
-        let figures =
-            blocking(move || recompute(&state.engine.store().snapshot(), &report)).await?;
-        let leaves = match figures {
-            Recomputed::Equal(leaves) => leaves,
-            Recomputed::Different(_) => return Err(other_amounts),
-            Recomputed::NotYet(why) => return Err(why.into()),
-        };
-        let settled = usize::try_from(held.offset).unwrap_or(usize::MAX);
-        let settled = settled.min(leaves.payers().len());
-        Ok((leaves, settled))
     }
 
     /// Publishes a client envelope in this node's strand, signed by this node as the payer.

@@ -12,7 +12,7 @@ use hawser_storage::ReadError;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::error::PublishError;
-use crate::payer_reports::usage_of;
+use crate::payer_reports::available_of;
 use crate::runtime::report_history::ReportHistory;
 use crate::sequencer::Sequenced;
 
@@ -208,7 +208,7 @@ impl Balances {
     ) -> Result<Reading, ReadError> {
         let now = self.report_history.now()?;
         let head = now.snapshot.head(node)?;
-        let available = usage_of(&now.snapshot, &now.reports, payer)?.available();
+        let available = available_of(&now.snapshot, &now.reports, payer)?;
         Ok(Reading { available, head, read_ns })
     }
 }

@@ -1,0 +1,94 @@
+//! Settling reports that are on the chain.
+
+use std::sync::Arc;
+
+use hawser_rules::payer_report::{Leaves, PayerReport};
+
+use super::{
+    ChainReport, HALVINGS_MAX, LEAVES_AT_ONCE, Recomputed, ReportStepError, State, blocking,
+    recompute_on_chain,
+};
+
+impl State {
+    /// Settles what is left of a report on the chain. Returns the number of leaves that this call has settled.
+    pub(super) async fn settle_one(
+        self: &Arc<Self>,
+        on_chain: &ChainReport,
+    ) -> Result<usize, ReportStepError> {
+        let (originator, index) = (on_chain.originator, on_chain.index);
+        let (leaves, first) = self.left_to_settle(on_chain).await?;
+        let (encoded, tree) = (leaves.encoded(), leaves.tree());
+        let (mut place, mut at_once, mut halvings) = (first, LEAVES_AT_ONCE, 0);
+        while place < encoded.len() {
+            let end = encoded.len().min(place + at_once);
+            let proof = tree.proof(place..end);
+            match self.contract.settle(originator, index, &encoded[place..end], &proof).await {
+                Ok(()) => {
+                    self.totals.note_settled(&leaves.payers()[place..end]);
+                    place = end;
+                }
+                // A block of this chain may have too little room.
+                Err(error)
+                    if error.may_be_too_large && end - place > 1 && halvings < HALVINGS_MAX =>
+                {
+                    tracing::debug!(leaves = end - place, %error, "fewer leaves are settled at once");
+                    (at_once, halvings) = ((end - place) / 2, halvings + 1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if place > first {
+            tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
+        }
+        Ok(place - first)
+    }
+
+    /// Returns all leaves of a report on the chain, and the number of those that the contract has settled.
+    pub(super) async fn left_to_settle(
+        self: &Arc<Self>,
+        on_chain: &ChainReport,
+    ) -> Result<(Arc<Leaves>, usize), ReportStepError> {
+        let (originator, index) = (on_chain.originator, on_chain.index);
+        let other_amounts = ReportStepError::OtherAmounts { originator, index };
+        let Some(report) = on_chain.report() else { return Err(other_amounts) };
+        // With a wrong index another report would be settled, by amounts that are not its own.
+        let held = self.contract.held(originator, index).await?;
+        if (held.start, held.end, held.root)
+            != (report.start(), report.end().sequence, report.root())
+        {
+            return Err(ReportStepError::OtherReport { originator, index });
+        }
+        let id = report.id(self.domain);
+        if held.is_settled {
+            self.known_leaves.lock().forget(id);
+            return Ok((Arc::default(), 0));
+        }
+        let known = self.known_leaves.lock().of(id);
+        let leaves = match known {
+            Some(leaves) => leaves,
+            None => self.computed_leaves(report).await?.ok_or(other_amounts)?,
+        };
+        let settled = usize::try_from(held.offset).unwrap_or(usize::MAX);
+        let settled = settled.min(leaves.payers().len());
+        Ok((leaves, settled))
+    }
+
+    /// Computes the leaves of a report on the chain from the log; `None` if it has other ones.
+    async fn computed_leaves(
+        self: &Arc<Self>,
+        report: PayerReport,
+    ) -> Result<Option<Arc<Leaves>>, ReportStepError> {
+        let (state, id) = (self.clone(), report.id(self.domain));
+        let compute =
+            move || recompute_on_chain(&state.engine.store().snapshot(), &report, state.own());
+        match blocking(compute).await? {
+            Recomputed::Equal(leaves) => {
+                let leaves = Arc::new(leaves);
+                self.known_leaves.lock().keep(id, leaves.clone());
+                Ok(Some(leaves))
+            }
+            Recomputed::Different(_) => Ok(None),
+            Recomputed::NotYet(why) => Err(why.into()),
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Payer reports while an originator works against them: it shows places late or never, dates envelopes back, lets amounts
+//! overflow, and has a majority attest a minute that is none.
+
+use hawser_engine::facts;
+use hawser_engine::payer_reports::{FiguresError, NotYet, Recomputed, recompute};
+use hawser_engine::runtime::{
+    Attested, PayerReporter, ReportContract as _, ReportStepError, Submitted, Written,
+};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
+use hawser_rules::payer_report::{
+    Attestation, NodeIds, PayerReport, PicoDollars, RangeEnd, ReportId,
+};
+use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
+use prost::Message as _;
+
+use crate::common::{START_NS, client, frame, group_payload, group_topic, payer, rate};
+use crate::report_contract::{NODES, domain, key};
+use crate::report_network::{Network, smuggle};
+
+const ABOUT: OriginatorId = OriginatorId(100);
+const MINUTE_NS: i64 = 60_000_000_000;
+
+/// The place of a strand as the store of its node has it.
+fn place(network: &Network, originator: u32, at: u64) -> Change {
+    let id = EnvelopeId::new(OriginatorId(originator), SequenceId(at));
+    let bytes = network.stores[&originator].snapshot().get(id).unwrap().unwrap();
+    append(id, bytes)
+}
+
+fn append(id: EnvelopeId, bytes: Bytes) -> Change {
+    // The receipts of other nodes' strands are not looked at.
+    let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(u32::MAX));
+    Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
+}
+
+/// Brings a strand to a node without one place, which no peer shows.
+fn copy_without(network: &Network, from: u32, to: u32, gap: u64) {
+    let head = network.stores[&from].snapshot().head(OriginatorId(from)).unwrap();
+    for at in 1..=head.0 {
+        let change = if at == gap {
+            Change::Skip {
+                originator: OriginatorId(from),
+                from: SequenceId(gap),
+                through: SequenceId(gap),
+                reason: SkipReason::Missing,
+            }
+        } else {
+            place(network, from, at)
+        };
+        network.stores[&to].commit(&[change]).unwrap();
+    }
+}
+
+fn reprice(store: &Store) {
+    let own = store.identity().node;
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+    store.reprice(&derive, usize::MAX).unwrap();
+}
+
+/// An originator that shows places late, again and again, has its own amounts corrected for as long as it likes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn corrections_at_one_originator_hold_up_no_report_about_another() {
+    let network = Network::start();
+    network.traffic("true").await;
+    network.publish(300, 0, &["one", "two", "three"]).await;
+    network.copy(100, 200);
+    network.copy(100, 300);
+    copy_without(&network, 300, 200, 1);
+    network.stores[&200].commit(&[place(&network, 300, 1)]).unwrap();
+    let liar = network.stores[&200].clone();
+    assert!(liar.has_unpriced(), "the amounts of the originator are to be corrected");
+    let Written::New(id) = network.write(200, 100).await else { panic!("a report is due") };
+    assert_eq!(network.attest(200, 100).await, [Attested::Signed]);
+    assert_eq!(network.attest(100, 100).await, [Attested::Signed]);
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+    assert!(liar.has_unpriced() && network.worker(200).explain(&id.to_string()).unwrap().is_some());
+    let about_it = network.worker(200).write(OriginatorId(300)).await;
+    assert!(matches!(about_it, Ok(Written::TooLittle)), "{about_it:?}");
+}
+
+/// Sequence ids are used up without an envelope at nodes of the reference implementation, and an originator may keep one to
+/// itself. A report without it is attested by those that lack it, and settled also if it is shown in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_no_node_is_shown_holds_up_no_report() {
+    let network = Network::start();
+    network.traffic("some").await;
+    for node in [200, 300] {
+        copy_without(&network, 100, node, 2);
+    }
+    let worker = network.worker(200);
+    let drafted = worker.write(ABOUT).await;
+    let Err(ReportStepError::Figures(FiguresError::NotYet(NotYet::Missing(from, through)))) =
+        drafted
+    else {
+        panic!("{drafted:?}")
+    };
+    assert_eq!((from.0, through.0), (2, 2), "it may still come");
+    network.pass(13 * 60);
+    let written = worker.write(ABOUT).await;
+    assert!(matches!(written, Ok(Written::New(_))), "{written:?}");
+    network.replicate();
+    let attested = network.attest(100, 100).await;
+    assert!(matches!(attested[..], [Attested::Refused(_)]), "the originator has it: {attested:?}");
+    let signed = worker.attest(ABOUT).await.unwrap();
+    assert!(matches!(signed[..], [(_, Attested::Signed)]), "{signed:?}");
+    network.replicate();
+    assert_eq!(network.attest(300, 100).await, [Attested::Signed]);
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+
+    network.stores[&200].commit(&[place(&network, 100, 2)]).unwrap();
+    reprice(&network.stores[&200]);
+    let on_chain = network.on_chain().about(ABOUT).next().unwrap().report().unwrap();
+    let now = recompute(&network.stores[&200].snapshot(), &on_chain).unwrap();
+    assert!(matches!(now, Recomputed::Different(_)), "the amounts are others now");
+    assert_eq!(worker.settle(ABOUT).await.unwrap(), 3, "by the amounts that were attested");
+}
+
+/// The statement of an originator that dates an envelope as it likes.
+fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
+    let message = group_payload(frame(1, 1, text.as_bytes()));
+    let client = client(&group_topic(1), None, message);
+    let paid = PayerEnvelope::sign(client, at.originator, 60, &payer(by)).encode_to_vec();
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: at.originator.0,
+        originator_sequence_id: at.sequence.0,
+        originator_ns,
+        payer_envelope_bytes: paid.into(),
+        base_fee_picodollars: 1,
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: u64::try_from(originator_ns / 1_000_000_000).unwrap() + 60 * 86_400,
+    };
+    let statement = Bytes::from(statement.encode_to_vec());
+    let signature = key(at.originator.0).sign(originator_digest(&statement));
+    OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+}
+
+/// An originator dates envelopes back into the minutes of a report that is attested: they are in no report, and change nothing
+/// about what is settled, whoever settles it and whenever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
+    let mut network = Network::start();
+    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    // Each envelope behind the first one of a minute makes the next ones dearer.
+    let congested = Rate { start_unix_s, congestion_fee: 7, target_rate_per_minute: 4, ..rate() };
+    network.add_rate(congested);
+    for minute in 0..3 {
+        for by in 0..3 {
+            let texts = [format!("{minute} of {by}"), format!("{minute} again of {by}")];
+            network.publish(100, by, &texts.each_ref().map(String::as_str)).await;
+        }
+        network.pass(1);
+    }
+    network.replicate();
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    let report = network.on_chain().about(ABOUT).next().unwrap().clone();
+    let stated = network.stated(report.end.sequence);
+
+    let head = network.stores[&200].snapshot().head(ABOUT).unwrap();
+    // Times in the report's minutes, one before them, and one of a payer that had no leaf.
+    let late = [(1, 0), (0, 1), (1, 7), (-1, 0), (0, 7)];
+    for (at, (minute, by)) in (head.0 + 1..).zip(late) {
+        let id = EnvelopeId::new(ABOUT, SequenceId(at));
+        let bytes = dated(id, START_NS + minute * MINUTE_NS + 5, by, &format!("late {at}"));
+        network.stores[&200].commit(&[append(id, bytes)]).unwrap();
+    }
+    let again = recompute(&network.stores[&200].snapshot(), &report.report().unwrap()).unwrap();
+    assert!(matches!(again, Recomputed::Different(_)), "{again:?}");
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by a worker that has just started");
+    for leaf in stated.payers() {
+        assert_eq!(network.contract.0.lock().taken_from[&leaf.payer], leaf.fee.settled());
+    }
+    assert_eq!(network.contract.0.lock().taken_from.len(), 3);
+}
+
+/// A payer without money publishes more than any amount can say. Its leaf is the largest one, and reports go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_of_more_than_any_amount_ends_no_reports() {
+    let mut network = Network::start();
+    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    let message_fee = i64::MAX.unsigned_abs() / 2;
+    network.add_rate(Rate { start_unix_s, message_fee, ..rate() });
+    for minute in 0..3 {
+        for text in 0..2 {
+            network.publish(100, 0, &[&format!("{minute} {text}")]).await;
+        }
+        network.pass(1);
+    }
+    network.replicate();
+    let Written::New(_) = network.write(200, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    assert_eq!(network.settle(100, 100).await.unwrap(), 1);
+    let address = payer(0).public_key().address();
+    assert_eq!(network.contract.0.lock().taken_from[&address], PicoDollars::LEAF_MAX.settled());
+}
+
+/// Nodes of the reference implementation attest any end minute. One far ahead must not end the reports about an originator, nor
+/// make later usage look settled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() {
+    let network = Network::start();
+    network.traffic("first").await;
+    network.replicate();
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    let drafted = network.worker(100).reports().unwrap()[0].report.clone();
+    let end = RangeEnd { minute: u32::MAX >> 1, sequence: drafted.end().sequence };
+    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let lie = PayerReport::new(ABOUT, drafted.start(), end, drafted.root(), nodes).unwrap();
+    let id = lie.id(domain());
+    let sign = |node: &u32| Attestation::sign(id, OriginatorId(*node), &key(*node));
+    let attestations: Vec<_> = NODES.iter().map(sign).collect();
+    assert_eq!(network.contract.submit(&lie, &attestations).await, Ok(Submitted::Now));
+    network.follow_chain();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3, "its amounts are right");
+
+    network.traffic("second").await;
+    network.replicate();
+    let address = payer(0).public_key().address();
+    let usage = network.worker(200).usage_of(address).unwrap();
+    assert!(usage.settled > 0 && usage.unsettled > 0, "{usage:?}");
+    network.pass(6 * 60);
+    assert!(matches!(network.write(100, 100).await, Written::New(_)), "after the period");
+}
+
+/// An envelope on the topic of reports that is longer than any report is not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_longer_than_any_report_is_passed_over() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    let ids = |worker: PayerReporter| -> Vec<ReportId> {
+        worker.reports().unwrap().into_iter().map(|view| view.id).collect()
+    };
+    assert_eq!(ids(network.worker(200)), [id]);
+    let mut report = network.worker(200).reports().unwrap()[0].report.to_message();
+    report.end_sequence_id -= 1;
+    let envelope = PayerReport::from_message(&report).unwrap().client_envelope();
+    // A field that no schema has.
+    let padded = |len: u16| -> Bytes {
+        let [low, high] = [len & 0x7f | 0x80, len >> 7].map(|part| u8::try_from(part).unwrap());
+        let field = [&[0x7a, low, high][..], &vec![0; len.into()]].concat();
+        [&envelope[..], &field].concat().into()
+    };
+    smuggle(&network, 300, padded(4096)).await;
+    assert_eq!(ids(network.worker(200)), [id]);
+    smuggle(&network, 300, padded(256)).await;
+    assert_eq!(ids(network.worker(200)).len(), 2, "a field alone is no hindrance");
+}
+
+/// An originator dates envelopes far ahead. A report that ended with them would be the last one, and its payers would pay for
+/// nothing that follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envelopes_dated_far_ahead_end_no_reports() {
+    let network = Network::start();
+    network.traffic("true").await;
+    network.replicate();
+    let head = network.stores[&200].snapshot().head(ABOUT).unwrap();
+    let year_ns = 365 * 24 * 60 * MINUTE_NS;
+    for (at, minute) in (head.0 + 1..).zip(0..2) {
+        let id = EnvelopeId::new(ABOUT, SequenceId(at));
+        let bytes = dated(id, START_NS + year_ns + minute * MINUTE_NS, 0, &format!("ahead {at}"));
+        for node in [200, 300] {
+            network.stores[&node].commit(&[append(id, bytes.clone())]).unwrap();
+        }
+    }
+    let ahead = RangeEnd {
+        minute: hawser_proto::minute_of(START_NS + year_ns),
+        sequence: SequenceId(head.0 + 1),
+    };
+    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let amounts = network.stores[&200].snapshot();
+    let mut leaves = Vec::new();
+    let each = |_, payer, row: hawser_storage::UsageRow| {
+        leaves.push((payer, row.picodollars));
+        true
+    };
+    amounts.usage_of_minutes(ABOUT, None, ahead.minute, each).unwrap();
+    let root = hawser_rules::payer_report::Leaves::sum(leaves).root();
+    let last = PayerReport::new(ABOUT, SequenceId::NONE, ahead, root, nodes).unwrap();
+    let equal = recompute(&network.stores[&200].snapshot(), &last).unwrap();
+    assert!(matches!(equal, Recomputed::Equal(_)), "by the log it is true: {equal:?}");
+    smuggle(&network, 300, last.client_envelope()).await;
+    let judged = network.attest(200, 100).await;
+    assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+    let Written::New(_) = network.write(200, 100).await else { panic!("a report is due") };
+    let judged = network.attest(200, 100).await;
+    assert!(judged.contains(&Attested::Signed), "{judged:?}");
+    let judged = network.attest(300, 100).await;
+    assert!(judged.contains(&Attested::Signed), "{judged:?}");
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+    let end = network.on_chain().last_end(ABOUT).unwrap();
+    assert!(end.minute < network.now_minute() && end.sequence < head, "{end:?}");
+}
