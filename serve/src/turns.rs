@@ -21,6 +21,11 @@ use hyper::rt::Executor;
 const PAID_TIME: Duration = Duration::from_micros(200);
 /// Largest unused time of a connection. A guess: the time that a burst of 100 publishes pays for.
 const PAID_TIME_MAX: Duration = Duration::from_millis(20);
+/// The most time that one turn is charged. The work of a turn is bounded, but the system may give the core to another
+/// thread in the middle of it, for milliseconds beside a flood. That time is not the connection's: charged in full, one
+/// such turn would cost a publisher its place before the flood for dozens of publishes. As long as the time slice that
+/// the runtime's threads ask for, so a longer turn has been interrupted.
+const TURN_CHARGE_MAX: Duration = Duration::from_micros(400);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
@@ -56,8 +61,9 @@ impl PaidTime {
         self.left_ns.load(Ordering::Relaxed) > 0
     }
 
+    /// Charges a turn that has lasted for `time`, at most [`TURN_CHARGE_MAX`].
     fn spend(&self, time: Duration) {
-        self.left_ns.fetch_sub(nanoseconds(time), Ordering::Relaxed);
+        self.left_ns.fetch_sub(nanoseconds(time.min(TURN_CHARGE_MAX)), Ordering::Relaxed);
     }
 }
 
@@ -209,11 +215,23 @@ mod tests {
         let account = PaidTime::new(Arc::default());
         assert!(!account.is_left());
         account.earn(1_000_000);
-        account.spend(PAID_TIME_MAX);
+        let turns = PAID_TIME_MAX.as_nanos() / PAID_TIME.as_nanos();
+        (0..turns).for_each(|_| account.spend(PAID_TIME));
         assert!(!account.is_left(), "no more than the bound is kept");
         account.spend(PAID_TIME);
         account.earn(1);
         assert!(!account.is_left(), "what was used too much is owed");
+        account.earn(1);
+        assert!(account.is_left());
+    }
+
+    #[test]
+    fn a_turn_that_the_system_interrupts_costs_no_more_than_a_turn() {
+        let account = PaidTime::new(Arc::default());
+        account.earn(1);
+        account.spend(Duration::from_millis(4));
+        account.earn(1);
+        assert!(!account.is_left(), "a turn costs at most what two publishes pay for");
         account.earn(1);
         assert!(account.is_left());
     }
