@@ -5,16 +5,15 @@
 //! `{"appChainId":31338,"appChainDeploymentBlock":0,"groupMessageBroadcaster":"0x…", …}`
 
 mod environments;
+mod given;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// The longest accepted file, in bytes. The reference implementation has the same bound;
-/// the longest file in use has 2 kB.
-pub const BYTES_MAX: usize = 10_240;
+pub use given::{AddressesParseError, BYTES_MAX, GivenAddresses};
 
 /// The addresses of a deployment's contracts on both chains. No address and no chain id is zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,41 +62,6 @@ pub struct Addresses {
     pub deployer: Option<Address>,
 }
 
-/// Error of [`Addresses::parse`]: the text is not a valid deployment file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressesParseError {
-    /// The text has more than [`BYTES_MAX`] bytes.
-    #[error("it has more than {BYTES_MAX} bytes")]
-    TooLong,
-    /// The text is not JSON.
-    #[error("it is not JSON: {0}")]
-    Json(String),
-    /// The JSON value is not an object.
-    #[error("it must be a JSON object")]
-    NoObject,
-    /// A required key is missing.
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// A value is not an address, or is the zero address.
-    #[error("`{key}` must be an address of 20 bytes in hex, and not zero; it is {given}")]
-    Address {
-        /// The key.
-        key: &'static str,
-        /// The value, shortened.
-        given: String,
-    },
-    /// A value is not a valid chain id or block number.
-    #[error("`{key}` must be a whole number{above}; it is {given}")]
-    Number {
-        /// The key.
-        key: &'static str,
-        /// The lower bound as text, if there is one.
-        above: &'static str,
-        /// The value, shortened.
-        given: String,
-    },
-}
-
 /// Error of [`Addresses::read`] and [`Addresses::fetch`].
 #[derive(Debug, thiserror::Error)]
 pub enum AddressesError {
@@ -131,58 +95,53 @@ impl Addresses {
     /// Reads a deployment file of at most [`BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// [`AddressesError`] with the file's path, and with the key of the wrong value if there is one.
+    /// [`AddressesError`] with the file's path, and with the key of the wrong value or the missing keys.
     pub fn read(path: &Path) -> Result<Self, AddressesError> {
-        let failed = |source| AddressesError::Read { path: path.to_owned(), source };
         let wrong = |source| AddressesError::Content { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        let bound = BYTES_MAX as u64 + 1;
-        let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(bound).read_to_end(&mut bytes).map_err(failed)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| wrong(AddressesParseError::Json(error.to_string())))?;
-        Self::parse(&text).map_err(wrong)
+        Self::of(&GivenAddresses::read(path)?).map_err(wrong)
     }
 
     /// Parses the text of a deployment file. Unknown keys are ignored; a missing deployment block is read as 0.
     ///
     /// # Errors
-    /// [`AddressesParseError`], with the key of the wrong value if there is one.
+    /// [`AddressesParseError`], with the key of the wrong value or all missing keys.
     pub fn parse(text: &str) -> Result<Self, AddressesParseError> {
-        if text.len() > BYTES_MAX {
-            return Err(AddressesParseError::TooLong);
-        }
-        let value: Value = serde_json::from_str(text)
-            .map_err(|error| AddressesParseError::Json(error.to_string()))?;
-        let Value::Object(map) = value else { return Err(AddressesParseError::NoObject) };
-        Self::from_keys(&Keys(map))
+        Self::of(&GivenAddresses::parse(text)?)
     }
 
-    fn from_keys(keys: &Keys) -> Result<Self, AddressesParseError> {
-        Ok(Self {
-            app_chain_id: keys.chain_id("appChainId")?,
-            app_chain_deployment_block: keys.block("appChainDeploymentBlock")?,
-            group_message_broadcaster: keys.address("groupMessageBroadcaster")?,
-            identity_update_broadcaster: keys.address("identityUpdateBroadcaster")?,
-            app_chain_gateway: keys.address("appChainGateway")?,
-            app_chain_parameter_registry: keys.address("appChainParameterRegistry")?,
-            settlement_chain_id: keys.chain_id("settlementChainId")?,
-            settlement_chain_deployment_block: keys.block("settlementChainDeploymentBlock")?,
-            node_registry: keys.address("nodeRegistry")?,
-            rate_registry: keys.address("rateRegistry")?,
-            payer_registry: keys.address("payerRegistry")?,
-            payer_report_manager: keys.address("payerReportManager")?,
-            distribution_manager: keys.address("distributionManager")?,
-            settlement_chain_gateway: keys.address("settlementChainGateway")?,
-            settlement_chain_parameter_registry: keys
-                .address("settlementChainParameterRegistry")?,
-            fee_token: keys.address("feeToken")?,
-            underlying_fee_token: keys.address("underlyingFeeToken")?,
-            deposit_splitter: keys.optional("depositSplitter")?,
-            app_chain_factory: keys.optional("appChainFactory")?,
-            settlement_chain_factory: keys.optional("settlementChainFactory")?,
-            deployer: keys.optional("deployer")?,
-        })
+    /// Completes a file that may lack values. A missing deployment block is read as 0.
+    ///
+    /// # Errors
+    /// [`AddressesParseError::Missing`] with all missing keys.
+    pub fn of(given: &GivenAddresses) -> Result<Self, AddressesParseError> {
+        let mut keys = RequiredKeys { given, missing: Vec::new() };
+        let addresses = Self {
+            app_chain_id: keys.chain_id(GivenAddresses::APP_CHAIN_ID),
+            app_chain_deployment_block: given.app_chain_deployment_block(),
+            group_message_broadcaster: keys.address("groupMessageBroadcaster"),
+            identity_update_broadcaster: keys.address("identityUpdateBroadcaster"),
+            app_chain_gateway: keys.address("appChainGateway"),
+            app_chain_parameter_registry: keys.address("appChainParameterRegistry"),
+            settlement_chain_id: keys.chain_id(GivenAddresses::SETTLEMENT_CHAIN_ID),
+            settlement_chain_deployment_block: given.settlement_chain_deployment_block(),
+            node_registry: keys.address("nodeRegistry"),
+            rate_registry: keys.address("rateRegistry"),
+            payer_registry: keys.address("payerRegistry"),
+            payer_report_manager: keys.address("payerReportManager"),
+            distribution_manager: keys.address("distributionManager"),
+            settlement_chain_gateway: keys.address("settlementChainGateway"),
+            settlement_chain_parameter_registry: keys.address("settlementChainParameterRegistry"),
+            fee_token: keys.address("feeToken"),
+            underlying_fee_token: keys.address("underlyingFeeToken"),
+            deposit_splitter: given.address("depositSplitter"),
+            app_chain_factory: given.address("appChainFactory"),
+            settlement_chain_factory: given.address("settlementChainFactory"),
+            deployer: given.address("deployer"),
+        };
+        if !keys.missing.is_empty() {
+            return Err(AddressesParseError::Missing(keys.missing));
+        }
+        Ok(addresses)
     }
 
     /// Converts to JSON with the same keys and checksummed addresses.
@@ -221,60 +180,53 @@ impl Addresses {
     }
 }
 
-/// The file's content by key.
-struct Keys(Map<String, Value>);
+/// Reads required keys and notes those that are missing.
+struct RequiredKeys<'a> {
+    given: &'a GivenAddresses,
+    missing: Vec<&'static str>,
+}
 
-impl Keys {
-    fn get(&self, key: &'static str) -> Result<&Value, AddressesParseError> {
-        self.0.get(key).ok_or(AddressesParseError::Missing(key))
+impl RequiredKeys<'_> {
+    /// Returns an address; zero if the key is missing.
+    fn address(&mut self, key: &'static str) -> Address {
+        self.noted(key, self.given.address(key)).unwrap_or_default()
     }
 
-    fn address(&self, key: &'static str) -> Result<Address, AddressesParseError> {
-        self.get(key).and_then(|value| address(key, value))
+    /// Returns a chain id; zero if the key is missing.
+    fn chain_id(&mut self, key: &'static str) -> u64 {
+        self.noted(key, self.given.number(key)).unwrap_or_default()
     }
 
-    fn optional(&self, key: &'static str) -> Result<Option<Address>, AddressesParseError> {
-        self.0.get(key).map(|value| address(key, value)).transpose()
-    }
-
-    fn chain_id(&self, key: &'static str) -> Result<u64, AddressesParseError> {
-        let value = self.get(key)?;
-        value.as_u64().filter(|id| *id > 0).ok_or_else(|| AddressesParseError::Number {
-            key,
-            above: " above 0",
-            given: shortened(value),
-        })
-    }
-
-    /// Returns a block number; 0 if the key is missing.
-    fn block(&self, key: &'static str) -> Result<u64, AddressesParseError> {
-        let Some(value) = self.0.get(key) else { return Ok(0) };
-        value.as_u64().ok_or_else(|| AddressesParseError::Number {
-            key,
-            above: "",
-            given: shortened(value),
-        })
+    fn noted<T>(&mut self, key: &'static str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.missing.push(key);
+        }
+        value
     }
 }
 
-fn address(key: &'static str, value: &Value) -> Result<Address, AddressesParseError> {
-    let parsed = value.as_str().and_then(|text| text.parse::<Address>().ok());
-    parsed
-        .filter(|address| !address.is_zero())
-        .ok_or_else(|| AddressesParseError::Address { key, given: shortened(value) })
-}
-
-fn shortened(value: &Value) -> String {
-    const CHARS_MAX: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+impl GivenAddresses {
+    /// Reads a deployment file of at most [`BYTES_MAX`] bytes, which may lack any key.
+    ///
+    /// # Errors
+    /// [`AddressesError`] with the file's path, and with the key of the wrong value if there is one.
+    pub fn read(path: &Path) -> Result<Self, AddressesError> {
+        let failed = |source| AddressesError::Read { path: path.to_owned(), source };
+        let wrong = |source| AddressesError::Content { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let bound = BYTES_MAX as u64 + 1;
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(bound).read_to_end(&mut bytes).map_err(failed)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| wrong(AddressesParseError::Json(error.to_string())))?;
+        Self::parse(&text).map_err(wrong)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     fn environments() -> Map<String, Value> {
@@ -326,6 +278,10 @@ mod tests {
     fn an_error_names_its_key() {
         let missing = error_of(|file| drop(file.remove("nodeRegistry")));
         assert_eq!(missing, "`nodeRegistry` is missing");
+        let missing = error_of(|file| {
+            file.retain(|key, _| !["rateRegistry", "appChainId", "deployer"].contains(&&**key));
+        });
+        assert_eq!(missing, "`appChainId`, `rateRegistry` are missing");
         for wrong in [
             Value::Null,
             5.into(),

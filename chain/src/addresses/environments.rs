@@ -1,7 +1,7 @@
 //! Deployment files that the operator need not write: the built-in ones of the deployed networks and of the reference
 //! implementation's local chain, and those fetched from a URL.
 
-use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX};
+use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX, GivenAddresses};
 use crate::send::{http_client, innermost, parse_url};
 
 const FILES: [(&str, &str); 5] = [
@@ -21,11 +21,20 @@ impl Addresses {
     /// Returns the built-in deployment with this name, one of [`Self::ENVIRONMENTS`]; `None` for any other name.
     #[must_use]
     pub fn of_environment(name: &str) -> Option<Self> {
+        let given = GivenAddresses::of_environment(name)?;
+        Some(Self::of(&given).expect("the tests read the same files"))
+    }
+}
+
+impl GivenAddresses {
+    /// Returns the built-in deployment with this name, one of [`Addresses::ENVIRONMENTS`]; `None` for any other name.
+    #[must_use]
+    pub fn of_environment(name: &str) -> Option<Self> {
         let (_, text) = FILES.iter().find(|(known, _)| *known == name)?;
         Some(Self::parse(text).expect("the tests read the same files"))
     }
 
-    /// Fetches a deployment file of at most 10 kB from an `http://` or `https://` URL.
+    /// Fetches a deployment file of at most 10 kB from an `http://` or `https://` URL. It may lack any key.
     ///
     /// # Errors
     /// [`AddressesError`] with the host, and with the key of the wrong value if there is one.
@@ -62,36 +71,68 @@ async fn text(url: reqwest::Url) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    /// The vectors have the files of the reference node, and what the later files of the contracts change in them.
     #[test]
-    fn the_files_that_are_built_in_are_those_of_the_deployed_networks() {
+    fn the_files_that_are_built_in_are_the_latest_of_the_deployed_networks() {
         let text = include_str!("../../../tests/vectors/contracts/environments.json");
         let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
         for name in Addresses::ENVIRONMENTS {
+            let mut latest = vectors["environments"][name]["node"].as_object().unwrap().clone();
+            if let Some(later) = vectors["environments"][name]["contracts_differs"].as_object() {
+                latest.extend(later.clone());
+            }
             let known = Addresses::of_environment(name).unwrap();
-            assert_eq!(known.to_json(), vectors["environments"][name]["node"], "{name}");
+            assert_eq!(known.to_json(), serde_json::Value::Object(latest), "{name}");
         }
         assert_eq!(Addresses::of_environment("moon"), None);
-        let anvil = Addresses::of_environment("anvil").unwrap();
-        assert_eq!((anvil.settlement_chain_id, anvil.app_chain_id), (31337, 31337));
-        assert_eq!(
-            (anvil.settlement_chain_deployment_block, anvil.app_chain_deployment_block),
-            (0, 0)
-        );
+    }
+
+    /// No network but `anvil` lacks a key, and each is on its own two chains.
+    #[test]
+    fn every_network_has_all_addresses_and_the_ids_of_its_chains() {
+        let chains = [
+            ("mainnet", 8453, 241_320_162),
+            ("testnet", 84532, 351_243_127),
+            ("testnet-dev", 84532, 351_243_127),
+            ("testnet-staging", 84532, 351_243_127),
+            ("anvil", 31337, 31337),
+        ];
+        assert_eq!(chains.map(|(name, ..)| name), Addresses::ENVIRONMENTS);
+        let mut registries = std::collections::BTreeSet::new();
+        for (name, settlement, app) in chains {
+            let known = Addresses::of_environment(name).unwrap();
+            assert_eq!(
+                (known.settlement_chain_id, known.app_chain_id),
+                (settlement, app),
+                "{name}"
+            );
+            let json = known.to_json();
+            let zero = alloy::primitives::Address::ZERO.to_string();
+            assert!(json.as_object().unwrap().values().all(|it| *it != zero.as_str()), "{name}");
+            let deployed = name != "anvil";
+            assert_eq!(json.as_object().unwrap().len(), if deployed { 21 } else { 20 }, "{name}");
+            assert_eq!(known.deposit_splitter.is_some(), deployed, "{name}");
+            let blocks =
+                [known.settlement_chain_deployment_block, known.app_chain_deployment_block];
+            assert!(blocks.into_iter().all(|block| (block > 0) == deployed), "{name}");
+            assert!(registries.insert(known.node_registry), "{name} shares its registry");
+        }
     }
 
     #[tokio::test]
     async fn a_served_file_is_read_up_to_the_bound() {
         let served = include_str!("../../environments/mainnet.json");
         let url = serve(served.to_owned()).await;
-        assert_eq!(Addresses::fetch(&url).await.ok(), Addresses::of_environment("mainnet"));
+        let given = GivenAddresses::fetch(&url).await.unwrap();
+        assert_eq!(Addresses::of(&given).ok(), Addresses::of_environment("mainnet"));
         let url = serve(" ".repeat(1_000_000)).await;
-        let error = Addresses::fetch(&url).await.unwrap_err().to_string();
+        let error = GivenAddresses::fetch(&url).await.unwrap_err().to_string();
         assert!(error.contains("more than 10240 bytes"), "{error}");
         let url = serve("[]".to_owned()).await;
-        let error = Addresses::fetch(&url).await.unwrap_err().to_string();
+        let error = GivenAddresses::fetch(&url).await.unwrap_err().to_string();
         assert!(error.contains("JSON object"), "{error}");
-        assert!(Addresses::fetch("http://127.0.0.1:1/x").await.is_err());
-        assert!(Addresses::fetch("ftp://host/x").await.is_err());
+        assert!(GivenAddresses::fetch("http://127.0.0.1:1/x").await.is_err());
+        assert!(GivenAddresses::fetch("ftp://host/x").await.is_err());
     }
 
     /// Starts a server that answers one request with this text.

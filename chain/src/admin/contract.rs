@@ -5,7 +5,7 @@ use std::fmt;
 
 use alloy::primitives::Address;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, GivenAddresses};
 
 /// One of the two chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +110,13 @@ impl Contract {
         }
     }
 
+    /// Returns the key of the contract's address in a deployment file.
+    #[must_use]
+    pub fn key(self) -> String {
+        let (first, rest) = self.name().split_at(1);
+        first.to_lowercase() + rest
+    }
+
     /// Returns the name of the artifact with the contract's ABI. For the underlying token, a third-party contract, only
     /// the standard token functions are used.
     #[must_use]
@@ -191,6 +198,13 @@ impl From<&Addresses> for Contracts {
     }
 }
 
+impl From<&GivenAddresses> for Contracts {
+    fn from(given: &GivenAddresses) -> Self {
+        let all = Contract::ALL.into_iter().chain(Contract::OPTIONAL);
+        Self(all.filter_map(|contract| Some((contract, given.address(&contract.key())?))).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +228,15 @@ mod tests {
         let contracts = Contracts::from(&addresses);
         assert_eq!(contracts.get(Contract::AppChainFactory), None);
         assert!(Contract::ALL.into_iter().all(|contract| contracts.get(contract).is_some()));
+    }
+
+    #[test]
+    fn the_contracts_of_a_file_are_the_same_with_and_without_its_completion() {
+        for name in Addresses::ENVIRONMENTS {
+            let addresses = Addresses::of_environment(name).unwrap();
+            let given = GivenAddresses::parse(&addresses.to_json().to_string()).unwrap();
+            assert_eq!(Contracts::from(&given), Contracts::from(&addresses), "{name}");
+        }
+        assert_eq!(Contracts::from(&GivenAddresses::default()), Contracts::default());
     }
 }

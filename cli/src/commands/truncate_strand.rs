@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::B256;
-use hawser_chain::admin::Contract;
+use hawser_chain::admin::{AdminError, Contract};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::lookup::{AgreementError, Broadcasts};
 use hawser_chain::index::walk::BlockHeader;
@@ -130,7 +130,6 @@ impl ChainContract {
             let text = "the command compares the strand with the app chain: give --contracts.app-chain.rpc-url";
             return Err(RunError::usage(text));
         }
-        let deployment = KnownDeployment::of(contracts).await?;
         let (subject, contract) = match strand {
             ChainStrand::GroupMessages => {
                 (EventSource::GroupMessages, Contract::GroupMessageBroadcaster)
@@ -139,13 +138,8 @@ impl ChainContract {
                 (EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
             }
         };
-        let unknown = || {
-            RunError::usage(format!(
-                "the address of {contract} is not known: give \
-            --contracts.config-file-path"
-            ))
-        };
-        let contract = deployment.contracts.get(contract).ok_or_else(unknown)?;
+        let deployment = KnownDeployment::of(contracts, &[contract]).await?;
+        let contract = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract))?;
         let endpoints = Endpoints::new("app", &contracts.app.urls, deployment.app_id)
             .map_err(RunError::usage)?;
         Ok(Self { endpoints, subject, contract })

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
-use hawser_chain::addresses::{Addresses, AddressesError};
-use hawser_chain::admin::Contracts;
+use hawser_chain::addresses::{Addresses, AddressesError, GivenAddresses};
+use hawser_chain::admin::{ChainRole, Contract, Contracts};
 
 use crate::error::{RunError, RunErrorKind};
-use crate::settings::table::chains::UNSET_CHAIN_ID;
+use crate::settings::table::chains::{FILE, TEXT, UNSET_CHAIN_ID, flag_of};
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
 
 /// The chain ids, contracts and first blocks of both chains.
@@ -26,48 +26,119 @@ pub struct KnownDeployment {
 }
 
 impl KnownDeployment {
-    /// Reads the configured source of addresses. Individually configured ids and addresses take precedence.
+    /// Reads the configured source of addresses. Individually configured ids and addresses take precedence. The source
+    /// may lack contracts that are not `needed`, and the id of a chain without a URL.
     ///
     /// # Errors
-    /// Fails when the source cannot be read, or is not a deployment.
-    pub async fn of(settings: &ContractSettings) -> Result<Self, RunError> {
+    /// Fails when the source cannot be read, or has a wrong value. One error names everything needed that neither the
+    /// source nor a setting gives.
+    pub async fn of(settings: &ContractSettings, needed: &[Contract]) -> Result<Self, RunError> {
         let file = match &settings.source {
-            Some(source) => Some(addresses(source).await?),
+            Some(source) => Some(given(source).await?),
             None => None,
         };
-        let id = |said: &ChainAccessSettings, in_file: fn(&Addresses) -> u64| {
-            said.id.or(file.as_ref().map(in_file)).unwrap_or(UNSET_CHAIN_ID)
-        };
-        let block = |in_file: fn(&Addresses) -> u64| file.as_ref().map(in_file).unwrap_or_default();
-        let mut contracts = file.as_ref().map(Contracts::from).unwrap_or_default();
-        contracts.set_all(&settings.single);
+        let known = Known { file, settings };
+        known.check(needed)?;
+        let block = |in_file: fn(&GivenAddresses) -> u64| known.file.as_ref().map_or(0, in_file);
         Ok(Self {
-            settlement_id: id(&settings.settlement, |file| file.settlement_chain_id),
-            settlement_first_block: block(|file| file.settlement_chain_deployment_block),
-            app_id: id(&settings.app, |file| file.app_chain_id),
-            app_first_block: block(|file| file.app_chain_deployment_block),
-            contracts,
+            settlement_id: known.chain_id(ChainRole::Settlement).unwrap_or(UNSET_CHAIN_ID),
+            settlement_first_block: block(GivenAddresses::settlement_chain_deployment_block),
+            app_id: known.chain_id(ChainRole::App).unwrap_or(UNSET_CHAIN_ID),
+            app_first_block: block(GivenAddresses::app_chain_deployment_block),
+            contracts: known.contracts(),
         })
     }
 }
 
-async fn addresses(source: &AddressSource) -> Result<Addresses, RunError> {
+/// The values of the source and the settings.
+struct Known<'a> {
+    /// The source's values; `None` without a source.
+    file: Option<GivenAddresses>,
+    settings: &'a ContractSettings,
+}
+
+impl Known<'_> {
+    fn contracts(&self) -> Contracts {
+        let mut contracts = self.file.as_ref().map(Contracts::from).unwrap_or_default();
+        contracts.set_all(&self.settings.single);
+        contracts
+    }
+
+    fn access(&self, chain: ChainRole) -> &ChainAccessSettings {
+        match chain {
+            ChainRole::Settlement => &self.settings.settlement,
+            ChainRole::App => &self.settings.app,
+        }
+    }
+
+    fn chain_id(&self, chain: ChainRole) -> Option<u64> {
+        let in_file = || self.file.as_ref()?.number(id_key(chain));
+        self.access(chain).id.or_else(in_file)
+    }
+
+    /// Checks that everything needed is given.
+    fn check(&self, needed: &[Contract]) -> Result<(), RunError> {
+        let contracts = self.contracts();
+        let lacking = needed.iter().filter(|contract| contracts.get(**contract).is_none());
+        let lacking: Vec<_> = lacking.copied().collect();
+        let lacks_id = |chain: &ChainRole| {
+            // Without a source the id is that of a development chain.
+            let read = self.file.is_some() && !self.access(*chain).urls.is_empty();
+            read && self.chain_id(*chain).is_none()
+        };
+        let ids = [ChainRole::Settlement, ChainRole::App].into_iter().filter(lacks_id);
+        let keys: Vec<_> = ids.map(|chain| id_key(chain).to_owned()).collect();
+        let keys = [keys, lacking.iter().map(|contract| contract.key()).collect()].concat();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let keys = format!("`{}`", keys.join("`, `"));
+        let missing = match &self.settings.source {
+            Some(source) => format!("{keys} missing in {}: add what is missing", shown(source)),
+            None => format!(
+                "the addresses of contracts are not given, {keys}: name the file with all addresses (--{})",
+                FILE.flag
+            ),
+        };
+        let flags: Vec<_> = lacking.iter().map(|it| format!("--{}", flag_of(*it))).collect();
+        let or = if flags.is_empty() { "" } else { ", or give " };
+        Err(RunError::usage(format!("{missing}{or}{}", flags.join(", "))))
+    }
+}
+
+fn id_key(chain: ChainRole) -> &'static str {
+    match chain {
+        ChainRole::Settlement => GivenAddresses::SETTLEMENT_CHAIN_ID,
+        ChainRole::App => GivenAddresses::APP_CHAIN_ID,
+    }
+}
+
+/// Returns the setting of a source, without its value: a URL may contain a key.
+fn shown(source: &AddressSource) -> String {
+    match source {
+        AddressSource::Place(_) => format!("the file of --{}", FILE.flag),
+        AddressSource::Text(_) => format!("--{}", TEXT.flag),
+        AddressSource::Environment(name) => format!("the network {name}"),
+    }
+}
+
+async fn given(source: &AddressSource) -> Result<GivenAddresses, RunError> {
     match source {
         AddressSource::Place(place) => at_place(place).await,
-        AddressSource::Text(text) => Addresses::parse(text)
-            .map_err(|fault| RunError::usage(format!("--contracts.config-json: {fault}"))),
+        AddressSource::Text(text) => GivenAddresses::parse(text)
+            .map_err(|fault| RunError::usage(format!("--{}: {fault}", TEXT.flag))),
         AddressSource::Environment(name) => of_environment(name),
     }
 }
 
-async fn at_place(place: &str) -> Result<Addresses, RunError> {
+async fn at_place(place: &str) -> Result<GivenAddresses, RunError> {
     if let Some(name) = place.strip_prefix("config://") {
         return of_environment(name);
     }
     let read = if place.starts_with("http://") || place.starts_with("https://") {
-        Addresses::fetch(place).await
+        GivenAddresses::fetch(place).await
     } else {
-        Addresses::read(&path_of(place))
+        GivenAddresses::read(&path_of(place))
     };
     read.map_err(|error| RunError { kind: reason(&error), text: error.to_string() })
 }
@@ -90,8 +161,8 @@ fn reason(error: &AddressesError) -> RunErrorKind {
     }
 }
 
-fn of_environment(name: &str) -> Result<Addresses, RunError> {
-    Addresses::of_environment(name).ok_or_else(|| {
+fn of_environment(name: &str) -> Result<GivenAddresses, RunError> {
+    GivenAddresses::of_environment(name).ok_or_else(|| {
         let known = Addresses::ENVIRONMENTS.join(", ");
         RunError::usage(format!("no environment is called {name:?}; there are {known}"))
     })
@@ -104,6 +175,23 @@ mod tests {
     use super::*;
     use crate::settings::SettingSources;
 
+    const REGISTRY: &str = "0xd19F631634Bdb0e31217Ee22139025B75Ce6EA5C";
+    const NEEDED: [Contract; 3] =
+        [Contract::NodeRegistry, Contract::RateRegistry, Contract::GroupMessageBroadcaster];
+
+    /// Reads the deployment that these settings describe, beside the URLs of both chains.
+    async fn read(
+        given: &[(&str, &str)],
+        needed: &[Contract],
+    ) -> Result<KnownDeployment, RunError> {
+        let urls = ["contracts.settlement-chain.rpc-url", "contracts.app-chain.rpc-url"];
+        let urls = urls.map(|flag| (flag, "http://127.0.0.1:8545"));
+        let flags = urls.iter().chain(given);
+        let flags = flags.map(|(flag, value)| ((*flag).to_owned(), (*value).to_owned()));
+        let sources = SettingSources::new(flags.collect::<Vec<_>>(), Vec::new());
+        KnownDeployment::of(&ContractSettings::read(&sources).unwrap(), needed).await
+    }
+
     #[test]
     fn a_file_may_be_given_as_a_url() {
         assert_eq!(path_of("file:///etc/my%20net/chain.json"), Path::new("/etc/my net/chain.json"));
@@ -111,42 +199,85 @@ mod tests {
         assert_eq!(path_of("file://chain.json"), Path::new("chain.json"));
     }
 
+    /// Every network that is built in has every contract, by either setting.
     #[tokio::test]
     async fn a_network_is_found_by_its_name_in_both_settings() {
-        for (name, id) in [("testnet", 84532), ("anvil", 31337)] {
-            for source in [
-                AddressSource::Environment(name.into()),
-                AddressSource::Place(format!("config://{name}")),
-            ] {
-                assert_eq!(addresses(&source).await.unwrap().settlement_chain_id, id, "{name}");
+        for name in Addresses::ENVIRONMENTS {
+            let known = Addresses::of_environment(name).unwrap();
+            let place = format!("config://{name}");
+            for source in
+                [("contracts.environment", name), ("contracts.config-file-path", place.as_str())]
+            {
+                let read = read(&[source], &Contract::ALL).await.unwrap();
+                assert_eq!(read.settlement_id, known.settlement_chain_id, "{name}");
+                assert_eq!(read.app_id, known.app_chain_id, "{name}");
+                assert_eq!(read.contracts, Contracts::from(&known), "{name}");
+                assert_eq!(read.app_first_block, known.app_chain_deployment_block, "{name}");
+                let block = known.settlement_chain_deployment_block;
+                assert_eq!(read.settlement_first_block, block, "{name}");
             }
         }
         for source in [
             AddressSource::Environment("moon".into()),
             AddressSource::Place("config://moon".into()),
         ] {
-            let failure = addresses(&source).await.unwrap_err();
+            let failure = given(&source).await.unwrap_err();
             assert_eq!(failure.kind, RunErrorKind::Usage);
             assert!(failure.text.contains("testnet-staging, anvil"), "{failure}");
         }
     }
 
-    /// The reference implementation's local chain has both roles. Its chain id is treated as not configured.
     #[tokio::test]
-    async fn the_local_chain_of_the_reference_is_both_chains() {
-        let flag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    async fn single_settings_replace_what_a_network_has() {
         let flags = [
-            flag("contracts.settlement-chain.rpc-url", "http://127.0.0.1:8545"),
-            flag("contracts.app-chain.rpc-url", "http://127.0.0.1:8545"),
+            ("contracts.environment", "mainnet"),
+            ("contracts.settlement-chain.node-registry-address", REGISTRY),
+            ("contracts.app-chain.chain-id", "7"),
         ];
-        let env = [flag("XMTPD_CONTRACTS_ENVIRONMENT", "anvil")];
-        let settings = SettingSources::new(flags, env);
-        let settings = ContractSettings::read(&settings).unwrap();
-        let known = KnownDeployment::of(&settings).await.unwrap();
-        assert_eq!((known.settlement_id, known.app_id), (31337, 31337));
-        let registry = known.contracts.get(hawser_chain::admin::Contract::NodeRegistry);
-        let expected = "0xd19F631634Bdb0e31217Ee22139025B75Ce6EA5C";
-        assert_eq!(registry.map(|address| address.to_string()).as_deref(), Some(expected));
+        let known = read(&flags, &NEEDED).await.unwrap();
+        assert_eq!((known.settlement_id, known.app_id), (8453, 7));
+        assert_eq!(known.contracts.get(Contract::NodeRegistry), REGISTRY.parse().ok());
+        let mainnet = Addresses::of_environment("mainnet").unwrap();
+        assert_eq!(known.contracts.get(Contract::RateRegistry), Some(mainnet.rate_registry));
+    }
+
+    /// The reference implementation reads such texts too: what a text lacks may come from settings.
+    #[tokio::test]
+    async fn a_text_may_lack_what_settings_give_or_nothing_needs() {
+        let text = format!(r#"{{"settlementChainId":5,"rateRegistry":"{REGISTRY}"}}"#);
+        let flags = [
+            ("contracts.config-json", text.as_str()),
+            ("contracts.settlement-chain.node-registry-address", REGISTRY),
+            ("contracts.app-chain.group-message-broadcaster-address", REGISTRY),
+            ("contracts.app-chain.chain-id", "7"),
+        ];
+        let known = read(&flags, &NEEDED).await.unwrap();
+        assert_eq!((known.settlement_id, known.app_id), (5, 7));
+        assert_eq!((known.settlement_first_block, known.app_first_block), (0, 0));
+        assert_eq!(known.contracts.get(Contract::RateRegistry), REGISTRY.parse().ok());
+        assert_eq!(known.contracts.get(Contract::PayerRegistry), None);
+    }
+
+    #[tokio::test]
+    async fn everything_missing_is_told_at_once() {
+        let text = format!(r#"{{"rateRegistry":"{REGISTRY}"}}"#);
+        let error = read(&[("contracts.config-json", &text)], &NEEDED).await.unwrap_err();
+        assert_eq!(error.kind, RunErrorKind::Usage);
+        assert_eq!(
+            error.text,
+            "`settlementChainId`, `appChainId`, `nodeRegistry`, `groupMessageBroadcaster` missing in \
+             --contracts.config-json: add what is missing, or give \
+             --contracts.settlement-chain.node-registry-address, \
+             --contracts.app-chain.group-message-broadcaster-address"
+        );
+        // Without a source the chains are those of a development network, and only addresses are missing.
+        let error = read(&[], &NEEDED).await.unwrap_err();
+        for part in
+            ["not given, `nodeRegistry`, `rateRegistry`, `groupM", "--contracts.config-file-path"]
+        {
+            assert!(error.text.contains(part), "{part} is not in {error}");
+        }
+        assert_eq!(read(&[], &[]).await.unwrap().app_id, UNSET_CHAIN_ID);
     }
 
     #[tokio::test]
@@ -154,16 +285,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("chain.json");
         let path = path.to_str().unwrap();
-        let absent = addresses(&AddressSource::Place(path.into())).await.unwrap_err();
+        let absent = given(&AddressSource::Place(path.into())).await.unwrap_err();
         assert_eq!(absent.kind, RunErrorKind::NotFound);
         let mainnet = Addresses::of_environment("mainnet").unwrap();
         std::fs::write(path, mainnet.to_json().to_string()).unwrap();
         for place in [path.to_owned(), format!("file://{path}")] {
-            assert_eq!(addresses(&AddressSource::Place(place)).await.unwrap(), mainnet);
+            let read = given(&AddressSource::Place(place)).await.unwrap();
+            assert_eq!(Addresses::of(&read).unwrap(), mainnet);
         }
-        std::fs::write(path, "{}").unwrap();
-        let wrong = addresses(&AddressSource::Place(path.into())).await.unwrap_err();
+        std::fs::write(path, r#"{"feeToken":5}"#).unwrap();
+        let wrong = given(&AddressSource::Place(path.into())).await.unwrap_err();
         assert_eq!(wrong.kind, RunErrorKind::Usage);
-        assert!(wrong.text.contains("is missing"), "{wrong}");
+        assert!(wrong.text.contains("`feeToken` must be an address"), "{wrong}");
     }
 }

@@ -57,7 +57,7 @@ fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
 async fn connect_by(sources: &SettingSources, needed: ChainsNeeded) -> Result<Network, RunError> {
     let config = ContractSettings::read(sources).map_err(RunError::usage)?;
     let KnownDeployment { settlement_id, app_id, contracts, .. } =
-        KnownDeployment::of(&config).await?;
+        KnownDeployment::of(&config, &[]).await?;
     let settlement = reach(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match needed {
         ChainsNeeded::AppIfGiven if !config.app.urls.is_empty() => {

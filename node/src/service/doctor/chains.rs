@@ -13,7 +13,7 @@ use hawser_proto::OriginatorId;
 
 use super::checked::Checked;
 use crate::files::deployment::KnownDeployment;
-use crate::service::network::chains::Chains;
+use crate::service::network::chains::{Chains, needed};
 use crate::service::open::{first_registry, own_record};
 use crate::service::settlement::{APP, SETTLEMENT};
 use crate::settings::{ChainReadSettings, NodeServiceSettings};
@@ -37,7 +37,7 @@ pub(super) async fn examine(config: &NodeServiceSettings) -> SeenChains {
     let mut checks = Vec::new();
     let access = &config.chains.contracts;
     if !access.settlement.urls.is_empty() || !access.app.urls.is_empty() {
-        match KnownDeployment::of(access).await {
+        match KnownDeployment::of(access, &needed(config)).await {
             Ok(deployment) => {
                 checks.extend(endpoints(config, &deployment).await);
                 checks.extend(websockets(config, &deployment).await);

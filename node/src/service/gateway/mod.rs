@@ -145,7 +145,7 @@ async fn inputs(
     let deployment = if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
         None
     } else {
-        Some(KnownDeployment::of(access).await?)
+        Some(KnownDeployment::of(access, &needed(settings)).await?)
     };
     let mut settlement = match &deployment {
         Some(deployment) if !access.settlement.urls.is_empty() => {
@@ -192,6 +192,19 @@ async fn inputs(
         redis,
     };
     Ok((ports, reading))
+}
+
+/// Returns the contracts that a gateway with these settings needs, on the chains that have a URL.
+fn needed(settings: &GatewayServiceSettings) -> Vec<Contract> {
+    let access = &settings.chains.contracts;
+    let (settlement, app) = (!access.settlement.urls.is_empty(), !access.app.urls.is_empty());
+    let uses = [
+        (Contract::NodeRegistry, settlement && settings.registry_file.is_none()),
+        (Contract::RateRegistry, settlement && settings.rates_file.is_none()),
+        (Contract::GroupMessageBroadcaster, app),
+        (Contract::IdentityUpdateBroadcaster, app),
+    ];
+    uses.into_iter().filter_map(|(contract, used)| used.then_some(contract)).collect()
 }
 
 /// The payer's own access to the app chain, and that of each tenant.

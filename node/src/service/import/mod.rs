@@ -142,7 +142,13 @@ async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, Import
     if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
         return Ok(Vec::new());
     }
-    let deployment = KnownDeployment::of(access).await?;
+    let indexed = [
+        Contract::GroupMessageBroadcaster,
+        Contract::IdentityUpdateBroadcaster,
+        Contract::PayerRegistry,
+        Contract::PayerReportManager,
+    ];
+    let deployment = KnownDeployment::of(access, &indexed).await?;
     let known = Contract::ALL.into_iter().filter_map(|it| deployment.contracts.get(it));
     Ok(known.map(|address| address.to_string().to_lowercase()).collect())
 }

@@ -32,7 +32,7 @@ use crate::settings::{ChainReadSettings, NodeServiceSettings};
 /// The reached chains, with their lists as first read.
 #[derive(Default)]
 pub(in crate::service) struct Chains {
-    /// The payer report contract; `None` if its address or its chain is missing.
+    /// The payer report contract; `None` if its chain is missing or its events are not read.
     pub(in crate::service) report_contract: Option<ReportContractAt>,
     lists: SettlementLists,
     reached: Vec<ReachedChain>,
@@ -79,7 +79,7 @@ impl Chains {
         if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
             return Ok(chains);
         }
-        let deployment = KnownDeployment::of(access).await?;
+        let deployment = KnownDeployment::of(access, &needed(settings)).await?;
         if !access.settlement.urls.is_empty() {
             chains.reach_settlement(settings, &deployment).await?;
         }
@@ -109,14 +109,11 @@ impl Chains {
         if settings.files.rates.is_none() {
             reader.watch_rates(None).await?;
         }
-        if settings.indexer && deployment.contracts.get(Contract::PayerRegistry).is_some() {
+        if settings.indexer {
             let (source, contract) = (EventSource::PayerRegistry, Contract::PayerRegistry);
             walks.push(walk(deployment, &chains.settlement, source, contract, first_block)?);
-        }
-        let reports = Contract::PayerReportManager;
-        if settings.indexer && deployment.contracts.get(reports).is_some() {
-            let source = EventSource::PayerReports;
-            let walk = walk(deployment, &chains.settlement, source, reports, first_block)?;
+            let (source, contract) = (EventSource::PayerReports, Contract::PayerReportManager);
+            let walk = walk(deployment, &chains.settlement, source, contract, first_block)?;
             let (endpoints, address) = (reader.endpoints.clone(), walk.address);
             self.report_contract = Some(ReportContractAt { endpoints, address });
             walks.push(walk);
@@ -244,6 +241,23 @@ impl RunningChains {
     }
 }
 
+/// Returns the contracts that a node with these settings reads, on the chains that have a URL.
+pub(in crate::service) fn needed(settings: &NodeServiceSettings) -> Vec<Contract> {
+    let access = &settings.chains.contracts;
+    let (files, indexer) = (&settings.files, settings.indexer);
+    let (settlement, app) = (!access.settlement.urls.is_empty(), !access.app.urls.is_empty());
+    let app = app && files.chain.is_none() && indexer;
+    let reads = [
+        (Contract::NodeRegistry, settlement && files.registry.is_none()),
+        (Contract::RateRegistry, settlement && files.rates.is_none()),
+        (Contract::PayerRegistry, settlement && indexer),
+        (Contract::PayerReportManager, settlement && indexer),
+        (Contract::GroupMessageBroadcaster, app),
+        (Contract::IdentityUpdateBroadcaster, app),
+    ];
+    reads.into_iter().filter_map(|(contract, read)| read.then_some(contract)).collect()
+}
+
 fn with_sink(
     engine: &Engine,
     network: &NetworkState,
@@ -348,4 +362,68 @@ async fn take_rates(network: &NetworkState, snapshot: ListSnapshot<RateTable>) {
 
 fn confirmed_ns(table: &RateTable) -> i64 {
     table.refreshed_ns().expect("the reader confirms each table as of its reading")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::SettingSources;
+
+    const ADDRESS: &str = "0x1fe3B81F281872354f846930Da5D49263080eBB8";
+
+    /// Reaches the chains of a node with two URLs at which nothing listens. Returns the error, if there is one.
+    async fn refusal(flags: &[(&str, &str)]) -> Option<String> {
+        let always = [
+            ("contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"),
+            ("contracts.app-chain.rpc-url", "http://127.0.0.1:1"),
+        ];
+        let flags = always.iter().chain(flags);
+        let flags = flags.map(|(flag, value)| ((*flag).to_owned(), (*value).to_owned()));
+        let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+        let env = [("XMTPD_SIGNER_PRIVATE_KEY".to_owned(), key.to_owned())];
+        let sources = SettingSources::new(flags.collect::<Vec<_>>(), env);
+        let settings = NodeServiceSettings::read(&sources).unwrap();
+        Chains::reach(&settings).await.err().map(|error| error.to_string())
+    }
+
+    /// Returns a text of addresses with the ids of both chains and these keys.
+    fn text(keys: &[&str]) -> String {
+        let addresses = keys.iter().map(|key| format!(r#","{key}":"{ADDRESS}""#));
+        let addresses = addresses.collect::<String>();
+        format!(r#"{{"settlementChainId":5,"appChainId":6{addresses}}}"#)
+    }
+
+    #[tokio::test]
+    async fn a_node_starts_with_the_addresses_that_it_reads_and_no_others() {
+        let files = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        let read = text(&["payerRegistry", "groupMessageBroadcaster", "identityUpdateBroadcaster"]);
+        let given = [
+            ("contracts.config-json", read.as_str()),
+            ("contracts.settlement-chain.payer-report-manager-address", ADDRESS),
+        ];
+        assert_eq!(refusal(&[&files[..], &given].concat()).await, None);
+        let nothing = text(&[]);
+        let unread = [("contracts.config-json", nothing.as_str()), ("indexer.enable", "false")];
+        assert_eq!(refusal(&[&files[..], &unread].concat()).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_node_names_all_addresses_that_it_lacks() {
+        let some = text(&["rateRegistry", "feeToken"]);
+        let error = refusal(&[("contracts.config-json", &some)]).await.unwrap();
+        for key in [
+            "`nodeRegistry`",
+            "`payerRegistry`",
+            "`payerReportManager`",
+            "`groupMessageBroadcaster`",
+            "`identityUpdateBroadcaster`",
+            "--contracts.settlement-chain.payer-registry-address",
+        ] {
+            assert!(error.contains(key), "{key} is not in {error}");
+        }
+        assert!(
+            !error.contains("rateRegistry") && !error.contains("distributionManager"),
+            "{error}"
+        );
+    }
 }
