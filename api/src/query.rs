@@ -4,10 +4,10 @@
 use hawser_engine::inbox;
 use hawser_engine::read::wire_len_bytes;
 use hawser_engine::runtime::{OriginatorsQuery, TopicsQuery};
-use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
+use hawser_proto::{Bytes, MARKED_HEADER};
 use tonic::{Request, Response};
 
 use crate::callers::caller_of;
@@ -50,6 +50,8 @@ impl NodeApi {
         request: Request<pb::QueryEnvelopesRequest>,
     ) -> Result<Response<pb::QueryEnvelopesResponse>, CallError> {
         let caller = caller_of(&request);
+        let with_marked = matches!(method, EnvelopeMethod::ReplicationQuery)
+            && request.metadata().contains_key(MARKED_HEADER);
         let (charge, request) = charged(request);
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::Query)?;
@@ -64,7 +66,8 @@ impl NodeApi {
                 (Pages::OfTopics(query), ReadFrom::Cursor(last_seen), count)
             }
             Selection::Originators(ids) => {
-                let query = Box::new(reader.originators_query(&ids, &last_seen, limit));
+                let query = reader.originators_query(&ids, &last_seen, limit);
+                let query = Box::new(if with_marked { query.with_marked() } else { query });
                 (Pages::OfStrands(query), ReadFrom::Strands(ids, last_seen), 0)
             }
         };

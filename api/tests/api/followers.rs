@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use hawser_api::NoPeers;
-use hawser_proto::QuicAddress;
+use hawser_proto::envelope::UnsealedEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{self, metadata_api_client::MetadataApiClient};
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
+use hawser_proto::{EnvelopeId, MARKED_HEADER, QuicAddress, SequenceId};
+use hawser_storage::{Change, InvalidRule, LogEntry};
 use prost::Message as _;
 use tonic::{Code, Response, Status};
 
@@ -136,4 +139,44 @@ async fn the_address_for_quic_is_told_to_nodes_if_there_is_one() {
     let address = QuicAddress::parse("node.example:5050");
     assert_eq!(told(address.clone(), &of_node).await.as_deref(), Some("node.example:5050"));
     assert_eq!(told(address, &[]).await, None, "other callers have no use for it");
+}
+
+/// Takes over an envelope that another node has signed and that breaks a rule.
+fn marked_by_peer(node: &Node, sequence: u64) {
+    let statement = pb_env::UnsignedOriginatorEnvelope {
+        originator_node_id: PEER.0,
+        originator_sequence_id: sequence,
+        ..Default::default()
+    };
+    let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
+    let id = EnvelopeId::new(PEER, SequenceId(sequence));
+    let entry = LogEntry::invalid(id, bytes, InvalidRule(1));
+    node.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
+}
+
+#[tokio::test]
+async fn marked_envelopes_are_for_followers_that_ask_for_them() {
+    let node = node().await;
+    node.ordered_by_peer(1, 1, None);
+    marked_by_peer(&node, 2);
+    node.ordered_by_peer(3, 1, None);
+    let query = pb::EnvelopesQuery { originator_node_ids: vec![PEER.0], ..Default::default() };
+    let page =
+        |query: pb::EnvelopesQuery| pb::QueryEnvelopesRequest { query: Some(query), limit: 0 };
+    let asks = &[(MARKED_HEADER, "1")];
+    let (plain, asking) = (with(page(query.clone()), &[]), with(page(query.clone()), asks));
+    let mut follower = node.replication().await;
+    let shown = follower.query_envelopes(plain).await.unwrap().into_inner();
+    assert_eq!(ids(&shown.envelopes), "200:1 200:3");
+    let shown = follower.query_envelopes(asking).await.unwrap().into_inner();
+    assert_eq!(ids(&shown.envelopes), "200:1 200:2 200:3");
+    let topics = with(page(topics_query([1], None)), asks);
+    let shown = follower.query_envelopes(topics).await.unwrap().into_inner();
+    assert_eq!(ids(&shown.envelopes), "200:1 200:3", "a topic has readers");
+    let reader = node.query().await.query_envelopes(with(page(query), asks)).await;
+    assert_eq!(
+        ids(&reader.unwrap().into_inner().envelopes),
+        "200:1 200:3",
+        "clients check no rule"
+    );
 }

@@ -44,6 +44,8 @@ const ROWS_PER_SCAN: usize = 2 * ROWS_PER_SEEK;
 /// turns it holds its envelopes and one more of each strand, all of them taken from its memory.
 pub(crate) struct LogFilling {
     limits: BatchLimits,
+    /// Envelopes of nodes that are marked invalid belong to the page too.
+    with_marked: bool,
     memory: PageMemory,
     strands: Vec<StrandLane>,
     size: BatchSize,
@@ -87,7 +89,15 @@ impl LogFilling {
         });
         let strands = strands.collect();
         let (envelopes, ended) = (Vec::new(), Vec::new());
-        Self { limits, memory, strands, size: BatchSize::default(), envelopes, ended }
+        let (size, with_marked) = (BatchSize::default(), false);
+        Self { limits, with_marked, memory, strands, size, envelopes, ended }
+    }
+
+    /// Makes envelopes of nodes that are marked invalid belong to the page.
+    #[must_use]
+    pub(crate) fn with_marked(mut self) -> Self {
+        self.with_marked = true;
+        self
     }
 
     /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of what
@@ -135,7 +145,7 @@ impl LogFilling {
         let mut index = 0;
         while let Some(lane) = open.get_mut(index) {
             if lane.lane.next.is_none() {
-                match lane.advance(snapshot, &mut self.memory, left)? {
+                match lane.advance(snapshot, self.with_marked, &mut self.memory, left)? {
                     Step::Paused => return Ok(Step::Paused),
                     Step::Done if lane.lane.next.is_none() => {
                         let ended = open.swap_remove(index).lane;
@@ -179,10 +189,11 @@ struct OpenLane<'s> {
 }
 
 impl<'s> OpenLane<'s> {
-    /// Moves to the next envelope that readers get. There is none if `next` is still empty when it is done.
+    /// Moves to the next envelope that the page may have. There is none if `next` is still empty when it is done.
     fn advance(
         &mut self,
         snapshot: &'s Snapshot<'_>,
+        with_marked: bool,
         memory: &mut PageMemory,
         left: &mut usize,
     ) -> Result<Step, QueryError> {
@@ -204,7 +215,12 @@ impl<'s> OpenLane<'s> {
             };
             debug_assert_eq!(id.originator, lane.after.originator, "a scan keeps to its strand");
             *left -= 1;
-            if validity != Validity::Valid || !is_deliverable(bytes.len()) {
+            let is_asked_for = match validity {
+                Validity::Valid => true,
+                Validity::Invalid(_) => with_marked && id.originator.is_node(),
+                Validity::Waiting => false,
+            };
+            if !is_asked_for || !is_deliverable(bytes.len()) {
                 lane.after = id;
                 *left = left.saturating_sub(bytes.len() / BYTES_PER_ROW);
                 continue;

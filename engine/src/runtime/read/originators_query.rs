@@ -22,6 +22,7 @@ pub struct OriginatorsQuery {
     /// The last place of each strand that the reader has.
     from: Vec<EnvelopeId>,
     limits: BatchLimits,
+    with_marked: bool,
     /// The page so far; `None` before the first turn.
     filling: Option<LogFilling>,
 }
@@ -29,7 +30,16 @@ pub struct OriginatorsQuery {
 impl OriginatorsQuery {
     /// `from` names each strand once.
     pub(super) fn new(log: LogAccess, from: Vec<EnvelopeId>, limit: usize) -> Self {
-        Self { log, from, limits: BatchLimits::of_query(limit), filling: None }
+        let limits = BatchLimits::of_query(limit);
+        Self { log, from, limits, with_marked: false, filling: None }
+    }
+
+    /// Makes the page contain also envelopes of nodes that this node has marked invalid. A follower judges them itself;
+    /// readers must not get them.
+    #[must_use]
+    pub fn with_marked(mut self) -> Self {
+        self.with_marked = true;
+        self
     }
 
     /// Does one turn. Returns the page when it is complete; until then there is more to do. After that, or an error,
@@ -63,7 +73,8 @@ impl OriginatorsQuery {
                 };
                 let ranges = self.from.iter().map(range).collect::<Result<Vec<_>, _>>()?;
                 let memory = PageMemory::new(Arc::clone(&self.log.memory), 0);
-                LogFilling::new(ranges, self.limits, memory)
+                let filling = LogFilling::new(ranges, self.limits, memory);
+                if self.with_marked { filling.with_marked() } else { filling }
             }
         };
         Ok(self.filling.insert(filling))

@@ -29,3 +29,26 @@ fn a_page_goes_on_behind_invalid_envelopes_and_ends_at_the_heads_of_its_first_tu
     let all = reader.query_originators(&strands, &Cursor::new(), 0).unwrap();
     assert_eq!(ids_of(&all), [id(100, run + 1), id(100, run + 2)]);
 }
+
+/// Followers judge envelopes themselves, and payers owe for some of those that are marked.
+#[test]
+fn envelopes_that_are_marked_invalid_are_in_a_page_only_if_they_are_asked_for() {
+    let store = store();
+    let envelope =
+        |originator, sequence| committed(id(originator, sequence), topic(1), 1, Vec::new());
+    let (chain, node) = (1, 100);
+    let changes = [
+        append(&envelope(node, 1)),
+        append_invalid(&envelope(node, 2)),
+        append(&envelope(node, 3)),
+        append_invalid(&envelope(chain, 1)),
+    ];
+    store.commit(&changes).unwrap();
+    let reader = Reader::over(store, Arc::new(StoppedClock(i64::MAX / 2))).unwrap();
+    let strands = [OriginatorId(chain), OriginatorId(node)];
+    let query = || reader.originators_query(&strands, &Cursor::new(), 0);
+    let page = query().turn().unwrap().expect("it fits into a turn");
+    assert_eq!(ids_of(&page), [id(node, 1), id(node, 3)]);
+    let page = query().with_marked().turn().unwrap().expect("it fits into a turn");
+    assert_eq!(ids_of(&page), [id(node, 1), id(node, 2), id(node, 3)]);
+}
