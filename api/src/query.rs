@@ -26,11 +26,11 @@ enum Pages {
     OfStrands(Box<OriginatorsQuery>),
 }
 
-/// Turns that a call has paid for at its beginning, if it costs one token or none: the first turn is free then.
+/// Turns that a call of at most one token has paid for at its start: the first turn is free.
 const FIRST_TURN: u64 = 1;
 
-/// Returns the number of turns that a query has paid for at its beginning. Queries of the `ReplicationApi` have paid
-/// nothing.
+/// Returns the number of turns that a query has paid for at its beginning. Queries of the `ReplicationApi` pay
+/// nothing at their start.
 fn paid_turns(method: EnvelopeMethod, topics: usize) -> u64 {
     if matches!(method, EnvelopeMethod::Query) {
         CallCost::of_topics(topics).query
@@ -83,7 +83,7 @@ impl NodeApi {
         let paid = paid_turns(method, topics);
         let turns = self.callers.turns(caller, LimitedCall::Query, paid, self.stop.clone());
         let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
-        // The engine fills pages below the limit; only an envelope that is alone can exceed it.
+        // The engine keeps pages below the limit; only a single large envelope can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
         let envelopes = self.deliver(method, page)?;
         let mut response = Response::new(pb::QueryEnvelopesResponse { envelopes });

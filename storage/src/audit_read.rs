@@ -1,4 +1,4 @@
-//! Reading a folder to audit it: opened without writing, and every row of a strand in order.
+//! Reads a data folder for audits: opens it without writing, and scans the rows of a strand in order.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -27,11 +27,12 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 impl Store {
-    /// Opens the database in a folder for reading only: nothing in the folder changes, and no lock is taken. Sees
-    /// what was written when it was opened. A node that runs may remove files under the reader, which then fails.
+    /// Opens the database in a folder for reading only: nothing in the folder changes, and no lock is taken. The
+    /// reader sees the state at the time of opening. A running node may remove files meanwhile; reads of them then
+    /// fail.
     ///
     /// # Errors
-    /// When there is no database of this format, or it is damaged.
+    /// An error if the folder has no database of this format, or if it is damaged.
     pub fn open_read_only(path: &Path, price: PriceFn) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
@@ -122,7 +123,7 @@ impl Snapshot<'_> {
         })
     }
 
-    /// Returns true while amounts wait to be calculated again, because rates came late.
+    /// Returns true while amounts have to be calculated again because rates were recorded late.
     ///
     /// # Errors
     /// When the rows cannot be read.
@@ -133,7 +134,7 @@ impl Snapshot<'_> {
         Ok(rows.valid())
     }
 
-    /// Returns true while amounts at one originator in these minutes wait to be calculated again.
+    /// Returns true while amounts at one originator in these minutes have to be calculated again.
     ///
     /// # Errors
     /// When the rows cannot be read.
@@ -154,7 +155,7 @@ impl Snapshot<'_> {
         Ok(RepriceKey::decode(key).ok_or_else(corrupt)? <= RepriceKey(last))
     }
 
-    /// Returns the nodes whose checkpoints of a strand are held, ascending.
+    /// Returns the nodes whose checkpoints of a strand are stored, ascending.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -180,7 +181,7 @@ impl Snapshot<'_> {
         Ok(nodes)
     }
 
-    /// Returns the checkpoint of a node for a strand with the smallest size above `size`, if one is held.
+    /// Returns the checkpoint of a node for a strand with the smallest size above `size`; `None` if none is stored.
     ///
     /// # Errors
     /// When the row cannot be read.

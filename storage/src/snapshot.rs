@@ -1,4 +1,4 @@
-//! Reading: a consistent view of one moment.
+//! A consistent view of the log and its projections at one moment, for readers.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -35,15 +35,15 @@ use crate::topic_scan::TopicScan;
 /// A consistent view of everything that was durable when it was taken. Later commits are invisible,
 /// so rows read from one snapshot agree with one another.
 ///
-/// RocksDB keeps replaced rows while a snapshot lives; drop it when the answer is made.
+/// RocksDB keeps replaced rows while a snapshot exists, so drop it as soon as the answer is made.
 pub struct Snapshot<'a> {
     /// Borrows from `store`, and is declared before it: fields are dropped in this order.
     view: rocksdb::Snapshot<'static>,
-    /// The projections that must not be read in it.
+    /// The projections that must not be read in this view.
     hidden: HiddenProjections,
-    /// The database that the view was taken of. The store may have another one by now.
+    /// The database of the view. The store may have reopened another one since.
     store: Arc<Database>,
-    /// Ties the view to the store that it is of.
+    /// Ties the view to the lifetime of its store.
     of: PhantomData<&'a ()>,
 }
 
@@ -68,8 +68,8 @@ impl Snapshot<'_> {
         Ok(SequenceId(self.row(key, decode_u64)?.unwrap_or_default()))
     }
 
-    /// Returns the last place of a strand up to which all signatures are checked. Below the head only where readers are
-    /// shown more ([`Store::commit_shown`](crate::Store::commit_shown)).
+    /// Returns the last place of a strand up to which all signatures are checked. It is below the head only if
+    /// readers are shown unverified envelopes ([`Store::commit_shown`](crate::Store::commit_shown)).
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -82,8 +82,8 @@ impl Snapshot<'_> {
     }
 
     /// Returns the proof that a strand's node has signed the envelopes that readers get before they are verified;
-    /// `None` if everything is verified, or none was kept. An older version has kept the checkpoint alone, which is the
-    /// prefix of no leaves.
+    /// `None` if everything is verified, or no proof was kept. An older version kept the checkpoint alone, which
+    /// counts as a prefix without leaves.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -148,8 +148,8 @@ impl Snapshot<'_> {
         self.last_held_through(EnvelopeId::new(originator, SequenceId(u64::MAX)))
     }
 
-    /// Returns the envelope of a strand with the highest place that is held and is not above `through`. Costs one seek,
-    /// whatever number of places lies between them.
+    /// Returns the envelope of a strand with the highest place that is held and is not above `through`. Costs one
+    /// seek, for any distance between them.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -224,7 +224,7 @@ impl Snapshot<'_> {
 
     /// Returns the last `ranges_max` of the ranges of one strand that are marked missing, ascending, both ends included.
     ///
-    /// Visits the marks of the strand from its end on, until it has found so many.
+    /// Visits the marks of the strand backwards from its end, until it has found that many.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -287,7 +287,7 @@ impl Snapshot<'_> {
     /// Scans one strand in ascending order, after `after` up to and including `through`. Skipped
     /// ranges are yielded as such, clipped to these bounds.
     ///
-    /// Costs two seeks plus the bytes it yields. Bypasses the block cache, because a strand is mostly
+    /// Costs two seeks and the bytes of the yielded items. Bypasses the block cache, because a strand is mostly
     /// scanned once.
     #[must_use]
     pub fn log(&self, after: EnvelopeId, through: SequenceId) -> LogScan<'_> {
@@ -301,8 +301,8 @@ impl Snapshot<'_> {
         self.topics_with_envelopes(0)
     }
 
-    /// Opens a scan over topics whose rows bring their envelopes along, where they have them and until
-    /// those take `len_bytes_max` together. The other envelopes are in the log.
+    /// Opens a scan over topics whose rows include their envelopes, if these are stored beside them, up to
+    /// `len_bytes_max` in total. The other envelopes are in the log.
     #[must_use]
     pub fn topics_with_envelopes(&self, len_bytes_max: usize) -> TopicScan<'_> {
         let rows = self.projected(TopicKey::FAMILY, ReadOptions::default());
@@ -343,9 +343,8 @@ impl Snapshot<'_> {
         self.usage_after(payer, None, usize::MAX, each).map(|_| ())
     }
 
-    /// Calls `each` with the usage rows of one payer that come after `after`, by originator and minute ascending,
-    /// and with no more than `rows_max` of them. Returns the place of the last one if so many were read: there
-    /// may be more.
+    /// Calls `each` with at most `rows_max` usage rows of one payer after `after`, by originator and minute
+    /// ascending. Returns the place of the last one if `rows_max` rows were read, since there may be more.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -385,8 +384,8 @@ impl Snapshot<'_> {
         Ok(last)
     }
 
-    /// Calls `each` with usage rows of one payer, by originator and minute ascending. If it returns a minute, the rows of that
-    /// originator up to that minute are passed over, at the cost of one seek.
+    /// Calls `each` with usage rows of one payer, by originator and minute ascending. If `each` returns a minute,
+    /// the rows of that originator up to that minute are skipped, at the cost of one seek.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -438,7 +437,7 @@ impl Snapshot<'_> {
         collect_rates(&mut rows)
     }
 
-    /// Returns the inbox that an Ethereum address is a member of; of several the one it joined last.
+    /// Returns the inbox of which an Ethereum address is a member; of several, the one that it joined last.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -478,7 +477,7 @@ impl Snapshot<'_> {
         Ok(entries)
     }
 
-    /// Returns whether a payer has ledger entries. Reads one row.
+    /// Returns true if a payer has ledger entries. Reads one row.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -522,7 +521,7 @@ impl Snapshot<'_> {
     /// Opens an iterator over the rows of a projection.
     ///
     /// # Errors
-    /// [`ReadError::Rebuilding`] if the projection has to be made anew.
+    /// [`ReadError::Rebuilding`] if the projection has to be rebuilt.
     pub(crate) fn projected(
         &self,
         family: Family,

@@ -208,7 +208,7 @@ fn rows_of_a_topic_are_read_backwards_to_its_first_and_no_further() {
     on_each(|store| {
         let highest = OriginatorId(u32::MAX);
         let own = [id(OriginatorId(0), 7), id(OWN, 2), id(OWN, 5), id(highest, 1)];
-        // The neighbours in the index do not count.
+        // Adjacent rows of other topics in the index do not count.
         for (name, ids) in
             [("newess", vec![id(PEER, 1)]), ("newest", own.into()), ("newesu", vec![id(PEER, 2)])]
         {
@@ -286,7 +286,7 @@ fn a_strand_is_read_from_any_place_to_any_place() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Topic rows, in whatever order they were written, are read by topic, originator, sequence.
+    /// Topic rows, written in any order, are read by topic, originator, sequence.
     #[test]
     fn topic_rows_come_in_order(
         topics in proptest::collection::vec((0u32..3, "[ab]{1,3}"), 1..40),

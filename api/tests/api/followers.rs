@@ -26,7 +26,7 @@ fn strand(after: u64) -> pb::SubscribeOriginatorsRequest {
     pb::SubscribeOriginatorsRequest { filter: Some(filter) }
 }
 
-/// Calls each method of the `ReplicationApi`, and returns what each answers.
+/// Calls each method of the `ReplicationApi`, and returns the answers.
 async fn every_method(node: &Node, headers: &[(&'static str, &str)]) -> Vec<Code> {
     fn code<T>(answer: Result<Response<T>, Status>) -> Code {
         answer.map_or_else(|status| status.code(), |_| Code::Ok)
@@ -141,7 +141,7 @@ async fn the_address_for_quic_is_told_to_nodes_if_there_is_one() {
     assert_eq!(told(address, &[]).await, None, "other callers have no use for it");
 }
 
-/// Takes over an envelope that another node has signed and that breaks a rule.
+/// Stores an envelope that another node has signed and that breaks a rule.
 fn marked_by_peer(node: &Node, sequence: u64) {
     let statement = pb_env::UnsignedOriginatorEnvelope {
         originator_node_id: PEER.0,
