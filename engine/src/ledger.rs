@@ -4,6 +4,8 @@
 //! Entries never change. When the chain takes an event back, a second entry reverses its first one.
 //! Specified in `docs/protocol/fees.md`.
 
+use std::collections::HashMap;
+
 use hawser_proto::PayerAddress;
 use hawser_storage::{LedgerEntry, LedgerEventId, LedgerKind};
 use sha2::{Digest as _, Sha256};
@@ -78,12 +80,53 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
     LedgerEventId(hasher.finalize().into())
 }
 
-/// Returns the entry that an event adds to the payer's `entries`, which are given in their order.
-/// `None` if the event is booked already, or settles an amount of zero.
-///
-/// # Errors
-/// If the event can never be booked.
-pub fn book(
+/// The entries of a payer in their order, with an index of their events: a payer can make as many events as it likes, and each
+/// further one has to be looked for among them.
+#[derive(Debug, Clone, Default)]
+pub struct PayerLedger {
+    entries: Vec<LedgerEntry>,
+    /// The kind of the newest entry of each event.
+    newest: HashMap<LedgerEventId, LedgerKind>,
+}
+
+impl PayerLedger {
+    /// Creates the ledger from entries in their order.
+    #[must_use]
+    pub fn new(entries: Vec<LedgerEntry>) -> Self {
+        let newest = entries.iter().map(|entry| (entry.event, entry.kind)).collect();
+        Self { entries, newest }
+    }
+
+    /// Returns the entries in their order.
+    #[must_use]
+    pub fn entries(&self) -> &[LedgerEntry] {
+        &self.entries
+    }
+
+    /// Adds an entry behind all others.
+    pub fn push(&mut self, entry: LedgerEntry) {
+        self.newest.insert(entry.event, entry.kind);
+        self.entries.push(entry);
+    }
+
+    /// Returns the entry that an event adds; `None` if the event is booked already, or settles an amount of zero. The cost
+    /// does not depend on the number of entries, apart from reversed ones.
+    ///
+    /// # Errors
+    /// If the event can never be booked.
+    pub fn book(&self, event: &LedgerEvent) -> Result<Option<LedgerEntry>, BookingError> {
+        // The id counts before all other rules: a booked event stays booked, also a cancellation whose
+        // withdrawal is no longer the last one.
+        let newest = self.newest.get(&event.id);
+        if newest.is_some_and(|kind| *kind != LedgerKind::Reversal) {
+            return Ok(None);
+        }
+        book_new(&self.entries, event)
+    }
+}
+
+/// Returns the entry of an event that is not booked, or whose entry is reversed.
+fn book_new(
     entries: &[LedgerEntry],
     event: &LedgerEvent,
 ) -> Result<Option<LedgerEntry>, BookingError> {
@@ -93,12 +136,6 @@ pub fn book(
     let entry = |kind, picodollars| {
         Some(LedgerEntry { event: event.id, block: event.block, kind, picodollars })
     };
-    // The id counts before all other rules: a booked event stays booked, also a cancellation whose
-    // withdrawal is no longer the last one.
-    let newest = entries.iter().rev().find(|entry| entry.event == event.id);
-    if newest.is_some_and(|entry| entry.kind != LedgerKind::Reversal) {
-        return Ok(None);
-    }
     Ok(match event.action {
         // The leaf of a payer without a price, such as one at rates of zero, is settled like any other.
         LedgerAction::UsageSettled { microdollars: 0 } => None,
@@ -214,6 +251,17 @@ mod tests {
         (micros(&entries), refused)
     }
 
+    fn book(
+        entries: &[LedgerEntry],
+        event: &LedgerEvent,
+    ) -> Result<Option<LedgerEntry>, BookingError> {
+        let mut ledger = PayerLedger::default();
+        entries.iter().for_each(|entry| ledger.push(*entry));
+        let booked = ledger.book(event);
+        assert_eq!(PayerLedger::new(entries.to_vec()).book(event), booked);
+        booked
+    }
+
     fn book_all(entries: &mut Vec<LedgerEntry>, events: &[LedgerEvent]) -> Vec<BookingError> {
         let mut refused = Vec::new();
         for event in events {
@@ -263,9 +311,9 @@ mod tests {
         assert_eq!((withdrawal.kind as u8, withdrawal.picodollars), (1, -4_000_000));
         let settled = book(LedgerAction::UsageSettled { microdollars: 3 });
         assert_eq!((settled.kind as u8, settled.picodollars), (2, -3_000_000));
-        let nothing = super::book(&[], &event(3, LedgerAction::UsageSettled { microdollars: 0 }));
+        let nothing = self::book(&[], &event(3, LedgerAction::UsageSettled { microdollars: 0 }));
         assert_eq!(nothing, Ok(None), "a settlement of nothing is no error");
-        let cancelled = super::book(&[withdrawal], &event(2, CANCEL)).unwrap().unwrap();
+        let cancelled = self::book(&[withdrawal], &event(2, CANCEL)).unwrap().unwrap();
         assert_eq!((cancelled.kind as u8, cancelled.picodollars), (3, 4_000_000));
     }
 

@@ -9,7 +9,7 @@ use hawser_storage::{CommitError, LedgerEntry, LedgerEventId, ReadError, Snapsho
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
-use crate::ledger::{self, LedgerEvent};
+use crate::ledger::{self, LedgerEvent, PayerLedger};
 
 /// Events could not be booked.
 #[derive(Debug, thiserror::Error)]
@@ -75,23 +75,25 @@ impl LedgerAppender {
         let _one_at_a_time = self.one_at_a_time.lock();
         let snapshot = self.store.snapshot();
         let there: HashSet<LedgerEventId> = events.iter().map(|event| event.id).collect();
-        let mut ledgers: HashMap<PayerAddress, Vec<LedgerEntry>> = HashMap::new();
-        let mut entries = Vec::new();
+        let mut ledgers: HashMap<PayerAddress, PayerLedger> = HashMap::new();
+        let mut entries: Vec<(PayerAddress, LedgerEntry)> = Vec::new();
         let mut count = BookedEvents::default();
         for payer in with_later_entries(&snapshot, from_block)? {
-            let mut ledger = snapshot.ledger(payer)?;
-            let undone = ledger::reversals(&ledger, from_block, |id| there.contains(id));
+            let mut ledger = PayerLedger::new(snapshot.ledger(payer)?);
+            let undone = ledger::reversals(ledger.entries(), from_block, |id| there.contains(id));
             count.reversed += undone.len();
-            ledger.extend_from_slice(&undone);
+            undone.iter().for_each(|entry| ledger.push(*entry));
             entries.extend(undone.into_iter().map(|entry| (payer, entry)));
             ledgers.insert(payer, ledger);
         }
         for event in events {
             let ledger = match ledgers.entry(event.payer) {
                 Entry::Occupied(ledger) => ledger.into_mut(),
-                Entry::Vacant(place) => place.insert(snapshot.ledger(event.payer)?),
+                Entry::Vacant(place) => {
+                    place.insert(PayerLedger::new(snapshot.ledger(event.payer)?))
+                }
             };
-            match ledger::book(ledger, event) {
+            match ledger.book(event) {
                 Ok(Some(entry)) => {
                     count.booked += 1;
                     ledger.push(entry);
