@@ -112,6 +112,8 @@ impl From<SubmitError> for CallError {
     }
 }
 
+/// The machine-readable name of the refusal of a request that its payer cannot pay.
+const PAYER_BALANCE: &str = "PAYER_BALANCE";
 /// Seconds after which a full disk may have room again. A guess: an operator has to make it.
 const RETRY_AFTER_DISK_S: u64 = 30;
 /// Seconds after which a caller may have ended one of its streams of all envelopes. A guess: it knows that better itself.
@@ -152,7 +154,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
             Status::resource_exhausted(text)
         }
-        CallError::Publish(PublishError::Balance { .. }) => Status::failed_precondition(text),
+        CallError::Publish(PublishError::Balance { index, .. }) => unpaid(index, &text),
         CallError::Publish(PublishError::PayerRate { retry_after }) => {
             let whole_s = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             limited(&text, "PAYER_RATE", whole_s)
@@ -201,6 +203,16 @@ fn refused(refusal: &AdmissionError) -> Status {
     details.into_status(Code::InvalidArgument, &refusal.text)
 }
 
+/// Renders the refusal of a publish that its payer cannot pay. The details name the first envelope that its balance does
+/// not cover.
+fn unpaid(index: usize, text: &str) -> Status {
+    let field = format!("payer_envelopes[{index}]");
+    let description = text.to_owned();
+    let wrong = vec![WrongField { field, description, reason: PAYER_BALANCE }];
+    let details = StatusDetails { wrong, ..StatusDetails::of(PAYER_BALANCE) };
+    details.into_status(Code::FailedPrecondition, text)
+}
+
 fn unavailable(text: String, retry_after_s: u64) -> Status {
     let retry_after_s = Some(retry_after_s);
     let details = StatusDetails { retry_after_s, ..StatusDetails::of("UNAVAILABLE") };
@@ -210,6 +222,17 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_payer_without_money_is_told_from_which_envelope_on() {
+        let status = into_status(PublishError::Balance { price: 70, left: 50, index: 3 });
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        for part in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "payer_envelopes[3]"] {
+            assert!(details.contains(part), "{part} in {details:?}");
+        }
+        assert_eq!(details.matches("PAYER_BALANCE").count(), 2, "{details:?}");
+    }
 
     #[test]
     fn readers_of_an_index_that_is_made_anew_are_sent_elsewhere_for_a_while() {

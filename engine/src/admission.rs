@@ -6,7 +6,7 @@ use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, Signature};
 use hawser_rules::{
-    Violation, check_dependencies_known, check_dependencies_on_chains, check_payload,
+    PriceError, Violation, check_dependencies_known, check_dependencies_on_chains, check_payload,
     check_retention, check_topic,
 };
 
@@ -23,6 +23,8 @@ const NAMED_MAX: usize = 20;
 /// The machine-readable name of the refusal of an envelope that was published before and has
 /// expired.
 const PUBLISHED_BEFORE: &str = "PUBLISHED_BEFORE";
+/// The machine-readable name of the refusal of an envelope whose price cannot be computed.
+const NO_PRICE: &str = "NO_PRICE";
 const PUBLISHED_BEFORE_TEXT: &str = "it was published before, and has expired since";
 
 /// The author of a request.
@@ -171,6 +173,16 @@ impl AdmissionError {
     /// Refuses a request as a whole.
     pub(crate) fn of_request(text: impl Into<String>) -> Self {
         Self { text: text.into(), envelopes: Vec::new() }
+    }
+
+    /// Refuses a request because its envelope at this place has no price. The text is that of the error alone, which
+    /// publishers match.
+    pub(crate) fn of_price(index: usize, error: PriceError) -> Self {
+        let text = error.to_string();
+        Self {
+            text: text.clone(),
+            envelopes: vec![RefusedEnvelope { index, rule: NO_PRICE, text }],
+        }
     }
 
     /// Refuses a request because its envelopes at these places were published before and have expired since; `None` if

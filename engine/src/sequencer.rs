@@ -51,6 +51,16 @@ fn shortly_after(chain_ns: i64, now_ns: i64) -> i64 {
     chain_ns + 1 + now_ns.rem_euclid(1_000_000_000_000) / 1000
 }
 
+/// Error of a request in which an envelope has no price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct UnpricedError {
+    /// The place of the first such envelope in the request, from 0.
+    pub index: usize,
+    /// The fee that cannot be computed.
+    pub error: PriceError,
+}
+
 /// A place in the strand, ready to be signed.
 #[derive(Debug)]
 pub struct Sequenced {
@@ -104,21 +114,19 @@ impl Sequencer {
         self.last_ns
     }
 
-    /// Returns what [`sequence`](Self::sequence) would charge for the same request, picodollars.
+    /// Returns what [`sequence`](Self::sequence) would charge for each envelope of the same request, picodollars.
     ///
     /// # Errors
     /// Its errors.
-    pub fn price<'a>(
+    pub fn prices<'a>(
         &self,
         now_ns: i64,
         rates: &RateTable,
         request: impl IntoIterator<Item = &'a Admitted>,
-    ) -> Result<u64, PriceError> {
+    ) -> Result<Vec<u64>, UnpricedError> {
         let mut next = self.draft();
-        request.into_iter().try_fold(0, |sum: u64, admitted| {
-            let placed = next.place(self.node, now_ns, rates, admitted)?;
-            Ok(sum.saturating_add(placed.picodollars))
-        })
+        let placed = next.place_all(self.node, now_ns, rates, request);
+        placed.map(|placed| Ok(placed?.picodollars)).collect()
     }
 
     fn draft(&self) -> RequestDraft {
@@ -142,12 +150,10 @@ impl Sequencer {
         now_ns: i64,
         rates: &RateTable,
         request: impl IntoIterator<Item = &'a Admitted>,
-    ) -> Result<Vec<Sequenced>, PriceError> {
+    ) -> Result<Vec<Sequenced>, UnpricedError> {
         let mut next = self.draft();
-        let sequenced: Result<Vec<_>, _> = request
-            .into_iter()
-            .map(|admitted| next.place(self.node, now_ns, rates, admitted))
-            .collect();
+        let sequenced: Result<Vec<_>, _> =
+            next.place_all(self.node, now_ns, rates, request).collect();
         let sequenced = sequenced?;
         let places = sequenced.len() as u64;
         assert_eq!(next.sequence.0, self.last.0 + places, "ids are contiguous");
@@ -175,6 +181,20 @@ struct Price {
 }
 
 impl RequestDraft {
+    /// Places envelopes in the order of their request, each when the result is asked for it.
+    fn place_all<'a>(
+        &mut self,
+        node: OriginatorId,
+        now_ns: i64,
+        rates: &RateTable,
+        request: impl IntoIterator<Item = &'a Admitted>,
+    ) -> impl Iterator<Item = Result<Sequenced, UnpricedError>> {
+        request.into_iter().enumerate().map(move |(index, admitted)| {
+            let placed = self.place(node, now_ns, rates, admitted);
+            placed.map_err(|error| UnpricedError { index, error })
+        })
+    }
+
     fn place(
         &mut self,
         node: OriginatorId,
@@ -277,8 +297,8 @@ mod tests {
         let mut last = (0, 0);
         for step in [0, 5, 5, -1_000_000_000, 7] {
             let request = [admitted(60), admitted(60)];
-            let price = sequencer.price(START_NS + step, &plain(), &request).unwrap();
-            assert_eq!(price, 2 * 25_300, "it changes nothing");
+            let prices = sequencer.prices(START_NS + step, &plain(), &request).unwrap();
+            assert_eq!(prices, [25_300; 2], "it changes nothing");
             for sequenced in sequencer.sequence(START_NS + step, &plain(), &request).unwrap() {
                 let next = (sequenced.id.sequence.0, sequenced.originator_ns);
                 assert_eq!(next.0, last.0 + 1);
@@ -370,9 +390,13 @@ mod tests {
     #[test]
     fn a_request_that_has_no_price_burns_no_id() {
         let mut sequencer = sequencer();
-        let expensive = rates(Rate { storage_fee: u64::MAX, ..plain().rates()[0] });
-        let failed = sequencer.sequence(START_NS, &expensive, &[admitted(60)]);
-        assert!(matches!(failed, Err(PriceError::Base(_))));
+        // A byte may cost this much for two days, and not for a year.
+        let expensive = rates(Rate { storage_fee: u64::MAX >> 15, ..plain().rates()[0] });
+        let request = [admitted(2), admitted(365), admitted(365)];
+        let failed = sequencer.sequence(START_NS, &expensive, &request);
+        let failed = failed.unwrap_err();
+        assert!(matches!(failed, UnpricedError { index: 1, error: PriceError::Base(_) }));
+        assert_eq!(sequencer.prices(START_NS, &expensive, &request), Err(failed));
         let sequenced = sequencer.sequence(START_NS, &plain(), &[admitted(60)]).unwrap();
         assert_eq!(sequenced[0].id.sequence, SequenceId(1));
     }

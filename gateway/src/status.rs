@@ -197,7 +197,7 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
         PolicyError::TooLong { .. } => (Code::PermissionDenied, "TOO_LONG", None),
         PolicyError::TooExpensive { .. } => (Code::ResourceExhausted, "TOO_EXPENSIVE", None),
         PolicyError::TooMany { .. } => (Code::ResourceExhausted, "TOO_MANY_ENVELOPES", None),
-        PolicyError::AllNodesExpensive => (Code::ResourceExhausted, "CONGESTION", Some(60)),
+        PolicyError::AllNodesExpensive { .. } => (Code::ResourceExhausted, "CONGESTION", Some(60)),
         PolicyError::LimitExceeded(limit) => {
             (Code::ResourceExhausted, "RATE_LIMIT", limit.retry_after_s)
         }
@@ -208,7 +208,8 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
     let wrong = match refusal {
         PolicyError::Kind { index, .. }
         | PolicyError::TooLong { index, .. }
-        | PolicyError::TooExpensive { index, .. } => vec![wrong(*index, refusal, reason)],
+        | PolicyError::TooExpensive { index, .. }
+        | PolicyError::AllNodesExpensive { index } => vec![wrong(*index, refusal, reason)],
         _ => Vec::new(),
     };
     StatusDetails { reason, wrong, retry_after_s }.into_status(code, &text)
@@ -288,11 +289,13 @@ mod tests {
 
     #[test]
     fn a_limit_says_when_to_come_again_and_a_kind_which_envelope() {
-        let limit = PolicyError::AllNodesExpensive;
+        let limit = PolicyError::AllNodesExpensive { index: 2 };
         let status = of_policy(&limit);
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.metadata().get("retry-after").unwrap(), "60");
-        assert!(String::from_utf8_lossy(status.details()).contains("google.rpc.RetryInfo"));
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        assert!(details.contains("google.rpc.RetryInfo"), "{details}");
+        assert!(details.contains("envelopes[2]") && details.contains("CONGESTION"), "{details}");
 
         let kind = PolicyError::Kind { index: 4, kind: hawser_rules::PayloadClass::Welcome };
         let details = of_policy(&kind).details().to_vec();

@@ -116,6 +116,9 @@ async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
 
     let first = answers.iter().position(Result::is_ok).unwrap();
     assert_eq!(publish(&texts[first]).await, answers[first], "a repeat costs nothing");
+    let mixed = vec![message(1, &texts[first]), message(1, "new"), message(1, "newer")];
+    let beyond = node.engine.publish(mixed).await;
+    assert!(matches!(beyond, Err(PublishError::Balance { index: 1, .. })), "{beyond:?}");
     let node = start_asking_for_balances(store.clone());
     let poor = node.engine.publish(vec![message(1, "after a restart")]).await;
     assert!(matches!(poor, Err(PublishError::Balance { .. })), "{poor:?}");

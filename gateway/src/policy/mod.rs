@@ -74,8 +74,8 @@ pub(crate) enum PolicyError {
     TooExpensive { index: usize, fee: u64, max: u64 },
     #[error("the request has {count} envelopes, and this caller may publish at most {max} at once")]
     TooMany { count: usize, max: usize },
-    #[error("the congestion fee of every node exceeds the limit of this caller")]
-    AllNodesExpensive,
+    #[error("envelope {index}: the congestion fee of every node exceeds the limit of this caller")]
+    AllNodesExpensive { index: usize },
     #[error("too many {}", .0.what)]
     LimitExceeded(LimitExceeded),
     #[error("all callers together have sent too many {}", .0.what)]
@@ -93,7 +93,7 @@ impl PolicyError {
             Self::Denied => 1,
             Self::Kind { .. } => 2,
             Self::TooLong { .. } | Self::TooMany { .. } => 3,
-            Self::TooExpensive { .. } | Self::AllNodesExpensive => 4,
+            Self::TooExpensive { .. } | Self::AllNodesExpensive { .. } => 4,
             Self::LimitExceeded(_) | Self::TotalExceeded(_) => 5,
             Self::ApiKey(_) => 6,
             Self::Webhook(_) => 7,

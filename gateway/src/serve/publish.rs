@@ -107,11 +107,11 @@ impl PublishService {
         let congestion_fee_max = |envelope: &Routed| {
             price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
         };
-        let for_nodes = || routed.iter().filter(|envelope| envelope.route == Route::Node);
-        let allowed = if for_nodes()
-            .any(|envelope| self.nodes.all_are_expensive(congestion_fee_max(envelope)))
-        {
-            Err(self.refused(&PolicyError::AllNodesExpensive))
+        let all_are_expensive = |it: &Routed| {
+            it.route == Route::Node && self.nodes.all_are_expensive(congestion_fee_max(it))
+        };
+        let allowed = if let Some(index) = routed.iter().position(all_are_expensive) {
+            Err(self.refused(&PolicyError::AllNodesExpensive { index }))
         } else if let Err(refusal) = self.policies.ask(&caller, &routed).await {
             Err(self.refused(&refusal))
         } else {

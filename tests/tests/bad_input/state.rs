@@ -53,7 +53,13 @@ async fn an_envelope_without_a_price_is_refused_and_burns_no_id() {
     network.start_all().await;
     let node = &network.nodes[0];
     let answer = publish_one(node, 0).await;
-    assert_refused("no price", answer, Code::InvalidArgument, "could not calculate base fee");
+    let text = "could not calculate base fee";
+    let status = assert_refused("no price", answer, Code::InvalidArgument, text);
+    let details = String::from_utf8_lossy(status.details()).into_owned();
+    for part in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "payer_envelopes[0]", "NO_PRICE"]
+    {
+        assert!(details.contains(part), "{part} in {details:?}");
+    }
     assert_eq!(head(node).await, 0);
     // A price list only grows.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -172,16 +172,17 @@ impl Balances {
         }
     }
 
-    /// Checks that a payer can pay a price. The balance stays as it is until the result is dropped.
+    /// Checks that a payer can pay the prices of envelopes. The balance stays as it is until the result is dropped.
     ///
     /// # Errors
-    /// [`PublishError::Balance`] if it cannot.
+    /// [`PublishError::Balance`] if it cannot, with the index of the first price that the balance does not cover.
     pub(super) fn check(
         &self,
         payer: PayerAddress,
-        price: u64,
+        prices: &[u64],
     ) -> Result<CheckedPayer<'_>, PublishError> {
         let payers = self.lock();
+        let price = prices.iter().fold(0, |sum: u64, price| sum.saturating_add(*price));
         if price > 0 {
             // Read when the request was admitted; forgotten since only in a flood of payers.
             let balance = payers.known.get(&payer);
@@ -190,7 +191,8 @@ impl Balances {
             })?;
             let left = balance.left();
             if i128::from(price) > left {
-                return Err(PublishError::Balance { price, left });
+                let index = first_uncovered(prices, left);
+                return Err(PublishError::Balance { price, left, index });
             }
         }
         Ok(CheckedPayer { payers, payer })
@@ -211,6 +213,16 @@ impl Balances {
         let available = available_of(&now.snapshot, &now.reports, payer)?;
         Ok(Reading { available, head, read_ns })
     }
+}
+
+/// Returns the index of the first of these prices, above 0, that an amount does not cover after those before it.
+fn first_uncovered(prices: &[u64], left: i128) -> usize {
+    let mut sum: i128 = 0;
+    let is_beyond = |price: &u64| {
+        sum += i128::from(*price);
+        *price > 0 && sum > left
+    };
+    prices.iter().position(is_beyond).unwrap_or_default()
 }
 
 impl CheckedPayer<'_> {
@@ -246,6 +258,14 @@ mod tests {
             assert_eq!(payers.put(payer(number), reading(available, 4, 0)), Put::Known);
         }
         payers
+    }
+
+    #[test]
+    fn the_envelope_that_exceeds_a_balance_is_the_first_one_that_it_does_not_cover() {
+        assert_eq!(first_uncovered(&[0, 40, 60, 1, 5], 100), 3);
+        assert_eq!(first_uncovered(&[0, 40, 60], 99), 2);
+        assert_eq!(first_uncovered(&[0, 40, 60], -1), 1, "the first one costs nothing");
+        assert_eq!(first_uncovered(&[u64::MAX; 3], i128::from(u64::MAX)), 1);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum PublishError {
         price: u64,
         /// The amount that the payer can still spend, picodollars; may be below 0.
         left: i128,
+        /// The place in the request, from 0, of the first envelope that this amount does not cover.
+        index: usize,
     },
     /// The payer has more requests than this node takes of one payer.
     #[error("the payer of this request publishes too often")]
@@ -56,6 +58,16 @@ pub enum PublishError {
 }
 
 impl PublishError {
+    /// Returns the error with the index of an envelope that a function makes of the one that it has.
+    pub(super) fn at_place(self, place: impl Fn(usize) -> usize) -> Self {
+        match self {
+            Self::Balance { price, left, index } => {
+                Self::Balance { price, left, index: place(index) }
+            }
+            other => other,
+        }
+    }
+
     /// This process takes no more publishes.
     pub(super) fn stopping() -> Self {
         let reason = "node is shutting down".into();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::retention::EXPIRY_NEVER;
-use hawser_rules::{PriceError, RateTable, is_free};
+use hawser_rules::{RateTable, is_free};
 use hawser_storage::{Charge, Facts, LogEntry};
 
 use super::commit::{GroupSize, SignedGroup};
@@ -20,7 +20,7 @@ use super::state::PublisherState;
 use crate::admission::AdmissionError;
 use crate::facts;
 use crate::runtime::Priority;
-use crate::sequencer::{Admitted, Sequenced, Sequencer};
+use crate::sequencer::{Admitted, Sequenced, Sequencer, UnpricedError};
 
 /// Bytes that an originator adds to a payer envelope at most, with tags and lengths. Counted from
 /// the fields of both outer layers, all integers at their longest.
@@ -244,14 +244,20 @@ impl SequencerThread {
         if answer_len > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
         }
-        let refused = |error: PriceError| {
-            PublishError::Refused(AdmissionError::of_request(error.to_string()))
+        // Where the request has its `fresh`th new envelope: repeats are not among those.
+        let index_of = |fresh: usize| {
+            let is_source = |it: &AnswerSource| matches!(it, AnswerSource::Group(at) if *at == first_index + fresh);
+            sources.iter().position(is_source).unwrap_or_default()
+        };
+        let refused = |UnpricedError { index, error }: UnpricedError| {
+            PublishError::Refused(AdmissionError::of_price(index_of(index), error))
         };
         let payer = fresh.first().map(|admitted| admitted.payer);
         let mut checked = None;
         if let Some((balances, payer)) = self.state.balances.as_ref().zip(payer) {
-            let price = self.sequencer.price(now_ns, rates, &fresh).map_err(refused)?;
-            checked = Some(balances.check(payer, price)?);
+            let prices = self.sequencer.prices(now_ns, rates, &fresh).map_err(refused)?;
+            let check = balances.check(payer, &prices);
+            checked = Some(check.map_err(|error| error.at_place(index_of))?);
         }
         let places = self.sequencer.sequence(now_ns, rates, &fresh).map_err(refused)?;
         if let Some(checked) = checked {
