@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_node::MetricsFormat;
 use hawser_node::error::RunError;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -109,22 +110,78 @@ async fn answer<S: MetricsSource>(mut stream: TcpStream, watch: &Mutex<S>) -> st
             return Ok(());
         }
     }
-    let (status, body) = respond(&head, watch);
+    let (status, kind, body) = respond(&head, watch);
     let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nVary: Accept\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await
 }
 
-fn respond<S: MetricsSource>(head: &[u8], watch: &Mutex<S>) -> (&'static str, String) {
+/// Returns status, content type and body.
+fn respond<S: MetricsSource>(
+    head: &[u8],
+    watch: &Mutex<S>,
+) -> (&'static str, &'static str, String) {
+    let plain = |status, body: &str| (status, "text/plain; charset=utf-8", format!("{body}\n"));
     let path = head.strip_prefix(b"GET ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
     match path {
-        Some(b"/metrics") => ("200 OK", watch.lock().page()),
-        Some(b"/health") if watch.lock().has_looked() => ("200 OK", "ok\n".to_owned()),
-        Some(b"/health") => ("503 Service Unavailable", format!("{}\n", S::NOT_YET)),
-        Some(_) => ("404 Not Found", "there are /metrics and /health\n".to_owned()),
-        None => ("405 Method Not Allowed", "only GET is answered\n".to_owned()),
+        Some(b"/metrics") => {
+            let format = format_of(head);
+            ("200 OK", format.content_type(), format.from_text(watch.lock().page()))
+        }
+        Some(b"/health") if watch.lock().has_looked() => plain("200 OK", "ok"),
+        Some(b"/health") => plain("503 Service Unavailable", S::NOT_YET),
+        Some(_) => plain("404 Not Found", "there are /metrics and /health"),
+        None => plain("405 Method Not Allowed", "only GET is answered"),
+    }
+}
+
+/// Returns the format that the scraper asks for.
+fn format_of(head: &[u8]) -> MetricsFormat {
+    let head = String::from_utf8_lossy(head);
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let accept = fields.filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    MetricsFormat::asked_by(accept.map(|(_, value)| value.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct One;
+
+    impl MetricsSource for One {
+        const NOT_YET: &'static str = "not yet";
+
+        fn has_looked(&self) -> bool {
+            false
+        }
+
+        fn page(&self) -> String {
+            let mut page = MetricsPage::default();
+            page.family("looks_total", "Looks", "counter");
+            page.row("", 3);
+            page.into_text()
+        }
+    }
+
+    #[test]
+    fn a_scraper_gets_the_format_that_it_asks_for() {
+        let watch = Mutex::new(One);
+        let asked = |fields: &str| {
+            respond(format!("GET /metrics HTTP/1.1\r\n{fields}\r\n").as_bytes(), &watch)
+        };
+        let text = "# HELP looks_total Looks\n# TYPE looks_total counter\nlooks_total 3\n";
+        let open = "# HELP looks Looks\n# TYPE looks counter\nlooks_total 3\n# EOF\n";
+        for fields in ["", "accept: */*\r\n", "host: application/openmetrics-text\r\n"] {
+            let (_, kind, page) = asked(fields);
+            assert_eq!((kind, &*page), ("text/plain; version=0.0.4; charset=utf-8", text));
+        }
+        let (_, kind, page) =
+            asked("ACCEPT:application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n");
+        let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!((kind, &*page), (expected, open));
     }
 }

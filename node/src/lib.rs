@@ -9,7 +9,8 @@
 //! - [`bucket`]: an S3 bucket as a backup destination; [`web`]: a web server as a source of snapshots; `requests`:
 //!   waiting for the responses of both;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
-//! - [`error`]: the error of a run or a command.
+//! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also of
+//!   watchers.
 //!
 //! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
 //! the `hawser` program in `hawser-cli` does.
@@ -28,3 +29,5 @@ pub mod restore;
 pub mod service;
 pub mod settings;
 pub mod web;
+
+pub use hawser_serve::MetricsFormat;

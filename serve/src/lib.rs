@@ -19,7 +19,8 @@
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold; `charged_bytes`:
 //!   a part of it that ends by itself;
 //!   `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded request;
-//! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
+//! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the one that a scraper
+//!   asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`StatusDetails`]: statuses that programs understand;
 //! - [`reflect`]: gRPC reflection of the services that are served;
@@ -58,6 +59,7 @@ mod health;
 mod listener;
 mod method;
 pub mod metrics;
+mod metrics_format;
 mod overloaded;
 mod pack;
 pub mod pages;
@@ -86,6 +88,7 @@ pub use details::{StatusDetails, WrongField};
 pub use health::HealthService;
 pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};
+pub use metrics_format::MetricsFormat;
 pub use overloaded::Overloaded;
 pub use reflection::{SchemaError, reflect};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,10 +20,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics_format::MetricsFormat;
 use crate::readiness::{Condition, Purpose};
 
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Time to send the head of a request. A guess: probes send it at once.
@@ -93,17 +92,42 @@ async fn answer(pages: Arc<dyn Pages>, request: Request<Incoming>) -> Page {
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
         return page;
     }
+    let format = MetricsFormat::of(request.headers());
     // Pages read the disk, which would block the tasks of this thread.
     let shown = tokio::task::spawn_blocking(move || {
         pages.show(request.uri().path(), request.uri().query().unwrap_or_default())
     });
-    shown.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"))
+    match shown.await {
+        Ok(shown) => in_format(shown, format).await,
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"),
+    }
 }
 
-/// Returns a page of metrics in the OpenMetrics text format.
+/// Marks a page of metrics, which the scraper gets in the format that it asks for.
+#[derive(Clone, Copy)]
+struct IsMetrics;
+
+/// Returns a page of metrics. `text` is in the OpenMetrics format; the scraper gets the format that it asks for.
 #[must_use]
 pub fn open_metrics(text: String) -> Page {
-    page(StatusCode::OK, OPEN_METRICS, text)
+    let kind = HeaderValue::from_static(MetricsFormat::OpenMetrics.content_type());
+    let mut page = page(StatusCode::OK, kind, text);
+    page.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    page.extensions_mut().insert(IsMetrics);
+    page
+}
+
+/// Renders a page of metrics in a format; other pages stay as they are.
+async fn in_format(mut page: Page, format: MetricsFormat) -> Page {
+    if page.extensions_mut().remove::<IsMetrics>().is_none() {
+        return page;
+    }
+    let kind = HeaderValue::from_static(format.content_type());
+    page.headers_mut().insert(CONTENT_TYPE, kind);
+    let (head, body) = page.into_parts();
+    let Ok(body) = body.collect().await;
+    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    Response::from_parts(head, Full::new(format.from_open_metrics(text).into()))
 }
 
 /// Returns a table as a page (RFC 4180).

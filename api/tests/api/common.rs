@@ -237,6 +237,17 @@ impl Node {
         (answer.status, String::from_utf8(answer.body).unwrap())
     }
 
+    /// The metrics for a scraper that sends this `Accept`: the content type and the body.
+    pub(crate) async fn scrape(&self, accept: &str) -> (String, String) {
+        let address = self.api.metrics_address().unwrap();
+        let head = format!("GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\n");
+        let request = head + "connection: close\r\n\r\n";
+        let answer = Http1Answer::read(exchange(address, request.as_bytes()).await);
+        assert_eq!(answer.status, 200);
+        let kind = answer.headers.iter().find(|(name, _)| name == "content-type").unwrap();
+        (kind.1.clone(), String::from_utf8(answer.body).unwrap())
+    }
+
     /// The value of one sample of the scrape, named with its labels as they are written.
     pub(crate) async fn sample(&self, name: &str) -> Option<f64> {
         let (_, page) = self.page("/metrics").await;

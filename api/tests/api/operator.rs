@@ -90,9 +90,9 @@ fn documented() -> BTreeMap<String, String> {
 #[tokio::test]
 async fn the_scrape_shows_what_the_documentation_lists() {
     let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
-    let (status, page) = node.page("/metrics").await;
-    assert_eq!(status, 200);
-    assert!(page.ends_with("# EOF\n"));
+    let (kind, page) = node.scrape("application/openmetrics-text").await;
+    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(page.ends_with("\n# EOF\n"));
     let families = families(&page);
     let exported: BTreeMap<String, String> =
         families.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
@@ -105,6 +105,34 @@ async fn the_scrape_shows_what_the_documentation_lists() {
         );
     }
     assert_eq!(node.page("/").await.0, 200);
+}
+
+/// The lines that are no comments, without values: those may change between two scrapes.
+fn samples(page: &str) -> Vec<&str> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').unwrap().0).collect()
+}
+
+#[tokio::test]
+async fn a_scraper_gets_the_format_that_it_asks_for_and_the_same_samples() {
+    let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
+    let (_, open) = node.scrape("application/openmetrics-text;version=1.0.0,*/*;q=0.1").await;
+    for accept in ["*/*", "text/plain", "text/plain, application/openmetrics-text;q=0.5"] {
+        let (kind, text) = node.scrape(accept).await;
+        assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8", "{accept}");
+        assert!(!text.contains("# EOF") && text.ends_with('\n'));
+        assert_eq!(samples(&text), samples(&open), "{accept}");
+        // Each sample belongs to the family whose type stands before it.
+        let families = families(&text);
+        assert_eq!(families["xmtp_published_total"].0, "counter");
+        assert!(families.values().all(|(kind, help)| !kind.is_empty() && !help.is_empty()));
+        for name in samples(&text) {
+            let name = name.split('{').next().unwrap();
+            let parts = ["_bucket", "_sum", "_count"].map(|part| name.strip_suffix(part));
+            let is_known = |name: &str| families.contains_key(name);
+            assert!(is_known(name) || parts.into_iter().flatten().any(is_known), "{name}");
+        }
+    }
 }
 
 #[tokio::test]

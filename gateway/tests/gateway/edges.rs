@@ -89,7 +89,10 @@ fn documented() -> BTreeSet<String> {
 async fn the_scrape_shows_what_the_documentation_lists() {
     let net = Net::start(1).await;
     net.publish(vec![message(1, "a")]).await.unwrap();
-    let page = net.page("/metrics").await.1;
+    let address = net.gateway.metrics_address().unwrap();
+    let accept = "accept: application/openmetrics-text\r\nconnection: close\r\n\r\n";
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: a\r\n{accept}");
+    let page = String::from_utf8(raw(address, request.as_bytes()).await).unwrap();
     assert!(page.ends_with("# EOF\n"));
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let families: BTreeSet<_> =
