@@ -10,8 +10,8 @@ use std::time::Duration;
 use hawser_engine::Engine;
 use hawser_engine::ports::Registry;
 use hawser_proto::Digest;
-use hawser_proto::OriginatorId;
 use hawser_proto::sign::keccak256;
+use hawser_serve::CallCharge;
 use hawser_serve::address::{ClientAddress, TrustedProxies};
 use hawser_serve::address_slots::{AddressSlot, AddressSlots};
 use hawser_serve::bucket::{Bucket, BucketSize};
@@ -28,7 +28,7 @@ use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
 use crate::rate_limits::{CallCost, RateLimits};
 use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
-use crate::tokens::{NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedToken};
+use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedToken};
 
 /// Signatures of tokens that an address may have checked: one costs about 50 µs. A guess: a node needs
 /// one token an hour, and those that were verified are remembered.
@@ -44,8 +44,8 @@ const PAYING_WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) address: ClientAddress,
-    /// The node that the caller has proved to be.
-    node: Option<OriginatorId>,
+    /// The release that the caller claims to run, if it has proved to be a node.
+    node: Option<ClaimedRelease>,
 }
 
 impl Caller {
@@ -259,8 +259,8 @@ impl CallersState {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Returns the node that a token proves.
-    fn node_of(&self, text: &str, address: ClientAddress) -> Result<OriginatorId, CallError> {
+    /// Returns the release that a node claims in its token, once the token is verified.
+    fn node_of(&self, text: &str, address: ClientAddress) -> Result<ClaimedRelease, CallError> {
         let ports = self.engine.ports();
         let now_s = self.unix_ns() / 1_000_000_000;
         let registry: Arc<Registry> = ports.registry.borrow().clone();
@@ -268,7 +268,7 @@ impl CallersState {
         let known = self.lock_tokens().verified.get(&digest).copied();
         if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
             self.metrics.node_called(token.version);
-            return Ok(token.node);
+            return Ok(token.version);
         }
         let token = NodeToken::read(text)?;
         let own = self.engine.store().identity().node;
@@ -279,7 +279,7 @@ impl CallersState {
         let verified = token.verify(key)?;
         self.lock_tokens().verified.put(digest, verified, verified.expires_s(), now_s);
         self.metrics.node_called(verified.version);
-        Ok(verified.node)
+        Ok(verified.version)
     }
 
     fn lock_tokens(&self) -> parking_lot::MutexGuard<'_, KnownTokens> {
@@ -357,6 +357,10 @@ impl Interceptor for CallerCheck {
         let caller = caller.map_err(into_status)?;
         if self.nodes_only && caller.node.is_none() {
             return Err(into_status(CallError::NodesOnly));
+        }
+        if let Some(release) = caller.node {
+            let open = self.callers.0.metrics.node_call_opened(release);
+            CallCharge::of(request.extensions()).keep(open);
         }
         request.extensions_mut().insert(caller);
         Ok(request)

@@ -22,6 +22,9 @@ const SKEW_S_MAX: f64 = 120.0;
 /// Specified: those that a reference node of the same major accepts.
 const VERSION_MIN: [u64; 3] = [1, 1, 0];
 
+/// The release that a node claims to run: major, minor, patch; `None` without a claim.
+pub(crate) type ClaimedRelease = Option<[u64; 3]>;
+
 /// The reason a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NodeTokenError {
@@ -57,8 +60,8 @@ pub(crate) struct NodeToken<'a> {
 pub(crate) struct VerifiedToken {
     /// The node that calls.
     pub(crate) node: OriginatorId,
-    /// The release that it claims to run: major, minor, patch.
-    pub(crate) version: Option<[u64; 3]>,
+    /// The release that it claims to run.
+    pub(crate) version: ClaimedRelease,
     key: PublicKey,
     /// Unix seconds.
     expires_s: u64,

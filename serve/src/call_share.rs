@@ -1,9 +1,10 @@
 //! The share of one call in the memory for callers, and of the pieces of its answer.
 
+use std::any::Any;
 use std::fmt;
 use std::io::IoSlice;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
 use http::Extensions;
@@ -39,6 +40,8 @@ struct CallShare {
     left_lent_bytes: AtomicUsize,
     /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
+    /// A value of the service that is dropped with the call.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// Keeps the memory of a call charged while a task works for it, even after the call is answered. Made by
@@ -82,7 +85,15 @@ impl CallCharge {
             left_bytes: AtomicUsize::new(0),
             left_lent_bytes: AtomicUsize::new(0),
             holders: AtomicUsize::new(0),
+            kept: OnceLock::new(),
         }))
+    }
+
+    /// Keeps a value until the call is over, which is when the last clone of this is dropped. A call keeps one value:
+    /// further ones are dropped at once.
+    pub fn keep(&self, value: impl Any + Send + Sync) {
+        // The value that the call has already stays.
+        let _ = self.0.kept.set(Box::new(value));
     }
 
     /// Returns the charge of the call that a request with these extensions belongs to.

@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::breaker::BreakerState;
+use crate::tokens::ClaimedRelease;
 
 /// A call that limits may refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +104,49 @@ struct Counts {
     open_streams: Gauge,
     breaker: Gauge,
     breaker_trips: Counter,
-    /// Calls with a node token by the claimed release. Registered nodes choose what they claim, so the number is bounded.
-    versions: Mutex<BTreeMap<Option<[u64; 3]>, u64>>,
-    other_versions: Counter,
+    node_calls: Mutex<NodeCalls>,
+}
+
+/// Calls with a node token by the claimed release. Registered nodes choose what they claim, so the number is bounded. A
+/// release that is counted apart stays so.
+#[derive(Debug, Default)]
+struct NodeCalls {
+    apart: BTreeMap<ClaimedRelease, ReleaseCalls>,
+    /// All further releases.
+    other: ReleaseCalls,
+}
+
+/// Calls of nodes that claim one release.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReleaseCalls {
+    made: u64,
+    open: u64,
+}
+
+impl NodeCalls {
+    /// Returns the counts of a release, which begin with its first call.
+    fn of(&mut self, release: ClaimedRelease) -> &mut ReleaseCalls {
+        if self.apart.len() < VERSIONS_MAX || self.apart.contains_key(&release) {
+            self.apart.entry(release).or_default()
+        } else {
+            &mut self.other
+        }
+    }
+}
+
+/// A call of a node that counts as open until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenNodeCall {
+    metrics: LimitMetrics,
+    release: ClaimedRelease,
+}
+
+impl Drop for OpenNodeCall {
+    fn drop(&mut self) {
+        let mut calls = self.metrics.0.node_calls.lock();
+        let open = &mut calls.of(self.release).open;
+        *open = open.saturating_sub(1);
+    }
 }
 
 /// Releases of nodes that are counted apart. A guess: a network runs a few at a time.
@@ -113,26 +154,26 @@ const VERSIONS_MAX: usize = 16;
 
 impl LimitMetrics {
     /// Counts a call with a valid node token that claims this release.
-    pub(crate) fn node_called(&self, version: Option<[u64; 3]>) {
-        let mut versions = self.0.versions.lock();
-        if versions.len() < VERSIONS_MAX || versions.contains_key(&version) {
-            *versions.entry(version).or_insert(0) += 1;
-        } else {
-            self.0.other_versions.inc();
-        }
+    pub(crate) fn node_called(&self, release: ClaimedRelease) {
+        self.0.node_calls.lock().of(release).made += 1;
+    }
+
+    /// Counts a call with a valid node token that claims this release as open until the result is dropped.
+    pub(crate) fn node_call_opened(&self, release: ClaimedRelease) -> OpenNodeCall {
+        self.0.node_calls.lock().of(release).open += 1;
+        OpenNodeCall { metrics: self.clone(), release }
     }
 
     /// Returns the calls with a node token, by the name of the claimed release.
-    fn node_calls(&self) -> Vec<(String, u64)> {
-        let name = |version: Option<[u64; 3]>| match version {
+    fn node_calls(&self) -> Vec<(String, ReleaseCalls)> {
+        let name = |release: &ClaimedRelease| match release {
             Some([major, minor, patch]) => format!("{major}.{minor}.{patch}"),
             None => "none".to_owned(),
         };
-        let versions = self.0.versions.lock().clone();
-        let mut calls: Vec<_> = versions.into_iter().map(|(it, count)| (name(it), count)).collect();
-        let other = self.0.other_versions.get();
-        calls.extend((other > 0).then(|| ("other".to_owned(), other)));
-        calls
+        let calls = self.0.node_calls.lock();
+        let mut shown: Vec<_> = calls.apart.iter().map(|(it, count)| (name(it), *count)).collect();
+        shown.extend((calls.other.made > 0).then(|| ("other".to_owned(), calls.other)));
+        shown
     }
 
     pub(crate) fn decided(&self, call: LimitedCall, is_node: bool, outcome: LimitOutcome) {
@@ -186,7 +227,12 @@ impl Collector for LimitMetrics {
         out.counters(
             "xmtp_api_node_connection_requests_by_version_counter",
             "Calls with a valid node token, by the version that it claims",
-            node_calls.iter().map(|(version, count)| ([("version", version.as_str())], *count)),
+            node_calls.iter().map(|(version, calls)| ([("version", version.as_str())], calls.made)),
+        )?;
+        out.gauges(
+            "xmtp_api_incoming_node_connection_by_version_gauge",
+            "Calls with a valid node token that are open, by the version that it claims",
+            node_calls.iter().map(|(version, calls)| ([("version", version.as_str())], calls.open)),
         )?;
         out.gauge(
             "xmtpd_stream_limit_active_streams",
@@ -218,10 +264,17 @@ mod tests {
             metrics.node_called(Some([1, 3, patch]));
         }
         metrics.node_called(Some([1, 3, 0]));
-        let calls = metrics.node_calls();
+        let open = [Some([1, 3, 0]), Some([1, 3, 999])].map(|it| metrics.node_call_opened(it));
+        let shown = || -> Vec<_> {
+            let calls = metrics.node_calls().into_iter();
+            calls.map(|(name, calls)| (name, calls.made, calls.open)).collect()
+        };
+        let calls = shown();
         assert_eq!(calls.len(), VERSIONS_MAX + 1);
-        assert_eq!(calls[0], ("none".to_owned(), 1));
-        assert_eq!(calls[1], ("1.3.0".to_owned(), 2));
-        assert_eq!(calls[VERSIONS_MAX], ("other".to_owned(), 1001 - VERSIONS_MAX as u64));
+        assert_eq!(calls[0], ("none".to_owned(), 1, 0));
+        assert_eq!(calls[1], ("1.3.0".to_owned(), 2, 1));
+        assert_eq!(calls[VERSIONS_MAX], ("other".to_owned(), 1001 - VERSIONS_MAX as u64, 1));
+        drop(open);
+        assert!(shown().iter().all(|(_, _, open)| *open == 0), "{:?}", shown());
     }
 }

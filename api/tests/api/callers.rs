@@ -336,6 +336,10 @@ async fn streams_of_topics_are_charged_to_nodes_and_to_all_others() {
         opened += 1;
     }
     assert!((5..8).contains(&opened), "nodes have no limit of opens, but pay for topics: {opened}");
+    let of_nodes = r#"xmtp_api_incoming_node_connection_by_version_gauge{version="none"}"#;
+    node.until_sample(of_nodes, f64::from(opened)).await;
+    drop(open);
+    node.until_sample(of_nodes, 0.0).await;
 }
 
 #[tokio::test]
