@@ -18,6 +18,14 @@ use crate::connect::ConnectCall;
 use crate::cors;
 use crate::public_pages::{self, PublicPages};
 
+/// The media types of gRPC-Web.
+const WEB_TYPES: [&str; 4] = [
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
+];
+
 /// Dispatches requests by protocol. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
@@ -65,7 +73,7 @@ impl Dispatcher {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
                 Protocol::GrpcWeb => {
-                    let request = with_accept(request);
+                    let request = with_exact_types(request);
                     GrpcWebLayer::new().layer(self.calls).call(request).await?
                 }
                 Protocol::Connect(call) => {
@@ -116,29 +124,37 @@ fn protocol<B>(request: &Request<B>) -> Protocol {
     let Some(content_type) = request.headers().get(CONTENT_TYPE) else {
         return Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     };
-    let text = content_type.to_str().unwrap_or_default();
-    match text.split(';').next().unwrap_or_default().trim_end() {
+    let text = essence(content_type.to_str().unwrap_or_default());
+    match text.as_str() {
         "application/grpc" | "application/grpc+proto" if request.version() < Version::HTTP_2 => {
             Protocol::Other(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
         }
         "application/grpc" | "application/grpc+proto" => Protocol::Grpc,
-        "application/grpc-web"
-        | "application/grpc-web+proto"
-        | "application/grpc-web-text"
-        | "application/grpc-web-text+proto" => Protocol::GrpcWeb,
+        other if WEB_TYPES.contains(&other) => Protocol::GrpcWeb,
         other => ConnectCall::of_content_type(other)
             .map_or(Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE), Protocol::Connect),
     }
 }
 
-/// Copies the content type into a missing `Accept` header, because the gRPC-Web layer chooses the form of its response
-/// by it.
-fn with_accept<B>(mut request: Request<B>) -> Request<B> {
+/// Returns a media type without its parameters. Upper and lower case are the same (RFC 9110 §8.3.1).
+fn essence(media_type: &str) -> String {
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Writes the media types of a gRPC-Web request as the gRPC-Web layer knows them, without parameters. `Accept` names the
+/// form of the answer, by which the layer chooses: the first form of gRPC-Web that the caller accepts, or that of the
+/// request.
+fn with_exact_types<B>(mut request: Request<B>) -> Request<B> {
     let headers = request.headers_mut();
-    if !headers.contains_key(ACCEPT)
-        && let Some(content_type) = headers.get(CONTENT_TYPE).cloned()
-    {
-        headers.insert(ACCEPT, content_type);
+    let before = &*headers;
+    let values = |name| before.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let known = |text: &str| WEB_TYPES.into_iter().find(|known| *known == essence(text));
+    let sent = values(CONTENT_TYPE).find_map(known);
+    let accepted = values(ACCEPT).flat_map(|list| list.split(',')).find_map(known);
+    for (name, value) in [(CONTENT_TYPE, sent), (ACCEPT, accepted.or(sent))] {
+        if let Some(value) = value {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
     }
     request
 }

@@ -83,6 +83,44 @@ async fn the_text_form_is_understood() {
     assert!(text.starts_with("AAAAAAcKBTEuMi4z"), "{text}");
 }
 
+/// Media types have no case and may have parameters. A browser that accepts anything gets the form of its request.
+#[tokio::test]
+async fn the_form_of_grpc_web_is_found_however_it_is_written() {
+    let node = node().await;
+    let empty = framed(&[]);
+    let with_accept = |content_type: &str, accept: &str, body: &[u8]| {
+        post(VERSION, &format!("{content_type}\r\naccept: {accept}"), body)
+    };
+    for request in [
+        post(VERSION, "application/grpc-web+proto; charset=utf-8", &empty),
+        post(VERSION, "Application/gRPC-Web", &empty),
+        with_accept("application/grpc-web", "*/*", &empty),
+        with_accept("application/grpc-web-text", "text/html, application/grpc-web", b"AAAAAAA="),
+    ] {
+        let answer = ask(&node, &request).await;
+        let sent = String::from_utf8_lossy(&request).into_owned();
+        assert_eq!(answer.status, 200, "{sent}");
+        assert_eq!(answer.header("content-type"), Some("application/grpc-web+proto"), "{sent}");
+        let frames = frames(&answer.body);
+        assert_eq!(frames.iter().map(|(flag, _)| *flag).collect::<Vec<_>>(), [0, 0x80], "{sent}");
+    }
+    for request in [
+        with_accept("application/grpc-web-text", "*/*", b"AAAAAAA="),
+        post(VERSION, "application/grpc-web-text; charset=utf-8", b"AAAAAAA="),
+        with_accept("application/grpc-web-text+proto;a=b", "application/*, text/*", b"AAAAAAA="),
+    ] {
+        let answer = ask(&node, &request).await;
+        let sent = String::from_utf8_lossy(&request).into_owned();
+        assert_eq!(answer.status, 200, "{sent}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/grpc-web-text+proto"),
+            "{sent}"
+        );
+        assert!(answer.body.starts_with(b"AAAAAAcKBTEuMi4z"), "{sent}");
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_reaches_a_browser_in_headers_that_it_may_read() {
     let node = node().await;
