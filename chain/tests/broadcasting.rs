@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::broadcast::{
     BroadcastError, BroadcastReceipt, BroadcastSettings, BroadcastStartError, Broadcaster,
-    GasPriceReadings,
+    GasPriceReadings, TransactionTimes,
 };
 use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
 use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
@@ -23,6 +23,9 @@ use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
 use hawser_proto::{GroupId, InboxId, SequenceId};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::pair::{self, ChainBackend, Pair};
@@ -43,6 +46,7 @@ crate::on_both_kinds_of_chain! {
     a_payload_that_was_not_sent_in_time_is_taken_back
     an_unreachable_endpoint_is_passed_over
     nonce_and_gas_prices_are_told_as_the_chain_has_them
+    times_of_transactions_are_counted_by_kind_and_result
 }
 
 /// A pair of chains with a deployment.
@@ -471,6 +475,32 @@ async fn an_unreachable_endpoint_is_passed_over(kind: ChainBackend) {
     elsewhere.group_message_broadcaster = Address::repeat_byte(3);
     let error = Broadcaster::start(elsewhere, key()).await.unwrap_err();
     assert!(error.to_string().contains("no contract at"), "{error}");
+}
+
+/// Returns the number of values in a histogram.
+fn count(histogram: &Histogram) -> u64 {
+    let (mut registry, mut text) = (Registry::default(), String::new());
+    registry.register("times", "Seconds", histogram.clone());
+    encode(&mut text, &registry).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("times_count ")).unwrap().parse().unwrap()
+}
+
+async fn times_of_transactions_are_counted_by_kind_and_result(kind: ChainBackend) {
+    let chains = Chains::start(kind).await;
+    let times = TransactionTimes::default();
+    let settings = BroadcastSettings { times: times.clone(), ..chains.settings() };
+    let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+    assert!(times.sent().all(|(_, times)| count(times) == 0));
+    send_all(&broadcaster, 0..3).await;
+    let sent: Vec<_> = times.sent().map(|(labels, times)| (labels, count(times))).collect();
+    assert_eq!(sent.len(), 4);
+    for (labels, count) in sent {
+        let expected =
+            u64::from(labels == [("payload_type", "group_message"), ("status", "success")]) * 3;
+        assert_eq!(count, expected, "{labels:?}");
+    }
+    let waited: Vec<_> = times.waited().map(|(labels, times)| (labels, count(times))).collect();
+    assert_eq!(waited, [([("status", "success")], 3), ([("status", "failure")], 0)]);
 }
 
 async fn nonce_and_gas_prices_are_told_as_the_chain_has_them(kind: ChainBackend) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use hawser_chain::broadcast::TransactionTimes;
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
 use hawser_serve::tls::TlsMetrics;
@@ -27,12 +28,13 @@ pub(crate) fn page(
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
     deposit: watch::Receiver<Option<i128>>,
+    transactions: TransactionTimes,
 ) -> MetricsPage {
     let collectors: [Box<dyn Collector>; 4] = [
         Box::new(calls),
         Box::new(serve.memory.clone()),
         Box::new(TlsMetrics(serve.tls.clone())),
-        Box::new(GatewayCollector { metrics, observer, deposit }),
+        Box::new(GatewayCollector { metrics, observer, deposit, transactions }),
     ];
     MetricsPage::new(collectors)
 }
@@ -43,6 +45,7 @@ struct GatewayCollector {
     observer: GatewayObserver,
     /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
     deposit: watch::Receiver<Option<i128>>,
+    transactions: TransactionTimes,
 }
 
 impl Collector for GatewayCollector {
@@ -166,6 +169,16 @@ impl GatewayCollector {
             "xmtp_blockchain_publish_payload_seconds",
             "Time from handing a payload to the sender of transactions until it was mined, has failed, or was not mined in time, seconds",
             self.metrics.all_written().map(|(kind, times)| ([("payload_type", kind)], times)),
+        )?;
+        out.histograms(
+            "xmtp_blockchain_broadcast_transaction_seconds",
+            "Time from sending a transaction with a payload to the endpoints until their response, seconds",
+            self.transactions.sent(),
+        )?;
+        out.histograms(
+            "xmtp_blockchain_wait_for_transaction_seconds",
+            "Time from the response to a payload's first transaction until its outcome was known, seconds",
+            self.transactions.waited(),
         )?;
         let senders = self.observer.checks.senders();
         let mut chains: BTreeMap<u64, GasPrices> = BTreeMap::new();

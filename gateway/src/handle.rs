@@ -154,6 +154,7 @@ pub async fn start(
         metrics.clone(),
         observer.clone(),
         ports.deposit.clone(),
+        ports.transaction_times.clone(),
     );
     let pages = Arc::new(GatewayPages { metrics: page, observer, counted: metrics.clone() });
     let listen = |address| move |source| StartError::Listen { address, source };

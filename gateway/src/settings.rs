@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_chain::broadcast::TransactionTimes;
 use hawser_chain::redis_link::RedisLink;
 use hawser_proto::SecretKey;
 use hawser_rules::{RateTable, Registry};
@@ -131,6 +132,8 @@ pub struct GatewayPorts {
     /// The app chain as each tenant's account writes to it; envelopes for the chain are refused for a tenant
     /// without an entry.
     pub tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
+    /// The durations of the transactions of all these accounts.
+    pub transaction_times: TransactionTimes,
     /// Validates identity updates before they are sent; without it, only nodes validate them.
     pub identity: Option<Arc<dyn IdentityCheck>>,
     /// The Redis in which several gateways share limits, budgets, the nodes of topics and the ids of published

@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub(super) call: Call,
     pub(super) gas_limit: u64,
     pub(super) stage: JobStage,
+    /// The time since which a node may have a transaction of it.
+    pub(super) out_since: Option<Duration>,
     digest: B256,
     waiters: Vec<Waiter>,
 }
@@ -153,7 +155,8 @@ impl Jobs {
         self.made += 1;
         let id = JobId(self.made);
         let (stage, waiters) = (JobStage::Trying, waiter.into_iter().collect());
-        let job = Job { topic, call: call(), gas_limit: 0, stage, digest, waiters };
+        let (call, out_since) = (call(), None);
+        let job = Job { topic, call, gas_limit: 0, stage, out_since, digest, waiters };
         self.jobs.insert(id, job);
         self.by_payload.insert((topic, digest), id);
         self.topics.entry(topic).or_default().push_back(id);
@@ -194,6 +197,13 @@ impl Jobs {
     pub(super) fn resume(&mut self, id: JobId, gas_limit: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
             (job.stage, job.gas_limit) = (JobStage::Submitted, gas_limit);
+        }
+    }
+
+    /// Records that a node may have a transaction of a payload.
+    pub(super) fn is_out(&mut self, id: JobId, now: Duration) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.out_since.get_or_insert(now);
         }
     }
 

@@ -284,7 +284,12 @@ impl Nonces {
         let (nonce, slot) = self.slots.iter().find(|(_, slot)| is_due(slot))?;
         let signed =
             slot.signed.last().expect("a slot that sends has a signed transaction").clone();
-        Some(DueTransaction { nonce: *nonce, signed, is_repeated: slot.maybe_out })
+        Some(DueTransaction {
+            nonce: *nonce,
+            purpose: slot.purpose,
+            signed,
+            is_repeated: slot.maybe_out,
+        })
     }
 
     /// Returns the time at which a transaction is due, if nothing else happens before.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
+use super::times::TransactionTimes;
 use crate::addresses::Addresses;
 use crate::redis_link::RedisAccess;
 use crate::spending::SpendingLimits;
@@ -47,6 +48,8 @@ pub struct BroadcastSettings {
     /// The time for which another sender of the account has to be quiet before this one sends again; without effect
     /// with a Redis. `None` allows several senders at the same time, which slow one another down.
     pub stand_back: Option<Duration>,
+    /// Adds the durations of transactions to these. Broadcasters may share them.
+    pub times: TransactionTimes,
 }
 
 impl BroadcastSettings {
@@ -65,6 +68,7 @@ impl BroadcastSettings {
             spending: SpendingLimits::default(),
             redis: None,
             stand_back: None,
+            times: TransactionTimes::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::outcome::{BroadcastStatus, PayloadBounds};
 use super::payload::BroadcasterContracts;
 use super::price::GasPrice;
+use super::times::TransactionTimes;
 use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -30,6 +31,7 @@ pub(super) struct BroadcasterState {
     pub(super) stand_back: Option<Duration>,
     /// The reason why nothing is sent at present, as text for operators.
     pub(super) halt: Mutex<Option<String>>,
+    pub(super) times: TransactionTimes,
 }
 
 impl BroadcasterState {

@@ -336,7 +336,7 @@ impl Simulation {
     /// Sends one transaction; `false` after a crash.
     fn send(&mut self) -> bool {
         let due = self.process.nonces.due(self.now());
-        let Some(DueTransaction { nonce, signed, is_repeated }) = due else { return true };
+        let Some(DueTransaction { nonce, signed, is_repeated, .. }) = due else { return true };
         if self.has_liar && self.rng.random() {
             // The liar accepts it and does not pass it on. A repeated transaction is sent to the other endpoint too.
             if is_repeated {

@@ -77,6 +77,7 @@ impl AccountState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DueTransaction {
     pub(super) nonce: u64,
+    pub(super) purpose: NoncePurpose,
     pub(super) signed: SignedTransaction,
     /// True if a node may already have it, unmined: it is then sent to every endpoint.
     pub(super) is_repeated: bool,
@@ -136,6 +137,13 @@ pub(super) enum SendOutcome {
     Later,
     /// The node will never accept the transaction.
     Refused(String),
+}
+
+impl SendOutcome {
+    /// Returns true if the node may have the transaction, or has had it.
+    pub(super) fn may_be_out(&self) -> bool {
+        matches!(self, Self::Accepted | Self::Lost | Self::Unclear(_) | Self::NonceUsed)
+    }
 }
 
 /// The account's transaction counts as reported by one endpoint.

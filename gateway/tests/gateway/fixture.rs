@@ -107,6 +107,7 @@ impl Net {
             rates_wanted: Arc::default(),
             chain: Some(chain.clone()),
             tenant_chains: BTreeMap::new(),
+            transaction_times: Default::default(),
             identity: None,
             redis: None,
         };

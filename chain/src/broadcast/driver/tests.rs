@@ -7,6 +7,7 @@ use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
 use super::super::slots::{AccountCounts, AccountState, SlotId};
+use super::super::times::TransactionTimes;
 use super::*;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
@@ -26,6 +27,7 @@ fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) ->
         ceiling: Mutex::default(),
         stand_back: None,
         halt: Mutex::default(),
+        times: TransactionTimes::default(),
     };
     let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
     Driver::new(Arc::new(state), contracts, key, Some(record), None, limits)

@@ -9,7 +9,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{AdminError, Contract};
 use hawser_chain::broadcast::{
-    BroadcastError, BroadcastSettings, Broadcaster, GasPriceReadings, IN_FLIGHT, WAIT_MAX,
+    BroadcastError, BroadcastSettings, Broadcaster, GasPriceReadings, IN_FLIGHT, TransactionTimes,
+    WAIT_MAX,
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
@@ -39,7 +40,8 @@ struct BroadcastWriter {
     balances: BalanceWatcher,
 }
 
-/// Starts a writer for a payer's account. It resumes unfinished transactions of an earlier run.
+/// Starts a writer for a payer's account. It resumes unfinished transactions of an earlier run, and adds the durations of
+/// transactions to `times`.
 ///
 /// # Errors
 /// Fails when the address of a contract is missing, or the broadcaster does not start.
@@ -48,6 +50,7 @@ pub(super) async fn writer(
     deployment: &KnownDeployment,
     payer: &SecretKey,
     nonce_record: Option<PathBuf>,
+    times: &TransactionTimes,
 ) -> Result<Arc<dyn ChainWriter>, RunError> {
     let at = |contract| {
         let address = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
@@ -75,6 +78,7 @@ pub(super) async fn writer(
         spending: config.spending,
         redis: config.redis.clone(),
         stand_back: Some(STAND_BACK + stand_back_more()),
+        times: times.clone(),
     };
     let broadcaster = Broadcaster::start(settings, key).await.map_err(RunError::failed)?;
     let account = WatchedAccount { address, fee_token: None };

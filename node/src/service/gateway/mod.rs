@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_chain::admin::Contract;
+use hawser_chain::broadcast::TransactionTimes;
 use hawser_chain::index::ChainReader;
 use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::{DepositWatcher, ListWatcher};
@@ -169,7 +170,7 @@ async fn inputs(
         }
         (None, None) => return Err(not_set("price list", "rates-file")),
     };
-    let (chain, tenant_chains) = app_chains(settings, deployment.as_ref(), tenant_payers).await?;
+    let app = app_chains(settings, deployment.as_ref(), tenant_payers).await?;
     let redis = redis(settings).await?;
     let push_urls = settings.chains.settlement.push_urls.clone();
     let watcher = deposit_watcher(settings, settlement.as_ref(), deployment.as_ref());
@@ -186,8 +187,9 @@ async fn inputs(
         lists,
         deposit,
         rates_wanted,
-        chain,
-        tenant_chains,
+        chain: app.chain,
+        tenant_chains: app.tenant_chains,
+        transaction_times: app.times,
         identity,
         redis,
     };
@@ -207,8 +209,12 @@ fn needed(settings: &GatewayServiceSettings) -> Vec<Contract> {
     uses.into_iter().filter_map(|(contract, used)| used.then_some(contract)).collect()
 }
 
-/// The payer's own access to the app chain, and that of each tenant.
-type AppChains = (Option<Arc<dyn ChainWriter>>, BTreeMap<String, Arc<dyn ChainWriter>>);
+/// The access to the app chain of the payer itself and of each tenant.
+struct AppChains {
+    chain: Option<Arc<dyn ChainWriter>>,
+    tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
+    times: TransactionTimes,
+}
 
 async fn app_chains(
     settings: &GatewayServiceSettings,
@@ -216,15 +222,15 @@ async fn app_chains(
     tenant_payers: &BTreeMap<String, SecretKey>,
 ) -> Result<AppChains, RunError> {
     let access = &settings.chains.contracts;
-    let mut tenant_chains = BTreeMap::new();
+    let (mut tenant_chains, times) = (BTreeMap::new(), TransactionTimes::default());
     let chain = match deployment {
         Some(deployment) if !access.app.urls.is_empty() && !tenant_payers.is_empty() => {
-            tenant_chains = tenants::writers(settings, deployment, tenant_payers).await?;
+            tenant_chains = tenants::writers(settings, deployment, tenant_payers, &times).await?;
             None
         }
         Some(deployment) if !access.app.urls.is_empty() => {
             let record = settings.nonce_record.clone();
-            Some(chain::writer(settings, deployment, &settings.payer, record).await?)
+            Some(chain::writer(settings, deployment, &settings.payer, record, &times).await?)
         }
         _ => {
             tracing::warn!(
@@ -234,7 +240,7 @@ async fn app_chains(
             None
         }
     };
-    Ok((chain, tenant_chains))
+    Ok(AppChains { chain, tenant_chains, times })
 }
 
 /// Starts to read the payer's balance if the settlement chain is known.

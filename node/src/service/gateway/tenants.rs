@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_chain::broadcast::TransactionTimes;
 use hawser_gateway::chain::ChainWriter;
 use hawser_gateway::policy::config::{PolicyFile, TenantSettings};
 use hawser_proto::SecretKey;
@@ -51,11 +52,12 @@ pub(super) async fn writers(
     settings: &GatewayServiceSettings,
     deployment: &KnownDeployment,
     payers: &BTreeMap<String, SecretKey>,
+    times: &TransactionTimes,
 ) -> Result<BTreeMap<String, Arc<dyn ChainWriter>>, RunError> {
     let mut writers = BTreeMap::new();
     for (name, payer) in payers {
         let record = settings.nonce_record.as_ref().map(|path| path.with_added_extension(name));
-        let writer = chain::writer(settings, deployment, payer, record).await?;
+        let writer = chain::writer(settings, deployment, payer, record, times).await?;
         writers.insert(name.clone(), writer);
     }
     Ok(writers)
