@@ -35,6 +35,10 @@ pub(crate) struct ChainWatcherArgs {
         value_parser = time
     )]
     pub(crate) active_originator_window: Duration,
+    /// Block of the settlement chain from which events are counted, such as that of the contracts' deployment; without effect
+    /// with --once [default: the first one after the start].
+    #[arg(long, value_name = "BLOCK", env = "DEPLOYMENT_BLOCK")]
+    pub(crate) deployment_block: Option<u64>,
     /// Time between two looks.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) every: Duration,

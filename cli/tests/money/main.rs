@@ -211,7 +211,9 @@ fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
     assert_eq!(upgraded["alarms"][0]["alarm"], "upgraded", "{upgraded}");
 
     let address = format!("127.0.0.1:{}", support::free_base(0));
-    let command = network.owner(&["chain-watcher", "--listen", &address, "--every", "1s"]);
+    let from_start = ["--deployment-block", "0"];
+    let args = ["chain-watcher", "--listen", &address, "--every", "1s"];
+    let command = network.owner(&[&args[..], &from_start].concat());
     let mut watcher = support::Running::start(command, true);
     watcher.line("address", |line| line.contains("/metrics"));
     support::until("the first look", || support::page(&address, "/health").contains("200 OK"));
@@ -221,6 +223,20 @@ fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
         "{page}"
     );
     assert!(page.contains("xmtp_chain_watcher_alarms{kind=\"report_stuck\"} 0\n"), "{page}");
+    let events = || support::page(&address, "/metrics");
+    let submitted = "xmtp_chain_events_processed_total{event_type=\"payer_report_submitted\"} 6\n";
+    support::until("the events are counted", || events().contains(submitted));
+    let page = events();
+    let value = |name: &str| -> u64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in {page}")).parse().unwrap()
+    };
+    let settled = value("xmtp_chain_events_processed_total{event_type=\"usage_settled\"}");
+    assert!(settled > 0, "{page}");
+    assert_eq!(value("xmtp_chain_usage_settled_total"), settled);
+    let attesting = value("xmtp_chain_attesting_node_count{originator_id=\"100\"}");
+    assert!((2..=3).contains(&attesting), "a majority of three: {page}");
+    assert_eq!(value("xmtp_chain_watcher_event_failures_total"), 0);
     assert!(support::page(&address, "/else").contains("404"));
     support::signal(watcher.pid(), "TERM");
     assert!(watcher.end().success());

@@ -19,7 +19,7 @@ use crate::send::Chain;
 pub const REPORTS_LOOKED_AT: u64 = 32;
 /// The largest number of nodes whose reports are read. A guess far above a network's size. It bounds the work
 /// if a lying endpoint invents nodes.
-const NODES_MAX: usize = 256;
+pub(super) const NODES_MAX: usize = 256;
 
 /// Reads the state of the contracts. Those of the app chain are left out if it is not connected.
 ///

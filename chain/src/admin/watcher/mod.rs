@@ -1,9 +1,10 @@
 //! Watches the contracts without privileges: reads the chains and computes alarms.
 //!
 //! [`look()`] makes a bounded number of requests, whatever an endpoint answers; [`judge()`] is a pure function
-//! of the result. A lying endpoint can raise or suppress alarms and do nothing else, because the watcher sends
+//! of the result. [`EventFollower`] counts events. A lying endpoint can raise or suppress alarms and do nothing else, because the watcher sends
 //! no transaction and holds no key.
 
+mod events;
 mod judge;
 mod look;
 
@@ -15,6 +16,7 @@ use super::contract::Contract;
 use super::fees::OnchainReport;
 use super::rates::RateEntry;
 
+pub use events::{EventCounts, EventFollower, WatchedEvent};
 pub use judge::{Alarm, AlarmKind, WatchLimits, judge};
 pub use look::{REPORTS_LOOKED_AT, look};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hawser_chain::admin::fees::OnchainReport;
-use hawser_chain::admin::watcher::{Alarm, AlarmKind, Observation};
+use hawser_chain::admin::watcher::{Alarm, AlarmKind, EventCounts, Observation, WatchedEvent};
 
 use super::totals::ReportTotals;
 use crate::metrics_server::{MetricsPage, MetricsSource};
@@ -14,12 +14,15 @@ pub(super) struct Watch {
     seen: Observation,
     alarms: Vec<Alarm>,
     totals: ReportTotals,
+    events: EventCounts,
     /// Time since the end of its last report for which an originator is active, seconds.
     active_window_s: u64,
     /// The time of the last look that succeeded, unix seconds; 0 before the first.
     looked_at: u64,
     /// Looks that failed.
     pub(super) failures: u64,
+    /// Readings of events that failed.
+    pub(super) event_failures: u64,
 }
 
 impl Watch {
@@ -30,6 +33,32 @@ impl Watch {
     pub(super) fn note(&mut self, seen: Observation, alarms: Vec<Alarm>, now: u64) {
         self.totals.note(&seen.reports, seen.chain_time);
         (self.seen, self.alarms, self.looked_at) = (seen, alarms, now);
+    }
+
+    pub(super) fn note_events(&mut self, events: EventCounts) {
+        self.events = events;
+    }
+
+    fn events(&self, page: &mut MetricsPage) {
+        let help = "Readings of events that failed";
+        page.family("xmtp_chain_watcher_event_failures_total", help, "counter");
+        page.row("", self.event_failures);
+        let Some(last_block) = self.events.last_block else { return };
+        let help = "Last block whose events are counted";
+        page.family("xmtp_chain_watcher_events_block", help, "gauge");
+        page.row("", last_block);
+        page.family("xmtp_chain_events_processed_total", "Events of the contracts", "counter");
+        for kind in WatchedEvent::ALL {
+            page.row(&format!("event_type=\"{}\"", kind.name()), self.events.of(kind));
+        }
+        let help = "Payers that were charged for settled usage, each time";
+        page.family("xmtp_chain_usage_settled_total", help, "counter");
+        page.row("", self.events.of(WatchedEvent::UsageSettled));
+        let help = "Nodes that have attested the last submitted report";
+        page.family("xmtp_chain_attesting_node_count", help, "gauge");
+        for (originator, nodes) in &self.events.attesting {
+            page.row(&format!("originator_id=\"{originator}\""), nodes);
+        }
     }
 
     fn accounts(&self, page: &mut MetricsPage) {
@@ -140,6 +169,7 @@ impl MetricsSource for Watch {
             self.accounts(&mut page);
             self.reports(&mut page);
             self.contracts(&mut page);
+            self.events(&mut page);
         }
         page.into_text()
     }

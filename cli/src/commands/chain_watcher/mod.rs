@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hawser_chain::admin::Network;
-use hawser_chain::admin::watcher::{Alarm, Observation, WatchLimits, Watched, judge, look};
+use hawser_chain::admin::watcher::{
+    Alarm, EventFollower, Observation, WatchLimits, Watched, judge, look,
+};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::service::stop_signal::StopSignals;
 use parking_lot::Mutex;
@@ -58,6 +60,7 @@ async fn look_forever(
     as_json: Option<bool>,
 ) -> Result<(), RunError> {
     let mut network = None;
+    let mut events = EventFollower::new(args.deployment_block);
     loop {
         let looked = match &network {
             Some(network) => look_once(network, args, known).await,
@@ -72,6 +75,9 @@ async fn look_forever(
                     tell(&seen, &alarms, as_json);
                 }
                 watch.lock().note(seen, alarms, now_s());
+                if let Some(network) = &network {
+                    count_events(network, &mut events, watch).await;
+                }
             }
             Err(error) => {
                 // Another endpoint may answer by then.
@@ -81,6 +87,22 @@ async fn look_forever(
             }
         }
         tokio::time::sleep(args.every).await;
+    }
+}
+
+/// Counts new events. A failure is reported, and does not affect the alarms.
+async fn count_events(network: &Network, events: &mut EventFollower, watch: &Mutex<Watch>) {
+    let read = tokio::time::timeout(LOOK_MAX, events.read(network)).await;
+    let fault = match read {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {} s", LOOK_MAX.as_secs())),
+    };
+    let mut watch = watch.lock();
+    watch.note_events(events.counts().clone());
+    if let Some(fault) = fault {
+        watch.event_failures += 1;
+        eprintln!("events could not be read: {fault}");
     }
 }
 

@@ -1,0 +1,242 @@
+//! Counts the events of payer reports and settled usage, block by block.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use alloy::primitives::Address;
+use alloy::providers::Provider as _;
+use alloy::rpc::types::{Filter, Log};
+use alloy::sol_types::SolEvent;
+
+use super::look::NODES_MAX;
+use crate::admin::contract::Contract;
+use crate::admin::error::AdminError;
+use crate::admin::network::Network;
+use crate::contracts::payer_registry::PayerRegistry::UsageSettled;
+use crate::contracts::payer_report_manager::PayerReportManager::{
+    PayerReportSubmitted, PayerReportSubsetSettled,
+};
+use crate::endpoints::is_rate_limit;
+use crate::send::RequestError;
+
+/// Blocks that one request covers at first. Specified: the default of the network's reference watcher. Endpoints that
+/// refuse them are asked for fewer.
+const PAGE_BLOCKS: u64 = 500;
+/// Requests for logs at one look. A guess: with it a look takes seconds, and 1,000,000 blocks of history take 50 looks.
+const PAGES_MAX: usize = 40;
+
+/// A kind of event that the watcher counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchedEvent {
+    /// A payer report came to the chain.
+    ReportSubmitted,
+    /// A part of a payer report was settled.
+    ReportSettled,
+    /// A payer was charged for settled usage.
+    UsageSettled,
+}
+
+impl WatchedEvent {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::ReportSubmitted, Self::ReportSettled, Self::UsageSettled];
+
+    /// Returns the value of the metrics' label `event_type`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReportSubmitted => "payer_report_submitted",
+            Self::ReportSettled => "payer_report_subset_settled",
+            Self::UsageSettled => "usage_settled",
+        }
+    }
+}
+
+/// The events that were counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventCounts {
+    /// Events by kind, in the order of [`WatchedEvent::ALL`].
+    counts: [u64; WatchedEvent::ALL.len()],
+    /// The nodes that have attested the last submitted report of each originator.
+    pub attesting: BTreeMap<u32, usize>,
+    /// The last block whose events are counted; `None` before the first one.
+    pub last_block: Option<u64>,
+}
+
+impl EventCounts {
+    /// Returns the number of events of a kind.
+    #[must_use]
+    pub fn of(&self, kind: WatchedEvent) -> u64 {
+        self.counts[kind as usize]
+    }
+
+    /// Counts a log of one of these contracts in these blocks. Ignores any other one, which an endpoint may send all the
+    /// same, and originators beyond the bound on nodes.
+    fn add(&mut self, log: &Log, contracts: EventContracts, blocks: &RangeInclusive<u64>) {
+        let in_page = log.block_number.is_some_and(|block| blocks.contains(&block));
+        if log.removed || !in_page {
+            return;
+        }
+        let (address, topic) = (log.address(), log.topic0().copied().unwrap_or_default());
+        let kind = match topic {
+            PayerReportSubmitted::SIGNATURE_HASH if address == contracts.reports => {
+                let Ok(event) = PayerReportSubmitted::decode_log(&log.inner) else { return };
+                let originator = event.originatorNodeId;
+                if self.attesting.len() < NODES_MAX || self.attesting.contains_key(&originator) {
+                    self.attesting.insert(originator, event.signingNodeIds.len());
+                }
+                WatchedEvent::ReportSubmitted
+            }
+            PayerReportSubsetSettled::SIGNATURE_HASH if address == contracts.reports => {
+                WatchedEvent::ReportSettled
+            }
+            UsageSettled::SIGNATURE_HASH if address == contracts.payers => {
+                WatchedEvent::UsageSettled
+            }
+            _ => return,
+        };
+        self.counts[kind as usize] += 1;
+    }
+}
+
+/// The contracts whose events are counted.
+#[derive(Debug, Clone, Copy)]
+struct EventContracts {
+    reports: Address,
+    payers: Address,
+}
+
+/// Reads the events of a network from one look to the next, each block once.
+#[derive(Debug)]
+pub struct EventFollower {
+    /// The next block; `None` before the first look.
+    next: Option<u64>,
+    page_blocks: u64,
+    counts: EventCounts,
+}
+
+impl EventFollower {
+    /// Creates a follower that begins with block `first`, or with the first block after the first look.
+    #[must_use]
+    pub fn new(first: Option<u64>) -> Self {
+        Self { next: first, page_blocks: PAGE_BLOCKS, counts: EventCounts::default() }
+    }
+
+    /// Returns the events that were counted.
+    #[must_use]
+    pub fn counts(&self) -> &EventCounts {
+        &self.counts
+    }
+
+    /// Counts the events of new blocks, with at most 40 requests for logs. Dropping the future loses nothing that was
+    /// counted. Events of blocks that a reorganisation replaces stay counted.
+    ///
+    /// # Errors
+    /// [`AdminError`] if a contract is not known, or the chain does not answer. The next call goes on at the same block.
+    pub async fn read(&mut self, network: &Network) -> Result<(), AdminError> {
+        let known =
+            |contract| network.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
+        let contracts = EventContracts {
+            reports: known(Contract::PayerReportManager)?,
+            payers: known(Contract::PayerRegistry)?,
+        };
+        let newest = network.settlement.newest_block().await?;
+        let mut next = *self.next.get_or_insert(newest.saturating_add(1));
+        self.counts.last_block.get_or_insert(next.saturating_sub(1));
+        for _ in 0..PAGES_MAX {
+            if next > newest {
+                break;
+            }
+            let blocks = next..=newest.min(next.saturating_add(self.page_blocks - 1));
+            let filter = Filter::new()
+                .address(vec![contracts.reports, contracts.payers])
+                .event_signature(vec![
+                    PayerReportSubmitted::SIGNATURE_HASH,
+                    PayerReportSubsetSettled::SIGNATURE_HASH,
+                    UsageSettled::SIGNATURE_HASH,
+                ])
+                .from_block(*blocks.start())
+                .to_block(*blocks.end());
+            let logs = network.settlement.provider().get_logs(&filter).await;
+            match logs.map_err(|error| network.settlement.request_error("eth_getLogs", error)) {
+                Ok(logs) => logs.iter().for_each(|log| self.counts.add(log, contracts, &blocks)),
+                // Endpoints word their limits differently, so every refusal may be about the size of the page.
+                Err(error @ RequestError::Refused { .. })
+                    if self.page_blocks > 1 && !is_rate_limit(&error) =>
+                {
+                    self.page_blocks /= 2;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            next = blocks.end() + 1;
+            (self.next, self.counts.last_block) = (Some(next), Some(*blocks.end()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{B256, U256};
+
+    use super::*;
+
+    const CONTRACTS: EventContracts =
+        EventContracts { reports: Address::repeat_byte(1), payers: Address::repeat_byte(2) };
+
+    fn log(address: Address, event: &impl SolEvent, block: u64) -> Log {
+        let inner = alloy::primitives::Log { address, data: event.encode_log_data() };
+        Log { inner, block_number: Some(block), ..Log::default() }
+    }
+
+    fn submitted(originator: u32, signers: usize) -> PayerReportSubmitted {
+        PayerReportSubmitted {
+            originatorNodeId: originator,
+            payerReportIndex: U256::ZERO,
+            startSequenceId: 0,
+            endSequenceId: 1,
+            endMinuteSinceEpoch: 1,
+            payersMerkleRoot: B256::ZERO,
+            nodeIds: vec![100; 5],
+            signingNodeIds: vec![100; signers],
+        }
+    }
+
+    #[test]
+    fn events_are_counted_by_kind_and_only_those_that_were_asked_for() {
+        let EventContracts { reports, payers } = CONTRACTS;
+        let usage = UsageSettled {
+            payerReportId: B256::ZERO,
+            payer: Address::ZERO,
+            amount: Default::default(),
+        };
+        let mut counts = EventCounts::default();
+        let removed = Log { removed: true, ..log(reports, &submitted(100, 1), 5) };
+        for log in [
+            log(reports, &submitted(100, 2), 5),
+            log(reports, &submitted(200, 4), 5),
+            log(reports, &submitted(100, 3), 9),
+            log(payers, &usage, 9),
+            // Of another contract, of other blocks, withdrawn, without a block.
+            log(payers, &submitted(100, 1), 5),
+            log(reports, &usage, 5),
+            log(reports, &submitted(100, 1), 4),
+            log(reports, &submitted(100, 1), 10),
+            removed,
+            Log { block_number: None, ..log(reports, &submitted(100, 1), 5) },
+        ] {
+            counts.add(&log, CONTRACTS, &(5..=9));
+        }
+        assert_eq!(WatchedEvent::ALL.map(|kind| counts.of(kind)), [3, 0, 1]);
+        assert_eq!(counts.attesting, BTreeMap::from([(100, 3), (200, 4)]), "of the last one");
+    }
+
+    #[test]
+    fn an_endpoint_that_invents_originators_fills_no_memory() {
+        let mut counts = EventCounts::default();
+        for originator in 0..10 * u32::try_from(NODES_MAX).unwrap() {
+            counts.add(&log(CONTRACTS.reports, &submitted(originator, 1), 5), CONTRACTS, &(5..=5));
+        }
+        assert_eq!(counts.attesting.len(), NODES_MAX);
+    }
+}
