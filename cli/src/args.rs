@@ -18,6 +18,7 @@ pub(crate) mod payer;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod report;
+pub(crate) mod running_node;
 pub(crate) mod snapshot;
 pub(crate) mod watcher;
 
@@ -140,7 +141,9 @@ pub(crate) enum Command {
     /// Read a node's whole database back, and list the parts that the disk has damaged.
     Scrub(backup::ScrubArgs),
     /// Remove envelopes whose retention is over and that payers have been billed for.
-    Prune(PruneArgs),
+    Prune(running_node::PruneArgs),
+    /// Print or change what a running node logs, for a while.
+    LogLevel(running_node::LogLevelArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
     Restore(backup::RestoreArgs),
@@ -180,17 +183,6 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-}
-
-/// `hawser prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Only print which envelopes would be removed, and why the others stay.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// The data folder.
-    #[command(flatten)]
-    pub(crate) data: backup::DataDirArgs,
 }
 
 /// `hawser config`, with the same flags, variables and file as `hawser node`.

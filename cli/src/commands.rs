@@ -22,6 +22,7 @@ mod keys;
 mod keys_rotate;
 mod misbehavior;
 mod misbehavior_pages;
+mod log_level;
 mod misbehavior_reports;
 mod network_watcher;
 mod node;
@@ -102,6 +103,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Completion { shell } => {
             completion::run(shell);
             Ok(())
+        Command::LogLevel(args) => log_level::run(&args, json),
         }
         // It reads a log, on threads of its own.
         Command::Payer { command: PayerCommand::Usage(args) } if args.verify => {

@@ -1,46 +1,73 @@
 //! Log lines, as text or as one JSON object per line; and the handling of panics.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hawser_node::log_control::{LogControl, LogFilter};
 use hawser_node::settings::LogSettings;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 
 use crate::output;
 
-/// Starts logging to the error output. Must be called once.
-pub(crate) fn install(config: LogSettings) {
+/// Starts logging to the error output. Must be called once. Returns the control of what is logged.
+pub(crate) fn install(config: LogSettings) -> LogControl {
+    let level = LevelFilter::from_level(config.level);
     let base = tracing_subscriber::fmt()
-        .with_env_filter(filter(config.level))
+        .with_env_filter(filter(level, None))
         .with_writer(io::stderr)
         // It would print to the error output, and panic if that is closed.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     // Fails only if a logger is installed already, as in tests.
-    let _ = if config.json {
-        base.event_format(JsonLines).try_init()
+    if config.json {
+        let base = base.event_format(JsonLines).with_filter_reloading();
+        let handle = base.reload_handle();
+        let _ = base.try_init();
+        control(level, move |filter| handle.reload(filter))
     } else {
-        base.with_timer(Utc).try_init()
-    };
+        let base = base.with_timer(Utc).with_filter_reloading();
+        let handle = base.reload_handle();
+        let _ = base.try_init();
+        control(level, move |filter| handle.reload(filter))
+    }
 }
 
-/// Selects this program's lines from `level` on, and warnings of libraries.
-fn filter(level: Level) -> EnvFilter {
+/// Returns the control of a logger whose filter `reload` replaces. `level` is that of the settings.
+fn control(
+    level: LevelFilter,
+    reload: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static,
+) -> LogControl {
+    LogControl::new(move |changed| {
+        reload(filter(level, changed)).map_err(|error| error.to_string())
+    })
+}
+
+/// Selects this program's lines from a level on, and warnings of libraries. The level is `changed`'s, or else `level`.
+/// Loggers that `changed` names have their own.
+fn filter(level: LevelFilter, changed: Option<&LogFilter>) -> EnvFilter {
+    let level = changed.and_then(|changed| changed.level).unwrap_or(level);
     let libraries = match level {
-        Level::TRACE => Level::DEBUG,
-        Level::ERROR => Level::ERROR,
-        _ => Level::WARN,
+        LevelFilter::TRACE => LevelFilter::DEBUG,
+        LevelFilter::ERROR | LevelFilter::OFF => level,
+        _ => LevelFilter::WARN,
     };
-    EnvFilter::new(format!("{libraries},hawser={level}"))
+    let mut text = format!("{libraries},hawser={level}");
+    for (logger, level) in changed.into_iter().flat_map(|changed| &changed.loggers) {
+        // Writing into memory cannot fail.
+        let _ = write!(text, ",{logger}={level}");
+    }
+    EnvFilter::new(text)
 }
 
 /// Makes a panic in any thread or task end the process after it was logged: a node that lacks a part
@@ -168,7 +195,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(filter(Level::INFO))
+            .with_env_filter(filter(LevelFilter::INFO, None))
             .with_writer(move || writer.clone())
             .event_format(JsonLines)
             .finish();
@@ -187,5 +214,46 @@ mod tests {
         assert_eq!(line["node_id"], "100");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         assert!(line["caller"].as_str().unwrap().contains("logging.rs:"));
+    }
+
+    #[test]
+    fn what_is_logged_changes_while_the_process_runs() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let base = tracing_subscriber::fmt()
+            .with_env_filter(filter(LevelFilter::INFO, None))
+            .with_writer(move || writer.clone())
+            .event_format(JsonLines)
+            .with_filter_reloading();
+        let handle = base.reload_handle();
+        let control = control(LevelFilter::INFO, move |filter| handle.reload(filter));
+        let change = |text: &str| {
+            let filter = LogFilter::parse(text).unwrap();
+            control.change(Some(&filter)).unwrap();
+        };
+        tracing::subscriber::with_default(base.finish(), || {
+            let log = |step: u32| {
+                tracing::debug!(step, "shown");
+                tracing::debug!(target: "hawser_net::session", step, "shown");
+                tracing::info!(target: "quinn", step, "shown");
+                tracing::error!(step, "shown");
+            };
+            log(1);
+            change("hawser_net=debug");
+            log(2);
+            change("off,quinn=info");
+            log(3);
+            control.change(None).unwrap();
+            log(4);
+        });
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let shown: Vec<(u64, String)> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .map(|line| (line["step"].as_u64().unwrap(), line["logger"].as_str().unwrap().into()))
+            .collect();
+        let own = "hawser.logging.tests";
+        let expected = [(1, own), (2, "hawser_net.session"), (2, own), (3, "quinn"), (4, own)];
+        assert_eq!(shown, expected.map(|(step, logger)| (step, logger.to_owned())));
     }
 }

@@ -324,6 +324,42 @@ fn a_service_manager_is_told_of_start_and_stop() {
 }
 
 #[test]
+fn what_a_running_node_logs_is_changed_for_a_while() {
+    let single = Single::new();
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    let data = single.place.path().join("data");
+    let log_level = |args: &[&str]| {
+        run(&[&["log-level", "--json", "--data-dir", data.to_str().unwrap()], args].concat())
+    };
+    let shown = |args: &[&str]| -> Value {
+        let output = log_level(args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(shown(&[])["filter"], Value::Null);
+    let set = shown(&["warn,hawser_engine=debug", "--for", "1h"]);
+    assert_eq!(set["filter"], "warn,hawser_engine=debug");
+    assert!(set["left_s"].as_u64().is_some_and(|left| left <= 3600), "{set}");
+    node.line("the change", |line| line.contains("the operator changes what is logged"));
+    for (wrong, named) in [
+        (&["loud"][..], "\"loud\" is not a level"),
+        (&["[a{b=c}]=info"], "is not a logger"),
+        (&["info", "--for", "25h"], "a filter lasts"),
+    ] {
+        let output = log_level(wrong);
+        assert_eq!(output.status.code(), Some(3), "{wrong:?}");
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+    }
+    assert_eq!(shown(&[])["filter"], "warn,hawser_engine=debug", "a refusal changes nothing");
+    assert_eq!(shown(&["--reset"])["filter"], Value::Null);
+    node.line("the end", |line| line.contains("as in the settings again"));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    assert_eq!(log_level(&[]).status.code(), Some(4), "no node runs");
+}
+
+#[test]
 fn a_node_that_serves_no_clients_is_still_watched() {
     let single = Single::new();
     let metrics = format!("127.0.0.1:{}", single.base + 1);

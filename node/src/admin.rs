@@ -63,6 +63,25 @@ pub enum AdminRequest {
         /// True to report the envelopes without removing them.
         dry_run: bool,
     },
+    /// Shows or changes what the node logs.
+    LogLevel(LogRequest),
+}
+
+/// A request about log lines. The reply is the filter in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LogRequest {
+    /// Changes nothing.
+    Show,
+    /// Returns to the level of the settings.
+    Reset,
+    /// Sets a filter for a while.
+    Set {
+        /// The filter, as [`LogFilter::parse`](crate::log_control::LogFilter::parse) reads it.
+        filter: String,
+        /// The time after which the level of the settings returns, in seconds.
+        for_s: u64,
+    },
 }
 
 /// A step of the payer report worker.

@@ -6,6 +6,7 @@
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`backup`]: backups, and the limit of their read rate; [`backup_notes`]: the records of backups in a data folder;
 //!   [`prune`]: pruning at an operator's request; [`admin`]: the requests of commands to a running node;
+//!   [`log_control`]: the filter of its log lines;
 //! - [`bucket`]: an S3 bucket as a backup destination; [`web`]: a web server as a source of snapshots; `requests`:
 //!   waiting for the responses of both;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
@@ -23,6 +24,7 @@ pub mod backup_notes;
 pub mod bucket;
 pub mod error;
 pub mod files;
+pub mod log_control;
 pub mod prune;
 mod requests;
 pub mod restore;

@@ -27,7 +27,7 @@ pub(super) fn run_with(
     exit_with_parent: bool,
 ) -> Result<(), RunError> {
     config.commit = COMMIT;
-    logging::install(config.log);
+    config.log_control = Some(logging::install(config.log));
     logging::abort_on_panic();
     for note in &config.notes {
         tracing::warn!("{note}");

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::backup as backups;
 use super::rebuild;
-use crate::args::PruneArgs;
+use crate::args::running_node::PruneArgs;
 use crate::output;
 
 /// Runs the command.

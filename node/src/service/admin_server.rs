@@ -19,11 +19,13 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::bootstrap;
+use super::log_levels::LogLevels;
 use super::report_steps::{self, StepOrder};
 use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
 use crate::backup::{self, Throttle};
 use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
+use crate::log_control::LogControl;
 use crate::prune;
 
 /// The number of commands that are served concurrently; further ones wait. A guess: an operator runs one or two.
@@ -56,6 +58,7 @@ struct Parts {
     key: Option<SecretKey>,
     /// The payer report worker; `None` if the node has none.
     payer_reports: Option<PayerReporter>,
+    log_levels: LogLevels,
     stop: Arc<Stop>,
     /// A lock held during a request, so that the load of several requests does not add up.
     work: Mutex<()>,
@@ -68,15 +71,21 @@ impl AdminServer {
         engine: &Engine,
         key: Option<SecretKey>,
         payer_reports: Option<PayerReporter>,
+        log_control: Option<LogControl>,
     ) -> Self {
         let stop = Arc::new(Stop::default());
         let listening = engine.store().path().map(listen);
         let task = match listening {
             None => None,
             Some(Ok((listener, path))) => {
-                let (engine, work) = (engine.clone(), Mutex::default());
-                let stop = stop.clone();
-                let parts = Arc::new(Parts { engine, key, payer_reports, stop, work });
+                let parts = Arc::new(Parts {
+                    engine: engine.clone(),
+                    key,
+                    payer_reports,
+                    log_levels: LogLevels::new(log_control),
+                    stop: stop.clone(),
+                    work: Mutex::default(),
+                });
                 Some(tokio::spawn(run(listener, path, parts)))
             }
             Some(Err(error)) => {
@@ -156,12 +165,17 @@ fn answer(stream: UnixStream, parts: &Parts) {
     let reply = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
         Ok(None) => return,
         Err(error) => failed(&RunError::refused(format!("the request cannot be read: {error}"))),
-        Ok(Some(request)) => match parts.work.try_lock() {
-            Some(_alone) => work(&request, parts, &mut out),
-            None => {
-                failed(&RunError::refused("another command is at work on this node: wait for it"))
+        Ok(Some(request)) => {
+            // What is logged may explain what another command does, and changing it puts no load on the node.
+            let is_light = matches!(request, AdminRequest::LogLevel(_));
+            match (!is_light).then(|| parts.work.try_lock()) {
+                Some(None) => {
+                    let text = "another command is at work on this node: wait for it";
+                    failed(&RunError::refused(text))
+                }
+                None | Some(Some(_)) => work(&request, parts, &mut out),
             }
-        },
+        }
     };
     // The command may be gone by now. Its work is done and was logged.
     let _ = write_line(&mut out, &reply);
@@ -215,6 +229,10 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
             copy_for_new_nodes(to, *bytes_per_s, parts, out)
         }
         AdminRequest::Backup { to, bytes_per_s } => back_up(to, *bytes_per_s, parts, out),
+        AdminRequest::LogLevel(request) => match parts.log_levels.work(request) {
+            Ok(done) => AdminReply::Done(done),
+            Err(error) => failed(&error),
+        },
     }
 }
 

@@ -7,7 +7,8 @@
 //! - `chain_gate`: delays reading the chains until their strands are filled;
 //! - `payer_reports`: the payer report worker and its contract; `report_steps`: its steps at an operator's request;
 //! - `peers`: the QUIC endpoint and its status for the API;
-//! - `admin_server`: serves the operator's commands; `restore_prompt`: asks the operator while the node may not sign;
+//! - `admin_server`: serves the operator's commands; `log_levels`: the filter of log lines at an operator's request;
+//!   `restore_prompt`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, free space on the disk; `tls`: the API's certificate;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
@@ -23,6 +24,7 @@ mod chain_gate;
 pub mod doctor;
 pub mod gateway;
 pub mod import;
+mod log_levels;
 mod network;
 pub mod node;
 pub mod open;

@@ -200,7 +200,7 @@ impl Node {
         let reporter = payer_reports.as_ref().map(|it| it.reporter.clone());
         let mut inner = InnerParts {
             restore_prompt: RestorePromptTask::start(&engine),
-            admin: AdminServer::start(&engine, key, reporter),
+            admin: AdminServer::start(&engine, key, reporter, config.log_control.clone()),
             peers: None,
             filling: None,
             files: None,

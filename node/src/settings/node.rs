@@ -23,6 +23,7 @@ use super::sources::{SettingOrigin, SettingSources};
 use super::table::{chains, limits, node};
 use super::wallets::WalletSettings;
 use super::witness::WitnessSource;
+use crate::log_control::LogControl;
 
 /// Settings of a node process.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ pub struct NodeServiceSettings {
     pub notes: Vec<String>,
     /// The commit from which the program was built; empty if unknown. Not a setting: the program sets it.
     pub commit: &'static str,
+    /// Changes the filter of log lines at run time; `None` if that is impossible. Not a setting: the program sets it.
+    pub log_control: Option<LogControl>,
 }
 
 /// The API for clients, gateways and peers.
@@ -190,11 +193,10 @@ impl NodeServiceSettings {
     fn read_as(sources: &SettingSources, is_replica: bool) -> Result<Self, SettingsError> {
         let mut reader = SettingsReader::new(sources);
         // Every part is read before any is returned, so that all errors are found.
-        let wallets = reader.wallets();
+        let (wallets, plain_text_peers) = (reader.wallets(), reader.plain_text_peers());
         let (api, metrics) = (reader.api(), reader.metrics());
         let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
         let peer_transport = reader.peer_transport(is_replica);
-        let plain_text_peers = reader.plain_text_peers();
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
@@ -255,6 +257,7 @@ impl NodeServiceSettings {
             stop: stop.expect(CHECKED),
             notes,
             commit: "",
+            log_control: None,
         })
     }
 
