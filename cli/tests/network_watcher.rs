@@ -337,7 +337,8 @@ fn nodes_without_streams_and_trees_are_asked_and_their_envelopes_are_compared() 
     let compared = |seen: &Value| {
         seen["originators"].as_array().unwrap().iter().find(is_strand).unwrap()["compared"].clone()
     };
-    assert_eq!(compared(&seen), 1, "{seen}");
+    // The place that all hold, and samples behind it.
+    assert_eq!(compared(&seen), 1 + 64, "{seen}");
 
     // Equal but for the envelope at the place that all have.
     nodes.push(node_with_others(&[PLACES]));
@@ -372,10 +373,25 @@ fn one_envelope_far_behind_the_head_is_found_by_the_trees_with_both_statements()
     assert_eq!(sides[1]["nodes"], json!([300]));
 
     // A node without trees stands beside those that hold the same envelope.
-    let mixed = [node_with_others(&[]), node_with_others(&[]), node_with_others(&[3])];
+    let mixed = [node_with_others(&[]), node_with_others(&[]), node_with_others(&[])];
     mixed[0].grow_trees();
     let (code, seen) = seen_once(&mixed);
-    assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "only trees show it: {seen}");
+    assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "{seen}");
+}
+
+#[test]
+fn one_envelope_far_behind_the_head_is_found_among_nodes_without_trees() {
+    for with_trees in [0, 1] {
+        let nodes = [node_with_others(&[]), node_with_others(&[]), node_with_others(&[3])];
+        nodes[..with_trees].iter().for_each(FakeNode::grow_trees);
+        let (code, seen) = seen_once(&nodes);
+        assert_eq!(code, Some(8), "{seen}");
+        let difference = &seen["differences"][0];
+        assert_eq!(difference["sequence_id"], 3, "{seen}");
+        let sides = difference["sides"].as_array().unwrap();
+        assert_eq!(sides[0]["leaf"], leaf(3, false), "{seen}");
+        assert_eq!((&sides[1]["leaf"], &sides[1]["nodes"]), (&leaf(3, true).into(), &json!([300])));
+    }
 }
 
 /// An envelope of a chain as a node makes it by its own clock.

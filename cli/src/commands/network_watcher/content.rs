@@ -30,8 +30,9 @@ use tonic::Request;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
 
-use super::finding::{ContentFinding, HeldContent};
+use super::finding::{ContentFinding, ContentQuestion, HeldContent};
 use super::page::WatcherPage;
+use super::sampling::StatementKinds;
 use crate::client;
 
 /// Nodes that are asked at once. A guess: an envelope may have 25 MiB, so answers take 208 MiB at most.
@@ -44,18 +45,23 @@ const SEARCH_MAX: Duration = Duration::from_secs(60);
 const PROOF_ANSWER_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Fields of an answer with one envelope. Calculated: an envelope has three; later versions may add some.
 const ENVELOPE_FIELDS_MAX: usize = 16;
+/// Places in one round at which nodes without trees are compared, of all strands together. A guess: nodes of other
+/// software may answer 20 queries a minute of one address.
+const ROUND_SAMPLES: usize = 8;
+/// The same in the one round of `--once`. A guess.
+pub(super) const ONCE_SAMPLES: usize = 64;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 
 /// Compares all strands repeatedly.
 pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration) -> Infallible {
     loop {
         sleep(every).await;
-        compare(watch).await;
+        compare(watch, ROUND_SAMPLES).await;
     }
 }
 
-/// Compares each strand once, at a few places.
-pub(super) async fn compare(watch: &Mutex<WatcherPage>) {
+/// Compares each strand once, at a few places; and strands of which a node has no trees at some of `samples` places more.
+pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
     let (plan, addresses) = {
         let watch = watch.lock();
         (watch.view.content_plan(), watch.view.addresses())
@@ -66,28 +72,45 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>) {
     let connected = for_each(wanted, connect).await.into_iter();
     let mut channels: BTreeMap<u32, Channel> =
         connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
+    let mut kinds = StatementKinds::default();
     for question in plan {
-        let place = question.place;
-        let asked = |node: &u32| Some((*node, channels.get(node)?.clone()));
-        let asked = question.nodes.iter().filter_map(asked).collect();
-        let mut held = BTreeMap::new();
-        let ask = move |channel: Channel| async move { ask(&channel, place).await };
-        for (node, answer) in for_each(asked, ask).await {
-            match answer {
-                Ok(Some(content)) => drop(held.insert(node, content)),
-                Ok(None) => {}
-                Err(text) => {
-                    channels.remove(&node);
-                    watch.lock().view.note_content_fault(node, &text);
-                }
+        let originator = question.place.originator;
+        kinds.note(originator, &answered(watch, question, &mut channels).await);
+    }
+    let plan = watch.lock().view.sample_plan(&kinds, samples);
+    for question in plan {
+        answered(watch, question, &mut channels).await;
+    }
+}
+
+/// Asks the nodes of one question, and notes a difference between their answers. A node whose answer is unusable leaves
+/// `channels`, and is not asked again.
+async fn answered(
+    watch: &Mutex<WatcherPage>,
+    question: ContentQuestion,
+    channels: &mut BTreeMap<u32, Channel>,
+) -> BTreeMap<u32, HeldContent> {
+    let place = question.place;
+    let asked = |node: &u32| Some((*node, channels.get(node)?.clone()));
+    let asked = question.nodes.iter().filter_map(asked).collect();
+    let mut held = BTreeMap::new();
+    let ask = move |channel: Channel| async move { ask(&channel, place).await };
+    for (node, answer) in for_each(asked, ask).await {
+        match answer {
+            Ok(Some(content)) => drop(held.insert(node, content)),
+            Ok(None) => {}
+            Err(text) => {
+                channels.remove(&node);
+                watch.lock().view.note_content_fault(node, &text);
             }
         }
-        let finding = watch.lock().view.note_content(place, &held);
-        if let Some(finding) = finding {
-            let finding = search(finding, &channels).await;
-            watch.lock().view.note_difference(finding);
-        }
     }
+    let finding = watch.lock().view.note_content(place, &held);
+    if let Some(finding) = finding {
+        let finding = search(finding, channels).await;
+        watch.lock().view.note_difference(finding);
+    }
+    held
 }
 
 /// Runs the work of some nodes at once, and returns their results. Work that is dropped ends.

@@ -74,14 +74,25 @@ impl fmt::Display for ContentFinding {
 /// the highest that half of them hold, and the highest that all hold. So neither a node that claims too much nor one
 /// that holds little prevents the comparison of the others.
 pub(super) fn places_of_most(held: &[(u32, u64)]) -> Vec<u64> {
-    let mut places: Vec<u64> = held.iter().map(|(_, place)| *place).collect();
-    places.sort_unstable_by(|one, two| two.cmp(one));
+    let places = descending(held);
     if places.len() < 2 {
         return Vec::new();
     }
     let mut chosen = vec![places[1], places[places.len() / 2], places[places.len() - 1]];
     chosen.dedup();
     chosen
+}
+
+/// Returns the highest place that half of the nodes claim to hold; `None` with fewer than two nodes.
+pub(super) fn place_of_half(held: &[(u32, u64)]) -> Option<u64> {
+    let places = descending(held);
+    (places.len() >= 2).then(|| places[places.len() / 2])
+}
+
+fn descending(held: &[(u32, u64)]) -> Vec<u64> {
+    let mut places: Vec<u64> = held.iter().map(|(_, place)| *place).collect();
+    places.sort_unstable_by(|one, two| two.cmp(one));
+    places
 }
 
 /// Groups nodes by their statements. Returns `None` unless two of them contradict each other.
@@ -150,6 +161,9 @@ mod tests {
         assert_eq!(places_of_most(&[(1, 9), (2, 9), (3, 9)]), [9]);
         assert_eq!(places_of_most(&[(1, u64::MAX), (2, 9), (3, 8), (4, 1)]), [9, 8, 1]);
         assert_eq!(places_of_most(&[(1, 40), (2, 9)]), [9]);
+        assert_eq!(place_of_half(&[(1, 9)]), None);
+        assert_eq!(place_of_half(&[(1, 40), (2, 9)]), Some(9));
+        assert_eq!(place_of_half(&[(1, u64::MAX), (2, 9), (3, 8), (4, 7), (5, 1)]), Some(8));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading order:
 //!
 //! - [`state`]: the cursors and contents of the nodes, and the alarms; [`mod@follow`]: the stream of one node;
-//! - [`content`]: comparison of the nodes' contents at common places; [`finding`]: differences;
+//! - [`content`]: comparison of the nodes' contents at common places; [`sampling`]: places among nodes without trees;
+//!   [`finding`]: differences;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
 mod content;
 mod finding;
 mod follow;
 mod page;
+mod sampling;
 mod state;
 mod table;
 
@@ -165,7 +167,10 @@ impl Watcher {
         while !self.watch.lock().view.is_settled() && Instant::now() < deadline {
             sleep(ONCE_EVERY).await;
         }
-        if timeout(ONCE_COMPARE_MAX, content::compare(&self.watch)).await.is_err() {
+        if timeout(ONCE_COMPARE_MAX, content::compare(&self.watch, content::ONCE_SAMPLES))
+            .await
+            .is_err()
+        {
             let seconds = ONCE_COMPARE_MAX.as_secs();
             eprintln!("not every strand was compared within {seconds} s");
         }

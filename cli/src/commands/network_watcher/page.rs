@@ -117,6 +117,12 @@ impl WatcherPage {
             let count = view.compared.get(id).copied().unwrap_or_default();
             page.row(&format!("originator_node_id=\"{id}\""), count);
         }
+        let help = "Places at which nodes without trees were compared";
+        page.family("xmtpd_network_watcher_content_sampled_places_total", help, "counter");
+        for id in &view.originators {
+            let count = view.sampling.counts.get(id).copied().unwrap_or_default();
+            page.row(&format!("originator_node_id=\"{id}\""), count);
+        }
         let help = "1 if nodes hold different envelopes of the strand";
         page.family("xmtpd_network_watcher_content_differs", help, "gauge");
         for id in &view.originators {

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
-use super::finding::{ContentFinding, ContentQuestion, HeldContent, places_of_most, sides_of};
+use super::finding::{
+    ContentFinding, ContentQuestion, HeldContent, place_of_half, places_of_most, sides_of,
+};
+use super::sampling::{SampledStrand, Sampling, StatementKinds};
 use crate::output;
 
 /// Nodes that are watched; those with higher ids are counted. The registry takes at most 255 (`maxCanonicalNodes`).
@@ -153,6 +156,8 @@ pub(super) struct NetworkView {
     pub(super) nodes: BTreeMap<u32, NodeView>,
     /// The number of comparisons of contents with two answers at least, by originator.
     pub(super) compared: BTreeMap<u32, u64>,
+    /// The places at which nodes without trees were compared.
+    pub(super) sampling: Sampling,
     /// The last difference of each originator. A tree never changes, so it stays.
     pub(super) findings: BTreeMap<u32, ContentFinding>,
     /// Nodes beyond [`NODES_MAX`].
@@ -196,6 +201,7 @@ impl NetworkView {
         let originators = &self.originators;
         self.findings.retain(|originator, _| originators.contains(originator));
         self.compared.retain(|originator, _| originators.contains(originator));
+        self.sampling.retain(originators);
         self.registry_fault = None;
         self.has_registry = true;
         canonical
@@ -285,9 +291,7 @@ impl NetworkView {
     pub(super) fn content_plan(&self) -> Vec<ContentQuestion> {
         let mut plan = Vec::new();
         for &originator in &self.originators {
-            let is_up = |node: &u32| self.nodes.get(node).is_some_and(|node| node.is_up);
-            let held: Vec<(u32, u64)> =
-                self.places(originator).filter(|(node, place)| is_up(node) && *place > 0).collect();
+            let held = self.held(originator);
             for place in places_of_most(&held) {
                 let nodes = held.iter().filter(|(_, held)| *held >= place);
                 let nodes = nodes.map(|(node, _)| *node).collect();
@@ -296,6 +300,31 @@ impl NetworkView {
             }
         }
         plan
+    }
+
+    /// Returns the claims of the nodes that answer and hold something of a strand.
+    fn held(&self, originator: u32) -> Vec<(u32, u64)> {
+        let is_up = |node: &u32| self.nodes.get(node).is_some_and(|node| node.is_up);
+        self.places(originator).filter(|(node, place)| is_up(node) && *place > 0).collect()
+    }
+
+    /// Returns further questions about strands of which a node has no trees, at most `questions_max`. The places are up to
+    /// the highest one that half of the nodes hold, so that neither nodes that claim too much nor nodes that hold little
+    /// keep the others from being compared.
+    pub(super) fn sample_plan(
+        &mut self,
+        kinds: &StatementKinds,
+        questions_max: usize,
+    ) -> Vec<ContentQuestion> {
+        let sampled = |&originator: &u32| {
+            let nodes = kinds.without_trees(originator);
+            let mut held = self.held(originator);
+            let highest = place_of_half(&held)?;
+            held.retain(|(node, _)| nodes.contains(node));
+            (held.len() >= 2).then_some((originator, SampledStrand { held, highest }))
+        };
+        let strands = self.originators.iter().filter_map(sampled).collect();
+        self.sampling.plan(&strands, questions_max)
     }
 
     /// Records that a node's answer about its contents is unusable.
