@@ -42,12 +42,7 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
     let target = dev.text(0, "grpc");
-    let held = || {
-        let output = hawser().args(["query", "cursors", "--node", &target]).output().unwrap();
-        let text = support::stdout(&output);
-        let own = text.lines().find_map(|line| line.strip_prefix("100:"));
-        own.map_or(0, |own| own.parse::<u64>().unwrap())
-    };
+    let held = || held(&target);
 
     let (code, said, errors) = bench(&target, &[]);
     assert_eq!(code, Some(0), "{errors}");
@@ -94,6 +89,54 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     assert!(dev.stop().success());
 }
 
+/// The number of envelopes in the strand of the first node.
+fn held(target: &str) -> u64 {
+    let output = hawser().args(["query", "cursors", "--node", target]).output().unwrap();
+    let text = support::stdout(&output);
+    let own = text.lines().find_map(|line| line.strip_prefix("100:"));
+    own.map_or(0, |own| own.parse::<u64>().unwrap())
+}
+
+#[test]
+fn daily_users_have_topics_of_their_own_and_single_calls_and_connections_are_measured() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
+    let (target, key) = (dev.text(0, "grpc"), dev.payer_key());
+    let payer = ["--payer-key-file", key.to_str().unwrap(), "--node-id", "100"];
+    let before = held(&target);
+    let daily = ["--dau", "60000", "--publishes-max", "100"];
+    let (code, said, errors) = bench(&target, &[&payer[..], &daily].concat());
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    let reads = ["GetInboxIds", "QueryEnvelopes", "GetNewestEnvelope"];
+    let writes = ["GroupMessage", "Welcome"];
+    let streams = ["SubscribeAllEnvelopes", "all"];
+    let wanted = [&["Seeding"][..], &reads, &writes, &streams].concat();
+    assert_eq!(names(&said), wanted);
+    let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
+    assert_eq!(count(0), 10, "half of what may be published fills topics, five messages each");
+    assert_eq!(held(&target) - before, 5 * count(0) + count(4) + count(5), "{said}");
+    assert!((1..6).all(|test| count(test) > 0), "{said}");
+    assert_eq!(count(6), 200, "streams in the background: {said}");
+
+    let before = held(&target);
+    let (code, said, errors) = bench(&target, &["--diag"]);
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    assert_eq!(names(&said), [&["GetVersion"][..], &reads].concat());
+    let (code, said, errors) = bench(&target, &[&payer[..], &["--diag"]].concat());
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
+    assert!((0..6).all(|test| (1..=50).contains(&count(test))), "{said}");
+    assert_eq!(held(&target) - before, count(4) + count(5), "{said}");
+    let (code, said, errors) = bench(&target, &["--diag-connect"]);
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    assert_eq!(names(&said), ["name", "tcp", "first-call", "next-call"]);
+    let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
+    assert!((0..4).all(|test| (1..=20).contains(&count(test))), "{said}");
+    let (code, ..) = bench(&target, &["--diag", "--dau", "5"]);
+    assert_eq!(code, Some(2), "one mode at a time");
+    assert!(dev.stop().success());
+}
+
 #[test]
 fn a_gateway_publishes_and_pays() {
     let place = tempfile::tempdir().unwrap();
@@ -104,6 +147,11 @@ fn a_gateway_publishes_and_pays() {
     assert_eq!(code, Some(0), "{errors}: {said}");
     assert!(errors.contains("through the gateway"), "{errors}");
     assert_eq!(names(&said), ["GroupMessage-256B", "SubscribeTopics"]);
+    let daily = ["--gateway", gateway, "--dau", "60000", "--publishes-max", "200"];
+    let (code, said, errors) = bench(&dev.text(0, "grpc"), &daily);
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    let commits = said["tests"].as_array().unwrap().iter().find(|it| it["test"] == "Commit");
+    assert!(commits.unwrap()["count"].as_u64() > Some(0), "{said}");
     let (code, _, errors) = bench(&dev.text(0, "grpc"), &["--gateway", "127.0.0.1:1"]);
     assert_eq!(code, Some(1), "{errors}");
     assert!(dev.stop().success());

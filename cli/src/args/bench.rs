@@ -33,13 +33,23 @@ pub(crate) struct BenchArgs {
     /// Make the same calls from all workers without a pause, in place of the tests.
     #[arg(long, conflicts_with_all = ["tests", "mix"])]
     pub(crate) blast: bool,
+    /// Make the calls of this many daily users at their pace, of 500 topics that are filled before and of 10,000 inboxes,
+    /// beside streams of all envelopes, in place of the tests.
+    #[arg(long, value_name = "USERS", conflicts_with_all = ["tests", "mix", "blast"], value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) dau: Option<u64>,
+    /// Make each kind of call 50 times without load, one after the other, in place of the tests.
+    #[arg(long, conflicts_with_all = ["tests", "mix", "blast", "dau"])]
+    pub(crate) diag: bool,
+    /// Open 20 connections and measure their steps, in place of the tests.
+    #[arg(long, conflicts_with_all = ["tests", "mix", "blast", "dau", "diag"])]
+    pub(crate) diag_connect: bool,
     /// Calls at a time.
     #[arg(short = 'c', long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) concurrency: u16,
     /// Connections that the calls share.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) connections: u16,
-    /// Time for each test, or for the mixed calls.
+    /// Time for each test, for the mixed calls, or at most for each kind of single call.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) duration: Duration,
     /// Envelopes a second that the test of live streams publishes.

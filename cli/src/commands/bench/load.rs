@@ -19,6 +19,9 @@ use tonic::Status;
 
 use super::figures::BenchFigures;
 
+/// Time limits of reads and of publishes. Those of the reference implementation's load program.
+pub(super) const READ_MAX: Duration = Duration::from_secs(5);
+pub(super) const PUBLISH_MAX: Duration = Duration::from_secs(30);
 /// The address whose inbox is asked for. Any would do: most have none.
 const ADDRESS: &str = "0x000000000000000000000000000000000000dead";
 /// Envelopes that are asked for at once.
@@ -81,6 +84,11 @@ impl BenchPublisher {
         self.reserved.store(left - part, Ordering::Relaxed);
     }
 
+    /// Returns true if a gateway publishes, and so commits can be published too.
+    pub(super) fn is_gateway(&self) -> bool {
+        matches!(self.payer, BenchPayer::Gateway)
+    }
+
     /// Takes the right to publish this many envelopes, if the test has as many left.
     pub(super) fn take(&self, count: u64) -> bool {
         let less = |left: u64| left.checked_sub(count);
@@ -111,6 +119,49 @@ pub(super) enum BenchCall {
     Group(usize),
 }
 
+/// The request of one call.
+pub(super) enum BenchRequest {
+    Query(QueryEnvelopesRequest),
+    Inbox(GetInboxIdsRequest),
+    Newest(GetNewestEnvelopeRequest),
+    /// Publishes this client envelope.
+    Publish(Bytes),
+}
+
+impl BenchRequest {
+    /// Asks for envelopes.
+    pub(super) fn query(query: EnvelopesQuery) -> Self {
+        Self::Query(QueryEnvelopesRequest { query: Some(query), limit: QUERY_LIMIT })
+    }
+
+    /// Asks for the inbox of an Ethereum address.
+    pub(super) fn inbox(identifier: String) -> Self {
+        let request = get_inbox_ids_request::Request { identifier, identifier_kind: 0 };
+        Self::Inbox(GetInboxIdsRequest { requests: vec![request] })
+    }
+
+    /// Asks for the newest envelope of a topic.
+    pub(super) fn newest(topic: Bytes) -> Self {
+        Self::Newest(GetNewestEnvelopeRequest { topics: vec![topic] })
+    }
+}
+
+impl BenchCall {
+    /// Returns the request of the next call.
+    pub(super) fn request(self, node: OriginatorId) -> BenchRequest {
+        match self {
+            Self::Inbox => BenchRequest::inbox(ADDRESS.to_owned()),
+            Self::Newest => BenchRequest::newest(vec![0; 17].into()),
+            Self::Query => {
+                let originator_node_ids = vec![node.0];
+                BenchRequest::query(EnvelopesQuery { originator_node_ids, ..Default::default() })
+            }
+            Self::Welcome => BenchRequest::Publish(welcome()),
+            Self::Group(len) => BenchRequest::Publish(group_message(&envelopes::new_group(), len)),
+        }
+    }
+}
+
 /// Makes a call from all workers until the time is over, or the limit of published envelopes is reached.
 pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFigures {
     let end = Instant::now() + target.duration;
@@ -119,7 +170,9 @@ pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFig
         let target = target.clone();
         workers.spawn(async move {
             let mut figures = BenchFigures::new();
-            while Instant::now() < end && target.once(call, worker, &mut figures).await {}
+            while Instant::now() < end
+                && target.make(call.request(target.node), worker, &mut figures).await
+            {}
             figures
         });
     }
@@ -133,28 +186,23 @@ pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFig
 impl BenchTarget {
     /// Makes a call, counts it, and pauses if the node asks for it. Returns false if the limit of published envelopes
     /// is reached.
-    pub(super) async fn once(
+    pub(super) async fn make(
         &self,
-        call: BenchCall,
+        request: BenchRequest,
         worker: usize,
         figures: &mut BenchFigures,
     ) -> bool {
-        let envelope = match call {
-            BenchCall::Query | BenchCall::Inbox | BenchCall::Newest => None,
-            BenchCall::Welcome => Some(welcome()),
-            BenchCall::Group(len) => Some(group_message(&envelopes::new_group(), len)),
-        };
-        let publish = match (envelope, &self.publisher) {
-            (None, _) => None,
-            (Some(envelope), Some(publisher)) if publisher.take(1) => {
-                Some(publisher.request(vec![envelope], self.node))
+        let publish = match (&request, &self.publisher) {
+            (BenchRequest::Publish(envelope), Some(publisher)) if publisher.take(1) => {
+                Some(publisher.request(vec![envelope.clone()], self.node))
             }
-            (Some(_), _) => return false,
+            (BenchRequest::Publish(_), _) => return false,
+            _ => None,
         };
         let begun = Instant::now();
         let answer = match publish {
             Some(publish) => self.publish(worker, publish).await,
-            None => self.read(call, worker).await,
+            None => self.read(request, worker).await,
         };
         match answer {
             Ok(()) => figures.note(begun.elapsed()),
@@ -166,26 +214,20 @@ impl BenchTarget {
         true
     }
 
-    async fn read(&self, call: BenchCall, worker: usize) -> Result<(), Status> {
+    async fn read(&self, request: BenchRequest, worker: usize) -> Result<(), Status> {
         let reader = &self.readers[worker % self.readers.len()];
         let path = |method: &str| format!("{QUERY_API}/{method}");
-        match call {
-            BenchCall::Inbox => {
-                let identifier = ADDRESS.to_owned();
-                let request = get_inbox_ids_request::Request { identifier, identifier_kind: 0 };
-                let request = GetInboxIdsRequest { requests: vec![request] };
+        match request {
+            BenchRequest::Inbox(request) => {
                 reader.unary::<_, GetInboxIdsResponse>(&path("GetInboxIds"), request).await?;
             }
-            BenchCall::Newest => {
-                let request = GetNewestEnvelopeRequest { topics: vec![vec![0; 17].into()] };
+            BenchRequest::Newest(request) => {
                 reader.unary::<_, NewestList>(&path("GetNewestEnvelope"), request).await?;
             }
-            BenchCall::Query | BenchCall::Welcome | BenchCall::Group(_) => {
-                let originator_node_ids = vec![self.node.0];
-                let query = EnvelopesQuery { originator_node_ids, ..EnvelopesQuery::default() };
-                let request = QueryEnvelopesRequest { query: Some(query), limit: QUERY_LIMIT };
+            BenchRequest::Query(request) => {
                 reader.unary::<_, List>(&path("QueryEnvelopes"), request).await?;
             }
+            BenchRequest::Publish(_) => {}
         }
         Ok(())
     }
@@ -222,15 +264,24 @@ pub(super) fn pause_after(status: &Status) -> Duration {
 
 /// Returns a group message that was never sent before, whose MLS frame has this length in bytes.
 pub(super) fn group_message(topic: &[u8], frame_len: usize) -> Bytes {
+    framed_message(topic, 1, frame_len)
+}
+
+/// Returns a commit that was never sent before, whose MLS frame has this length in bytes.
+pub(super) fn commit(topic: &[u8], frame_len: usize) -> Bytes {
+    framed_message(topic, 3, frame_len)
+}
+
+fn framed_message(topic: &[u8], content_type: u8, frame_len: usize) -> Bytes {
     let group = topic.get(1..).unwrap_or_default();
     // The length of a body of 64 bytes or more takes one byte more than that of an empty one.
-    let around = envelopes::frame(group, 1, 0).len() + 1;
-    let frame = envelopes::frame(group, 1, frame_len.saturating_sub(around));
+    let around = envelopes::frame(group, content_type, 0).len() + 1;
+    let frame = envelopes::frame(group, content_type, frame_len.saturating_sub(around));
     envelopes::client(topic, None, Some(envelopes::group_payload(frame)))
 }
 
 /// Returns a welcome with 256 bytes for a new installation.
-fn welcome() -> Bytes {
+pub(super) fn welcome() -> Bytes {
     let topic = envelopes::new_welcomes();
     let group = [(); 8].map(|()| envelopes::new_welcomes());
     let data: Vec<u8> = group.iter().flat_map(|it| it[1..].to_vec()).collect();

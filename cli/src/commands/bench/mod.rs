@@ -1,11 +1,14 @@
 //! `hawser bench`: the load that a node of this or other software bears, measured by a client. In reading order:
 //!
 //! - [`load`]: calls one after the other; [`streams`]: the tests of streams; [`mix`]: calls as daily users make them;
+//!   [`dau`]: the same of topics of their own, beside streams; [`diag`]: single calls and connections without load;
 //!   [`figures`]: their outcomes.
 //!
 //! **The node is not trusted.** Each call has a time limit, answers are bounded before they are decoded, and figures take a
 //! fixed amount of memory.
 
+mod dau;
+mod diag;
 mod figures;
 mod load;
 mod mix;
@@ -26,11 +29,7 @@ use serde_json::{Value, json};
 use crate::args::bench::{BenchArgs, BenchTest};
 use crate::{client, output, output_file};
 use figures::BenchFigures;
-use load::{BenchCall, BenchPayer, BenchPublisher, BenchTarget};
-
-/// Time limits of reads and of publishes. Those of the reference implementation's load program.
-const READ_MAX: Duration = Duration::from_secs(5);
-const PUBLISH_MAX: Duration = Duration::from_secs(30);
+use load::{BenchCall, BenchPayer, BenchPublisher, BenchTarget, PUBLISH_MAX, READ_MAX};
 
 /// Runs the command, on threads of its own.
 ///
@@ -47,10 +46,9 @@ pub(super) fn run(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
 }
 
 async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
-    let tests = selected(args)?;
-    let is_mixed = args.blast || args.mix.is_some();
+    let mode = mode(args)?;
     let target = Arc::new(target(args).await?);
-    if target.publisher.is_some() && (is_mixed || tests.iter().any(|it| it.publishes())) {
+    if target.publisher.is_some() && mode.publishes() {
         confirm(args)?;
     }
     if !as_json {
@@ -63,26 +61,10 @@ async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
         }
         results.push(figures.json(name, took));
     };
-    let mut silent = Vec::new();
-    if is_mixed {
-        if mixed(args, &target, &mut note).await == 0 {
-            silent.push("the mixed calls".to_owned());
-        }
-    } else {
-        let mut publishing = tests.iter().filter(|it| it.publishes()).count() as u64;
-        for test in tests {
-            if let Some(publisher) = target.publisher.as_ref().filter(|_| test.publishes()) {
-                publisher.begin_test(publishing);
-                publishing -= 1;
-            }
-            let begun = Instant::now();
-            let figures = run_test(&target, test, args.publish_rate).await;
-            note(&test.name(), &figures, begun.elapsed());
-            if figures.count() == 0 {
-                silent.push(test.name());
-            }
-        }
-    }
+    let silent = match mode {
+        BenchMode::Tests(tests) => each(args, &target, tests, &mut note).await,
+        mode => mixed(&mode, &target, &mut note).await.into_iter().collect(),
+    };
     let result = result(args, results);
     if as_json {
         output::line(&result);
@@ -96,30 +78,106 @@ async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
     }
 }
 
-/// Makes the calls of daily users, and returns the number of those that succeeded.
-async fn mixed(
+/// The measurement of one run.
+enum BenchMode {
+    /// These tests one after the other.
+    Tests(Vec<BenchTest>),
+    /// The calls of this many daily users.
+    Mix(u64),
+    /// The same calls without a pause.
+    Blast,
+    /// The calls of this many daily users of topics of their own, beside streams.
+    Dau(u64),
+    /// Single calls without load.
+    Diag,
+    /// The steps of connections.
+    DiagConnect,
+}
+
+impl BenchMode {
+    fn publishes(&self) -> bool {
+        match self {
+            Self::Tests(tests) => tests.iter().any(|it| it.publishes()),
+            Self::Mix(_) | Self::Blast | Self::Dau(_) | Self::Diag => true,
+            Self::DiagConnect => false,
+        }
+    }
+}
+
+fn mode(args: &BenchArgs) -> Result<BenchMode, RunError> {
+    Ok(match (args.mix, args.dau) {
+        (Some(users), _) => BenchMode::Mix(users),
+        (None, Some(users)) => BenchMode::Dau(users),
+        (None, None) if args.blast => BenchMode::Blast,
+        (None, None) if args.diag => BenchMode::Diag,
+        (None, None) if args.diag_connect => BenchMode::DiagConnect,
+        (None, None) => BenchMode::Tests(selected(args)?),
+    })
+}
+
+/// Runs tests one after the other, and returns the names of those without a call that succeeded.
+async fn each(
     args: &BenchArgs,
     target: &Arc<BenchTarget>,
+    tests: Vec<BenchTest>,
     note: &mut impl FnMut(&str, &BenchFigures, Duration),
-) -> u64 {
-    if let Some(publisher) = &target.publisher {
+) -> Vec<String> {
+    let mut silent = Vec::new();
+    let mut publishing = tests.iter().filter(|it| it.publishes()).count() as u64;
+    for test in tests {
+        if let Some(publisher) = target.publisher.as_ref().filter(|_| test.publishes()) {
+            publisher.begin_test(publishing);
+            publishing -= 1;
+        }
+        let begun = Instant::now();
+        let figures = run_test(target, test, args.publish_rate).await;
+        note(&test.name(), &figures, begun.elapsed());
+        if figures.count() == 0 {
+            silent.push(test.name());
+        }
+    }
+    silent
+}
+
+/// Makes mixed or single calls. Returns their name if none succeeded.
+async fn mixed(
+    mode: &BenchMode,
+    target: &Arc<BenchTarget>,
+    note: &mut impl FnMut(&str, &BenchFigures, Duration),
+) -> Option<String> {
+    let begun = Instant::now();
+    let named = |figures: mix::MixFigures| -> Vec<(String, BenchFigures)> {
+        let is_made = |test: BenchTest| target.publisher.is_some() || !test.publishes();
+        let made = figures.into_iter().filter(|(test, _)| is_made(*test));
+        made.map(|(test, figures)| (test.name(), figures)).collect()
+    };
+    if let (BenchMode::Mix(_) | BenchMode::Blast, Some(publisher)) = (mode, &target.publisher) {
         publisher.begin_test(1);
     }
-    let begun = Instant::now();
-    let figures = match args.mix {
-        Some(users) => mix::paced(target, users).await,
-        None => mix::unpaced(target).await,
+    let owned = |rows: Vec<(&str, BenchFigures)>| -> Vec<(String, BenchFigures)> {
+        rows.into_iter().map(|(name, figures)| (name.to_owned(), figures)).collect()
+    };
+    let (what, has_sum, rows) = match mode {
+        BenchMode::Mix(users) => ("the mixed calls", true, named(mix::mixed(target, *users).await)),
+        BenchMode::Dau(users) => {
+            ("the calls of daily users", true, owned(dau::daily(target, *users).await))
+        }
+        BenchMode::Diag => ("the single calls", false, owned(diag::alone(target).await)),
+        BenchMode::DiagConnect => ("the connections", false, owned(diag::connecting(target).await)),
+        BenchMode::Blast | BenchMode::Tests(_) => {
+            ("the mixed calls", true, named(mix::unpaced(target).await))
+        }
     };
     let took = begun.elapsed();
     let mut all = BenchFigures::new();
-    for (test, figures) in figures {
-        if target.publisher.is_some() || !test.publishes() {
-            note(&test.name(), &figures, took);
-        }
+    for (name, figures) in rows {
+        note(&name, &figures, took);
         all.add(&figures);
     }
-    note("all", &all, took);
-    all.count()
+    if has_sum {
+        note("all", &all, took);
+    }
+    (all.count() == 0).then(|| what.to_owned())
 }
 
 fn result(args: &BenchArgs, tests: Vec<Value>) -> Value {
