@@ -111,3 +111,49 @@ fn a_page_is_read_line_by_line() {
     assert_eq!(cancel.remark, "instead");
     assert!(all.iter().any(|it| it.words[0] == "chain-watcher"), "{all:?}");
 }
+
+/// Returns the commands of a page: lines that begin with `hawser`, and those in backticks within a sentence.
+fn all_commands(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ").replace("--data-dir …", "--data-dir DIR");
+    let mut commands = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("hawser ") {
+            commands.push(line.to_owned());
+        } else {
+            let quoted = line.split('`').skip(1).step_by(2);
+            commands.extend(quoted.filter(|it| it.starts_with("hawser ")).map(str::to_owned));
+        }
+    }
+    commands
+}
+
+/// Operators follow runbooks under pressure, so a command or a flag that does not exist costs them time.
+#[test]
+fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let pages = fs::read_dir(root.join("docs/runbooks")).unwrap().map(|page| page.unwrap().path());
+    let (mut seen, mut broken) = (0, Vec::new());
+    let others = ["README.md", "docs/operating.md", "docs/auditing.md"].map(|page| root.join(page));
+    for page in pages.chain(others) {
+        for command in all_commands(&fs::read_to_string(&page).unwrap()) {
+            // A remark or another program may follow.
+            let words = command.split_whitespace().skip(1);
+            let words = words.take_while(|word| !["#", "|", ">", "help"].contains(word));
+            let words = words.filter(|word| *word != "…");
+            let words = words.map(|word| match word {
+                "0x…" | "ADDRESS" => "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
+                "ID" | "N" => "1",
+                own => own,
+            });
+            let words: Vec<_> = words.chain(["--help"]).collect();
+            let output = support::run(&words);
+            if !output.status.success() {
+                let page = page.file_name().unwrap().to_string_lossy();
+                broken.push(format!("{page}: {command}: {}", support::stderr(&output)));
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "{seen} commands");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
