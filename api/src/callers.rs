@@ -1,7 +1,7 @@
-//! The caller of a call: its address, the node that it proves to be, and what it may ask for now.
+//! Identifies the caller of each call by its address, or as a node by its token, and applies the caller's limits.
 //!
-//! Everything here comes before the body of a request is decoded, except the cost of a query, which its
-//! topics decide. Addresses appear in no log line and in no metric.
+//! All of this happens before a request's body is decoded, except the cost of a query, which depends on its topics.
+//! Addresses appear in no log line and in no metric.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
 use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedToken};
 
-/// Signatures of tokens that an address may have checked: one costs about 50 µs. A guess: a node needs
-/// one token an hour, and those that were verified are remembered.
+/// Token signatures that are verified for an address: one costs about 50 µs. A guess: a node needs one token an
+/// hour, and verified tokens are cached.
 const CHECKS: BucketSize = BucketSize::per_minute(60);
-/// Addresses whose checks are counted. A guess.
+/// Largest number of addresses whose checks are counted. A guess.
 const CHECKERS_MAX: usize = 10_000;
-/// Tokens that are remembered as verified. A guess: each node of a network needs one at a time.
+/// Largest number of cached verified tokens. A guess: each node of a network needs one at a time.
 const TOKENS_MAX: usize = 1024;
-/// Longest wait for a token in the middle of a call. A guess.
+/// Longest wait for the caller's limits in the middle of a call. A guess.
 const PAYING_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The caller of a call, in the extensions of its request.
@@ -55,7 +55,7 @@ impl Caller {
     }
 }
 
-/// Identifies callers and holds their limits. Cheap to clone; all clones are the same.
+/// Identifies callers and applies their limits. Cheap to clone; clones share state.
 #[derive(Clone)]
 pub(crate) struct Callers(Arc<CallersState>);
 
@@ -104,10 +104,10 @@ impl Limits {
 }
 
 impl Callers {
-    /// Starts with no use of any caller, or with that in Redis.
+    /// Creates the limits, without usage or with the usage in Redis.
     ///
     /// # Errors
-    /// When Redis is to hold the limits and does not answer.
+    /// An error if Redis holds the limits and does not answer.
     pub(crate) async fn start(
         engine: Engine,
         settings: &ApiSettings,
@@ -144,7 +144,7 @@ impl Callers {
     /// Identifies the caller of a request by its headers and the other end of its connection.
     ///
     /// # Errors
-    /// When a node token is not accepted, or too many were checked.
+    /// [`CallError`] if a node token is not accepted, or if the address has had too many signatures checked.
     pub(crate) fn identify(
         &self,
         headers: &HeaderMap,
@@ -204,7 +204,7 @@ impl Callers {
         Ok(())
     }
 
-    /// Begins the turns of a call of which `paid` are free: as many as it has taken tokens.
+    /// Starts the turns of a call. The first `paid` are free: the call has paid for them at its start.
     pub(crate) fn turns(
         &self,
         caller: Caller,
@@ -218,7 +218,7 @@ impl Callers {
     /// Takes a slot for a stream of all envelopes; `None` if the caller needs none.
     ///
     /// # Errors
-    /// [`CallError::TooManyStreams`] if the caller has all that it may have.
+    /// [`CallError::TooManyStreams`] if the caller has as many streams open as it may have.
     pub(crate) async fn stream_slot(
         &self,
         caller: Caller,
@@ -249,7 +249,7 @@ impl Callers {
 }
 
 impl CallersState {
-    /// Returns the time of the wall clock, which other processes share.
+    /// Returns unix time, which the processes that share limits have in common.
     fn unix_ns(&self) -> u64 {
         u64::try_from(self.engine.ports().clock.now_ns()).unwrap_or_default()
     }
@@ -273,8 +273,8 @@ impl CallersState {
         let token = NodeToken::read(text)?;
         let own = self.engine.store().identity().node;
         let key = token.claimed_key(own, &registry, now_s)?;
-        // Only what costs a signature counts: tokens that are old or of others leave an honest node at the same address,
-        // such as one behind the same proxy, its checks.
+        // Only verifying a signature counts. Expired tokens and tokens for other nodes therefore use up no checks
+        // of an honest node at the same address, such as one behind the same proxy.
         self.lock_tokens().take_check(address, self.now_ms())?;
         let verified = token.verify(key)?;
         self.lock_tokens().verified.put(digest, verified, verified.expires_s(), now_s);
@@ -288,7 +288,7 @@ impl CallersState {
 }
 
 impl KnownTokens {
-    /// Takes the check of one signature from what an address may have checked.
+    /// Takes one signature check from the address's limit.
     fn take_check(&mut self, address: ClientAddress, now_ms: u64) -> Result<(), CallError> {
         let mut checks = self.checks.get(&address).copied().unwrap_or_default();
         match checks.wait_ms(CHECKS, 1, now_ms) {
@@ -302,29 +302,29 @@ impl KnownTokens {
     }
 }
 
-/// The turns of one call, and what its caller pays for them.
+/// The turns of one call, for which its caller pays.
 pub(crate) struct PaidTurns {
     callers: Callers,
     caller: Caller,
     call: LimitedCall,
     /// Turns that are paid for.
     paid: u64,
-    /// Cancelled when calls that wait are to end.
+    /// Cancelled when waiting calls must end.
     stop: CancellationToken,
 }
 
 impl PaidTurns {
-    /// Pays for one more turn, before its work begins. If the caller's limits are used up, the call goes on when they
-    /// have room again, so that what takes many turns can be asked for at all.
+    /// Pays for one more turn, before its work begins. If the caller's limits are used up, waits until they have
+    /// room again, so that a call of many turns is possible at all.
     ///
     /// # Errors
-    /// [`CallError::RateLimited`] if that takes longer than [`PAYING_WAIT_MAX`] in all.
+    /// [`CallError::RateLimited`] if the waits of the call sum to more than [`PAYING_WAIT_MAX`].
     pub(crate) async fn pay(&mut self) -> Result<(), CallError> {
         if let Some(paid) = self.paid.checked_sub(1) {
             self.paid = paid;
             return Ok(());
         }
-        // Other calls of the caller may take the tokens that this one waits for, again and again.
+        // Bounded, because other calls of the caller may repeatedly take the tokens that this one waits for.
         let until = Instant::now() + PAYING_WAIT_MAX;
         loop {
             let charged = self.callers.charge(self.caller, self.call, CallCost::of_topics(1)).await;
@@ -344,7 +344,7 @@ impl PaidTurns {
     }
 }
 
-/// Identifies the caller of each call of a service, before anything of its body is read.
+/// Identifies the caller of each call of a service, before its body is read.
 #[derive(Clone)]
 pub(crate) struct CallerCheck {
     callers: Callers,
@@ -367,21 +367,20 @@ impl Interceptor for CallerCheck {
     }
 }
 
-/// Returns the caller that [`CallerCheck`] has identified. Without one, as for calls of an unknown
-/// origin, all are one caller.
+/// Returns the caller that [`CallerCheck`] has identified. Requests without one count as one caller.
 pub(crate) fn caller_of<T>(request: &Request<T>) -> Caller {
     let caller = request.extensions().get::<Caller>().copied();
     debug_assert!(caller.is_some(), "every service is behind a check");
     caller.unwrap_or(Caller { address: ClientAddress::Invalid, node: None })
 }
 
-/// Returns whole seconds, so that a caller that waits as long succeeds.
+/// Rounds up to whole seconds, so that a caller that waits this long succeeds.
 fn whole_s(wait_ms: u64) -> u64 {
     wait_ms.div_ceil(1000)
 }
 
-/// Takes a slot in Redis. The work is a task of its own, which ends with the slot in hand or given back:
-/// the call may end between the two, when Redis has counted the slot and not answered.
+/// Takes a slot in Redis. A separate task does this and either passes the slot to the call or gives it back: the
+/// call may end after Redis has counted the slot and before it has answered.
 async fn take_shared(
     limits: &Arc<RedisLimits>,
     caller: ClientAddress,

@@ -36,7 +36,7 @@ pub(crate) enum CallError {
     /// This node has neither usage nor ledger entries of the payer.
     #[error("payer {0} is not known")]
     UnknownPayer(String),
-    /// There is no such proof.
+    /// The requested proof does not exist.
     #[error(transparent)]
     Proof(#[from] ProofRefusal),
     /// The log holds bytes that are no envelope.
@@ -57,7 +57,7 @@ pub(crate) enum CallError {
     /// A node token is not accepted.
     #[error("invalid auth token: {0}")]
     Token(#[from] NodeTokenError),
-    /// An address has had too many signatures of node tokens checked; seconds until the next one.
+    /// An address has had too many signatures of node tokens checked; holds the seconds until the next check.
     #[error("too many node tokens were sent from this address: try again later")]
     TooManyTokens(u64),
     /// Only nodes may call this service.
@@ -80,18 +80,18 @@ pub(crate) enum CallError {
     /// The request has no report.
     #[error("invalid misbehaviour report: the request has no report")]
     ReportMissing,
-    /// The evidence of a report does not bear it out.
+    /// The evidence of a report does not support it.
     #[error("invalid misbehaviour report: {0}")]
     ReportRefuted(String),
     /// A report was not taken.
     #[error("{0}")]
     Report(String),
-    /// Checking reports has taken its share of the machine; seconds until it may go on.
+    /// Checks of reports have used up their share of the machine; holds the seconds until the next check.
     #[error(
         "checks of misbehaviour reports have used up their share of this node: try again later"
     )]
     ReportsBusy(u64),
-    /// An address has submitted as many reports as it may; seconds until the next one.
+    /// An address has submitted as many reports as it may; holds the seconds until the next one.
     #[error("too many misbehaviour reports were submitted from this address: try again later")]
     TooManyReports(u64),
     /// The log cannot be written to at present.
@@ -116,9 +116,10 @@ impl From<SubmitError> for CallError {
 const PAYER_BALANCE: &str = "PAYER_BALANCE";
 /// Seconds after which a full disk may have room again. A guess: an operator has to make it.
 const RETRY_AFTER_DISK_S: u64 = 30;
-/// Seconds after which a caller may have ended one of its streams of all envelopes. A guess: it knows that better itself.
+/// Seconds after which a caller may have ended one of its streams of all envelopes. A guess: only the caller knows.
 const RETRY_AFTER_STREAM_S: u64 = 60;
-/// Seconds after which an index may have been made anew. A guess: it takes seconds or minutes, as the log is long.
+/// Seconds after which an index may have been rebuilt. A guess: a rebuild takes seconds to minutes, in proportion
+/// to the log.
 const RETRY_AFTER_REBUILD_S: u64 = 30;
 
 impl CallError {
@@ -134,8 +135,8 @@ impl CallError {
     }
 }
 
-/// Renders an error as a status. Texts reach the caller as they are: they name the next step of the
-/// caller or the operator.
+/// Renders an error as a status. Texts reach the caller unchanged, so they name the next step of the caller or the
+/// operator.
 pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
     let error = error.into();
     let text = error.to_string();

@@ -18,14 +18,14 @@ const TOKEN_LEN_BYTES_MAX: usize = 4096;
 const LIFETIME_S_MAX: f64 = 2.0 * 3600.0;
 /// Seconds by which the clock of a token's maker may be ahead. Specified.
 const SKEW_S_MAX: f64 = 120.0;
-/// The versions of the network's software that may call: from this one, and below the next major.
-/// Specified: those that a reference node of the same major accepts.
+/// Oldest release of a calling node; newer ones must have the same major version. Specified: a reference node of
+/// this major version accepts the same.
 const VERSION_MIN: [u64; 3] = [1, 1, 0];
 
 /// The release that a node claims to run: major, minor, patch; `None` without a claim.
 pub(crate) type ClaimedRelease = Option<[u64; 3]>;
 
-/// The reason a token is not accepted.
+/// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NodeTokenError {
     #[error("the token is not a JWS in compact form")]
@@ -114,11 +114,11 @@ impl<'a> NodeToken<'a> {
         Ok(Self { node, signed, signature, claims })
     }
 
-    /// Checks everything but the signature for the node `own` at `now_s`, which costs next to nothing. Returns the key
-    /// that has to have signed the token.
+    /// Checks everything except the signature, for the node `own` at `now_s`, unix seconds; this is cheap. Returns
+    /// the key that must have signed the token.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// [`NodeTokenError`] for the first rule that the token breaks.
     pub(crate) fn claimed_key(
         &self,
         own: OriginatorId,
@@ -156,7 +156,7 @@ impl<'a> NodeToken<'a> {
     /// [`NodeTokenError::Signature`].
     pub(crate) fn verify(&self, key: PublicKey) -> Result<VerifiedToken, NodeTokenError> {
         let digest = keccak256(&[b"jwt|", self.signed.as_bytes()]);
-        // Only r and s count, as everywhere in the network.
+        // The recovery byte does not count: verification needs only r and s.
         if !key.verifies(digest, &self.signature[..64]) {
             return Err(NodeTokenError::Signature);
         }
@@ -168,7 +168,7 @@ impl<'a> NodeToken<'a> {
 }
 
 impl VerifiedToken {
-    /// Returns whether the token still holds.
+    /// Returns true if the token is still valid.
     pub(crate) fn holds(&self, registry: &Registry, now_s: u64) -> bool {
         let is_key = registry.node(self.node).is_some_and(|record| record.public_key == self.key);
         is_key && now_s < self.expires_s
@@ -180,19 +180,18 @@ impl VerifiedToken {
     }
 }
 
-/// Reads the id of a node as claims write it: a signed 32-bit decimal.
+/// Parses a node id of a claim: a signed 32-bit decimal.
 fn node_id(text: &str) -> Option<OriginatorId> {
     let id: i32 = text.parse().ok()?;
     u32::try_from(id).ok().map(OriginatorId)
 }
 
-/// Returns whether the version is in the range that this node accepts. A pre-release counts as its
-/// release.
+/// Returns true if this node accepts the version. A pre-release counts as its release.
 fn is_compatible(version: &str) -> bool {
     release_of(version).is_some_and(|it| it[0] == VERSION_MIN[0] && it >= VERSION_MIN)
 }
 
-/// Reads the numbers of a version: major, minor, patch.
+/// Parses the numbers of a version: major, minor, patch.
 fn release_of(version: &str) -> Option<[u64; 3]> {
     let release = version.split(['-', '+']).next().unwrap_or_default();
     let numbers: Option<Vec<u64>> = release.split('.').map(|part| part.parse().ok()).collect();

@@ -18,10 +18,10 @@ const FAILED: &str = "failed-envelopes";
 /// Failed envelopes that an error text names one by one. A guess: a status must fit into a header.
 const NAMED_MAX: usize = 20;
 
-/// Failed envelopes that the details of a status name one by one. As many as the details take.
+/// Failed envelopes that the details of a status name one by one: as many as the details have room for.
 const DETAILED_MAX: usize = 8;
-/// Bytes of an error text. Calculated: percent-encoded it has up to three times as many, and callers take 16 KiB of headers,
-/// of which the details have up to 5 KiB.
+/// Upper bound of an error text in bytes. Calculated: percent-encoding makes it up to three times as long, and
+/// callers accept 16 KiB of headers, of which the details take up to 5 KiB.
 const TEXT_LEN_MAX: usize = 3072;
 
 /// The outcome of publishing one envelope.
@@ -42,7 +42,7 @@ pub(crate) enum EnvelopeError {
 }
 
 impl EnvelopeError {
-    /// Returns true if the envelope may be published all the same, now or later.
+    /// Returns true if the envelope may have been published, or may still be.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
             Self::Node(NodePublishError::NoNode | NodePublishError::TooManyWait) => false,
@@ -106,8 +106,7 @@ impl EnvelopeError {
     }
 }
 
-/// Returns the response to a request, or a status that names the envelopes which were published all the
-/// same.
+/// Returns the response to a request, or a status that names the envelopes that were published nevertheless.
 ///
 /// # Errors
 /// If an envelope failed: the code of the first one.

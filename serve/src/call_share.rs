@@ -28,7 +28,7 @@ pub struct CallCharge(Arc<CallShare>);
 struct CallShare {
     connection: Arc<ConnectionShare>,
     bytes: AtomicUsize,
-    /// The part of `bytes` that is lent.
+    /// The part of `bytes` that is lent from free memory.
     lent_bytes: AtomicUsize,
     /// The part of `bytes` for the request: its encoded bytes and its decoded form.
     request_bytes: AtomicUsize,
@@ -40,7 +40,7 @@ struct CallShare {
     left_lent_bytes: AtomicUsize,
     /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
-    /// A value of the service that is dropped with the call.
+    /// A value of the service, dropped at the end of the call.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -92,7 +92,7 @@ impl CallCharge {
     /// Keeps a value until the call is over, which is when the last clone of this is dropped. A call keeps one value:
     /// further ones are dropped at once.
     pub fn keep(&self, value: impl Any + Send + Sync) {
-        // The value that the call has already stays.
+        // An earlier value of the call stays.
         let _ = self.0.kept.set(Box::new(value));
     }
 

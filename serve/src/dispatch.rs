@@ -99,7 +99,7 @@ impl Dispatcher {
         pages.find_map(|pages| Some((pages, pages.len_bytes_max(path)?)))
     }
 
-    /// Returns the pages that the path of a request belongs to. Ignores the method.
+    /// Returns the pages to which the path of a request belongs. Ignores the method.
     fn pages_at<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
         let path = request.uri().path();
         self.pages.iter().find(|pages| path.starts_with(pages.prefix()))
@@ -141,9 +141,9 @@ fn essence(media_type: &str) -> String {
     media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Writes the media types of a gRPC-Web request as the gRPC-Web layer knows them, without parameters. `Accept` names the
-/// form of the answer, by which the layer chooses: the first form of gRPC-Web that the caller accepts, or that of the
-/// request.
+/// Rewrites the media types of a gRPC-Web request to the spelling that the gRPC-Web layer recognizes, without
+/// parameters. The layer chooses the form of the answer by `Accept`, which is set to the first form of gRPC-Web
+/// that the caller accepts, or else to that of the request.
 fn with_exact_types<B>(mut request: Request<B>) -> Request<B> {
     let headers = request.headers_mut();
     let before = &*headers;

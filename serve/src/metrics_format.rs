@@ -1,7 +1,7 @@
 //! The two text formats of metrics: OpenMetrics 1.0, and the older one of Prometheus (version 0.0.4).
 //!
-//! A scraper says with `Accept` which one it takes. A sample has the same name in both, so that a query works with
-//! either: the samples of a counter end in `_total`. The formats differ in the name that stands before the samples, in
+//! A scraper states the accepted format in `Accept`. A sample has the same name in both, so that a query works with
+//! either: the samples of a counter end in `_total`. The formats differ in the family's name before the samples, in
 //! the names of some types, and in the last line.
 
 use std::fmt::Write as _;
@@ -90,12 +90,12 @@ impl MetricsFormat {
 struct AcceptedType<'a> {
     name: &'a str,
     version: Option<&'a str>,
-    /// From 0 to 1; 0 says that the type is not accepted.
+    /// From 0 to 1; 0 means that the type is not accepted.
     quality: f32,
 }
 
 impl<'a> AcceptedType<'a> {
-    /// Parses a part; `None` if its quality is no number.
+    /// Parses a part; `None` if its quality is not a number.
     fn parse(part: &'a str) -> Option<Self> {
         let mut pieces = part.split(';').map(str::trim);
         let mut parsed = Self { name: pieces.next()?, version: None, quality: 1.0 };
@@ -132,8 +132,8 @@ fn open_metrics(page: &str) -> String {
     text
 }
 
-/// Returns a page with the name and the type of each family as `rename` returns them. The comments that only one format
-/// has are left out.
+/// Returns a page with the name and the type of each family as `rename` returns them. Omits the comments that only
+/// one format has.
 fn renamed<'a>(page: &'a str, rename: impl Fn(&str, &'a str) -> (String, &'a str)) -> String {
     let mut text = String::with_capacity(page.len() + page.len() / 32);
     let mut help = None;

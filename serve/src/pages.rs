@@ -103,7 +103,7 @@ async fn answer(pages: Arc<dyn Pages>, request: Request<Incoming>) -> Page {
     }
 }
 
-/// Marks a page of metrics, which the scraper gets in the format that it asks for.
+/// Extension that marks a page of metrics, so that it is rendered in the format that the scraper asks for.
 #[derive(Clone, Copy)]
 struct IsMetrics;
 

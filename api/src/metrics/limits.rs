@@ -1,4 +1,4 @@
-//! Counts of what limits on callers decide. Labels name methods and tiers, never an address.
+//! Counts the decisions of the limits on callers. Labels name methods and tiers, never an address.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +35,7 @@ impl LimitedCall {
         Self::Proof,
     ];
 
-    /// Returns whether nodes pay for it too.
+    /// Returns true if nodes pay for the call, too.
     pub(crate) fn charges_nodes(self) -> bool {
         matches!(self, Self::QueryTopics | Self::ReplicationTopics)
     }
@@ -93,7 +93,7 @@ impl LimitOutcome {
 /// Tiers by number: nodes, everyone else.
 const TIERS: [&str; 2] = ["0", "2"];
 
-/// Counts what limits decide. Cheap to clone; all clones are the same.
+/// Counts the decisions of limits. Cheap to clone; clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LimitMetrics(Arc<Counts>);
 
@@ -107,8 +107,8 @@ struct Counts {
     node_calls: Mutex<NodeCalls>,
 }
 
-/// Calls with a node token by the claimed release. Registered nodes choose what they claim, so the number is bounded. A
-/// release that is counted apart stays so.
+/// Calls with a node token by the claimed release. Nodes may claim any release, so the number of separate counts is
+/// bounded. A release with a separate count keeps it.
 #[derive(Debug, Default)]
 struct NodeCalls {
     apart: BTreeMap<ClaimedRelease, ReleaseCalls>,
@@ -124,7 +124,7 @@ struct ReleaseCalls {
 }
 
 impl NodeCalls {
-    /// Returns the counts of a release, which begin with its first call.
+    /// Returns the counts of a release, and creates them at its first call.
     fn of(&mut self, release: ClaimedRelease) -> &mut ReleaseCalls {
         if self.apart.len() < VERSIONS_MAX || self.apart.contains_key(&release) {
             self.apart.entry(release).or_default()
@@ -149,7 +149,7 @@ impl Drop for OpenNodeCall {
     }
 }
 
-/// Releases of nodes that are counted apart. A guess: a network runs a few at a time.
+/// Largest number of releases with separate counts. A guess: a network runs a few at a time.
 const VERSIONS_MAX: usize = 16;
 
 impl LimitMetrics {

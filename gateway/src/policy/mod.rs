@@ -48,10 +48,10 @@ use crate::sharing::{
 };
 use hawser_rules::PayloadClass;
 
-/// The one caller of a gateway that does not distinguish callers.
+/// Name of the caller to which a gateway that does not distinguish callers counts all requests.
 const ALL_CALLERS: &str = "everybody";
 
-/// Why a policy refuses a valid request.
+/// The reason a policy refuses a valid request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PolicyError {
     #[error(transparent)]
@@ -120,42 +120,42 @@ impl CallerId {
     }
 }
 
-/// The count of a request in the limits.
+/// The record of a request's cost in the limits, needed to give parts of it back.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
-    /// Unix time.
+    /// Time at which the cost was taken, unix milliseconds.
     taken_ms: u64,
-    /// The count in the limits of all gateways, if it was asked for: Redis may not have answered yet.
+    /// The count in the limits that all gateways share, once it was requested. Redis may not have answered yet.
     shared: Option<Arc<SharedCount>>,
 }
 
-/// A cost that was taken from limits, and from no bill yet. Dropped, it is given back: the caller may go at any time.
+/// A cost that was taken from limits and that no bill holds yet. Its drop gives the cost back, because a caller may
+/// hang up, and the request be dropped, at any await.
 pub(crate) struct TakenCost {
     policies: Arc<Policies>,
     caller: CallerId,
     cost: CallerCost,
-    /// The part of each envelope, in the order of the request.
+    /// The cost of each envelope, in the order of the request.
     prices: Vec<CallerCost>,
     admission: Admission,
-    /// A bill answers for it.
+    /// True once a bill is responsible for the cost.
     is_billed: bool,
 }
 
 impl TakenCost {
-    /// Transfers the cost to a bill: the amount that was taken for each envelope, which is also the amount that may go
-    /// back. The price of gas may
-    /// have changed since.
+    /// Transfers the cost to a bill, as the amount taken for each envelope. A refund returns exactly this amount,
+    /// because the price of gas may have changed since.
     pub(crate) fn into_bill(mut self) -> (Admission, Vec<CallerCost>) {
         self.is_billed = true;
         (self.admission.clone(), std::mem::take(&mut self.prices))
     }
 
-    /// Takes the cost from the limits of all gateways together, and reads their shared state, in one call. Without an
-    /// answer in
-    /// time the request counts here alone, until Redis answers that it has taken the cost all the same.
+    /// Takes the cost from the limits that all gateways share, and reads their shared state, in one call. Without
+    /// an answer in time the request counts at this gateway only, until Redis answers late that it has taken the
+    /// cost.
     ///
     /// # Errors
-    /// When it does not fit.
+    /// [`PolicyError`] if the cost exceeds a shared limit. The cost taken at this gateway is given back.
     pub(crate) async fn take_everywhere(
         mut self,
         query: &SharedQuery,
@@ -196,11 +196,11 @@ pub(crate) struct Policies {
     keys_wanted: Notify,
     api_keys: ApiKeys,
     webhook: Option<Webhook>,
-    /// The usage at all gateways together; `None` if this is the only one.
+    /// The usage at all gateways together; `None` for a single gateway.
     share: Option<Arc<GatewayShare>>,
 }
 
-/// Why policies cannot be applied.
+/// The reason policies cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum PoliciesError {
     /// The keys of tokens cannot be used.
@@ -219,7 +219,7 @@ impl Policies {
     /// a URL.
     ///
     /// # Errors
-    /// When a file with secrets cannot be used.
+    /// [`PoliciesError`] if a file with secrets cannot be used.
     pub(crate) fn new(
         file: PolicyFile,
         share: Option<Arc<GatewayShare>>,
@@ -240,7 +240,7 @@ impl Policies {
     /// Identifies the caller of a request, and the tenant that the caller claims.
     ///
     /// # Errors
-    /// When the token or the key is not accepted.
+    /// [`PolicyError`] if the token or the key is not accepted.
     pub(crate) fn identify(
         &self,
         headers: &HeaderMap,
@@ -275,19 +275,20 @@ impl Policies {
         Ok((CallerId(name.into()), tenant))
     }
 
-    /// Checks that the policy does not deny a caller everything.
+    /// Checks that the policy does not deny the caller all requests.
     ///
     /// # Errors
-    /// When it does.
+    /// [`PolicyError::Denied`] if it does.
     pub(crate) fn require_allowed(&self, caller: &CallerId) -> Result<(), PolicyError> {
         if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(()) }
     }
 
-    /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of
-    /// all callers at this gateway; [`take_everywhere`](TakenCost::take_everywhere) follows. `price` returns what one envelope costs without congestion; `now_ms` is unix time.
+    /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of all
+    /// callers at this gateway; [`take_everywhere`](TakenCost::take_everywhere) follows. `price` returns the cost
+    /// of one envelope without congestion; `now_ms` is unix milliseconds.
     ///
     /// # Errors
-    /// Returns the first reason to refuse; nothing is taken then.
+    /// Returns the first reason to refuse. Nothing is then taken.
     pub(crate) fn admit(
         self: &Arc<Self>,
         caller: &CallerId,
@@ -335,10 +336,10 @@ impl Policies {
         })
     }
 
-    /// Asks the operator's service, if there is one, whether a caller may publish these envelopes.
+    /// Asks the operator's service, if configured, whether a caller may publish these envelopes.
     ///
     /// # Errors
-    /// When it may not, or the service does not answer.
+    /// [`PolicyError`] if the caller may not, or the service does not answer.
     pub(crate) async fn ask(
         &self,
         caller: &CallerId,
@@ -350,10 +351,10 @@ impl Policies {
         }
     }
 
-    /// Asks the operator's service for the tenant of a caller, if it is to be asked.
+    /// Asks the operator's service, if configured, for the tenant of a caller.
     ///
     /// # Errors
-    /// When the caller may not publish, or the service does not answer.
+    /// [`PolicyError`] if the caller may not publish, or the service does not answer.
     pub(crate) async fn tenant_by_webhook(
         &self,
         caller: &CallerId,
@@ -369,7 +370,7 @@ impl Policies {
         self.file.policy_of(&caller.0).picodollars_per_envelope_max
     }
 
-    /// Takes the amount from the budget that nodes charged beyond the price taken before.
+    /// Takes from the budget the picodollars that nodes charged beyond the price taken before.
     pub(crate) async fn add_cost(
         &self,
         caller: &CallerId,
@@ -382,8 +383,8 @@ impl Policies {
         }
     }
 
-    /// Returns a part of the cost taken, for envelopes that were not published. It goes back whether or not the caller waits
-    /// for it.
+    /// Gives back a part of the cost taken, for envelopes that were not published. A task does this, so that it
+    /// completes even if the caller hangs up meanwhile.
     pub(crate) async fn give_back(
         &self,
         caller: &CallerId,
@@ -395,7 +396,8 @@ impl Policies {
         }
     }
 
-    /// Returns a part of the cost taken: to the limits of this gateway at once, and to those of all by a task.
+    /// Gives back a part of the cost taken: to the limits of this gateway at once, and to the shared limits by a
+    /// task, whose handle it returns.
     pub(crate) fn begin_to_give_back(
         &self,
         caller: &CallerId,
@@ -408,7 +410,7 @@ impl Policies {
         self.give_back_here(caller, cost, admission.taken_ms);
         let count = admission.shared.clone()?;
         let telling = async move { count.give_back(cost.to_share()).await };
-        // A process that ends has no runtime any more, and its last values are dropped.
+        // A drop at the end of the process may find no runtime. The shared limits then keep the cost.
         Some(Handle::try_current().ok()?.spawn(telling))
     }
 
@@ -418,7 +420,7 @@ impl Policies {
         limits.give_back_to_total(cost, taken_ms);
     }
 
-    /// Returns whether tokens are required and no key to verify them is known yet.
+    /// Returns true if tokens are required and no key to verify them is known yet.
     pub(crate) fn lacks_keys(&self) -> bool {
         let keys = self.keys.read();
         self.file.identity.kind == CallerIdentityKind::Jwt && keys.is_empty()

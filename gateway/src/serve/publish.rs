@@ -28,17 +28,17 @@ use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::sharing::{SharedKnowledge, SharedQuery};
 use crate::status::{self, EnvelopeError, Outcome};
 
-/// Bytes of an envelope in a response besides the client's: signatures, ids, fees, and for the chain a
-/// transaction hash take about 300. The rest is room to spare.
+/// Bytes of an envelope in a response beside the client's. Calculated: signatures, ids, fees, and for the chain a
+/// transaction hash, take about 300; the rest is a margin.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
 
 /// Gas of a payload on the chain: see [`gas_of`].
 const GAS_OF_PAYLOAD: u64 = 35_000;
 const GAS_PER_BYTE: u64 = 40;
-/// The app chain's gas is paid in a token of 18 decimals that is worth a dollar.
+/// Wei per picodollar: the app chain's gas is paid in a token of 18 decimals that is worth a dollar.
 const WEI_PER_PICODOLLAR: u128 = 1_000_000;
 
-/// Serves requests of clients.
+/// Serves the publish requests of clients.
 pub(crate) struct PublishService {
     /// Name of the tenant; empty without tenants.
     pub(crate) tenant: Box<str>,
@@ -64,12 +64,11 @@ impl PublishService {
         GetNodesResponse { nodes: usable.iter().map(address).collect() }
     }
 
-    /// Publishes client envelopes of a caller. Returns when readers can get each of them. `now_ms` is unix time; `charge`
-    /// is the memory of the call.
+    /// Publishes client envelopes of a caller. Returns when readers can get all of them. `now_ms` is unix
+    /// milliseconds; `charge` is the memory of the call.
     ///
     /// # Errors
-    /// The status of the first envelope that failed. Its metadata names the envelopes that were published
-    /// all the same.
+    /// The status of the first failed envelope. Its metadata names the envelopes that were published nevertheless.
     pub(crate) async fn publish(
         &self,
         caller: CallerId,
@@ -91,7 +90,7 @@ impl PublishService {
         let (taken, known) = taking.map_err(refused)?;
         let (admission, prices) = taken.into_bill();
         let lines = routed.iter().zip(prices).map(|(it, price)| BillLine::new(it, price)).collect();
-        // From here on the bill is responsible for the cost that was taken, whenever the caller hangs up.
+        // From here on the bill is responsible for the cost that was taken, even if the caller hangs up.
         let bill = Arc::new(RequestBill {
             tenant: self.tenant.clone(),
             caller: caller.clone(),
@@ -103,7 +102,7 @@ impl PublishService {
         let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
         self.chain.recall(for_chain.map(|envelope| &envelope.bytes), &known.places).await;
         let price_max = self.policies.price_max(&caller);
-        // The part of the caller's price that the base fee leaves may pay congestion fees.
+        // Congestion fees may use the rest of the caller's largest price after the base fee.
         let congestion_fee_max = |envelope: &Routed| {
             price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
         };
@@ -186,7 +185,8 @@ impl PublishService {
                     });
                 }
                 Route::Chain(topic) => {
-                    // Its own bytes: a transaction may be open for hours, and must not keep the whole request.
+                    // A copy, because a transaction may be open for hours and a slice would keep the whole request
+                    // in memory.
                     let payload = Bytes::copy_from_slice(&bytes);
                     for_chain.push(ChainItem { index, topic, payload, identity_update, bill });
                 }
@@ -208,7 +208,7 @@ impl PublishService {
         outcomes
     }
 
-    /// Returns the cost of an envelope: the base fee of a node, or gas at its present price.
+    /// Returns the cost of an envelope: the base fee of a node, or gas at the current price.
     fn price(&self, envelope: &Routed, rates: &RateTable) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
@@ -219,7 +219,7 @@ impl PublishService {
         let size = payer_envelope_len(&envelope.bytes, self.retention_days);
         let rate = rates.at(crate::now_ns());
         let fee = rate.and_then(|rate| rate.base_fee(size as u64, self.retention_days));
-        // Without a rate nodes refuse it as well.
+        // Without a rate, nodes refuse the envelope too.
         CallerCost { envelopes: 1, picodollars: fee.unwrap_or(0), gas: 0 }
     }
 
@@ -287,13 +287,13 @@ impl PublishService {
     }
 }
 
-/// Returns the gas that a payload of this length takes, with room to spare. Measured on a local chain: 37,000 for 78
+/// Returns an upper estimate of the gas for a payload of `len` bytes. Measured on a local chain: 37,000 for 78
 /// bytes, 63,000 for 1 kB, 4.0 million for 100 kB.
 fn gas_of(len: usize) -> u64 {
     GAS_OF_PAYLOAD + GAS_PER_BYTE * len as u64
 }
 
-/// Returns whether an envelope was published by an earlier request, or certainly not at all.
+/// Returns true if an envelope was published by an earlier request, or is certainly not published.
 fn costs_nothing(outcome: &Outcome) -> bool {
     match outcome {
         Ok(placed) => placed.is_repeat,

@@ -1,4 +1,4 @@
-//! Health, browsers, metrics, and the end.
+//! Tests of health checks, browsers, metrics and the shutdown.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -75,7 +75,7 @@ async fn calls_under_way_are_finished_when_it_ends() {
     drop(nodes);
 }
 
-/// The table of the documentation: names of families.
+/// Returns the names of metric families in the documentation's table.
 fn documented() -> BTreeSet<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gateway.md");
     let text = std::fs::read_to_string(path).unwrap();
