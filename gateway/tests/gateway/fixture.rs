@@ -1,4 +1,4 @@
-//! A gateway over fake nodes and a fake chain, clients for it, and envelopes to send.
+//! Test fixtures: a gateway over fake nodes and a fake chain, its clients, and envelopes to publish.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -77,7 +77,7 @@ impl Net {
         net
     }
 
-    /// Starts another gateway before the same nodes and the same chain.
+    /// Starts another gateway for the same nodes and the same chain.
     pub(crate) async fn beside(
         &self,
         adjust: impl FnOnce(&mut GatewaySettings),
@@ -89,7 +89,7 @@ impl Net {
         net
     }
 
-    /// Starts a gateway. Returns true beside it if it may call the nodes.
+    /// Starts a gateway. Also returns true if it may call the nodes.
     async fn gateway(
         registry: Arc<Registry>,
         nodes: Vec<FakeNode>,
@@ -131,7 +131,7 @@ impl Net {
         until(async || self.page("/status").await.1.matches(up).count() == count).await;
     }
 
-    /// Publishes the registry again with the nodes as they are.
+    /// Publishes the registry again with the current nodes.
     pub(crate) fn register(&self) {
         self.records.send_replace(Arc::new(self.nodes.iter().map(record).collect()));
     }
@@ -178,7 +178,7 @@ impl Net {
         unmet
     }
 
-    /// A sample of the metrics; 0 if there is none.
+    /// Returns the value of a metrics sample; 0 if it is absent.
     pub(crate) async fn sample(&self, name: &str) -> u64 {
         let page = self.page("/metrics").await.1;
         let line = page.lines().find_map(|line| line.strip_prefix(name));
@@ -235,27 +235,27 @@ pub(crate) async fn until(so: impl AsyncFn() -> bool) {
     tokio::time::timeout(SOON, waiting).await.expect("it never came");
 }
 
-/// A fake app chain: numbers payloads, and has nodes show them on request.
+/// A fake app chain: numbers payloads, and makes nodes show them on request.
 #[derive(Default)]
 pub(crate) struct FakeChain {
     pub(crate) taken: Mutex<Vec<(ChainTopic, Bytes)>>,
-    /// Gives equal payloads one place, as the senders of several gateways do that share a Redis.
+    /// If set, equal payloads get one place, as from senders of several gateways that share a Redis.
     pub(crate) one_each: AtomicBool,
-    /// The payloads that it was given, those with one place included.
+    /// All payloads that it was given, repeats with the same place included.
     pub(crate) given: AtomicUsize,
-    /// The places by which a reorganisation has moved every payload. Transactions stay the same.
+    /// Number of places by which a reorganisation has moved every payload. The transactions stay the same.
     pub(crate) moved_by: AtomicU64,
-    /// Errors to answer instead, once each.
+    /// Errors to return instead of the next answers, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas, wei.
     pub(crate) gas_price_wei: Mutex<u128>,
-    /// The figures of its sender.
+    /// The status values of its sender.
     pub(crate) figures: Mutex<SenderFigures>,
-    /// Payloads are taken and not answered while this is true.
+    /// While true, payloads are taken and not answered.
     pub(crate) held: watch::Sender<bool>,
-    /// The ceiling that it has reached.
+    /// The spending ceiling that it has reached.
     pub(crate) ceiling: Mutex<Option<String>>,
-    /// The reason for which it sends nothing.
+    /// The reason it sends no transactions.
     pub(crate) halted: Mutex<Option<String>>,
 }
 
@@ -264,7 +264,7 @@ impl FakeChain {
         self.taken.lock().len()
     }
 
-    /// The envelope that nodes make of a payload, with its id.
+    /// Returns the envelope that nodes make of a payload, with its id.
     pub(crate) fn envelope(&self, place: usize) -> (u32, u64, pb::OriginatorEnvelope) {
         let taken = self.taken.lock();
         let (topic, payload) = &taken[place];
@@ -280,7 +280,7 @@ impl FakeChain {
         place as u64 + 1 + self.moved_by.load(Relaxed)
     }
 
-    /// Waits for a payload, and has a node show it.
+    /// Waits for a payload, and makes a node show it.
     pub(crate) async fn shown_by(&self, place: usize, nodes: &[FakeNode]) {
         until(async || self.count() > place).await;
         let (originator, sequence, envelope) = self.envelope(place);
@@ -313,7 +313,7 @@ impl ChainWriter for FakeChain {
         payload: Bytes,
     ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>> {
         async move {
-            // The first poll decides about the order.
+            // The first poll decides the order.
             if let Some(fault) = self.faults.lock().pop() {
                 return Err(fault);
             }
@@ -357,10 +357,10 @@ impl ChainWriter for FakeChain {
     }
 }
 
-/// The transaction of every payload on the chain.
+/// Hash of the transaction of every payload on the chain.
 pub(crate) const TRANSACTION: TransactionHash = TransactionHash([7; 32]);
 
-/// Accepts updates of every inbox but this one.
+/// An identity check that accepts updates of every inbox except this one.
 pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
 
 impl IdentityCheck for NoSpoiltInbox {
@@ -377,7 +377,7 @@ impl IdentityCheck for NoSpoiltInbox {
     }
 }
 
-/// Refuses every update while it is true.
+/// An identity check that refuses every update while the value is true.
 #[derive(Default)]
 pub(crate) struct SpoiltWhile(pub(crate) AtomicBool);
 
@@ -395,7 +395,7 @@ impl IdentityCheck for SpoiltWhile {
     }
 }
 
-/// Refuses every update if it is true.
+/// An inbox check that refuses every update if the value is true.
 struct Spoilt(bool);
 
 impl InboxCheck for Spoilt {
@@ -408,13 +408,13 @@ impl InboxCheck for Spoilt {
     }
 }
 
-/// The number of an update that no log of an inbox has.
+/// The number of an update that is in no inbox's log.
 pub(crate) const IMPOSSIBLE: u64 = u64::MAX;
 
-/// Accepts an update if its number is the count of the earlier ones.
+/// An identity check that accepts an update if its number is the count of the earlier ones.
 pub(crate) struct Numbered;
 
-/// The count of the updates so far.
+/// An inbox of [`Numbered`]: the count of its updates so far.
 struct NumberedInbox(u64);
 
 impl InboxCheck for NumberedInbox {
@@ -447,7 +447,7 @@ impl IdentityCheck for Numbered {
     }
 }
 
-/// Accepts every update, and answers this for contract wallets.
+/// An identity check that accepts every update, and gives this answer for contract wallets.
 pub(crate) struct Wallets(pub(crate) VouchError);
 
 impl IdentityCheck for Wallets {
@@ -480,33 +480,33 @@ fn group_message(group: [u8; 16], content_type: u8, text: &[u8]) -> pb::ClientEn
     client([&[0][..], &group].concat(), pb::client_envelope::Payload::GroupMessage(message))
 }
 
-/// An application message of a group.
+/// Returns an application message of a group.
 pub(crate) fn message(group: u8, text: &str) -> pb::ClientEnvelope {
     group_message([group; 16], 1, text.as_bytes())
 }
 
-/// A commit of a group.
+/// Returns a commit of a group.
 pub(crate) fn commit(group: u8, text: &str) -> pb::ClientEnvelope {
     group_message([group; 16], 3, text.as_bytes())
 }
 
-/// A proposal of a group.
+/// Returns a proposal of a group.
 pub(crate) fn proposal(group: u8, text: &str) -> pb::ClientEnvelope {
     group_message([group; 16], 2, text.as_bytes())
 }
 
-/// A welcome for an installation.
+/// Returns a welcome for an installation.
 pub(crate) fn welcome(installation: u8) -> pb::ClientEnvelope {
     let welcome = pb::client_envelope::Payload::WelcomeMessage(WelcomeMessageInput::default());
     client([&[1][..], &[installation; 32]].concat(), welcome)
 }
 
-/// An update of an inbox.
+/// Returns an update of an inbox.
 pub(crate) fn identity_update(inbox: [u8; 32]) -> pb::ClientEnvelope {
     numbered_update(inbox, 0)
 }
 
-/// An update of an inbox, with a number.
+/// Returns an update of an inbox, with a number.
 pub(crate) fn numbered_update(inbox: [u8; 32], number: u64) -> pb::ClientEnvelope {
     let update = IdentityUpdate {
         inbox_id: hex::encode(inbox),
