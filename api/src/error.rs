@@ -204,8 +204,8 @@ fn refused(refusal: &AdmissionError) -> Status {
     details.into_status(Code::InvalidArgument, &refusal.text)
 }
 
-/// Renders the refusal of a publish that its payer cannot pay. The details name the first envelope that its balance does
-/// not cover.
+/// Renders the refusal of a publish that its payer cannot pay. The details name the first envelope that its balance
+/// does not cover.
 fn unpaid(index: usize, text: &str) -> Status {
     let field = format!("payer_envelopes[{index}]");
     let description = text.to_owned();

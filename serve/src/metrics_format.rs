@@ -33,8 +33,9 @@ impl MetricsFormat {
         Self::asked_by(values.filter_map(|value| value.to_str().ok()))
     }
 
-    /// Returns the format that a scraper asks for with these values of `Accept`: OpenMetrics if it names it, and prefers
-    /// no `text/plain`. A request without `Accept`, or with `*/*` alone, gets the older format, which browsers show.
+    /// Returns the format that a scraper asks for with these values of `Accept`: OpenMetrics if it names it, and
+    /// prefers no `text/plain`. A request without `Accept`, or with `*/*` alone, gets the older format, which
+    /// browsers show.
     #[must_use]
     pub fn asked_by<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
         let (mut open, mut text) = ((0.0, Self::OpenMetrics), 0.0);
