@@ -39,6 +39,12 @@ pub(crate) fn mark_of(rule: RuleNumber) -> InvalidRule {
     InvalidRule(rule.0)
 }
 
+/// Returns true if an envelope with this mark is [booked](RuleNumber::is_booked).
+#[must_use]
+pub fn is_booked(InvalidRule(rule): InvalidRule) -> bool {
+    RuleNumber(rule).is_booked()
+}
+
 /// Returns the facts of a valid envelope. `payer` is the account that its payer signature recovers
 /// to. `own` is the node that keeps this log: it keeps receipts for its own strand only, because
 /// only its own publishers can repeat a request to it.

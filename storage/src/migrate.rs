@@ -1,15 +1,17 @@
-//! Bringing a database of an older format up to this one when it is opened.
+//! Bringing a database of an older format up to this one when it is opened, and tallies of an older version.
 
 use rocksdb::{DB, WriteBatch};
 
 use crate::change::InvalidRule;
 use crate::database::{family_of, write_synced};
+use crate::error::{CommitError, ReadError};
 use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::meta::{self, FORMAT};
 use crate::open_error::OpenError;
 use crate::projection::ProjectionSet;
 use crate::raw_rows::current_mark;
+use crate::store::Store;
 
 /// Marks of prices that a migration removes with one write. A guess: about a megabyte.
 const UNMARKED_AT_ONCE: usize = 20_000;
@@ -50,30 +52,54 @@ fn unmark_prices(db: &DB) -> Result<(), OpenError> {
     Ok(write_synced(db, batch)?)
 }
 
-/// Takes over the tallies of version 2, if they are those of version 3: if nothing has a mark with which an envelope is
-/// booked since then. Otherwise they are stale, as those of any other version. Marks are few, so this costs less than a
-/// rebuild of every folder.
-pub(crate) fn keep_tallies(db: &DB) -> Result<(), OpenError> {
-    const WITHOUT_MARKED: u32 = 2;
-    /// The rules with whose marks envelopes are booked since version 3 (`docs/protocol/rules.md`).
-    const BOOKED_RULES: [InvalidRule; 5] =
-        [InvalidRule(4), InvalidRule(6), InvalidRule(7), InvalidRule(9), InvalidRule(14)];
-    for tally in ProjectionSet::TALLIES {
-        if meta::projection_version(db, tally)? != Some(WITHOUT_MARKED) {
+impl Store {
+    /// Takes over the tallies of version 2 if they are those of version 3: if the folder has no mark with which an
+    /// envelope is booked since then. Otherwise they stay stale, as those of any other version. `is_booked` tells
+    /// these marks from the others. Marks are few, so this costs less than a rebuild of every folder.
+    ///
+    /// # Errors
+    /// When the marks cannot be read or the disk takes no write: the tallies stay stale.
+    pub fn keep_tallies(&self, is_booked: &dyn Fn(InvalidRule) -> bool) -> Result<(), CommitError> {
+        const WITHOUT_MARKED: u32 = 2;
+        let database = self.database();
+        if !ProjectionSet::of(database.stale.list()).has_tallies() {
             return Ok(());
         }
+        let _no_commits = database.gate_for_a_step()?;
+        let db = &database.db;
+        if meta::rebuilding(db)?.has_tallies() {
+            return Ok(());
+        }
+        for tally in ProjectionSet::TALLIES {
+            if meta::projection_version(db, tally)? != Some(WITHOUT_MARKED) {
+                return Ok(());
+            }
+        }
+        if has_mark(db, is_booked)? {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        for tally in ProjectionSet::TALLIES {
+            meta::put_projection_version(db, &mut batch, tally);
+        }
+        database.write_durable(batch)?;
+        database.stale.remove(ProjectionSet::of(ProjectionSet::TALLIES));
+        tracing::info!(
+            "took over the tallies of an older version: they are as this one makes them"
+        );
+        Ok(())
     }
+}
+
+/// Returns true if an envelope has the mark of one of these rules.
+fn has_mark(db: &DB, is_wanted: &dyn Fn(InvalidRule) -> bool) -> Result<bool, ReadError> {
     let mut rows = db.raw_iterator_cf(family_of(db, MarkKey::FAMILY));
     rows.seek_to_first();
     while let Some((_, mark)) = current_mark(&rows)? {
-        if matches!(mark, Mark::Invalid(rule) if BOOKED_RULES.contains(&rule)) {
-            return Ok(());
+        if matches!(mark, Mark::Invalid(rule) if is_wanted(rule)) {
+            return Ok(true);
         }
         rows.next();
     }
-    let mut batch = WriteBatch::default();
-    for tally in ProjectionSet::TALLIES {
-        meta::put_projection_version(db, &mut batch, tally);
-    }
-    Ok(write_synced(db, batch)?)
+    Ok(false)
 }

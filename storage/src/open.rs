@@ -18,7 +18,7 @@ use crate::family::Family;
 use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
 use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
-use crate::migrate::{keep_tallies, migrate};
+use crate::migrate::migrate;
 use crate::misbehavior::load_index;
 use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
@@ -167,7 +167,6 @@ pub(crate) fn load(
     }
     if access == Access::ReadWrite {
         make_families(&mut db, how)?;
-        keep_tallies(&db)?;
     } else if Family::ALL.into_iter().any(|it| !is_dropped_with_projections(it) && !has(&db, it)) {
         return Err(not_a_database(location));
     }

@@ -62,7 +62,7 @@ impl Projection {
     pub(crate) fn version(self) -> u32 {
         match self {
             // 2: amounts by this node's own calculation, and the span of each minute.
-            // 3: what breaks a rule and is owed all the same is booked. `migrate` takes over rows of version 2 that are equal.
+            // 3: what breaks a rule and is owed all the same is booked. `Store::keep_tallies` takes over rows of version 2 that are equal.
             Self::Congestion | Self::Usage | Self::UsageByPayer => 3,
             Self::Expiry | Self::Inbox | Self::Receipt | Self::Topic => 1,
         }

@@ -46,6 +46,11 @@ impl StaleProjections {
         self.replace(ProjectionSet::of(self.list()).or(more).list());
     }
 
+    /// Removes some whose rows turned out to be those of a rebuild.
+    pub(crate) fn remove(&self, made: ProjectionSet) {
+        self.replace(self.list().into_iter().filter(|it| !made.contains(*it)).collect());
+    }
+
     /// Sets none. To be called after the last of their rows was written.
     pub(crate) fn clear(&self) {
         self.replace(Vec::new());
@@ -104,6 +109,11 @@ mod tests {
         stale.clear();
         assert!(stale.is_empty());
         assert_eq!(covers(stale.view(|| ()).1), [false; 3]);
+        stale.add(ProjectionSet::of([Projection::Inbox, Projection::Usage]));
+        let ((), less) = stale.view(|| stale.remove(ProjectionSet::of(ProjectionSet::TALLIES)));
+        assert_eq!(covers(less), [true, true, false], "they were removed while it was taken");
+        assert_eq!(stale.list(), [Projection::Inbox]);
+        stale.clear();
         let ((), ended) = stale.view(|| {
             stale.add_all();
             stale.clear();

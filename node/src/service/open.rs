@@ -260,6 +260,7 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
 }
 
 fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
+    projections::keep_tallies(store);
     let stale = store.stale_projections();
     if stale.is_empty() {
         return Ok(());

@@ -37,7 +37,15 @@ pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedE
     let opened = Store::open_existing(path, price::price)?;
     // This is checked under the database lock, so that an import cannot start afterwards.
     require_finished(path)?;
+    keep_tallies(&opened.0);
     Ok(opened)
+}
+
+/// Takes over tallies of an older version that are as this one makes them, so that they need no rebuild.
+pub(super) fn keep_tallies(store: &Store) {
+    if let Err(error) = store.keep_tallies(&facts::is_booked) {
+        tracing::warn!(%error, "tallies of an older version cannot be taken over, so they have to be rebuilt");
+    }
 }
 
 /// Opens the database in a folder for reading only, whatever node owns it.

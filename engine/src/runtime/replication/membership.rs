@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hawser_proto::{Bytes, OriginatorId, PublicKey};
 use hawser_rules::{Absences, RuleNumber};
-use hawser_storage::{CommitError, InvalidRule, JudgedTimes, ReadError, Store, TimeRule};
+use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
 
 use super::state::{self, ReplicationState};
 use crate::facts;
@@ -41,7 +41,7 @@ pub(super) fn judge(
         originator,
         rule: facts::mark_of(RuleNumber::ABSENT),
         is_broken_at: &|originator_ns| absences.cover(originator_ns),
-        replaces: &|InvalidRule(rule)| RuleNumber(rule).is_booked(),
+        replaces: &facts::is_booked,
         judge: &|bytes: &Bytes| verifier.validity_of_stored(bytes),
         basis: &absences.to_bytes(),
     };
