@@ -20,7 +20,7 @@ use crate::trees::leaf_of;
 
 impl Group<'_> {
     /// Ignores a repeat of a held statement, stages an envelope for a place marked missing or expired,
-    /// and refuses every other envelope.
+    /// and refuses every other envelope. A conflict stages nothing.
     pub(crate) fn stage_below_head(
         &mut self,
         index: usize,
@@ -106,6 +106,13 @@ impl Group<'_> {
             Change::Append(entry) => Some(entry.bytes.clone()),
             Change::Skip { .. } => None,
         }))
+    }
+
+    /// Notes that this change is staged, in a group that leaves others out.
+    pub(crate) fn note_staged(&mut self, index: usize, change: &Change) {
+        if let (Change::Append(entry), Some(first)) = (change, &mut self.first) {
+            first.entry(entry.id).or_insert(index);
+        }
     }
 
     /// Returns the mark that covers `id`, with this group's marks over the stored ones.

@@ -4,6 +4,7 @@
 //! before it, and rows gather in one batch. The heads stay locked from the check until the write is
 //! durable, so no other commit can take the same places.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
@@ -47,6 +48,15 @@ impl Store {
         self.database().commit(changes, |_| Ok(()))
     }
 
+    /// Commits as [`Store::commit`], without the changes that conflict with what is stored. Returns their indexes,
+    /// ascending. This is one write, however many they are: a peer that sends conflicts buys no syncs with them.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], except [`CommitError::Conflict`].
+    pub fn commit_around_conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
+        self.database().commit_by(changes, Conflicts::LeftOut, |_| Ok(()))
+    }
+
     /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain
     /// reader's position, all or none. Otherwise as [`Store::commit`].
     ///
@@ -77,6 +87,18 @@ impl Database {
         changes: &[Change],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
+        let left_out = self.commit_by(changes, Conflicts::Refused, stage_more)?;
+        assert!(left_out.is_empty(), "a commit is written as a whole");
+        Ok(())
+    }
+
+    /// Returns the indexes of the changes that were left out.
+    fn commit_by(
+        &self,
+        changes: &[Change],
+        conflicts: Conflicts,
+        stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
+    ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
         let leaves = leaves_of(changes);
         let _no_rebuild = self.gate.read();
@@ -88,12 +110,7 @@ impl Database {
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, changes, pricing);
-        for (index, change) in changes.iter().enumerate() {
-            let at = heads
-                .binary_search_by_key(&change.originator(), |head| head.originator)
-                .expect("heads were taken for all changes");
-            group.stage(index, change, &mut heads[at].staged)?;
-        }
+        let left_out = group.stage_all(&mut heads, conflicts)?;
         stage_more(&mut group)?;
         let moves_ends = group.marks.values().any(|it| ExpiredEnds::are_moved_by(it.as_ref()));
         let (mut batch, tallies) = group.finish()?;
@@ -101,12 +118,13 @@ impl Database {
         let mut trees = Growths::new(self, heads.iter().map(Head::durable))?;
         trees.stage(self, changes, &leaves, &mut batch);
         if batch.is_empty() {
-            return Ok(());
+            return Ok(left_out);
         }
         let writing = moves_ends.then(|| self.expired_ends.writing());
         self.write_change(batch)?;
         drop(writing);
-        self.recent.note(changes);
+        let written = without(changes, &left_out);
+        self.recent.note(&written);
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
         for head in &mut heads {
@@ -117,8 +135,8 @@ impl Database {
                 host.note_head(head.staged);
             }
         }
-        log_durable(changes);
-        Ok(())
+        log_durable(&written);
+        Ok(left_out)
     }
 
     /// Updates the memory of the store after a batch for these strands became durable. The caller holds
@@ -130,6 +148,15 @@ impl Database {
             self.unpriced.store(true, Ordering::Release);
         }
     }
+}
+
+/// The treatment of changes that conflict with what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Conflicts {
+    /// The first one refuses the whole group.
+    Refused,
+    /// The others are written without them.
+    LeftOut,
 }
 
 /// A strand's head while a group is staged. `staged` is ahead of `durable` until the write is done.
@@ -176,6 +203,32 @@ impl<'a> Group<'a> {
             batch: WriteBatch::with_capacity_bytes(batch_len_bytes(changes)),
             log: store.family(Family::Log),
         }
+    }
+
+    /// Stages all changes. Returns the indexes of those that were left out.
+    fn stage_all(
+        &mut self,
+        heads: &mut [Head<'_>],
+        conflicts: Conflicts,
+    ) -> Result<Vec<usize>, CommitError> {
+        let (changes, mut left_out) = (self.changes, Vec::new());
+        let leaves_out = conflicts == Conflicts::LeftOut;
+        if leaves_out {
+            // What is left out must not count as held, so this one has only what is staged.
+            self.first = Some(HashMap::new());
+        }
+        for (index, change) in changes.iter().enumerate() {
+            let at = heads
+                .binary_search_by_key(&change.originator(), |head| head.originator)
+                .expect("heads were taken for all changes");
+            match self.stage(index, change, &mut heads[at].staged) {
+                Err(CommitError::Conflict { .. }) if leaves_out => left_out.push(index),
+                Err(error) => return Err(error),
+                Ok(()) if leaves_out => self.note_staged(index, change),
+                Ok(()) => {}
+            }
+        }
+        Ok(left_out)
     }
 
     fn stage(
@@ -278,6 +331,16 @@ impl<'a> Group<'a> {
         put_marks(store, &marks, &mut batch);
         Ok((batch, tallies))
     }
+}
+
+/// Returns the changes without those that were left out.
+fn without<'a>(changes: &'a [Change], left_out: &[usize]) -> Cow<'a, [Change]> {
+    if left_out.is_empty() {
+        return Cow::Borrowed(changes);
+    }
+    let numbered = changes.iter().enumerate();
+    let written = numbered.filter(|(index, _)| left_out.binary_search(index).is_err());
+    Cow::Owned(written.map(|(_, change)| change.clone()).collect())
 }
 
 /// Stages the heads that have moved.

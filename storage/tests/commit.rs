@@ -1,5 +1,8 @@
 //! Commits, in memory and on disk alike.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::support::*;
 use hawser_proto::{Address, OriginatorId, SequenceId, minute_of};
 use hawser_storage::SkipReason::{Expired, Missing, Pruned, Void};
@@ -136,6 +139,48 @@ fn another_statement_for_the_same_place_is_a_conflict() {
         let conflict = Err(CommitError::Conflict { at: id(PEER, 2) });
         assert_eq!(store.commit(&[append(PEER, 2), other(id(PEER, 2))]), conflict);
         assert_eq!(told(store, PEER), "1");
+    });
+}
+
+/// A conflict must not count as held: what comes behind it may be a repeat, a late find or another conflict.
+#[test]
+fn conflicts_are_left_out_and_all_else_is_one_write() {
+    on_each(|store| {
+        store.commit(&[append(PEER, 1), skip(PEER, 2, 4, Missing), append(PEER, 5)]).unwrap();
+        store.commit(&[skip(PEER, 6, 7, Void), append(PEER, 8)]).unwrap();
+        let other =
+            |at| Change::Append(LogEntry { bytes: signed("another", 1), ..entry(id(PEER, at)) });
+        let changes = [
+            other(1),
+            append(PEER, 2),
+            other(2),
+            append(PEER, 1),
+            other(6),
+            append(PEER, 4),
+            other(6),
+            append(PEER, 6),
+            append(PEER, 9),
+            other(9),
+        ];
+        let writes = Arc::new(AtomicUsize::new(0));
+        let counted = writes.clone();
+        store.set_write_faults(Some(Arc::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            None
+        })));
+        assert_eq!(store.commit_around_conflicts(&changes).unwrap(), [0, 2, 4, 6, 7, 9]);
+        assert_eq!(writes.load(Ordering::Relaxed), 1);
+        assert_eq!(told(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
+        let held = entry(id(PEER, 2)).bytes;
+        assert_eq!(store.snapshot().get(id(PEER, 2)).unwrap(), Some(held));
+        assert_eq!(store.commit_around_conflicts(&changes[..1]).unwrap(), [0]);
+        assert_eq!(writes.load(Ordering::Relaxed), 1, "conflicts alone are no write");
+        store.set_write_faults(None);
+        // Other errors refuse all of it.
+        let gap = [append(PEER, 3), other(1), append(PEER, 11)];
+        let gap = store.commit_around_conflicts(&gap);
+        assert_eq!(gap, Err(CommitError::Gap { after: SequenceId(9), got: id(PEER, 11) }));
+        assert_eq!(told(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
     });
 }
 

@@ -23,6 +23,7 @@ mod identities;
 mod ledger;
 mod liveness;
 mod payer_report_attacks;
+mod many_conflicts;
 mod payer_report_doubts;
 mod payer_reports;
 mod prices;

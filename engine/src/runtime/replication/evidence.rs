@@ -181,8 +181,18 @@ fn in_parts(
     record(&part)
 }
 
-/// Records that `from` sent `other` for a place where this node has another envelope.
-pub(super) fn record_conflict(
+/// Records envelopes that peers sent for places where this node has other ones, in a few large writes: the originator
+/// decides how many there are.
+pub(super) fn record_conflicts<'a>(
+    state: &ReplicationState,
+    conflicts: impl Iterator<Item = (OriginatorId, &'a LogEntry)>,
+) -> Result<(), CommitError> {
+    let found = conflicts.map(|(from, other)| conflict(state, from, other.id, &other.bytes));
+    in_parts(found, |part| record(state, part))
+}
+
+/// Returns the evidence that `from` sent `other` for a place where this node has another envelope.
+fn conflict(
     state: &ReplicationState,
     from: OriginatorId,
     at: EnvelopeId,
@@ -192,35 +202,40 @@ pub(super) fn record_conflict(
         return Ok(());
     }
     let Some(held) = state.store.snapshot().get(at)? else {
-        return record_other_than_pruned(state, from, at, other);
+        return conflict_with_pruned(state, from, at, other);
     };
-    let Some(severity) = difference(&held, &other) else { return Ok(()) };
+    let Some(severity) = difference(&held, other) else { return Ok(None) };
     let misbehavior = Misbehavior::TwoStatements(severity);
-    record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes: vec![held, other] }])
+    let envelopes = vec![held, other.clone()];
+    Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
 }
 
-/// Records an envelope that is not the one which this node has pruned at its place. Of that one the leaf is left: a proof, if
-/// the originator has signed a checkpoint above it; else only those believe it who trust this node.
-fn record_other_than_pruned(
+/// Returns the evidence that an envelope is not the one which this node has pruned at its place. Of that one the leaf
+/// is left: a proof, if the originator has signed a checkpoint above it; else only those believe it who trust this
+/// node.
+fn conflict_with_pruned(
     state: &ReplicationState,
     from: OriginatorId,
     at: EnvelopeId,
-    other: Bytes,
-) -> Result<(), CommitError> {
+    other: &Bytes,
+) -> Result<Option<Evidence>, CommitError> {
     let snapshot = state.store.snapshot();
     if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
-        return Ok(());
+        return Ok(None);
     }
     let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
     let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
-    let Some(leaf) = leaf else { return Ok(()) };
-    if let Some(envelopes) = other_leaf(state, &snapshot, at, &other)? {
-        let misbehavior = Misbehavior::OtherLeaf;
-        return record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }]);
+    let Some(leaf) = leaf else { return Ok(None) };
+    let evidence = |misbehavior, envelopes| {
+        Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
+    };
+    match other_leaf(state, &snapshot, at, other)? {
+        Some(envelopes) => evidence(Misbehavior::OtherLeaf, envelopes),
+        None => {
+            let envelopes = vec![other.clone(), Bytes::copy_from_slice(&leaf.0)];
+            evidence(Misbehavior::OtherThanPruned, envelopes)
+        }
     }
-    let envelopes = vec![other, Bytes::copy_from_slice(&leaf.0)];
-    let misbehavior = Misbehavior::OtherThanPruned;
-    record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }])
 }
 
 /// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has signed a
@@ -228,8 +243,8 @@ fn record_other_than_pruned(
 pub(super) fn record_other_than_shown(
     state: &ReplicationState,
     at: EnvelopeId,
-    other: Bytes,
-) -> Result<(), CommitError> {
+    other: &Bytes,
+) -> Result<Option<Evidence>, CommitError> {
     let pieces = other_leaf(state, &state.store.snapshot(), at, &other)?;
     let misbehavior = Misbehavior::OtherLeaf;
     let evidence = pieces.map(|envelopes| Evidence { misbehavior, at, from: None, envelopes });
@@ -271,7 +286,7 @@ fn other_leaf(
 /// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
 pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
     if evidence.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
     let fresh = state.store.record_evidence(now_ns, evidence)?;

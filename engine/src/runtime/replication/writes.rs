@@ -114,8 +114,9 @@ pub(super) struct FailedWrites {
 /// The stage in which writes were made, and the proof by which they are shown if they are not verified.
 pub(super) type StageOfWrites = (ShownStage, Option<SignedPrefix>);
 
-/// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
-/// disk. `watch` is that of the strand.
+/// Does the writes: all appends in their order, then all comparisons. Returns the new head if the strand has grown.
+/// Blocks for syncs of the disk, of which there are few however the writes alternate: peers decide about that. `watch`
+/// is that of the strand.
 ///
 /// # Errors
 /// [`FailedWrites`]; some of the writes may be durable.
@@ -125,43 +126,30 @@ pub(super) fn commit(
     shown: StageOfWrites,
     writes: Vec<StrandWrite>,
 ) -> Result<Option<SequenceId>, FailedWrites> {
-    let (mut pending, mut durable) = (Vec::new(), None);
-    let mut writes = writes.into_iter();
-    while let Some(write) = writes.next() {
-        let failed = match write {
+    let (mut pending, mut durable, mut compared) = (Vec::new(), None, Vec::new());
+    for write in writes {
+        match write {
             StrandWrite::Append { changes, through } => {
                 pending.extend(changes);
                 durable = Some(through);
-                None
             }
-            StrandWrite::Compare { from, entries } => {
-                // An envelope to compare may repeat one of the pending changes, so those are written first.
-                match append_in(state, watch, &shown, std::mem::take(&mut pending)) {
-                    Ok(()) => compare(state, from, &entries).err().map(|error| (error, Vec::new())),
-                    Err(failed) => Some(failed),
-                }
-                .map(|failed| (failed, Some(StrandWrite::Compare { from, entries })))
-            }
-        };
-        if let Some(((error, left), compared)) = failed {
-            return Err(failed_writes(error, left, durable, compared.into_iter().chain(writes)));
+            // Its places are before those of all later appends.
+            StrandWrite::Compare { from, entries } => compared.push((from, entries)),
         }
     }
-    append_in(state, watch, &shown, pending)
-        .map(|()| durable)
-        .map_err(|(error, left)| failed_writes(error, left, durable, writes))
-}
-
-/// Puts the writes together that are to be done again. `durable` is reported after them even if nothing of
-/// it is left to write.
-fn failed_writes(
-    error: CommitError,
-    changes: Vec<Change>,
-    durable: Option<SequenceId>,
-    later: impl Iterator<Item = StrandWrite>,
-) -> FailedWrites {
-    let first = durable.map(|through| StrandWrite::Append { changes, through });
-    FailedWrites { error, writes: first.into_iter().chain(later).collect() }
+    // An envelope to compare may repeat one of the pending changes, so those are written first.
+    let (error, changes) = match append_in(state, watch, &shown, pending) {
+        Ok(()) => match compare(state, &compared) {
+            Ok(()) => return Ok(durable),
+            Err(error) => (error, Vec::new()),
+        },
+        Err(failed) => failed,
+    };
+    // The new head is reported after them even if nothing of it is left to write.
+    let appended = durable.map(|through| StrandWrite::Append { changes, through });
+    let compared =
+        compared.into_iter().map(|(from, entries)| StrandWrite::Compare { from, entries });
+    Err(FailedWrites { error, writes: appended.into_iter().chain(compared).collect() })
 }
 
 /// Appends the changes as the stage of the strand demands. Gives back those that are to be appended again.
@@ -389,31 +377,27 @@ impl Counts {
     }
 }
 
-/// Compares envelopes for places that the strand has passed with the stored ones.
+/// Compares envelopes for places that the strand has passed with the stored ones. Takes one write, and one for each few
+/// MiB of evidence.
 ///
 /// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
 /// told of a late find.
-fn compare(
+fn compare<'a>(
     state: &ReplicationState,
-    from: OriginatorId,
-    entries: &[LogEntry],
+    compared: &'a [(OriginatorId, Vec<LogEntry>)],
 ) -> Result<(), CommitError> {
-    state.counters.compared.inc_by(entries.len() as u64);
-    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
-    match state.store.commit(&changes) {
-        Err(CommitError::Conflict { .. }) => {}
-        result => return result,
+    let of_peer = |(from, entries): &'a (OriginatorId, Vec<LogEntry>)| {
+        let from = *from;
+        entries.iter().map(move |entry| (from, entry))
+    };
+    let sent: Vec<(OriginatorId, &LogEntry)> = compared.iter().flat_map(of_peer).collect();
+    if sent.is_empty() {
+        return Ok(());
     }
-    // One conflict refuses the whole commit, so the others are written one by one.
-    for change in &changes {
-        match state.store.commit(std::slice::from_ref(change)) {
-            Err(CommitError::Conflict { at }) => {
-                state.counters.conflicts.inc();
-                let Change::Append(entry) = change else { continue };
-                evidence::record_conflict(state, from, at, entry.bytes.clone())?;
-            }
-            result => result?,
-        }
-    }
-    Ok(())
+    let changes: Vec<Change> =
+        sent.iter().map(|&(_, entry)| Change::Append(entry.clone())).collect();
+    state.counters.compared.inc_by(changes.len() as u64);
+    let conflicts = state.store.commit_around_conflicts(&changes)?;
+    state.counters.conflicts.inc_by(conflicts.len() as u64);
+    evidence::record_conflicts(state, conflicts.into_iter().map(|index| sent[index]))
 }
