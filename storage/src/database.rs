@@ -10,18 +10,19 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::error::{CommitError, DatabaseError};
-use crate::evidence_index::EvidenceIndex;
 use crate::expired::ExpiredEnds;
+use crate::fact_index::FactIndex;
 use crate::family::Family;
 use crate::held_compactions::HeldCompactions;
 use crate::host::{FolderFacts, HostMarker};
+use crate::keys::misbehavior::FactKey;
 use crate::keys::rate::RateRow;
+use crate::keys::report::ReportFact;
 use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
 use crate::projection::{Projection, is_dropped_with_projections};
 use crate::recent::Recent;
-use crate::report_index::ReportIndex;
 use crate::repricing::Repricing;
 use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
@@ -83,9 +84,9 @@ pub(crate) struct Database {
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
     pub(crate) ledger: Mutex<()>,
     /// Serialises writes of evidence, and counts it.
-    pub(crate) evidence: Mutex<EvidenceIndex>,
+    pub(crate) evidence: Mutex<FactIndex<FactKey>>,
     /// Serialises writes of reports, and counts them.
-    pub(crate) reports: Mutex<ReportIndex>,
+    pub(crate) reports: Mutex<FactIndex<ReportFact>>,
     /// The place up to which topic rows of an older format have been brought up; `None` if there are none.
     pub(crate) older_rows: Mutex<Option<OlderRows>>,
     /// True if the next rebuild would go on where an earlier one was interrupted.
@@ -114,8 +115,8 @@ pub(crate) struct OpenedDatabase {
     pub(crate) price: PriceFn,
     pub(crate) rates: Vec<RateRow>,
     pub(crate) has_unpriced: bool,
-    pub(crate) evidence: EvidenceIndex,
-    pub(crate) reports: ReportIndex,
+    pub(crate) evidence: FactIndex<FactKey>,
+    pub(crate) reports: FactIndex<ReportFact>,
     pub(crate) older_rows: Option<OlderRows>,
     pub(crate) rebuilt_in_part: bool,
     pub(crate) unread: Vec<UnreadFamily>,

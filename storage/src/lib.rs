@@ -18,6 +18,7 @@
 //! - `price`, `tallies`, `reprice`: what envelopes cost, summed up, and corrected when that was not yet
 //!   known;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
+//! - `facts`, `fact_index`: of evidence and of reports, one record of each fact, within bounds about each node;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
 //! - `recent`, `remember`: the topics of what was written last, so that readers who lack nothing cost no search;
 //! - `audit_read`: reading a folder to audit it;
@@ -53,8 +54,9 @@ mod condemned;
 mod database;
 mod digest;
 mod error;
-mod evidence_index;
 mod expired;
+mod fact_index;
+mod facts;
 mod family;
 #[cfg(feature = "faults")]
 pub mod faults;
@@ -90,7 +92,6 @@ mod rebuild;
 mod recent;
 mod remember;
 mod reopen;
-mod report_index;
 mod reports;
 mod reprice;
 mod repricing;
@@ -130,7 +131,6 @@ pub use change::{
     SkipReason, Validity,
 };
 pub use error::{CommitError, DatabaseError, ReadError};
-pub use evidence_index::EvidenceCounts;
 pub use family::Family;
 pub use folder::open_plain;
 pub use host::{FolderStanding, HostMarkerError, UnknownFolder, has_host_marker, host_dir};
@@ -146,7 +146,7 @@ pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;
 pub use log_scan::{LogItem, LogScan};
 pub use membership::{JudgedTimes, TimeRule};
-pub use misbehavior::StoredEvidence;
+pub use misbehavior::{EvidenceCounts, StoredEvidence};
 pub use objects::{FolderObjects, FoundObject, HeldObjects, ListedObject, NewObject, Objects};
 pub use older_rows::OlderRowsProgress;
 pub use open_error::OpenError;

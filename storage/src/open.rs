@@ -13,21 +13,21 @@ use rocksdb::{DB, Env, ErrorKind, Options, WriteBatch};
 use crate::condemned::{self, drop_condemned};
 use crate::database::{Database, OpenedDatabase, family_of, write_synced};
 use crate::error::{DatabaseError, ReadError};
-use crate::evidence_index::EvidenceIndex;
+use crate::fact_index::FactIndex;
+use crate::facts::load_index;
 use crate::family::Family;
 use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
+use crate::keys::misbehavior::FactKey;
+use crate::keys::report::ReportFact;
 use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
 use crate::migrate::migrate;
-use crate::misbehavior::load_index;
 use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
 use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
 use crate::projection::{ProjectionSet, is_dropped_with_projections};
 use crate::raw_rows::{is_empty, load_heads, load_rates};
-use crate::report_index::ReportIndex;
-use crate::reports::load_report_index;
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 use crate::store::Store;
 use crate::unread::UnreadFamily;
@@ -114,8 +114,8 @@ pub(crate) fn start(
 /// Rows that are read when the database is opened, and that it does without if it has to.
 struct Dispensable {
     has_unpriced: bool,
-    evidence: EvidenceIndex,
-    reports: ReportIndex,
+    evidence: FactIndex<FactKey>,
+    reports: FactIndex<ReportFact>,
     unread: Vec<UnreadFamily>,
 }
 
@@ -137,7 +137,7 @@ impl Dispensable {
         let facts = Family::MisbehaviorFact;
         let evidence = UnreadFamily::read(facts, &mut unread, || load_index(db))?;
         let facts = Family::MisbehaviorReportFact;
-        let reports = UnreadFamily::read(facts, &mut unread, || load_report_index(db))?;
+        let reports = UnreadFamily::read(facts, &mut unread, || load_index(db))?;
         Ok(Self { has_unpriced: !is_empty, evidence, reports, unread })
     }
 }

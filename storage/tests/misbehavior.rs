@@ -86,8 +86,8 @@ fn claims_make_room_for_themselves_and_proofs_do_not() {
     assert_eq!(store.record_evidence(1, &claims(1, 10_000)).unwrap().len(), 10_000);
     assert_eq!(counted(&store, PEER), (0, 10_000));
     store.record_evidence(2, &claims(10_001, 10_001)).unwrap();
-    assert_eq!(counted(&store, PEER), (0, 9_001), "the oldest ones are gone");
-    assert_eq!(all(&store)[0].evidence.at, id(PEER, 1_001));
+    assert_eq!(counted(&store, PEER), (0, 9_000), "the oldest ones are gone");
+    assert_eq!(all(&store)[0].evidence.at, id(PEER, 1_002));
 
     let proofs = |from, to| many(Misbehavior::TimeBack, from, to);
     assert_eq!(store.record_evidence(3, &proofs(1, 10_000)).unwrap().len(), 10_000);
@@ -100,13 +100,29 @@ fn claims_make_room_for_themselves_and_proofs_do_not() {
     );
     assert_eq!(store.record_evidence(4, &proofs(1, 5)).unwrap(), [], "known already");
     assert_eq!(store.evidence_left_out()[&PEER], 5);
-    assert_eq!(counted(&store, PEER), (10_000, 9_001));
+    assert_eq!(counted(&store, PEER), (10_000, 9_000));
     let other = Evidence { at: id(OWN, 1), ..two_statements(1) };
     assert_eq!(store.record_evidence(5, &[other]).unwrap().len(), 1, "each node has its own share");
 
     // Claims of more than 30 days go once there are too many of them.
-    store.record_evidence(31 * DAY_NS, &claims(20_001, 21_000)).unwrap();
-    assert_eq!(counted(&store, PEER).1, 1_000, "all old ones are gone at once");
+    store.record_evidence(31 * DAY_NS, &claims(20_001, 21_001)).unwrap();
+    assert_eq!(counted(&store, PEER).1, 1_001, "all old ones are gone at once");
+}
+
+/// A node that provokes a few large claims about itself must not empty the list of those before.
+#[test]
+fn large_claims_take_the_room_of_a_few_old_ones() {
+    let store = in_memory();
+    let claim = |sequence, len| Evidence {
+        envelopes: vec![Bytes::from(vec![7; len])],
+        ..evidence(Misbehavior::TimeAhead, sequence)
+    };
+    for sequence in 1..=32 {
+        store.record_evidence(sequence, &[claim(sequence, 8 * 1024 * 1024)]).unwrap();
+    }
+    // The bytes around an envelope count too: the last one is above 256 MiB, and makes room for 25.6.
+    assert_eq!(counted(&store, PEER), (0, 28));
+    assert_eq!(all(&store)[0].evidence.at, id(PEER, 5), "the oldest four are gone");
 }
 
 fn of_severity(severity: Severity, sequence: u64) -> Evidence {

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
+use super::fact::{Fact, FactClass, RecordTime};
 use super::{Key, take};
 use crate::family::Family;
 
@@ -18,9 +19,8 @@ pub struct EvidenceTime {
     pub counter: u16,
 }
 
-impl EvidenceTime {
-    /// Returns the position of evidence that is stored at `now_ns`, after this one.
-    pub(crate) fn next(self, now_ns: u64) -> Self {
+impl RecordTime for EvidenceTime {
+    fn next(self, now_ns: u64) -> Self {
         if now_ns > self.server_time_ns {
             return Self { server_time_ns: now_ns, counter: 0 };
         }
@@ -28,6 +28,10 @@ impl EvidenceTime {
             Some(counter) => Self { counter, ..self },
             None => Self { server_time_ns: self.server_time_ns.saturating_add(1), counter: 0 },
         }
+    }
+
+    fn stored_at_ns(self) -> u64 {
+        self.server_time_ns
     }
 }
 
@@ -95,8 +99,22 @@ impl FactKey {
         std::iter::once(misbehavior).chain(graver).map(move |it| Self::new(it, at))
     }
 
-    /// Returns the share of the room for evidence that the fact takes from.
-    pub(crate) fn share(self) -> Share {
+    /// The start of the facts of one kind against a node, below all of them.
+    pub(crate) fn first_of(accused: OriginatorId, misbehavior: Misbehavior) -> Self {
+        Self::new(misbehavior, EnvelopeId::new(accused, SequenceId::NONE))
+    }
+}
+
+impl Fact for FactKey {
+    type Time = EvidenceTime;
+    type Class = Share;
+    const RECORD: &'static str = "evidence";
+
+    fn accused(self) -> OriginatorId {
+        self.accused
+    }
+
+    fn class(self) -> Share {
         const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
         const TWO_CHECKPOINTS: u8 = 7;
         match (self.is_claim, self.code) {
@@ -106,14 +124,9 @@ impl FactKey {
         }
     }
 
-    /// The start of the facts of one kind against a node, below all of them.
-    pub(crate) fn first_of(accused: OriginatorId, misbehavior: Misbehavior) -> Self {
-        Self::new(misbehavior, EnvelopeId::new(accused, SequenceId::NONE))
-    }
-
-    /// The start of the claims against a node, below all of them.
-    pub(crate) fn first_claim(accused: OriginatorId) -> Self {
-        Self { accused, is_claim: true, code: 0, sequence: SequenceId::NONE }
+    fn first(accused: OriginatorId, share: Share) -> Self {
+        let is_claim = !share.is_proven();
+        Self { accused, is_claim, code: 0, sequence: SequenceId::NONE }
     }
 }
 
@@ -158,25 +171,9 @@ pub(crate) enum Share {
     Equivocations,
 }
 
-/// The value of a fact: where its evidence is, and how long it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FactRow {
-    pub(crate) at: EvidenceTime,
-    pub(crate) len_bytes: u32,
-}
-
-impl FactRow {
-    pub(crate) fn encode(self) -> [u8; 14] {
-        let mut value = [0; 14];
-        value[..10].copy_from_slice(&self.at.encode());
-        value[10..].copy_from_slice(&self.len_bytes.to_be_bytes());
-        value
-    }
-
-    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
-        let (at, len_bytes) = take::<10>(value)?;
-        let len_bytes = u32::from_be_bytes(len_bytes.try_into().ok()?);
-        Some(Self { at: EvidenceTime::decode(&at)?, len_bytes })
+impl FactClass for Share {
+    fn is_proven(self) -> bool {
+        self != Self::Claims
     }
 }
 
@@ -392,6 +389,7 @@ mod tests {
         (any::<u64>(), any::<u16>())
             .prop_map(|(server_time_ns, counter)| EvidenceTime { server_time_ns, counter })
     }
+    use crate::keys::fact::FactRow;
 
     fn facts() -> impl Strategy<Value = FactKey> {
         (any::<u32>(), any::<bool>(), any::<u8>(), any::<u64>()).prop_map(
@@ -481,6 +479,8 @@ mod tests {
             from: Some(OriginatorId(200)),
             envelopes: vec![Bytes::from_static(&[9, 8])],
         };
+        let row = FactRow { at: time, len_bytes: 0x0304 };
+        assert_eq!(row.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 3, 0, 0, 3, 4]);
         let fact = [0, 0, 0, 100, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 7];
         assert_eq!(FactKey::of(&evidence).encode(), fact);
         let mildest = Misbehavior::TwoStatements(Severity::Encoding);
@@ -507,7 +507,7 @@ mod tests {
             (Misbehavior::OtherLeaf, Share::Faults),
             (Misbehavior::OtherThanPruned, Share::Claims),
         ] {
-            assert_eq!(FactKey::new(misbehavior, at).share(), share, "{misbehavior:?}");
+            assert_eq!(FactKey::new(misbehavior, at).class(), share, "{misbehavior:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod congestion;
 pub(crate) mod cursor;
 pub(crate) mod envelope;
 pub(crate) mod expiry;
+pub(crate) mod fact;
 pub(crate) mod inbox;
 pub(crate) mod leaf;
 pub(crate) mod ledger;

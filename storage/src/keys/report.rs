@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
 
+use super::fact::{Fact, FactClass, RecordTime};
 use super::{Key, take};
 use crate::family::Family;
 
@@ -21,6 +22,16 @@ impl Key<'_> for ReportTime {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         super::decode_u64(bytes).map(Self)
+    }
+}
+
+impl RecordTime for ReportTime {
+    fn next(self, now_ns: u64) -> Self {
+        Self(self.0.saturating_add(1).max(now_ns))
+    }
+
+    fn stored_at_ns(self) -> u64 {
+        self.0
     }
 }
 
@@ -56,6 +67,12 @@ impl ReportClass {
     }
 }
 
+impl FactClass for ReportClass {
+    fn is_proven(self) -> bool {
+        Self::is_proven(self)
+    }
+}
+
 /// A fact of which one report is kept: the first. Column family `misbehavior_report_fact`:
 /// `[accused u32 BE][class u8][kind u8][detail u8][sequence u64 BE][digest 16]` → time of the report
 /// `u64 BE` and its length `u32 BE`.
@@ -75,9 +92,20 @@ pub struct ReportFact {
     pub digest: [u8; 16],
 }
 
-impl ReportFact {
-    /// The start of the facts of one class about a node, below all of them.
-    pub(crate) fn first(accused: OriginatorId, class: ReportClass) -> Self {
+impl Fact for ReportFact {
+    type Time = ReportTime;
+    type Class = ReportClass;
+    const RECORD: &'static str = "report";
+
+    fn accused(self) -> OriginatorId {
+        self.accused
+    }
+
+    fn class(self) -> ReportClass {
+        self.class
+    }
+
+    fn first(accused: OriginatorId, class: ReportClass) -> Self {
         let sequence = SequenceId::NONE;
         Self { accused, class, kind: 0, detail: 0, sequence, digest: [0; 16] }
     }
@@ -108,28 +136,6 @@ impl Key<'_> for ReportFact {
             sequence: SequenceId(u64::from_be_bytes(sequence)),
             digest: digest.try_into().ok()?,
         })
-    }
-}
-
-/// The value of a fact: the time of its report, and the report's length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReportFactRow {
-    pub(crate) at: ReportTime,
-    pub(crate) len_bytes: u32,
-}
-
-impl ReportFactRow {
-    pub(crate) fn encode(self) -> [u8; 12] {
-        let mut value = [0; 12];
-        value[..8].copy_from_slice(&self.at.encode());
-        value[8..].copy_from_slice(&self.len_bytes.to_be_bytes());
-        value
-    }
-
-    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
-        let (at, len_bytes) = take::<8>(value)?;
-        let len_bytes = u32::from_be_bytes(len_bytes.try_into().ok()?);
-        Some(Self { at: ReportTime(u64::from_be_bytes(at)), len_bytes })
     }
 }
 
@@ -171,6 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keys::fact::FactRow;
     use crate::keys::testing::{keeps_order, round_trips};
 
     fn facts() -> impl Strategy<Value = ReportFact> {
@@ -209,8 +216,8 @@ mod tests {
             let class = ReportClass::ALL[class];
             let kept = KeptReport { class, signature: [7; 65], report: report.into() };
             prop_assert_eq!(KeptReport::decode(&kept.encode()), Some(kept));
-            let row = ReportFactRow { at: ReportTime(row.0), len_bytes: row.1 };
-            prop_assert_eq!(ReportFactRow::decode(&row.encode()), Some(row));
+            let row = FactRow { at: ReportTime(row.0), len_bytes: row.1 };
+            prop_assert_eq!(FactRow::decode(&row.encode()), Some(row));
         }
     }
 
@@ -228,6 +235,8 @@ mod tests {
         let mut expected = vec![0, 0, 0, 100, 2, 4, 1, 0, 0, 0, 0, 0, 0, 0, 7];
         expected.extend([9; 16]);
         assert_eq!(fact.encode().to_vec(), expected);
+        let row = FactRow { at: ReportTime(0x0102), len_bytes: 0x0304 };
+        assert_eq!(row.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 3, 4]);
         let kept = KeptReport {
             class: ReportClass::Foreign,
             signature: [3; 65],

@@ -1,0 +1,201 @@
+//! Recording evidence and reports: of each fact one record, within bounds about each node.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::OriginatorId;
+use parking_lot::{Mutex, MutexGuard};
+use rocksdb::{DB, WriteBatch};
+
+use crate::database::{Database, family_of};
+use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::fact_index::{Amount, FactIndex, LEN_BYTES_MAX, RECORDS_MAX};
+use crate::keys::Key;
+use crate::keys::fact::{Fact, FactClass, FactRow, RecordTime};
+use crate::raw_rows::stored;
+use crate::unread::PartRead;
+
+/// Time for which a record is kept that proves nothing. Specified (`docs/protocol/misbehavior.md`): 30 days.
+const CLAIM_KEPT_NS: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
+/// Part of either bound that is freed when there are too many, so that the search for the oldest ones is paid by many
+/// new ones: a tenth. Guessed.
+const FREED_PART: u64 = 10;
+
+/// A row of an index.
+type StoredFact<F> = (F, FactRow<<F as Fact>::Time>);
+
+/// Reads an index from the database. Facts that cannot be read are not in it: of those more is kept than the bounds
+/// say, until the next start.
+pub(crate) fn load_index<F: Fact>(db: &DB) -> PartRead<FactIndex<F>> {
+    let mut index = FactIndex::<F>::default();
+    let read = add_to_index(db, &mut index);
+    if read.is_err() {
+        // A new record must not take the place of another one.
+        let mut rows = db.raw_iterator_cf(family_of(db, F::Time::FAMILY));
+        rows.seek_to_last();
+        let last = rows.key().and_then(F::Time::decode);
+        index.last = index.last.max(last.unwrap_or_default());
+        if let Err(error) = rows.status().map_err(DatabaseError::from)
+            && !error.is_corruption()
+        {
+            return Err(error.into()); // the last one may still be found
+        }
+    }
+    Ok((index, read))
+}
+
+fn add_to_index<F: Fact>(db: &DB, index: &mut FactIndex<F>) -> Result<(), ReadError> {
+    let mut rows = db.raw_iterator_cf(family_of(db, F::FAMILY));
+    rows.seek_to_first();
+    while let Some((key, value)) = rows.item() {
+        let (fact, row) = decode_fact::<F>(key, value)?;
+        index.add((fact.accused(), fact.class()), row.len_bytes);
+        index.last = index.last.max(row.at);
+        rows.next();
+    }
+    Ok(rows.status().map_err(DatabaseError::from)?)
+}
+
+/// Decodes a row of an index.
+pub(crate) fn decode_fact<F: Fact>(key: &[u8], value: &[u8]) -> Result<StoredFact<F>, ReadError> {
+    let decoded = F::decode(key).zip(FactRow::decode(value));
+    decoded.ok_or_else(|| ReadError::corrupt(F::FAMILY, key))
+}
+
+/// Records that become one write. Others of their kind wait meanwhile.
+pub(crate) struct FactBatch<'a, F: Fact> {
+    database: &'a Database,
+    index: MutexGuard<'a, FactIndex<F>>,
+    now_ns: u64,
+    /// The rows. The caller may add others, which are written with them.
+    pub(crate) rows: WriteBatch,
+    staged: BTreeMap<F, u32>,
+    grown: BTreeMap<(OriginatorId, F::Class), Amount>,
+    last: F::Time,
+}
+
+impl<'a, F: Fact> FactBatch<'a, F> {
+    /// Begins a write of records at `now_ns`.
+    ///
+    /// # Errors
+    /// When nothing may be written.
+    pub(crate) fn new(
+        database: &'a Database,
+        index: &'a Mutex<FactIndex<F>>,
+        now_ns: u64,
+    ) -> Result<Self, CommitError> {
+        database.check_writable()?;
+        let index = index.lock();
+        let (staged, grown, last) = (BTreeMap::new(), BTreeMap::new(), index.last);
+        let rows = WriteBatch::default();
+        Ok(Self { database, index, now_ns, rows, staged, grown, last })
+    }
+
+    /// Stages the record of a fact, unless there is one of any of the `covering` facts, or no room. Returns its key
+    /// if it is staged.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub(crate) fn stage(
+        &mut self,
+        fact: F,
+        covering: impl IntoIterator<Item = F>,
+        record: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Option<F::Time>, ReadError> {
+        for known in covering {
+            let db = &self.database.db;
+            if self.staged.contains_key(&known)
+                || stored(db, known, FactRow::<F::Time>::decode)?.is_some()
+            {
+                return Ok(None);
+            }
+        }
+        let (about, record) = ((fact.accused(), fact.class()), record());
+        let len_bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        let added = self.grown.get(&about).copied().unwrap_or_default();
+        if !self.index.has_room(about, added, len_bytes) {
+            self.index.note_left_out(about);
+            return Ok(None);
+        }
+        let bytes = added.bytes + u64::from(len_bytes);
+        self.grown.insert(about, Amount { records: added.records + 1, bytes });
+        self.last = self.last.next(self.now_ns);
+        let row = FactRow { at: self.last, len_bytes };
+        self.rows.put_cf(self.database.family(F::Time::FAMILY), self.last.encode(), record);
+        self.rows.put_cf(self.database.family(F::FAMILY), fact.encode(), row.encode());
+        self.staged.insert(fact, len_bytes);
+        Ok(Some(self.last))
+    }
+
+    /// Writes all rows, and returns when they are durable. Then removes the oldest records of classes that have too
+    /// many.
+    ///
+    /// # Errors
+    /// When the database fails: the rows are not there, and do not count.
+    pub(crate) fn write(self) -> Result<(), CommitError> {
+        let Self { database, mut index, now_ns, rows, staged, grown, last } = self;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        database.write_durable(rows)?;
+        index.last = last;
+        for (fact, len_bytes) in staged {
+            index.add((fact.accused(), fact.class()), len_bytes);
+        }
+        for about in grown.into_keys() {
+            database.make_room(now_ns, about, &mut index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Database {
+    /// Removes the oldest records of a class about a node once there are too many, and with them those that
+    /// are too old to be kept. Proofs stay.
+    fn make_room<F: Fact>(
+        &self,
+        now_ns: u64,
+        about: (OriginatorId, F::Class),
+        index: &mut FactIndex<F>,
+    ) -> Result<(), CommitError> {
+        let amount = index.of(about);
+        let is_within = amount.records <= RECORDS_MAX && amount.bytes <= LEN_BYTES_MAX;
+        if about.1.is_proven() || is_within {
+            return Ok(());
+        }
+        let mut facts = self.facts_about::<F>(about)?;
+        facts.sort_unstable_by_key(|(_, row)| row.at);
+        let mut batch = WriteBatch::default();
+        for (fact, row) in facts {
+            let is_old = row.at.stored_at_ns().saturating_add(CLAIM_KEPT_NS) < now_ns;
+            let left = index.of(about);
+            let fits = left.records <= RECORDS_MAX - RECORDS_MAX / FREED_PART
+                && left.bytes <= LEN_BYTES_MAX - LEN_BYTES_MAX / FREED_PART;
+            if fits && !is_old {
+                break;
+            }
+            batch.delete_cf(self.family(F::Time::FAMILY), row.at.encode());
+            batch.delete_cf(self.family(F::FAMILY), fact.encode());
+            index.remove(about, row.len_bytes);
+        }
+        self.write_buffered(batch)
+    }
+
+    fn facts_about<F: Fact>(
+        &self,
+        about: (OriginatorId, F::Class),
+    ) -> Result<Vec<StoredFact<F>>, ReadError> {
+        let mut rows = self.db.raw_iterator_cf(self.family(F::FAMILY));
+        let mut facts = Vec::new();
+        rows.seek(F::first(about.0, about.1).encode());
+        while let Some((key, value)) = rows.item() {
+            let (fact, row) = decode_fact::<F>(key, value)?;
+            if (fact.accused(), fact.class()) != about {
+                break;
+            }
+            facts.push((fact, row));
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(facts)
+    }
+}
