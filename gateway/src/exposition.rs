@@ -245,8 +245,15 @@ impl GatewayCollector {
         )?;
         out.gauges(
             "xmtp_gateway_node_lag_seconds",
-            "Time for which readers of the node have missed an envelope that two others show, seconds",
+            "Time for which readers of the node have missed an envelope that two others show, and that the node \
+             can get, seconds",
             status.nodes.iter().map(|node| ([("node_id", node.id.to_string())], node.lag_s)),
+        )?;
+        out.gauges(
+            "xmtp_gateway_node_gap_seconds",
+            "Time for which readers of the node have missed an envelope that two others show, and whose own node \
+             does not serve or lacks it, seconds",
+            status.nodes.iter().map(|node| ([("node_id", node.id.to_string())], node.gap_s)),
         )?;
         let tenants = self.observer.checks.halted_tenants();
         out.gauges(

@@ -20,6 +20,7 @@ pub(crate) struct NodeReport {
     version: Option<String>,
     pub(crate) usable: bool,
     pub(crate) lag_s: u64,
+    pub(crate) gap_s: u64,
 }
 
 /// The page `/status`.
@@ -75,6 +76,7 @@ impl GatewayObserver {
     }
 
     fn report(&self, node: &Arc<Node>) -> NodeReport {
+        let lag = self.nodes.lag(node.id());
         NodeReport {
             id: node.id().0,
             address: node.record.http_address.clone(),
@@ -85,7 +87,8 @@ impl GatewayObserver {
             },
             version: node.version(),
             usable: self.nodes.is_usable(node),
-            lag_s: self.nodes.lag(node.id()).as_secs(),
+            lag_s: lag.late.as_secs(),
+            gap_s: lag.gap.as_secs(),
         }
     }
 }

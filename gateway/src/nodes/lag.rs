@@ -6,6 +6,9 @@
 //! one then stays behind until the next valid envelope, although its readers lack nothing. So the other
 //! nodes are asked for envelopes after the suspect's place. A node is late when two others show an
 //! envelope there. Two are needed because a single lying node must not make all others look late.
+//!
+//! Some nodes take a strand only from the node that originates it, and cannot get what that node does not give. So a
+//! node is not late because of a strand while its originator does not serve, or lacks the envelope itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -37,6 +40,20 @@ struct Shown {
     first: Option<SequenceId>,
     /// The place up to which the node held the strand when it was asked.
     up_to: SequenceId,
+}
+
+/// For how long readers of a node have missed an envelope that readers of two others get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lag {
+    /// An envelope of a chain, of the node itself, or of a node that serves and holds it: the node is late.
+    pub(crate) late: Duration,
+    /// An envelope of another originator, which does not serve or lacks it: the node may have no way to get it.
+    pub(crate) gap: Duration,
+}
+
+/// Returns whether a chain originates the strand, which every node reads by itself.
+pub(super) fn is_chain(originator: OriginatorId) -> bool {
+    matches!(originator, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES)
 }
 
 impl NodeLags {
@@ -122,17 +139,38 @@ impl NodeLags {
         }
     }
 
-    /// Returns the time since which two other nodes hold an envelope that readers of this one miss; zero
+    /// Returns the times for which readers of this node have missed envelopes that two others hold; zero
     /// for a node without a reported cursor, and for one that is not known to miss anything.
-    pub(crate) fn lag(&self, node: OriginatorId, now: Instant) -> Duration {
-        let Some(cursor) = self.cursors.get(&node) else { return Duration::ZERO };
+    pub(crate) fn lag(
+        &self,
+        node: OriginatorId,
+        serves: impl Fn(OriginatorId) -> bool,
+        now: Instant,
+    ) -> Lag {
+        let mut lag = Lag::default();
+        let Some(cursor) = self.cursors.get(&node) else { return lag };
         let missed = self.missed.range((node, OriginatorId(0))..=(node, OriginatorId(u32::MAX)));
-        let late = missed.filter_map(|((_, originator), missed)| {
+        for ((_, originator), missed) in missed {
             // A node that catches up has moved since it was judged, and still misses the later envelopes.
-            let next = cursor.get(*originator).next();
-            Some(now.duration_since(self.passed_at(*originator, next.max(*missed))?))
-        });
-        late.max().unwrap_or_default()
+            let first = cursor.get(*originator).next().max(*missed);
+            let Some(since) = self.passed_at(*originator, first) else { continue };
+            let obtainable = *originator == node || self.gives(*originator, first, &serves);
+            let time = if obtainable { &mut lag.late } else { &mut lag.gap };
+            *time = now.duration_since(since).max(*time);
+        }
+        lag
+    }
+
+    /// Returns whether every node can get this envelope from where it originates.
+    fn gives(
+        &self,
+        originator: OriginatorId,
+        sequence: SequenceId,
+        serves: &impl Fn(OriginatorId) -> bool,
+    ) -> bool {
+        let own = || self.cursors.get(&originator).map(|cursor| cursor.get(originator));
+        is_chain(originator)
+            || (serves(originator) && own().is_some_and(|own_head| own_head >= sequence))
     }
 
     /// Returns the time at which two nodes had reached `sequence`.
@@ -198,6 +236,11 @@ mod tests {
         }
     }
 
+    /// Returns how late a node is while all nodes serve.
+    fn late(lags: &NodeLags, node: OriginatorId, now: Instant) -> Duration {
+        lags.lag(node, |_| true, now).late
+    }
+
     #[test]
     fn a_node_is_late_since_two_others_had_more() {
         let start = Instant::now();
@@ -210,14 +253,14 @@ mod tests {
         assert_eq!(lags.question(A, at(60)), None, "only one node has more");
         record(&mut lags, B, 7, at(3));
         assert_eq!(lags.question(A, at(12)), None, "a moment is no suspicion");
-        assert_eq!(lags.lag(C, at(70)), Duration::ZERO, "nothing was shown");
+        assert_eq!(late(&lags, C, at(70)), Duration::ZERO, "nothing was shown");
         ask(&mut lags, &[A], &[6, 7], at(70));
-        assert_eq!(lags.lag(C, at(70)), Duration::ZERO, "only one node has shown it");
+        assert_eq!(late(&lags, C, at(70)), Duration::ZERO, "only one node has shown it");
         ask(&mut lags, &[B], &[6, 7], at(70));
-        assert_eq!(lags.lag(C, at(70)), Duration::from_secs(67));
-        assert_eq!(lags.lag(A, at(70)), Duration::ZERO);
+        assert_eq!(late(&lags, C, at(70)), Duration::from_secs(67));
+        assert_eq!(late(&lags, A, at(70)), Duration::ZERO);
         record(&mut lags, C, 6, at(71));
-        assert_eq!(lags.lag(C, at(71)), Duration::ZERO);
+        assert_eq!(late(&lags, C, at(71)), Duration::ZERO);
     }
 
     #[test]
@@ -232,10 +275,10 @@ mod tests {
         ask(&mut lags, &[A, B], &[10, 1000], at(100));
         for step in 0..50 {
             record(&mut lags, C, step * 10, at(100 + step));
-            assert_eq!(lags.lag(C, at(100 + step)), Duration::from_secs(100 + step));
+            assert_eq!(late(&lags, C, at(100 + step)), Duration::from_secs(100 + step));
         }
         record(&mut lags, C, 1000, at(200));
-        assert_eq!(lags.lag(C, at(200)), Duration::ZERO);
+        assert_eq!(late(&lags, C, at(200)), Duration::ZERO);
         assert!(lags.shown.is_empty() && lags.missed.is_empty(), "nothing is kept");
     }
 
@@ -250,7 +293,7 @@ mod tests {
         }
         for seconds in 0..200 {
             ask(&mut lags, &[A, B], &[5], at(seconds));
-            assert_eq!(lags.lag(C, at(seconds)), Duration::ZERO, "{seconds} s");
+            assert_eq!(late(&lags, C, at(seconds)), Duration::ZERO, "{seconds} s");
         }
         assert_eq!(lags.question(A, at(200)), None, "they are not asked again while nothing moves");
         // Update 9 is valid: from then on readers of C and D miss it, and not since update 6.
@@ -258,10 +301,10 @@ mod tests {
             record(&mut lags, node, 9, at(200));
         }
         ask(&mut lags, &[A, B], &[5, 9], at(201));
-        assert_eq!(lags.lag(C, at(201)), Duration::from_secs(1));
+        assert_eq!(late(&lags, C, at(201)), Duration::from_secs(1));
         record(&mut lags, C, 9, at(202));
-        assert_eq!(lags.lag(C, at(300)), Duration::ZERO);
-        assert_eq!(lags.lag(D, at(300)), Duration::from_secs(100), "its readers miss it");
+        assert_eq!(late(&lags, C, at(300)), Duration::ZERO);
+        assert_eq!(late(&lags, D, at(300)), Duration::from_secs(100), "its readers miss it");
     }
 
     #[test]
@@ -274,10 +317,10 @@ mod tests {
         }
         let later = start + Duration::from_secs(1000);
         ask(&mut lags, &[A, B], &[1, 2, 3, 4, 5], later);
-        assert!([A, B, C, D].into_iter().all(|node| lags.lag(node, later) == Duration::ZERO));
+        assert!([A, B, C, D].into_iter().all(|node| late(&lags, node, later) == Duration::ZERO));
         // One of them lies.
         lags.answered(A, EnvelopeId::new(A, SequenceId(5)), Some(SequenceId(6)));
-        assert_eq!(lags.lag(C, later), Duration::ZERO);
+        assert_eq!(late(&lags, C, later), Duration::ZERO);
     }
 
     #[test]
@@ -288,7 +331,7 @@ mod tests {
             record(&mut lags, node, sequence, start);
         }
         let later = start + Duration::from_secs(1000);
-        assert!([A, B, C].into_iter().all(|node| lags.lag(node, later) == Duration::ZERO));
+        assert!([A, B, C].into_iter().all(|node| late(&lags, node, later) == Duration::ZERO));
     }
 
     #[test]
@@ -317,8 +360,59 @@ mod tests {
         }
         assert!(lags.heads[&A].len() <= 302);
         ask(&mut lags, &[A, B], &[2], start + Duration::from_secs(1000));
-        assert!(lags.lag(C, start + Duration::from_secs(1000)) >= REMEMBERED);
+        assert!(late(&lags, C, start + Duration::from_secs(1000)) >= REMEMBERED);
         lags.forget(C);
-        assert_eq!(lags.lag(C, start + Duration::from_secs(1000)), Duration::ZERO);
+        assert_eq!(late(&lags, C, start + Duration::from_secs(1000)), Duration::ZERO);
+    }
+
+    /// B and C hold the strand of A. D has joined and takes strands from their originators only.
+    fn one_that_joined(at_originator: Option<u64>, now: Instant) -> NodeLags {
+        let mut lags = NodeLags::default();
+        let held = [(A, at_originator), (B, Some(9)), (C, Some(9)), (D, Some(0))];
+        for (node, sequence) in held.into_iter().filter_map(|(node, held)| Some((node, held?))) {
+            record(&mut lags, node, sequence, now);
+        }
+        ask(&mut lags, &[B, C], &[4, 9], now + SUSPECTED_AFTER);
+        lags
+    }
+
+    #[test]
+    fn a_strand_whose_node_does_not_serve_makes_no_other_late() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(200);
+        let lags = one_that_joined(Some(9), start);
+        let gone = lags.lag(D, |originator| originator != A, later);
+        assert_eq!(gone, Lag { late: Duration::ZERO, gap: Duration::from_secs(200) });
+        let back = lags.lag(D, |_| true, later);
+        assert_eq!(back, Lag { late: Duration::from_secs(200), gap: Duration::ZERO });
+    }
+
+    #[test]
+    fn a_strand_that_its_node_has_lost_makes_no_other_late_but_that_node() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(200);
+        // A has started on an empty disk, or has not told what it holds.
+        for at_originator in [Some(3), Some(0), None] {
+            let lags = one_that_joined(at_originator, start);
+            assert_eq!(late(&lags, D, later), Duration::ZERO, "{at_originator:?}");
+            assert_eq!(lags.lag(D, |_| true, later).gap, Duration::from_secs(200));
+            if at_originator.is_some() {
+                assert_eq!(late(&lags, A, later), Duration::from_secs(200), "{at_originator:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_behind_a_chain_is_late_whichever_nodes_serve() {
+        let start = Instant::now();
+        let mut lags = NodeLags::default();
+        for (node, sequence) in [(A, 9), (B, 9), (C, 0)] {
+            let chain = EnvelopeId::new(OriginatorId::IDENTITY_UPDATES, SequenceId(sequence));
+            lags.record(node, &[chain].into_iter().collect(), is_chain, start);
+        }
+        let later = start + Duration::from_secs(200);
+        ask(&mut lags, &[A, B], &[1, 9], later);
+        let lag = lags.lag(C, |_| false, later);
+        assert_eq!(lag, Lag { late: Duration::from_secs(200), gap: Duration::ZERO });
     }
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::lag::NodeLags;
+use super::lag::{Lag, NodeLags, is_chain};
 use super::node::Node;
 use super::placement::{TopicPlacements, topic_key};
 use crate::select::{Strategy, random_of};
 use crate::sharing::{GatewayShare, TopicKey};
 
-/// A node whose readers miss an envelope for longer is used only when no other is left. A guess: a healthy
+/// A node that is late for longer is used only when no other is left. A guess: a healthy
 /// node searches for one minute for a place that its originator has left empty, and cursors are seconds old.
 const LAG_MAX: Duration = Duration::from_secs(90);
 
@@ -85,23 +85,22 @@ impl Nodes {
         !usable.is_empty() && usable.iter().all(|node| node.is_expensive(congestion_fee_max))
     }
 
-    /// Returns whether a node serves and is at most [`LAG_MAX`] behind.
+    /// Returns whether a node serves and is at most [`LAG_MAX`] late.
     pub(crate) fn is_usable(&self, node: &Node) -> bool {
-        !node.is_down() && self.lag(node.id()) <= LAG_MAX
+        !node.is_down() && self.lag(node.id()).late <= LAG_MAX
     }
 
-    /// Returns the time for which readers of a node have missed an envelope that two others show.
-    pub(crate) fn lag(&self, node: OriginatorId) -> Duration {
-        self.lags().lag(node, Instant::now())
+    /// Returns the times for which readers of a node have missed an envelope that two others show.
+    pub(crate) fn lag(&self, node: OriginatorId) -> Lag {
+        let all = self.all();
+        let serves = |originator| all.get(&originator).is_some_and(|it| !it.is_down());
+        self.lags().lag(node, serves, Instant::now())
     }
 
     /// Records the cursor that a node reports.
     pub(super) fn record_cursor(&self, node: OriginatorId, cursor: &Cursor) {
         let all = self.all();
-        let is_strand = |originator| {
-            matches!(originator, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES)
-                || all.contains_key(&originator)
-        };
+        let is_strand = |originator| is_chain(originator) || all.contains_key(&originator);
         if all.contains_key(&node) {
             self.lags().record(node, cursor, is_strand, Instant::now());
         }

@@ -10,9 +10,18 @@ use crate::fixture::*;
 
 /// Returns the seconds by which the gateway takes a node to be late.
 async fn lag_s(net: &Net, node: u64) -> u64 {
+    seconds(net, node, "lag_s").await
+}
+
+/// Returns the seconds for which the node has lacked an envelope that the gateway takes to be out of its reach.
+async fn gap_s(net: &Net, node: u64) -> u64 {
+    seconds(net, node, "gap_s").await
+}
+
+async fn seconds(net: &Net, node: u64, field: &str) -> u64 {
     let (_, page) = net.json("/status").await;
     let is_it = |it: &&Value| it["id"] == node;
-    page["nodes"].as_array().unwrap().iter().find(is_it).unwrap()["lag_s"].as_u64().unwrap()
+    page["nodes"].as_array().unwrap().iter().find(is_it).unwrap()[field].as_u64().unwrap()
 }
 
 /// Waits for as long as cursors take that are asked for every few seconds.
@@ -47,4 +56,26 @@ async fn others_are_asked_what_readers_of_a_node_miss() {
     assert_eq!(net.get_nodes().await.len(), 4, "its readers have not missed it for long");
     lacking.reports([(0, 3), (1, 8)]);
     until_asked(async || lag_s(&net, 400).await == 0).await;
+}
+
+/// A node of the reference implementation takes a strand only from the strand's own node.
+#[tokio::test]
+async fn a_node_that_joined_after_another_had_gone_is_not_late() {
+    let mut net = Net::start(4).await;
+    let payload: Bytes = commit(1, "a").encode_to_vec().into();
+    let envelope = indexed(100, 3, payload);
+    for number in 0..3 {
+        net.nodes[number].reports([(100, 3)]);
+        net.nodes[number].index_quietly(100, 3, &envelope);
+    }
+    net.nodes[3].reports([(100, 0)]);
+    until_asked(async || lag_s(&net, 400).await > 0).await;
+    assert_eq!(gap_s(&net, 400).await, 0, "it can get the envelope");
+    net.nodes[0].die();
+    until_asked(async || gap_s(&net, 400).await > 0).await;
+    assert_eq!(lag_s(&net, 400).await, 0, "its originator is gone");
+    let (_, page) = net.page("/metrics").await;
+    assert!(page.contains("xmtp_gateway_node_gap_seconds{node_id=\"400\"}"), "{page}");
+    net.nodes[0].rise().await;
+    until_asked(async || lag_s(&net, 400).await > 0 && gap_s(&net, 400).await == 0).await;
 }
