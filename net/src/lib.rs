@@ -43,5 +43,5 @@ pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
 pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::plain_text::PlainTextPeers;
-pub use grpc::strand::read_strand;
+pub use grpc::strand::{cut_messages, read_strand};
 pub use peer_transport::{PeerTransport, SessionTransport};

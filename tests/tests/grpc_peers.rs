@@ -9,7 +9,7 @@ use hawser_tests::harness::files::Record;
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::{Metrics, Network, Node};
 use hawser_tests::harness::scripted_peer::{
-    Attack, GROUP, Habits, Methods, ScriptedPeer, StreamEnd,
+    Attack, GROUP, Habits, LONG_BYTES, Methods, ScriptedPeer, StreamEnd,
 };
 use hawser_tests::harness::{envelopes, seed, strand, wait};
 
@@ -219,6 +219,61 @@ async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
     assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0);
+}
+
+/// The nodes of these strands are registered and cannot be reached. The peer claims to hold them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_sends_long_messages_and_ends_none_fills_bounded_memory() {
+    const AWAY: [u32; 5] = [400, 500, 600, 700, 800];
+    /// Long messages that are gathered at a time from one peer.
+    const LONG_MAX: usize = 2;
+    /// The window of a stream, and what the peer's own server holds of it.
+    const OF_STREAM: usize = 6 << 20;
+    let key = SecretKey::from_bytes(&[0x23; 32]).unwrap();
+    let mut peer = ScriptedPeer::start(300, Habits { sends_long: true, ..Habits::default() });
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    for id in AWAY {
+        peer.take_over(id, &[1], &key, 1);
+        let (id, key) = (OriginatorId(id), key.public_key());
+        let http_address = UNREACHABLE.to_owned();
+        network.register(Record { id, key, http_address, ..peer.record() });
+    }
+    network.start_all().await;
+    wait::until("calls that wait for memory are stopped", async || {
+        (peer.seen().long_stopped >= (AWAY.len() - LONG_MAX) as u64).then_some(())
+    })
+    .await;
+    let held = peer.seen().long_bytes_max;
+    assert!(held > LONG_BYTES, "{held} bytes: the attack was one");
+    assert!(held <= LONG_MAX * LONG_BYTES + AWAY.len() * OF_STREAM, "{held} bytes were taken");
+    // Its other strands go on, and all when it ends its messages.
+    peer.originate(5, 60);
+    assert_follows(&network.nodes[0], &peer).await;
+    peer.change(|habits| habits.sends_long = false);
+    let client = network.nodes[0].client();
+    for id in AWAY {
+        wait::until_equal(&format!("the head of {id}"), &1, async || {
+            Some(client.cursor().await.ok()?.get(OriginatorId(id)).0)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_whose_errors_are_malformed_is_asked_again() {
+    let attack = Some(Attack::BadDetails);
+    let mut peer = ScriptedPeer::start(300, Habits { attack, ..Habits::default() });
+    peer.originate(5, 60);
+    let network = start(&[&peer]).await;
+    wait::until("it was asked twice", async || {
+        let calls = peer.seen().calls;
+        let asked = calls.iter().find(|(path, _)| path.ends_with("/SubscribeOriginators"));
+        asked.is_some_and(|(_, count)| *count >= 2).then_some(())
+    })
+    .await;
+    peer.change(|habits| habits.attack = None);
+    assert_follows(&network.nodes[0], &peer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

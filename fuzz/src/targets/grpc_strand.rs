@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_engine::replication::{StrandItem, Want};
-use hawser_net::{open_canonical, read_strand};
+use hawser_net::{cut_messages, open_canonical, read_strand};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -49,10 +49,28 @@ fn originator(input: &Bytes) -> Option<OriginatorId> {
     Some(OriginatorEnvelope::statement(outer.statement).ok()?.0.originator)
 }
 
+/// Messages are the same wherever their bytes are cut, and their framing is all that is not in them.
+fn cut(input: &Bytes) {
+    let framed =
+        [&[0][..], &u32::try_from(input.len()).expect("short").to_be_bytes(), input].concat();
+    for (bytes, bytes_max) in [(input.clone(), 1000), (framed.into(), usize::MAX)] {
+        let (messages, end) = cut_messages(bytes_max, [bytes.clone()]);
+        assert!(messages.iter().all(|message| message.len() <= bytes_max));
+        let read: usize = messages.iter().map(|message| message.len() + 5).sum();
+        assert!(read <= bytes.len());
+        let pieces = bytes.chunks(3).map(Bytes::copy_from_slice);
+        assert_eq!(cut_messages(bytes_max, pieces), (messages.clone(), end));
+        if bytes_max == usize::MAX {
+            assert_eq!(messages, std::slice::from_ref(input));
+        }
+    }
+}
+
 /// Items ascend, cover every place, and have the one form in which envelopes are stored, however the peer cuts
 /// what it sends.
 fn run(input: &[u8]) {
     let input = Bytes::copy_from_slice(input);
+    cut(&input);
     let originator = originator(&input).unwrap_or(OriginatorId(100));
     let now = Instant::now();
     for (after, up_to) in [(0, None), (3, Some(SequenceId(1 << 40)))] {

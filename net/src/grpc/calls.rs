@@ -8,7 +8,8 @@ use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId};
 
-use super::client::{EnvelopeStream, PeerCallError, PeerClient};
+use super::call_error::PeerCallError;
+use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use crate::control::SessionError;
 use crate::counters::{NetCounters, SubscribeRpc};
@@ -50,7 +51,9 @@ impl WantCall {
         let began = Instant::now();
         let (mut stream, mut next) = match self.open().await {
             Ok((stream, Some(first))) => (stream, Some(first)),
-            Ok((_, None)) => return self.deliver(vec![StrandItem::Closed]).await.map(drop),
+            Ok((_, None)) | Err(PeerCallError::TooManyLong) => {
+                return self.deliver(vec![StrandItem::Closed]).await.map(drop);
+            }
             Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                 if self.want.originator != self.peer =>
             {
@@ -76,6 +79,7 @@ impl WantCall {
                     tracing::debug!(error, "a stream ended");
                     None
                 }
+                Err(PeerCallError::TooManyLong) => None,
                 next => next?,
             };
         }
@@ -119,13 +123,18 @@ impl WantCall {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {
             let began = Instant::now();
-            let page = match self.client.query(self.want.originator, feed.position(), limit).await {
+            let asked = self.client.query(self.want.originator, feed.position(), limit).await;
+            let (page, _memory) = match asked {
                 Ok(page) => page,
                 // The page may be above the limit of a message.
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if limit > 1 => {
                     tracing::debug!(error, limit, "a page is asked for again, shorter");
                     limit = limit.div_ceil(10);
                     continue;
+                }
+                // The range is asked for again, when other long messages may be complete.
+                Err(PeerCallError::TooManyLong) => {
+                    return self.deliver(vec![StrandItem::Closed]).await.map(drop);
                 }
                 Err(error) => {
                     self.note_answer(&error, began);

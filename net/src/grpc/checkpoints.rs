@@ -9,7 +9,8 @@ use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use tokio::time::sleep;
 
-use super::client::{PeerCallError, PeerClient};
+use super::call_error::PeerCallError;
+use super::client::PeerClient;
 
 /// Time between two calls to a source, whatever the number of its strands: 1,200 an hour, which is what a node that
 /// limits its callers gives one address by default (`docs/protocol/api.md`, *Limits on callers*).

@@ -1,9 +1,9 @@
 //! The calls to one peer's API, each with a deadline, and with this node's token if it is one.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
@@ -11,26 +11,26 @@ use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, QuicAddress, SequenceId};
 use prost::Message;
-use tokio::time::timeout;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::EncodeBody;
+use tonic::codegen::http::header::{CONTENT_TYPE, TE};
+use tonic::codegen::http::{HeaderValue, Method, Request, Version};
+use tonic::codegen::{Service as _, tokio_stream};
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstEncoder;
 
+use super::answer::{Answer, LongMessages, MESSAGE_BYTES_MAX};
 use super::authorities::with_tls;
-use super::messages::{EnvelopeList, OriginatorsFrame, PeerCodec};
+use super::call_error::{PeerCallError, within};
+use super::messages::{EnvelopeList, OriginatorsFrame, read};
 use super::token::{PeerTokens, TOKEN_HEADER};
-use crate::control::SessionError;
 use crate::counters::PeerError;
 
 /// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips
 /// on the worst link, and a page that is read from a cold disk.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
-/// Largest message: the network's limit of 25 MiB, with room for what is around the envelopes. Specified in
-/// `docs/protocol/api.md`.
-const MESSAGE_BYTES_MAX: usize = 25 * 1024 * 1024 + 1024;
 /// Largest vector clock. A guess: ten times the longest that nodes exchange over QUIC.
 const CLOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Windows of a stream and of a connection: what a peer may send before its strand takes it. As over QUIC.
@@ -54,6 +54,7 @@ const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCurs
 #[derive(Debug, Clone)]
 pub(super) struct PeerClient {
     channel: Channel,
+    long: LongMessages,
     /// `None` for a replica, which is no node.
     tokens: Option<Arc<PeerTokens>>,
 }
@@ -69,31 +70,18 @@ pub(super) struct PeerHeads {
     pub(super) round_trip: Duration,
 }
 
-/// The reason a call ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PeerCallError {
-    /// The peer broke a rule of the protocol.
-    #[error(transparent)]
-    Peer(#[from] PeerError),
-    /// The peer does not have this method.
-    #[error("the peer does not have the method")]
-    Unimplemented,
-    /// The peer refuses, or the connection fails.
-    #[error("{0}")]
-    Failed(String),
-    /// The peer has answered with an error for which its caller is not to blame.
-    #[error("{0}")]
-    Answered(String),
-}
-
 /// The messages of one stream. Dropping it cancels the call.
 #[derive(Debug)]
-pub(super) struct EnvelopeStream(Frames);
+pub(super) struct EnvelopeStream {
+    answer: Answer,
+    method: StreamMethod,
+}
 
-#[derive(Debug)]
-enum Frames {
-    Originators(Streaming<Result<OriginatorsFrame, PeerError>>),
-    Envelopes(Streaming<Result<EnvelopeList, PeerError>>),
+/// The method whose messages a stream has.
+#[derive(Debug, Clone, Copy)]
+enum StreamMethod {
+    Originators,
+    Envelopes,
 }
 
 impl PeerClient {
@@ -108,28 +96,27 @@ impl PeerClient {
         checked: Option<&[SocketAddr]>,
         tokens: Option<PeerTokens>,
     ) -> Result<Self, PeerCallError> {
-        if let Some(addresses) = checked {
-            let channel = within(CONNECT_MAX, connect_to(url, addresses)).await?;
-            return Ok(Self { channel, tokens: tokens.map(Arc::new) });
-        }
-        let mut endpoint = endpoint(url)?;
-        if is_tls(url) {
-            endpoint = with_tls(endpoint).await.map_err(failed)?;
-        }
-        let channel = within(CONNECT_MAX, async { endpoint.connect().await.map_err(failed) });
-        Ok(Self { channel: channel.await?, tokens: tokens.map(Arc::new) })
+        let channel = match checked {
+            Some(addresses) => within(CONNECT_MAX, connect_to(url, addresses)).await?,
+            None => {
+                let mut endpoint = endpoint(url)?;
+                if is_tls(url) {
+                    endpoint = with_tls(endpoint).await?;
+                }
+                within(CONNECT_MAX, async { Ok(endpoint.connect().await?) }).await?
+            }
+        };
+        Ok(Self { channel, long: LongMessages::new(), tokens: tokens.map(Arc::new) })
     }
 
     /// Asks for the heads that the peer holds. A peer without this method claims nothing.
     pub(super) async fn heads(&self) -> Result<PeerHeads, PeerCallError> {
         let asked_at = Instant::now();
         let request = metadata_api::GetSyncCursorRequest {};
-        let answer = self.answer(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX).await;
+        let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None).await;
         let (heads, quic_address) = match answer {
-            Ok(answer) => {
-                let told = answer.metadata().get(QUIC_ADDRESS_HEADER);
-                let told = told.and_then(|it| QuicAddress::parse(it.to_str().ok()?));
-                let metadata_api::GetSyncCursorResponse { latest_sync } = answer.into_inner()?;
+            Ok((metadata_api::GetSyncCursorResponse { latest_sync }, answer)) => {
+                let told = answer.header(QUIC_ADDRESS_HEADER).and_then(QuicAddress::parse);
                 (latest_sync.as_ref().map(Cursor::from).unwrap_or_default(), told)
             }
             Err(PeerCallError::Unimplemented) => (Cursor::new(), None),
@@ -148,31 +135,34 @@ impl PeerClient {
         originator: OriginatorId,
     ) -> Result<Option<CosignedCheckpoint>, PeerCallError> {
         let request = GetCheckpointRequest { originator_id: originator.0, ..Default::default() };
-        match self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX).await {
-            Ok(GetCheckpointResponse { checkpoint }) => {
+        match self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX, None).await {
+            Ok((GetCheckpointResponse { checkpoint }, _)) => {
                 let read = CosignedCheckpoint::decode(&checkpoint);
                 read.map(Some).map_err(|_| PeerError::Protocol.into())
             }
             Err(
                 PeerCallError::Unimplemented
                 | PeerCallError::Failed(_)
-                | PeerCallError::Answered(_),
+                | PeerCallError::Answered(_)
+                | PeerCallError::TooManyLong,
             ) => Ok(None),
-            Err(error) => Err(error),
+            Err(error @ PeerCallError::Peer(_)) => Err(error),
         }
     }
 
-    /// Asks for one page of a strand, behind `after`. An empty one means that the peer holds nothing there.
+    /// Asks for one page of a strand, behind `after`. An empty one means that the peer holds nothing there. The
+    /// memory of a long page counts until its answer is dropped.
     pub(super) async fn query(
         &self,
         originator: OriginatorId,
         after: SequenceId,
         limit: u32,
-    ) -> Result<Vec<Bytes>, PeerCallError> {
+    ) -> Result<(Vec<Bytes>, Answer), PeerCallError> {
         let query = Some(query(originator, after));
         let request = api::QueryEnvelopesRequest { query, limit };
-        let page: EnvelopeList = self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX).await?;
-        Ok(page.envelopes)
+        let (page, answer): (EnvelopeList, _) =
+            self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX, None).await?;
+        Ok((page.envelopes, answer))
     }
 
     /// Opens `SubscribeOriginators` for everything of a strand after `after`, including envelopes
@@ -187,8 +177,7 @@ impl PeerClient {
             last_seen: Some(position(originator, after).to_pb()),
         };
         let request = api::SubscribeOriginatorsRequest { filter: Some(filter) };
-        let frames = self.streaming(SUBSCRIBE_ORIGINATORS, request).await?;
-        Ok(EnvelopeStream(Frames::Originators(frames)))
+        self.stream(SUBSCRIBE_ORIGINATORS, request, StreamMethod::Originators).await
     }
 
     /// Opens `SubscribeEnvelopes`, the older method with the same answers.
@@ -198,75 +187,69 @@ impl PeerClient {
         after: SequenceId,
     ) -> Result<EnvelopeStream, PeerCallError> {
         let request = api::SubscribeEnvelopesRequest { query: Some(query(originator, after)) };
-        let frames = self.streaming(SUBSCRIBE_ENVELOPES, request).await?;
-        Ok(EnvelopeStream(Frames::Envelopes(frames)))
+        self.stream(SUBSCRIBE_ENVELOPES, request, StreamMethod::Envelopes).await
     }
 
+    /// Makes a call whose answer has one message.
     async fn unary<Q, A>(
         &self,
         path: &'static str,
         request: Q,
-        max: usize,
-    ) -> Result<A, PeerCallError>
+        bytes_max: usize,
+        flag: Option<&'static str>,
+    ) -> Result<(A, Answer), PeerCallError>
     where
         Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        Ok(self.answer(path, request, max).await?.into_inner()?)
-    }
-
-    /// The answer to one call, with its metadata.
-    async fn answer<Q, A>(
-        &self,
-        path: &'static str,
-        request: Q,
-        max: usize,
-    ) -> Result<Response<Result<A, PeerError>>, PeerCallError>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
+        A: Message + Default,
     {
         within(CALL_MAX, async {
-            let mut grpc = self.grpc(max).await?;
-            let path = PathAndQuery::from_static(path);
-            Ok(grpc.unary(self.signed(request), path, PeerCodec::<Q, A>::new()).await?)
+            let mut answer = self.call(path, request, bytes_max, flag).await?;
+            let message = read(answer.only().await?)?;
+            Ok((message, answer))
         })
         .await
     }
 
-    async fn streaming<Q, A>(
+    async fn stream<Q: Message + 'static>(
         &self,
         path: &'static str,
         request: Q,
-    ) -> Result<Streaming<Result<A, PeerError>>, PeerCallError>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        within(CALL_MAX, async {
-            let mut grpc = self.grpc(MESSAGE_BYTES_MAX).await?;
-            let path = PathAndQuery::from_static(path);
-            let codec = PeerCodec::<Q, A>::new();
-            let answer = grpc.server_streaming(self.signed(request), path, codec).await?;
-            Ok(answer.into_inner())
-        })
-        .await
+        method: StreamMethod,
+    ) -> Result<EnvelopeStream, PeerCallError> {
+        let answer = within(CALL_MAX, self.call(path, request, MESSAGE_BYTES_MAX, None)).await?;
+        Ok(EnvelopeStream { answer, method })
     }
 
-    async fn grpc(&self, bytes_max: usize) -> Result<Grpc<Channel>, PeerCallError> {
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(bytes_max);
-        grpc.ready().await.map_err(|error| PeerCallError::Failed(describe(&error)))?;
-        Ok(grpc)
-    }
-
-    fn signed<Q>(&self, message: Q) -> Request<Q> {
-        let mut request = Request::new(message);
-        let Some(tokens) = &self.tokens else { return request };
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let token = tokens.token(since.as_secs());
-        let value = MetadataValue::try_from(token).expect("a token is ASCII");
-        request.metadata_mut().insert(TOKEN_HEADER, value);
-        request
+    /// Makes a call, with the header `flag` set. Returns its answer, of which the headers have come.
+    async fn call<Q: Message + 'static>(
+        &self,
+        path: &'static str,
+        message: Q,
+        bytes_max: usize,
+        flag: Option<&'static str>,
+    ) -> Result<Answer, PeerCallError> {
+        let message = tokio_stream::once(Ok::<_, Status>(message));
+        let body = EncodeBody::new_client(ProstEncoder::<Q>::default(), message, None, None);
+        let mut request = Request::new(Body::new(body));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_static(path);
+        let headers = request.headers_mut();
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(tokens) = &self.tokens {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let token = tokens.token(since.as_secs());
+            headers.insert(TOKEN_HEADER, token.parse().expect("a token is ASCII"));
+        }
+        if let Some(flag) = flag {
+            headers.insert(flag, HeaderValue::from_static("1"));
+        }
+        let mut channel = self.channel.clone();
+        poll_fn(|context| channel.poll_ready(context)).await?;
+        let response = channel.call(request).await;
+        let response = response.map_err(|error| Status::from_error(error.into()))?;
+        Answer::new(response, bytes_max, self.long.clone())
     }
 }
 
@@ -283,7 +266,7 @@ async fn connect_to(url: &str, addresses: &[SocketAddr]) -> Result<Channel, Peer
         let endpoint = endpoint(&format!("http://{address}"))?;
         match endpoint.origin(origin.clone()).connect_timeout(share).connect().await {
             Ok(channel) => return Ok(channel),
-            Err(error) => last = failed(error),
+            Err(error) => last = error.into(),
         }
     }
     Err(last)
@@ -291,8 +274,7 @@ async fn connect_to(url: &str, addresses: &[SocketAddr]) -> Result<Channel, Peer
 
 /// Returns how a server at `url` is connected to, without TLS.
 fn endpoint(url: &str) -> Result<Endpoint, PeerCallError> {
-    Ok(Endpoint::from_shared(url.to_owned())
-        .map_err(failed)?
+    Ok(Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_MAX)
         .tcp_keepalive(Some(TCP_KEEP_ALIVE))
         .tcp_nodelay(true)
@@ -301,24 +283,16 @@ fn endpoint(url: &str) -> Result<Endpoint, PeerCallError> {
         .http2_max_header_list_size(HEADER_BYTES_MAX))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(error: tonic::transport::Error) -> PeerCallError {
-    PeerCallError::Failed(describe(&error))
-}
-
 impl EnvelopeStream {
     /// Returns the envelopes of the next message, none for a keep-alive; `None` when the peer has ended the
     /// stream. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, PeerCallError> {
-        let envelopes = match &mut self.0 {
-            Frames::Originators(frames) => match frames.message().await? {
-                Some(frame) => frame?.envelopes.unwrap_or_default().envelopes,
-                None => return Ok(None),
-            },
-            Frames::Envelopes(frames) => match frames.message().await? {
-                Some(list) => list?.envelopes,
-                None => return Ok(None),
-            },
+        let Some(message) = self.answer.next().await? else { return Ok(None) };
+        let envelopes = match self.method {
+            StreamMethod::Originators => {
+                read::<OriginatorsFrame>(message)?.envelopes.unwrap_or_default().envelopes
+            }
+            StreamMethod::Envelopes => read::<EnvelopeList>(message)?.envelopes,
         };
         Ok(Some(envelopes))
     }
@@ -327,71 +301,6 @@ impl EnvelopeStream {
 /// Returns whether calls to this URL are protected by TLS.
 pub(super) fn is_tls(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
-}
-
-impl From<Status> for PeerCallError {
-    fn from(status: Status) -> Self {
-        match status.code() {
-            Code::Unimplemented => Self::Unimplemented,
-            // The local decoder's answer to a message above its limit.
-            Code::OutOfRange => Self::Peer(PeerError::Oversized),
-            code => {
-                let text = format!("{code:?}: {}", shortened(status.message()));
-                // What the transport makes of a lost connection has the error of the connection as its source.
-                let is_answer = std::error::Error::source(&status).is_none();
-                if is_answer && is_own_failure(code) {
-                    Self::Answered(text)
-                } else {
-                    Self::Failed(text)
-                }
-            }
-        }
-    }
-}
-
-/// Returns true for codes that say that the server failed. Specified (`docs/protocol/misbehavior.md`); a method that is
-/// not implemented is handled before.
-fn is_own_failure(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted
-    )
-}
-
-impl From<PeerCallError> for SessionError {
-    fn from(error: PeerCallError) -> Self {
-        match error {
-            PeerCallError::Peer(error) => Self::Peer(error),
-            error => Self::Lost(error.to_string()),
-        }
-    }
-}
-
-/// Bytes of a peer's own text that are kept for logs and status. Guessed: two lines.
-const TEXT_BYTES_MAX: usize = 200;
-
-fn shortened(text: &str) -> String {
-    let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&at| text.is_char_boundary(at));
-    text[..end.unwrap_or(0)].escape_debug().to_string()
-}
-
-/// Returns an error with its causes, because the outermost error of the transport names no reason.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    shortened(&text)
-}
-
-pub(super) async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, PeerCallError>>,
-) -> Result<T, PeerCallError> {
-    let silent = || PeerCallError::Failed(format!("no answer within {} s", limit.as_secs()));
-    timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
 }
 
 fn position(originator: OriginatorId, after: SequenceId) -> Cursor {

@@ -1,18 +1,12 @@
-//! The messages of a peer's API in which envelopes stay bytes, and their codec.
+//! The messages of a peer's API in which envelopes stay bytes.
 //!
 //! On the wire a nested message looks like bytes, so these types read exactly the bytes that the peer
 //! wrote, including unknown fields and their order.
-
-use std::marker::PhantomData;
 
 use hawser_proto::Bytes;
 use hawser_proto::budget;
 use hawser_proto::codec::MESSAGE_FIELDS_MAX;
 use prost::Message;
-use prost::bytes::Buf as _;
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic_prost::ProstEncoder;
 
 use crate::counters::PeerError;
 
@@ -29,50 +23,6 @@ pub(super) struct EnvelopeList {
 pub(super) struct OriginatorsFrame {
     #[prost(message, optional, tag = "1")]
     pub(super) envelopes: Option<EnvelopeList>,
-}
-
-/// Codec whose answers say whether the peer has sent a message at all, so that its garbage is told apart
-/// from an error that it reports.
-#[derive(Debug)]
-pub(super) struct PeerCodec<Q, A>(PhantomData<(Q, A)>);
-
-/// Decoder of [`PeerCodec`].
-#[derive(Debug)]
-pub(super) struct PeerDecoder<A>(PhantomData<A>);
-
-impl<Q, A> PeerCodec<Q, A> {
-    pub(super) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<Q, A> Codec for PeerCodec<Q, A>
-where
-    Q: Message + Send + 'static,
-    A: Message + Default + Send + 'static,
-{
-    type Encode = Q;
-    type Decode = Result<A, PeerError>;
-    type Encoder = ProstEncoder<Q>;
-    type Decoder = PeerDecoder<A>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        PeerDecoder(PhantomData)
-    }
-}
-
-impl<A: Message + Default> Decoder for PeerDecoder<A> {
-    type Item = Result<A, PeerError>;
-    type Error = Status;
-
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let bytes = source.copy_to_bytes(source.remaining());
-        Ok(Some(read(bytes)))
-    }
 }
 
 /// Decodes a message. Memory is bounded by the number of fields, because an empty one takes two bytes on

@@ -6,18 +6,21 @@
 //! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
 //! - `checkpoints`: what a replica asks for to compare it with its trees;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
-//! - `client`, `messages`, `token`, `authorities`: the calls on the wire, the proof of this node's id, and the certificates that
-//!   are trusted.
+//! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
+//! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.
 //!
 //! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
 
+mod answer;
 mod authorities;
+mod call_error;
 mod calls;
 pub(crate) mod canonical;
 mod checkpoints;
 mod client;
 mod feed;
+mod message_reader;
 mod messages;
 pub(crate) mod plain_text;
 mod session;

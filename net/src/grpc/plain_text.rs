@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use tonic::transport::Uri;
 
-use super::client::{CONNECT_MAX, PeerCallError, is_tls, within};
+use super::call_error::{PeerCallError, within};
+use super::client::{CONNECT_MAX, is_tls};
 
 /// The addresses at which peers are called without TLS (`docs/protocol/replication.md`, *Over gRPC*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,8 +6,30 @@ use hawser_engine::replication::{StrandItem, Want};
 use hawser_proto::Bytes;
 
 use super::feed::WantFeed;
+use super::message_reader::{MessageReader, ReadStep};
 use super::messages::{OriginatorsFrame, read};
 use crate::counters::PeerError;
+
+/// Cuts the bytes of an answer, which come in these pieces, into messages of at most `bytes_max` bytes, as a session
+/// does without a transport. Returns the messages, and the fault for which the peer is left.
+pub fn cut_messages(
+    bytes_max: usize,
+    pieces: impl IntoIterator<Item = Bytes>,
+) -> (Vec<Bytes>, Result<(), PeerError>) {
+    let (mut reader, mut messages) = (MessageReader::new(bytes_max), Vec::new());
+    let mut pieces = pieces.into_iter();
+    loop {
+        match reader.step(true) {
+            Ok(ReadStep::Message(message)) => messages.push(message),
+            Ok(ReadStep::More) => match pieces.next() {
+                Some(piece) => reader.push(piece),
+                None => return (messages, Ok(())),
+            },
+            Ok(ReadStep::Long(_)) => unreachable!("long messages are allowed"),
+            Err(error) => return (messages, Err(error)),
+        }
+    }
+}
 
 /// Reads messages of one `SubscribeOriginators` stream as a session does, without a transport. Returns the items for
 /// the follower, and the fault for which the peer is left; what came before it counts. `unix_ns` is the wall clock.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Length of a message that the peer never ends.
+pub const LONG_BYTES: usize = 24 << 20;
+
 /// The end of a stream that ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamEnd {
@@ -38,17 +41,20 @@ pub enum Attack {
     HugeFrame,
     /// Claims of more envelopes, and nothing else.
     Silence,
+    /// An error whose details are malformed.
+    BadDetails,
 }
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Garbage,
         Self::ForeignOriginator,
         Self::Forged,
         Self::KeepAlives,
         Self::HugeFrame,
         Self::Silence,
+        Self::BadDetails,
     ];
 }
 
@@ -73,6 +79,8 @@ pub struct Habits {
     pub frame_bytes_max: usize,
     /// Refuses calls for strands that are not its own.
     pub refuses_others: bool,
+    /// Answers calls for strands that are not its own with [`LONG_BYTES`] and leaves the last one out.
+    pub sends_long: bool,
     /// An attack in place of all envelopes.
     pub attack: Option<Attack>,
 }
@@ -89,6 +97,7 @@ impl Default for Habits {
             odd_outer_form: false,
             frame_bytes_max: 24 * 1024 * 1024,
             refuses_others: false,
+            sends_long: false,
             attack: None,
         }
     }

@@ -28,7 +28,7 @@ use super::ports;
 use state::{State, signed};
 
 pub(crate) use answer::{oddly, originators_message};
-pub use habits::{Attack, Habits, Methods, StreamEnd};
+pub use habits::{Attack, Habits, LONG_BYTES, Methods, StreamEnd};
 pub use state::Seen;
 
 /// The group that all envelopes of scripted peers are for.

@@ -20,15 +20,18 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::Server;
 
 use super::answer;
-use super::habits::{Habits, Methods, StreamEnd};
+use super::habits::{Attack, Habits, LONG_BYTES, Methods, StreamEnd};
 use super::state::State;
 
 /// Messages that wait for a slow caller.
 const QUEUE: usize = 4;
 /// Rows that one read of the strand gives, as of the reference implementation.
 const ROWS: usize = 1000;
+/// Bytes of a long message that are sent at a time.
+const LONG_PIECE_BYTES: usize = 64 * 1024;
 const PERMISSION_DENIED: &str = "7";
 const UNIMPLEMENTED: &str = "12";
+const UNAVAILABLE: &str = "14";
 
 /// Serves until it is aborted.
 pub(super) async fn serve(port: u16, state: Arc<State>) {
@@ -68,6 +71,14 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(context).map(|frame| frame.map(Ok))
     }
+}
+
+/// An error with details that are not Base64.
+fn bad_details() -> Frame<Bytes> {
+    let mut map = HeaderMap::new();
+    map.insert("grpc-status", HeaderValue::from_static(UNAVAILABLE));
+    map.insert("grpc-status-details-bin", HeaderValue::from_static("!"));
+    Frame::trailers(map)
 }
 
 fn trailers(status: &'static str) -> Frame<Bytes> {
@@ -181,10 +192,43 @@ fn start(
         state.seen.lock().refused += 1;
         return send(&to, vec![trailers(PERMISSION_DENIED)]);
     }
+    if state.habits.lock().attack == Some(Attack::BadDetails) {
+        return send(&to, vec![bad_details()]);
+    }
+    if originator != state.id && state.habits.lock().sends_long {
+        tokio::spawn(async move { send_long(&state, &to).await });
+        return;
+    }
     tokio::spawn(async move {
         // Fails when the caller has gone.
         let _ = stream(&state, originator, after, framed, &to).await;
     });
+}
+
+/// Sends a long message without its last byte, and waits until the caller has gone.
+async fn send_long(state: &State, to: &mpsc::Sender<Frame<Bytes>>) {
+    let len = u32::try_from(LONG_BYTES).unwrap().to_be_bytes();
+    let header = Bytes::from([&[0][..], &len].concat());
+    let pieces = (LONG_BYTES - 1).div_ceil(LONG_PIECE_BYTES);
+    let piece = |at: usize| {
+        let left = LONG_BYTES - 1 - at * LONG_PIECE_BYTES;
+        Bytes::from(vec![7; left.min(LONG_PIECE_BYTES)])
+    };
+    let mut sent = 0;
+    for bytes in std::iter::once(header).chain((0..pieces).map(piece)) {
+        let len = bytes.len();
+        if to.send(Frame::data(bytes)).await.is_err() {
+            break;
+        }
+        sent += len;
+        let mut seen = state.seen.lock();
+        seen.long_bytes += len;
+        seen.long_bytes_max = seen.long_bytes_max.max(seen.long_bytes);
+    }
+    to.closed().await;
+    let mut seen = state.seen.lock();
+    seen.long_bytes -= sent;
+    seen.long_stopped += 1;
 }
 
 type SendFrameError = mpsc::error::SendError<Frame<Bytes>>;

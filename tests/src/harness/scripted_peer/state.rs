@@ -24,6 +24,12 @@ pub struct Seen {
     pub without_token: u64,
     /// Most bytes of envelopes that it has put into one message.
     pub frame_bytes_max: usize,
+    /// Most bytes at a time of long messages that it never ended, of calls that were open.
+    pub long_bytes_max: usize,
+    /// Calls that their caller ended within such a message.
+    pub long_stopped: u64,
+    /// Bytes of the calls that are open.
+    pub(super) long_bytes: usize,
 }
 
 /// Strand, habits and records.

@@ -1,0 +1,252 @@
+//! The answer to one call: its messages, one after another, and its end.
+//!
+//! Read here and not by the transport's own client, which gathers long messages of all calls at once, and panics at a
+//! status whose details are malformed.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_proto::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codegen::Body as _;
+use tonic::codegen::http::{HeaderMap, Response, StatusCode};
+use tonic::{Code, Status};
+
+use super::call_error::PeerCallError;
+use super::message_reader::{LONG_BYTES, MessageReader, ReadStep};
+use crate::counters::PeerError;
+
+/// Largest message: the network's limit of 25 MiB, with room for what is around the envelopes. Specified in
+/// `docs/protocol/api.md`.
+pub(super) const MESSAGE_BYTES_MAX: usize = 25 * 1024 * 1024 + 1024;
+/// Bytes of long messages that are gathered at a time from one peer, of all calls together. A guess: two of the
+/// largest, one more than is needed to use the whole connection.
+const LONG_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Bytes for which one permit of the semaphore stands. Longest messages have 25,601 of them.
+const PERMIT_BYTES: usize = 1024;
+/// Longest wait for the memory of a long message. A guess, as over QUIC: two of the longest messages arrive within it
+/// at a hundred megabits a second. A call that waits keeps a part of the connection's window from the others.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+
+/// The details of a status, in which the transport's client panics unless they are Base64. Nothing here reads them.
+const DETAILS: &str = "grpc-status-details-bin";
+
+/// Bounds the long messages that are gathered from one peer.
+///
+/// A message may have 25 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without
+/// a bound it could send one for each of them, but for the last byte.
+#[derive(Debug, Clone)]
+pub(super) struct LongMessages(Arc<Semaphore>);
+
+impl LongMessages {
+    /// Returns the bound of a new connection.
+    pub(super) fn new() -> Self {
+        const { assert!(LONG_BYTES < MESSAGE_BYTES_MAX) };
+        Self(Arc::new(Semaphore::new(LONG_BYTES_MAX / PERMIT_BYTES)))
+    }
+
+    /// Waits for the memory of a message. Cancel safe.
+    async fn permit(&self, len: usize) -> Result<OwnedSemaphorePermit, PeerCallError> {
+        let permits = u32::try_from(len.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permit = timeout(LONG_WAIT, Arc::clone(&self.0).acquire_many_owned(permits)).await;
+        Ok(permit.map_err(|_| PeerCallError::TooManyLong)?.expect("never closed"))
+    }
+}
+
+/// The answer to one call. Dropping it cancels the call.
+#[derive(Debug)]
+pub(super) struct Answer {
+    headers: HeaderMap,
+    body: Body,
+    reader: MessageReader,
+    long: LongMessages,
+    /// Held while a long message is gathered, and until the next one is asked for.
+    permit: Option<OwnedSemaphorePermit>,
+    /// The status that ends the answer, once it has come.
+    status: Option<Status>,
+}
+
+impl Answer {
+    /// Begins to read an answer whose messages have at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// When the answer is an error and nothing else.
+    pub(super) fn new(
+        response: Response<Body>,
+        bytes_max: usize,
+        long: LongMessages,
+    ) -> Result<Self, PeerCallError> {
+        let (parts, body) = response.into_parts();
+        let status = status_in(&parts.headers);
+        let refused = status.clone().filter(|status| status.code() != Code::Ok);
+        if let Some(error) = refused.or_else(|| status_of(parts.status)) {
+            return Err(error.into());
+        }
+        let reader = MessageReader::new(bytes_max);
+        Ok(Self { headers: parts.headers, body, reader, long, permit: None, status })
+    }
+
+    /// Returns a header of the answer.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Returns the next message; `None` when the peer has ended the answer in good order. The memory of the message
+    /// before is given back to others. Cancel safe.
+    ///
+    /// # Errors
+    /// [`PeerCallError::TooManyLong`] when a long message has waited too long for its memory, and every other end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, PeerCallError> {
+        self.permit = None;
+        loop {
+            match self.reader.step(self.permit.is_some())? {
+                ReadStep::Message(message) => return Ok(Some(message)),
+                ReadStep::Long(len) => {
+                    self.permit = Some(self.long.permit(len).await?);
+                    continue;
+                }
+                ReadStep::More => {}
+            }
+            let frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
+            let Some(frame) = frame else { return self.end().map(|()| None) };
+            match frame?.into_data() {
+                Ok(data) => self.reader.push(data),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().ok();
+                    self.status = trailers.and_then(|it| status_in(&it)).or(self.status.take());
+                }
+            }
+        }
+    }
+
+    /// Returns the only message of an answer. Its memory counts until the answer is dropped.
+    ///
+    /// # Errors
+    /// As [`Answer::next`], and when it has none or more.
+    pub(super) async fn only(&mut self) -> Result<Bytes, PeerCallError> {
+        let message = self.next().await?;
+        let message = message.ok_or_else(|| Status::internal("the answer has no message"))?;
+        let permit = self.permit.take();
+        if self.next().await?.is_some() {
+            return Err(PeerError::Protocol.into());
+        }
+        self.permit = permit;
+        Ok(message)
+    }
+
+    /// Judges the end of the answer.
+    fn end(&self) -> Result<(), PeerCallError> {
+        if !self.reader.is_between() {
+            return Err(Status::internal("the answer ended within a message").into());
+        }
+        match &self.status {
+            Some(status) if status.code() == Code::Ok => Ok(()),
+            Some(status) => Err(status.clone().into()),
+            None => Err(Status::unknown("the answer ended without a status").into()),
+        }
+    }
+}
+
+/// Returns the status in headers or trailers, without its details.
+fn status_in(headers: &HeaderMap) -> Option<Status> {
+    let mut headers = headers.clone();
+    headers.remove(DETAILS);
+    Status::from_header_map(&headers)
+}
+
+/// Returns the error for which the status of an answer stands that does not come from a gRPC server. Specified (gRPC,
+/// *HTTP to gRPC Status Code Mapping*).
+fn status_of(status: StatusCode) -> Option<Status> {
+    let code = match status {
+        StatusCode::OK => return None,
+        StatusCode::BAD_REQUEST => Code::Internal,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Some(Status::new(code, format!("the answer has the HTTP status {}", status.as_u16())))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::codec::EncodeBody;
+    use tonic::codegen::tokio_stream;
+    use tonic_prost::ProstEncoder;
+
+    use super::super::messages::EnvelopeList;
+    use super::*;
+
+    /// An answer with one message of this length and a good end.
+    fn answer(len: usize, long: &LongMessages) -> Answer {
+        let list = EnvelopeList { envelopes: vec![vec![7; len].into()] };
+        let frames = tokio_stream::once(Ok::<_, Status>(list));
+        let body = EncodeBody::new_client(ProstEncoder::default(), frames, None, None);
+        let mut response = Response::new(Body::new(body));
+        response.headers_mut().insert("grpc-status", "0".parse().unwrap());
+        Answer::new(response, MESSAGE_BYTES_MAX, long.clone()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_messages_of_all_calls_share_the_memory_of_two_and_short_ones_need_none() {
+        const LONG: usize = 24 << 20;
+        let long = LongMessages::new();
+        let mut held: Vec<_> = (0..3).map(|_| answer(LONG, &long)).collect();
+        assert!(held[0].next().await.is_ok_and(|message| message.is_some()));
+        assert!(held[1].next().await.is_ok_and(|message| message.is_some()));
+        assert!(matches!(held[2].next().await, Err(PeerCallError::TooManyLong)));
+        assert!(answer(LONG_BYTES / 2, &long).only().await.is_ok());
+        held.push(answer(3 << 20, &long));
+        assert!(matches!(held[3].only().await, Err(PeerCallError::TooManyLong)));
+        assert!(matches!(held[0].next().await, Ok(None)));
+        assert!(held[2].next().await.is_ok_and(|message| message.is_some()), "it was not lost");
+        let mut page = answer(LONG, &long);
+        assert!(matches!(page.only().await, Err(PeerCallError::TooManyLong)));
+        held.clear();
+        assert!(page.only().await.is_ok());
+        let left = LONG_BYTES_MAX / PERMIT_BYTES - LONG / PERMIT_BYTES;
+        assert!(long.0.available_permits() < left, "it counts until it is dropped");
+        drop(page);
+        let mut middle: Vec<_> = (0..16).map(|_| answer(3 << 20, &long)).collect();
+        for answer in &mut middle {
+            assert!(answer.next().await.is_ok_and(|message| message.is_some()));
+        }
+        drop(middle);
+        assert_eq!(long.0.available_permits(), LONG_BYTES_MAX / PERMIT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn malformed_details_of_a_status_are_no_concern() {
+        let response = |status: &'static str| {
+            let mut response = Response::new(Body::empty());
+            let headers = response.headers_mut();
+            headers.insert("grpc-status", status.parse().unwrap());
+            headers.insert(DETAILS, "!".parse().unwrap());
+            Answer::new(response, 1, LongMessages::new())
+        };
+        assert!(matches!(response("14"), Err(PeerCallError::Answered(_))));
+        assert!(matches!(response("12"), Err(PeerCallError::Unimplemented)));
+        assert!(matches!(response("0").unwrap().next().await, Ok(None)));
+    }
+
+    #[tokio::test]
+    async fn an_end_without_a_status_is_an_error_and_so_is_a_web_page() {
+        let end = |status: u16| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            Answer::new(response, 1, LongMessages::new())
+        };
+        assert!(matches!(end(200).unwrap().next().await, Err(PeerCallError::Answered(_))));
+        assert!(matches!(end(404), Err(PeerCallError::Unimplemented)));
+        assert!(matches!(end(502), Err(PeerCallError::Answered(_))));
+        assert!(matches!(end(403), Err(PeerCallError::Failed(_))));
+    }
+}

@@ -1,0 +1,99 @@
+//! Errors of calls to a peer's API.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use crate::control::SessionError;
+use crate::counters::PeerError;
+
+/// The reason a call ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeerCallError {
+    /// The peer broke a rule of the protocol.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The peer does not have this method.
+    #[error("the peer does not have the method")]
+    Unimplemented,
+    /// The peer refuses, or the connection fails.
+    #[error("{0}")]
+    Failed(String),
+    /// The peer has answered with an error for which its caller is not to blame.
+    #[error("{0}")]
+    Answered(String),
+    /// Other long messages of the peer took the memory for this one, and were not complete in time.
+    #[error("the peer sends too many long messages at a time")]
+    TooManyLong,
+}
+
+impl From<Status> for PeerCallError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unimplemented => Self::Unimplemented,
+            code => {
+                let text = format!("{code:?}: {}", shortened(status.message()));
+                // What the transport makes of a lost connection has the error of the connection as its source.
+                let is_answer = std::error::Error::source(&status).is_none();
+                if is_answer && is_own_failure(code) {
+                    Self::Answered(text)
+                } else {
+                    Self::Failed(text)
+                }
+            }
+        }
+    }
+}
+
+impl From<tonic::transport::Error> for PeerCallError {
+    fn from(error: tonic::transport::Error) -> Self {
+        Self::Failed(describe(&error))
+    }
+}
+
+/// Returns true for codes that say that the server failed. Specified (`docs/protocol/misbehavior.md`); a method that is
+/// not implemented is handled before.
+fn is_own_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted
+    )
+}
+
+impl From<PeerCallError> for SessionError {
+    fn from(error: PeerCallError) -> Self {
+        match error {
+            PeerCallError::Peer(error) => Self::Peer(error),
+            error => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+/// Bytes of a peer's own text that are kept for logs and status. Guessed: two lines.
+const TEXT_BYTES_MAX: usize = 200;
+
+fn shortened(text: &str) -> String {
+    let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&at| text.is_char_boundary(at));
+    text[..end.unwrap_or(0)].escape_debug().to_string()
+}
+
+/// Returns an error with its causes, because the outermost error of the transport names no reason.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    shortened(&text)
+}
+
+/// Ends a call that takes longer than `limit`.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, PeerCallError>>,
+) -> Result<T, PeerCallError> {
+    let silent = || PeerCallError::Failed(format!("no answer within {} s", limit.as_secs()));
+    timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
+}
