@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, SettledAmount};
 use hawser_rules::{RateTable, Registry};
@@ -44,6 +44,8 @@ pub struct BillSettings {
     pub payer: Address,
     /// The nodes with their keys.
     pub registry: Registry,
+    /// The key that signed the strands of the older network, which no registry names; `None` if it is not known.
+    pub migration_key: Option<PublicKey>,
     /// The history of rates.
     pub rates: RateTable,
     /// Threads that check.
@@ -60,6 +62,28 @@ pub enum BillVerdict {
     OtherRoot,
     /// The log gives another root, and places of it were not shown.
     NotShown,
+}
+
+/// A part of a strand that could not be verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnverifiedPart {
+    /// The signatures of the originator: its key is not known. So places and times of the envelopes are the source's word. The
+    /// signatures of payers are verified all the same.
+    OriginatorSignatures,
+    /// The rules that envelopes have to keep, such as that a payer signed for this originator: they are checked with the key.
+    Rules,
+}
+
+impl UnverifiedPart {
+    /// Returns the part in words for people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::OriginatorSignatures => "the signatures of the originator",
+            Self::Rules => "the rules for envelopes, such as their target",
+        }
+    }
 }
 
 /// The payer's part of one report.
@@ -96,6 +120,8 @@ pub struct StrandBill {
     pub not_shown: u64,
     /// Payer envelopes that were charged more than once.
     pub charged_again: RepeatedCharges,
+    /// The parts that could not be verified.
+    pub unverified: Vec<UnverifiedPart>,
     /// The faults of the strand.
     pub faults: Faults,
 }
@@ -113,8 +139,14 @@ pub fn bill(
 ) -> Result<StrandBill, SourceError> {
     let originator = head.originator;
     let record = settings.registry.node(originator);
-    let checker = Checker::new(originator, &settings.registry, Some(settings.rates.clone()));
+    let mut checker = Checker::new(originator, &settings.registry, Some(settings.rates.clone()));
+    if originator.is_migrated() {
+        checker.key = settings.migration_key;
+    }
     let mut strand = StrandBilling::new(originator, reports, settings);
+    if checker.key.is_none() {
+        strand.bill.unverified = vec![UnverifiedPart::OriginatorSignatures, UnverifiedPart::Rules];
+    }
     if record.is_none() && originator.is_node() {
         let text = "the registry does not name its node, so no signature could be checked";
         strand.bill.faults.add(Fault::of_strand(FaultKind::UnknownOriginator, originator, text));
@@ -155,6 +187,7 @@ impl<'a> StrandBilling<'a> {
             unreported_picodollars: 0,
             not_shown: 0,
             charged_again: RepeatedCharges::default(),
+            unverified: Vec::new(),
             faults: Faults::default(),
         };
         let repeats = RepeatFinder::default();
@@ -321,6 +354,7 @@ mod tests {
         BillSettings {
             payer: key(payer).public_key().address(),
             registry: [record].into_iter().collect(),
+            migration_key: None,
             rates: RateTable::new(vec![RATE], None).unwrap(),
             threads: 2,
         }
@@ -458,6 +492,45 @@ mod tests {
         let found = bill(&short, head(&short), &honest, &settings(8)).unwrap();
         assert_eq!(found.parts[1].verdict, BillVerdict::NotShown);
         assert!(found.not_shown > 0);
+    }
+
+    /// A log of what was taken over from the older network: its key is in no registry.
+    fn taken_over() -> (OriginatorId, MemoryLog) {
+        let strand = OriginatorId::MIGRATED[0];
+        let envelope = |at: u64| {
+            let mut draft = draft_for(at, ns_of(at), strand, &[1, 7]);
+            draft.statement.originator_node_id = strand.0;
+            (draft.seal(), StoredMark::Valid)
+        };
+        (strand, MemoryLog::of((1..=50).map(envelope).collect()))
+    }
+
+    #[test]
+    fn a_bill_says_which_signatures_of_the_older_network_could_not_be_verified() {
+        let (strand, log) = taken_over();
+        let head = EnvelopeId::new(strand, SequenceId(log.head));
+        let reports = reports(&log, &[30]);
+        let bill_by = |migration_key, log: &MemoryLog| {
+            let settings = BillSettings { migration_key, ..settings(9) };
+            bill(log, head, &reports, &settings).unwrap()
+        };
+        let without = bill_by(None, &log);
+        assert_eq!(
+            without.unverified,
+            [UnverifiedPart::OriginatorSignatures, UnverifiedPart::Rules]
+        );
+        assert!(without.envelopes > 0, "the signatures of payers need no other key");
+        assert_eq!(without.parts[0].verdict, BillVerdict::Proven, "by the root on the chain");
+        let with = bill_by(Some(key(1).public_key()), &log);
+        assert_eq!((with.unverified.len(), with.faults.count()), (0, 0));
+        assert_eq!((with.envelopes, &with.parts), (without.envelopes, &without.parts));
+        let other = bill_by(Some(key(2).public_key()), &log);
+        assert_eq!((other.envelopes, other.not_shown), (0, 50), "another key signed them");
+        assert_eq!(other.faults.count(), 50);
+        // Nodes of the registry have theirs.
+        let honest = MemoryLog::honest(20);
+        let of_node = bill(&honest, self::head(&honest), &[], &settings(9)).unwrap();
+        assert!(of_node.unverified.is_empty());
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub(crate) mod testing;
 pub(crate) mod tests;
 mod tree;
 
-pub use bill::{BillSettings, BillVerdict, BilledPart, BilledReport, StrandBill, bill};
+pub use bill::{
+    BillSettings, BillVerdict, BilledPart, BilledReport, StrandBill, UnverifiedPart, bill,
+};
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
     GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,

@@ -77,6 +77,7 @@ pub(crate) fn run(network: &Network, one_by_one: Option<f64>) -> Result<(), Benc
     let head = EnvelopeId::new(originator, store.snapshot().head(originator)?);
     let payer = Workload::new(originator, 1, 1, 512, [0; 32])?.payer().public_key().address();
     let settings = BillSettings {
+        migration_key: None,
         payer,
         registry: network.registry()?,
         rates: RateTable::new(vec![RATE], None)?,

@@ -3,6 +3,7 @@
 use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};
 use hawser_chain::admin::MicroDollars;
+use hawser_proto::PublicKey;
 use hawser_rules::check_retention;
 
 use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
@@ -135,9 +136,14 @@ pub(crate) struct UsageArgs {
     #[arg(value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Address,
     /// Compute the usage again from a log, and compare it with the reports on the chain. Exits with 0 if all of them are
-    /// proven, with 8 if one differs or the log has faults, and with 9 if places of one were not shown.
+    /// proven, with 8 if one differs or the log has faults, and with 9 if places of one were not shown, or the payer has
+    /// envelopes in a strand whose signatures could not be verified.
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Public key that signed the strands of the older network (10, 11 and 13), as the node's setting of this name: 130 hex
+    /// digits that begin with 04. Without it their signatures are not verified, and the output says so.
+    #[arg(long, value_name = "KEY", requires = "verify", value_parser = public_key)]
+    pub(crate) migration_key: Option<PublicKey>,
     /// The log to verify from: the data folder of a stopped node, or the API of a node that runs: `http://host:port`
     /// [default: the first node of the network file, that of --network or of ./hawser-dev].
     #[arg(long, value_name = "DATA-DIR|URL", requires = "verify")]
@@ -182,6 +188,12 @@ impl EstimateArgs {
 }
 
 /// Parses a retention that nodes take.
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let key = hex::decode(digits).ok().and_then(|bytes| PublicKey::from_uncompressed(&bytes));
+    key.ok_or_else(|| "expected a public key: 130 hex digits that begin with 04".into())
+}
+
 fn retention(text: &str) -> Result<u32, String> {
     let days = text.parse().map_err(|_| "expected a number of days")?;
     check_retention(days).map_err(|_| "nodes take 2 to 365 days, and 4294967295 for ever")?;

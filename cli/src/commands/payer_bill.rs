@@ -3,7 +3,7 @@
 use std::thread;
 
 use hawser_audit::replay::{
-    BillSettings, BillVerdict, BilledReport, SourceError, StrandBill, bill,
+    BillSettings, BillVerdict, BilledReport, SourceError, StrandBill, UnverifiedPart, bill,
 };
 use hawser_chain::admin::fees::{self, OnchainReport};
 use hawser_chain::admin::{nodes, rates};
@@ -38,6 +38,7 @@ pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
     let settings = BillSettings {
         payer: Address(args.payer.into_array()),
         registry: facts.registry,
+        migration_key: args.migration_key,
         rates: facts.rates,
         threads: thread::available_parallelism().map_or(1, usize::from),
     };
@@ -131,6 +132,8 @@ struct BillTotals {
     charged_again: u64,
     charged_again_picodollars: u64,
     verdicts: [usize; 3],
+    /// True if the payer has envelopes in a strand of which a part could not be verified.
+    has_unverified: bool,
 }
 
 impl BillTotals {
@@ -153,6 +156,9 @@ impl BillTotals {
                 .map(|bill| bill.charged_again.picodollars)),
             verdicts: [BillVerdict::Proven, BillVerdict::OtherRoot, BillVerdict::NotShown]
                 .map(count),
+            has_unverified: bills
+                .iter()
+                .any(|bill| bill.envelopes > 0 && !bill.unverified.is_empty()),
         }
     }
 
@@ -160,7 +166,7 @@ impl BillTotals {
     fn verdict(&self) -> (&'static str, Option<u8>) {
         let [_, other, not_shown] = self.verdicts;
         match (self.faults, other, not_shown) {
-            (0, 0, 0) => ("proven", None),
+            (0, 0, 0) if !self.has_unverified => ("proven", None),
             (0, 0, _) => ("incomplete", Some(INCOMPLETE_EXIT_CODE)),
             _ => ("differs", Some(FAULTS_EXIT_CODE)),
         }
@@ -215,6 +221,7 @@ fn json_of(bill: &StrandBill) -> Value {
         "unreported_picodollars": bill.unreported_picodollars,
         "not_shown": bill.not_shown,
         "charged_again": bill.charged_again,
+        "unverified": bill.unverified,
         "reports": bill.parts,
         "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
         "first_faults": bill.faults.kept(),
@@ -226,6 +233,13 @@ fn tell_strand(bill: &StrandBill) {
         "originator {}: {} envelopes, {} p$ as stated, {} p$ after the last report",
         bill.originator_id, bill.envelopes, bill.stated_picodollars, bill.unreported_picodollars
     ));
+    if !bill.unverified.is_empty() {
+        let parts: Vec<_> =
+            bill.unverified.iter().map(|part| UnverifiedPart::text(*part)).collect();
+        let is_migrated = OriginatorId(bill.originator_id).is_migrated();
+        let remedy = if is_migrated { " (give its key with --migration-key)" } else { "" };
+        output::line(format_args!("  not verified: {}{remedy}", parts.join("; ")));
+    }
     for part in &bill.parts {
         let verdict = match part.verdict {
             BillVerdict::Proven => "proven",
@@ -249,6 +263,7 @@ fn tell_strand(bill: &StrandBill) {
 
 #[cfg(test)]
 mod tests {
+    use hawser_audit::replay::{Faults, RepeatedCharges};
     use hawser_chain::admin::MicroDollars;
 
     use super::*;
@@ -266,6 +281,30 @@ mod tests {
             protocol_fee_rate: 0,
             node_ids: vec![100],
         }
+    }
+
+    /// A verdict says no more than what was verified for this payer.
+    #[test]
+    fn a_bill_is_proven_only_if_the_payers_strands_were_verified() {
+        let verdict = |envelopes, unverified: &[UnverifiedPart]| {
+            let bill = StrandBill {
+                originator_id: 10,
+                envelopes,
+                stated_picodollars: 0,
+                parts: Vec::new(),
+                unreported_picodollars: 0,
+                not_shown: 0,
+                charged_again: RepeatedCharges::default(),
+                unverified: unverified.to_vec(),
+                faults: Faults::default(),
+            };
+            assert_eq!(json_of(&bill)["unverified"].as_array().unwrap().len(), unverified.len());
+            BillTotals::of(&[bill]).verdict()
+        };
+        let unverified = [UnverifiedPart::OriginatorSignatures];
+        assert_eq!(verdict(5, &[]), ("proven", None));
+        assert_eq!(verdict(5, &unverified), ("incomplete", Some(INCOMPLETE_EXIT_CODE)));
+        assert_eq!(verdict(0, &unverified), ("proven", None), "another payer's strand");
     }
 
     #[test]
