@@ -221,7 +221,7 @@ fn init_code(artifact: &Artifact, arguments: &[Address]) -> Bytes {
 
 /// Adds the step that deploys code with the chain's factory, unless the code is already there. Returns its address,
 /// which is computed from the code (CREATE2, EIP-1014) and not taken from an endpoint.
-async fn deploy(
+pub(super) async fn deploy(
     network: &Network,
     contract: Contract,
     init_code: Bytes,

@@ -20,6 +20,9 @@ pub(crate) enum ContractsCommand {
     Unpause(PauseArgs),
     /// Replace the code of a contract through its migrator, and verify the result. Steps that are done are left out.
     Upgrade(UpgradeArgs),
+    /// Deploy this program's deposit splitter for the network, beside the present one, which cannot be upgraded. Any account may.
+    /// Name the new address as `depositSplitter` in chain.json.
+    Splitter(TransactionArgs),
     /// Deploy all contracts of a new network on two chains, and configure them. Shows the whole plan first; an interrupted
     /// run is continued by the same command.
     ///

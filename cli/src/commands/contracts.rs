@@ -4,13 +4,13 @@ mod deploy;
 
 use hawser_chain::admin::installed::{self, InstalledContract};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
-use hawser_chain::admin::{ChainRole, Contract, pauses};
+use hawser_chain::admin::{ChainRole, Contract, pauses, splitter};
 use hawser_chain::contracts::parameter::{of_address, of_bool};
 use hawser_node::error::RunError;
 use serde_json::Value;
 
 use crate::args::contracts::{ContractsCommand, PauseArgs, UpgradeArgs};
-use crate::args::onchain::NetworkArgs;
+use crate::args::onchain::{NetworkArgs, TransactionArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
@@ -24,6 +24,7 @@ pub(super) async fn run(command: ContractsCommand, as_json: bool) -> Result<(), 
         ContractsCommand::Pause(args) => pause(&args, true, as_json).await,
         ContractsCommand::Unpause(args) => pause(&args, false, as_json).await,
         ContractsCommand::Upgrade(args) => upgrade(&args, as_json).await,
+        ContractsCommand::Splitter(args) => another_splitter(&args, as_json).await,
         ContractsCommand::Deploy(args) => deploy::run(&args, as_json).await,
     }
 }
@@ -79,6 +80,19 @@ async fn upgrade(args: &UpgradeArgs, as_json: bool) -> Result<(), RunError> {
         upgrade.verify(&session.network).await?;
     }
     finish(session, contract).await
+}
+
+async fn another_splitter(args: &TransactionArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session = OnchainSession::open(args, ChainsNeeded::Settlement, SENDER, as_json).await?;
+    let (address, plan) = splitter::plan(&session.network).await?;
+    session.carry_out(plan).await?;
+    let result = session.sends().then(|| {
+        ResultFields::default()
+            .with("contract", Contract::DepositSplitter.name())
+            .with("address", address.to_string())
+    });
+    session.finish(result);
+    Ok(())
 }
 
 async fn finish(session: OnchainSession, contract: Contract) -> Result<(), RunError> {
