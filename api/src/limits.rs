@@ -294,7 +294,7 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
         let text = value.to_str().map_err(|_| wrong("bytes that are not text"))?;
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             let parsed = entry.split_once('=').and_then(|(originator, sequence)| {
-                Some((originator.trim().parse().ok()?, sequence.trim().parse().ok()?))
+                Some((number(originator)?.parse().ok()?, number(sequence)?.parse().ok()?))
             });
             let (originator, sequence): (u32, u64) = parsed.ok_or_else(|| wrong(entry))?;
             if places.insert(originator, sequence).is_some() {
@@ -303,6 +303,12 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
         }
     }
     cursor(&PbCursor { node_id_to_sequence_id: places }).map(Some)
+}
+
+/// Returns a text without spaces around it if it has only digits. The parser of numbers would take a sign.
+fn number(text: &str) -> Option<&str> {
+    let text = text.trim();
+    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
 }
 
 #[cfg(test)]
@@ -326,9 +332,17 @@ mod tests {
         assert_eq!(of(&[""]), Ok(cursor(&[])), "from the beginning");
         assert_eq!(of(&["100=7, 0=2"]), Ok(cursor(&[(0, 2), (100, 7)])));
         assert_eq!(of(&["100=7", "200=1,"]), Ok(cursor(&[(100, 7), (200, 1)])));
-        for wrong in
-            ["100", "100:7", "=", "-1=2", "4294967296=1", "1=18446744073709551616", "1=2,1=3"]
-        {
+        for wrong in [
+            "100",
+            "100:7",
+            "=",
+            "-1=2",
+            "+1=2",
+            "1=+2",
+            "4294967296=1",
+            "1=18446744073709551616",
+            "1=2,1=3",
+        ] {
             assert!(matches!(of(&[wrong]), Err(LimitError::Resume(_))), "{wrong}");
         }
         let many: Vec<String> = (0..101).map(|number| format!("{number}=1")).collect();

@@ -242,7 +242,9 @@ fn deadline(headers: &HeaderMap) -> Option<Duration> {
         return None;
     }
     let (digits, unit) = text.split_at(text.len().checked_sub(1)?);
-    let amount: u64 = digits.parse().ok()?;
+    // The parser of numbers would take a sign.
+    let are_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let amount: u64 = digits.parse().ok().filter(|_| are_digits)?;
     Some(match unit {
         "H" => Duration::from_secs(amount * 60 * 60),
         "M" => Duration::from_secs(amount * 60),
@@ -267,7 +269,7 @@ mod tests {
         assert_eq!(deadline_of("2H"), Some(Duration::from_secs(7200)));
         assert_eq!(deadline_of("150m"), Some(Duration::from_millis(150)));
         assert_eq!(deadline_of("99999999S"), Some(Duration::from_secs(99_999_999)));
-        for nonsense in ["", "S", "5", "-1S", "123456789S", "5x"] {
+        for nonsense in ["", "S", "5", "-1S", "123456789S", "5x", "+5S"] {
             assert_eq!(deadline_of(nonsense), None, "{nonsense}");
         }
     }
