@@ -1,4 +1,4 @@
-//! Appends at or below the head: repeats, conflicts and late finds.
+//! Handles appends at or below the head: repeats, conflicts and late finds.
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ use crate::raw_rows::nearest_mark;
 use crate::trees::leaf_of;
 
 impl Group<'_> {
-    /// Ignores a repeat of a held statement, stages an envelope for a place marked missing or expired,
-    /// and refuses every other envelope. A conflict stages nothing.
+    /// Ignores a repeat of a stored statement, stages an envelope for a place marked missing or expired, and
+    /// refuses all other envelopes. A conflict stages nothing.
     pub(crate) fn stage_below_head(
         &mut self,
         index: usize,
@@ -45,15 +45,15 @@ impl Group<'_> {
             }
             Some((_, Mark::Void { .. })) => Err(CommitError::Conflict { at: entry.id }),
             Some((_, Mark::Pruned { .. })) => self.compare_with_pruned(entry),
-            // Every place up to the head is held or marked, so the database is damaged.
+            // Every place up to the head must be stored or marked, so the database is damaged.
             Some((_, Mark::Invalid(_) | Mark::Waiting)) | None => {
                 Err(ReadError::corrupt(Family::Log, &EnvelopeKey(entry.id).encode()).into())
             }
         }
     }
 
-    /// Compares an envelope with the one that this node has pruned. That one does not come back: any peer may send
-    /// it again, and it would be pruned again.
+    /// Compares an envelope with the one that this node has pruned. An equal one is not stored again: any peer may
+    /// send it, and it would be pruned again.
     fn compare_with_pruned(&self, entry: &LogEntry) -> Result<(), CommitError> {
         match self.store.pruned_leaf(entry.id)? == leaf_of(&entry.bytes) {
             true => Ok(()),
@@ -108,7 +108,7 @@ impl Group<'_> {
         }))
     }
 
-    /// Notes that this change is staged, in a group that leaves others out.
+    /// Records that this change is staged, in a group that leaves out conflicting changes.
     pub(crate) fn note_staged(&mut self, index: usize, change: &Change) {
         if let (Change::Append(entry), Some(first)) = (change, &mut self.first) {
             first.entry(entry.id).or_insert(index);
@@ -133,7 +133,7 @@ impl Group<'_> {
                     let covers = at.originator == id.originator && mark.end(at) >= id.sequence;
                     return Ok(covers.then_some((at, mark)));
                 }
-                // Deleted by this group: the covering row, if any, lies further down.
+                // Deleted by this group: the covering row, if any, has a lower key.
                 (at, None) if at.originator == id.originator => {
                     below = EnvelopeId { sequence: at.sequence.previous(), ..at };
                 }

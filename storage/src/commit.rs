@@ -1,4 +1,4 @@
-//! Commits: one group of changes becomes one synced write, or nothing.
+//! Commits a group of changes as one synced write, all or none.
 //!
 //! A group is staged first: each change is checked against its strand's head and against the changes
 //! before it, and rows gather in one batch. The heads stay locked from the check until the write is
@@ -29,12 +29,11 @@ use crate::tallies::{Pricing, TallyReport};
 use crate::trees::{Growths, leaves_of};
 
 impl Store {
-    /// Writes all changes, in order, with their projection rows, as one RocksDB write. Returns when it
-    /// is durable; readers see it only then. If any change is refused, nothing is written.
+    /// Writes all changes, in order, with their projection rows, as one RocksDB write. Returns when it is durable;
+    /// readers see it only then. If any change is refused, nothing is written.
     ///
-    /// A [`Change::Append`] above the head must be the next place. At or below the head it has no
-    /// effect when the same statement is held, and is stored when the place is marked missing or
-    /// expired.
+    /// A [`Change::Append`] above the head must be the next place. At or below the head it has no effect if the
+    /// same statement is stored, and is stored if the place is marked missing or expired.
     ///
     /// Invariant: each strand has one writer at a time. Calls for the same strand wait for one
     /// another; calls for different strands run in parallel and share syncs. All wait for a running
@@ -48,8 +47,9 @@ impl Store {
         self.database().commit(changes, |_| Ok(()))
     }
 
-    /// Commits as [`Store::commit`], without the changes that conflict with what is stored. Returns their indexes,
-    /// ascending. This is one write, however many they are: a peer that sends conflicts buys no syncs with them.
+    /// Commits like [`Store::commit`], without the changes that conflict with stored statements. Returns the
+    /// indexes of these, ascending. There is one write for any number of conflicts, so a peer that sends conflicts
+    /// cannot cause further syncs.
     ///
     /// # Errors
     /// As [`Store::commit`], except [`CommitError::Conflict`].
@@ -57,8 +57,8 @@ impl Store {
         self.database().commit_by(changes, Conflicts::LeftOut, |_| Ok(()))
     }
 
-    /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain
-    /// reader's position, all or none. Otherwise as [`Store::commit`].
+    /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain reader's
+    /// position, all or none. Otherwise like [`Store::commit`].
     ///
     /// # Errors
     /// As [`Store::commit`], and [`CommitError::NotWaiting`].
@@ -105,8 +105,9 @@ impl Database {
         let strands = self.strands.of(changes);
         let mut heads: Vec<Head<'_>> =
             strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
-        // Until the write: a rate that is recorded meanwhile finds the new rows and has them corrected.
-        // After the heads: who waits for one strand's writer must not hold up rates, and so all commits.
+        // Held until the write, so that a rate that is recorded meanwhile finds the new rows and corrects them.
+        // Taken after the heads, because a commit that waits for one strand's writer must not block rates, and with
+        // them all commits.
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, changes, pricing);
@@ -150,12 +151,12 @@ impl Database {
     }
 }
 
-/// The treatment of changes that conflict with what is stored.
+/// The treatment of changes that conflict with stored statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Conflicts {
-    /// The first one refuses the whole group.
+    /// The first conflict refuses the whole group.
     Refused,
-    /// The others are written without them.
+    /// The group is written without the conflicting changes.
     LeftOut,
 }
 
@@ -192,7 +193,7 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// A group without rows. Its strands' heads are locked.
+    /// Creates a group without rows, and locks the heads of its strands.
     pub(crate) fn new(store: &'a Database, changes: &'a [Change], pricing: Pricing<'a>) -> Self {
         Self {
             store,
@@ -214,7 +215,7 @@ impl<'a> Group<'a> {
         let (changes, mut left_out) = (self.changes, Vec::new());
         let leaves_out = conflicts == Conflicts::LeftOut;
         if leaves_out {
-            // What is left out must not count as held, so this one has only what is staged.
+            // Changes that are left out must not count as stored, so this index has only staged ones.
             self.first = Some(HashMap::new());
         }
         for (index, change) in changes.iter().enumerate() {
@@ -366,7 +367,7 @@ fn put_marks(store: &Database, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch
     }
 }
 
-/// Stages a strand's head. That of the own strand is also the highest issued sequence id.
+/// Stages a strand's head. The own strand's head is also the highest issued sequence id.
 fn put_head(store: &Database, head: &Head<'_>, batch: &mut WriteBatch) {
     let sequence = head.staged.0.to_be_bytes();
     let key = CursorKey { name: CursorName::Head, originator: head.originator };

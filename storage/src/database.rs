@@ -35,13 +35,13 @@ use crate::write_fault::{WriteFault, WriteFaults};
 /// The parts of a store that outlive the database when the log is read again. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Lasting {
-    /// The host's knowledge of the folder; empty if it was not asked for.
+    /// The host marker of the folder; empty if the store was opened without it.
     pub(crate) host: Arc<OnceLock<HostMarker>>,
     pub(crate) room: Arc<Room>,
     pub(crate) faults: Arc<WriteFaults>,
-    /// The families whose compactions rest.
+    /// The families whose compactions are paused.
     pub(crate) compactions: Arc<HeldCompactions>,
-    /// The version of the recorded events of payer reports: changes when rows that stood are replaced by others. Held
+    /// The version of the recorded events of payer reports, which changes when existing rows are replaced. Locked
     /// while they are written.
     pub(crate) report_version: Arc<Mutex<u64>>,
 }
@@ -70,16 +70,16 @@ pub(crate) struct Database {
     pub(crate) poison: Poison,
     /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.
     pub(crate) gate: RwLock<()>,
-    /// Calculates what envelopes cost.
+    /// Calculates the prices of envelopes.
     pub(crate) price: PriceFn,
     /// The recorded rates, by start ascending. Commits hold it shared, so that an amount is calculated
     /// and written with one state of it.
     pub(crate) rate_list: RwLock<Vec<RateRow>>,
     /// True if minutes may be marked to be priced again.
     pub(crate) unpriced: AtomicBool,
-    /// The minutes that are being priced again. Its lock is the last that is taken.
+    /// The minutes that are being priced again. Its lock is the last one in the lock order.
     pub(crate) repricing: Mutex<Repricing>,
-    /// Envelopes whose stated fees were not the booked ones.
+    /// Number of envelopes whose stated fees differ from the booked ones.
     pub(crate) differing_fees: AtomicU64,
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
     pub(crate) ledger: Mutex<()>,
@@ -87,21 +87,21 @@ pub(crate) struct Database {
     pub(crate) evidence: Mutex<FactIndex<FactKey>>,
     /// Serialises writes of reports, and counts them.
     pub(crate) reports: Mutex<FactIndex<ReportFact>>,
-    /// The place up to which topic rows of an older format have been brought up; `None` if there are none.
+    /// The place up to which topic rows of an older format have been converted; `None` if there are none.
     pub(crate) older_rows: Mutex<Option<OlderRows>>,
-    /// True if the next rebuild would go on where an earlier one was interrupted.
+    /// True if the next rebuild would resume an interrupted one.
     pub(crate) rebuilt_in_part: AtomicBool,
     /// Held while envelopes are pruned: one step at a time.
     pub(crate) pruning: Mutex<()>,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: StaleProjections,
-    /// Families that could not be read when it was opened.
+    /// Families that could not be read when the database was opened.
     pub(crate) unread: Vec<UnreadFamily>,
     durable: WriteOptions,
     buffered: WriteOptions,
 }
 
-/// The parts of a [`Database`] that opening has read or made.
+/// The parts of a [`Database`] that opening has read or created.
 pub(crate) struct OpenedDatabase {
     pub(crate) db: DB,
     pub(crate) identity: StoreIdentity,
@@ -259,7 +259,7 @@ fn folder_bytes(path: &std::path::Path) -> u64 {
         .fold(0, |sum, file| sum.saturating_add(file.len()))
 }
 
-/// Writes one batch and syncs it, whatever the durability of commits is.
+/// Writes one batch and syncs it, independently of the durability setting of commits.
 pub(crate) fn write_synced(db: &DB, batch: WriteBatch) -> Result<(), DatabaseError> {
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
@@ -268,8 +268,8 @@ pub(crate) fn write_synced(db: &DB, batch: WriteBatch) -> Result<(), DatabaseErr
 
 /// Returns the handle of a family.
 ///
-/// Projections that were dropped may not have been made again when the disk fails, and the database is opened for reading:
-/// such a family is the empty one that RocksDB demands. Opening for writes makes them.
+/// If the disk fails after projections were dropped, their families may not exist, and the database is opened for
+/// reading only. The empty default family of RocksDB then stands in for them. Opening for writes creates them.
 ///
 /// # Panics
 /// If the family does not exist; opening creates every family.
@@ -279,5 +279,5 @@ pub(crate) fn family_of(db: &DB, family: Family) -> &ColumnFamily {
     made.or_else(instead).expect("every family is made when the database is opened")
 }
 
-/// The family that each database of RocksDB has. Nothing is ever written to it.
+/// The family that every RocksDB database has. It is never written to.
 const NO_FAMILY: &str = "default";

@@ -72,7 +72,8 @@ impl<F: Fact> FactIndex<F> {
                 && kept.bytes + added.bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
     }
 
-    /// Counts a record that there is no room for. Logs the first one of each node and class: proofs make no room again.
+    /// Counts a record for which there is no room. Logs only the first one of each node and class, because room for
+    /// proofs is never freed.
     pub(crate) fn note_left_out(&mut self, (accused, class): (OriginatorId, F::Class)) {
         let count = self.left_out.entry((accused, class)).or_default();
         *count = count.saturating_add(1);

@@ -1,4 +1,4 @@
-//! Recording evidence and reports: of each fact one record, within bounds about each node.
+//! Records evidence and reports: one record of each fact, within bounds about each node.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ use crate::unread::PartRead;
 
 /// Time for which a record is kept that proves nothing. Specified (`docs/protocol/misbehavior.md`): 30 days.
 const CLAIM_KEPT_NS: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
-/// Part of either bound that is freed when there are too many, so that the search for the oldest ones is paid by many
-/// new ones: a tenth. Guessed.
+/// Divisor of either bound that is freed when there are too many records: a tenth, so that one search for the
+/// oldest ones serves many new ones. A guess.
 const FREED_PART: u64 = 10;
 
 /// A row of an index.
 type StoredFact<F> = (F, FactRow<<F as Fact>::Time>);
 
-/// Reads an index from the database. Facts that cannot be read are not in it: of those more is kept than the bounds
-/// say, until the next start.
+/// Reads an index from the database. Unreadable facts are not counted, so more of them than the bounds is kept
+/// until the next start.
 pub(crate) fn load_index<F: Fact>(db: &DB) -> PartRead<FactIndex<F>> {
     let mut index = FactIndex::<F>::default();
     let read = add_to_index(db, &mut index);

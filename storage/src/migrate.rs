@@ -1,4 +1,4 @@
-//! Bringing a database of an older format up to this one when it is opened, and tallies of an older version.
+//! Migrates a database of an older format when it is opened, and takes over tallies of an older version.
 
 use rocksdb::{DB, WriteBatch};
 
@@ -54,11 +54,11 @@ fn unmark_prices(db: &DB) -> Result<(), OpenError> {
 
 impl Store {
     /// Takes over the tallies of version 2 if they are those of version 3: if the folder has no mark with which an
-    /// envelope is booked since then. Otherwise they stay stale, as those of any other version. `is_booked` tells
-    /// these marks from the others. Marks are few, so this costs less than a rebuild of every folder.
+    /// envelope is booked since then. Otherwise they stay stale, as those of any other version. `is_booked` returns
+    /// true for these marks. Marks are few, so this costs less than a rebuild of every folder.
     ///
     /// # Errors
-    /// When the marks cannot be read or the disk takes no write: the tallies stay stale.
+    /// When the marks cannot be read or the disk accepts no write. The tallies then stay stale.
     pub fn keep_tallies(&self, is_booked: &dyn Fn(InvalidRule) -> bool) -> Result<(), CommitError> {
         const WITHOUT_MARKED: u32 = 2;
         let database = self.database();

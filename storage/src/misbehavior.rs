@@ -17,7 +17,7 @@ use crate::store::Store;
 /// A piece of evidence with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvidence {
-    /// The position, which also says when it was stored.
+    /// The position, which contains the time of storing.
     pub at: EvidenceTime,
     /// The evidence.
     pub evidence: Evidence,
@@ -31,7 +31,7 @@ pub struct EvidenceCounts {
 }
 
 impl EvidenceCounts {
-    /// Returns the number of facts that anyone can verify.
+    /// Returns the number of facts that every reader can verify.
     #[must_use]
     pub fn proven(self) -> u64 {
         self.proven
@@ -88,8 +88,8 @@ impl Store {
         counts
     }
 
-    /// Returns the number of pieces of evidence about each node that were not stored since the start, because the node's
-    /// room for proven facts is full. Evidence that is met again counts again.
+    /// Returns the number of pieces of evidence about each node that were not stored since the start, because the
+    /// node's room for proven facts is full. Evidence that is found again counts again.
     #[must_use]
     pub fn evidence_left_out(&self) -> BTreeMap<OriginatorId, u64> {
         self.database().evidence.lock().left_out_by_node()
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::settings::StoreIdentity;
 
-    /// A caller repeats evidence that could not be stored, at each commit of its strand.
+    /// The caller repeats evidence that could not be stored at each commit of its strand.
     #[test]
     fn evidence_that_an_error_keeps_out_does_not_count() {
         let accused = OriginatorId(200);

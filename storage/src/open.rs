@@ -36,8 +36,8 @@ use crate::unread_tables::{descriptor, drop_unread, is_of_table};
 impl Store {
     /// Opens the database in a folder, or creates it. A lock file that a crash left is ignored.
     ///
-    /// A database that the disk allows no writes to is opened for reading: [`Store::is_poisoned`] is
-    /// true then, and [`Store::reopen`] makes it writable when the disk allows.
+    /// A database on a disk that allows no writes is opened for reading: [`Store::is_poisoned`] is true then, and
+    /// [`Store::reopen`] makes it writable when the disk allows.
     ///
     /// # Errors
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
@@ -63,8 +63,8 @@ impl Store {
         start(Access::ReadOnly).map_err(|_| error)
     }
 
-    /// Opens the database in a folder, of any owner. For commands that know only the folder. `price`
-    /// calculates what envelopes cost.
+    /// Opens the database in a folder, of any owner. For commands that know only the folder. `price` calculates the
+    /// prices of envelopes.
     ///
     /// # Errors
     /// As [`Store::open`], and when there is no database.
@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-/// Opens a database with everything that is kept beside it.
+/// Opens a database and the in-memory state beside it.
 pub(crate) fn start(
     how: Opening,
     wanted: Option<&StoreIdentity>,
@@ -111,7 +111,7 @@ pub(crate) fn start(
     Ok(store)
 }
 
-/// Rows that are read when the database is opened, and that it does without if it has to.
+/// Rows that are read when the database is opened, and without which it can be opened too.
 struct Dispensable {
     has_unpriced: bool,
     evidence: FactIndex<FactKey>,
@@ -127,7 +127,7 @@ impl Dispensable {
     /// its place.
     fn load(db: &DB) -> Result<Self, ReadError> {
         let mut unread = Vec::new();
-        // If it is not known, the task that corrects amounts looks, and tells the error.
+        // If this is unknown, the task that corrects amounts reads the family, and reports the error.
         let is_empty = UnreadFamily::read(Family::Reprice, &mut unread, || {
             Ok(match is_empty(db, Family::Reprice) {
                 Ok(is_empty) => (is_empty, Ok(())),
@@ -211,7 +211,7 @@ pub(crate) fn load(
     Ok((Arc::new(database), header))
 }
 
-/// Drops the families of projections that are to be made anew. Returns the projections.
+/// Drops the families of projections that have to be rebuilt. Returns the projections.
 fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<ProjectionSet, OpenError> {
     // A projection has no family if the disk failed between dropping and creating it. An empty family must never count
     // as complete, so the need to rebuild it is recorded before the family is created.
@@ -222,8 +222,8 @@ fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<ProjectionSet, O
 }
 
 impl Store {
-    /// Compares the folder with the host marker, if that is wanted and not done. The folder is adopted if
-    /// it is the newest one.
+    /// Compares the folder with the host marker, if requested and not done yet. The folder is adopted if it is the
+    /// newest one.
     pub(crate) fn judge(&self, header: &Header) -> Result<(), OpenError> {
         let Opening { location, host, lasting, .. } = &self.shared.how;
         let (Some(folder), Some(host), None) = (location.folder(), host, lasting.host.get()) else {
@@ -342,7 +342,7 @@ fn known_names() -> Vec<String> {
     Family::ALL.into_iter().map(|family| family.name().to_owned()).collect()
 }
 
-/// Maps an error of opening. RocksDB tells a held lock from other I/O errors only by its text.
+/// Maps an error of opening. RocksDB distinguishes a held lock from other I/O errors only by the text.
 fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
     let text: &str = error.as_ref();
     match error.kind() {

@@ -61,8 +61,9 @@ impl Projection {
     /// facts from the same bytes: the rows are then rebuilt at the next start.
     pub(crate) fn version(self) -> u32 {
         match self {
-            // 2: amounts by this node's own calculation, and the span of each minute.
-            // 3: what breaks a rule and is owed all the same is booked. `Store::keep_tallies` takes over rows of version 2 that are equal.
+            // 2: amounts by this node's own calculation, and the span of each minute. 3: envelopes that break a
+            // rule and are still owed are booked. `Store::keep_tallies` takes over rows of version 2 that are
+            // equal.
             Self::Congestion | Self::Usage | Self::UsageByPayer => 3,
             Self::Expiry | Self::Inbox | Self::Receipt | Self::Topic => 1,
         }
@@ -74,7 +75,7 @@ impl Projection {
 pub(crate) struct ProjectionSet(u8);
 
 impl ProjectionSet {
-    /// Rows of usage are amounts, which depend on the counts of messages. The three are made together.
+    /// Rows of usage are amounts, which depend on the counts of messages, so the three are rebuilt together.
     pub(crate) const TALLIES: [Projection; 3] =
         [Projection::Congestion, Projection::Usage, Projection::UsageByPayer];
 
@@ -86,12 +87,12 @@ impl ProjectionSet {
         Self(projections.into_iter().fold(0, |bits, it| bits | it.bit()))
     }
 
-    /// Returns the projections of either.
+    /// Returns the union of both sets.
     pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Returns them with those that are made together with one of them.
+    /// Returns the set with the projections that are rebuilt together with one of its own.
     pub(crate) fn with_companions(self) -> Self {
         if self.has_tallies() { self.or(Self::of(Self::TALLIES)) } else { self }
     }

@@ -86,8 +86,8 @@ impl Store {
         index.amounts().iter().map(|(about, amount)| (*about, amount.records)).collect()
     }
 
-    /// Returns the number of reports about each node that were not stored since the start, because the node's room for
-    /// proven ones is full. A report that comes again counts again.
+    /// Returns the number of reports about each node that were not stored since the start, because the node's room
+    /// for proven ones is full. A report that is submitted again counts again.
     #[must_use]
     pub fn reports_left_out(&self) -> BTreeMap<OriginatorId, u64> {
         self.database().reports.lock().left_out_by_node()

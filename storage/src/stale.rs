@@ -1,7 +1,7 @@
 //! The projections whose rows must not be read, because they must be rebuilt or are being rebuilt.
 //!
-//! A view may be taken while a rebuild begins or ends. So each change is counted. A view trusts only projections that
-//! were current before and after it was taken, with no change in between.
+//! A snapshot may be taken while a rebuild begins or ends. So each change is counted, and a snapshot trusts only
+//! projections that were current before and after it was taken, with no change in between.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::family::Family;
 use crate::projection::{Projection, ProjectionSet};
 
-/// Bits of a state that name projections. The others count changes.
+/// Bits of a state for the projections. The other bits count changes.
 const PROJECTION_BITS: u32 = 8;
 
 /// The projections that have to be rebuilt.
@@ -31,27 +31,27 @@ impl StaleProjections {
         self.list.lock().clone()
     }
 
-    /// Returns true if every projection can be read.
+    /// Returns true if all projections can be read.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.lock().is_empty()
     }
 
-    /// Sets all. To be called before the first of their rows is dropped.
+    /// Marks all projections as stale. Call it before the first of their rows is dropped.
     pub(crate) fn add_all(&self) {
         self.add(ProjectionSet::all());
     }
 
-    /// Adds some. To be called before the first of their rows is dropped.
+    /// Marks some projections as stale. Call it before the first of their rows is dropped.
     pub(crate) fn add(&self, more: ProjectionSet) {
         self.replace(ProjectionSet::of(self.list()).or(more).list());
     }
 
-    /// Removes some whose rows turned out to be those of a rebuild.
+    /// Marks some projections as current, whose rows equal those of a rebuild.
     pub(crate) fn remove(&self, made: ProjectionSet) {
         self.replace(self.list().into_iter().filter(|it| !made.contains(*it)).collect());
     }
 
-    /// Sets none. To be called after the last of their rows was written.
+    /// Marks all projections as current. Call it after the last of their rows was written.
     pub(crate) fn clear(&self) {
         self.replace(Vec::new());
     }
@@ -64,7 +64,7 @@ impl StaleProjections {
         *list = new;
     }
 
-    /// Takes a view, and returns it with the projections that must not be read in it.
+    /// Takes a snapshot, and returns it with the projections that must not be read in it.
     pub(crate) fn view<T>(&self, take: impl FnOnce() -> T) -> (T, HiddenProjections) {
         let before = self.state.load(Ordering::Acquire);
         let view = take();
@@ -82,12 +82,12 @@ fn bit_of(projection: Projection) -> u64 {
     u64::from(projection.bit())
 }
 
-/// The projections that cannot be read in one view.
+/// The projections that must not be read in a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HiddenProjections(u64);
 
 impl HiddenProjections {
-    /// Returns true if the family is one of them.
+    /// Returns true if the family belongs to one of them.
     pub(crate) fn cover(self, family: Family) -> bool {
         let projection = Projection::ALL.into_iter().find(|it| it.family() == family);
         projection.is_some_and(|it| self.0 & bit_of(it) != 0)

@@ -1,5 +1,5 @@
-//! Tracks how late each node is: since when its readers lack an envelope that readers of two other nodes
-//! get. Plain values; time is an argument.
+//! Tracks the lateness of each node: the time since when its readers lack an envelope that readers of two other
+//! nodes get. Plain values; time is an argument.
 //!
 //! The cursors that nodes report only raise a suspicion, because nodes of different kinds count
 //! differently. One counts the places of invalid envelopes, and another only those that it stores. The second
@@ -7,8 +7,9 @@
 //! nodes are asked for envelopes after the suspect's place. A node is late when two others show an
 //! envelope there. Two are needed because a single lying node must not make all others look late.
 //!
-//! Some nodes take a strand only from the node that originates it, and cannot get what that node does not give. So a
-//! node is not late because of a strand while its originator does not serve, or lacks the envelope itself.
+//! Some nodes take a strand only from its originator, and cannot get envelopes that the originator does not send.
+//! So a node does not count as late because of a strand while its originator does not serve, or lacks the envelope
+//! itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -42,16 +43,17 @@ struct Shown {
     up_to: SequenceId,
 }
 
-/// For how long readers of a node have missed an envelope that readers of two others get.
+/// The times for which readers of a node have missed an envelope that readers of two others get.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lag {
-    /// An envelope of a chain, of the node itself, or of a node that serves and holds it: the node is late.
+    /// For an envelope of a chain, of the node itself, or of an originator that serves and holds it: the node is
+    /// late.
     pub(crate) late: Duration,
-    /// An envelope of another originator, which does not serve or lacks it: the node may have no way to get it.
+    /// For an envelope of another originator, which does not serve or lacks it: the node may be unable to get it.
     pub(crate) gap: Duration,
 }
 
-/// Returns whether a chain originates the strand, which every node reads by itself.
+/// Returns true if the strand is a chain's, which every node reads from the chain itself.
 pub(super) fn is_chain(originator: OriginatorId) -> bool {
     matches!(originator, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES)
 }
@@ -127,7 +129,7 @@ impl NodeLags {
         answers.insert(asked, shown);
         let mut firsts: Vec<_> = answers.values().filter_map(|it| it.first).collect();
         firsts.sort_unstable();
-        // The second one: at that place both have shown an envelope.
+        // The second lowest place: two nodes have shown an envelope up to there.
         let missed = firsts.get(1).copied();
         for (node, place) in late {
             let strand = (node, place.originator);
@@ -151,7 +153,7 @@ impl NodeLags {
         let Some(cursor) = self.cursors.get(&node) else { return lag };
         let missed = self.missed.range((node, OriginatorId(0))..=(node, OriginatorId(u32::MAX)));
         for ((_, originator), missed) in missed {
-            // A node that catches up has moved since it was judged, and still misses the later envelopes.
+            // A node that is catching up has moved since the answers, and still misses the later envelopes.
             let first = cursor.get(*originator).next().max(*missed);
             let Some(since) = self.passed_at(*originator, first) else { continue };
             let obtainable = *originator == node || self.gives(*originator, first, &serves);
@@ -161,7 +163,7 @@ impl NodeLags {
         lag
     }
 
-    /// Returns whether every node can get this envelope from where it originates.
+    /// Returns true if every node can get this envelope from its originator.
     fn gives(
         &self,
         originator: OriginatorId,
@@ -179,7 +181,7 @@ impl NodeLags {
         heads.iter().find(|(_, head)| *head >= sequence).map(|(at, _)| *at)
     }
 
-    /// Returns each node with the places where it stands behind two others.
+    /// Returns each node with the places at which its cursor is behind those of two others.
     fn places(&self) -> impl Iterator<Item = (OriginatorId, EnvelopeId)> {
         self.cursors.iter().flat_map(|(node, cursor)| {
             let behind = self.heads.iter().filter_map(|(originator, heads)| {

@@ -1,4 +1,4 @@
-//! All nodes of the canonical network, and the choice among them.
+//! All nodes of the canonical network, and the choice of the node for a topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::placement::{TopicPlacements, topic_key};
 use crate::select::{Strategy, random_of};
 use crate::sharing::{GatewayShare, TopicKey};
 
-/// A node that is late for longer is used only when no other is left. A guess: a healthy
-/// node searches for one minute for a place that its originator has left empty, and cursors are seconds old.
+/// Lateness above which a node is used only if no other is left. A guess: a healthy node searches for one minute
+/// for a place that its originator has left empty, and cursors are seconds old.
 const LAG_MAX: Duration = Duration::from_secs(90);
 
 /// Nodes by id.
 pub(super) type NodeMap = BTreeMap<OriginatorId, Arc<Node>>;
 
-/// The nodes of the canonical network. Clones share everything.
+/// The nodes of the canonical network. Clones share state.
 #[derive(Clone)]
 pub(crate) struct Nodes(Arc<Inner>);
 
@@ -31,7 +31,7 @@ struct Inner {
     canonical: RwLock<Arc<NodeMap>>,
     placements: TopicPlacements,
     lags: Mutex<NodeLags>,
-    /// The nodes of topics at other gateways.
+    /// The placements of topics that several gateways share; `None` for a single gateway.
     share: Option<Arc<GatewayShare>>,
 }
 
@@ -47,7 +47,7 @@ impl Nodes {
         }))
     }
 
-    /// Replaces the nodes by those of the registry now.
+    /// Replaces the nodes by those of the current registry.
     pub(super) fn replace(&self, after: NodeMap) {
         let before = self.all();
         for id in before.keys().filter(|id| !after.contains_key(id)) {
@@ -79,13 +79,13 @@ impl Nodes {
         self.all().values().filter(|node| self.is_usable(node)).count()
     }
 
-    /// Returns whether every usable node has lately charged more for congestion than the limit.
+    /// Returns true if every usable node has recently charged more for congestion than the limit, in picodollars.
     pub(crate) fn all_are_expensive(&self, congestion_fee_max: Option<u64>) -> bool {
         let usable = self.usable();
         !usable.is_empty() && usable.iter().all(|node| node.is_expensive(congestion_fee_max))
     }
 
-    /// Returns whether a node serves and is at most [`LAG_MAX`] late.
+    /// Returns true if a node serves and is at most [`LAG_MAX`] late.
     pub(crate) fn is_usable(&self, node: &Node) -> bool {
         !node.is_down() && self.lag(node.id()).late <= LAG_MAX
     }

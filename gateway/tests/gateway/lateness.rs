@@ -1,4 +1,4 @@
-//! Which nodes are late: judged by what their readers miss, not by how they count.
+//! Lateness of nodes is judged by the envelopes that their readers miss, not by the places that they count.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::fixture::*;
 
-/// Returns the seconds by which the gateway takes a node to be late.
+/// Returns the lateness of a node in the gateway's view, seconds.
 async fn lag_s(net: &Net, node: u64) -> u64 {
     seconds(net, node, "lag_s").await
 }
 
-/// Returns the seconds for which the node has lacked an envelope that the gateway takes to be out of its reach.
+/// Returns the time for which the node has lacked an envelope that it cannot get in the gateway's view, seconds.
 async fn gap_s(net: &Net, node: u64) -> u64 {
     seconds(net, node, "gap_s").await
 }
@@ -24,7 +24,7 @@ async fn seconds(net: &Net, node: u64, field: &str) -> u64 {
     page["nodes"].as_array().unwrap().iter().find(is_it).unwrap()[field].as_u64().unwrap()
 }
 
-/// Waits for as long as cursors take that are asked for every few seconds.
+/// Waits for a condition, for up to two minutes: the gateway asks for cursors every few seconds.
 async fn until_asked(so: impl AsyncFn() -> bool) {
     let waiting = async {
         while !so().await {

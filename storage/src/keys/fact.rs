@@ -1,5 +1,4 @@
-//! Records about nodes of which one is kept for each fact: what the keys of evidence and those of reports have in
-//! common.
+//! Common traits of the keys of evidence and of reports: records about nodes of which one is kept for each fact.
 //!
 //! Each kind of record has two families: the records by their time, and an index of facts that names the record of
 //! each.
@@ -10,7 +9,7 @@ use hawser_proto::OriginatorId;
 
 use super::Key;
 
-/// The key of a record: the time at which it was stored, and whatever makes it unique.
+/// The key of a record: the time at which it was stored, and a part that makes it unique.
 pub(crate) trait RecordTime: for<'a> Key<'a> + Default {
     /// Returns the key of a record that is stored at `now_ns`, after this one.
     fn next(self, now_ns: u64) -> Self;
@@ -40,7 +39,8 @@ pub(crate) trait Fact: for<'a> Key<'a> {
     /// Returns the part of the room that the record takes.
     fn class(self) -> Self::Class;
 
-    /// Returns the lowest fact of a class that is not proven: its facts about one node stand together.
+    /// Returns the lowest fact of a class that is not proven. The facts of such a class about one node are
+    /// adjacent.
     fn first(accused: OriginatorId, class: Self::Class) -> Self;
 }
 

@@ -60,7 +60,7 @@ pub(crate) mod testing {
 
     use super::Key;
 
-    /// Encoded bytes decode to the same key.
+    /// Asserts that encoded bytes decode to the same key.
     pub(crate) fn round_trips<K>(key: K)
     where
         K: for<'a> Key<'a> + Debug,
@@ -69,7 +69,7 @@ pub(crate) mod testing {
         assert_eq!(K::decode(bytes.as_ref()), Some(key));
     }
 
-    /// Keys compare like their bytes.
+    /// Asserts that keys compare like their bytes.
     pub(crate) fn keeps_order<'a, K: Key<'a> + Debug>(a: K, b: K) {
         assert_eq!(a.cmp(&b), a.encode().as_ref().cmp(b.encode().as_ref()), "{a:?} and {b:?}");
     }

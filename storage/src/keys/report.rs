@@ -35,17 +35,17 @@ impl RecordTime for ReportTime {
     }
 }
 
-/// The worth and the source of a report. Each class has room of its own about each node, so that reports of
-/// one class drive out no others.
+/// The worth and the source of a report. Each class has separate room about each node, so that reports of one class
+/// do not evict others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReportClass {
     /// Two statements of different content: the gravest fault.
     Equivocation,
     /// Another proven fault.
     Proven,
-    /// A claim of this node's about envelopes.
+    /// A claim of this node about envelopes.
     OwnClaim,
-    /// A claim of this node's about failed requests.
+    /// A claim of this node about failed requests.
     OwnLiveness,
     /// A report of others that cannot be proven.
     Foreign,
