@@ -140,7 +140,7 @@ fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
 }
 
 /// An originator dates envelopes back into the minutes of a report that is attested: they are in no report, and change nothing
-/// about what is settled, whoever settles it and whenever.
+/// about what is settled, at any node and at any time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
     let mut network = Network::start();
