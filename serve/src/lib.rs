@@ -22,7 +22,7 @@
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the one that a scraper
 //!   asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
-//! - [`StatusDetails`]: statuses that programs understand;
+//! - [`StatusDetails`]: statuses that programs understand; [`CheckedChannel`]: calls to servers that are not trusted;
 //! - [`reflect`]: gRPC reflection of the services that are served;
 //! - [`public_pages`]: pages for callers, on the listener of calls;
 //! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: content that both services
@@ -44,6 +44,7 @@ pub mod caller_table;
 mod calls;
 mod chain_list;
 mod charged_bytes;
+mod checked_channel;
 mod connect;
 mod connection;
 mod connection_slots;
@@ -82,6 +83,7 @@ pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
 pub use call_share::{CallCharge, CallerWatch, HeldCharge};
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
+pub use checked_channel::CheckedChannel;
 pub use connect::ConnectRequest;
 pub use decoding::FieldCost;
 pub use details::{StatusDetails, WrongField};

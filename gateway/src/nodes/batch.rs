@@ -17,13 +17,12 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable};
-use hawser_serve::HeldCharge;
+use hawser_serve::{CheckedChannel, HeldCharge};
 use parking_lot::Mutex;
 use prost::Message as _;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
@@ -136,7 +135,7 @@ pub(crate) struct Batcher {
 #[derive(Clone)]
 struct NodeCaller {
     record: NodeRecord,
-    client: ReplicationApiClient<Channel>,
+    client: ReplicationApiClient<CheckedChannel>,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
     /// The count of recently refused callers, with the time of the last refusal.
@@ -186,7 +185,7 @@ impl Batcher {
     /// Starts the task that calls the node until `end`.
     pub(super) fn start(
         record: &NodeRecord,
-        client: ReplicationApiClient<Channel>,
+        client: ReplicationApiClient<CheckedChannel>,
         metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
         reporter: Reporter,

@@ -7,13 +7,12 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, SubscribeEnvelopesRequest};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::fresh::FreshPlaces;
 use super::observed::{Comparison, ExpectedEnvelope, Observations};
@@ -47,7 +46,12 @@ impl Default for Inner {
 
 impl ChainStrands {
     /// Starts the task that follows the strands at a node until `end`.
-    pub(super) fn follow(&self, node: OriginatorId, channel: Channel, end: CancellationToken) {
+    pub(super) fn follow(
+        &self,
+        node: OriginatorId,
+        channel: CheckedChannel,
+        end: CancellationToken,
+    ) {
         let strands = self.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -57,7 +61,7 @@ impl ChainStrands {
         });
     }
 
-    async fn keep_following(self, node: OriginatorId, channel: Channel) {
+    async fn keep_following(self, node: OriginatorId, channel: CheckedChannel) {
         loop {
             if let Err(status) = self.stream(node, channel.clone()).await {
                 tracing::debug!(node_id = node.0, %status, "the stream of a node's chain strands has ended: it is \
@@ -69,7 +73,7 @@ impl ChainStrands {
 
     /// Reads one stream to its end. Resumes after the last envelope that the node has shown; the first stream of a
     /// node starts with new envelopes.
-    async fn stream(&self, node: OriginatorId, channel: Channel) -> Result<(), Status> {
+    async fn stream(&self, node: OriginatorId, channel: CheckedChannel) -> Result<(), Status> {
         let query = EnvelopesQuery {
             topics: Vec::new(),
             originator_node_ids: STRANDS.map(|strand| strand.0).into(),

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_rules::NodeRecord;
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error as TransportError};
+use tonic::transport::{ClientTlsConfig, Endpoint, Error as TransportError};
 use tower::service_fn;
 
 use super::batch::{Batcher, PayerSettings};
@@ -52,7 +52,7 @@ pub(crate) enum Health {
 pub(crate) struct Node {
     pub(crate) record: NodeRecord,
     /// A separate connection for queries and health checks, so that large publishes do not delay them.
-    pub(crate) query_channel: Channel,
+    pub(crate) query_channel: CheckedChannel,
     pub(crate) health: tokio::sync::watch::Sender<Health>,
     pub(crate) batcher: Batcher,
     pub(crate) metrics: Arc<OriginatorMetrics>,
@@ -82,9 +82,11 @@ impl Node {
     ) -> Result<Self, TransportError> {
         let endpoint = endpoint(&record.http_address)?;
         let connect = || {
-            endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| async move {
-                dial(&uri, allow_private).await.map(TokioIo::new)
-            }))
+            let channel =
+                endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| async move {
+                    dial(&uri, allow_private).await.map(TokioIo::new)
+                }));
+            CheckedChannel::from(channel)
         };
         let client = ReplicationApiClient::new(connect())
             .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)

@@ -1,0 +1,136 @@
+//! Calls to gRPC servers that are not trusted.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
+use bytes::Bytes;
+use futures_util::TryFutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::Channel;
+use tower::Service;
+
+/// The header with the details of a status.
+const DETAILS: &str = "grpc-status-details-bin";
+/// Base64 as the client of the gRPC library reads it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A channel to a server that is not trusted.
+///
+/// The client of the gRPC library panics at a status whose details are not Base64, and a panic ends the process. So such
+/// details are removed from answers before it reads them.
+#[derive(Debug, Clone)]
+pub struct CheckedChannel(Channel);
+
+impl From<Channel> for CheckedChannel {
+    fn from(channel: Channel) -> Self {
+        Self(channel)
+    }
+}
+
+impl Service<Request<Body>> for CheckedChannel {
+    type Response = Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, tonic::transport::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.call(request).map_ok(checked))
+    }
+}
+
+fn checked(mut response: Response<Body>) -> Response<Body> {
+    remove_malformed(response.headers_mut());
+    response.map(|body| Body::new(CheckedBody(body)))
+}
+
+fn remove_malformed(headers: &mut HeaderMap) {
+    let details = headers.get(DETAILS);
+    if details.is_some_and(|details| BASE64.decode(details.as_bytes()).is_err()) {
+        headers.remove(DETAILS);
+    }
+}
+
+/// The body of an answer, whose trailers may have a status.
+struct CheckedBody(Body);
+
+impl HttpBody for CheckedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            remove_malformed(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn malformed_details_are_removed_from_headers_and_trailers_and_others_are_kept() {
+        for (details, is_kept) in [
+            ("!", false),
+            ("a", false),
+            ("ab=cd", false),
+            ("CAU", true),
+            ("CAU=", true),
+            ("", true),
+        ] {
+            let mut status = HeaderMap::new();
+            status.insert("grpc-status", "14".parse().unwrap());
+            status.insert(DETAILS, details.parse().unwrap());
+            let frames =
+                [Frame::data(Bytes::from_static(b"data")), Frame::trailers(status.clone())];
+            let frames = stream::iter(frames.map(Ok::<_, Infallible>));
+            let mut response = Response::new(Body::new(StreamBody::new(frames)));
+            *response.headers_mut() = status;
+            let response = checked(response);
+            let headers = response.headers().clone();
+            let read = response.into_body().collect().await.unwrap();
+            let trailers = read.trailers().unwrap().clone();
+            for headers in [headers, trailers] {
+                assert_eq!(headers.contains_key(DETAILS), is_kept, "{details}");
+                // What the library would do.
+                assert_eq!(
+                    Status::from_header_map(&headers).unwrap().code(),
+                    tonic::Code::Unavailable
+                );
+            }
+            assert_eq!(read.to_bytes(), b"data"[..]);
+        }
+    }
+}
