@@ -1,6 +1,8 @@
 //! Tests of several broadcasters with one account: with a real Redis, which may stop, be
 //! emptied or be restored, and without one.
 
+mod foreign;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;

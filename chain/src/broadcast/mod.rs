@@ -15,8 +15,7 @@
 //!
 //! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain values),
 //! `record`, `sharing` (the nonces that several processes share), `price`, `spending` (the cost ceilings), `submission`
-//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `times` (what metrics show),
-//! `driver` (the task).
+//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `driver` (the task).
 
 mod agreement;
 mod confirming;
@@ -40,7 +39,6 @@ mod signing;
 mod simulation;
 mod slots;
 mod submission;
-mod times;
 
 use std::fmt;
 use std::sync::Arc;
@@ -67,7 +65,6 @@ use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
-pub use times::TransactionTimes;
 
 /// The number of calls that may wait for the task before further ones are refused. Guess: with the
 /// longest payloads they hold 200 MB.
@@ -127,7 +124,6 @@ impl Broadcaster {
             // Processes that share nonces know of one another, so none of them stands back.
             stand_back: settings.stand_back.filter(|_| settings.redis.is_none()),
             halt: parking_lot::Mutex::default(),
-            times: settings.times,
         });
         state.bounds.send_replace(state.read_bounds(contracts).await?);
         let record = match &settings.nonce_record {
@@ -267,12 +263,17 @@ impl Broadcaster {
 }
 
 /// Refuses a record of another chain. A chain that was started anew expects low nonces; otherwise the old transactions
-/// would be sent again once it reaches their nonces.
+/// would be sent again once it reaches their nonces. An entry that the account has not signed is never sent, and does
+/// not prevent the start.
 async fn require_near(
     state: &BroadcasterState,
     record: &NonceRecord,
 ) -> Result<(), BroadcastStartError> {
-    let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
+    let is_own = |nonce: u64, raw: &Bytes| {
+        let read = signing::read(raw, nonce);
+        read.is_some_and(|it| signing::is_of_account(&it, state.account, state.endpoints.id()))
+    };
+    let Some(nonce) = record.live().first_nonce(is_own) else { return Ok(()) };
     let request = PollRequest { wants_pending: true, wants_all: true, ..PollRequest::default() };
     let account = poll::poll(&state.endpoints, state.account, &request).await?.state;
     // An endpoint that lags behind or lies must not prevent the start while another one

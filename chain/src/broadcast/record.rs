@@ -83,9 +83,10 @@ impl LiveSlots {
             .then(|| format!("slot {} has nonce {has}, and a later entry says {nonce}", slot.0))
     }
 
-    /// Returns the lowest nonce of the unfinished slots.
-    pub(super) fn first_nonce(&self) -> Option<u64> {
-        self.0.values().map(|slot| slot.nonce).min()
+    /// Returns the lowest nonce of the unfinished slots that have a transaction of their own account.
+    pub(super) fn first_nonce(&self, is_own: impl Fn(u64, &Bytes) -> bool) -> Option<u64> {
+        let has_own = |slot: &&LiveSlot| slot.raws.iter().any(|raw| is_own(slot.nonce, raw));
+        self.0.values().filter(has_own).map(|slot| slot.nonce).min()
     }
 
     fn entries(&self) -> impl Iterator<Item = RecordEntry> {

@@ -145,6 +145,8 @@ pub(super) enum SharedEnd {
     Mined(B256),
     /// The payload's outcome is unknown; this is its latest transaction.
     Unknown(B256),
+    /// The account has signed none of the recorded transactions, so none is resumed; the nonce can be assigned again.
+    Foreign,
 }
 
 /// A nonce whose outcome has not been reported to Redis yet.
@@ -257,6 +259,7 @@ impl SharedNonces {
             let digest = payload.map(|digest| hex_of(&digest)).unwrap_or_default();
             let result = match (end, payload) {
                 (SharedEnd::Free, _) => Vec::new(),
+                (SharedEnd::Foreign, _) => b"x".to_vec(),
                 (SharedEnd::Mined(hash), Some(_)) => [b"m".to_vec(), hex_of(hash)].concat(),
                 (SharedEnd::Unknown(hash), Some(_)) => [b"u".to_vec(), hex_of(hash)].concat(),
                 _ => b"-".to_vec(),

@@ -1,7 +1,7 @@
 //! Signs the transactions of one account.
 
 use alloy::consensus::{SignableTransaction as _, Transaction as _, TxEnvelope, TxLegacy};
-use alloy::eips::Encodable2718 as _;
+use alloy::eips::{Decodable2718 as _, Encodable2718 as _};
 use alloy::network::TxSignerSync as _;
 use alloy::primitives::{Address, Bytes, TxKind, U256};
 use alloy::signers::local::PrivateKeySigner;
@@ -63,6 +63,11 @@ impl TransactionSigner {
         let (hash, raw) = (*envelope.tx_hash(), envelope.encoded_2718().into());
         Ok(SignedTransaction { hash, price: gas_price, raw, is_filler })
     }
+}
+
+/// Returns the transaction with this nonce that these bytes are; `None` if they are none.
+pub(super) fn read(raw: &Bytes, nonce: u64) -> Option<TxEnvelope> {
+    TxEnvelope::decode_2718_exact(raw).ok().filter(|transaction| transaction.nonce() == nonce)
 }
 
 /// Returns true if the account has signed this transaction for this chain, or for any chain (before EIP-155).

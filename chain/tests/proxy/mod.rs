@@ -75,9 +75,23 @@ pub(crate) struct Faults {
     pub(crate) says_used: bool,
     /// Calls every transaction mined and failed, also those that are not mined.
     pub(crate) reverts: bool,
+    /// Calls every transaction mined and successful, also those that are not mined.
+    pub(crate) confirms: bool,
+    /// The price of gas in wei, and of its parts, that it states.
+    pub(crate) prices_wei: Option<u64>,
 }
 
 impl Faults {
+    pub(crate) const NONE: Self = Self {
+        garbage: false,
+        slow: false,
+        shuffled: false,
+        truncated: false,
+        forgetful: false,
+        narrow: false,
+        ..Self::ALL
+    };
+
     pub(crate) const ALL: Self = Self {
         dead: false,
         wrong_chain: false,
@@ -106,6 +120,8 @@ impl Faults {
         refuses: false,
         says_used: false,
         reverts: false,
+        confirms: false,
+        prices_wei: None,
     };
 }
 
@@ -311,8 +327,11 @@ impl Shared {
                 let error = json!({ "code": -32000, "message": "nonce too low" });
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
             }
-            "eth_getTransactionReceipt" if faults.reverts => {
-                fail(&asked["params"][0], &mut answer["result"]);
+            "eth_getTransactionReceipt" if faults.reverts || faults.confirms => {
+                show(&asked["params"][0], &mut answer["result"], faults.confirms);
+            }
+            "eth_gasPrice" | "eth_feeHistory" if faults.prices_wei.is_some() => {
+                misprice(&mut answer["result"], faults.prices_wei.unwrap_or_default());
             }
             "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
             "eth_getBlockReceipts" if faults.singly => {
@@ -408,8 +427,28 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
     u64::from(faults.bloom.is_some() || forked.is_some())
 }
 
-/// Turns the receipt of a transaction into that of a failure, or makes one up.
-fn fail(hash: &Value, receipt: &mut Value) {
+/// Replaces a price, or all prices of a fee history.
+fn misprice(answer: &mut Value, wei: u64) {
+    let wei = json!(format!("0x{wei:x}"));
+    match answer {
+        Value::Object(history) => {
+            for field in ["baseFeePerGas", "reward"] {
+                history.get_mut(field).into_iter().for_each(|prices| replace(prices, &wei));
+            }
+        }
+        price => *price = wei,
+    }
+}
+
+fn replace(values: &mut Value, by: &Value) {
+    match values {
+        Value::Array(values) => values.iter_mut().for_each(|value| replace(value, by)),
+        value => *value = by.clone(),
+    }
+}
+
+/// Turns the receipt of a transaction into that of a success or of a failure without events, or makes one up.
+fn show(hash: &Value, receipt: &mut Value, succeeded: bool) {
     if receipt.is_null() {
         let word = |byte: &str| format!("0x{}", byte.repeat(32));
         *receipt = json!({
@@ -427,7 +466,8 @@ fn fail(hash: &Value, receipt: &mut Value) {
             "logsBloom": format!("0x{}", "00".repeat(256)),
         });
     }
-    (receipt["status"], receipt["logs"]) = (json!("0x0"), json!([]));
+    let status = if succeeded { "0x1" } else { "0x0" };
+    (receipt["status"], receipt["logs"]) = (json!(status), json!([]));
 }
 
 /// Returns the hash with another first byte.

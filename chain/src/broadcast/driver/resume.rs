@@ -1,7 +1,6 @@
 //! Resumes transactions of an earlier process with the same record, or of a lost process that shared the nonces.
 
-use alloy::consensus::{Transaction as _, TxEnvelope};
-use alloy::eips::Decodable2718 as _;
+use alloy::consensus::Transaction as _;
 use alloy::primitives::Bytes;
 
 use super::Driver;
@@ -35,10 +34,7 @@ impl Driver {
         let mut purpose = NoncePurpose::Filler;
         let mut signed = Vec::new();
         for raw in raws {
-            let Ok(tx) = TxEnvelope::decode_2718_exact(raw) else { continue };
-            if tx.nonce() != nonce {
-                continue;
-            }
+            let Some(tx) = signing::read(raw, nonce) else { continue };
             if !signing::is_of_account(&tx, self.account(), self.state.endpoints.id()) {
                 tracing::warn!(
                     code = "foreign_transaction_on_record",

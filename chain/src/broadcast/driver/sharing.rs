@@ -123,6 +123,11 @@ impl Driver {
     fn take_over(&mut self, nonce: u64, raws: &[Bytes]) {
         let (purpose, signed) = self.read_back(nonce, raws);
         if signed.is_empty() {
+            // Otherwise the entry would keep its nonce, and raise those that are assigned, for ever.
+            if let Some(sharing) = &mut self.sharing {
+                let end = SharedEnd::Foreign;
+                sharing.finished.push(FinishedNonce { nonce, payload: None, end });
+            }
             return;
         }
         if self.nonces.adopt(nonce, purpose, signed).is_some() {

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
+use super::super::require_near;
 use super::super::slots::{AccountCounts, AccountState, SlotId};
-use super::super::times::TransactionTimes;
 use super::*;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
@@ -15,9 +15,9 @@ use crate::send::Call;
 
 const CHAIN: u64 = 31338;
 
-fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) -> Driver {
-    let state = BroadcasterState {
-        account: key.address(),
+fn state(account: Address) -> BroadcasterState {
+    BroadcasterState {
+        account,
         endpoints: Endpoints::new("app", &["http://127.0.0.1:1".to_owned()], CHAIN).unwrap(),
         price: GasPrice::default(),
         in_flight_max: 4,
@@ -27,8 +27,11 @@ fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) ->
         ceiling: Mutex::default(),
         stand_back: None,
         halt: Mutex::default(),
-        times: TransactionTimes::default(),
-    };
+    }
+}
+
+fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) -> Driver {
+    let state = state(key.address());
     let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
     Driver::new(Arc::new(state), contracts, key, Some(record), None, limits)
 }
@@ -104,4 +107,25 @@ async fn a_transaction_that_another_account_or_chain_has_signed_is_not_resumed()
     assert_eq!(resumed, [0]);
     // The strangers' slots keep their ids: the record would refuse a second nonce for one of them.
     assert_eq!(driver.nonces.fill(9, Duration::ZERO), Some(SlotId(4)));
+}
+
+/// The endpoint of these tests does not answer, so a start that compares nonces with the chain fails.
+#[tokio::test]
+async fn what_a_stranger_has_signed_far_above_the_chains_count_does_not_prevent_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces");
+    let key = |byte| PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).unwrap();
+    let state = state(key(7).address());
+    let mut record = NonceRecord::open(&path, CHAIN, key(7).address()).unwrap();
+    for (slot, signer) in [(1, key(8)), (2, key(7))] {
+        let signer = TransactionSigner::new(signer, CHAIN);
+        let (nonce, to, input) = (5000, signer.account(), Bytes::new());
+        let unsigned =
+            UnsignedTransaction { nonce, gas_price: 1, gas_limit: FILLER_GAS, to, input };
+        let (slot, raw) = (SlotId(slot), signer.sign(unsigned).unwrap().raw);
+        let entry = RecordEntry::Signed { slot, instead_of: None, nonce, raw };
+        record.append(&[entry], true).unwrap();
+        let is_own = slot == SlotId(2);
+        assert_eq!(require_near(&state, &record).await.is_err(), is_own);
+    }
 }

@@ -248,8 +248,9 @@ return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 /// Ends the use of nonces. Nonces of other processes are left unchanged.
 ///
 /// Arguments: the process; the highest count of its own calls; the lifetime of results in ms; for each nonce its
-/// number, the digest (may be empty), and the result: empty if the nonce is free again, `-` if it is used without a
-/// result, or a letter and a hash to remember. Keys besides the common ones: for each nonce the key of its result.
+/// number, the digest (may be empty), and the result: empty if the nonce is free again, `x` if it is free because its
+/// transactions are a stranger's, whatever their digest, `-` if it is used without a result, or a letter and a hash to
+/// remember. Keys besides the common ones: for each nonce the key of its result.
 /// Returns the count of its own calls.
 pub(super) const FINISH: &str = r"
 local O, R, P, F, me = KEYS[2], KEYS[3], KEYS[4], KEYS[7], ARGV[1]
@@ -257,6 +258,9 @@ local k = 8
 for i = 4, #ARGV, 3 do
   local nonce, digest, result = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local owner = redis.call('HGET', O, nonce)
+  if result == 'x' and owner and string.sub(owner, 1, #me + 1) == me .. '|' then
+    digest, result = string.match(owner, '|(.*)$'), ''
+  end
   -- A call that arrives late must not end what the nonce was given to since.
   if owner == me .. '|' .. digest or owner == me .. '|' then
     redis.call('HDEL', O, nonce)
