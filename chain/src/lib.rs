@@ -25,6 +25,7 @@ pub mod contracts;
 pub mod deploy;
 pub mod endpoints;
 pub mod index;
+mod prices;
 pub mod redis_link;
 pub mod reports;
 pub mod send;

@@ -14,6 +14,7 @@ use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Proof};
 use parking_lot::Mutex;
 
+use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use crate::endpoints::Endpoints;
@@ -76,6 +77,8 @@ pub struct ReportManager {
     endpoints: Endpoints,
     address: Address,
     signer: PrivateKeySigner,
+    /// All endpoints: one alone neither makes up the outcome of a transaction nor states its price.
+    witnesses: Witnesses,
     /// Computed and not requested, so that an endpoint cannot make a node sign for another contract.
     domain: DomainSeparator,
     /// Shared by the clones, which use the same account.
@@ -94,7 +97,8 @@ impl ReportManager {
     ) -> Self {
         let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
         let spending = Arc::new(Mutex::new(Spending::new(limits)));
-        Self { endpoints, address, signer, domain, spending, started: Instant::now() }
+        let (witnesses, started) = (Witnesses::new(endpoints.clone()), Instant::now());
+        Self { endpoints, address, signer, witnesses, domain, spending, started }
     }
 
     /// Returns the domain separator of the contract's EIP-712 digests.
@@ -190,8 +194,9 @@ impl ReportManager {
     /// the endpoint refuses the transaction, because it may have kept it.
     async fn send(&self, call: &Call) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
-        let quote = sender.quote(call).await?;
-        // An endpoint may tell any price.
+        let price_max_wei = self.spending.lock().gas_price_max_wei();
+        let quote = sender.quote_up_to(call, price_max_wei).await?;
+        // Endpoints may tell any price.
         let cost_wei = quote.fee_max().saturating_to();
         let now = self.started.elapsed();
         let within = self.spending.lock().take(quote.max_fee_per_gas, cost_wei, now);
@@ -213,6 +218,6 @@ impl ReportManager {
             let endpoint = chain.endpoint().to_owned();
             return Err(ReportManagerError::OtherContract { endpoint, address, said });
         }
-        Ok(Sender::new(chain, self.signer.clone()))
+        Ok(Sender::new(chain, self.signer.clone()).with_witnesses(self.witnesses.clone()))
     }
 }

@@ -109,6 +109,11 @@ impl Spending {
         recent.fold(0u128, u128::saturating_add)
     }
 
+    /// Returns the ceiling of the price of a unit of gas, in wei.
+    pub(crate) fn gas_price_max_wei(&self) -> u128 {
+        self.limits.gas_price_max_wei
+    }
+
     /// Returns the ceiling of the cost per hour, in wei.
     pub(crate) fn per_hour_max_wei(&self) -> u128 {
         self.limits.per_hour_max_wei

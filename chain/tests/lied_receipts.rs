@@ -15,15 +15,7 @@ use crate::proxy::{Faults, Proxy};
 const SENT: u32 = 6;
 /// Calls every transaction failed and counts one more than there are.
 const LIAR: Faults = Faults { reverts: true, miscounts: 1, ..NONE };
-const NONE: Faults = Faults {
-    garbage: false,
-    slow: false,
-    shuffled: false,
-    truncated: false,
-    forgetful: false,
-    narrow: false,
-    ..Faults::ALL
-};
+const NONE: Faults = Faults::NONE;
 
 /// Returns URLs with a path, as those of providers have, which carries a key.
 fn urls(proxies: &[Proxy]) -> Vec<String> {
@@ -95,6 +87,27 @@ async fn one_endpoint_is_enough_while_the_other_is_gone() {
     gone.set(|faults| faults.dead = true);
     let sent = broadcaster.group_message(group(1), payload(1)).await;
     assert!(sent.is_ok(), "{sent:?}");
+}
+
+/// The other endpoint may know of a success: a failure that is made up would have the payload paid for twice.
+#[tokio::test]
+async fn a_failure_that_the_only_endpoint_shows_is_not_told() {
+    let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+    let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
+    let settings = BroadcastSettings {
+        wait_max: Duration::from_secs(25),
+        ..BroadcastSettings::new(urls(&proxies), &at.addresses)
+    };
+    let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+    proxies[0].set(|faults| faults.dead = true);
+    proxies[1].set(|faults| *faults = Faults { reverts: true, ..NONE });
+    let sent = broadcaster.group_message(group(1), payload(1)).await;
+    assert!(matches!(sent, Err(BroadcastError::NotMined { .. })), "{sent:?}");
+
+    proxies[1].set(|faults| *faults = NONE);
+    let sent = broadcaster.group_message(group(1), payload(1)).await;
+    assert!(sent.is_ok(), "a success counts alone: {sent:?}");
+    assert_eq!(count(&pair).await, 1, "the payload is paid for once");
 }
 
 /// An endpoint that stays at an old block is left out after a while, so that it does not hold up the other one.

@@ -9,6 +9,7 @@ mod broadcaster;
 mod broadcasting;
 mod indexing;
 mod lied_counts;
+mod lied_prices;
 mod lied_receipts;
 mod membership;
 #[path = "../../devchain/tests/pair/mod.rs"]

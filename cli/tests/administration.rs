@@ -260,6 +260,18 @@ fn fees_are_shown_and_only_owed_fees_are_paid() {
     chains.failure(ADMIN, 2, &["fees", "claim", "--node", "100", "--protocol"]);
 }
 
+/// A second chain with the same id and contracts plays an endpoint that does not show the command's transaction.
+#[test]
+fn an_outcome_that_one_of_two_endpoints_shows_is_not_believed() {
+    let (chains, other) = (Chains::start(), Chains::start());
+    let both = format!("{},{}", chains.settlement, other.settlement);
+    let args = [&ADD[..], &["--rpc-url", &both, "--timeout", "2s"]].concat();
+    let text = chains.failure(ADMIN, 1, &args);
+    assert!(text.contains("one endpoint alone shows the outcome"), "{text}");
+    let listed = chains.json(ADMIN, &["registry", "node", "list"]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "it was sent: {listed}");
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let chains = Chains::start();

@@ -1,13 +1,14 @@
 //! Agreement of the endpoints on a mined payload, since one endpoint may make up a receipt.
 //!
 //! A made-up success would acknowledge a payload that is not on the chain, and a made-up failure would have a payload
-//! sent and paid for twice. So a proof counts when two endpoints show the same, or when every other endpoint has stopped:
-//! see `heads`. An endpoint is its host and port, as with snapshots, because one provider may have several URLs.
-
-use std::collections::BTreeSet;
+//! sent and paid for twice. So a proof counts when two endpoints show the same. If every other endpoint has stopped
+//! (see `heads`), the proof of a success counts alone, and that of a failure does not: the caller of an open outcome
+//! waits, and the caller of a made-up failure pays twice. An endpoint is its host and port, as with snapshots, because
+//! one provider may have several URLs.
 
 use alloy::primitives::B256;
 
+use super::heads::FollowingEndpoints;
 use super::receipts::MinedPayload;
 
 /// The proofs for one nonce that endpoints show, each with its endpoint.
@@ -26,14 +27,17 @@ impl Sightings {
     }
 
     /// Returns the proof that two endpoints show, or the one of the only endpoint that follows the chain.
-    pub(super) fn agreed(&self, following: &BTreeSet<String>) -> Option<&MinedPayload> {
+    pub(super) fn agreed(&self, following: &FollowingEndpoints) -> Option<&MinedPayload> {
         let is_second = |endpoint: &String, proof: &MinedPayload| {
             self.0.iter().any(|(other, same)| other != endpoint && same.agrees_with(proof))
         };
-        let is_alone = |endpoint| following.iter().all(|other| other == endpoint);
+        let counts_alone = |endpoint: &String, proof: &MinedPayload| {
+            following.names.iter().all(|other| other == endpoint)
+                && (following.configured <= 1 || proof.is_success())
+        };
         let agreed = self.0.iter().find(|(endpoint, proof)| is_second(endpoint, proof));
-        let agreed = agreed.or_else(|| self.0.iter().find(|(endpoint, _)| is_alone(endpoint)));
-        agreed.map(|(_, proof)| proof)
+        let alone = || self.0.iter().find(|(endpoint, proof)| counts_alone(endpoint, proof));
+        agreed.or_else(alone).map(|(_, proof)| proof)
     }
 }
 
@@ -54,6 +58,13 @@ impl MinedPayload {
                 }
                 (Self::Event { log: one, .. }, Self::Event { log: other, .. }) => one == other,
             }
+    }
+
+    fn is_success(&self) -> bool {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.status(),
+            Self::Event { .. } => true,
+        }
     }
 
     /// Returns the transaction, and the number and the time of its block.
@@ -122,13 +133,18 @@ mod tests {
         MinedPayload::Event { receipt, log: log(number) }
     }
 
+    fn of(names: &[&str], configured: usize) -> FollowingEndpoints {
+        let names = names.iter().copied().map(str::to_owned).collect();
+        FollowingEndpoints { names, configured }
+    }
+
     /// Returns true if the proofs of the endpoints `a`, `b` and so on agree while these follow the chain.
     fn agreed(following: &[&str], shown: Vec<Option<MinedPayload>>) -> bool {
+        let following = of(following, shown.len().max(following.len()));
         let mut sightings = Sightings::default();
         for (endpoint, shown) in ["a", "b", "c", "d"].into_iter().zip(shown) {
             sightings.add(endpoint, shown);
         }
-        let following = following.iter().copied().map(str::to_owned).collect();
         sightings.agreed(&following).is_some()
     }
 
@@ -137,6 +153,7 @@ mod tests {
         let mined = || Some(receipt(true, 5, &[1]));
         let failed = || Some(receipt(false, 5, &[]));
         assert!(agreed(&["a"], vec![mined()]));
+        assert!(agreed(&["a"], vec![failed()]), "there is no other one");
         assert!(agreed(&["b"], vec![None, mined()]), "the other one has stopped");
         assert!(agreed(&["a", "b"], vec![mined(), mined()]));
         assert!(agreed(&["a", "b", "c", "d"], vec![failed(), None, mined(), mined()]));
@@ -153,6 +170,11 @@ mod tests {
         assert!(!agreed(&TWO, vec![mined()]), "the other one has failed just now");
         assert!(!agreed(&TWO, vec![mined(), None]));
         assert!(!agreed(&["b"], vec![mined(), None]), "the one that shows it has stopped");
+        let failed = Some(receipt(false, 5, &[]));
+        assert!(
+            !agreed(&["b"], vec![None, failed]),
+            "the one that has stopped may know of a success"
+        );
         assert!(!agreed(&TWO, vec![None, Some(event(1))]));
         for other in [
             receipt(false, 5, &[1]),
@@ -173,7 +195,6 @@ mod tests {
         let mut sightings = Sightings::default();
         sightings.add("a", Some(receipt(true, 5, &[1])));
         sightings.add("a", Some(receipt(true, 5, &[1])));
-        let following = ["a", "b"].map(str::to_owned).into();
-        assert!(sightings.agreed(&following).is_none());
+        assert!(sightings.agreed(&of(&["a", "b"], 2)).is_none());
     }
 }

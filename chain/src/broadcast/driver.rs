@@ -61,8 +61,8 @@ pub(super) enum DriverCommand {
 enum RequestResult {
     /// The gas limit of a payload's call.
     GasEstimated(JobId, Result<u64, BroadcastError>),
-    /// The response to the transaction with this nonce and purpose.
-    Sent(u64, NoncePurpose, SendOutcome),
+    /// The response to the transaction with this nonce.
+    Sent(u64, SendOutcome),
     /// The state of the account.
     Polled(Result<PollResponse, RequestError>),
     /// The reason why a mined transaction failed.
@@ -289,13 +289,14 @@ impl Driver {
         if to_sign.iter().any(|it| it.over.is_some()) {
             self.state.price.current(&self.state.endpoints).await;
         }
-        let price = self.state.price.last();
+        let prices = self.state.price.last();
         let (mut signed, mut costs_wei, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let taken = self.now();
         let mut ceiling: Option<BroadcastError> = None;
         for it in to_sign {
             // A cheaper transaction with a higher nonce could not be mined either, because this nonce stays unused.
             let stopped = ceiling.clone().filter(|_| it.over.is_none());
+            let price = if it.over.is_some() { prices.upper } else { prices.lower };
             match stopped.map_or_else(|| self.signed(&it, price, taken), Err) {
                 Ok(Some((transaction, cost_wei))) => {
                     signed.push((it, transaction));
@@ -412,20 +413,13 @@ impl Driver {
             return;
         }
         let Some(due) = self.nonces.due(self.now()) else { return };
-        let DueTransaction { nonce, purpose, signed, is_repeated } = due;
+        let DueTransaction { nonce, signed, is_repeated } = due;
         (self.is_sending, self.last_nonce) = (true, Some(nonce));
-        let (state, since) = (self.state.clone(), Instant::now());
-        let topic = match purpose {
-            NoncePurpose::Payload(id) => self.jobs.get(id).map(|job| job.topic),
-            NoncePurpose::Filler => None,
-        };
+        let state = self.state.clone();
         self.requests.spawn(async move {
             let sent = submission::send(&state.endpoints, &signed.raw, is_repeated).await;
             tracing::debug!(nonce, hash = %signed.hash, ?sent, "a transaction was sent");
-            if let Some(topic) = topic {
-                state.times.add_sent(topic, &sent, since.elapsed());
-            }
-            RequestResult::Sent(nonce, purpose, sent)
+            RequestResult::Sent(nonce, sent)
         });
     }
 
@@ -444,14 +438,9 @@ impl Driver {
             RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
                 self.finish(id, &Err(error));
             }
-            RequestResult::Sent(nonce, purpose, sent) => {
+            RequestResult::Sent(nonce, sent) => {
                 self.is_sending = false;
                 let done = self.nonces.sent(nonce, sent, self.now());
-                if let NoncePurpose::Payload(id) = purpose
-                    && sent.may_be_out()
-                {
-                    self.jobs.is_out(id, self.now());
-                }
                 self.done(done.into_iter().collect(), &HashMap::new()).await;
                 (self.poll_at, self.pause) = (Instant::now(), polling::POLL_MIN);
             }
@@ -538,9 +527,6 @@ impl Driver {
 
     fn finish(&mut self, id: JobId, outcome: &BroadcastResult) {
         if let Some(next) = self.jobs.finish(id, outcome, self.now()) {
-        if let Some(since) = self.jobs.get(id).and_then(|job| job.out_since) {
-            self.state.times.add_waited(outcome.is_ok(), self.now().saturating_sub(since));
-        }
             self.submit(next);
         }
     }

@@ -18,11 +18,23 @@ pub(super) struct EndpointHeads(BTreeMap<String, EndpointHead>);
 
 #[derive(Debug, Default)]
 struct EndpointHead {
-    /// `None` while the endpoint does not answer.
+    /// `None` before the first answer.
     block: Option<u64>,
-    /// The time at which this was first so, or at which transactions were under way again.
+    answers: bool,
+    /// True if it has had a new block since transactions are under way again.
+    has_moved: bool,
+    /// The time of its last new block or of its last answer, or the time at which transactions were under way again.
     since: Duration,
     has_stopped: bool,
+}
+
+/// The endpoints that follow the chain.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FollowingEndpoints {
+    /// Their hosts and ports.
+    pub(super) names: BTreeSet<String>,
+    /// The number of all endpoints, with those that have stopped.
+    pub(super) configured: usize,
 }
 
 impl EndpointHeads {
@@ -35,9 +47,15 @@ impl EndpointHeads {
     /// by now and had not before.
     pub(super) fn note(&mut self, endpoint: &str, block: Option<u64>, now: Duration) -> bool {
         let Some(known) = self.0.get_mut(endpoint) else { return false };
-        if known.block != block {
-            *known = EndpointHead { block, since: now, has_stopped: false };
+        let is_new = block.is_some() && block != known.block;
+        known.has_moved |= is_new && known.block.is_some();
+        known.block = block.or(known.block);
+        if is_new || (block.is_some() && !known.answers) {
+            (known.since, known.has_stopped) = (now, false);
+        } else if block.is_none() && known.answers && !known.has_stopped {
+            known.since = now;
         }
+        known.answers = block.is_some();
         let had_stopped = known.has_stopped;
         known.has_stopped |= now.saturating_sub(known.since) >= STOPPED_AFTER;
         known.has_stopped && !had_stopped
@@ -46,15 +64,27 @@ impl EndpointHeads {
     /// Takes note that transactions are under way again. Before, a chain may have had no reason for a block.
     pub(super) fn resume(&mut self, now: Duration) {
         for known in self.0.values_mut() {
-            known.since = now;
+            (known.since, known.has_moved) = (now, false);
         }
     }
 
-    /// Returns the endpoints that follow the chain: all of them if none does, because the chain itself then has stopped.
-    pub(super) fn following(&self) -> BTreeSet<String> {
-        let all_stopped = self.0.values().all(|known| known.has_stopped);
-        let following = self.0.iter().filter(|(_, known)| all_stopped || !known.has_stopped);
-        following.map(|(endpoint, _)| endpoint.clone()).collect()
+    /// Returns the endpoints that follow the chain.
+    ///
+    /// If all have stopped, the chain itself has, or has no reason for another block. Then they are those that have had
+    /// a block since transactions are under way; else those that answer; else all.
+    pub(super) fn following(&self) -> FollowingEndpoints {
+        let of = |counts: fn(&EndpointHead) -> bool| {
+            let following = self.0.iter().filter(|(_, known)| counts(known));
+            following.map(|(endpoint, _)| endpoint.clone()).collect::<BTreeSet<_>>()
+        };
+        let choices = [
+            of(|known| !known.has_stopped),
+            of(|known| known.answers && known.has_moved),
+            of(|known| known.answers),
+        ];
+        let names = choices.into_iter().find(|names| !names.is_empty());
+        let names = names.unwrap_or_else(|| of(|_| true));
+        FollowingEndpoints { names, configured: self.0.len() }
     }
 }
 
@@ -69,7 +99,7 @@ mod tests {
     }
 
     fn following(heads: &EndpointHeads) -> Vec<String> {
-        heads.following().into_iter().collect()
+        heads.following().names.into_iter().collect()
     }
 
     #[test]
@@ -108,5 +138,31 @@ mod tests {
             heads.note(endpoint, Some(5), at(21));
         }
         assert_eq!(following(&heads), ALL);
+        // That the chain has stopped does not make an endpoint count that is gone.
+        heads.note("gone", None, at(22));
+        assert_eq!(following(&heads), ["live", "old"]);
+        for endpoint in ["live", "old"] {
+            heads.note(endpoint, None, at(23));
+        }
+        assert_eq!(following(&heads), ALL, "none answers");
+    }
+
+    #[test]
+    fn an_endpoint_that_has_had_a_block_follows_a_chain_that_has_no_reason_for_another() {
+        let mut heads = EndpointHeads::new(ALL.map(str::to_owned));
+        heads.resume(at(100));
+        for (s, live) in [(100, 5), (101, 6), (121, 6)] {
+            heads.note("gone", None, at(s));
+            heads.note("old", Some(5), at(s));
+            heads.note("live", Some(live), at(s));
+        }
+        assert_eq!(following(&heads), ["live"]);
+        // The next transaction: it has to have a block for that one, too.
+        heads.resume(at(200));
+        for s in [200, 220] {
+            heads.note("old", Some(5), at(s));
+            heads.note("live", Some(6), at(s));
+        }
+        assert_eq!(following(&heads), ["live", "old"]);
     }
 }

@@ -15,7 +15,8 @@
 //!
 //! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain values),
 //! `record`, `sharing` (the nonces that several processes share), `price`, `spending` (the cost ceilings), `submission`
-//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `driver` (the task).
+//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `driver` (the task);
+//! `witnesses` (the outcome of a transaction that another sender has sent).
 
 mod agreement;
 mod confirming;
@@ -39,6 +40,7 @@ mod signing;
 mod simulation;
 mod slots;
 mod submission;
+mod witnesses;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +67,8 @@ use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
+pub(crate) use witnesses::WitnessedOutcome;
+pub use witnesses::Witnesses;
 
 /// The number of calls that may wait for the task before further ones are refused. Guess: with the
 /// longest payloads they hold 200 MB.
@@ -167,7 +171,7 @@ impl Broadcaster {
     /// Returns the last known gas price plus a tenth, in wei per unit of gas.
     #[must_use]
     pub fn gas_price_wei(&self) -> u128 {
-        self.state.price.last()
+        self.state.price.last().lower
     }
 
     /// Returns the gas prices that were read, as the chain stated them.

@@ -3,7 +3,7 @@
 //! Most polls ask one endpoint for the counts, and a second one for the receipts that it shows: see `confirming`. Counts
 //! that move nonces are asked of every endpoint, since one of them may lag behind or lie: see `agreement`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::agreement::confirmed;
 use super::confirming::Sightings;
+use super::heads::FollowingEndpoints;
 use super::receipts::{MinedPayload, first_mined};
 use super::seek::{NonceUser, SoughtPayload, seek, shown_user};
 use super::slots::{AccountCounts, AccountState, NonceQuery, NonceUse, SlotId};
@@ -22,7 +23,7 @@ use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
 /// The time limit for one of several endpoints to answer. A guess: many times the usual response time.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The time limit for an endpoint to show a transaction as proof of its count. A guess: some forty requests.
 const PROOF_MAX: Duration = Duration::from_secs(5);
 /// The time limit for an endpoint to search for the user of a nonce, so that a silent one does not hold up the polls. A
@@ -47,7 +48,7 @@ pub(super) struct PollRequest {
     /// True if an endpoint whose count exceeds the confirmed one may be asked for proof.
     pub(super) may_prove: bool,
     /// The endpoints that follow the chain.
-    pub(super) following: BTreeSet<String>,
+    pub(super) following: FollowingEndpoints,
 }
 
 /// The newest block of each endpoint, by its host and port; `None` if it does not answer.
@@ -75,6 +76,21 @@ struct EndpointAnswer {
     /// The queried nonces that are used by its count, or for which it was asked because another endpoint shows a proof,
     /// with the proof of the payload if it shows one.
     uses: HashMap<SlotId, Option<MinedPayload>>,
+}
+
+impl EndpointAnswer {
+    /// Adds the answer of another URL with the same host and port, which is no second endpoint. The higher numbers
+    /// count.
+    fn add(&mut self, other: Self) {
+        let AccountCounts { mined, pending, .. } = other.counts;
+        self.counts.mined = self.counts.mined.max(mined);
+        self.counts.pending = self.counts.pending.max(pending);
+        self.head = self.head.max(other.head);
+        for (slot, proof) in other.uses {
+            let known = self.uses.entry(slot).or_default();
+            *known = known.take().or(proof);
+        }
+    }
 }
 
 /// Polls the first endpoint that answers, and all of them if one is not enough. Then searches every endpoint for the
@@ -195,7 +211,7 @@ async fn search(
 pub(super) async fn mined(
     endpoints: &Endpoints,
     hash: B256,
-    following: &BTreeSet<String>,
+    following: &FollowingEndpoints,
 ) -> (Option<MinedPayload>, Heads) {
     let asked = endpoints.each_in_time(ANSWER_MAX, |chain| async move {
         let hashes = [hash];
@@ -236,8 +252,13 @@ async fn poll_all(
         match polled {
             Ok((answer, chain)) => {
                 note_head(&mut heads, &answer.endpoint, answer.head);
-                answers.push(answer);
-                chains.push(chain);
+                match answers.iter_mut().find(|known| known.endpoint == answer.endpoint) {
+                    Some(known) => known.add(answer),
+                    None => {
+                        answers.push(answer);
+                        chains.push(chain);
+                    }
+                }
             }
             Err(error) => last = Some(error),
         }
@@ -247,8 +268,9 @@ async fn poll_all(
     }
     ask_for_shown(&mut answers, &chains, request).await;
     let told = answers.iter().map(|it| it.counts.mined);
-    // A single answer has no second endpoint that confirms it.
-    let agreed = if answers.len() > 1 { confirmed(told) } else { 0 }.max(request.known_count);
+    // A single answer of several has no second endpoint that confirms it.
+    let is_alone = answers.len() == 1 && heads.len() > 1;
+    let agreed = if is_alone { 0 } else { confirmed(told) }.max(request.known_count);
     let mut unproven = None;
     if request.may_prove {
         for (answer, chain) in answers.iter_mut().zip(&chains) {
@@ -260,7 +282,8 @@ async fn poll_all(
             }
         }
     }
-    Ok(PollResponse { unproven, heads, ..merged(answers, request, endpoints.count()) })
+    let asked = heads.len();
+    Ok(PollResponse { unproven, heads, ..merged(answers, request, asked) })
 }
 
 /// Asks the endpoints whose count is too low for a nonce about the payloads that another one calls mined. They may have
@@ -281,7 +304,7 @@ async fn ask_for_shown(answers: &mut [EndpointAnswer], chains: &[Chain], request
     join_all(asked).await;
 }
 
-/// Merges the answers. `asked` is the number of all endpoints that were asked.
+/// Merges the answers, one of each endpoint. `asked` is the number of all endpoints that were asked.
 fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> PollResponse {
     let head = confirmed(answers.iter().map(|it| it.head));
     let counts = answers.iter().map(|it| it.counts).collect();

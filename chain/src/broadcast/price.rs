@@ -1,16 +1,21 @@
-//! The current gas price.
+//! The current gas price, of which one endpoint of several is not believed: see `crate::prices`.
+//!
+//! A transaction is signed at the lower median of the prices that endpoints state. One that replaces it, because it was
+//! too cheap or is stuck, is signed at the upper median. They differ only if the number of endpoints is even. Of two
+//! endpoints, one that lies therefore delays a transaction and does not keep it from being mined: if its price is too
+//! low, the replacement has that of the other one, and if it is too high, only replacements have it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::{Address, U256, address, bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
-use tokio::time::timeout;
 
 use super::outcome::{GasPriceReading, GasPriceReadings};
 use crate::endpoints::Endpoints;
+use crate::prices::{self, MedianPrices};
 use crate::send::{Chain, RequestError};
 
 /// The precompiled contract in which Arbitrum chains publish their prices (`ArbGasInfo`).
@@ -19,7 +24,7 @@ const ARB_GAS_INFO: Address = address!("0x00000000000000000000000000000000000000
 const WORD_OF_TOTAL: usize = 5;
 /// Age up to which a price is used without another request: the block time of Arbitrum chains.
 const FRESH_FOR: Duration = Duration::from_millis(250);
-/// The time limit of the request, after which the last known price is used. Guess.
+/// The time limit for an endpoint to state its price. If none does, the last known price is used. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
 /// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above
 /// the usual prices.
@@ -29,16 +34,18 @@ const FALLBACK: u128 = 10_000_000_000;
 /// The gas price, requested when a transaction needs it.
 #[derive(Debug, Default)]
 pub(super) struct GasPrice {
-    is_arbitrum: OnceCell<bool>,
-    known: Mutex<Option<(Instant, u128)>>,
+    /// Which endpoints serve the contract of Arbitrum chains, by host and port. Each is asked, because one may lie.
+    is_arbitrum: Mutex<BTreeMap<String, bool>>,
+    /// The last prices, with a tenth added.
+    known: Mutex<Option<(Instant, MedianPrices)>>,
     readings: Mutex<GasPriceReadings>,
     asking: tokio::sync::Mutex<()>,
 }
 
 impl GasPrice {
-    /// Returns the price in wei per unit of gas plus a tenth. Concurrent callers share one request. If it
-    /// fails, the last known price is used.
-    pub(super) async fn current(&self, endpoints: &Endpoints) -> u128 {
+    /// Returns the prices in wei per unit of gas plus a tenth. Concurrent callers share the requests. If they
+    /// fail, the last known prices are used.
+    pub(super) async fn current(&self, endpoints: &Endpoints) -> MedianPrices {
         if let Some(fresh) = self.fresh() {
             return fresh;
         }
@@ -46,20 +53,18 @@ impl GasPrice {
         if let Some(fresh) = self.fresh() {
             return fresh;
         }
-        let asked = endpoints.ask(|chain| async move { self.ask(&chain).await });
-        match timeout(ASK_MAX, asked).await {
-            Ok(Ok(price)) => {
-                self.count_read(price);
-                let price = price.saturating_add(price / 10).max(1);
-                *self.known.lock() = Some((Instant::now(), price));
-                price
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the price of gas cannot be read");
-                self.last_or_default()
-            }
-            Err(_) => self.last_or_default(),
-        }
+        let asked = |chain: Chain| async move { self.ask(&chain).await };
+        let stated = prices::stated(endpoints, ASK_MAX, asked).await;
+        let stated = stated.map(MedianPrices::of).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the price of gas cannot be read");
+            None
+        });
+        let Some(stated) = stated else { return self.last_or_default() };
+        self.count_read(stated.lower);
+        let more = |price: u128| price.saturating_add(price / 10).max(1);
+        let prices = MedianPrices { lower: more(stated.lower), upper: more(stated.upper) };
+        *self.known.lock() = Some((Instant::now(), prices));
+        prices
     }
 
     /// Returns the prices that were read, for metrics.
@@ -75,29 +80,40 @@ impl GasPrice {
         readings.read += 1;
     }
 
-    /// Returns the last known price after a request that has failed. Counts a use of the default.
-    fn last_or_default(&self) -> u128 {
+    /// Returns the last known prices after a request that has failed. Counts a use of the default.
+    fn last_or_default(&self) -> MedianPrices {
         if self.known.lock().is_none() {
             self.readings.lock().defaults += 1;
         }
         self.last()
     }
 
-    /// Returns the last known price, without a request.
-    pub(super) fn last(&self) -> u128 {
-        let fallback =
-            if self.is_arbitrum.get() == Some(&true) { FALLBACK_ARBITRUM } else { FALLBACK };
-        self.known.lock().map_or(fallback, |(_, price)| price)
+    /// Returns the last known prices, without a request.
+    pub(super) fn last(&self) -> MedianPrices {
+        let known = *self.known.lock();
+        known.map_or_else(|| self.fallback(), |(_, prices)| prices)
     }
 
-    fn fresh(&self) -> Option<u128> {
+    fn fallback(&self) -> MedianPrices {
+        let is_arbitrum = self.is_arbitrum.lock();
+        let all_are = !is_arbitrum.is_empty() && is_arbitrum.values().all(|it| *it);
+        let price = if all_are { FALLBACK_ARBITRUM } else { FALLBACK };
+        MedianPrices { lower: price, upper: price }
+    }
+
+    fn fresh(&self) -> Option<MedianPrices> {
         let known = *self.known.lock();
-        known.filter(|(at, _)| at.elapsed() < FRESH_FOR).map(|(_, price)| price)
+        known.filter(|(at, _)| at.elapsed() < FRESH_FOR).map(|(_, prices)| prices)
     }
 
     async fn ask(&self, chain: &Chain) -> Result<u128, RequestError> {
-        let is_arbitrum = self.is_arbitrum.get_or_try_init(|| chain.has_code(ARB_GAS_INFO)).await?;
-        if *is_arbitrum {
+        let known = self.is_arbitrum.lock().get(chain.endpoint()).copied();
+        let is_arbitrum = match known {
+            Some(known) => known,
+            None => chain.has_code(ARB_GAS_INFO).await?,
+        };
+        self.is_arbitrum.lock().insert(chain.endpoint().to_owned(), is_arbitrum);
+        if is_arbitrum {
             return arbitrum(chain).await;
         }
         let price = chain.provider().get_gas_price().await;
@@ -131,14 +147,16 @@ mod tests {
         let endpoints = Endpoints::new("app", &dead, 1).unwrap();
         let price = GasPrice::default();
         assert_eq!(price.readings(), GasPriceReadings::default());
-        assert_eq!(price.current(&endpoints).await, FALLBACK);
+        let fallback = MedianPrices { lower: FALLBACK, upper: FALLBACK };
+        assert_eq!(price.current(&endpoints).await, fallback);
         assert_eq!(price.readings(), GasPriceReadings { last: None, read: 0, defaults: 1 });
 
         // A price that was read before is used instead, however old.
         let old = Instant::now() - FRESH_FOR;
-        *price.known.lock() = Some((old, 7));
+        let known = MedianPrices { lower: 7, upper: 8 };
+        *price.known.lock() = Some((old, known));
         price.count_read(6);
-        assert_eq!(price.current(&endpoints).await, 7);
+        assert_eq!(price.current(&endpoints).await, known);
         let readings = price.readings();
         assert_eq!((readings.read, readings.defaults), (1, 1));
         assert_eq!(readings.last.map(|last| last.wei), Some(6));

@@ -1,8 +1,9 @@
 //! Requests to every endpoint, for facts on which a single endpoint is not trusted.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{FuturesUnordered, Stream};
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
 
 use super::{Endpoints, kind_of};
 use crate::send::{Chain, RequestError};
@@ -61,6 +62,52 @@ impl Endpoints {
         others
             .map(|(index, _)| self.at_in_time(index, time_max, ask))
             .collect::<FuturesUnordered<_>>()
+    }
+
+    /// Asks every endpoint that is not paused at once, for at most `time_max`. As soon as more than half of them have
+    /// answered, the others have `grace` left. Returns one answer for each host and port.
+    ///
+    /// # Errors
+    /// The error of the last endpoint, if none has answered.
+    pub(crate) async fn each_soon<T, F, Fut>(
+        &self,
+        time_max: Duration,
+        grace: Duration,
+        ask: F,
+    ) -> Result<Vec<T>, RequestError>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let (ask, slots) = (&ask, &self.0.slots);
+        let order = self.order(Instant::now());
+        let hosts: BTreeSet<_> = order.iter().map(|index| &slots[*index].display_url).collect();
+        let asked = order.into_iter().map(|index| async move {
+            (&slots[index].display_url, self.at_in_time(index, time_max, ask).await)
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let (mut answers, mut last) = (BTreeMap::new(), None);
+        while answers.len() <= hosts.len() / 2
+            && let Some((host, answer)) = asked.next().await
+        {
+            match answer {
+                Ok(answer) => _ = answers.entry(host).or_insert(answer),
+                Err(error) => last = Some(error),
+            }
+        }
+        let others = async {
+            while let Some((host, answer)) = asked.next().await {
+                if let Ok(answer) = answer {
+                    answers.entry(host).or_insert(answer);
+                }
+            }
+        };
+        // Endpoints that have not answered by then are left out.
+        let _ = tokio::time::timeout(grace, others).await;
+        match last {
+            Some(error) if answers.is_empty() => Err(error),
+            _ => Ok(answers.into_values().collect()),
+        }
     }
 
     async fn at_in_time<T, F, Fut>(

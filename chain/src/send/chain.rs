@@ -227,6 +227,16 @@ impl Chain {
     /// # Errors
     /// [`SendError`] if the call would fail; only variants for which nothing was sent.
     pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
+        self.quote_at(from, call, None).await
+    }
+
+    /// Simulates a call like [`quote`](Self::quote), with given fees; those of this endpoint if `fees` is `None`.
+    pub(super) async fn quote_at(
+        &self,
+        from: Address,
+        call: &Call,
+        fees: Option<Eip1559Estimation>,
+    ) -> Result<Quote, SendError> {
         self.require_code(call).await?;
         let balance = self
             .provider
@@ -238,7 +248,7 @@ impl Chain {
         if balance < call.value {
             return Err(no_funds(call.value));
         }
-        let quote = self.quote_without_fee(from, call).await?;
+        let quote = self.simulated(from, call, fees).await?;
         let needed = quote.fee_max().saturating_add(call.value);
         if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
     }
@@ -249,10 +259,22 @@ impl Chain {
     /// # Errors
     /// Fails when the call would be reverted, or the chain does not answer.
     pub async fn quote_without_fee(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
+        self.simulated(from, call, None).await
+    }
+
+    async fn simulated(
+        &self,
+        from: Address,
+        call: &Call,
+        fees: Option<Eip1559Estimation>,
+    ) -> Result<Quote, SendError> {
         let request = call.request(from);
         let returned = self.call(request.clone(), BlockId::pending()).await?;
         let gas_limit = self.gas_limit(request).await?;
-        let fees = self.fees().await?;
+        let fees = match fees {
+            Some(fees) => fees,
+            None => self.fees().await?,
+        };
         Ok(Quote {
             returned,
             gas_limit,
@@ -278,7 +300,7 @@ impl Chain {
     }
 
     /// Estimates the current fees per gas.
-    async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
+    pub(crate) async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
         let fees = self.provider.estimate_eip1559_fees_with(Eip1559Estimator::new(estimated)).await;
         fees.map_err(|error| self.request_error("eth_feeHistory", error))
     }

@@ -183,6 +183,18 @@ pub enum SendError {
         /// The time waited.
         waited: Duration,
     },
+    /// Endpoints do not show the same outcome of the transaction, which may be mined.
+    #[error(
+        "one endpoint alone shows the outcome of transaction {hash} after {} s, and others show none or another one: it \
+         is not believed. Find out which one is wrong, and look for the transaction at another one before trying again",
+        waited.as_secs()
+    )]
+    Contested {
+        /// The transaction.
+        hash: B256,
+        /// The time waited.
+        waited: Duration,
+    },
     /// Earlier transactions of the account are still pending.
     #[error(
         "transactions of {account} on chain {chain_id} wait to be mined, from nonce {nonce} on: \

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
+use crate::broadcast::{WitnessedOutcome, Witnesses};
 
 /// Default time limit for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
@@ -35,6 +36,8 @@ pub struct Sender {
     wallet: EthereumWallet,
     account: Address,
     receipt_max: Duration,
+    /// The endpoints that have to agree on outcomes; `None` if the one in use is believed.
+    witnesses: Option<Witnesses>,
     /// The next nonce; `None` before it was requested.
     next_nonce: Mutex<Option<u64>>,
 }
@@ -71,6 +74,7 @@ impl Sender {
             account: key.address(),
             wallet: EthereumWallet::from(key),
             receipt_max: RECEIPT_MAX,
+            witnesses: None,
             next_nonce: Mutex::new(None),
         }
     }
@@ -79,6 +83,13 @@ impl Sender {
     #[must_use]
     pub fn waiting(self, receipt_max: Duration) -> Self {
         Self { receipt_max, ..self }
+    }
+
+    /// Has all endpoints of the chain asked for outcomes and fees: what only one of several states is not believed
+    /// (decision 55). With a single endpoint nothing changes.
+    #[must_use]
+    pub fn with_witnesses(self, witnesses: Witnesses) -> Self {
+        Self { witnesses: Some(witnesses).filter(Witnesses::are_several), ..self }
     }
 
     /// Returns the account.
@@ -98,7 +109,21 @@ impl Sender {
     /// # Errors
     /// See [`Chain::quote`].
     pub async fn quote(&self, call: &Call) -> Result<Quote, SendError> {
-        self.chain.quote(self.account, call).await
+        self.quote_up_to(call, u128::MAX).await
+    }
+
+    /// Returns a quote like [`quote`](Self::quote). If witnesses state prices above and below `price_max_wei` per unit of
+    /// gas, it has one below.
+    pub(crate) async fn quote_up_to(
+        &self,
+        call: &Call,
+        price_max_wei: u128,
+    ) -> Result<Quote, SendError> {
+        let fees = match &self.witnesses {
+            Some(witnesses) => witnesses.fees(price_max_wei).await,
+            None => None,
+        };
+        self.chain.quote_at(self.account, call, fees).await
     }
 
     /// Simulates the call, sends it if it would succeed, and waits until it is mined. The
@@ -121,8 +146,14 @@ impl Sender {
         call: &Call,
         quote: &Quote,
     ) -> Result<TransactionReceipt, SendError> {
+        if let Some(witnesses) = &self.witnesses {
+            witnesses.begin().await;
+        }
         let signed = self.submit(call, quote).await?;
-        let receipt = self.receipt_of(&signed).await?;
+        let receipt = match &self.witnesses {
+            Some(witnesses) => self.agreed_receipt_of(&signed, witnesses).await?,
+            None => self.receipt_of(&signed).await?,
+        };
         if receipt.status() {
             Ok(receipt)
         } else {
@@ -228,6 +259,43 @@ impl Sender {
             Ok(SubmitOutcome::NonceAhead)
         } else {
             Err(self.chain.request_error("eth_sendRawTransaction", error).into())
+        }
+    }
+
+    /// Waits for a receipt on which the endpoints agree. Failed requests are repeated until the time limit.
+    async fn agreed_receipt_of(
+        &self,
+        signed: &Signed,
+        witnesses: &Witnesses,
+    ) -> Result<TransactionReceipt, SendError> {
+        let (hash, account, nonce) = (signed.hash, self.account, signed.nonce);
+        let (begun, mut pause) = (Instant::now(), LOOK_AGAIN_AFTER);
+        let mut is_spread = false;
+        loop {
+            let waited = begun.elapsed();
+            let is_late = waited >= RECEIPT_FOLLOWS_WITHIN;
+            if is_late && !is_spread {
+                witnesses.spread(&signed.raw).await;
+                is_spread = true;
+            }
+            let outcome = witnesses.outcome(account, nonce, hash, is_late).await;
+            let is_contested = match outcome {
+                Ok(WitnessedOutcome::Mined(receipt)) => return Ok(*receipt),
+                Ok(WitnessedOutcome::NonceTaken) => {
+                    return Err(SendError::NonceTaken { hash, account, nonce });
+                }
+                Ok(WitnessedOutcome::Contested) => true,
+                Ok(WitnessedOutcome::Open) | Err(_) => false,
+            };
+            if waited >= self.receipt_max {
+                let waited = self.receipt_max;
+                return Err(match is_contested {
+                    true => SendError::Contested { hash, waited },
+                    false => SendError::NotMined { hash, account, nonce, waited },
+                });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK_EVERY_MAX);
         }
     }
 

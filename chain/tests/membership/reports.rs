@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::carry_out;
 use crate::pair::{self, ChainBackend, Pair, SETTLEMENT_ID};
+use crate::proxy::{Faults, Proxy};
 
 const NODE: OriginatorId = OriginatorId(100);
 
@@ -42,13 +43,14 @@ impl Sink for Events {
     }
 }
 
-/// The settlement chain with one canonical node.
+/// The settlement chain with one canonical node. The first of its three endpoints lies about prices and outcomes.
 struct Chain {
     _pair: Pair,
     network: Network,
     endpoints: Endpoints,
     manager: ReportManager,
     key: SecretKey,
+    _proxies: [Proxy; 2],
 }
 
 impl Chain {
@@ -70,12 +72,18 @@ impl Chain {
         };
         carry_out(&admin, &nodes::add(&network, &new).await.unwrap()).await;
         carry_out(&admin, &nodes::add_canonical(&network, NODE.0).await.unwrap()).await;
-        let urls = [pair.settlement.endpoint().to_owned()];
+        let honest = pair.settlement.endpoint().to_owned();
+        let proxies = [Proxy::start(&honest, 0).await, Proxy::start(&honest, 1).await];
+        let urls = [proxies[0].url(), honest, proxies[1].url()];
         let endpoints = Endpoints::new("settlement", &urls, SETTLEMENT_ID).unwrap();
         let address = network.at(Contract::PayerReportManager).unwrap();
+        // The first endpoint states a price above the ceiling, and calls every transaction failed.
+        proxies[0].set(|faults| {
+            *faults = Faults { prices_wei: Some(1 << 62), reverts: true, ..Faults::NONE };
+        });
         let manager =
             ReportManager::new(endpoints.clone(), address, account, SpendingLimits::default());
-        Self { _pair: pair, network, endpoints, manager, key }
+        Self { _pair: pair, network, endpoints, manager, key, _proxies: proxies }
     }
 
     fn attested(&self, report: &PayerReport) -> [Attestation; 1] {

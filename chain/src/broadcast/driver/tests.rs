@@ -60,7 +60,7 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     let path = folder.path().join("nonces");
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let open = || NonceRecord::open(&path, CHAIN, key.address()).unwrap();
-    let price = GasPrice::default().last();
+    let price = GasPrice::default().last().upper;
     let limits = SpendingLimits { gas_price_max_wei: price, ..SpendingLimits::default() };
     let mut driver = driver(open(), key.clone(), limits);
     let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use hawser_chain::admin::{ChainRole, Network};
+use hawser_chain::broadcast::Witnesses;
+use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::{Chain, ConnectError};
 use hawser_node::error::RunError;
 use hawser_node::files::{self, deployment::KnownDeployment};
@@ -21,11 +23,31 @@ pub(crate) enum ChainsNeeded {
     AppIfGiven,
 }
 
+/// Connections to the chains, with all endpoints that the settings name.
+pub(crate) struct ReachedNetwork {
+    pub(crate) network: Network,
+    /// The endpoints of the settlement chain, which have to agree on the outcomes of transactions.
+    pub(crate) settlement: Witnesses,
+    /// Those of the app chain; `None` without a connection to it.
+    pub(crate) app: Option<Witnesses>,
+}
+
 /// Connects to the chains and checks their ids.
 ///
 /// # Errors
 /// Everything that is wrong with the settings, together; or the error of connecting.
 pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<Network, RunError> {
+    Ok(connect_to_all(args, needed).await?.network)
+}
+
+/// Connects like [`connect`], for a command that sends transactions.
+///
+/// # Errors
+/// Those of [`connect`].
+pub(crate) async fn connect_to_all(
+    args: &NetworkArgs,
+    needed: ChainsNeeded,
+) -> Result<ReachedNetwork, RunError> {
     let of_current_folder =
         || if args.describe_a_network() { None } else { NetworkFile::of_current_folder() };
     let Some(path) = args.network.clone().or_else(of_current_folder) else {
@@ -54,7 +76,10 @@ fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
     Ok(values.map(|(setting, value)| (setting.flag.to_owned(), value)).into())
 }
 
-async fn connect_by(sources: &SettingSources, needed: ChainsNeeded) -> Result<Network, RunError> {
+async fn connect_by(
+    sources: &SettingSources,
+    needed: ChainsNeeded,
+) -> Result<ReachedNetwork, RunError> {
     let config = ContractSettings::read(sources).map_err(RunError::usage)?;
     let KnownDeployment { settlement_id, app_id, contracts, .. } =
         KnownDeployment::of(&config, &[]).await?;
@@ -65,7 +90,17 @@ async fn connect_by(sources: &SettingSources, needed: ChainsNeeded) -> Result<Ne
         }
         ChainsNeeded::AppIfGiven | ChainsNeeded::Settlement => None,
     };
-    Ok(Network { settlement, app, app_id, contracts })
+    let witnesses = |name, urls: &[String], id| {
+        Endpoints::new(name, urls, id).map(Witnesses::new).map_err(RunError::usage)
+    };
+    Ok(ReachedNetwork {
+        settlement: witnesses("settlement", &config.settlement.urls, settlement_id)?,
+        app: match app {
+            Some(_) => Some(witnesses("app", &config.app.urls, app_id)?),
+            None => None,
+        },
+        network: Network { settlement, app, app_id, contracts },
+    })
 }
 
 /// Connects to the first URL that answers. A wrong chain id is a mistake in the settings, so that the

@@ -6,12 +6,13 @@ use std::time::Duration;
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, PlanStep};
+use hawser_chain::broadcast::Witnesses;
 use hawser_chain::send::{Chain, SendError, Sender};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
 use super::key::{self, KeyVariables};
-use super::network::{ChainsNeeded, connect};
+use super::network::{ChainsNeeded, ReachedNetwork, connect_to_all};
 use super::show::{self, ResultFields};
 use crate::args::onchain::{SendArgs, TransactionArgs};
 use crate::output::{self, Reporter};
@@ -90,9 +91,9 @@ impl OnchainSession {
         let send = &args.send;
         let mode = Mode::of(send);
         let account = account(send, mode, names)?;
-        let network = connect(&args.network, reach).await?;
+        let reached = connect_to_all(&args.network, reach).await?;
         let senders = match &account {
-            Account::Key(key) => Some(Senders::new(&network, key, send.timeout)),
+            Account::Key(key) => Some(Senders::new(&reached, key, send.timeout)),
             Account::Address(_) | Account::Unknown => None,
         };
         if let (Mode::Send { .. }, Some(senders)) = (mode, &senders) {
@@ -100,7 +101,7 @@ impl OnchainSession {
         }
         let (timeout, reporter) = (send.timeout, Reporter { as_json });
         Ok(Self {
-            network,
+            network: reached.network,
             account,
             senders,
             mode,
@@ -274,9 +275,17 @@ impl NumberedStep<'_> {
 }
 
 impl Senders {
-    fn new(network: &Network, key: &PrivateKeySigner, timeout: Duration) -> Self {
-        let sender = |chain: &Chain| Sender::new(chain.clone(), key.clone()).waiting(timeout);
-        Self { settlement: sender(&network.settlement), app: network.app.as_ref().map(sender) }
+    fn new(reached: &ReachedNetwork, key: &PrivateKeySigner, timeout: Duration) -> Self {
+        let ReachedNetwork { network, settlement, app } = reached;
+        let sender = |chain: &Chain, witnesses: &Witnesses| {
+            let sender = Sender::new(chain.clone(), key.clone()).waiting(timeout);
+            sender.with_witnesses(witnesses.clone())
+        };
+        let app = network.app.as_ref().zip(app.as_ref());
+        Self {
+            settlement: sender(&network.settlement, settlement),
+            app: app.map(|(chain, witnesses)| sender(chain, witnesses)),
+        }
     }
 
     /// Waits until transactions of an earlier run are mined: they may be the ones that this run is

@@ -1,0 +1,106 @@
+//! The price of gas, as several endpoints state it.
+//!
+//! The enemy is one endpoint that states a wrong price: a high one drains the account, or is refused by the ceilings,
+//! and a low one leaves transactions unmined. So every endpoint is asked, and a median counts: of three endpoints, one
+//! that lies moves it only to the price that another one states. Of two, one states the lower and one the higher price,
+//! and nothing tells which is true, so callers use both: see `broadcast::price` and [`agreed_fees`].
+
+use std::time::Duration;
+
+use alloy::eips::eip1559::Eip1559Estimation;
+
+use crate::endpoints::Endpoints;
+use crate::send::{Chain, RequestError};
+
+/// The time for which the others are waited for once more than half of the endpoints have answered. A guess: longer
+/// than the times of answers differ, and short compared with the time until a transaction is mined.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// The medians of the prices that endpoints state. Of an odd number of prices they are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MedianPrices {
+    pub(crate) lower: u128,
+    pub(crate) upper: u128,
+}
+
+impl MedianPrices {
+    /// Returns the medians; `None` without a price.
+    pub(crate) fn of(prices: impl IntoIterator<Item = u128>) -> Option<Self> {
+        let mut sorted: Vec<u128> = prices.into_iter().collect();
+        sorted.sort_unstable();
+        let at = |index: usize| sorted.get(index).copied();
+        let lower = at(sorted.len().checked_sub(1)? / 2)?;
+        Some(Self { lower, upper: at(sorted.len() / 2)? })
+    }
+}
+
+/// Asks all usable endpoints for a price at once, each for at most `time_max`. Returns one answer of each.
+///
+/// # Errors
+/// The error of the last endpoint, if none has answered.
+pub(crate) async fn stated<T, F, Fut>(
+    endpoints: &Endpoints,
+    time_max: Duration,
+    ask: F,
+) -> Result<Vec<T>, RequestError>
+where
+    F: Fn(Chain) -> Fut,
+    Fut: Future<Output = Result<T, RequestError>>,
+{
+    endpoints.each_soon(time_max, GRACE, ask).await
+}
+
+/// Returns the fees of a transaction by those that the endpoints state.
+///
+/// The highest price is the upper median, or the lower one if the upper one is above `price_max_wei`: the chain charges
+/// its own base fee, however high the bound is. What is paid beyond that is the lower median.
+pub(crate) fn agreed_fees(
+    stated: &[Eip1559Estimation],
+    price_max_wei: u128,
+) -> Option<Eip1559Estimation> {
+    let price = MedianPrices::of(stated.iter().map(|fees| fees.max_fee_per_gas))?;
+    let tip = MedianPrices::of(stated.iter().map(|fees| fees.max_priority_fee_per_gas))?;
+    let is_within = price.upper <= price_max_wei;
+    let max_fee_per_gas = if is_within { price.upper } else { price.lower };
+    let max_priority_fee_per_gas = tip.lower.min(max_fee_per_gas);
+    Some(Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fees(price: u128, tip: u128) -> Eip1559Estimation {
+        Eip1559Estimation { max_fee_per_gas: price, max_priority_fee_per_gas: tip }
+    }
+
+    #[test]
+    fn one_of_three_endpoints_moves_the_price_only_to_that_of_another_one() {
+        assert_eq!(MedianPrices::of([]), None);
+        for lie in [0, 9, 11, u128::MAX] {
+            let median = MedianPrices::of([12, lie, 10]).unwrap();
+            assert_eq!(median.lower, median.upper);
+            assert!((10..=12).contains(&median.lower), "{lie}");
+        }
+        assert_eq!(MedianPrices::of([7]), Some(MedianPrices { lower: 7, upper: 7 }));
+        assert_eq!(MedianPrices::of([9, 7]), Some(MedianPrices { lower: 7, upper: 9 }));
+        assert_eq!(MedianPrices::of([9, 1, 7, 8]), Some(MedianPrices { lower: 7, upper: 8 }));
+    }
+
+    #[test]
+    fn one_of_two_endpoints_neither_raises_the_tip_nor_lowers_the_price() {
+        let honest = fees(100, 3);
+        for (lie, agreed) in [
+            (fees(0, 0), fees(100, 0)),
+            (fees(900, 900), fees(900, 3)),
+            (fees(1001, 900), honest), // above the ceiling
+            (fees(u128::MAX, 0), fees(100, 0)),
+        ] {
+            for stated in [[honest, lie], [lie, honest]] {
+                assert_eq!(agreed_fees(&stated, 1000), Some(agreed), "{lie:?}");
+            }
+        }
+        assert_eq!(agreed_fees(&[fees(1001, 2)], 1000), Some(fees(1001, 2)), "its ceiling is told");
+        assert_eq!(agreed_fees(&[], 1000), None);
+    }
+}
