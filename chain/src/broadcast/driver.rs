@@ -61,8 +61,8 @@ pub(super) enum DriverCommand {
 enum RequestResult {
     /// The gas limit of a payload's call.
     GasEstimated(JobId, Result<u64, BroadcastError>),
-    /// The response to the transaction with this nonce.
-    Sent(u64, SendOutcome),
+    /// The response to the transaction with this nonce and purpose.
+    Sent(u64, NoncePurpose, SendOutcome),
     /// The state of the account.
     Polled(Result<PollResponse, RequestError>),
     /// The reason why a mined transaction failed.
@@ -413,13 +413,20 @@ impl Driver {
             return;
         }
         let Some(due) = self.nonces.due(self.now()) else { return };
-        let DueTransaction { nonce, signed, is_repeated } = due;
+        let DueTransaction { nonce, purpose, signed, is_repeated } = due;
         (self.is_sending, self.last_nonce) = (true, Some(nonce));
-        let state = self.state.clone();
+        let (state, since) = (self.state.clone(), Instant::now());
+        let topic = match purpose {
+            NoncePurpose::Payload(id) => self.jobs.get(id).map(|job| job.topic),
+            NoncePurpose::Filler => None,
+        };
         self.requests.spawn(async move {
             let sent = submission::send(&state.endpoints, &signed.raw, is_repeated).await;
             tracing::debug!(nonce, hash = %signed.hash, ?sent, "a transaction was sent");
-            RequestResult::Sent(nonce, sent)
+            if let Some(topic) = topic {
+                state.times.add_sent(topic, &sent, since.elapsed());
+            }
+            RequestResult::Sent(nonce, purpose, sent)
         });
     }
 
@@ -438,8 +445,13 @@ impl Driver {
             RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
                 self.finish(id, &Err(error));
             }
-            RequestResult::Sent(nonce, sent) => {
+            RequestResult::Sent(nonce, purpose, sent) => {
                 self.is_sending = false;
+                if let NoncePurpose::Payload(id) = purpose
+                    && sent.may_be_out()
+                {
+                    self.jobs.is_out(id, self.now());
+                }
                 let done = self.nonces.sent(nonce, sent, self.now());
                 self.done(done.into_iter().collect(), &HashMap::new()).await;
                 (self.poll_at, self.pause) = (Instant::now(), polling::POLL_MIN);
@@ -526,6 +538,9 @@ impl Driver {
     }
 
     fn finish(&mut self, id: JobId, outcome: &BroadcastResult) {
+        if let Some(since) = self.jobs.get(id).and_then(|job| job.out_since) {
+            self.state.times.add_waited(outcome.is_ok(), self.now().saturating_sub(since));
+        }
         if let Some(next) = self.jobs.finish(id, outcome, self.now()) {
             self.submit(next);
         }

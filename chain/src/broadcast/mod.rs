@@ -15,8 +15,8 @@
 //!
 //! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain values),
 //! `record`, `sharing` (the nonces that several processes share), `price`, `spending` (the cost ceilings), `submission`
-//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `driver` (the task);
-//! `witnesses` (the outcome of a transaction that another sender has sent).
+//! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `times` (what metrics show),
+//! `driver` (the task); `witnesses` (the outcome of a transaction that another sender has sent).
 
 mod agreement;
 mod confirming;
@@ -40,6 +40,7 @@ mod signing;
 mod simulation;
 mod slots;
 mod submission;
+mod times;
 mod witnesses;
 
 use std::fmt;
@@ -67,6 +68,7 @@ use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
+pub use times::TransactionTimes;
 pub(crate) use witnesses::WitnessedOutcome;
 pub use witnesses::Witnesses;
 
@@ -128,6 +130,7 @@ impl Broadcaster {
             // Processes that share nonces know of one another, so none of them stands back.
             stand_back: settings.stand_back.filter(|_| settings.redis.is_none()),
             halt: parking_lot::Mutex::default(),
+            times: settings.times,
         });
         state.bounds.send_replace(state.read_bounds(contracts).await?);
         let record = match &settings.nonce_record {

@@ -8,6 +8,7 @@ use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
 use super::super::require_near;
 use super::super::slots::{AccountCounts, AccountState, SlotId};
+use super::super::times::TransactionTimes;
 use super::*;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
@@ -27,6 +28,7 @@ fn state(account: Address) -> BroadcasterState {
         ceiling: Mutex::default(),
         stand_back: None,
         halt: Mutex::default(),
+        times: TransactionTimes::default(),
     }
 }
 

@@ -240,7 +240,8 @@ mod tests {
         nonces.recorded(0, later);
         assert_eq!(nonces.unrecorded().count(), 0);
         let at = nonces.wake_at().unwrap();
-        let due = DueTransaction { nonce: 0, signed: transaction(), is_repeated: true };
+        let purpose = NoncePurpose::Payload(JOB);
+        let due = DueTransaction { nonce: 0, purpose, signed: transaction(), is_repeated: true };
         assert_eq!(nonces.due(at), Some(due));
         assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), at), None);
         assert_eq!(nonces.in_flight(), 1);
