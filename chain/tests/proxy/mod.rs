@@ -307,14 +307,14 @@ impl Shared {
     }
 
     fn spoil(&self, asked: &Value, answer: &mut Value) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
+        let state = &mut *self.state.lock();
         let method = asked["method"].as_str().unwrap_or_default();
         *state.asked.entry(method.to_owned()).or_default() += 1;
         let faults = state.faults;
         if method == "eth_getBlockByNumber" {
             state.spoilt += misstate(faults, &mut answer["result"]);
         }
+        state.spoilt += misprice(faults, method, &mut answer["result"]);
         if method == "eth_getLogs" {
             state.spoilt += tamper(faults, &mut state.seen, asked, answer, &mut state.random);
         }
@@ -329,9 +329,6 @@ impl Shared {
             }
             "eth_getTransactionReceipt" if faults.reverts || faults.confirms => {
                 show(&asked["params"][0], &mut answer["result"], faults.confirms);
-            }
-            "eth_gasPrice" | "eth_feeHistory" if faults.prices_wei.is_some() => {
-                misprice(&mut answer["result"], faults.prices_wei.unwrap_or_default());
             }
             "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
             "eth_getBlockReceipts" if faults.singly => {
@@ -427,17 +424,19 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
     u64::from(faults.bloom.is_some() || forked.is_some())
 }
 
-/// Replaces a price, or all prices of a fee history.
-fn misprice(answer: &mut Value, wei: u64) {
+/// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer.
+fn misprice(faults: Faults, method: &str, answer: &mut Value) -> u64 {
+    let Some(wei) = faults.prices_wei else { return 0 };
     let wei = json!(format!("0x{wei:x}"));
-    match answer {
-        Value::Object(history) => {
-            for field in ["baseFeePerGas", "reward"] {
-                history.get_mut(field).into_iter().for_each(|prices| replace(prices, &wei));
-            }
+    match method {
+        "eth_gasPrice" => *answer = wei,
+        "eth_feeHistory" => {
+            replace(&mut answer["baseFeePerGas"], &wei);
+            replace(&mut answer["reward"], &wei);
         }
-        price => *price = wei,
+        _ => return 0,
     }
+    1
 }
 
 fn replace(values: &mut Value, by: &Value) {
