@@ -343,7 +343,7 @@ fn what_a_running_node_logs_is_changed_for_a_while() {
     assert!(set["left_s"].as_u64().is_some_and(|left| left <= 3600), "{set}");
     node.line("the change", |line| line.contains("the operator changes what is logged"));
     for (wrong, named) in [
-        (&["loud"][..], "\"loud\" is not a level"),
+        (&["loud"][..], "is not a level"),
         (&["[a{b=c}]=info"], "is not a logger"),
         (&["info", "--for", "25h"], "a filter lasts"),
     ] {

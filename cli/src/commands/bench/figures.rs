@@ -78,6 +78,11 @@ impl BenchFigures {
         self.count
     }
 
+    /// Returns the time of all calls that succeeded, one after the other.
+    pub(super) fn sum(&self) -> Duration {
+        Duration::from_secs_f64(self.sum_us / 1e6)
+    }
+
     /// Returns the latency that a share of the calls did not exceed, in milliseconds, rounded up by at most a hundredth; 0
     /// without a call.
     fn quantile_ms(&self, share: f64) -> f64 {
