@@ -147,7 +147,10 @@ pub use keys::usage::UsageRow;
 pub use log_scan::{LogItem, LogScan};
 pub use membership::{JudgedTimes, TimeRule};
 pub use misbehavior::{EvidenceCounts, StoredEvidence};
-pub use objects::{FolderObjects, FoundObject, HeldObjects, ListedObject, NewObject, Objects};
+pub use objects::{
+    FolderObjects, FoundObject, HeldObjects, ListedObject, NewObject, ObjectTag, Objects,
+    forget_seen_in_backups,
+};
 pub use older_rows::OlderRowsProgress;
 pub use open_error::OpenError;
 pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};

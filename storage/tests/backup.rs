@@ -197,6 +197,26 @@ fn files_that_are_there_are_not_copied_again() {
     place.backups().verify(&second.name, &mut go_on).unwrap();
 }
 
+/// The disk of the backups may have changed a file since, or another writer of the folder.
+#[test]
+fn a_file_with_other_bytes_of_the_same_length_is_written_again() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let first = place.back_up(&store, 5);
+    let read = place.backups().manifest(&first.name).unwrap();
+    let is_table = |file: &&BackupFile| file.name.ends_with(".sst");
+    let file = read.manifest.files.iter().find(is_table).unwrap();
+    let path = place.stored(file);
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    fs::write(&path, &flipped).unwrap();
+    assert!(place.backups().verify(&first.name, &mut go_on).is_err());
+    place.back_up(&store, 6);
+    assert_eq!(fs::read(&path).unwrap(), whole);
+    place.backups().verify(&first.name, &mut go_on).unwrap();
+}
+
 #[test]
 fn a_backup_that_is_stopped_does_not_exist_and_the_next_one_is_whole() {
     let place = Place::new();

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path as FilePath, PathBuf};
 
-use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
+use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, ObjectTag, Objects};
 use object_store::ObjectStoreExt as _;
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 
@@ -110,6 +110,15 @@ impl Objects for BucketObjects {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(FoundObject::Absent),
             Err(error) => Err(error),
             Ok(found) => Ok(FoundObject::Plain(found.size)),
+        }
+    }
+
+    fn tag(&self, name: &str) -> io::Result<Option<ObjectTag>> {
+        let path = self.connection.path(name)?;
+        match self.connection.wait(self.connection.store.head(&path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(found) => Ok(found.e_tag.as_deref().and_then(ObjectTag::new)),
         }
     }
 

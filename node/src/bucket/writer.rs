@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use hawser_storage::NewObject;
+use hawser_storage::{NewObject, ObjectTag};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutPayload};
+use object_store::{MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutPayload, PutResult};
 
 use super::connection::BucketConnection;
 
@@ -63,22 +63,24 @@ impl Write for ObjectWriter<'_> {
 }
 
 impl NewObject for ObjectWriter<'_> {
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>) -> io::Result<Option<ObjectTag>> {
         if self.upload.is_some() {
             self.send_part()?;
         }
         let Some(upload) = &mut self.upload else {
             let whole = PutPayload::from(std::mem::take(&mut self.part));
             let options = object_store::PutOptions::default();
-            return self
-                .bucket
-                .wait(self.bucket.store.put_opts(&self.path, whole, options))
-                .map(drop);
+            let put = self.bucket.store.put_opts(&self.path, whole, options);
+            return self.bucket.wait(put).map(tag_of);
         };
-        self.bucket.wait(upload.complete())?;
+        let put = self.bucket.wait(upload.complete())?;
         self.upload = None;
-        Ok(())
+        Ok(tag_of(put))
     }
+}
+
+fn tag_of(put: PutResult) -> Option<ObjectTag> {
+    put.e_tag.as_deref().and_then(ObjectTag::new)
 }
 
 impl Drop for ObjectWriter<'_> {

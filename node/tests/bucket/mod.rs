@@ -14,6 +14,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::{
     BackupError, BackupReport, Backups, Change, Durability, FoundObject, InvalidRule, LogEntry,
     LogItem, NewBackup, Objects, Store, StoreIdentity, StoreSettings, WantedBackup,
+    forget_seen_in_backups,
 };
 use service::{BUCKET, LONG_AGO, Lie, Service};
 use tempfile::TempDir;
@@ -444,6 +445,63 @@ fn work_that_has_to_stop_does_not_wait_for_a_silent_service() {
         let error = waiting.join().unwrap().unwrap_err();
         assert!(error.to_string().contains("stopped"), "{error}");
     });
+}
+
+/// Others may write to the bucket: an object with the right name and length, and other bytes.
+#[test]
+fn a_file_that_was_replaced_is_written_again_and_one_that_was_not_is_not_read() {
+    let service = Service::start();
+    let place = Place::of(&service);
+    let store = place.open("data");
+    extend(&store, 1, LARGE_LEN_BYTES);
+    store.flush().unwrap();
+    let first = place.back_up(&store, 1).unwrap();
+    let len = |name: &String| service.get(name).unwrap().len();
+    let is_file = |name: &String| name.contains("/files/");
+    let file = service.names().into_iter().filter(is_file).max_by_key(len).unwrap();
+    let whole = service.get(&file).unwrap();
+    service.lie(None);
+    assert!(place.back_up(&store, 2).unwrap().bytes_copied < LARGE_LEN_BYTES as u64);
+    assert!(!service.reads().contains(&file), "its version is the one that was written");
+
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    service.put(&file, &flipped, LONG_AGO);
+    assert!(place.backups().verify(&first.name, &mut go_on).is_err());
+    let healed = place.back_up(&store, 3).unwrap();
+    assert!(healed.bytes_copied > LARGE_LEN_BYTES as u64, "{healed:?}");
+    assert!(service.get(&file).unwrap() == whole);
+    place.backups().verify(&first.name, &mut go_on).unwrap();
+
+    // The service's disk has changed it, and the service does not know: a check finds it, and the next backup reads
+    // everything then.
+    service.rot(&file, &flipped);
+    assert!(place.back_up(&store, 4).unwrap().bytes_copied < LARGE_LEN_BYTES as u64);
+    assert!(place.backups().verify(&first.name, &mut go_on).is_err());
+    forget_seen_in_backups(&place.path("data"), &*place.objects()).unwrap();
+    assert!(place.back_up(&store, 5).unwrap().bytes_copied > LARGE_LEN_BYTES as u64);
+    assert!(service.get(&file).unwrap() == whole);
+}
+
+/// The same for the chunks of snapshots.
+#[test]
+fn a_chunk_that_was_replaced_is_written_again_and_one_that_was_not_is_not_read() {
+    let service = Service::start();
+    let place = Place::of(&service);
+    let store = place.open("data");
+    extend(&store, 3, 1000);
+    let copy = |at| store.copy_for_new_nodes(place.objects(), at, &mut go_on).unwrap();
+    assert_eq!(copy(1).chunks_new, 1);
+    let chunk = service.names().into_iter().find(|name| name.contains("/chunks/")).unwrap();
+    let whole = service.get(&chunk).unwrap();
+    service.lie(None);
+    assert_eq!(copy(2).chunks_new, 0);
+    assert!(!service.reads().contains(&chunk));
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    service.put(&chunk, &flipped, LONG_AGO);
+    assert_eq!(copy(3).chunks_new, 1);
+    assert!(service.get(&chunk).unwrap() == whole);
 }
 
 #[test]

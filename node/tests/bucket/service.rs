@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,8 +54,18 @@ pub(crate) enum Lie {
 /// A stored object.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) modified: &'static str,
+    bytes: Vec<u8>,
+    modified: &'static str,
+    /// The entity tag, with its quotes.
+    tag: String,
+}
+
+impl Stored {
+    fn new(bytes: Vec<u8>, modified: &'static str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&bytes);
+        Self { tag: format!("\"{:016x}\"", hasher.finish()), bytes, modified }
+    }
 }
 
 /// A time long ago, in HTTP format.
@@ -126,8 +137,13 @@ impl Service {
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[u8], modified: &'static str) {
-        let stored = Stored { bytes: bytes.to_vec(), modified };
+        let stored = Stored::new(bytes.to_vec(), modified);
         self.state.lock().objects.insert(name.to_owned(), stored);
+    }
+
+    /// Changes bytes of an object as a failing disk does: its tag stays.
+    pub(crate) fn rot(&self, name: &str, bytes: &[u8]) {
+        self.state.lock().objects.get_mut(name).unwrap().bytes = bytes.to_vec();
     }
 
     pub(crate) fn remove(&self, name: &str) {
@@ -234,7 +250,7 @@ fn list(state: &State, query: &BTreeMap<String, String>) -> Response<Body> {
 }
 
 fn read(state: &mut State, parts: &http::request::Parts, name: &str) -> Response<Body> {
-    let Some(Stored { mut bytes, modified }) = state.objects.get(name).cloned() else {
+    let Some(Stored { mut bytes, modified, tag }) = state.objects.get(name).cloned() else {
         return plain(StatusCode::NOT_FOUND, "");
     };
     let mut len = bytes.len();
@@ -247,8 +263,7 @@ fn read(state: &mut State, parts: &http::request::Parts, name: &str) -> Response
         }
         _ => {}
     }
-    let builder =
-        Response::builder().header(ETAG, format!("\"{len}\"")).header(LAST_MODIFIED, modified);
+    let builder = Response::builder().header(ETAG, tag).header(LAST_MODIFIED, modified);
     if parts.method == Method::HEAD {
         return builder.header("content-length", len).body(full("")).unwrap();
     }
@@ -292,8 +307,10 @@ fn put(
     if state.lie == Some(Lie::FilesRemoved) && name.contains("/manifests/") {
         state.objects.retain(|name, _| !name.contains("/files/"));
     }
-    state.objects.insert(name.to_owned(), Stored { bytes: bytes.to_vec(), modified: LATER });
-    done("whole")
+    let stored = Stored::new(bytes.to_vec(), LATER);
+    let answer = Response::builder().header(ETAG, &stored.tag).body(full("")).unwrap();
+    state.objects.insert(name.to_owned(), stored);
+    answer
 }
 
 fn multipart(state: &mut State, query: &BTreeMap<String, String>, name: &str) -> Response<Body> {
@@ -307,10 +324,12 @@ fn multipart(state: &mut State, query: &BTreeMap<String, String>, name: &str) ->
     }
     let parts = query.get("uploadId").and_then(|upload| state.uploads.remove(upload));
     let Some(parts) = parts else { return plain(StatusCode::NOT_FOUND, "") };
-    let bytes = parts.into_values().flatten().collect();
-    state.objects.insert(name.to_owned(), Stored { bytes, modified: LATER });
-    let text =
-        "<CompleteMultipartUploadResult><ETag>\"whole\"</ETag></CompleteMultipartUploadResult>";
+    let stored = Stored::new(parts.into_values().flatten().collect(), LATER);
+    let tag = &stored.tag;
+    let text = format!(
+        "<CompleteMultipartUploadResult><ETag>{tag}</ETag></CompleteMultipartUploadResult>"
+    );
+    state.objects.insert(name.to_owned(), stored);
     plain(StatusCode::OK, text)
 }
 

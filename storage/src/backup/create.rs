@@ -16,7 +16,7 @@ use super::stored::{Backups, HeldBackups, MANIFESTS, manifest_name};
 use super::wanted::WantedBackup;
 use crate::error::DatabaseError;
 use crate::folder::{checkpoint_folder, remove_checkpoint};
-use crate::objects::Objects;
+use crate::objects::{Objects, SEEN_IN_BACKUPS, SeenObjects};
 use crate::store::Store;
 
 /// Settings of one backup.
@@ -51,8 +51,9 @@ impl Store {
     /// Makes a backup of everything that is durable now. Commits and readers go on meanwhile: the files are
     /// held by hard links, and RocksDB writes its memory tables out first.
     ///
-    /// Each file is read, and copied if the place of the backups does not hold its bytes yet. `pace` is called
-    /// with the bytes that were read. At most one backup of a store is made at a time.
+    /// Each file is read, and copied if the place of the backups does not hold its bytes yet. What lies there under a
+    /// file's name is read as well, unless it is the version that an earlier backup of this store has seen. `pace` is
+    /// called with the bytes that were read. At most one backup of a store is made at a time.
     ///
     /// # Errors
     /// [`BackupError`]. Earlier backups stay whole.
@@ -72,7 +73,10 @@ impl Store {
         let mut held = backups.lock()?;
         remove_checkpoint(data).map_err(at(&checkpoint))?;
         let done = self.take(&checkpoint).and_then(|contents| {
-            let files = store_files(&backups, &mut held, &checkpoint, pace)?;
+            let mut seen = SeenObjects::read(Some(data), SEEN_IN_BACKUPS, &*new.to);
+            let files = store_files(&backups, (&mut held, &mut seen), &checkpoint, pace);
+            seen.write(files.is_ok());
+            let files = files?;
             // Another one that has removed files meanwhile would leave a backup without them.
             held.confirm()?;
             finish(&backups, new, contents, files)
@@ -102,7 +106,7 @@ struct StoredFiles {
 
 fn store_files(
     backups: &Backups,
-    held: &mut HeldBackups<'_>,
+    (held, seen): (&mut HeldBackups<'_>, &mut SeenObjects),
     checkpoint: &Path,
     pace: &mut Pace<'_>,
 ) -> Result<StoredFiles, BackupError> {
@@ -118,9 +122,10 @@ fn store_files(
         let from = checkpoint.join(&name);
         let (hash, len_bytes) = files::hash(&from, pace)?;
         let file = BackupFile { name, len_bytes, hash };
-        // What lies there and is not as long was cut off, and is replaced.
-        if !is_there(backups, &file)? {
-            files::store(&*backups.objects, &from, &file, pace)?;
+        // What lies there and has another length or other bytes is replaced.
+        if !is_there(backups, &file)? || !is_whole(backups, &file, seen, pace)? {
+            let tag = files::store(&*backups.objects, &from, &file, pace)?;
+            seen.note(&files::object_name(file.hash), tag);
             stored.files_copied += 1;
             stored.bytes_copied += len_bytes;
         }
@@ -137,6 +142,34 @@ fn is_there(backups: &Backups, file: &BackupFile) -> Result<bool, BackupError> {
             BackupError::Missing { .. } | BackupError::NotAFile { .. } | BackupError::Length { .. },
         ) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Returns true if an object has the bytes of a file. It is read, unless this program has seen them in the same
+/// version.
+fn is_whole(
+    backups: &Backups,
+    file: &BackupFile,
+    seen: &mut SeenObjects,
+    pace: &mut Pace<'_>,
+) -> Result<bool, BackupError> {
+    let objects = &*backups.objects;
+    let object = files::object_name(file.hash);
+    let location = objects.location(&object);
+    if seen.is_unchanged(objects, &object).map_err(at(&location))? {
+        return Ok(true);
+    }
+    // Looked up before the bytes: another writer may replace the object meanwhile.
+    let tag = objects.tag(&object).map_err(at(&location))?;
+    match files::hash_stored(objects, file, pace) {
+        Ok(read) if files::require_same(file, read).is_ok() => {
+            seen.note(&object, tag);
+            Ok(true)
+        }
+        Err(BackupError::Stopped) => Err(BackupError::Stopped),
+        Err(error) if error.is_unreachable(&objects.location("")) => Err(error),
+        // An object that cannot be read is damaged, too, and is replaced.
+        Ok(_) | Err(_) => Ok(false),
     }
 }
 

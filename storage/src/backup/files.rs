@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{BackupError, at};
 use super::manifest::{BackupFile, FileHash};
-use crate::objects::{FoundObject, Objects};
+use crate::objects::{FoundObject, ObjectTag, Objects};
 
 /// Folder of the files of all backups.
 pub(super) const FILES: &str = "files";
@@ -60,7 +60,8 @@ pub(super) fn fetch(
     Ok(copied)
 }
 
-/// Stores a file of this machine under its hash, if its bytes have not changed since that was taken.
+/// Stores a file of this machine under its hash, if its bytes have not changed since that was taken. Returns the
+/// version of the object.
 ///
 /// # Errors
 /// When it cannot be read or written, has changed, or the work is stopped. There is no such object then.
@@ -69,7 +70,7 @@ pub(super) fn store(
     from: &Path,
     file: &BackupFile,
     pace: &mut Pace<'_>,
-) -> Result<(), BackupError> {
+) -> Result<Option<ObjectTag>, BackupError> {
     let name = object_name(file.hash);
     let location = objects.location(&name);
     let mut source = File::open(from).map_err(at(from))?;

@@ -1,11 +1,11 @@
-//! A backup as a data folder for reading, without a copy of its files.
+//! A backup as a data folder for reading: links to its files, or copies.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::error::{BackupError, at};
-use super::files::{Pace, object_name};
+use super::files::{self, Pace, object_name};
 use super::manifest::ReadManifest;
 use super::stored::Backups;
 
@@ -22,12 +22,48 @@ impl Backups {
         pace: &mut Pace<'_>,
     ) -> Result<ReadManifest, BackupError> {
         let read = self.verify(name, pace)?;
+        self.link_verified(&read, folder)?;
+        Ok(read)
+    }
+
+    /// Fills an empty folder with links to the files of a backup that [`Self::verify`] has just read.
+    ///
+    /// # Errors
+    /// [`BackupError`] names the first file that is not a file of this machine.
+    pub fn link_verified(&self, read: &ReadManifest, folder: &Path) -> Result<(), BackupError> {
         for file in &read.manifest.files {
             let from = self.objects.location(&object_name(file.hash));
             let from = fs::canonicalize(&from).map_err(at(&from))?;
             let link = folder.join(&file.name);
             symlink(&from, &link).map_err(at(&link))?;
         }
+        Ok(())
+    }
+
+    /// Fills an empty folder with copies of the files of a backup, and compares them with the manifest.
+    ///
+    /// # Errors
+    /// [`BackupError`] names the first file that is not as it was written, or cannot be copied.
+    pub fn fetch(
+        &self,
+        name: &str,
+        folder: &Path,
+        pace: &mut Pace<'_>,
+    ) -> Result<ReadManifest, BackupError> {
+        let read = self.manifest(name)?;
+        for file in &read.manifest.files {
+            files::require_there(&*self.objects, file)?;
+        }
+        for file in &read.manifest.files {
+            let copied = files::fetch(&*self.objects, file, &folder.join(&file.name), pace)?;
+            files::require_same(file, copied)?;
+        }
         Ok(read)
+    }
+
+    /// Returns true if the files are on this machine, so that they can be linked.
+    #[must_use]
+    pub fn is_in_folder(&self) -> bool {
+        self.objects.folder().is_some()
     }
 }

@@ -195,7 +195,7 @@ impl Backups {
         let write = || {
             let mut new = self.objects.create(&object)?;
             new.write_all(bytes)?;
-            new.finish()
+            new.finish().map(drop)
         };
         write().map_err(at(&self.objects.location(&object)))?;
         Ok(name)

@@ -15,7 +15,7 @@ use super::stored::Bootstraps;
 use crate::backup::Pace;
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
-use crate::objects::Objects;
+use crate::objects::{Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -51,8 +51,21 @@ impl Store {
         now_unix_s: u64,
         pace: &mut Pace<'_>,
     ) -> Result<BootstrapReport, BootstrapError> {
+        let mut seen = SeenObjects::read(self.path(), SEEN_IN_SNAPSHOTS, &*to);
         let place = Bootstraps::new(to);
         place.make()?;
+        let made = self.put_copy(&place, &mut seen, now_unix_s, pace);
+        seen.write(made.is_ok());
+        made
+    }
+
+    fn put_copy(
+        &self,
+        place: &Bootstraps,
+        seen: &mut SeenObjects,
+        now_unix_s: u64,
+        pace: &mut Pace<'_>,
+    ) -> Result<BootstrapReport, BootstrapError> {
         let mut strands = strands_of(&self.snapshot())?;
         let (mut chunks_new, mut bytes_new) = (0, 0);
         for strand in &mut strands {
@@ -66,7 +79,7 @@ impl Store {
                 let bytes = encode_chunk(strand.originator, &envelopes);
                 drop(envelopes);
                 let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                let (hash, is_new) = place.put_chunk(&bytes)?;
+                let (hash, is_new) = place.put_chunk(&bytes, seen)?;
                 chunks_new += usize::from(is_new);
                 bytes_new += if is_new { len_bytes } else { 0 };
                 strand.chunks.push(BootstrapChunk { from, through, len_bytes, hash });

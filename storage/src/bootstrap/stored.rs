@@ -10,7 +10,7 @@ use super::chunk::{CHUNK_LEN_BYTES_MAX, ChunkError, decode_chunk};
 use super::error::{BootstrapError, at};
 use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapManifestError, LEN_BYTES_MAX};
 use crate::backup::FileHash;
-use crate::objects::{FoundObject, Objects};
+use crate::objects::{FoundObject, ObjectTag, Objects, SeenObjects};
 
 /// Folder of the chunks of all copies.
 const CHUNKS: &str = "chunks";
@@ -97,6 +97,25 @@ impl Bootstraps {
         network: &str,
         now_unix_s: u64,
     ) -> Result<(String, BootstrapManifest), BootstrapError> {
+        self.newest_of(Some(network), now_unix_s)
+    }
+
+    /// Does what [`Self::newest`] does, for copies of any network.
+    ///
+    /// # Errors
+    /// As [`Self::newest`].
+    pub fn newest_of_all(
+        &self,
+        now_unix_s: u64,
+    ) -> Result<(String, BootstrapManifest), BootstrapError> {
+        self.newest_of(None, now_unix_s)
+    }
+
+    fn newest_of(
+        &self,
+        network: Option<&str>,
+        now_unix_s: u64,
+    ) -> Result<(String, BootstrapManifest), BootstrapError> {
         let latest = now_unix_s.saturating_add(LEAD_S_MAX);
         let (mut unusable, mut failures, mut others) = (None, 0, 0);
         for name in self.names()?.into_iter().rev() {
@@ -105,7 +124,9 @@ impl Bootstraps {
                 continue;
             }
             match self.manifest(&name) {
-                Ok(manifest) if manifest.network == network => return Ok((name, manifest)),
+                Ok(manifest) if network.is_none_or(|network| manifest.network == network) => {
+                    return Ok((name, manifest));
+                }
                 Ok(_) => others += 1,
                 Err(error) => {
                     unusable = unusable.or(Some(error));
@@ -204,31 +225,47 @@ impl Bootstraps {
     }
 
     /// Stores a chunk under its hash. Returns its hash, and true if the place did not have it.
-    pub(super) fn put_chunk(&self, bytes: &[u8]) -> Result<(FileHash, bool), BootstrapError> {
+    pub(super) fn put_chunk(
+        &self,
+        bytes: &[u8],
+        seen: &mut SeenObjects,
+    ) -> Result<(FileHash, bool), BootstrapError> {
         let hash = FileHash(*blake3::hash(bytes).as_bytes());
         let object = chunk_name(hash);
         let location = self.objects.location(&object);
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         // An object of another length was cut off.
         let found = self.objects.find(&object).map_err(at(&location))?;
-        if found == FoundObject::Plain(len_bytes) && self.is_whole(&object, bytes)? {
+        if found == FoundObject::Plain(len_bytes) && self.is_whole(&object, bytes, seen)? {
             return Ok((hash, false));
         }
-        self.put(&object, bytes).map_err(at(&location))?;
+        let tag = self.put(&object, bytes).map_err(at(&location))?;
+        seen.note(&object, tag);
         Ok((hash, true))
     }
 
-    /// Returns true if the object of a folder has these bytes: the disk may have changed them since. A bucket is believed,
-    /// because a service checks what it stores, and each read of it costs money.
-    fn is_whole(&self, object: &str, bytes: &[u8]) -> Result<bool, BootstrapError> {
-        if self.objects.folder().is_none() {
+    /// Returns true if an object has these bytes: a disk may have changed them since, or another writer. It is read,
+    /// unless this program has seen them in the same version.
+    fn is_whole(
+        &self,
+        object: &str,
+        bytes: &[u8],
+        seen: &mut SeenObjects,
+    ) -> Result<bool, BootstrapError> {
+        let location = self.objects.location(object);
+        if seen.is_unchanged(&*self.objects, object).map_err(at(&location))? {
             return Ok(true);
         }
-        let location = self.objects.location(object);
+        // Looked up before the bytes: another writer may replace the object meanwhile.
+        let tag = self.objects.tag(object).map_err(at(&location))?;
         let mut stored = Vec::with_capacity(bytes.len());
         let mut source = self.objects.open(object, bytes.len() as u64).map_err(at(&location))?;
         // An object that cannot be read is damaged, too, and is replaced.
-        Ok(source.read_to_end(&mut stored).is_ok() && stored == bytes)
+        let is_whole = source.read_to_end(&mut stored).is_ok() && stored == bytes;
+        if is_whole {
+            seen.note(object, tag);
+        }
+        Ok(is_whole)
     }
 
     /// Writes a manifest, after everything that it names is durable. Returns the copy's name.
@@ -250,10 +287,10 @@ impl Bootstraps {
         let names = self.names()?;
         let newest = names.iter().rev().take(NAMES_MAX).rev();
         let lines: String = newest.map(|name| format!("{}\n", manifest_name(name))).collect();
-        self.put(NAMES, lines.as_bytes()).map_err(at(&self.objects.location(NAMES)))
+        self.put(NAMES, lines.as_bytes()).map_err(at(&self.objects.location(NAMES))).map(drop)
     }
 
-    fn put(&self, object: &str, bytes: &[u8]) -> io::Result<()> {
+    fn put(&self, object: &str, bytes: &[u8]) -> io::Result<Option<ObjectTag>> {
         let mut new = self.objects.create(object)?;
         new.write_all(bytes)?;
         new.finish()
@@ -314,7 +351,7 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::FolderObjects;
+    use crate::objects::{FolderObjects, SEEN_IN_SNAPSHOTS};
 
     #[test]
     fn objects_of_snapshots_are_told_from_all_other_names() {
@@ -357,13 +394,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = Bootstraps::new(Arc::new(FolderObjects::new(folder.path())));
         place.make().unwrap();
-        let (hash, is_new) = place.put_chunk(b"a chunk").unwrap();
+        let mut seen = SeenObjects::read(None, SEEN_IN_SNAPSHOTS, &*place.objects);
+        let (hash, is_new) = place.put_chunk(b"a chunk", &mut seen).unwrap();
         assert!(is_new);
-        assert_eq!(place.put_chunk(b"a chunk").unwrap(), (hash, false), "it is there");
+        assert_eq!(place.put_chunk(b"a chunk", &mut seen).unwrap(), (hash, false), "it is there");
         let path = folder.path().join(chunk_name(hash));
         for damaged in [&b"A chunk"[..], b"a chun", b"a chunk and more"] {
             std::fs::write(&path, damaged).unwrap();
-            assert_eq!(place.put_chunk(b"a chunk").unwrap(), (hash, true));
+            assert_eq!(place.put_chunk(b"a chunk", &mut seen).unwrap(), (hash, true));
             assert_eq!(std::fs::read(&path).unwrap(), b"a chunk");
         }
     }

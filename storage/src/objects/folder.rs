@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::named::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
+use super::tag::ObjectTag;
 use crate::folder::{make_folder, open_plain};
 
 /// Held while objects are added or removed.
@@ -158,11 +159,12 @@ impl Write for NewFile {
 }
 
 impl NewObject for NewFile {
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>) -> io::Result<Option<ObjectTag>> {
         self.file.sync_all()?;
         fs::rename(&self.part, &self.path)?;
         self.is_finished = true;
-        self.path.parent().map_or(Ok(()), sync)
+        self.path.parent().map_or(Ok(()), sync)?;
+        Ok(None)
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::tag::ObjectTag;
+
 /// The state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundObject {
@@ -62,6 +64,14 @@ pub trait Objects: Debug + Send + Sync {
     /// When the place cannot be reached.
     fn find(&self, name: &str) -> io::Result<FoundObject>;
 
+    /// Returns the version of an object; `None` if there is no object, or the place names no versions.
+    ///
+    /// # Errors
+    /// When the place cannot be reached.
+    fn tag(&self, _name: &str) -> io::Result<Option<ObjectTag>> {
+        Ok(None)
+    }
+
     /// Opens an object, of which at most `len_bytes_max` bytes are read.
     ///
     /// # Errors
@@ -95,11 +105,11 @@ pub trait Objects: Debug + Send + Sync {
 
 /// An object that is being written. One that is dropped before it is finished does not exist.
 pub trait NewObject: Write {
-    /// Gives the object its name.
+    /// Gives the object its name. Returns the version that was written, if the place names it.
     ///
     /// # Errors
     /// When it cannot be made durable.
-    fn finish(self: Box<Self>) -> io::Result<()>;
+    fn finish(self: Box<Self>) -> io::Result<Option<ObjectTag>>;
 }
 
 /// The right to add and remove objects.

@@ -102,7 +102,7 @@ fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), Run
             path.display()
         )));
     }
-    target.finish().map_err(fail)
+    target.finish().map(drop).map_err(fail)
 }
 
 fn put(to: &dyn Objects, manifest: &Manifest) -> Result<(), RunError> {
@@ -110,7 +110,7 @@ fn put(to: &dyn Objects, manifest: &Manifest) -> Result<(), RunError> {
     let write = || {
         let mut new = to.create(Publication::MANIFEST)?;
         new.write_all(manifest.to_text().as_bytes())?;
-        new.finish()
+        new.finish().map(drop)
     };
     write().map_err(|error| RunError::failed(format!("{}: {error}", place.display())))
 }
