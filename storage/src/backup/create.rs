@@ -1,4 +1,4 @@
-//! One more backup of an open database.
+//! Creates a backup of an open database.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,11 +22,12 @@ use crate::store::Store;
 /// Settings of one backup.
 #[derive(Debug)]
 pub struct NewBackup<'a> {
-    /// The place of the backups. A folder is made if it is not there.
+    /// The place of the backups. A missing folder is created.
     pub to: Arc<dyn Objects>,
     /// The node's key, which signs the manifest; `None` leaves it unsigned.
     pub key: Option<&'a SecretKey>,
-    /// The time, unix seconds. The backup gets a later one if the node has made one in this second already.
+    /// The current time, unix seconds. If the node already has a backup of this second, the new one gets a later
+    /// time.
     pub now_unix_s: u64,
 }
 
@@ -48,15 +49,15 @@ pub struct BackupReport {
 }
 
 impl Store {
-    /// Makes a backup of everything that is durable now. Commits and readers go on meanwhile: the files are
-    /// held by hard links, and RocksDB writes its memory tables out first.
+    /// Creates a backup of the state that is durable now. Commits and reads continue meanwhile: hard links keep the
+    /// files, and RocksDB flushes its memory tables first.
     ///
-    /// Each file is read, and copied if the place of the backups does not hold its bytes yet. What lies there under a
-    /// file's name is read as well, unless it is the version that an earlier backup of this store has seen. `pace` is
-    /// called with the bytes that were read. At most one backup of a store is made at a time.
+    /// Each file is read, and copied if the place of the backups does not have its bytes yet. An object that exists
+    /// there under the file's name is read as well, unless an earlier backup of this store has seen it in the same
+    /// version. `pace` is called with the number of bytes read. At most one backup of a store is created at a time.
     ///
     /// # Errors
-    /// [`BackupError`]. Earlier backups stay whole.
+    /// [`BackupError`]. Earlier backups stay complete.
     pub fn backup(
         &self,
         new: &NewBackup<'_>,
@@ -77,16 +78,16 @@ impl Store {
             let files = store_files(&backups, (&mut held, &mut seen), &checkpoint, pace);
             seen.write(files.is_ok());
             let files = files?;
-            // Another one that has removed files meanwhile would leave a backup without them.
+            // If another process holds the lock by now, it may have removed files of this backup.
             held.confirm()?;
             finish(&backups, new, contents, files)
         });
-        // A failure to remove it is told by the next backup, which cannot begin then.
+        // If this fails, the next backup fails with the error, because the folder exists.
         let _ = remove_checkpoint(data);
         done
     }
 
-    /// Takes a state of the database as a folder of hard links, and reads its contents.
+    /// Creates a folder of hard links to the current files of the database, and reads its facts.
     fn take(&self, checkpoint: &Path) -> Result<Contents, BackupError> {
         let database = self.database();
         Checkpoint::new(&database.db)
@@ -97,7 +98,7 @@ impl Store {
     }
 }
 
-/// The files of a backup, and how much of them was new.
+/// The files of a backup, with the number and bytes of new ones.
 struct StoredFiles {
     files: Vec<BackupFile>,
     files_copied: usize,
@@ -122,7 +123,7 @@ fn store_files(
         let from = checkpoint.join(&name);
         let (hash, len_bytes) = files::hash(&from, pace)?;
         let file = BackupFile { name, len_bytes, hash };
-        // What lies there and has another length or other bytes is replaced.
+        // An object with another length or other bytes is replaced.
         if !is_there(backups, &file)? || !is_whole(backups, &file, seen, pace)? {
             let tag = files::store(&*backups.objects, &from, &file, pace)?;
             seen.note(&files::object_name(file.hash), tag);
@@ -145,8 +146,8 @@ fn is_there(backups: &Backups, file: &BackupFile) -> Result<bool, BackupError> {
     }
 }
 
-/// Returns true if an object has the bytes of a file. It is read, unless this program has seen them in the same
-/// version.
+/// Returns true if an object has the bytes of a file. Reads it, unless this process has already read this version
+/// of the object.
 fn is_whole(
     backups: &Backups,
     file: &BackupFile,
@@ -159,7 +160,7 @@ fn is_whole(
     if seen.is_unchanged(objects, &object).map_err(at(&location))? {
         return Ok(true);
     }
-    // Looked up before the bytes: another writer may replace the object meanwhile.
+    // The version is looked up before the bytes, because another writer may replace the object meanwhile.
     let tag = objects.tag(&object).map_err(at(&location))?;
     match files::hash_stored(objects, file, pace) {
         Ok(read) if files::require_same(file, read).is_ok() => {
@@ -191,11 +192,11 @@ fn finish(
     let manifest = BackupManifest { identity, incarnation, made_unix_s, strands, files };
     let wrong = |error| BackupError::Manifest { name: "(new)".to_owned(), error };
     let bytes = manifest.encode(new.key).map_err(wrong)?;
-    // The files are durable, with their names, before the manifest says so.
+    // The files and their names must be durable before the manifest that lists them.
     backups.objects.sync_folder(FILES).map_err(at(&backups.objects.location(FILES)))?;
     let name = backups.write_manifest(made_unix_s, &bytes)?;
-    // A lock in a bucket may have had two holders. A backup without its files must not pass for a whole one. If the
-    // place cannot be asked, the manifest stays: an earlier backup may have the same one.
+    // A lock in a bucket may have had two holders, and a backup without its files must not count as complete. If
+    // the place does not answer, the manifest stays, because an earlier backup may have the same one.
     let all = require_all(backups, &manifest.files);
     if let Err(
         BackupError::Missing { .. } | BackupError::NotAFile { .. } | BackupError::Length { .. },
@@ -217,7 +218,7 @@ fn finish(
     })
 }
 
-/// Requires that all files of a backup are there, each with its length. One list costs less than a look at each file.
+/// Checks that all files of a backup exist with their lengths. One listing costs less than a request for each file.
 fn require_all(backups: &Backups, files: &[BackupFile]) -> Result<(), BackupError> {
     let objects = &*backups.objects;
     let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?;
@@ -239,7 +240,7 @@ fn require_all(backups: &Backups, files: &[BackupFile]) -> Result<(), BackupErro
 /// folder that it replaces.
 fn require_outside(to: &Path, data: &Path) -> Result<(), BackupError> {
     let absolute = |path: &Path| {
-        // The folder may not be there yet: the nearest one above it that is there decides.
+        // The folder may not exist yet: its nearest existing parent decides.
         let path = std::path::absolute(path).map_err(at(path))?;
         let found = path.ancestors().find_map(|it| Some((it, fs::canonicalize(it).ok()?)));
         Ok::<_, BackupError>(match found {

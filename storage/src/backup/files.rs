@@ -1,4 +1,4 @@
-//! Hashing, storing and fetching files at a pace that the caller sets.
+//! Hashes, stores and fetches files at a pace that the caller sets.
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -12,11 +12,11 @@ use crate::objects::{FoundObject, ObjectTag, Objects};
 /// Folder of the files of all backups.
 pub(super) const FILES: &str = "files";
 
-/// Bytes between two calls of a [`Pace`]. A guess: a disk writes them in a millisecond.
+/// Bytes between two calls of a [`Pace`]. A guess: a disk writes this much in a millisecond.
 const STEP_BYTES: usize = 256 << 10;
 
-/// A function that is called with the number of bytes that were read since its last call. It waits as long
-/// as the work has to pause, and says if the work goes on.
+/// A function that is called with the number of bytes read since its last call. It sleeps as long as the work has
+/// to pause, and returns `Break` to cancel the work.
 pub type Pace<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// Returns hash and length of a file of this machine.
@@ -41,11 +41,11 @@ pub(super) fn hash_stored(
     read(&mut *source, &location, pace, |_| Ok(()))
 }
 
-/// Copies a stored file to this machine, durably, and returns hash and length of what was written. Never replaces
+/// Copies a stored file to this machine, durably, and returns hash and length of the written bytes. Never replaces
 /// a file.
 ///
 /// # Errors
-/// When it cannot be read or written, or the work is stopped. The part that was written stays.
+/// An error if it cannot be read or written, or if the work is cancelled. The written part stays.
 pub(super) fn fetch(
     objects: &dyn Objects,
     file: &BackupFile,
@@ -60,11 +60,12 @@ pub(super) fn fetch(
     Ok(copied)
 }
 
-/// Stores a file of this machine under its hash, if its bytes have not changed since that was taken. Returns the
-/// version of the object.
+/// Stores a file of this machine under its hash, if its bytes still have that hash. Returns the version of the
+/// object.
 ///
 /// # Errors
-/// When it cannot be read or written, has changed, or the work is stopped. There is no such object then.
+/// An error if it cannot be read or written, if it has changed, or if the work is cancelled. No object is stored
+/// then.
 pub(super) fn store(
     objects: &dyn Objects,
     from: &Path,
@@ -81,13 +82,13 @@ pub(super) fn store(
     target.finish().map_err(at(&location))
 }
 
-/// Returns the name of the object with a content: `files/ab/ab…`.
+/// Returns the name of the object with this hash: `files/ab/ab…`.
 pub(super) fn object_name(hash: FileHash) -> String {
     let hash = hash.to_string();
     format!("{FILES}/{}/{hash}", &hash[..2])
 }
 
-/// Opens a stored file. No more is read than the manifest states.
+/// Opens a stored file, of which no more bytes are read than the manifest states.
 fn open<'a>(
     objects: &'a dyn Objects,
     file: &BackupFile,
@@ -123,7 +124,7 @@ fn read(
     }
 }
 
-/// Checks that a file of a backup is there, plain, and as long as stated.
+/// Checks that a file of a backup exists, is a regular file and has the stated length.
 ///
 /// # Errors
 /// [`BackupError::Missing`], [`BackupError::NotAFile`] or [`BackupError::Length`].
@@ -155,7 +156,7 @@ pub(super) fn require_same(file: &BackupFile, read: (FileHash, u64)) -> Result<(
 /// Makes the names in a folder durable.
 ///
 /// # Errors
-/// Of the file system.
+/// An error of the file system.
 pub(super) fn sync_folder(path: &Path) -> Result<(), BackupError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
 }

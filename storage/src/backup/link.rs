@@ -1,4 +1,4 @@
-//! A backup as a data folder for reading: links to its files, or copies.
+//! Makes a backup readable as a data folder, with links to its files or copies of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,11 +10,11 @@ use super::manifest::ReadManifest;
 use super::stored::Backups;
 
 impl Backups {
-    /// Fills an empty folder with links to the files of a backup, after each of them was read and compared with the
-    /// manifest. The database in it may be opened for reading, as long as the backup is not pruned.
+    /// Verifies all files of a backup, and fills an empty folder with links to them. The database in it may be
+    /// opened for reading as long as the backup is not pruned.
     ///
     /// # Errors
-    /// [`BackupError`] names the first file that is not as it was written, or is not a file of this machine.
+    /// [`BackupError`] with the first file that differs from the manifest or is not on this machine.
     pub fn link(
         &self,
         name: &str,
@@ -29,7 +29,7 @@ impl Backups {
     /// Fills an empty folder with links to the files of a backup that [`Self::verify`] has just read.
     ///
     /// # Errors
-    /// [`BackupError`] names the first file that is not a file of this machine.
+    /// [`BackupError`] with the first file that is not on this machine.
     pub fn link_verified(&self, read: &ReadManifest, folder: &Path) -> Result<(), BackupError> {
         for file in &read.manifest.files {
             let from = self.objects.location(&object_name(file.hash));
@@ -43,7 +43,7 @@ impl Backups {
     /// Fills an empty folder with copies of the files of a backup, and compares them with the manifest.
     ///
     /// # Errors
-    /// [`BackupError`] names the first file that is not as it was written, or cannot be copied.
+    /// [`BackupError`] with the first file that differs from the manifest or cannot be copied.
     pub fn fetch(
         &self,
         name: &str,

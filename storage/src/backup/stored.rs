@@ -1,4 +1,4 @@
-//! The backups of one place: files by their hashes, and manifests.
+//! The backups of a place: files by their hashes, and manifests.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -11,19 +11,21 @@ use crate::objects::{FoundObject, HeldObjects, Objects};
 
 /// Folder of the manifests.
 pub(super) const MANIFESTS: &str = "manifests";
-/// Ends the name of a manifest's file.
+/// Suffix of the name of a manifest's file.
 const SUFFIX: &str = ".manifest";
-/// The fewest digits of the time in a backup's name, unix seconds.
+/// Least number of digits of the time in a backup's name, unix seconds.
 const TIME_DIGITS_MIN: usize = 12;
-/// The most: those of the largest number of 64 bits.
+/// Largest number of these digits: those of the largest 64-bit number.
 const TIME_DIGITS_MAX: usize = 20;
 /// Digits of the manifest's hash in a backup's name.
 const HASH_DIGITS: usize = 16;
-/// Lead over the reader's clock from which on a backup's time is in the future. A guess: more than clocks differ.
+/// Seconds ahead of the reader's clock from which a backup's time counts as in the future. A guess: more than
+/// clocks differ.
 const LEAD_S_MAX: u64 = 24 * 60 * 60;
-/// The most manifests that cannot be used before the search for the newest backup ends. A guess: they are rare.
+/// Number of unusable manifests after which the search for the newest backup ends. A guess: they are rare.
 const UNUSABLE_MAX: usize = 64;
-/// The most backups of other owners that this search passes. A guess: those of a year, daily, of ten nodes.
+/// Number of backups of other owners after which this search ends. A guess: the daily backups of ten nodes for a
+/// year.
 const OTHERS_MAX: usize = 4096;
 
 /// The backups of a place, of one node or of several.
@@ -35,14 +37,14 @@ pub struct Backups {
 /// A listed backup.
 #[derive(Debug)]
 pub struct ListedBackup {
-    /// Its name. Names of one node ascend with time.
+    /// Name of the backup. Names of one node ascend with time.
     pub name: String,
-    /// Its manifest, or the reason it cannot be used.
+    /// Its manifest, or the error why it cannot be used.
     pub manifest: Result<ReadManifest, BackupError>,
 }
 
 impl Backups {
-    /// Names a place that holds backups already.
+    /// Opens a place that has backups already.
     ///
     /// # Errors
     /// When it does not.
@@ -53,7 +55,7 @@ impl Backups {
         Ok(Self { objects })
     }
 
-    /// Prepares a place for backups.
+    /// Opens a place for new backups, and creates it if it does not exist.
     pub(super) fn make(objects: Arc<dyn Objects>) -> Result<Self, BackupError> {
         for name in [MANIFESTS, FILES] {
             objects.make_folder(name).map_err(at(&objects.location(name)))?;
@@ -61,17 +63,17 @@ impl Backups {
         Ok(Self { objects })
     }
 
-    /// Keeps others from adding and removing files until the result is dropped.
+    /// Locks the place, so that no other process adds or removes files until the result is dropped.
     pub(super) fn lock(&self) -> Result<HeldBackups<'_>, BackupError> {
         let held = self.objects.lock().map_err(|error| lock_error(&*self.objects, error))?;
         Ok(HeldBackups { held, objects: &*self.objects })
     }
 
-    /// Returns all backups, oldest first; with damaged ones, and with those whose name is not that of their
-    /// content. Objects with names that this program never gives are left out.
+    /// Returns all backups, oldest first, including damaged ones and ones whose name does not match their content.
+    /// Objects whose names do not have the form of a backup's name are left out.
     ///
     /// # Errors
-    /// When the place cannot be read.
+    /// An error if the place cannot be read.
     pub fn list(&self) -> Result<Vec<ListedBackup>, BackupError> {
         let list = self.names()?.into_iter();
         Ok(list.map(|name| ListedBackup { manifest: self.manifest(&name), name }).collect())
@@ -92,7 +94,7 @@ impl Backups {
     /// Reads the manifest of one backup.
     ///
     /// # Errors
-    /// When there is none of this name, or it cannot be used.
+    /// An error if there is no backup of this name, or if its manifest cannot be used.
     pub fn manifest(&self, name: &str) -> Result<ReadManifest, BackupError> {
         if !is_backup_name(name) {
             return Err(BackupError::NoBackup { name: name.to_owned() });
@@ -109,12 +111,12 @@ impl Backups {
             FoundObject::Plain(_) => {}
         }
         let mut bytes = Vec::new();
-        // It may grow after it was looked at.
+        // The object may have grown since its length was checked.
         let mut source =
             self.objects.open(&object, MANIFEST_LEN_BYTES_MAX + 1).map_err(at(&location))?;
         source.read_to_end(&mut bytes).map_err(at(&location))?;
         let read = ReadManifest::decode(&bytes).map_err(wrong)?;
-        // A copy of an old manifest under a newer name would pass for a new backup.
+        // Otherwise a copy of an old manifest under a newer name would count as a new backup.
         let named = name_of(read.manifest.made_unix_s, &bytes);
         if named != name {
             return Err(wrong(ManifestError::Renamed { name: named }));
@@ -122,29 +124,29 @@ impl Backups {
         Ok(read)
     }
 
-    /// Returns the name of the newest backup that can be used and is wanted. One that is more than a day ahead
-    /// of `now_unix_s` is never it.
+    /// Returns the name of the newest usable backup of the wanted owner. Skips backups dated more than a day after
+    /// `now_unix_s`.
     ///
-    /// Manifests are read one at a time, newest first. Any writer of the place can fill it, so the search ends after
-    /// a number of manifests.
+    /// Manifests are read one at a time, newest first. Any writer of the place can fill it with manifests, so the
+    /// search ends after a number of them.
     ///
     /// # Errors
-    /// When there is none, or the place cannot be read. If none is wanted, the error tells why the newest one
-    /// is not. If too many cannot be used, it tells why the newest of those cannot.
+    /// An error if there is none, or if the place cannot be read. If all are of other owners, it is the mismatch of
+    /// the newest one. If too many are unusable, it is the error of the newest of these.
     pub fn newest(&self, wanted: &WantedBackup, now_unix_s: u64) -> Result<String, BackupError> {
         self.newest_since(0, wanted, now_unix_s)
     }
 
     /// Returns the time for the name of an owner's next backup, unix seconds: now, or the second after the owner's
-    /// newest one if that was made in this second, or by a clock that has been set back since. Without it, the
-    /// order of the two would be that of their hashes, and a restorer might get the older one.
+    /// newest backup if that is not older. That happens with two backups in a second, or after the clock was set
+    /// back. Otherwise the two would sort by their hashes, and a restore might take the older one.
     pub(super) fn time_of_next(&self, owner: &WantedBackup, now_unix_s: u64) -> u64 {
         let newest = self.newest_since(now_unix_s, owner, now_unix_s).ok();
         let newest_unix_s = newest.and_then(|name| time_of(&name));
         newest_unix_s.map_or(now_unix_s, |it| it.saturating_add(1))
     }
 
-    /// Does what [`Self::newest`] does, among the backups that are not older than `since_unix_s`.
+    /// Like [`Self::newest`], among the backups that are not older than `since_unix_s`.
     fn newest_since(
         &self,
         since_unix_s: u64,
@@ -154,7 +156,7 @@ impl Backups {
         let (mut refused, mut unusable) = (None, None);
         let (mut others, mut failures) = (0, 0);
         for name in self.names()?.into_iter().rev() {
-            // A manifest with another time than its name has cannot be used.
+            // A manifest whose time differs from that in its name cannot be used.
             let Some(made_unix_s) = time_of(&name) else { continue };
             if made_unix_s < since_unix_s || is_ahead(made_unix_s, now_unix_s) {
                 continue;
@@ -184,7 +186,7 @@ impl Backups {
         Err(refused.unwrap_or(BackupError::NotBackups { path }))
     }
 
-    /// Writes a manifest as a whole, durably, and returns the backup's name.
+    /// Writes a manifest atomically and durably, and returns the backup's name.
     pub(super) fn write_manifest(
         &self,
         made_unix_s: u64,
@@ -202,14 +204,14 @@ impl Backups {
     }
 }
 
-/// The right to add and remove files.
+/// The lock of a place, which permits adding and removing files.
 pub(super) struct HeldBackups<'a> {
     held: Box<dyn HeldObjects + 'a>,
     objects: &'a dyn Objects,
 }
 
 impl HeldBackups<'_> {
-    /// Renews the right where it would end by itself.
+    /// Renews the lock where it expires by itself.
     ///
     /// # Errors
     /// [`BackupError::Busy`] if another one has it by now.
@@ -217,7 +219,7 @@ impl HeldBackups<'_> {
         self.held.keep().map_err(|error| lock_error(self.objects, error))
     }
 
-    /// Requires that the right is still held.
+    /// Checks that the lock is still held.
     ///
     /// # Errors
     /// [`BackupError::Busy`] if another one has it by now.
@@ -239,7 +241,7 @@ pub(super) fn manifest_name(name: &str) -> String {
     format!("{MANIFESTS}/{name}{SUFFIX}")
 }
 
-/// Returns the name of the backup that was made at a time and has these bytes for its manifest.
+/// Returns the name of a backup from its time and the bytes of its manifest.
 fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
     let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
     format!("{made_unix_s:0TIME_DIGITS_MIN$}-{}", &hash[..HASH_DIGITS])
@@ -250,8 +252,8 @@ fn time_of(name: &str) -> Option<u64> {
     name.split_once('-')?.0.parse().ok()
 }
 
-/// Returns true for names of the form that this program gives. None of them leads out of the folder, or holds
-/// what a terminal would obey.
+/// Returns true for names in the form of a backup's name. None of them leads out of the folder, or has control
+/// characters for a terminal.
 fn is_backup_name(name: &str) -> bool {
     let is_hex = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
     name.split_once('-').is_some_and(|(time, hash)| {
@@ -262,7 +264,7 @@ fn is_backup_name(name: &str) -> bool {
     })
 }
 
-/// Returns true for a time that is more than a day ahead.
+/// Returns true for a time more than a day in the future.
 pub(super) fn is_ahead(made_unix_s: u64, now_unix_s: u64) -> bool {
     made_unix_s > now_unix_s.saturating_add(LEAD_S_MAX)
 }

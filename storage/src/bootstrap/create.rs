@@ -1,4 +1,4 @@
-//! One more copy of an open database.
+//! Creates a copy of the strands of an open database.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use crate::objects::{Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// Bytes of envelopes at which a chunk ends. A guess: a reader has some of them in memory, and one that was lost is
+/// Bytes of envelopes at which a chunk ends. A guess: a reader has several chunks in memory, and a lost chunk is
 /// soon fetched again.
 const CHUNK_FULL_BYTES: usize = 8 << 20;
 
-/// The outcome of making a copy.
+/// The outcome of creating a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapReport {
     /// Its name.
@@ -37,14 +37,14 @@ pub struct BootstrapReport {
 }
 
 impl Store {
-    /// Makes a copy of the strands of all nodes and chains for a node of any identity. Commits and readers go on
-    /// meanwhile.
+    /// Creates a copy of the strands of all nodes and chains, for a node of any identity. Commits and reads
+    /// continue meanwhile.
     ///
-    /// A chunk ends at the same place each time, so a later copy adds what has been appended since. `pace` is called
-    /// with the bytes that were read.
+    /// Chunks always end at the same places, so a later copy only adds chunks of newer envelopes. `pace` is called
+    /// with the number of bytes read.
     ///
     /// # Errors
-    /// [`BootstrapError`]. Earlier copies stay whole.
+    /// [`BootstrapError`]. Earlier copies stay complete.
     pub fn copy_for_new_nodes(
         &self,
         to: Arc<dyn Objects>,
@@ -106,7 +106,7 @@ impl Store {
     ) -> Result<Vec<(SequenceId, Bytes)>, ReadError> {
         let (mut envelopes, mut len) = (Vec::new(), 0);
         for item in self.snapshot().log(EnvelopeId::new(originator, after), head) {
-            // Envelopes that break a rule go along: the reader judges them again.
+            // Envelopes that break a rule are included: the reader judges them again.
             if let LogItem::Envelope { id, bytes, .. } = item? {
                 len += bytes.len();
                 envelopes.push((id.sequence, bytes));
@@ -134,8 +134,8 @@ fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError
     copied.map(strand).collect()
 }
 
-/// Returns the most useful checkpoints of a strand: first its node's own, then those of observers; for a chain's strand
-/// those that most nodes have signed.
+/// Returns the most useful checkpoints of a strand: first that of its node, then those of observers. For a chain's
+/// strand they are those that most nodes have signed.
 fn checkpoints_of(
     snapshot: &Snapshot<'_>,
     originator: OriginatorId,
@@ -157,7 +157,7 @@ fn checkpoints_of(
         if let Some(mut checkpoint) = checkpoint
             && checkpoint.signed.checkpoint.size <= head.0
         {
-            // Readers know the keys of nodes, and not those of witnesses.
+            // Readers know the keys of nodes, but not those of witnesses.
             checkpoint.witnesses.clear();
             checkpoints.push(checkpoint);
         }

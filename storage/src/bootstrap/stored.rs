@@ -16,24 +16,26 @@ use crate::objects::{FoundObject, ObjectTag, Objects, SeenObjects};
 const CHUNKS: &str = "chunks";
 /// Folder of the manifests.
 const MANIFESTS: &str = "snapshots";
-/// Object with the names of all copies, for readers whose place cannot be listed: a web server. A hint, which costs its
-/// reader a manifest that is not there if it lies.
+/// Object with the names of all copies, for readers of places that cannot be listed, such as a web server. It is a
+/// hint: a wrong name costs the reader one failed request.
 const NAMES: &str = "snapshots/names";
-/// The most names in it; older ones are left out. A guess: those of thirty years, daily.
+/// Largest number of names in it; older ones are left out. A guess: daily copies of thirty years.
 const NAMES_MAX: usize = 10_000;
-/// The greatest length of that object in bytes. Calculated: a line has at most 57.
+/// Largest length of that object, bytes. Calculated: a line has at most 57.
 const NAMES_LEN_BYTES_MAX: u64 = 64 * NAMES_MAX as u64;
-/// Ends the name of a manifest's object.
+/// Suffix of the name of a manifest's object.
 const SUFFIX: &str = ".snapshot";
 /// Digits of the time in a copy's name, unix seconds.
 const TIME_DIGITS: usize = 12;
 /// Digits of the manifest's hash in a copy's name.
 const HASH_DIGITS: usize = 16;
-/// Lead over the reader's clock from which on a copy's time is in the future. A guess: more than clocks differ.
+/// Seconds ahead of the reader's clock from which a copy's time counts as in the future. A guess: more than clocks
+/// differ.
 const LEAD_S_MAX: u64 = 24 * 60 * 60;
-/// The most manifests that cannot be used before the search for the newest copy ends. A guess: they are rare.
+/// Number of unusable manifests after which the search for the newest copy ends. A guess: they are rare.
 const UNUSABLE_MAX: usize = 64;
-/// The most copies of other networks that this search passes. A guess: those of a year, daily, of ten networks.
+/// Number of copies of other networks after which this search ends. A guess: the daily copies of ten networks for a
+/// year.
 const OTHERS_MAX: usize = 4096;
 
 /// The copies of a place.
@@ -45,23 +47,23 @@ pub struct Bootstraps {
 /// A listed snapshot.
 #[derive(Debug)]
 pub struct ListedBootstrap {
-    /// Its name. Names ascend with time.
+    /// Name of the copy. Names ascend with time.
     pub name: String,
-    /// Its manifest, or the reason it cannot be used.
+    /// Its manifest, or the error why it cannot be used.
     pub manifest: Result<BootstrapManifest, BootstrapError>,
 }
 
 impl Bootstraps {
-    /// Names a place, which need not hold any yet.
+    /// Opens a place, which may still be empty.
     #[must_use]
     pub fn new(objects: Arc<dyn Objects>) -> Self {
         Self { objects }
     }
 
-    /// Returns all copies, oldest first, with damaged ones.
+    /// Returns all copies, oldest first, including damaged ones.
     ///
     /// # Errors
-    /// When the place cannot be read.
+    /// An error if the place cannot be read.
     pub fn list(&self) -> Result<Vec<ListedBootstrap>, BootstrapError> {
         let list = self.names()?.into_iter();
         Ok(list.map(|name| ListedBootstrap { manifest: self.manifest(&name), name }).collect())
@@ -83,15 +85,14 @@ impl Bootstraps {
         Ok(names)
     }
 
-    /// Returns the newest copy of a network that can be used. One that is more than a day ahead of `now_unix_s` is
-    /// never it.
+    /// Returns the newest usable copy of a network. Skips copies dated more than a day after `now_unix_s`.
     ///
-    /// Manifests are read one at a time, newest first. The maker of the place may fill it, so the search ends after a
-    /// number of manifests.
+    /// Manifests are read one at a time, newest first. The owner of the place may fill it with manifests, so the
+    /// search ends after a number of them.
     ///
     /// # Errors
-    /// When there is none, or the place cannot be read. If too many cannot be used, the error tells why the newest of
-    /// those cannot.
+    /// An error if there is none, or if the place cannot be read. If too many are unusable, it is the error of the
+    /// newest of these.
     pub fn newest(
         &self,
         network: &str,
@@ -119,7 +120,7 @@ impl Bootstraps {
         let latest = now_unix_s.saturating_add(LEAD_S_MAX);
         let (mut unusable, mut failures, mut others) = (None, 0, 0);
         for name in self.names()?.into_iter().rev() {
-            // A manifest with another time than its name has cannot be used.
+            // A manifest whose time differs from that in its name cannot be used.
             if time_of(&name).is_none_or(|made_unix_s| made_unix_s > latest) {
                 continue;
             }
@@ -148,7 +149,7 @@ impl Bootstraps {
     /// Reads the manifest of one copy.
     ///
     /// # Errors
-    /// When there is none of this name, or it cannot be used.
+    /// An error if there is no copy of this name, or if its manifest cannot be used.
     pub fn manifest(&self, name: &str) -> Result<BootstrapManifest, BootstrapError> {
         let wrong = |error| BootstrapError::Manifest { name: name.to_owned(), error };
         if !is_name(name) {
@@ -167,11 +168,11 @@ impl Bootstraps {
             FoundObject::Plain(_) => {}
         }
         let mut bytes = Vec::new();
-        // It may grow after it was looked at.
+        // The object may have grown since its length was checked.
         let mut source = self.objects.open(&object, LEN_BYTES_MAX + 1).map_err(at(&location))?;
         source.read_to_end(&mut bytes).map_err(at(&location))?;
         let manifest = BootstrapManifest::decode(&bytes).map_err(wrong)?;
-        // A copy of an old manifest under a newer name would pass for a new one.
+        // Otherwise an old manifest under a newer name would count as a new copy.
         let named = name_of(manifest.made_unix_s, &bytes);
         if named != name {
             return Err(wrong(BootstrapManifestError::Renamed { name: named }));
@@ -179,11 +180,11 @@ impl Bootstraps {
         Ok(manifest)
     }
 
-    /// Reads a chunk, and returns its envelopes with the places that it states. Length, hash, strand and order are
-    /// checked, and no envelope is.
+    /// Reads a chunk, and returns its envelopes with the places that it states. Checks length, hash, strand and
+    /// order, but not the envelopes.
     ///
     /// # Errors
-    /// [`BootstrapError`] names the chunk.
+    /// [`BootstrapError`] with the chunk.
     pub fn chunk(
         &self,
         originator: OriginatorId,
@@ -234,7 +235,7 @@ impl Bootstraps {
         let object = chunk_name(hash);
         let location = self.objects.location(&object);
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        // An object of another length was cut off.
+        // An object of another length is an incomplete write.
         let found = self.objects.find(&object).map_err(at(&location))?;
         if found == FoundObject::Plain(len_bytes) && self.is_whole(&object, bytes, seen)? {
             return Ok((hash, false));
@@ -244,8 +245,8 @@ impl Bootstraps {
         Ok((hash, true))
     }
 
-    /// Returns true if an object has these bytes: a disk may have changed them since, or another writer. It is read,
-    /// unless this program has seen them in the same version.
+    /// Returns true if an object has these bytes: the disk or another writer may have changed them since. Reads it,
+    /// unless this process has already read this version of the object.
     fn is_whole(
         &self,
         object: &str,
@@ -256,7 +257,7 @@ impl Bootstraps {
         if seen.is_unchanged(&*self.objects, object).map_err(at(&location))? {
             return Ok(true);
         }
-        // Looked up before the bytes: another writer may replace the object meanwhile.
+        // The version is looked up before the bytes, because another writer may replace the object meanwhile.
         let tag = self.objects.tag(object).map_err(at(&location))?;
         let mut stored = Vec::with_capacity(bytes.len());
         let mut source = self.objects.open(object, bytes.len() as u64).map_err(at(&location))?;
@@ -268,7 +269,7 @@ impl Bootstraps {
         Ok(is_whole)
     }
 
-    /// Writes a manifest, after everything that it names is durable. Returns the copy's name.
+    /// Writes a manifest, after all chunks in it are durable. Returns the copy's name.
     pub(super) fn put_manifest(
         &self,
         manifest: &BootstrapManifest,
@@ -282,7 +283,7 @@ impl Bootstraps {
         Ok(name)
     }
 
-    /// Writes down the names of all copies.
+    /// Writes the object with the names of all copies.
     pub(super) fn put_names(&self) -> Result<(), BootstrapError> {
         let names = self.names()?;
         let newest = names.iter().rev().take(NAMES_MAX).rev();
@@ -301,8 +302,8 @@ fn manifest_name(name: &str) -> String {
     format!("{MANIFESTS}/{name}{SUFFIX}")
 }
 
-/// Returns the greatest length in bytes of the object with this name, or `None` for a name that no object of a snapshot
-/// has. `object` may come from a stranger: a name with a length leads out of no folder.
+/// Returns the largest length in bytes of the object with this name; `None` for a name that no object of a snapshot
+/// has. `object` is untrusted: a name with a length leads out of no folder.
 pub(super) fn len_bytes_max_of(object: &str) -> Option<u64> {
     if object == NAMES {
         return Some(NAMES_LEN_BYTES_MAX);
@@ -319,13 +320,13 @@ pub(super) fn len_bytes_max_of(object: &str) -> Option<u64> {
     }
 }
 
-/// Returns the name of the object with a content: `chunks/ab/ab…`.
+/// Returns the name of the object with this hash: `chunks/ab/ab…`.
 fn chunk_name(hash: FileHash) -> String {
     let hash = hash.to_string();
     format!("{CHUNKS}/{}/{hash}", &hash[..2])
 }
 
-/// Returns the name of the copy that was made at a time and has these bytes for its manifest.
+/// Returns the name of a copy from its time and the bytes of its manifest.
 fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
     let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
     format!("{made_unix_s:0TIME_DIGITS$}-{}", &hash[..HASH_DIGITS])
@@ -336,8 +337,8 @@ fn time_of(name: &str) -> Option<u64> {
     name.split_once('-')?.0.parse().ok()
 }
 
-/// Returns true for names of the form that this program gives. None of them leads out of the folder, or holds what a
-/// terminal would obey.
+/// Returns true for names in the form of a copy's name. None of them leads out of the folder, or has control
+/// characters for a terminal.
 fn is_name(name: &str) -> bool {
     let is_hex = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
     name.split_once('-').is_some_and(|(time, hash)| {
@@ -388,7 +389,7 @@ mod tests {
         }
     }
 
-    /// The disk may have changed it since an earlier snapshot was made.
+    /// The disk may have changed a chunk since an earlier snapshot.
     #[test]
     fn a_damaged_chunk_of_a_folder_is_written_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -421,7 +422,7 @@ mod tests {
             let name = format!("{made_unix_s:012}-0123456789abcdef");
             place.put(&manifest_name(&name), b"noise").unwrap();
         };
-        // Names tell times that are ahead, and none of these manifests is read.
+        // The times in the names are in the future, so none of these manifests is read.
         (0..100).for_each(|less| bad(u64::MAX - less));
         let unusable_max = u64::try_from(UNUSABLE_MAX).unwrap();
         (1..unusable_max).for_each(|more| bad(1000 + more));

@@ -17,7 +17,7 @@ const UNFINISHED: &str = ".part";
 const WRITER_DIGITS: usize = 16;
 /// The most files of a list. A guess: a hundred times those of a large backup.
 const FILES_MAX: usize = 10_000_000;
-/// The most folders in one another. A guess: this program makes two.
+/// The greatest depth of nested folders. A guess: this program makes two.
 const DEPTH_MAX: usize = 8;
 
 /// A folder whose files are the objects.
@@ -27,7 +27,7 @@ pub struct FolderObjects {
 }
 
 impl FolderObjects {
-    /// Names a folder. It need not be there.
+    /// Creates a value for a folder, which need not exist.
     #[must_use]
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
@@ -140,7 +140,7 @@ pub(crate) fn object_of_unfinished(name: &str) -> Option<&str> {
     }
 }
 
-/// A file that has its other name. It stays there after a crash.
+/// An unfinished file under its temporary name, under which it remains after a crash.
 struct NewFile {
     file: File,
     part: PathBuf,
@@ -171,7 +171,7 @@ impl NewObject for NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.is_finished {
-            // One that stays takes room until it is removed.
+            // If the removal fails, the file takes room until it is removed.
             let _ = fs::remove_file(&self.part);
         }
     }
@@ -220,7 +220,7 @@ mod tests {
         slow.write_all(b"le").unwrap();
         slow.finish().unwrap();
         assert_eq!(place.find(NAME).unwrap(), FoundObject::Plain(5));
-        // The other one is not at an end, and its file has another name still.
+        // The other writer has not finished, and its file still has its temporary name.
         assert_eq!(names(&place).len(), 2);
         quick.write_all(b"le").unwrap();
         quick.finish().unwrap();
@@ -239,7 +239,7 @@ mod tests {
         assert!(names(&place).is_empty());
     }
 
-    /// Another user of the folder can put one there, and `open(2)` of it has no end.
+    /// Another user of the folder can create a pipe there, and `open(2)` of a pipe blocks without end.
     #[test]
     fn a_pipe_or_a_link_in_place_of_a_file_is_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();

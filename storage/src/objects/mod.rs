@@ -1,9 +1,9 @@
 //! Objects under names, in a folder or in a bucket: the place of backups and snapshots.
 //!
 //! - `named`: the demands on such a place; - `folder`: a folder of this machine;
-//! - `tag`: versions of objects; - `seen`: those whose bytes are known.
+//! - `tag`: versions of objects; - `seen`: the versions whose bytes were verified.
 //!
-//! A bucket is another user of the same demands, in a crate that may reach the network.
+//! A bucket implements the same trait in a crate that may use the network.
 
 mod folder;
 mod named;

@@ -1,4 +1,4 @@
-//! The demands on a place that keeps objects.
+//! The trait of a place that keeps objects.
 
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use super::tag::ObjectTag;
 pub enum FoundObject {
     /// No object has this name.
     Absent,
-    /// A symbolic link, a folder or something else has it.
+    /// A symbolic link, a folder or another kind of file has it.
     NotPlain,
     /// An object of this length has it, in bytes.
     Plain(u64),
@@ -24,7 +24,7 @@ pub struct ListedObject {
     pub name: String,
     /// Its length in bytes.
     pub len_bytes: u64,
-    /// False for a symbolic link and the like.
+    /// False for a symbolic link or another special file.
     pub is_plain: bool,
 }
 
@@ -37,7 +37,7 @@ pub trait Objects: Debug + Send + Sync {
     /// Returns a name in full, for people; the empty name is that of the place.
     fn location(&self, name: &str) -> PathBuf;
 
-    /// Returns the folder of this machine that the objects are in, if they are in one.
+    /// Returns the folder of this machine that holds the objects, if there is one.
     fn folder(&self) -> Option<&Path>;
 
     /// Returns true if there is a folder of this name.
@@ -52,7 +52,7 @@ pub trait Objects: Debug + Send + Sync {
     /// When it cannot be made.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
 
-    /// Makes durable which objects a folder has.
+    /// Makes the list of a folder's objects durable.
     ///
     /// # Errors
     /// Of the file system.
@@ -84,19 +84,19 @@ pub trait Objects: Debug + Send + Sync {
     /// When the place cannot be written to.
     fn create(&self, name: &str) -> io::Result<Box<dyn NewObject + '_>>;
 
-    /// Lists what is in a folder and the folders in it, in no order.
+    /// Lists the objects in a folder and in its subfolders, unordered.
     ///
     /// # Errors
     /// When the place cannot be reached, or lists more than it may hold.
     fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>>;
 
-    /// Removes an object. One that is not there is removed.
+    /// Removes an object. Succeeds if it does not exist.
     ///
     /// # Errors
     /// When the place cannot be written to.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Keeps others from adding and removing objects until the result is dropped.
+    /// Prevents others from adding and removing objects until the result is dropped.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another one holds it.
@@ -114,13 +114,13 @@ pub trait NewObject: Write {
 
 /// The right to add and remove objects.
 pub trait HeldObjects {
-    /// Renews the right where it would end by itself. Costs nothing in most calls.
+    /// Renews the right if it expires by time. Costs nothing in most calls.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another one holds it by now.
     fn keep(&mut self) -> io::Result<()>;
 
-    /// Requires that the right is still held, at this moment.
+    /// Checks that the right is still held at this moment.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another one holds it by now.

@@ -14,11 +14,11 @@ use super::named::Objects;
 use super::tag::ObjectTag;
 use crate::folder::open_plain;
 
-/// Begins the name of the file about backups of a place, in a data folder.
+/// Prefix of the name of the file about backups of a place, in a data folder.
 pub(crate) const SEEN_IN_BACKUPS: &str = "seen-in-backups";
-/// Begins the name of the file about snapshots of a place.
+/// Prefix of the name of the file about snapshots of a place.
 pub(crate) const SEEN_IN_SNAPSHOTS: &str = "seen-in-snapshots";
-/// Begins the first line, which ends with the name of the place.
+/// Prefix of the first line, which ends with the name of the place.
 const TITLE: &str = "hawser-seen 1 ";
 /// The longest file that is read, in bytes. Calculated: a line of a million objects.
 const LEN_BYTES_MAX: u64 = 128 << 20;
@@ -29,14 +29,14 @@ pub(crate) struct SeenObjects {
     /// The file; `None` keeps nothing.
     path: Option<PathBuf>,
     title: String,
-    /// By name of the object.
+    /// The last seen version of each object, by its name.
     tags: BTreeMap<String, ObjectTag>,
-    /// The names that this run has met.
+    /// The names that this run has found.
     met: BTreeSet<String>,
 }
 
 impl SeenObjects {
-    /// Reads the file of a data folder. One that is not there, is of another place or cannot be read counts as empty.
+    /// Reads the file of a data folder. A missing file, one of another place and an unreadable one count as empty.
     pub(crate) fn read(data: Option<&Path>, kind: &str, objects: &dyn Objects) -> Self {
         let path = data.map(|data| data.join(file_name(kind, objects)));
         let title = format!("{TITLE}{}", objects.location("").display());
@@ -63,7 +63,7 @@ impl SeenObjects {
         }
     }
 
-    /// Writes the file, without objects that a complete run has not met.
+    /// Writes the file, without objects that a complete run has not found.
     pub(crate) fn write(mut self, is_complete: bool) {
         if is_complete {
             self.tags.retain(|name, _| self.met.contains(name));
