@@ -58,6 +58,11 @@ impl ChainClock {
         newest_ns.into_iter().for_each(|it| _ = it.fetch_max(originator_ns, Ordering::Relaxed));
     }
 
+    /// Returns the time of the newest envelope of a chain's strand, unix nanoseconds; `None` for another strand.
+    pub(super) fn newest_ns(&self, originator: OriginatorId) -> Option<i64> {
+        newest_of(&self.newest_ns, originator).map(|newest_ns| newest_ns.load(Ordering::Relaxed))
+    }
+
     /// Returns the latest time of `ids`, if one of them may be later than `now_ns`. An envelope that
     /// cannot be read has no time: an order in time is worth less than a publish.
     pub(super) fn latest_ns(&self, ids: &[EnvelopeId], now_ns: i64) -> Option<i64> {

@@ -17,6 +17,7 @@ mod clocks;
 mod common;
 mod contradictions;
 mod departed;
+mod dependencies;
 mod disk;
 mod follow;
 mod identities;

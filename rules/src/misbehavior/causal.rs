@@ -6,7 +6,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::case::ReportCase;
-use super::chain_record::PlaceAnswer;
+use super::chain_record::{ChainRecord, PlaceAnswer};
 use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
@@ -15,7 +15,50 @@ use super::report::Report;
 pub const CYCLE: &str = "cycle";
 /// The accepted lead of a chain's clock over an originator's, in nanoseconds. Specified
 /// (`docs/protocol/misbehavior.md`).
-const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+pub const DEPENDENCY_LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// The state of a chain's place at the time of an envelope that depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DependencyState {
+    /// The chain had it, or may have had it by its own clock.
+    Existed {
+        /// The time of its block, unix nanoseconds; `None` for the place 0, which every strand begins after.
+        block_ns: Option<i64>,
+    },
+    /// Its block is younger than the envelope.
+    Later {
+        /// The time of the block, unix nanoseconds.
+        block_ns: i64,
+    },
+    /// A block that is younger than the envelope does not have it, and none before.
+    Absent {
+        /// The time of that block, unix nanoseconds.
+        final_ns: i64,
+    },
+    /// The chain's record does not decide it.
+    Unknown,
+}
+
+/// Returns the state of a chain's place at the time of an envelope, unix nanoseconds.
+#[must_use]
+pub fn dependency_state(
+    chain: &dyn ChainRecord,
+    needed: EnvelopeId,
+    originator_ns: i64,
+) -> DependencyState {
+    if needed.sequence == SequenceId::NONE {
+        return DependencyState::Existed { block_ns: None };
+    }
+    let limit_ns = originator_ns.saturating_add(DEPENDENCY_LEAD_NS_MAX);
+    match chain.place(needed) {
+        PlaceAnswer::At { block_ns } if block_ns > limit_ns => DependencyState::Later { block_ns },
+        PlaceAnswer::At { block_ns } => DependencyState::Existed { block_ns: Some(block_ns) },
+        PlaceAnswer::NotYet { final_ns } if final_ns > limit_ns => {
+            DependencyState::Absent { final_ns }
+        }
+        PlaceAnswer::NotYet { .. } | PlaceAnswer::Unknown => DependencyState::Unknown,
+    }
+}
 
 /// Judges the dependencies of the accused's envelopes, and whether all of them form a cycle.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
@@ -70,23 +113,19 @@ enum Place {
 }
 
 fn judge_place(case: &ReportCase<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> Place {
-    if needed.sequence == SequenceId::NONE {
-        return Place::Existed; // every strand begins there
-    }
-    let limit_ns = exhibit.ns().saturating_add(LEAD_NS_MAX);
-    match case.chain.place(needed) {
-        PlaceAnswer::At { block_ns } if block_ns > limit_ns => {
+    match dependency_state(case.chain, needed, exhibit.ns()) {
+        DependencyState::Later { block_ns } => {
             let text = "the place that is named came to be after the envelope";
             let fact = named("dependency_later", text, exhibit, needed);
             Place::NotYet(fact.with("block_ns", block_ns))
         }
-        PlaceAnswer::At { .. } => Place::Existed,
-        PlaceAnswer::NotYet { final_ns } if final_ns > limit_ns => {
+        DependencyState::Existed { .. } => Place::Existed,
+        DependencyState::Absent { final_ns } => {
             let text = "the place that is named did not exist after the envelope";
             let fact = named("dependency_absent", text, exhibit, needed);
             Place::NotYet(fact.with("block_ns", final_ns))
         }
-        PlaceAnswer::NotYet { .. } | PlaceAnswer::Unknown => Place::Unknown,
+        DependencyState::Unknown => Place::Unknown,
     }
 }
 

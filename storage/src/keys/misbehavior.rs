@@ -235,6 +235,8 @@ pub enum Misbehavior {
     /// Evidence: the checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not show whether
     /// content or metadata differ.
     OtherLeaf,
+    /// It signed an envelope that depends on a place which its chain did not have yet. Evidence: the envelope.
+    Dependency,
 }
 
 impl Misbehavior {
@@ -244,6 +246,7 @@ impl Misbehavior {
         match self {
             Self::TimeBack | Self::TimeAhead | Self::Gap => 4,
             Self::TwoStatements(_) => 5,
+            Self::Dependency => 6,
             Self::Fee | Self::Invalid(_) => 7,
             Self::TwoCheckpoints
             | Self::TwoObservations
@@ -267,6 +270,7 @@ impl Misbehavior {
             Self::OtherTree => "other_tree",
             Self::OtherThanPruned => "other_than_pruned",
             Self::OtherLeaf => "other_leaf",
+            Self::Dependency => "dependency",
         }
     }
 
@@ -297,6 +301,7 @@ impl Misbehavior {
             Self::TwoObservations => (9, 0),
             Self::OtherThanPruned => (10, 0),
             Self::OtherLeaf => (11, 0),
+            Self::Dependency => (12, 0),
         }
     }
 
@@ -315,6 +320,7 @@ impl Misbehavior {
             (9, 0) => Some(Self::TwoObservations),
             (10, 0) => Some(Self::OtherThanPruned),
             (11, 0) => Some(Self::OtherLeaf),
+            (12, 0) => Some(Self::Dependency),
             _ => None,
         }
     }
@@ -383,13 +389,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keys::fact::FactRow;
     use crate::keys::testing::{keeps_order, round_trips};
 
     fn times() -> impl Strategy<Value = EvidenceTime> {
         (any::<u64>(), any::<u16>())
             .prop_map(|(server_time_ns, counter)| EvidenceTime { server_time_ns, counter })
     }
-    use crate::keys::fact::FactRow;
 
     fn facts() -> impl Strategy<Value = FactKey> {
         (any::<u32>(), any::<bool>(), any::<u8>(), any::<u64>()).prop_map(
@@ -414,6 +420,7 @@ mod tests {
             Just(Misbehavior::TwoObservations),
             Just(Misbehavior::OtherThanPruned),
             Just(Misbehavior::OtherLeaf),
+            Just(Misbehavior::Dependency),
             Just(Misbehavior::OtherTree),
         ]
     }
@@ -472,6 +479,8 @@ mod tests {
     fn the_layout_is_pinned() {
         let time = EvidenceTime { server_time_ns: 0x0102, counter: 3 };
         assert_eq!(time.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 3]);
+        let row = FactRow { at: time, len_bytes: 0x0304 };
+        assert_eq!(row.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 3, 0, 0, 3, 4]);
         let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
         let evidence = Evidence {
             misbehavior: Misbehavior::TwoStatements(Severity::Content),
@@ -479,8 +488,6 @@ mod tests {
             from: Some(OriginatorId(200)),
             envelopes: vec![Bytes::from_static(&[9, 8])],
         };
-        let row = FactRow { at: time, len_bytes: 0x0304 };
-        assert_eq!(row.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 3, 0, 0, 3, 4]);
         let fact = [0, 0, 0, 100, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 7];
         assert_eq!(FactKey::of(&evidence).encode(), fact);
         let mildest = Misbehavior::TwoStatements(Severity::Encoding);
@@ -505,6 +512,7 @@ mod tests {
             (Misbehavior::TwoCheckpoints, Share::Equivocations),
             (Misbehavior::TwoStatements(Severity::Metadata), Share::Faults),
             (Misbehavior::OtherLeaf, Share::Faults),
+            (Misbehavior::Dependency, Share::Faults),
             (Misbehavior::OtherThanPruned, Share::Claims),
         ] {
             assert_eq!(FactKey::new(misbehavior, at).class(), share, "{misbehavior:?}");

@@ -215,6 +215,7 @@ impl Sim {
                     Misbehavior::TwoStatements(_) => Behaviour::Equivocation,
                     Misbehavior::TimeBack | Misbehavior::TimeAhead => Behaviour::WrongTimes,
                     Misbehavior::Fee => Behaviour::WrongFees,
+                    Misbehavior::Dependency => Behaviour::Dependencies,
                     Misbehavior::Invalid(16) => Behaviour::Oversized,
                     Misbehavior::Invalid(_) => Behaviour::BrokenRules,
                     Misbehavior::Gap => Behaviour::WithheldIds,

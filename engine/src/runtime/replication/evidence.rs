@@ -5,23 +5,33 @@
 //! its source has not confirmed it again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RuleNumber;
 use hawser_rules::misbehavior::{
-    MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
+    DependencyState, MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, dependency_state,
+    verify_trees,
 };
 use hawser_storage::{
     Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Mark, Misbehavior,
     Severity, SkipReason, Snapshot, Validity,
 };
 
+use super::dependencies::DependencyWatch;
 use super::state::ReplicationState;
-use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, difference, judge_fees, stated_ns};
+use super::suspected::{CHAINS, KnownPlaces, Suspicion};
+use crate::misbehavior::{
+    FeeVerdict, StrandTimes, TimeFault, difference, is_ahead, judge_fees, stated_ns,
+};
+use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
 
 /// Envelopes that are judged at a time.
 const JUDGED_AT_ONCE: usize = 256;
+
+/// Pause between two looks at suspected dependencies. A guess: chains have a block in each second at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
 const PART_BYTES: usize = 4 * 1024 * 1024;
@@ -33,6 +43,8 @@ pub(super) enum StrandFault {
     Time(TimeFault),
     /// It breaks this rule.
     Invalid(InvalidRule),
+    /// It depends on a place that its chain did not have yet.
+    Dependency,
     /// No peer has the places between the envelope and this earlier one.
     Gap {
         /// The earlier place.
@@ -46,12 +58,14 @@ pub(super) type FaultAt = (EnvelopeId, StrandFault);
 /// Faults in times of one strand that wait for the disk. A guess: more prove nothing more.
 const UNRECORDED_MAX: usize = 1024;
 
-/// The times of one strand, and the faults in it that are not recorded yet. Bounded.
+/// The times and dependencies of one strand, and the faults in it that are not recorded yet. Bounded.
 #[derive(Debug, Default)]
 pub(super) struct TimeWatch {
     pub(super) times: StrandTimes,
     /// The missing places at the end of what has been looked at: the place before them, and the last one.
     gap: Option<(EnvelopeId, EnvelopeId)>,
+    /// Places of the chains that are older than the strand.
+    chain_places: KnownPlaces,
     unrecorded: Vec<FaultAt>,
 }
 
@@ -64,7 +78,7 @@ pub(super) struct WatchMark {
 impl TimeWatch {
     /// Continues after the times of a strand.
     pub(super) fn new(times: StrandTimes) -> Self {
-        Self { times, gap: None, unrecorded: Vec::new() }
+        Self { times, ..Self::default() }
     }
 
     /// Returns the state before changes are looked at.
@@ -95,6 +109,7 @@ pub(super) fn watch(
     // is ahead.
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let rates = state.ports.rates.borrow().clone();
+    let dependencies = DependencyWatch::new(state);
     let mut faults = Vec::new();
     for change in changes {
         if change.originator().is_migrated() {
@@ -130,6 +145,13 @@ pub(super) fn watch(
             rates.explains_sum(facts.originator_ns, size_bytes, retention_days, stated_picodollars)
         };
         let shown = facts.as_ref().filter(|_| *validity == Validity::Valid);
+        // A time in the future is a fault by itself, and no chain reaches it.
+        if let Some(facts) = shown.filter(|it| !is_ahead(it.originator_ns, now_ns)) {
+            let places = &mut watched.chain_places;
+            if dependencies.has_fault(places, *id, facts.originator_ns, &facts.depends_on) {
+                faults.push((*id, StrandFault::Dependency));
+            }
+        }
         if shown.is_some_and(|it| it.charge.is_some_and(|charge| !explains(it, charge))) {
             state.doubted.push(*id);
         }
@@ -150,6 +172,7 @@ pub(super) fn record_faults(
             }
             StrandFault::Time(TimeFault::Ahead) => (Misbehavior::TimeAhead, vec![at]),
             StrandFault::Invalid(InvalidRule(rule)) => (Misbehavior::Invalid(rule), vec![at]),
+            StrandFault::Dependency => (Misbehavior::Dependency, vec![at]),
             StrandFault::Gap { before } => (Misbehavior::Gap, vec![before, at]),
         };
         let envelopes: Vec<Bytes> = snapshot.get_many(&places)?.into_iter().flatten().collect();
@@ -196,10 +219,10 @@ fn conflict(
     state: &ReplicationState,
     from: OriginatorId,
     at: EnvelopeId,
-    other: Bytes,
-) -> Result<(), CommitError> {
+    other: &Bytes,
+) -> Result<Option<Evidence>, CommitError> {
     if at.originator.is_migrated() {
-        return Ok(());
+        return Ok(None);
     }
     let Some(held) = state.store.snapshot().get(at)? else {
         return conflict_with_pruned(state, from, at, other);
@@ -243,8 +266,8 @@ fn conflict_with_pruned(
 pub(super) fn record_other_than_shown(
     state: &ReplicationState,
     at: EnvelopeId,
-    other: &Bytes,
-) -> Result<Option<Evidence>, CommitError> {
+    other: Bytes,
+) -> Result<(), CommitError> {
     let pieces = other_leaf(state, &state.store.snapshot(), at, &other)?;
     let misbehavior = Misbehavior::OtherLeaf;
     let evidence = pieces.map(|envelopes| Evidence { misbehavior, at, from: None, envelopes });
@@ -286,7 +309,7 @@ fn other_leaf(
 /// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
 pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
     if evidence.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
     let fresh = state.store.record_evidence(now_ns, evidence)?;
@@ -370,9 +393,77 @@ fn judge(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitE
     in_parts(found, |part| record(state, part))
 }
 
+/// Looks at the suspicions whenever a chain has grown.
+pub(super) async fn judge_suspected(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+    let mut heads = state.heads.subscribe();
+    let mut judged_at = None;
+    loop {
+        let ends = {
+            let heads = heads.borrow_and_update();
+            CHAINS.map(|chain| heads.get(chain))
+        };
+        if judged_at != Some(ends) && !state.suspected.is_empty() {
+            let state = state.clone();
+            let judged = tokio::task::spawn_blocking(move || judge_all(&state));
+            match judged.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+            {
+                Ok(()) => judged_at = Some(ends),
+                Err(error) => {
+                    tracing::error!(%error, "evidence about dependencies cannot be recorded");
+                }
+            }
+        }
+        tokio::select! {
+            () = stopped.stopped() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        tokio::select! {
+            () = stopped.stopped() => return,
+            changed = heads.changed() => if changed.is_err() {
+                return stopped.stopped().await;
+            },
+        }
+    }
+}
+
+/// Judges all suspicions. Those that the chains do not decide yet stay.
+fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
+    let suspicions = state.suspected.take();
+    // Taken after the suspicions and before the snapshot: an envelope up to its head can be read.
+    let heads = state.heads.get();
+    let snapshot = state.store.snapshot();
+    let chain = LoggedChain(&snapshot);
+    let found = suspicions.iter().map(|&suspicion| {
+        let Suspicion { at, needed, originator_ns } = suspicion;
+        // The commit of the envelope may still be under way, and the verification of one that is shown.
+        let is_held = at.sequence <= heads.get(at.originator);
+        match dependency_state(&chain, needed, originator_ns) {
+            DependencyState::Existed { .. } => Ok(None),
+            DependencyState::Later { .. } | DependencyState::Absent { .. } if is_held => {
+                Ok(snapshot.get(at)?.map(|bytes| Evidence {
+                    misbehavior: Misbehavior::Dependency,
+                    at,
+                    from: None,
+                    envelopes: vec![bytes],
+                }))
+            }
+            _ => {
+                state.suspected.push(suspicion);
+                Ok(None)
+            }
+        }
+    });
+    let judged = in_parts(found, |part| record(state, part));
+    if judged.is_err() {
+        // One that is recorded already is recorded once.
+        suspicions.into_iter().for_each(|suspicion| state.suspected.push(suspicion));
+    }
+    judged
+}
+
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
-    stated_ns(bytes).is_some_and(|ns| crate::misbehavior::is_ahead(ns, now_ns))
+    stated_ns(bytes).is_some_and(|ns| is_ahead(ns, now_ns))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod checking;
 mod checkpoint_ports;
 mod checkpoints;
 mod counters;
+mod dependencies;
 mod doubted;
 mod evidence;
 mod link;
@@ -32,6 +33,7 @@ mod peers;
 mod reader;
 mod shown;
 mod state;
+mod suspected;
 mod task;
 mod unsaved;
 mod writes;
@@ -57,6 +59,7 @@ use liveness_notes::LivenessNotes;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
 use state::ReplicationState;
+use suspected::SuspectedDependencies;
 
 pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
@@ -146,6 +149,7 @@ impl Replication {
             chain_clock: engine.chain_clock.clone(),
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
+            suspected: SuspectedDependencies::default(),
             liveness: LivenessNotes::default(),
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),
@@ -364,6 +368,7 @@ async fn supervise(
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
+    tasks.spawn(evidence::judge_suspected(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
         for id in OriginatorId::MIGRATED {

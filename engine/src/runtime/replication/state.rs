@@ -17,6 +17,7 @@ use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
+use super::suspected::SuspectedDependencies;
 use crate::ports::Registry;
 use crate::replication::{LinkCommand, RequestIds, WantResponse};
 use crate::runtime::chain_clock::ChainClock;
@@ -53,6 +54,7 @@ pub(super) struct ReplicationState {
     pub(super) chain_clock: ChainClock,
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
+    pub(super) suspected: SuspectedDependencies,
     pub(super) liveness: LivenessNotes,
     pub(super) reports: Reports,
     pub(super) checkpoints: CheckpointPorts,

@@ -1,0 +1,70 @@
+//! Dependencies of followed strands, compared with the chains as the log has them.
+
+use std::cell::OnceCell;
+
+use hawser_proto::EnvelopeId;
+use hawser_rules::misbehavior::{DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
+use hawser_storage::Snapshot;
+
+use super::state::ReplicationState;
+use super::suspected::{CHAINS, KnownPlaces, Suspicion};
+use crate::reports::LoggedChain;
+
+/// Looks at the dependencies of envelopes that are about to be appended to one strand.
+pub(super) struct DependencyWatch<'a> {
+    state: &'a ReplicationState,
+    snapshot: OnceCell<Snapshot<'a>>,
+}
+
+impl<'a> DependencyWatch<'a> {
+    pub(super) fn new(state: &'a ReplicationState) -> Self {
+        Self { state, snapshot: OnceCell::new() }
+    }
+
+    /// Returns true if an envelope depends on a place that its chain did not have yet at the envelope's time, and the
+    /// log shows that by now. Notes a suspicion if the chain has yet to show it.
+    pub(super) fn has_fault(
+        &self,
+        known: &mut KnownPlaces,
+        at: EnvelopeId,
+        originator_ns: i64,
+        depends_on: &[EnvelopeId],
+    ) -> bool {
+        depends_on.iter().any(|&needed| self.is_fault(known, at, originator_ns, needed))
+    }
+
+    fn is_fault(
+        &self,
+        known: &mut KnownPlaces,
+        at: EnvelopeId,
+        originator_ns: i64,
+        needed: EnvelopeId,
+    ) -> bool {
+        let Some(chain) = CHAINS.iter().position(|chain| *chain == needed.originator) else {
+            return false;
+        };
+        let limit_ns = originator_ns.saturating_add(DEPENDENCY_LEAD_NS_MAX);
+        let known = &mut known.0[chain];
+        if known.is_some_and(|(place, ns)| needed.sequence <= place && ns <= limit_ns) {
+            return false;
+        }
+        let head = self.state.heads.get().get(needed.originator);
+        let newest_ns = self.state.chain_clock.newest_ns(needed.originator);
+        // No place of the chain is younger than its newest one.
+        if needed.sequence <= head && newest_ns.is_some_and(|newest_ns| newest_ns <= limit_ns) {
+            return false;
+        }
+        let snapshot = self.snapshot.get_or_init(|| self.state.store.snapshot());
+        match dependency_state(&LoggedChain(snapshot), needed, originator_ns) {
+            DependencyState::Existed { block_ns } => {
+                *known = block_ns.map(|block_ns| (needed.sequence, block_ns)).max(*known);
+                false
+            }
+            DependencyState::Later { .. } | DependencyState::Absent { .. } => true,
+            DependencyState::Unknown => {
+                self.state.suspected.push(Suspicion { at, needed, originator_ns });
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Envelopes that depend on places which their chain did not have yet (`docs/protocol/misbehavior.md`, kind 6).
+//!
+//! A chain proves such an envelope by itself: by the time of the event at the place, or by a later event while the
+//! place has none. Until then an envelope that names a place beyond the chain's head is a suspicion only: honest nodes
+//! may have read the chain before this one.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::Mutex;
+
+/// Suspicions about one originator. A guess: an honest one has some while this node is behind with the chain. Beyond
+/// it, further envelopes are not suspected: each that stays is a proof as soon as the chain goes on, and more prove
+/// nothing more.
+const OF_ORIGINATOR_MAX: usize = 256;
+/// The chains that envelopes may depend on.
+pub(super) const CHAINS: [OriginatorId; 2] =
+    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
+
+/// An envelope of a node, and a place of a chain that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Suspicion {
+    pub(super) at: EnvelopeId,
+    pub(super) needed: EnvelopeId,
+    /// The time of the envelope, unix nanoseconds.
+    pub(super) originator_ns: i64,
+}
+
+/// The suspicions of all strands. Bounded by [`OF_ORIGINATOR_MAX`] for each node that the registry names.
+#[derive(Debug, Default)]
+pub(super) struct SuspectedDependencies(Mutex<BTreeMap<OriginatorId, VecDeque<Suspicion>>>);
+
+impl SuspectedDependencies {
+    pub(super) fn push(&self, suspicion: Suspicion) {
+        let mut all = self.0.lock();
+        let of_originator = all.entry(suspicion.at.originator).or_default();
+        // A commit that failed is looked at again.
+        let is_known = of_originator.contains(&suspicion);
+        if !is_known && of_originator.len() < OF_ORIGINATOR_MAX {
+            of_originator.push_back(suspicion);
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<Suspicion> {
+        std::mem::take(&mut *self.0.lock()).into_values().flatten().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+/// The places of the chains up to which one strand's dependencies are known to be old enough, with their times. Times
+/// of a chain never descend, so a strand that depends on one commit after another costs one read for each commit.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct KnownPlaces(pub(super) [Option<(SequenceId, i64)>; CHAINS.len()]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspicion(originator: u32, sequence: u64) -> Suspicion {
+        let at = EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
+        let needed = EnvelopeId::new(OriginatorId::GROUP_MESSAGES, SequenceId(9));
+        Suspicion { at, needed, originator_ns: 5 }
+    }
+
+    #[test]
+    fn a_strand_of_suspicions_takes_no_room_from_others_and_none_is_held_twice() {
+        let suspected = SuspectedDependencies::default();
+        for sequence in (1..=10_000).chain(1..=10) {
+            suspected.push(suspicion(300, sequence));
+        }
+        suspected.push(suspicion(200, 1));
+        let taken = suspected.take();
+        assert_eq!(taken.len(), OF_ORIGINATOR_MAX + 1);
+        assert_eq!(taken[0], suspicion(200, 1));
+        assert_eq!(taken[1], suspicion(300, 1), "the first ones stay");
+        assert!(suspected.is_empty());
+    }
+}
