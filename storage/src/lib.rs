@@ -1,44 +1,45 @@
 //! The log and its projections, on disk.
 //!
-//! This crate defines where rows lie, when a commit is durable and how readers see it. It knows no
-//! socket and no rule about envelopes: the engine computes the meaning of an envelope and passes it
-//! in as [`Facts`]. In reading order:
+//! This crate defines the layout of rows, the durability of commits and the views of readers. It knows no socket
+//! and no rule about envelopes: the engine computes the meaning of an envelope and passes it in as [`Facts`]. In
+//! reading order:
 //!
 //! - [`Family`] and `keys`: the column families, and one file per key type;
 //! - `change`: the parts of a commit;
 //! - `error`: errors of reads and writes;
 //! - `open`, `open_error`, `meta` and `migrate`: opening a folder, with checks of format, network, node and key;
-//! - `unread`, `unread_tables`: what a database that was opened does without, because it could not be read;
-//! - `host`: tells if a folder is the one that this host wrote last;
+//! - `unread`, `unread_tables`: the parts that could not be read at the opening, and without which a database is
+//!   open;
+//! - `host`: decides if a folder is the one that this host wrote last;
 //! - `database` and `store`: the open database and the handle to it;
-//! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and go on;
+//! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and resume;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
-//! - `trees`, `tree_rows`, `tree_edges`: the Merkle trees over strands, grown by commits and brought up behind them;
-//! - `tree_read`, `checkpoints`: proofs about these trees, and what nodes signed about them;
-//! - `price`, `tallies`, `reprice`: what envelopes cost, summed up, and corrected when that was not yet
-//!   known;
+//! - `trees`, `tree_rows`, `tree_edges`: the Merkle trees over strands, grown by commits or in later steps;
+//! - `tree_read`, `checkpoints`: proofs about these trees, and the checkpoints that nodes signed of them;
+//! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
-//! - `facts`, `fact_index`: of evidence and of reports, one record of each fact, within bounds about each node;
+//! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
-//! - `recent`, `remember`: the topics of what was written last, so that readers who lack nothing cost no search;
+//! - `recent`, `remember`: the topics of the last written envelopes, so that readers who lack nothing cost no
+//!   search;
 //! - `audit_read`: reading a folder to audit it;
-//! - `older_rows`: bringing rows of an older format up to this one, in steps;
+//! - `older_rows`: converting rows of an older format to this one, in steps;
 //! - `progress`: the progress of long work, as it is stored;
-//! - `prune`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, the marks of their places, reading what is left of
-//!   them, and the ends of what has expired;
-//! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not read meanwhile, also those that the disk has
-//!   damaged, and comparing them;
+//! - `prune`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, the marks of their places, reading
+//!   the records that remain, and the ends of expired ranges;
+//! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
+//!   those that the disk has damaged, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
 //! - `objects`: the place of backups and snapshots: a folder, or a bucket of another crate;
 //! - `backup`: backups of the folder, made while a node runs, and new folders from them;
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
-//! - `scrub`: reading everything back, to find what a disk has damaged, and putting it back;
+//! - `scrub`: reading everything back, to find rows that a disk has damaged, and repairing them;
 //! - `bootstrap`: copies of the log for new nodes of other identities;
 //! - `verified`, `unverified`: places that readers are shown before their signatures are checked;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
-//! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
-//! log and of the history recorded beside it, never of the order in which commits arrived.
+//! Invariant: everything that a reader sees is durable. Invariant: a projection row is a function of the log and of
+//! the history recorded beside it, never of the order in which commits arrived.
 
 #![warn(missing_docs)]
 
