@@ -1,11 +1,13 @@
 //! Comparison of two logs: the places at which they differ, and the differences.
 //!
-//! The trees of a strand show where two logs begin to differ: a binary search finds the smallest size at which their
-//! roots differ. From there on the comparison reads the rows of both logs in parallel.
+//! The comparison reads the rows of both logs in parallel and compares their bytes, so it believes no tree that a
+//! folder has stored. If the caller asks for it, stored trees stand in for rows: a binary search then finds the
+//! smallest size at which their roots differ, and rows are read from there on.
 
 use std::iter::Peekable;
 
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use serde::Serialize;
 
@@ -13,6 +15,38 @@ use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, Stra
 
 /// Differences of one strand and kind that are kept. A guess: as for faults.
 const KEPT_OF_KIND: usize = 100;
+
+/// The part of two logs that a comparison reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComparedBy {
+    /// Every row of both.
+    Rows,
+    /// The stored trees, and the rows after the size up to which they are equal. A keeper that stores the tree of
+    /// another log makes its own log pass for that one.
+    StoredTrees,
+}
+
+/// Numbers of places by the evidence on which they were compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ComparedPlaces {
+    /// Envelopes of which both logs have shown the bytes.
+    pub envelopes: u64,
+    /// Places without an envelope in either log, of which the stored leaves were compared. Pruned places have only
+    /// these.
+    pub stored_leaves: u64,
+    /// Places of which nothing was read, because the stored trees are equal up to there.
+    pub by_stored_trees: u64,
+}
+
+impl ComparedPlaces {
+    /// Adds the numbers of another strand.
+    pub fn add(&mut self, other: Self) {
+        self.envelopes += other.envelopes;
+        self.stored_leaves += other.stored_leaves;
+        self.by_stored_trees += other.by_stored_trees;
+    }
+}
 
 /// One of the two logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,7 +74,7 @@ pub struct MissingPlaces {
 pub struct OtherPlace {
     /// The place.
     pub sequence_id: u64,
-    /// The part that differs: `statement`, `signature`, `bytes` or `mark`.
+    /// The part that differs: `statement`, `signature`, `bytes`, `mark` or `leaf`.
     pub what: &'static str,
     /// A sentence for people.
     pub text: String,
@@ -53,9 +87,9 @@ pub struct StrandDifference {
     pub originator_id: u32,
     /// The heads of both.
     pub heads: (u64, u64),
-    /// The first place whose leaves differ, by the roots of both trees.
+    /// The first place whose leaves differ, by the roots of both stored trees.
     pub first_other_leaf: Option<u64>,
-    /// The size up to which both trees are equal; absent if the trees were not compared.
+    /// The size up to which both stored trees are equal; absent if the trees were not compared.
     pub equal_tree_size: Option<u64>,
     /// Places that one of them lacks, up to the lower head: the first ones.
     pub lacking: Vec<MissingPlaces>,
@@ -67,6 +101,8 @@ pub struct StrandDifference {
     pub other_count: u64,
     /// The first place of each log that could not be read.
     pub unreadable: Vec<(Side, String)>,
+    /// The places that were compared.
+    pub compared: ComparedPlaces,
 }
 
 impl StrandDifference {
@@ -99,15 +135,14 @@ impl StrandDifference {
     }
 }
 
-/// Compares all strands of two logs. With `whole` every row is read; else those after the first leaf that differs,
-/// and those behind the trees.
+/// Compares all strands of two logs.
 ///
 /// # Errors
 /// When the heads of a log cannot be read. A strand that cannot be read is reported as a difference.
 pub fn compare(
     first: &dyn LogSource,
     second: &dyn LogSource,
-    whole: bool,
+    by: ComparedBy,
 ) -> Result<Vec<StrandDifference>, SourceError> {
     let heads = (first.heads()?, second.heads()?);
     let mut originators: Vec<OriginatorId> =
@@ -121,7 +156,7 @@ pub fn compare(
         .into_iter()
         .map(|originator| {
             let both = (head(&heads.0, originator), head(&heads.1, originator));
-            strand((first, second), originator, both, whole)
+            strand((first, second), originator, both, by)
         })
         .collect())
 }
@@ -130,7 +165,7 @@ fn strand(
     (first, second): (&dyn LogSource, &dyn LogSource),
     originator: OriginatorId,
     heads: (u64, u64),
-    whole: bool,
+    by: ComparedBy,
 ) -> StrandDifference {
     let mut found =
         StrandDifference { originator_id: originator.0, heads, ..StrandDifference::default() };
@@ -148,7 +183,11 @@ fn strand(
             0
         }
     };
-    let after = if whole { 0 } else { equal };
+    let after = match by {
+        ComparedBy::Rows => 0,
+        ComparedBy::StoredTrees => equal,
+    };
+    found.compared.by_stored_trees = after;
     let (from, end) = (EnvelopeId::new(originator, SequenceId(after)), SequenceId(common));
     if after < common {
         let rows = (first.rows(from, end), second.rows(from, end));
@@ -193,7 +232,16 @@ fn largest<E>(max: u64, mut holds: impl FnMut(u64) -> Result<bool, E>) -> Result
     Ok(low)
 }
 
-/// The rows of one log that are envelopes.
+/// The content of a place in one log.
+enum Held {
+    Envelope(Bytes, StoredMark),
+    /// The stored leaf of a place whose envelope is gone, or was never there.
+    Leaf(TreeHash),
+}
+
+type HeldAt = (SequenceId, Held);
+
+/// The rows of one log that have something to compare.
 struct SideRows<'a>(Peekable<LogRows<'a>>);
 
 fn side(rows: LogRows<'_>) -> SideRows<'_> {
@@ -201,15 +249,18 @@ fn side(rows: LogRows<'_>) -> SideRows<'_> {
 }
 
 impl SideRows<'_> {
-    /// Returns the next envelope; `None` at the end.
-    fn envelope(&mut self) -> Result<Option<(SequenceId, Bytes, StoredMark)>, SourceError> {
+    /// Returns the next envelope or leaf; `None` at the end.
+    fn take(&mut self) -> Result<Option<HeldAt>, SourceError> {
         loop {
             match self.0.next().transpose()? {
                 Some(StrandRow::Envelope { sequence, bytes, mark, .. }) => {
-                    return Ok(Some((sequence, bytes, mark)));
+                    return Ok(Some((sequence, Held::Envelope(bytes, mark))));
                 }
-                Some(StrandRow::Gap { .. } | StrandRow::Pruned { .. } | StrandRow::Leaf { .. }) => {
-                }
+                Some(
+                    StrandRow::Pruned { sequence, leaf: Some(leaf), .. }
+                    | StrandRow::Leaf { sequence, leaf },
+                ) => return Ok(Some((sequence, Held::Leaf(leaf)))),
+                Some(StrandRow::Gap { .. } | StrandRow::Pruned { .. }) => {}
                 None => return Ok(None),
             }
         }
@@ -229,7 +280,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn run(mut self, found: &mut StrandDifference) {
         let read = |rows: &mut SideRows<'_>, side, found: &mut StrandDifference| {
-            rows.envelope().unwrap_or_else(|error| {
+            rows.take().unwrap_or_else(|error| {
                 found.unreadable.push((side, error.to_string()));
                 None
             })
@@ -237,7 +288,7 @@ impl Walk<'_> {
         let mut first = read(&mut self.rows.0, Side::First, found);
         let mut second = read(&mut self.rows.1, Side::Second, found);
         while found.unreadable.is_empty() && (first.is_some() || second.is_some()) {
-            let at = |row: &Option<(SequenceId, Bytes, StoredMark)>| row.as_ref().map(|it| it.0.0);
+            let at = |row: &Option<HeldAt>| row.as_ref().map(|it| it.0.0);
             let place = at(&first).unwrap_or(u64::MAX).min(at(&second).unwrap_or(u64::MAX));
             // A source that goes back would never end.
             if place < self.next || place > self.common {
@@ -249,33 +300,79 @@ impl Walk<'_> {
             self.next = place + 1;
             let mine = first.take_if(|it| it.0.0 == place);
             let other = second.take_if(|it| it.0.0 == place);
-            match (&mine, &other) {
-                (Some(a), Some(b)) => self.both(a, b, found),
-                (Some(_), None) => found.add_lacking(Side::Second, place, place),
-                (None, _) => found.add_lacking(Side::First, place, place),
-            }
-            if mine.is_some() {
+            let (in_first, in_second) = (mine.is_some(), other.is_some());
+            self.place(SequenceId(place), mine.map(|it| it.1), other.map(|it| it.1), found);
+            if in_first {
                 first = read(&mut self.rows.0, Side::First, found);
             }
-            if other.is_some() {
+            if in_second {
                 second = read(&mut self.rows.1, Side::Second, found);
             }
         }
     }
 
-    fn both(
+    /// Compares what both logs have at a place.
+    fn place(
         &self,
-        (sequence, a, mark_a): &(SequenceId, Bytes, StoredMark),
-        (_, b, mark_b): &(SequenceId, Bytes, StoredMark),
+        at: SequenceId,
+        mine: Option<Held>,
+        other: Option<Held>,
+        found: &mut StrandDifference,
+    ) {
+        match (mine, other) {
+            (Some(Held::Envelope(a, mark_a)), Some(Held::Envelope(b, mark_b))) => {
+                found.compared.envelopes += 1;
+                self.envelopes(at, (&a, mark_a), (&b, mark_b), found);
+            }
+            (Some(Held::Leaf(a)), Some(Held::Leaf(b))) => {
+                found.compared.stored_leaves += 1;
+                if a != b {
+                    let text = "the leaves that the logs have stored differ".to_owned();
+                    found.add_other(at, "leaf", text);
+                }
+            }
+            (Some(Held::Envelope(bytes, _)), leaf) => {
+                lacking(at, Side::Second, &bytes, leaf, found);
+            }
+            (leaf, Some(Held::Envelope(bytes, _))) => {
+                lacking(at, Side::First, &bytes, leaf, found);
+            }
+            // One log has stored no leaf for a place without an envelope: its tree may be behind.
+            (Some(Held::Leaf(_)), None) | (None, Some(Held::Leaf(_))) | (None, None) => {}
+        }
+    }
+
+    fn envelopes(
+        &self,
+        at: SequenceId,
+        (a, mark_a): (&Bytes, StoredMark),
+        (b, mark_b): (&Bytes, StoredMark),
         found: &mut StrandDifference,
     ) {
         if a != b {
             let (what, text) = difference(a, b);
-            found.add_other(*sequence, what, text);
+            found.add_other(at, what, text);
         } else if self.marks && mark_a != mark_b {
             let text = format!("the marks are {mark_a:?} and {mark_b:?}");
-            found.add_other(*sequence, "mark", text);
+            found.add_other(at, "mark", text);
         }
+    }
+}
+
+/// Notes an envelope that one log lacks. A leaf that this log has stored for the place must be that of the envelope.
+fn lacking(
+    at: SequenceId,
+    side: Side,
+    bytes: &Bytes,
+    stored: Option<Held>,
+    found: &mut StrandDifference,
+) {
+    found.add_lacking(side, at.0, at.0);
+    if let Some(Held::Leaf(leaf)) = stored
+        && envelope_leaf(bytes) != Some(leaf)
+    {
+        let text = "the leaf that one log has stored is not that of the other's envelope";
+        found.add_other(at, "leaf", text.to_owned());
     }
 }
 
@@ -296,14 +393,15 @@ fn difference(a: &Bytes, b: &Bytes) -> (&'static str, String) {
 
 #[cfg(test)]
 mod tests {
+    use super::ComparedBy::{Rows, StoredTrees};
     use super::*;
     use crate::replay::planted::PLANTED;
     use crate::replay::testing::{Draft, MemoryLog, NODE, draft, key, ns_of};
     use hawser_proto::envelope::UnsealedEnvelope;
     use std::collections::BTreeMap;
 
-    fn only(first: &MemoryLog, second: &MemoryLog, whole: bool) -> StrandDifference {
-        let mut found = compare(first, second, whole).unwrap();
+    fn only(first: &MemoryLog, second: &MemoryLog, by: ComparedBy) -> StrandDifference {
+        let mut found = compare(first, second, by).unwrap();
         assert_eq!(found.len(), 1);
         found.remove(0)
     }
@@ -311,13 +409,18 @@ mod tests {
     #[test]
     fn equal_logs_are_equal_and_a_longer_one_says_so() {
         let log = MemoryLog::honest(90);
-        for whole in [false, true] {
-            let same = only(&log, &log, whole);
+        for by in [Rows, StoredTrees] {
+            let same = only(&log, &log, by);
             assert!(same.is_equal(), "{same:?}");
             assert_eq!(same.equal_tree_size, Some(90));
+            let compared = match by {
+                Rows => ComparedPlaces { envelopes: 90, ..ComparedPlaces::default() },
+                StoredTrees => ComparedPlaces { by_stored_trees: 90, ..ComparedPlaces::default() },
+            };
+            assert_eq!(same.compared, compared);
         }
         let shorter = MemoryLog::honest(60);
-        let found = only(&log, &shorter, false);
+        let found = only(&log, &shorter, StoredTrees);
         assert_eq!((found.heads, found.equal_tree_size), ((90, 60), Some(60)));
         assert!(!found.is_equal() && found.first_other_leaf.is_none());
     }
@@ -332,7 +435,7 @@ mod tests {
                 (Draft { statement }.seal(), StoredMark::Valid)
             });
             let other = MemoryLog::of(envelopes.collect());
-            let found = only(&log, &other, false);
+            let found = only(&log, &other, StoredTrees);
             assert_eq!(found.first_other_leaf, Some(place));
             assert_eq!(found.equal_tree_size, Some(place - 1));
             assert_eq!((found.other_count, found.other[0].sequence_id), (1, place));
@@ -348,12 +451,12 @@ mod tests {
         *other.bytes_at(7) = again;
         *other.row_at(9).0 = StoredMark::Invalid(4);
         other.rows.drain(19..29);
-        let found = only(&log, &other, true);
+        let found = only(&log, &other, Rows);
         let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
         assert_eq!(told, [(7, "signature"), (9, "mark")]);
         let lacking = MissingPlaces { lacking: Side::Second, from: 20, through: 29 };
         assert_eq!((&found.lacking[..], found.lacking_count), (&[lacking][..], 10));
-        let turned = only(&other, &log, true);
+        let turned = only(&other, &log, Rows);
         assert_eq!(turned.lacking[0].lacking, Side::First);
         assert_eq!(found.originator_id, NODE.0);
     }
@@ -381,7 +484,7 @@ mod tests {
                 .filter(|(at, row)| changed.get(at) != Some(row))
                 .map(|it| *it.0)
                 .collect();
-            let found = only(&honest, &log, true);
+            let found = only(&honest, &log, Rows);
             let lacking = found.lacking.iter().flat_map(|it| it.from..=it.through);
             let mut named: Vec<u64> =
                 found.other.iter().map(|it| it.sequence_id).chain(lacking).collect();
@@ -394,13 +497,55 @@ mod tests {
         }
     }
 
+    /// A keeper serves its own envelopes, and stores the leaves and the root of the honest log beside them.
+    #[test]
+    fn a_log_that_stores_the_tree_of_another_one_does_not_pass_for_it() {
+        let honest = MemoryLog::honest(60);
+        let mut liar = honest.clone();
+        let mut other = draft(33, ns_of(33));
+        other.statement.base_fee_picodollars += 1;
+        *liar.bytes_at(33) = other.seal();
+        let found = only(&honest, &liar, Rows);
+        assert!(!found.is_equal());
+        let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+        assert_eq!(told, [(33, "statement")]);
+        assert_eq!(found.compared.by_stored_trees, 0);
+        let believed = only(&honest, &liar, StoredTrees);
+        assert!(believed.is_equal(), "the lie is believed if it is asked to be: {believed:?}");
+        assert_eq!(believed.compared.by_stored_trees, 60);
+        assert_eq!(believed.compared.envelopes, 0);
+    }
+
+    #[test]
+    fn leaves_of_pruned_places_are_compared_with_leaves_and_with_envelopes() {
+        let honest = MemoryLog::honest(30);
+        let mut pruned = honest.clone();
+        pruned.prune(4);
+        let same = only(&pruned, &pruned, Rows);
+        assert!(same.is_equal(), "{same:?}");
+        let compared =
+            ComparedPlaces { envelopes: 29, stored_leaves: 1, ..ComparedPlaces::default() };
+        assert_eq!(same.compared, compared);
+        let one_lacks = only(&honest, &pruned, Rows);
+        assert_eq!((one_lacks.lacking_count, one_lacks.other_count), (1, 0));
+
+        let mut liar = pruned.clone();
+        let StrandRow::Pruned { leaf, .. } = &mut liar.rows[3] else { panic!("not pruned") };
+        *leaf = Some(TreeHash([9; 32]));
+        for (first, second) in [(&pruned, &liar), (&liar, &honest), (&honest, &liar)] {
+            let found = only(first, second, Rows);
+            let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+            assert_eq!(told, [(4, "leaf")]);
+        }
+    }
+
     #[test]
     fn a_source_that_goes_back_ends_the_strand() {
         let log = MemoryLog::honest(50);
         let mut other = log.clone();
         let row = other.rows[3].clone();
         other.rows.insert(40, row);
-        let found = only(&log, &other, true);
+        let found = only(&log, &other, Rows);
         assert_eq!(found.unreadable.len(), 1);
         assert_eq!(found.unreadable[0].0, Side::Second);
     }

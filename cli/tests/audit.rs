@@ -429,44 +429,6 @@ fn a_folder_is_pruned_and_still_replays_clean() {
     assert_eq!(json(&replay)["verdict"], "clean", "tallies come from the records");
 }
 
-#[test]
-fn folders_are_compared_and_the_first_difference_is_told() {
-    let place = tempfile::tempdir().unwrap();
-    let [(one, _), (same, _), (longer, _)] = [("one", 30), ("same", 30), ("longer", 31)]
-        .map(|(name, len)| folder(place.path(), name, len));
-    let [one, same, longer] = [&one, &same, &longer].map(|path| path.to_str().unwrap());
-    let equal = json(&["audit", "compare", "--json", "--whole", one, same]);
-    assert_eq!((&equal["equal"], &equal["strands"]), (&true.into(), &1.into()));
-    let output = run(&["audit", "compare", one, same, longer]);
-    assert_eq!(output.status.code(), Some(8), "{output:?}");
-    let text = stdout(&output);
-    assert!(text.contains(&format!("{one} and {same}: 1 strand, equal")), "{text}");
-    assert!(text.contains(&format!("strand 200: to 30 in {one}, to 31 in {longer}")), "{text}");
-
-    // Another statement for a place, as a node that tells two stories signs it.
-    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
-    let other = place.path().join("other");
-    let store = open(&other, &key);
-    let changes: Vec<Change> = (1..=30)
-        .map(|at| match at {
-            17 => {
-                let LogEntry { id, facts, .. } = entry(&key, at);
-                let bytes = statement(&key, at, b"another", 5);
-                Change::Append(LogEntry::valid(id, bytes, facts.unwrap()))
-            }
-            _ => Change::Append(entry(&key, at)),
-        })
-        .collect();
-    store.commit(&changes).unwrap();
-    drop(store);
-    let output = run(&["audit", "compare", "--json", one, other.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(8), "{output:?}");
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let strand = &found["differing"][0];
-    assert_eq!((&strand["first_other_leaf"], &strand["other_count"]), (&17.into(), &1.into()));
-    assert_eq!(strand["other"][0]["what"], "statement");
-}
-
 /// Publishes at a node and has a stranger verify the proof of the first envelope.
 fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
     let (address, key) = (dev.text(0, "grpc"), dev.payer_key());

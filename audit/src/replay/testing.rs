@@ -303,7 +303,8 @@ impl StrandRows for MemoryLog {
         }
         let mut tree = CompactRange::default();
         for row in &self.rows {
-            if let StrandRow::Envelope { leaf: Some(leaf), .. } = row
+            if let StrandRow::Envelope { leaf: Some(leaf), .. }
+            | StrandRow::Pruned { leaf: Some(leaf), .. } = row
                 && tree.size() < size
             {
                 tree.append(*leaf, |_, _| {});
@@ -321,7 +322,11 @@ impl StrandRows for MemoryLog {
         _: OriginatorId,
         size: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
-        let next = self.checkpoints.iter().find(|it| it.signed.checkpoint.size > size);
+        let is_next = |it: &&CosignedCheckpoint| it.signed.checkpoint.size > size;
+        let next = match self.is_node {
+            true => self.checkpoints.last().filter(is_next), // it shows the newest one alone
+            false => self.checkpoints.iter().find(is_next),
+        };
         Ok(next.cloned())
     }
 }

@@ -19,8 +19,8 @@ pub(crate) enum AuditCommand {
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
     /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
     Replay(AuditReplayArgs),
-    /// Print the places at which logs differ, and the differences. The first one is compared with each of the others. Exits with 0 if they are
-    /// equal, and with 8 if they differ.
+    /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
+    /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.
     Compare(AuditCompareArgs),
     /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone.
     Prove(AuditProveArgs),
@@ -161,12 +161,14 @@ pub(crate) struct AuditMergeArgs {
 /// `hawser audit compare`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditCompareArgs {
-    /// Data folders of stopped nodes, or APIs of nodes that run: `http://host:port`. At least two.
-    #[arg(value_name = "DATA-DIR|URL", required = true, num_args = 2..)]
+    /// Data folders of stopped nodes, folders of backups, APIs of nodes that run (`http://host:port`), or `snapshot:`
+    /// and the place of snapshots. At least two.
+    #[arg(value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE", required = true, num_args = 2..)]
     pub(crate) logs: Vec<String>,
-    /// Read every row of both, also where the trees are equal: finds other signatures and marks.
+    /// Believe the trees that folders have stored, and read envelopes only where these differ: faster, but a folder
+    /// that stores the tree of another log passes for it, and other signatures and marks are not found.
     #[arg(long)]
-    pub(crate) whole: bool,
+    pub(crate) quick: bool,
 }
 
 /// `hawser audit prove`.

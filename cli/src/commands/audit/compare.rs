@@ -1,6 +1,6 @@
 //! `hawser audit compare`: the places at which logs differ, and the differences.
 
-use hawser_audit::compare::{Side, StrandDifference, compare};
+use hawser_audit::compare::{ComparedBy, ComparedPlaces, Side, StrandDifference, compare};
 use hawser_node::error::{RunError, RunErrorKind};
 use serde_json::json;
 
@@ -22,18 +22,23 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
     }
     let opened = args.logs.iter().map(|log| source::open(log)).collect::<Result<Vec<_>, _>>()?;
     let views = opened.iter().map(OpenLog::view).collect::<Result<Vec<_>, _>>()?;
+    let by = if args.quick { ComparedBy::StoredTrees } else { ComparedBy::Rows };
     let mut are_equal = true;
     for (other, view) in others.iter().zip(&views[1..]) {
-        let found = compare(&*views[0], &**view, args.whole)
+        let found = compare(&*views[0], &**view, by)
             .map_err(|error| RunError::failed(format!("{first} and {other}: {error}")))?;
         let is_equal = found.iter().all(StrandDifference::is_equal);
         are_equal &= is_equal;
+        let mut compared = ComparedPlaces::default();
+        found.iter().for_each(|strand| compared.add(strand.compared));
         if as_json {
             let differing: Vec<_> = found.iter().filter(|it| !it.is_equal()).collect();
             output::line(json!({
                 "first": first,
                 "second": other,
                 "equal": is_equal,
+                "compared_by": by,
+                "compared": compared,
                 "strands": found.len(),
                 "differing": differing,
             }));
@@ -42,12 +47,32 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
         found.iter().filter(|it| !it.is_equal()).for_each(|it| tell(it, first, other));
         let strands = output::count(found.len(), "strand");
         let verdict = if is_equal { "equal" } else { "different" };
-        output::line(format_args!("{first} and {other}: {strands}, {verdict}"));
+        let evidence = evidence(compared);
+        output::line(format_args!("{first} and {other}: {strands}, {verdict}: {evidence}"));
     }
     if are_equal {
         return Ok(());
     }
     Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+}
+
+/// States what a verdict rests on, for people.
+fn evidence(compared: ComparedPlaces) -> String {
+    let ComparedPlaces { envelopes, stored_leaves, by_stored_trees } = compared;
+    let count =
+        |number: u64, thing| output::count(usize::try_from(number).unwrap_or(usize::MAX), thing);
+    let mut text = format!("{} compared", count(envelopes, "envelope"));
+    if stored_leaves > 0 {
+        let places = count(stored_leaves, "place");
+        text += &format!(", {places} without an envelope by the leaves that the logs have stored");
+    }
+    if by_stored_trees > 0 {
+        let places = count(by_stored_trees, "place");
+        text += &format!(
+            ", {places} by stored trees alone, which need not be those of the envelopes (--quick)"
+        );
+    }
+    text
 }
 
 fn tell(found: &StrandDifference, first: &str, second: &str) {
@@ -58,7 +83,7 @@ fn tell(found: &StrandDifference, first: &str, second: &str) {
         output::line(format_args!("strand {strand}: to {mine} in {first}, to {other} in {second}"));
     }
     if let Some(place) = found.first_other_leaf {
-        output::line(format_args!("strand {strand}: the trees differ from {place} on"));
+        output::line(format_args!("strand {strand}: the stored trees differ from {place} on"));
     }
     for lacking in &found.lacking {
         let (from, through, of) = (lacking.from, lacking.through, name(lacking.lacking));
