@@ -8,16 +8,20 @@
 //! - `shown`: rows of a source that omits places;
 //! - `derived`: tallies of a source that has none;
 //! - `days`: files by strand and day, which later runs replace;
+//! - `checkpoints`: those beside a strand;
 //! - `manifest`: what the folder holds, with digests;
 //! - `continued`: the comparison of the log with an export that is continued;
 //! - `run`: making an export, or continuing one;
 //! - `publish`: the files of an export that another place lacks;
-//! - `read`: reading files of the log again without trusting them.
+//! - `read`: reading files again without trusting them.
 //!
 //! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
 //! another log, claims of sizes. The export refuses all of these before it overwrites anything. A running node may lie
 //! too: its rows have to ascend, and the keys of a registry must have signed them.
 
+mod checkpoints;
+#[cfg(test)]
+mod checkpoints_tests;
 mod continued;
 #[cfg(test)]
 mod continued_tests;

@@ -1,4 +1,4 @@
-//! Reading files of the table `log` again. They are untrusted: a stranger may have written them.
+//! Reading files of the table `log` again, and columns of others. They are untrusted: a stranger may have written them.
 //!
 //! Bounds: a file has the columns of this program and no compression; row groups and pages may claim no more rows and
 //! bytes than this program writes; no two of their columns share bytes; all rows are of one strand; a claimed length is
@@ -18,12 +18,12 @@ use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::reader::{ChunkReader, FileReader, Length};
+use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 
 use super::error::ExportError;
 use super::part::{FileDigest, GROUP_LEN_BYTES, GROUP_ROWS, open_plain, verify};
-use super::table::{ColumnKind, LOG};
+use super::table::{ColumnKind, LOG, Table};
 use crate::replay::{GapReason, StoredMark, StrandRow};
 
 /// Length of the longest footer that is read, in bytes. A guess: a file has a few dozen row groups.
@@ -58,7 +58,7 @@ pub enum ExportedRow {
 /// A file of the table `log`, row group after row group.
 pub struct PartReader {
     path: PathBuf,
-    reader: SerializedFileReader<Bounded>,
+    reader: TableReader,
     next_group: usize,
     /// The strand of the first row.
     originator: Option<OriginatorId>,
@@ -71,7 +71,7 @@ impl PartReader {
     /// # Errors
     /// When it cannot be read, or is not one that this program writes.
     pub fn open(path: &Path) -> Result<Self, ExportError> {
-        Self::of_file(path, open_plain(path)?)
+        Self::new(path, Bounded::of_file(open_plain(path)?))
     }
 
     /// Opens a file, and requires that it has the listed bytes. The rows come from the file that was compared, even if
@@ -80,14 +80,7 @@ impl PartReader {
     /// # Errors
     /// When it cannot be read, has other bytes, or is not one that this program writes.
     pub(super) fn open_verified(path: &Path, listed: &FileDigest) -> Result<Self, ExportError> {
-        let mut file = open_plain(path)?;
-        verify(&mut file, path, &[listed])?;
-        Self::of_file(path, file)
-    }
-
-    fn of_file(path: &Path, file: File) -> Result<Self, ExportError> {
-        let len_bytes = Length::len(&file);
-        Self::new(path, Bounded::File(file, len_bytes))
+        Ok(Self::of_table(path, open_table_verified(path, listed, &LOG)?))
     }
 
     /// Reads the bytes of a file.
@@ -99,20 +92,12 @@ impl PartReader {
     }
 
     fn new(path: &Path, file: Bounded) -> Result<Self, ExportError> {
-        let malformed = |text: String| ExportError::malformed(path, text);
-        file.check_footer().map_err(|error| malformed(error.to_string()))?;
-        let reader = guarded(|| SerializedFileReader::new(file)).map_err(malformed)?;
-        let found = reader.metadata().file_metadata().schema_descr().root_schema().clone();
-        let expected = LOG.schema().map_err(ExportError::parquet(path))?;
-        if found != *expected {
-            return Err(malformed("its columns are not those of an exported log".to_owned()));
-        }
-        let mut read_to = 0;
-        for group in reader.metadata().row_groups() {
-            read_to = check_group(group, read_to).map_err(malformed)?;
-        }
+        Ok(Self::of_table(path, open_table(path, file, &LOG)?))
+    }
+
+    fn of_table(path: &Path, reader: TableReader) -> Self {
         let (path, rows) = (path.to_owned(), VecDeque::new());
-        Ok(Self { path, reader, next_group: 0, originator: None, rows })
+        Self { path, reader, next_group: 0, originator: None, rows }
     }
 
     /// Returns the last envelope of the file, if it has one. Reads from the end.
@@ -167,8 +152,62 @@ impl Iterator for PartReader {
     }
 }
 
+/// A file of one table.
+pub(super) type TableReader = SerializedFileReader<Bounded>;
+
+/// Opens a file of a table, and requires that it has the listed bytes.
+///
+/// # Errors
+/// When it cannot be read, has other bytes, or is not one that this program writes.
+pub(super) fn open_table_verified(
+    path: &Path,
+    listed: &FileDigest,
+    table: &Table,
+) -> Result<TableReader, ExportError> {
+    let mut file = open_plain(path)?;
+    verify(&mut file, path, &[listed])?;
+    open_table(path, Bounded::of_file(file), table)
+}
+
+fn open_table(path: &Path, file: Bounded, table: &Table) -> Result<TableReader, ExportError> {
+    let malformed = |text: String| ExportError::malformed(path, text);
+    file.check_footer().map_err(|error| malformed(error.to_string()))?;
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(malformed)?;
+    let found = reader.metadata().file_metadata().schema_descr().root_schema().clone();
+    let expected = table.schema().map_err(ExportError::parquet(path))?;
+    if found != *expected {
+        let text = format!("its columns are not those of the exported table {}", table.name);
+        return Err(malformed(text));
+    }
+    let mut read_to = 0;
+    for group in reader.metadata().row_groups() {
+        read_to = check_group(group, read_to).map_err(malformed)?;
+    }
+    Ok(reader)
+}
+
+/// Returns a reader of a column of a row group.
+pub(super) fn column(
+    group: &dyn RowGroupReader,
+    table: &Table,
+    name: &str,
+    may_have_dictionary: bool,
+) -> Result<ColumnReader, ParquetError> {
+    let at = table.columns.iter().position(|column| column.name == name);
+    let at = at.expect("the columns are those of the table");
+    let pages = Pages {
+        inner: group.get_column_page_reader(at)?,
+        rows: u64::try_from(group.metadata().num_rows()).unwrap_or(0),
+        may_have_dictionary,
+        has_dictionary: false,
+        value_len_bytes: if table.columns[at].kind == ColumnKind::Int { 8 } else { 4 },
+    };
+    let descr = group.metadata().column(at).column_descr_ptr();
+    Ok(get_column_reader(descr, Box::new(pages)))
+}
+
 /// Calls a reader of the library, which may panic on bytes that no writer makes.
-fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the file is damaged".to_owned()),
@@ -204,25 +243,13 @@ pub(super) fn check_group(group: &RowGroupMetaData, mut read_to: u64) -> Result<
 
 /// Reads the columns of a row group that are checked again.
 fn read_group(
-    reader: &SerializedFileReader<Bounded>,
+    reader: &TableReader,
     at: usize,
 ) -> Result<Vec<(OriginatorId, ExportedRow)>, ParquetError> {
     let group = reader.get_row_group(at)?;
     let rows = usize::try_from(group.metadata().num_rows())
         .map_err(|error| ParquetError::General(error.to_string()))?;
-    let column = |name: &str| {
-        let at = LOG.columns.iter().position(|column| column.name == name);
-        let at = at.expect("the columns are those of the table");
-        let pages = Pages {
-            inner: group.get_column_page_reader(at)?,
-            rows: u64::try_from(rows).unwrap_or(u64::MAX),
-            may_have_dictionary: name != "bytes",
-            has_dictionary: false,
-            value_len_bytes: if LOG.columns[at].kind == ColumnKind::Int { 8 } else { 4 },
-        };
-        let descr = group.metadata().column(at).column_descr_ptr();
-        Ok::<_, ParquetError>(get_column_reader(descr, Box::new(pages)))
-    };
+    let column = |name: &str| column(&*group, &LOG, name, name != "bytes");
     let int = |name: &str| values::<Int64Type>(column(name)?, rows, is_required(name));
     let bytes = |name: &str| values::<ByteArrayType>(column(name)?, rows, is_required(name));
     let (originators, from) = (int("originator_id")?, int("sequence_id")?);
@@ -256,7 +283,7 @@ fn is_required(name: &str) -> bool {
 }
 
 /// Reads a column, with `None` for each absent value.
-fn values<T: DataType>(
+pub(super) fn values<T: DataType>(
     reader: ColumnReader,
     rows: usize,
     is_required: bool,
@@ -331,12 +358,17 @@ impl RowFields<'_> {
 }
 
 /// Bytes of a file. A read never asks for more than there are.
-enum Bounded {
+pub(super) enum Bounded {
     File(File, u64),
     Memory(Bytes),
 }
 
 impl Bounded {
+    fn of_file(file: File) -> Self {
+        let len_bytes = Length::len(&file);
+        Self::File(file, len_bytes)
+    }
+
     /// Checks the length that the footer states.
     fn check_footer(&self) -> Result<(), ParquetError> {
         let start = Length::len(self).saturating_sub(TAIL_LEN_BYTES);

@@ -5,14 +5,17 @@ use std::fs;
 use std::path::Path;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, RateTable, Registry};
 
+use super::checkpoints;
 use super::continued::require_same_strands;
 use super::days::DayWriter;
 use super::derived::{DerivedTallies, Tally};
 use super::error::{ExportError, STRANDS_MAX};
-use super::manifest::{LogPart, Manifest, StrandTallies, TallyOrigin, log_path};
+use super::manifest::{
+    LogPart, Manifest, StrandTallies, TallyOrigin, TallyPart, log_path, tally_path,
+};
 use super::part::{FileDigest, FinishedPart, PartWriter, lock};
 use super::read::{ExportedRow, PartReader};
 use super::record::{Record, RecordKind, address_text, describe};
@@ -117,13 +120,11 @@ pub fn export(
     for head in &heads {
         run.tallies(head.originator, &rates)?;
     }
-    if source.shows_gaps() {
-        for head in &heads {
-            run.checkpoints(head.originator)?;
-        }
-    } else {
-        let note =
-            "checkpoints: the API of a node shows the newest ones alone, and its folder has all";
+    for head in &heads {
+        run.checkpoints(head.originator)?;
+    }
+    if !source.shows_gaps() {
+        let note = "checkpoints but the newest one of each node at the time of a run: the source shows no others";
         run.report.notes.push(note.to_owned());
     }
     run.settle()?;
@@ -443,22 +444,26 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes the checkpoints of a strand, those of all nodes by time.
+    /// Writes the checkpoints of a strand, by time. A node shows the newest ones alone: those of earlier runs stay.
     fn checkpoints(&mut self, originator: OriginatorId) -> Result<(), ExportError> {
         let beside = self.source.beside(originator);
-        let mut next = BTreeMap::new();
-        for node in beside.checkpoint_nodes()? {
-            next.extend(beside.checkpoint_after(node, 0)?.map(|first| (node, first)));
-        }
         let mut days = DayWriter::new(self.folder, &CHECKPOINTS, originator.0);
-        let time = |(_, it): &(&OriginatorId, &CosignedCheckpoint)| it.signed.checkpoint.time_ns;
-        while let Some((&node, _)) = next.iter().min_by_key(time) {
-            let checkpoint = next.remove(&node).expect("it is the earliest one");
-            let size = checkpoint.signed.checkpoint.size;
-            next.extend(beside.checkpoint_after(node, size)?.map(|later| (node, later)));
+        let each = |checkpoint: &CosignedCheckpoint| {
             let minute = checkpoint.signed.checkpoint.time_ns / NS_PER_MINUTE;
             let minute = u32::try_from(minute).unwrap_or(u32::MAX);
-            days.push_late(minute, |minute| checkpoint_row(originator, minute, &checkpoint));
+            days.push_late(minute, |minute| checkpoints::row(originator, minute, checkpoint));
+        };
+        if self.source.shows_gaps() {
+            checkpoints::by_time(&*beside, each)?;
+        } else if let Some(registry) = self.settings.registry {
+            let parts = self.manifest.checkpoints.iter();
+            let file = |part: &TallyPart| {
+                let path = tally_path(self.folder, CHECKPOINTS.name, originator.0, part.day);
+                Some((path, part.file.clone()?))
+            };
+            let files = parts.filter(|part| part.originator_id == originator.0).filter_map(file);
+            let notes = &mut self.report.notes;
+            checkpoints::with_newest(files.collect(), &*beside, registry, notes, each)?;
         }
         let changed = days.end(&mut self.manifest.checkpoints)?;
         self.show(changed)
@@ -529,25 +534,6 @@ fn exported_rows(path: &Path, listed: &FileDigest) -> LogRows<'static> {
         Ok(reader) => Box::new(reader.filter_map(row)),
         Err(error) => Box::new(std::iter::once(Err(failed(error)))),
     }
-}
-
-fn checkpoint_row(
-    originator: OriginatorId,
-    minute: u32,
-    checkpoint: &CosignedCheckpoint,
-) -> Vec<Value> {
-    let of = &checkpoint.signed.checkpoint;
-    vec![
-        Value::int(u64::from(originator.0)),
-        Value::int(u64::from(minute)),
-        Value::int(u64::from(of.node.0)),
-        Value::int(of.size),
-        Value::Amount(of.time_ns),
-        Value::Bytes(Bytes::copy_from_slice(&of.root.0)),
-        Value::int(checkpoint.cosignatures.len() as u64),
-        Value::int(checkpoint.witnesses.len() as u64),
-        Value::Bytes(Bytes::from(checkpoint.encode())),
-    ]
 }
 
 fn usage_row(

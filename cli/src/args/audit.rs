@@ -66,11 +66,11 @@ pub(crate) struct KeysArgs {
 /// `hawser audit replay`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditReplayArgs {
-    /// The log: the data folder of a stopped node, a folder of backups, or the API of a node that runs:
-    /// `http://host:port`.
-    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL")]
+    /// The log: the data folder of a stopped node, a folder of backups, the API of a node that runs
+    /// (`http://host:port`), or `snapshot:` and the folder, bucket (s3://…) or URL of snapshots.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
     pub(crate) from: String,
-    /// Name of the backup in a folder of backups [default: the newest one].
+    /// Name of the backup in a folder of backups, or of the snapshot [default: the newest one].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
     /// The source of the keys.
@@ -98,11 +98,11 @@ pub(crate) enum ExportFormat {
 /// `hawser audit export`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditExportArgs {
-    /// The log: the data folder of a stopped node, a folder of backups, or the API of a node that runs:
-    /// `http://host:port`.
-    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL")]
+    /// The log: the data folder of a stopped node, a folder of backups, the API of a node that runs
+    /// (`http://host:port`), or `snapshot:` and the folder, bucket (s3://…) or URL of snapshots.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
     pub(crate) from: String,
-    /// Name of the backup in a folder of backups [default: the newest one].
+    /// Name of the backup in a folder of backups, or of the snapshot [default: the newest one].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
     /// Keys of the nodes, by which the signature of each envelope is judged: a registry file, a `network.json`, or an

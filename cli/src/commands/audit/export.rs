@@ -17,7 +17,7 @@ use serde_json::json;
 use super::keys::{self, LoadedKeys};
 use super::publish::publish;
 use super::replay::{TELL_EVERY, now_ns};
-use super::source::{FolderLog, NodeLog, StoredLog};
+use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
 use crate::args::environment;
 use crate::commands::backup as backups;
@@ -45,21 +45,26 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
         }
     };
     let folder = folder.as_path();
-    let is_node = args.from.contains("://");
+    let snapshots = SnapshotLog::place_in(&args.from);
+    let is_node = snapshots.is_none() && args.from.contains("://");
     if is_node && args.backup.is_some() {
         return Err(RunError::usage("--backup is only for a folder of backups"));
     }
-    // The rows of a running node are always judged, because it may send anything.
+    // The rows of a running node and of a snapshot are always judged, because they may be anything.
     let keys = KeysArgs { registry: args.registry.clone(), rates: args.rates.clone() };
-    let judges = is_node || args.registry.is_some();
+    let judges = is_node || snapshots.is_some() || args.registry.is_some();
     let keys = judges.then(|| keys::load(&keys, None)).transpose()?;
     let rates = match (&keys, &args.rates) {
         (Some(keys), _) => keys.known.rates.clone(),
         (None, Some(path)) => Some(keys::rates_of(path)?),
         (None, None) => None,
     };
-    let report = if is_node {
-        let log = NodeLog::connect(&args.from, Vec::new())?;
+    let report = if let Some(place) = snapshots {
+        let log = SnapshotLog::open(place, args.backup.as_deref())?;
+        write(&log, folder, args, keys.as_ref(), rates.as_ref())?
+    } else if is_node {
+        let signers = keys.iter().flat_map(|keys| keys.known.registry.nodes().map(|node| node.id));
+        let log = NodeLog::connect(&args.from, signers.collect())?;
         write(&log, folder, args, keys.as_ref(), rates.as_ref())?
     } else {
         let store = StoredLog::open(Path::new(&args.from), args.backup.as_deref())?;

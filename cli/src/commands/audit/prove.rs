@@ -31,6 +31,10 @@ pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<()
             (store.identity().network.clone(), source::prove_from_folder(&store, id)?)
         }
         OpenLog::Node(log) => (String::new(), log.prove(id)?),
+        OpenLog::Snapshot(_) => {
+            let text = "a snapshot has no tree: fetch it into a folder (hawser snapshot fetch), and prove from that";
+            return Err(RunError::usage(text));
+        }
     };
     let refuted = |error| RunError::failed(format!("the proof of {id} does not verify: {error}"));
     let proven = proof.verify(&known.registry).map_err(refuted)?;

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
-use super::source::{FolderLog, NodeLog, StoredLog};
+use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog};
 use crate::args::audit::AuditReplayArgs;
 use crate::{output, output_file};
 
@@ -34,7 +34,10 @@ pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 /// When the log, the keys or the state cannot be read; and with the exit code of the verdict.
 pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
     let mut keys = keys::load(&args.keys, None)?;
-    let report = if args.from.contains("://") {
+    let report = if let Some(place) = SnapshotLog::place_in(&args.from) {
+        let log = SnapshotLog::open(place, args.backup.as_deref())?;
+        replay(&log, args, &keys, Vec::new())?
+    } else if args.from.contains("://") {
         let signers = keys.known.registry.nodes().map(|node| node.id).collect();
         let log = NodeLog::connect(&args.from, signers)?;
         replay(&log, args, &keys, Vec::new())?

@@ -20,7 +20,7 @@ use hawser_storage::{
 };
 
 /// A log in a folder, as of the moment when it was opened.
-pub(in super::super) struct FolderLog<'s> {
+pub(in crate::commands) struct FolderLog<'s> {
     store: &'s Store,
     snapshot: Snapshot<'s>,
     /// True if the tallies are those of the log: no rebuild and no calculation of amounts is due.
@@ -38,7 +38,7 @@ impl<'s> FolderLog<'s> {
     ///
     /// # Errors
     /// When rows cannot be read.
-    pub(in super::super) fn new(store: &'s Store) -> Result<Self, ReadError> {
+    pub(in crate::commands) fn new(store: &'s Store) -> Result<Self, ReadError> {
         let snapshot = store.snapshot();
         let has_tallies = store.stale_projections().is_empty() && !snapshot.has_unpriced()?;
         let mut in_doubt = BTreeMap::new();

@@ -1,7 +1,8 @@
-//! Sources of logs: the folder of a node, a backup, or a running node.
+//! Sources of logs: the folder of a node, a backup, a snapshot, or a running node.
 
 mod folder;
 mod node;
+mod snapshot;
 mod stored;
 
 use std::path::Path;
@@ -9,9 +10,11 @@ use std::path::Path;
 use hawser_audit::replay::LogSource;
 use hawser_node::error::RunError;
 
-pub(super) use folder::{FolderLog, prove as prove_from_folder};
+pub(in super::super) use folder::FolderLog;
+pub(super) use folder::prove as prove_from_folder;
 pub(super) use node::NodeLog;
-pub(super) use stored::StoredLog;
+pub(super) use snapshot::SnapshotLog;
+pub(in super::super) use stored::StoredLog;
 
 /// A log that was opened.
 pub(in super::super) enum OpenLog {
@@ -19,13 +22,19 @@ pub(in super::super) enum OpenLog {
     Folder(StoredLog),
     /// The log of a running node.
     Node(NodeLog),
+    /// The log of a snapshot.
+    Snapshot(SnapshotLog),
 }
 
-/// Opens the log of a folder or of the newest backup in one, or connects to a node if the name is a URL.
+/// Opens the log of a folder, of the newest backup in one, or of the newest snapshot of a place; or connects to a node if the
+/// name is a URL.
 ///
 /// # Errors
 /// When there is no log.
 pub(in super::super) fn open(name: &str) -> Result<OpenLog, RunError> {
+    if let Some(place) = SnapshotLog::place_in(name) {
+        return SnapshotLog::open(place, None).map(OpenLog::Snapshot);
+    }
     if name.contains("://") {
         return NodeLog::connect(name, Vec::new()).map(OpenLog::Node);
     }
@@ -41,6 +50,7 @@ impl OpenLog {
         match self {
             Self::Folder(store) => Ok(Box::new(FolderLog::new(store).map_err(RunError::failed)?)),
             Self::Node(log) => Ok(Box::new(log)),
+            Self::Snapshot(log) => Ok(Box::new(log)),
         }
     }
 }

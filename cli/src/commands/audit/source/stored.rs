@@ -10,7 +10,9 @@ use std::sync::Arc;
 use hawser_node::backup as backups;
 use hawser_node::error::RunError;
 use hawser_node::service::projections;
-use hawser_storage::{Backups, FolderObjects, Store, WantedBackup};
+use hawser_storage::{
+    BackupError, Backups, FolderObjects, Pace, ReadManifest, Store, WantedBackup,
+};
 
 use crate::commands::backup;
 use crate::commands::rebuild::refusal;
@@ -51,7 +53,53 @@ impl StoredLog {
     }
 }
 
-/// A folder of links, which is removed when this value is dropped.
+impl StoredLog {
+    /// Opens the database of a backup whose files have just been compared with their manifest.
+    ///
+    /// # Errors
+    /// When its files are not on this machine, or it does not open.
+    pub(in crate::commands) fn of_verified(
+        kept: &Backups,
+        read: &ReadManifest,
+    ) -> Result<Self, RunError> {
+        let links = Links(new_folder(&std::env::temp_dir()).map_err(RunError::failed)?);
+        kept.link_verified(read, &links.0).map_err(|error| backups::run_error(&error))?;
+        let (store, _) = projections::open_read_only(&links.0).map_err(refusal)?;
+        Ok(Self { store, _links: Some(links) })
+    }
+
+    /// Copies a backup into a new folder below `work`, and compares the files with the manifest.
+    ///
+    /// # Errors
+    /// [`BackupError`] if a file is not as it was written, or cannot be copied.
+    pub(in crate::commands) fn of_fetched(
+        kept: &Backups,
+        name: &str,
+        work: &Path,
+        pace: &mut Pace<'_>,
+    ) -> Result<(FetchedBackup, ReadManifest), BackupError> {
+        let at = |source| BackupError::File { path: work.to_owned(), source };
+        let folder = Links(new_folder(work).map_err(at)?);
+        let read = kept.fetch(name, &folder.0, pace)?;
+        Ok((FetchedBackup(folder), read))
+    }
+}
+
+/// The copy of a backup, which is removed when this value is dropped.
+pub(in crate::commands) struct FetchedBackup(Links);
+
+impl FetchedBackup {
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub(in crate::commands) fn open(self) -> Result<StoredLog, RunError> {
+        let (store, _) = projections::open_read_only(&self.0.0).map_err(refusal)?;
+        Ok(StoredLog { store, _links: Some(self.0) })
+    }
+}
+
+/// A folder of links or copies, which is removed when this value is dropped.
 struct Links(PathBuf);
 
 impl Links {
@@ -64,7 +112,7 @@ impl Links {
                 kept.newest(&any, backup::now_unix_s()).map_err(|it| backups::run_error(&it))?
             }
         };
-        let links = Self(new_folder().map_err(RunError::failed)?);
+        let links = Self(new_folder(&std::env::temp_dir()).map_err(RunError::failed)?);
         let bar = backup::bar("verify");
         let linked = kept.link(&name, &links.0, &mut |bytes| {
             bar.inc(bytes);
@@ -84,12 +132,12 @@ impl Drop for Links {
     }
 }
 
-/// Makes a folder that only this user can read.
-fn new_folder() -> io::Result<PathBuf> {
+/// Makes a folder that only this user can read, in an existing one.
+fn new_folder(parent: &Path) -> io::Result<PathBuf> {
     let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
     for number in 0..NAMES_MAX {
         let name = format!("hawser-backup-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

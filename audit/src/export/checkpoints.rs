@@ -1,0 +1,169 @@
+//! Checkpoints beside an exported strand: all of a folder's, or the newest ones that a node shows, after those of
+//! earlier runs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::{Bytes, OriginatorId};
+use hawser_rules::Registry;
+use parquet::data_type::ByteArrayType;
+use parquet::errors::ParquetError;
+use parquet::file::reader::FileReader as _;
+
+use super::error::ExportError;
+use super::part::FileDigest;
+use super::read::{TableReader, column, guarded, open_table_verified, values};
+use super::table::{CHECKPOINTS, Value};
+use crate::replay::{SourceError, StrandRows};
+
+/// Calls `each` with the checkpoints of all nodes that a folder has of a strand, by time.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(super) fn by_time(
+    beside: &dyn StrandRows,
+    mut each: impl FnMut(&CosignedCheckpoint),
+) -> Result<(), SourceError> {
+    let mut next = BTreeMap::new();
+    for node in beside.checkpoint_nodes()? {
+        next.extend(beside.checkpoint_after(node, 0)?.map(|first| (node, first)));
+    }
+    let time = |(_, it): &(&OriginatorId, &CosignedCheckpoint)| it.signed.checkpoint.time_ns;
+    while let Some((&node, _)) = next.iter().min_by_key(time) {
+        let checkpoint = next.remove(&node).expect("it is the earliest one");
+        let size = checkpoint.signed.checkpoint.size;
+        next.extend(beside.checkpoint_after(node, size)?.map(|later| (node, later)));
+        each(&checkpoint);
+    }
+    Ok(())
+}
+
+/// Calls `each` with the checkpoints in the files of earlier runs, in their order, and then with the newest ones that a
+/// source shows, by time. Leaves out those whose signatures are not those of the registry's nodes, and adds a sentence
+/// for people to `notes` for each.
+///
+/// # Errors
+/// When a file has other bytes than are listed, or the source gives no answer.
+pub(super) fn with_newest(
+    files: Vec<(PathBuf, FileDigest)>,
+    beside: &dyn StrandRows,
+    registry: &Registry,
+    notes: &mut Vec<String>,
+    mut each: impl FnMut(&CosignedCheckpoint),
+) -> Result<(), ExportError> {
+    let mut shown = Vec::new();
+    for node in beside.checkpoint_nodes()? {
+        let Some(checkpoint) = beside.checkpoint_after(node, 0)? else { continue };
+        match authenticate(&checkpoint, registry) {
+            Ok(()) => shown.push(checkpoint),
+            Err(text) => {
+                let strand = checkpoint.signed.checkpoint.originator;
+                notes.push(format!("a checkpoint of strand {strand} by node {node}: {text}"));
+            }
+        }
+    }
+    shown.sort_by_key(|it| it.signed.checkpoint.time_ns);
+    for (path, listed) in files {
+        for held in CheckpointReader::open_verified(&path, &listed)? {
+            let held = held?;
+            let again = shown.iter().position(|it| it.signed == held.signed);
+            match again {
+                // It has been cosigned since.
+                Some(at) if shown[at].cosignatures.len() > held.cosignatures.len() => continue,
+                Some(at) => drop(shown.remove(at)),
+                None => {}
+            }
+            each(&held);
+        }
+    }
+    shown.iter().for_each(each);
+    Ok(())
+}
+
+/// Checks the signatures by the keys of a registry. Cosignatures of nodes that it does not name pass.
+fn authenticate(checkpoint: &CosignedCheckpoint, registry: &Registry) -> Result<(), String> {
+    let of = checkpoint.signed.checkpoint;
+    let record = registry.node(of.node).ok_or("the registry does not name the node")?;
+    let wrong = |error: &dyn std::fmt::Display| format!("it is not exported: {error}");
+    checkpoint.signed.verify(&record.public_key).map_err(|error| wrong(&error))?;
+    for cosignature in &checkpoint.cosignatures {
+        if let Some(record) = registry.node(cosignature.cosigner) {
+            cosignature.verify(&of, &record.public_key).map_err(|error| {
+                let cosigner = cosignature.cosigner;
+                wrong(&format!("the cosignature of node {cosigner} is not its own: {error}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the row of a checkpoint.
+pub(super) fn row(
+    originator: OriginatorId,
+    minute: u32,
+    checkpoint: &CosignedCheckpoint,
+) -> Vec<Value> {
+    let of = &checkpoint.signed.checkpoint;
+    vec![
+        Value::int(u64::from(originator.0)),
+        Value::int(u64::from(minute)),
+        Value::int(u64::from(of.node.0)),
+        Value::int(of.size),
+        Value::Amount(of.time_ns),
+        Value::Bytes(Bytes::copy_from_slice(&of.root.0)),
+        Value::int(checkpoint.cosignatures.len() as u64),
+        Value::int(checkpoint.witnesses.len() as u64),
+        Value::Bytes(Bytes::from(checkpoint.encode())),
+    ]
+}
+
+/// A file of the table `checkpoints`, row group after row group.
+struct CheckpointReader {
+    path: PathBuf,
+    reader: TableReader,
+    next_group: usize,
+    rows: VecDeque<CosignedCheckpoint>,
+}
+
+impl CheckpointReader {
+    fn open_verified(path: &Path, listed: &FileDigest) -> Result<Self, ExportError> {
+        let reader = open_table_verified(path, listed, &CHECKPOINTS)?;
+        Ok(Self { path: path.to_owned(), reader, next_group: 0, rows: VecDeque::new() })
+    }
+
+    fn load(&mut self) -> Result<(), ExportError> {
+        let at = self.next_group;
+        self.next_group += 1;
+        let read = guarded(|| read_group(&self.reader, at));
+        self.rows = read.map_err(|text| ExportError::malformed(&self.path, text))?.into();
+        Ok(())
+    }
+}
+
+impl Iterator for CheckpointReader {
+    type Item = Result<CosignedCheckpoint, ExportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.rows.is_empty() && self.next_group < self.reader.num_row_groups() {
+            if let Err(error) = self.load() {
+                self.next_group = usize::MAX;
+                return Some(Err(error));
+            }
+        }
+        self.rows.pop_front().map(Ok)
+    }
+}
+
+fn read_group(reader: &TableReader, at: usize) -> Result<Vec<CosignedCheckpoint>, ParquetError> {
+    let group = reader.get_row_group(at)?;
+    let fail = |text: String| ParquetError::General(text);
+    let rows = usize::try_from(group.metadata().num_rows()).map_err(|it| fail(it.to_string()))?;
+    let pages = column(&*group, &CHECKPOINTS, "checkpoint", false)?;
+    let checkpoints = values::<ByteArrayType>(pages, rows, true)?;
+    let decode = |bytes: Option<parquet::data_type::ByteArray>| {
+        let bytes = bytes.ok_or_else(|| fail("a row without a checkpoint".to_owned()))?;
+        CosignedCheckpoint::decode(bytes.data()).map_err(|error| fail(error.to_string()))
+    };
+    checkpoints.into_iter().map(decode).collect()
+}

@@ -1,0 +1,207 @@
+//! The log of a snapshot for new nodes: in a folder, in a bucket, or behind a web server. Its maker is not trusted.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+use hawser_audit::replay::{
+    LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+};
+use hawser_node::error::RunError;
+use hawser_node::service::bootstrap::run_error;
+use hawser_node::web::WebObjects;
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
+use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps, Objects};
+
+use crate::commands::backup;
+
+/// Begins the name of a source that is a snapshot: an address of the web may be that of a node, too.
+const SCHEME: &str = "snapshot:";
+
+/// A snapshot whose manifest was read.
+pub(in crate::commands) struct SnapshotLog {
+    place: Bootstraps,
+    location: String,
+    manifest: BootstrapManifest,
+}
+
+impl SnapshotLog {
+    /// Returns the place of the snapshots if the name is that of one.
+    pub(in super::super) fn place_in(name: &str) -> Option<&str> {
+        name.strip_prefix(SCHEME)
+    }
+
+    /// Opens a snapshot: the named one, or else the newest of any network.
+    ///
+    /// # Errors
+    /// When there is none, or its manifest cannot be used.
+    pub(in super::super) fn open(place: &str, named: Option<&str>) -> Result<Self, RunError> {
+        let objects: Arc<dyn Objects> = if WebObjects::is_url(place) {
+            let web = WebObjects::new(place, false, Arc::new(|| false));
+            Arc::new(web.map_err(RunError::usage)?)
+        } else {
+            backup::open(&backup::place_of(Path::new(place))?)?
+        };
+        let location = objects.location("").display().to_string();
+        let place = Bootstraps::new(objects);
+        let manifest = match named {
+            Some(name) => place.manifest(name),
+            None => place.newest_of_all(backup::now_unix_s()).map(|(_, manifest)| manifest),
+        };
+        let manifest = manifest.map_err(|error| run_error(&error))?;
+        Ok(Self { place, location, manifest })
+    }
+
+    fn strand(&self, originator: OriginatorId) -> Option<&BootstrapStrand> {
+        self.manifest.strands.iter().find(|strand| strand.originator == originator)
+    }
+}
+
+impl LogSource for SnapshotLog {
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+        let network = self.manifest.network.clone();
+        (network, OriginatorId(0), self.location.clone().into_bytes())
+    }
+
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+        let strands = self.manifest.strands.iter();
+        let heads = strands.map(|strand| EnvelopeId::new(strand.originator, strand.head));
+        Ok(heads.filter(|head| head.sequence > SequenceId::NONE).collect())
+    }
+
+    fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+        Ok(None)
+    }
+
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
+        let chunks = self.strand(after.originator).map_or(&[][..], |strand| &strand.chunks);
+        let first = chunks.partition_point(|chunk| chunk.through <= after.sequence);
+        Box::new(SnapshotRows {
+            place: &self.place,
+            chunks: &chunks[first..],
+            reached: after,
+            head,
+            read: VecDeque::new(),
+        })
+    }
+
+    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
+        Box::new(SnapshotBeside(self.strand(originator)))
+    }
+
+    fn shows_gaps(&self) -> bool {
+        false
+    }
+
+    fn unchecked(&self) -> Vec<String> {
+        vec![
+            "tallies and marks: a snapshot does not have them".to_owned(),
+            "places that the snapshot leaves out: its maker may have marked them, or hide them"
+                .to_owned(),
+        ]
+    }
+
+    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The envelopes of one strand, chunk by chunk. Each chunk is compared with its hash in the manifest, and envelopes
+/// ascend.
+struct SnapshotRows<'a> {
+    place: &'a Bootstraps,
+    /// The chunks that are still to be read.
+    chunks: &'a [BootstrapChunk],
+    reached: EnvelopeId,
+    head: SequenceId,
+    read: VecDeque<(SequenceId, Bytes)>,
+}
+
+impl SnapshotRows<'_> {
+    fn step(&mut self) -> Result<Option<StrandRow>, SourceError> {
+        loop {
+            while let Some((sequence, bytes)) = self.read.pop_front() {
+                if sequence > self.head {
+                    return Ok(None);
+                }
+                if sequence > self.reached.sequence {
+                    self.reached.sequence = sequence;
+                    let mark = StoredMark::Unknown;
+                    return Ok(Some(StrandRow::Envelope { sequence, bytes, mark, leaf: None }));
+                }
+            }
+            let Some((chunk, rest)) = self.chunks.split_first() else { return Ok(None) };
+            self.chunks = rest;
+            let read = self.place.chunk(self.reached.originator, chunk);
+            self.read = read.map_err(|error| SourceError(error.to_string()))?.into();
+        }
+    }
+}
+
+impl Iterator for SnapshotRows<'_> {
+    type Item = Result<StrandRow, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.step();
+        if row.is_err() {
+            (self.chunks, self.read) = (&[], VecDeque::new());
+        }
+        row.transpose()
+    }
+}
+
+struct SnapshotBeside<'a>(Option<&'a BootstrapStrand>);
+
+impl SnapshotBeside<'_> {
+    fn checkpoints(&self) -> impl Iterator<Item = &CosignedCheckpoint> {
+        self.0.into_iter().flat_map(|strand| &strand.checkpoints)
+    }
+}
+
+impl StrandRows for SnapshotBeside<'_> {
+    fn has_tallies(&self) -> bool {
+        false
+    }
+
+    fn usage(
+        &self,
+        _: RangeInclusive<u32>,
+        _: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn congestion(
+        &self,
+        _: RangeInclusive<u32>,
+        _: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn root(&self, _: u64) -> Result<Option<TreeHash>, SourceError> {
+        Ok(None)
+    }
+
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
+        let mut nodes: Vec<OriginatorId> =
+            self.checkpoints().map(|it| it.signed.checkpoint.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        Ok(nodes)
+    }
+
+    fn checkpoint_after(
+        &self,
+        node: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let of_node = self.checkpoints().filter(|it| it.signed.checkpoint.node == node);
+        let later = of_node.filter(|it| it.signed.checkpoint.size > size);
+        Ok(later.min_by_key(|it| it.signed.checkpoint.size).cloned())
+    }
+}

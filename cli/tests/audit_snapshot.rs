@@ -1,0 +1,88 @@
+//! Snapshots for new nodes as logs that an auditor reads, exports and compares.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::SecretKey;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::sign::originator_digest;
+use hawser_storage::{Change, LogEntry};
+use serde_json::Value;
+
+use crate::support::log_folder::{entry, folder, open};
+use crate::support::{json, run, stderr};
+
+fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
+    let to = place.join("snapshots");
+    let [to_text, data] = [&*to, data].map(|path| path.to_str().unwrap());
+    json(&["snapshot", "create", "--json", "--to", to_text, "--data-dir", data]);
+    let source = format!("snapshot:{to_text}");
+    (to, source)
+}
+
+#[test]
+fn a_snapshot_is_replayed_exported_and_compared_like_the_folder_that_it_is_of() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let (_, source) = snapshot(place.path(), &data);
+    let [data_dir, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    let replay = ["audit", "replay", "--json", "--from", &source, "--registry", registry];
+    let clean = json(&replay);
+    assert_eq!(clean["verdict"], "clean", "{clean}");
+    assert_eq!(clean["strands"][0]["figures"]["envelopes"], 20);
+    assert!(clean["unchecked"].to_string().contains("a snapshot does not have them"), "{clean}");
+    let equal = json(&["audit", "compare", "--json", data_dir, &source]);
+    assert_eq!((&equal["equal"], &equal["compared"]["envelopes"]), (&true.into(), &20.into()));
+
+    let to = place.path().join("export");
+    let export = |source: &str| {
+        let to = to.to_str().unwrap();
+        json(&["audit", "export", "--json", "--from", source, "--registry", registry, "--to", to])
+    };
+    assert_eq!(export(&source)["rows"], 20);
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    store.commit(&[Change::Append(entry(&key, 21))]).unwrap();
+    drop(store);
+    let (_, again) = snapshot(place.path(), &data);
+    assert_eq!(again, source);
+    assert_eq!(export(&source)["rows"], 1, "the export goes on with the newest snapshot");
+}
+
+#[test]
+fn a_snapshot_with_a_forged_envelope_or_other_bytes_is_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let LogEntry { id, bytes, facts, .. } = entry(&key, 21);
+    let (statement, _) = OriginatorEnvelope::open(bytes).unwrap();
+    let forger = SecretKey::from_bytes(&[9; 32]).unwrap();
+    let signature = forger.sign(originator_digest(&statement));
+    let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(signature));
+    let store = open(&data, &key);
+    store.commit(&[Change::Append(LogEntry::valid(id, bytes, facts.unwrap()))]).unwrap();
+    drop(store);
+    let (to, source) = snapshot(place.path(), &data);
+    let registry = registry.to_str().unwrap();
+    let replay = ["audit", "replay", "--json", "--from", &source, "--registry", registry];
+    let output = run(&replay);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fault = &found["first_faults"][0];
+    assert_eq!((&fault["kind"], &fault["sequence_id"]), (&"forged".into(), &21.into()));
+
+    let chunk = fs::read_dir(to.join("chunks")).unwrap().next().unwrap().unwrap().path();
+    let chunk = fs::read_dir(chunk).unwrap().next().unwrap().unwrap().path();
+    let mut flipped = fs::read(&chunk).unwrap();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    fs::write(&chunk, flipped).unwrap();
+    let to = place.path().join("export");
+    let export = ["audit", "export", "--from", &source, "--registry", registry, "--to"];
+    let output = run(&[&export[..], &[to.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("strand 200"), "{output:?}");
+    let none = format!("snapshot:{}", place.path().join("none").display());
+    let output = run(&["audit", "replay", "--from", &none, "--registry", registry]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
