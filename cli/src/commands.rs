@@ -2,6 +2,8 @@
 
 mod audit;
 mod backup;
+mod backup_signatures;
+mod backup_verify;
 mod bench;
 #[cfg(feature = "dev")]
 mod chain;
@@ -49,6 +51,7 @@ use std::future::Future;
 use hawser_node::error::RunError;
 
 use crate::args::audit::AuditCommand;
+use crate::args::backup::BackupCommand;
 use crate::args::payer::PayerCommand;
 use crate::args::{Cli, Command};
 
@@ -91,7 +94,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::NetworkWatcher(args) => blocking(network_watcher::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
-        Command::Backup { command } => backup::run(&command, json),
+        Command::Backup { command } => match command {
+            BackupCommand::Create(args) => backup::create(&args, json),
+            BackupCommand::Verify(args) => backup_verify::run(&args, json),
+            BackupCommand::List(args) => backup::list(&args, json),
+            BackupCommand::Prune(args) => backup::prune(&args, json),
+        },
         Command::Snapshot { command } => snapshot::run(command, json),
         Command::Scrub(args) => scrub::run(&args, json),
         Command::Prune(args) => prune::run(&args, json),

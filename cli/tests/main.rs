@@ -4,8 +4,11 @@
 
 mod administration;
 mod audit;
+mod audit_compare;
 mod audit_export;
+mod audit_snapshot;
 mod backup_place;
+mod backup_signatures;
 mod bench;
 mod chain;
 mod commands;

@@ -11,7 +11,8 @@
 //! - `fault`: the kinds of faults; `stats`: figures for people;
 //! - `run`: a whole log, and the state from which a replay continues;
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `repeats`: payer envelopes charged more
-//!   than once.
+//!   than once;
+//! - `sample`: the signatures of a part of it.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
@@ -25,6 +26,7 @@ pub(crate) mod pipeline;
 pub(crate) mod planted;
 mod repeats;
 pub(crate) mod run;
+mod sample;
 mod stats;
 mod strand;
 pub(crate) mod tally;
@@ -46,5 +48,6 @@ pub use run::{
     LogRows, LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     ReplayStateError, STATE_LEN_BYTES_MAX,
 };
+pub use sample::{SAMPLE_MAX, SampleSize, SampledSignatures, sample_signatures};
 pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
 pub use strand::{StrandReplay, StrandReport};

@@ -7,40 +7,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
-use hawser_node::backup_notes::{self, MadeNote, VerifiedNote};
 use hawser_node::bucket::ObjectsAt;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
-use hawser_storage::{BackupError, Backups, ListedBackup, Objects, PruneReport, ReadManifest};
+use hawser_storage::{Backups, ListedBackup, Objects, PruneReport, ReadManifest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::rebuild;
-use crate::args::backup::{
-    BackupCommand, BackupCreateArgs, BackupListArgs, BackupPruneArgs, BackupVerifyArgs,
-};
+use crate::args::backup::{BackupCreateArgs, BackupListArgs, BackupPruneArgs};
 use crate::output;
 
 const MIB: u64 = 1 << 20;
-/// The exit code of a check of a place that does not answer.
-const UNREACHABLE_EXIT_CODE: u8 = 9;
 
-/// Runs the command.
+/// Runs `create`.
 ///
 /// # Errors
-/// When a backup is not made or not whole. Earlier backups are as before.
-pub(super) fn run(command: &BackupCommand, as_json: bool) -> Result<(), RunError> {
-    match command {
-        BackupCommand::Create(args) => create(args, as_json),
-        BackupCommand::Verify(args) => verify(args, as_json),
-        BackupCommand::List(args) => list(args, as_json),
-        BackupCommand::Prune(args) => prune(args, as_json),
-    }
-}
-
-fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunError> {
+/// When the backup is not made. Earlier backups are as before.
+pub(super) fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let to = place_of(&args.to)?;
     let bytes_per_s = u64::from(args.rate) * MIB;
@@ -90,171 +76,26 @@ fn of_stopped(
     report.map(|report| backup::json_of(&report)).map_err(|error| backup::run_error(&error))
 }
 
-fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
-    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
-    let mut checks = ChecksOfNode::new(&data_dir);
-    let place = place_of(&args.from)?;
-    let objects = open(&place)?;
-    let (shown, root) = (place.to_string(), objects.location(""));
-    let checked = verify_all(args, objects, &mut checks, as_json);
-    let silence = checked.as_ref().err().filter(|error| error.is_unreachable(&root));
-    if checks.made.as_ref().is_some_and(|made| made.to == shown) {
-        backup::note_answer(&data_dir, &shown, silence);
-    }
-    if let Some(error) = silence {
-        // The record of the last check stays, because this check has no result.
-        let text = "the place does not answer, so nothing is known about its backups";
-        let kind = RunErrorKind::Answer(UNREACHABLE_EXIT_CODE);
-        return Err(RunError { kind, text: format!("{text}: {error}") });
-    }
-    match checked {
-        // A named backup that does not exist does not count as damaged.
-        Err(error @ BackupError::NoBackup { .. }) => Err(backup::run_error(&error)),
-        Err(error) => {
-            checks.note(&data_dir);
-            Err(backup::run_error(&error))
-        }
-        Ok((damaged, expected)) => {
-            checks.note(&data_dir);
-            match damaged {
-                0 => Ok(()),
-                _ => {
-                    let text = format!("{damaged} of {expected} backups cannot be restored");
-                    Err(RunError::failed(text))
-                }
-            }
-        }
-    }
-}
-
-/// Reads the backups to check. Returns the number of those that cannot be restored, and the number that should exist.
+/// Runs `list`.
 ///
 /// # Errors
-/// When the place cannot be read, at once; and for the one backup that was named, if it is not whole.
-fn verify_all(
-    args: &BackupVerifyArgs,
-    objects: Arc<dyn Objects>,
-    checks: &mut ChecksOfNode,
-    as_json: bool,
-) -> Result<(usize, usize), BackupError> {
-    let root = objects.location("");
-    let folder = Backups::existing(objects)?;
-    let names = match &args.backup {
-        Some(name) => vec![name.clone()],
-        None => folder.list()?.into_iter().map(|backup| backup.name).collect(),
-    };
-    let mut damaged = 0;
-    for name in &names {
-        let bar = bar("verify");
-        let read = folder.verify(name, &mut |bytes| {
-            bar.inc(bytes);
-            ControlFlow::Continue(())
-        });
-        bar.finish_and_clear();
-        let read = match read {
-            Err(error) if error.is_unreachable(&root) => return Err(error),
-            read => read,
-        };
-        let is_own = match &read {
-            Ok(read) => checks.is_own(name, Some(read)),
-            Err(_) => checks.is_own(name, folder.manifest(name).ok().as_ref()),
-        };
-        if is_own {
-            checks.count(name, read.is_ok());
-        }
-        match read {
-            Ok(read) => show(name, &read, "whole", as_json),
-            Err(error) if args.backup.is_some() => return Err(error),
-            Err(error) => {
-                damaged += 1;
-                show_fault(name, &error, as_json);
-            }
-        }
-    }
-    let mut expected = names.len();
-    if let Some(gone) = checks.gone(args, &names) {
-        (damaged, expected) = (damaged + 1, expected + 1);
-        checks.count(&gone, false);
-        show_fault(&gone, &BackupError::NoBackup { name: gone.clone() }, as_json);
-    }
-    Ok((damaged, expected))
-}
-
-/// The checks of backups of the node whose data folder records the last one.
-struct ChecksOfNode {
-    /// The last backup that was made of the folder; `None` if the folder records none.
-    made: Option<MadeNote>,
-    newest: Option<(String, bool)>,
-    checked: u64,
-    damaged: u64,
-}
-
-impl ChecksOfNode {
-    /// Begins for a folder, which need not exist: backups may be checked on another machine.
-    fn new(data_dir: &Path) -> Self {
-        let made = backup_notes::made(data_dir).unwrap_or_else(|error| {
-            eprintln!(
-                "hawser: the result of the check cannot be recorded in {}: {error}",
-                data_dir.display()
-            );
-            None
-        });
-        Self { made, newest: None, checked: 0, damaged: 0 }
-    }
-
-    /// Returns true if a backup is of the folder's node. A stranger who can write to the place of the backups can name
-    /// any node in a manifest, but cannot sign it with the node's key.
-    fn is_own(&self, name: &str, read: Option<&ReadManifest>) -> bool {
-        let Some(made) = &self.made else { return false };
-        let is_of = |read: &ReadManifest| {
-            made.is_of(&read.manifest.identity) && (read.is_signed || !made.signed)
-        };
-        // The manifest of a damaged backup may be unreadable, but the name of the last backup is known.
-        made.backup == name || read.is_some_and(is_of)
-    }
-
-    /// Returns the name of the last backup that was made of the folder, if all backups of its place were checked and it is
-    /// not among them: a stranger who may write there, or a rule of the bucket, has removed it.
-    fn gone(&self, args: &BackupVerifyArgs, names: &[String]) -> Option<String> {
-        let place = place_of(&args.from).ok()?.to_string();
-        let made = self.made.as_ref().filter(|made| made.to == place)?;
-        (args.backup.is_none() && !names.contains(&made.backup)).then(|| made.backup.clone())
-    }
-
-    /// Counts a check of a backup of this node, older ones first.
-    fn count(&mut self, name: &str, is_whole: bool) {
-        self.newest = Some((name.to_owned(), is_whole));
-        self.checked += 1;
-        self.damaged += u64::from(!is_whole);
-    }
-
-    /// Records the result in the data folder, if one of the backups was of its node. A failure to record is reported
-    /// and does not change the result.
-    fn note(self, data_dir: &Path) {
-        let Some((backup, whole)) = self.newest else { return };
-        let (checked, damaged) = (self.checked, self.damaged);
-        let note = VerifiedNote { backup, verified_unix_s: now_unix_s(), whole, checked, damaged };
-        if let Err(error) = backup_notes::note_verified(data_dir, &note) {
-            eprintln!(
-                "hawser: the result of the check cannot be recorded in {}: {error}",
-                data_dir.display()
-            );
-        }
-    }
-}
-
-fn list(args: &BackupListArgs, as_json: bool) -> Result<(), RunError> {
+/// When the place cannot be read.
+pub(super) fn list(args: &BackupListArgs, as_json: bool) -> Result<(), RunError> {
     for backup in existing(&args.from)?.list().map_err(|error| backup::run_error(&error))? {
         let ListedBackup { name, manifest } = backup;
         match manifest {
-            Ok(read) => show(&name, &read, "", as_json),
+            Ok(read) => show(&name, &read, None, as_json),
             Err(error) => show_fault(&name, &error, as_json),
         }
     }
     Ok(())
 }
 
-fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunError> {
+/// Runs `prune`.
+///
+/// # Errors
+/// When the place cannot be read, or a file cannot be removed.
+pub(super) fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunError> {
     let folder = existing(&args.from)?;
     let pruned = folder.prune(usize::from(args.keep), args.dry_run, now_unix_s());
     let PruneReport { removed, files, bytes } =
@@ -279,7 +120,18 @@ fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-fn show(name: &str, read: &ReadManifest, verdict: &str, as_json: bool) {
+/// The outcome of a check of one backup.
+pub(super) struct CheckedBackup {
+    /// True if the backup must not be restored, although its files are as they were written.
+    pub(super) is_fault: bool,
+    /// The signatures, for programs.
+    pub(super) signatures: Value,
+    /// The signatures, for people. The first line continues that of the backup.
+    pub(super) lines: Vec<String>,
+}
+
+/// Prints a backup, with the outcome of its check if it was checked.
+pub(super) fn show(name: &str, read: &ReadManifest, found: Option<&CheckedBackup>, as_json: bool) {
     let ReadManifest { manifest, is_signed } = read;
     let identity = &manifest.identity;
     if as_json {
@@ -298,7 +150,8 @@ fn show(name: &str, read: &ReadManifest, verdict: &str, as_json: bool) {
             "bytes": manifest.len_bytes(),
             "files": manifest.files.len(),
             "heads": heads,
-            "whole": (!verdict.is_empty()).then_some(true),
+            "whole": found.map(|found| !found.is_fault),
+            "signatures": found.map(|found| &found.signatures),
         }));
         return;
     }
@@ -307,17 +160,24 @@ fn show(name: &str, read: &ReadManifest, verdict: &str, as_json: bool) {
     let own = manifest.strands.iter().find(|strand| strand.originator == identity.node);
     let head = own.map_or(0, |strand| strand.head.0);
     let signed = if *is_signed { "signed" } else { "not signed" };
+    let (first, rest) = found.and_then(|found| found.lines.split_first()).unzip();
+    let verdict = match found.zip(first) {
+        None => String::new(),
+        Some((found, first)) if found.is_fault => format!(", files as written, but {first}"),
+        Some((_, first)) => format!(", whole, {first}"),
+    };
     output::line(format_args!(
-        "{name}  {}  node {} of network {:?} up to {head}  {}  {signed}{}{verdict}",
+        "{name}  {}  node {} of network {:?} up to {head}  {}  {signed}{verdict}",
         time.get(..19).unwrap_or(&time),
         identity.node,
         identity.network,
         size(manifest.len_bytes()),
-        if verdict.is_empty() { "" } else { ", " },
     ));
+    rest.unwrap_or_default().iter().for_each(output::line);
 }
 
-fn show_fault(name: &str, error: &hawser_storage::BackupError, as_json: bool) {
+/// Prints a backup that cannot be used, with the reason.
+pub(super) fn show_fault(name: &str, error: &hawser_storage::BackupError, as_json: bool) {
     if as_json {
         output::line(json!({ "backup": name, "whole": false, "error": error.to_string() }));
     } else {
