@@ -1,4 +1,4 @@
-//! Backups: what they hold, what is refused, and that nothing is replaced.
+//! Backups: their contents, refusals, and that no file is replaced.
 
 use crate::support;
 
@@ -120,7 +120,7 @@ fn ended(lines: &[String]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Everything that a store tells of its log and its projections.
+/// Returns the whole log of a store, and the digests of its projections.
 fn contents(store: &Store) -> (Vec<LogItem>, BTreeMap<&'static str, [u8; 32]>) {
     let snapshot = store.snapshot();
     let mut items = Vec::new();
@@ -151,7 +151,7 @@ fn each_backup_restores_to_the_state_that_was_durable_when_it_began() {
         assert_eq!(restored.bytes, backup.bytes);
         let store = place.open(&backup.name);
         assert_eq!(contents(&store), *state);
-        // The strand goes on where it ended.
+        // The strand continues where it ended.
         extend(&store, PEER, 1);
     }
 }
@@ -350,7 +350,7 @@ fn a_manifest_with_a_flipped_bit_is_refused() {
     fs::write(&path, &whole[..whole.len() - 9]).unwrap();
     let error = place.restore(&backup.name, "restored").unwrap_err();
     assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
-    // A list shows it with its fault, and nothing is removed while a manifest cannot be read.
+    // A list shows the manifest with its fault, and nothing is removed while a manifest cannot be read.
     assert!(place.backups().list().unwrap()[0].manifest.is_err());
     assert!(place.backups().prune(1, false, NOW_UNIX_S).is_err());
     let missing = place.restore("000000000001-0000000000000000", "restored").unwrap_err();
@@ -497,7 +497,7 @@ fn a_backup_of_another_owner_is_refused_and_an_unsigned_one_without_the_word_for
     let wanted = WantedBackup { unsigned: true, ..WantedBackup::default() };
     place.restore_wanted(&unsigned.name, &wanted, "restored").unwrap();
 
-    // A signature of another key, or of another manifest, counts as none: it is a lie.
+    // A signature of another key, or of another manifest, counts as none.
     let signature = |name: &str| {
         let text = fs::read_to_string(place.manifest(name)).unwrap();
         text.lines().find(|line| line.starts_with("signature=")).unwrap().to_owned()
@@ -551,7 +551,7 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
     let mine = place.path("backups/files/00");
     fs::create_dir_all(&mine).unwrap();
     fs::write(mine.join("not ours"), b"x").unwrap();
-    // What killed writers have left, of this version and of older ones.
+    // Files of killed writers, of this version and of older ones.
     let left_parts =
         [".part", ".0123456789abcdef.part"].map(|end| format!("{}{end}", "0".repeat(64)));
     for name in &left_parts {

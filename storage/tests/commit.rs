@@ -10,8 +10,8 @@ use hawser_storage::{
     Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow, Validity,
 };
 
-/// The strand as a reader gets it, in short: `5`, `!5` invalid, `w5` waiting, `5-7?` missing, `5-7x` void,
-/// `5-7e` expired.
+/// Returns the strand as a reader gets it, abbreviated: `5`, `!5` invalid, `w5` waiting, `5-7?` missing, `5-7x`
+/// void, `5-7e` expired.
 fn told(store: &Store, originator: OriginatorId) -> String {
     let snapshot = store.snapshot();
     let through = snapshot.head(originator).unwrap();
@@ -109,7 +109,7 @@ fn envelopes_that_are_held_change_nothing() {
         let digests = store.snapshot().projection_digests().unwrap();
         store.commit(&[append(OWN, 2), append(OWN, 3)]).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
-        // Within one group, too.
+        // The same within one group.
         store.commit(&[append(OWN, 4), append(OWN, 4), append(OWN, 5), append(OWN, 4)]).unwrap();
         assert_eq!(told(store, OWN), "1 2 3 4 5");
         let row = store.snapshot().usage(OWN, 0, Address([7; 20])).unwrap().unwrap();
@@ -429,11 +429,11 @@ fn after_a_failed_write_nothing_more_is_accepted() {
         assert!(store.is_poisoned());
         let poisoned = |result| matches!(result, Err(CommitError::Poisoned { .. }));
         assert!(poisoned(store.commit(&[append(OWN, 3)])));
-        // Also for what is held already, and for what writes nothing.
+        // Also for changes that are held already, and for those that write nothing.
         assert!(poisoned(store.commit(&[append(OWN, 1)])));
         assert!(poisoned(store.commit(&[])));
         assert_eq!(store.record_rates(&[]), Ok(()), "rates that are recorded can be confirmed");
-        // Reading goes on.
+        // Reads still succeed.
         assert_eq!(told(store, OWN), "1 2");
     });
 }

@@ -1,4 +1,4 @@
-//! Evidence against nodes: each fact once, within bounds, and for as long as it is promised.
+//! Evidence against nodes: each fact once, within bounds, and for the promised time.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +104,7 @@ fn claims_make_room_for_themselves_and_proofs_do_not() {
     let other = Evidence { at: id(OWN, 1), ..two_statements(1) };
     assert_eq!(store.record_evidence(5, &[other]).unwrap().len(), 1, "each node has its own share");
 
-    // Claims of more than 30 days go once there are too many of them.
+    // Claims of more than 30 days are removed once there are too many of them.
     store.record_evidence(31 * DAY_NS, &claims(20_001, 21_001)).unwrap();
     assert_eq!(counted(&store, PEER).1, 1_001, "all old ones are gone at once");
 }

@@ -1,4 +1,4 @@
-//! Opening and reopening: what is refused, and what a database remembers.
+//! Opening and reopening: refusals, and the state that a database keeps.
 
 use std::fs;
 
@@ -156,7 +156,7 @@ fn an_older_database_is_brought_up_to_this_format() {
     extend(&store, OWN, 3);
     store.commit(&[append_invalid(PEER, 1, 10), append_invalid(PEER, 2, 9)]).unwrap();
     drop(store);
-    // As the first format was: without two families, and without a word about one of them.
+    // As in the first format: without two families, and without a note about one of them.
     let mut db = raw(folder.path());
     db.put_cf(db.cf_handle("meta").unwrap(), "format", 1u32.to_be_bytes()).unwrap();
     db.delete_cf(db.cf_handle("meta").unwrap(), "projection.inbox").unwrap();
@@ -270,7 +270,7 @@ fn tallies_of_the_version_before_are_kept_where_they_are_equal_and_stale_where_t
         }
         assert_eq!(store.stale_projections(), [""; 0], "rule {rule}");
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
-        // A mark that comes later does not make them doubtful: its booking came with it.
+        // A later mark does not make the tallies stale, because its charge is booked with it.
         store.commit(&[append_invalid(PEER, 5, 4)]).unwrap();
         drop(store);
         let store = Store::open(&settings(folder.path())).unwrap();

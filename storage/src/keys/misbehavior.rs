@@ -87,8 +87,7 @@ impl FactKey {
         }
     }
 
-    /// Returns the facts that make `evidence` needless: the same fault at the same place, as grave or
-    /// graver.
+    /// Returns the facts that make `evidence` redundant: the same fault at the same place, at least as grave.
     pub(crate) fn covering(evidence: &Evidence) -> impl Iterator<Item = Self> {
         let (misbehavior, at) = (evidence.misbehavior, evidence.at);
         let graver = Severity::ALL.into_iter().filter(move |other| match misbehavior {
@@ -164,8 +163,8 @@ impl Key<'_> for FactKey {
 pub(crate) enum Share {
     /// Faults that rest on this node's clock.
     Claims,
-    /// Proven faults other than equivocation, also a leaf of another statement: it does not tell how far the two differ. A node
-    /// makes them as cheaply as envelopes.
+    /// Proven faults other than equivocation, also a leaf of another statement, which does not show how far the two
+    /// differ. A node makes them as cheaply as envelopes.
     Faults,
     /// Two statements of different content, also when they are roots: the gravest fault.
     Equivocations,
@@ -182,7 +181,7 @@ impl FactClass for Share {
 pub enum Severity {
     /// The same fields in other bytes.
     Encoding,
-    /// Fees or expiry. An honest node of other software may sign twice and compute these anew.
+    /// Fees or expiry. An honest node of other software may sign twice and compute these again.
     Metadata,
     /// The payer envelope or the time: another message, or another order.
     Content,
@@ -225,8 +224,8 @@ pub enum Misbehavior {
     /// It signed two such checkpoints as an observer, which may have been shown two histories. Evidence: as
     /// above.
     TwoObservations,
-    /// It signed a checkpoint with another root than the tree held here has. Evidence: the checkpoint in binary form.
-    /// Its sender may have been lied to, or the peer that sent the tree's envelopes.
+    /// It signed a checkpoint with another root than that of the tree held here. Evidence: the checkpoint in binary
+    /// form. Its sender may have been lied to, or the peer that sent the tree's envelopes.
     OtherTree,
     /// It signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and the leaf
     /// of the pruned one, 32 bytes.
@@ -240,7 +239,7 @@ pub enum Misbehavior {
 }
 
 impl Misbehavior {
-    /// Returns the number of the kind in the API's schema (`Misbehavior`); 0 for what the schema has no kind for.
+    /// Returns the number of the kind in the API's schema (`Misbehavior`); 0 if the schema has no such kind.
     #[must_use]
     pub fn kind(self) -> u8 {
         match self {
@@ -274,7 +273,7 @@ impl Misbehavior {
         }
     }
 
-    /// Returns true if the evidence convinces only those who trust this node.
+    /// Returns true if the evidence convinces only readers who trust this node.
     #[must_use]
     pub fn is_claim(self) -> bool {
         matches!(
