@@ -22,9 +22,9 @@ mod health;
 mod import;
 mod keys;
 mod keys_rotate;
+mod log_level;
 mod misbehavior;
 mod misbehavior_pages;
-mod log_level;
 mod misbehavior_reports;
 mod network_watcher;
 mod node;
@@ -103,6 +103,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Snapshot { command } => snapshot::run(command, json),
         Command::Scrub(args) => scrub::run(&args, json),
         Command::Prune(args) => prune::run(&args, json),
+        Command::LogLevel(args) => log_level::run(&args, json),
         Command::Restore(args) => restore::run(args, json),
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
@@ -111,7 +112,6 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Completion { shell } => {
             completion::run(shell);
             Ok(())
-        Command::LogLevel(args) => log_level::run(&args, json),
         }
         // It reads a log, on threads of its own.
         Command::Payer { command: PayerCommand::Usage(args) } if args.verify => {
