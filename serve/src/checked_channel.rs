@@ -25,8 +25,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// A channel to a server that is not trusted.
 ///
-/// The client of the gRPC library panics at a status whose details are not Base64, and a panic ends the process. So such
-/// details are removed from answers before it reads them.
+/// The client of the gRPC library panics at a status whose details are not Base64, and a panic ends the process. So
+/// such details are removed from answers before it reads them.
 #[derive(Debug, Clone)]
 pub struct CheckedChannel(Channel);
 

@@ -105,7 +105,8 @@ impl ProjectionSet {
         Self::TALLIES.into_iter().any(|it| self.contains(it))
     }
 
-    /// Returns true for the families that are dropped with them. The marks of minutes to be priced again go with the amounts.
+    /// Returns true for the families that are dropped with them. The marks of minutes to be priced again go with
+    /// the amounts.
     pub(crate) fn covers(self, family: Family) -> bool {
         match family {
             Family::Reprice => self.has_tallies(),
@@ -128,7 +129,8 @@ impl ProjectionSet {
     }
 }
 
-/// Returns true for the family of a projection, and for the marks of minutes to be priced again, which go with the amounts.
+/// Returns true for the family of a projection, and for the marks of minutes to be priced again, which go with the
+/// amounts.
 pub(crate) fn is_dropped_with_projections(family: Family) -> bool {
     Projection::ALL.into_iter().any(|it| it.family() == family) || family == Family::Reprice
 }

@@ -222,7 +222,8 @@ impl Snapshot<'_> {
         Ok(missing)
     }
 
-    /// Returns the last `ranges_max` of the ranges of one strand that are marked missing, ascending, both ends included.
+    /// Returns the last `ranges_max` of the ranges of one strand that are marked missing, ascending, both ends
+    /// included.
     ///
     /// Visits the marks of the strand backwards from its end, until it has found that many.
     ///

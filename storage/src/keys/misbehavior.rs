@@ -218,8 +218,9 @@ pub enum Misbehavior {
     Invalid(u8),
     /// No peer has the places before this one. Evidence: the envelope before them, and the one after.
     Gap,
-    /// It signed two checkpoints of its own strand that contradict each other. Evidence: both checkpoints in binary form,
-    /// and, if only a proof of the larger tree shows it, the root that it begins with and the hashes of the proof.
+    /// It signed two checkpoints of its own strand that contradict each other. Evidence: both checkpoints in binary
+    /// form, and, if only a proof of the larger tree shows it, the root that it begins with and the hashes of the
+    /// proof.
     TwoCheckpoints,
     /// It signed two such checkpoints as an observer, which may have been shown two histories. Evidence: as
     /// above.
