@@ -52,8 +52,9 @@ where
 
 /// Returns the fees of a transaction by those that the endpoints state.
 ///
-/// The highest price is the upper median, or the lower one if the upper one is above `price_max_wei`: the chain charges
-/// its own base fee, however high the bound is. What is paid beyond that is the lower median.
+/// The highest price is the upper median, or the lower one if the upper one is above `price_max_wei`: the chain
+/// charges its own base fee, however high the bound is. The priority fee, which is paid in addition, is the lower
+/// median.
 pub(crate) fn agreed_fees(
     stated: &[Eip1559Estimation],
     price_max_wei: u128,

@@ -136,7 +136,7 @@ fn rates_that_were_set_and_not_taken_over_are_finished_by_the_same_command() {
     let set = |name: &str, value: u64| format!("xmtp.rateRegistry.{name}={value}");
     let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let start = start.as_secs() + 5000;
-    // What the first of its two steps does.
+    // The effect of the first of its two steps.
     let cut_short = [
         set("messageFee", 101),
         set("storageFee", 202),

@@ -154,7 +154,7 @@ fn settings_are_checked_and_printed_without_a_node() {
     assert!(text.contains("# signer.private-key: the key of 0x"), "{text}");
     let line = text.lines().find(|line| line.starts_with("api.port")).unwrap();
     assert!(line.starts_with("api.port = \"7000\"") && line.ends_with("# flag"), "{line}");
-    // What was printed can be read back.
+    // The printed settings can be read back.
     let printed = single.place.path().join("printed.toml");
     fs::write(&printed, text.replace("config = ", "# config = ")).unwrap();
     let key = file("key");

@@ -70,7 +70,7 @@ fn with_receipt(
     let client = envelope.client();
     let originator = statement.id().originator;
     let is_paid = is_owed(envelope, None);
-    // What was taken over from the older network has a price, and is no load of this one.
+    // An envelope from the older network has a price, but does not count as load of this network.
     let counted = originator.is_node() && is_paid;
     let charged = payer.filter(|_| counted || (originator.is_migrated() && is_paid));
     Facts {

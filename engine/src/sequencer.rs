@@ -22,10 +22,9 @@ pub struct Admitted {
     pub depends_on_ns: Option<i64>,
 }
 
-/// Upper bound of a chain's lead over this node's clock. Specified (`docs/protocol/rules.md`,
-/// Expiry and time): ten minutes. A chain that is further ahead is not followed, because its
-/// operator could otherwise set this node's times, and with them prices and expiries. What depends on it is
-/// refused.
+/// Upper bound of a chain's lead over this node's clock. Specified (`docs/protocol/rules.md`, Expiry and time): ten
+/// minutes. A chain that is further ahead is not followed, because its operator could otherwise set this node's
+/// times, and with them prices and expiries. Envelopes that depend on such a chain are refused.
 const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
 /// Returns true if an envelope that depends on a chain envelope of this time is dated after it, and not

@@ -124,7 +124,7 @@ mod tests {
             let trailers = read.trailers().unwrap().clone();
             for headers in [headers, trailers] {
                 assert_eq!(headers.contains_key(DETAILS), is_kept, "{details}");
-                // What the library would do.
+                // The status that the library makes of these headers.
                 assert_eq!(
                     Status::from_header_map(&headers).unwrap().code(),
                     tonic::Code::Unavailable

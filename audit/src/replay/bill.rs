@@ -205,7 +205,7 @@ impl<'a> StrandBilling<'a> {
                 }
                 self.next = through.0 + 1;
             }
-            // What was pruned is not signed, and counts as not shown when the next row comes.
+            // A row of pruned places is not signed. They count as not shown when the next row comes.
             CheckedRow::Other(_) => {}
         }
     }

@@ -1,8 +1,9 @@
 //! `hawser backup verify`: the signatures of envelopes in a backup, on a random sample or on all of them.
 //!
-//! Files that are as they were written may hold envelopes that nobody signed: the maker of a manifest can have put them
-//! there, or the node's own disk. The check opens the database of the backup. A database file of a stranger may be
-//! made to harm its reader, so by default only backups that the node's key has signed are opened.
+//! Files that are as they were written may hold envelopes that their originator has not signed: the maker of a
+//! manifest, or the node's own disk, can have put them there. The check opens the database of the backup. A
+//! database file of another writer may be made to harm its reader, so by default only backups that the node's key
+//! has signed are opened.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::thread;

@@ -16,8 +16,9 @@ use super::late::leaves_without_late;
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
 pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
-/// Minutes after the end of a range in which a missing place of it keeps this node from writing a report over it. A guess:
-/// the time after which any node reports about an originator. What no peer has shown by then was most likely never signed.
+/// Minutes after the end of a range in which a missing place of it keeps this node from writing a report over it. A
+/// guess: the time after which any node reports about an originator. A place that no peer has shown by then was
+/// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
 const AHEAD_MINUTES: u32 = 5;

@@ -35,8 +35,9 @@ impl HeldReport {
     }
 }
 
-/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. What is malformed, is
-/// longer than any report, is about another originator than its topic, or names another node than its writer, is passed over.
+/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Skips
+/// reports that are malformed, longer than any report, about another originator than their topic, or in the name of
+/// another node than their writer.
 ///
 /// # Errors
 /// When a row cannot be read.

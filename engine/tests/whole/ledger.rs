@@ -63,7 +63,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -7_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));
-    // What is read further on leaves alone what came before.
+    // Later reads of the chain do not change earlier entries.
     ledger.append(6, &[], ChainPosition { block: 8, hash: [8; 32] }).unwrap();
     assert_eq!([1, 2].map(balance), [10_000_000, -7_000_000]);
     store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();

@@ -37,8 +37,8 @@ const STEP_NS: i64 = 12 * 3600 * 1_000_000_000;
 const START_S: u64 = 1_750_000_000;
 const STEP_S: u64 = 12 * 3600;
 
-/// Retention of a place: mostly short, and now and then for ever. What is for ever states an expiry in the past, as software
-/// does whose times wrap around.
+/// Returns the retention of a place in days: mostly short, sometimes for ever. An envelope with retention for ever
+/// states an expiry in the past, as from software whose times wrap around.
 fn days(place: u64) -> u32 {
     [2, 3, 365, 2, u32::MAX, 5, 2][usize::try_from(place % 7).unwrap()]
 }

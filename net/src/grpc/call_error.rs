@@ -34,7 +34,7 @@ impl From<Status> for PeerCallError {
             Code::Unimplemented => Self::Unimplemented,
             code => {
                 let text = format!("{code:?}: {}", shortened(status.message()));
-                // What the transport makes of a lost connection has the error of the connection as its source.
+                // A status that the transport makes for a lost connection has the connection's error as its source.
                 let is_answer = std::error::Error::source(&status).is_none();
                 if is_answer && is_own_failure(code) {
                     Self::Answered(text)

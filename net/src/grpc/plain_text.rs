@@ -149,7 +149,8 @@ mod tests {
         let (calls, mut called) = mpsc::unbounded_channel();
         let server = Server::builder().add_service(Peer(calls));
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        // The resolver has an address for the name once. Who asks the system's for it again gets none.
+        // The resolver has an address for the name once. A second lookup with the system's resolver finds no
+        // address.
         let authority = format!("peer.invalid:{}", checked.port());
         let url = format!("http://{authority}");
         // The first address refuses connections: the next one is tried.

@@ -166,7 +166,7 @@ fn answer(stream: UnixStream, parts: &Parts) {
         Ok(None) => return,
         Err(error) => failed(&RunError::refused(format!("the request cannot be read: {error}"))),
         Ok(Some(request)) => {
-            // What is logged may explain what another command does, and changing it puts no load on the node.
+            // The log may explain what another command does, and a change of its level puts no load on the node.
             let is_light = matches!(request, AdminRequest::LogLevel(_));
             match (!is_light).then(|| parts.work.try_lock()) {
                 Some(None) => {

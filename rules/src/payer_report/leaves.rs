@@ -198,7 +198,7 @@ mod tests {
             assert_eq!(leaves.of(payer), Some(most), "{amounts:?}");
             assert_eq!(leaves.of(other), PicoDollars::new(5));
         }
-        // What is settled for it stays below 2^63 picodollars.
+        // Its settled amount stays below 2^63 picodollars.
         assert!(most.settled().0.checked_mul(PICO_PER_MICRO).and_then(PicoDollars::new).is_some());
     }
 

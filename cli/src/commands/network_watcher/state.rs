@@ -207,7 +207,7 @@ impl NetworkView {
         canonical
     }
 
-    /// Notes that the registry could not be read. What was read before stays in place.
+    /// Notes that the registry could not be read. The nodes that were read before stay in place.
     pub(super) fn note_registry_fault(&mut self, fault: &str) {
         self.registry_errors += 1;
         self.registry_fault = Some(output::plain(fault));

@@ -244,7 +244,7 @@ impl SequencerThread {
         if answer_len > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
         }
-        // Where the request has its `fresh`th new envelope: repeats are not among those.
+        // Returns the index in the request of its `fresh`th new envelope, not counting repeats.
         let index_of = |fresh: usize| {
             let is_source = |it: &AnswerSource| matches!(it, AnswerSource::Group(at) if *at == first_index + fresh);
             sources.iter().position(is_source).unwrap_or_default()

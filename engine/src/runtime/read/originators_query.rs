@@ -15,8 +15,8 @@ use crate::read::memory::PageMemory;
 
 /// A page of strands that is being made: see [`Reader::originators_query`](super::Reader::originators_query).
 ///
-/// It reads each strand by one ordered scan, up to the last place that was verified in its first turn. What rests between turns is
-/// taken from its reader's memory: the page so far, and one envelope of each strand.
+/// It reads each strand by one ordered scan, up to the last place that was verified in its first turn. The data
+/// that it keeps between turns, the page so far and one envelope of each strand, is charged to its reader's memory.
 pub struct OriginatorsQuery {
     log: LogAccess,
     /// The last place of each strand that the reader has.

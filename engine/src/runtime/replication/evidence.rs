@@ -118,7 +118,7 @@ pub(super) fn watch(
         let LogEntry { id, bytes, facts, validity } = match change {
             Change::Append(entry) => entry,
             Change::Skip { originator, from, through, reason } => {
-                // What is before the first place may have been pruned everywhere.
+                // The places before the first one may have been pruned everywhere.
                 let is_gap = *reason == SkipReason::Missing && from.0 > 1;
                 let before = EnvelopeId::new(*originator, from.previous());
                 let through = EnvelopeId::new(*originator, *through);
