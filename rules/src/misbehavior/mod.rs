@@ -36,7 +36,7 @@ mod window;
 use hawser_proto::Signature;
 
 pub use case::ReportCase;
-pub use causal::{CYCLE, DependencyState, DEPENDENCY_LEAD_NS_MAX, dependency_state};
+pub use causal::{CYCLE, DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
 pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
 pub use difference::{StatementDifference, difference};
 pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
