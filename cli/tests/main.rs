@@ -26,5 +26,6 @@ mod network_watcher;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
 mod runbooks;
+mod splitter;
 mod support;
 mod two_gateways;
