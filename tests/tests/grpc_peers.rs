@@ -229,11 +229,11 @@ async fn a_peer_that_sends_long_messages_and_ends_none_fills_bounded_memory() {
     const LONG_MAX: usize = 2;
     /// The window of a stream, and what the peer's own server holds of it.
     const OF_STREAM: usize = 6 << 20;
-    let key = SecretKey::from_bytes(&[0x23; 32]).unwrap();
     let mut peer = ScriptedPeer::start(300, Habits { sends_long: true, ..Habits::default() });
     let mut network = Network::new(1);
     network.register(peer.record());
-    for id in AWAY {
+    for (seed, id) in (0x23..).zip(AWAY) {
+        let key = SecretKey::from_bytes(&[seed; 32]).unwrap();
         peer.take_over(id, &[1], &key, 1);
         let (id, key) = (OriginatorId(id), key.public_key());
         let http_address = UNREACHABLE.to_owned();
@@ -365,6 +365,39 @@ async fn nodes_over_grpc_only_converge_also_when_one_is_killed_in_the_middle() {
         .await;
         assert_eq!(node.metrics().await.sum("xmtp_verify_failures_total", &[]), 0.0);
     }
+}
+
+/// The strand's own node is gone, and streams do not show what its holder has marked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marked_envelopes_come_over_grpc_also_from_a_node_that_does_not_originate_them() {
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.originate(3, 60);
+    peer.originate_marked();
+    peer.originate(3, 60);
+    peer.originate_marked();
+    let mut network = Network::new(2);
+    network.add_arguments(&["--peer-transport", "grpc"]);
+    network.register(peer.record());
+    let marked = async |node: &Node| {
+        node.metrics().await.sum("xmtp_verify_failures_total", &[r#"kind="rule""#])
+    };
+    let until_head = async |node: &Node| {
+        wait::until_equal("the head of the strand", &8, async || {
+            Some(node.client().cursor().await.ok()?.get(OriginatorId(300)).0)
+        })
+        .await;
+    };
+    network.nodes[0].start();
+    network.nodes[0].readable().await;
+    until_head(&network.nodes[0]).await;
+    assert_eq!(marked(&network.nodes[0]).await, 2.0);
+    drop(peer);
+    network.nodes[1].start();
+    network.nodes[1].readable().await;
+    until_head(&network.nodes[1]).await;
+    let metrics = network.nodes[1].metrics().await;
+    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 0.0);
+    assert_eq!(marked(&network.nodes[1]).await, 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
