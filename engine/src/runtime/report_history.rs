@@ -2,7 +2,7 @@
 //!
 //! Events are read once. Only when the chain takes some back, and when an originator is new, all are read again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hawser_proto::{EnvelopeId, OriginatorId};
@@ -104,9 +104,17 @@ fn minute_of_end(
 
 /// Looks for the envelopes that this node did not hold yet when it read the reports that end with them.
 fn note_minutes(snapshot: &Snapshot<'_>, reports: &mut Arc<ChainReports>) -> Result<(), ReadError> {
-    let mut found = Vec::new();
+    let (mut found, mut heads) = (Vec::new(), BTreeMap::new());
     for (index, last) in reports.without_minute() {
-        if let Some(minute) = minute_at(snapshot, last)? {
+        let head = match heads.get(&last.originator) {
+            Some(head) => *head,
+            None => snapshot.head(last.originator)?,
+        };
+        heads.insert(last.originator, head);
+        // A strand that this node does not follow costs one row, however many reports are about it.
+        if last.sequence <= head
+            && let Some(minute) = minute_at(snapshot, last)?
+        {
             found.push((last.originator, index, minute));
         }
     }

@@ -211,8 +211,9 @@ async fn a_payer_of_more_than_any_amount_ends_no_reports() {
 async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() {
     let network = Network::start();
     network.traffic("first").await;
-    network.replicate();
-    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    network.copy(100, 200);
+    let written = network.worker(100).write(ABOUT).await.unwrap();
+    assert!(matches!(written, Written::New(_)), "{written:?}");
     let drafted = network.worker(100).reports().unwrap()[0].report.clone();
     let end = RangeEnd { minute: u32::MAX >> 1, sequence: drafted.end().sequence };
     let nodes = NodeIds::new(NODES.to_vec()).unwrap();
@@ -222,13 +223,17 @@ async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() 
     let attestations: Vec<_> = NODES.iter().map(sign).collect();
     assert_eq!(network.contract.submit(&lie, &attestations).await, Ok(Submitted::Now));
     network.follow_chain();
+    // Node 300 learns of the report before it has the strand.
+    let address = payer(0).public_key().address();
+    assert_eq!(network.worker(300).usage_of(address).unwrap().settled, 0);
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "its amounts are right");
 
     network.traffic("second").await;
     network.replicate();
-    let address = payer(0).public_key().address();
-    let usage = network.worker(200).usage_of(address).unwrap();
-    assert!(usage.settled > 0 && usage.unsettled > 0, "{usage:?}");
+    for node in [200, 300] {
+        let usage = network.worker(node).usage_of(address).unwrap();
+        assert!(usage.settled > 0 && usage.unsettled > 0, "node {node}: {usage:?}");
+    }
     network.pass(6 * 60);
     assert!(matches!(network.write(100, 100).await, Written::New(_)), "after the period");
 }
