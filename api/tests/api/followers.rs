@@ -146,6 +146,7 @@ fn marked_by_peer(node: &Node, sequence: u64) {
     let statement = pb_env::UnsignedOriginatorEnvelope {
         originator_node_id: PEER.0,
         originator_sequence_id: sequence,
+        payer_envelope_bytes: message(1, "marked").encode_to_vec().into(),
         ..Default::default()
     };
     let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
