@@ -367,6 +367,39 @@ async fn nodes_over_grpc_only_converge_also_when_one_is_killed_in_the_middle() {
     }
 }
 
+/// The strand's own node is gone, and streams do not show what its holder has marked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marked_envelopes_come_over_grpc_also_from_a_node_that_does_not_originate_them() {
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.originate(3, 60);
+    peer.originate_marked();
+    peer.originate(3, 60);
+    peer.originate_marked();
+    let mut network = Network::new(2);
+    network.add_arguments(&["--peer-transport", "grpc"]);
+    network.register(peer.record());
+    let marked = async |node: &Node| {
+        node.metrics().await.sum("xmtp_verify_failures_total", &[r#"kind="rule""#])
+    };
+    let until_head = async |node: &Node| {
+        wait::until_equal("the head of the strand", &8, async || {
+            Some(node.client().cursor().await.ok()?.get(OriginatorId(300)).0)
+        })
+        .await;
+    };
+    network.nodes[0].start();
+    network.nodes[0].readable().await;
+    until_head(&network.nodes[0]).await;
+    assert_eq!(marked(&network.nodes[0]).await, 2.0);
+    drop(peer);
+    network.nodes[1].start();
+    network.nodes[1].readable().await;
+    until_head(&network.nodes[1]).await;
+    let metrics = network.nodes[1].metrics().await;
+    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 0.0);
+    assert_eq!(marked(&network.nodes[1]).await, 2.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_loses_quic_is_followed_over_grpc_until_it_has_it_again() {
     let seed = seed::seed();

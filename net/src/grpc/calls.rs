@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
-use hawser_proto::{Bytes, OriginatorId};
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
 
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
@@ -29,6 +29,8 @@ pub(super) struct WantCall {
     pub(super) peer: OriginatorId,
     /// The peer speaks for the strand: [`WantFeed::new`].
     pub(super) may_expire: bool,
+    /// The peer did not answer the want before this one: it may hold only envelopes that streams do not show.
+    pub(super) was_silent: bool,
     /// Set at the first item.
     pub(super) is_answered: Arc<AtomicBool>,
 }
@@ -48,8 +50,11 @@ impl WantCall {
     }
 
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
+        if self.was_silent && !self.first_page(&mut feed).await? {
+            return Ok(());
+        }
         let began = Instant::now();
-        let (mut stream, mut next) = match self.open().await {
+        let (mut stream, mut next) = match self.open(feed.position()).await {
             Ok((stream, Some(first))) => (stream, Some(first)),
             Ok((_, None)) | Err(PeerCallError::TooManyLong) => {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
@@ -98,10 +103,23 @@ impl WantCall {
         }
     }
 
+    /// Asks for a page, which also has envelopes that a Hawser peer has marked invalid. Returns false when the follower
+    /// takes no more. A peer that refuses is asked for its stream all the same.
+    async fn first_page(&self, feed: &mut WantFeed) -> Result<bool, SessionError> {
+        match self.client.query(self.want.originator, feed.position(), PAGE_ENVELOPES).await {
+            Ok((page, _memory)) if !page.is_empty() => self.hand_over(feed, page).await,
+            Err(PeerCallError::Peer(error)) => Err(error.into()),
+            Ok(_) | Err(_) => Ok(true),
+        }
+    }
+
     /// Opens the newest method that the peer has. A peer may tell only with the first message that it does
     /// not have one.
-    async fn open(&self) -> Result<(EnvelopeStream, Option<Vec<Bytes>>), PeerCallError> {
-        let (originator, after) = (self.want.originator, self.want.after);
+    async fn open(
+        &self,
+        after: SequenceId,
+    ) -> Result<(EnvelopeStream, Option<Vec<Bytes>>), PeerCallError> {
+        let originator = self.want.originator;
         let first = async {
             let mut stream = self.client.subscribe_originators(originator, after).await?;
             let first = stream.next().await?;

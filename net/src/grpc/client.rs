@@ -9,7 +9,9 @@ use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
 use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, QuicAddress, SequenceId};
+use hawser_proto::{
+    Bytes, Cursor, EnvelopeId, MARKED_HEADER, OriginatorId, QuicAddress, SequenceId,
+};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -150,8 +152,9 @@ impl PeerClient {
         }
     }
 
-    /// Asks for one page of a strand, behind `after`. An empty one means that the peer holds nothing there. The
-    /// memory of a long page counts until its answer is dropped.
+    /// Asks for one page of a strand, behind `after`. An empty one means that the peer holds nothing there. A Hawser
+    /// peer also sends envelopes that it has marked invalid, as over QUIC. The memory of a long page counts until its
+    /// answer is dropped.
     pub(super) async fn query(
         &self,
         originator: OriginatorId,
@@ -160,8 +163,9 @@ impl PeerClient {
     ) -> Result<(Vec<Bytes>, Answer), PeerCallError> {
         let query = Some(query(originator, after));
         let request = api::QueryEnvelopesRequest { query, limit };
+        let marked = Some(MARKED_HEADER);
         let (page, answer): (EnvelopeList, _) =
-            self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX, None).await?;
+            self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX, marked).await?;
         Ok((page.envelopes, answer))
     }
 

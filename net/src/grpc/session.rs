@@ -247,6 +247,7 @@ impl<'a> Session<'a> {
             want,
             peer: self.peer,
             may_expire: self.is_tls && want.originator == self.peer,
+            was_silent: silent > 0,
             is_answered: is_answered.clone(),
         };
         let task = self.calls.spawn(call.run().in_current_span());

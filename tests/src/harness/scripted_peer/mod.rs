@@ -22,7 +22,9 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::envelopes::{RETENTION_DAYS, group_message, payer, sign};
+use super::envelopes::{
+    Frame, RETENTION_DAYS, client, group_message, group_payload, group_topic, payer, sign,
+};
 use super::files::Record;
 use super::ports;
 use state::{State, signed};
@@ -108,6 +110,16 @@ impl ScriptedPeer {
         self.state.strand.send_modify(|strand| strand.extend([made]));
     }
 
+    /// Originates one envelope that breaks rule 7, which other software does not apply: it depends on a node's one.
+    pub fn originate_marked(&mut self) {
+        let on_node = pb::Cursor { node_id_to_sequence_id: [(self.id.0, 1)].into() };
+        let frame = Frame::application(GROUP, 50).encode(&mut self.rng);
+        let topic = group_topic(GROUP);
+        let message = client(topic.as_bytes(), Some(on_node), Some(group_payload(frame)));
+        let made = self.sequenced(1000, &message);
+        self.state.strand.send_modify(|strand| strand.extend([made]));
+    }
+
     /// Skips places, as after aborted transactions.
     pub fn burn(&mut self, count: u64) {
         self.next += count;
@@ -154,9 +166,13 @@ impl ScriptedPeer {
     }
 
     fn envelope(&mut self, step_ns: i64, body_len: usize) -> (u64, Bytes) {
+        let message = group_message(GROUP, body_len, &mut self.rng);
+        self.sequenced(step_ns, &message)
+    }
+
+    fn sequenced(&mut self, step_ns: i64, message: &Bytes) -> (u64, Bytes) {
         self.time_ns += step_ns;
-        let client = group_message(GROUP, body_len, &mut self.rng);
-        let payer_envelope = sign(&client, self.id, &payer(7)).encode_to_vec();
+        let payer_envelope = sign(message, self.id, &payer(7)).encode_to_vec();
         let created_s = u64::try_from(self.time_ns / 1_000_000_000).unwrap();
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: self.id.0,
