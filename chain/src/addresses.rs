@@ -62,7 +62,7 @@ pub struct Addresses {
     pub deployer: Option<Address>,
 }
 
-/// Error of [`Addresses::read`] and [`Addresses::fetch`].
+/// Error of [`Addresses::read`] and [`GivenAddresses::fetch`].
 #[derive(Debug, thiserror::Error)]
 pub enum AddressesError {
     /// The file cannot be read.
