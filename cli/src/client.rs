@@ -5,9 +5,10 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
+use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
 
 /// The largest message that is accepted from a node, bytes: the limit of the nodes' listener, 25 MiB,
@@ -32,7 +33,7 @@ const AUTHORITIES: &str = "SSL_CERT_FILE";
 ///
 /// # Errors
 /// When the address is malformed, no node answers there, or its certificate is not trusted.
-pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
+pub(crate) async fn connect(address: &str) -> Result<CheckedChannel, RunError> {
     connect_as(endpoint(address)?, address).await
 }
 
@@ -41,7 +42,7 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
 ///
 /// # Errors
 /// Those of [`connect`].
-pub(crate) async fn connect_narrow(address: &str) -> Result<Channel, RunError> {
+pub(crate) async fn connect_narrow(address: &str) -> Result<CheckedChannel, RunError> {
     let endpoint = endpoint(address)?
         .initial_stream_window_size(NARROW_WINDOW_BYTES)
         .initial_connection_window_size(NARROW_WINDOW_BYTES)
@@ -49,7 +50,7 @@ pub(crate) async fn connect_narrow(address: &str) -> Result<Channel, RunError> {
     connect_as(endpoint, address).await
 }
 
-async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<Channel, RunError> {
+async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<CheckedChannel, RunError> {
     if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
         let mut config = ClientTlsConfig::new().with_enabled_roots();
         if let Some(pem) = authorities()? {
@@ -63,7 +64,7 @@ async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<Channel, Ru
             let seconds = CONNECT_TIMEOUT.as_secs();
             RunError::failed(format!("no node answers at {address} within {seconds} s"))
         })?;
-    connected.map_err(|error| {
+    connected.map(CheckedChannel::from).map_err(|error| {
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
 }

@@ -23,9 +23,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::codegen::BoxStream;
 use tonic::codegen::tokio_stream::{self as streams, StreamExt as _};
+use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::support::fake_node::FakeNode;
 use crate::support::log_folder::{NODE, entry_at};
@@ -49,6 +50,14 @@ enum Liar {
     Forgetful,
     /// Tells cursors without end and without a pause.
     Flooder,
+    /// Answers with errors whose details are not Base64, at which the client of the gRPC library panics.
+    Malformed,
+}
+
+fn malformed() -> Status {
+    let mut headers = tonic::codegen::http::HeaderMap::new();
+    headers.insert("grpc-status-details-bin", "!".parse().unwrap());
+    Status::with_metadata(Code::Unavailable, "later", MetadataMap::from_headers(headers))
 }
 
 fn cursor(entries: impl IntoIterator<Item = (u32, u64)>) -> Result<GetSyncCursorResponse, Status> {
@@ -77,6 +86,7 @@ impl MetadataApi for Liar {
                     cursor([(0, 2)]),
                 ]
             }
+            Self::Malformed => return Err(malformed()),
             Self::Flooder => {
                 let flood = std::iter::repeat_with(|| cursor(TRUTH));
                 return Ok(Response::new(Box::pin(streams::iter(flood))));
@@ -90,7 +100,7 @@ impl MetadataApi for Liar {
         &self,
         _: Request<GetSyncCursorRequest>,
     ) -> Result<Response<GetSyncCursorResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
+        Err(malformed())
     }
 
     async fn get_version(
@@ -237,6 +247,23 @@ fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
         assert!(about("node_down", node), "{node}: {told:?}");
     }
     assert!(!told.iter().any(|(_, text)| text.contains("node 100")), "{told:?}");
+}
+
+#[test]
+fn malformed_details_of_an_error_end_no_command() {
+    let runtime = Runtime::new().unwrap();
+    let address = start(&runtime, Liar::Malformed);
+    let place = tempfile::tempdir().unwrap();
+    let registry = registry_file(place.path(), &[address]);
+    let mut watch = hawser();
+    watch.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let mut query = hawser();
+    query.args(["query", "cursors", "--node", &address.to_string()]);
+    for (mut command, code) in [(watch, 8), (query, 1)] {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    }
 }
 
 #[test]

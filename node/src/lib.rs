@@ -11,7 +11,7 @@
 //!   waiting for the responses of both;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
 //! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also of
-//!   watchers.
+//!   watchers; [`CheckedChannel`]: calls to nodes that are not trusted.
 //!
 //! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
 //! the `hawser` program in `hawser-cli` does.
@@ -32,4 +32,4 @@ pub mod service;
 pub mod settings;
 pub mod web;
 
-pub use hawser_serve::MetricsFormat;
+pub use hawser_serve::{CheckedChannel, MetricsFormat};

@@ -3,6 +3,7 @@
 mod plan;
 mod target;
 
+use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::lines::{self, EnvelopeLine};
 use hawser_node::files::{self, key};
@@ -14,7 +15,6 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey};
 use prost::Message as _;
 use serde_json::json;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::args::PublishArgs;
@@ -39,7 +39,7 @@ pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), RunError
 
 /// Sends requests to one node.
 struct Sender {
-    channel: Channel,
+    channel: CheckedChannel,
     payer: SecretKey,
     target: OriginatorId,
     retention_days: u32,

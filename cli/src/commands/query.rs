@@ -1,5 +1,6 @@
 //! `hawser query`: asks a node for stored data, and ends.
 
+use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
@@ -14,7 +15,6 @@ use hawser_proto::{Bytes, Cursor};
 use prost::Message as _;
 use serde_json::json;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::tail;
 use crate::args::query::{NamesArgs, PagesArgs, QueryCommand};
@@ -153,7 +153,7 @@ fn found_something(any: bool, otherwise: &str) -> Result<(), RunError> {
     if any { Ok(()) } else { Err(RunError::not_found(format!("the node has {otherwise}"))) }
 }
 
-async fn api(node: &str) -> Result<QueryApiClient<Channel>, RunError> {
+async fn api(node: &str) -> Result<QueryApiClient<CheckedChannel>, RunError> {
     let channel = client::connect(node).await?;
     Ok(QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
@@ -19,7 +20,6 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::args::TailArgs;
 use crate::render::Rendered;
@@ -107,7 +107,7 @@ fn parse_from(text: &str) -> Result<StartPoint, RunError> {
 }
 
 async fn follow(
-    channel: Channel,
+    channel: CheckedChannel,
     target: FollowTarget,
     from: StartPoint,
     sender: Sender,
@@ -125,7 +125,7 @@ async fn follow(
     }
 }
 
-async fn resolve(channel: &Channel, from: StartPoint) -> Result<Cursor, Status> {
+async fn resolve(channel: &CheckedChannel, from: StartPoint) -> Result<Cursor, Status> {
     match from {
         StartPoint::After(cursor) => Ok(cursor),
         StartPoint::Now => {
@@ -137,7 +137,7 @@ async fn resolve(channel: &Channel, from: StartPoint) -> Result<Cursor, Status> 
 }
 
 async fn follow_topic(
-    channel: Channel,
+    channel: CheckedChannel,
     topic: Topic,
     after: &Cursor,
     sender: Sender,
@@ -155,7 +155,7 @@ async fn follow_topic(
 }
 
 async fn follow_originator(
-    channel: Channel,
+    channel: CheckedChannel,
     originator: OriginatorId,
     after: &Cursor,
     sender: Sender,
@@ -177,7 +177,11 @@ async fn follow_originator(
 }
 
 /// Opens one stream for each originator that the node knows now or later.
-async fn follow_all(channel: Channel, from: StartPoint, sender: Sender) -> Result<(), Status> {
+async fn follow_all(
+    channel: CheckedChannel,
+    from: StartPoint,
+    sender: Sender,
+) -> Result<(), Status> {
     let mut api = MetadataApiClient::new(channel.clone());
     let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
     tokio::spawn(async move {

@@ -1,10 +1,10 @@
 //! The reports that a node keeps, over its API.
 
 use hawser_audit::file::HeldReport;
+use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
-use tonic::transport::Channel;
 
 use crate::client;
 
@@ -17,7 +17,9 @@ const LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
 ///
 /// # Errors
 /// When no node answers there.
-pub(crate) async fn connect(address: &str) -> Result<MisbehaviorApiClient<Channel>, RunError> {
+pub(crate) async fn connect(
+    address: &str,
+) -> Result<MisbehaviorApiClient<CheckedChannel>, RunError> {
     let client = MisbehaviorApiClient::new(client::connect(address).await?);
     Ok(client.max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX))
 }
@@ -27,7 +29,7 @@ pub(crate) async fn connect(address: &str) -> Result<MisbehaviorApiClient<Channe
 /// # Errors
 /// When the node refuses.
 pub(crate) async fn page(
-    api: &mut MisbehaviorApiClient<Channel>,
+    api: &mut MisbehaviorApiClient<CheckedChannel>,
     after_ns: u64,
 ) -> Result<Vec<HeldReport>, RunError> {
     let request = pb::QueryMisbehaviorReportsRequest { after_ns };

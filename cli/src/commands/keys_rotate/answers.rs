@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hawser_chain::admin::nodes::RegisteredNode;
+use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::pb::hawser::checkpoint_api::GetCheckpointRequest;
@@ -12,7 +13,6 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey};
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::{client, output};
 
@@ -140,7 +140,7 @@ async fn ask_once(
 }
 
 /// Asks a node for its place in each strand.
-async fn cursor(channel: Channel) -> Result<Cursor, RunError> {
+async fn cursor(channel: CheckedChannel) -> Result<Cursor, RunError> {
     let api = MetadataApiClient::new(channel);
     let mut api = api.max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
     let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await;
@@ -172,7 +172,7 @@ fn together(answers: Vec<(Cursor, Speaker)>, role: Role) -> (Cursor, Speaker) {
 
 /// Asks for a checkpoint of a chain's strand. No node owns these strands, so a node answers with a checkpoint that it
 /// has signed itself.
-async fn speaker(channel: Channel, node: &RegisteredNode, key: &PublicKey) -> Speaker {
+async fn speaker(channel: CheckedChannel, node: &RegisteredNode, key: &PublicKey) -> Speaker {
     let api = CheckpointApiClient::new(channel);
     let mut api = api.max_decoding_message_size(CHECKPOINT_LEN_BYTES_MAX);
     for strand in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
+use hawser_node::CheckedChannel;
 use hawser_proto::codec::BoundedCodec;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::{InclusionProof, PROOF_LEN_MAX, TreeHash, envelope_leaf};
@@ -28,7 +29,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Request;
 use tonic::client::Grpc;
-use tonic::transport::Channel;
 
 use super::finding::{ContentFinding, ContentQuestion, HeldContent};
 use super::page::WatcherPage;
@@ -70,7 +70,7 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
     let wanted = addresses.into_iter().filter(|(node, _)| wanted.contains(node)).collect();
     let connect = |address: String| async move { client::connect_narrow(&address).await.ok() };
     let connected = for_each(wanted, connect).await.into_iter();
-    let mut channels: BTreeMap<u32, Channel> =
+    let mut channels: BTreeMap<u32, CheckedChannel> =
         connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
     let mut kinds = StatementKinds::default();
     for question in plan {
@@ -88,13 +88,13 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
 async fn answered(
     watch: &Mutex<WatcherPage>,
     question: ContentQuestion,
-    channels: &mut BTreeMap<u32, Channel>,
+    channels: &mut BTreeMap<u32, CheckedChannel>,
 ) -> BTreeMap<u32, HeldContent> {
     let place = question.place;
     let asked = |node: &u32| Some((*node, channels.get(node)?.clone()));
     let asked = question.nodes.iter().filter_map(asked).collect();
     let mut held = BTreeMap::new();
-    let ask = move |channel: Channel| async move { ask(&channel, place).await };
+    let ask = move |channel: CheckedChannel| async move { ask(&channel, place).await };
     for (node, answer) in for_each(asked, ask).await {
         match answer {
             Ok(Some(content)) => drop(held.insert(node, content)),
@@ -140,7 +140,10 @@ where
 }
 
 /// Looks for the first place at which two sides differ, by the trees of a node of each.
-async fn search(mut finding: ContentFinding, channels: &BTreeMap<u32, Channel>) -> ContentFinding {
+async fn search(
+    mut finding: ContentFinding,
+    channels: &BTreeMap<u32, CheckedChannel>,
+) -> ContentFinding {
     let of = |side: usize| {
         let side = finding.sides.get(side)?;
         side.content.root?;
@@ -181,7 +184,7 @@ async fn search(mut finding: ContentFinding, channels: &BTreeMap<u32, Channel>) 
 ///
 /// # Errors
 /// When the answer is malformed or about another place, with a sentence for people.
-async fn ask(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
+async fn ask(channel: &CheckedChannel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
     let late = |_| format!("no whole answer within {} s", ANSWER_MAX.as_secs());
     if let Some(content) = timeout(ANSWER_MAX, by_tree(channel, place)).await.map_err(late)?? {
         return Ok(Some(content));
@@ -195,7 +198,10 @@ async fn ask(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>
 }
 
 /// Asks for the tree up to a place. Returns `None` if the node has none.
-async fn by_tree(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
+async fn by_tree(
+    channel: &CheckedChannel,
+    place: EnvelopeId,
+) -> Result<Option<HeldContent>, String> {
     let size = place.sequence.0;
     let mut api = CheckpointApiClient::new(channel.clone())
         .max_decoding_message_size(PROOF_ANSWER_LEN_BYTES_MAX);
@@ -220,7 +226,10 @@ async fn by_tree(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldCont
 }
 
 /// Asks for the envelope at a place. Returns `None` if the node gives none.
-async fn by_envelope(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
+async fn by_envelope(
+    channel: &CheckedChannel,
+    place: EnvelopeId,
+) -> Result<Option<HeldContent>, String> {
     let mut seen = Cursor::new();
     seen.advance(EnvelopeId { sequence: place.sequence.previous(), ..place });
     let query = EnvelopesQuery {

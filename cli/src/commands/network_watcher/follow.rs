@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_node::CheckedChannel;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::page::WatcherPage;
@@ -70,7 +70,7 @@ fn silent(limit: Duration) -> (StreamFault, String) {
 /// Asks a node that has no stream of cursors for its cursor, until it does not answer, and returns the reason.
 async fn ask_again_and_again(
     node: u32,
-    api: &mut MetadataApiClient<Channel>,
+    api: &mut MetadataApiClient<CheckedChannel>,
     watch: &Mutex<WatcherPage>,
 ) -> (StreamFault, String) {
     loop {

@@ -8,6 +8,7 @@ use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
     LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
+use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::codec::BoundedCodec;
@@ -27,7 +28,6 @@ use prost::Message as _;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tonic::client::Grpc;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::client;
@@ -47,7 +47,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 pub(in crate::commands) struct NodeLog {
     address: String,
     runtime: Runtime,
-    channel: Channel,
+    channel: CheckedChannel,
     /// Nodes whose checkpoints are asked for.
     signers: Vec<OriginatorId>,
 }
