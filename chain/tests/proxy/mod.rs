@@ -314,7 +314,7 @@ impl Shared {
         if method == "eth_getBlockByNumber" {
             state.spoilt += misstate(faults, &mut answer["result"]);
         }
-        state.spoilt += misprice(faults, method, &mut answer["result"]);
+        state.spoilt += misprice(faults, method, answer);
         if method == "eth_getLogs" {
             state.spoilt += tamper(faults, &mut state.seen, asked, answer, &mut state.random);
         }
@@ -424,15 +424,16 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
     u64::from(faults.bloom.is_some() || forked.is_some())
 }
 
-/// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer.
+/// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer. An error stays one.
 fn misprice(faults: Faults, method: &str, answer: &mut Value) -> u64 {
-    let Some(wei) = faults.prices_wei else { return 0 };
+    let (Some(wei), Some(result)) = (faults.prices_wei, answer.get_mut("result")) else { return 0 };
     let wei = json!(format!("0x{wei:x}"));
     match method {
-        "eth_gasPrice" => *answer = wei,
+        "eth_gasPrice" => *result = wei,
         "eth_feeHistory" => {
-            replace(&mut answer["baseFeePerGas"], &wei);
-            replace(&mut answer["reward"], &wei);
+            for field in ["baseFeePerGas", "reward"] {
+                result.get_mut(field).into_iter().for_each(|prices| replace(prices, &wei));
+            }
         }
         _ => return 0,
     }
