@@ -125,20 +125,24 @@ fn protocol<B>(request: &Request<B>) -> Protocol {
         return Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     };
     let text = essence(content_type.to_str().unwrap_or_default());
-    match text.as_str() {
-        "application/grpc" | "application/grpc+proto" if request.version() < Version::HTTP_2 => {
-            Protocol::Other(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
-        }
-        "application/grpc" | "application/grpc+proto" => Protocol::Grpc,
-        other if WEB_TYPES.contains(&other) => Protocol::GrpcWeb,
-        other => ConnectCall::of_content_type(other)
-            .map_or(Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE), Protocol::Connect),
+    // Upper and lower case are the same (RFC 9110 §8.3.1).
+    let is = |known: &str| text.eq_ignore_ascii_case(known);
+    if is("application/grpc") || is("application/grpc+proto") {
+        return match request.version() < Version::HTTP_2 {
+            true => Protocol::Other(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
+            false => Protocol::Grpc,
+        };
     }
+    if WEB_TYPES.into_iter().any(is) {
+        return Protocol::GrpcWeb;
+    }
+    ConnectCall::of_content_type(&text.to_ascii_lowercase())
+        .map_or(Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE), Protocol::Connect)
 }
 
-/// Returns a media type without its parameters. Upper and lower case are the same (RFC 9110 §8.3.1).
-fn essence(media_type: &str) -> String {
-    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+/// Returns a media type without its parameters.
+fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// Rewrites the media types of a gRPC-Web request to the spelling that the gRPC-Web layer recognizes, without
@@ -148,7 +152,8 @@ fn with_exact_types<B>(mut request: Request<B>) -> Request<B> {
     let headers = request.headers_mut();
     let before = &*headers;
     let values = |name| before.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let known = |text: &str| WEB_TYPES.into_iter().find(|known| *known == essence(text));
+    let known =
+        |text: &str| WEB_TYPES.into_iter().find(|known| essence(text).eq_ignore_ascii_case(known));
     let sent = values(CONTENT_TYPE).find_map(known);
     let accepted = values(ACCEPT).flat_map(|list| list.split(',')).find_map(known);
     for (name, value) in [(CONTENT_TYPE, sent), (ACCEPT, accepted.or(sent))] {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -93,14 +94,12 @@ async fn answer(pages: Arc<dyn Pages>, request: Request<Incoming>) -> Page {
         return page;
     }
     let format = MetricsFormat::of(request.headers());
-    // Pages read the disk, which would block the tasks of this thread.
+    // Pages read the disk, and rendering metrics takes long: either would block the tasks of this thread.
     let shown = tokio::task::spawn_blocking(move || {
-        pages.show(request.uri().path(), request.uri().query().unwrap_or_default())
+        let query = request.uri().query().unwrap_or_default();
+        in_format(pages.show(request.uri().path(), query), format)
     });
-    match shown.await {
-        Ok(shown) => in_format(shown, format).await,
-        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"),
-    }
+    shown.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"))
 }
 
 /// Extension that marks a page of metrics, so that it is rendered in the format that the scraper asks for.
@@ -118,14 +117,19 @@ pub fn open_metrics(text: String) -> Page {
 }
 
 /// Renders a page of metrics in a format; other pages stay as they are.
-async fn in_format(mut page: Page, format: MetricsFormat) -> Page {
+fn in_format(mut page: Page, format: MetricsFormat) -> Page {
     if page.extensions_mut().remove::<IsMetrics>().is_none() {
         return page;
     }
     let kind = HeaderValue::from_static(format.content_type());
     page.headers_mut().insert(CONTENT_TYPE, kind);
+    if format != MetricsFormat::Text {
+        return page;
+    }
     let (head, body) = page.into_parts();
-    let Ok(body) = body.collect().await;
+    let Some(Ok(body)) = body.collect().now_or_never() else {
+        unreachable!("the body of a page is whole");
+    };
     let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
     Response::from_parts(head, Full::new(format.from_open_metrics(text).into()))
 }

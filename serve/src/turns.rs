@@ -4,8 +4,8 @@
 //! a caller with many connections would make every publish wait for a turn of each of them. Instead, a
 //! stored publish earns [`PAID_TIME`] for its connection. While a connection has time left, its tasks are
 //! *paid*: a task of another connection that is polled while a paid one waits lets it go first, at most
-//! [`DEFERRED_MAX`] times. Nothing slows down while no paid task waits, and paid time is bounded by the
-//! cost of the envelopes.
+//! [`DEFERRED_MAX`] times. Nothing slows down while no paid task waits. The number of paid turns is bounded by the
+//! envelopes: a turn is charged by its time, up to [`TURN_CHARGE_MAX`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ const PAID_TIME_MAX: Duration = Duration::from_millis(20);
 /// The most time that one turn is charged. The work of a turn is bounded, but the system may give the core to another
 /// thread in the middle of it, for milliseconds beside a flood. That time is not the connection's: charged in full, one
 /// such turn would cost a publisher its place before the flood for dozens of publishes. As long as the time slice that
-/// the runtime's threads ask for, so a longer turn has been interrupted.
+/// the runtime's threads ask for, so nearly each longer turn has been interrupted. One that decodes a request of many
+/// MiB costs no more, so [`PAID_TIME_MAX`] pays for fifty of these at most.
 const TURN_CHARGE_MAX: Duration = Duration::from_micros(400);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
