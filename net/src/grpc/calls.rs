@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use tokio::time::timeout;
 
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
@@ -17,6 +18,9 @@ use crate::counters::{NetCounters, SubscribeRpc};
 /// Envelopes in one page. Guessed: most gaps are shorter, and a page of the longest messages is within the
 /// limit of a message.
 const PAGE_ENVELOPES: u32 = 100;
+/// Longest wait for a page before a stream is opened. A guess: a part of the time for which the follower waits for an
+/// answer, so that a peer whose pages hang is asked for its stream within the same want.
+const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
 
 /// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {
@@ -50,7 +54,7 @@ impl WantCall {
     }
 
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
-        if self.was_silent && !self.first_page(&mut feed).await? {
+        if self.was_silent && !self.first_pages(&mut feed).await? {
             return Ok(());
         }
         let began = Instant::now();
@@ -103,13 +107,28 @@ impl WantCall {
         }
     }
 
-    /// Asks for a page, which also has envelopes that a Hawser peer has marked invalid. Returns false when the follower
-    /// takes no more. A peer that refuses is asked for its stream all the same.
-    async fn first_page(&self, feed: &mut WantFeed) -> Result<bool, SessionError> {
-        match self.client.query(self.want.originator, feed.position(), PAGE_ENVELOPES).await {
-            Ok((page, _memory)) if !page.is_empty() => self.hand_over(feed, page).await,
-            Err(PeerCallError::Peer(error)) => Err(error.into()),
-            Ok(_) | Err(_) => Ok(true),
+    /// Asks for pages, which also have envelopes that a Hawser peer has marked invalid, up to one that is not full.
+    /// Returns false when the follower takes no more. A peer that refuses, or whose page takes long, is asked for its
+    /// stream all the same.
+    async fn first_pages(&self, feed: &mut WantFeed) -> Result<bool, SessionError> {
+        loop {
+            let after = feed.position();
+            let asked = self.client.query(self.want.originator, after, PAGE_ENVELOPES);
+            let (page, _memory) = match timeout(FIRST_PAGE_MAX, asked).await {
+                Ok(Ok(page)) => page,
+                Ok(Err(PeerCallError::Peer(error))) => return Err(error.into()),
+                Ok(Err(_)) | Err(_) => return Ok(true),
+            };
+            let is_full = u32::try_from(page.len()).is_ok_and(|len| len >= PAGE_ENVELOPES);
+            if page.is_empty() {
+                return Ok(true);
+            }
+            if !self.hand_over(feed, page).await? {
+                return Ok(false);
+            }
+            if !is_full || feed.position() == after {
+                return Ok(true);
+            }
         }
     }
 
