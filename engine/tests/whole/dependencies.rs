@@ -19,6 +19,11 @@ const FIVE_MINUTES_S: u64 = 5 * 60;
 
 /// An envelope of the source at a place, dated at the start, that depends on a commit.
 fn needing(sequence: u64, needed: u64) -> Bytes {
+    needing_at(sequence, needed, 0)
+}
+
+/// The same, dated so many seconds after the start.
+fn needing_at(sequence: u64, needed: u64, after_s: u64) -> Bytes {
     let depends_on = pb::Cursor { node_id_to_sequence_id: [(GROUPS.0, needed)].into() };
     let text = sequence.to_string();
     let client =
@@ -27,10 +32,10 @@ fn needing(sequence: u64, needed: u64) -> Bytes {
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: SOURCE.0,
         originator_sequence_id: sequence,
-        originator_ns: START_NS,
+        originator_ns: START_NS + i64::try_from(after_s).unwrap() * 1_000_000_000,
         base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap(),
         congestion_fee_picodollars: 0,
-        expiry_unixtime: u64::try_from(START_NS / 1_000_000_000).unwrap() + 60 * 86_400,
+        expiry_unixtime: u64::try_from(START_NS / 1_000_000_000).unwrap() + after_s + 60 * 86_400,
         payer_envelope_bytes: paid,
     };
     UnsealedEnvelope::new(&statement).seal(&key(SOURCE))
@@ -38,15 +43,19 @@ fn needing(sequence: u64, needed: u64) -> Bytes {
 
 /// The chain orders a commit so many seconds after the start.
 fn order(follower: &Follower, sequence: u64, after_s: u64) {
-    let event = ChainEvent {
+    let event = commit(sequence, after_s);
+    follower.engine().chain_appender().append(GROUPS, &[event], None).unwrap();
+}
+
+fn commit(sequence: u64, after_s: u64) -> ChainEvent {
+    ChainEvent {
         sequence: SequenceId(sequence),
         block_time_s: u64::try_from(START_NS / 1_000_000_000).unwrap() + after_s,
         transaction_hash: [7; 32],
         client_bytes: client(&group_topic(1), None, group_payload(frame(1, 3, b"commit"))),
         topic_identifier: Some(Bytes::copy_from_slice(&[1; 16])),
         bootstrapped: false,
-    };
-    follower.engine().chain_appender().append(GROUPS, &[event], None).unwrap();
+    }
 }
 
 /// The places of the source against which there is evidence.
@@ -94,5 +103,28 @@ async fn a_place_that_the_chain_did_not_have_yet_is_proven_by_the_chain_and_one_
     };
     follower.until("there are reports", || proven() == 3).await;
     reports.stop().await;
+    follower.stop().await;
+}
+
+/// The enemy fills the list of suspicions with places that no later event decides about, to have others forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn dependencies_on_places_without_an_event_take_no_room_from_those_that_the_chain_decides() {
+    const UNDECIDED: u64 = 300;
+    let follower = Follower::start(common::store());
+    // The chain's place 2 is void, and its newest place is far younger than the first envelopes.
+    let void = ChainEvent { client_bytes: Bytes::from_static(b"\xff"), ..commit(2, 0) };
+    let events = [commit(1, 0), void, commit(3, FIVE_MINUTES_S + 1)];
+    follower.engine().chain_appender().append(GROUPS, &events, None).unwrap();
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    for first in (1..=UNDECIDED).step_by(50) {
+        source.send((first..first + 50).map(|sequence| needing(sequence, 2))).await;
+    }
+    source.send([needing_at(UNDECIDED + 1, 9, 10)]).await;
+    follower.wait_for(SOURCE, UNDECIDED + 1).await;
+    assert!(faults(&follower).is_empty(), "nothing proves it yet");
+    order(&follower, 4, FIVE_MINUTES_S + 11);
+    let is_proven = || faults(&follower) == [UNDECIDED + 1].into();
+    follower.until("the chain proves it", is_proven).await;
     follower.stop().await;
 }

@@ -61,10 +61,17 @@ impl<'a> DependencyWatch<'a> {
                 false
             }
             DependencyState::Later { .. } | DependencyState::Absent { .. } => true,
+            DependencyState::Unknown if is_never_decided(snapshot, needed) => false,
             DependencyState::Unknown => {
                 self.state.suspected.push(Suspicion { at, needed, originator_ns });
                 false
             }
         }
     }
+}
+
+/// Returns true if the log has gone past a chain's place without an event at it, as at a declared void: nothing that
+/// the chain shows later decides about the place.
+pub(super) fn is_never_decided(snapshot: &Snapshot<'_>, needed: EnvelopeId) -> bool {
+    snapshot.head(needed.originator).is_ok_and(|head| needed.sequence <= head)
 }

@@ -18,7 +18,7 @@ use hawser_storage::{
     Severity, SkipReason, Snapshot, Validity,
 };
 
-use super::dependencies::DependencyWatch;
+use super::dependencies::{DependencyWatch, is_never_decided};
 use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, Suspicion};
 use crate::misbehavior::{
@@ -440,13 +440,15 @@ fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
         match dependency_state(&chain, needed, originator_ns) {
             DependencyState::Existed { .. } => Ok(None),
             DependencyState::Later { .. } | DependencyState::Absent { .. } if is_held => {
-                Ok(snapshot.get(at)?.map(|bytes| Evidence {
+                let held = snapshot.get(at)?.filter(|bytes| suspicion.is_about(bytes));
+                Ok(held.map(|bytes| Evidence {
                     misbehavior: Misbehavior::Dependency,
                     at,
                     from: None,
                     envelopes: vec![bytes],
                 }))
             }
+            DependencyState::Unknown if is_never_decided(&snapshot, needed) => Ok(None),
             _ => {
                 state.suspected.push(suspicion);
                 Ok(None)

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
 /// Suspicions about one originator. A guess: an honest one has some while this node is behind with the chain. Beyond
@@ -24,6 +25,17 @@ pub(super) struct Suspicion {
     pub(super) needed: EnvelopeId,
     /// The time of the envelope, unix nanoseconds.
     pub(super) originator_ns: i64,
+}
+
+impl Suspicion {
+    /// Returns true if this envelope is the one that is suspected. The commit of that one may have failed, and its
+    /// originator may have signed another one for the place.
+    pub(super) fn is_about(&self, envelope: &Bytes) -> bool {
+        let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else { return false };
+        let statement = envelope.unsigned();
+        statement.originator_ns() == self.originator_ns
+            && statement.payer().client().depends_on().contains(&self.needed)
+    }
 }
 
 /// The suspicions of all strands. Bounded by [`OF_ORIGINATOR_MAX`] for each node that the registry names.
