@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Bytes, OriginatorId};
 use hawser_rules::Registry;
+use hawser_rules::misbehavior::TIME_LEAD_NS_MAX;
 use parquet::data_type::ByteArrayType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::FileReader as _;
@@ -40,22 +41,23 @@ pub(super) fn by_time(
 }
 
 /// Calls `each` with the checkpoints in the files of earlier runs, in their order, and then with the newest ones that a
-/// source shows, by time. Leaves out those whose signatures are not those of the registry's nodes, and adds a sentence
-/// for people to `notes` for each.
+/// source shows, by time. Leaves out those whose signatures are not those of the registry's nodes and those dated after
+/// `now_ns`, and adds a sentence for people to `notes` for each. A checkpoint that an earlier run has exported gets the
+/// further cosignatures that the source shows, and loses none.
 ///
 /// # Errors
 /// When a file has other bytes than are listed, or the source gives no answer.
 pub(super) fn with_newest(
     files: Vec<(PathBuf, FileDigest)>,
     beside: &dyn StrandRows,
-    registry: &Registry,
+    (registry, now_ns): (&Registry, i64),
     notes: &mut Vec<String>,
     mut each: impl FnMut(&CosignedCheckpoint),
 ) -> Result<(), ExportError> {
     let mut shown = Vec::new();
     for node in beside.checkpoint_nodes()? {
         let Some(checkpoint) = beside.checkpoint_after(node, 0)? else { continue };
-        match authenticate(&checkpoint, registry) {
+        match authenticate(&checkpoint, registry, now_ns) {
             Ok(()) => shown.push(checkpoint),
             Err(text) => {
                 let strand = checkpoint.signed.checkpoint.originator;
@@ -66,13 +68,9 @@ pub(super) fn with_newest(
     shown.sort_by_key(|it| it.signed.checkpoint.time_ns);
     for (path, listed) in files {
         for held in CheckpointReader::open_verified(&path, &listed)? {
-            let held = held?;
-            let again = shown.iter().position(|it| it.signed == held.signed);
-            match again {
-                // It has been cosigned since.
-                Some(at) if shown[at].cosignatures.len() > held.cosignatures.len() => continue,
-                Some(at) => drop(shown.remove(at)),
-                None => {}
+            let mut held = held?;
+            if let Some(at) = shown.iter().position(|it| it.signed == held.signed) {
+                add_missing(&mut held, shown.remove(at));
             }
             each(&held);
         }
@@ -81,9 +79,34 @@ pub(super) fn with_newest(
     Ok(())
 }
 
-/// Checks the signatures by the keys of a registry. Cosignatures of nodes that it does not name pass.
-fn authenticate(checkpoint: &CosignedCheckpoint, registry: &Registry) -> Result<(), String> {
+/// Adds the cosignatures that a checkpoint does not have yet. Those that it has stay: the source may show worthless
+/// ones in their place, because the keys of witnesses, and those of nodes that the registry does not name, are unknown.
+fn add_missing(held: &mut CosignedCheckpoint, shown: CosignedCheckpoint) {
+    for cosignature in shown.cosignatures {
+        if held.cosignatures.iter().all(|it| it.cosigner != cosignature.cosigner) {
+            held.add_cosignature(cosignature);
+        }
+    }
+    for witness in shown.witnesses {
+        if held.witnesses.iter().all(|it| it.signer() != witness.signer()) {
+            held.add_witness(witness);
+        }
+    }
+}
+
+/// Checks the signatures by the keys of a registry, and the time by a clock. Cosignatures of nodes that the registry does
+/// not name pass.
+fn authenticate(
+    checkpoint: &CosignedCheckpoint,
+    registry: &Registry,
+    now_ns: i64,
+) -> Result<(), String> {
     let of = checkpoint.signed.checkpoint;
+    // All later rows would stand in the file of its day.
+    let latest_ns = u64::try_from(now_ns.saturating_add(TIME_LEAD_NS_MAX)).unwrap_or_default();
+    if of.time_ns > latest_ns {
+        return Err("it is not exported: its time is in the future".to_owned());
+    }
     let record = registry.node(of.node).ok_or("the registry does not name the node")?;
     let wrong = |error: &dyn std::fmt::Display| format!("it is not exported: {error}");
     checkpoint.signed.verify(&record.public_key).map_err(|error| wrong(&error))?;

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::Checkpoint;
+use hawser_rules::misbehavior::TIME_LEAD_NS_MAX;
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::RowAccessor as _;
@@ -48,7 +50,7 @@ fn each_run_adds_the_newest_checkpoint_and_keeps_the_earlier_ones() {
     run(&log, place.path());
     assert_eq!(exported(place.path(), NODE), [(40, 1), (50, 1), (300, 1)]);
     assert_eq!(run(&log, place.path()).tally_files, 0);
-    // More cosignatures of the same checkpoint count, and fewer do not.
+    // Further cosignatures of the same checkpoint are added, and missing ones stay.
     let mut cosigned = log.clone();
     let last = cosigned.checkpoints.last_mut().unwrap();
     let of = last.signed.checkpoint;
@@ -57,10 +59,19 @@ fn each_run_adds_the_newest_checkpoint_and_keeps_the_earlier_ones() {
     assert_eq!(exported(place.path(), NODE), [(40, 1), (50, 1), (300, 2)]);
     run(&log, place.path());
     assert_eq!(exported(place.path(), NODE), [(40, 1), (50, 1), (300, 2)]);
+    // Neither more nor other ones take the place of those that are held.
+    let mut others = log.clone();
+    let last = others.checkpoints.last_mut().unwrap();
+    last.cosignatures.clear();
+    for unnamed in 900..905 {
+        last.add_cosignature(of.cosign(OriginatorId(unnamed), 1, &key(4)));
+    }
+    run(&others, place.path());
+    assert_eq!(exported(place.path(), NODE), [(40, 1), (50, 1), (300, 7)]);
 }
 
 #[test]
-fn a_checkpoint_with_a_forged_signature_is_left_out_and_named() {
+fn a_checkpoint_with_a_forged_signature_or_a_future_time_is_left_out_and_named() {
     let log = MemoryLog::honest(60);
     let of = checkpoint(60, log.root).signed.checkpoint;
     let mut forged = log.clone();
@@ -68,7 +79,12 @@ fn a_checkpoint_with_a_forged_signature_is_left_out_and_named() {
     let mut cosigned = log.clone();
     let last = cosigned.checkpoints.last_mut().unwrap();
     last.add_cosignature(of.cosign(WITNESS, 1, &key(5)));
-    for lie in [forged, cosigned] {
+    let mut future = log.clone();
+    let last = future.checkpoints.last_mut().unwrap();
+    let time_ns = u64::try_from(SETTINGS.now_ns + TIME_LEAD_NS_MAX + 1).unwrap();
+    last.signed = Checkpoint { time_ns, ..of }.sign(&key(1));
+    last.cosignatures.clear();
+    for lie in [forged, cosigned, future] {
         let place = tempfile::tempdir().unwrap();
         let mut earlier = log.clone();
         earlier.checkpoints.truncate(2);

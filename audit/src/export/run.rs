@@ -463,7 +463,8 @@ impl Run<'_> {
             };
             let files = parts.filter(|part| part.originator_id == originator.0).filter_map(file);
             let notes = &mut self.report.notes;
-            checkpoints::with_newest(files.collect(), &*beside, registry, notes, each)?;
+            let judged_by = (registry, self.settings.now_ns);
+            checkpoints::with_newest(files.collect(), &*beside, judged_by, notes, each)?;
         }
         let changed = days.end(&mut self.manifest.checkpoints)?;
         self.show(changed)

@@ -18,11 +18,17 @@ use super::read::check_group;
 use super::record::describe;
 use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, RowGroup, Table, USAGE};
 use super::*;
-use crate::replay::testing::{MemoryLog, NODE, RATE, draft, key, ns_of, settings};
+use crate::replay::testing::{MemoryLog, NODE, RATE, START_NS, draft, key, ns_of, settings};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
 
-pub(super) const SETTINGS: ExportSettings<'_> =
-    ExportSettings { threads: 2, with_payers: true, registry: None, rates: None, now_ns: 0 };
+/// Exports are made an hour after the logs begin.
+pub(super) const SETTINGS: ExportSettings<'_> = ExportSettings {
+    threads: 2,
+    with_payers: true,
+    registry: None,
+    rates: None,
+    now_ns: START_NS + 3_600_000_000_000,
+};
 
 fn run(log: &MemoryLog, folder: &Path) -> Result<ExportReport, ExportError> {
     export(log, folder, SETTINGS, |_| ())

@@ -40,7 +40,7 @@ pub use causal::{CYCLE, DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_stat
 pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
 pub use difference::{StatementDifference, difference};
 pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
-pub use order::TIME_TOLERANCE_NS;
+pub use order::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 pub use report::{Kind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 

@@ -9,7 +9,7 @@ use super::report::Report;
 /// other implementations take the time before they assign the sequence id.
 pub const TIME_TOLERANCE_NS: i64 = 1_000_000_000;
 /// The lead over a clock above which a time is in the future, in nanoseconds. Specified (same page).
-const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+pub const TIME_LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Judges one envelope with a time in the future, or two envelopes whose times or sequence ids are out of order.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
@@ -67,7 +67,7 @@ fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhib
 /// Judges an envelope's time by the clock of the report's host and by chain data.
 fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
     let ns = envelope.ns();
-    let limit_ns = |clock_ns: i64| clock_ns.saturating_add(LEAD_NS_MAX);
+    let limit_ns = |clock_ns: i64| clock_ns.saturating_add(TIME_LEAD_NS_MAX);
     if let Some(block_ns) = case.chain.anchor_ns(envelope.id).filter(|&it| ns > limit_ns(it)) {
         let text = "a block that is older than the envelope's time speaks of the envelope";
         let fact = Fact::new("time_ahead_of_chain", text)
