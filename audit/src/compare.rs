@@ -99,7 +99,7 @@ pub struct StrandDifference {
     pub other: Vec<OtherPlace>,
     /// Number of places that differ.
     pub other_count: u64,
-    /// The first place of each log that could not be read.
+    /// The stored tree and the first place of each log that could not be read.
     pub unreadable: Vec<(Side, String)>,
     /// The places that were compared.
     pub compared: ComparedPlaces,
@@ -192,7 +192,8 @@ fn strand(
     if after < common {
         let rows = (first.rows(from, end), second.rows(from, end));
         let marks = first.shows_gaps() && second.shows_gaps();
-        Walk { rows: (side(rows.0), side(rows.1)), next: after + 1, common, marks }.run(&mut found);
+        let (rows, next) = ((side(rows.0), side(rows.1)), after + 1);
+        Walk { rows, next, common, marks, has_ended: false }.run(&mut found);
     }
     found
 }
@@ -275,19 +276,15 @@ struct Walk<'a> {
     common: u64,
     /// True if both show their marks.
     marks: bool,
+    /// True after a row that could not be read.
+    has_ended: bool,
 }
 
 impl Walk<'_> {
     fn run(mut self, found: &mut StrandDifference) {
-        let read = |rows: &mut SideRows<'_>, side, found: &mut StrandDifference| {
-            rows.take().unwrap_or_else(|error| {
-                found.unreadable.push((side, error.to_string()));
-                None
-            })
-        };
-        let mut first = read(&mut self.rows.0, Side::First, found);
-        let mut second = read(&mut self.rows.1, Side::Second, found);
-        while found.unreadable.is_empty() && (first.is_some() || second.is_some()) {
+        let mut first = self.read(Side::First, found);
+        let mut second = self.read(Side::Second, found);
+        while !self.has_ended && (first.is_some() || second.is_some()) {
             let at = |row: &Option<HeldAt>| row.as_ref().map(|it| it.0.0);
             let place = at(&first).unwrap_or(u64::MAX).min(at(&second).unwrap_or(u64::MAX));
             // A source that goes back would never end.
@@ -303,12 +300,25 @@ impl Walk<'_> {
             let (in_first, in_second) = (mine.is_some(), other.is_some());
             self.place(SequenceId(place), mine.map(|it| it.1), other.map(|it| it.1), found);
             if in_first {
-                first = read(&mut self.rows.0, Side::First, found);
+                first = self.read(Side::First, found);
             }
             if in_second {
-                second = read(&mut self.rows.1, Side::Second, found);
+                second = self.read(Side::Second, found);
             }
         }
+    }
+
+    /// Returns the next row of a log; `None` at its end, and for one that cannot be read, which ends the comparison.
+    fn read(&mut self, side: Side, found: &mut StrandDifference) -> Option<HeldAt> {
+        let rows = match side {
+            Side::First => &mut self.rows.0,
+            Side::Second => &mut self.rows.1,
+        };
+        rows.take().unwrap_or_else(|error| {
+            found.unreadable.push((side, error.to_string()));
+            self.has_ended = true;
+            None
+        })
     }
 
     /// Compares what both logs have at a place.
@@ -536,6 +546,18 @@ mod tests {
             let found = only(first, second, Rows);
             let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
             assert_eq!(told, [(4, "leaf")]);
+        }
+    }
+
+    #[test]
+    fn a_stored_tree_that_cannot_be_read_hides_no_row() {
+        let log = MemoryLog::honest(50);
+        let mut other = MemoryLog { has_unreadable_tree: true, ..log.clone() };
+        other.rows.remove(30);
+        for by in [Rows, StoredTrees] {
+            let found = only(&log, &other, by);
+            assert_eq!(found.unreadable.len(), 1, "{found:?}");
+            assert_eq!((found.lacking_count, found.compared.envelopes), (1, 49), "{found:?}");
         }
     }
 

@@ -161,10 +161,12 @@ impl Usage {
     }
 }
 
-/// The records beside a strand, as of one moment.
+/// The records beside a strand, as of one moment. By default a source has neither tallies nor trees.
 pub trait StrandRows {
     /// Returns true if the source has tallies that can be compared.
-    fn has_tallies(&self) -> bool;
+    fn has_tallies(&self) -> bool {
+        false
+    }
 
     /// Calls `each` with the tallies of these minutes, by minute ascending.
     ///
@@ -172,9 +174,11 @@ pub trait StrandRows {
     /// When a row cannot be read.
     fn usage(
         &self,
-        minutes: RangeInclusive<u32>,
-        each: &mut dyn FnMut(u32, Address, Usage),
-    ) -> Result<(), SourceError>;
+        _minutes: RangeInclusive<u32>,
+        _each: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// Calls `each` with the messages of each of these minutes that has a row, ascending.
     ///
@@ -182,15 +186,19 @@ pub trait StrandRows {
     /// When a row cannot be read.
     fn congestion(
         &self,
-        minutes: RangeInclusive<u32>,
-        each: &mut dyn FnMut(u32, u64),
-    ) -> Result<(), SourceError>;
+        _minutes: RangeInclusive<u32>,
+        _each: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// Returns the stored root of the tree of `size` leaves; `None` if the source has no such tree.
     ///
     /// # Errors
     /// When a row cannot be read.
-    fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError>;
+    fn root(&self, _size: u64) -> Result<Option<TreeHash>, SourceError> {
+        Ok(None)
+    }
 
     /// Returns the nodes whose checkpoints of the strand are held.
     ///

@@ -17,7 +17,7 @@ use super::*;
 
 pub(crate) const NODE: OriginatorId = OriginatorId(100);
 pub(crate) const WITNESS: OriginatorId = OriginatorId(200);
-const START_NS: i64 = 1_750_000_000_000_000_000;
+pub(crate) const START_NS: i64 = 1_750_000_000_000_000_000;
 const STEP_NS: i64 = 7_000_000_000;
 const DAYS: u32 = 30;
 pub(crate) const RATE: Rate = Rate {
@@ -116,6 +116,8 @@ pub(crate) struct MemoryLog {
     pub(crate) is_node: bool,
     /// False for a folder that has to rebuild its tallies.
     pub(crate) has_tallies: bool,
+    /// True for a folder whose stored tree cannot be read.
+    pub(crate) has_unreadable_tree: bool,
 }
 
 impl MemoryLog {
@@ -150,7 +152,7 @@ impl MemoryLog {
         }
         let (root, rates) = (tree.root(), vec![RATE]);
         let (head, last_held) = (len, len);
-        let (is_node, has_tallies) = (false, true);
+        let (is_node, has_tallies, has_unreadable_tree) = (false, true, false);
         Self {
             rows,
             usage,
@@ -162,6 +164,7 @@ impl MemoryLog {
             rates,
             is_node,
             has_tallies,
+            has_unreadable_tree,
         }
     }
 
@@ -297,6 +300,9 @@ impl StrandRows for MemoryLog {
     fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
         if self.is_node {
             return Ok(None);
+        }
+        if self.has_unreadable_tree {
+            return Err(SourceError("a node of the tree is damaged".to_owned()));
         }
         if size >= self.head {
             return Ok((size == self.head).then_some(self.root));

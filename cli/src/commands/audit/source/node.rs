@@ -1,13 +1,10 @@
 //! The log of a running node, by its API. No answer is trusted before it is checked.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hawser_audit::proof::EnvelopeProof;
-use hawser_audit::replay::{
-    LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
-};
+use hawser_audit::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
@@ -21,7 +18,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
-use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use http::uri::PathAndQuery;
 use prost::Message as _;
@@ -272,30 +269,6 @@ struct NodeBeside<'a> {
 }
 
 impl StrandRows for NodeBeside<'_> {
-    fn has_tallies(&self) -> bool {
-        false
-    }
-
-    fn usage(
-        &self,
-        _: RangeInclusive<u32>,
-        _: &mut dyn FnMut(u32, Address, Usage),
-    ) -> Result<(), SourceError> {
-        Ok(())
-    }
-
-    fn congestion(
-        &self,
-        _: RangeInclusive<u32>,
-        _: &mut dyn FnMut(u32, u64),
-    ) -> Result<(), SourceError> {
-        Ok(())
-    }
-
-    fn root(&self, _: u64) -> Result<Option<TreeHash>, SourceError> {
-        Ok(None)
-    }
-
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
         Ok(self.log.signers.clone())
     }

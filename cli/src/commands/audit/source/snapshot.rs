@@ -1,19 +1,15 @@
 //! The log of a snapshot for new nodes: in a folder, in a bucket, or behind a web server. Its maker is not trusted.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use hawser_audit::replay::{
-    LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
-};
+use hawser_audit::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
 use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::run_error;
 use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_proto::merkle::TreeHash;
-use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps, Objects};
 
@@ -163,30 +159,6 @@ impl SnapshotBeside<'_> {
 }
 
 impl StrandRows for SnapshotBeside<'_> {
-    fn has_tallies(&self) -> bool {
-        false
-    }
-
-    fn usage(
-        &self,
-        _: RangeInclusive<u32>,
-        _: &mut dyn FnMut(u32, Address, Usage),
-    ) -> Result<(), SourceError> {
-        Ok(())
-    }
-
-    fn congestion(
-        &self,
-        _: RangeInclusive<u32>,
-        _: &mut dyn FnMut(u32, u64),
-    ) -> Result<(), SourceError> {
-        Ok(())
-    }
-
-    fn root(&self, _: u64) -> Result<Option<TreeHash>, SourceError> {
-        Ok(None)
-    }
-
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
         let mut nodes: Vec<OriginatorId> =
             self.checkpoints().map(|it| it.signed.checkpoint.node).collect();
