@@ -11,7 +11,7 @@ use hawser_storage::{Change, LogEntry};
 use serde_json::Value;
 
 use crate::support::log_folder::{entry, folder, open};
-use crate::support::{json, run, stdout};
+use crate::support::{hawser, json, run, stdout};
 
 fn node_key() -> SecretKey {
     SecretKey::from_bytes(&[2; 32]).unwrap()
@@ -90,6 +90,32 @@ fn a_forged_envelope_in_a_backup_whose_files_are_whole_is_named() {
     assert_eq!((code, &asked["signatures"]["faults"]), (1, &1.into()), "{asked}");
     let (code, _) = verdict(&[&of_new[..], &[data_dir, "--signatures", "0"]].concat());
     assert_eq!(code, 0);
+}
+
+/// A full or missing disk of the checking machine says nothing about a backup. One whose signatures were asked for does
+/// not pass, and is not called damaged.
+#[test]
+fn a_machine_without_room_for_the_check_calls_no_backup_damaged() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    let (to, name) = back_up(place.path(), &data);
+    let [to, data_dir] = [&to, &data].map(|path| path.to_str().unwrap());
+    for (more, wanted) in [(&[][..], 0), (&["--signatures", "all"], 1)] {
+        let output = hawser()
+            .args(["backup", "verify", "--json", "--from", to, "--data-dir", data_dir])
+            .args(["--backup", &name])
+            .args(more)
+            .env("TMPDIR", place.path().join("no-such-folder"))
+            .output()
+            .unwrap();
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(wanted), "{output:?}");
+        assert_eq!(shown["whole"], true, "{shown}");
+        assert!(shown["signatures"]["unchecked"].to_string().contains("no-such-folder"), "{shown}");
+        let noted = fs::read(data.join("last-backup-check.json")).unwrap();
+        let noted: Value = serde_json::from_slice(&noted).unwrap();
+        assert_eq!(noted["whole"], true, "{noted}");
+    }
 }
 
 /// A backup to a bucket reads no file whose version it has seen, until a check has found a damaged one.

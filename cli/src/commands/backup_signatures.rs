@@ -5,6 +5,7 @@
 //! database file of another writer may be made to harm its reader, so by default only backups that the node's key
 //! has signed are opened.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
 use std::thread;
 
@@ -16,7 +17,7 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{BackupError, Backups, Pace, ReadManifest, StoreIdentity};
 use serde_json::{Value, json};
 
-use super::audit::{FolderLog, StoredLog, load_keys};
+use super::audit::{FolderLog, StoredLog, UnopenedBackup, load_keys};
 use super::backup::CheckedBackup;
 use crate::args::audit::KeysArgs;
 use crate::args::backup::BackupVerifyArgs;
@@ -43,10 +44,10 @@ pub(super) enum BackupSignatures {
         /// True if the manifest's own key was the only one.
         by_manifest: bool,
     },
-    /// The database does not open, or its rows cannot be read.
+    /// The database is damaged, or its rows cannot be read.
     Unreadable(String),
-    /// No signatures were checked, for this reason.
-    Unchecked(&'static str),
+    /// No signatures were checked, for this reason. It says nothing about the backup.
+    Unchecked(Cow<'static, str>),
 }
 
 impl<'a> SignatureCheck<'a> {
@@ -78,7 +79,8 @@ impl<'a> SignatureCheck<'a> {
         let size = match self.size(&kept.manifest(name)?) {
             Ok(size) => size,
             Err(reason) => {
-                return Ok((kept.verify(name, pace)?, BackupSignatures::Unchecked(reason)));
+                let unchecked = BackupSignatures::Unchecked(reason.into());
+                return Ok((kept.verify(name, pace)?, unchecked));
             }
         };
         let (read, opened) = match (kept.is_in_folder(), &self.args.work) {
@@ -87,24 +89,30 @@ impl<'a> SignatureCheck<'a> {
                 let opened = StoredLog::of_verified(kept, &read);
                 (read, opened)
             }
-            (false, Some(work)) => {
-                let (fetched, read) = StoredLog::of_fetched(kept, name, work, pace)?;
-                (read, fetched.open())
-            }
+            (false, Some(work)) => StoredLog::of_fetched(kept, name, work, pace)?,
             (false, None) => {
                 let reason = "the backup is in a bucket: give a folder for a copy (--work DIR)";
-                return Ok((kept.verify(name, pace)?, BackupSignatures::Unchecked(reason)));
+                let unchecked = BackupSignatures::Unchecked(reason.into());
+                return Ok((kept.verify(name, pace)?, unchecked));
             }
         };
-        let sampled = opened
-            .map_err(|error| error.text)
-            .and_then(|log| self.sample(&log, &read.manifest.identity, size));
-        let by_manifest = self.registry.is_none();
-        let found = match sampled {
-            Ok(sampled) => BackupSignatures::Checked { sampled, by_manifest },
-            Err(text) => BackupSignatures::Unreadable(text),
+        let found = match opened {
+            Ok(log) => match self.sample(&log, &read.manifest.identity, size) {
+                Ok(sampled) => {
+                    BackupSignatures::Checked { sampled, by_manifest: self.registry.is_none() }
+                }
+                Err(text) => BackupSignatures::Unreadable(text),
+            },
+            Err(UnopenedBackup::Damaged(text)) => BackupSignatures::Unreadable(text),
+            Err(UnopenedBackup::NotHere(text)) => BackupSignatures::Unchecked(text.into()),
         };
         Ok((read, found))
+    }
+
+    /// Returns true if signatures were asked for and not checked: the exit code must not say that they are right.
+    pub(super) fn is_missing(&self, found: &BackupSignatures) -> bool {
+        let is_asked = self.args.signatures.is_some_and(|size| size != SampleSize::Envelopes(0));
+        is_asked && matches!(found, BackupSignatures::Unchecked(_))
     }
 
     /// Returns the size of the sample, or the reason for none.

@@ -47,17 +47,34 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
             read_all_next_time(&data_dir, &*objects);
             Err(backups::run_error(&error))
         }
-        Ok((0, _)) => {
+        Ok(Outcome { damaged: 0, unchecked, expected }) => {
             checks.note(&data_dir);
-            Ok(())
+            match unchecked {
+                0 => Ok(()),
+                _ => Err(RunError::failed(format!(
+                    "the signatures of {unchecked} of {expected} backups were not checked; their files are as they \
+                     were written"
+                ))),
+            }
         }
-        Ok((damaged, expected)) => {
+        Ok(Outcome { damaged, expected, .. }) => {
             checks.note(&data_dir);
             read_all_next_time(&data_dir, &*objects);
             let text = format!("{damaged} of {expected} backups must not be restored");
             Err(RunError::failed(text))
         }
     }
+}
+
+/// The number of backups by outcome.
+#[derive(Default)]
+struct Outcome {
+    /// Those that cannot or must not be restored.
+    damaged: usize,
+    /// Those whose signatures were asked for and not checked.
+    unchecked: usize,
+    /// Those that should exist.
+    expected: usize,
 }
 
 /// Makes the next backup of the folder compare every file of the place with the node's own, and write damaged ones
@@ -71,8 +88,7 @@ fn read_all_next_time(data_dir: &Path, objects: &dyn Objects) {
     }
 }
 
-/// Reads the backups to check. Returns the number of those that cannot or must not be restored, and the number that
-/// should exist.
+/// Reads the backups to check.
 ///
 /// # Errors
 /// When the place cannot be read, at once; and for the one backup that was named, if it is not whole.
@@ -81,14 +97,14 @@ fn verify_all(
     objects: Arc<dyn Objects>,
     (checks, signatures): (&mut ChecksOfNode, &SignatureCheck<'_>),
     as_json: bool,
-) -> Result<(usize, usize), BackupError> {
+) -> Result<Outcome, BackupError> {
     let root = objects.location("");
     let folder = Backups::existing(objects)?;
     let names = match &args.backup {
         Some(name) => vec![name.clone()],
         None => folder.list()?.into_iter().map(|backup| backup.name).collect(),
     };
-    let mut damaged = 0;
+    let mut outcome = Outcome { expected: names.len(), ..Outcome::default() };
     for name in &names {
         let bar = backup::bar("verify");
         let read = signatures.read(&folder, name, &mut |bytes| {
@@ -109,23 +125,24 @@ fn verify_all(
         }
         match read {
             Ok((read, found)) => {
-                damaged += usize::from(found.is_fault());
+                outcome.damaged += usize::from(found.is_fault());
+                outcome.unchecked += usize::from(signatures.is_missing(&found));
                 backup::show(name, &read, Some(&found.shown()), as_json);
             }
             Err(error) if args.backup.is_some() => return Err(error),
             Err(error) => {
-                damaged += 1;
+                outcome.damaged += 1;
                 backup::show_fault(name, &error, as_json);
             }
         }
     }
-    let mut expected = names.len();
     if let Some(gone) = checks.gone(args, &names) {
-        (damaged, expected) = (damaged + 1, expected + 1);
+        outcome.damaged += 1;
+        outcome.expected += 1;
         checks.count(&gone, false);
         backup::show_fault(&gone, &BackupError::NoBackup { name: gone.clone() }, as_json);
     }
-    Ok((damaged, expected))
+    Ok(outcome)
 }
 
 /// The checks of backups of the node whose data folder records the last one.

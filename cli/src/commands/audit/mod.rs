@@ -31,7 +31,7 @@ pub(super) use keys::load as load_keys;
 pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
 pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, run as replay};
-pub(super) use source::{FolderLog, StoredLog, open as open_log};
+pub(super) use source::{FolderLog, StoredLog, UnopenedBackup, open as open_log};
 
 /// Runs the command.
 ///

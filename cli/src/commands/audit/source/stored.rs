@@ -11,7 +11,7 @@ use hawser_node::backup as backups;
 use hawser_node::error::RunError;
 use hawser_node::service::projections;
 use hawser_storage::{
-    BackupError, Backups, FolderObjects, Pace, ReadManifest, Store, WantedBackup,
+    BackupError, Backups, FolderObjects, OpenError, Pace, ReadManifest, Store, WantedBackup,
 };
 
 use crate::commands::backup;
@@ -53,6 +53,34 @@ impl StoredLog {
     }
 }
 
+/// Why the database of a backup was not opened, although its files are as they were written.
+#[derive(Debug)]
+pub(in crate::commands) enum UnopenedBackup {
+    /// The database is damaged: its disk did that before the backup, or its maker lies.
+    Damaged(String),
+    /// This machine has no room for it, or this program does not open its format. The database may be whole.
+    NotHere(String),
+}
+
+impl UnopenedBackup {
+    fn of(error: &OpenError) -> Self {
+        match error {
+            OpenError::Corrupt { .. } => Self::Damaged(error.to_string()),
+            // The manifest of a backup has named a whole database.
+            OpenError::NotADatabase { .. } => {
+                let text = "its database has an older format, which this program opens for a node alone: use the \
+                            program that made the backup";
+                Self::NotHere(text.to_owned())
+            }
+            _ => Self::NotHere(error.to_string()),
+        }
+    }
+
+    fn of_folder(folder: &Path, error: &io::Error) -> Self {
+        Self::NotHere(format!("{}: {error}", folder.display()))
+    }
+}
+
 impl StoredLog {
     /// Opens the database of a backup whose files have just been compared with their manifest.
     ///
@@ -61,41 +89,49 @@ impl StoredLog {
     pub(in crate::commands) fn of_verified(
         kept: &Backups,
         read: &ReadManifest,
-    ) -> Result<Self, RunError> {
-        let links = Links(new_folder(&std::env::temp_dir()).map_err(RunError::failed)?);
-        kept.link_verified(read, &links.0).map_err(|error| backups::run_error(&error))?;
-        let (store, _) = projections::open_read_only(&links.0).map_err(refusal)?;
-        Ok(Self { store, _links: Some(links) })
+    ) -> Result<Self, UnopenedBackup> {
+        let temporary = std::env::temp_dir();
+        let links = new_folder(&temporary)
+            .map_err(|error| UnopenedBackup::of_folder(&temporary, &error))
+            .map(Links)?;
+        let linked = kept.link_verified(read, &links.0);
+        linked.map_err(|error| UnopenedBackup::NotHere(error.to_string()))?;
+        Self::of_links(links)
     }
 
-    /// Copies a backup into a new folder below `work`, and compares the files with the manifest.
+    /// Compares the files of a backup with its manifest, copies them into a new folder below `work` meanwhile, and
+    /// opens the database there.
     ///
     /// # Errors
-    /// [`BackupError`] if a file is not as it was written, or cannot be copied.
+    /// [`BackupError`] if a file is not as it was written, or the place does not give it.
     pub(in crate::commands) fn of_fetched(
         kept: &Backups,
         name: &str,
         work: &Path,
         pace: &mut Pace<'_>,
-    ) -> Result<(FetchedBackup, ReadManifest), BackupError> {
-        let at = |source| BackupError::File { path: work.to_owned(), source };
-        let folder = Links(new_folder(work).map_err(at)?);
-        let read = kept.fetch(name, &folder.0, pace)?;
-        Ok((FetchedBackup(folder), read))
+    ) -> Result<(ReadManifest, Result<Self, UnopenedBackup>), BackupError> {
+        let folder = match new_folder(work) {
+            Ok(folder) => Links(folder),
+            Err(error) => {
+                let unopened = UnopenedBackup::of_folder(work, &error);
+                return Ok((kept.verify(name, pace)?, Err(unopened)));
+            }
+        };
+        match kept.fetch(name, &folder.0, pace) {
+            Ok(read) => Ok((read, Self::of_links(folder))),
+            // The copy fails, and not the place. Its files can still be read.
+            Err(BackupError::File { path, source }) if path.starts_with(&folder.0) => {
+                drop(folder);
+                Ok((kept.verify(name, pace)?, Err(UnopenedBackup::of_folder(&path, &source))))
+            }
+            Err(error) => Err(error),
+        }
     }
-}
 
-/// The copy of a backup, which is removed when this value is dropped.
-pub(in crate::commands) struct FetchedBackup(Links);
-
-impl FetchedBackup {
-    /// Opens the database.
-    ///
-    /// # Errors
-    /// When it does not open.
-    pub(in crate::commands) fn open(self) -> Result<StoredLog, RunError> {
-        let (store, _) = projections::open_read_only(&self.0.0).map_err(refusal)?;
-        Ok(StoredLog { store, _links: Some(self.0) })
+    fn of_links(links: Links) -> Result<Self, UnopenedBackup> {
+        let opened = projections::open_read_only(&links.0);
+        let (store, _) = opened.map_err(|error| UnopenedBackup::of(&error))?;
+        Ok(Self { store, _links: Some(links) })
     }
 }
 
@@ -145,4 +181,26 @@ fn new_folder(parent: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A restore opens an older format and brings it up to date, so a backup of one is no damaged one.
+    #[test]
+    fn a_backup_that_this_program_does_not_open_is_not_called_damaged() {
+        let path = PathBuf::from("backup");
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        for error in [
+            OpenError::NotADatabase { path: path.clone() },
+            OpenError::NewerFormat { found: 99 },
+            OpenError::Unwritable { path, source: full },
+        ] {
+            let unopened = UnopenedBackup::of(&error);
+            assert!(matches!(unopened, UnopenedBackup::NotHere(_)), "{unopened:?}");
+        }
+        let damaged = UnopenedBackup::of(&OpenError::Corrupt { cause: "a row".to_owned() });
+        assert!(matches!(damaged, UnopenedBackup::Damaged(_)), "{damaged:?}");
+    }
 }
