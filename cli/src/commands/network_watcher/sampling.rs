@@ -1,36 +1,29 @@
 //! The places at which strands are compared among nodes without trees.
 //!
 //! Such a node states one envelope at a time, so equal statements about one place say nothing about the others. The
-//! places are spread over the strand: each further one halves a widest gap. After `2^k` places of a strand, any run of
-//! different envelopes that is longer than a `2^k`th of the strand has been met, and a single one with probability
-//! `2^k / length`.
+//! places are drawn level by level: level `k` divides the strand into `2^k` equal parts and draws one place in each. After
+//! all places of level `k`, any run of different envelopes that is longer than two of its parts has been met, and a
+//! single one with probability `2^(k+1) / length`.
 //!
-//! **A node that could predict the places** would answer honestly there and lie elsewhere. So all places are shifted by a
-//! number that the watcher chooses at its start and tells no node.
+//! **A node that could predict the places** would answer honestly there and lie elsewhere. So each place is drawn within
+//! its part at random, and the places that a node has been asked for do not tell the next ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::finding::{ContentQuestion, HeldContent};
 
 /// The places of all strands that were sampled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sampling {
-    shift: u64,
+    /// Draws the places. The keys of the hashes are random, and no node learns them.
+    random: RandomState,
     /// The number of sampled places by originator.
     pub(super) counts: BTreeMap<u32, u64>,
     /// The originator that was sampled last; the next one has the next turn.
     last: Option<u32>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        // The keys of the hasher are random, and no node learns them.
-        let shift = RandomState::new().build_hasher().finish();
-        Self { shift, counts: BTreeMap::new(), last: None }
-    }
 }
 
 /// A strand that can be sampled, with the claims of the nodes.
@@ -56,7 +49,8 @@ impl Sampling {
             let Some((&originator, strand)) = next else { break };
             self.last = Some(originator);
             let count = self.counts.entry(originator).or_default();
-            let place = sampled_place(*count, self.shift, strand.highest);
+            let drawn = self.random.hash_one((originator, *count));
+            let place = sampled_place(*count, drawn, strand.highest);
             *count += 1;
             let nodes = strand.held.iter().filter(|(_, held)| *held >= place);
             let nodes: Vec<u32> = nodes.map(|(node, _)| *node).collect();
@@ -74,10 +68,15 @@ impl Sampling {
     }
 }
 
-/// Returns the place with this number of those that spread over 1 to `highest` (a van der Corput sequence in base 2, times
-/// `highest`), shifted by a part of a `2^64`th.
-fn sampled_place(number: u64, shift: u64, highest: u64) -> u64 {
-    let fraction = number.reverse_bits().wrapping_add(shift);
+/// Returns a place from 1 to `highest` for the sample with this number. `drawn`, which is uniformly distributed, chooses
+/// within the part of the sample. The parts of a level are visited in bit-reversed order, which spreads a few samples
+/// over the whole strand.
+fn sampled_place(number: u64, drawn: u64, highest: u64) -> u64 {
+    let nth = number.saturating_add(1);
+    let level = nth.ilog2();
+    let part = (nth - (1 << level)).reverse_bits();
+    // Both in units of a `2^64`th of the strand. The part's low bits are zero, so the sum fits.
+    let fraction = part + (drawn >> level);
     let before = (u128::from(fraction) * u128::from(highest)) >> 64;
     // Less than `highest`, so it fits.
     u64::try_from(before).unwrap_or(u64::MAX).saturating_add(1)
@@ -120,13 +119,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_of_places_is_met_after_as_many_samples_as_it_fits_into_the_strand() {
-        for shift in [0, 1, u64::MAX / 3, u64::MAX] {
-            for (highest, samples) in [(40, 64), (64, 64), (1_000_000, 1024)] {
-                let all = (0..samples).map(|number| sampled_place(number, shift, highest));
+    fn a_run_of_places_that_is_longer_than_two_parts_of_a_level_is_met() {
+        let random = RandomState::new();
+        let draws: [&dyn Fn(u64) -> u64; 3] =
+            [&|_| 0, &|_| u64::MAX, &|number| random.hash_one(number)];
+        for drawn in draws {
+            for (highest, level) in [(40, 6), (64, 6), (1_000_000, 10)] {
+                let parts = 1_u64 << level;
+                let all = (parts - 1..2 * parts - 1)
+                    .map(|number| sampled_place(number, drawn(number), highest));
                 let places: BTreeSet<u64> = all.collect();
                 assert!(places.iter().all(|place| (1..=highest).contains(place)));
-                let run = highest.div_ceil(samples);
+                let run = (2 * highest).div_ceil(parts);
                 let mut before = 0;
                 for place in places.into_iter().chain([highest + 1]) {
                     assert!(place - before <= run + 1, "{run} places after {before} are not met");
@@ -138,13 +142,30 @@ mod tests {
         assert!(sampled_place(u64::MAX, u64::MAX, u64::MAX) >= 1);
     }
 
+    /// Two watchers, or one after a restart, ask for other places, and no two places of one have the same distance to
+    /// the starts of their parts, from which a node could tell the others.
+    #[test]
+    fn the_places_of_one_watcher_do_not_tell_others() {
+        let highest = 1 << 40;
+        let strands = BTreeMap::from([(100, strand(&[(1, highest), (2, highest)], highest))]);
+        let asked = || -> Vec<u64> {
+            let plan = Sampling::default().plan(&strands, 64);
+            plan.into_iter().map(|it| it.place.sequence.0).collect()
+        };
+        let (first, second) = (asked(), asked());
+        assert!(first.iter().zip(&second).all(|(a, b)| a != b), "{first:?} {second:?}");
+        let offset = |(number, place): (u64, u64)| place - sampled_place(number, 0, highest);
+        let offsets: BTreeSet<u64> = (0..).zip(first.iter().copied()).map(offset).collect();
+        assert_eq!(offsets.len(), first.len());
+    }
+
     fn strand(held: &[(u32, u64)], highest: u64) -> SampledStrand {
         SampledStrand { held: held.to_vec(), highest }
     }
 
     #[test]
     fn strands_have_turns_and_only_nodes_that_claim_a_place_are_asked() {
-        let mut sampling = Sampling { shift: 0, ..Sampling::default() };
+        let mut sampling = Sampling::default();
         let both = [(1, 100), (2, 100)];
         let strands = BTreeMap::from([
             (100, strand(&both, 100)),
@@ -155,12 +176,16 @@ mod tests {
             let of = |it: ContentQuestion| (it.place.originator.0, it.place.sequence.0, it.nodes);
             plan.into_iter().map(of).collect()
         };
-        let first = asked(sampling.plan(&strands, 4));
-        assert_eq!(first[0], (100, 1, vec![1, 2]));
-        assert_eq!(first[2], (300, 1, vec![1, 2, 3]));
-        assert_eq!(first[3], (100, 51, vec![1, 2]));
-        let second = asked(sampling.plan(&strands, 2));
-        assert_eq!(second, [(200, 51, vec![1, 2]), (300, 51, vec![1, 3])]);
+        let plan = asked(sampling.plan(&strands, 7));
+        let turns: Vec<u32> = plan.iter().map(|(originator, ..)| *originator).collect();
+        assert_eq!(turns, [100, 200, 300, 100, 200, 300, 100]);
+        for (originator, place, nodes) in plan {
+            let holds_all = originator != 300 || place <= 10;
+            assert_eq!(nodes.contains(&2), holds_all, "{originator} {place} {nodes:?}");
+            assert_eq!(nodes.contains(&3), originator == 300);
+            assert!(nodes.contains(&1));
+        }
+        assert_eq!(asked(sampling.plan(&strands, 2)).first().map(|it| it.0), Some(200));
         assert!(sampling.plan(&BTreeMap::new(), 8).is_empty());
         let alone = BTreeMap::from([(100, strand(&[(1, 100)], 100))]);
         assert!(sampling.plan(&alone, 8).is_empty(), "one node contradicts no other");
