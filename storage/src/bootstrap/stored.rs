@@ -260,9 +260,10 @@ impl Bootstraps {
         // The version is looked up before the bytes, because another writer may replace the object meanwhile.
         let tag = self.objects.tag(object).map_err(at(&location))?;
         let mut stored = Vec::with_capacity(bytes.len());
-        let mut source = self.objects.open(object, bytes.len() as u64).map_err(at(&location))?;
-        // An object that cannot be read is damaged, too, and is replaced.
-        let is_whole = source.read_to_end(&mut stored).is_ok() && stored == bytes;
+        // An object that cannot be opened or read is damaged, too, and is replaced.
+        let opened = self.objects.open(object, bytes.len() as u64);
+        let read = opened.and_then(|mut source| source.read_to_end(&mut stored));
+        let is_whole = read.is_ok() && stored == bytes;
         if is_whole {
             seen.note(object, tag);
         }
