@@ -144,9 +144,10 @@ pub(crate) struct UsageArgs {
     /// digits that begin with 04. Without it their signatures are not verified, and the output says so.
     #[arg(long, value_name = "KEY", requires = "verify", value_parser = public_key)]
     pub(crate) migration_key: Option<PublicKey>,
-    /// The log to verify from: the data folder of a stopped node, or the API of a node that runs: `http://host:port`
-    /// [default: the first node of the network file, that of --network or of ./hawser-dev].
-    #[arg(long, value_name = "DATA-DIR|URL", requires = "verify")]
+    /// The log to verify from: the data folder of a stopped node, a folder of backups, `snapshot:PLACE`, or the API of a
+    /// node that runs: `http://host:port` [default: the first node of the network file, that of --network or of
+    /// ./hawser-dev].
+    #[arg(long, value_name = "DATA-DIR|BACKUP|URL", requires = "verify")]
     pub(crate) from: Option<String>,
     /// The node.
     #[command(flatten)]
