@@ -8,6 +8,7 @@ use alloy::eips::Encodable2718 as _;
 use alloy::network::TxSignerSync as _;
 use alloy::primitives::{Address, Bytes, TxKind, U256};
 use alloy::providers::Provider as _;
+use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::broadcast::{BroadcastSettings, Broadcaster};
 use hawser_devchain::deploy;
 
@@ -51,6 +52,10 @@ const RECIPIENT: Address = Address::repeat_byte(0x55);
 
 /// Returns a payment that another account has signed, framed as in Redis.
 fn foreign(nonce: u64) -> Vec<u8> {
+    payment_of(&deploy::accounts().swap_remove(6), nonce)
+}
+
+fn payment_of(signer: &PrivateKeySigner, nonce: u64) -> Vec<u8> {
     let mut payment = TxLegacy {
         chain_id: Some(crate::pair::APP_ID),
         nonce,
@@ -60,8 +65,7 @@ fn foreign(nonce: u64) -> Vec<u8> {
         value: U256::ONE,
         input: Bytes::new(),
     };
-    let stranger = deploy::accounts().swap_remove(6);
-    let signature = stranger.sign_transaction_sync(&mut payment).unwrap();
+    let signature = signer.sign_transaction_sync(&mut payment).unwrap();
     framed(&TxEnvelope::from(payment.into_signed(signature)).encoded_2718())
 }
 
@@ -110,4 +114,53 @@ async fn transactions_that_a_stranger_has_signed_are_not_sent_and_stop_nothing()
     assert_eq!(native_balance(&shared.pair.app, RECIPIENT).await, U256::ZERO);
     let (mined, pending) = shared.counts().await;
     assert_eq!(mined, pending, "no nonce is a hole");
+}
+
+/// Nonces far ahead of the chain's count, of an account that was used on a chain that began anew, or of a stranger; and
+/// texts that are none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_process_has_written_neither_raises_nonces_nor_stops_them() {
+    let shared = Shared::start().await;
+    let first = shared.broadcaster().await;
+    assert!(all_sent(&send_all(&first, 0..1).await));
+    let alive: Vec<String> = redis::cmd("HKEYS")
+        .arg(format!("{}:alive", shared.base()))
+        .query_async(&mut shared.redis.connect().await)
+        .await
+        .unwrap();
+    let far = 1u64 << 49;
+    let names = ["", "x", "-3", "1e3", "007", " 9", "99999999999999999999"].map(str::to_owned);
+    let owned = [7000, far, 6998].map(|nonce| nonce.to_string()).into_iter().chain(names);
+    let mut write = redis::pipe();
+    let key = |name: &str| format!("{}:{name}", shared.base());
+    for (number, nonce) in owned.enumerate() {
+        // Of a process that has ended, of one that is alive, and of strangers that are alive for ever.
+        let owner = ["gone", &alive[0], "a", "b"][number.min(3)];
+        write.hset(key("owner"), &nonce, format!("{owner}|")).ignore();
+        write.hset(key("signed"), &nonce, payment_of(&crate::payloads::key(), 7000)).ignore();
+    }
+    write.hset(key("owner"), "8", "no owner").ignore();
+    for (field, name) in [("alive", "a"), ("alive", "b"), ("alive", "c")] {
+        write.hset(key(field), name, if name == "c" { "soon" } else { "99999999999999" }).ignore();
+    }
+    for (member, score) in [("x", 900), ("y", 3), ("-1", 2), ("7001", 7001)] {
+        write.zadd(key("free"), member, score).ignore();
+    }
+    for field in ["next", "used"] {
+        write.hset(key("state"), field, far).ignore();
+    }
+    write.query_async::<()>(&mut shared.redis.connect().await).await.unwrap();
+
+    for number in 1..6 {
+        assert!(send_one(&first, number, &payload(number)).await.is_ok(), "{number}");
+    }
+    until("the entries are cleared", async || {
+        let mut count = redis::cmd("HLEN");
+        count.arg(key("owner"));
+        count.query_async::<u64>(&mut shared.redis.connect().await).await.unwrap() == 0
+    })
+    .await;
+    shared.assert_logged_once(0..6).await;
+    assert_eq!(native_balance(&shared.pair.app, RECIPIENT).await, U256::ZERO);
+    assert_eq!(shared.counts().await, (6, 6), "no nonce is a hole");
 }

@@ -121,16 +121,18 @@ impl Driver {
     }
 
     fn take_over(&mut self, nonce: u64, raws: &[Bytes]) {
-        let (purpose, signed) = self.read_back(nonce, raws);
+        let is_far = self.nonces.is_far(nonce);
+        let (purpose, signed) = match is_far {
+            true => (NoncePurpose::Filler, Vec::new()),
+            false => self.read_back(nonce, raws),
+        };
         if signed.is_empty() {
             // Otherwise the entry would keep its nonce, and raise those that are assigned, for ever.
             if let Some(sharing) = &mut self.sharing {
                 let end = SharedEnd::Foreign;
                 sharing.finished.push(FinishedNonce { nonce, payload: None, end });
             }
-            return;
-        }
-        if self.nonces.adopt(nonce, purpose, signed).is_some() {
+        } else if self.nonces.adopt(nonce, purpose, signed).is_some() {
             tracing::info!(
                 nonce,
                 "this process takes over a transaction of a process that has ended"

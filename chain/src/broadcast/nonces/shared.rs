@@ -69,6 +69,11 @@ impl Nonces {
         Some(self.hold(nonce, slot))
     }
 
+    /// Returns true if the chain's count is known, and the nonce is too far above it for a transaction of this chain.
+    pub(in crate::broadcast) fn is_far(&self, nonce: u64) -> bool {
+        self.floor().is_some_and(|floor| nonce > floor.saturating_add(AHEAD_MAX))
+    }
+
     /// Takes over a nonce of another process, any of whose transactions may have been sent. Returns its slot.
     pub(in crate::broadcast) fn adopt(
         &mut self,

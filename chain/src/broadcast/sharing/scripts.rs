@@ -27,7 +27,17 @@ local gap_from, gap_to, held_count = tonumber(ARGV[9]), tonumber(ARGV[10]), tonu
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local function s(n) return string.format('%.0f', n) end
-local function get(key, field) return tonumber(redis.call('HGET', key, field) or '-1') end
+-- Others can write here too: a text that is no number, or no whole one as it is written here, counts for none.
+local function get(key, field)
+  local n = tonumber(redis.call('HGET', key, field) or '-1') or -1
+  return n > -2 and n < 1e15 and n or -1
+end
+local function whole(text)
+  return #text < 16 and string.match(text, '^%d+$') and s(tonumber(text)) == text and tonumber(text) or nil
+end
+-- The distance from the chain's count at which a nonce is a stranger's, or of another chain; see `nonces/shared.rs`.
+local AHEAD = 1000
+local function is_far(n) return floor >= 0 and n >= floor + AHEAD end
 
 -- A state that is new, or older than what was seen: all have to say first what they hold. Other processes' calls raise
 -- `seq` again, and no other's the count of the own ones. Another run of Redis has what was saved or replicated by
@@ -71,7 +81,8 @@ local gone = {}
 for k, v in pairs(redis.call('HGETALL', A)) do
   if k % 2 == 1 and v ~= me then
     local at = get(A, v)
-    if at + lease < now then gone[v] = true end
+    -- A sign of life far in the future is a stranger's, or older than a clock that was set back.
+    if at + lease < now or at > now + lease then gone[v] = true end
     if at + 100 * lease < now then redis.call('HDEL', A, v) redis.call('HDEL', B, v) redis.call('HDEL', S, 'n:' .. v, 'p:' .. v) end
   end
 end
@@ -105,27 +116,42 @@ for _ = 1, held_count do
   end
 end
 
+local used = get(S, 'used')
+if floor >= 0 and used > floor and not is_far(used) then floor = used end
+
 local all, highest, count = redis.call('HGETALL', O), -1, 0
 for k = 1, #all, 2 do
-  local nonce, who, digest = all[k], string.match(all[k + 1], '^([^|]*)|(.*)$')
-  local is_over = who == me and not held[nonce]
-  if not is_over and who ~= me then is_over = adopts and (gone[who] or get(A, who) < 0) end
+  local nonce, n, who, digest = all[k], whole(all[k]), string.match(all[k + 1], '^([^|]*)|(.*)$')
+  local is_valid = n and who
+  local is_over = is_valid and who == me and not held[nonce]
+  if is_valid and not is_over and who ~= me then is_over = adopts and (gone[who] or get(A, who) < 0) end
   local raws = is_over and redis.call('HGET', R, nonce)
   if raws then
     redis.call('HSET', O, nonce, me .. '|' .. digest)
     adopted[#adopted + 1] = nonce
     adopted[#adopted + 1] = raws
   end
-  if is_over and not raws then
+  if not is_valid then
+    redis.call('HDEL', O, nonce)
+    redis.call('HDEL', R, nonce)
+  elseif is_over and not raws then
     free(nonce, digest)
-  else
-    highest, count = math.max(highest, tonumber(nonce)), count + 1
+  elseif not is_far(n) then
+    highest, count = math.max(highest, n), count + 1
+  end
+end
+if floor >= 0 then redis.call('ZREMRANGEBYSCORE', F, s(floor + AHEAD), '+inf') end
+-- Returns the first free nonce of a list, and removes what is none.
+local function first_of(free_nonces)
+  for _, nonce in ipairs(free_nonces) do
+    if whole(nonce) then return nonce end
+    redis.call('ZREM', F, nonce)
   end
 end
 
 if mined > 0 then redis.call('ZREMRANGEBYSCORE', F, '-inf', '(' .. s(mined)) end
 local next_nonce = get(S, 'next')
-floor = floor >= 0 and math.max(floor, get(S, 'used')) or floor
+if is_far(next_nonce) then next_nonce = floor end
 if count == 0 and floor >= 0 then
   -- A higher one came from transactions of another sender that nodes have dropped since, or from a lie.
   redis.call('DEL', F)
@@ -133,7 +159,7 @@ if count == 0 and floor >= 0 then
 end
 next_nonce = math.max(next_nonce, floor, highest + 1)
 while true do
-  local top = redis.call('ZREVRANGE', F, 0, 0)[1]
+  local top = first_of(redis.call('ZREVRANGE', F, 0, 63))
   if not top or tonumber(top) < next_nonce - 1 or next_nonce <= floor then break end
   redis.call('ZREM', F, top)
   next_nonce = math.min(next_nonce, tonumber(top))
@@ -152,7 +178,7 @@ for k = 1, #ARGV - i + 1 do
   elseif not settled or floor < 0 then
     given[#given + 1], given[#given + 2] = 'w', ''
   else
-    local nonce = redis.call('ZRANGEBYSCORE', F, s(floor), '+inf', 'LIMIT', 0, 1)[1]
+    local nonce = first_of(redis.call('ZRANGEBYSCORE', F, s(floor), '+inf', 'LIMIT', 0, 64))
     if not nonce then
       nonce = s(next_nonce)
       next_nonce = next_nonce + 1
@@ -166,8 +192,12 @@ end
 -- Nonces that later ones wait for.
 if settled and floor >= 0 and highest > floor then
   for _, nonce in pairs(redis.call('ZRANGEBYSCORE', F, s(floor), '(' .. s(highest), 'LIMIT', 0, 64)) do
-    take(nonce, '')
-    fill[#fill + 1] = nonce
+    if whole(nonce) then
+      take(nonce, '')
+      fill[#fill + 1] = nonce
+    else
+      redis.call('ZREM', F, nonce)
+    end
   end
 end
 if settled and gap_from >= 0 then
