@@ -3,18 +3,16 @@
 //! The enemy is one endpoint that states a wrong price: a high one drains the account, or is refused by the ceilings,
 //! and a low one leaves transactions unmined. So every endpoint is asked, and a median counts: of three endpoints, one
 //! that lies moves it only to the price that another one states. Of two, one states the lower and one the higher price,
-//! and nothing tells which is true, so callers use both: see `broadcast::price` and [`agreed_fees`].
+//! and nothing tells which is true, so callers use both: see `broadcast::price` and [`agreed_fees`]. A price above the
+//! ceiling, or above what the account can pay, gives way to the other one: see [`MedianPrices::up_to`].
 
 use std::time::Duration;
 
 use alloy::eips::eip1559::Eip1559Estimation;
 
-use crate::endpoints::Endpoints;
-use crate::send::{Chain, RequestError};
-
 /// The time for which the others are waited for once more than half of the endpoints have answered. A guess: longer
 /// than the times of answers differ, and short compared with the time until a transaction is mined.
-const GRACE: Duration = Duration::from_millis(300);
+pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
 /// The medians of the prices that endpoints state. Of an odd number of prices they are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,37 +30,25 @@ impl MedianPrices {
         let lower = at(sorted.len().checked_sub(1)? / 2)?;
         Some(Self { lower, upper: at(sorted.len() / 2)? })
     }
-}
 
-/// Asks all usable endpoints for a price at once, each for at most `time_max`. Returns one answer of each.
-///
-/// # Errors
-/// The error of the last endpoint, if none has answered.
-pub(crate) async fn stated<T, F, Fut>(
-    endpoints: &Endpoints,
-    time_max: Duration,
-    ask: F,
-) -> Result<Vec<T>, RequestError>
-where
-    F: Fn(Chain) -> Fut,
-    Fut: Future<Output = Result<T, RequestError>>,
-{
-    endpoints.each_soon(time_max, GRACE, ask).await
+    /// Returns the upper median, or the lower one if the upper one is above `price_max_wei`. So one of two endpoints
+    /// that states a price above a ceiling stops no transaction.
+    pub(crate) fn up_to(self, price_max_wei: u128) -> u128 {
+        if self.upper <= price_max_wei { self.upper } else { self.lower }
+    }
 }
 
 /// Returns the fees of a transaction by those that the endpoints state.
 ///
-/// The highest price is the upper median, or the lower one if the upper one is above `price_max_wei`: the chain
-/// charges its own base fee, however high the bound is. The priority fee, which is paid in addition, is the lower
-/// median.
+/// The highest price is that of [`MedianPrices::up_to`]: the chain charges its own base fee, however high the bound
+/// is. The priority fee, which is paid in addition, is the lower median.
 pub(crate) fn agreed_fees(
     stated: &[Eip1559Estimation],
     price_max_wei: u128,
 ) -> Option<Eip1559Estimation> {
     let price = MedianPrices::of(stated.iter().map(|fees| fees.max_fee_per_gas))?;
     let tip = MedianPrices::of(stated.iter().map(|fees| fees.max_priority_fee_per_gas))?;
-    let is_within = price.upper <= price_max_wei;
-    let max_fee_per_gas = if is_within { price.upper } else { price.lower };
+    let max_fee_per_gas = price.up_to(price_max_wei);
     let max_priority_fee_per_gas = tip.lower.min(max_fee_per_gas);
     Some(Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas })
 }

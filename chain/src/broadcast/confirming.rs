@@ -41,6 +41,37 @@ impl Sightings {
     }
 }
 
+/// The other transactions of the account that endpoints show for one nonce, each with its endpoint.
+///
+/// Such a transaction ends a payload's claim to its nonce, and the payload is sent again with another one. The
+/// signature proves who signed the transaction, and not that it is mined: an endpoint may have kept one that another
+/// replaced. So it counts when two endpoints show it, or if only one is configured. If every other endpoint has
+/// stopped, it does not count, as the proof of a failure does not.
+#[derive(Debug, Default)]
+pub(super) struct OtherSightings(Vec<(String, B256)>);
+
+impl OtherSightings {
+    /// Adds the transaction that an endpoint shows.
+    pub(super) fn add(&mut self, endpoint: &str, hash: B256) {
+        self.0.push((endpoint.to_owned(), hash));
+    }
+
+    /// Returns the transaction of the first endpoint that shows one.
+    pub(super) fn first(&self) -> Option<B256> {
+        self.0.first().map(|(_, hash)| *hash)
+    }
+
+    /// Returns the transaction that two endpoints show, or the one of the only endpoint if `configured` is 1.
+    pub(super) fn agreed(&self, configured: usize) -> Option<B256> {
+        let is_second = |endpoint: &String, hash: &B256| {
+            self.0.iter().any(|(other, same)| other != endpoint && same == hash)
+        };
+        let agreed =
+            self.0.iter().find(|(endpoint, hash)| configured <= 1 || is_second(endpoint, hash));
+        agreed.map(|(_, hash)| *hash)
+    }
+}
+
 impl MinedPayload {
     /// Returns true if both prove the same outcome: the same transaction in a block of the same number and time, with
     /// the same events. The hash of the block is left out, because some rollups set it after the receipt.
@@ -188,6 +219,23 @@ mod tests {
         }
         assert!(!agreed(&TWO, vec![Some(receipt(false, 5, &[1])), Some(event(1))]));
         assert!(!agreed(&TWO, vec![Some(event(1)), Some(event(2))]));
+    }
+
+    #[test]
+    fn another_transaction_with_the_nonce_needs_a_second_endpoint() {
+        let other = B256::repeat_byte(2);
+        let agreed = |shown: &[(&str, B256)], configured| {
+            let mut sightings = OtherSightings::default();
+            shown.iter().for_each(|(endpoint, hash)| sightings.add(endpoint, *hash));
+            assert_eq!(sightings.first(), shown.first().map(|(_, hash)| *hash));
+            sightings.agreed(configured)
+        };
+        assert_eq!(agreed(&[], 1), None);
+        assert_eq!(agreed(&[("a", HASH)], 1), Some(HASH), "there is no other endpoint");
+        assert_eq!(agreed(&[("a", HASH)], 2), None);
+        assert_eq!(agreed(&[("a", HASH), ("a", HASH)], 2), None, "two URLs of one endpoint");
+        assert_eq!(agreed(&[("a", HASH), ("b", other)], 3), None);
+        assert_eq!(agreed(&[("a", other), ("b", HASH), ("c", HASH)], 3), Some(HASH));
     }
 
     #[test]

@@ -289,14 +289,15 @@ impl Driver {
         if to_sign.iter().any(|it| it.over.is_some()) {
             self.state.price.current(&self.state.endpoints).await;
         }
-        let prices = self.state.price.last();
+        let (prices, price_max_wei) = (self.state.price.last(), self.spending.gas_price_max_wei());
         let (mut signed, mut costs_wei, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let taken = self.now();
         let mut ceiling: Option<BroadcastError> = None;
         for it in to_sign {
             // A cheaper transaction with a higher nonce could not be mined either, because this nonce stays unused.
             let stopped = ceiling.clone().filter(|_| it.over.is_none());
-            let price = if it.over.is_some() { prices.upper } else { prices.lower };
+            let is_replacement = it.over.is_some() && !it.follows;
+            let price = if is_replacement { prices.up_to(price_max_wei) } else { prices.lower };
             match stopped.map_or_else(|| self.signed(&it, price, taken), Err) {
                 Ok(Some((transaction, cost_wei))) => {
                     signed.push((it, transaction));
@@ -315,7 +316,7 @@ impl Driver {
         let (now, mut failed) = (self.now(), Vec::new());
         for ((it, transaction), recorded) in signed.into_iter().zip(recorded) {
             match recorded {
-                Recorded::Yes => self.nonces.signed(it.nonce, transaction, now),
+                Recorded::Yes => self.nonces.signed(it.nonce, transaction, prices.lower, now),
                 Recorded::No(error) => failed.push((it, Some(error))),
                 Recorded::Maybe => self.nonces.maybe_recorded(it.nonce, transaction, now),
             }

@@ -63,14 +63,13 @@ pub use outcome::{
 };
 use payload::{BroadcasterContracts, PayloadTopic};
 use poll::PollRequest;
-use price::GasPrice;
 use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
 pub use times::TransactionTimes;
-pub(crate) use witnesses::WitnessedOutcome;
 pub use witnesses::Witnesses;
+pub(crate) use witnesses::{HandOver, WitnessedOutcome};
 
 /// The number of calls that may wait for the task before further ones are refused. Guess: with the
 /// longest payloads they hold 200 MB.
@@ -121,7 +120,7 @@ impl Broadcaster {
         let state = Arc::new(BroadcasterState {
             account,
             endpoints,
-            price: GasPrice::default(),
+            price: Arc::default(),
             in_flight_max,
             payload_bytes_max: settings.payload_bytes_max,
             bounds: tokio::sync::watch::Sender::new(PayloadBounds { min: 0, max: 0 }),

@@ -267,6 +267,7 @@ impl Nonces {
                     None => slot.purpose,
                 },
                 over: slot.price(),
+                follows: slot.follows,
                 instead_of: slot.instead_of,
             })
             .collect()
@@ -301,8 +302,15 @@ impl Nonces {
         self.slots.values().filter_map(at).min()
     }
 
-    /// Takes note that a transaction is signed and on record.
-    pub(super) fn signed(&mut self, nonce: u64, signed: SignedTransaction, now: Duration) {
+    /// Takes note that a transaction is signed and on record. `agreed_price` is the price at which other transactions
+    /// are signed now: that of a replacement may rest on one endpoint that lies.
+    pub(super) fn signed(
+        &mut self,
+        nonce: u64,
+        signed: SignedTransaction,
+        agreed_price: u128,
+        now: Duration,
+    ) {
         let price = signed.price;
         let Some(slot) = self.slots.get_mut(&nonce) else { return };
         let is_replacement = !slot.signed.is_empty();
@@ -314,16 +322,16 @@ impl Nonces {
             "a replacement pays enough to replace"
         );
         slot.signed.push(signed);
-        (slot.instead_of, slot.is_unrecorded) = (None, false);
+        (slot.instead_of, slot.is_unrecorded, slot.follows) = (None, false, false);
         slot.phase = Phase::Send { at: now };
         if !is_replacement {
             return;
         }
-        // Prices have risen, so the other pending transactions are too cheap as well.
+        // If the agreed price has risen, the other pending transactions are too cheap as well.
         for slot in self.slots.values_mut() {
-            let is_cheaper = slot.price().is_some_and(|own| replacement_price(own) < price);
+            let is_cheaper = slot.price().is_some_and(|own| replacement_price(own) < agreed_price);
             if matches!(slot.phase, Phase::Pending { .. }) && is_cheaper {
-                slot.phase = Phase::Sign;
+                (slot.phase, slot.follows) = (Phase::Sign, true);
             }
         }
     }
@@ -333,6 +341,7 @@ impl Nonces {
     pub(super) fn not_signed(&mut self, nonce: u64, now: Duration) -> Option<SlotOutcome> {
         let head = self.head;
         let slot = self.slots.get_mut(&nonce)?;
+        slot.follows = false;
         if slot.maybe_out {
             slot.phase = Phase::Pending { since: now, head, sent_again: false };
             return None;

@@ -14,7 +14,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
 use super::agreement::confirmed;
-use super::confirming::Sightings;
+use super::confirming::{OtherSightings, Sightings};
 use super::heads::FollowingEndpoints;
 use super::receipts::{MinedPayload, first_mined};
 use super::seek::{NonceUser, SoughtPayload, seek, shown_user};
@@ -164,6 +164,7 @@ async fn search(
     response: &mut PollResponse,
 ) {
     let PollResponse { state, mined, contested, .. } = response;
+    let configured = endpoints.display_urls().collect::<HashSet<_>>().len();
     let in_question =
         state.uses.iter_mut().filter(|(query, used)| query.seeks && *used == NonceUse::Unknown);
     let users = join_all(in_question.map(|(query, used)| async move {
@@ -176,14 +177,14 @@ async fn search(
         (used, users.await)
     }));
     for (used, users) in users.await {
-        let (mut sightings, mut other) = (Sightings::default(), None);
+        let (mut sightings, mut others) = (Sightings::default(), OtherSightings::default());
         for user in users {
             match user {
                 Ok((user, chain)) => {
                     let proof = match user {
                         Some(NonceUser::Payload(payload)) => Some(payload),
                         Some(NonceUser::Other(hash)) => {
-                            other.get_or_insert(hash);
+                            others.add(chain.endpoint(), hash);
                             None
                         }
                         None => None,
@@ -193,14 +194,18 @@ async fn search(
                 Err(error) => tracing::debug!(%error, "an endpoint could not be searched"),
             }
         }
-        match (sightings.agreed(&request.following), sightings.first(), other) {
+        match (sightings.agreed(&request.following), sightings.first(), others.first()) {
             (Some(payload), ..) => {
                 *used = NonceUse::Mined(payload.hash());
                 mined.insert(payload.hash(), payload.clone());
             }
             // Sending the payload again would pay twice if the one endpoint tells the truth.
             (None, Some(payload), _) => *contested = Some(payload.hash()),
-            (None, None, Some(hash)) => *used = NonceUse::Other(hash),
+            (None, None, Some(hash)) => match others.agreed(configured) {
+                Some(hash) => *used = NonceUse::Other(hash),
+                // The one endpoint may have kept an earlier transaction of the account, which was never mined.
+                None => *contested = Some(hash),
+            },
             (None, None, None) => {}
         }
     }

@@ -3,9 +3,14 @@
 //! A transaction is signed at the lower median of the prices that endpoints state. One that replaces it, because it was
 //! too cheap or is stuck, is signed at the upper median. They differ only if the number of endpoints is even. Of two
 //! endpoints, one that lies therefore delays a transaction and does not keep it from being mined: if its price is too
-//! low, the replacement has that of the other one, and if it is too high, only replacements have it.
+//! low, the replacement has that of the other one, and if it is too high, only replacements have it, and only up to the
+//! ceiling.
+//!
+//! A price of the last seconds is used at once and read again in the background, so that an endpoint that hangs delays
+//! no transaction.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::{Address, U256, address, bytes};
@@ -24,6 +29,9 @@ const ARB_GAS_INFO: Address = address!("0x00000000000000000000000000000000000000
 const WORD_OF_TOTAL: usize = 5;
 /// Age up to which a price is used without another request: the block time of Arbitrum chains.
 const FRESH_FOR: Duration = Duration::from_millis(250);
+/// Age up to which a price is used while it is read again. A guess: prices change little within it, and an endpoint that
+/// hangs is waited for less long.
+const USED_FOR: Duration = Duration::from_secs(10);
 /// The time limit for an endpoint to state its price. If none does, the last known price is used. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
 /// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above
@@ -39,22 +47,42 @@ pub(super) struct GasPrice {
     /// The last prices, with a tenth added.
     known: Mutex<Option<(Instant, MedianPrices)>>,
     readings: Mutex<GasPriceReadings>,
-    asking: tokio::sync::Mutex<()>,
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl GasPrice {
-    /// Returns the prices in wei per unit of gas plus a tenth. Concurrent callers share the requests. If they
-    /// fail, the last known prices are used.
-    pub(super) async fn current(&self, endpoints: &Endpoints) -> MedianPrices {
-        if let Some(fresh) = self.fresh() {
+    /// Returns the prices in wei per unit of gas plus a tenth. Those of the last seconds are returned without a wait,
+    /// and read again in the background. Concurrent callers share the requests. If they fail, the last known prices
+    /// are used.
+    pub(super) async fn current(self: &Arc<Self>, endpoints: &Endpoints) -> MedianPrices {
+        if let Some(fresh) = self.younger_than(FRESH_FOR) {
             return fresh;
+        }
+        if let Some(usable) = self.younger_than(USED_FOR) {
+            self.read_later(endpoints);
+            return usable;
         }
         let _asking = self.asking.lock().await;
-        if let Some(fresh) = self.fresh() {
-            return fresh;
+        match self.younger_than(FRESH_FOR) {
+            Some(fresh) => fresh,
+            None => self.read(endpoints).await,
         }
+    }
+
+    /// Starts to read the prices, unless they are being read.
+    fn read_later(self: &Arc<Self>, endpoints: &Endpoints) {
+        let Ok(asking) = self.asking.clone().try_lock_owned() else { return };
+        let (price, endpoints) = (self.clone(), endpoints.clone());
+        tokio::spawn(async move {
+            price.read(&endpoints).await;
+            drop(asking);
+        });
+    }
+
+    /// Reads the prices from the endpoints.
+    async fn read(&self, endpoints: &Endpoints) -> MedianPrices {
         let asked = |chain: Chain| async move { self.ask(&chain).await };
-        let stated = prices::stated(endpoints, ASK_MAX, asked).await;
+        let stated = endpoints.each_soon(ASK_MAX, prices::GRACE, asked).await;
         let stated = stated.map(MedianPrices::of).unwrap_or_else(|error| {
             tracing::warn!(%error, "the price of gas cannot be read");
             None
@@ -94,6 +122,12 @@ impl GasPrice {
         known.map_or_else(|| self.fallback(), |(_, prices)| prices)
     }
 
+    /// Sets the last known prices, which include the tenth.
+    #[cfg(test)]
+    pub(super) fn set(&self, prices: MedianPrices) {
+        *self.known.lock() = Some((Instant::now(), prices));
+    }
+
     fn fallback(&self) -> MedianPrices {
         let is_arbitrum = self.is_arbitrum.lock();
         let all_are = !is_arbitrum.is_empty() && is_arbitrum.values().all(|it| *it);
@@ -101,9 +135,9 @@ impl GasPrice {
         MedianPrices { lower: price, upper: price }
     }
 
-    fn fresh(&self) -> Option<MedianPrices> {
+    fn younger_than(&self, age: Duration) -> Option<MedianPrices> {
         let known = *self.known.lock();
-        known.filter(|(at, _)| at.elapsed() < FRESH_FOR).map(|(_, prices)| prices)
+        known.filter(|(at, _)| at.elapsed() < age).map(|(_, prices)| prices)
     }
 
     async fn ask(&self, chain: &Chain) -> Result<u128, RequestError> {
@@ -139,20 +173,75 @@ async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
     use super::*;
+
+    /// Starts an endpoint that answers as soon as `opens` is true: with chain id 7, and with 7 to each other question.
+    async fn endpoint(opens: watch::Receiver<bool>) -> Endpoints {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut opens = opens.clone();
+                tokio::spawn(async move {
+                    let (mut part, mut text) = (vec![0; 4096], String::new());
+                    while let Ok(len @ 1..) = stream.read(&mut part).await {
+                        text += &String::from_utf8_lossy(&part[..len]);
+                        let Some((_, body)) = text.split_once("\r\n\r\n") else { continue };
+                        let Ok(asked) = serde_json::from_str::<Value>(body) else { continue };
+                        text.clear();
+                        if opens.wait_for(|opens| *opens).await.is_err() {
+                            return;
+                        }
+                        let result = if asked["method"] == "eth_getCode" { "0x" } else { "0x7" };
+                        let body = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+                        let body = body.to_string();
+                        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}", body.len());
+                        let answer = format!("{head}\r\n\r\n{body}");
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Endpoints::new("app", &[url], 7).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_price_of_the_last_seconds_is_used_at_once_and_read_again_meanwhile() {
+        let opens = watch::Sender::new(false);
+        let endpoints = endpoint(opens.subscribe()).await;
+        let price = Arc::new(GasPrice::default());
+        let known = MedianPrices { lower: 70, upper: 80 };
+        *price.known.lock() = Some((Instant::now() - FRESH_FOR, known));
+        for _ in 0..3 {
+            // The endpoint hangs, and nothing waits for it.
+            assert_eq!(price.current(&endpoints).now_or_never(), Some(known));
+        }
+        opens.send_replace(true);
+        drop(price.asking.lock().await);
+        assert_eq!(price.last(), MedianPrices { lower: 7, upper: 7 });
+        assert_eq!(price.readings().read, 1, "the three shared one reading");
+    }
 
     #[tokio::test]
     async fn a_price_that_cannot_be_read_is_a_counted_default_and_no_reading() {
         let dead = ["http://127.0.0.1:1".to_owned()];
         let endpoints = Endpoints::new("app", &dead, 1).unwrap();
-        let price = GasPrice::default();
+        let price = Arc::new(GasPrice::default());
         assert_eq!(price.readings(), GasPriceReadings::default());
         let fallback = MedianPrices { lower: FALLBACK, upper: FALLBACK };
         assert_eq!(price.current(&endpoints).await, fallback);
         assert_eq!(price.readings(), GasPriceReadings { last: None, read: 0, defaults: 1 });
 
         // A price that was read before is used instead, however old.
-        let old = Instant::now() - FRESH_FOR;
+        let old = Instant::now() - USED_FOR;
         let known = MedianPrices { lower: 7, upper: 8 };
         *price.known.lock() = Some((old, known));
         price.count_read(6);

@@ -1,5 +1,6 @@
 //! The state that callers share with the driver's task.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
@@ -19,7 +20,7 @@ use crate::spending::CeilingReached;
 pub(super) struct BroadcasterState {
     pub(super) account: Address,
     pub(super) endpoints: Endpoints,
-    pub(super) price: GasPrice,
+    pub(super) price: Arc<GasPrice>,
     pub(super) in_flight_max: usize,
     /// The longest payload by the settings, in bytes; 0 leaves the bound to the contracts.
     pub(super) payload_bytes_max: usize,

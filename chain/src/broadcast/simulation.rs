@@ -328,7 +328,8 @@ impl Simulation {
             return false;
         }
         for (it, signed) in signed.into_iter().rev() {
-            self.process.nonces.signed(it.nonce, signed, self.now());
+            let agreed = self.chain.price;
+            self.process.nonces.signed(it.nonce, signed, agreed, self.now());
         }
         true
     }

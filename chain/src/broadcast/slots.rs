@@ -101,6 +101,8 @@ pub(super) struct SignRequest {
     /// The highest price signed so far for this nonce. The price of the new transaction has to be at least
     /// [`replacement_price`](super::nonces::replacement_price) of it.
     pub(super) over: Option<u128>,
+    /// True if it is signed again only because the price on which endpoints agree has risen.
+    pub(super) follows: bool,
     /// The payload's former slot, which ends when this transaction is on record.
     pub(super) instead_of: Option<SlotId>,
 }
@@ -272,6 +274,8 @@ pub(super) struct NonceSlot {
     pub(super) maybe_out: bool,
     /// True if the latest transaction may not be on record. It is not sent from here before it is.
     pub(super) is_unrecorded: bool,
+    /// True if its next transaction only follows the price, because another one had to be replaced.
+    pub(super) follows: bool,
     pub(super) since_block: Option<u64>,
     pub(super) instead_of: Option<SlotId>,
     /// Attempts since a node last accepted one of its transactions.
@@ -293,6 +297,7 @@ impl NonceSlot {
             signed: Vec::new(),
             maybe_out: false,
             is_unrecorded: false,
+            follows: false,
             since_block: None,
             instead_of,
             tries: 0,

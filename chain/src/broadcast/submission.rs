@@ -141,6 +141,31 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
     }
 }
 
+/// Sends a transaction to the first endpoint that answers, and to every endpoint unless the first one accepts it. It
+/// is refused only if every endpoint refuses it: one that refuses may have passed it on, and one that was not reached
+/// refuses nothing. Otherwise the outcome is at least [`SendOutcome::Lost`].
+pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
+    let first = send_to_first(endpoints, raw).await;
+    if first == SendOutcome::Accepted {
+        return first;
+    }
+    refused_by_all(first, send_to_each(endpoints, raw).await)
+}
+
+/// Returns the outcome of a transaction that was sent to one endpoint and then to each.
+fn refused_by_all(first: SendOutcome, each: Vec<SendOutcome>) -> SendOutcome {
+    let refuses =
+        |it: &SendOutcome| matches!(it, SendOutcome::TooCheap(_) | SendOutcome::Refused(_));
+    let all_refuse = each.iter().all(refuses);
+    let outcome = each.into_iter().fold(first, weightier);
+    match outcome {
+        SendOutcome::TooCheap(_) | SendOutcome::Refused(_) | SendOutcome::Later if !all_refuse => {
+            SendOutcome::Lost
+        }
+        outcome => outcome,
+    }
+}
+
 /// Sends a transaction to the first endpoint that answers.
 ///
 /// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint is then not conclusive,
@@ -313,6 +338,25 @@ mod tests {
         assert_eq!(classify(said.clone()), SendOutcome::Refused(said.clone()));
         let error = refused(Address::ZERO, 1, said);
         assert!(matches!(error, BroadcastError::NoFunds { .. }));
+    }
+
+    #[test]
+    fn what_not_every_endpoint_refuses_may_have_been_sent() {
+        let refused = || SendOutcome::Refused("no".to_owned());
+        let cheap = || SendOutcome::TooCheap("no".to_owned());
+        for (each, expected) in [
+            (vec![refused(), refused()], refused()),
+            (vec![refused(), cheap()], cheap()),
+            (vec![refused(), SendOutcome::Later], SendOutcome::Lost),
+            (vec![SendOutcome::Later, SendOutcome::Later], SendOutcome::Lost),
+            (vec![refused(), SendOutcome::Accepted], SendOutcome::Accepted),
+            (vec![refused(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
+            (vec![SendOutcome::NonceAhead, refused()], SendOutcome::NonceAhead),
+        ] {
+            assert_eq!(refused_by_all(refused(), each.clone()), expected, "{each:?}");
+        }
+        let lost = refused_by_all(SendOutcome::Lost, vec![refused(), refused()]);
+        assert_eq!(lost, SendOutcome::Lost, "a lost answer stays one");
     }
 
     #[test]

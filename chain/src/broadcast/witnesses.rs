@@ -5,22 +5,28 @@
 //! transaction to itself, or state wrong fees. The rules are those of a broadcaster: see `confirming` and
 //! `crate::prices`.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::eips::eip1559::Eip1559Estimation;
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::rpc::types::TransactionReceipt;
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
+use super::agreement::{KnownCounts, believed};
 use super::heads::EndpointHeads;
 use super::poll::{ANSWER_MAX, PollRequest, PollResponse, poll};
 use super::receipts::MinedPayload;
-use super::slots::{NoncePurpose, NonceQuery, NonceUse, SlotId};
+use super::slots::{
+    AccountCounts, AccountState, NoncePurpose, NonceQuery, NonceUse, SendOutcome, SlotId,
+};
 use super::submission;
 use crate::endpoints::Endpoints;
 use crate::prices;
-use crate::send::{Chain, RequestError};
+use crate::send::{Call, Chain, Quote, RequestError, SendError};
 
 /// The time limit for an endpoint to state its fees. Guess.
 const FEES_MAX: Duration = Duration::from_secs(2);
@@ -34,7 +40,22 @@ pub struct Witnesses(Arc<Inner>);
 struct Inner {
     endpoints: Endpoints,
     heads: Mutex<EndpointHeads>,
+    /// For each account, the count of transactions up to the highest one that was handed over.
+    sent: Mutex<BTreeMap<Address, u64>>,
     started: Instant,
+}
+
+/// The outcome of handing a transaction to the endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HandOver {
+    /// An endpoint has the transaction, or may have it.
+    Maybe,
+    /// An endpoint says that the nonce is used, perhaps by this transaction.
+    NonceUsed,
+    /// An endpoint lacks transactions with lower nonces.
+    NonceAhead,
+    /// Every endpoint refuses the transaction. Holds the message of one.
+    Refused(String),
 }
 
 /// The outcome of a transaction as the endpoints show it now.
@@ -55,7 +76,8 @@ impl Witnesses {
     #[must_use]
     pub fn new(endpoints: Endpoints) -> Self {
         let heads = Mutex::new(EndpointHeads::new(endpoints.display_urls()));
-        Self(Arc::new(Inner { endpoints, heads, started: Instant::now() }))
+        let (sent, started) = (Mutex::default(), Instant::now());
+        Self(Arc::new(Inner { endpoints, heads, sent, started }))
     }
 
     /// Returns true if there are endpoints with different hosts or ports. A single one is believed.
@@ -118,17 +140,120 @@ impl Witnesses {
         })
     }
 
+    /// Returns the nonce of the account's next transaction, by the counts of all endpoints: a count above the
+    /// transactions that were handed over needs two of them, or a proof.
+    ///
+    /// # Errors
+    /// The error of the last endpoint, if none has answered.
+    pub(crate) async fn next_nonce(&self, account: Address) -> Result<u64, RequestError> {
+        let sent = self.0.sent.lock().get(&account).copied().unwrap_or(0);
+        let state = self.counts(account, sent).await?;
+        let (mined, pending) = believed(&state.counts, KnownCounts { mined: sent, used: sent });
+        Ok(pending.unwrap_or(mined))
+    }
+
+    /// Returns the first nonce of the account that an endpoint calls pending and not mined; `None` if each endpoint
+    /// that answers has mined all transactions that it knows.
+    ///
+    /// # Errors
+    /// The error of the last endpoint, if none has answered.
+    pub(crate) async fn first_pending(
+        &self,
+        account: Address,
+    ) -> Result<Option<u64>, RequestError> {
+        let state = self.counts(account, u64::MAX).await?;
+        let pending = |it: &AccountCounts| it.pending.is_some_and(|pending| pending > it.mined);
+        Ok(state.counts.iter().filter(|it| pending(it)).map(|it| it.mined).min())
+    }
+
+    /// Asks every endpoint for the account's counts. One whose count is above those of the others, and above
+    /// `known_count`, has to show a transaction of the account as proof.
+    async fn counts(
+        &self,
+        account: Address,
+        known_count: u64,
+    ) -> Result<AccountState, RequestError> {
+        let request = PollRequest {
+            wants_pending: true,
+            wants_all: true,
+            may_prove: true,
+            known_count,
+            ..PollRequest::default()
+        };
+        Ok(poll(&self.0.endpoints, account, &request).await?.state)
+    }
+
+    /// Hands the account's transaction with this nonce to the first endpoint, and to every one unless the first one
+    /// accepts it. What only some endpoints refuse may have been passed on by one that lies, so it is no refusal.
+    pub(crate) async fn hand_over(&self, account: Address, nonce: u64, raw: &Bytes) -> HandOver {
+        let sent = submission::send_unless_all_refuse(&self.0.endpoints, raw).await;
+        tracing::debug!(?sent, "a transaction was handed to the endpoints");
+        match sent {
+            SendOutcome::Accepted | SendOutcome::Lost | SendOutcome::Unclear(_) => {
+                let mut sent = self.0.sent.lock();
+                let known = sent.entry(account).or_default();
+                *known = (*known).max(nonce + 1);
+                HandOver::Maybe
+            }
+            SendOutcome::Later => HandOver::Maybe,
+            SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
+            SendOutcome::NonceAhead => HandOver::NonceAhead,
+            SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => HandOver::Refused(said),
+        }
+    }
+
     /// Sends a transaction to every endpoint, because the one that has it may keep it to itself.
     pub(crate) async fn spread(&self, raw: &Bytes) {
         let sent = submission::send(&self.0.endpoints, raw, true).await;
         tracing::debug!(?sent, "a transaction was sent to every endpoint");
     }
 
-    /// Returns the fees of a transaction on which the endpoints agree; `None` if none states any. See
-    /// [`agreed_fees`](prices::agreed_fees).
-    pub(crate) async fn fees(&self, price_max_wei: u128) -> Option<Eip1559Estimation> {
+    /// Simulates a call at one of the endpoints, `chain`, or at another one if that refuses it. Returns its result and
+    /// its cost at the fees on which all of them agree.
+    ///
+    /// # Errors
+    /// Those of [`Chain::quote`].
+    pub async fn quote(
+        &self,
+        chain: &Chain,
+        from: Address,
+        call: &Call,
+    ) -> Result<Quote, SendError> {
+        self.quote_up_to(chain, from, call, u128::MAX).await
+    }
+
+    /// Returns a quote like [`quote`](Self::quote). If endpoints state prices above and below `price_max_wei` per unit
+    /// of gas, it has one below. A call that one endpoint refuses may be accepted by another: one that lies must not
+    /// keep it from being sent.
+    pub(crate) async fn quote_up_to(
+        &self,
+        chain: &Chain,
+        from: Address,
+        call: &Call,
+        price_max_wei: u128,
+    ) -> Result<Quote, SendError> {
+        let stated = &self.stated_fees().await;
+        let quoted = chain.quote_at(from, call, stated, price_max_wei).await;
+        let Err(refusal) = quoted else { return quoted };
+        let ask = |other: Chain| async move {
+            Ok::<_, RequestError>(other.quote_at(from, call, stated, price_max_wei).await)
+        };
+        let mut others = pin!(self.0.endpoints.others_in_time(chain, ANSWER_MAX, &ask));
+        while let Some(quoted) = others.next().await {
+            if let Ok(Ok(quote)) = quoted {
+                return Ok(quote);
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Returns the fees that the endpoints state; none with a single endpoint, whose own fees are used.
+    async fn stated_fees(&self) -> Vec<Eip1559Estimation> {
+        if !self.are_several() {
+            return Vec::new();
+        }
         let asked = |chain: Chain| async move { chain.fees().await };
-        let stated = prices::stated(&self.0.endpoints, FEES_MAX, asked);
-        prices::agreed_fees(&stated.await.ok()?, price_max_wei)
+        let stated = self.0.endpoints.each_soon(FEES_MAX, prices::GRACE, asked);
+        stated.await.unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alloy::eips::BlockId;
 use alloy::eips::eip1559::Eip1559Estimation;
-use alloy::primitives::{Address, Bytes};
+use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::utils::{Eip1559Estimator, eip1559_default_estimator};
 use alloy::providers::{DynProvider, Provider as _, ProviderBuilder};
 use alloy::rpc::client::RpcClient;
@@ -19,6 +19,7 @@ use super::call::{Call, Quote};
 use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
 use super::transport::{ANSWER_LEN_BYTES_MAX, BoundedHttp};
 use crate::contracts::revert::Revert;
+use crate::prices::agreed_fees;
 
 /// The highest accepted block number. A bound is needed because readers and searches count up from it.
 pub(crate) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
@@ -227,15 +228,18 @@ impl Chain {
     /// # Errors
     /// [`SendError`] if the call would fail; only variants for which nothing was sent.
     pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
-        self.quote_at(from, call, None).await
+        self.quote_at(from, call, &[], u128::MAX).await
     }
 
-    /// Simulates a call like [`quote`](Self::quote), with given fees; those of this endpoint if `fees` is `None`.
-    pub(super) async fn quote_at(
+    /// Simulates a call like [`quote`](Self::quote), at the fees that endpoints state; at those of this endpoint if
+    /// there are none. See [`agreed_fees`]: of two prices, one that is above `price_max_wei`, or that the account
+    /// cannot pay, gives way to the other one.
+    pub(crate) async fn quote_at(
         &self,
         from: Address,
         call: &Call,
-        fees: Option<Eip1559Estimation>,
+        stated: &[Eip1559Estimation],
+        price_max_wei: u128,
     ) -> Result<Quote, SendError> {
         self.require_code(call).await?;
         let balance = self
@@ -248,7 +252,14 @@ impl Chain {
         if balance < call.value {
             return Err(no_funds(call.value));
         }
-        let quote = self.simulated(from, call, fees).await?;
+        let (returned, gas_limit) = self.simulated(from, call).await?;
+        let affordable_wei = (balance - call.value) / U256::from(gas_limit.max(1));
+        let price_max_wei = price_max_wei.min(affordable_wei.saturating_to());
+        let fees = match agreed_fees(stated, price_max_wei) {
+            Some(fees) => fees,
+            None => self.fees().await?,
+        };
+        let quote = quote_of(returned, gas_limit, fees);
         let needed = quote.fee_max().saturating_add(call.value);
         if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
     }
@@ -259,28 +270,15 @@ impl Chain {
     /// # Errors
     /// Fails when the call would be reverted, or the chain does not answer.
     pub async fn quote_without_fee(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
-        self.simulated(from, call, None).await
+        let (returned, gas_limit) = self.simulated(from, call).await?;
+        Ok(quote_of(returned, gas_limit, self.fees().await?))
     }
 
-    async fn simulated(
-        &self,
-        from: Address,
-        call: &Call,
-        fees: Option<Eip1559Estimation>,
-    ) -> Result<Quote, SendError> {
+    /// Simulates a call and returns its result and its gas limit.
+    async fn simulated(&self, from: Address, call: &Call) -> Result<(Bytes, u64), SendError> {
         let request = call.request(from);
         let returned = self.call(request.clone(), BlockId::pending()).await?;
-        let gas_limit = self.gas_limit(request).await?;
-        let fees = match fees {
-            Some(fees) => fees,
-            None => self.fees().await?,
-        };
-        Ok(Quote {
-            returned,
-            gas_limit,
-            max_fee_per_gas: fees.max_fee_per_gas,
-            max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
-        })
+        Ok((returned, self.gas_limit(request).await?))
     }
 
     /// Refuses a call with data to an account without code, which the chain would accept without effect.
@@ -365,6 +363,11 @@ impl From<EthCallError> for SendError {
             EthCallError::Rpc(error) => error.into(),
         }
     }
+}
+
+fn quote_of(returned: Bytes, gas_limit: u64, fees: Eip1559Estimation) -> Quote {
+    let Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas } = fees;
+    Quote { returned, gas_limit, max_fee_per_gas, max_priority_fee_per_gas }
 }
 
 /// Estimates the fees per gas like alloy, whose arithmetic is unchecked. Fees above [`FEE_MAX`] are reduced to it.

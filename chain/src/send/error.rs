@@ -195,6 +195,18 @@ pub enum SendError {
         /// The time waited.
         waited: Duration,
     },
+    /// Every endpoint of several refuses the transaction. One that lies may have kept it, so it may be mined; another
+    /// attempt has the same nonce as long as it is not.
+    #[error(
+        "every endpoint refuses transaction {hash}: {said}. If one of them lies, it has the transaction nevertheless: \
+         look for it before trying again"
+    )]
+    RefusedByAll {
+        /// The transaction.
+        hash: B256,
+        /// The message of one endpoint.
+        said: String,
+    },
     /// Earlier transactions of the account are still pending.
     #[error(
         "transactions of {account} on chain {chain_id} wait to be mined, from nonce {nonce} on: \

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
-use crate::broadcast::{WitnessedOutcome, Witnesses};
+use crate::broadcast::{HandOver, WitnessedOutcome, Witnesses};
 
 /// Default time limit for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
@@ -55,16 +55,6 @@ struct Signed {
     nonce: u64,
 }
 
-/// A node's response to a submitted transaction.
-enum SubmitOutcome {
-    /// The node has the transaction, or may have it because the response was lost.
-    Maybe,
-    /// A transaction has used the nonce, perhaps this one.
-    NonceUsed,
-    /// The node lacks transactions with lower nonces.
-    NonceAhead,
-}
-
 impl Sender {
     /// Creates a sender for the account of this key.
     #[must_use]
@@ -85,8 +75,8 @@ impl Sender {
         Self { receipt_max, ..self }
     }
 
-    /// Has all endpoints of the chain asked for outcomes and fees: what only one of several states is not believed
-    /// (decision 55). With a single endpoint nothing changes.
+    /// Has all endpoints of the chain asked for outcomes, fees and the account's counts: what only one of several
+    /// states is not believed (decision 55). With a single endpoint nothing changes.
     #[must_use]
     pub fn with_witnesses(self, witnesses: Witnesses) -> Self {
         Self { witnesses: Some(witnesses).filter(Witnesses::are_several), ..self }
@@ -112,18 +102,18 @@ impl Sender {
         self.quote_up_to(call, u128::MAX).await
     }
 
-    /// Returns a quote like [`quote`](Self::quote). If witnesses state prices above and below `price_max_wei` per unit of
-    /// gas, it has one below.
+    /// Returns a quote like [`quote`](Self::quote), with [`Witnesses::quote_up_to`] if there are witnesses.
     pub(crate) async fn quote_up_to(
         &self,
         call: &Call,
         price_max_wei: u128,
     ) -> Result<Quote, SendError> {
-        let fees = match &self.witnesses {
-            Some(witnesses) => witnesses.fees(price_max_wei).await,
-            None => None,
-        };
-        self.chain.quote_at(self.account, call, fees).await
+        match &self.witnesses {
+            Some(witnesses) => {
+                witnesses.quote_up_to(&self.chain, self.account, call, price_max_wei).await
+            }
+            None => self.chain.quote(self.account, call).await,
+        }
     }
 
     /// Simulates the call, sends it if it would succeed, and waits until it is mined. The
@@ -165,7 +155,8 @@ impl Sender {
     /// same nonce, and the node receives nonces in order.
     ///
     /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile node
-    /// keeps it. Another one with the next nonce would make the payment a second time, so only the receipt decides.
+    /// keeps it. Another one with the next nonce would make the payment a second time, so only the receipt decides. So
+    /// it is with a node that refuses the transaction while others do not: it may have passed it on.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
         // Another process may have used the account since.
@@ -174,12 +165,15 @@ impl Sender {
         let signed = self.sign(call, quote, nonce).await?;
         for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
-                SubmitOutcome::Maybe => {
+                HandOver::Maybe => {
                     *next = Some(nonce + 1);
                     return Ok(signed);
                 }
-                SubmitOutcome::NonceUsed => return Ok(signed),
-                SubmitOutcome::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
+                HandOver::NonceUsed => return Ok(signed),
+                HandOver::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
+                HandOver::Refused(said) => {
+                    return Err(SendError::RefusedByAll { hash: signed.hash, said });
+                }
             }
         }
         Ok(signed)
@@ -193,23 +187,34 @@ impl Sender {
     pub async fn settled(&self) -> Result<(), SendError> {
         let begun = Instant::now();
         loop {
-            let (mined, pending) = (self.mined_nonce().await?, self.pending_nonce().await?);
-            if mined >= pending {
-                return Ok(());
-            }
+            let Some(nonce) = self.first_pending().await? else { return Ok(()) };
             if begun.elapsed() >= self.receipt_max {
                 return Err(SendError::NotSettled {
                     account: self.account,
                     chain_id: self.chain.id(),
-                    nonce: mined,
+                    nonce,
                 });
             }
             sleep(LOOK_AGAIN_AFTER).await;
         }
     }
 
+    /// Returns the first nonce that is pending and not mined, if there is one. With witnesses, each of them has a say:
+    /// one that hides a transaction would have a payment made twice.
+    async fn first_pending(&self) -> Result<Option<u64>, RequestError> {
+        if let Some(witnesses) = &self.witnesses {
+            return witnesses.first_pending(self.account).await;
+        }
+        let (mined, pending) = (self.mined_nonce().await?, self.pending_nonce().await?);
+        Ok(Some(mined).filter(|mined| *mined < pending))
+    }
+
+    /// Returns the count of mined and pending transactions, on which the witnesses agree if there are any.
     async fn pending_nonce(&self) -> Result<u64, RequestError> {
-        self.chain.transaction_count(self.account, BlockId::pending()).await
+        match &self.witnesses {
+            Some(witnesses) => witnesses.next_nonce(self.account).await,
+            None => self.chain.transaction_count(self.account, BlockId::pending()).await,
+        }
     }
 
     async fn mined_nonce(&self) -> Result<u64, RequestError> {
@@ -232,16 +237,19 @@ impl Sender {
     }
 
     /// Submits the transaction. If the response is lost, the node may still have it.
-    async fn hand_over(&self, signed: &Signed) -> Result<SubmitOutcome, SendError> {
+    async fn hand_over(&self, signed: &Signed) -> Result<HandOver, SendError> {
+        if let Some(witnesses) = &self.witnesses {
+            return Ok(witnesses.hand_over(self.account, signed.nonce, &signed.raw).await);
+        }
         let Err(error) = self.chain.provider().send_raw_transaction(&signed.raw).await else {
-            return Ok(SubmitOutcome::Maybe);
+            return Ok(HandOver::Maybe);
         };
         let Some(payload) = error.as_error_resp() else {
             let error = self.chain.request_error("eth_sendRawTransaction", error);
             return match error {
                 // The transaction may have arrived.
                 RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
-                    Ok(SubmitOutcome::Maybe)
+                    Ok(HandOver::Maybe)
                 }
                 error @ RequestError::Refused { .. } => Err(error.into()),
             };
@@ -249,14 +257,14 @@ impl Sender {
         let said = payload.message.to_ascii_lowercase();
         let is = |text: &str| said.contains(text);
         if is("already known") || is("already imported") || is("already in the mempool") {
-            Ok(SubmitOutcome::Maybe)
+            Ok(HandOver::Maybe)
         } else if is("nonce too low")
             || is("replacement transaction underpriced")
             || is("nonce has already been used")
         {
-            Ok(SubmitOutcome::NonceUsed)
+            Ok(HandOver::NonceUsed)
         } else if is("nonce too high") {
-            Ok(SubmitOutcome::NonceAhead)
+            Ok(HandOver::NonceAhead)
         } else {
             Err(self.chain.request_error("eth_sendRawTransaction", error).into())
         }

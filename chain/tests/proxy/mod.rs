@@ -73,6 +73,8 @@ pub(crate) struct Faults {
     pub(crate) refuses: bool,
     /// Passes transactions on, and says that their nonce was used already.
     pub(crate) says_used: bool,
+    /// Passes transactions on, and refuses them because of missing funds.
+    pub(crate) says_refused: bool,
     /// Calls every transaction mined and failed, also those that are not mined.
     pub(crate) reverts: bool,
     /// Calls every transaction mined and successful, also those that are not mined.
@@ -119,6 +121,7 @@ impl Faults {
         swallows: false,
         refuses: false,
         says_used: false,
+        says_refused: false,
         reverts: false,
         confirms: false,
         prices_wei: None,
@@ -323,8 +326,12 @@ impl Shared {
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
-            "eth_sendRawTransaction" if faults.says_used => {
-                let error = json!({ "code": -32000, "message": "nonce too low" });
+            "eth_sendRawTransaction" if faults.says_used || faults.says_refused => {
+                let said = match faults.says_used {
+                    true => "nonce too low",
+                    false => "insufficient funds for gas * price + value",
+                };
+                let error = json!({ "code": -32000, "message": said });
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
             }
             "eth_getTransactionReceipt" if faults.reverts || faults.confirms => {

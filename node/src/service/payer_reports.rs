@@ -91,7 +91,9 @@ fn told(error: ReportManagerError) -> ContractError {
     // Nothing was sent in this case. After any other error, a transaction may be in flight, or a
     // smaller one would fail as well.
     let may_be_too_large = match &error {
-        ReportManagerError::Send(SendError::Rpc(RequestError::Refused { .. })) => true,
+        ReportManagerError::Send(
+            SendError::Rpc(RequestError::Refused { .. }) | SendError::RefusedByAll { .. },
+        ) => true,
         // The contracts are behind proxies: in a simulation, an inner call without enough gas reverts without data.
         ReportManagerError::Send(SendError::WouldRevert(revert)) => {
             revert.reason == RevertReason::Nothing

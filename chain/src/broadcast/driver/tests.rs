@@ -12,6 +12,7 @@ use super::super::times::TransactionTimes;
 use super::*;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
+use crate::prices::MedianPrices;
 use crate::send::Call;
 
 const CHAIN: u64 = 31338;
@@ -20,7 +21,7 @@ fn state(account: Address) -> BroadcasterState {
     BroadcasterState {
         account,
         endpoints: Endpoints::new("app", &["http://127.0.0.1:1".to_owned()], CHAIN).unwrap(),
-        price: GasPrice::default(),
+        price: Arc::default(),
         in_flight_max: 4,
         payload_bytes_max: 0,
         bounds: watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
@@ -56,6 +57,69 @@ async fn the_record_stays_open_and_in_use_when_nothing_can_be_signed() {
     assert_eq!(open().unwrap().live().0.len(), 1, "it was recorded");
 }
 
+/// Submits a payload of a new group as the only sender of an account without transactions.
+fn submitted(driver: &mut Driver, group: u8) -> oneshot::Receiver<BroadcastResult> {
+    let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];
+    let state = AccountState { counts, asked: 1, ..AccountState::default() };
+    assert!(driver.nonces.polled(&state, driver.now()).is_empty());
+    let (waiter, outcome) = oneshot::channel();
+    let topic = PayloadTopic::Group(hawser_proto::GroupId([group; 16]));
+    let call = || Call::new(Address::ZERO, &RateRegistry::getRatesCountCall {});
+    let job = driver.jobs.add(topic, &Bytes::from_static(b"payload"), Some(waiter), call).unwrap();
+    driver.jobs.tried(job, 100_000);
+    driver.submit(job);
+    outcome
+}
+
+/// Of two endpoints, one states a price that is far too high.
+#[tokio::test]
+async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    for (upper, lower_now, expected) in [(900, 100, 900), (1001, 100, 113), (1001, 500, 500)] {
+        let path = folder.path().join(format!("{upper}-{lower_now}"));
+        let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+        let limits = SpendingLimits { gas_price_max_wei: 1000, ..SpendingLimits::default() };
+        let mut driver = driver(record, key.clone(), limits);
+        driver.state.price.set(MedianPrices { lower: 100, upper });
+        let mut outcome = submitted(&mut driver, 1);
+        driver.sign().await;
+        let price = |driver: &Driver| driver.nonces.due(driver.now()).map(|due| due.signed.price);
+        assert_eq!(price(&driver), Some(100));
+        let said = SendOutcome::TooCheap(String::new());
+        assert!(driver.nonces.sent(0, said, driver.now()).is_none());
+        driver.state.price.set(MedianPrices { lower: lower_now, upper });
+        driver.sign().await;
+        assert_eq!(price(&driver), Some(expected), "{upper}, {lower_now}");
+        assert!(outcome.try_recv().is_err(), "its caller still waits");
+    }
+}
+
+/// One transaction is replaced at the price of an endpoint that lies.
+#[tokio::test]
+async fn a_replacement_has_the_others_signed_again_only_if_the_agreed_price_has_risen() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    for (lower_now, expected) in [(100, 100), (112, 100), (300, 300)] {
+        let path = folder.path().join(lower_now.to_string());
+        let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+        let mut driver = driver(record, key.clone(), SpendingLimits::default());
+        driver.state.price.set(MedianPrices { lower: 100, upper: 900 });
+        let _outcomes = [submitted(&mut driver, 1), submitted(&mut driver, 2)];
+        driver.sign().await;
+        let sent = |driver: &mut Driver, nonce, said| {
+            assert!(driver.nonces.sent(nonce, said, driver.now()).is_none());
+        };
+        sent(&mut driver, 0, SendOutcome::TooCheap(String::new()));
+        sent(&mut driver, 1, SendOutcome::Accepted);
+        driver.state.price.set(MedianPrices { lower: lower_now, upper: 900 });
+        driver.sign().await;
+        driver.sign().await;
+        let price = |nonce| driver.nonces.signed_of(nonce).last().map(|signed| signed.price);
+        assert_eq!((price(0), price(1)), (Some(900), Some(expected)), "{lower_now}");
+    }
+}
+
 #[tokio::test]
 async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -65,16 +129,7 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     let price = GasPrice::default().last().upper;
     let limits = SpendingLimits { gas_price_max_wei: price, ..SpendingLimits::default() };
     let mut driver = driver(open(), key.clone(), limits);
-    let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];
-    let state = AccountState { counts, asked: 1, ..AccountState::default() };
-    assert!(driver.nonces.polled(&state, driver.now()).is_empty());
-
-    let (waiter, mut outcome) = oneshot::channel();
-    let topic = PayloadTopic::Group(hawser_proto::GroupId([1; 16]));
-    let call = || Call::new(Address::ZERO, &RateRegistry::getRatesCountCall {});
-    let job = driver.jobs.add(topic, &Bytes::from_static(b"payload"), Some(waiter), call).unwrap();
-    driver.jobs.tried(job, 100_000);
-    driver.submit(job);
+    let mut outcome = submitted(&mut driver, 1);
     driver.sign().await;
     assert!(outcome.try_recv().is_err(), "it is signed at the ceiling's price");
     let recorded = driver.record.as_ref().unwrap().lock().live().0.len();

@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(nonces.assign()[0].nonce, nonce);
         let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
         let signed = SignedTransaction { hash, price: 100, raw, is_filler: false };
-        nonces.signed(nonce, signed, Duration::ZERO);
+        nonces.signed(nonce, signed, 0, Duration::ZERO);
         assert_eq!(nonces.sent(nonce, SendOutcome::Accepted, Duration::ZERO), None);
         nonces
     }

@@ -132,7 +132,7 @@ impl Nonces {
         }
         slot.signed.push(signed);
         slot.instead_of = None;
-        (slot.maybe_out, slot.is_unrecorded) = (true, true);
+        (slot.maybe_out, slot.is_unrecorded, slot.follows) = (true, true, false);
         slot.phase = Phase::Pending { since: now, head, sent_again: false };
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let mut nonces = with_one_to_sign();
         nonces.lost(0);
         assert!(nonces.queries(Duration::ZERO).is_empty(), "there is nothing that it could send");
-        nonces.signed(0, transaction(), Duration::ZERO);
+        nonces.signed(0, transaction(), 0, Duration::ZERO);
         nonces.lost(0);
         assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), Duration::ZERO), None);
         assert_eq!(nonces.in_flight(), 1);

@@ -58,6 +58,8 @@ pub(crate) struct OnchainSession {
     /// Account in whose name the command acts.
     pub(crate) account: Account,
     senders: Option<Senders>,
+    /// The endpoints of the settlement chain, and those of the app chain.
+    witnesses: (Witnesses, Option<Witnesses>),
     mode: Mode,
     timeout: Duration,
     reporter: Reporter,
@@ -104,6 +106,7 @@ impl OnchainSession {
             network: reached.network,
             account,
             senders,
+            witnesses: (reached.settlement, reached.app),
             mode,
             timeout,
             reporter,
@@ -170,7 +173,13 @@ impl OnchainSession {
             let account = self.account.required()?;
             let side = what.step.contract.chain();
             let chain = self.network.chain(side)?;
-            let quote = chain.quote(account, &what.step.call).await;
+            let quote = match (side, &self.witnesses) {
+                (ChainRole::Settlement, (witnesses, _))
+                | (ChainRole::App, (_, Some(witnesses))) => {
+                    witnesses.quote(chain, account, &what.step.call).await
+                }
+                (ChainRole::App, (_, None)) => chain.quote(account, &what.step.call).await,
+            };
             Some(quote.map_err(|error| what.failed(&error))?)
         };
         if let Some(quote) = &quote {
