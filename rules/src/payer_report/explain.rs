@@ -46,7 +46,7 @@ pub enum ReportDifference {
         /// The last counted envelope of that minute; 0 if there is none.
         held: SequenceId,
     },
-    /// The range begins in a later minute than it ends.
+    /// The range has no minute: it begins after the minute in which it ends, or after a later one.
     MinutesReversed {
         /// The minute after which the range begins.
         start: u32,
@@ -122,7 +122,8 @@ pub fn compare(
         let (reported, held) = (end.minute, held_end.minute);
         differences.push(ReportDifference::EndMinute { reported, held });
     }
-    if let Some(start) = start_minute.filter(|start| *start > held_end.minute) {
+    // A range without minutes settles nothing, and the next report begins in the same minute: there could be any number.
+    if let Some(start) = start_minute.filter(|start| *start >= held_end.minute) {
         differences.push(ReportDifference::MinutesReversed { start, end: held_end.minute });
     }
     if end.sequence != held_end.sequence {
@@ -296,8 +297,14 @@ mod tests {
         let sequence =
             ReportDifference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
         assert_eq!(explained, Explanation::Different(vec![minute, sequence]));
-        let reversed = explain(&report(end(7, 70), &amounts), Some(8), end(7, 70), &rows());
-        let reversed_minutes = ReportDifference::MinutesReversed { start: 8, end: 7 };
-        assert_eq!(reversed, Explanation::Different(vec![reversed_minutes]));
+        for start in [7, 8] {
+            let differences = compare(
+                &report(end(7, 70), &[]),
+                Some(start),
+                end(7, 70),
+                Leaves::default().root(),
+            );
+            assert_eq!(differences, [ReportDifference::MinutesReversed { start, end: 7 }]);
+        }
     }
 }
