@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::payer_report::explain::AmountCause;
 use hawser_rules::payer_report::{
     Explanation, Leaves, MinuteOfPayer, NodeIds, PayerReport, PayerReportError, RangeEnd,
     ReportDifference, compare, end_of_range, explain,
 };
-use hawser_storage::{Mark, ReadError, Snapshot};
+use hawser_storage::{ReadError, Snapshot};
 
-use super::late::leaves_without_late;
+use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle, leaves_without_any};
+use super::times::minute_at;
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
 pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
@@ -20,8 +20,11 @@ pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
 /// guess: the time after which any node reports about an originator. A place that no peer has shown by then was
 /// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
+/// Minutes after the end of a range in which a missing place of it keeps this node from attesting a report over it. A guess:
+/// peers have shown by then what they have. Reports are given up after 9 hours at the earliest.
+const ARRIVING_MINUTES: u32 = 60;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
-const AHEAD_MINUTES: u32 = 5;
+pub(crate) const AHEAD_MINUTES: u32 = 5;
 
 /// The figures could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +78,8 @@ pub enum Recomputed {
 
 /// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None` while
 /// there is too little usage. Places that are missing do not count once the range has ended half a day ago. Usage in minutes
-/// that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one.
+/// that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one. Envelopes that are
+/// dated into the range and follow its end are in no report, because another node may not have them yet.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -110,7 +114,13 @@ pub fn draft(
     if let Some(why) = missing(snapshot, about, start, end.sequence)?.filter(|_| may_come) {
         return Err(why.into());
     }
-    let leaves = leaves(snapshot, about, start_minute, end.minute)?;
+    let (mut leaves, newest) = leaves(snapshot, about, start_minute, end.minute)?;
+    if newest > end.sequence {
+        let minutes = minutes_of(start_minute, end.minute);
+        let range = ReportedRange { about, start, minutes, end: end.sequence };
+        // If there are too many late envelopes to leave them out, other nodes may not be able to, either.
+        leaves = leaves_without_any(snapshot, &range)?.unwrap_or(leaves);
+    }
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
@@ -123,7 +133,8 @@ pub fn has_come(minute: u32, now_minute: u32) -> bool {
 /// Computes a report again. The cause of other amounts is not looked for: that is for [`recompute_explained`].
 ///
 /// A report of which this node lacks places may be equal all the same: its writer has counted none of them. Sequence ids
-/// that the reference implementation uses up without an envelope are such places.
+/// that the reference implementation uses up without an envelope are such places. A report is also equal if this node would
+/// have written it before its originator dated further envelopes back into its minutes.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -131,27 +142,63 @@ pub fn recompute(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
 ) -> Result<Recomputed, FiguresError> {
+    Ok(recomputed(snapshot, report)?.0)
+}
+
+/// Computes a report again to attest it, in minute `now_minute`. Differs from [`recompute`] only while the range has ended less
+/// than an hour ago: an equal report over missing places is then not judged yet, because they may still come.
+///
+/// # Errors
+/// [`FiguresError`].
+pub fn recompute_to_attest(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+    now_minute: u32,
+) -> Result<Recomputed, FiguresError> {
+    let may_come = now_minute.saturating_sub(report.end().minute) < ARRIVING_MINUTES;
+    Ok(match recomputed(snapshot, report)? {
+        (Recomputed::Equal(_), Some(missing)) if may_come => Recomputed::NotYet(missing),
+        (recomputed, _) => recomputed,
+    })
+}
+
+/// Computes a report again, and returns the result with the places of its range that this node lacks.
+fn recomputed(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<(Recomputed, Option<NotYet>), FiguresError> {
     let figures = match figures_of(snapshot, report)? {
         Ok(figures) => figures,
-        Err(why) => return Ok(Recomputed::NotYet(why)),
+        Err(why) => return Ok((Recomputed::NotYet(why), None)),
     };
-    let differences = compare(report, figures.start_minute, figures.end, figures.leaves.root());
-    Ok(match (differences.is_empty(), figures.missing) {
-        (true, _) => Recomputed::Equal(figures.leaves),
-        (false, Some(why)) => Recomputed::NotYet(why),
-        (false, None) => Recomputed::Different(differences),
+    let start_minute = figures.start_minute;
+    let differences = compare(report, start_minute, figures.end, figures.leaves.root());
+    if differences.is_empty() {
+        return Ok((Recomputed::Equal(figures.leaves), figures.missing));
+    }
+    let (end, root) = (report.end().sequence, report.root());
+    let stated_end = RangeEnd { sequence: end, ..figures.end };
+    let may_be_late =
+        figures.newest > end && compare(report, start_minute, stated_end, root).is_empty();
+    if may_be_late && let Some(leaves) = leaves_to_attest(snapshot, &figures.range(report), root)? {
+        return Ok((Recomputed::Equal(leaves), figures.missing));
+    }
+    Ok(match figures.missing {
+        Some(why) => (Recomputed::NotYet(why.clone()), Some(why)),
+        None => (Recomputed::Different(differences), None),
     })
 }
 
 /// Computes the amounts of a report that the chain has, to settle it: a majority has attested its root, so only that counts.
-/// Leaves out envelopes that its originator has dated back into its minutes since. `own` is this node.
+/// Leaves out envelopes that its originator has dated back into its minutes since. They are searched for if `may_search`
+/// returns true; it gets the places of the range that this node lacks.
 ///
 /// # Errors
 /// [`FiguresError`].
 pub fn recompute_on_chain(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-    own: OriginatorId,
+    may_search: impl FnOnce(Option<&NotYet>) -> bool,
 ) -> Result<Recomputed, FiguresError> {
     let figures = match figures_of(snapshot, report)? {
         Ok(figures) => figures,
@@ -161,8 +208,10 @@ pub fn recompute_on_chain(
     if root == report.root() {
         return Ok(Recomputed::Equal(figures.leaves));
     }
-    let minutes = minutes_of(figures.start_minute, figures.end.minute);
-    if let Some(leaves) = leaves_without_late(snapshot, report, &minutes, own)? {
+    if figures.newest > report.end().sequence
+        && may_search(figures.missing.as_ref())
+        && let Some(leaves) = leaves_to_settle(snapshot, &figures.range(report), report.root())?
+    {
         return Ok(Recomputed::Equal(leaves));
     }
     Ok(match figures.missing {
@@ -236,8 +285,21 @@ struct Figures {
     end: RangeEnd,
     /// All amounts of the range.
     leaves: Leaves,
+    /// The last charged envelope with a time in the range. It is late if it follows the report's end.
+    newest: SequenceId,
     /// The places of the range that this node lacks: its amounts may be too small.
     missing: Option<NotYet>,
+}
+
+impl Figures {
+    fn range(&self, report: &PayerReport) -> ReportedRange {
+        ReportedRange {
+            about: report.originator(),
+            start: report.start(),
+            minutes: minutes_of(self.start_minute, self.end.minute),
+            end: report.end().sequence,
+        }
+    }
 }
 
 /// Returns this node's figures of the range of a report, or the reason why they cannot be known yet.
@@ -248,8 +310,8 @@ fn figures_of(
     let (about, start, end) = (report.originator(), report.start(), report.end());
     if start == end.sequence {
         // A range without envelopes has no amounts, whatever else is held.
-        let leaves = Leaves::default();
-        return Ok(Ok(Figures { start_minute: None, end, leaves, missing: None }));
+        let (leaves, newest) = (Leaves::default(), SequenceId::NONE);
+        return Ok(Ok(Figures { start_minute: None, end, leaves, newest, missing: None }));
     }
     let head = snapshot.verified_head(about)?;
     if head < end.sequence {
@@ -274,8 +336,8 @@ fn figures_of(
     let last = snapshot.last_used_minute(about, end_minute)?;
     let last = last.filter(|(minute, _)| *minute == end_minute).map(|(_, last)| last);
     let end = RangeEnd { minute: end_minute, sequence: last.unwrap_or(SequenceId::NONE) };
-    let leaves = leaves(snapshot, about, start_minute, end_minute)?;
-    Ok(Ok(Figures { start_minute, end, leaves, missing }))
+    let (leaves, newest) = leaves(snapshot, about, start_minute, end_minute)?;
+    Ok(Ok(Figures { start_minute, end, leaves, newest, missing }))
 }
 
 /// Returns the minutes of a range. Amounts of other minutes, and of other strands, do not matter to a report: an originator
@@ -296,33 +358,21 @@ fn missing(
     Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
 }
 
-/// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`.
+/// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is charged
+/// there.
 fn leaves(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
     start_minute: Option<u32>,
     end_minute: u32,
-) -> Result<Leaves, FiguresError> {
+) -> Result<(Leaves, SequenceId), FiguresError> {
     let mut sums: HashMap<PayerAddress, u64> = HashMap::new();
+    let mut newest = SequenceId::NONE;
     snapshot.usage_of_minutes(about, start_minute, end_minute, |_, payer, row| {
         let sum = sums.entry(payer).or_default();
         *sum = sum.saturating_add(row.picodollars);
+        newest = newest.max(row.last_sequence);
         true
     })?;
-    Ok(Leaves::sum(sums))
-}
-
-/// Returns the minute of an envelope, also of one that this node has pruned; `None` if it was never held.
-///
-/// A report on the chain can be false, or be withdrawn: what was pruned by it may be the start or the end of a later one.
-pub(crate) fn minute_at(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<Option<u32>, ReadError> {
-    if let Some(bytes) = snapshot.get(at)? {
-        let envelope = OriginatorEnvelope::parse(bytes).ok();
-        return Ok(envelope.map(|it| hawser_proto::minute_of(it.unsigned().originator_ns())));
-    }
-    if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
-        return Ok(None);
-    }
-    let record = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
-    Ok(record.map(|(_, it)| hawser_proto::minute_of(it.originator_ns)))
+    Ok((Leaves::sum(sums), newest))
 }

@@ -1,30 +1,69 @@
-//! The amounts of a report as they were when nodes attested it, of a strand whose originator has since dated envelopes back into
-//! the minutes of the report.
+//! The amounts of a report without envelopes that its originator has dated back into its minutes.
 //!
-//! Such envelopes are in no report: their minutes are reported. Without this, an originator could keep a report about itself
-//! from being settled for ever, by one envelope, and its payers from paying.
+//! Such envelopes are in no report: they follow the end of the report in the strand. If nodes counted them, an originator
+//! could keep reports about itself from being attested or settled for ever, by one envelope, and its payers from paying.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
-use hawser_rules::payer_report::{Leaves, PayerReport};
+use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
+use hawser_rules::payer_report::Leaves;
+use hawser_rules::payer_report::tree::Hash;
 use hawser_storage::{CONGESTION_MINUTES, Charge, Place, PricedEnvelope, ReadError, Snapshot};
 
+use super::times::stated_ns;
 use crate::facts;
 use crate::price::price;
 
-/// Places after a report that are read at most. A guess: some seconds; a strand has fewer in the days in which reports are
-/// settled.
-const READ_MAX: usize = 2_000_000;
-/// Late envelopes that are held at once. A guess: 10 MB.
-const LATE_MAX: usize = 100_000;
-/// Late envelopes that are left out one by one, each with a tree of its own. A guess: nodes attest a report within minutes.
-const TRIED_MAX: usize = 64;
+/// Leaves of all trees that are made while late envelopes are left out one by one, from either end. A guess: a second.
+const TRIED_LEAVES_MAX: usize = 1_000_000;
+/// Trees that are made from either end, however many leaves they have. A guess: few envelopes are late by accident.
+const TRIED_MIN: usize = 16;
+/// Places before the end of a report among which one of a later minute is looked for. A guess: a node of other software may
+/// be a second out of order.
+const BEFORE_END_MAX: u64 = 65_536;
 /// Minutes before its own that decide about the congestion of an envelope.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
 const EARLIER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
+/// The node for which facts are read: none, because only a node's own strand has receipts, and none is needed here.
+const NO_NODE: OriginatorId = OriginatorId(0);
+
+/// Bounds of one search through the strand behind a report.
+#[derive(Debug, Clone, Copy)]
+struct SearchBounds {
+    /// Places that are read.
+    places: usize,
+    /// Their bytes.
+    len_bytes: usize,
+    /// Late envelopes. The payer of each is recovered from its signature.
+    late: usize,
+}
+
+/// Reports on the chain are few, and a search that failed is rarely repeated. A guess: some seconds; a strand has fewer
+/// places in the days in which reports are settled.
+const TO_SETTLE: SearchBounds =
+    SearchBounds { places: 2_000_000, len_bytes: 1 << 30, late: 100_000 };
+/// Each node can have this node judge a few reports a minute. A guess: a second; reports are attested within minutes.
+const TO_ATTEST: SearchBounds =
+    SearchBounds { places: 500_000, len_bytes: 256 << 20, late: 20_000 };
+
+/// The part of a strand that a report is about.
+#[derive(Debug, Clone)]
+pub(super) struct ReportedRange {
+    pub(super) about: OriginatorId,
+    /// The sequence id before the range.
+    pub(super) start: SequenceId,
+    /// The minutes of the range.
+    pub(super) minutes: RangeInclusive<u32>,
+    /// The last sequence id of the range. Its envelope is in the last one of the minutes.
+    pub(super) end: SequenceId,
+}
+
+impl ReportedRange {
+    fn at(&self, sequence: SequenceId) -> EnvelopeId {
+        EnvelopeId::new(self.about, sequence)
+    }
+}
 
 /// An envelope behind the end of a report, with a time before it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +73,14 @@ struct LateEnvelope {
     counts_for_congestion: bool,
 }
 
+/// The late envelopes of a report, in their order.
+#[derive(Debug, Default)]
+struct LateEnvelopes {
+    all: Vec<LateEnvelope>,
+    /// The number of charged ones in the report's minutes before the first charged one in its last minute.
+    before_last_minute: Option<usize>,
+}
+
 /// Usage of a payer in the minutes of a report.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
@@ -41,21 +88,66 @@ struct Sum {
     messages: u64,
 }
 
-/// Returns the leaves that have the root of a report, without some of the envelopes that follow its end in the strand: all of
-/// them, or those from some place on. `None` if no such leaves have the root, or too much would have to be read. `minutes` are
-/// those of the report. `own` is this node.
+/// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on. `None`
+/// if no such leaves are found within the bounds.
 ///
 /// # Errors
 /// When a row cannot be read.
-pub(super) fn leaves_without_late(
+pub(super) fn leaves_to_settle(
     snapshot: &Snapshot<'_>,
-    report: &PayerReport,
-    minutes: &RangeInclusive<u32>,
-    own: OriginatorId,
+    range: &ReportedRange,
+    root: Hash,
 ) -> Result<Option<Leaves>, ReadError> {
-    let about = report.originator();
-    let counted = minutes.start().saturating_sub(EARLIER_MINUTES)..=*minutes.end();
-    let Some(mut late) = late_envelopes(snapshot, report, &counted, own)? else { return Ok(None) };
+    let late = late_envelopes(snapshot, range, TO_SETTLE, || Ok(true))?;
+    let Some(late) = late else { return Ok(None) };
+    leaves_without(snapshot, range, late.all, usize::MAX, |leaves| leaves.root() == root)
+}
+
+/// Returns the leaves that have a root, as this node would have computed them at an earlier moment, from the end of the range
+/// on: the range ended there then, with the last charged envelope of its last minute, and the minute was over. `None` if it
+/// was never so, or no such leaves are found within the bounds.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(super) fn leaves_to_attest(
+    snapshot: &Snapshot<'_>,
+    range: &ReportedRange,
+    root: Hash,
+) -> Result<Option<Leaves>, ReadError> {
+    if !is_charged(snapshot, range.at(range.end))? {
+        return Ok(None);
+    }
+    // Otherwise the writer cuts the last minute short: the rest of it would be in no report.
+    let may_cut = || is_later_minute_before_end(snapshot, range);
+    let late = late_envelopes(snapshot, range, TO_ATTEST, may_cut)?;
+    let Some(late) = late else { return Ok(None) };
+    let may_keep = late.before_last_minute.unwrap_or(usize::MAX);
+    leaves_without(snapshot, range, late.all, may_keep, |leaves| leaves.root() == root)
+}
+
+/// Returns the leaves without any late envelope; `None` if there is none, or there are too many to leave them out.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(super) fn leaves_without_any(
+    snapshot: &Snapshot<'_>,
+    range: &ReportedRange,
+) -> Result<Option<Leaves>, ReadError> {
+    let late = late_envelopes(snapshot, range, TO_ATTEST, || Ok(true))?;
+    let Some(late) = late else { return Ok(None) };
+    leaves_without(snapshot, range, late.all, 0, |_| true)
+}
+
+/// Returns the first leaves that `accept` takes while late envelopes are left out, from the last one back. At most `may_keep`
+/// of those that are charged in the range are left in. Of more than can be tried, the first and the last ones are.
+fn leaves_without(
+    snapshot: &Snapshot<'_>,
+    range: &ReportedRange,
+    mut late: Vec<LateEnvelope>,
+    may_keep: usize,
+    accept: impl Fn(&Leaves) -> bool,
+) -> Result<Option<Leaves>, ReadError> {
+    let (about, minutes) = (range.about, &range.minutes);
     let mut sums: HashMap<PayerAddress, Sum> = HashMap::new();
     let after = minutes.start().checked_sub(1);
     snapshot.usage_of_minutes(about, after, *minutes.end(), |_, payer, row| {
@@ -66,6 +158,9 @@ pub(super) fn leaves_without_late(
     })?;
     let rates = snapshot.rates()?;
     let mut counts = Counts { snapshot, about, of: HashMap::new() };
+    let tried_max = (TRIED_LEAVES_MAX / sums.len().max(1)).max(TRIED_MIN);
+    let mut left = late.iter().filter(|it| it.is_charged_in(minutes)).count();
+    let newest_tried = left.min(may_keep).saturating_sub(tried_max);
     // From the last one back: what is left then stands before the envelope whose price is needed.
     while let Some(last) = late.pop() {
         let minute = minute_of(last.originator_ns);
@@ -81,9 +176,10 @@ pub(super) fn leaves_without_late(
             earlier: counts.before(minute)?,
         };
         take(&mut sums, charge.payer, price(&rates, &priced));
-        if late.len() < TRIED_MAX {
+        left -= 1;
+        if left <= may_keep && (left < tried_max || left >= newest_tried) {
             let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.picodollars)));
-            if leaves.root() == report.root() {
+            if accept(&leaves) {
                 return Ok(Some(leaves));
             }
         }
@@ -101,47 +197,111 @@ fn take(sums: &mut HashMap<PayerAddress, Sum>, payer: PayerAddress, picodollars:
     }
 }
 
-/// Returns the envelopes behind the end of a report whose times are in `minutes`, in their order; `None` if there are too many.
+impl LateEnvelope {
+    fn is_charged_in(&self, minutes: &RangeInclusive<u32>) -> bool {
+        self.charge.is_some() && minutes.contains(&minute_of(self.originator_ns))
+    }
+}
+
+/// Returns the envelopes behind the end of a range that are dated into its minutes, or into those before that count for their
+/// congestion; `None` if the strand is too long. Ends at the last verified place: what follows is not booked yet. If charged
+/// envelopes of the last minute follow the range before any place of a later minute, the result is `None` unless `may_cut`.
 fn late_envelopes(
     snapshot: &Snapshot<'_>,
-    report: &PayerReport,
-    minutes: &RangeInclusive<u32>,
-    own: OriginatorId,
-) -> Result<Option<Vec<LateEnvelope>>, ReadError> {
-    let is_late = |originator_ns: i64| minutes.contains(&minute_of(originator_ns));
-    let end = EnvelopeId::new(report.originator(), report.end().sequence);
-    let mut late = Vec::new();
-    for (read, place) in snapshot.places(end, SequenceId::MAX).enumerate() {
-        if read == READ_MAX || late.len() == LATE_MAX {
+    range: &ReportedRange,
+    bounds: SearchBounds,
+    may_cut: impl Fn() -> Result<bool, ReadError>,
+) -> Result<Option<LateEnvelopes>, ReadError> {
+    let counted = range.minutes.start().saturating_sub(EARLIER_MINUTES)..=*range.minutes.end();
+    let head = snapshot.verified_head(range.about)?;
+    let (mut late, mut len_bytes, mut charged, mut is_over) =
+        (LateEnvelopes::default(), 0_usize, 0, false);
+    for (read, place) in snapshot.places(range.at(range.end), head).enumerate() {
+        let place = place?;
+        len_bytes = len_bytes.saturating_add(len_of(&place));
+        let is_full = late.all.len() == bounds.late;
+        if read == bounds.places || len_bytes > bounds.len_bytes || is_full {
             return Ok(None);
         }
-        late.extend(match place? {
-            Place::Empty { .. } => None,
-            Place::Pruned { envelope, .. } => {
-                is_late(envelope.originator_ns).then_some(LateEnvelope {
-                    originator_ns: envelope.originator_ns,
-                    charge: envelope.charge,
-                    counts_for_congestion: envelope.counts_for_congestion,
-                })
+        let Some(originator_ns) = stated_ns_of(&place) else { continue };
+        let minute = minute_of(originator_ns);
+        is_over |= minute > *range.minutes.end();
+        // The payer is recovered only where it matters.
+        if !counted.contains(&minute) {
+            continue;
+        }
+        let Some(envelope) = envelope_of(place) else { continue };
+        let is_in_last_minute = envelope.charge.is_some() && minute == *range.minutes.end();
+        if is_in_last_minute && late.before_last_minute.is_none() {
+            if !is_over && !may_cut()? {
+                return Ok(None);
             }
-            // The payer is recovered only where it matters.
-            Place::Held { bytes, validity, .. } if stated_ns(&bytes).is_some_and(is_late) => {
-                facts::of_stored(&bytes, validity, own).map(|facts| LateEnvelope {
-                    originator_ns: facts.originator_ns,
-                    charge: facts.charge,
-                    counts_for_congestion: facts.counts_for_congestion,
-                })
-            }
-            Place::Held { .. } => None,
-        });
+            late.before_last_minute = Some(charged);
+        }
+        charged += usize::from(envelope.is_charged_in(&range.minutes));
+        late.all.push(envelope);
     }
     Ok(Some(late))
 }
 
-/// Returns the time that a stored envelope states, without reading its inner layers.
-fn stated_ns(bytes: &Bytes) -> Option<i64> {
-    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
-    OriginatorEnvelope::statement(statement).ok().map(|(_, originator_ns)| originator_ns)
+/// Returns true if a place shortly before the end of a range is dated into a later minute than the end.
+fn is_later_minute_before_end(
+    snapshot: &Snapshot<'_>,
+    range: &ReportedRange,
+) -> Result<bool, ReadError> {
+    let after = SequenceId(range.end.0.saturating_sub(BEFORE_END_MAX)).max(range.start);
+    let mut len_bytes = 0_usize;
+    for place in snapshot.places(range.at(after), range.end.previous()) {
+        let place = place?;
+        len_bytes = len_bytes.saturating_add(len_of(&place));
+        if stated_ns_of(&place).is_some_and(|ns| minute_of(ns) > *range.minutes.end()) {
+            return Ok(true);
+        }
+        if len_bytes > TO_ATTEST.len_bytes {
+            break;
+        }
+    }
+    Ok(false)
+}
+
+/// Returns true if a payer pays for an envelope.
+fn is_charged(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<bool, ReadError> {
+    let before = EnvelopeId { sequence: at.sequence.previous(), ..at };
+    let place = snapshot.places(before, at.sequence).next().transpose()?;
+    Ok(place.and_then(envelope_of).is_some_and(|envelope| envelope.charge.is_some()))
+}
+
+fn len_of(place: &Place) -> usize {
+    match place {
+        Place::Held { bytes, .. } => bytes.len(),
+        Place::Pruned { .. } | Place::Empty { .. } => 0,
+    }
+}
+
+fn stated_ns_of(place: &Place) -> Option<i64> {
+    match place {
+        Place::Held { bytes, .. } => stated_ns(bytes),
+        Place::Pruned { envelope, .. } => Some(envelope.originator_ns),
+        Place::Empty { .. } => None,
+    }
+}
+
+fn envelope_of(place: Place) -> Option<LateEnvelope> {
+    match place {
+        Place::Empty { .. } => None,
+        Place::Pruned { envelope, .. } => Some(LateEnvelope {
+            originator_ns: envelope.originator_ns,
+            charge: envelope.charge,
+            counts_for_congestion: envelope.counts_for_congestion,
+        }),
+        Place::Held { bytes, validity, .. } => {
+            facts::of_stored(&bytes, validity, NO_NODE).map(|facts| LateEnvelope {
+                originator_ns: facts.originator_ns,
+                charge: facts.charge,
+                counts_for_congestion: facts.counts_for_congestion,
+            })
+        }
+    }
 }
 
 /// The envelopes of a strand that count for congestion, by minute, without those that were taken out.

@@ -9,19 +9,21 @@ pub mod figures;
 pub mod held;
 mod late;
 pub mod on_chain;
+mod times;
 pub mod usage;
 
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
 use hawser_rules::payer_report::{NodeIds, PayerReportError};
 
-pub(crate) use figures::minute_at;
+pub(crate) use figures::AHEAD_MINUTES;
 pub use figures::{
     EXPLAINED_ROWS_MAX, FiguresError, NotYet, Recomputed, draft, has_come, recompute,
-    recompute_explained, recompute_on_chain,
+    recompute_explained, recompute_on_chain, recompute_to_attest,
 };
 pub use held::{HeldReport, held_reports};
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
+pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};
 
 /// Returns the nodes that a report lists now: the canonical network.

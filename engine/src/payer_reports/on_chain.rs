@@ -32,6 +32,12 @@ pub struct ChainReport {
     pub microdollars: u64,
     /// True if no leaf is left.
     pub is_settled: bool,
+    /// The latest minute in which the range can end: the report was read then.
+    latest: u32,
+    /// The minute with which the range ends, as far as it is known.
+    last_minute: u32,
+    /// True if the envelope at the end had expired before this node received it, so its minute cannot become known.
+    is_lost: bool,
 }
 
 impl ChainReport {
@@ -40,10 +46,12 @@ impl ChainReport {
         self.start == self.end.sequence
     }
 
-    /// Returns the minute with which its range ends: that of the envelope, or as submitted if this node does not hold it.
+    /// Returns the minute with which its range ends: that of the envelope, or as submitted if this node does not hold it. A
+    /// submitted minute counts only up to the moment at which this node read of the report, and up to the end of the next
+    /// report that is kept.
     #[must_use]
     pub fn last_minute(&self) -> u32 {
-        self.held_minute.unwrap_or(self.end.minute)
+        self.last_minute
     }
 
     /// Returns the report; `None` if this node would not have read it as one.
@@ -88,6 +96,7 @@ impl ReportsAbout {
         index: u64,
         change: PayerReportChange,
         held_minute: Option<u32>,
+        latest: u32,
     ) {
         match change {
             PayerReportChange::Submitted { start, end, end_minute, root, nodes } => {
@@ -102,10 +111,14 @@ impl ReportsAbout {
                     leaves_settled: 0,
                     microdollars: 0,
                     is_settled: root == EMPTY_ROOT,
+                    latest,
+                    last_minute: end_minute,
+                    is_lost: false,
                 };
                 if index >= self.forgotten {
                     self.kept.entry(index).or_insert(report);
                 }
+                self.bound_minutes();
             }
             PayerReportChange::Settled { leaves, left, microdollars } => {
                 if left == 0 {
@@ -119,6 +132,19 @@ impl ReportsAbout {
             }
         }
         self.forget_old();
+    }
+
+    /// Bounds the minutes of envelopes that this node does not hold. The submitted one may be any, and what is taken for a part
+    /// of a settled report costs its payer nothing any more.
+    fn bound_minutes(&mut self) {
+        let mut next = u32::MAX;
+        for report in self.kept.values_mut().rev() {
+            let submitted = report.end.minute.min(report.latest).min(next);
+            report.last_minute = report.held_minute.unwrap_or(submitted);
+            if !report.is_empty() {
+                next = next.min(report.last_minute);
+            }
+        }
     }
 
     fn forget_old(&mut self) {
@@ -188,15 +214,15 @@ impl ChainReports {
     #[must_use]
     pub fn of_events(events: impl IntoIterator<Item = PayerReportEvent>) -> Self {
         let mut all = Self::default();
-        events.into_iter().for_each(|event| all.note(event, None));
+        events.into_iter().for_each(|event| all.note(event, None, u32::MAX));
         all
     }
 
     /// Goes on with the next event of the contract. `held_minute` is the minute of the envelope at the end of a report that is
-    /// submitted, if this node holds it.
-    pub fn note(&mut self, event: PayerReportEvent, held_minute: Option<u32>) {
+    /// submitted, if this node holds it, and `latest` the last minute with which the report can end now.
+    pub fn note(&mut self, event: PayerReportEvent, held_minute: Option<u32>, latest: u32) {
         let PayerReportEvent { originator, index, change, .. } = event;
-        self.0.entry(originator).or_default().note(originator, index, change, held_minute);
+        self.0.entry(originator).or_default().note(originator, index, change, held_minute, latest);
     }
 
     /// Iterates over the kept reports about one originator, in the contract's order: all that have a leaf left, unless they
@@ -210,10 +236,11 @@ impl ChainReports {
         self.0.values().flat_map(|about| about.kept.values())
     }
 
-    /// Iterates over the kept reports whose [minutes](ChainReport::held_minute) are not known, each with its index and the
-    /// envelope at its end.
+    /// Iterates over the kept reports whose [minutes](ChainReport::held_minute) may still become known, each with its index
+    /// and the envelope at its end.
     pub fn without_minute(&self) -> impl Iterator<Item = (u64, EnvelopeId)> {
-        self.all().filter(|report| report.held_minute.is_none()).map(|report| {
+        let is_open = |report: &&ChainReport| report.held_minute.is_none() && !report.is_lost;
+        self.all().filter(is_open).map(|report| {
             let last = EnvelopeId::new(report.originator, report.end.sequence);
             (report.index, last)
         })
@@ -221,9 +248,18 @@ impl ChainReports {
 
     /// Notes the minute of the envelope at the end of a report, as this node holds it.
     pub fn set_minute(&mut self, originator: OriginatorId, index: u64, minute: u32) {
+        let Some(about) = self.0.get_mut(&originator) else { return };
+        if let Some(report) = about.kept.get_mut(&index) {
+            report.held_minute = Some(minute);
+            about.bound_minutes();
+        }
+    }
+
+    /// Notes that the envelope at the end of a report had expired before this node received it.
+    pub fn set_lost(&mut self, originator: OriginatorId, index: u64) {
         let about = self.0.get_mut(&originator);
         if let Some(report) = about.and_then(|about| about.kept.get_mut(&index)) {
-            report.held_minute = Some(minute);
+            report.is_lost = true;
         }
     }
 
@@ -285,10 +321,10 @@ mod tests {
     fn settled_reports_are_summed_up_and_open_ones_kept() {
         let mut chain = ChainReports::default();
         for index in 0..100 {
-            chain.note(submitted(index), None);
+            chain.note(submitted(index), None, u32::MAX);
             // One is not settled before the end.
             if index != 3 {
-                chain.note(settled(index), None);
+                chain.note(settled(index), None, u32::MAX);
             }
         }
         let kept: Vec<_> = chain.about(NODE).map(|report| report.index).collect();
@@ -296,12 +332,12 @@ mod tests {
         assert!(chain.is_settled(NODE, 1) && chain.is_settled(NODE, minute(2)));
         assert!(!chain.is_settled(NODE, minute(2) + 1) && !chain.is_settled(NODE, minute(3)));
         assert!(chain.is_settled(NODE, minute(3) + 1));
-        chain.note(settled(3), None);
+        chain.note(settled(3), None, u32::MAX);
         assert_eq!(chain.about(NODE).count(), SETTLED_KEPT);
         assert!((1..=minute(99)).all(|minute| chain.is_settled(NODE, minute)));
         assert!(!chain.is_settled(NODE, minute(99) + 1));
         assert_eq!(chain.last_end(NODE).unwrap().minute, minute(99));
-        chain.note(submitted(2), None);
+        chain.note(submitted(2), None, u32::MAX);
         assert_eq!(chain.about(NODE).count(), SETTLED_KEPT, "it was forgotten");
     }
 
@@ -309,10 +345,10 @@ mod tests {
     fn reports_that_no_node_settles_are_bounded_and_their_minutes_stay_unsettled() {
         let mut chain = ChainReports::default();
         for index in 0..1000 {
-            chain.note(submitted(index), None);
+            chain.note(submitted(index), None, u32::MAX);
         }
         assert_eq!(chain.about(NODE).count(), KEPT_MAX);
-        chain.note(settled(999), None);
+        chain.note(settled(999), None, u32::MAX);
         assert!((1..=minute(998)).all(|minute| !chain.is_settled(NODE, minute)));
         assert!(chain.is_settled(NODE, minute(999)));
     }
@@ -322,9 +358,9 @@ mod tests {
     fn settled_reports_behind_an_open_one_stay_settled() {
         let mut chain = ChainReports::default();
         for index in 0..400 {
-            chain.note(submitted(index), None);
+            chain.note(submitted(index), None, u32::MAX);
             if index != 3 {
-                chain.note(settled(index), None);
+                chain.note(settled(index), None, u32::MAX);
             }
         }
         assert_eq!(chain.about(NODE).count(), SETTLED_KEPT);
@@ -333,7 +369,7 @@ mod tests {
         assert!(all.clone().all(|at| chain.is_settled(NODE, at) != is_open(at)));
         assert!(!chain.is_settled(NODE, minute(399) + 1));
         stretches_are_those_of_single_minutes(&chain, minute(399));
-        chain.note(settled(3), None);
+        chain.note(settled(3), None, u32::MAX);
         assert!(all.into_iter().all(|at| chain.is_settled(NODE, at)), "settled late");
         stretches_are_those_of_single_minutes(&chain, minute(399));
     }
@@ -359,13 +395,55 @@ mod tests {
             root: EMPTY_ROOT,
             nodes: vec![100],
         };
-        chain.note(event(0, nothing), None);
+        chain.note(event(0, nothing), None, u32::MAX);
         let first = PayerReportEvent { index: 1, ..submitted(0) };
-        chain.note(first, None);
+        chain.note(first, None, u32::MAX);
         assert!(!chain.is_settled(NODE, minute(0)));
-        chain.note(settled(1), None);
+        chain.note(settled(1), None, u32::MAX);
         assert!(chain.is_settled(NODE, minute(0)));
         assert!(!chain.is_settled(NODE, 500));
+    }
+
+    /// A report with a minute that no envelope has, whose end this node does not hold.
+    fn of_any_minute(index: u64) -> PayerReportEvent {
+        let mut event = submitted(index);
+        if let PayerReportChange::Submitted { end_minute, .. } = &mut event.change {
+            *end_minute = u32::MAX >> 1;
+        }
+        event
+    }
+
+    #[test]
+    fn a_minute_that_is_not_known_reaches_no_further_than_the_next_report_and_the_present() {
+        let mut chain = ChainReports::default();
+        chain.note(submitted(0), Some(minute(0)), minute(0));
+        chain.note(of_any_minute(1), None, minute(1) + 3);
+        chain.note(settled(0), None, u32::MAX);
+        chain.note(settled(1), None, u32::MAX);
+        assert!(chain.is_settled(NODE, minute(1) + 3) && !chain.is_settled(NODE, minute(1) + 4));
+        assert_eq!(chain.last_end(NODE).unwrap().minute, minute(1) + 3);
+        chain.note(submitted(2), Some(minute(1) + 2), u32::MAX);
+        assert!(!chain.is_settled(NODE, minute(1) + 3), "the next report ends before");
+        chain.set_minute(NODE, 2, minute(2));
+        assert!(chain.is_settled(NODE, minute(1) + 3), "the next one ends later");
+    }
+
+    /// A minute is kept for good when its report is not.
+    #[test]
+    fn a_forgotten_report_without_a_known_minute_settles_nothing_of_later_ones() {
+        let mut chain = ChainReports::default();
+        for index in 0..100 {
+            let event = if index == 1 { of_any_minute(index) } else { submitted(index) };
+            let held = (index != 1).then(|| minute(index));
+            chain.note(event, held, minute(200));
+            if index != 99 {
+                chain.note(settled(index), None, u32::MAX);
+            }
+        }
+        assert_eq!(chain.about(NODE).count(), SETTLED_KEPT);
+        assert!(chain.is_settled(NODE, minute(1)) && chain.is_settled(NODE, minute(98)));
+        assert!(!chain.is_settled(NODE, minute(98) + 1), "the last report is not settled");
+        assert!(!chain.is_settled(NODE, minute(150)));
     }
 
     /// The contract takes any minute, and a majority of nodes that do not check it attests any.
@@ -382,10 +460,10 @@ mod tests {
         };
         let mut chain = ChainReports::default();
         for (event, held) in [of(0, 0, Some(minute(0))), of(1, u32::MAX >> 1, None)] {
-            chain.note(event, held);
+            chain.note(event, held, u32::MAX);
         }
-        chain.note(settled(0), None);
-        chain.note(settled(1), None);
+        chain.note(settled(0), None, u32::MAX);
+        chain.note(settled(1), None, u32::MAX);
         assert!(chain.is_settled(NODE, minute(0)) && chain.is_settled(NODE, minute(5)));
         let unknown: Vec<_> = chain.without_minute().collect();
         assert_eq!(unknown, [(1, EnvelopeId::new(NODE, SequenceId(200)))]);
@@ -400,8 +478,8 @@ mod tests {
         );
         // Also when the reports are no longer kept.
         for index in 2..100 {
-            chain.note(submitted(index), None);
-            chain.note(settled(index), None);
+            chain.note(submitted(index), None, u32::MAX);
+            chain.note(settled(index), None, u32::MAX);
         }
         assert!(chain.is_settled(NODE, minute(99)) && !chain.is_settled(NODE, minute(99) + 1));
     }

@@ -167,7 +167,8 @@ impl Engine {
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone())
             .with_verified(verified.clone());
         let reports = Reports::new(key.clone(), store.clone(), ports.clone());
-        let report_history = ReportHistory::new(store.clone(), ports.registry.clone());
+        let report_history =
+            ReportHistory::new(store.clone(), ports.clock.clone(), ports.registry.clone());
         let scrubs = Scrubs::new(store.clone(), ports.clock.clone(), counters.clone());
         let parts = publisher::PublisherParts {
             key: key.clone(),

@@ -118,7 +118,7 @@ impl PruneRun {
         pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
     ) -> Result<PruneReport, CommitError> {
         let mut chain = ChainReports::default();
-        store.new_report_events(None).read(|event| chain.note(event, None))?;
+        store.new_report_events(None).read(|event| chain.note(event, None, u32::MAX))?;
         let mut rules = PruneRules::new(&chain, self.own_unix_s, self.places_max);
         let (now_unix_s, dry_run) = (rules.now_unix_s(), self.dry_run);
         let mut report = PruneReport { now_unix_s, dry_run, ..PruneReport::default() };

@@ -5,16 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::Registry;
 use hawser_storage::{
-    NewReportEvents, PayerReportChange, PayerReportEvent, ReadError, ReportEventsRead, Snapshot,
-    Store,
+    Mark, NewReportEvents, PayerReportChange, PayerReportEvent, ReadError, ReportEventsRead,
+    Snapshot, Store,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::payer_reports::{ChainReports, minute_at, originators_of};
+use crate::payer_reports::{AHEAD_MINUTES, ChainReports, minute_at, originators_of};
+use crate::ports::Clock;
 
 /// The reports on the chain. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub(super) struct ReportHistory(Arc<State>);
 
 struct State {
     store: Store,
+    clock: Arc<dyn Clock>,
     registry: watch::Receiver<Arc<Registry>>,
     kept: Mutex<Kept>,
 }
@@ -32,6 +34,8 @@ struct Kept {
     /// The originators whose events are kept. An endpoint could make up events of others without end.
     of: BTreeSet<OriginatorId>,
     read: Option<ReportEventsRead>,
+    /// The heads of strands when the envelopes at the ends of reports were last looked for.
+    looked_at: BTreeMap<OriginatorId, SequenceId>,
 }
 
 /// The reports on the chain at one moment, and the view of that moment.
@@ -41,8 +45,12 @@ pub(super) struct ReportsNow<'a> {
 }
 
 impl ReportHistory {
-    pub(super) fn new(store: Store, registry: watch::Receiver<Arc<Registry>>) -> Self {
-        Self(Arc::new(State { store, registry, kept: Mutex::default() }))
+    pub(super) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        registry: watch::Receiver<Arc<Registry>>,
+    ) -> Self {
+        Self(Arc::new(State { store, clock, registry, kept: Mutex::default() }))
     }
 
     /// Returns the reports of now. Blocks on the disk.
@@ -59,15 +67,17 @@ impl ReportHistory {
         let new = self.0.store.new_report_events(kept.read.take());
         if new.is_anew {
             kept.reports = Arc::default();
+            kept.looked_at.clear();
         }
-        let Kept { reports, of, read } = &mut *kept;
+        let Kept { reports, of, read, looked_at } = &mut *kept;
+        let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
         let so_far = read_reports(&new, |event, held_minute| {
             if of.contains(&event.originator) {
-                Arc::make_mut(reports).note(event, held_minute);
+                Arc::make_mut(reports).note(event, held_minute, latest);
             }
         })?;
         *read = Some(so_far);
-        note_minutes(&new.snapshot, reports)?;
+        note_minutes(&new.snapshot, reports, looked_at)?;
         Ok(ReportsNow { snapshot: new.snapshot, reports: reports.clone() })
     }
 }
@@ -102,9 +112,14 @@ fn minute_of_end(
     }
 }
 
-/// Looks for the envelopes that this node did not hold yet when it read the reports that end with them.
-fn note_minutes(snapshot: &Snapshot<'_>, reports: &mut Arc<ChainReports>) -> Result<(), ReadError> {
-    let (mut found, mut heads) = (Vec::new(), BTreeMap::new());
+/// Looks for the envelopes that this node did not hold yet when it read the reports that end with them. `looked_at` are the heads
+/// of the strands at the last look: a strand that has not grown is not looked at again.
+fn note_minutes(
+    snapshot: &Snapshot<'_>,
+    reports: &mut Arc<ChainReports>,
+    looked_at: &mut BTreeMap<OriginatorId, SequenceId>,
+) -> Result<(), ReadError> {
+    let (mut found, mut lost, mut heads) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (index, last) in reports.without_minute() {
         let head = match heads.get(&last.originator) {
             Some(head) => *head,
@@ -112,26 +127,37 @@ fn note_minutes(snapshot: &Snapshot<'_>, reports: &mut Arc<ChainReports>) -> Res
         };
         heads.insert(last.originator, head);
         // A strand that this node does not follow costs one row, however many reports are about it.
-        if last.sequence <= head
-            && let Some(minute) = minute_at(snapshot, last)?
-        {
+        if last.sequence > head || looked_at.get(&last.originator) == Some(&head) {
+            continue;
+        }
+        if let Some(minute) = minute_at(snapshot, last)? {
             found.push((last.originator, index, minute));
+        } else if matches!(snapshot.mark(last)?, Some(Mark::Expired { .. })) {
+            lost.push((last.originator, index));
         }
     }
-    if !found.is_empty() {
+    looked_at.extend(heads);
+    if !found.is_empty() || !lost.is_empty() {
         let reports = Arc::make_mut(reports);
         found.into_iter().for_each(|(originator, index, minute)| {
             reports.set_minute(originator, index, minute);
         });
+        lost.into_iter().for_each(|(originator, index)| reports.set_lost(originator, index));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{SecretKey, SequenceId};
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::sign::originator_digest;
+    use hawser_proto::{Bytes, SecretKey};
     use hawser_rules::NodeRecord;
-    use hawser_storage::{ChainPosition, StoreIdentity};
+    use hawser_storage::{
+        ChainPosition, Change, InvalidRule, LogEntry, SkipReason, StoreIdentity, Validity,
+    };
+    use prost::Message as _;
 
     use super::*;
 
@@ -148,6 +174,14 @@ mod tests {
         Arc::new(nodes.iter().map(record).collect())
     }
 
+    struct StillClock;
+
+    impl Clock for StillClock {
+        fn now_ns(&self) -> i64 {
+            0
+        }
+    }
+
     fn submitted(block: u64, originator: u32) -> PayerReportEvent {
         let change = PayerReportChange::Submitted {
             start: SequenceId(0),
@@ -160,14 +194,74 @@ mod tests {
         PayerReportEvent { block, log_index: 0, originator, index: 0, change }
     }
 
-    #[test]
-    fn reports_go_on_with_new_events_and_begin_anew_for_a_new_node() {
+    fn store() -> Store {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity =
             StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        Store::in_memory(identity, |_, _| 0).unwrap()
+    }
+
+    /// An envelope that states a minute.
+    fn append(sequence: u64, minute: i64) -> Change {
+        let id = EnvelopeId::new(OriginatorId(200), SequenceId(sequence));
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: id.originator.0,
+            originator_sequence_id: sequence,
+            originator_ns: minute * 60_000_000_000,
+            ..pb::UnsignedOriginatorEnvelope::default()
+        };
+        let statement = Bytes::from(statement.encode_to_vec());
+        let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+        let proof = Proof::Signature(key.sign(originator_digest(&statement)));
+        let bytes = OriginatorEnvelope::encode(statement, proof);
+        Change::Append(LogEntry {
+            id,
+            bytes,
+            validity: Validity::Invalid(InvalidRule(1)),
+            facts: None,
+        })
+    }
+
+    fn skip(from: u64, through: u64, reason: SkipReason) -> Change {
+        let (from, through) = (SequenceId(from), SequenceId(through));
+        Change::Skip { originator: OriginatorId(200), from, through, reason }
+    }
+
+    /// Places that a strand lacks cost nothing at the next look, unless it has grown.
+    #[test]
+    fn ends_that_are_not_held_are_looked_for_when_the_strand_has_grown_and_not_if_they_have_expired()
+     {
+        let store = store();
+        let (_nodes, watched) = watch::channel(registry(&[100, 200]));
+        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let mut second = submitted(2, 200);
+        if let PayerReportChange::Submitted { start, end, .. } = &mut second.change {
+            (*start, *end) = (SequenceId(9), SequenceId(20));
+        }
+        second.index = 1;
+        let position = ChainPosition { block: 9, hash: [9; 32] };
+        store.record_payer_reports(0, &[submitted(1, 200), second], position).unwrap();
+        let reports = || history.now().unwrap().reports;
+        let open = || reports().without_minute().map(|(index, _)| index).collect::<Vec<_>>();
+        assert_eq!(open(), [0, 1], "the strand ends before them");
+        store
+            .commit(&[skip(1, 10, SkipReason::Expired), skip(11, 20, SkipReason::Missing)])
+            .unwrap();
+        assert_eq!(open(), [1], "the first one has expired");
+        store.commit(&[append(20, 7)]).unwrap();
+        assert_eq!(open(), [1], "the strand has not grown");
+        store.commit(&[append(21, 8)]).unwrap();
+        assert!(open().is_empty());
+        let minutes: Vec<_> =
+            reports().about(OriginatorId(200)).map(|report| report.last_minute()).collect();
+        assert_eq!(minutes, [5, 7], "the second one is that of its envelope");
+    }
+
+    #[test]
+    fn reports_go_on_with_new_events_and_begin_anew_for_a_new_node() {
+        let store = store();
         let (nodes, watched) = watch::channel(registry(&[100]));
-        let history = ReportHistory::new(store.clone(), watched);
+        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
         let record = |from, events: &[PayerReportEvent]| {
             let position = ChainPosition { block: 9, hash: [9; 32] };
             store.record_payer_reports(from, events, position).unwrap();

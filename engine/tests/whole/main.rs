@@ -21,6 +21,7 @@ mod dependencies;
 mod disk;
 mod follow;
 mod identities;
+mod late_envelopes;
 mod ledger;
 mod liveness;
 mod many_conflicts;

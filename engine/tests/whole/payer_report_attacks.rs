@@ -21,24 +21,24 @@ use crate::common::{START_NS, client, frame, group_payload, group_topic, payer, 
 use crate::report_contract::{NODES, domain, key};
 use crate::report_network::{Network, smuggle};
 
-const ABOUT: OriginatorId = OriginatorId(100);
-const MINUTE_NS: i64 = 60_000_000_000;
+pub const ABOUT: OriginatorId = OriginatorId(100);
+pub const MINUTE_NS: i64 = 60_000_000_000;
 
 /// The place of a strand as the store of its node has it.
-fn place(network: &Network, originator: u32, at: u64) -> Change {
+pub fn place(network: &Network, originator: u32, at: u64) -> Change {
     let id = EnvelopeId::new(OriginatorId(originator), SequenceId(at));
     let bytes = network.stores[&originator].snapshot().get(id).unwrap().unwrap();
     append(id, bytes)
 }
 
-fn append(id: EnvelopeId, bytes: Bytes) -> Change {
+pub fn append(id: EnvelopeId, bytes: Bytes) -> Change {
     // The receipts of other nodes' strands are not looked at.
     let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(u32::MAX));
     Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
 }
 
 /// Brings a strand to a node without one place, which no peer shows.
-fn copy_without(network: &Network, from: u32, to: u32, gap: u64) {
+pub fn copy_without(network: &Network, from: u32, to: u32, gap: u64) {
     let head = network.stores[&from].snapshot().head(OriginatorId(from)).unwrap();
     for at in 1..=head.0 {
         let change = if at == gap {
@@ -55,7 +55,7 @@ fn copy_without(network: &Network, from: u32, to: u32, gap: u64) {
     }
 }
 
-fn reprice(store: &Store) {
+pub fn reprice(store: &Store) {
     let own = store.identity().node;
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
     store.reprice(&derive, usize::MAX).unwrap();
@@ -121,7 +121,7 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
 }
 
 /// The statement of an originator that dates an envelope as it likes.
-fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
+pub fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
     let message = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, message);
     let paid = PayerEnvelope::sign(client, at.originator, 60, &payer(by)).encode_to_vec();
@@ -137,48 +137,6 @@ fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
     let statement = Bytes::from(statement.encode_to_vec());
     let signature = key(at.originator.0).sign(originator_digest(&statement));
     OriginatorEnvelope::encode(statement, Proof::Signature(signature))
-}
-
-/// An originator dates envelopes back into the minutes of a report that is attested: they are in no report, and change nothing
-/// about what is settled, at any node and at any time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
-    let mut network = Network::start();
-    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
-    // Each envelope behind the first one of a minute makes the next ones dearer.
-    let congested = Rate { start_unix_s, congestion_fee: 7, target_rate_per_minute: 4, ..rate() };
-    network.add_rate(congested);
-    for minute in 0..3 {
-        for by in 0..3 {
-            let texts = [format!("{minute} of {by}"), format!("{minute} again of {by}")];
-            network.publish(100, by, &texts.each_ref().map(String::as_str)).await;
-        }
-        network.pass(1);
-    }
-    network.replicate();
-    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
-    for node in NODES {
-        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
-    }
-    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
-    let report = network.on_chain().about(ABOUT).next().unwrap().clone();
-    let stated = network.stated(report.end.sequence);
-
-    let head = network.stores[&200].snapshot().head(ABOUT).unwrap();
-    // Times in the report's minutes, one before them, and one of a payer that had no leaf.
-    let late = [(1, 0), (0, 1), (1, 7), (-1, 0), (0, 7)];
-    for (at, (minute, by)) in (head.0 + 1..).zip(late) {
-        let id = EnvelopeId::new(ABOUT, SequenceId(at));
-        let bytes = dated(id, START_NS + minute * MINUTE_NS + 5, by, &format!("late {at}"));
-        network.stores[&200].commit(&[append(id, bytes)]).unwrap();
-    }
-    let again = recompute(&network.stores[&200].snapshot(), &report.report().unwrap()).unwrap();
-    assert!(matches!(again, Recomputed::Different(_)), "{again:?}");
-    assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by a worker that has just started");
-    for leaf in stated.payers() {
-        assert_eq!(network.contract.0.lock().taken_from[&leaf.payer], leaf.fee.settled());
-    }
-    assert_eq!(network.contract.0.lock().taken_from.len(), 3);
 }
 
 /// A payer without money publishes more than any amount can say. Its leaf is the largest one, and reports go on.

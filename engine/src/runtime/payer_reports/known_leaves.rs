@@ -3,35 +3,45 @@
 //! The log may change after a report is attested: an originator can show an envelope late, or date one back into a minute that
 //! is reported. The report is settled by the amounts that a majority attested all the same, and its root proves them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use hawser_rules::payer_report::{Leaves, ReportId};
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
 
 /// The most leaves that are kept, of all reports together. A guess: 32 MB, a hundred reports of 10,000 payers each.
 const LEAVES_MAX: usize = 1_000_000;
 
-/// The leaves of reports, by report. The oldest ones are forgotten first; such a report is computed again from the log.
+/// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones: no
+/// originator can have those of others forgotten. A forgotten report is computed again from the log.
 #[derive(Debug, Default)]
 pub(super) struct KnownLeaves {
-    by_report: HashMap<ReportId, Arc<Leaves>>,
+    by_report: HashMap<ReportId, KnownReport>,
     /// The reports in the order in which they were added.
     added: VecDeque<ReportId>,
-    /// The number of all leaves.
-    len: usize,
+    /// The number of leaves of each originator.
+    len: BTreeMap<OriginatorId, usize>,
+}
+
+#[derive(Debug)]
+struct KnownReport {
+    about: OriginatorId,
+    start: SequenceId,
+    leaves: Arc<Leaves>,
 }
 
 impl KnownLeaves {
     /// Keeps the leaves of a report.
-    pub(super) fn keep(&mut self, report: ReportId, leaves: Arc<Leaves>) {
-        if self.by_report.contains_key(&report) {
+    pub(super) fn keep(&mut self, id: ReportId, report: &PayerReport, leaves: Arc<Leaves>) {
+        if self.by_report.contains_key(&id) {
             return;
         }
-        self.len += cost(&leaves);
-        self.by_report.insert(report, leaves);
-        self.added.push_back(report);
-        while self.len > LEAVES_MAX
-            && let Some(oldest) = self.added.front().copied()
+        let about = report.originator();
+        *self.len.entry(about).or_default() += cost(&leaves);
+        self.by_report.insert(id, KnownReport { about, start: report.start(), leaves });
+        self.added.push_back(id);
+        while self.len.values().sum::<usize>() > LEAVES_MAX
+            && let Some(oldest) = self.oldest_of_the_largest()
         {
             self.forget(oldest);
         }
@@ -39,15 +49,41 @@ impl KnownLeaves {
 
     /// Returns the leaves of a report, if they are kept.
     pub(super) fn of(&self, report: ReportId) -> Option<Arc<Leaves>> {
-        self.by_report.get(&report).cloned()
+        self.by_report.get(&report).map(|known| known.leaves.clone())
     }
 
     /// Forgets the leaves of a report.
     pub(super) fn forget(&mut self, report: ReportId) {
-        if let Some(leaves) = self.by_report.remove(&report) {
-            self.len -= cost(&leaves);
-            self.added.retain(|it| *it != report);
+        let Some(known) = self.by_report.remove(&report) else { return };
+        self.added.retain(|it| *it != report);
+        if let Some(len) = self.len.get_mut(&known.about) {
+            *len -= cost(&known.leaves);
+            if *len == 0 {
+                self.len.remove(&known.about);
+            }
         }
+    }
+
+    /// Forgets the leaves of all reports about an originator but those that are still to be settled: `unsettled` ones of the
+    /// chain, and those that start at `last_end`, where the chain's last report ends.
+    pub(super) fn forget_settled(
+        &mut self,
+        about: OriginatorId,
+        last_end: SequenceId,
+        unsettled: &HashSet<ReportId>,
+    ) {
+        let is_over = |(id, known): &(&ReportId, &KnownReport)| {
+            known.about == about && known.start != last_end && !unsettled.contains(*id)
+        };
+        let over: Vec<_> = self.by_report.iter().filter(is_over).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.forget(id));
+    }
+
+    fn oldest_of_the_largest(&self) -> Option<ReportId> {
+        let (largest, _) = self.len.iter().max_by_key(|(_, len)| **len)?;
+        let is_of_it =
+            |id: &&ReportId| self.by_report.get(id).is_some_and(|it| it.about == *largest);
+        self.added.iter().find(is_of_it).copied()
     }
 }
 
@@ -59,6 +95,7 @@ fn cost(leaves: &Leaves) -> usize {
 #[cfg(test)]
 mod tests {
     use hawser_proto::Address;
+    use hawser_rules::payer_report::{NodeIds, RangeEnd};
 
     use super::*;
 
@@ -66,29 +103,64 @@ mod tests {
         ReportId([number; 32])
     }
 
-    fn leaves(count: u32) -> Arc<Leaves> {
+    fn report(about: u32, start: u64) -> PayerReport {
+        let end = RangeEnd { minute: 1, sequence: SequenceId(start + 1) };
+        let nodes = NodeIds::new(vec![100]).unwrap();
+        PayerReport::new(OriginatorId(about), SequenceId(start), end, [1; 32], nodes).unwrap()
+    }
+
+    fn leaves(count: usize) -> Arc<Leaves> {
         let payer = |index: u32| {
             let mut address = [0; 20];
             address[..4].copy_from_slice(&index.to_be_bytes());
             (Address(address), 1)
         };
-        Arc::new(Leaves::sum((0..count).map(payer)))
+        Arc::new(Leaves::sum((0..u32::try_from(count).unwrap()).map(payer)))
     }
 
     #[test]
     fn the_oldest_leaves_make_room_and_forgotten_ones_leave_theirs() {
         let mut known = KnownLeaves::default();
-        known.keep(id(1), leaves(0));
-        let half = u32::try_from(LEAVES_MAX / 2).unwrap();
-        known.keep(id(2), leaves(half));
-        known.keep(id(2), leaves(3));
-        assert_eq!(known.of(id(2)).unwrap().payers().len(), LEAVES_MAX / 2, "the first ones stay");
-        known.keep(id(3), leaves(half));
+        known.keep(id(1), &report(100, 0), leaves(0));
+        let half = LEAVES_MAX / 2;
+        known.keep(id(2), &report(100, 1), leaves(half));
+        known.keep(id(2), &report(100, 1), leaves(3));
+        assert_eq!(known.of(id(2)).unwrap().payers().len(), half, "the first ones stay");
+        known.keep(id(3), &report(100, 2), leaves(half));
         assert_eq!(known.of(id(1)), None, "it had the least recent ones");
         assert!(known.of(id(2)).is_some() && known.of(id(3)).is_some());
         known.forget(id(2));
-        known.keep(id(4), leaves(half));
+        known.keep(id(4), &report(100, 3), leaves(half));
         assert!(known.of(id(3)).is_some() && known.of(id(4)).is_some());
-        assert_eq!((known.len, known.added.len()), (LEAVES_MAX, 2));
+        let about = OriginatorId(100);
+        assert_eq!((known.len.get(&about), known.added.len()), (Some(&LEAVES_MAX), 2));
+    }
+
+    #[test]
+    fn an_originator_with_many_leaves_pushes_out_its_own() {
+        let mut known = KnownLeaves::default();
+        known.keep(id(1), &report(200, 0), leaves(3));
+        known.keep(id(2), &report(300, 0), leaves(LEAVES_MAX / 4));
+        for number in 3..9 {
+            known.keep(id(number), &report(100, number.into()), leaves(LEAVES_MAX / 3));
+        }
+        assert!(known.of(id(1)).is_some() && known.of(id(2)).is_some());
+        assert!(known.of(id(7)).is_some() && known.of(id(8)).is_some(), "its newest ones");
+        assert_eq!(known.added.len(), 4);
+        known.keep(id(9), &report(100, 9), leaves(LEAVES_MAX + 1));
+        assert!(known.of(id(1)).is_some() && known.of(id(2)).is_some());
+        assert_eq!(known.of(id(9)), None, "it is too large alone");
+    }
+
+    #[test]
+    fn leaves_of_settled_reports_and_of_those_that_can_no_longer_be_submitted_are_forgotten() {
+        let mut known = KnownLeaves::default();
+        for start in 0..4 {
+            known.keep(id(start), &report(100, start.into()), leaves(1));
+        }
+        known.keep(id(9), &report(200, 0), leaves(1));
+        known.forget_settled(OriginatorId(100), SequenceId(3), &[id(1)].into());
+        let kept = [0, 1, 2, 3, 9].map(|number| known.of(id(number)).is_some());
+        assert_eq!(kept, [false, true, false, true, true]);
     }
 }

@@ -6,6 +6,7 @@
 mod contract;
 mod error;
 mod known_leaves;
+mod searched;
 mod settling;
 mod stages;
 mod step;
@@ -15,6 +16,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::sign::payer_digest;
@@ -35,13 +37,14 @@ use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
     ChainReport, ChainReports, HeldReport, NotYet, Recomputed, draft, has_come, held_reports,
-    nodes_of, originators_of, recompute, recompute_on_chain,
+    nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
 use error::FailedReports;
 pub use error::ReportStepError;
 use known_leaves::KnownLeaves;
+use searched::SearchedReports;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
@@ -108,6 +111,7 @@ struct State {
     contract: Arc<dyn ReportContract>,
     differing: Mutex<HashMap<ReportId, DifferingReport>>,
     known_leaves: Mutex<KnownLeaves>,
+    searched: Mutex<SearchedReports>,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
@@ -117,7 +121,7 @@ struct State {
 #[derive(Default)]
 struct DifferingReport {
     about: OriginatorId,
-    /// The differences. Bounded in size, because [`recompute`] searches for no cause.
+    /// The differences. Bounded in size, because [`recompute_to_attest`] searches for no cause.
     differences: Vec<ReportDifference>,
     /// Looks that have used it since it was computed.
     looks: u8,
@@ -141,6 +145,7 @@ impl PayerReporter {
             contract,
             differing: Mutex::default(),
             known_leaves: Mutex::default(),
+            searched: Mutex::default(),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))
@@ -245,10 +250,10 @@ impl PayerReporter {
     pub async fn settle(&self, about: OriginatorId) -> Result<usize, ReportStepError> {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let chain = blocking(move || state.chain()).await?;
+        let unsettled = blocking(move || state.unsettled(about)).await?;
         let (mut settled, mut failed) = (0, FailedReports::default());
         // The contract takes them in any order, so one that cannot be settled holds up no other.
-        for on_chain in chain.about(about).filter(|report| !report.is_settled) {
+        for on_chain in &unsettled {
             match self.0.settle_one(on_chain).await {
                 Ok(leaves) => settled += leaves,
                 Err(error) => failed.add(error)?,
@@ -276,6 +281,7 @@ enum PayerReportVerdict {
 
 const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
 const NOT_COME: &str = "the minute in which it ends has not come";
+const TOO_SOON: &str = "the last report about this originator is too new";
 const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
 
 impl State {
@@ -398,18 +404,32 @@ impl State {
         Ok(())
     }
 
-    /// Judges reports in one look.
+    /// Judges reports about one originator in one look.
     fn verdicts(
         &self,
         held: Vec<HeldReport>,
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         let mut judged = HashMap::new();
         let mut verdicts = Vec::with_capacity(held.len());
+        let about = held.first().map(|held| held.report.originator());
+        let is_too_soon = about.map(|about| self.is_too_soon(about)).transpose()? == Some(true);
         for held in held {
-            let verdict = self.verdict(&held, &mut judged)?;
+            let verdict = match is_too_soon && !held.is_attested_by(self.own()) {
+                true => PayerReportVerdict::NotNow(TOO_SOON.into()),
+                false => self.verdict(&held, &mut judged)?,
+            };
             verdicts.push((held, verdict));
         }
         Ok(verdicts)
+    }
+
+    /// Returns true if no node writes a report about an originator yet. A writer could otherwise have a report of each minute
+    /// submitted and settled, at the expense of the others.
+    fn is_too_soon(&self, about: OriginatorId) -> Result<bool, ReportStepError> {
+        let last = self.chain()?.last_end(about);
+        let now_ns = self.engine.ports().clock.now_ns();
+        let (period, expiry) = (self.periods.own.min(self.periods.others), Duration::ZERO);
+        Ok(due(now_ns, period, expiry, last, []) == ReportDue::NotYet)
     }
 
     /// Judges a report. `judged` counts those that this look has recomputed, by writer.
@@ -432,29 +452,31 @@ impl State {
         }
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
-        let differences = match recompute(&snapshot, &held.report)? {
+        let (mut leaves, mut differences) = (None, Vec::new());
+        match recompute_to_attest(&snapshot, &held.report, now_minute)? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.
                 let is_summed_up = matches!(why, NotYet::Missing(..));
                 *judged.entry(writer).or_default() += usize::from(is_summed_up);
                 return Ok(PayerReportVerdict::NotNow(why.to_string()));
             }
-            Recomputed::Equal(leaves) => {
-                self.known_leaves.lock().keep(held.id, Arc::new(leaves));
-                Vec::new()
-            }
-            Recomputed::Different(differences) => differences,
-        };
+            Recomputed::Equal(computed) => leaves = Some(computed),
+            Recomputed::Different(found) => differences = found,
+        }
         *judged.entry(writer).or_default() += 1;
         if !differences.is_empty() {
             self.remember_refusal(held, &differences);
             return Ok(PayerReportVerdict::Different(differences));
         }
         self.differing.lock().remove(&held.id);
-        Ok(match nodes_of(&self.registry())? == *held.report.nodes() {
-            true => PayerReportVerdict::Equal,
-            false => PayerReportVerdict::NotNow(OTHER_NODES.into()),
-        })
+        if nodes_of(&self.registry())? != *held.report.nodes() {
+            return Ok(PayerReportVerdict::NotNow(OTHER_NODES.into()));
+        }
+        // After the list of nodes is compared: a writer could otherwise have any number of them kept.
+        if let Some(leaves) = leaves {
+            self.known_leaves.lock().keep(held.id, &held.report, Arc::new(leaves));
+        }
+        Ok(PayerReportVerdict::Equal)
     }
 
     /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged again.

@@ -2,14 +2,31 @@
 
 use std::sync::Arc;
 
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport};
 
 use super::{
-    ChainReport, HALVINGS_MAX, LEAVES_AT_ONCE, Recomputed, ReportStepError, State, blocking,
-    recompute_on_chain,
+    ChainReport, HALVINGS_MAX, LEAVES_AT_ONCE, NotYet, Recomputed, ReportStepError, State,
+    blocking, recompute_on_chain,
 };
 
 impl State {
+    /// Returns the reports on the chain about an originator that have a leaf left, and forgets the leaves of those that need
+    /// none any more.
+    pub(super) fn unsettled(
+        &self,
+        about: OriginatorId,
+    ) -> Result<Vec<ChainReport>, ReportStepError> {
+        let chain = self.chain()?;
+        let is_open = |report: &&ChainReport| !report.is_settled;
+        let unsettled: Vec<_> = chain.about(about).filter(is_open).cloned().collect();
+        let id = |on_chain: &ChainReport| Some(on_chain.report()?.id(self.domain));
+        let ids = unsettled.iter().filter_map(id).collect();
+        let last_end = chain.last_end(about).map_or(SequenceId::NONE, |end| end.sequence);
+        self.known_leaves.lock().forget_settled(about, last_end, &ids);
+        Ok(unsettled)
+    }
+
     /// Settles what is left of a report on the chain. Returns the number of leaves that this call has settled.
     pub(super) async fn settle_one(
         self: &Arc<Self>,
@@ -79,16 +96,20 @@ impl State {
         report: PayerReport,
     ) -> Result<Option<Arc<Leaves>>, ReportStepError> {
         let (state, id) = (self.clone(), report.id(self.domain));
-        let compute =
-            move || recompute_on_chain(&state.engine.store().snapshot(), &report, state.own());
-        match blocking(compute).await? {
-            Recomputed::Equal(leaves) => {
-                let leaves = Arc::new(leaves);
-                self.known_leaves.lock().keep(id, leaves.clone());
-                Ok(Some(leaves))
-            }
-            Recomputed::Different(_) => Ok(None),
-            Recomputed::NotYet(why) => Err(why.into()),
-        }
+        let compute = move || {
+            let may_search =
+                |missing: Option<&NotYet>| state.searched.lock().may_search(id, missing);
+            let snapshot = state.engine.store().snapshot();
+            let computed = recompute_on_chain(&snapshot, &report, may_search)?;
+            let leaves = match computed {
+                Recomputed::Equal(leaves) => Arc::new(leaves),
+                Recomputed::Different(_) => return Ok(None),
+                Recomputed::NotYet(why) => return Err(ReportStepError::from(why)),
+            };
+            state.searched.lock().forget(id);
+            state.known_leaves.lock().keep(id, &report, leaves.clone());
+            Ok(Some(leaves))
+        };
+        blocking(compute).await
     }
 }

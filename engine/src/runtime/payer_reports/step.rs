@@ -162,9 +162,9 @@ impl PayerReporter {
     async fn settle_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let chain = blocking(move || state.chain()).await?;
+        let unsettled = blocking(move || state.unsettled(about)).await?;
         let mut outcomes = Vec::new();
-        for on_chain in chain.about(about).filter(|report| !report.is_settled) {
+        for on_chain in &unsettled {
             let settled = match is_dry {
                 false => self.0.settle_one(on_chain).await,
                 true => {

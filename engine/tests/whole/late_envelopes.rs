@@ -1,0 +1,230 @@
+//! Payer reports while an originator dates envelopes back into minutes that are reported, or shows places late.
+
+use hawser_engine::payer_reports::{Recomputed, draft, recompute};
+use hawser_engine::runtime::{Attested, ReportContract as _, Submitted, Written};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
+use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd};
+use hawser_storage::{Change, Facts, LogEntry};
+
+use crate::common::{START_NS, rate};
+use crate::payer_report_attacks::{ABOUT, MINUTE_NS, append, copy_without, dated, place, reprice};
+use crate::report_contract::{NODES, domain, key};
+use crate::report_network::{Network, smuggle};
+
+fn nodes() -> NodeIds {
+    NodeIds::new(NODES.to_vec()).unwrap()
+}
+
+/// Three minutes of traffic, in which each envelope behind the first one of a minute makes the next ones dearer.
+async fn congested() -> Network {
+    let mut network = Network::start();
+    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    let congested = Rate { start_unix_s, congestion_fee: 7, target_rate_per_minute: 4, ..rate() };
+    network.add_rate(congested);
+    for minute in 0..3 {
+        for by in 0..3 {
+            let texts = [format!("{minute} of {by}"), format!("{minute} again of {by}")];
+            network.publish(100, by, &texts.each_ref().map(String::as_str)).await;
+        }
+        network.pass(1);
+    }
+    network.replicate();
+    network
+}
+
+/// Envelopes behind the head of a node's copy of the strand, each in a minute after the start and of a payer.
+fn late(network: &Network, node: u32, of: &[(i64, u8)]) -> Vec<Change> {
+    let head = network.stores[&node].snapshot().head(ABOUT).unwrap();
+    let change = |(at, (minute, by)): (u64, &(i64, u8))| {
+        let id = EnvelopeId::new(ABOUT, SequenceId(at));
+        append(id, dated(id, START_NS + minute * MINUTE_NS + 5, *by, &format!("late {at}")))
+    };
+    (head.0 + 1..).zip(of).map(change).collect()
+}
+
+/// Times in the minutes of a report of [`congested`] minutes, one before them, and two of a payer that has no leaf.
+const LATE: [(i64, u8); 5] = [(1, 0), (0, 1), (1, 7), (-1, 0), (0, 7)];
+
+/// The amounts that a node has booked up to a minute.
+fn booked(network: &Network, node: u32, through_minute: u32) -> Leaves {
+    let mut leaves = Vec::new();
+    let each = |_, payer, row: hawser_storage::UsageRow| {
+        leaves.push((payer, row.picodollars));
+        true
+    };
+    let snapshot = network.stores[&node].snapshot();
+    snapshot.usage_of_minutes(ABOUT, None, through_minute, each).unwrap();
+    Leaves::sum(leaves)
+}
+
+/// An originator dates envelopes back into the minutes of a report that is attested: they are in no report, and change nothing
+/// about what is settled, at any node and at any time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
+    let network = congested().await;
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    let report = network.on_chain().about(ABOUT).next().unwrap().clone();
+    let stated = network.stated(report.end.sequence);
+    network.stores[&200].commit(&late(&network, 200, &LATE)).unwrap();
+    assert_ne!(booked(&network, 200, report.end.minute), stated);
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by a worker that has just started");
+    for leaf in stated.payers() {
+        assert_eq!(network.contract.0.lock().taken_from[&leaf.payer], leaf.fee.settled());
+    }
+    assert_eq!(network.contract.0.lock().taken_from.len(), 3);
+}
+
+/// They come before the others have judged the report, also into its last minute, and some are not verified yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envelopes_dated_back_into_a_report_keep_no_node_from_attesting_it() {
+    let network = congested().await;
+    let Written::New(id) = network.write(300, 100).await else { panic!("a report is due") };
+    let report = network.worker(300).reports().unwrap()[0].report.clone();
+    for node in [200, 300] {
+        network.stores[&node].commit(&late(&network, node, &LATE)).unwrap();
+        let shown = late(&network, node, &[(0, 0), (1, 7)]).into_iter().map(|change| {
+            let Change::Append(entry) = change else { panic!("an envelope") };
+            Change::Append(LogEntry { facts: entry.facts.map(Facts::unbooked), ..entry })
+        });
+        network.stores[&node].commit_shown(&shown.collect::<Vec<_>>()).unwrap();
+        let attested = network.worker(node).attest(ABOUT).await.unwrap();
+        assert_eq!(attested, [(id, Attested::Signed)], "node {node}");
+    }
+    let written = network.worker(200).write(ABOUT).await;
+    assert!(matches!(written, Ok(Written::UnderWay)), "{written:?}");
+    for (from, to) in [(300, 200), (200, 300)] {
+        network.copy(from, to);
+    }
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+    let on_chain = network.on_chain().about(ABOUT).next().unwrap().report().unwrap();
+    assert_eq!(on_chain, report);
+    assert_eq!(network.settle(300, 100).await.unwrap(), 3);
+}
+
+/// Another node may not have them yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envelopes_behind_its_end_are_in_no_report_that_a_node_writes() {
+    let network = congested().await;
+    let now = network.now_minute();
+    let drafted = |node| {
+        let snapshot = network.stores[&node].snapshot();
+        draft(&snapshot, ABOUT, SequenceId::NONE, nodes(), now).unwrap().unwrap()
+    };
+    let before = drafted(200);
+    network.stores[&200].commit(&late(&network, 200, &[(0, 1), (-1, 0), (0, 7)])).unwrap();
+    assert_ne!(booked(&network, 200, before.end().minute).root(), before.root());
+    assert_eq!(drafted(200), before);
+    let at_another = recompute(&network.stores[&300].snapshot(), &before).unwrap();
+    assert!(matches!(at_another, Recomputed::Equal(_)), "{at_another:?}");
+}
+
+/// An envelope behind the end of a report in its last minute is late only if that minute was over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_cuts_its_last_minute_short_is_refused() {
+    let network = congested().await;
+    let last = network.stores[&200].snapshot().last_used_minute(ABOUT, network.now_minute() - 2);
+    let (minute, last) = last.unwrap().unwrap();
+    for cut in 1..=3 {
+        let sequence = SequenceId(last.0 - cut);
+        let end = RangeEnd { minute, sequence };
+        let root = network.stated(sequence).root();
+        let report = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap();
+        let judged = recompute(&network.stores[&200].snapshot(), &report).unwrap();
+        assert!(matches!(judged, Recomputed::Different(_)), "{cut}: {judged:?}");
+    }
+    // The originator goes on in a minute that was over before the end of the report.
+    let report = |sequence, root| {
+        let end = RangeEnd { minute, sequence };
+        PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap()
+    };
+    let changes = late(&network, 200, &[(1, 0), (1, 1), (1, 2)]);
+    network.stores[&200].commit(&changes[..1]).unwrap();
+    let first = network.stores[&200].snapshot().head(ABOUT).unwrap();
+    let written = report(first, booked(&network, 200, minute).root());
+    network.stores[&200].commit(&changes[1..]).unwrap();
+    let judged = recompute(&network.stores[&200].snapshot(), &written).unwrap();
+    assert!(matches!(judged, Recomputed::Equal(_)), "{judged:?}");
+}
+
+/// The majority has counted many late envelopes, and one more came after its attestations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_settled_however_many_late_envelopes_are_in_it() {
+    let network = congested().await;
+    let store = &network.stores[&200];
+    let last = store.snapshot().last_used_minute(ABOUT, network.now_minute() - 2);
+    let (minute, sequence) = last.unwrap().unwrap();
+    store.commit(&late(&network, 200, &[(0, 1); 100])).unwrap();
+    let root = booked(&network, 200, minute).root();
+    let end = RangeEnd { minute, sequence };
+    let report = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap();
+    let id = report.id(domain());
+    let sign = |node: &u32| Attestation::sign(id, OriginatorId(*node), &key(*node));
+    let attestations: Vec<_> = NODES.iter().map(sign).collect();
+    assert_eq!(network.contract.submit(&report, &attestations).await, Ok(Submitted::Now));
+    network.follow_chain();
+    store.commit(&late(&network, 200, &[(0, 2)])).unwrap();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+}
+
+/// A place that a node lacks may still come while the range has just ended. Its payer would pay nothing for it if nodes were
+/// faster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_over_places_that_may_still_come_waits_for_an_hour() {
+    let network = Network::start();
+    network.traffic("some").await;
+    for node in [200, 300] {
+        copy_without(&network, 100, node, 2);
+    }
+    let last = network.stores[&200].snapshot().last_used_minute(ABOUT, network.now_minute() - 2);
+    let (minute, sequence) = last.unwrap().unwrap();
+    let root = booked(&network, 200, minute).root();
+    let end = RangeEnd { minute, sequence };
+    let without = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap();
+    smuggle(&network, 300, without.client_envelope()).await;
+    let judged = network.attest(200, 100).await;
+    assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+    network.stores[&200].commit(&[place(&network, 100, 2)]).unwrap();
+    reprice(&network.stores[&200]);
+    let judged = network.attest(200, 100).await;
+    assert!(matches!(judged[..], [Attested::Refused(_)]), "it has come: {judged:?}");
+    let judged = network.attest(300, 100).await;
+    assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+    network.pass(60);
+    assert_eq!(network.attest(300, 100).await, [Attested::Signed]);
+}
+
+/// A writer that has every minute reported would have the others pay for the transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_attested_no_sooner_than_one_is_due_and_covers_a_minute() {
+    let network = congested().await;
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    let last = network.on_chain().last_end(ABOUT).unwrap();
+
+    network.traffic("more").await;
+    network.replicate();
+    let snapshot = network.stores[&200].snapshot();
+    let next = draft(&snapshot, ABOUT, last.sequence, nodes(), network.now_minute());
+    smuggle(&network, 300, next.unwrap().unwrap().client_envelope()).await;
+    let judged = network.attest(200, 100).await;
+    assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+    network.pass(6 * 60);
+    assert_eq!(network.attest(200, 100).await, [Attested::Signed]);
+
+    // One envelope more in the minute with which the last report ends.
+    network.stores[&300].commit(&late(&network, 300, &[(1, 0)])).unwrap();
+    let snapshot = network.stores[&300].snapshot();
+    let sequence = snapshot.head(ABOUT).unwrap();
+    let end = RangeEnd { sequence, ..last };
+    let nothing = PayerReport::new(ABOUT, last.sequence, end, Leaves::default().root(), nodes());
+    let judged = recompute(&snapshot, &nothing.unwrap()).unwrap();
+    assert!(matches!(judged, Recomputed::Different(_)), "{judged:?}");
+}
