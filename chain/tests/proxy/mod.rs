@@ -331,16 +331,14 @@ impl Shared {
                     true => "nonce too low",
                     false => "insufficient funds for gas * price + value",
                 };
-                let error = json!({ "code": -32000, "message": said });
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+                *answer = refusal(asked, -32000, said);
             }
             "eth_getTransactionReceipt" if faults.reverts || faults.confirms => {
                 show(&asked["params"][0], &mut answer["result"], faults.confirms);
             }
             "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
             "eth_getBlockReceipts" if faults.singly => {
-                let error = json!({ "code": -32601, "message": "method not found" });
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+                *answer = refusal(asked, -32601, "method not found");
             }
             "eth_getBlockReceipts" if faults.denies => {
                 let receipts = answer["result"].as_array_mut();
@@ -356,13 +354,11 @@ impl Shared {
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
             "eth_call" if faults.stateless => {
-                let error = json!({ "code": -32000, "message": "missing trie node" });
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+                *answer = refusal(asked, -32000, "missing trie node");
             }
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
             "eth_getLogs" if now(faults.narrow, 5) => {
-                let error = json!({ "code": -32000, "message": "query timeout exceeded" });
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+                *answer = refusal(asked, -32000, "query timeout exceeded");
             }
             "eth_getLogs" => {
                 let (shuffled, truncated) = (now(faults.shuffled, 2), now(faults.truncated, 6));
@@ -475,6 +471,12 @@ fn show(hash: &Value, receipt: &mut Value, succeeded: bool) {
     }
     let status = if succeeded { "0x1" } else { "0x0" };
     (receipt["status"], receipt["logs"]) = (json!(status), json!([]));
+}
+
+/// Returns the answer of an endpoint that refuses a request.
+fn refusal(asked: &Value, code: i64, message: &str) -> Value {
+    let error = json!({ "code": code, "message": message });
+    json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })
 }
 
 /// Returns the hash with another first byte.
