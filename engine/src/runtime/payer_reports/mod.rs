@@ -16,7 +16,6 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::sign::payer_digest;
@@ -281,7 +280,6 @@ enum PayerReportVerdict {
 
 const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
 const NOT_COME: &str = "the minute in which it ends has not come";
-const TOO_SOON: &str = "the last report about this originator is too new";
 const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
 
 impl State {
@@ -411,25 +409,11 @@ impl State {
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         let mut judged = HashMap::new();
         let mut verdicts = Vec::with_capacity(held.len());
-        let about = held.first().map(|held| held.report.originator());
-        let is_too_soon = about.map(|about| self.is_too_soon(about)).transpose()? == Some(true);
         for held in held {
-            let verdict = match is_too_soon && !held.is_attested_by(self.own()) {
-                true => PayerReportVerdict::NotNow(TOO_SOON.into()),
-                false => self.verdict(&held, &mut judged)?,
-            };
+            let verdict = self.verdict(&held, &mut judged)?;
             verdicts.push((held, verdict));
         }
         Ok(verdicts)
-    }
-
-    /// Returns true if no node writes a report about an originator yet. A writer could otherwise have a report of each minute
-    /// submitted and settled, at the expense of the others.
-    fn is_too_soon(&self, about: OriginatorId) -> Result<bool, ReportStepError> {
-        let last = self.chain()?.last_end(about);
-        let now_ns = self.engine.ports().clock.now_ns();
-        let (period, expiry) = (self.periods.own.min(self.periods.others), Duration::ZERO);
-        Ok(due(now_ns, period, expiry, last, []) == ReportDue::NotYet)
     }
 
     /// Judges a report. `judged` counts those that this look has recomputed, by writer.
