@@ -17,6 +17,7 @@ use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, SourceError, StrandRow};
 use super::pipeline;
 use super::repeats::{RepeatFinder, RepeatedCharges};
+use super::report_sums::ReportSums;
 use super::run::LogSource;
 use super::tally::{COUNTED_MINUTES, OPEN_MINUTES, price};
 
@@ -165,7 +166,7 @@ struct StrandBilling<'a> {
     /// Reports with a range, in the contract's order.
     reports: Vec<BilledReport>,
     /// Amounts of all payers, by the place of the report in `reports`. The amounts of finished reports are removed.
-    sums: BTreeMap<usize, BTreeMap<Address, u64>>,
+    sums: BTreeMap<usize, ReportSums>,
     /// Reports before this place are finished.
     finished: usize,
     /// Messages by minute, of the last minutes.
@@ -266,8 +267,8 @@ impl<'a> StrandBilling<'a> {
             let text = "its minute is long past, and the report of that minute is finished";
             self.bill.faults.add(Fault::at(FaultKind::TimeBack, id, text));
         } else if report < self.reports.len() {
-            let sum = self.sums.entry(report).or_default().entry(payer).or_default();
-            *sum = sum.saturating_add(fee);
+            let end = self.reports[report].end;
+            self.sums.entry(report).or_default().add(id, end, payer, fee);
         } else if payer == self.settings.payer {
             let sum = &mut self.bill.unreported_picodollars;
             *sum = sum.saturating_add(fee);
@@ -287,7 +288,11 @@ impl<'a> StrandBilling<'a> {
     fn finish_report(&mut self, report: BilledReport) {
         let sums = self.sums.remove(&self.finished).unwrap_or_default();
         self.finished += 1;
-        let leaves = Leaves::sum(sums);
+        let (leaves, late) = sums.leaves(report.root);
+        if let Some(id) = late {
+            let text = "it follows the end of the report of its minute, so it is in no report";
+            self.bill.faults.add(Fault::at(FaultKind::TimeBack, id, text));
+        }
         let amount = leaves.of(self.settings.payer).unwrap_or_default();
         let SettledAmount(microdollars) = amount.settled();
         let verdict = match (proves(&leaves, self.settings.payer, report.root), self.bill.not_shown)
@@ -409,6 +414,29 @@ mod tests {
             BillVerdict::Proven,
             "a payer of nothing has no leaf"
         );
+    }
+
+    /// Its originator dates an envelope back to have an honest report look false. No payer pays for it.
+    #[test]
+    fn an_envelope_behind_the_end_of_its_report_refutes_no_report() {
+        let with = |at: u64, dated: u64| {
+            let envelope = |of| {
+                (draft(of, ns_of(if of == at { dated } else { of })).seal(), StoredMark::Valid)
+            };
+            MemoryLog::of((1..=100).map(envelope).collect())
+        };
+        let honest = MemoryLog::honest(100);
+        let on_chain = reports(&honest, &[60]);
+        let end = on_chain[0].end;
+        let log = with(end + 1, end);
+        let found = bill(&log, head(&log), &on_chain, &settings(8)).unwrap();
+        assert_eq!(found.parts[0].verdict, BillVerdict::Proven, "{found:?}");
+        assert!(found.faults.kept().iter().any(|it| it.kind == FaultKind::TimeBack), "{found:?}");
+        // Other software may count it.
+        let counted = reports(&log, &[60])[0];
+        let of_other = [BilledReport { end, ..counted }];
+        let found = bill(&log, head(&log), &of_other, &settings(8)).unwrap();
+        assert_eq!((found.parts[0].verdict, found.faults.count()), (BillVerdict::Proven, 0));
     }
 
     /// Readers do not get the envelope, and its payer owes for it.

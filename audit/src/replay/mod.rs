@@ -10,8 +10,8 @@
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: the kinds of faults; `stats`: figures for people;
 //! - `run`: a whole log, and the state from which a replay continues;
-//! - `bill`: one payer's part of it, compared with the reports on the chain; `repeats`: payer envelopes charged more
-//!   than once;
+//! - `bill`: one payer's part of it, compared with the reports on the chain; `report_sums`: the amounts of one report;
+//!   `repeats`: payer envelopes charged more than once;
 //! - `sample`: the signatures of a part of it.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
@@ -25,6 +25,7 @@ pub(crate) mod pipeline;
 #[cfg(test)]
 pub(crate) mod planted;
 mod repeats;
+mod report_sums;
 pub(crate) mod run;
 mod sample;
 mod stats;
