@@ -143,7 +143,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
 
 /// Sends a transaction to the first endpoint that answers, and to every endpoint unless the first one accepts it. It
 /// is refused only if every endpoint refuses it: one that refuses may have passed it on, and one that was not reached
-/// refuses nothing. Otherwise the outcome is at least [`SendOutcome::Lost`].
+/// refuses nothing. The outcome is [`SendOutcome::Later`] if some refuse it and none is known to have it.
 pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let first = send_to_first(endpoints, raw).await;
     if first == SendOutcome::Accepted {
@@ -159,9 +159,7 @@ fn refused_by_all(first: SendOutcome, each: Vec<SendOutcome>) -> SendOutcome {
     let all_refuse = each.iter().all(refuses);
     let outcome = each.into_iter().fold(first, weightier);
     match outcome {
-        SendOutcome::TooCheap(_) | SendOutcome::Refused(_) | SendOutcome::Later if !all_refuse => {
-            SendOutcome::Lost
-        }
+        SendOutcome::TooCheap(_) | SendOutcome::Refused(_) if !all_refuse => SendOutcome::Later,
         outcome => outcome,
     }
 }
@@ -347,8 +345,9 @@ mod tests {
         for (each, expected) in [
             (vec![refused(), refused()], refused()),
             (vec![refused(), cheap()], cheap()),
-            (vec![refused(), SendOutcome::Later], SendOutcome::Lost),
-            (vec![SendOutcome::Later, SendOutcome::Later], SendOutcome::Lost),
+            (vec![refused(), SendOutcome::Later], SendOutcome::Later),
+            (vec![SendOutcome::Later, SendOutcome::Later], SendOutcome::Later),
+            (vec![refused(), SendOutcome::Lost], SendOutcome::Lost),
             (vec![refused(), SendOutcome::Accepted], SendOutcome::Accepted),
             (vec![refused(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
             (vec![SendOutcome::NonceAhead, refused()], SendOutcome::NonceAhead),

@@ -15,6 +15,7 @@ use alloy::primitives::{Address, B256, Bytes};
 use alloy::rpc::types::TransactionReceipt;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
 use super::agreement::{KnownCounts, believed};
 use super::heads::EndpointHeads;
@@ -28,6 +29,8 @@ use crate::endpoints::Endpoints;
 use crate::prices;
 use crate::send::{Call, Chain, Quote, RequestError, SendError};
 
+/// The time for which one endpoint may be behind another one. Guess: a few blocks.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
 /// The time limit for an endpoint to state its fees. Guess.
 const FEES_MAX: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,9 @@ struct Inner {
 pub(crate) enum HandOver {
     /// An endpoint has the transaction, or may have it.
     Maybe,
+    /// No endpoint is known to have the transaction, and not every one refuses it: one that refuses may have passed it
+    /// on.
+    Unsure,
     /// An endpoint says that the nonce is used, perhaps by this transaction.
     NonceUsed,
     /// An endpoint lacks transactions with lower nonces.
@@ -195,7 +201,7 @@ impl Witnesses {
                 *known = (*known).max(nonce + 1);
                 HandOver::Maybe
             }
-            SendOutcome::Later => HandOver::Maybe,
+            SendOutcome::Later => HandOver::Unsure,
             SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
             SendOutcome::NonceAhead => HandOver::NonceAhead,
             SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => HandOver::Refused(said),
@@ -235,6 +241,10 @@ impl Witnesses {
         let stated = &self.stated_fees().await;
         let quoted = chain.quote_at(from, call, stated, price_max_wei).await;
         let Err(refusal) = quoted else { return quoted };
+        if matches!(refusal, SendError::WouldRevert(_)) {
+            // Another sender may just have done the same, and an endpoint that is behind would still accept it.
+            sleep(BEHIND_MAX).await;
+        }
         let ask = |other: Chain| async move {
             Ok::<_, RequestError>(other.quote_at(from, call, stated, price_max_wei).await)
         };

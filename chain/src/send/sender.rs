@@ -169,7 +169,8 @@ impl Sender {
                     *next = Some(nonce + 1);
                     return Ok(signed);
                 }
-                HandOver::NonceUsed => return Ok(signed),
+                // The next call asks for its nonce: a gap would hold up all that follow.
+                HandOver::NonceUsed | HandOver::Unsure => return Ok(signed),
                 HandOver::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
                 HandOver::Refused(said) => {
                     return Err(SendError::RefusedByAll { hash: signed.hash, said });
