@@ -17,7 +17,7 @@ use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, SourceError, StrandRow};
 use super::pipeline;
 use super::repeats::{RepeatFinder, RepeatedCharges};
-use super::report_sums::ReportSums;
+use super::report_sums::{ReportLeaves, ReportSums};
 use super::run::LogSource;
 use super::tally::{COUNTED_MINUTES, OPEN_MINUTES, price};
 
@@ -61,7 +61,8 @@ pub enum BillVerdict {
     Proven,
     /// The log gives another root.
     OtherRoot,
-    /// The log gives another root, and places of it were not shown.
+    /// The log gives another root, and places of it were not shown, or more envelopes are dated back into the report than
+    /// can be compared with it one by one.
     NotShown,
 }
 
@@ -288,7 +289,7 @@ impl<'a> StrandBilling<'a> {
     fn finish_report(&mut self, report: BilledReport) {
         let sums = self.sums.remove(&self.finished).unwrap_or_default();
         self.finished += 1;
-        let (leaves, late) = sums.leaves(report.root);
+        let ReportLeaves { leaves, late, are_all_compared } = sums.leaves(report.root);
         if let Some(id) = late {
             let text = "it follows the end of the report of its minute, so it is in no report";
             self.bill.faults.add(Fault::at(FaultKind::TimeBack, id, text));
@@ -298,7 +299,7 @@ impl<'a> StrandBilling<'a> {
         let verdict = match (proves(&leaves, self.settings.payer, report.root), self.bill.not_shown)
         {
             (true, _) => BillVerdict::Proven,
-            (false, 0) => BillVerdict::OtherRoot,
+            (false, 0) if are_all_compared => BillVerdict::OtherRoot,
             (false, _) => BillVerdict::NotShown,
         };
         self.bill.parts.push(BilledPart {

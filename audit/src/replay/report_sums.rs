@@ -8,47 +8,129 @@ use hawser_rules::payer_report::tree::Hash;
 
 type Sums = BTreeMap<Address, u64>;
 
+/// Late envelopes of a report that are remembered one by one. A guess: 2 MB.
+const LATE_MAX: usize = 50_000;
+/// Leaves of all trees that are made while late envelopes are left out one by one, from either end. A guess: a second.
+const TRIED_LEAVES_MAX: usize = 1_000_000;
+/// Trees that are made from either end, however many leaves they have. A guess: few envelopes are late by accident.
+const TRIED_MIN: usize = 16;
+
 /// The amounts of a report that is being read.
 #[derive(Debug, Default)]
 pub(super) struct ReportSums {
     /// Those of envelopes up to the report's end.
     in_range: Sums,
-    /// Those of envelopes that follow its end and are dated into its minutes.
-    late: Sums,
-    first_late: Option<EnvelopeId>,
+    /// The fees of envelopes that follow its end and are dated into its minutes, in the order of the strand.
+    late: Vec<(EnvelopeId, Address, u64)>,
+    /// True if there were more of them than are remembered.
+    has_more: bool,
+}
+
+/// The amounts that a log gives for a report.
+pub(super) struct ReportLeaves {
+    /// The amounts.
+    pub(super) leaves: Leaves,
+    /// The first envelope that is not in them although its time is in the report's minutes.
+    pub(super) late: Option<EnvelopeId>,
+    /// True if the amounts with every number of late envelopes were compared with the report.
+    pub(super) are_all_compared: bool,
 }
 
 impl ReportSums {
     /// Adds the fee of an envelope. `end` is the last sequence id of the report.
     pub(super) fn add(&mut self, id: EnvelopeId, end: u64, payer: Address, fee: u64) {
-        let is_late = id.sequence.0 > end;
-        if is_late {
-            self.first_late.get_or_insert(id);
+        if id.sequence.0 <= end {
+            add(&mut self.in_range, payer, fee);
+        } else if self.late.len() < LATE_MAX {
+            self.late.push((id, payer, fee));
+        } else {
+            self.has_more = true;
         }
-        let sums = if is_late { &mut self.late } else { &mut self.in_range };
-        let sum = sums.entry(payer).or_default();
-        *sum = sum.saturating_add(fee);
     }
 
-    /// Returns the amounts, and the first envelope that is not in them although its time is in the report's minutes.
+    /// Returns the amounts that give this root, or those of the report's range if none do.
     ///
-    /// Nodes leave such envelopes out, because an originator can date them back at any time (`docs/protocol/payer-reports.md`).
-    /// A report may have been written by a node of other software, or have another root on the chain than this log gives: all
-    /// amounts count if they give its root.
-    pub(super) fn leaves(self, root: Hash) -> (Leaves, Option<EnvelopeId>) {
+    /// An originator can date envelopes back at any time, and nodes leave out those that came after they had computed
+    /// the report: all late ones, or those from some place on (`docs/protocol/payer-reports.md`). So the amounts with
+    /// none are compared, with the first one, and so on, and those with all, all but the last one, and so on.
+    pub(super) fn leaves(self, root: Hash) -> ReportLeaves {
         let without = Leaves::sum(self.in_range.clone());
-        let Some(first_late) = self.first_late.filter(|_| without.root() != root) else {
-            return (without, self.first_late);
-        };
-        let mut all = self.in_range;
-        for (payer, fee) in self.late {
-            let sum = all.entry(payer).or_default();
-            *sum = sum.saturating_add(fee);
+        let late = self.late.first().map(|(id, ..)| *id);
+        if without.root() == root || late.is_none() {
+            return ReportLeaves { leaves: without, late, are_all_compared: true };
         }
-        let all = Leaves::sum(all);
-        match all.root() == root {
-            true => (all, None),
-            false => (without, Some(first_late)),
+        let tried = TRIED_MIN.max(TRIED_LEAVES_MAX / (self.in_range.len() + self.late.len()));
+        let count = self.late.len();
+        let from_end = (count.saturating_sub(tried).max(1)..=count).rev();
+        for kept in (1..=count.min(tried)).chain(from_end) {
+            let mut sums = self.in_range.clone();
+            self.late[..kept].iter().for_each(|(_, payer, fee)| add(&mut sums, *payer, *fee));
+            let leaves = Leaves::sum(sums);
+            if leaves.root() == root {
+                let late = self.late.get(kept).map(|(id, ..)| *id);
+                return ReportLeaves { leaves, late, are_all_compared: true };
+            }
         }
+        let are_all_compared = !self.has_more && count <= 2 * tried;
+        ReportLeaves { leaves: without, late, are_all_compared }
+    }
+}
+
+fn add(sums: &mut Sums, payer: Address, fee: u64) {
+    let sum = sums.entry(payer).or_default();
+    *sum = sum.saturating_add(fee);
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{OriginatorId, SequenceId};
+
+    use super::*;
+
+    fn id(sequence: u64) -> EnvelopeId {
+        EnvelopeId::new(OriginatorId(100), SequenceId(sequence))
+    }
+
+    fn sums(late: u64) -> ReportSums {
+        let mut sums = ReportSums::default();
+        for sequence in 1..=10 + late {
+            sums.add(
+                id(sequence),
+                10,
+                Address([u8::try_from(sequence % 3).unwrap(); 20]),
+                sequence,
+            );
+        }
+        sums
+    }
+
+    /// Nodes that had already received some late envelopes have attested the report with these.
+    #[test]
+    fn a_report_may_have_any_number_of_the_late_envelopes() {
+        for late in [1, 2, 30] {
+            for kept in 0..=late {
+                let expected = sums(kept);
+                let mut all = expected.in_range;
+                expected.late.iter().for_each(|(_, payer, fee)| add(&mut all, *payer, *fee));
+                let root = Leaves::sum(all).root();
+                let found = sums(late).leaves(root);
+                assert_eq!(found.leaves.root(), root, "{kept} of {late}");
+                assert_eq!(found.late, (kept < late).then(|| id(11 + kept)));
+            }
+        }
+        let false_report = sums(30).leaves([9; 32]);
+        assert!(false_report.are_all_compared && false_report.late == Some(id(11)));
+    }
+
+    #[test]
+    fn more_late_envelopes_than_are_compared_refute_nothing() {
+        let mut many = sums(100);
+        for payer in 0..u32::try_from(TRIED_LEAVES_MAX / TRIED_MIN).unwrap() {
+            let mut address = [7; 20];
+            address[..4].copy_from_slice(&payer.to_be_bytes());
+            many.add(id(1), 10, Address(address), 1);
+        }
+        let found = many.leaves([9; 32]);
+        assert!(!found.are_all_compared);
     }
 }
