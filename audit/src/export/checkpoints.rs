@@ -56,8 +56,8 @@ pub(super) fn with_newest(
 ) -> Result<(), ExportError> {
     let mut shown = Vec::new();
     for node in beside.checkpoint_nodes()? {
-        let Some(checkpoint) = beside.checkpoint_after(node, 0)? else { continue };
-        match authenticate(&checkpoint, registry, now_ns) {
+        let Some(mut checkpoint) = beside.checkpoint_after(node, 0)? else { continue };
+        match authenticate(&mut checkpoint, registry, now_ns) {
             Ok(()) => shown.push(checkpoint),
             Err(text) => {
                 let strand = checkpoint.signed.checkpoint.originator;
@@ -79,13 +79,11 @@ pub(super) fn with_newest(
     Ok(())
 }
 
-/// Adds the cosignatures that a checkpoint does not have yet. Those that it has stay: the source may show worthless
-/// ones in their place, because the keys of witnesses, and those of nodes that the registry does not name, are unknown.
+/// Adds the cosignatures that a checkpoint does not have yet. `shown` is authentic. Witnesses that it has stay: the source
+/// may show worthless ones in their place, because the keys of witnesses are unknown.
 fn add_missing(held: &mut CosignedCheckpoint, shown: CosignedCheckpoint) {
     for cosignature in shown.cosignatures {
-        if held.cosignatures.iter().all(|it| it.cosigner != cosignature.cosigner) {
-            held.add_cosignature(cosignature);
-        }
+        held.add_cosignature(cosignature);
     }
     for witness in shown.witnesses {
         if held.witnesses.iter().all(|it| it.signer() != witness.signer()) {
@@ -94,10 +92,10 @@ fn add_missing(held: &mut CosignedCheckpoint, shown: CosignedCheckpoint) {
     }
 }
 
-/// Checks the signatures by the keys of a registry, and the time by a clock. Cosignatures of nodes that the registry does
-/// not name pass.
+/// Checks the signatures by the keys of a registry, and the time by a clock. Removes cosignatures of nodes that the registry
+/// does not name: a source could make up so many that there is no room for true ones.
 fn authenticate(
-    checkpoint: &CosignedCheckpoint,
+    checkpoint: &mut CosignedCheckpoint,
     registry: &Registry,
     now_ns: i64,
 ) -> Result<(), String> {
@@ -110,6 +108,7 @@ fn authenticate(
     let record = registry.node(of.node).ok_or("the registry does not name the node")?;
     let wrong = |error: &dyn std::fmt::Display| format!("it is not exported: {error}");
     checkpoint.signed.verify(&record.public_key).map_err(|error| wrong(&error))?;
+    checkpoint.cosignatures.retain(|it| registry.node(it.cosigner).is_some());
     for cosignature in &checkpoint.cosignatures {
         if let Some(record) = registry.node(cosignature.cosigner) {
             cosignature.verify(&of, &record.public_key).map_err(|error| {
