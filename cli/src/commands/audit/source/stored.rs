@@ -56,16 +56,20 @@ impl StoredLog {
 /// Why the database of a backup was not opened, although its files are as they were written.
 #[derive(Debug)]
 pub(in crate::commands) enum UnopenedBackup {
-    /// The database is damaged: its disk did that before the backup, or its maker lies.
+    /// The database is damaged: its disk did that before the backup, or its maker lies. Or its format is newer than this
+    /// program, which then cannot restore it.
     Damaged(String),
-    /// This machine has no room for it, or this program does not open its format. The database may be whole.
+    /// This machine has no room for it, or its format is older, which a node brings up to date. The database may be whole.
     NotHere(String),
 }
 
 impl UnopenedBackup {
     fn of(error: &OpenError) -> Self {
         match error {
-            OpenError::Corrupt { .. } => Self::Damaged(error.to_string()),
+            // No restore by this program opens a newer format, either.
+            OpenError::Corrupt { .. } | OpenError::NewerFormat { .. } => {
+                Self::Damaged(error.to_string())
+            }
             // The manifest of a backup has named a whole database.
             OpenError::NotADatabase { .. } => {
                 let text = "its database has an older format, which this program opens for a node alone: use the \
@@ -189,18 +193,21 @@ mod tests {
 
     /// A restore opens an older format and brings it up to date, so a backup of one is no damaged one.
     #[test]
-    fn a_backup_that_this_program_does_not_open_is_not_called_damaged() {
+    fn a_backup_that_a_restore_opens_is_not_called_damaged() {
         let path = PathBuf::from("backup");
         let full = io::Error::from(io::ErrorKind::StorageFull);
         for error in [
             OpenError::NotADatabase { path: path.clone() },
-            OpenError::NewerFormat { found: 99 },
             OpenError::Unwritable { path, source: full },
         ] {
             let unopened = UnopenedBackup::of(&error);
             assert!(matches!(unopened, UnopenedBackup::NotHere(_)), "{unopened:?}");
         }
-        let damaged = UnopenedBackup::of(&OpenError::Corrupt { cause: "a row".to_owned() });
-        assert!(matches!(damaged, UnopenedBackup::Damaged(_)), "{damaged:?}");
+        for error in
+            [OpenError::Corrupt { cause: "a row".to_owned() }, OpenError::NewerFormat { found: 99 }]
+        {
+            let damaged = UnopenedBackup::of(&error);
+            assert!(matches!(damaged, UnopenedBackup::Damaged(_)), "{damaged:?}");
+        }
     }
 }
