@@ -11,7 +11,7 @@ use hawser_rules::payer_report::{
 };
 use hawser_storage::{ReadError, Snapshot};
 
-use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle, leaves_without_any};
+use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle};
 use super::times::minute_at;
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
@@ -21,8 +21,9 @@ pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
 /// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
 /// Minutes after the end of a range in which a missing place of it keeps this node from attesting a report over it. A guess:
-/// peers have shown by then what they have. Reports are given up after 9 hours at the earliest.
-const ARRIVING_MINUTES: u32 = 60;
+/// a node that is restarted, or loses its connection for a moment, has what its peers show by then. Nodes of the reference
+/// implementation use up sequence ids, so most of their reports are over missing places.
+const ARRIVING_MINUTES: u32 = 15;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
 pub(crate) const AHEAD_MINUTES: u32 = 5;
 
@@ -79,7 +80,7 @@ pub enum Recomputed {
 /// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None` while
 /// there is too little usage. Places that are missing do not count once the range has ended half a day ago. Usage in minutes
 /// that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one. Envelopes that are
-/// dated into the range and follow its end are in no report, because another node may not have them yet.
+/// dated into the range and follow its end count, as in the reference implementation, whose nodes refuse a report for good.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -114,13 +115,7 @@ pub fn draft(
     if let Some(why) = missing(snapshot, about, start, end.sequence)?.filter(|_| may_come) {
         return Err(why.into());
     }
-    let (mut leaves, newest) = leaves(snapshot, about, start_minute, end.minute)?;
-    if newest > end.sequence {
-        let minutes = minutes_of(start_minute, end.minute);
-        let range = ReportedRange { about, start, minutes, end: end.sequence };
-        // If there are too many late envelopes to leave them out, other nodes may not be able to, either.
-        leaves = leaves_without_any(snapshot, &range)?.unwrap_or(leaves);
-    }
+    let (leaves, _) = leaves(snapshot, about, start_minute, end.minute)?;
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
@@ -142,11 +137,12 @@ pub fn recompute(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
 ) -> Result<Recomputed, FiguresError> {
-    Ok(recomputed(snapshot, report)?.0)
+    Ok(recomputed(snapshot, report, |_| true)?.0)
 }
 
 /// Computes a report again to attest it, in minute `now_minute`. Differs from [`recompute`] only while the range has ended less
-/// than an hour ago: an equal report over missing places is then not judged yet, because they may still come.
+/// than a quarter of an hour ago: a report over missing places is then not judged yet, because they may still come. Envelopes
+/// that are dated back are searched for if `may_search` returns true; it gets the places of the range that this node lacks.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -154,9 +150,12 @@ pub fn recompute_to_attest(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
     now_minute: u32,
+    may_search: impl FnOnce(Option<&NotYet>) -> bool,
 ) -> Result<Recomputed, FiguresError> {
     let may_come = now_minute.saturating_sub(report.end().minute) < ARRIVING_MINUTES;
-    Ok(match recomputed(snapshot, report)? {
+    let may_search =
+        |missing: Option<&NotYet>| !(may_come && missing.is_some()) && may_search(missing);
+    Ok(match recomputed(snapshot, report, may_search)? {
         (Recomputed::Equal(_), Some(missing)) if may_come => Recomputed::NotYet(missing),
         (recomputed, _) => recomputed,
     })
@@ -166,6 +165,7 @@ pub fn recompute_to_attest(
 fn recomputed(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
+    may_search: impl FnOnce(Option<&NotYet>) -> bool,
 ) -> Result<(Recomputed, Option<NotYet>), FiguresError> {
     let figures = match figures_of(snapshot, report)? {
         Ok(figures) => figures,
@@ -180,7 +180,10 @@ fn recomputed(
     let stated_end = RangeEnd { sequence: end, ..figures.end };
     let may_be_late =
         figures.newest > end && compare(report, start_minute, stated_end, root).is_empty();
-    if may_be_late && let Some(leaves) = leaves_to_attest(snapshot, &figures.range(report), root)? {
+    if may_be_late
+        && may_search(figures.missing.as_ref())
+        && let Some(leaves) = leaves_to_attest(snapshot, &figures.range(report), root)?
+    {
         return Ok((Recomputed::Equal(leaves), figures.missing));
     }
     Ok(match figures.missing {

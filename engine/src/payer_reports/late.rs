@@ -100,7 +100,7 @@ pub(super) fn leaves_to_settle(
 ) -> Result<Option<Leaves>, ReadError> {
     let late = late_envelopes(snapshot, range, TO_SETTLE, || Ok(true))?;
     let Some(late) = late else { return Ok(None) };
-    leaves_without(snapshot, range, late.all, usize::MAX, |leaves| leaves.root() == root)
+    leaves_without(snapshot, range, late.all, usize::MAX, root)
 }
 
 /// Returns the leaves that have a root, as this node would have computed them at an earlier moment, from the end of the range
@@ -122,30 +122,17 @@ pub(super) fn leaves_to_attest(
     let late = late_envelopes(snapshot, range, TO_ATTEST, may_cut)?;
     let Some(late) = late else { return Ok(None) };
     let may_keep = late.before_last_minute.unwrap_or(usize::MAX);
-    leaves_without(snapshot, range, late.all, may_keep, |leaves| leaves.root() == root)
+    leaves_without(snapshot, range, late.all, may_keep, root)
 }
 
-/// Returns the leaves without any late envelope; `None` if there is none, or there are too many to leave them out.
-///
-/// # Errors
-/// When a row cannot be read.
-pub(super) fn leaves_without_any(
-    snapshot: &Snapshot<'_>,
-    range: &ReportedRange,
-) -> Result<Option<Leaves>, ReadError> {
-    let late = late_envelopes(snapshot, range, TO_ATTEST, || Ok(true))?;
-    let Some(late) = late else { return Ok(None) };
-    leaves_without(snapshot, range, late.all, 0, |_| true)
-}
-
-/// Returns the first leaves that `accept` takes while late envelopes are left out, from the last one back. At most `may_keep`
+/// Returns the first leaves that have a root while late envelopes are left out, from the last one back. At most `may_keep`
 /// of those that are charged in the range are left in. Of more than can be tried, the first and the last ones are.
 fn leaves_without(
     snapshot: &Snapshot<'_>,
     range: &ReportedRange,
     mut late: Vec<LateEnvelope>,
     may_keep: usize,
-    accept: impl Fn(&Leaves) -> bool,
+    root: Hash,
 ) -> Result<Option<Leaves>, ReadError> {
     let (about, minutes) = (range.about, &range.minutes);
     let mut sums: HashMap<PayerAddress, Sum> = HashMap::new();
@@ -179,7 +166,7 @@ fn leaves_without(
         left -= 1;
         if left <= may_keep && (left < tried_max || left >= newest_tried) {
             let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.picodollars)));
-            if accept(&leaves) {
+            if leaves.root() == root {
                 return Ok(Some(leaves));
             }
         }

@@ -65,7 +65,8 @@ impl KnownLeaves {
     }
 
     /// Forgets the leaves of all reports about an originator but those that are still to be settled: `unsettled` ones of the
-    /// chain, and those that start at `last_end`, where the chain's last report ends.
+    /// chain, and those that start at `last_end`, where the chain's last report ends, or later: the caller may have read the
+    /// chain a moment ago.
     pub(super) fn forget_settled(
         &mut self,
         about: OriginatorId,
@@ -73,7 +74,7 @@ impl KnownLeaves {
         unsettled: &HashSet<ReportId>,
     ) {
         let is_over = |(id, known): &(&ReportId, &KnownReport)| {
-            known.about == about && known.start != last_end && !unsettled.contains(*id)
+            known.about == about && known.start < last_end && !unsettled.contains(*id)
         };
         let over: Vec<_> = self.by_report.iter().filter(is_over).map(|(id, _)| *id).collect();
         over.into_iter().for_each(|id| self.forget(id));

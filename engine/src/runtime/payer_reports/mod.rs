@@ -110,7 +110,9 @@ struct State {
     contract: Arc<dyn ReportContract>,
     differing: Mutex<HashMap<ReportId, DifferingReport>>,
     known_leaves: Mutex<KnownLeaves>,
+    /// The reports whose amounts were searched for to settle them, and to attest them.
     searched: Mutex<SearchedReports>,
+    searched_to_attest: Mutex<SearchedReports>,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
@@ -145,6 +147,7 @@ impl PayerReporter {
             differing: Mutex::default(),
             known_leaves: Mutex::default(),
             searched: Mutex::default(),
+            searched_to_attest: Mutex::default(),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))
@@ -437,14 +440,19 @@ impl State {
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
         let (mut leaves, mut differences) = (None, Vec::new());
-        match recompute_to_attest(&snapshot, &held.report, now_minute)? {
+        let may_search =
+            |missing: Option<&NotYet>| self.searched_to_attest.lock().may_search(held.id, missing);
+        match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.
                 let is_summed_up = matches!(why, NotYet::Missing(..));
                 *judged.entry(writer).or_default() += usize::from(is_summed_up);
                 return Ok(PayerReportVerdict::NotNow(why.to_string()));
             }
-            Recomputed::Equal(computed) => leaves = Some(computed),
+            Recomputed::Equal(computed) => {
+                self.searched_to_attest.lock().forget(held.id);
+                leaves = Some(computed);
+            }
             Recomputed::Different(found) => differences = found,
         }
         *judged.entry(writer).or_default() += 1;

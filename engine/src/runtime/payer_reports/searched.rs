@@ -1,4 +1,4 @@
-//! Reports on the chain whose amounts this node did not find in its log.
+//! Reports whose amounts this node did not find in its log.
 
 use std::collections::HashMap;
 
