@@ -20,9 +20,9 @@ pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
 /// guess: the time after which any node reports about an originator. A place that no peer has shown by then was
 /// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
-/// Minutes after the end of a range in which a missing place of it keeps this node from attesting a report over it. A guess:
-/// a node that is restarted, or loses its connection for a moment, has what its peers show by then. Nodes of the reference
-/// implementation use up sequence ids, so most of their reports are over missing places.
+/// Minutes after the end of a range in which a missing place of it keeps this node from attesting a report over it. A
+/// guess: a node that is restarted, or loses its connection for a moment, has received what its peers show by then.
+/// Nodes of the reference implementation use up sequence ids, so most of their reports are over missing places.
 const ARRIVING_MINUTES: u32 = 15;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
 pub(crate) const AHEAD_MINUTES: u32 = 5;
@@ -77,10 +77,11 @@ pub enum Recomputed {
     NotYet(NotYet),
 }
 
-/// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None` while
-/// there is too little usage. Places that are missing do not count once the range has ended half a day ago. Usage in minutes
-/// that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one. Envelopes that are
-/// dated into the range and follow its end count, as in the reference implementation, whose nodes refuse a report for good.
+/// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None`
+/// while there is too little usage. Places that are missing do not count once the range has ended half a day ago. Usage
+/// in minutes that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one.
+/// Envelopes that are dated into the range and follow its end count: nodes of the reference implementation count them,
+/// and refuse a report without them for good.
 ///
 /// # Errors
 /// [`FiguresError`].

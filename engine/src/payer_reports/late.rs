@@ -1,7 +1,8 @@
-//! The amounts of a report without envelopes that its originator has dated back into its minutes.
+//! The amounts of a report without the late envelopes: those that its originator dated back into its minutes after the
+//! report was written.
 //!
-//! Such envelopes are in no report: they follow the end of the report in the strand. If nodes counted them, an originator
-//! could keep reports about itself from being attested or settled for ever, by one envelope, and its payers from paying.
+//! Late envelopes follow the end of the report in the strand, and are in no report. If nodes counted them, one such
+//! envelope would keep nodes from attesting or settling the report for ever, and its payers from paying.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -15,14 +16,16 @@ use super::times::stated_ns;
 use crate::facts;
 use crate::price::price;
 
-/// Leaves of all trees that are made while late envelopes are left out one by one, from either end. A guess: a second.
+/// The most leaves of all trees that are computed from either end, while late envelopes are left out one by one. A
+/// guess: a second.
 const TRIED_LEAVES_MAX: usize = 1_000_000;
-/// Trees that are made from either end, however many leaves they have. A guess: few envelopes are late by accident.
+/// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
+/// late by accident.
 const TRIED_MIN: usize = 16;
-/// Places before the end of a report among which one of a later minute is looked for. A guess: a node of other software may
-/// be a second out of order.
+/// The number of places before the end of a report that are searched for one of a later minute. A guess: a node of
+/// other software may be a second out of order.
 const BEFORE_END_MAX: u64 = 65_536;
-/// Minutes before its own that decide about the congestion of an envelope.
+/// The number of minutes before its own that decide about the congestion of an envelope.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
 const EARLIER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
 /// The node for which facts are read: none, because only a node's own strand has receipts, and none is needed here.
@@ -31,19 +34,20 @@ const NO_NODE: OriginatorId = OriginatorId(0);
 /// Bounds of one search through the strand behind a report.
 #[derive(Debug, Clone, Copy)]
 struct SearchBounds {
-    /// Places that are read.
+    /// The number of places that are read.
     places: usize,
     /// Their bytes.
     len_bytes: usize,
-    /// Late envelopes. The payer of each is recovered from its signature.
+    /// The number of late envelopes. The payer of each is recovered from its signature.
     late: usize,
 }
 
-/// Reports on the chain are few, and a search that failed is rarely repeated. A guess: some seconds; a strand has fewer
-/// places in the days in which reports are settled.
+/// The bounds to settle a report. Reports on the chain are few, and a search that failed is rarely repeated. A guess:
+/// some seconds; a strand has fewer places in the days in which reports are settled.
 const TO_SETTLE: SearchBounds =
     SearchBounds { places: 2_000_000, len_bytes: 1 << 30, late: 100_000 };
-/// Each node can have this node judge a few reports a minute. A guess: a second; reports are attested within minutes.
+/// The bounds to attest a report. Each node can make this node judge a few reports a minute. A guess: a second; reports
+/// are attested within minutes.
 const TO_ATTEST: SearchBounds =
     SearchBounds { places: 500_000, len_bytes: 256 << 20, late: 20_000 };
 
@@ -103,9 +107,9 @@ pub(super) fn leaves_to_settle(
     leaves_without(snapshot, range, late.all, usize::MAX, root)
 }
 
-/// Returns the leaves that have a root, as this node would have computed them at an earlier moment, from the end of the range
-/// on: the range ended there then, with the last charged envelope of its last minute, and the minute was over. `None` if it
-/// was never so, or no such leaves are found within the bounds.
+/// Returns the leaves that have a root, as this node would have computed them at an earlier moment. At that moment the
+/// end of the range was the last charged envelope of its last minute, and that minute was over. `None` if there was no
+/// such moment, or no such leaves are found within the bounds.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -125,8 +129,9 @@ pub(super) fn leaves_to_attest(
     leaves_without(snapshot, range, late.all, may_keep, root)
 }
 
-/// Returns the first leaves that have a root while late envelopes are left out, from the last one back. At most `may_keep`
-/// of those that are charged in the range are left in. Of more than can be tried, the first and the last ones are.
+/// Returns the first leaves that have a root while late envelopes are left out one by one, the last one first. Keeps at
+/// most `may_keep` of those that are charged in the minutes of the range. If there are more than can be tried, it tries
+/// the first and the last ones.
 fn leaves_without(
     snapshot: &Snapshot<'_>,
     range: &ReportedRange,
@@ -174,7 +179,7 @@ fn leaves_without(
     Ok(None)
 }
 
-/// Takes one envelope out of the sum of its payer. A payer without any other one has no leaf.
+/// Takes one envelope out of the sum of its payer. A payer without other envelopes has no leaf.
 fn take(sums: &mut HashMap<PayerAddress, Sum>, payer: PayerAddress, picodollars: u64) {
     let Some(sum) = sums.get_mut(&payer) else { return };
     sum.picodollars = sum.picodollars.saturating_sub(picodollars);
@@ -190,9 +195,10 @@ impl LateEnvelope {
     }
 }
 
-/// Returns the envelopes behind the end of a range that are dated into its minutes, or into those before that count for their
-/// congestion; `None` if the strand is too long. Ends at the last verified place: what follows is not booked yet. If charged
-/// envelopes of the last minute follow the range before any place of a later minute, the result is `None` unless `may_cut`.
+/// Returns the envelopes behind the end of a range that are dated into its minutes, or into those before that count for
+/// their congestion; `None` if they exceed the bounds. Ends at the last verified place: later ones are not booked yet.
+/// If charged envelopes of the last minute follow the range before any place of a later minute, the result is `None`
+/// unless `may_cut`.
 fn late_envelopes(
     snapshot: &Snapshot<'_>,
     range: &ReportedRange,

@@ -46,9 +46,9 @@ impl ChainReport {
         self.start == self.end.sequence
     }
 
-    /// Returns the minute with which its range ends: that of the envelope, or as submitted if this node does not hold it. A
-    /// submitted minute counts only up to the moment at which this node read of the report, and up to the end of the next
-    /// report that is kept.
+    /// Returns the minute with which its range ends: that of the envelope at its end, or the submitted one if this node
+    /// does not hold the envelope. A submitted minute is at most the latest one in which the range can end, and at most
+    /// the end minute of the next report that is kept.
     #[must_use]
     pub fn last_minute(&self) -> u32 {
         self.last_minute
@@ -134,8 +134,8 @@ impl ReportsAbout {
         self.forget_old();
     }
 
-    /// Bounds the minutes of envelopes that this node does not hold. The submitted one may be any, and what is taken for a part
-    /// of a settled report costs its payer nothing any more.
+    /// Bounds the minutes of envelopes that this node does not hold. The submitted minute may be any, and a payer
+    /// no longer pays for usage that counts as part of a settled report.
     fn bound_minutes(&mut self) {
         let mut next = u32::MAX;
         for report in self.kept.values_mut().rev() {
@@ -428,7 +428,7 @@ mod tests {
         assert!(chain.is_settled(NODE, minute(1) + 3), "the next one ends later");
     }
 
-    /// A minute is kept for good when its report is not.
+    /// When a report is forgotten, its minute stays as it is for good.
     #[test]
     fn a_forgotten_report_without_a_known_minute_settles_nothing_of_later_ones() {
         let mut chain = ChainReports::default();

@@ -6,7 +6,8 @@ use hawser_storage::{Mark, ReadError, Snapshot};
 
 /// Returns the minute of an envelope, also of one that this node has pruned; `None` if it was never held.
 ///
-/// A report on the chain can be false, or be withdrawn: what was pruned by it may be the start or the end of a later one.
+/// A report on the chain can be false, or be withdrawn: an envelope that was pruned because of it may be the start or
+/// the end of a later report.
 pub(crate) fn minute_at(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<Option<u32>, ReadError> {
     if let Some(bytes) = snapshot.get(at)? {
         return Ok(stated_ns(&bytes).map(minute_of));

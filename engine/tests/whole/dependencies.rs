@@ -22,7 +22,7 @@ fn needing(sequence: u64, needed: u64) -> Bytes {
     needing_at(sequence, needed, 0)
 }
 
-/// The same, dated so many seconds after the start.
+/// Like [`needing`], dated `after_s` seconds after the start.
 fn needing_at(sequence: u64, needed: u64, after_s: u64) -> Bytes {
     let depends_on = pb::Cursor { node_id_to_sequence_id: [(GROUPS.0, needed)].into() };
     let text = sequence.to_string();
@@ -106,7 +106,7 @@ async fn a_place_that_the_chain_did_not_have_yet_is_proven_by_the_chain_and_one_
     follower.stop().await;
 }
 
-/// The enemy fills the list of suspicions with places that no later event decides about, to have others forgotten.
+/// The enemy fills the list of suspicions with places that no later event decides about, so that others are forgotten.
 #[tokio::test(flavor = "multi_thread")]
 async fn dependencies_on_places_without_an_event_take_no_room_from_those_that_the_chain_decides() {
     const UNDECIDED: u64 = 300;

@@ -33,7 +33,8 @@ async fn congested() -> Network {
     network
 }
 
-/// Envelopes behind the head of a node's copy of the strand, each in a minute after the start and of a payer.
+/// Returns envelopes behind the head of a node's copy of the strand, each with its minute after the start and its
+/// payer.
 fn late(network: &Network, node: u32, of: &[(i64, u8)]) -> Vec<Change> {
     let head = network.stores[&node].snapshot().head(ABOUT).unwrap();
     let change = |(at, (minute, by)): (u64, &(i64, u8))| {
@@ -46,7 +47,7 @@ fn late(network: &Network, node: u32, of: &[(i64, u8)]) -> Vec<Change> {
 /// Times in the minutes of a report of [`congested`] minutes, one before them, and two of a payer that has no leaf.
 const LATE: [(i64, u8); 5] = [(1, 0), (0, 1), (1, 7), (-1, 0), (0, 7)];
 
-/// The amounts that a node has booked up to a minute.
+/// Returns the amounts that a node has booked up to a minute.
 fn booked(network: &Network, node: u32, through_minute: u32) -> Leaves {
     let mut leaves = Vec::new();
     let each = |_, payer, row: hawser_storage::UsageRow| {
@@ -58,8 +59,8 @@ fn booked(network: &Network, node: u32, through_minute: u32) -> Leaves {
     Leaves::sum(leaves)
 }
 
-/// An originator dates envelopes back into the minutes of a report that is attested: they are in no report, and change nothing
-/// about what is settled, at any node and at any time.
+/// An originator dates envelopes back into the minutes of an attested report. They are in no report, and do not change
+/// the settled amounts at any node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
     let network = congested().await;
@@ -79,7 +80,8 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
     assert_eq!(network.contract.0.lock().taken_from.len(), 3);
 }
 
-/// They come before the others have judged the report, also into its last minute, and some are not verified yet.
+/// The envelopes arrive before the other nodes have judged the report. Some are dated into its last minute, and some
+/// are not verified yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envelopes_dated_back_into_a_report_keep_no_node_from_attesting_it() {
     let network = congested().await;
@@ -106,7 +108,7 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_attesting_it() {
     assert_eq!(network.settle(300, 100).await.unwrap(), 3);
 }
 
-/// The reference implementation counts them, and refuses a report without them for good.
+/// The reference implementation counts such envelopes, and refuses a report without them for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_counts_envelopes_that_are_dated_back_before_it_writes_a_report() {
     let network = congested().await;
@@ -121,7 +123,7 @@ async fn a_node_counts_envelopes_that_are_dated_back_before_it_writes_a_report()
     let after = drafted(200);
     assert_eq!(after.root(), booked(&network, 200, before.end().minute).root());
     assert_ne!(after.root(), before.root());
-    // A node that has them signs both, and one that has not yet signs the earlier one.
+    // A node that has them signs both reports, and one that does not have them yet signs the earlier one.
     let judged = |node: u32, report| recompute(&network.stores[&node].snapshot(), report).unwrap();
     for report in [&before, &after] {
         assert!(matches!(judged(200, report), Recomputed::Equal(_)), "{report:?}");
@@ -177,8 +179,8 @@ async fn a_report_is_settled_however_many_late_envelopes_are_in_it() {
     assert_eq!(network.settle(200, 100).await.unwrap(), 3);
 }
 
-/// A place that a node lacks may still come while the range has just ended. Its payer would pay nothing for it if nodes were
-/// faster.
+/// A place that a node lacks may still come shortly after the end of the range. If nodes attested at once, its payer
+/// would not pay for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_over_places_that_may_still_come_waits_for_a_while() {
     let network = Network::start();

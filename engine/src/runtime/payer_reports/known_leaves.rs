@@ -12,8 +12,8 @@ use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
 /// The most leaves that are kept, of all reports together. A guess: 32 MB, a hundred reports of 10,000 payers each.
 const LEAVES_MAX: usize = 1_000_000;
 
-/// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones: no
-/// originator can have those of others forgotten. A forgotten report is computed again from the log.
+/// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones:
+/// no originator can push out those of others. A forgotten report is computed again from the log.
 #[derive(Debug, Default)]
 pub(super) struct KnownLeaves {
     by_report: HashMap<ReportId, KnownReport>,
@@ -64,9 +64,9 @@ impl KnownLeaves {
         }
     }
 
-    /// Forgets the leaves of all reports about an originator but those that are still to be settled: `unsettled` ones of the
-    /// chain, and those that start at `last_end`, where the chain's last report ends, or later: the caller may have read the
-    /// chain a moment ago.
+    /// Forgets the leaves of reports about an originator, except those that may still be settled: the `unsettled`
+    /// reports of the chain, and reports that start at `last_end`, the end of the chain's last report, or later. The
+    /// chain may have newer reports than those that the caller has read.
     pub(super) fn forget_settled(
         &mut self,
         about: OriginatorId,

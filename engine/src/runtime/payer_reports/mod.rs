@@ -122,7 +122,7 @@ struct State {
 #[derive(Default)]
 struct DifferingReport {
     about: OriginatorId,
-    /// The differences. Bounded in size, because [`recompute_to_attest`] searches for no cause.
+    /// The differences. Their size is bounded, because [`recompute_to_attest`] searches for no cause.
     differences: Vec<ReportDifference>,
     /// Looks that have used it since it was computed.
     looks: u8,
@@ -464,7 +464,7 @@ impl State {
         if nodes_of(&self.registry())? != *held.report.nodes() {
             return Ok(PayerReportVerdict::NotNow(OTHER_NODES.into()));
         }
-        // After the list of nodes is compared: a writer could otherwise have any number of them kept.
+        // Kept only after the list of nodes was compared: a writer could have any number of others kept.
         if let Some(leaves) = leaves {
             self.known_leaves.lock().keep(held.id, &held.report, Arc::new(leaves));
         }

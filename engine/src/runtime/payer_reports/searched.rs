@@ -8,11 +8,12 @@ use crate::payer_reports::NotYet;
 
 /// The most reports that are remembered. A guess: many times what the chain has unsettled.
 const SEARCHED_MAX: usize = 4096;
-/// Turns after which the log is searched again although nothing has changed that matters: a price may have. A guess: a small
-/// part of the cost of a search at each.
+/// The number of turns after which the log is searched again although the same places are missing: a price may have
+/// changed. A guess: a small part of the cost of a search at each turn.
 const TURNS_OF_A_SEARCH: u8 = 24;
 
-/// The reports whose amounts were searched for in the log without success, so that it is not searched again at each turn.
+/// The reports whose amounts were not found in the log. They are remembered so that it is not searched again at each
+/// turn.
 #[derive(Debug, Default)]
 pub(super) struct SearchedReports(HashMap<ReportId, SearchedReport>);
 

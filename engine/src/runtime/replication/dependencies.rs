@@ -70,8 +70,8 @@ impl<'a> DependencyWatch<'a> {
     }
 }
 
-/// Returns true if the log has gone past a chain's place without an event at it, as at a declared void: nothing that
-/// the chain shows later decides about the place.
+/// Returns true if the log has passed a place of a chain that has no event, such as a declared void: no later event of
+/// the chain decides about the place.
 pub(super) fn is_never_decided(snapshot: &Snapshot<'_>, needed: EnvelopeId) -> bool {
     snapshot.head(needed.originator).is_ok_and(|head| needed.sequence <= head)
 }

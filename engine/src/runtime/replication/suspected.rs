@@ -28,8 +28,8 @@ pub(super) struct Suspicion {
 }
 
 impl Suspicion {
-    /// Returns true if this envelope is the one that is suspected. The commit of that one may have failed, and its
-    /// originator may have signed another one for the place.
+    /// Returns true if this envelope is the suspected one. The commit of the suspected envelope may have failed, and
+    /// its originator may have signed another one for the place.
     pub(super) fn is_about(&self, envelope: &Bytes) -> bool {
         let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else { return false };
         let statement = envelope.unsigned();
