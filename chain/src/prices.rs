@@ -4,7 +4,7 @@
 //! and a low one leaves transactions unmined. So every endpoint is asked, and a median counts: of three endpoints, one
 //! that lies moves it only to the price that another one states. Of two, one states the lower and one the higher price,
 //! and nothing tells which is true, so callers use both: see `broadcast::price` and [`agreed_fees`]. A price above the
-//! ceiling, or above what the account can pay, gives way to the other one: see [`MedianPrices::up_to`].
+//! ceiling, or above what the account can pay, is not used if the other one is below: see [`MedianPrices::up_to`].
 
 use std::time::Duration;
 

@@ -116,7 +116,7 @@ async fn an_endpoint_that_has_stopped_holds_up_nothing_for_long() {
     for stopped_at in 0..2 {
         let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
         let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
-        // Less than an endpoint has to be without blocks before it counts as stopped.
+        // Less than the time without blocks after which an endpoint counts as stopped.
         let settings = BroadcastSettings {
             wait_max: Duration::from_secs(15),
             ..BroadcastSettings::new(urls(&proxies), &at.addresses)

@@ -52,7 +52,7 @@ struct Witnessed {
 
 /// The time limit for a receipt: longer than an endpoint has to be silent before it counts as stopped.
 const PATIENT: Duration = Duration::from_secs(25);
-/// A limit below that time.
+/// A time limit for a receipt that is shorter than that.
 const IMPATIENT: Duration = Duration::from_secs(15);
 
 impl Witnessed {
@@ -157,8 +157,8 @@ async fn a_nonce_that_another_transaction_has_used_is_told_with_proof() {
     assert_eq!(it.paid().await, U256::ZERO);
 }
 
-/// The signature of another transaction proves who signed it, and not that it is mined. Here one endpoint is on a chain
-/// of its own, where it is.
+/// The signature of another transaction proves who signed it, and not that it is mined. In this test one endpoint is
+/// on a chain of its own, where the transaction is mined.
 #[tokio::test]
 async fn a_nonce_that_one_of_two_endpoints_alone_calls_used_is_contested() {
     let (pair, branch) =
@@ -180,7 +180,7 @@ async fn a_nonce_that_one_of_two_endpoints_alone_calls_used_is_contested() {
     assert_eq!(native_balance(chain, RECIPIENT).await, U256::from(100), "it was mined later");
 }
 
-/// The endpoint in use passes the transaction on and says that it does not.
+/// The endpoint in use passes the transaction on, and says that it refuses it.
 #[tokio::test]
 async fn a_payment_that_one_of_two_endpoints_refuses_is_made_once() {
     for liar in 0..2 {
@@ -234,7 +234,7 @@ async fn a_wrong_count_at_one_of_two_endpoints_stops_no_payment() {
     }
 }
 
-/// Otherwise a command that was ended would be repeated while its transaction may still be mined.
+/// Otherwise a user could end a command and repeat it while its first transaction may still be mined.
 #[tokio::test]
 async fn a_pending_transaction_that_the_endpoint_in_use_hides_is_waited_for() {
     let it = Witnessed::start(2).await;

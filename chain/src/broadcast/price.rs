@@ -29,8 +29,8 @@ const ARB_GAS_INFO: Address = address!("0x00000000000000000000000000000000000000
 const WORD_OF_TOTAL: usize = 5;
 /// Age up to which a price is used without another request: the block time of Arbitrum chains.
 const FRESH_FOR: Duration = Duration::from_millis(250);
-/// Age up to which a price is used while it is read again. A guess: prices change little within it, and an endpoint that
-/// hangs is waited for less long.
+/// Age up to which a price is used while it is read again. A guess: prices change little within it, and it is longer
+/// than [`ASK_MAX`], the wait for an endpoint that hangs.
 const USED_FOR: Duration = Duration::from_secs(10);
 /// The time limit for an endpoint to state its price. If none does, the last known price is used. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);

@@ -229,8 +229,8 @@ impl Witnesses {
     }
 
     /// Returns a quote like [`quote`](Self::quote). If endpoints state prices above and below `price_max_wei` per unit
-    /// of gas, it has one below. A call that one endpoint refuses may be accepted by another: one that lies must not
-    /// keep it from being sent.
+    /// of gas, the quote has one of the lower prices. If one endpoint refuses the call, the others are asked: an
+    /// endpoint that lies must not prevent the call.
     pub(crate) async fn quote_up_to(
         &self,
         chain: &Chain,

@@ -75,8 +75,8 @@ impl Sender {
         Self { receipt_max, ..self }
     }
 
-    /// Has all endpoints of the chain asked for outcomes, fees and the account's counts: what only one of several
-    /// states is not believed (decision 55). With a single endpoint nothing changes.
+    /// Makes the sender ask all endpoints of the chain for outcomes, fees and the account's counts: it does not believe
+    /// a statement that only one of several makes (decision 55). With a single endpoint nothing changes.
     #[must_use]
     pub fn with_witnesses(self, witnesses: Witnesses) -> Self {
         Self { witnesses: Some(witnesses).filter(Witnesses::are_several), ..self }
@@ -154,9 +154,9 @@ impl Sender {
     /// Signs the call with the next nonce and submits it, once. The lock admits one call at a time, so no two calls get the
     /// same nonce, and the node receives nonces in order.
     ///
-    /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile node
-    /// keeps it. Another one with the next nonce would make the payment a second time, so only the receipt decides. So
-    /// it is with a node that refuses the transaction while others do not: it may have passed it on.
+    /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile
+    /// node keeps it. Another one with the next nonce would make the payment a second time, so only the receipt
+    /// decides. The same holds if one node refuses the transaction and others do not: it may have passed it on.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
         // Another process may have used the account since.
@@ -200,8 +200,8 @@ impl Sender {
         }
     }
 
-    /// Returns the first nonce that is pending and not mined, if there is one. With witnesses, each of them has a say:
-    /// one that hides a transaction would have a payment made twice.
+    /// Returns the first nonce that is pending and not mined, if there is one. With witnesses, each of them is
+    /// asked: if a single one hid a transaction, a payment would be made twice.
     async fn first_pending(&self) -> Result<Option<u64>, RequestError> {
         if let Some(witnesses) = &self.witnesses {
             return witnesses.first_pending(self.account).await;

@@ -116,8 +116,8 @@ async fn transactions_that_a_stranger_has_signed_are_not_sent_and_stop_nothing()
     assert_eq!(mined, pending, "no nonce is a hole");
 }
 
-/// Nonces far ahead of the chain's count, of an account that was used on a chain that began anew, or of a stranger; and
-/// texts that are none.
+/// Redis holds nonces far ahead of the chain's count, and texts that are no nonces. A stranger may write them, or the
+/// account was used on a chain that began anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_process_has_written_neither_raises_nonces_nor_stops_them() {
     let shared = Shared::start().await;
@@ -134,7 +134,7 @@ async fn what_no_process_has_written_neither_raises_nonces_nor_stops_them() {
     let mut write = redis::pipe();
     let key = |name: &str| format!("{}:{name}", shared.base());
     for (number, nonce) in owned.enumerate() {
-        // Of a process that has ended, of one that is alive, and of strangers that are alive for ever.
+        // The owners: a process that has ended, one that is alive, and strangers with signs of life in the future.
         let owner = ["gone", &alive[0], "a", "b"][number.min(3)];
         write.hset(key("owner"), &nonce, format!("{owner}|")).ignore();
         write.hset(key("signed"), &nonce, payment_of(&crate::payloads::key(), 7000)).ignore();
