@@ -99,7 +99,7 @@ pub struct StrandDifference {
     pub other: Vec<OtherPlace>,
     /// Number of places that differ.
     pub other_count: u64,
-    /// The stored tree and the first place of each log that could not be read.
+    /// The parts that could not be read, by log: its stored tree, or the first place.
     pub unreadable: Vec<(Side, String)>,
     /// The places that were compared.
     pub compared: ComparedPlaces,

@@ -79,8 +79,8 @@ pub(super) fn with_newest(
     Ok(())
 }
 
-/// Adds the cosignatures that a checkpoint does not have yet. `shown` is authentic. Witnesses that it has stay: the source
-/// may show worthless ones in their place, because the keys of witnesses are unknown.
+/// Adds the cosignatures of `shown`, which is authentic, that `held` does not have yet. Keeps the witnesses of `held`:
+/// the source may show worthless ones in their place, because the keys of witnesses are unknown.
 fn add_missing(held: &mut CosignedCheckpoint, shown: CosignedCheckpoint) {
     for cosignature in shown.cosignatures {
         held.add_cosignature(cosignature);
@@ -100,7 +100,7 @@ fn authenticate(
     now_ns: i64,
 ) -> Result<(), String> {
     let of = checkpoint.signed.checkpoint;
-    // All later rows would stand in the file of its day.
+    // Otherwise all later rows would go into the file of its day in the future.
     let latest_ns = u64::try_from(now_ns.saturating_add(TIME_LEAD_NS_MAX)).unwrap_or_default();
     if of.time_ns > latest_ns {
         return Err("it is not exported: its time is in the future".to_owned());

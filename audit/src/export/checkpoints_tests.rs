@@ -66,7 +66,7 @@ fn each_run_adds_the_newest_checkpoint_and_keeps_the_earlier_ones() {
     assert_eq!(exported(place.path(), NODE), [(40, 1), (50, 1), (300, 2)]);
     run(&log, place.path());
     assert_eq!(exported(place.path(), NODE), [(40, 1), (50, 1), (300, 2)]);
-    // Neither more nor other ones take the place of those that are held, nor the room of later ones.
+    // Further or different ones take neither the place of those that are held nor the room of later ones.
     let mut others = log.clone();
     let last = others.checkpoints.last_mut().unwrap();
     last.cosignatures.clear();

@@ -417,7 +417,8 @@ mod tests {
         );
     }
 
-    /// Its originator dates an envelope back to have an honest report look false. No payer pays for it.
+    /// An originator dates an envelope back so that an honest report about it looks false. No payer pays for the
+    /// envelope.
     #[test]
     fn an_envelope_behind_the_end_of_its_report_refutes_no_report() {
         let with = |at: u64, dated: u64| {

@@ -8,21 +8,23 @@ use hawser_rules::payer_report::tree::Hash;
 
 type Sums = BTreeMap<Address, u64>;
 
-/// Late envelopes of a report that are remembered one by one. A guess: 2 MB.
+/// The most late envelopes of a report that are remembered one by one. A guess: 2 MB.
 const LATE_MAX: usize = 50_000;
-/// Leaves of all trees that are made while late envelopes are left out one by one, from either end. A guess: a second.
+/// The most leaves of all trees that are computed from either end, while late envelopes are left out one by one. A
+/// guess: a second.
 const TRIED_LEAVES_MAX: usize = 1_000_000;
-/// Trees that are made from either end, however many leaves they have. A guess: few envelopes are late by accident.
+/// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
+/// late by accident.
 const TRIED_MIN: usize = 16;
 
 /// The amounts of a report that is being read.
 #[derive(Debug, Default)]
 pub(super) struct ReportSums {
-    /// Those of envelopes up to the report's end.
+    /// The sums of envelopes up to the report's end.
     in_range: Sums,
     /// The fees of envelopes that follow its end and are dated into its minutes, in the order of the strand.
     late: Vec<(EnvelopeId, Address, u64)>,
-    /// True if there were more of them than are remembered.
+    /// True if there are more late envelopes than are remembered.
     has_more: bool,
 }
 
@@ -51,8 +53,9 @@ impl ReportSums {
     /// Returns the amounts that give this root, or those of the report's range if none do.
     ///
     /// An originator can date envelopes back at any time, and nodes leave out those that came after they had computed
-    /// the report: all late ones, or those from some place on (`docs/protocol/payer-reports.md`). So the amounts with
-    /// none are compared, with the first one, and so on, and those with all, all but the last one, and so on.
+    /// the report: all late ones, or those from some place on (`docs/protocol/payer-reports.md`). So this compares the
+    /// amounts with no late envelope, with the first one, with the first two, and so on. Then it compares those with
+    /// all, with all but the last one, and so on.
     pub(super) fn leaves(self, root: Hash) -> ReportLeaves {
         let without = Leaves::sum(self.in_range.clone());
         let late = self.late.first().map(|(id, ..)| *id);

@@ -5,8 +5,8 @@
 //! all places of level `k`, any run of different envelopes that is longer than two of its parts has been met, and a
 //! single one with probability `2^(k+1) / length`.
 //!
-//! **A node that could predict the places** would answer honestly there and lie elsewhere. So each place is drawn within
-//! its part at random, and the places that a node has been asked for do not tell the next ones.
+//! **A node that could predict the places** would answer honestly there and lie elsewhere. So each place is drawn
+//! within its part at random, and a node cannot derive the next places from those that it was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -142,8 +142,8 @@ mod tests {
         assert!(sampled_place(u64::MAX, u64::MAX, u64::MAX) >= 1);
     }
 
-    /// Two watchers, or one after a restart, ask for other places, and no two places of one have the same distance to
-    /// the starts of their parts, from which a node could tell the others.
+    /// Two watchers, or one after a restart, ask for different places, and no two places of one have the same distance
+    /// to the starts of their parts, from which a node could tell the others.
     #[test]
     fn the_places_of_one_watcher_do_not_tell_others() {
         let highest = 1 << 40;

@@ -56,10 +56,10 @@ impl StoredLog {
 /// Why the database of a backup was not opened, although its files are as they were written.
 #[derive(Debug)]
 pub(in crate::commands) enum UnopenedBackup {
-    /// The database is damaged: its disk did that before the backup, or its maker lies. Or its format is newer than this
-    /// program, which then cannot restore it.
+    /// The database was damaged on its disk before the backup was made, or the maker of the backup lies. Or its format
+    /// is newer than that of this program, which then cannot restore it.
     Damaged(String),
-    /// This machine has no room for it, or its format is older, which a node brings up to date. The database may be whole.
+    /// This machine has no room for it, or its format is older and only a node migrates it. The database may be whole.
     NotHere(String),
 }
 
@@ -70,7 +70,7 @@ impl UnopenedBackup {
             OpenError::Corrupt { .. } | OpenError::NewerFormat { .. } => {
                 Self::Damaged(error.to_string())
             }
-            // The manifest of a backup has named a whole database.
+            // The manifest names the files of a whole database, so this one has an older format.
             OpenError::NotADatabase { .. } => {
                 let text = "its database has an older format, which this program opens for a node alone: use the \
                             program that made the backup";
@@ -123,7 +123,7 @@ impl StoredLog {
         };
         match kept.fetch(name, &folder.0, pace) {
             Ok(read) => Ok((read, Self::of_links(folder))),
-            // The copy fails, and not the place. Its files can still be read.
+            // The copy failed on this machine. The files in the place can still be read.
             Err(BackupError::File { path, source }) if path.starts_with(&folder.0) => {
                 drop(folder);
                 Ok((kept.verify(name, pace)?, Err(UnopenedBackup::of_folder(&path, &source))))
@@ -191,7 +191,7 @@ fn new_folder(parent: &Path) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    /// A restore opens an older format and brings it up to date, so a backup of one is no damaged one.
+    /// A restore opens an older format and brings it up to date, so a backup of that format is not damaged.
     #[test]
     fn a_backup_that_a_restore_opens_is_not_called_damaged() {
         let path = PathBuf::from("backup");
