@@ -23,7 +23,7 @@ use crate::counters::PeerError;
 /// Largest message: the network's limit of 25 MiB, with room for what is around the envelopes. Specified in
 /// `docs/protocol/api.md`.
 pub(super) const MESSAGE_BYTES_MAX: usize = 25 * 1024 * 1024 + 1024;
-/// Bytes of long messages that are gathered at a time from one peer, of all calls together, and handed over. Their
+/// The bytes of long messages of one peer that are gathered at a time, in all calls together, and handed over. Their
 /// buffers grow as the bytes arrive, and may take twice as much. A guess: two of the largest, one more than is needed
 /// to use the whole connection. While strands of a peer with such messages wait for the disk, others of the same peer
 /// get none.

@@ -46,7 +46,7 @@ pub enum ReportDifference {
         /// The last counted envelope of that minute; 0 if there is none.
         held: SequenceId,
     },
-    /// The range has no minute: it begins after the minute in which it ends, or after a later one.
+    /// The range covers no minute: the minute after which it begins is its last one, or a later one.
     MinutesReversed {
         /// The minute after which the range begins.
         start: u32,

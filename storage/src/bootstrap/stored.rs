@@ -260,7 +260,7 @@ impl Bootstraps {
         // The version is looked up before the bytes, because another writer may replace the object meanwhile.
         let tag = self.objects.tag(object).map_err(at(&location))?;
         let mut stored = Vec::with_capacity(bytes.len());
-        // An object that cannot be opened or read is damaged, too, and is replaced.
+        // An object that cannot be opened or read counts as damaged too, and is replaced.
         let opened = self.objects.open(object, bytes.len() as u64);
         let read = opened.and_then(|mut source| source.read_to_end(&mut stored));
         let is_whole = read.is_ok() && stored == bytes;
