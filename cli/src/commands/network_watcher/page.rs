@@ -117,10 +117,10 @@ impl WatcherPage {
             let count = view.compared.get(id).copied().unwrap_or_default();
             page.row(&format!("originator_node_id=\"{id}\""), count);
         }
-        let help = "Places at which nodes without trees were compared";
+        let help = "Places that nodes without trees were asked for";
         page.family("xmtpd_network_watcher_content_sampled_places_total", help, "counter");
         for id in &view.originators {
-            let count = view.sampling.counts.get(id).copied().unwrap_or_default();
+            let count = view.sampling.counts.get(id).copied().unwrap_or_default().asked;
             page.row(&format!("originator_node_id=\"{id}\""), count);
         }
         let help = "1 if nodes hold different envelopes of the strand";

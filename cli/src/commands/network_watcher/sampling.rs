@@ -20,10 +20,19 @@ use super::finding::{ContentQuestion, HeldContent};
 pub(super) struct Sampling {
     /// Draws the places. The keys of the hashes are random, and no node learns them.
     random: RandomState,
-    /// The number of sampled places by originator.
-    pub(super) counts: BTreeMap<u32, u64>,
+    /// The samples by originator.
+    pub(super) counts: BTreeMap<u32, SampleCounts>,
     /// The originator that was sampled last; the next one has the next turn.
     last: Option<u32>,
+}
+
+/// The numbers of samples of one strand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SampleCounts {
+    /// Places that were drawn.
+    drawn: u64,
+    /// Those of them that two nodes claim to hold, so that they were asked.
+    pub(super) asked: u64,
 }
 
 /// A strand that can be sampled, with the claims of the nodes.
@@ -49,12 +58,13 @@ impl Sampling {
             let Some((&originator, strand)) = next else { break };
             self.last = Some(originator);
             let count = self.counts.entry(originator).or_default();
-            let drawn = self.random.hash_one((originator, *count));
-            let place = sampled_place(*count, drawn, strand.highest);
-            *count += 1;
+            let random = self.random.hash_one((originator, count.drawn));
+            let place = sampled_place(count.drawn, random, strand.highest);
+            count.drawn += 1;
             let nodes = strand.held.iter().filter(|(_, held)| *held >= place);
             let nodes: Vec<u32> = nodes.map(|(node, _)| *node).collect();
             if nodes.len() >= 2 {
+                count.asked += 1;
                 let place = EnvelopeId::new(OriginatorId(originator), SequenceId(place));
                 plan.push(ContentQuestion { place, nodes });
             }
@@ -188,7 +198,9 @@ mod tests {
         assert_eq!(asked(sampling.plan(&strands, 2)).first().map(|it| it.0), Some(200));
         assert!(sampling.plan(&BTreeMap::new(), 8).is_empty());
         let alone = BTreeMap::from([(100, strand(&[(1, 100)], 100))]);
+        let before = sampling.counts[&100].asked;
         assert!(sampling.plan(&alone, 8).is_empty(), "one node contradicts no other");
+        assert_eq!(sampling.counts[&100].asked, before, "only questions count");
     }
 
     #[test]
