@@ -103,7 +103,7 @@ fn authenticate(
     // Otherwise all later rows would go into the file of its day in the future.
     let latest_ns = u64::try_from(now_ns.saturating_add(TIME_LEAD_NS_MAX)).unwrap_or_default();
     if of.time_ns > latest_ns {
-        return Err("it is not exported: its time is in the future".to_owned());
+        return Err("it is not exported: its time is more than five minutes ahead".to_owned());
     }
     let record = registry.node(of.node).ok_or("the registry does not name the node")?;
     let wrong = |error: &dyn std::fmt::Display| format!("it is not exported: {error}");
