@@ -91,6 +91,7 @@ impl Store {
         }
         let network = self.identity().network.clone();
         let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
+        let manifest = place.with_own_second(manifest)?;
         let name = place.put_manifest(&manifest)?;
         place.put_names()?;
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })

@@ -38,6 +38,9 @@ const UNUSABLE_MAX: usize = 64;
 /// year.
 const OTHERS_MAX: usize = 4096;
 
+/// Number of seconds among which one without a copy is looked for. A guess: a maker needs one.
+const SECONDS_MAX: usize = 64;
+
 /// The copies of a place.
 #[derive(Debug, Clone)]
 pub struct Bootstraps {
@@ -270,6 +273,26 @@ impl Bootstraps {
         Ok(is_whole)
     }
 
+    /// Returns a manifest with a second in which no other copy of the place was made: of two copies of one second, either
+    /// would be the newest. A copy that is there already keeps its second. The owner of the place may have made copies of
+    /// all seconds to come, so the search ends after a number of them.
+    pub(super) fn with_own_second(
+        &self,
+        mut manifest: BootstrapManifest,
+    ) -> Result<BootstrapManifest, BootstrapError> {
+        let names = self.names()?;
+        let wrong = |error| BootstrapError::Manifest { name: "(new)".to_owned(), error };
+        for _ in 0..SECONDS_MAX {
+            let second = manifest.made_unix_s;
+            let is_there = names.contains(&name_of(second, &manifest.encode().map_err(wrong)?));
+            if is_there || names.iter().all(|name| time_of(name) != Some(second)) {
+                break;
+            }
+            manifest.made_unix_s = second.saturating_add(1);
+        }
+        Ok(manifest)
+    }
+
     /// Writes a manifest, after all chunks in it are durable. Returns the copy's name.
     pub(super) fn put_manifest(
         &self,
@@ -352,6 +375,7 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest::BootstrapStrand;
     use super::*;
     use crate::objects::{FolderObjects, SEEN_IN_SNAPSHOTS};
 
@@ -406,6 +430,30 @@ mod tests {
             assert_eq!(place.put_chunk(b"a chunk", &mut seen).unwrap(), (hash, true));
             assert_eq!(std::fs::read(&path).unwrap(), b"a chunk");
         }
+    }
+
+    /// The newest copy is the one that was made last, also of two that were made in one second.
+    #[test]
+    fn copies_of_one_second_have_an_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Bootstraps::new(Arc::new(FolderObjects::new(folder.path())));
+        place.make().unwrap();
+        let put = |head: u64| {
+            let strand = BootstrapStrand {
+                originator: OriginatorId(100),
+                head: SequenceId(head),
+                chunks: Vec::new(),
+                checkpoints: Vec::new(),
+            };
+            let (network, strands) = ("testnet".to_owned(), vec![strand]);
+            let manifest = BootstrapManifest { network, made_unix_s: 50, strands };
+            place.put_manifest(&place.with_own_second(manifest).unwrap()).unwrap()
+        };
+        for head in 1..10 {
+            let name = put(head);
+            assert_eq!(place.newest("testnet", 50).unwrap().0, name);
+        }
+        assert_eq!(put(1), place.names().unwrap()[0], "it is there already");
     }
 
     #[test]
