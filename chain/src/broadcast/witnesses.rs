@@ -51,10 +51,10 @@ struct Inner {
 /// The outcome of handing a transaction to the endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HandOver {
-    /// An endpoint has the transaction, or may have it.
-    Maybe,
-    /// No endpoint is known to have the transaction, and not every one refuses it: one that refuses may have passed it
-    /// on.
+    /// An endpoint has the transaction.
+    Accepted,
+    /// No endpoint is known to have the transaction, and not every one refuses it: an answer may be lost, and an
+    /// endpoint that refuses may have passed it on.
     Unsure,
     /// An endpoint says that the nonce is used, perhaps by this transaction.
     NonceUsed,
@@ -195,17 +195,26 @@ impl Witnesses {
         let sent = submission::send_unless_all_refuse(&self.0.endpoints, raw).await;
         tracing::debug!(?sent, "a transaction was handed to the endpoints");
         match sent {
-            SendOutcome::Accepted | SendOutcome::Lost | SendOutcome::Unclear(_) => {
-                let mut sent = self.0.sent.lock();
-                let known = sent.entry(account).or_default();
-                *known = (*known).max(nonce + 1);
-                HandOver::Maybe
+            SendOutcome::Accepted => {
+                self.note_sent(account, nonce);
+                HandOver::Accepted
+            }
+            SendOutcome::Lost | SendOutcome::Unclear(_) => {
+                self.note_sent(account, nonce);
+                HandOver::Unsure
             }
             SendOutcome::Later => HandOver::Unsure,
             SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
             SendOutcome::NonceAhead => HandOver::NonceAhead,
             SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => HandOver::Refused(said),
         }
+    }
+
+    /// Takes note that an endpoint may have the account's transaction with this nonce.
+    fn note_sent(&self, account: Address, nonce: u64) {
+        let mut sent = self.0.sent.lock();
+        let known = sent.entry(account).or_default();
+        *known = (*known).max(nonce + 1);
     }
 
     /// Sends a transaction to every endpoint, because the one that has it may keep it to itself.
@@ -241,6 +250,9 @@ impl Witnesses {
         let stated = &self.stated_fees().await;
         let quoted = chain.quote_at(from, call, stated, price_max_wei).await;
         let Err(refusal) = quoted else { return quoted };
+        if !self.are_several() {
+            return Err(refusal);
+        }
         if matches!(refusal, SendError::WouldRevert(_)) {
             // Another sender may just have done the same, and an endpoint that is behind would still accept it.
             sleep(BEHIND_MAX).await;

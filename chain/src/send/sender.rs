@@ -38,7 +38,7 @@ pub struct Sender {
     receipt_max: Duration,
     /// The endpoints that have to agree on outcomes; `None` if the one in use is believed.
     witnesses: Option<Witnesses>,
-    /// The next nonce; `None` before it was requested.
+    /// The nonce after that of the last transaction that a node accepted; `None` if the chain's count alone is known.
     next_nonce: Mutex<Option<u64>>,
 }
 
@@ -165,7 +165,7 @@ impl Sender {
         let signed = self.sign(call, quote, nonce).await?;
         for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
-                HandOver::Maybe => {
+                HandOver::Accepted => {
                     *next = Some(nonce + 1);
                     return Ok(signed);
                 }
@@ -243,14 +243,14 @@ impl Sender {
             return Ok(witnesses.hand_over(self.account, signed.nonce, &signed.raw).await);
         }
         let Err(error) = self.chain.provider().send_raw_transaction(&signed.raw).await else {
-            return Ok(HandOver::Maybe);
+            return Ok(HandOver::Accepted);
         };
         let Some(payload) = error.as_error_resp() else {
             let error = self.chain.request_error("eth_sendRawTransaction", error);
             return match error {
                 // The transaction may have arrived.
                 RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
-                    Ok(HandOver::Maybe)
+                    Ok(HandOver::Unsure)
                 }
                 error @ RequestError::Refused { .. } => Err(error.into()),
             };
@@ -258,7 +258,7 @@ impl Sender {
         let said = payload.message.to_ascii_lowercase();
         let is = |text: &str| said.contains(text);
         if is("already known") || is("already imported") || is("already in the mempool") {
-            Ok(HandOver::Maybe)
+            Ok(HandOver::Accepted)
         } else if is("nonce too low")
             || is("replacement transaction underpriced")
             || is("nonce has already been used")

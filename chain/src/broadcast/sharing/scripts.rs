@@ -37,7 +37,7 @@ local function whole(text)
 end
 -- The distance from the chain's count at which a nonce is a stranger's, or of another chain; see `nonces/shared.rs`.
 local AHEAD = 1000
-local function is_far(n) return floor >= 0 and n >= floor + AHEAD end
+local function is_far(n) return floor >= 0 and n > floor + AHEAD end
 
 -- A state that is new, or older than what was seen: all have to say first what they hold. Other processes' calls raise
 -- `seq` again, and no other's the count of the own ones. Another run of Redis has what was saved or replicated by
@@ -140,7 +140,7 @@ for k = 1, #all, 2 do
     highest, count = math.max(highest, n), count + 1
   end
 end
-if floor >= 0 then redis.call('ZREMRANGEBYSCORE', F, s(floor + AHEAD), '+inf') end
+if floor >= 0 then redis.call('ZREMRANGEBYSCORE', F, '(' .. s(floor + AHEAD), '+inf') end
 -- Returns the first free nonce of a list, and removes what is none.
 local function first_of(free_nonces)
   for _, nonce in ipairs(free_nonces) do
