@@ -72,12 +72,19 @@ impl Bootstraps {
         Ok(list.map(|name| ListedBootstrap { manifest: self.manifest(&name), name }).collect())
     }
 
-    /// Returns the names of all copies, ascending. No manifest is read.
+    /// Returns the names of all copies, ascending. No manifest is read. Fails if nothing at the place is for copies.
     fn names(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
         if !self.objects.has_folder(MANIFESTS).map_err(at(&folder))? {
             return Err(BootstrapError::None { path: self.objects.location("") });
         }
+        self.names_so_far()
+    }
+
+    /// Does what [`Self::names`] does, at a place that has been made ([`Self::make`]) and may have no copy yet: a
+    /// bucket has no folders, so one without objects is not found there.
+    fn names_so_far(&self) -> Result<Vec<String>, BootstrapError> {
+        let folder = self.objects.location(MANIFESTS);
         let name_of = |object: &str| {
             let name = object.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(SUFFIX)?;
             is_name(name).then(|| name.to_owned())
@@ -280,7 +287,7 @@ impl Bootstraps {
         &self,
         mut manifest: BootstrapManifest,
     ) -> Result<BootstrapManifest, BootstrapError> {
-        let names = self.names()?;
+        let names = self.names_so_far()?;
         let wrong = |error| BootstrapError::Manifest { name: "(new)".to_owned(), error };
         for _ in 0..SECONDS_MAX {
             let second = manifest.made_unix_s;
