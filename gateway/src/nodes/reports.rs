@@ -71,14 +71,23 @@ impl ReportTask {
         let mut next_at = Instant::now();
         while let Some(accusation) = self.waiting.recv().await {
             let (accused, kind) = (accusation.accused, accusation.kind);
-            let (registry, rates) = (registry.borrow().clone(), rates.borrow().clone());
-            let judging = move || judged(&accusation, &registry, &rates, crate::now_ns());
-            let report =
-                tokio::task::spawn_blocking(judging).await.expect("judging does not panic");
+            let accusation = Arc::new(accusation);
+            let judge = async || {
+                let accusation = accusation.clone();
+                let (registry, rates) = (registry.borrow().clone(), rates.borrow().clone());
+                let judging = move || judged(&accusation, &registry, &rates, crate::now_ns());
+                tokio::task::spawn_blocking(judging).await.expect("judging does not panic")
+            };
+            // First without its turn, so that answers that prove nothing hold up no others.
+            let mut report = judge().await;
+            if report.is_some() && Instant::now() < next_at {
+                sleep_until(next_at).await;
+                // The hosts judge by the registry and the time of then.
+                report = judge().await;
+            }
             let outcome = match report {
                 None => ReportOutcome::Unproven,
                 Some(report) => {
-                    sleep_until(next_at).await;
                     next_at = Instant::now() + REPORT_EVERY;
                     submit(&nodes, report).await
                 }
@@ -155,4 +164,77 @@ async fn submit(nodes: &Nodes, report: Report) -> ReportOutcome {
 async fn submit_to(host: &Node, request: SubmitMisbehaviorReportRequest) -> Result<(), Status> {
     let mut client = MisbehaviorApiClient::new(host.query_channel.clone());
     client.submit_misbehavior_report(request).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
+    use hawser_rules::{NodeRecord, Rate};
+    use prost::Message as _;
+    use tokio::time::sleep;
+
+    use super::super::answer::AnswerError;
+    use super::*;
+    use crate::select::Strategy;
+
+    fn key(id: u32) -> SecretKey {
+        SecretKey::from_bytes(&[u8::try_from(id).unwrap(); 32]).unwrap()
+    }
+
+    fn registry(ids: &[u32]) -> Arc<Registry> {
+        let record = |id: &u32| NodeRecord {
+            id: OriginatorId(*id),
+            public_key: key(*id).public_key(),
+            owner: Address([1; 20]),
+            http_address: "http://node.example".to_owned(),
+            quic_address: None,
+            canonical: true,
+        };
+        Arc::new(ids.iter().map(record).collect())
+    }
+
+    /// Returns a signed envelope whose payer envelope is none.
+    fn signed_nonsense(id: u32) -> pb::OriginatorEnvelope {
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: id,
+            originator_sequence_id: 1,
+            originator_ns: crate::now_ns(),
+            payer_envelope_bytes: Bytes::from_static(b"nonsense"),
+            ..pb::UnsignedOriginatorEnvelope::default()
+        };
+        pb::OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key(id))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_waits_for_its_turn_is_judged_by_the_registry_of_then() {
+        let metrics = Arc::new(GatewayMetrics::new(BTreeSet::new()));
+        let (reporter, task) = reporter(metrics.clone());
+        let known = watch::Sender::new(registry(&[100, 101]));
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee: 1,
+            storage_fee: 1,
+            congestion_fee: 1,
+            target_rate_per_minute: 1,
+        };
+        let rates = watch::Sender::new(Arc::new(RateTable::new(vec![rate], None).unwrap()));
+        let nodes = Nodes::new(Strategy::Stable, None);
+        task.start(nodes, known.subscribe(), rates.subscribe(), CancellationToken::new());
+        for id in [100, 101] {
+            let envelope = signed_nonsense(id);
+            reporter.offer(OriginatorId(id), &AnswerError::NoSequenceId, Some(&envelope));
+        }
+        let count = |outcome: ReportOutcome| metrics.reports[outcome as usize].get();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(count(ReportOutcome::Failed), 1, "there is no node to report the first one to");
+        // Meanwhile the second node leaves the registry, so no host has the key to its answer.
+        known.send_replace(registry(&[100]));
+        sleep(2 * REPORT_EVERY).await;
+        assert_eq!(count(ReportOutcome::Failed), 1);
+        assert_eq!(count(ReportOutcome::Unproven), 1);
+    }
 }
