@@ -37,8 +37,8 @@ pub mod topic;
 /// Version of the network's protocol that this software speaks, as node tokens claim it. Not the version of the
 /// program: nodes of the reference implementation accept 1.1.0 and everything above it, below 2.0.0.
 pub const NETWORK_VERSION: &str = "1.3.0";
-/// Metadata with which a follower asks `ReplicationApi.QueryEnvelopes` also for envelopes that the node has marked invalid.
-/// Specified in `docs/protocol/api.md`.
+/// Metadata with which a follower asks `ReplicationApi.QueryEnvelopes` also for envelopes that the node has marked
+/// invalid. Specified in `docs/protocol/api.md`.
 pub const MARKED_HEADER: &str = "hawser-marked";
 
 pub use bytes::Bytes;
