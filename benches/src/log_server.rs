@@ -28,7 +28,7 @@ const GENESIS_TIME: u64 = 1_735_689_600;
 
 /// A server with a thread of its own. It ends with the process.
 pub(crate) struct LogServer {
-    shared: Arc<Shared>,
+    shared: Arc<ServedChain>,
     address: SocketAddr,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     pub(crate) pages: Vec<RangeInclusive<u64>>,
 }
 
-struct Shared {
+struct ServedChain {
     contract: String,
     /// The events of each block as JSON, joined by commas.
     blocks: Vec<String>,
@@ -72,7 +72,7 @@ impl LogServer {
             held += 1;
         }
         let contract = format!("{contract:#x}");
-        let shared = Arc::new(Shared { contract, blocks, asked: Mutex::default() });
+        let shared = Arc::new(ServedChain { contract, blocks, asked: Mutex::default() });
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -110,7 +110,7 @@ fn hash_of(number: u64) -> B256 {
     keccak256(number.to_be_bytes())
 }
 
-async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+async fn serve(listener: std::net::TcpListener, shared: Arc<ServedChain>) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -120,7 +120,7 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io:
     }
 }
 
-impl Shared {
+impl ServedChain {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,

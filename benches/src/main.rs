@@ -1,11 +1,11 @@
 //! `hawser-bench` measures a real node from outside, and in the same run the limits of the machine.
 //!
-//! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
-//! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
-//! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares
-//! them with what is promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`],
-//! [`prune`] and [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can make, and
-//! [`rebuild_part`] is a process that rebuilds and may be cut off.
+//! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them, [`network`] starts nodes as
+//! processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one file for each
+//! figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what
+//! is promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`], [`prune`] and
+//! [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can
+//! make, and [`rebuild_part`] is a process that rebuilds and may be cut off.
 
 mod child;
 mod cli;

@@ -1,5 +1,5 @@
-//! Tests of sending while one endpoint calls every transaction failed, has stopped or is gone: its receipts are believed
-//! only if another endpoint shows the same, or if no other one follows the chain.
+//! Tests of sending while one endpoint calls every transaction failed, has stopped or is gone: its receipts are
+//! believed only if another endpoint shows the same, or if no other one follows the chain.
 
 use std::time::Duration;
 

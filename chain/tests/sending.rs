@@ -217,6 +217,20 @@ async fn a_payment_that_every_endpoint_refuses_is_told_at_once() {
     assert_eq!(it.paid().await, U256::ZERO);
 }
 
+/// One endpoint refuses the transaction and the other one is away, so no endpoint has it. The next call uses its nonce.
+#[tokio::test]
+async fn a_payment_that_no_endpoint_has_leaves_no_gap() {
+    let it = Witnessed::start(2).await;
+    let sender = sender(&it.first, &it.witnesses, IMPATIENT);
+    it.proxies[0].set(|faults| (faults.says_refused, faults.swallows) = (true, true));
+    it.proxies[1].set(|faults| faults.dead = true);
+    let sent = sender.send(&payment()).await;
+    assert!(matches!(sent, Err(SendError::NotMined { nonce: 0, .. })), "{sent:?}");
+    it.proxies.iter().for_each(|proxy| proxy.set(|faults| *faults = Faults::NONE));
+    assert!(sender.send(&payment()).await.unwrap().status());
+    assert_eq!(it.paid().await, U256::from(100));
+}
+
 /// The account's transactions are those of another process, so none of them is known here.
 #[tokio::test]
 async fn a_wrong_count_at_one_of_two_endpoints_stops_no_payment() {

@@ -31,13 +31,13 @@ const SOON: Duration = Duration::from_secs(60);
 type SavedKeys = Vec<(String, Option<Vec<u8>>)>;
 
 /// A pair of chains with a deployment, and a Redis.
-struct Shared {
+struct SharedPayer {
     pair: Pair,
     addresses: Addresses,
     redis: RedisServer,
 }
 
-impl Shared {
+impl SharedPayer {
     async fn start() -> Self {
         let redis = RedisServer::start();
         let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
@@ -189,7 +189,7 @@ fn all_sent(sent: &[Result<BroadcastReceipt, BroadcastError>]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_senders_pay_once_for_each_payload_and_leave_no_hole() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
     let (one, other) = tokio::join!(send_all(&first, 0..60), send_all(&second, 60..120));
     assert!(all_sent(&one) && all_sent(&other), "{one:?} {other:?}");
@@ -230,7 +230,7 @@ async fn send_until_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let told = json!({
         "redis": shared.redis.url(),
         "url": shared.pair.app.endpoint(),
@@ -279,7 +279,7 @@ async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nonce_that_was_taken_and_never_used_is_used_by_another_sender() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let survivor = shared.broadcaster().await;
     assert!(all_sent(&send_all(&survivor, 0..1).await));
     // This process took three nonces and was killed before it signed.
@@ -301,10 +301,10 @@ async fn a_nonce_that_was_taken_and_never_used_is_used_by_another_sender() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let broadcaster = shared.broadcaster().await;
     assert!(all_sent(&send_all(&broadcaster, 0..3).await));
-    let Shared { pair, addresses, redis } = shared;
+    let SharedPayer { pair, addresses, redis } = shared;
     let port = redis.kill();
     let refused = broadcaster.group_message(group(3), payload(3)).await;
     assert!(matches!(refused, Err(BroadcastError::Sharing { .. })), "{refused:?}");
@@ -312,7 +312,7 @@ async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
     assert_eq!(logged(&pair, &addresses).await.len(), 3);
     // Redis starts again, empty.
     let redis = RedisServer::start_at(port).unwrap();
-    let shared = Shared { pair, addresses, redis };
+    let shared = SharedPayer { pair, addresses, redis };
     until("the sender goes on", async || broadcaster.halted().is_none()).await;
     let sent = send_all(&broadcaster, 3..10).await;
     assert!(all_sent(&sent), "{sent:?}");
@@ -321,7 +321,7 @@ async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_emptied_or_restored_under_load_doubles_nothing() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
     let mut redis = shared.redis.connect().await;
     assert!(all_sent(&send_all(&first, 0..5).await));
@@ -340,7 +340,7 @@ async fn a_redis_that_is_emptied_or_restored_under_load_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_state_is_noticed_though_another_process_has_raised_the_count_of_calls() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
     send_until_done(&first, 0..3).await;
     let old = shared.saved().await;
@@ -358,7 +358,7 @@ async fn an_older_state_is_noticed_though_another_process_has_raised_the_count_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_run_of_redis_is_noticed_by_a_process_that_remembers_nothing() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let first = shared.broadcaster().await;
     send_until_done(&first, 0..3).await;
     first.stop().await;
@@ -381,7 +381,7 @@ async fn another_run_of_redis_is_noticed_by_a_process_that_remembers_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let with_ceiling = |per_hour_max_wei: u128| {
         let spending = SpendingLimits { per_hour_max_wei, ..SpendingLimits::default() };
         BroadcastSettings { spending, ..shared.settings() }

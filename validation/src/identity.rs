@@ -33,10 +33,10 @@ pub enum UpdateValidity {
 
 /// Validates identity updates. A node shares one for its whole log.
 pub struct IdentityValidator {
-    shared: Arc<Shared>,
+    shared: Arc<ValidatorState>,
 }
 
-struct Shared {
+struct ValidatorState {
     wallets: Arc<Wallets>,
     states: Mutex<StateCache>,
 }
@@ -52,7 +52,7 @@ impl IdentityValidator {
     #[must_use]
     pub fn remembering(wallets: Arc<Wallets>, bytes_max: u64) -> Self {
         let states = Mutex::new(StateCache::new(bytes_max));
-        Self { shared: Arc::new(Shared { wallets, states }) }
+        Self { shared: Arc::new(ValidatorState { wallets, states }) }
     }
 
     /// Returns the validator of one inbox, with its cached state or none. The state leaves the cache until
@@ -77,7 +77,7 @@ impl IdentityValidator {
 /// Validates the updates of one inbox in their order. Holds the state of the inbox and advances it, so the cost
 /// of an update depends on its own actions only.
 pub struct InboxValidator {
-    shared: Arc<Shared>,
+    shared: Arc<ValidatorState>,
     inbox: InboxId,
     known: KnownInbox,
     /// Set if the log contradicts itself: it holds an update as valid that cannot follow those before it.

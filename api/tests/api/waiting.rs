@@ -90,7 +90,7 @@ async fn streams_hold_it_back_until_the_commit_has_come() {
     let all = Some(pb_env::Cursor::default());
     let request = pb::SubscribeEnvelopesRequest { query: Some(topics_query([1, 2], all)) };
     let shared = node.replication().await.subscribe_envelopes(request).await.unwrap().into_inner();
-    let (mut by_topic, mut shared) = (ByTopic(by_topic), Shared(shared));
+    let (mut by_topic, mut shared) = (ByTopic(by_topic), OneCursor(shared));
     assert_eq!(by_topic.read(2).await, "200:1 200:3", "the other topic goes on");
     assert_eq!(shared.read(1).await, "200:1");
 
@@ -119,9 +119,9 @@ impl ByTopic {
     }
 }
 
-struct Shared(Streaming<pb::SubscribeEnvelopesResponse>);
+struct OneCursor(Streaming<pb::SubscribeEnvelopesResponse>);
 
-impl Shared {
+impl OneCursor {
     /// The next `count` envelopes.
     async fn read(&mut self, count: usize) -> String {
         let mut got = Vec::new();

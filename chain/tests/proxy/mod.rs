@@ -130,11 +130,11 @@ impl Faults {
 
 /// A running proxy, which ends when it is dropped.
 pub(crate) struct Proxy {
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     address: std::net::SocketAddr,
 }
 
-struct Shared {
+struct ProxyState {
     to: String,
     client: reqwest::Client,
     state: Mutex<State>,
@@ -158,7 +158,7 @@ impl Proxy {
         let state =
             State { faults, random, spoilt: 0, asked: BTreeMap::new(), seen: BTreeMap::new() };
         let client = hawser_chain::send::http_client().unwrap();
-        let shared = Shared { to: to.to_owned(), client, state: Mutex::new(state) };
+        let shared = ProxyState { to: to.to_owned(), client, state: Mutex::new(state) };
         let shared = Arc::new(shared);
         let serving = shared.clone();
         tokio::spawn(async move {
@@ -195,7 +195,7 @@ impl Proxy {
     }
 }
 
-impl Shared {
+impl ProxyState {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,

@@ -12,14 +12,14 @@ use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::broadcast::{BroadcastSettings, Broadcaster};
 use hawser_devchain::deploy;
 
-use super::{Shared, all_sent, send_all, send_one, until};
+use super::{SharedPayer, all_sent, send_all, send_one, until};
 use crate::pair::native_balance;
 use crate::payloads::{group, key, payload};
 use crate::proxy::{Faults, Proxy};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payload_of_another_process_is_found_beside_an_endpoint_that_has_stopped() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let first = shared.broadcaster().await;
     let sent = send_one(&first, 0, &payload(0)).await.unwrap();
     let chain = &shared.pair.app;
@@ -77,7 +77,7 @@ fn framed(raw: &[u8]) -> Vec<u8> {
 /// A stranger can write to Redis: near the chain's count, and far above it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transactions_that_a_stranger_has_signed_are_not_sent_and_stop_nothing() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let first = shared.broadcaster().await;
     assert!(all_sent(&send_all(&first, 0..1).await));
     first.stop().await;
@@ -120,7 +120,7 @@ async fn transactions_that_a_stranger_has_signed_are_not_sent_and_stop_nothing()
 /// account was used on a chain that began anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_process_has_written_neither_raises_nonces_nor_stops_them() {
-    let shared = Shared::start().await;
+    let shared = SharedPayer::start().await;
     let first = shared.broadcaster().await;
     assert!(all_sent(&send_all(&first, 0..1).await));
     let alive: Vec<String> = redis::cmd("HKEYS")

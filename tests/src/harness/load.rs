@@ -108,7 +108,7 @@ impl Plan {
     /// Starts publishing. `again` is sent first: requests of an earlier load that had no answer.
     #[must_use]
     pub fn start(self, again: Vec<Attempt>) -> Load {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LoadState::default());
         let mut again_of: Vec<Vec<Attempt>> = vec![Vec::new(); usize::from(self.connections)];
         for (place, attempt) in again.into_iter().enumerate() {
             again_of[place % usize::from(self.connections)].push(attempt);
@@ -124,7 +124,7 @@ impl Plan {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct LoadState {
     stop: AtomicBool,
     acknowledged: AtomicU64,
 }
@@ -132,7 +132,7 @@ struct Shared {
 /// Publishers at work.
 #[derive(Debug)]
 pub struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     tasks: Vec<JoinHandle<Ledger>>,
 }
 
@@ -177,7 +177,7 @@ async fn publish_until_stopped(
     plan: Plan,
     number: u8,
     again: Vec<Attempt>,
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
 ) -> Ledger {
     let client = Client::at(plan.address);
     let mut rng = seed::rng(plan.seed, number.into());

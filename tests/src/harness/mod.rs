@@ -6,10 +6,12 @@
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
 //! - [`load`], [`burst`], [`strand`], [`projections`], [`held`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
-//! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has sent;
+//! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has
+//!   sent;
 //! - [`web_server`]: the files of a folder over HTTP;
 //! - [`xmtpd_database`]: a database of the reference implementation, in a Postgres of its own;
-//! - [`balancer`], [`udp`], [`power`], [`disk`], [`clock`], [`raw`]: balancers, cut cables, power loss, disks that fail, wrong clocks, broken requests;
+//! - [`balancer`], [`udp`], [`power`], [`disk`], [`clock`], [`raw`]: balancers, cut cables, power loss, disks that
+//!   fail, wrong clocks, broken requests;
 //! - [`namespaces`]: hosts of their own for nodes, and ways between them that are cut in one direction;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
 //! - [`memory`], [`open_files`]: the memory of a process, watched, and its files, limited.
