@@ -1,8 +1,8 @@
 //! The payer report manager as nodes use it: submits payer reports and settles them.
 //!
-//! The contract accepts a report once and settles each leaf once, so every call may be repeated, and
-//! several nodes may make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot
-//! drain the node's account.
+//! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
+//! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
+//! account.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -190,8 +190,8 @@ impl ReportManager {
         self.send(&Call::new(self.address, &settlement)).await
     }
 
-    /// Sends a call if it would succeed and its highest cost is within the ceilings. The cost counts for an hour, also if
-    /// the endpoint refuses the transaction, because it may have kept it.
+    /// Sends a call if it would succeed and its highest cost is within the ceilings. The cost counts for an hour, also
+    /// if the endpoint refuses the transaction, because it may have kept it.
     async fn send(&self, call: &Call) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
         let price_max_wei = self.spending.lock().gas_price_max_wei();

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-/// Default of the highest gas price of a gateway, in wei. A guess: a thousand times the usual price of the rollups in use.
+/// Default of the highest gas price of a gateway, in wei. A guess: a thousand times the usual price of the rollups in
+/// use.
 pub const GAS_PRICE_MAX_WEI: u128 = 100_000_000_000;
-/// Default of the highest cost per hour of a gateway, in wei: 20 units of a token with 18 decimals. A guess: at usual prices,
-/// some hundred thousand payloads.
+/// Default of the highest cost per hour of a gateway, in wei: 20 units of a token with 18 decimals. A guess: at usual
+/// prices, some hundred thousand payloads.
 pub const SPEND_PER_HOUR_MAX_WEI: u128 = 20 * 10u128.pow(18);
 /// The number of parts into which the last hour is divided. The cost of a part counts until an hour after its start.
 const MINUTES: usize = 60;

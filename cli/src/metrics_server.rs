@@ -1,4 +1,5 @@
-//! The page of metrics of a watcher over HTTP. Any caller may read it; none can make it cost more than a few connections.
+//! The page of metrics of a watcher over HTTP. Any caller may read it; none can make it cost more than a few
+//! connections.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

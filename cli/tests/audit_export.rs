@@ -358,7 +358,8 @@ fn a_folder_is_judged_by_the_keys_that_are_given() {
     assert_eq!(rows(&export).0.len(), 21);
 }
 
-/// DuckDB, DataFusion and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines` runs it.
+/// DuckDB, DataFusion and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines`
+/// runs it.
 #[test]
 #[ignore = "needs DuckDB, DataFusion, Spark and Java: scripts/audit-engines installs them"]
 fn other_engines_find_the_same() {

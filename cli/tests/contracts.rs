@@ -1,4 +1,5 @@
-//! The commands that pause, upgrade and hand over contracts, through the binary, on chains that `hawser chain dev` runs.
+//! The commands that pause, upgrade and hand over contracts, through the binary, on chains that `hawser chain dev`
+//! runs.
 
 use alloy::primitives::{Address, Bytes, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
@@ -215,8 +216,8 @@ fn the_code_of_both_factories_is_replaced_and_they_create_further_contracts() {
         assert_eq!(functions(&done), steps, "{factory}");
         assert_eq!(done["result"]["implementation"], text.as_str());
         assert!(functions(&chains.json(ADMIN, &upgrade(factory))).is_empty(), "it is done");
-        // Code and migrator come from the factory with the other code. The code goes to both chains at once: the parameter of
-        // before can bring the other factory to the replaced code at any time.
+        // Code and migrator come from the factory with the other code. The code goes to both chains at once: the
+        // parameter of before can bring the other factory to the replaced code at any time.
         let back = chains.json(ADMIN, &["contracts", "upgrade", factory]);
         let codes = if factory == settlement { &[deploy, deploy][..] } else { &[] };
         assert_eq!(functions(&back), [codes, steps].concat(), "{factory}");

@@ -18,8 +18,8 @@ const MULTISIG: Address = address!("0x5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a")
 const STRANGER: Address = address!("0x5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b");
 /// Ids that no deployed network has, and no development chain.
 const IDS: [u64; 2] = [700_003, 700_004];
-/// Rounds until a network is complete: creations, which are interrupted once, configuration, tokens, the bridge, the rest,
-/// prices.
+/// Rounds until a network is complete: creations, which are interrupted once, configuration, tokens, the bridge, the
+/// rest, prices.
 const ROUNDS: usize = 7;
 
 /// Two chains without contracts but the multisig and the deployer of deterministic deployments.

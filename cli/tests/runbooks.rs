@@ -1,5 +1,5 @@
-//! The runbooks about money, as they are written, on a network of `hawser dev`: in its folder, and without a setting that names
-//! chains or contracts.
+//! The runbooks about money, as they are written, on a network of `hawser dev`: in its folder, and without a setting
+//! that names chains or contracts.
 
 use std::fs;
 use std::path::Path;
@@ -40,8 +40,8 @@ fn reports(dev: &Dev) -> Vec<Value> {
     reports.filter(|report| report["originator_id"] == 100).collect()
 }
 
-/// Settles a report about the first node, and returns its id. The nodes' own workers may take any step first, so all are taken
-/// until the chain has it.
+/// Settles a report about the first node, and returns its id. The nodes' own workers may take any step first, so all
+/// are taken until the chain has it.
 fn settle_one(dev: &Dev, place: &Path) -> String {
     let minute = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 60;
     publish(dev, place);

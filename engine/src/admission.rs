@@ -106,8 +106,8 @@ fn open(
     Ok((envelope, signature.ok_or(Violation::PayerSignatureMissing)??))
 }
 
-/// Returns the rule that refuses an envelope with so long a payload of many small messages, which is not decoded for it.
-/// No payer may publish a payload of these kinds, whatever its length is.
+/// Returns the rule that refuses an envelope with so long a payload of many small messages, which is not decoded for
+/// it. No payer may publish a payload of these kinds, whatever its length is.
 fn refused_unread(
     context: &AdmissionContext<'_>,
     envelope: &pb::PayerEnvelope,

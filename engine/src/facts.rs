@@ -93,8 +93,8 @@ fn with_receipt(
     }
 }
 
-/// Returns the facts of an envelope that breaks a rule, if its payer owes for it all the same; `None` if not. Readers do not
-/// get it, so these are the facts for tallies alone.
+/// Returns the facts of an envelope that breaks a rule, if its payer owes for it all the same; `None` if not. Readers
+/// do not get it, so these are the facts for tallies alone.
 #[must_use]
 pub(crate) fn of_marked(
     statement: &UnsignedOriginatorEnvelope,
@@ -157,8 +157,8 @@ pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Optio
     opened.into_iter().map(facts).collect()
 }
 
-/// Returns the facts of valid stored envelopes in their order, from their payers and receipts where these are known; `None`
-/// for one that cannot be read, or that `may_go` keeps.
+/// Returns the facts of valid stored envelopes in their order, from their payers and receipts where these are known;
+/// `None` for one that cannot be read, or that `may_go` keeps.
 ///
 /// The other payers are recovered together, as in [`of_stored_many`], where something depends on them.
 #[must_use]

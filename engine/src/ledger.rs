@@ -80,8 +80,8 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
     LedgerEventId(hasher.finalize().into())
 }
 
-/// The entries of a payer in their order, with an index of their events: a payer can make as many events as it likes, and each
-/// further one has to be looked for among them.
+/// The entries of a payer in their order, with an index of their events: a payer can make as many events as it likes,
+/// and each further one has to be looked for among them.
 #[derive(Debug, Clone, Default)]
 pub struct PayerLedger {
     entries: Vec<LedgerEntry>,
@@ -109,8 +109,8 @@ impl PayerLedger {
         self.entries.push(entry);
     }
 
-    /// Returns the entry that an event adds; `None` if the event is booked already, or settles an amount of zero. The cost
-    /// does not depend on the number of entries, apart from reversed ones.
+    /// Returns the entry that an event adds; `None` if the event is booked already, or settles an amount of zero. The
+    /// cost does not depend on the number of entries, apart from reversed ones.
     ///
     /// # Errors
     /// If the event can never be booked.

@@ -1,7 +1,8 @@
 //! Decides which envelopes of which strand may be pruned. Does no I/O and reads no clock.
 //!
-//! An envelope may go when its expiry is over, its strand belongs to no chain, and its place is below the end of a payer
-//! report about the strand that the settlement chain has (`docs/protocol/pruning.md`). Three rules keep more than that:
+//! An envelope may go when its expiry is over, its strand belongs to no chain, and its place is below the end of a
+//! payer report about the strand that the settlement chain has (`docs/protocol/pruning.md`). Three rules keep more than
+//! that:
 //!
 //! - The time is the earlier one of this node's clock and of what payer reports on the chain show, so a clock that
 //!   jumps ahead prunes nothing early. A clock that goes back prunes less.
@@ -83,8 +84,8 @@ struct StrandRules {
     left: u64,
 }
 
-/// The rules of one run. Each verdict [`PruneVerdict::Goes`] counts against the bound of its strand, unless the log then
-/// refuses to let the envelope go ([`PruneRules::note_refused`]).
+/// The rules of one run. Each verdict [`PruneVerdict::Goes`] counts against the bound of its strand, unless the log
+/// then refuses to let the envelope go ([`PruneRules::note_refused`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PruneRules {
     now_unix_s: u64,

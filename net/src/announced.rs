@@ -1,5 +1,5 @@
-//! QUIC addresses that peers have announced over gRPC. They are only claims, and a peer may name a foreign host: the end
-//! that answers has to prove the peer's id.
+//! QUIC addresses that peers have announced over gRPC. They are only claims, and a peer may name a foreign host: the
+//! end that answers has to prove the peer's id.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -252,8 +252,8 @@ where
     run_for_each(registry, peers, |peer| task(net.clone(), peer)).await;
 }
 
-/// Runs a task for each of the peers of a registry. A task ends when its peer has left; it is started again if the peer is
-/// back by then.
+/// Runs a task for each of the peers of a registry. A task ends when its peer has left; it is started again if the peer
+/// is back by then.
 async fn run_for_each<F>(
     mut registry: watch::Receiver<Arc<Registry>>,
     peers: impl Fn(&Registry) -> Vec<OriginatorId>,

@@ -6,14 +6,16 @@
 //! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
 //!   connections before that;
-//! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers announce;
+//! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
+//!   announce;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
 //! Invariant: a session over QUIC exists only with a peer that has proved an id of the registry in this very
-//! connection; one over gRPC only at the address that the registry has for the peer. A peer has one at a time. Invariant: nothing is read from a stream that its strand cannot take.
+//! connection; one over gRPC only at the address that the registry has for the peer. A peer has one at a time.
+//! Invariant: nothing is read from a stream that its strand cannot take.
 
 #![warn(missing_docs)]
 

@@ -1,9 +1,9 @@
 //! The wants that were sent to one peer, and the streams that answer them.
 //!
-//! Wants and streams may cross, so a stream may answer a want that was replaced. Its header names the number of its want:
-//! both ends count the wants of a connection. A peer of an older version names only the strand and the place that the
-//! stream begins behind. Of two wants from one place it is then not known which one is answered, and the newer one is
-//! assumed.
+//! Wants and streams may cross, so a stream may answer a want that was replaced. Its header names the number of its
+//! want: both ends count the wants of a connection. A peer of an older version names only the strand and the place that
+//! the stream begins behind. Of two wants from one place it is then not known which one is answered, and the newer one
+//! is assumed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -64,7 +64,8 @@ pub(crate) enum StreamMatch {
 }
 
 impl OpenWants {
-    /// Opens a want in place of the earlier one for the same strand. To be called for each want that is sent, in that order.
+    /// Opens a want in place of the earlier one for the same strand. To be called for each want that is sent, in that
+    /// order.
     pub(crate) fn open(&self, request: RequestId, want: Want) {
         let mut state = self.state();
         state.sent += 1;

@@ -22,7 +22,8 @@ pub(crate) const BATCH_BYTES_MAX: u32 = 512 * 1024;
 /// Chunks taken from QUIC in one read. Guessed: one burst of packets.
 const CHUNKS: usize = 32;
 
-/// Bytes of a frame that is not whole beyond which it is a long one. A batch of the size that was asked for is below it.
+/// Bytes of a frame that is not whole beyond which it is a long one. A batch of the size that was asked for is below
+/// it.
 const LONG_BYTES: usize = 1024 * 1024;
 /// Long frames that are gathered at a time from one peer, of all its strands together. A guess: one more than is
 /// needed to use the whole connection.
@@ -33,8 +34,8 @@ const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// Bounds the long frames that are gathered from one peer.
 ///
-/// A frame may have 32 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without a bound
-/// it could send all of them but for the last byte.
+/// A frame may have 32 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without a
+/// bound it could send all of them but for the last byte.
 #[derive(Debug, Clone)]
 pub(crate) struct LongFrames(Arc<Semaphore>);
 
@@ -51,8 +52,8 @@ impl LongFrames {
     }
 }
 
-/// Reads one stream that the peer has opened, to its end or until its want is closed. `takes_prefixes` says that this node
-/// has asked the peer for prefixes.
+/// Reads one stream that the peer has opened, to its end or until its want is closed. `takes_prefixes` says that this
+/// node has asked the peer for prefixes.
 ///
 /// # Errors
 /// When the stream breaks the protocol, answers no want, or the connection fails.
@@ -105,8 +106,8 @@ struct StrandReceiver {
 }
 
 impl StrandReceiver {
-    /// Reads the next frame; [`StreamEvent::Reset`] also where the peer sends too many long ones at a time. Bytes are taken from QUIC only when no whole frame is left, so the
-    /// window of the stream is the back-pressure.
+    /// Reads the next frame; [`StreamEvent::Reset`] also where the peer sends too many long ones at a time. Bytes are
+    /// taken from QUIC only when no whole frame is left, so the window of the stream is the back-pressure.
     async fn next(&mut self, stream: &mut RecvStream) -> Result<StreamEvent, SessionError> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {

@@ -1,4 +1,5 @@
-//! Nodes and peers that talk over real sockets, as one program: each program of its own would link RocksDB and QUIC again.
+//! Nodes and peers that talk over real sockets, as one program: each program of its own would link RocksDB and QUIC
+//! again.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

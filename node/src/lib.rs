@@ -10,8 +10,8 @@
 //! - [`bucket`]: an S3 bucket as a backup destination; [`web`]: a web server as a source of snapshots; `requests`:
 //!   waiting for the responses of both;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
-//! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also of
-//!   watchers; [`CheckedChannel`]: calls to nodes that are not trusted.
+//! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also
+//!   of watchers; [`CheckedChannel`]: calls to nodes that are not trusted.
 //!
 //! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
 //! the `hawser` program in `hawser-cli` does.

@@ -1,7 +1,7 @@
 //! The filter of a process's log lines, which an operator may change for a while.
 //!
-//! A filter is a list such as `info,hawser_net=debug`: a level for all loggers, and levels of single ones. It is bounded,
-//! and has no patterns, so that a filter costs each line little.
+//! A filter is a list such as `info,hawser_net=debug`: a level for all loggers, and levels of single ones. It is
+//! bounded, and has no patterns, so that a filter costs each line little.
 
 use std::fmt;
 use std::sync::Arc;

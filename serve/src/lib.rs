@@ -16,9 +16,9 @@
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `unpack`, `pack`: messages that are compressed;
-//! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold; `charged_bytes`:
-//!   a part of it that ends by itself;
-//!   `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded request;
+//! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
+//!   `charged_bytes`: a part of it that ends by itself; `shedding`: closes the largest connections when it is short;
+//!   [`FieldCost`]: the memory of a decoded request;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the one that a scraper
 //!   asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;

@@ -2,8 +2,8 @@
 //!
 //! - this file: counters of the handlers;
 //! - `limits`: decisions of the limits on callers;
-//! - `node`: the state of the node at a scrape; `chains`: the state of the chains that it reads; `records`: payer reports,
-//!   reports of misbehaviour and backups.
+//! - `node`: the state of the node at a scrape; `chains`: the state of the chains that it reads; `records`: payer
+//!   reports, reports of misbehaviour and backups.
 
 mod chains;
 mod limits;

@@ -92,8 +92,8 @@ fn add_missing(held: &mut CosignedCheckpoint, shown: CosignedCheckpoint) {
     }
 }
 
-/// Checks the signatures by the keys of a registry, and the time by a clock. Removes cosignatures of nodes that the registry
-/// does not name: a source could make up so many that there is no room for true ones.
+/// Checks the signatures by the keys of a registry, and the time by a clock. Removes cosignatures of nodes that the
+/// registry does not name: a source could make up so many that there is no room for true ones.
 fn authenticate(
     checkpoint: &mut CosignedCheckpoint,
     registry: &Registry,

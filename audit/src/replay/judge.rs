@@ -12,8 +12,8 @@ use super::item::StoredMark;
 /// Lead over the auditor's clock from which on a time is in the future. Specified (`docs/protocol/misbehavior.md`).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
-/// Time by which a stated expiry may be earlier than the one that follows from time and retention, in seconds. Specified
-/// (`docs/protocol/rules.md`, rule 9).
+/// Time by which a stated expiry may be earlier than the one that follows from time and retention, in seconds.
+/// Specified (`docs/protocol/rules.md`, rule 9).
 const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 
 /// Returns the fault of a time in the future.

@@ -1,13 +1,15 @@
-//! Another deposit splitter beside the present one, which has no way to be upgraded: it is a plain contract without a proxy, a
-//! migrator or a parameter. It holds nothing between two calls, so the other one takes its place as soon as payers name it.
+//! Another deposit splitter beside the present one, which has no way to be upgraded: it is a plain contract without a
+//! proxy, a migrator or a parameter. It holds nothing between two calls, so the other one takes its place as soon as
+//! payers name it.
 
 use alloy::primitives::{Address, U256};
 
 use super::{AdminError, Contract, Network, Plan, upgrades};
 use crate::contracts::artifact;
 
-/// Plans to deploy the splitter of this program for the contracts of `network`, with the settlement chain's factory. Returns
-/// its address, which follows from its code (CREATE2, EIP-1014), with the plan. The plan has no step if it is there already.
+/// Plans to deploy the splitter of this program for the contracts of `network`, with the settlement chain's factory.
+/// Returns its address, which follows from its code (CREATE2, EIP-1014), with the plan. The plan has no step if it is
+/// there already.
 ///
 /// # Errors
 /// [`AdminError`] if an address is not known, there is no factory, or the chain cannot be read.

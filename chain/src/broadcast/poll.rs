@@ -1,7 +1,7 @@
 //! Polls the state of the account and of its transactions.
 //!
-//! Most polls ask one endpoint for the counts, and a second one for the receipts that it shows: see `confirming`. Counts
-//! that move nonces are asked of every endpoint, since one of them may lag behind or lie: see `agreement`.
+//! Most polls ask one endpoint for the counts, and a second one for the receipts that it shows: see `confirming`.
+//! Counts that move nonces are asked of every endpoint, since one of them may lag behind or lie: see `agreement`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;

@@ -8,7 +8,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::payload::PayloadTopic;
 use super::slots::SendOutcome;
 
-/// Upper bounds of the time of sending, seconds. Specified: those of the network's reference gateway, in steps of 50 ms.
+/// Upper bounds of the time of sending, seconds. Specified: those of the network's reference gateway, in steps of 50
+/// ms.
 const SENT_BOUNDS_S: [f64; 22] = [
     0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
     0.9, 1.0, 2.5, 5.0, 10.0,

@@ -11,14 +11,15 @@ use super::WatchError;
 use crate::endpoints::{EndpointError, Endpoints};
 use crate::send::{Chain, RequestError};
 
-/// The time limit for one endpoint to read a whole list. Guess: a list of the longest permitted length is a hundred calls.
+/// The time limit for one endpoint to read a whole list. Guess: a list of the longest permitted length is a hundred
+/// calls.
 const READ_MAX: Duration = Duration::from_secs(10);
 /// The age of its newest block from which an endpoint counts as stuck, so that its state contradicts no newer one.
 /// A guess: longer than an endpoint lags behind in use, short compared with the notice that a change of rates has.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// Reads a value at the newest block of the first usable endpoint, and returns it with the block's number. If it differs
-/// from `known`, every endpoint is asked for it.
+/// Reads a value at the newest block of the first usable endpoint, and returns it with the block's number. If it
+/// differs from `known`, every endpoint is asked for it.
 ///
 /// # Errors
 /// [`WatchError::Contradicted`] if at least as many endpoints say otherwise; the endpoint that was read is then paused,

@@ -4,9 +4,9 @@
 //! and determines from the registry and both nodes which steps are done. It sends nothing to a chain, and never
 //! replaces a file.
 //!
-//! **An address proves no node.** A balancer or a name may still lead to the old node, and a comparison of it with itself
-//! would show that all is well. So the new node counts as started only if a checkpoint that it signed as an observer of a
-//! chain's strand comes from its address, each of the times that it is asked.
+//! **An address proves no node.** A balancer or a name may still lead to the old node, and a comparison of it with
+//! itself would show that all is well. So the new node counts as started only if a checkpoint that it signed as an
+//! observer of a chain's strand comes from its address, each of the times that it is asked.
 
 mod answers;
 
@@ -33,8 +33,8 @@ const START_NOTE: &str = "with the old node's other settings. --new-strand is fo
 /// Runs the command.
 ///
 /// # Errors
-/// When the old key is not registered, the registry cannot be read, or the new key cannot be written; with `--check`, with the
-/// exit code for steps that are left or not known.
+/// When the old key is not registered, the registry cannot be read, or the new key cannot be written; with `--check`,
+/// with the exit code for steps that are left or not known.
 pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunError> {
     let old_key = key::read(&args.key_file).map_err(|error| error.at(&args.key_file))?.public_key();
     // The key comes last: nothing is written for a node that the registry does not have.

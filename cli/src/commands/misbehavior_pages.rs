@@ -69,8 +69,8 @@ pub(super) struct Trees {
     pub(super) left_out: u64,
 }
 
-/// Returns the evidence that rests on signed trees, from the operators' port of a node: no report can carry it. If there is
-/// more than a file may have, proven faults come before claims, and older ones before newer ones.
+/// Returns the evidence that rests on signed trees, from the operators' port of a node: no report can carry it. If
+/// there is more than a file may have, proven faults come before claims, and older ones before newer ones.
 ///
 /// # Errors
 /// When the node does not answer, or answers with something else.

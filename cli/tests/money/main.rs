@@ -1,6 +1,7 @@
 //! From a published envelope to fees that a node's owner can withdraw, with real nodes and the real contracts.
 //!
-//! A program of its own, because it runs longest and has a machine to itself as far as it can: its tests run one by one.
+//! A program of its own, because it runs longest and has a machine to itself as far as it can: its tests run one by
+//! one.
 
 #![expect(
     clippy::unwrap_used,
@@ -66,8 +67,8 @@ fn add(sum: &mut Amounts, more: &Amounts) {
     }
 }
 
-/// Takes a report about each originator from its draft to its settlement. Each step is taken by another node, and one is
-/// killed before each step. Two of the three nodes are asked to attest.
+/// Takes a report about each originator from its draft to its settlement. Each step is taken by another node, and one
+/// is killed before each step. Two of the three nodes are asked to attest.
 fn report_all(network: &mut MoneyNetwork) {
     for (at, about) in NODES.into_iter().enumerate() {
         let (code, would) = network.step(at, "generate", about, &["--dry-run"]);
@@ -96,8 +97,8 @@ fn report_all(network: &mut MoneyNetwork) {
     }
 }
 
-/// Sum of fees in the log = sum of usage = sum of leaves = settled on the chain, for each payer, and = the shares of nodes
-/// and protocol: also when nodes are killed between any two steps.
+/// Sum of fees in the log = sum of usage = sum of leaves = settled on the chain, for each payer, and = the shares of
+/// nodes and protocol: also when nodes are killed between any two steps.
 #[test]
 fn fees_of_the_log_reach_the_owners_of_nodes() {
     let mut network = MoneyNetwork::start(MoneySettings::default());
@@ -128,8 +129,8 @@ struct Books {
     settled: Amounts,
 }
 
-/// Checks that the fees of the log are those of the leaves, and that they were taken from each payer as these nodes and the
-/// chain say. `withdrawn` are microdollars that a payer has asked for.
+/// Checks that the fees of the log are those of the leaves, and that they were taken from each payer as these nodes and
+/// the chain say. `withdrawn` are microdollars that a payer has asked for.
 fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books {
     let (mut of_log, mut of_leaves, mut settled) = (Amounts::new(), Amounts::new(), Amounts::new());
     let mut reports = 0;
@@ -189,7 +190,8 @@ fn bills_are_proven(network: &MoneyNetwork, of_leaves: &Amounts) {
     }
 }
 
-/// A watcher without a key sees the same chain: quiet while all is well, and loud about a payer with less than is wanted.
+/// A watcher without a key sees the same chain: quiet while all is well, and loud about a payer with less than is
+/// wanted.
 fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
     let payer = network.payers[0].address.to_string();
     let state = network.file("known.json");

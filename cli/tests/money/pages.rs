@@ -1,4 +1,5 @@
-//! The runbooks about money are run: every command of their pages, in its order, on a network that has settled a report.
+//! The runbooks about money are run: every command of their pages, in its order, on a network that has settled a
+//! report.
 
 use crate::network::{MoneyNetwork, MoneySettings, NODES, next_minute};
 use crate::support;

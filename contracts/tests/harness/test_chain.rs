@@ -21,7 +21,8 @@ use super::coverage::{self, Entry};
 use super::tx::{ExpectedRevert, Receipt, Tx};
 
 const RECEIPT_MAX: Duration = Duration::from_secs(10);
-/// A chain that mines by itself does so within milliseconds. On a busy machine anvil has left a transaction unmined for 10 s.
+/// A chain that mines by itself does so within milliseconds. On a busy machine anvil has left a transaction unmined for
+/// 10 s.
 const NUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// The result type of a request.

@@ -5,11 +5,12 @@
 //!
 //! - there is no connection to it: no answer;
 //! - it was asked for its own strand, claims envelopes, and sends none: no answer either;
-//! - it is connected, and for a minute has claimed less of its own strand than others have sent long before: it is slow;
+//! - it is connected, and for a minute has claimed less of its own strand than others have sent long before: it is
+//!   slow;
 //! - a request to it ended with an error that blames no caller.
 //!
-//! The claim of one peer about another decides nothing here: a liar could make this node accuse the other. Envelopes that are
-//! held are signed.
+//! The claim of one peer about another decides nothing here: a liar could make this node accuse the other. Envelopes
+//! that are held are signed.
 //!
 //! A node that is itself cut off, that has slept, or whose clock is wrong reports no one: the fault is its own. It
 //! takes a minute after that for all connections to be back.
@@ -45,7 +46,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 pub struct OtherNode {
     /// There is a connection to it.
     pub is_connected: bool,
-    /// The last time that a connection to it ended. A connection that came and went between two looks is seen by this alone.
+    /// The last time that a connection to it ended. A connection that came and went between two looks is seen by this
+    /// alone.
     pub lost_at: Option<Instant>,
     /// The head of its own strand that it claims to hold; 0 if it claims nothing.
     pub claimed: SequenceId,

@@ -128,9 +128,9 @@ pub fn has_come(minute: u32, now_minute: u32) -> bool {
 
 /// Computes a report again. The cause of other amounts is not looked for: that is for [`recompute_explained`].
 ///
-/// A report of which this node lacks places may be equal all the same: its writer has counted none of them. Sequence ids
-/// that the reference implementation uses up without an envelope are such places. A report is also equal if this node would
-/// have written it before its originator dated further envelopes back into its minutes.
+/// A report of which this node lacks places may be equal all the same: its writer has counted none of them. Sequence
+/// ids that the reference implementation uses up without an envelope are such places. A report is also equal if this
+/// node would have written it before its originator dated further envelopes back into its minutes.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -141,9 +141,10 @@ pub fn recompute(
     Ok(recomputed(snapshot, report, |_| true)?.0)
 }
 
-/// Computes a report again to attest it, in minute `now_minute`. Differs from [`recompute`] only while the range has ended less
-/// than a quarter of an hour ago: a report over missing places is then not judged yet, because they may still come. Envelopes
-/// that are dated back are searched for if `may_search` returns true; it gets the places of the range that this node lacks.
+/// Computes a report again to attest it, in minute `now_minute`. Differs from [`recompute`] only while the range has
+/// ended less than a quarter of an hour ago: a report over missing places is then not judged yet, because they may
+/// still come. Envelopes that are dated back are searched for if `may_search` returns true; it gets the places of the
+/// range that this node lacks.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -193,9 +194,9 @@ fn recomputed(
     })
 }
 
-/// Computes the amounts of a report that the chain has, to settle it: a majority has attested its root, so only that counts.
-/// Leaves out envelopes that its originator has dated back into its minutes since. They are searched for if `may_search`
-/// returns true; it gets the places of the range that this node lacks.
+/// Computes the amounts of a report that the chain has, to settle it: a majority has attested its root, so only that
+/// counts. Leaves out envelopes that its originator has dated back into its minutes since. They are searched for if
+/// `may_search` returns true; it gets the places of the range that this node lacks.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -224,8 +225,8 @@ pub fn recompute_on_chain(
     })
 }
 
-/// Computes a report again, and looks for the cause of other amounts if the range has at most `rows_max` rows of usage. Takes
-/// far longer than [`recompute`], with the same result.
+/// Computes a report again, and looks for the cause of other amounts if the range has at most `rows_max` rows of usage.
+/// Takes far longer than [`recompute`], with the same result.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -344,14 +345,14 @@ fn figures_of(
     Ok(Ok(Figures { start_minute, end, leaves, newest, missing }))
 }
 
-/// Returns the minutes of a range. Amounts of other minutes, and of other strands, do not matter to a report: an originator
-/// that has its own corrected again and again holds up no report about another one.
+/// Returns the minutes of a range. Amounts of other minutes, and of other strands, do not matter to a report: an
+/// originator that has its own corrected again and again holds up no report about another one.
 fn minutes_of(start_minute: Option<u32>, end_minute: u32) -> RangeInclusive<u32> {
     start_minute.map_or(0, |minute| minute.saturating_add(1))..=end_minute
 }
 
-/// Returns the first places of a range that are not held, if there are any. They are read from the snapshot that the amounts
-/// are read from: what another one says may have changed since.
+/// Returns the first places of a range that are not held, if there are any. They are read from the snapshot that the
+/// amounts are read from: what another one says may have changed since.
 fn missing(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
@@ -362,8 +363,8 @@ fn missing(
     Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
 }
 
-/// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is charged
-/// there.
+/// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is
+/// charged there.
 fn leaves(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,

@@ -7,11 +7,11 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, ReportId};
 use hawser_storage::{ReadError, Snapshot};
 
-/// The newest envelopes of one node on one topic that are looked at. A guess: a node writes few that count, and one that
-/// floods the topic hides only its own. The others' work for it stays bounded.
+/// The newest envelopes of one node on one topic that are looked at. A guess: a node writes few that count, and one
+/// that floods the topic hides only its own. The others' work for it stays bounded.
 const READ_OF_A_NODE: usize = 32;
-/// The length of the longest envelope that is read. Calculated: a report that lists 255 nodes takes 1,600 bytes. A longer one
-/// is no report, and may take 25 MiB.
+/// The length of the longest envelope that is read. Calculated: a report that lists 255 nodes takes 1,600 bytes. A
+/// longer one is no report, and may take 25 MiB.
 const ENVELOPE_LEN_BYTES_MAX: u32 = 4096;
 
 /// A report that at least one node has written.

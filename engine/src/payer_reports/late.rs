@@ -92,8 +92,8 @@ struct Sum {
     messages: u64,
 }
 
-/// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on. `None`
-/// if no such leaves are found within the bounds.
+/// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on.
+/// `None` if no such leaves are found within the bounds.
 ///
 /// # Errors
 /// When a row cannot be read.

@@ -20,7 +20,8 @@ pub struct ChainReport {
     /// The last envelope of its range, and its minute as submitted. The contract takes any minute, and the reference
     /// implementation attests any.
     pub end: RangeEnd,
-    /// The minute of that envelope in this node's log; `None` if the node did not hold the envelope when it was looked for.
+    /// The minute of that envelope in this node's log; `None` if the node did not hold the envelope when it was looked
+    /// for.
     pub held_minute: Option<u32>,
     /// The root of its tree.
     pub root: Hash,
@@ -67,8 +68,8 @@ pub const SETTLED_KEPT: usize = 32;
 /// The most reports about an originator that are kept. A guess: two months of unsettled reports. This node no longer
 /// settles older ones, and their minutes count as unsettled until another node settles them.
 const KEPT_MAX: usize = 256;
-/// The most unsettled reports about an originator whose minutes are remembered after the reports are not. Of older ones the
-/// minutes between them count as unsettled, too. A guess: 24 bytes each.
+/// The most unsettled reports about an originator whose minutes are remembered after the reports are not. Of older ones
+/// the minutes between them count as unsettled, too. A guess: 24 bytes each.
 const OPEN_MAX: usize = 256;
 
 /// The reports on the chain, as far as they matter for the next steps. Its size is bounded for each originator.
@@ -81,7 +82,8 @@ struct ReportsAbout {
     kept: BTreeMap<u64, ChainReport>,
     /// Reports below this index are not kept.
     forgotten: u64,
-    /// The minute in which the last one of those ends. All minutes up to it are settled but those of `open` and `merged`.
+    /// The minute in which the last one of those ends. All minutes up to it are settled but those of `open` and
+    /// `merged`.
     forgotten_through: Option<u32>,
     /// The minutes of unsettled reports that are no longer kept, by index.
     open: BTreeMap<u64, RangeInclusive<u32>>,
@@ -168,8 +170,8 @@ impl ReportsAbout {
         }
     }
 
-    /// Joins the oldest open ranges into one while there are too many. Settled minutes between them then count as unsettled:
-    /// a payer has a deposit asked for twice before a node serves one without a deposit.
+    /// Joins the oldest open ranges into one while there are too many. Settled minutes between them then count as
+    /// unsettled: a payer has a deposit asked for twice before a node serves one without a deposit.
     fn merge_open(&mut self) {
         while self.open.len() > OPEN_MAX {
             let Some((_, oldest)) = self.open.pop_first() else { return };
@@ -192,8 +194,8 @@ impl ReportsAbout {
         self.kept.values().find(covers)
     }
 
-    /// Returns the last minute of a settled stretch from `minute` on; `None` if that minute is not settled. More minutes may be
-    /// settled behind it.
+    /// Returns the last minute of a settled stretch from `minute` on; `None` if that minute is not settled. More
+    /// minutes may be settled behind it.
     fn settled_through(&self, minute: u32) -> Option<u32> {
         if !self.is_settled(minute) {
             return None;
@@ -218,15 +220,15 @@ impl ChainReports {
         all
     }
 
-    /// Goes on with the next event of the contract. `held_minute` is the minute of the envelope at the end of a report that is
-    /// submitted, if this node holds it, and `latest` the last minute with which the report can end now.
+    /// Goes on with the next event of the contract. `held_minute` is the minute of the envelope at the end of a report
+    /// that is submitted, if this node holds it, and `latest` the last minute with which the report can end now.
     pub fn note(&mut self, event: PayerReportEvent, held_minute: Option<u32>, latest: u32) {
         let PayerReportEvent { originator, index, change, .. } = event;
         self.0.entry(originator).or_default().note(originator, index, change, held_minute, latest);
     }
 
-    /// Iterates over the kept reports about one originator, in the contract's order: all that have a leaf left, unless they
-    /// are too many, and the newest ones.
+    /// Iterates over the kept reports about one originator, in the contract's order: all that have a leaf left, unless
+    /// they are too many, and the newest ones.
     pub fn about(&self, originator: OriginatorId) -> impl DoubleEndedIterator<Item = &ChainReport> {
         self.0.get(&originator).into_iter().flat_map(|about| about.kept.values())
     }
@@ -236,8 +238,8 @@ impl ChainReports {
         self.0.values().flat_map(|about| about.kept.values())
     }
 
-    /// Iterates over the kept reports whose [minutes](ChainReport::held_minute) may still become known, each with its index
-    /// and the envelope at its end.
+    /// Iterates over the kept reports whose [minutes](ChainReport::held_minute) may still become known, each with its
+    /// index and the envelope at its end.
     pub fn without_minute(&self) -> impl Iterator<Item = (u64, EnvelopeId)> {
         let is_open = |report: &&ChainReport| report.held_minute.is_none() && !report.is_lost;
         self.all().filter(is_open).map(|report| {
@@ -263,8 +265,8 @@ impl ChainReports {
         }
     }
 
-    /// Returns the end of the last report about an originator, with the [minute](ChainReport::last_minute) of its envelope;
-    /// `None` before the first one.
+    /// Returns the end of the last report about an originator, with the [minute](ChainReport::last_minute) of its
+    /// envelope; `None` before the first one.
     #[must_use]
     pub fn last_end(&self, originator: OriginatorId) -> Option<RangeEnd> {
         let last = self.about(originator).next_back();
@@ -279,8 +281,8 @@ impl ChainReports {
         self.0.get(&originator).is_some_and(|about| about.is_settled(minute))
     }
 
-    /// Returns the last minute of a settled stretch that begins with `minute` or before it; `None` if that minute is not
-    /// [settled](Self::is_settled).
+    /// Returns the last minute of a settled stretch that begins with `minute` or before it; `None` if that minute is
+    /// not [settled](Self::is_settled).
     #[must_use]
     pub fn settled_through(&self, originator: OriginatorId, minute: u32) -> Option<u32> {
         self.0.get(&originator)?.settled_through(minute)

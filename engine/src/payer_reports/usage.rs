@@ -27,8 +27,8 @@ impl PayerUsage {
     }
 }
 
-/// Returns the usage of a payer at all originators. `chain` is of the same moment as `snapshot`. Reads every minute in which
-/// the payer has published.
+/// Returns the usage of a payer at all originators. `chain` is of the same moment as `snapshot`. Reads every minute in
+/// which the payer has published.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -50,8 +50,8 @@ pub fn usage_of(
     Ok(usage)
 }
 
-/// Returns the amount that a payer can still spend, as [`PayerUsage::available`] of [`usage_of`]. Passes over the minutes that
-/// are settled, so the cost does not grow with the time for which a payer has published.
+/// Returns the amount that a payer can still spend, as [`PayerUsage::available`] of [`usage_of`]. Passes over the
+/// minutes that are settled, so the cost does not grow with the time for which a payer has published.
 ///
 /// # Errors
 /// When a row cannot be read.

@@ -37,11 +37,11 @@ pub(crate) struct LogPage {
 /// The work of opening a scan of a strand, in rows: it seeks in the log and in the marks.
 const ROWS_PER_SCAN: usize = 2 * ROWS_PER_SEEK;
 
-/// A page of whole strands while it is filled, in one turn or in several: the valid envelopes across originators by time,
-/// each originator ascending. A page for which the memory ends early is shorter.
+/// A page of whole strands while it is filled, in one turn or in several: the valid envelopes across originators by
+/// time, each originator ascending. A page for which the memory ends early is shorter.
 ///
-/// Every place is looked at once, whatever the number of turns: a turn begins where the one before it has stopped. Between
-/// turns it holds its envelopes and one more of each strand, all of them taken from its memory.
+/// Every place is looked at once, whatever the number of turns: a turn begins where the one before it has stopped.
+/// Between turns it holds its envelopes and one more of each strand, all of them taken from its memory.
 pub(crate) struct LogFilling {
     limits: BatchLimits,
     /// Envelopes of nodes that are marked invalid belong to the page too.
@@ -100,9 +100,9 @@ impl LogFilling {
         self
     }
 
-    /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of what
-    /// goes into the page do not count, because its limits and its memory bound them; those of other envelopes do. A turn
-    /// goes beyond its work by one envelope at most.
+    /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of
+    /// what goes into the page do not count, because its limits and its memory bound them; those of other envelopes do.
+    /// A turn goes beyond its work by one envelope at most.
     pub(crate) fn fill(
         &mut self,
         snapshot: &Snapshot<'_>,

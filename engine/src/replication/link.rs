@@ -13,8 +13,8 @@ const NUMBER_BITS: u32 = 40;
 
 /// Gives out the ids of the wants of one *turn*: of one follower, or of one search for damaged places.
 ///
-/// A peer may still be sending what an earlier turn asked for when the next one begins. Turns of a process have different
-/// numbers, and so different ids: such an answer is never taken for one to a later want.
+/// A peer may still be sending what an earlier turn asked for when the next one begins. Turns of a process have
+/// different numbers, and so different ids: such an answer is never taken for one to a later want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestIds {
     last: u64,
@@ -81,8 +81,8 @@ pub enum StrandItem<E> {
         /// The peer claims that it held them until their retention ran out.
         expired: bool,
     },
-    /// The envelopes that follow in the same part of the response are said to end a signed beginning of the strand's tree.
-    /// Nothing of it is verified.
+    /// The envelopes that follow in the same part of the response are said to end a signed beginning of the strand's
+    /// tree. Nothing of it is verified.
     Prefix(Box<SignedPrefix>),
     /// The peer has sent all it holds of the want.
     End,

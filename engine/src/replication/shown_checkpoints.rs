@@ -15,8 +15,8 @@ use super::checkpoint_pace::CheckpointAllowance;
 
 /// Checkpoints of one node that wait. A guess: twice what an honest one shows in a second, which is four rounds.
 const OF_NODE_MAX: usize = 256;
-/// Nodes that are remembered. A guess: far more than a network has. Of more, those that show nothing are forgotten as soon as
-/// their allowance is full again, and new ones are dropped until then.
+/// Nodes that are remembered. A guess: far more than a network has. Of more, those that show nothing are forgotten as
+/// soon as their allowance is full again, and new ones are dropped until then.
 const NODES_MAX: usize = 4096;
 
 /// The queues of all nodes. Does no I/O and reads no clock. Memory is bounded by the number of nodes that have shown

@@ -1,5 +1,5 @@
-//! The task that signs checkpoints: of this node's own strand, and as an observer of the chains' strands and of those of
-//! nodes that sign none themselves.
+//! The task that signs checkpoints: of this node's own strand, and as an observer of the chains' strands and of those
+//! of nodes that sign none themselves.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -19,7 +19,8 @@ use crate::pruning::{KeepReason, PruneRules, PruneVerdict, may_expire, of_expire
 const STEP_VISITS: usize = 1024;
 /// Envelopes that are read together. A guess: a millisecond.
 const PART_PLACES: usize = 256;
-/// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other work.
+/// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other
+/// work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
 /// Time to the next run after one that left envelopes which could go. A guess: it goes on soon, and others get the disk
 /// between.
@@ -107,8 +108,8 @@ pub struct PruneRun {
 }
 
 impl PruneRun {
-    /// Removes everything that may be removed. Calls `pace` after each write with the report so far; `pace` waits for as
-    /// long as the work has to pause, and returns whether to continue. Blocks on the disk.
+    /// Removes everything that may be removed. Calls `pace` after each write with the report so far; `pace` waits for
+    /// as long as the work has to pause, and returns whether to continue. Blocks on the disk.
     ///
     /// # Errors
     /// When rows cannot be read or written. Envelopes removed before that stay removed, and the next run continues.

@@ -82,8 +82,8 @@ impl ReportHistory {
     }
 }
 
-/// Calls `each` with the events, in the order of the chain, each with the minute of the envelope at the end of the report that
-/// it submits, if this node holds the envelope. Returns the part that is read then.
+/// Calls `each` with the events, in the order of the chain, each with the minute of the envelope at the end of the
+/// report that it submits, if this node holds the envelope. Returns the part that is read then.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -112,8 +112,8 @@ fn minute_of_end(
     }
 }
 
-/// Looks for the envelopes that this node did not hold yet when it read the reports that end with them. `looked_at` are the heads
-/// of the strands at the last look: a strand that has not grown is not looked at again.
+/// Looks for the envelopes that this node did not hold yet when it read the reports that end with them. `looked_at` are
+/// the heads of the strands at the last look: a strand that has not grown is not looked at again.
 fn note_minutes(
     snapshot: &Snapshot<'_>,
     reports: &mut Arc<ChainReports>,

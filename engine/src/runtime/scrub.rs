@@ -25,8 +25,8 @@ use crate::ports::Clock;
 /// Time from the start of a node to its first scrub, if the interval is longer. A guess: a node that starts has other
 /// work, and one that is started often still finds damage.
 const FIRST_AFTER: Duration = Duration::from_secs(600);
-/// Time to the next scrub after one that has found damage. A guess: peers may be back by then, and a disk that has begun
-/// to lie goes on with it.
+/// Time to the next scrub after one that has found damage. A guess: peers may be back by then, and a disk that has
+/// begun to lie goes on with it.
 const DAMAGED_AFTER: Duration = Duration::from_secs(600);
 /// Places before a damaged end that are read back with it, so that the damaged part is known from its begin. A guess: a
 /// block has a dozen.
@@ -188,8 +188,8 @@ impl Scrubs {
         self.parts.status.lock().clone()
     }
 
-    /// Makes a scrub for an operator, and with `repair` puts back what it finds. One in the background makes room. Blocks
-    /// on the disk, and on peers: to be called from a blocking thread of a tokio runtime.
+    /// Makes a scrub for an operator, and with `repair` puts back what it finds. One in the background makes room.
+    /// Blocks on the disk, and on peers: to be called from a blocking thread of a tokio runtime.
     ///
     /// # Errors
     /// When not everything could be read.
@@ -289,7 +289,8 @@ impl Scrubs {
         Ok(())
     }
 
-    /// Reads everything back. If a compaction has met damage before, the log is read again first, which another task does.
+    /// Reads everything back. If a compaction has met damage before, the log is read again first, which another task
+    /// does.
     fn scrub_writable(&self, pace: &mut ScrubPace<'_>) -> Result<ScrubReport, ScrubError> {
         let store = &self.parts.store;
         let is_stopped = |pace: &mut ScrubPace<'_>| pace(0).is_break();

@@ -20,8 +20,8 @@ pub fn at_begin_of_publish_threads(begin: fn()) {
     let _ = BEGIN.set(begin); // a second node of the process wants the same
 }
 
-/// Sets what each thread that checks what readers have already does first, for the whole process: to let all other threads
-/// have the cores before it, for example. The first call counts.
+/// Sets what each thread that checks what readers have already does first, for the whole process: to let all other
+/// threads have the cores before it, for example. The first call counts.
 pub fn at_begin_of_threads_behind(begin: fn()) {
     let _ = BEGIN_BEHIND.set(begin); // a second node of the process wants the same
 }
@@ -65,8 +65,8 @@ pub enum Priority {
     Normal,
     /// Publishes of callers are checked. Takes turns with [`Self::Normal`] where both wait.
     Callers,
-    /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a job
-    /// holds its thread for milliseconds: the system can give the core to other threads meanwhile.
+    /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
+    /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
     Behind,
 }
 

@@ -1,4 +1,5 @@
-//! A backlog that readers are shown before it is verified: it ends as one that was verified first, also where peers lie.
+//! A backlog that readers are shown before it is verified: it ends as one that was verified first, also where peers
+//! lie.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! Envelopes that break a rule, in the strand of a node that does not apply it: what is booked for them, and that readers
-//! never get them.
+//! Envelopes that break a rule, in the strand of a node that does not apply it: what is booked for them, and that
+//! readers never get them.
 
 use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry};
@@ -36,8 +36,8 @@ fn store() -> Store {
     store
 }
 
-/// An envelope of the strand: its payer envelope, what its time and retention do not explain in its expiry, and the rule that
-/// it breaks.
+/// An envelope of the strand: its payer envelope, what its time and retention do not explain in its expiry, and the
+/// rule that it breaks.
 struct Planned {
     paid: pb::PayerEnvelope,
     late_s: u64,
@@ -72,7 +72,8 @@ fn plan() -> Vec<Planned> {
         planned(Some(7), dependent, SOURCE, 60),
         planned(Some(9), group(message("expiry")), SOURCE, 60),
         planned(Some(14), to(&package, no_package), SOURCE, 60),
-        // None of these is booked: signed for another node, retention that no payer has signed, twice, and a free topic.
+        // None of these is booked: signed for another node, retention that no payer has signed, twice, and a free
+        // topic.
         planned(Some(3), group(message("copy")), OTHER, 60),
         planned(Some(8), group(message("for ever and a day")), SOURCE, 1_000_000_000),
         planned(Some(4), to(&welcome, message("both")), SOURCE, 1_000_000_000),

@@ -176,7 +176,8 @@ async fn a_message_is_newer_than_the_commit_it_depends_on() {
     assert_eq!(publish(&node, "d", 3).await, 3_000_000_001, "after a restart, too");
 }
 
-/// A node that names a place which the chain did not have yet is proven guilty by the chain itself, and by nothing else.
+/// A node that names a place which the chain did not have yet is proven guilty by the chain itself, and by nothing
+/// else.
 #[tokio::test]
 async fn a_dependency_on_a_place_that_never_came_is_proven_by_a_later_event() {
     const MINUTE_S: u64 = 60;

@@ -140,7 +140,8 @@ async fn nothing_is_signed_beyond_a_place_that_is_missing() {
     task.stop().await;
 }
 
-/// A checkpoint of the own strand that this process signs, as a peer has it: later than another process may have signed.
+/// A checkpoint of the own strand that this process signs, as a peer has it: later than another process may have
+/// signed.
 fn own_checkpoint(store: &Store, size: u64) -> Checkpoint {
     let minute_ns = 60_000_000_000;
     Checkpoint {

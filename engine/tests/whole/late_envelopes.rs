@@ -59,16 +59,21 @@ fn booked(network: &Network, node: u32, through_minute: u32) -> Leaves {
     Leaves::sum(leaves)
 }
 
-/// An originator dates envelopes back into the minutes of an attested report. They are in no report, and do not change
-/// the settled amounts at any node.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
-    let network = congested().await;
+/// Has a report written, attested by all nodes and submitted.
+async fn submit_report(network: &Network) {
     let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
     for node in NODES {
         assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
     }
     assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+}
+
+/// An originator dates envelopes back into the minutes of an attested report. They are in no report, and do not change
+/// the settled amounts at any node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
+    let network = congested().await;
+    submit_report(&network).await;
     let report = network.on_chain().about(ABOUT).next().unwrap().clone();
     let stated = network.stated(report.end.sequence);
     network.stores[&200].commit(&late(&network, 200, &LATE)).unwrap();
@@ -210,11 +215,7 @@ async fn a_report_over_places_that_may_still_come_waits_for_a_while() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_over_no_minute_differs() {
     let network = congested().await;
-    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
-    for node in NODES {
-        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
-    }
-    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    submit_report(&network).await;
     let last = network.on_chain().last_end(ABOUT).unwrap();
 
     // One envelope more in the minute with which the last report ends.

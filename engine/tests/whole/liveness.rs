@@ -1,4 +1,5 @@
-//! Reports about nodes that do not answer: a whole engine whose peers the test plays, on a clock that jumps from timer to timer.
+//! Reports about nodes that do not answer: a whole engine whose peers the test plays, on a clock that jumps from timer
+//! to timer.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Payer reports while an originator works against them: it shows places late or never, dates envelopes back, lets amounts
-//! overflow, and has a majority attest a minute that is none.
+//! Payer reports while an originator works against them: it shows places late or never, dates envelopes back, lets
+//! amounts overflow, and has a majority attest a minute that is none.
 
 use hawser_engine::facts;
 use hawser_engine::payer_reports::{FiguresError, NotYet, Recomputed, recompute};
@@ -83,8 +83,8 @@ async fn corrections_at_one_originator_hold_up_no_report_about_another() {
     assert!(matches!(about_it, Ok(Written::TooLittle)), "{about_it:?}");
 }
 
-/// Sequence ids are used up without an envelope at nodes of the reference implementation, and an originator may keep one to
-/// itself. A report without it is attested by those that lack it, and settled also if it is shown in the end.
+/// Sequence ids are used up without an envelope at nodes of the reference implementation, and an originator may keep
+/// one to itself. A report without it is attested by those that lack it, and settled also if it is shown in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     let network = Network::start();
@@ -163,8 +163,8 @@ async fn a_payer_of_more_than_any_amount_ends_no_reports() {
     assert_eq!(network.contract.0.lock().taken_from[&address], PicoDollars::LEAF_MAX.settled());
 }
 
-/// Nodes of the reference implementation attest any end minute. One far ahead must not end the reports about an originator, nor
-/// make later usage look settled.
+/// Nodes of the reference implementation attest any end minute. One far ahead must not end the reports about an
+/// originator, nor make later usage look settled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() {
     let network = Network::start();
@@ -222,8 +222,8 @@ async fn what_is_longer_than_any_report_is_passed_over() {
     assert_eq!(ids(network.worker(200)).len(), 2, "a field alone is no hindrance");
 }
 
-/// An originator dates envelopes far ahead. A report that ended with them would be the last one, and its payers would pay for
-/// nothing that follows.
+/// An originator dates envelopes far ahead. A report that ended with them would be the last one, and its payers would
+/// pay for nothing that follows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envelopes_dated_far_ahead_end_no_reports() {
     let network = Network::start();

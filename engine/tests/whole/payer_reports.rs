@@ -24,8 +24,8 @@ use crate::common::record_rates;
 use crate::report_contract::{NODES, domain, key};
 use crate::report_network::{Network, smuggle};
 
-/// Each fee of the log is in a leaf once, and is taken from its payer once, rounded up; the worker of a node is made anew for
-/// each step, and a node is started anew between them.
+/// Each fee of the log is in a leaf once, and is taken from its payer once, rounded up; the worker of a node is made
+/// anew for each step, and a node is started anew between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
     let mut network = Network::start();
@@ -98,7 +98,8 @@ async fn submit_reports(network: &Network, name: &str, count: u64) {
     }
 }
 
-/// A report that this node cannot settle, whatever the reason, holds up no later one: the contract takes them in any order.
+/// A report that this node cannot settle, whatever the reason, holds up no later one: the contract takes them in any
+/// order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_that_cannot_be_settled_holds_up_no_other() {
     let network = Network::start();
@@ -140,8 +141,8 @@ async fn the_next_report_begins_there(network: &Network, last_end: SequenceId) {
     assert!(taken * 1_000_000 >= all && taken <= most, "{taken} of {all}: rounded up by leaf");
 }
 
-/// Lets node 300 write reports that are not true, with attestations in its own name and in that of another node, and one
-/// about nothing. Returns the ids of the lies.
+/// Lets node 300 write reports that are not true, with attestations in its own name and in that of another node, and
+/// one about nothing. Returns the ids of the lies.
 async fn lie(network: &Network, lies: [(RangeEnd, Hash); 4]) -> Vec<ReportId> {
     let (about, nodes) = (OriginatorId(100), NodeIds::new(NODES.to_vec()).unwrap());
     let minute = lies[0].0.minute;
@@ -172,8 +173,8 @@ async fn lie(network: &Network, lies: [(RangeEnd, Hash); 4]) -> Vec<ReportId> {
     ids
 }
 
-/// A lying report is attested by no honest node, and the difference is named; neither it nor attestations of strangers stand
-/// in the way of the true one.
+/// A lying report is attested by no honest node, and the difference is named; neither it nor attestations of strangers
+/// stand in the way of the true one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let network = Network::start();

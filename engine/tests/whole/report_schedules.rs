@@ -1,6 +1,6 @@
-//! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps, hold an
-//! old copy, lie, or lose the connection to the contract, and prices that change within a range. In the end each fee of
-//! the log is in one leaf, and each leaf is taken from its payer once, rounded up.
+//! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps,
+//! hold an old copy, lie, or lose the connection to the contract, and prices that change within a range. In the end
+//! each fee of the log is in one leaf, and each leaf is taken from its payer once, rounded up.
 
 use std::collections::BTreeMap;
 
@@ -155,8 +155,8 @@ impl Schedule {
         }
     }
 
-    /// The place up to which usage of a node's strand has to be settled in the end. The newest minute of a node that has left
-    /// stays open: no later one tells that it is complete.
+    /// The place up to which usage of a node's strand has to be settled in the end. The newest minute of a node that
+    /// has left stays open: no later one tells that it is complete.
     fn to_settle(&self, node: u32) -> SequenceId {
         let snapshot = self.network.stores[&node].snapshot();
         let last = |to| snapshot.last_used_minute(OriginatorId(node), to).unwrap();
@@ -306,8 +306,8 @@ async fn usage(schedule: &mut Schedule, nodes: &[u32]) {
     schedule.network.replicate();
 }
 
-/// A report that every member has signed is not submitted once the network is another one, whether nodes know that or not:
-/// the next one, of the new members, takes its place.
+/// A report that every member has signed is not submitted once the network is another one, whether nodes know that or
+/// not: the next one, of the new members, takes its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_by_the_next() {
     for joins in [true, false] {

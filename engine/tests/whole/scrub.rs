@@ -1,5 +1,5 @@
-//! Disks that lie under a running engine: what they have damaged is found, and fetched again from peers, which may lie as
-//! well.
+//! Disks that lie under a running engine: what they have damaged is found, and fetched again from peers, which may lie
+//! as well.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,8 +81,8 @@ impl Folder {
         store
     }
 
-    /// Opens the stopped folder until RocksDB has merged the files that it wants to merge, also those that it merges when
-    /// it opens them again: a merge that meets damage ends all writes.
+    /// Opens the stopped folder until RocksDB has merged the files that it wants to merge, also those that it merges
+    /// when it opens them again: a merge that meets damage ends all writes.
     fn settle(&self) {
         let _store = self.open();
         let files = || -> BTreeSet<_> {
@@ -418,7 +418,8 @@ async fn condemn(follower: &Follower, family: &str) {
     follower.until("the log is read again", || !store.is_poisoned()).await;
 }
 
-/// Publishes once the log has been read again by all who sign. `None` if projections that publishing needs are not made yet.
+/// Publishes once the log has been read again by all who sign. `None` if projections that publishing needs are not made
+/// yet.
 async fn publish_again(follower: &Follower, text: &str) -> Option<Bytes> {
     let publish = async {
         loop {

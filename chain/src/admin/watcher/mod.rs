@@ -1,8 +1,8 @@
 //! Watches the contracts without privileges: reads the chains and computes alarms.
 //!
-//! [`look()`] makes a bounded number of requests, whatever an endpoint answers; [`judge()`] is a pure function
-//! of the result. [`EventFollower`] counts events. A lying endpoint can raise or suppress alarms and do nothing else, because the watcher sends
-//! no transaction and holds no key.
+//! [`look()`] makes a bounded number of requests, whatever an endpoint answers; [`judge()`] is a pure function of the
+//! result. [`EventFollower`] counts events. A lying endpoint can raise or suppress alarms and do nothing else, because
+//! the watcher sends no transaction and holds no key.
 
 mod events;
 mod judge;

@@ -77,8 +77,8 @@ struct Seeds {
     writes: AtomicU64,
 }
 
-/// Makes the calls of this many daily users. Returns rows: each kind of call, the seeding if there was any, and the streams
-/// in the background, whose time is that of opening.
+/// Makes the calls of this many daily users. Returns rows: each kind of call, the seeding if there was any, and the
+/// streams in the background, whose time is that of opening.
 pub(super) async fn daily(
     target: &Arc<BenchTarget>,
     users: u64,

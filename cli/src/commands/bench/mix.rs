@@ -27,8 +27,8 @@ const SHARES: [(BenchTest, BenchCall, u64); 4] = [
 /// Figures of each kind of call, with the test of that call.
 pub(super) type MixFigures = Vec<(BenchTest, BenchFigures)>;
 
-/// Returns the place among [`SHARES`] of a call, by its number; none if it is a stream. Numbers are spread, so that any few
-/// calls have about these shares.
+/// Returns the place among [`SHARES`] of a call, by its number; none if it is a stream. Numbers are spread, so that any
+/// few calls have about these shares.
 pub(super) fn kind(number: u64) -> Option<usize> {
     // 37 has no common factor with 100: each of a hundred calls has a number of its own.
     let mut place = number.wrapping_mul(37) % 100;

@@ -4,8 +4,8 @@
 //!   [`dau`]: the same of topics of their own, beside streams; [`diag`]: single calls and connections without load;
 //!   [`figures`]: their outcomes.
 //!
-//! **The node is not trusted.** Each call has a time limit, answers are bounded before they are decoded, and figures take a
-//! fixed amount of memory.
+//! **The node is not trusted.** Each call has a time limit, answers are bounded before they are decoded, and figures
+//! take a fixed amount of memory.
 
 mod dau;
 mod diag;

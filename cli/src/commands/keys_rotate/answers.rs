@@ -18,8 +18,8 @@ use crate::{client, output};
 
 /// Places by which the new node may be behind in a strand that grows. A guess: a second of a busy network.
 const BEHIND_MAX: u64 = 100;
-/// Times that a node is asked. A guess: a balancer that gives half of the connections to the old node gives it one of these
-/// but once in 256 times.
+/// Times that a node is asked. A guess: a balancer that gives half of the connections to the old node gives it one of
+/// these but once in 256 times.
 const ASKED: usize = 8;
 /// Time for a node's answers about its cursor and its identity. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -73,8 +73,8 @@ impl Held {
         Self { old, new, speaker }
     }
 
-    /// Returns the strands in which the new node is further behind than it may be, with the distance. `None` if a node does
-    /// not answer.
+    /// Returns the strands in which the new node is further behind than it may be, with the distance. `None` if a node
+    /// does not answer.
     pub(super) fn behind(&self) -> Option<Vec<(OriginatorId, u64)>> {
         let (old, new) = (self.old.as_ref().ok()?, self.new.as_ref().ok()?);
         let distance = |id: EnvelopeId| {
@@ -94,9 +94,9 @@ enum Role {
 /// Asks a node for its place in each strand, and for the proof of its identity. Bounds apply to the length and time of
 /// its answers.
 ///
-/// A balancer may spread connections, or the calls of one, over both nodes. So each is asked several times, over connections
-/// of their own, and the answers count together: see [`together`]. The connections come one after another: the calls of
-/// concurrent ones may take turns so that a balancer gives all of one kind to the same node.
+/// A balancer may spread connections, or the calls of one, over both nodes. So each is asked several times, over
+/// connections of their own, and the answers count together: see [`together`]. The connections come one after another:
+/// the calls of concurrent ones may take turns so that a balancer gives all of one kind to the same node.
 async fn ask(
     node: &RegisteredNode,
     key: &PublicKey,
@@ -123,8 +123,8 @@ async fn ask(
     Ok(together(answers.map_err(fault)?, role))
 }
 
-/// Asks once, over a connection of its own. A balancer that gives the calls of a connection to its nodes in turn must not give
-/// all calls of one kind to one of them.
+/// Asks once, over a connection of its own. A balancer that gives the calls of a connection to its nodes in turn must
+/// not give all calls of one kind to one of them.
 async fn ask_once(
     node: &RegisteredNode,
     key: &PublicKey,

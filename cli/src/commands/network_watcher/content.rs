@@ -60,7 +60,8 @@ pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration)
     }
 }
 
-/// Compares each strand once, at a few places; and strands of which a node has no trees at some of `samples` places more.
+/// Compares each strand once, at a few places; and strands of which a node has no trees at some of `samples` places
+/// more.
 pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
     let (plan, addresses) = {
         let watch = watch.lock();

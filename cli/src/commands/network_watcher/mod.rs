@@ -1,4 +1,5 @@
-//! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading order:
+//! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading
+//! order:
 //!
 //! - [`state`]: the cursors and contents of the nodes, and the alarms; [`mod@follow`]: the stream of one node;
 //! - [`content`]: comparison of the nodes' contents at common places; [`sampling`]: places among nodes without trees;

@@ -1,9 +1,9 @@
 //! The places at which strands are compared among nodes without trees.
 //!
 //! Such a node states one envelope at a time, so equal statements about one place say nothing about the others. The
-//! places are drawn level by level: level `k` divides the strand into `2^k` equal parts and draws one place in each. After
-//! all places of level `k`, any run of different envelopes that is longer than two of its parts has been met, and a
-//! single one with probability `2^(k+1) / length`.
+//! places are drawn level by level: level `k` divides the strand into `2^k` equal parts and draws one place in each.
+//! After all places of level `k`, any run of different envelopes that is longer than two of its parts has been met, and
+//! a single one with probability `2^(k+1) / length`.
 //!
 //! **A node that could predict the places** would answer honestly there and lie elsewhere. So each place is drawn
 //! within its part at random, and a node cannot derive the next places from those that it was asked for.
@@ -78,9 +78,9 @@ impl Sampling {
     }
 }
 
-/// Returns a place from 1 to `highest` for the sample with this number. `drawn`, which is uniformly distributed, chooses
-/// within the part of the sample. The parts of a level are visited in bit-reversed order, which spreads a few samples
-/// over the whole strand.
+/// Returns a place from 1 to `highest` for the sample with this number. `drawn`, which is uniformly distributed,
+/// chooses within the part of the sample. The parts of a level are visited in bit-reversed order, which spreads a few
+/// samples over the whole strand.
 fn sampled_place(number: u64, drawn: u64, highest: u64) -> u64 {
     let nth = number.saturating_add(1);
     let level = nth.ilog2();

@@ -1,7 +1,7 @@
 //! Cursors and contents as the nodes have reported them, and the state of the network that they show.
 //!
-//! **A node is not trusted.** Only originators that the registry or the protocol knows have rows, so a node can add none.
-//! Originators beyond these are counted.
+//! **A node is not trusted.** Only originators that the registry or the protocol knows have rows, so a node can add
+//! none. Originators beyond these are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -308,9 +308,9 @@ impl NetworkView {
         self.places(originator).filter(|(node, place)| is_up(node) && *place > 0).collect()
     }
 
-    /// Returns further questions about strands of which a node has no trees, at most `questions_max`. The places are up to
-    /// the highest one that half of the nodes hold, so that neither nodes that claim too much nor nodes that hold little
-    /// keep the others from being compared.
+    /// Returns further questions about strands of which a node has no trees, at most `questions_max`. The places are up
+    /// to the highest one that half of the nodes hold, so that neither nodes that claim too much nor nodes that hold
+    /// little keep the others from being compared.
     pub(super) fn sample_plan(
         &mut self,
         kinds: &StatementKinds,

@@ -1,4 +1,5 @@
-//! State of the choice of a source: the source, the peer that is tried beside it, and the pauses of peers that showed nothing.
+//! State of the choice of a source: the source, the peer that is tried beside it, and the pauses of peers that showed
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

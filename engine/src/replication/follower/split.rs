@@ -16,7 +16,8 @@ use super::parts::{Part, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
 use crate::replication::link::Want;
 
-/// Parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one holds the others up late.
+/// Parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one holds the others up
+/// late.
 const PARTS_MAX: usize = 16;
 /// Bytes of a part, by the mean length of the envelopes so far. Guessed: several round trips' worth for a fast link,
 /// and asked again in a short time if a peer stalls.

@@ -74,8 +74,8 @@ impl ReportStepError {
     }
 }
 
-/// Errors of the contract in one step after which the others are left for the next step. A guess: an endpoint that is away
-/// would be waited for with each report.
+/// Errors of the contract in one step after which the others are left for the next step. A guess: an endpoint that is
+/// away would be waited for with each report.
 const CONTRACT_ERRORS_MAX: usize = 3;
 
 /// The reports for which a step has failed.

@@ -1,7 +1,8 @@
 //! The leaves of reports that this node computed as their writers did, kept until the reports are settled.
 //!
-//! The log may change after a report is attested: an originator can show an envelope late, or date one back into a minute that
-//! is reported. The report is settled by the amounts that a majority attested all the same, and its root proves them.
+//! The log may change after a report is attested: an originator can show an envelope late, or date one back into a
+//! minute that is reported. The report is settled by the amounts that a majority attested all the same, and its root
+//! proves them.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -54,17 +54,17 @@ pub use view::{ReportExplained, ReportState, ReportView};
 /// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
 /// quarter to spare: a leaf of a new payer takes 30,000 (`contracts/README.md`, *Gas*).
 const LEAVES_AT_ONCE: usize = 400;
-/// Times that the leaves of a transaction are halved when the contract does not take them. A guess: blocks of development
-/// chains have room for a quarter.
+/// Times that the leaves of a transaction are halved when the contract does not take them. A guess: blocks of
+/// development chains have room for a quarter.
 const HALVINGS_MAX: u32 = 2;
 /// Differing reports that are remembered, so that none is recomputed at every look. A guess: many times what nodes
 /// write in the time in which a report can be submitted.
 const DIFFERING_MAX: usize = 4096;
-/// Looks after which a refused report is judged again: this node's figures may have been wrong. A guess: a small part of
-/// the cost of judging at each.
+/// Looks after which a refused report is judged again: this node's figures may have been wrong. A guess: a small part
+/// of the cost of judging at each.
 const LOOKS_OF_A_REFUSAL: u8 = 10;
-/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods the
-/// topic delays the looks at its own.
+/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods
+/// the topic delays the looks at its own.
 const JUDGED_AT_ONCE: usize = 4;
 
 /// The outcome of writing a report.
@@ -333,9 +333,9 @@ impl State {
         Ok(held)
     }
 
-    /// Returns this node's attestation of a report if it is in its strand, however many have followed it. Signatures are
-    /// deterministic, so the envelope is made again and its receipt is looked up. One that has been pruned is signed again:
-    /// other nodes may have it no more.
+    /// Returns this node's attestation of a report if it is in its strand, however many have followed it. Signatures
+    /// are deterministic, so the envelope is made again and its receipt is looked up. One that has been pruned is
+    /// signed again: other nodes may have it no more.
     fn signed_before(
         &self,
         snapshot: &Snapshot<'_>,
@@ -393,7 +393,8 @@ impl State {
         self.verdicts(self.continuing(about)?)
     }
 
-    /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged again.
+    /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged
+    /// again.
     fn note_corrections(&self, about: OriginatorId) -> Result<(), ReadError> {
         let store = self.engine.store();
         if store.has_unpriced() && store.snapshot().has_unpriced_in(about, 0..=u32::MAX)? {
@@ -471,7 +472,8 @@ impl State {
         Ok(PayerReportVerdict::Equal)
     }
 
-    /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged again.
+    /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged
+    /// again.
     fn refused_before(&self, id: ReportId, may_judge: bool) -> Option<Vec<ReportDifference>> {
         let mut differing = self.differing.lock();
         let report = differing.get_mut(&id)?;
@@ -511,8 +513,8 @@ impl State {
         );
     }
 
-    /// Returns the reports about an originator that continue those on the chain, each with the attestations to submit it
-    /// with, or the reason why it is not submitted now.
+    /// Returns the reports about an originator that continue those on the chain, each with the attestations to submit
+    /// it with, or the reason why it is not submitted now.
     fn to_submit(&self, about: OriginatorId) -> Result<Vec<Submittable>, ReportStepError> {
         let registry = self.registry();
         let nodes = nodes_of(&registry)?;

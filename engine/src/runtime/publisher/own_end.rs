@@ -13,8 +13,8 @@ use crate::sequencer::Sequencer;
 /// Returns the sequencer as the stored strand left it.
 ///
 /// # Errors
-/// When the end of the strand, or the messages of the last minutes, cannot be read. An envelope that cannot be parsed is
-/// no envelope of time 0: the strand would go back in time.
+/// When the end of the strand, or the messages of the last minutes, cannot be read. An envelope that cannot be parsed
+/// is no envelope of time 0: the strand would go back in time.
 pub(super) fn resume(
     store: &Store,
     node: OriginatorId,

@@ -5,8 +5,8 @@
 //! which a sync that hangs is a committing half that has no turn; the outcome of each write; clients, who
 //! repeat what they have published. A seed is a run.
 //!
-//! The test shows that no acknowledged id ever has other bytes or none, that one envelope has one id, and that everything
-//! can be published once the disk works.
+//! The test shows that no acknowledged id ever has other bytes or none, that one envelope has one id, and that
+//! everything can be published once the disk works.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64};

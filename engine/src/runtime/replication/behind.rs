@@ -47,8 +47,8 @@ impl CheckedBehind {
 /// The result of one step, and what was checked for the next one meanwhile.
 pub(super) type BehindStep = (Behind, Option<CheckedBehind>);
 
-/// Verifies the next places behind `verified`, at most to `through`. Meanwhile checks those behind them, which the next call
-/// is to be given as `checked`: else all cores would wait for the disk between two calls.
+/// Verifies the next places behind `verified`, at most to `through`. Meanwhile checks those behind them, which the next
+/// call is to be given as `checked`: else all cores would wait for the disk between two calls.
 pub(super) async fn verify_next(
     state: Arc<ReplicationState>,
     verifier: Arc<EnvelopeVerifier>,

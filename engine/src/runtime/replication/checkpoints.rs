@@ -3,8 +3,8 @@
 //!
 //! Peers can flood, replay, show sizes that no strand has, name nodes that the registry does not have, and tell two
 //! stories, and come back under the same id. Bounds: an allowance and a queue for each id, which have their turns
-//! ([`ShownCheckpoints`](crate::replication::ShownCheckpoints)), and [`CheckpointWatch`], which keeps a few checkpoints of
-//! each node of the registry. One synced write is made in each round at most.
+//! ([`ShownCheckpoints`](crate::replication::ShownCheckpoints)), and [`CheckpointWatch`], which keeps a few checkpoints
+//! of each node of the registry. One synced write is made in each round at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,8 +32,8 @@ use crate::runtime::stop::StopSignal;
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
 
-/// Time for which a part of a strand is held without a checkpoint of its node until observations of it are looked at. Half
-/// of the time after which observers sign: theirs are heard from the first one on.
+/// Time for which a part of a strand is held without a checkpoint of its node until observations of it are looked at.
+/// Half of the time after which observers sign: theirs are heard from the first one on.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// Pieces of stored evidence against a node that are judged again at the start. A guess: one suffices.
 const JUDGED_MAX: usize = 16;
@@ -124,8 +124,8 @@ impl Book {
 
     fn try_round(&mut self) -> Result<(), CommitError> {
         let state = self.state.clone();
-        // Before the view of the store: this node's own checkpoints are stored before a peer can hold one, so the view has
-        // each one that is shown back. In an older view it would be one of another process.
+        // Before the view of the store: this node's own checkpoints are stored before a peer can hold one, so the view
+        // has each one that is shown back. In an older view it would be one of another process.
         if self.shown.is_empty() {
             self.shown = state.checkpoints.take_shown();
         }
@@ -229,8 +229,8 @@ impl Book {
         Ok(())
     }
 
-    /// Returns true if a strand is another node's that signs no checkpoints of it, or no further ones, as far as this node
-    /// was shown.
+    /// Returns true if a strand is another node's that signs no checkpoints of it, or no further ones, as far as this
+    /// node was shown.
     fn is_silent(&self, originator: OriginatorId) -> bool {
         let is_unsigned = !self.newest.contains_key(&(originator, originator));
         originator.is_node()

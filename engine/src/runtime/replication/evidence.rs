@@ -184,8 +184,8 @@ pub(super) fn record_faults(
     Ok(())
 }
 
-/// Hands evidence over in parts as it is found. An originator may have signed a thousand of the longest envelopes that each
-/// break a rule, which must not be in memory together.
+/// Hands evidence over in parts as it is found. An originator may have signed a thousand of the longest envelopes that
+/// each break a rule, which must not be in memory together.
 fn in_parts(
     found: impl Iterator<Item = Result<Option<Evidence>, CommitError>>,
     mut record: impl FnMut(&[Evidence]) -> Result<(), CommitError>,
@@ -261,8 +261,8 @@ fn conflict_with_pruned(
     }
 }
 
-/// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has signed a
-/// tree with the one that is shown.
+/// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has
+/// signed a tree with the one that is shown.
 pub(super) fn record_other_than_shown(
     state: &ReplicationState,
     at: EnvelopeId,
@@ -274,8 +274,8 @@ pub(super) fn record_other_than_shown(
     record(state, evidence.as_slice())
 }
 
-/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it has
-/// signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
+/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it
+/// has signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
 fn other_leaf(
     state: &ReplicationState,
     snapshot: &Snapshot<'_>,

@@ -1,5 +1,5 @@
-//! Fetching envelopes that the disk has damaged from peers, while the strand's follower rests; and the rest of one whose
-//! strand is taken from elsewhere.
+//! Fetching envelopes that the disk has damaged from peers, while the strand's follower rests; and the rest of one
+//! whose strand is taken from elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -264,8 +264,8 @@ async fn checked(
 }
 
 /// Opens an envelope that a chain has ordered. The search compares it with the tree, which proves the statement and the
-/// transaction's hash behind it. Where there is no transaction, the leaf could be that of another statement: one that ends
-/// with the hash's bytes.
+/// transaction's hash behind it. Where there is no transaction, the leaf could be that of another statement: one that
+/// ends with the hash's bytes.
 fn open(originator: OriginatorId, bytes: Bytes) -> VerifyResult {
     let not_canonical = |_| PeerViolation::NotCanonical;
     let (statement, proof) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;

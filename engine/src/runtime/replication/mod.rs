@@ -8,8 +8,8 @@
 //! - `evidence`: what is recorded against originators;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
-//! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way to
-//!   disk;
+//! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
+//!   to disk;
 //! - `catch_up`, `shown`, `behind`: readers are shown what is not verified yet, and peers are not;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
@@ -176,8 +176,8 @@ impl Replication {
     }
 
     /// Fetches envelopes of a strand from the connected peers: those that its originator has signed and, where the
-    /// strand's tree has the place, those of the tree. No key signs what a chain orders, so of a chain's strand they are those
-    /// of the tree alone. The strand is not followed meanwhile. One call at a time. Returns what was found.
+    /// strand's tree has the place, those of the tree. No key signs what a chain orders, so of a chain's strand they
+    /// are those of the tree alone. The strand is not followed meanwhile. One call at a time. Returns what was found.
     pub async fn fetch(
         &self,
         originator: OriginatorId,
@@ -302,16 +302,16 @@ impl Replication {
         self.state.peers.clocks(self.state.known_originators())
     }
 
-    /// Hands over a checkpoint with what was said about it, as its node would show it. Its signatures are checked later;
-    /// beyond what a node may show it is dropped, and false is returned.
+    /// Hands over a checkpoint with what was said about it, as its node would show it. Its signatures are checked
+    /// later; beyond what a node may show it is dropped, and false is returned.
     #[must_use]
     pub fn show_checkpoint(&self, checkpoint: CosignedCheckpoint) -> bool {
         let node = checkpoint.signed.checkpoint.node;
         self.state.checkpoints.show(node, checkpoint)
     }
 
-    /// Hands over a checkpoint that a stranger asks this witness to cosign. All submissions have one queue and one allowance
-    /// beside those of the nodes; beyond them it is dropped, and false is returned.
+    /// Hands over a checkpoint that a stranger asks this witness to cosign. All submissions have one queue and one
+    /// allowance beside those of the nodes; beyond them it is dropped, and false is returned.
     #[must_use]
     pub fn submit_checkpoint(&self, checkpoint: CosignedCheckpoint) -> bool {
         self.state.checkpoints.submit(checkpoint)

@@ -17,8 +17,9 @@ const SESSION_READS_MAX: usize = 4;
 /// there are 512, so that other work finds one free.
 const READS_MAX: usize = 16;
 /// Bytes of pages that are read for one peer and not yet written to it, of all its strands together. Calculated: the
-/// window of a connection, which seven strands whose windows of 4 MiB are full leave open for the others. Beside a page of a MiB of
-/// each of these the largest envelope (25 MiB) still has room, so a peer that reads has no strand held up by its others.
+/// window of a connection, which seven strands whose windows of 4 MiB are full leave open for the others. Beside a page
+/// of a MiB of each of these the largest envelope (25 MiB) still has room, so a peer that reads has no strand held up
+/// by its others.
 const AHEAD_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// Room that a page takes before it is read, at least. A guess: hardly an envelope is larger, and one that is has to be
 /// read twice.
@@ -33,8 +34,8 @@ const GAP_BYTES: usize = 64;
 /// until it has run. However often a peer replaces its wants, no more reads than these are queued for it.
 ///
 /// A page takes room before it is read, and gives it back when it is dropped. A peer with many wants that reads nothing
-/// therefore makes this node hold [`bytes_ahead`](Self::bytes_ahead) up to a bound, and not a page for each want. Strands
-/// have their turns in the order in which they ask.
+/// therefore makes this node hold [`bytes_ahead`](Self::bytes_ahead) up to a bound, and not a page for each want.
+/// Strands have their turns in the order in which they ask.
 #[derive(Debug, Clone)]
 pub struct PageReads {
     session: Arc<Semaphore>,
@@ -158,8 +159,8 @@ impl StrandReader {
 
     /// Returns what comes next.
     ///
-    /// Without an end to read to, waits for envelopes that do not exist yet; always for room in the session. Returns `None`
-    /// once the end is reached, or the head if that is lower. Cancel safe.
+    /// Without an end to read to, waits for envelopes that do not exist yet; always for room in the session. Returns
+    /// `None` once the end is reached, or the head if that is lower. Cancel safe.
     ///
     /// # Errors
     /// [`StrandReadError`] if the log cannot be read.

@@ -9,14 +9,14 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 /// A node, and the strand that it signs checkpoints of.
 type Pair = (OriginatorId, OriginatorId);
 
-/// Checkpoints of one pair that wait. A guess: about what a node may show in one round. There are more only while nothing can
-/// be written.
+/// Checkpoints of one pair that wait. A guess: about what a node may show in one round. There are more only while
+/// nothing can be written.
 const OF_PAIR_MAX: usize = 32;
 
 /// Checkpoints that are to be written, by pair and size.
 ///
-/// A node can sign one for each place of its strand, and a disk can be full for days. So the smallest ones of a pair are
-/// dropped: no peer has been shown them, and the larger ones say as much.
+/// A node can sign one for each place of its strand, and a disk can be full for days. So the smallest ones of a pair
+/// are dropped: no peer has been shown them, and the larger ones say as much.
 #[derive(Debug, Default)]
 pub(super) struct UnsavedCheckpoints(BTreeMap<Pair, BTreeMap<u64, Arc<CosignedCheckpoint>>>);
 

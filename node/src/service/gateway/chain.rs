@@ -40,8 +40,8 @@ struct BroadcastWriter {
     balances: BalanceWatcher,
 }
 
-/// Starts a writer for a payer's account. It resumes unfinished transactions of an earlier run, and adds the durations of
-/// transactions to `times`.
+/// Starts a writer for a payer's account. It resumes unfinished transactions of an earlier run, and adds the durations
+/// of transactions to `times`.
 ///
 /// # Errors
 /// Fails when the address of a contract is missing, or the broadcaster does not start.

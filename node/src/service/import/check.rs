@@ -8,8 +8,8 @@ use hawser_rules::Registry;
 
 use super::facts::{SourceFacts, StrandFacts};
 
-/// The number of sequence ids that the counter may be above the end of the own strand. xmtpd loses one with each publish
-/// that fails and each repeated one. A guess: ten years of three of them in a second.
+/// The number of sequence ids that the counter may be above the end of the own strand. xmtpd loses one with each
+/// publish that fails and each repeated one. A guess: ten years of three of them in a second.
 const COUNTER_AHEAD_MAX: i64 = 1_000_000_000;
 
 /// The reason why a database is not imported. Nothing has been written.

@@ -26,8 +26,8 @@ pub(in super::super) enum OpenLog {
     Snapshot(SnapshotLog),
 }
 
-/// Opens the log of a folder, of the newest backup in one, or of the newest snapshot of a place; or connects to a node if the
-/// name is a URL.
+/// Opens the log of a folder, of the newest backup in one, or of the newest snapshot of a place; or connects to a node
+/// if the name is a URL.
 ///
 /// # Errors
 /// When there is no log.

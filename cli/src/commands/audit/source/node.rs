@@ -33,8 +33,8 @@ use crate::client;
 const STRANDS_MAX: usize = 10_000;
 /// Envelopes of a page. A guess: the node cuts pages by their bytes as well.
 const PAGE_ENVELOPES: u32 = 1_000;
-/// Fields of a page, with those of its envelopes. Calculated: an envelope has three, itself included, and later versions of
-/// the schema may add some. An empty one takes two bytes on the wire and a hundred in memory.
+/// Fields of a page, with those of its envelopes. Calculated: an envelope has three, itself included, and later
+/// versions of the schema may add some. An empty one takes two bytes on the wire and a hundred in memory.
 const PAGE_FIELDS_MAX: usize = 16 * PAGE_ENVELOPES as usize;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 /// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.

@@ -1,7 +1,7 @@
 //! A deployment by calls that a multisig sends: the next calls.
 //!
-//! The rounds: the creations; the configuration of the settlement chain; the way of the parameters to the app chain; and, when
-//! they have arrived, the rest, prices last. Each is planned when the one before it is mined.
+//! The rounds: the creations; the configuration of the settlement chain; the way of the parameters to the app chain;
+//! and, when they have arrived, the rest, prices last. Each is planned when the one before it is mined.
 
 use hawser_chain::addresses::Addresses;
 use hawser_chain::admin::{Account, ChainRole};

@@ -156,8 +156,8 @@ impl<'a> DeployState<'a> {
         )))
     }
 
-    /// Writes the addresses before the first transaction, so that an interrupted deployment is known. Nodes read events from
-    /// the blocks that are newest now.
+    /// Writes the addresses before the first transaction, so that an interrupted deployment is known. Nodes read events
+    /// from the blocks that are newest now.
     pub(super) async fn write_addresses(&self) -> Result<Addresses, RunError> {
         let out = &self.args.out;
         let newest = async |chain: &Chain| chain.newest_block().await.map_err(RunError::failed);
@@ -244,8 +244,8 @@ impl<'a> DeployState<'a> {
     }
 }
 
-/// Refuses a factory whose first creation is another one than planned: all proxies would have other addresses. The calls of this
-/// command leave none, because a factory makes its first creation as it is created.
+/// Refuses a factory whose first creation is another one than planned: all proxies would have other addresses. The
+/// calls of this command leave none, because a factory makes its first creation as it is created.
 async fn require_whole_factories(
     plan: &DeploymentPlan,
     chains: [&Chain; 2],

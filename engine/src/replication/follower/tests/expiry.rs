@@ -38,7 +38,8 @@ fn what_is_too_young_to_have_expired_is_searched_for() {
     }
 }
 
-/// Nothing is on disk yet when the connection breaks, so the places are asked for again; meanwhile their node prunes one more.
+/// Nothing is on disk yet when the connection breaks, so the places are asked for again; meanwhile their node prunes
+/// one more.
 #[test]
 fn places_that_are_accepted_already_may_be_told_as_expired() {
     let mut rig = Rig::connected(0);
