@@ -113,8 +113,13 @@ fn explained(reporter: &PayerReporter, id: &str) -> Shown {
         last_sequence_id: row.last.0,
     });
     let (payers, minutes) = (payers.collect(), minutes.collect());
-    let reasons = differences.iter().map(ToString::to_string).collect();
-    let report = ReportRow { reasons, ..ReportRow::of(view) };
+    // A report that waits has reasons of its own, and they often say the same.
+    let mut report = ReportRow::of(view);
+    for difference in differences.iter().map(ToString::to_string) {
+        if !report.reasons.contains(&difference) {
+            report.reasons.push(difference);
+        }
+    }
     let page = ExplainedPage { report, equal: leaves.is_some(), payers, minutes };
     Ok(json(StatusCode::OK, &page))
 }

@@ -513,13 +513,13 @@ fn value(flag: &'static str) -> Arg {
     Arg::new(flag).long(flag).value_name("VALUE").allow_hyphen_values(true).overrides_with(flag)
 }
 
-/// `--flag` or `--flag=false`.
+/// `--flag`, `--flag=false` or `--flag false`. The commands with settings have no positional arguments, so a text after
+/// a switch is its value.
 fn switch(flag: &'static str) -> Arg {
     Arg::new(flag)
         .long(flag)
         .value_name("true|false")
         .num_args(0..=1)
-        .require_equals(true)
         .default_missing_value("true")
         .overrides_with(flag)
 }
@@ -569,6 +569,13 @@ mod tests {
                 ("sync.enable", "false"),
             ]
         );
+    }
+
+    #[test]
+    fn the_value_of_a_switch_may_be_an_argument_of_its_own() {
+        let flags = |line: &[&str]| node(line).unwrap().flags;
+        assert_eq!(flags(&["--sync.enable", "false"]), [("sync.enable".into(), "false".into())]);
+        assert_eq!(flags(&["--sync.enable", "--api.port", "1"]).len(), 2);
     }
 
     #[test]

@@ -74,3 +74,19 @@ fn a_place_that_does_not_answer_is_noted_and_nothing_is_called_damaged() {
     assert_eq!(verify(other.path(), &endpoint).status.code(), Some(9));
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
 }
+
+/// The owner of the place, or a thief, has removed all backups. A machine without the data folder has to notice.
+#[test]
+fn a_place_without_backups_fails_the_check() {
+    let (place, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(place.path().join("manifests")).unwrap();
+    let output = hawser()
+        .args(["backup", "verify", "--full", "--json", "--from"])
+        .arg(place.path())
+        .arg("--data-dir")
+        .arg(data.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no backup"), "{}", stderr(&output));
+}

@@ -208,6 +208,24 @@ fn a_rebuild_makes_the_same_projections() {
     assert_eq!(report["envelopes"], FOR_NODES + GROUPS + IDENTITIES);
 }
 
+/// The folder's own files are what the documents give to an auditor, and its nodes are honest.
+#[test]
+fn an_audit_by_the_files_of_the_folder_is_clean() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1"]);
+    assert_ne!(dev.publish(0, VECTORS)["published"], 0);
+    let data_dir = dev.text(0, "data_dir");
+    assert!(dev.stop().success());
+    let file = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let (registry, rates) = (file("registry.json"), file("rates.json"));
+    let keys = ["--registry", &registry, "--rates", &rates];
+    let line = [&["audit", "replay", "--json", "--from", &data_dir][..], &keys].concat();
+    let output = run(&line);
+    let said = format!("{}{}", support::stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("were given"), "the rates are those of the chain: {said}");
+}
+
 #[test]
 fn a_port_in_use_is_named_before_anything_starts() {
     let place = tempfile::tempdir().unwrap();

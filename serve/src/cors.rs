@@ -13,7 +13,8 @@ const ORIGIN: HeaderValue = HeaderValue::from_static("*");
 /// The headers that pages may read. Specified: those of the network's reference node.
 const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
 /// Headers that only some responses have. Pages may read them if they are present.
-const EXPOSED_IF_THERE: [&str; 3] = ["hawser-oldest", "retry-after", "limit-reason"];
+const EXPOSED_IF_THERE: [&str; 5] =
+    ["hawser-oldest", "retry-after", "limit-reason", "published-envelopes", "failed-envelopes"];
 /// Specified: `docs/protocol/api.md`, a day, as the network's reference node answers.
 const AGE_S: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,POST,PUT,PATCH,DELETE");
@@ -24,12 +25,13 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
      x-libxmtp-version,x-app-version",
 );
 
-/// The headers of [`HEADERS`], those of the Connect protocol, and the header of a gateway's API key.
+/// The headers of [`HEADERS`], those of the Connect protocol, the header of a gateway's API key, and the point at which
+/// a push server resumes.
 const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
     "Content-Type,Accept,Authorization,X-Client-Version,X-App-Version,Baggage,DNT,Sec-CH-UA,\
      Sec-CH-UA-Mobile,Sec-CH-UA-Platform,x-grpc-web,grpc-timeout,Sentry-Trace,User-Agent,\
      x-libxmtp-version,x-app-version,Connect-Protocol-Version,Connect-Timeout-Ms,\
-     Connect-Content-Encoding,Connect-Accept-Encoding,x-api-key",
+     Connect-Content-Encoding,Connect-Accept-Encoding,x-api-key,hawser-resume",
 );
 
 /// Returns the headers of the answer to a published client's preflight, for tests that compare them.
@@ -79,7 +81,7 @@ fn asks_for_more(asked: &HeaderMap) -> bool {
     let mut names = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
     names.any(|name| {
         let name = name.trim().to_ascii_lowercase();
-        name.starts_with("connect-") || name == "x-api-key"
+        name.starts_with("connect-") || ["x-api-key", "hawser-resume"].contains(&name.as_str())
     })
 }
 
@@ -111,5 +113,20 @@ mod tests {
         assert_eq!(of(&["hawser-oldest"]), format!("{always},hawser-oldest"));
         let refused = format!("{always},retry-after,limit-reason");
         assert_eq!(of(&["limit-reason", "retry-after"]), refused);
+        let in_part = format!("{always},published-envelopes,failed-envelopes");
+        assert_eq!(of(&["failed-envelopes", "published-envelopes"]), in_part);
+    }
+
+    #[test]
+    fn pages_may_send_each_header_that_the_documents_offer() {
+        for name in ["x-api-key", "hawser-resume", "connect-protocol-version"] {
+            let asked = HeaderMap::from_iter([(
+                ACCESS_CONTROL_REQUEST_HEADERS,
+                HeaderValue::from_str(&format!("content-type, {name}")).unwrap(),
+            )]);
+            let allowed = preflight(&asked).headers()[ACCESS_CONTROL_ALLOW_HEADERS].clone();
+            let allowed = allowed.to_str().unwrap().to_ascii_lowercase();
+            assert!(allowed.split(',').any(|it| it == name), "{name}: {allowed}");
+        }
     }
 }

@@ -361,7 +361,8 @@ async fn claims_of(network: &Network, report: OnchainReport) -> Result<ReportCla
 
 async fn originators_or_all(network: &Network, named: &[u32]) -> Result<Vec<u32>, AdminError> {
     if !named.is_empty() {
-        return Ok(named.to_vec());
+        // The contract refuses to pay for one originator twice.
+        return Ok(named.iter().copied().collect::<BTreeSet<_>>().into_iter().collect());
     }
     let migrated = OriginatorId::MIGRATED.map(|originator| originator.0);
     Ok(registered(network).await?.into_iter().chain(migrated).collect())

@@ -55,6 +55,9 @@ pub(crate) struct BackupVerifyArgs {
     /// command would open files of a stranger].
     #[arg(long, value_name = "N|all", value_parser = signatures)]
     pub(crate) signatures: Option<SampleSize>,
+    /// Check the signatures of all envelopes: the same as `--signatures all`.
+    #[arg(long, conflicts_with = "signatures")]
+    pub(crate) full: bool,
     /// Keys of the nodes: a registry file, a `network.json`, or an evidence file [default: the key that the manifest
     /// names, for the node's own strand alone].
     #[arg(long, value_name = "FILE")]
@@ -66,6 +69,13 @@ pub(crate) struct BackupVerifyArgs {
     /// The data folder in which the result is recorded for `hawser status`, if backups were made of it.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,
+}
+
+impl BackupVerifyArgs {
+    /// Returns the sample of envelopes that was asked for.
+    pub(crate) fn sample(&self) -> Option<SampleSize> {
+        if self.full { Some(SampleSize::All) } else { self.signatures }
+    }
 }
 
 fn signatures(text: &str) -> Result<SampleSize, String> {

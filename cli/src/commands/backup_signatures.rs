@@ -111,7 +111,7 @@ impl<'a> SignatureCheck<'a> {
 
     /// Returns true if signatures were asked for and not checked: the exit code must not say that they are right.
     pub(super) fn is_missing(&self, found: &BackupSignatures) -> bool {
-        let is_asked = self.args.signatures.is_some_and(|size| size != SampleSize::Envelopes(0));
+        let is_asked = self.args.sample().is_some_and(|size| size != SampleSize::Envelopes(0));
         is_asked && matches!(found, BackupSignatures::Unchecked(_))
     }
 
@@ -123,7 +123,7 @@ impl<'a> SignatureCheck<'a> {
             let record = self.registry.as_ref().and_then(|it| it.node(identity.node));
             record.is_some_and(|record| record.public_key == identity.public_key)
         };
-        match self.args.signatures {
+        match self.args.sample() {
             Some(SampleSize::Envelopes(0)) => Err("none were asked for"),
             Some(size) => Ok(size),
             None if read.is_signed && (is_own() || is_registered()) => Ok(DEFAULT),

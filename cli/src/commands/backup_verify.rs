@@ -20,7 +20,7 @@ const UNREACHABLE_EXIT_CODE: u8 = 9;
 /// Runs the command.
 ///
 /// # Errors
-/// When a backup is not whole, or must not be restored; and with an exit code of its own if the place does not answer.
+/// When a backup is not whole, or must not be restored, or when there is none; and with an exit code of its own if the place does not answer.
 pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let mut checks = ChecksOfNode::new(&data_dir);
@@ -46,6 +46,10 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
             checks.note(&data_dir);
             read_all_next_time(&data_dir, &*objects);
             Err(backups::run_error(&error))
+        }
+        // A job on another machine has to notice that the backups have gone.
+        Ok(Outcome { expected: 0, .. }) => {
+            Err(RunError::not_found(format!("there is no backup in {shown}")))
         }
         Ok(Outcome { damaged: 0, unchecked, expected }) => {
             checks.note(&data_dir);

@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hawser_chain::addresses::Addresses;
+use hawser_chain::admin::rates::{self, RateEntry};
+use hawser_chain::admin::{self, ChainRole};
 use hawser_devchain::devnet;
 use hawser_node::error::RunError;
+use hawser_node::files::rates::RateRecord;
 use hawser_node::files::registry::NodeEntry;
 use hawser_node::service::stop_signal::{StopReason, StopSignals};
 use tokio::sync::{mpsc, watch};
@@ -20,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use crate::args::dev::DevArgs;
 use crate::client;
 use crate::commands::chain;
+use crate::commands::onchain::reach;
 use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
 use crate::output::Reporter;
 use child::{
@@ -66,6 +70,9 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
         _ = ends.next() => return network.stop(&mut ends).await,
     }
     let described = network.describe(&folder, &records)?;
+    if matches!(network.source, NetworkSource::Chains) {
+        folder.write_rates(network.rates(&folder).await?)?;
+    }
     folder.announce(&described)?;
     let network_file = args.data_dir.join(crate::network_file::FILE_NAME);
     let hints = StartHints {
@@ -247,6 +254,25 @@ impl Network {
             settlement_chain: Some(chain(devnet::SETTLEMENT_ID, self.shared.settlement())),
             contracts: contracts.to_json(),
         })
+    }
+
+    /// Returns the rates on the settlement chain, by which the nodes charge. Auditors of the folder need them.
+    async fn rates(&self, folder: &Folder) -> Result<Vec<RateRecord>, RunError> {
+        let url = format!("http://{}", self.shared.settlement());
+        let network = admin::Network {
+            settlement: reach(&[url], devnet::SETTLEMENT_ID, ChainRole::Settlement).await?,
+            app: None,
+            app_id: devnet::APP_ID,
+            contracts: (&Addresses::read(&folder.chain_json()).map_err(RunError::failed)?).into(),
+        };
+        let record = |RateEntry { prices, start_time }| RateRecord {
+            message_fee: prices.message_fee,
+            storage_fee: prices.storage_fee,
+            congestion_fee: prices.congestion_fee,
+            target_rate_per_minute: prices.target_rate_per_minute,
+            start_time,
+        };
+        Ok(rates::list(&network).await?.into_iter().map(record).collect())
     }
 
     fn running_nodes(&self) -> usize {

@@ -76,11 +76,32 @@ fn start_asking_for_balances(store: Store) -> Node {
     start_publishing(store, publish, Arc::new(TrustingJudge))
 }
 
+/// A node whose settlement chain does not answer knows no balance. It refuses for a reason of its own then, and tells
+/// no payer with a deposit that it cannot pay.
+#[tokio::test]
+async fn no_payer_is_called_poor_before_the_registry_has_been_read() {
+    let store = store();
+    let node = start_asking_for_balances(store.clone());
+    let early = node.engine.publish(vec![message(1, "early")]).await;
+    assert!(matches!(early, Err(PublishError::Unavailable { .. })), "{early:?}");
+    assert_eq!(store.snapshot().head(NODE).unwrap().0, 0, "nothing was stored");
+    read_without_events(&node);
+    let poor = node.engine.publish(vec![message(1, "poor")]).await;
+    assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
+}
+
+/// Records that the payer registry has been read and has no event.
+fn read_without_events(node: &Node) {
+    let position = ChainPosition { block: 0, hash: [0; 32] };
+    node.engine.ledger_appender().append(0, &[], position).unwrap();
+}
+
 /// The books of this node: what it charges counts before it is durable, and once.
 #[tokio::test]
 async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
     let store = store();
     let node = start_asking_for_balances(store.clone());
+    read_without_events(&node);
     let texts: Vec<String> = (0..100).map(|number| format!("{number:03}")).collect();
     let poor = node.engine.publish(vec![message(1, "poor")]).await;
     assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");

@@ -30,6 +30,8 @@ pub(super) struct ExpectedAnswer<'a> {
     pub(super) client: &'a Bytes,
     /// The payer envelope that was sent.
     pub(super) payer_envelope: &'a Bytes,
+    /// When it was signed, before it was sent: unix time in nanoseconds by this gateway's clock.
+    pub(super) signed_ns: i64,
 }
 
 /// Why a node's answer is wrong.
@@ -124,8 +126,10 @@ pub(super) fn verify(
     }
     let payer = statement.payer();
     let is_sent = payer.as_bytes() == expected.payer_envelope;
-    let is_repeat = was_stored && is_same_order(expected, payer);
-    if !(is_sent || is_repeat) {
+    // One that was stored before this request may have another retention, or another signature of the payer. It is
+    // published, so another node would cost the payer a second fee. A node that alters this request is at fault.
+    let is_earlier = statement.originator_ns() < expected.signed_ns;
+    if !(is_sent || is_earlier && is_same_order(expected, payer)) {
         return Err(AnswerError::OtherPayerEnvelope);
     }
     check_expiry(
@@ -254,6 +258,7 @@ mod tests {
             payer: &payer,
             client: parsed.client().as_bytes(),
             payer_envelope: sent,
+            signed_ns: NOW_NS,
         };
         verify(&expected, answer, rates, NOW_NS)
     }
@@ -291,6 +296,12 @@ mod tests {
             stored_before(it, DAY_S);
         };
         assert!(judged(old, 1).unwrap().was_stored);
+        // For another request of the payer, a moment ago: the node owes the same answer to both.
+        let a_second_old = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            other_retention(it);
+            stored_before(it, 1);
+        };
+        assert!(!judged(a_second_old, 1).unwrap().was_stored);
         assert_eq!(judged(other_retention, 1).unwrap_err(), AnswerError::OtherPayerEnvelope);
     }
 

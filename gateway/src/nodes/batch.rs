@@ -179,6 +179,8 @@ enum Together {
 struct SignedEnvelope {
     message: pb::PayerEnvelope,
     bytes: Bytes,
+    /// Unix time.
+    signed_ns: i64,
 }
 
 impl Batcher {
@@ -402,9 +404,10 @@ impl NodeCaller {
 
     fn sign(&self, client: Bytes) -> SignedEnvelope {
         let PayerSettings { key, retention_days, .. } = &*self.payer;
+        let signed_ns = crate::now_ns();
         let message = PayerEnvelope::sign(client, self.record.id, *retention_days, key);
         let bytes = message.encode_to_vec().into();
-        SignedEnvelope { message, bytes }
+        SignedEnvelope { message, bytes, signed_ns }
     }
 
     async fn sign_all(&self, clients: Vec<Bytes>) -> Vec<SignedEnvelope> {
@@ -472,6 +475,7 @@ impl NodeCaller {
             payer: &self.payer.public_key,
             client: &sealed.message.unsigned_client_envelope,
             payer_envelope: &sealed.bytes,
+            signed_ns: sealed.signed_ns,
         };
         verify(&expected, answer, rates, crate::now_ns())
     }

@@ -4,7 +4,7 @@
 //! dev.lock       held while `hawser dev` runs here; marks the folder as ours
 //! network.json   what runs, while and after it runs
 //! registry.json  the node records
-//! rates.json     the price list
+//! rates.json     the price list; with chains, that of the settlement chain at the start
 //! payer.key      signs and pays for what is published by hand
 //! chain.json     where the contracts are, while and after the chains run
 //! chain/         app and settlement: both chains; log.txt: their log
@@ -193,6 +193,14 @@ impl Folder {
             write(&self.rates(), &RatesFile { rates: vec![RateRecord::FIRST] })?;
         }
         Ok(running)
+    }
+
+    /// Replaces the price list by that of the settlement chain.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write_rates(&self, rates: Vec<RateRecord>) -> Result<(), RunError> {
+        write(&self.rates(), &RatesFile { rates })
     }
 
     /// Returns the address of the payer, whose key is created if there is none.

@@ -25,6 +25,9 @@ const PAYERS_MAX: usize = 10_000;
 /// Pause for the payers that do not fit: balances are old by then.
 const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
+/// Pause while the payer registry is being read for the first time. A guess: a reader on a chain that answers needs less.
+const RETRY_UNREAD: Duration = Duration::from_secs(5);
+
 /// The balances of payers.
 pub(super) struct Balances {
     payers: Mutex<Payers>,
@@ -139,7 +142,8 @@ impl Balances {
     /// Reads a payer's balance if it is not known or too old. Blocks on the disk.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] when a row cannot be read, or too many payers publish at once.
+    /// [`PublishError::Unavailable`] when a row cannot be read, no event of the payer registry has been read yet, or too
+    /// many payers publish at once.
     pub(super) fn refresh(
         &self,
         node: OriginatorId,
@@ -153,6 +157,12 @@ impl Balances {
             let reading = self.read(node, payer, now_ns).map_err(|error| {
                 PublishError::of_disk(format!("a balance cannot be read: {error}"))
             })?;
+            // The balance in an empty ledger says nothing about the payer.
+            let Some(reading) = reading else {
+                let reason =
+                    "the payer registry on the settlement chain has not been read yet".into();
+                return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
+            };
             match self.lock().put(payer, reading) {
                 Put::Known => return Ok(()),
                 Put::TooOld => {} // the next reading is at the head of the last dropping or later
@@ -202,16 +212,20 @@ impl Balances {
         self.payers.lock()
     }
 
+    /// Reads a payer's balance; `None` as long as the payer registry has never been read.
     fn read(
         &self,
         node: OriginatorId,
         payer: PayerAddress,
         read_ns: i64,
-    ) -> Result<Reading, ReadError> {
+    ) -> Result<Option<Reading>, ReadError> {
         let now = self.report_history.now()?;
+        if now.snapshot.ledger_position()?.is_none() {
+            return Ok(None);
+        }
         let head = now.snapshot.head(node)?;
         let available = available_of(&now.snapshot, &now.reports, payer)?;
-        Ok(Reading { available, head, read_ns })
+        Ok(Some(Reading { available, head, read_ns }))
     }
 }
 

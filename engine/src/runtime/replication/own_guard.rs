@@ -247,7 +247,7 @@ impl GuardTask {
         let left_out = blocking(move || {
             let Some(through) = skip else { return Ok(()) };
             let (originator, reason) = (state.own, SkipReason::Missing);
-            tracing::warn!(%from, %through, "places of this node's own strand are declared void");
+            tracing::warn!(%from, %through, "places of this node's own strand that no node has shown are recorded as missing");
             state.committer.commit(vec![Change::Skip { originator, from, through, reason }])
         });
         if let Err(error) = left_out.await {
