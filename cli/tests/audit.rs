@@ -305,6 +305,12 @@ fn the_nodes_of_a_network_are_asked_together() {
     assert_eq!(lines[0]["node_id"], ACCUSED);
     assert_eq!(lines[0]["proven"].as_array().unwrap().len(), 1, "two nodes keep one fact");
     assert_eq!((&lines[1]["nodes_asked"], &lines[1]["refuted"]), (&2.into(), &0.into()));
+    // A node that could not be asked may keep the only proof.
+    let asked = format!("{url},http://127.0.0.1:1");
+    let output = run(&[&audit[..], &["--nodes", &asked]].concat());
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!((&last["nodes_asked"], last["silent"].as_array().unwrap().len()), (&1.into(), 1));
     assert!(dev.stop().success());
 }
 

@@ -6,6 +6,16 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::NodeArgs;
 
+/// The largest number of threads. A guess: more than the cores of a machine. A system may refuse to start more.
+const THREADS_MAX: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=THREADS_MAX) => Ok(number),
+        _ => Err(format!("it is no number from 1 to {THREADS_MAX}")),
+    }
+}
+
 /// `hawser audit`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -35,7 +45,8 @@ pub(crate) enum AuditCommand {
     CheckPartition(AuditCheckPartitionArgs),
     /// Join the summaries of `check-partition` to one verdict. Exits as `replay` does.
     Merge(AuditMergeArgs),
-    /// Collect the reports that all nodes of a network keep, and judge each fact once.
+    /// Collect the reports that all nodes of a network keep, and judge each fact once. Exits with 9 if a node was not
+    /// read to its end, after judging what was read.
     Network(AuditNetworkArgs),
 }
 
@@ -81,7 +92,7 @@ pub(crate) struct AuditReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
     /// Threads that check [default: one for each core].
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = threads)]
     pub(crate) threads: Option<usize>,
     /// Write the report as one page of HTML too. Replaces the file.
     #[arg(long, value_name = "FILE")]
@@ -128,7 +139,7 @@ pub(crate) struct AuditExportArgs {
     #[arg(long)]
     pub(crate) without_payers: bool,
     /// Threads that read envelopes [default: one for each core].
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = threads)]
     pub(crate) threads: Option<usize>,
 }
 
@@ -142,7 +153,7 @@ pub(crate) struct AuditCheckPartitionArgs {
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
     /// Threads that check [default: one for each core].
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = threads)]
     pub(crate) threads: Option<usize>,
 }
 

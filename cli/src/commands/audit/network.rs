@@ -1,19 +1,25 @@
 //! `hawser audit network`: the reports of all nodes, each fact once.
 
 use hawser_audit::{Judged, NetworkAudit, NodeFindings};
-use hawser_node::error::RunError;
+use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::OriginatorId;
 use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
+use super::replay::INCOMPLETE_EXIT_CODE;
+use super::reports::ReadMost;
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
 use crate::output;
 
+/// What is read of one node, a page at a time. Guesses: strangers can fill what nodes keep of reports that prove nothing,
+/// up to some hundred MiB for each accused node and class, and a lying node has no end.
+const READ_MOST: ReadMost = ReadMost { reports: 1_000_000, len_bytes: 16 << 30 };
+
 /// Runs the command.
 ///
 /// # Errors
-/// When there are no keys, or no node answers.
+/// When there are no keys, or no node answers; and with an exit code of its own if a node was not read to its end.
 pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), RunError> {
     let keys = keys::load(&args.keys, None)?;
     let nodes: Vec<(Option<u32>, String)> = match args.nodes.as_slice() {
@@ -24,19 +30,21 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
         return Err(RunError::usage("name the nodes to ask: --nodes URLS"));
     }
     let mut audit = NetworkAudit::default();
-    let mut silent = Vec::new();
+    let (mut silent, mut is_read) = (Vec::new(), false);
     for (id, address) in &nodes {
-        match reports::all_of(address, 0).await {
-            Ok(held) => {
-                for mut held in held {
-                    held.host = id.map(OriginatorId);
-                    audit.add(Judged::new(held, &keys.known));
-                }
+        // What was read before an error counts: one report more must not hide the others.
+        let read = reports::each_page(address, 0, READ_MOST, |page| {
+            for mut held in page {
+                held.host = id.map(OriginatorId);
+                audit.add(Judged::new(held, &keys.known));
+                is_read = true;
             }
-            Err(error) => silent.push((address, error)),
+        });
+        if let Err(error) = read.await {
+            silent.push((address, error));
         }
     }
-    if silent.len() == nodes.len() {
+    if silent.len() == nodes.len() && !is_read {
         let (address, error) = &silent[0];
         return Err(RunError::failed(format!("no node answers; {address}: {}", error.text)));
     }
@@ -55,14 +63,18 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
             .map(|(address, error)| json!({ "node": address, "error": error.text }))
             .collect();
         output::line(json!({ "nodes_asked": asked, "refuted": refuted, "silent": silent }));
+    } else {
+        for (address, error) in &silent {
+            output::line(format_args!("{address} was not read to its end: {}", error.text));
+        }
+        let asked = output::count(asked, "node");
+        output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));
+    }
+    if silent.is_empty() {
         return Ok(());
     }
-    for (address, error) in silent {
-        output::line(format_args!("{address} did not answer: {}", error.text));
-    }
-    let asked = output::count(asked, "node");
-    output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));
-    Ok(())
+    let text = format!("{} not read to the end", output::count(silent.len(), "node"));
+    Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
 }
 
 fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {

@@ -8,7 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::Misbeha
 
 use crate::client;
 
-/// Reports that are read of one node. A guess: above what a node keeps of a network that works.
+/// Reports that are read of one node and held. A guess: above what a node keeps of a network that works.
 const REPORTS_MAX: usize = 100_000;
 /// Their bytes.
 const LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -52,20 +52,44 @@ fn held(report: pb::MisbehaviorReport) -> HeldReport {
 /// # Errors
 /// When the node does not answer, or its answers do not end.
 pub(crate) async fn all_of(address: &str, after_ns: u64) -> Result<Vec<HeldReport>, RunError> {
+    let mut all = Vec::new();
+    let most = ReadMost { reports: REPORTS_MAX, len_bytes: LEN_BYTES_MAX };
+    each_page(address, after_ns, most, |page| all.extend(page)).await?;
+    Ok(all)
+}
+
+/// The most that is read of one node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadMost {
+    pub(crate) reports: usize,
+    pub(crate) len_bytes: usize,
+}
+
+/// Gives the reports that a node stored after `after_ns` to `take`, page by page, so that the caller holds one page.
+///
+/// # Errors
+/// When the node does not answer, or its answers do not end. `take` has got the pages before.
+pub(crate) async fn each_page(
+    address: &str,
+    after_ns: u64,
+    most: ReadMost,
+    mut take: impl FnMut(Vec<HeldReport>),
+) -> Result<(), RunError> {
     let mut api = connect(address).await?;
-    let (mut all, mut after, mut len_bytes) = (Vec::new(), after_ns, 0usize);
+    let (mut after, mut reports, mut len_bytes) = (after_ns, 0, 0_usize);
     loop {
         let page = page(&mut api, after).await?;
-        let Some(last) = page.last().and_then(|it| it.server_time_ns) else { return Ok(all) };
+        let Some(last) = page.last().and_then(|it| it.server_time_ns) else { return Ok(()) };
         if last <= after {
             return Err(RunError::failed(format!(
                 "{address}: the node sent its reports out of order"
             )));
         }
         after = last;
+        reports += page.len();
         len_bytes += page.iter().map(|it| it.report.len()).sum::<usize>();
-        all.extend(page);
-        if all.len() > REPORTS_MAX || len_bytes > LEN_BYTES_MAX {
+        take(page);
+        if reports > most.reports || len_bytes > most.len_bytes {
             return Err(RunError::failed(format!(
                 "{address}: the node has more reports than one run reads"
             )));
