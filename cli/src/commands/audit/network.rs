@@ -12,8 +12,8 @@ use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
 use crate::output;
 
-/// What is read of one node, a page at a time. Guesses: strangers can fill what nodes keep of reports that prove nothing,
-/// up to some hundred MiB for each accused node and class, and a lying node has no end.
+/// The most that is read of one node, a page at a time. Guesses: strangers can have a node keep some hundred MiB of
+/// reports that prove nothing for each accused node and class, and the answers of a lying node have no end.
 const READ_MOST: ReadMost = ReadMost { reports: 1_000_000, len_bytes: 16 << 30 };
 
 /// Runs the command.
