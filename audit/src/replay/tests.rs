@@ -2,11 +2,11 @@
 
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
-use hawser_rules::{Absence, Absences, Rate, RateTable, Registry};
+use hawser_rules::{Absence, Absences, Registry};
 use serde_json::{Value, json};
 
 use super::planted::{PLANTED, Planted, flip_signature};
-use super::testing::{MemoryLog, NODE, RATE, key, ns_of, settings};
+use super::testing::{MemoryLog, NODE, key, ns_of, settings};
 use super::*;
 
 pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
@@ -171,18 +171,6 @@ fn a_void_range_has_leaves_and_other_gaps_end_the_tree() {
     other.rows[22] = StrandRow::Leaf { sequence: SequenceId(22), leaf: TreeHash([1; 32]) };
     let found = named(&replay(&other, &settings()));
     assert!(found.contains(&(FaultKind::Leaf, 22, None)), "{found:?}");
-}
-
-/// A backup is audited by the rates of today, and the chain has got one since it was made.
-#[test]
-fn a_rate_that_the_chain_got_after_the_log_was_copied_is_no_fault() {
-    let log = MemoryLog::honest(50);
-    let later = Rate { start_unix_s: u64::MAX, ..RATE };
-    let by = |rates| ReplaySettings { rates: RateTable::new(rates, None).ok(), ..settings() };
-    assert_eq!(named(&replay(&log, &by(vec![RATE, later]))), []);
-    let other = Rate { start_unix_s: RATE.start_unix_s - 1, ..RATE };
-    let found = named(&replay(&log, &by(vec![other, later])));
-    assert!(found.contains(&(FaultKind::Rates, 0, None)), "{found:?}");
 }
 
 #[test]

@@ -20,7 +20,8 @@ const UNREACHABLE_EXIT_CODE: u8 = 9;
 /// Runs the command.
 ///
 /// # Errors
-/// When a backup is not whole, or must not be restored, or when there is none; and with an exit code of its own if the place does not answer.
+/// When a backup is not whole, or must not be restored, or when there is none; and with an exit code of its own if the
+/// place does not answer.
 pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let mut checks = ChecksOfNode::new(&data_dir);

@@ -159,7 +159,8 @@ impl Folder {
     }
 
     /// Creates missing keys, and writes registry and rates. Records of nodes that do not run now stay,
-    /// because their strands still have to be checked; rates that the user has changed stay too.
+    /// because their strands still have to be checked. Rates that the user has changed stay too, unless
+    /// [`Self::write_rates`] replaces them.
     /// Returns the records of the nodes at `ports`.
     ///
     /// # Errors
