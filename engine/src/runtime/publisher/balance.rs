@@ -25,7 +25,7 @@ const PAYERS_MAX: usize = 10_000;
 /// Pause for the payers that do not fit: balances are old by then.
 const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
-/// Pause while the payer registry is being read for the first time. A guess: a reader on a chain that answers needs less.
+/// Pause while the payer registry is being read for the first time. A guess: a reader needs less if its chain answers.
 const RETRY_UNREAD: Duration = Duration::from_secs(5);
 
 /// The balances of payers.
