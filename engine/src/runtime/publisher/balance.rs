@@ -142,8 +142,8 @@ impl Balances {
     /// Reads a payer's balance if it is not known or too old. Blocks on the disk.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] when a row cannot be read, no event of the payer registry has been read yet, or too
-    /// many payers publish at once.
+    /// [`PublishError::Unavailable`] when a row cannot be read, no event of the payer registry has been read yet, or
+    /// too many payers publish at once.
     pub(super) fn refresh(
         &self,
         node: OriginatorId,
