@@ -3,11 +3,12 @@
 use hawser_audit::{Judged, NetworkAudit, NodeFindings};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::OriginatorId;
+use hawser_rules::misbehavior::MisbehaviorVerdict;
 use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
 use super::replay::INCOMPLETE_EXIT_CODE;
-use super::reports::ReadMost;
+use super::reports::{LEN_BYTES_MAX, ReadMost};
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
 use crate::output;
@@ -33,12 +34,23 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     let (mut silent, mut is_read) = (Vec::new(), false);
     for (id, address) in &nodes {
         // What was read before an error counts: one report more must not hide the others.
+        let mut held_bytes = 0;
         let read = reports::each_page(address, 0, READ_MOST, |page| {
             for mut held in page {
                 held.host = id.map(OriginatorId);
-                audit.add(Judged::new(held, &keys.known));
+                let len_bytes = held.report.len();
+                let judged = Judged::new(held, &keys.known);
+                // Proofs are held until the end, and a node can make any number of them against itself.
+                if judged.judgement.verdict == MisbehaviorVerdict::Proven {
+                    held_bytes += len_bytes;
+                }
+                if held_bytes > LEN_BYTES_MAX {
+                    return Err(RunError::failed("the node has more proofs than one run holds"));
+                }
+                audit.add(judged);
                 is_read = true;
             }
+            Ok(())
         });
         if let Err(error) = read.await {
             silent.push((address, error));

@@ -11,7 +11,7 @@ use crate::client;
 /// Reports that are read of one node and held. A guess: above what a node keeps of a network that works.
 const REPORTS_MAX: usize = 100_000;
 /// Their bytes.
-const LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub(crate) const LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Connects to the service of a node.
 ///
@@ -54,7 +54,11 @@ fn held(report: pb::MisbehaviorReport) -> HeldReport {
 pub(crate) async fn all_of(address: &str, after_ns: u64) -> Result<Vec<HeldReport>, RunError> {
     let mut all = Vec::new();
     let most = ReadMost { reports: REPORTS_MAX, len_bytes: LEN_BYTES_MAX };
-    each_page(address, after_ns, most, |page| all.extend(page)).await?;
+    let hold = |page| {
+        all.extend(page);
+        Ok(())
+    };
+    each_page(address, after_ns, most, hold).await?;
     Ok(all)
 }
 
@@ -68,12 +72,12 @@ pub(crate) struct ReadMost {
 /// Gives the reports that a node stored after `after_ns` to `take`, page by page, so that the caller holds one page.
 ///
 /// # Errors
-/// When the node does not answer, or its answers do not end. `take` has got the pages before.
+/// When the node does not answer, or its answers do not end, and those of `take`, which has got the pages before.
 pub(crate) async fn each_page(
     address: &str,
     after_ns: u64,
     most: ReadMost,
-    mut take: impl FnMut(Vec<HeldReport>),
+    mut take: impl FnMut(Vec<HeldReport>) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
     let mut api = connect(address).await?;
     let (mut after, mut reports, mut len_bytes) = (after_ns, 0, 0_usize);
@@ -88,7 +92,7 @@ pub(crate) async fn each_page(
         after = last;
         reports += page.len();
         len_bytes += page.iter().map(|it| it.report.len()).sum::<usize>();
-        take(page);
+        take(page)?;
         if reports > most.reports || len_bytes > most.len_bytes {
             return Err(RunError::failed(format!(
                 "{address}: the node has more reports than one run reads"
