@@ -44,7 +44,7 @@ fn seeds() -> std::ops::Range<u64> {
 /// Returns a permanent fault of an endpoint.
 fn fault(random: &mut StdRng) -> Faults {
     let none = Faults::default();
-    match random.random_range(0..11) {
+    match random.random_range(0..12) {
         0 => Faults { behind: random.random_range(1..6), ..none },
         1 => Faults { resyncing: Some(random.random_range(0..20)), ..none },
         2 => Faults { late_ms: random.random_range(50..1200), ..none },
@@ -55,6 +55,7 @@ fn fault(random: &mut StdRng) -> Faults {
         7 => Faults { bloom: Some(random.random()), omits: true, ..none },
         8 => Faults { omits: true, denies: true, ..none },
         9 => Faults { forked_at: Some(random.random_range(0..60)), ..none },
+        10 => Faults { forges: true, ..none },
         _ => Faults::ALL,
     }
 }
@@ -112,25 +113,84 @@ async fn one_honest_endpoint_is_enough() {
     }
 }
 
-/// A single endpoint that shows another payload than the stored one cannot halt a strand.
+/// A single endpoint that shows other payloads than the chain's adds none to a strand, whether the strand is empty or
+/// already holds what the forged ones would replace.
 #[tokio::test]
-async fn an_endpoint_that_forges_is_contradicted_before_a_strand_halts() {
+async fn what_an_endpoint_forges_is_neither_stored_nor_halts_a_strand() {
+    for is_stored in [false, true] {
+        let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+        chain.send(4).await;
+        let forger = Proxy::start(&chain.url(), 1).await;
+        let memory = Arc::new(Memory::default());
+        if is_stored {
+            memory.0.lock().payloads = chain.sent.clone(); // and no position: it is read again
+        }
+        forger.set(|faults| faults.forges = true);
+        let reader = chain.read(&[forger.url(), chain.url()], Vec::new(), &memory);
+        let view = reader.view();
+        chain.send(2).await;
+        until("what came later is there", || {
+            let status = view.readers().remove(0);
+            assert!(!matches!(status.state, ReaderState::Halted(_)), "{status:?}");
+            let held = memory.payloads();
+            assert!(
+                held.iter().all(|payload| chain.sent.contains(payload)),
+                "a forged payload is stored"
+            );
+            held == chain.sent
+        })
+        .await;
+        assert!(forger.spoilt() > 0, "it was asked first");
+        reader.stop().await;
+    }
+}
+
+/// An endpoint that forges and is asked second delays nothing, because the block's proof decides.
+#[tokio::test]
+async fn an_endpoint_that_contradicts_a_proven_block_is_not_waited_for() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    chain.send(4).await;
     let forger = Proxy::start(&chain.url(), 1).await;
-    let memory = Arc::new(Memory::default());
-    memory.0.lock().payloads = chain.sent.clone(); // and no position: it is read again
     forger.set(|faults| faults.forges = true);
-    let reader = chain.read(&[forger.url(), chain.url()], Vec::new(), &memory);
-    let view = reader.view();
+    let honest = Proxy::start(&chain.url(), 2).await;
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[honest.url(), forger.url()], Vec::new(), &memory);
+    for _ in 0..3 {
+        chain.send(2).await;
+        until("what was sent is there", || memory.payloads() == chain.sent).await;
+    }
+    assert!(forger.spoilt() > 0 && honest.asked("eth_getBlockReceipts") > 0, "both were asked");
+    let healthy = reader.view().endpoints().into_iter().all(|endpoint| endpoint.error.is_none());
+    assert!(healthy, "the endpoint in use is not blamed");
+    reader.stop().await;
+}
+
+/// A single endpoint cannot get a forged event stored while the other one is a few blocks behind.
+#[tokio::test]
+async fn a_forged_event_waits_for_an_endpoint_that_is_behind() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let forger = Proxy::start(&chain.url(), 1).await;
+    forger.set(|faults| faults.forges = true);
+    let behind = Proxy::start(&chain.url(), 2).await;
+    behind.set(|faults| faults.behind = 3);
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[forger.url(), behind.url()], Vec::new(), &memory);
     chain.send(2).await;
-    until("what came later is there", || {
-        let status = view.readers().remove(0);
-        assert!(!matches!(status.state, ReaderState::Halted(_)), "{status:?}");
-        memory.payloads() == chain.sent
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(forger.asked("eth_getLogs") > 0, "it was asked first");
+    assert!(chain.sent.starts_with(&memory.payloads()), "a forged payload is stored");
+    mine(&chain, 5).await;
+    let view = reader.view();
+    let began = Instant::now();
+    until("what was sent is there", || {
+        let held = memory.payloads();
+        assert!(chain.sent.starts_with(&held), "a forged payload is stored");
+        if began.elapsed() > TIMEOUT / 2 {
+            let (status, endpoints) = (view.readers(), view.endpoints());
+            panic!("{} of {}: {status:?}, {endpoints:?}", held.len(), chain.sent.len());
+        }
+        held == chain.sent
     })
     .await;
-    assert!(forger.spoilt() > 0, "it was asked first");
     reader.stop().await;
 }
 

@@ -69,7 +69,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// The error of the last endpoint, if none has answered.
-    pub(crate) async fn each_soon<T, F, Fut>(
+    pub async fn each_soon<T, F, Fut>(
         &self,
         time_max: Duration,
         grace: Duration,
@@ -107,6 +107,19 @@ impl Endpoints {
         match last {
             Some(error) if answers.is_empty() => Err(error),
             _ => Ok(answers.into_values().collect()),
+        }
+    }
+
+    /// Returns true if there is an endpoint with another host or port than `asked`.
+    pub(crate) fn has_other_than(&self, asked: &Chain) -> bool {
+        self.0.slots.iter().any(|slot| slot.display_url != asked.endpoint())
+    }
+
+    /// Pauses the endpoints with the host and port of `asked`. Does nothing if there is no other one.
+    pub(crate) fn distrust_asked(&self, asked: &Chain, reason: &str) {
+        let slots = self.0.slots.iter().enumerate();
+        for (index, _) in slots.filter(|(_, slot)| slot.display_url == asked.endpoint()) {
+            self.distrust_at(index, reason);
         }
     }
 

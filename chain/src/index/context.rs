@@ -19,6 +19,8 @@ pub(super) struct NumberedBatch {
     pub(super) batch: EventBatch,
     /// The reading pass to which the batch belongs: see [`Context::pass`].
     pub(super) pass: u64,
+    /// True if another endpoint than the one that gave the events confirms them: see `confirming`.
+    pub(super) is_confirmed: bool,
 }
 
 /// The shared state of one contract's reader.

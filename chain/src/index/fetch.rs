@@ -165,6 +165,19 @@ pub(super) async fn page(
     Ok(PageResponse { logs, headers: known })
 }
 
+/// Returns the logs of these blocks, in several requests if needed, and the headers of blocks whose logs carry no
+/// timestamp.
+pub(super) async fn timed_logs(
+    chain: &Chain,
+    filter: &Filter,
+    blocks: &RangeInclusive<u64>,
+) -> Result<PageResponse, RequestError> {
+    let logs = logs_in_parts(chain, filter, blocks).await?;
+    let timeless = without_time(&logs, &[], blocks);
+    let headers = headers(chain, &timeless, None).await?;
+    Ok(PageResponse { logs, headers })
+}
+
 fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64>) -> Vec<u64> {
     let known: BTreeSet<_> = known.iter().map(|header| header.block.number).collect();
     let timeless = logs.iter().filter(|log| log.block_timestamp.is_none());

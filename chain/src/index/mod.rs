@@ -10,11 +10,13 @@
 //!   the requests of both;
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
+//! - `confirming`: asks other endpoints about events before they are stored;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
 //! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
 
 mod bootstrap;
+mod confirming;
 mod context;
 mod contract;
 pub mod event;

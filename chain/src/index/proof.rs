@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use alloy::consensus::Header;
 use alloy::consensus::proofs::ordered_trie_root_with_encoder;
-use alloy::primitives::{B256, Bloom, Bytes, Log as ChainLog, U64};
+use alloy::primitives::{Address, B256, Bloom, Bytes, Log as ChainLog, U64};
 use alloy::rlp::{BufMut, Encodable};
 use alloy::rpc::types::Log;
 use serde::Deserialize;
 
-use super::event::{BlockRef, EventSource};
+use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::look::{Claim, ClaimVerdict, EventSet, Testimony};
 
 /// The highest transaction type (EIP-2718), which prefixes the encoded receipt.
@@ -86,9 +86,14 @@ impl BlockReceipt {
 
 /// All proven logs of a block by log index, each with the transaction hash that the endpoint states.
 ///
-/// The content of the logs is proven. The transaction hash is not, because receipts do not contain it.
+/// The content of the logs and the block's time are proven. The transaction hash is not, because receipts do not
+/// contain it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvenLogs(BTreeMap<u64, (B256, ChainLog)>);
+pub struct ProvenLogs {
+    logs: BTreeMap<u64, (B256, ChainLog)>,
+    /// The block's timestamp, unix seconds.
+    time_s: u64,
+}
 
 impl ProvenLogs {
     /// Verifies an endpoint's header and receipts, in any order, against the block's hash. Returns `None` if they do
@@ -114,12 +119,29 @@ impl ProvenLogs {
             let transaction = receipt.transaction_hash;
             receipt.logs.into_iter().map(move |log| (transaction, log.inner))
         });
-        Some(Self((0..).zip(logs).collect()))
+        Some(Self { logs: (0..).zip(logs).collect(), time_s: header.timestamp })
+    }
+
+    /// Returns the stated hash of the transaction of an event as decoded, if the block has its log at its log index,
+    /// and its time.
+    #[must_use]
+    pub fn transaction_of_event(
+        &self,
+        event: &IndexedEvent,
+        source: EventSource,
+        address: Address,
+    ) -> Option<B256> {
+        let (transaction, there) = self.logs.get(&event.log_index)?;
+        let log = Log { inner: there.clone(), ..Log::default() };
+        let is_same = log.address() == address
+            && self.time_s == event.block_time_s
+            && source.decode(&log).as_ref() == Some(&event.decoded);
+        is_same.then_some(*transaction)
     }
 
     /// Returns the stated hash of the transaction with this log, if the block has the log at its index.
     fn transaction_of(&self, log: &Log) -> Option<B256> {
-        let (transaction, there) = self.0.get(&log.log_index?)?;
+        let (transaction, there) = self.logs.get(&log.log_index?)?;
         (*there == log.inner).then_some(*transaction)
     }
 }
@@ -199,6 +221,29 @@ pub fn judge<E>(
 }
 
 #[cfg(test)]
+impl ProvenLogs {
+    /// Returns the logs of a block whose only log is that of a group message.
+    pub(super) fn of_event(event: &IndexedEvent, address: Address) -> Self {
+        use alloy::sol_types::SolEvent as _;
+
+        use super::event::ContractEvent;
+        use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::MessageSent;
+
+        let ContractEvent::Payload { identifier, sequence_id, payload, .. } = &event.decoded else {
+            panic!("a group message");
+        };
+        let data = MessageSent {
+            groupId: identifier.as_ref().try_into().expect("a group id has 16 bytes"),
+            message: payload.clone(),
+            sequenceId: *sequence_id,
+        };
+        let log = ChainLog { address, data: data.encode_log_data() };
+        let logs = BTreeMap::from([(event.log_index, (event.transaction, log))]);
+        Self { logs, time_s: event.block_time_s }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use alloy::consensus::{Receipt, ReceiptEnvelope, TxType};
     use alloy::eips::eip2718::Encodable2718 as _;
@@ -262,12 +307,12 @@ mod tests {
     fn header_and_receipts_that_lead_to_the_hash_prove_all_logs() {
         let mut many = block(&[&[100, 200], &[], &[300], &[100], &[]]);
         let proven = prove(&many).unwrap();
-        let logs: Vec<_> = proven.0.values().cloned().collect();
+        let logs: Vec<_> = proven.logs.values().cloned().collect();
         let expected = [(0, 100), (0, 200), (2, 300), (3, 100)];
         assert_eq!(logs, expected.map(|(index, node)| (transaction(index), removal(node))));
         many.2.reverse();
         assert_eq!(prove(&many), Some(proven), "in any order");
-        assert_eq!(prove(&block(&[])).unwrap().0.len(), 0);
+        assert_eq!(prove(&block(&[])).unwrap().logs.len(), 0);
     }
 
     #[test]
@@ -355,7 +400,7 @@ mod tests {
     fn a_log_that_was_read_is_no_claim_under_the_name_of_another_transaction() {
         let honest = prove(&block(&[&[100], &[200]])).unwrap();
         let mut liar = honest.clone();
-        liar.0.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
+        liar.logs.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
         let mut read = EventSet::default();
         read.add(
             transaction(1),
@@ -392,7 +437,7 @@ mod tests {
     #[test]
     fn a_claim_is_open_while_one_that_may_name_the_transaction_otherwise_is_silent() {
         let mut liar = prove(&block(&[&[100], &[200]])).unwrap();
-        liar.0.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
+        liar.logs.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
         let mut read = EventSet::default();
         let event = ContractEvent::MembershipChanged { node_id: 200, is_member: false };
         read.add(transaction(1), &event);

@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use super::bootstrap::{self, Bootstraps, NumberOrigin};
+use super::confirming::{Asked, Confirmation, Confirmer};
 use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
 use super::event::{BlockRef, ContractEvent, IndexedEvent};
 use super::fetch;
@@ -20,7 +21,7 @@ use super::status::ReaderState;
 use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
-use crate::send::RequestError;
+use crate::send::{Chain, RequestError};
 
 /// The number of consecutive useless responses after which the endpoint is distrusted. Guess.
 const USELESS_MAX: u32 = 8;
@@ -62,6 +63,7 @@ pub(super) struct PageReader {
     behind_since: Option<Instant>,
     /// The running second look.
     look: JoinSet<LookAnswer>,
+    confirmer: Confirmer,
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
@@ -115,6 +117,7 @@ impl PageReader {
             served: None,
             behind_since: None,
             look: JoinSet::new(),
+            confirmer: Confirmer::default(),
             held: None,
             is_moving: false,
         }
@@ -332,16 +335,17 @@ impl PageReader {
         self.last_page = Some(Instant::now());
         let began = Instant::now();
         let (filter, wanted) = (&self.filter, &headers);
-        let response = self
-            .endpoints
-            .ask(|chain| async move { fetch::page(&chain, filter, blocks, wanted).await });
+        let response = self.endpoints.ask(|chain| async move {
+            let page = fetch::page(&chain, filter, blocks, wanted).await?;
+            Ok::<_, RequestError>((page, chain))
+        });
         let response = response.await;
         self.note_page(response.is_ok(), began.elapsed());
         match response {
-            Ok(response) => {
+            Ok((response, giver)) => {
                 self.unanswered = 0;
                 match self.walk.answered(blocks, response) {
-                    PageOutcome::Accepted(batch) => return self.hand_over(batch).await,
+                    PageOutcome::Accepted(batch) => return self.hand_over(batch, &giver).await,
                     PageOutcome::Retry(reason) => self.useless(reason).await,
                     PageOutcome::Missing => self.missing(head).await,
                     PageOutcome::Reorganised => {}
@@ -397,18 +401,45 @@ impl PageReader {
         status.counts.anomalies = self.walk.anomalies();
     }
 
-    /// Passes a batch to the storing half. Returns false when that half has ended.
-    async fn hand_over(&mut self, mut batch: EventBatch) -> bool {
-        if !self.mark_bootstrapped(&mut batch).await {
+    /// Passes a batch, which the endpoint `giver` gave, to the storing half. Returns false when that half has ended.
+    async fn hand_over(&mut self, mut batch: EventBatch, giver: &Chain) -> bool {
+        let confirmed = self.confirm(&batch, giver).await;
+        let (Some(is_confirmed), true) = (confirmed, self.mark_bootstrapped(&mut batch).await)
+        else {
             // The chain may be reorganised during the pause, so the page is requested again.
             self.walk.rewind(batch.from_block);
             return true;
-        }
+        };
         self.pauses.reset();
         self.is_moving = false;
         self.context.status.lock().read = Some(batch.position.number);
         let pass = self.context.pass();
-        self.batches.send(NumberedBatch { batch, pass }).await.is_ok()
+        self.batches.send(NumberedBatch { batch, pass, is_confirmed }).await.is_ok()
+    }
+
+    /// Asks other endpoints about the events of a batch. Returns true if they confirm them, and false if none of them
+    /// knows; `None`, after a pause, if the batch must not be stored.
+    async fn confirm(&mut self, batch: &EventBatch, giver: &Chain) -> Option<bool> {
+        let (endpoints, settings) = (&self.endpoints, &self.settings);
+        let asked = Asked { endpoints, settings, filter: &self.filter, giver, batch };
+        match self.confirmer.confirm(&asked).await {
+            Confirmation::Confirmed => Some(true),
+            Confirmation::Unanswered => Some(false),
+            Confirmation::Refuted(_) => {
+                // Blocks without events that the endpoint gave before may belong to its branch.
+                self.is_moving = true;
+                sleep(self.pauses.next()).await;
+                None
+            }
+            Confirmation::Disputed(block) => {
+                self.context.stuck(&format!(
+                    "endpoints contradict each other about the events of block {block}, and no proof decides: \
+                     reading goes on when they agree, or when those that are wrong are taken out of the settings"
+                ));
+                sleep(self.pauses.next()).await;
+                None
+            }
+        }
     }
 
     /// Marks payloads whose sequence id the contract's operator chose. Returns false, after a pause, if the

@@ -67,12 +67,12 @@ impl BatchWriter {
                 received = batches.recv() => received,
                 _ = stop.changed() => None,
             };
-            let Some(NumberedBatch { batch, pass }) = received else { return };
+            let Some(NumberedBatch { batch, pass, is_confirmed }) = received else { return };
             self.check_contiguous(&batch, pass);
             if pass != self.context.pass() || self.is_not_worth_a_commit(&batch) {
                 continue;
             }
-            if !self.store(Arc::new(batch), &mut stop).await {
+            if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
                 return;
             }
         }
@@ -97,7 +97,12 @@ impl BatchWriter {
     }
 
     /// Stores one batch. Returns false if nothing more is to be stored.
-    async fn store(&mut self, batch: Arc<EventBatch>, stop: &mut watch::Receiver<()>) -> bool {
+    async fn store(
+        &mut self,
+        batch: Arc<EventBatch>,
+        is_confirmed: bool,
+        stop: &mut watch::Receiver<()>,
+    ) -> bool {
         let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
         loop {
             let (to_store, began) = (batch.clone(), Instant::now());
@@ -113,7 +118,9 @@ impl BatchWriter {
                     if let Some(doubt) = self.doubt(&batch).await {
                         context.is_storing_stuck.store(true, Ordering::Release);
                         context.stuck(&format!("{doubt}, and one of them: {reason}"));
-                        self.endpoints.distrust("it is not told by all endpoints");
+                        if !is_confirmed {
+                            self.endpoints.distrust("its events are not told by all endpoints");
+                        }
                         self.read_again().await;
                         tokio::select! {
                             () = sleep(self.contradictions.next()) => return true,

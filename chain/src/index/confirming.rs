@@ -1,0 +1,350 @@
+//! Asks other endpoints about the events of a page before they are stored.
+//!
+//! A page comes from one endpoint, which may make up an event, change one, or state another time for its block. An
+//! event counts if an endpoint with another host or port shows it too, or if another one has its block and a proof by
+//! the block's hash contains it (see [`super::proof`]). So one endpoint that lies about a block of the chain never adds
+//! to an originator's log, and one that denies an event never delays it if anyone can prove its block.
+//!
+//! One endpoint with a branch of its own cannot be refuted if headers prove that branch. While another one contradicts
+//! it, nothing is stored. While all others are silent or behind, reading goes on after [`WAIT_MAX`].
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256};
+use alloy::rpc::types::Filter;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use super::event::{BlockRef, EventSource, IndexedEvent};
+use super::fetch;
+use super::proof::ProvenLogs;
+use super::walk::{EventBatch, PageResponse, WalkSettings};
+use crate::endpoints::Endpoints;
+use crate::send::{Chain, RequestError};
+
+/// The time limit for one answer of another endpoint. Guess.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// The time for which other endpoints that are silent or behind are waited for, and the pause between two attempts.
+/// Guesses: endpoints of one chain are rarely further apart than a few blocks.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(200);
+/// The number of blocks of which proofs are requested at once. Guess.
+const BLOCKS_AT_ONCE: usize = 8;
+
+/// The events to confirm, and whom to ask.
+pub(super) struct Asked<'a> {
+    pub(super) endpoints: &'a Endpoints,
+    pub(super) settings: &'a WalkSettings,
+    pub(super) filter: &'a Filter,
+    /// The endpoint that gave the events.
+    pub(super) giver: &'a Chain,
+    pub(super) batch: &'a EventBatch,
+}
+
+/// The result of asking other endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confirmation {
+    /// Other endpoints show or prove all events, or there are none.
+    Confirmed,
+    /// There is no other endpoint, or none of them knows about the first block with an unconfirmed event.
+    Unanswered,
+    /// This block provably has other events, or another block takes its place.
+    Refuted(u64),
+    /// Endpoints contradict each other about this block, and no proof decides.
+    Disputed(u64),
+}
+
+/// Confirms the pages of one contract's reader.
+#[derive(Debug, Default)]
+pub(super) struct Confirmer {
+    /// True from the time at which other endpoints were waited for in vain until they confirm events again. Meanwhile
+    /// they are asked once for each page.
+    is_alone: bool,
+}
+
+impl Confirmer {
+    /// Asks other endpoints about a page, for at most [`WAIT_MAX`] and one more attempt while none of them knows.
+    pub(super) async fn confirm(&mut self, asked: &Asked<'_>) -> Confirmation {
+        if asked.batch.events.is_empty() {
+            return Confirmation::Confirmed;
+        }
+        if !asked.endpoints.has_other_than(asked.giver) {
+            return Confirmation::Unanswered;
+        }
+        let began = Instant::now();
+        loop {
+            let confirmation = asked.once().await;
+            let is_over = self.is_alone || began.elapsed() >= WAIT_MAX;
+            match confirmation {
+                Confirmation::Unanswered if !is_over => sleep(ASK_EVERY).await,
+                Confirmation::Unanswered => {
+                    if !std::mem::replace(&mut self.is_alone, true) {
+                        asked.warn_alone();
+                    }
+                    return confirmation;
+                }
+                Confirmation::Confirmed => {
+                    self.is_alone = false;
+                    return confirmation;
+                }
+                Confirmation::Refuted(block) => {
+                    asked.distrust_giver(block);
+                    return confirmation;
+                }
+                Confirmation::Disputed(_) => return confirmation,
+            }
+        }
+    }
+}
+
+impl Asked<'_> {
+    fn warn_alone(&self) {
+        tracing::warn!(
+            code = "chain_events_unconfirmed",
+            strand = self.settings.source.label(),
+            endpoint = self.giver.endpoint(),
+            "no other endpoint knows the newest events: they are read from this one alone until another one \
+             confirms some"
+        );
+    }
+
+    fn distrust_giver(&self, block: u64) {
+        tracing::error!(
+            code = "chain_events_refuted",
+            strand = self.settings.source.label(),
+            block,
+            endpoint = self.giver.endpoint(),
+            "an endpoint shows events that the chain does not have: they are not stored"
+        );
+        self.endpoints.distrust_asked(self.giver, "its events are refuted by other endpoints");
+    }
+
+    async fn once(&self) -> Confirmation {
+        let Some(open) = self.not_shown_by_others().await else { return Confirmation::Unanswered };
+        let mut all = Confirmation::Confirmed;
+        for open in open.chunks(BLOCKS_AT_ONCE) {
+            let judged = open.iter().map(|(block, events)| self.judged(*block, events));
+            for (verdict, (block, _)) in join_all(judged).await.into_iter().zip(open) {
+                match verdict {
+                    BlockVerdict::Confirmed => {}
+                    BlockVerdict::Refuted => return Confirmation::Refuted(block.number),
+                    BlockVerdict::Disputed => return Confirmation::Disputed(block.number),
+                    BlockVerdict::Open => all = Confirmation::Unanswered,
+                }
+            }
+        }
+        all
+    }
+
+    /// Returns the events that no endpoint with another host or port shows at the same place, in the same transaction
+    /// and at the same time, by block. Returns `None` if none of them is reached. One that refuses the range may still
+    /// have some of its blocks.
+    async fn not_shown_by_others(&self) -> Option<Vec<(BlockRef, Vec<&IndexedEvent>)>> {
+        let number = |event: Option<&IndexedEvent>| event.map(|event| event.block.number);
+        let events = &self.batch.events;
+        let blocks = number(events.first())?..=number(events.last())?;
+        let (filter, blocks) = (self.filter, &blocks);
+        let ask = |chain: Chain| async move { fetch::timed_logs(&chain, filter, blocks).await };
+        let mut answers = pin!(self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask));
+        let mut open: Vec<_> = events.iter().collect();
+        let mut is_reached = false;
+        while !open.is_empty()
+            && let Some(answer) = answers.next().await
+        {
+            is_reached |= !matches!(answer, Err(RequestError::Unreachable { .. }));
+            let Ok(shown) = answer else { continue };
+            let shown = events_of(shown, self.settings.source, self.settings.address);
+            open.retain(|event| shown.get(&(event.block, event.log_index)) != Some(*event));
+        }
+        let mut by_block: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for event in open {
+            by_block.entry(event.block).or_default().push(event);
+        }
+        is_reached.then(|| by_block.into_iter().collect())
+    }
+
+    async fn judged(&self, block: BlockRef, events: &[&IndexedEvent]) -> BlockVerdict {
+        judge(events, self.settings, &self.evidence(block).await)
+    }
+
+    /// Asks every endpoint about a block.
+    async fn evidence(&self, block: BlockRef) -> Vec<Evidence> {
+        let told = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
+            let there = fetch::headers(&chain, &[block.number], None).await?;
+            let there = there.first().map(|header| header.block);
+            let proof = fetch::proof(&chain, block).await?;
+            let proves_other = match there.filter(|there| *there != block) {
+                Some(there) => fetch::proof(&chain, there).await?.is_some(),
+                None => false,
+            };
+            let is_giver = chain.endpoint() == self.giver.endpoint();
+            let has_height = there.is_some();
+            Ok::<_, RequestError>(Evidence { is_giver, has_height, proof, proves_other })
+        });
+        told.await.into_iter().filter_map(Result::ok).collect()
+    }
+}
+
+/// Decodes a contract's events by place. Logs without a place or time are left out.
+fn events_of(
+    shown: PageResponse,
+    source: EventSource,
+    address: Address,
+) -> BTreeMap<(BlockRef, u64), IndexedEvent> {
+    let PageResponse { logs, headers } = shown;
+    let event = |log: &alloy::rpc::types::Log| {
+        let block = BlockRef { number: log.block_number?, hash: log.block_hash? };
+        let header = headers.iter().find(|header| header.block == block);
+        let event = IndexedEvent {
+            block,
+            block_time_s: log.block_timestamp.or(header.map(|header| header.time_s))?,
+            log_index: log.log_index?,
+            transaction: log.transaction_hash?,
+            decoded: source.decode(log)?,
+        };
+        Some(((block, event.log_index), event))
+    };
+    let own = logs.iter().filter(|log| !log.removed && log.address() == address);
+    own.filter_map(event).collect()
+}
+
+/// The answer of one endpoint about a block.
+#[derive(Debug, Clone, Default)]
+struct Evidence {
+    /// True if it has the host and port of the endpoint that gave the events.
+    is_giver: bool,
+    /// True if it has a block at this height.
+    has_height: bool,
+    /// The logs of the block in question, as its hash proves them.
+    proof: Option<ProvenLogs>,
+    /// True if it has another block at this height and can prove that one's logs.
+    proves_other: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BlockVerdict {
+    Confirmed,
+    Refuted,
+    Disputed,
+    Open,
+}
+
+/// Judges the events of a block that no other endpoint shows.
+///
+/// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only if
+/// another endpoint has the block, because an invented header and receipts match their hash as well, or if others
+/// show a block in its place that they cannot prove.
+fn judge(events: &[&IndexedEvent], settings: &WalkSettings, answers: &[Evidence]) -> BlockVerdict {
+    let transaction_in = |proof: &ProvenLogs, event: &IndexedEvent| -> Option<B256> {
+        proof.transaction_of_event(event, settings.source, settings.address)
+    };
+    let lacks =
+        |proof: &ProvenLogs| events.iter().any(|event| transaction_in(proof, event).is_none());
+    let is_proven = answers.iter().any(|answer| answer.proof.is_some());
+    if answers.iter().filter_map(|answer| answer.proof.as_ref()).any(lacks) {
+        return BlockVerdict::Refuted;
+    }
+    let others = || answers.iter().filter(|answer| !answer.is_giver);
+    if others().any(|other| other.proves_other) {
+        return if is_proven { BlockVerdict::Disputed } else { BlockVerdict::Refuted };
+    }
+    // Receipts do not contain transaction hashes, so one of two that name different ones may lie.
+    let renames = |proof: &ProvenLogs| {
+        events.iter().any(|event| transaction_in(proof, event) != Some(event.transaction))
+    };
+    if others().filter_map(|other| other.proof.as_ref()).any(renames) {
+        return BlockVerdict::Disputed;
+    }
+    let knows = |other: &Evidence| other.has_height || other.proof.is_some();
+    match (is_proven, others().any(knows)) {
+        (_, false) => BlockVerdict::Open,
+        (true, true) => BlockVerdict::Confirmed,
+        (false, true) => BlockVerdict::Disputed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::Bytes;
+
+    use super::super::event::ContractEvent;
+    use super::*;
+
+    const ADDRESS: Address = Address::repeat_byte(7);
+    const BLOCK: BlockRef = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+
+    fn event(byte: u8) -> IndexedEvent {
+        IndexedEvent {
+            block: BLOCK,
+            block_time_s: 100,
+            log_index: 0,
+            transaction: B256::repeat_byte(1),
+            decoded: ContractEvent::Payload {
+                identifier: Bytes::from(vec![3; 16]),
+                sequence_id: 1,
+                payload: Bytes::from(vec![byte; 4]),
+                bootstrapped: false,
+            },
+        }
+    }
+
+    fn verdict(shown: u8, answers: &[Evidence]) -> BlockVerdict {
+        let settings = WalkSettings {
+            source: EventSource::GroupMessages,
+            address: ADDRESS,
+            first_block: 0,
+            page_blocks: 1,
+            confirmations: 0,
+        };
+        judge(&[&event(shown)], &settings, answers)
+    }
+
+    /// Returns the evidence of an endpoint that has the block, with a proof of the event that carries this byte.
+    fn proves(is_giver: bool, byte: u8) -> Evidence {
+        let proof = Some(ProvenLogs::of_event(&event(byte), ADDRESS));
+        Evidence { is_giver, has_height: true, proof, proves_other: false }
+    }
+
+    fn has(is_giver: bool, has_height: bool) -> Evidence {
+        Evidence { is_giver, has_height, ..Evidence::default() }
+    }
+
+    #[test]
+    fn a_proof_without_the_event_refutes_it_and_one_with_it_needs_a_second_endpoint() {
+        assert_eq!(verdict(1, &[has(true, true), proves(false, 1)]), BlockVerdict::Confirmed);
+        assert_eq!(verdict(1, &[proves(true, 1), has(false, true)]), BlockVerdict::Confirmed);
+        assert_eq!(verdict(2, &[has(true, true), proves(false, 1)]), BlockVerdict::Refuted);
+        assert_eq!(
+            verdict(1, &[proves(true, 1)]),
+            BlockVerdict::Open,
+            "an invented block is proven too"
+        );
+        assert_eq!(verdict(1, &[proves(true, 1), has(false, false)]), BlockVerdict::Open);
+    }
+
+    #[test]
+    fn a_block_in_its_place_counts_if_it_is_proven() {
+        let elsewhere = has(false, true);
+        let proven = Evidence { proves_other: true, ..elsewhere.clone() };
+        assert_eq!(verdict(1, &[proves(true, 1), elsewhere.clone()]), BlockVerdict::Confirmed);
+        assert_eq!(verdict(1, &[proves(true, 1), proven.clone()]), BlockVerdict::Disputed);
+        assert_eq!(verdict(1, &[has(true, true), proven]), BlockVerdict::Refuted);
+        assert_eq!(verdict(1, &[has(true, true), elsewhere]), BlockVerdict::Disputed);
+    }
+
+    #[test]
+    fn another_time_refutes_an_event_and_another_transaction_disputes_it() {
+        let told_at = |time_s, transaction| {
+            let told = IndexedEvent { block_time_s: time_s, transaction, ..event(1) };
+            let proof = Some(ProvenLogs::of_event(&told, ADDRESS));
+            [has(true, true), Evidence { proof, ..has(false, true) }]
+        };
+        let of_event = event(1).transaction;
+        assert_eq!(verdict(1, &told_at(100, of_event)), BlockVerdict::Confirmed);
+        assert_eq!(verdict(1, &told_at(101, of_event)), BlockVerdict::Refuted);
+        assert_eq!(verdict(1, &told_at(100, B256::repeat_byte(2))), BlockVerdict::Disputed);
+    }
+}
