@@ -5,8 +5,9 @@
 //! deployed on the wallet's chain, and any block can be asked. Every other answer means no, and so does a call that the
 //! chain runs and that fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, Bytes, TxKind};
@@ -17,7 +18,6 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::lookup;
 use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
-use parking_lot::Mutex;
 
 /// The reason a contract wallet gave no answer. A later attempt may get one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +84,11 @@ static UNIVERSAL_VALIDATOR: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// Largest code in bytes that a call can create (EIP-3860). A question with a longer signature
 /// cannot be asked on any chain.
 const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
+
+/// The time limit for one endpoint's answer, and the time left for others once most have answered. Guesses: a call takes
+/// as long as a request, and its result is waited for once per identity update.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Gas of the call that asks a wallet. Part of the protocol: a wallet can read its remaining gas and run out of it, so
 /// all nodes of a network use the same value. 2^24 is the most that a transaction can have (EIP-7825): nodes that hold
@@ -167,36 +172,45 @@ impl WalletChains for WalletRpc {
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let endpoints = self.endpoints(question.chain_id)?;
-        // The next endpoint may have a block that this one has pruned or does not have yet.
-        let seen = Mutex::new((0, None));
-        let seen = &seen;
-        let asked = endpoints.ask_each(|chain| async move {
-            match ask(&chain, question).await? {
-                EndpointReply::Reply(reply @ ChainReply::Answer { .. }) => Ok(reply),
-                EndpointReply::Reply(ChainReply::NotYet { newest_time_s }) => {
-                    let newest = &mut seen.lock().1;
-                    *newest = (*newest).max(Some(newest_time_s));
-                    Err(unusable(&chain, "it does not have the block yet".to_owned()))
-                }
-                EndpointReply::Odd => {
-                    seen.lock().0 += 1;
-                    Err(unusable(&chain, "it answers other than yes or no".to_owned()))
-                }
+        let asked = endpoints
+            .each_soon(ANSWER_MAX, GRACE, |chain| async move { ask(&chain, question).await })
+            .await;
+        let replies = asked.map_err(no_answer(question.chain_id))?;
+        let hosts: BTreeSet<_> =
+            endpoints.status().into_iter().map(|endpoint| endpoint.display_url).collect();
+        together(&replies, hosts.len()).ok_or_else(|| WalletError::NoAnswer {
+            chain_id: question.chain_id,
+            reason: "its endpoints do not agree on the wallet's answer".to_owned(),
+        })
+    }
+}
+
+/// Combines the replies of the endpoints of one chain, of which `hosts` differ in host or port. Returns `None` if they
+/// contradict each other or do not suffice.
+///
+/// One endpoint may lie, so an answer counts if more than half of those that answer give it. An endpoint that is behind does not outweigh an answer, because
+/// it may stay behind. The lowest time of a newest block counts, because a later one could end the wait for the block
+/// too early.
+fn together(replies: &[EndpointReply], hosts: usize) -> Option<ChainReply> {
+    let (mut answers, mut newest, mut odd) = (Vec::new(), None::<u64>, 0);
+    for reply in replies {
+        match reply {
+            EndpointReply::Reply(answer @ ChainReply::Answer { .. }) => answers.push(*answer),
+            EndpointReply::Reply(ChainReply::NotYet { newest_time_s }) => {
+                newest = Some(newest.map_or(*newest_time_s, |least| least.min(*newest_time_s)));
             }
-        });
-        let error = match asked.await {
-            Ok(reply) => return Ok(reply),
-            Err(error) => error,
-        };
-        let (odd, newest) = *seen.lock();
-        match newest {
-            Some(newest_time_s) => Ok(ChainReply::NotYet { newest_time_s }),
-            // The chain does not support such calls: for clients too, its wallets do not agree.
-            None if odd == endpoints.status().len() => {
-                Ok(ChainReply::Answer { agrees: false, block_time_s: 0 })
-            }
-            None => Err(no_answer(question.chain_id)(error)),
+            EndpointReply::Odd => odd += 1,
         }
+    }
+    let is_of_most = |answer: &&ChainReply| {
+        2 * answers.iter().filter(|other| other == answer).count() > answers.len()
+    };
+    match (answers.is_empty(), newest) {
+        (false, _) => answers.iter().find(is_of_most).copied(),
+        (true, Some(newest_time_s)) => Some(ChainReply::NotYet { newest_time_s }),
+        // The chain does not support such calls: for clients too, its wallets do not agree.
+        (true, None) if odd == hosts => Some(ChainReply::Answer { agrees: false, block_time_s: 0 }),
+        (true, None) => None,
     }
 }
 
@@ -347,6 +361,27 @@ mod tests {
         assert_eq!((request.from, request.gas), (Some(Address::ZERO), Some(16_777_216)));
         let prices = (request.gas_price, request.max_fee_per_gas, request.max_priority_fee_per_gas);
         assert_eq!(prices, (None, None, None));
+    }
+
+    #[test]
+    fn endpoints_have_to_agree_on_an_answer_and_the_one_furthest_behind_tells_the_time() {
+        let answer = |agrees| ChainReply::Answer { agrees, block_time_s: 9 };
+        let (yes, no) = (answer(true), answer(false));
+        let not_yet = |newest_time_s| EndpointReply::Reply(ChainReply::NotYet { newest_time_s });
+        let together = |replies: &[EndpointReply]| together(replies, 2);
+        let (yes_reply, no_reply) = (EndpointReply::Reply(yes), EndpointReply::Reply(no));
+        assert_eq!(together(&[yes_reply, yes_reply]), Some(yes));
+        assert_eq!(together(&[yes_reply, no_reply]), None, "one of them lies");
+        assert_eq!(together(&[no_reply, yes_reply, no_reply]), Some(no));
+        let later = ChainReply::Answer { agrees: true, block_time_s: 10 };
+        assert_eq!(together(&[yes_reply, EndpointReply::Reply(later)]), None);
+        assert_eq!(together(&[no_reply]), Some(no), "the other one is silent");
+        assert_eq!(together(&[not_yet(7), yes_reply]), Some(yes));
+        let furthest_behind = ChainReply::NotYet { newest_time_s: 5 };
+        assert_eq!(together(&[not_yet(7), not_yet(5)]), Some(furthest_behind));
+        let unsupported = ChainReply::Answer { agrees: false, block_time_s: 0 };
+        assert_eq!(together(&[EndpointReply::Odd, EndpointReply::Odd]), Some(unsupported));
+        assert_eq!(together(&[EndpointReply::Odd]), None, "the other one may support it");
     }
 
     #[test]
