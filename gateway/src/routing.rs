@@ -47,15 +47,10 @@ pub struct Routed {
     pub identity_update: Option<Box<IdentityUpdate>>,
 }
 
-/// The refusal of a request, with its first bad envelope.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("envelope {index}: {error}")]
-pub struct RoutingError {
-    /// Index of the envelope, from 0.
-    pub index: usize,
-    /// The broken rule.
-    pub error: RouteError,
-}
+/// The refusal of a request: the indexes of its bad envelopes, from 0, ascending, with the rules that they break. It has
+/// at least one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutingError(pub Vec<(usize, RouteError)>);
 
 /// Why a client envelope is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -108,15 +103,19 @@ impl RouteError {
 /// no bound.
 ///
 /// # Errors
-/// [`RoutingError`] for the first envelope that breaks a rule.
+/// [`RoutingError`] for all envelopes that break a rule.
 pub fn route(
     envelopes: Vec<Bytes>,
     chain_payload_bytes_max: usize,
 ) -> Result<Vec<Routed>, RoutingError> {
-    let routed = envelopes.into_iter().enumerate().map(|(index, bytes)| {
-        route_one(bytes, chain_payload_bytes_max).map_err(|error| RoutingError { index, error })
-    });
-    routed.collect()
+    let (mut all, mut refused) = (Vec::with_capacity(envelopes.len()), Vec::new());
+    for (index, bytes) in envelopes.into_iter().enumerate() {
+        match route_one(bytes, chain_payload_bytes_max) {
+            Ok(routed) => all.push(routed),
+            Err(error) => refused.push((index, error)),
+        }
+    }
+    if refused.is_empty() { Ok(all) } else { Err(RoutingError(refused)) }
 }
 
 fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, RouteError> {

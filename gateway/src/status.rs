@@ -10,6 +10,7 @@ use crate::chain::ChainPublishError;
 use crate::nodes::{NodeError, PlacedEnvelope};
 use crate::policy::{PolicyError, TokenError, WebhookError};
 use crate::publish::NodePublishError;
+use crate::routing::RoutingError;
 
 /// The metadata key of the envelopes that a failed request has published: indexes from 0, such as `0-2,5`.
 pub(crate) const PUBLISHED: &str = "published-envelopes";
@@ -159,6 +160,28 @@ pub(crate) fn of_envelope(index: usize, why: &impl Display, reason: &'static str
     let wrong = vec![wrong(index, why, reason)];
     let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
     details.into_status(Code::InvalidArgument, &format!("envelope {index}: {why}"))
+}
+
+/// Returns the status of a request whose envelopes break rules. The text names the first ones, the details their rules.
+pub(crate) fn of_routing(refusal: &RoutingError) -> Status {
+    let RoutingError(refused) = refusal;
+    let mut text = String::new();
+    for (number, (index, error)) in refused.iter().take(NAMED_MAX).enumerate() {
+        let comma = if number == 0 { "" } else { "; " };
+        let _ = write!(text, "{comma}envelope {index}: {error}");
+    }
+    text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
+    let detailed = refused.iter().take(DETAILED_MAX);
+    let wrong = detailed.map(|(index, error)| wrong(*index, error, error.name())).collect();
+    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+    details.into_status(Code::InvalidArgument, &text)
+}
+
+/// Returns the status of a request with an identity update whose wallets cannot be asked.
+pub(crate) fn of_wallets(code: Code, reason: &'static str, index: usize, why: &str) -> Status {
+    let wrong = vec![wrong(index, &why, reason)];
+    let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
+    details.into_status(code, &format!("envelope {index}: {why}"))
 }
 
 /// Renders ascending indexes as ranges: `0-2,5` for 0, 1, 2, 5; `None` for no index. At most 1000 ranges, so

@@ -37,6 +37,19 @@ impl Cidr {
         (bits <= most).then_some(Self { address, bits })
     }
 
+    /// Returns the length of the prefix, in bits.
+    #[must_use]
+    pub fn prefix_bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Returns the caller that the network is, if it is one caller: an IPv4 address, or a network in one /64 of IPv6.
+    #[must_use]
+    pub fn caller(&self) -> Option<ClientAddress> {
+        let whole = if self.address.is_ipv4() { 32 } else { 64 };
+        (self.bits >= whole).then(|| self.address.into())
+    }
+
     /// Returns true if an address lies in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

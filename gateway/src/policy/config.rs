@@ -1,9 +1,10 @@
 //! The policy file: its TOML form, and the checks when it is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use hawser_serve::address::TrustedProxies;
+use hawser_serve::address::{Cidr, ClientAddress, TrustedProxies};
 use serde::{Deserialize, Deserializer};
 
 use super::api_key::{ApiKeys, ApiKeysError};
@@ -21,8 +22,11 @@ pub struct PolicyFile {
     pub default: Policy,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
-    /// Name of the policy of each caller.
+    /// Name of the policy of each caller. Callers that are identified by address are named by an address or a network.
     pub callers: BTreeMap<String, String>,
+    /// The networks among them that have several callers, those with the longest prefix first.
+    #[serde(skip)]
+    networks: Vec<(Cidr, String)>,
     /// Limits of all callers together, for a minute, an hour and a day; the file may have no other rules here.
     pub total: Policy,
     /// A service of the operator that admits callers, in addition to the policies.
@@ -100,8 +104,9 @@ fn one_or_more<'de, D: Deserializer<'de>>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallerIdentityKind {
-    /// The address of the client.
+    /// The address of the client; also called `ip`.
     #[default]
+    #[serde(alias = "ip")]
     Address,
     /// A claim of a signed token.
     Jwt,
@@ -202,6 +207,15 @@ pub enum PolicyFileError {
         /// Name of the missing policy.
         policy: String,
     },
+    /// Callers are identified by address, and a name is neither an address nor a network.
+    #[error(
+        "[callers] has {0:?}: with identity.kind = \"address\" callers are addresses or networks, such as 192.0.2.1, \
+         2001:db8::/64 or 198.51.100.0/24"
+    )]
+    CallerAddress(String),
+    /// One caller has two policies, under two spellings of its address.
+    #[error("[callers] gives the caller {0} two policies")]
+    TwoPolicies(String),
     /// The section for all callers together has a rule about single envelopes or requests.
     #[error(
         "[total] can only limit all callers together per minute, hour or day: put rules for envelopes and requests \
@@ -283,12 +297,15 @@ impl PolicyFile {
     /// # Errors
     /// [`PolicyFileError`] for the first mistake.
     pub fn parse(text: &str) -> Result<Self, PolicyFileError> {
-        let file: Self = toml::from_str(text)?;
+        let mut file: Self = toml::from_str(text)?;
         for (caller, policy) in &file.callers {
             if !file.policies.contains_key(policy) {
                 let (caller, policy) = (caller.clone(), policy.clone());
                 return Err(PolicyFileError::UnknownPolicy { caller, policy });
             }
+        }
+        if file.identity.kind == CallerIdentityKind::Address {
+            file.name_addresses()?;
         }
         if !file.total.limits_rates_only() {
             return Err(PolicyFileError::Total);
@@ -307,6 +324,31 @@ impl PolicyFile {
             Some(jwt) => jwt.check().map(|()| file),
             None => Ok(file),
         }
+    }
+
+    /// Gives callers that the file names by address the names that the gateway gives them, and sets networks of several
+    /// callers apart.
+    fn name_addresses(&mut self) -> Result<(), PolicyFileError> {
+        for (text, policy) in std::mem::take(&mut self.callers) {
+            let name = match Cidr::parse(&text) {
+                None if text == ClientAddress::Invalid.to_string() => text,
+                None => return Err(PolicyFileError::CallerAddress(text)),
+                Some(network) => match network.caller() {
+                    Some(caller) => caller.to_string(),
+                    None => {
+                        self.networks.push((network, policy));
+                        continue;
+                    }
+                },
+            };
+            if let Some(other) = self.callers.insert(name.clone(), policy.clone())
+                && other != policy
+            {
+                return Err(PolicyFileError::TwoPolicies(name));
+            }
+        }
+        self.networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_bits()));
+        Ok(())
     }
 
     fn check_api_keys(&self) -> Result<(), PolicyFileError> {
@@ -366,11 +408,22 @@ impl PolicyFile {
         self.callers.keys().chain(self.identity.api_keys.keys()).cloned().collect()
     }
 
-    /// Returns the policy of a caller: its own, otherwise the default.
+    /// Returns the policy of a caller: its own, otherwise that of the smallest network with its address, otherwise the
+    /// default.
     #[must_use]
     pub fn policy_of(&self, caller: &str) -> &Policy {
-        let named = self.callers.get(caller).and_then(|name| self.policies.get(name));
-        named.unwrap_or(&self.default)
+        let named = self.callers.get(caller).or_else(|| self.of_network(caller));
+        named.and_then(|name| self.policies.get(name)).unwrap_or(&self.default)
+    }
+
+    fn of_network(&self, caller: &str) -> Option<&String> {
+        if self.networks.is_empty() {
+            return None;
+        }
+        // IPv6 callers are networks of 64 bits, which lie in a larger network as a whole or not at all.
+        let address = caller.split('/').next()?.parse::<IpAddr>().ok()?;
+        let mut all = self.networks.iter();
+        all.find(|(network, _)| network.contains(address)).map(|(_, policy)| policy)
     }
 }
 
@@ -379,6 +432,39 @@ mod tests {
     use hawser_rules::PayloadClass;
 
     use super::*;
+
+    #[test]
+    fn a_policy_is_given_to_an_address_however_it_is_written_and_to_networks() {
+        let file = |callers: &str| {
+            PolicyFile::parse(&format!(
+                "[identity]\nkind = \"ip\"\n[policies.none]\ndeny = true\n[policies.some]\n[callers]\n{callers}"
+            ))
+        };
+        let denied = |callers: &str, caller: &str| {
+            let address = caller.parse::<IpAddr>().unwrap();
+            file(callers).unwrap().policy_of(&ClientAddress::from(address).to_string()).deny
+        };
+        for (named, inside, outside) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("192.0.2.0/24", "::ffff:192.0.2.9", "192.0.3.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::9", "2001:db8:1:3::1"),
+            ("2001:db8:1:2::/64", "2001:db8:1:2::9", "2001:db8:1:3::1"),
+            ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
+        ] {
+            let callers = format!("\"{named}\" = \"none\"");
+            assert!(denied(&callers, inside), "{named} has {inside}");
+            assert!(!denied(&callers, outside), "{named} lacks {outside}");
+        }
+        let nested =
+            "\"10.0.0.0/8\" = \"none\"\n\"10.1.0.0/16\" = \"some\"\n\"10.1.2.3\" = \"none\"";
+        assert!(
+            denied(nested, "10.9.9.9") && !denied(nested, "10.1.9.9") && denied(nested, "10.1.2.3")
+        );
+        let error = |callers: &str| file(callers).unwrap_err().to_string();
+        assert!(error("alice = \"none\"").contains("\"alice\": with identity.kind"));
+        let twice = "\"2001:db8::1\" = \"none\"\n\"2001:db8::/64\" = \"some\"";
+        assert!(error(twice).contains("2001:db8::/64 two policies"));
+    }
 
     #[test]
     fn a_whole_file_is_read() {

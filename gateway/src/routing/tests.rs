@@ -43,9 +43,12 @@ fn update_of(inbox_id: String) -> IdentityUpdate {
 
 fn fault(bytes: Bytes) -> RouteError {
     let fine = group(16, frame(1));
-    let error = route(vec![fine, bytes], 1000).unwrap_err();
-    assert_eq!(error.index, 1);
-    error.error
+    // All bad envelopes are named, not only the first one.
+    let RoutingError(refused) = route(vec![bytes.clone(), fine, bytes], 1000).unwrap_err();
+    let places: Vec<usize> = refused.iter().map(|(index, _)| *index).collect();
+    assert_eq!(places, [0, 2]);
+    assert_eq!(refused[0].1, refused[1].1);
+    refused[0].1.clone()
 }
 
 #[test]

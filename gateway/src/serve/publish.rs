@@ -9,10 +9,10 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
 use hawser_rules::RateTable;
-use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
+use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
 use prost::Message as _;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::bill::{BillEntry, BillLine, RequestBill};
 use crate::chain::{ChainItem, ChainPath};
@@ -80,7 +80,7 @@ impl PublishService {
         self.policies.require_allowed(&caller).map_err(refused)?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
             self.metrics.invalid.inc();
-            status::of_envelope(error.index, &error.error, error.error.name())
+            status::of_routing(&error)
         })?;
         check_response_size(&routed)?;
         let rates = self.rates.borrow().clone();
@@ -251,9 +251,13 @@ impl PublishService {
                 self.invalid_update(index, &reason)
             }
             JudgeError::TooMany { .. } | JudgeError::Busy(_) => {
-                Status::resource_exhausted(failed.to_string())
+                let details = StatusDetails::of("IDENTITY_CHECKS");
+                details.into_status(Code::ResourceExhausted, &failed.to_string())
             }
-            JudgeError::NoLog => Status::unavailable(failed.to_string()),
+            JudgeError::NoLog => {
+                let details = StatusDetails::of("NO_IDENTITY_LOG");
+                details.into_status(Code::Unavailable, &failed.to_string())
+            }
         })?;
         for PlacedUpdate { client, envelope } in judged.into_iter().flatten() {
             self.chain.record_found(&client, envelope);
@@ -266,10 +270,10 @@ impl PublishService {
         identity::ask_wallets(&**check, caller, new).await.map_err(|(index, fault)| match fault {
             VouchError::Refused(reason) => self.invalid_update(index, &reason),
             VouchError::TooMany(reason) => {
-                Status::resource_exhausted(format!("envelope {index}: {reason}"))
+                status::of_wallets(Code::ResourceExhausted, "WALLET_CHECKS", index, &reason)
             }
             VouchError::Unavailable(reason) => {
-                Status::unavailable(format!("envelope {index}: {reason}"))
+                status::of_wallets(Code::Unavailable, "WALLET_SILENT", index, &reason)
             }
         })
     }
@@ -332,9 +336,9 @@ fn check_response_size(routed: &[Routed]) -> Result<(), Status> {
     if answer <= MESSAGE_LEN_BYTES_MAX {
         return Ok(());
     }
-    Err(Status::resource_exhausted(format!(
-        "the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: publish less at once"
-    )))
+    let text =
+        format!("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: publish less at once");
+    Err(StatusDetails::of("ANSWER_TOO_LARGE").into_status(Code::ResourceExhausted, &text))
 }
 
 /// Returns the length of the payer envelope, which is the priced size. Assumes a node id of two bytes: ids
