@@ -396,6 +396,16 @@ async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_writ
             "version 0, and version 23 is needed",
         ),
         (
+            "ALTER TABLE gateway_envelopes_latest ALTER COLUMN originator_node_id TYPE bigint",
+            "ALTER TABLE gateway_envelopes_latest ALTER COLUMN originator_node_id TYPE integer",
+            "have version 23 and another form",
+        ),
+        (
+            "ALTER TABLE payer_reports RENAME TO reports",
+            "ALTER TABLE reports RENAME TO payer_reports",
+            "have version 23 and another form",
+        ),
+        (
             "UPDATE node_info SET public_key = set_byte(public_key, 9, 1)",
             "UPDATE node_info SET node_id = 300",
             "another key of node 100",

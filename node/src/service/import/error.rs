@@ -1,6 +1,7 @@
 //! Errors of an import.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hawser_proto::OriginatorId;
 use hawser_storage::{CommitError, DatabaseError, OpenError, ReadError};
@@ -54,6 +55,28 @@ pub enum ImportError {
     Changed {
         /// The change.
         what: String,
+    },
+    /// The tables are not those of the schema version that they name.
+    #[error(
+        "{step}: {source}{}. The tables have version {known} and another form: they were altered, or the database \
+         is not xmtpd's. Nothing more was read",
+        cause(source)
+    )]
+    Tables {
+        /// The step that failed.
+        step: &'static str,
+        /// The failure.
+        source: tokio_postgres::Error,
+        /// The schema version that the database names.
+        known: i64,
+    },
+    /// Postgres does not answer.
+    #[error("{step}: no answer within {} s: check the address, and that it is a Postgres server", after.as_secs())]
+    Silent {
+        /// The step that failed.
+        step: &'static str,
+        /// The time waited.
+        after: Duration,
     },
     /// Postgres has failed.
     #[error("{step}: {source}{}", cause(source))]
@@ -157,12 +180,14 @@ impl From<ImportError> for RunError {
             | ImportError::InUse { .. }
             | ImportError::Standby
             | ImportError::Schema { .. }
+            | ImportError::Tables { .. }
             | ImportError::Changed { .. }
             | ImportError::Row { .. }
             | ImportError::Differs { .. }
             | ImportError::FolderInUse { .. }
             | ImportError::OtherImport { .. } => Self::refused(error),
             ImportError::Postgres { .. }
+            | ImportError::Silent { .. }
             | ImportError::Folder { .. }
             | ImportError::Commit(_)
             | ImportError::Flush(_)

@@ -1,11 +1,14 @@
 //! Reads a database of the reference implementation, whose table and column names appear here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use tokio::sync::mpsc;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, WasNull, WrongType};
 use tokio_postgres::{Client, Row};
 
 use super::address::DatabaseAddress;
@@ -26,6 +29,9 @@ const PAGE_ROWS: u32 = 3 * BATCH_ROWS;
 /// on its disk. Compiling a query for so few rows would take longer than running it.
 const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
                        SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
+
+/// The time for a connection to be there. Guess: a server that is starting answers sooner.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// A database at one time: everything is read from one Postgres snapshot.
 pub(super) struct SourceDatabase {
@@ -51,15 +57,16 @@ impl SourceDatabase {
     }
 
     async fn require_schema(&self) -> Result<(), ImportError> {
-        const STEP: &str = "reading the version of the tables";
         let there = "SELECT to_regclass('schema_migrations') IS NOT NULL";
-        let is_there: bool = self.client.query_one(there, &[]).await.map_err(failed(STEP))?.get(0);
+        let step = failed("reading the version of the tables");
+        let is_there: bool =
+            first(&self.client.query_one(there, &[]).await.map_err(&step)?, &step)?;
         if !is_there {
             return Err(ImportError::Schema { found: 0, known: SCHEMA });
         }
         let version = "SELECT coalesce(max(version) FILTER (WHERE NOT dirty), 0)::bigint \
                        FROM schema_migrations";
-        let found: i64 = self.client.query_one(version, &[]).await.map_err(failed(STEP))?.get(0);
+        let found: i64 = first(&self.client.query_one(version, &[]).await.map_err(&step)?, &step)?;
         if found == SCHEMA { Ok(()) } else { Err(ImportError::Schema { found, known: SCHEMA }) }
     }
 
@@ -74,17 +81,20 @@ impl SourceDatabase {
             .query_opt("SELECT node_id, public_key FROM node_info", &[])
             .await
             .map_err(&step)?
-            .map(|row| (row.get(0), row.get(1)));
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .transpose()
+            .map_err(&step)?;
         let counter = self.counter(client).await?;
         let contracts = client
             .query("SELECT lower(contract_address) FROM latest_block ORDER BY 1", &[])
             .await
             .map_err(&step)?;
-        let contracts: Vec<String> = contracts.iter().map(|row| row.get(0)).collect();
+        let contracts: Vec<String> =
+            contracts.iter().map(|row| first(row, &step)).collect::<Result<_, _>>()?;
         let name = "SELECT current_database()::text, \
                     (SELECT oid::bigint FROM pg_database WHERE datname = current_database())";
         let name = client.query_one(name, &[]).await.map_err(&step)?;
-        let (name, oid): (String, i64) = (name.get(0), name.get(1));
+        let (name, oid): (String, i64) = pair(&name, &step)?;
         let count = async |table: &str| count(client, table).await;
         let aside = AsideFacts {
             ledger_events: count("payer_ledger_events").await?,
@@ -110,17 +120,20 @@ impl SourceDatabase {
         };
         let described = counted("gateway_envelopes_meta");
         for row in self.client.query(&described, &[]).await.map_err(&step)? {
-            let strand = strands.entry(originator_of(&row)).or_default();
-            (strand.described, strand.head) = (row.get(1), row.get(2));
+            let strand = strands.entry(originator_of(&row, &step)?).or_default();
+            strand.described = row.try_get(1).map_err(&step)?;
+            strand.head = row.try_get(2).map_err(&step)?;
         }
         let stored = counted("gateway_envelopes_blob");
         for row in self.client.query(&stored, &[]).await.map_err(&step)? {
-            strands.entry(originator_of(&row)).or_default().stored = row.get(1);
+            strands.entry(originator_of(&row, &step)?).or_default().stored =
+                row.try_get(1).map_err(&step)?;
         }
         let latest =
             "SELECT originator_node_id, originator_sequence_id FROM gateway_envelopes_latest";
         for row in self.client.query(latest, &[]).await.map_err(&step)? {
-            strands.entry(originator_of(&row)).or_default().recorded_head = row.get(1);
+            strands.entry(originator_of(&row, &step)?).or_default().recorded_head =
+                row.try_get(1).map_err(&step)?;
         }
         Ok(strands)
     }
@@ -129,8 +142,8 @@ impl SourceDatabase {
     async fn counter(&self, client: &Client) -> Result<i64, ImportError> {
         let counter = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END \
                        FROM staged_originator_envelopes_id_seq";
-        let row = client.query_one(counter, &[]).await;
-        Ok(row.map_err(failed("reading the counter of the own strand"))?.get(0))
+        let step = failed("reading the counter of the own strand");
+        first(&client.query_one(counter, &[]).await.map_err(&step)?, &step)
     }
 
     /// Returns the last sequence id of the next page of a strand; `None` at its end.
@@ -148,8 +161,9 @@ impl SourceDatabase {
              WHERE originator_node_id = {originator} AND originator_sequence_id > {after} \
              ORDER BY originator_sequence_id LIMIT {PAGE_ROWS}) AS page"
         );
-        let row = self.client.query_one(&page, &[]).await.map_err(failed("reading places"))?;
-        let through: Option<i64> = row.get(0);
+        let step = failed("reading places");
+        let row = self.client.query_one(&page, &[]).await.map_err(&step)?;
+        let through: Option<i64> = first(&row, &step)?;
         Ok(through.and_then(|it| u64::try_from(it).ok()).map(SequenceId))
     }
 
@@ -186,7 +200,7 @@ impl SourceDatabase {
             let row = rows.try_next().await.map_err(&step)?;
             let is_end = row.is_none();
             if let Some(row) = row {
-                let row = source_row(&row);
+                let row = source_row(&row).map_err(&step)?;
                 bytes += row.envelope.as_ref().map_or(0, Bytes::len);
                 batch.push(row);
             }
@@ -229,10 +243,39 @@ impl SourceDatabase {
 
 /// Returns a function that converts an error of Postgres in this step.
 fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
-    move |source| ImportError::Postgres { step, source }
+    move |source| {
+        if is_of_form(&source) {
+            ImportError::Tables { step, source, known: SCHEMA }
+        } else {
+            ImportError::Postgres { step, source }
+        }
+    }
 }
 
-async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Client, ImportError> {
+/// Returns true if an error comes from a table, a column or a type that the schema does not have.
+fn is_of_form(error: &tokio_postgres::Error) -> bool {
+    let is_missing = matches!(
+        error.code(),
+        Some(
+            &SqlState::UNDEFINED_TABLE
+                | &SqlState::UNDEFINED_COLUMN
+                | &SqlState::UNDEFINED_FUNCTION
+        )
+    );
+    let cause = std::error::Error::source(error);
+    is_missing || cause.is_some_and(|cause| cause.is::<WrongType>() || cause.is::<WasNull>())
+}
+
+/// Connects, within [`CONNECT_MAX`].
+async fn connect(address: &DatabaseAddress) -> Result<Client, ImportError> {
+    let connected = tokio::time::timeout(CONNECT_MAX, connect_anyway(address)).await;
+    connected
+        .unwrap_or(Err(ImportError::Silent { step: "connecting to Postgres", after: CONNECT_MAX }))
+}
+
+async fn connect_anyway(
+    DatabaseAddress { config, tls }: &DatabaseAddress,
+) -> Result<Client, ImportError> {
     let mut connected = config.connect(tls.clone()).await;
     // The server may support only TLS that this program cannot use, and the operator has not required TLS. An error
     // from the server itself is final.
@@ -255,7 +298,7 @@ async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Cl
 async fn require_alone(client: &Client, own: i64) -> Result<(), ImportError> {
     let step = failed("looking for other sessions");
     let standby = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(&step)?;
-    if standby.get(0) {
+    if first(&standby, &step)? {
         return Err(ImportError::Standby);
     }
     // Some users cannot see the kind and the application name of a session, but all can see that it exists. Sessions of
@@ -265,7 +308,7 @@ async fn require_alone(client: &Client, own: i64) -> Result<(), ImportError> {
                   FROM pg_stat_activity WHERE datname = current_database() AND usesysid IS NOT NULL \
                   AND coalesce(backend_type, 'client backend') = 'client backend'";
     let others = client.query_one(others, &[]).await.map_err(&step)?;
-    let (sessions, names): (i64, String) = (others.get(0), others.get(1));
+    let (sessions, names): (i64, String) = pair(&others, &step)?;
     if sessions > own {
         return Err(ImportError::InUse { sessions: sessions - own, names });
     }
@@ -273,22 +316,48 @@ async fn require_alone(client: &Client, own: i64) -> Result<(), ImportError> {
 }
 
 async fn count(client: &Client, table: &str) -> Result<i64, ImportError> {
-    let counted = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await;
-    Ok(counted.map_err(failed("counting rows"))?.get(0))
+    let step = failed("counting rows");
+    first(
+        &client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.map_err(&step)?,
+        &step,
+    )
+}
+
+/// Returns the value in the first column.
+///
+/// # Errors
+/// Fails if the column has another type: the tables were altered.
+fn first<'a, T: FromSql<'a>>(
+    row: &'a Row,
+    step: impl Fn(tokio_postgres::Error) -> ImportError,
+) -> Result<T, ImportError> {
+    row.try_get(0).map_err(step)
+}
+
+/// Returns the values in the first two columns; see [`first`].
+fn pair<'a, A: FromSql<'a>, B: FromSql<'a>>(
+    row: &'a Row,
+    step: impl Fn(tokio_postgres::Error) -> ImportError,
+) -> Result<(A, B), ImportError> {
+    Ok((first(row, &step)?, row.try_get(1).map_err(step)?))
 }
 
 /// Returns the originator in the first column. A negative id is mapped to one that no registry has.
-fn originator_of(row: &Row) -> OriginatorId {
-    OriginatorId(u32::from_ne_bytes(row.get::<_, i32>(0).to_ne_bytes()))
+fn originator_of(
+    row: &Row,
+    step: impl Fn(tokio_postgres::Error) -> ImportError,
+) -> Result<OriginatorId, ImportError> {
+    Ok(OriginatorId(u32::from_ne_bytes(first::<i32>(row, step)?.to_ne_bytes())))
 }
 
-fn source_row(row: &Row) -> SourceRow {
-    let topic: Option<Vec<u8>> = row.get(1);
-    let expiry: Option<i64> = row.get(2);
-    SourceRow {
-        sequence: row.get(0),
+fn source_row(row: &Row) -> Result<SourceRow, tokio_postgres::Error> {
+    let topic: Option<Vec<u8>> = row.try_get(1)?;
+    let expiry: Option<i64> = row.try_get(2)?;
+    let envelope: Option<&[u8]> = row.try_get(4)?;
+    Ok(SourceRow {
+        sequence: row.try_get(0)?,
         described: topic.zip(expiry),
-        payer: row.get(3),
-        envelope: row.get::<_, Option<&[u8]>>(4).map(Bytes::copy_from_slice),
-    }
+        payer: row.try_get(3)?,
+        envelope: envelope.map(Bytes::copy_from_slice),
+    })
 }
