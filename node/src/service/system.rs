@@ -16,6 +16,8 @@ use tokio::runtime::{Builder, Runtime};
 /// The lowest permitted limit of open files of a process. The files that [`OpenFiles`] reserves, and the database's
 /// smallest share, leave room for some dozens of connections.
 pub(super) const OPEN_FILES_MIN: u64 = 256;
+/// The limit of open files below which a start warns, as `hawser doctor` does.
+const OPEN_FILES_FEW: u64 = 4096;
 /// The number of files for everything except the database and callers: listeners, the operator port (32 connections),
 /// chains, Redis, nodes behind a gateway, settings files. A guess: twice what was observed.
 const OWN_FILES: u64 = 96;
@@ -176,6 +178,14 @@ pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     }
     if limit.rlim_cur < OPEN_FILES_MIN {
         return Err(FileLimitError { allowed: limit.rlim_cur });
+    }
+    if limit.rlim_cur < OPEN_FILES_FEW {
+        tracing::warn!(
+            code = "open_files_few",
+            allowed = limit.rlim_cur,
+            "fewer than {OPEN_FILES_FEW} files may be open at once, so few callers can connect: raise the limit \
+             (ulimit -n, LimitNOFILE=)"
+        );
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Typed settings of a node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hawser_chain::spending::SpendingLimits;
@@ -310,6 +310,19 @@ pub fn state_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     reader.finish(|| path.expect(CHECKED))
 }
 
+/// Returns a path with all symbolic links of its existing part resolved.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut rest = Vec::new();
+    for existing in path.ancestors() {
+        if let Ok(existing) = existing.canonicalize() {
+            return rest.into_iter().rev().fold(existing, |path, name| path.join(name));
+        }
+        rest.extend(existing.file_name());
+    }
+    path
+}
+
 /// Returns this user's default folder for programs' state, by the XDG Base Directory Specification.
 fn usual_state_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
@@ -434,6 +447,13 @@ impl SettingsReader<'_> {
     fn database(&mut self) -> Option<DatabaseSettings> {
         let data_dir = self.path(&node::DATA_DIR);
         let state_dir = self.state_dir();
+        if let (Some(data), Some(state)) = (&data_dir, &state_dir)
+            && real(state).starts_with(real(data))
+        {
+            // A copy of the data folder would bring its own marker along, and sign places a second time.
+            let given = format!("{} inside the data folder {}", state.display(), data.display());
+            self.error(&node::STATE_DIR, Some(given));
+        }
         let new_strand = self.switch(&node::NEW_STRAND);
         let network = self.get(&node::NETWORK, parse::network);
         let durability = self.get(&node::DURABILITY, |text| match text {

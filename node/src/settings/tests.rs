@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hawser_engine::runtime::replication::CatchUp;
@@ -504,5 +504,28 @@ fn the_documentation_lists_all_settings_as_they_are() {
         let node = table::of_node().find(|it| it.flag == setting.flag);
         let is_equal = node.is_none_or(|it| (it.env, it.default) == (setting.env, setting.default));
         assert!(is_equal, "{} is another setting for a node", setting.flag);
+    }
+}
+
+/// A copy of the data folder must not carry the marker along that tells it from the original.
+#[test]
+fn the_state_folder_lies_outside_of_the_data_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&data, &link).unwrap();
+    let errors = |state: &Path| {
+        let (data, state) = (data.to_str().unwrap(), state.to_str().unwrap());
+        match read(&[("data-dir", data), ("state-dir", state)], &[]) {
+            Ok(_) => String::new(),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    for inside in [data.clone(), data.join("state/of/host"), link.join("state")] {
+        assert!(errors(&inside).contains("inside the data folder"), "{}", inside.display());
+    }
+    for outside in [folder.path().join("state"), folder.path().join("data-state")] {
+        assert!(!errors(&outside).contains("state-dir"), "{}", outside.display());
     }
 }
