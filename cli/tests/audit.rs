@@ -249,7 +249,18 @@ fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
     let node = dev.text(0, "grpc");
     let file = file.to_str().unwrap();
     assert_eq!(json(&["misbehavior", "submit", "--json", "--node", &node, file])["submitted"], 1);
-    json(&["misbehavior", "submit", "--json", "--node", &node, file]);
+    // A report that the node refuses does not keep it from the next one.
+    let mut both: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let old = write(place.path(), "old", (kind, &two, 5), &host, &keys);
+    let old: Value = serde_json::from_str(&fs::read_to_string(old).unwrap()).unwrap();
+    both["reports"].as_array_mut().unwrap().insert(0, old["reports"][0].clone());
+    let both_path = place.path().join("both");
+    fs::write(&both_path, both.to_string()).unwrap();
+    let output =
+        run(&["misbehavior", "submit", "--json", "--node", &node, both_path.to_str().unwrap()]);
+    assert!(!output.status.success(), "one is refused");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["submitted"], &told["refused"][0]["report"]), (&1.into(), &1.into()));
 
     let out = place.path().join("kept.evidence");
     let out = out.to_str().unwrap();
@@ -258,7 +269,7 @@ fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
     let export = [&export[..], &["--metrics", &metrics]].concat();
     let kept = json(&[&export[..], &["--json", "--out", out]].concat());
     assert_eq!(kept["reports"], 1, "the same fact is kept once");
-    assert_eq!(kept["trees"], 0);
+    assert_eq!((&kept["trees"], &kept["has_more"]), (&0.into(), &false.into()));
     let time = kept["last"].as_u64().unwrap().to_string();
     let show = ["misbehavior", "show", "--json", "--node", &node, "--registry", network, &time];
     let shown = json(&show);

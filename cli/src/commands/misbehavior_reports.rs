@@ -1,17 +1,25 @@
 //! `hawser misbehavior show|submit|export`: the reports that a node keeps, over its API.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use hawser_audit::Judged;
-use hawser_audit::file::FILE_LEN_BYTES_MAX;
+use hawser_audit::file::{FILE_LEN_BYTES_MAX, HeldReport};
+use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
 use prost::Message as _;
 
 use super::audit::{load_keys, read_file, reports};
 use super::misbehavior_pages::{Trees, trees};
 use crate::args::audit::{MisbehaviorExportArgs, MisbehaviorShowArgs, MisbehaviorSubmitArgs};
 use crate::{client, output};
+
+/// The number of attempts to submit one report, and the longest pause between two, in seconds. Guesses: a node takes
+/// some reports a minute of one address.
+const ATTEMPTS_MAX: u32 = 5;
+const PAUSE_S_MAX: u64 = 60;
 
 /// Shows one report with its judgement.
 ///
@@ -39,29 +47,60 @@ pub(super) async fn show(args: MisbehaviorShowArgs, as_json: bool) -> Result<(),
     Ok(())
 }
 
-/// Submits each report of an evidence file.
+/// Submits each report of an evidence file. One that the node refuses does not stop the next ones.
 ///
 /// # Errors
-/// When the node refuses one.
+/// When the node refuses one, with the kind of its first refusal, or is not reached.
 pub(super) async fn submit(args: MisbehaviorSubmitArgs, as_json: bool) -> Result<(), RunError> {
     let held = read_file(&args.file)?.held().map_err(RunError::failed)?;
     let mut api = reports::connect(&args.node).await?;
-    let count = held.len();
-    for (number, held) in held.into_iter().enumerate() {
-        let wrong = |error| RunError::failed(format!("report {}: {error}", number + 1));
-        let report = pb::UnsignedMisbehaviorReport::decode(held.report).map_err(wrong)?;
-        // It is in the submitter's name now.
-        let report = pb::UnsignedMisbehaviorReport { submitted_by_node: false, ..report };
-        let request = pb::SubmitMisbehaviorReportRequest { report: Some(report) };
-        api.submit_misbehavior_report(request).await.map_err(|status| {
-            client::failure(&status).while_doing(format!("report {}", number + 1))
-        })?;
+    let (mut submitted, mut refused) = (0, Vec::new());
+    for (number, held) in (1..).zip(held) {
+        match submit_one(&mut api, held).await {
+            Ok(()) => submitted += 1,
+            Err(error) => refused.push((number, error)),
+        }
     }
-    match as_json {
-        true => output::line(serde_json::json!({ "submitted": count })),
-        false => output::line(format_args!("submitted {}", output::count(count, "report"))),
+    if as_json {
+        let refused = refused.iter().map(
+            |(number, error)| serde_json::json!({ "report": number, "error": error.to_string() }),
+        );
+        let refused: Vec<_> = refused.collect();
+        output::line(serde_json::json!({ "submitted": submitted, "refused": refused }));
+    } else {
+        output::line(format_args!("submitted {}", output::count(submitted, "report")));
     }
-    Ok(())
+    let count = refused.len();
+    let Some((number, first)) = refused.into_iter().next() else { return Ok(()) };
+    let of =
+        if count == 1 { String::new() } else { format!(", the first of {count} refused ones") };
+    Err(first.while_doing(format!("report {number}{of}")))
+}
+
+/// Submits a report, and again while the node asks for a pause, at most [`ATTEMPTS_MAX`] times.
+async fn submit_one(
+    api: &mut MisbehaviorApiClient<CheckedChannel>,
+    held: HeldReport,
+) -> Result<(), RunError> {
+    let report = pb::UnsignedMisbehaviorReport::decode(held.report).map_err(RunError::failed)?;
+    // It is in the submitter's name now.
+    let report = pb::UnsignedMisbehaviorReport { submitted_by_node: false, ..report };
+    let request = pb::SubmitMisbehaviorReportRequest { report: Some(report) };
+    let mut attempts = 1;
+    loop {
+        let Err(status) = api.submit_misbehavior_report(request.clone()).await else {
+            return Ok(());
+        };
+        let pause = status.metadata().get("retry-after");
+        let pause_s = pause.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+        let pause_s = pause_s.filter(|_| status.code() == tonic::Code::ResourceExhausted);
+        let Some(pause_s) = pause_s.filter(|it| attempts < ATTEMPTS_MAX && *it <= PAUSE_S_MAX)
+        else {
+            return Err(client::failure(&status));
+        };
+        attempts += 1;
+        tokio::time::sleep(Duration::from_secs(pause_s.max(1))).await;
+    }
 }
 
 /// Writes an evidence file of the reports that a node keeps.
@@ -75,6 +114,10 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     let held = reports::page(&mut api, args.after).await?;
     let count = held.len();
     let last = held.last().and_then(|it| it.server_time_ns);
+    let has_more = match last {
+        Some(last) => !reports::page(&mut api, last).await?.is_empty(),
+        None => false,
+    };
     let tool = concat!("hawser ", env!("CARGO_PKG_VERSION"));
     let Trees { found: trees, left_out } = match &args.metrics {
         Some(metrics) => trees(metrics).await?,
@@ -91,9 +134,9 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     }
     let Some(path) = &args.out else {
         output::line(text);
-        if left_out > 0 {
-            // The output is the file. A failing error output cannot be reported anywhere.
-            let _ = writeln!(std::io::stderr(), "{}", without(left_out));
+        // The output is the file. A failing error output cannot be reported anywhere.
+        for note in notes(left_out, last.filter(|_| has_more)) {
+            let _ = writeln!(std::io::stderr(), "{note}");
         }
         return Ok(());
     };
@@ -102,7 +145,7 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     out.write_all(text.as_bytes()).map_err(fail)?;
     match as_json {
         true => output::line(serde_json::json!({
-            "reports": count, "trees": trees.len(), "trees_left_out": left_out, "last": last,
+            "reports": count, "trees": trees.len(), "trees_left_out": left_out, "last": last, "has_more": has_more,
         })),
         false => {
             let path = path.display();
@@ -111,15 +154,18 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
                 count => format!(", {count} on signed trees"),
             };
             output::line(format_args!("{path}: {}{trees}", output::count(count, "report")));
-            if left_out > 0 {
-                output::line(without(left_out));
-            }
+            notes(left_out, last.filter(|_| has_more)).into_iter().for_each(output::line);
         }
     }
     Ok(())
 }
 
-/// Says how much evidence on signed trees the file lacks.
-fn without(left_out: u64) -> String {
-    format!("left out, because a file has no room for more: {left_out} on signed trees")
+/// Returns notes about evidence that the file lacks: the number of pieces on signed trees, and the time of the last
+/// report if the node keeps later ones.
+fn notes(left_out: u64, last: Option<u64>) -> Vec<String> {
+    let trees =
+        format!("left out, because a file has no room for more: {left_out} on signed trees");
+    let reports = |last| format!("the node keeps later reports: export them with --after {last}");
+    let trees = (left_out > 0).then_some(trees);
+    trees.into_iter().chain(last.map(reports)).collect()
 }
