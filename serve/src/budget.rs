@@ -451,6 +451,11 @@ impl ConnectionShare {
     /// Charges a piece of an answer that the connection is about to write.
     pub(crate) fn unwritten(&self, bytes: usize) {
         self.take_anyway(bytes);
+        self.waits(bytes);
+    }
+
+    /// Records that `bytes`, which are charged already, wait to be written.
+    pub(crate) fn waits(&self, bytes: usize) {
         if self.writing.unwritten_bytes.fetch_add(bytes, Relaxed) == 0 {
             self.wrote();
         }

@@ -36,6 +36,7 @@ use crate::head_timer::{HeadClock, HeadTimer};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
+use crate::unflushed::UnflushedHeads;
 use crate::upgrade::{self, UpgradeSlot};
 
 /// Largest number of calls that a peer may reset before they begin; one more ends the connection. The library's
@@ -75,8 +76,9 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 const FULL: &str = "all connections that this process may have are open: new ones are closed, or take the \
                     place of the address with most. Raise the limit of open files (LimitNOFILE=, ulimit -n) \
                     if these are callers in good standing";
-/// Time for the calls of a connection that holds too much to end with a status. A guess.
-const CLOSED_GRACE: Duration = Duration::from_secs(1);
+/// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A guess:
+/// a round trip.
+const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
@@ -256,20 +258,28 @@ impl Connections {
         let may_switch = matches!(stream, DecryptedStream::Plain(_)) && !share.is_proxy();
         let upgrades = may_switch.then(UpgradeSlot::default);
         let activity = Arc::new(Activity::new());
-        let mut talk = Conversation { arrived, share, activity, upgrades };
-        let stream = Metered::new(stream, self.on_flood());
+        let streams_max = self.settings.streams_per_connection_max;
+        let unflushed = UnflushedHeads::new(share.clone(), streams_max);
+        let mut talk = Conversation { arrived, share, activity, upgrades, unflushed };
+        let stream = Metered::new(stream, talk.unflushed.clone(), self.on_flood());
         let heads = stream.heads();
         self.hold(stream, heads, &talk).await;
+        // What the connection has not written is gone with it.
+        talk.unflushed.flushed();
         let Some(asked) = talk.upgrades.take().and_then(|slot| slot.take()) else { return };
+        let switch = asked.switch(talk.unflushed.clone(), self.on_flood());
         let switched = tokio::select! {
-            switched = timeout(self.settings.head_timeout, asked.switch(self.on_flood())) => switched,
+            switched = timeout(self.settings.head_timeout, switch) => switched,
             () = self.stop.cancelled() => return,
             () = talk.share.closed() => return,
             () = talk.arrived.slot.ended() => return,
         };
         match switched {
             // Boxed, so that connections without an upgrade do not reserve memory for it.
-            Ok(Ok(stream)) => Box::pin(self.hold(stream, HeadClock::default(), &talk)).await,
+            Ok(Ok(stream)) => {
+                Box::pin(self.hold(stream, HeadClock::default(), &talk)).await;
+                talk.unflushed.flushed();
+            }
             Ok(Err(_)) | Err(_) => self.dispatcher.metrics().connection_failed(),
         }
     }
@@ -298,7 +308,7 @@ impl Connections {
             () = share.closed() => {
                 connection.as_mut().graceful_shutdown();
                 // The connection is closed in any case; without calls, as soon as GOAWAY is sent.
-                let grace = if share.is_idle() { Duration::ZERO } else { CLOSED_GRACE };
+                let grace = if activity.is_busy() { CLOSED_GRACE } else { Duration::ZERO };
                 let _ = timeout(grace, connection).await;
                 return;
             }
@@ -337,6 +347,7 @@ impl Connections {
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
         let closes = upgrade.is_none() && has_large_head(&request);
+        let head = talk.unflushed.arrived(share.clone());
         // Boxed, so that this memory is freed when the answer begins: hyper's task of a stream would otherwise reserve
         // the larger of both states until its end.
         Box::pin(async move {
@@ -344,6 +355,7 @@ impl Connections {
                 Some(slot) => slot.put(request, share, body_timeout).await,
                 None => dispatcher.answer(request).await?,
             };
+            head.answered();
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -381,6 +393,7 @@ struct Conversation {
     activity: Arc<Activity>,
     /// Present while the connection may switch to HTTP/2.
     upgrades: Option<UpgradeSlot>,
+    unflushed: UnflushedHeads,
 }
 
 /// The warnings of a listener. Each is logged at most once in [`WARN_EVERY`].

@@ -18,6 +18,9 @@ pub(crate) trait ReadFilter<T> {
 
     /// Counts bytes that were written to the peer.
     fn wrote(&mut self, _len_bytes: usize) {}
+
+    /// Records that everything that was to be written has been handed on.
+    fn flushed(&mut self) {}
 }
 
 /// A connection that is read through a filter. Writes bypass the filter.
@@ -75,7 +78,9 @@ impl<T: AsyncWrite + Unpin, F: ReadFilter<T> + Unpin> AsyncWrite for Filtered<T,
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.filter.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

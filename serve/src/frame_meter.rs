@@ -16,6 +16,7 @@ use crate::bucket::{Bucket, BucketSize};
 use crate::filtered::{Filtered, ReadFilter};
 use crate::head_timer::HeadClock;
 use crate::read_turn::ReadTurn;
+use crate::unflushed::UnflushedHeads;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,6 +38,10 @@ const BYTES_PER_FRAME: u64 = 32;
 /// microsecond, as reading this many bytes does.
 const FRAME_COSTS_BYTES: usize = 256;
 
+/// Bytes that the head of a request adds to a turn. A guess: what the request takes until it is answered. Without it a
+/// turn could begin two thousand requests, and the library keeps room for as many for as long as the connection lasts.
+const HEAD_COSTS_BYTES: usize = 1024;
+
 /// Text of the error that ends the connection.
 pub(crate) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
 
@@ -50,6 +55,8 @@ pub(crate) struct FrameMeter {
     sent_bytes: u64,
     /// Useless frames since the connection began.
     useless: usize,
+    /// Frames with heads of requests since the connection began.
+    heads: usize,
 }
 
 /// The position in the bytes of a connection.
@@ -73,6 +80,7 @@ impl FrameMeter {
             earned: 0,
             sent_bytes: 0,
             useless: 0,
+            heads: 0,
         }
     }
 
@@ -120,6 +128,7 @@ impl FrameMeter {
                             0 => ParseState::Head { head: [0; HEAD_LEN_BYTES], have: 0 },
                             len => ParseState::Payload(len),
                         };
+                        self.heads = self.heads.wrapping_add(usize::from(head[3] == HEADERS));
                         if !carries(head[3], head[4], len) && !self.take(now_ms) {
                             return false;
                         }
@@ -162,15 +171,21 @@ pub(crate) struct MeteredReads {
     turn: ReadTurn,
     flooded: Box<dyn Fn() + Send>,
     heads: HeadClock,
+    unflushed: UnflushedHeads,
 }
 
 impl<T> Metered<T> {
-    /// Ends reads with an error after calling `flooded` once the peer floods the connection.
-    pub(crate) fn new(inner: T, flooded: impl Fn() + Send + 'static) -> Self {
+    /// Ends reads with an error after calling `flooded` once the peer floods the connection, and tells `unflushed` when
+    /// everything is written.
+    pub(crate) fn new(
+        inner: T,
+        unflushed: UnflushedHeads,
+        flooded: impl Fn() + Send + 'static,
+    ) -> Self {
         let flooded = Box::new(flooded);
         let (meter, turn, heads) = (FrameMeter::new(), ReadTurn::default(), HeadClock::default());
         let since = Instant::now();
-        Self::with(inner, MeteredReads { meter, since, turn, flooded, heads })
+        Self::with(inner, MeteredReads { meter, since, turn, flooded, heads, unflushed })
     }
 
     /// Returns the clock of the heads of HTTP/1.1.
@@ -195,11 +210,14 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
             return Poll::Pending;
         };
         read?;
-        let useless = self.meter.useless;
+        let (useless, heads) = (self.meter.useless, self.meter.heads);
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let carries_on = self.meter.received(&buf.filled()[before..], now_ms);
+        let begun = self.meter.heads.wrapping_sub(heads);
+        self.unflushed.read(begun);
         let answered = self.meter.useless.wrapping_sub(useless);
-        self.turn.took(buf.filled().len() - before + answered * FRAME_COSTS_BYTES);
+        let costs_bytes = answered * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;
+        self.turn.took(buf.filled().len() - before + costs_bytes);
         if matches!(self.meter.state, ParseState::Other) && buf.filled().len() > before {
             self.heads.arrived();
         }
@@ -212,6 +230,10 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
 
     fn wrote(&mut self, len_bytes: usize) {
         self.meter.sent(len_bytes);
+    }
+
+    fn flushed(&mut self) {
+        self.unflushed.flushed();
     }
 }
 
@@ -291,7 +313,8 @@ mod tests {
         use tokio::io::AsyncReadExt as _;
 
         let pings = [HTTP2_PREFACE, &frame(6, 0, 8).repeat(5000)].concat();
-        let mut stream = Metered::new(std::io::Cursor::new(pings), || {});
+        let mut stream =
+            Metered::new(std::io::Cursor::new(pings), UnflushedHeads::default(), || {});
         let (mut piece, mut read_bytes) = ([0; 1024], 0);
         while let Some(read) = stream.read(&mut piece).now_or_never() {
             read_bytes += read.unwrap();
@@ -310,7 +333,8 @@ mod tests {
         let read_bytes = Arc::new(AtomicUsize::new(0));
         let seen = read_bytes.clone();
         let reading = tokio::spawn(async move {
-            let mut stream = Metered::new(std::io::Cursor::new(sent), || {});
+            let mut stream =
+                Metered::new(std::io::Cursor::new(sent), UnflushedHeads::default(), || {});
             let mut piece = [0; 8192];
             while let Ok(len @ 1..) = stream.read(&mut piece).await {
                 read_bytes.fetch_add(len, Ordering::Relaxed);

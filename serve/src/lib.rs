@@ -17,7 +17,7 @@
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
-//!   `charged_bytes`: a part of it that ends by itself; `shedding`: closes the largest connections when it is short;
+//!   `charged_bytes`: a part of it that ends by itself; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
 //!   [`FieldCost`]: the memory of a decoded request;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the one that a scraper
 //!   asks for;
@@ -75,6 +75,7 @@ mod settings;
 mod shedding;
 pub mod tls;
 mod turns;
+mod unflushed;
 mod unpack;
 mod upgrade;
 

@@ -33,6 +33,7 @@ use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 use crate::filtered::{Filtered, ReadFilter};
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
+use crate::unflushed::UnflushedHeads;
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const H2C: &str = "h2c";
@@ -166,10 +167,11 @@ impl AskedUpgrade {
     /// An error if the connection ends first, or continues with other bytes.
     pub(crate) async fn switch(
         self,
+        unflushed: UnflushedHeads,
         flooded: impl Fn() + Send + 'static,
     ) -> io::Result<SwitchedStream> {
         let upgraded = self.switched.await.map_err(io::Error::other)?;
-        let mut inner = Metered::new(TokioIo::new(upgraded), flooded);
+        let mut inner = Metered::new(TokioIo::new(upgraded), unflushed, flooded);
         let mut preface = [0; HTTP2_PREFACE.len()];
         inner.read_exact(&mut preface).await?;
         if preface != HTTP2_PREFACE {

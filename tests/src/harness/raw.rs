@@ -62,6 +62,22 @@ pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     call
 }
 
+/// Returns the beginning of an HTTP/2 connection whose headers must not refer to earlier ones, so that each is sent whole.
+#[must_use]
+pub fn http2_preface_without_table() -> Vec<u8> {
+    let table = [0, 1, 0, 0, 0, 0];
+    [HTTP2_PREFACE, &http2_frame(4, 0, 0, &table)].concat()
+}
+
+/// Returns a preflight request, which browsers send before calls of other origins.
+#[must_use]
+pub fn http2_preflight(stream: u32) -> Vec<u8> {
+    let mut headers = vec![0x86, 0x84]; // :scheme http, :path /
+    literal(&mut headers, &[0x02], "OPTIONS"); // :method
+    literal(&mut headers, &[0x01], "localhost"); // :authority
+    http2_frame(1, 5, stream, &headers)
+}
+
 /// Returns the beginning of a call as in [`http2_request`]: the body does not end.
 ///
 /// # Panics

@@ -168,6 +168,24 @@ impl Attacker {
         floods.join_all().await;
     }
 
+    /// Opens connections that each ask for a thousand answers without a body, and read none.
+    pub(crate) async fn unread_heads(&self, connections: usize) {
+        let mut bytes = raw::http2_preface_without_table();
+        bytes.extend((0..1000).flat_map(|call| raw::http2_preflight(2 * call + 1)));
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            let socket = TcpSocket::new_v4().unwrap();
+            // As little as possible waits in the sockets.
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.bind((self.address, 0).into()).unwrap();
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+            let Ok(mut stream) = socket.connect(to).await else { continue };
+            let _ = timeout(EXCHANGE, stream.write_all(&bytes)).await;
+            open.push(stream);
+        }
+        sleep(HOLD).await;
+    }
+
     pub(crate) async fn growing_publishes(&self) {
         let mut rng = seed::rng(seed::seed(), 3);
         let fine = envelopes::group_message([3; 16], 100, &mut rng);

@@ -159,6 +159,18 @@ async fn windows_that_are_filled_and_never_read() {
     target.assert_held("filled windows", publisher).await;
 }
 
+/// 750,000 answers without a body, on 750 connections that read nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_are_not_read() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    let attackers = [1, 2, 3].map(|number| target.attacker(number));
+    let [first, second, third] = attackers.each_ref().map(|it| it.unread_heads(250));
+    tokio::join!(first, second, third);
+    target.assert_held("unread heads", publisher).await;
+}
+
 /// Clients in good standing that lost their connections: every stream is served in the end, also if it has
 /// to come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
