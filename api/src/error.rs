@@ -145,15 +145,20 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         | CallError::Subscription(limit)
         | CallError::Filter(limit)
         | CallError::Request(limit) => {
-            StatusDetails::of(limit.name()).into_status(Code::InvalidArgument, &text)
+            let (field, reason) = (limit.field().to_owned(), limit.name());
+            let wrong = vec![WrongField { field, description: limit.to_string(), reason }];
+            let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
+            details.into_status(Code::InvalidArgument, &text)
         }
-        CallError::Proof(ProofRefusal::Proof(_))
-        | CallError::ReportMissing
-        | CallError::ReportRefuted(_)
-        | CallError::Report(_) => Status::invalid_argument(text),
+        CallError::Proof(ProofRefusal::Proof(_) | ProofRefusal::PlaceZero) => {
+            of(Code::InvalidArgument, "PROOF_RANGE", &text)
+        }
+        CallError::ReportMissing | CallError::ReportRefuted(_) | CallError::Report(_) => {
+            of(Code::InvalidArgument, "REPORT_REFUSED", &text)
+        }
         CallError::Publish(PublishError::Refused(refusal)) => refused(&refusal),
         CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
-            Status::resource_exhausted(text)
+            of(Code::ResourceExhausted, "ANSWER_TOO_LARGE", &text)
         }
         CallError::Publish(PublishError::Balance { index, .. }) => unpaid(index, &text),
         CallError::Publish(PublishError::PayerRate { retry_after }) => {
@@ -172,17 +177,19 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
                 error = text,
                 "a call failed, because the log could not be read"
             );
-            Status::internal(text)
+            of(Code::Internal, "READ_FAILED", &text)
         }
-        CallError::ShuttingDown => Status::unavailable(text),
-        CallError::UnknownPayer(_)
-        | CallError::Proof(ProofRefusal::NoCheckpoint(_) | ProofRefusal::OtherTree(_)) => {
-            Status::not_found(text)
+        CallError::ShuttingDown => of(Code::Unavailable, "SHUTTING_DOWN", &text),
+        CallError::UnknownPayer(_) => of(Code::NotFound, "UNKNOWN_PAYER", &text),
+        CallError::Proof(ProofRefusal::NoCheckpoint(_)) => {
+            of(Code::NotFound, "NO_CHECKPOINT", &text)
         }
-        CallError::Proof(ProofRefusal::Beyond { .. }) => Status::out_of_range(text),
+        CallError::Proof(ProofRefusal::OtherTree(_)) => of(Code::NotFound, "OTHER_TREE", &text),
+        CallError::Proof(ProofRefusal::Beyond { .. }) => of(Code::OutOfRange, "BEYOND_TREE", &text),
         CallError::Stream(error) => error.details().into_status(error.code(), &text),
-        CallError::NotServed(_) => Status::unimplemented(text),
-        CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
+        CallError::NotServed(_) => of(Code::Unimplemented, "NOT_SERVED", &text),
+        CallError::Token(_) => of(Code::Unauthenticated, "NODE_TOKEN", &text),
+        CallError::NodesOnly => of(Code::Unauthenticated, "NODES_ONLY", &text),
         CallError::TooManyTokens(retry_after_s) => limited(&text, "TOKEN_CHECKS", retry_after_s),
         CallError::RateLimited { retry_after_s, .. } => limited(&text, "RATE_LIMIT", retry_after_s),
         CallError::TooManyReports(retry_after_s) => limited(&text, "REPORT_LIMIT", retry_after_s),
@@ -190,6 +197,11 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::ReadOnly => unavailable(text, RETRY_AFTER_DISK_S),
         CallError::TooManyStreams => limited(&text, "STREAM_LIMIT", RETRY_AFTER_STREAM_S),
     }
+}
+
+/// Renders a status whose only detail is its reason.
+fn of(code: Code, reason: &'static str, text: &str) -> Status {
+    StatusDetails::of(reason).into_status(code, text)
 }
 
 /// Renders the refusal of a publish. The details say which envelope breaks which rule.
@@ -233,6 +245,26 @@ mod tests {
             assert!(details.contains(part), "{part} in {details:?}");
         }
         assert_eq!(details.matches("PAYER_BALANCE").count(), 2, "{details:?}");
+    }
+
+    #[test]
+    fn a_refused_read_is_told_which_field_is_wrong_and_each_refusal_its_reason() {
+        let status = into_status(CallError::Query(LimitError::TopicLength(0)));
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        assert!(details.contains("google.rpc.BadRequest"), "{details:?}");
+        assert!(details.contains("topics") && details.contains("TOPIC_LENGTH"), "{details:?}");
+        for (error, reason) in [
+            (CallError::UnknownPayer("0x1".to_owned()), "UNKNOWN_PAYER"),
+            (CallError::NodesOnly, "NODES_ONLY"),
+            (CallError::AnswerTooLarge, "ANSWER_TOO_LARGE"),
+            (CallError::ShuttingDown, "SHUTTING_DOWN"),
+            (CallError::NotServed("this"), "NOT_SERVED"),
+            (CallError::ReportMissing, "REPORT_REFUSED"),
+        ] {
+            let status = into_status(error);
+            let details = String::from_utf8_lossy(status.details()).into_owned();
+            assert!(details.contains(reason), "{reason}: {status:?}");
+        }
     }
 
     #[test]

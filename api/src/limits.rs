@@ -85,6 +85,22 @@ impl LimitError {
             Self::Granularity(_) => "GRANULARITY",
         }
     }
+
+    /// Returns the name of the field that is wrong, or of the metadata key.
+    pub(crate) fn field(&self) -> &'static str {
+        match self {
+            Self::Both | Self::Neither | Self::TooMany(_) | Self::TopicLength(_) => "topics",
+            Self::CursorEntries(_) | Self::CursorMissing => "last_seen",
+            Self::FilterMissing => "filter",
+            Self::FiltersMissing => "filters",
+            Self::OriginatorsMissing => "originator_node_ids",
+            Self::TooManyIdentifiers(_) => "requests",
+            Self::TooManyPublished(_) => "payer_envelopes",
+            Self::PayersMissing | Self::TooManyPayers(_) => "payer_addresses",
+            Self::Resume(_) => RESUME_HEADER,
+            Self::Granularity(_) => "granularity",
+        }
+    }
 }
 
 /// The envelopes that a request selects.

@@ -3,12 +3,11 @@
 //! Publishing, other nodes' strands, streams and health have threads of their own, so no amount of
 //! queries delays them.
 
-use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use hawser_engine::read::{QueryError, ReadMemory};
-use hawser_engine::runtime::begin_reader_thread;
+use hawser_engine::runtime::{FairQueue, begin_reader_thread};
 use hawser_serve::{CallCharge, Overloaded};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -39,6 +38,22 @@ struct State {
 struct Waiting {
     jobs: FairQueue<usize, Job>,
     closed: bool,
+}
+
+impl Waiting {
+    /// Puts a query behind the others of its caller.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if too many wait.
+    fn push(&mut self, caller: usize, job: Job) -> Result<(), Overloaded> {
+        let is_full =
+            self.jobs.len() >= WAITING_MAX || self.jobs.len_of(caller) >= WAITING_OF_CALLER_MAX;
+        if is_full {
+            return Err(Overloaded);
+        }
+        self.jobs.push(caller, job);
+        Ok(())
+    }
 }
 
 impl ReadWorkers {
@@ -112,7 +127,7 @@ impl ReadWorkers {
 
 impl State {
     fn push(&self, caller: usize, job: Job) -> Result<(), Overloaded> {
-        self.waiting.lock().jobs.push(caller, job)?;
+        self.waiting.lock().push(caller, job)?;
         self.filled.notify_one();
         Ok(())
     }
@@ -145,52 +160,6 @@ impl Drop for Handle {
     }
 }
 
-/// A queue in which keys take turns, so that many jobs of one key do not delay the other keys.
-struct FairQueue<K, J> {
-    turns: VecDeque<K>,
-    jobs: HashMap<K, VecDeque<J>>,
-    len: usize,
-}
-
-impl<K, J> Default for FairQueue<K, J> {
-    fn default() -> Self {
-        Self { turns: VecDeque::new(), jobs: HashMap::new(), len: 0 }
-    }
-}
-
-impl<K: Copy + Eq + std::hash::Hash, J> FairQueue<K, J> {
-    /// Puts a job behind the others of its key.
-    ///
-    /// # Errors
-    /// [`Overloaded`] if too many wait.
-    fn push(&mut self, key: K, job: J) -> Result<(), Overloaded> {
-        let of_key = self.jobs.get(&key).map_or(0, VecDeque::len);
-        if self.len >= WAITING_MAX || of_key >= WAITING_OF_CALLER_MAX {
-            return Err(Overloaded);
-        }
-        if of_key == 0 {
-            self.turns.push_back(key);
-        }
-        self.jobs.entry(key).or_default().push_back(job);
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Takes the first job of the key whose turn it is.
-    fn pop(&mut self) -> Option<J> {
-        let key = self.turns.pop_front()?;
-        let jobs = self.jobs.get_mut(&key)?;
-        let job = jobs.pop_front();
-        if jobs.is_empty() {
-            self.jobs.remove(&key);
-        } else {
-            self.turns.push_back(key);
-        }
-        self.len -= 1;
-        job
-    }
-}
-
 /// The memory of one call, for the engine.
 #[derive(Debug)]
 pub(crate) struct CallMemory(pub(crate) CallCharge);
@@ -210,28 +179,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_caller_has_its_turn() {
-        let mut queue = FairQueue::default();
-        for job in 0..5 {
-            queue.push('a', ('a', job)).unwrap();
-        }
-        queue.push('b', ('b', 0)).unwrap();
-        queue.push('c', ('c', 0)).unwrap();
-        queue.push('b', ('b', 1)).unwrap();
-        let order: String = std::iter::from_fn(|| queue.pop()).map(|(caller, _)| caller).collect();
-        assert_eq!(order, "abcabaaa");
-        assert!(queue.jobs.is_empty() && queue.turns.is_empty() && queue.len == 0);
-    }
-
-    #[test]
     fn one_caller_and_all_callers_are_bounded() {
-        let mut queue = FairQueue::default();
+        let mut queue = Waiting::default();
+        let push = |queue: &mut Waiting, caller| queue.push(caller, Box::new(|| ()));
         for caller in 0..5 {
-            let taken = std::iter::repeat_with(|| queue.push(caller, ())).take_while(Result::is_ok);
+            let taken =
+                std::iter::repeat_with(|| push(&mut queue, caller)).take_while(Result::is_ok);
             let expected = if caller < 4 { WAITING_OF_CALLER_MAX } else { 0 };
             assert_eq!(taken.count(), expected);
         }
-        queue.pop().unwrap();
-        assert!(queue.push(9, ()).is_ok());
+        drop(queue.jobs.pop().unwrap());
+        assert!(push(&mut queue, 9).is_ok());
     }
 }

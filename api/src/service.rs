@@ -39,7 +39,7 @@ impl NodeApi {
                 let (engine, held) = (self.engine.clone(), charge.clone());
                 // A publish continues after its call has ended, and its memory stays charged to the call.
                 let publish = async move {
-                    let published = engine.publish_counted(envelopes).await?;
+                    let published = engine.publish_counted(held.caller(), envelopes).await?;
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
                     // turns either.
                     held.stored(published.added);

@@ -10,6 +10,7 @@ use hawser_storage::TopicRow;
 use super::error::QueryError;
 use super::lane::{CHUNK_ROWS_MAX, Lane, LaneTable, StrandLanes};
 use super::limits::{BatchLimits, BatchSize};
+use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
 
@@ -86,6 +87,8 @@ pub(crate) struct PagePlan {
     lanes: LaneTable,
     strands: BTreeMap<OriginatorId, StrandLanes>,
     held: Vec<HeldOriginator>,
+    /// The charge for its lanes, if the reader is charged for them between turns.
+    charge: Option<HeldMemory>,
 }
 
 impl PagePlan {
@@ -108,6 +111,7 @@ impl PagePlan {
             lanes: LaneTable::new(usize::MAX),
             strands: BTreeMap::new(),
             held: Vec::new(),
+            charge: None,
         }
     }
 
@@ -129,6 +133,22 @@ impl PagePlan {
         self.lanes.clear();
         self.strands.clear();
         self.held.clear();
+        self.charge = None;
+    }
+
+    /// Returns true if the beginnings of all topics have been read. It takes no more memory from then on.
+    pub(crate) fn is_open(&self) -> bool {
+        self.opened == self.topics.len()
+    }
+
+    /// Charges its lanes to the reader until it is dropped or restarted.
+    ///
+    /// # Errors
+    /// The bytes of the lanes, if the reader may not have them now. The charge is then as before.
+    pub(crate) fn charge(&mut self, memory: &Arc<dyn ReadMemory>) -> Result<(), usize> {
+        let bytes = self.lanes.len() * LANE_BYTES;
+        let charge = self.charge.get_or_insert_with(|| HeldMemory::new(Arc::clone(memory)));
+        charge.hold(bytes).map_err(|_| bytes)
     }
 
     /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows.
@@ -381,7 +401,7 @@ impl PagePlan {
         limits: BatchLimits,
         work: usize,
     ) -> Result<bool, QueryError> {
-        if self.opened == self.topics.len() {
+        if self.is_open() {
             return Ok(true);
         }
         let share = limits.envelopes.min(OPENING_ROWS_MAX).div_ceil(self.topics.len());

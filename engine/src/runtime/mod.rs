@@ -31,6 +31,7 @@ mod committer;
 pub mod counters;
 mod disk;
 mod doubts;
+mod fair_queue;
 mod heads;
 mod ledger;
 mod older_rows;
@@ -71,6 +72,7 @@ pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates, R
 pub use checkpoints::CheckpointTask;
 pub use committer::Committer;
 pub use disk::DiskTask;
+pub use fair_queue::FairQueue;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
@@ -213,18 +215,20 @@ impl Engine {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Vec<Bytes>, PublishError> {
-        Ok(self.publish_counted(envelopes).await?.envelopes)
+        Ok(self.publish_counted(0, envelopes).await?.envelopes)
     }
 
-    /// Publishes as [`publish`](Self::publish) does, and distinguishes new envelopes from repeated ones.
+    /// Publishes as [`publish`](Self::publish) does for a caller, and distinguishes new envelopes from repeated ones.
+    /// Requests of different callers take turns.
     ///
     /// # Errors
     /// See [`Publisher::publish`].
     pub async fn publish_counted(
         &self,
+        caller: usize,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
-        self.publisher.publish(envelopes).await
+        self.publisher.publish(caller, envelopes).await
     }
 
     /// Publishes envelopes of this node itself, which may be on reserved topics. Payer reports and attestations

@@ -1,15 +1,24 @@
 //! One thread per core for work that is all computing: signatures, mostly.
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests
-//! of callers have a separate queue, so that no number of them delays the strands of other nodes. Envelopes that
+//! of callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
+//! in it. Envelopes that
 //! readers already have are checked by separate threads, which leave the cores to all others first.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use super::fair_queue::FairQueue;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// The jobs of callers, by their numbers.
+type CallerJobs = Mutex<FairQueue<usize, Job>>;
+
+const THREADS_LIVE: &str = "the threads live as long as their handles";
 
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 static BEGIN_BEHIND: OnceLock<fn()> = OnceLock::new();
@@ -42,7 +51,9 @@ pub struct Workers {
 struct WorkerPool {
     urgent: Sender<Job>,
     normal: Sender<Job>,
-    callers: Sender<Job>,
+    /// Announces jobs in `callers_jobs`, one message for each.
+    callers: Sender<()>,
+    callers_jobs: Arc<CallerJobs>,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
     /// Started when it is first needed, which is never on most nodes.
@@ -63,8 +74,9 @@ pub enum Priority {
     Urgent,
     /// Strands of other nodes and of chains are checked.
     Normal,
-    /// Publishes of callers are checked. Takes turns with [`Self::Normal`] where both wait.
-    Callers,
+    /// Publishes of the caller with this number are checked. Takes turns with those of others, and with
+    /// [`Self::Normal`] where both wait.
+    Caller(usize),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
     Behind,
@@ -78,20 +90,23 @@ impl Workers {
         // strand by one batch, chain strands by one batch.
         let (urgent, urgent_jobs) = unbounded();
         let (normal, normal_jobs) = unbounded();
-        let (callers, callers_jobs) = unbounded();
+        let (callers, announced) = unbounded();
+        let callers_jobs = Arc::new(CallerJobs::default());
         let start = |index| {
-            let jobs = (urgent_jobs.clone(), normal_jobs.clone(), callers_jobs.clone());
+            let jobs = (urgent_jobs.clone(), normal_jobs.clone(), announced.clone());
+            let of_callers = callers_jobs.clone();
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
                     begin_publish_thread();
-                    run(&jobs.0, &jobs.1, &jobs.2);
+                    run(&jobs.0, &jobs.1, &jobs.2, &of_callers);
                 })
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();
         let behind = OnceLock::new();
-        Self { pool: Arc::new(WorkerPool { urgent, normal, callers, threads, handles, behind }) }
+        let pool = WorkerPool { urgent, normal, callers, callers_jobs, threads, handles, behind };
+        Self { pool: Arc::new(pool) }
     }
 
     /// Returns the number of threads.
@@ -105,13 +120,16 @@ impl Workers {
         let queue = match priority {
             Priority::Urgent => &self.pool.urgent,
             Priority::Normal => &self.pool.normal,
-            Priority::Callers => &self.pool.callers,
+            Priority::Caller(caller) => {
+                self.pool.callers_jobs.lock().push(caller, Box::new(job));
+                return self.pool.callers.send(()).expect(THREADS_LIVE);
+            }
             Priority::Behind => {
                 let behind = self.pool.behind.get_or_init(|| ThreadsBehind::start(self.threads()));
                 behind.jobs.as_ref().unwrap_or(&self.pool.normal)
             }
         };
-        queue.send(Box::new(job)).expect("the threads live as long as their handles");
+        queue.send(Box::new(job)).expect(THREADS_LIVE);
     }
 
     /// Maps `items` on all cores and waits; keeps their order. Blocks, so it must not be called by
@@ -173,7 +191,12 @@ impl ThreadsBehind {
     }
 }
 
-fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &Receiver<Job>) {
+fn run(
+    urgent: &Receiver<Job>,
+    normal: &Receiver<Job>,
+    callers: &Receiver<()>,
+    of_callers: &CallerJobs,
+) {
     loop {
         let job = match urgent.try_recv() {
             Ok(job) => job,
@@ -181,7 +204,10 @@ fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &Receiver<Job>) 
             Err(_) => crossbeam_channel::select! {
                 recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
                 recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },
-                recv(callers) -> job => match job { Ok(job) => job, Err(_) => return },
+                recv(callers) -> announced => match announced {
+                    Ok(()) => of_callers.lock().pop().expect("each message announces a job"),
+                    Err(_) => return,
+                },
             },
         };
         job();
@@ -190,9 +216,10 @@ fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &Receiver<Job>) 
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        for queue in [&mut self.urgent, &mut self.normal, &mut self.callers] {
+        for queue in [&mut self.urgent, &mut self.normal] {
             *queue = unbounded().0;
         }
+        self.callers = unbounded().0;
         let mut behind = self.behind.take();
         let of_behind = behind.iter_mut().flat_map(|behind| {
             behind.jobs = None;
@@ -265,11 +292,28 @@ mod tests {
         workers.spawn(Priority::Urgent, move || wait.recv().unwrap());
         for _ in 0..FLOOD {
             let sender = sender.clone();
-            workers.spawn(Priority::Callers, move || sender.send("caller").unwrap());
+            workers.spawn(Priority::Caller(1), move || sender.send("caller").unwrap());
         }
         workers.spawn(Priority::Normal, move || sender.send("strand").unwrap());
         go.send(()).unwrap();
         let before = order.iter().position(|name| name == "strand").unwrap();
         assert!(before < 100, "{before} of {FLOOD} went first");
+    }
+
+    #[test]
+    fn a_flood_of_one_caller_does_not_stand_before_another_caller() {
+        const FLOOD: usize = 10_000;
+        let workers = Workers::start(1);
+        let (sender, order) = unbounded();
+        let (go, wait) = bounded::<()>(0);
+        workers.spawn(Priority::Urgent, move || wait.recv().unwrap());
+        let callers = std::iter::repeat_n(1, FLOOD).chain([2]);
+        for caller in callers {
+            let sender = sender.clone();
+            workers.spawn(Priority::Caller(caller), move || sender.send(caller).unwrap());
+        }
+        go.send(()).unwrap();
+        let before = order.iter().position(|caller| caller == 2).unwrap();
+        assert!(before <= 1, "{before} of {FLOOD} went first");
     }
 }

@@ -185,7 +185,7 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
     let node = start(store.clone());
     for round in 0..30 {
         let copies =
-            (0..8).map(|_| node.engine.publish_counted(vec![message(2, &format!("{round}"))]));
+            (0..8).map(|_| node.engine.publish_counted(1, vec![message(2, &format!("{round}"))]));
         let answers = futures_util::future::try_join_all(copies).await.unwrap();
         let first = &answers[0].envelopes;
         assert!(answers.iter().all(|answer| answer.envelopes == *first));

@@ -30,11 +30,12 @@ pub(super) struct AdmissionJob {
 }
 
 impl AdmissionJob {
-    /// Spreads the envelopes over the workers. The last chunk's worker hands the request to the
+    /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker hands the request to the
     /// sequencing thread, or answers it.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
+        caller: usize,
         envelopes: Vec<pb::PayerEnvelope>,
         reply: PendingReply,
     ) {
@@ -52,7 +53,7 @@ impl AdmissionJob {
         });
         for (index, chunk) in chunks.into_iter().enumerate() {
             let job = job.clone();
-            state.workers.spawn(Priority::Callers, move || job.admit(index, chunk));
+            state.workers.spawn(Priority::Caller(caller), move || job.admit(index, chunk));
         }
     }
 

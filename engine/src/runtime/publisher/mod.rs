@@ -54,6 +54,9 @@ pub use settings::PublishSettings;
 /// bounds every queue of the path. Guessed: seconds of work for a fast disk.
 const IN_FLIGHT_KIB_MAX: u32 = 256 * 1024;
 
+/// The number of this node itself among callers. No address has it.
+const THIS_NODE: usize = 0;
+
 /// A handle to the publish path. Cheap to clone; all clones are the same path.
 #[derive(Clone)]
 pub struct Publisher {
@@ -141,15 +144,17 @@ impl Publisher {
         (Self { state }, PublisherThreads(threads))
     }
 
-    /// Publishes the envelopes of one request, all or none.
+    /// Publishes the envelopes of one request, all or none. Requests wait in turns of their callers, which `caller`
+    /// distinguishes.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was stored then.
     pub async fn publish(
         &self,
+        caller: usize,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
-        self.publish_of(Writer::Payer, envelopes).await
+        self.publish_of(Writer::Payer, caller, envelopes).await
     }
 
     /// Publishes envelopes that this node has signed as their payer, on reserved topics.
@@ -160,12 +165,13 @@ impl Publisher {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
-        self.publish_of(Writer::ThisNode, envelopes).await
+        self.publish_of(Writer::ThisNode, THIS_NODE, envelopes).await
     }
 
     async fn publish_of(
         &self,
         writer: Writer,
+        caller: usize,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         if envelopes.is_empty() {
@@ -175,7 +181,7 @@ impl Publisher {
         }
         self.ready()?;
         let mut watch = Stopwatch::start();
-        let answer = self.submit(writer, envelopes, watch).await;
+        let answer = self.submit(writer, caller, envelopes, watch).await;
         match &answer {
             Ok(_) => watch.lap(&self.state.counters.publish_seconds),
             Err(PublishError::Unavailable { .. }) => {
@@ -240,6 +246,7 @@ impl Publisher {
     async fn submit(
         &self,
         writer: Writer,
+        caller: usize,
         envelopes: Vec<pb::PayerEnvelope>,
         watch: Stopwatch,
     ) -> Result<Published, PublishError> {
@@ -251,7 +258,7 @@ impl Publisher {
         let permit = permit.expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
         let reply = PendingReply { sender, _permit: permit, stage: watch, admitted: watch };
-        AdmissionJob::start(&self.state, writer, envelopes, reply);
+        AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }
 }

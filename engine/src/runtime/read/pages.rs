@@ -88,8 +88,15 @@ impl TopicsRead {
             Some(page) => page,
             None => {
                 let rows = &mut snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
+                let was_open = self.plan.is_open();
                 let page = self.plan.next_turn(rows, BatchLimits::STREAM, TURN_ROWS_MAX)?;
                 self.plan.drop_envelopes();
+                if let Err(bytes) = self.plan.charge(&log.memory) {
+                    assert!(!was_open, "a plan takes no more memory once all topics are open");
+                    // Nothing has gone out yet, and a plan that waits holds nothing.
+                    self.plan.restart();
+                    return Ok(Turn::NoMemory(self, bytes));
+                }
                 page
             }
         };

@@ -2,7 +2,7 @@
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{ConsistencyProof, InclusionProof, ProofError, Tile, TreeHash};
-use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{ReadError, Snapshot, Store, TreeError};
 
 use crate::read::error::QueryError;
@@ -34,6 +34,9 @@ pub enum ProofRefusal {
         /// The size of the tree.
         held: u64,
     },
+    /// The place of the envelope is 0.
+    #[error("places of a strand begin at 1, and a proof of place 0 was asked for")]
+    PlaceZero,
     /// The tree has no such proof.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -103,6 +106,9 @@ impl ProofReader {
         id: EnvelopeId,
         size: Option<u64>,
     ) -> Result<ProofAnswer<ShownInclusion>, QueryError> {
+        if id.sequence == SequenceId::NONE {
+            return Ok(Err(ProofRefusal::PlaceZero));
+        }
         let snapshot = self.store.snapshot();
         let (size, checkpoint) = match self.size(&snapshot, id.originator, size)? {
             Ok(found) => found,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -12,6 +13,7 @@ use prost::Message as _;
 use super::*;
 use crate::committed::Committed;
 use crate::read::ReadMemory;
+use crate::read::feed::SubscriptionEvent;
 use crate::read::testing::{
     Dice, StoppedClock, append, append_invalid, committed, cursor, id, id_of, ids_of, missing,
     store,
@@ -29,19 +31,20 @@ const HORIZON_NS: i64 = i64::MAX / 2;
 struct CountedMemory {
     held: AtomicUsize,
     most: AtomicUsize,
-    bound: usize,
+    bound: AtomicUsize,
 }
 
 impl CountedMemory {
     fn of(bound: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), most: AtomicUsize::new(0), bound })
+        let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { held, most, bound: AtomicUsize::new(bound) })
     }
 }
 
 impl ReadMemory for CountedMemory {
     fn take(&self, bytes: usize) -> bool {
         let held = self.held.load(Ordering::Relaxed) + bytes;
-        if held > self.bound {
+        if held > self.bound.load(Ordering::Relaxed) {
             return false;
         }
         self.held.store(held, Ordering::Relaxed);
@@ -244,6 +247,46 @@ fn a_plan_that_its_reader_has_no_memory_for_ends() {
     assert!(matches!(refused, QueryError::NoMemory(_)), "{refused}");
     drop(query);
     assert_eq!(memory.held.load(Ordering::Relaxed), 0);
+}
+
+/// A stream of crowded topics cannot hold memory that its caller may not have: it waits without its plan.
+#[tokio::test]
+async fn the_plan_of_a_stream_is_charged_and_dropped_while_its_reader_has_no_memory() {
+    let store = crowded();
+    let lanes = usize::from(TOPICS) * ORIGINATORS as usize;
+    let memory = CountedMemory::of(lanes * 256 / 2);
+    let topics = names().into_iter().map(|topic| (topic, Cursor::new()));
+    let mut stream = reader(&store).charged_to(memory.clone()).subscribe_topics(topics);
+    let waits = tokio::time::timeout(Duration::from_millis(500), stream.next()).await;
+    assert!(waits.is_err(), "it goes on without memory: {waits:?}");
+    let began = Instant::now();
+    while memory.held.load(Ordering::Relaxed) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it holds memory while it waits");
+        let waits = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
+        assert!(waits.is_err(), "it goes on without memory: {waits:?}");
+    }
+    assert!(memory.most.load(Ordering::Relaxed) > 0, "its plan was charged");
+
+    memory.bound.store(usize::MAX, Ordering::Relaxed);
+    let mut got = BTreeSet::new();
+    loop {
+        match stream.next().await.unwrap() {
+            SubscriptionEvent::Envelopes { envelopes, .. } => {
+                for id in ids_of(&envelopes) {
+                    assert!(got.insert(id), "{id:?} came twice");
+                }
+            }
+            SubscriptionEvent::CaughtUp(_) => break,
+            SubscriptionEvent::TopicsLive { .. } => {}
+        }
+    }
+    assert_eq!(got.len(), lanes);
+    assert!(memory.most.load(Ordering::Relaxed) >= lanes * 256);
+    let held = memory.held.load(Ordering::Relaxed);
+    assert!(
+        held < lanes * 256 / 4,
+        "{held} bytes: more than the last page, so the plan is still charged"
+    );
 }
 
 /// Envelopes are committed while a page is planned. It has the places up to the heads at its start.

@@ -1,0 +1,84 @@
+//! A queue in which keys take turns.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// A queue in which keys take turns, so that many jobs of one key do not delay the other keys. Unbounded: its user bounds
+/// what is pushed.
+#[derive(Debug)]
+pub struct FairQueue<K, J> {
+    /// The keys with jobs, in the order of their turns.
+    turns: VecDeque<K>,
+    jobs: HashMap<K, VecDeque<J>>,
+    len: usize,
+}
+
+impl<K, J> Default for FairQueue<K, J> {
+    fn default() -> Self {
+        Self { turns: VecDeque::new(), jobs: HashMap::new(), len: 0 }
+    }
+}
+
+impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
+    /// Returns the number of jobs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns true if there is no job.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the number of jobs of a key.
+    #[must_use]
+    pub fn len_of(&self, key: K) -> usize {
+        self.jobs.get(&key).map_or(0, VecDeque::len)
+    }
+
+    /// Puts a job behind the others of its key.
+    pub fn push(&mut self, key: K, job: J) {
+        let jobs = self.jobs.entry(key).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(key);
+        }
+        jobs.push_back(job);
+        self.len += 1;
+    }
+
+    /// Takes the first job of the key whose turn it is.
+    pub fn pop(&mut self) -> Option<J> {
+        let key = self.turns.pop_front()?;
+        let jobs = self.jobs.get_mut(&key)?;
+        let job = jobs.pop_front();
+        if jobs.is_empty() {
+            self.jobs.remove(&key);
+        } else {
+            self.turns.push_back(key);
+        }
+        self.len -= 1;
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_has_its_turn() {
+        let mut queue = FairQueue::default();
+        for job in 0..5 {
+            queue.push('a', ('a', job));
+        }
+        queue.push('b', ('b', 0));
+        queue.push('c', ('c', 0));
+        queue.push('b', ('b', 1));
+        assert_eq!((queue.len(), queue.len_of('b')), (8, 2));
+        let order: String = std::iter::from_fn(|| queue.pop()).map(|(key, _)| key).collect();
+        assert_eq!(order, "abcabaaa");
+        assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+    }
+}
