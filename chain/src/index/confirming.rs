@@ -30,6 +30,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// The time for which other endpoints that are silent or behind are waited for, and the pause between two attempts.
 /// Guesses: endpoints of one chain are rarely further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays far
+/// behind must not stop the reader, and one that is a second behind still has to be heard.
+const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// The number of blocks of which proofs are requested at once. Guess.
 const BLOCKS_AT_ONCE: usize = 8;
@@ -60,8 +63,7 @@ pub(super) enum Confirmation {
 /// Confirms the pages of one contract's reader.
 #[derive(Debug, Default)]
 pub(super) struct Confirmer {
-    /// True from the time at which other endpoints were waited for in vain until they confirm events again. Meanwhile
-    /// they are asked once for each page.
+    /// True from the time at which other endpoints were waited for in vain until they confirm events again.
     is_alone: bool,
 }
 
@@ -76,8 +78,17 @@ impl Confirmer {
         }
         let began = Instant::now();
         loop {
-            let confirmation = asked.once().await;
-            let is_over = self.is_alone || began.elapsed() >= WAIT_MAX;
+            let open = asked.not_shown_by_others().await;
+            let wait = match (self.is_alone, &open) {
+                (false, _) => WAIT_MAX,
+                (true, Some(_)) => WAIT_AGAIN_MAX,
+                (true, None) => Duration::ZERO,
+            };
+            let is_over = began.elapsed() >= wait;
+            let confirmation = match open {
+                Some(open) => asked.about(&open).await,
+                None => Confirmation::Unanswered,
+            };
             match confirmation {
                 Confirmation::Unanswered if !is_over => sleep(ASK_EVERY).await,
                 Confirmation::Unanswered => {
@@ -122,8 +133,8 @@ impl Asked<'_> {
         self.endpoints.distrust_asked(self.giver, "its events are refuted by other endpoints");
     }
 
-    async fn once(&self) -> Confirmation {
-        let Some(open) = self.not_shown_by_others().await else { return Confirmation::Unanswered };
+    /// Judges the events that no other endpoint shows, by block.
+    async fn about(&self, open: &[(BlockRef, Vec<&IndexedEvent>)]) -> Confirmation {
         let mut all = Confirmation::Confirmed;
         for open in open.chunks(BLOCKS_AT_ONCE) {
             let judged = open.iter().map(|(block, events)| self.judged(*block, events));
