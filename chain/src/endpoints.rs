@@ -379,6 +379,16 @@ impl Endpoints {
         state.retry_at = None;
     }
 
+    /// Ends the pause of an endpoint that has answered, unless it is distrusted. It does not become the active one.
+    fn recovered(&self, index: usize) {
+        let mut state = self.0.slots[index].state.lock();
+        let is_distrusted = state.distrusted_until.is_some_and(|until| until > Instant::now());
+        if !is_distrusted && state.retry_at.take().is_some() {
+            state.error = None;
+            state.pauses.reset();
+        }
+    }
+
     fn failed(&self, index: usize, kind: EndpointErrorKind, reason: String) {
         self.count_error(kind);
         let slot = &self.0.slots[index];

@@ -137,11 +137,18 @@ impl Endpoints {
         let is_paused = slot.state.lock().retry_at.is_some_and(|at| at > Instant::now());
         let time = if is_paused { time_max.min(PAUSED_ANSWER_MAX) } else { time_max };
         let answer = async { ask(self.chain(index).await?).await };
-        tokio::time::timeout(time, answer).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(time, answer).await;
+        if let Ok(Ok(_)) = &answer {
+            self.recovered(index);
+        }
+        answer.unwrap_or_else(|_| {
             let endpoint = slot.display_url.clone();
             let reason = format!("no answer within {} ms", time.as_millis());
             let error = RequestError::Unreachable { endpoint, reason };
-            self.failed(index, kind_of(&error), error.to_string());
+            // The shorter time of a paused endpoint may not suffice for a new connection.
+            if time == time_max {
+                self.failed(index, kind_of(&error), error.to_string());
+            }
             Err(error)
         })
     }

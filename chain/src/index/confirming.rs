@@ -146,6 +146,10 @@ impl Asked<'_> {
                     BlockVerdict::Open => all = Confirmation::Unanswered,
                 }
             }
+            // Others that lack one block mostly lack the later ones too.
+            if all == Confirmation::Unanswered {
+                break;
+            }
         }
         all
     }
@@ -178,24 +182,26 @@ impl Asked<'_> {
     }
 
     async fn judged(&self, block: BlockRef, events: &[&IndexedEvent]) -> BlockVerdict {
-        judge(events, self.settings, &self.evidence(block).await)
+        judge(events, block, self.settings, &self.evidence(block).await)
     }
 
-    /// Asks every endpoint about a block.
+    /// Asks every endpoint about a block: for the block at its height, and for its proof. Both have a time limit of their
+    /// own, because an endpoint that cannot prove may still contradict.
     async fn evidence(&self, block: BlockRef) -> Vec<Evidence> {
-        let told = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
-            let there = fetch::headers(&chain, &[block.number], None).await?;
-            let there = there.first().map(|header| header.block);
-            let proof = fetch::proof(&chain, block).await?;
-            let proves_other = match there.filter(|there| *there != block) {
-                Some(there) => fetch::proof(&chain, there).await?.is_some(),
-                None => false,
-            };
-            let is_giver = chain.endpoint() == self.giver.endpoint();
-            let has_height = there.is_some();
-            Ok::<_, RequestError>(Evidence { is_giver, has_height, proof, proves_other })
+        let heights = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
+            fetch::block_with_header(&chain, block.number).await
         });
-        told.await.into_iter().filter_map(Result::ok).collect()
+        let proofs = self
+            .endpoints
+            .each_in_time(ANSWER_MAX, |chain| async move { fetch::proof(&chain, block).await });
+        let (heights, proofs) = tokio::join!(heights, proofs);
+        let told = heights.into_iter().zip(proofs).zip(self.endpoints.display_urls());
+        let evidence = |((height, proof), url): ((Result<_, _>, Result<_, _>), String)| Evidence {
+            is_giver: url == self.giver.endpoint(),
+            there: height.ok().flatten(),
+            proof: proof.ok().flatten(),
+        };
+        told.map(evidence).collect()
     }
 }
 
@@ -222,17 +228,15 @@ fn events_of(
     own.filter_map(event).collect()
 }
 
-/// The answer of one endpoint about a block.
+/// The answer of one endpoint about a block. Without fields, it is silent.
 #[derive(Debug, Clone, Default)]
 struct Evidence {
     /// True if it has the host and port of the endpoint that gave the events.
     is_giver: bool,
-    /// True if it has a block at this height.
-    has_height: bool,
+    /// The block that it has at this height, with true if its header has the block's hash.
+    there: Option<(BlockRef, bool)>,
     /// The logs of the block in question, as its hash proves them.
     proof: Option<ProvenLogs>,
-    /// True if it has another block at this height and can prove that one's logs.
-    proves_other: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,22 +250,23 @@ enum BlockVerdict {
 /// Judges the events of a block that no other endpoint shows.
 ///
 /// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only if
-/// another endpoint has the block, because an invented header and receipts match their hash as well, or if others
-/// show a block in its place that they cannot prove.
-fn judge(events: &[&IndexedEvent], settings: &WalkSettings, answers: &[Evidence]) -> BlockVerdict {
+/// another endpoint has the block, because an invented header and receipts match their hash as well. Another block at that
+/// height contradicts, whether or not its endpoint can prove its logs, unless its own header does not have its hash.
+fn judge(
+    events: &[&IndexedEvent],
+    block: BlockRef,
+    settings: &WalkSettings,
+    answers: &[Evidence],
+) -> BlockVerdict {
     let transaction_in = |proof: &ProvenLogs, event: &IndexedEvent| -> Option<B256> {
         proof.transaction_of_event(event, settings.source, settings.address)
     };
     let lacks =
         |proof: &ProvenLogs| events.iter().any(|event| transaction_in(proof, event).is_none());
-    let is_proven = answers.iter().any(|answer| answer.proof.is_some());
     if answers.iter().filter_map(|answer| answer.proof.as_ref()).any(lacks) {
         return BlockVerdict::Refuted;
     }
     let others = || answers.iter().filter(|answer| !answer.is_giver);
-    if others().any(|other| other.proves_other) {
-        return if is_proven { BlockVerdict::Disputed } else { BlockVerdict::Refuted };
-    }
     // Receipts do not contain transaction hashes, so one of two that name different ones may lie.
     let renames = |proof: &ProvenLogs| {
         events.iter().any(|event| transaction_in(proof, event) != Some(event.transaction))
@@ -269,11 +274,20 @@ fn judge(events: &[&IndexedEvent], settings: &WalkSettings, answers: &[Evidence]
     if others().filter_map(|other| other.proof.as_ref()).any(renames) {
         return BlockVerdict::Disputed;
     }
-    let knows = |other: &Evidence| other.has_height || other.proof.is_some();
-    match (is_proven, others().any(knows)) {
-        (_, false) => BlockVerdict::Open,
+    let is_proven = answers.iter().any(|answer| answer.proof.is_some());
+    let is_same = |other: &Evidence| {
+        other.proof.is_some() || other.there.is_some_and(|(there, _)| there == block)
+    };
+    let is_other = |other: &Evidence| !is_same(other) && other.there.is_some();
+    let contradicts =
+        |other: &Evidence| is_other(other) && other.there.is_some_and(|(_, has_hash)| has_hash);
+    if others().any(is_same) {
+        return if is_proven { BlockVerdict::Confirmed } else { BlockVerdict::Disputed };
+    }
+    match (others().any(is_other), is_proven && !others().any(contradicts)) {
+        (false, _) => BlockVerdict::Open,
         (true, true) => BlockVerdict::Confirmed,
-        (false, true) => BlockVerdict::Disputed,
+        (true, false) => BlockVerdict::Disputed,
     }
 }
 
@@ -286,6 +300,8 @@ mod tests {
 
     const ADDRESS: Address = Address::repeat_byte(7);
     const BLOCK: BlockRef = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+    const OTHER: BlockRef = BlockRef { number: 9, hash: B256::repeat_byte(8) };
+    const OURS: Option<(BlockRef, bool)> = Some((BLOCK, true));
 
     fn event(byte: u8) -> IndexedEvent {
         IndexedEvent {
@@ -310,40 +326,46 @@ mod tests {
             page_blocks: 1,
             confirmations: 0,
         };
-        judge(&[&event(shown)], &settings, answers)
+        judge(&[&event(shown)], BLOCK, &settings, answers)
     }
 
     /// Returns the evidence of an endpoint that has the block, with a proof of the event that carries this byte.
     fn proves(is_giver: bool, byte: u8) -> Evidence {
         let proof = Some(ProvenLogs::of_event(&event(byte), ADDRESS));
-        Evidence { is_giver, has_height: true, proof, proves_other: false }
+        Evidence { is_giver, there: Some((BLOCK, true)), proof }
     }
 
-    fn has(is_giver: bool, has_height: bool) -> Evidence {
-        Evidence { is_giver, has_height, ..Evidence::default() }
+    /// Returns the evidence of an endpoint without a proof that has this block, whose header has its hash or not.
+    fn has(is_giver: bool, there: Option<(BlockRef, bool)>) -> Evidence {
+        Evidence { is_giver, there, proof: None }
     }
 
     #[test]
     fn a_proof_without_the_event_refutes_it_and_one_with_it_needs_a_second_endpoint() {
-        assert_eq!(verdict(1, &[has(true, true), proves(false, 1)]), BlockVerdict::Confirmed);
-        assert_eq!(verdict(1, &[proves(true, 1), has(false, true)]), BlockVerdict::Confirmed);
-        assert_eq!(verdict(2, &[has(true, true), proves(false, 1)]), BlockVerdict::Refuted);
+        assert_eq!(verdict(1, &[has(true, OURS), proves(false, 1)]), BlockVerdict::Confirmed);
+        assert_eq!(verdict(1, &[proves(true, 1), has(false, OURS)]), BlockVerdict::Confirmed);
+        assert_eq!(verdict(2, &[has(true, OURS), proves(false, 1)]), BlockVerdict::Refuted);
         assert_eq!(
             verdict(1, &[proves(true, 1)]),
             BlockVerdict::Open,
             "an invented block is proven too"
         );
-        assert_eq!(verdict(1, &[proves(true, 1), has(false, false)]), BlockVerdict::Open);
+        assert_eq!(verdict(1, &[proves(true, 1), has(false, None)]), BlockVerdict::Open);
     }
 
     #[test]
-    fn a_block_in_its_place_counts_if_it_is_proven() {
-        let elsewhere = has(false, true);
-        let proven = Evidence { proves_other: true, ..elsewhere.clone() };
-        assert_eq!(verdict(1, &[proves(true, 1), elsewhere.clone()]), BlockVerdict::Confirmed);
-        assert_eq!(verdict(1, &[proves(true, 1), proven.clone()]), BlockVerdict::Disputed);
-        assert_eq!(verdict(1, &[has(true, true), proven]), BlockVerdict::Refuted);
-        assert_eq!(verdict(1, &[has(true, true), elsewhere]), BlockVerdict::Disputed);
+    fn another_block_in_its_place_contradicts_unless_its_header_does_not_have_its_hash() {
+        let elsewhere = has(false, Some((OTHER, true)));
+        let made_up = has(false, Some((OTHER, false)));
+        assert_eq!(verdict(1, &[proves(true, 1), elsewhere.clone()]), BlockVerdict::Disputed);
+        assert_eq!(verdict(1, &[proves(true, 1), made_up.clone()]), BlockVerdict::Confirmed);
+        let both = [proves(true, 1), made_up.clone(), elsewhere.clone()];
+        assert_eq!(verdict(1, &both), BlockVerdict::Disputed);
+        let two_of_three = [proves(true, 1), has(false, OURS), elsewhere.clone()];
+        assert_eq!(verdict(1, &two_of_three), BlockVerdict::Confirmed);
+        for other in [elsewhere, made_up] {
+            assert_eq!(verdict(1, &[has(true, OURS), other]), BlockVerdict::Disputed);
+        }
     }
 
     #[test]
@@ -351,7 +373,7 @@ mod tests {
         let told_at = |time_s, transaction| {
             let told = IndexedEvent { block_time_s: time_s, transaction, ..event(1) };
             let proof = Some(ProvenLogs::of_event(&told, ADDRESS));
-            [has(true, true), Evidence { proof, ..has(false, true) }]
+            [has(true, OURS), Evidence { proof, ..has(false, OURS) }]
         };
         let of_event = event(1).transaction;
         assert_eq!(verdict(1, &told_at(100, of_event)), BlockVerdict::Confirmed);

@@ -249,6 +249,23 @@ pub(super) async fn proof(
     Ok(receipts.and_then(|receipts| ProvenLogs::prove(block, &header, receipts)))
 }
 
+/// Returns the block at a height, with true if its header has the hash that the endpoint states. Returns `None` if it has
+/// none. A false value means that the endpoint lies, or that headers of the chain have another form.
+pub(super) async fn block_with_header(
+    chain: &Chain,
+    number: u64,
+) -> Result<Option<(BlockRef, bool)>, RequestError> {
+    const METHOD: &str = "eth_getBlockByNumber";
+    let client = chain.provider().client();
+    let shown = client.request::<_, serde_json::Value>(METHOD, (U64::from(number), false)).await;
+    let shown = shown.map_err(|error| chain.request_error(METHOD, error))?;
+    let Ok(block) = serde_json::from_value::<FetchedBlock>(shown.clone()) else { return Ok(None) };
+    let block = block.header(None).block;
+    let has_hash = serde_json::from_value::<Header>(shown)
+        .is_ok_and(|header| header.hash_slow() == block.hash);
+    Ok((block.number == number).then_some((block, has_hash)))
+}
+
 /// Returns the receipts of a block by one request, which some endpoints do not support.
 async fn receipts(
     chain: &Chain,

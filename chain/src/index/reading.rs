@@ -436,6 +436,9 @@ impl PageReader {
                     "endpoints contradict each other about the events of block {block}, and no proof decides: \
                      reading goes on when they agree, or when those that are wrong are taken out of the settings"
                 ));
+                // Of three, two may agree.
+                self.endpoints
+                    .distrust_asked(giver, "its events are contradicted by other endpoints");
                 sleep(self.pauses.next()).await;
                 None
             }

@@ -19,6 +19,8 @@ use hawser_chain::index::lookup;
 use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
 
+use crate::clock::system_unix_s;
+
 /// The reason a contract wallet gave no answer. A later attempt may get one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WalletError {
@@ -89,6 +91,10 @@ const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 /// as long as a request, and its result is waited for once per identity update.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The age in seconds from which an endpoint's newest block shows that it stands still. Guess: chains of wallets have blocks
+/// at least once a minute.
+const BEHIND_S_MAX: u64 = 600;
 
 /// Gas of the call that asks a wallet. Part of the protocol: a wallet can read its remaining gas and run out of it, so
 /// all nodes of a network use the same value. 2^24 is the most that a transaction can have (EIP-7825): nodes that hold
@@ -178,7 +184,7 @@ impl WalletChains for WalletRpc {
         let replies = asked.map_err(no_answer(question.chain_id))?;
         let hosts: BTreeSet<_> =
             endpoints.status().into_iter().map(|endpoint| endpoint.display_url).collect();
-        together(&replies, hosts.len()).ok_or_else(|| WalletError::NoAnswer {
+        together(&replies, hosts.len(), system_unix_s()).ok_or_else(|| WalletError::NoAnswer {
             chain_id: question.chain_id,
             reason: "its endpoints do not agree on the wallet's answer".to_owned(),
         })
@@ -186,32 +192,35 @@ impl WalletChains for WalletRpc {
 }
 
 /// Combines the replies of the endpoints of one chain, of which `hosts` differ in host or port. Returns `None` if they
-/// contradict each other or do not suffice.
+/// contradict each other or do not suffice. `now_s` is unix seconds.
 ///
-/// One endpoint may lie, so an answer counts if more than half of those that answer give it. An endpoint that is behind does not outweigh an answer, because
-/// it may stay behind. The lowest time of a newest block counts, because a later one could end the wait for the block
-/// too early.
-fn together(replies: &[EndpointReply], hosts: usize) -> Option<ChainReply> {
-    let (mut answers, mut newest, mut odd) = (Vec::new(), None::<u64>, 0);
+/// One endpoint may lie, so an answer counts if more than half of those that reply give it. One that does not have the
+/// block yet is among them, because a block in the future would otherwise be the liar's alone; one that has stood still
+/// for [`BEHIND_S_MAX`] is not. The lowest time of a newest block counts, because a later one could end the wait for the
+/// block too early.
+fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<ChainReply> {
+    let (mut answers, mut newest, mut odd) = (Vec::new(), Vec::new(), 0);
     for reply in replies {
         match reply {
             EndpointReply::Reply(answer @ ChainReply::Answer { .. }) => answers.push(*answer),
             EndpointReply::Reply(ChainReply::NotYet { newest_time_s }) => {
-                newest = Some(newest.map_or(*newest_time_s, |least| least.min(*newest_time_s)));
+                newest.push(*newest_time_s)
             }
             EndpointReply::Odd => odd += 1,
         }
     }
-    let is_of_most = |answer: &&ChainReply| {
-        2 * answers.iter().filter(|other| other == answer).count() > answers.len()
-    };
-    match (answers.is_empty(), newest) {
-        (false, _) => answers.iter().find(is_of_most).copied(),
-        (true, Some(newest_time_s)) => Some(ChainReply::NotYet { newest_time_s }),
-        // The chain does not support such calls: for clients too, its wallets do not agree.
-        (true, None) if odd == hosts => Some(ChainReply::Answer { agrees: false, block_time_s: 0 }),
-        (true, None) => None,
+    if !answers.is_empty() {
+        newest.retain(|newest_time_s| newest_time_s.saturating_add(BEHIND_S_MAX) > now_s);
     }
+    let all = answers.len() + newest.len() + odd;
+    let is_of_most =
+        |answer: &&ChainReply| 2 * answers.iter().filter(|other| other == answer).count() > all;
+    let agreed = answers.iter().find(is_of_most).copied();
+    let not_yet = || newest.iter().min().map(|&newest_time_s| ChainReply::NotYet { newest_time_s });
+    // The chain does not support such calls: for clients too, its wallets do not agree.
+    let unsupported =
+        || (odd == hosts).then_some(ChainReply::Answer { agrees: false, block_time_s: 0 });
+    agreed.or_else(not_yet).or_else(unsupported)
 }
 
 fn unusable(chain: &Chain, reason: String) -> RequestError {
@@ -368,7 +377,7 @@ mod tests {
         let answer = |agrees| ChainReply::Answer { agrees, block_time_s: 9 };
         let (yes, no) = (answer(true), answer(false));
         let not_yet = |newest_time_s| EndpointReply::Reply(ChainReply::NotYet { newest_time_s });
-        let together = |replies: &[EndpointReply]| together(replies, 2);
+        let together = |replies: &[EndpointReply]| together(replies, 2, 10);
         let (yes_reply, no_reply) = (EndpointReply::Reply(yes), EndpointReply::Reply(no));
         assert_eq!(together(&[yes_reply, yes_reply]), Some(yes));
         assert_eq!(together(&[yes_reply, no_reply]), None, "one of them lies");
@@ -376,7 +385,16 @@ mod tests {
         let later = ChainReply::Answer { agrees: true, block_time_s: 10 };
         assert_eq!(together(&[yes_reply, EndpointReply::Reply(later)]), None);
         assert_eq!(together(&[no_reply]), Some(no), "the other one is silent");
-        assert_eq!(together(&[not_yet(7), yes_reply]), Some(yes));
+        let not_there = ChainReply::NotYet { newest_time_s: 7 };
+        assert_eq!(
+            together(&[not_yet(7), yes_reply]),
+            Some(not_there),
+            "a block of the liar's own"
+        );
+        assert_eq!(together(&[not_yet(7), yes_reply, yes_reply]), Some(yes));
+        let stands_still = super::together(&[not_yet(7), yes_reply], 2, 7 + BEHIND_S_MAX);
+        assert_eq!(stands_still, Some(yes));
+        assert_eq!(together(&[EndpointReply::Odd, yes_reply]), None);
         let furthest_behind = ChainReply::NotYet { newest_time_s: 5 };
         assert_eq!(together(&[not_yet(7), not_yet(5)]), Some(furthest_behind));
         let unsupported = ChainReply::Answer { agrees: false, block_time_s: 0 };
