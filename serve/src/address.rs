@@ -34,6 +34,11 @@ impl Cidr {
         };
         let most = if matches!(address, IpAddr::V4(_)) { 32 } else { 128 };
         let bits = bits.unwrap_or(most);
+        // Addresses are compared in their canonical form.
+        let (address, bits) = match (address.to_canonical(), bits.checked_sub(96)) {
+            (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => (mapped, bits),
+            _ => (address, bits),
+        };
         (bits <= most).then_some(Self { address, bits })
     }
 
@@ -41,6 +46,12 @@ impl Cidr {
     #[must_use]
     pub fn prefix_bits(&self) -> u8 {
         self.bits
+    }
+
+    /// Returns true if both name the same network.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.bits == other.bits && self.contains(other.address)
     }
 
     /// Returns the caller that the network is, if it is one caller: an IPv4 address, or a network in one /64 of IPv6.

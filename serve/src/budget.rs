@@ -105,6 +105,8 @@ pub(crate) struct ConnectionShare {
     used_bytes: AtomicUsize,
     /// The part of them that is lent.
     lent_bytes: AtomicUsize,
+    /// The part of them that stays until the connection ends, besides that of a new connection.
+    kept_bytes: AtomicUsize,
     writing: Arc<Writing>,
     close: CancellationToken,
     paid_time: Arc<PaidTime>,
@@ -220,6 +222,7 @@ impl BudgetState {
             address,
             used_bytes: AtomicUsize::new(0),
             lent_bytes: AtomicUsize::new(0),
+            kept_bytes: AtomicUsize::new(0),
             writing,
             close: CancellationToken::new(),
             paid_time,
@@ -393,6 +396,12 @@ impl ConnectionShare {
         self.budget.keep_free(asker_bytes);
     }
 
+    /// Takes `bytes` that are allocated already and stay until the connection ends.
+    pub(crate) fn keep(&self, bytes: usize) {
+        self.kept_bytes.fetch_add(bytes, Relaxed);
+        self.take_anyway(bytes);
+    }
+
     pub(crate) fn give_back(&self, bytes: usize) {
         for used in [&self.budget.used_bytes, &self.address.used_bytes, &self.used_bytes] {
             let before = used.fetch_sub(bytes, Relaxed);
@@ -429,8 +438,9 @@ impl ConnectionShare {
     }
 
     /// Returns true for a connection without calls: it holds no more than the charge of the connection itself.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.kind == Kind::Client && self.used_bytes() <= CONNECTION_BYTES
+    fn is_idle(&self) -> bool {
+        let kept_bytes = CONNECTION_BYTES + self.kept_bytes.load(Relaxed);
+        self.kind == Kind::Client && self.used_bytes() <= kept_bytes
     }
 
     /// Returns true if the share is of a proxy's connection, whose calls have shares of their own.

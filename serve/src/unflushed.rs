@@ -43,8 +43,7 @@ impl Heads {
         if let Some(connection) = &self.connection
             && let Some(more) = streams.checked_sub(self.most).filter(|more| *more > 0)
         {
-            // Until the connection ends, as long as the library keeps it.
-            connection.take_anyway(more * STREAM_STATE_BYTES);
+            connection.keep(more * STREAM_STATE_BYTES);
             self.most = streams;
         }
     }

@@ -89,6 +89,8 @@ pub(crate) struct PagePlan {
     held: Vec<HeldOriginator>,
     /// The charge for its lanes, if the reader is charged for them between turns.
     charge: Option<HeldMemory>,
+    /// The number of times that a charge was refused since envelopes went out.
+    refusals: u32,
 }
 
 impl PagePlan {
@@ -112,6 +114,7 @@ impl PagePlan {
             strands: BTreeMap::new(),
             held: Vec::new(),
             charge: None,
+            refusals: 0,
         }
     }
 
@@ -148,7 +151,20 @@ impl PagePlan {
     pub(crate) fn charge(&mut self, memory: &Arc<dyn ReadMemory>) -> Result<(), usize> {
         let bytes = self.lanes.len() * LANE_BYTES;
         let charge = self.charge.get_or_insert_with(|| HeldMemory::new(Arc::clone(memory)));
-        charge.hold(bytes).map_err(|_| bytes)
+        charge.hold(bytes).map_err(|_| {
+            self.refusals = self.refusals.saturating_add(1);
+            bytes
+        })
+    }
+
+    /// Returns the number of times that a charge was refused since envelopes went out.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.refusals
+    }
+
+    /// Records that envelopes go out.
+    pub(crate) fn goes_out(&mut self) {
+        self.refusals = 0;
     }
 
     /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows.

@@ -336,6 +336,11 @@ impl PolicyFile {
                 Some(network) => match network.caller() {
                     Some(caller) => caller.to_string(),
                     None => {
+                        let is_other =
+                            |(it, other): &(Cidr, String)| it.is_same(&network) && *other != policy;
+                        if self.networks.iter().any(is_other) {
+                            return Err(PolicyFileError::TwoPolicies(text));
+                        }
                         self.networks.push((network, policy));
                         continue;
                     }
@@ -450,6 +455,7 @@ mod tests {
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::9", "2001:db8:1:3::1"),
             ("2001:db8:1:2::/64", "2001:db8:1:2::9", "2001:db8:1:3::1"),
             ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
+            ("::ffff:192.0.2.0/120", "192.0.2.9", "192.0.3.1"),
         ] {
             let callers = format!("\"{named}\" = \"none\"");
             assert!(denied(&callers, inside), "{named} has {inside}");
@@ -464,6 +470,8 @@ mod tests {
         assert!(error("alice = \"none\"").contains("\"alice\": with identity.kind"));
         let twice = "\"2001:db8::1\" = \"none\"\n\"2001:db8::/64\" = \"some\"";
         assert!(error(twice).contains("2001:db8::/64 two policies"));
+        let twice = "\"10.0.0.0/8\" = \"none\"\n\"10.1.2.3/8\" = \"some\"";
+        assert!(error(twice).contains("two policies"));
     }
 
     #[test]

@@ -61,7 +61,8 @@ async fn read_topics(
     catch_up: CatchUpId,
     plan: Box<PagePlan>,
 ) -> Result<(PageRead, usize), QueryError> {
-    let mut wait = MemoryWait::default();
+    // Turns that only open topics end without a page, and the wait goes on over them.
+    let mut wait = MemoryWait::after(plan.refusals());
     let mut read = TopicsRead { catch_up, plan, page: None };
     loop {
         let permit = permit(&log).await;
@@ -106,7 +107,10 @@ impl TopicsRead {
             self.page = Some(page);
             return Ok(Turn::NoMemory(self, bytes));
         }
-        let Self { catch_up, plan, .. } = self;
+        let Self { catch_up, mut plan, .. } = self;
+        if bytes > 0 {
+            plan.goes_out();
+        }
         let finished = page.finished;
         // The plan may know a row from an earlier view, and its envelope has expired since.
         let envelopes: Vec<(usize, EnvelopeId, Bytes)> = complete(&snapshot, page)?
@@ -183,6 +187,23 @@ impl Default for MemoryWait {
 }
 
 impl MemoryWait {
+    /// Returns a wait that has paused this number of times.
+    fn after(pauses: u32) -> Self {
+        let mut wait = Self::default();
+        for _ in 0..pauses {
+            if wait.waited >= MEMORY_WAIT_MAX {
+                break;
+            }
+            wait.paused();
+        }
+        wait
+    }
+
+    fn paused(&mut self) {
+        self.waited += self.pause;
+        self.pause = (2 * self.pause).min(MEMORY_PAUSE_MAX);
+    }
+
     /// Waits a while.
     ///
     /// # Errors
@@ -192,8 +213,7 @@ impl MemoryWait {
             return Err(QueryError::NoMemory(bytes));
         }
         tokio::time::sleep(self.pause).await;
-        self.waited += self.pause;
-        self.pause = (2 * self.pause).min(MEMORY_PAUSE_MAX);
+        self.paused();
         Ok(())
     }
 }
