@@ -27,12 +27,13 @@ use crate::send::{Chain, RequestError};
 
 /// The time limit for one answer of another endpoint. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// The time for which other endpoints that are silent or behind are waited for, and the pause between two attempts.
-/// Guesses: endpoints of one chain are rarely further apart than a few blocks.
+/// The time for which other endpoints that are silent or behind are waited for. Guess: endpoints of one chain are rarely
+/// further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays far
 /// behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
+/// The pause between two attempts. Guess.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// The number of blocks of which proofs are requested at once. Guess.
 const BLOCKS_AT_ONCE: usize = 8;
@@ -54,7 +55,7 @@ pub(super) enum Confirmation {
     Confirmed,
     /// There is no other endpoint, or none of them knows about the first block with an unconfirmed event.
     Unanswered,
-    /// This block provably has other events, or another block takes its place.
+    /// This block provably has other events.
     Refuted(u64),
     /// Endpoints contradict each other about this block, and no proof decides.
     Disputed(u64),
@@ -185,7 +186,7 @@ impl Asked<'_> {
         judge(events, block, self.settings, &self.evidence(block).await)
     }
 
-    /// Asks every endpoint about a block: for the block at its height, and for its proof. Both have a time limit of their
+    /// Asks every endpoint for the block at this height, and for the proof of `block`. Both have a time limit of their
     /// own, because an endpoint that cannot prove may still contradict.
     async fn evidence(&self, block: BlockRef) -> Vec<Evidence> {
         let heights = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
@@ -249,9 +250,9 @@ enum BlockVerdict {
 
 /// Judges the events of a block that no other endpoint shows.
 ///
-/// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only if
-/// another endpoint has the block, because an invented header and receipts match their hash as well. Another block at that
-/// height contradicts, whether or not its endpoint can prove its logs, unless its own header does not have its hash.
+/// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only
+/// if another endpoint has the block, because an invented header and receipts match their hash as well. Another block at
+/// that height contradicts, whether or not its endpoint can prove its logs, unless its header does not have its hash.
 fn judge(
     events: &[&IndexedEvent],
     block: BlockRef,

@@ -249,8 +249,8 @@ pub(super) async fn proof(
     Ok(receipts.and_then(|receipts| ProvenLogs::prove(block, &header, receipts)))
 }
 
-/// Returns the block at a height, with true if its header has the hash that the endpoint states. Returns `None` if it has
-/// none. A false value means that the endpoint lies, or that headers of the chain have another form.
+/// Returns the block at a height, with true if its header has the hash that the endpoint states. Returns `None` if it
+/// has none. A false value means that the endpoint lies, or that headers of the chain have another form.
 pub(super) async fn block_with_header(
     chain: &Chain,
     number: u64,

@@ -93,7 +93,6 @@ async fn submit_one(
         };
         let pause = status.metadata().get("retry-after");
         let pause_s = pause.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
-        let pause_s = pause_s.filter(|_| status.code() == tonic::Code::ResourceExhausted);
         let Some(pause_s) = pause_s.filter(|it| attempts < ATTEMPTS_MAX && *it <= PAUSE_S_MAX)
         else {
             return Err(client::failure(&status));

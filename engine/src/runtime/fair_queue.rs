@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-/// A queue in which keys take turns, so that many jobs of one key do not delay the other keys. Unbounded: its user bounds
-/// what is pushed.
+/// A queue in which keys take turns, so that many jobs of one key do not delay the other keys. Unbounded: its user
+/// bounds what is pushed.
 #[derive(Debug)]
 pub struct FairQueue<K, J> {
     /// The keys with jobs, in the order of their turns.

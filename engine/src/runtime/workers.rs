@@ -2,8 +2,8 @@
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests
 //! of callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
-//! in it. Envelopes that
-//! readers already have are checked by separate threads, which leave the cores to all others first.
+//! in it. Envelopes that readers already have are checked by separate threads, which leave the cores to all others
+//! first.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;

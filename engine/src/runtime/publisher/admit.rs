@@ -30,8 +30,8 @@ pub(super) struct AdmissionJob {
 }
 
 impl AdmissionJob {
-    /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker hands the request to the
-    /// sequencing thread, or answers it.
+    /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker hands
+    /// the request to the sequencing thread, or answers it.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
