@@ -194,6 +194,62 @@ async fn a_forged_event_waits_for_an_endpoint_that_is_behind() {
     reader.stop().await;
 }
 
+/// The leaf of an event in its originator's tree contains the transaction hash. A single endpoint that states another one
+/// gets none stored.
+#[tokio::test]
+async fn another_name_of_a_transaction_is_not_stored() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let liar = Proxy::start(&chain.url(), 1).await;
+    liar.set(|faults| faults.renames = true);
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[liar.url(), chain.url()], Vec::new(), &memory);
+    for _ in 0..3 {
+        chain.send(2).await;
+        until("what was sent is there", || memory.payloads() == chain.sent).await;
+    }
+    assert!(liar.spoilt() > 0, "it was asked first");
+    let provider = chain.pair.app.provider();
+    let stored = memory.0.lock().transactions.clone();
+    assert_eq!(stored.len(), chain.sent.len());
+    for transaction in stored {
+        let receipt = provider.get_transaction_receipt(transaction).await.unwrap();
+        assert!(receipt.is_some(), "{transaction} is not on the chain");
+    }
+    reader.stop().await;
+}
+
+/// An endpoint that makes up blocks above the chain's gets no event of them stored while another one goes on with the
+/// chain.
+#[tokio::test]
+async fn an_event_in_an_invented_block_is_not_stored_while_another_endpoint_goes_on() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(2).await;
+    let inventor = Proxy::start(&chain.url(), 1).await;
+    let honest = Proxy::start(&chain.url(), 2).await;
+    let height = chain.pair.app.provider().get_block_number().await.unwrap();
+    inventor.set(|faults| faults.invents = Some(height + 200));
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[inventor.url(), honest.url()], Vec::new(), &memory);
+    let view = reader.view();
+    until("the invented blocks are asked about", || {
+        memory.payloads() == chain.sent && honest.asked("eth_getLogs") > 0
+    })
+    .await;
+    let began = Instant::now();
+    let mut is_left = false;
+    while !is_left || memory.payloads() != chain.sent {
+        chain.send(1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let held = memory.payloads();
+        assert!(chain.sent.starts_with(&held), "a payload of an invented block is stored");
+        is_left |= view.endpoints()[0].error.is_some();
+        let status = view.readers().remove(0);
+        assert!(!matches!(status.state, ReaderState::Halted(_)), "{status:?}");
+        assert!(began.elapsed() < TIMEOUT, "{status:?}, {:?}", view.endpoints());
+    }
+    reader.stop().await;
+}
+
 /// Starts a reader that prefers a lying endpoint to an honest one, with a ledger, which cannot notice missing events.
 async fn ledger_with_liar(faults: Faults) -> (TestBroadcaster, Proxy, Arc<Ledger>, ChainReader) {
     let chain = TestBroadcaster::new(ChainBackend::Embedded).await;

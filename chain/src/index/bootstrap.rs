@@ -2,19 +2,22 @@
 //!
 //! A broadcaster numbers payloads only while it is not paused; the bootstrap call, with which the operator
 //! chooses sequence ids, works only while it is paused. For a transaction that calls the contract directly, its
-//! input shows which call it is. For a transaction that calls through another contract, such as a multisig, the
-//! pause state in that block decides.
+//! input shows which call it is, and the transaction's hash proves its input. For a transaction that calls through
+//! another contract, such as a multisig, the pause state in that block decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use alloy::consensus::Transaction as _;
 use alloy::eips::BlockNumberOrTag;
-use alloy::primitives::{Address, B256, Bytes};
+use alloy::eips::eip2718::Encodable2718 as _;
+use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::providers::Provider as _;
 use alloy::rpc::client::BatchRequest;
 use alloy::rpc::types::{Filter, Log, TransactionInput, TransactionRequest};
 use alloy::sol_types::{SolCall as _, SolEvent as _};
 use alloy::transports::TransportError;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::event::IndexedEvent;
 use super::fetch::REQUESTS_PER_BATCH;
@@ -26,10 +29,12 @@ use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
 
 /// The transactions, among those in question, that may have assigned sequence ids by the bootstrap call.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Bootstraps {
     /// Those that call the contract directly with the bootstrap call.
     direct: BTreeSet<B256>,
+    /// Those that call the contract directly, with whichever call, if the transaction's bytes have its hash.
+    proven: BTreeSet<B256>,
     /// Those that call it through another contract, with true if their input contains the bootstrap call.
     indirect: BTreeMap<B256, bool>,
     /// The pause states in the blocks of the latter.
@@ -37,7 +42,7 @@ pub(super) struct Bootstraps {
 }
 
 /// The pause state of a contract during one block.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct BlockPauses {
     /// Its changes, ascending: the log index, and true if a pause begins.
     changes: Vec<(u64, bool)>,
@@ -67,9 +72,15 @@ pub(super) enum NumberOrigin {
 }
 
 impl Bootstraps {
-    /// Combines the findings of all endpoints about an event of one of the looked-up transactions. The operator counts
-    /// as the origin only if no endpoint says otherwise, because skipped sequence ids are void for good.
+    /// Combines the findings of all endpoints about an event of one of the looked-up transactions. A proven transaction
+    /// decides. Without one, the operator counts as the origin only if no endpoint says otherwise, because skipped
+    /// sequence ids are void for good.
     pub(super) fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
+        let proves = |one: &&Self| one.proven.contains(&event.transaction);
+        if let Some(proof) = all.iter().find(proves) {
+            let is_chosen = proof.direct.contains(&event.transaction);
+            return if is_chosen { NumberOrigin::Operator } else { NumberOrigin::Contract };
+        }
         let told: Vec<_> = all.iter().map(|one| one.is_chosen(event)).collect();
         let carries_call = |one: &Self| one.indirect.get(&event.transaction) == Some(&true);
         if told.contains(&Some(false)) {
@@ -144,14 +155,15 @@ async fn find(
     let all: Vec<_> = transactions.iter().map(|(hash, block)| (*hash, *block)).collect();
     for some in all.chunks(REQUESTS_PER_BATCH) {
         let Some(known) = by_hash(chain, some).await? else { return Ok(None) };
-        for ((hash, block), Transaction { to, input }) in some.iter().zip(known) {
+        for ((hash, block), (Transaction { to, input }, is_proven)) in some.iter().zip(known) {
             if to != Some(contract) {
                 let carries_call = input.windows(selector.len()).any(|bytes| bytes == selector);
                 found.indirect.insert(*hash, carries_call);
                 blocks.insert(*block);
-            } else if input.starts_with(&selector) {
-                found.direct.insert(*hash);
+                continue;
             }
+            found.direct.extend(input.starts_with(&selector).then_some(*hash));
+            found.proven.extend(is_proven.then_some(*hash));
         }
     }
     let blocks: Vec<_> = blocks.into_iter().collect();
@@ -162,25 +174,41 @@ async fn find(
     Ok(Some(found))
 }
 
-/// Requests transactions in one batch; `None` if one is unknown.
+/// Requests transactions in one batch, each with true if it is proven by its hash; `None` if one is unknown.
 async fn by_hash(
     chain: &Chain,
     transactions: &[(B256, u64)],
-) -> Result<Option<Vec<Transaction>>, RequestError> {
+) -> Result<Option<Vec<(Transaction, bool)>>, RequestError> {
     const METHOD: &str = "eth_getTransactionByHash";
     let failed = |error: TransportError| chain.request_error(METHOD, error);
     let mut batch = BatchRequest::new(chain.provider().client());
     let mut waiters = Vec::with_capacity(transactions.len());
     for (hash, _) in transactions {
-        waiters.push(batch.add_call::<_, Option<Transaction>>(METHOD, &(*hash,)).map_err(failed)?);
+        waiters.push(batch.add_call::<_, Option<Value>>(METHOD, &(*hash,)).map_err(failed)?);
     }
     batch.send().await.map_err(failed)?;
     let mut known = Vec::with_capacity(waiters.len());
-    for waiter in waiters {
-        let Some(transaction) = waiter.await.map_err(failed)? else { return Ok(None) };
-        known.push(transaction);
+    for ((hash, _), waiter) in transactions.iter().zip(waiters) {
+        let Some(shown) = waiter.await.map_err(failed)? else { return Ok(None) };
+        let transaction = serde_json::from_value::<Transaction>(shown.clone());
+        let transaction =
+            transaction.map_err(|error| failed(TransportError::deser_err(error, shown.to_string())))?;
+        let is_proven = proves(shown, *hash, &transaction);
+        known.push((transaction, is_proven));
     }
     Ok(Some(known))
+}
+
+/// Returns true if the signed bytes of a shown transaction have its hash, and contain the same call. Kinds of
+/// transactions that Ethereum does not have prove nothing.
+fn proves(shown: Value, hash: B256, call: &Transaction) -> bool {
+    let Ok(shown) = serde_json::from_value::<alloy::rpc::types::Transaction>(shown) else {
+        return false;
+    };
+    let signed = shown.inner.inner();
+    keccak256(signed.encoded_2718()) == hash
+        && signed.to() == call.to
+        && *signed.input() == call.input
 }
 
 /// Requests the pause state of the contract in several blocks, in one batch.
@@ -277,7 +305,13 @@ mod tests {
             "its input may lie"
         );
         assert_eq!(together(&[indirect(false, None)]), NumberOrigin::Contract);
-        let direct = Bootstraps { direct: BTreeSet::from([transaction]), ..Bootstraps::default() };
-        assert_eq!(together(&[direct]), NumberOrigin::Operator);
+        let one = || BTreeSet::from([transaction]);
+        let direct = Bootstraps { direct: one(), ..Bootstraps::default() };
+        assert_eq!(together(std::slice::from_ref(&direct)), NumberOrigin::Operator);
+        let (liar, proven) = (Bootstraps::default(), Bootstraps { proven: one(), ..direct.clone() });
+        assert_eq!(together(&[liar.clone(), direct.clone()]), NumberOrigin::Contract);
+        assert_eq!(together(&[liar, proven]), NumberOrigin::Operator, "the hash proves the call");
+        let proven = Bootstraps { proven: one(), ..Bootstraps::default() };
+        assert_eq!(together(&[direct, proven]), NumberOrigin::Contract);
     }
 }

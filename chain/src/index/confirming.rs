@@ -6,11 +6,14 @@
 //! to an originator's log, and one that denies an event never delays it if anyone can prove its block.
 //!
 //! One endpoint with a branch of its own cannot be refuted if headers prove that branch. While another one contradicts
-//! it, nothing is stored. While all others are silent or behind, reading goes on after [`WAIT_MAX`].
+//! it, nothing is stored. The same holds for blocks above the heads of the others, as long as one of these goes on with
+//! the chain: the endpoint in use may have made them up. While all others are silent or stand still, reading goes on
+//! after [`WAIT_MAX`] or [`STILL_MAX`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Filter;
@@ -21,15 +24,21 @@ use tokio::time::sleep;
 use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::fetch;
 use super::proof::ProvenLogs;
-use super::walk::{EventBatch, PageResponse, WalkSettings};
+use super::walk::{BlockHeader, EventBatch, PageResponse, WalkSettings};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
 /// The time limit for one answer of another endpoint. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// The time for which other endpoints that are silent or behind are waited for. Guess: endpoints of one chain are rarely
-/// further apart than a few blocks.
+/// The time for which other endpoints are waited for that are silent, or that go on with the chain and lack the block.
+/// Guess: endpoints of one chain are rarely further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The time for which other endpoints are waited for that answer and lack the block, while their newest block stays the
+/// same. Guess: longer than the pauses between the blocks of a chain in use.
+const STILL_MAX: Duration = Duration::from_secs(10);
+/// The age of an endpoint's newest block, in seconds by the own clock, from which it is behind, even if it goes on.
+/// Guess: an endpoint that syncs anew passes many blocks and is hours behind.
+const OLD_S: u64 = 60;
 /// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays far
 /// behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
@@ -57,8 +66,34 @@ pub(super) enum Confirmation {
     Unanswered,
     /// This block provably has other events.
     Refuted(u64),
-    /// Endpoints contradict each other about this block, and no proof decides.
-    Disputed(u64),
+    /// Another endpoint contradicts, and no proof decides.
+    Contradicted(Contradiction),
+}
+
+/// A contradiction between endpoints about a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contradiction {
+    /// Another endpoint has other events in this block, or another block.
+    Events(u64),
+    /// Another endpoint goes on with the chain and does not come to this block.
+    Ahead(u64),
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Events(block) => write!(
+                f,
+                "endpoints contradict each other about the events of block {block}, and no proof decides: reading \
+                 goes on when they agree, or when those that are wrong are taken out of the settings"
+            ),
+            Self::Ahead(block) => write!(
+                f,
+                "endpoints contradict each other: only one has block {block}, and another one goes on with the chain \
+                 without coming to it. Its events are read when a second endpoint has that block"
+            ),
+        }
+    }
 }
 
 /// Confirms the pages of one contract's reader.
@@ -66,10 +101,12 @@ pub(super) enum Confirmation {
 pub(super) struct Confirmer {
     /// True from the time at which other endpoints were waited for in vain until they confirm events again.
     is_alone: bool,
+    others: OtherHeads,
 }
 
 impl Confirmer {
-    /// Asks other endpoints about a page, for at most [`WAIT_MAX`] and one more attempt while none of them knows.
+    /// Asks other endpoints about a page, for at most [`WAIT_MAX`] or [`STILL_MAX`] and one more attempt while none of
+    /// them knows.
     pub(super) async fn confirm(&mut self, asked: &Asked<'_>) -> Confirmation {
         if asked.batch.events.is_empty() {
             return Confirmation::Confirmed;
@@ -80,24 +117,12 @@ impl Confirmer {
         let began = Instant::now();
         loop {
             let open = asked.not_shown_by_others().await;
-            let wait = match (self.is_alone, &open) {
-                (false, _) => WAIT_MAX,
-                (true, Some(_)) => WAIT_AGAIN_MAX,
-                (true, None) => Duration::ZERO,
-            };
-            let is_over = began.elapsed() >= wait;
-            let confirmation = match open {
-                Some(open) => asked.about(&open).await,
+            let confirmation = match &open {
+                Some(open) => asked.about(open).await,
                 None => Confirmation::Unanswered,
             };
             match confirmation {
-                Confirmation::Unanswered if !is_over => sleep(ASK_EVERY).await,
-                Confirmation::Unanswered => {
-                    if !std::mem::replace(&mut self.is_alone, true) {
-                        asked.warn_alone();
-                    }
-                    return confirmation;
-                }
+                Confirmation::Unanswered => {}
                 Confirmation::Confirmed => {
                     self.is_alone = false;
                     return confirmation;
@@ -106,9 +131,72 @@ impl Confirmer {
                     asked.distrust_giver(block);
                     return confirmation;
                 }
-                Confirmation::Disputed(_) => return confirmation,
+                Confirmation::Contradicted(_) => return confirmation,
             }
+            let first_open = open.as_deref().and_then(<[_]>::first).map(|(block, _)| block.number);
+            if first_open.is_some() {
+                self.others.note(asked.heads_of_others().await, Instant::now());
+            }
+            let go_on = self.others.go_on(Instant::now(), unix_time_s());
+            let wait = match (first_open, self.is_alone) {
+                (Some(_), _) if go_on => WAIT_MAX,
+                (Some(_), false) => STILL_MAX,
+                (Some(_), true) => WAIT_AGAIN_MAX,
+                (None, false) => WAIT_MAX,
+                (None, true) => Duration::ZERO,
+            };
+            if began.elapsed() < wait {
+                sleep(ASK_EVERY).await;
+                continue;
+            }
+            if let Some(block) = first_open.filter(|_| go_on) {
+                return Confirmation::Contradicted(Contradiction::Ahead(block));
+            }
+            if !std::mem::replace(&mut self.is_alone, true) {
+                asked.warn_alone();
+            }
+            return confirmation;
         }
+    }
+}
+
+fn unix_time_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The newest blocks of the endpoints beside the one in use, by host and port.
+#[derive(Debug, Default)]
+struct OtherHeads(BTreeMap<String, OtherHead>);
+
+/// The newest block of one endpoint.
+#[derive(Debug, Clone, Copy)]
+struct OtherHead {
+    number: u64,
+    time_s: u64,
+    /// The last time at which a higher block than before was seen.
+    grew_at: Option<Instant>,
+}
+
+impl OtherHeads {
+    /// Notes the newest blocks that endpoints state now. Those that do not answer keep their last one.
+    fn note(&mut self, heads: Vec<(String, BlockHeader)>, now: Instant) {
+        for (endpoint, BlockHeader { block, time_s, .. }) in heads {
+            let before = self.0.get(&endpoint);
+            let grew_at = match before {
+                Some(before) if block.number > before.number => Some(now),
+                Some(before) => before.grew_at,
+                None => None,
+            };
+            self.0.insert(endpoint, OtherHead { number: block.number, time_s, grew_at });
+        }
+    }
+
+    /// Returns true if the newest block of an endpoint is recent by the clock, and has grown within [`STILL_MAX`].
+    fn go_on(&self, now: Instant, unix_time_s: u64) -> bool {
+        self.0.values().any(|head| {
+            let is_recent = head.time_s.saturating_add(OLD_S) >= unix_time_s;
+            is_recent && head.grew_at.is_some_and(|at| now.duration_since(at) < STILL_MAX)
+        })
     }
 }
 
@@ -143,7 +231,9 @@ impl Asked<'_> {
                 match verdict {
                     BlockVerdict::Confirmed => {}
                     BlockVerdict::Refuted => return Confirmation::Refuted(block.number),
-                    BlockVerdict::Disputed => return Confirmation::Disputed(block.number),
+                    BlockVerdict::Disputed => {
+                        return Confirmation::Contradicted(Contradiction::Events(block.number));
+                    }
                     BlockVerdict::Open => all = Confirmation::Unanswered,
                 }
             }
@@ -180,6 +270,15 @@ impl Asked<'_> {
             by_block.entry(event.block).or_default().push(event);
         }
         is_reached.then(|| by_block.into_iter().collect())
+    }
+
+    /// Returns the newest blocks of the endpoints that answer, with their hosts and ports.
+    async fn heads_of_others(&self) -> Vec<(String, BlockHeader)> {
+        let ask = |chain: Chain| async move {
+            fetch::head(&chain).await.map(|head| (chain.endpoint().to_owned(), head))
+        };
+        let answers = self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask);
+        answers.filter_map(|answer| async { answer.ok() }).collect().await
     }
 
     async fn judged(&self, block: BlockRef, events: &[&IndexedEvent]) -> BlockVerdict {
@@ -339,6 +438,30 @@ mod tests {
     /// Returns the evidence of an endpoint without a proof that has this block, whose header has its hash or not.
     fn has(is_giver: bool, there: Option<(BlockRef, bool)>) -> Evidence {
         Evidence { is_giver, there, proof: None }
+    }
+
+    #[test]
+    fn an_endpoint_goes_on_while_its_newest_block_grows_and_is_recent() {
+        let (mut heads, start) = (OtherHeads::default(), Instant::now());
+        let head = |number, time_s| BlockHeader {
+            block: BlockRef { number, hash: B256::ZERO },
+            parent: B256::ZERO,
+            time_s,
+            may_have_logs: false,
+        };
+        let mut note = |heads: &mut OtherHeads, number, time_s, at| {
+            heads.note(vec![("one".to_owned(), head(number, time_s))], at);
+        };
+        note(&mut heads, 5, 1000, start);
+        assert!(!heads.go_on(start, 1000), "it has one block only, as far as is known");
+        note(&mut heads, 5, 1000, start + ASK_EVERY);
+        assert!(!heads.go_on(start + ASK_EVERY, 1000), "it stands still");
+        let grown = start + 2 * ASK_EVERY;
+        note(&mut heads, 6, 1001, grown);
+        assert!(heads.go_on(grown, 1001) && heads.go_on(grown, 1001 + OLD_S));
+        assert!(!heads.go_on(grown, 1002 + OLD_S), "it is far behind");
+        note(&mut heads, 6, 1001, grown + STILL_MAX);
+        assert!(!heads.go_on(grown + STILL_MAX, 1001), "it stands still again");
     }
 
     #[test]

@@ -431,14 +431,10 @@ impl PageReader {
                 sleep(self.pauses.next()).await;
                 None
             }
-            Confirmation::Disputed(block) => {
-                self.context.stuck(&format!(
-                    "endpoints contradict each other about the events of block {block}, and no proof decides: \
-                     reading goes on when they agree, or when those that are wrong are taken out of the settings"
-                ));
+            Confirmation::Contradicted(contradiction) => {
+                self.context.stuck(&contradiction.to_string());
                 // Of three, two may agree.
-                self.endpoints
-                    .distrust_asked(giver, "its events are contradicted by other endpoints");
+                self.endpoints.distrust_asked(giver, "other endpoints contradict its newest events");
                 sleep(self.pauses.next()).await;
                 None
             }

@@ -2,10 +2,11 @@
 
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, Bytes, FixedBytes};
+use alloy::primitives::{Address, B256, Bytes, FixedBytes};
 use hawser_chain::contracts::GroupMessageBroadcaster;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
@@ -28,6 +29,8 @@ pub(crate) struct Memory(pub(crate) Mutex<Kept>);
 pub(crate) struct Kept {
     pub(crate) payloads: Vec<Bytes>,
     pub(crate) position: Option<BlockRef>,
+    /// The transactions of all events that were stored.
+    pub(crate) transactions: BTreeSet<B256>,
     /// The number of times that it still fails before it stores.
     pub(crate) failures: u32,
 }
@@ -61,6 +64,7 @@ impl Sink for Memory {
             }
         }
         kept.payloads = payloads;
+        kept.transactions.extend(batch.events.iter().map(|event| event.transaction));
         kept.position = Some(batch.position);
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of this")]
 
+mod inventor;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use inventor::Inventor;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -51,6 +54,10 @@ pub(crate) struct Faults {
     pub(crate) omits: bool,
     /// Returns other payloads than those on the chain.
     pub(crate) forges: bool,
+    /// Returns logs under the names of other transactions.
+    pub(crate) renames: bool,
+    /// The height up to which it makes up blocks above the chain's, the highest one with an event.
+    pub(crate) invents: Option<u64>,
     /// Refuses every other request for logs because of too many requests.
     pub(crate) limited: bool,
     /// Has no state of past blocks.
@@ -110,6 +117,8 @@ impl Faults {
         late_ms: 0,
         omits: false,
         forges: false,
+        renames: false,
+        invents: None,
         limited: false,
         stateless: false,
         bloom: None,
@@ -241,7 +250,26 @@ impl ProxyState {
             }
             (asked, answer) => self.spoil(asked, answer),
         }
+        let inventor = self.inventor().await;
+        match (&inventor, &asked, &mut answer) {
+            (Some(inventor), Value::Array(asked), Value::Array(answers)) => {
+                asked.iter().zip(answers).for_each(|(asked, answer)| inventor.invent(asked, answer));
+            }
+            (Some(inventor), asked, answer) => inventor.invent(asked, answer),
+            (None, ..) => {}
+        }
         Ok(Response::new(Full::from(answer.to_string())))
+    }
+
+    /// Returns the maker of blocks above the chain's, if the proxy has this fault and the chain is not that high.
+    async fn inventor(&self) -> Option<Inventor> {
+        let top = self.state.lock().faults.invents?;
+        let ask = |method, params| json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let head = self.forward(&ask("eth_getBlockByNumber", json!(["latest", false]))).await;
+        let logs = ask("eth_getLogs", json!([{ "fromBlock": "0x0" }]));
+        let logs = self.forward(&logs).await["result"].take();
+        let inventor = Inventor { top, head: head["result"].clone(), logs };
+        (inventor.height() < top).then_some(inventor)
     }
 
     async fn forward(&self, asked: &Value) -> Value {
@@ -408,7 +436,10 @@ fn tamper(
         let data = log["data"].as_str().unwrap_or_default().replace("01010101", "02020202");
         log["data"] = json!(data);
     }
-    u64::from(logs.len() < before || faults.forges)
+    for log in logs.iter_mut().filter(|_| faults.renames) {
+        log["transactionHash"] = other_hash(&log["transactionHash"]);
+    }
+    u64::from(logs.len() < before || faults.forges || faults.renames)
 }
 
 /// Applies the faults of headers. Returns 1 if it changed the block.
