@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::common::{NODE, message, node_key, start, start_with, store};
+use crate::common::{NODE, message, node_key, start, start_publishing, start_with, store};
 use bytes::Bytes;
 use hawser_engine::admission::RefusedEnvelope;
 use hawser_engine::facts;
-use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_engine::runtime::PublishError;
+use hawser_engine::ports::{NodeRecord, Registry, TrustingJudge};
+use hawser_engine::runtime::{PublishError, PublishSettings};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{InvalidRule, Store, StoredEnvelope, Validity};
@@ -193,6 +193,21 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
         assert_eq!(added, 1, "the others are told that they repeat it");
     }
     assert_eq!(head(&store), 30);
+}
+
+/// A payer's envelopes are public. A reader who sends them again uses up nothing of that payer's rate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn repeats_take_nothing_from_the_rate_of_their_payer() {
+    let one_per_second = PublishSettings {
+        idempotent: true,
+        require_balance: false,
+        publishes_per_payer: std::num::NonZeroU32::new(1),
+    };
+    let node = start_publishing(store(), one_per_second, Arc::new(TrustingJudge));
+    let first = node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    for _ in 0..200 {
+        assert_eq!(node.engine.publish(vec![message(1, "a")]).await.unwrap(), first);
+    }
 }
 
 /// A copy that arrives while the first one is being written finds it in memory. Its answer still waits for that

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::associations as identity;
@@ -220,6 +220,34 @@ impl Attacker {
         let client = envelopes::client(topic.as_bytes(), None, payload);
         let updates = envelopes::sign(&client, self.node, &envelopes::payer(3));
         self.publish_refused(&request(updates, 1_000)).await;
+    }
+
+    /// Publishes as many envelopes as a request may have, and then repeats that request, four at a time.
+    pub(crate) async fn repeats(&self) {
+        let mut rng = seed::rng(seed::seed(), 4);
+        let payer = envelopes::payer(4);
+        let mut sign = |_| {
+            let message = envelopes::group_message([4; 16], 100, &mut rng);
+            envelopes::sign(&message, self.node, &payer)
+        };
+        let payer_envelopes = (0..10_000).map(&mut sign).collect();
+        let request = api::PublishPayerEnvelopesRequest { payer_envelopes }.encode_to_vec();
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        let answer = self.call(&path, &request).await;
+        assert_eq!(raw::grpc_status(&answer), Some(0), "the first ones are new");
+        let since = Instant::now();
+        let mut callers = JoinSet::new();
+        for _ in 0..4 {
+            let (attacker, path, request) = (self.clone(), path.clone(), request.clone());
+            callers.spawn(async move {
+                while since.elapsed() < HOLD {
+                    let answer = attacker.call(&path, &request).await;
+                    let status = raw::grpc_status(&answer);
+                    assert!(status.is_none_or(|it| [0, RESOURCE_EXHAUSTED].contains(&it)), "{status:?}");
+                }
+            });
+        }
+        callers.join_all().await;
     }
 
     pub(crate) async fn registrations(&self) {

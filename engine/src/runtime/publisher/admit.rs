@@ -19,11 +19,15 @@ use crate::sequencer::{Admitted, is_too_far_ahead};
 /// cost of a batch, small enough that a request of medium size uses several cores.
 const CHUNK_ENVELOPES: usize = 16;
 
+/// The envelopes of a chunk that have been checked, and their earlier publishes.
+type CheckedChunk = (Vec<Result<Admitted, Violation>>, Result<LookUp, PublishError>);
+
 /// A request whose chunks are being checked.
 pub(super) struct AdmissionJob {
     state: Arc<PublisherState>,
     writer: Writer,
-    chunks: Mutex<Vec<Vec<Result<Admitted, Violation>>>>,
+    /// The chunks that are checked, by place.
+    chunks: Mutex<Vec<Option<CheckedChunk>>>,
     /// Chunks that are not checked yet.
     missing: AtomicUsize,
     reply: Mutex<Option<PendingReply>>,
@@ -47,7 +51,7 @@ impl AdmissionJob {
         let job = Arc::new(Self {
             state: state.clone(),
             writer,
-            chunks: Mutex::new((0..chunks.len()).map(|_| Vec::new()).collect()),
+            chunks: Mutex::new((0..chunks.len()).map(|_| None).collect()),
             missing: AtomicUsize::new(chunks.len()),
             reply: Mutex::new(Some(reply)),
         });
@@ -69,7 +73,12 @@ impl AdmissionJob {
             later_ns: &|ids| state.chain_clock.latest_ns(ids, now_ns),
         };
         let admitted = admission::admit(&context, chunk);
-        self.chunks.lock()[index] = admitted;
+        // In the same turn, so that the look-ups of a large request let other callers pass too.
+        let earlier = match state.idempotent {
+            true => state.look_up(admitted.iter().flatten().map(|admitted| admitted.receipt)),
+            false => Ok(LookUp::default()),
+        };
+        self.chunks.lock()[index] = Some((admitted, earlier));
         // Release and acquire: the worker that counts to zero sees the chunks of all others.
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.conclude();
@@ -80,9 +89,14 @@ impl AdmissionJob {
         let chunks = std::mem::take(&mut *self.chunks.lock());
         let reply = self.reply.lock().take();
         let mut reply = reply.expect("concluded once, by the last chunk");
-        let envelopes = match admission::conclude(chunks.into_iter().flatten()) {
+        let (admitted, looked_up): (Vec<_>, Vec<_>) = chunks.into_iter().flatten().unzip();
+        let envelopes = match admission::conclude(admitted.into_iter().flatten()) {
             Ok(envelopes) => envelopes,
             Err(refusal) => return reply.send(Err(PublishError::Refused(refusal))),
+        };
+        let earlier = match LookUp::of_parts(looked_up) {
+            Ok(earlier) => earlier,
+            Err(error) => return reply.send(Err(error)),
         };
         if let Err(error) = self.check_times(&envelopes) {
             return reply.send(Err(error));
@@ -92,28 +106,30 @@ impl AdmissionJob {
             let receipt = blake3::Hash::from_bytes(admitted.receipt);
             tracing::debug!(%receipt, "admitted");
         }
-        let within_rate = || match (&self.state.payer_rates, envelopes.first()) {
-            (Some(rates), Some(first)) if self.writer == Writer::Payer => rates.take(first.payer),
-            _ => Ok(()),
-        };
-        if let Err(error) = within_rate().and_then(|()| self.read_balance(&envelopes)) {
+        let within_rate = self.take_from_rate(&envelopes, &earlier);
+        if let Err(error) = within_rate.and_then(|()| self.read_balance(&envelopes)) {
             return reply.send(Err(error));
         }
-        let receipts = envelopes.iter().map(|admitted| admitted.receipt);
-        let earlier = match self.state.idempotent {
-            true => self.state.look_up(receipts),
-            false => Ok(LookUp::default()),
-        };
-        let earlier = match earlier {
-            Ok(earlier) => earlier,
-            Err(error) => return reply.send(Err(error)),
-        };
         if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
             return reply.send(Err(PublishError::Refused(refusal)));
         }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
         self.state.send_to_sequencer(Request { envelopes, earlier, reply });
+    }
+
+    /// Takes a publish from the rate of the request's one payer. A request that only repeats earlier publishes takes
+    /// none: a payer's envelopes are public, so any reader could use up that payer's rate.
+    fn take_from_rate(
+        &self,
+        envelopes: &[Admitted],
+        earlier: &LookUp,
+    ) -> Result<(), PublishError> {
+        let is_new = |admitted: &Admitted| earlier.get(&admitted.receipt).is_none();
+        match (&self.state.payer_rates, envelopes.iter().find(|it| is_new(it))) {
+            (Some(rates), Some(new)) if self.writer == Writer::Payer => rates.take(new.payer),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses what was published before and has expired. A payer's envelopes are public, and no signature covers their

@@ -50,6 +50,21 @@ impl LookUp {
         Ok(Self { stored, found, expired })
     }
 
+    /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
+    pub(super) fn of_parts<E>(
+        parts: impl IntoIterator<Item = Result<Self, E>>,
+    ) -> Result<Self, E> {
+        let mut parts = parts.into_iter();
+        let mut all = parts.next().transpose()?.unwrap_or_default();
+        for part in parts {
+            let Self { stored, found, expired } = part?;
+            all.stored = all.stored.min(stored);
+            all.found.extend(found);
+            all.expired.extend(expired);
+        }
+        Ok(all)
+    }
+
     /// Returns true if an earlier publish was stored and has expired since: there is no envelope to answer with.
     pub(super) fn has_expired(&self, receipt: &Receipt) -> bool {
         self.expired.contains(receipt)
@@ -156,6 +171,17 @@ mod tests {
 
     fn look_up(stored: Generation) -> LookUp {
         LookUp { stored, ..LookUp::default() }
+    }
+
+    #[test]
+    fn parts_of_a_request_are_joined_as_of_the_earliest_moment() {
+        let part = |stored, numbers| Ok(LookUp { stored, found: group(numbers), ..LookUp::default() });
+        let all = LookUp::of_parts([part(7, 0..2), part(5, 2..4), part(6, 4..5)]);
+        let all: Result<_, &str> = all;
+        let all = all.unwrap();
+        assert_eq!(all.stored, 5, "a group after the fifth may contain what one part did not find");
+        assert!(group(0..5).keys().all(|receipt| all.get(receipt).is_some()));
+        assert_eq!(LookUp::of_parts([part(7, 0..2), Err("gone")]).unwrap_err(), "gone");
     }
 
     #[test]
