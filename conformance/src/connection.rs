@@ -8,10 +8,11 @@ use tokio_stream::Stream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::bounded::BoundedCodec;
+use crate::channel::StatusChannel;
 use crate::failure::{Checked, Failure};
 use crate::http::{self, Address, HttpAnswer};
 
@@ -47,7 +48,7 @@ pub const HEALTH: &str = "/grpc.health.v1.Health";
 pub struct Connection {
     /// The address.
     pub address: Address,
-    channel: Channel,
+    channel: StatusChannel,
     answer_timeout: Duration,
 }
 
@@ -88,7 +89,7 @@ impl Connection {
             }
             endpoint = endpoint.tls_config(config)?;
         }
-        Ok(Self { channel: endpoint.connect_lazy(), address, answer_timeout })
+        Ok(Self { channel: StatusChannel(endpoint.connect_lazy()), address, answer_timeout })
     }
 
     /// Returns the time limit of each call.
@@ -259,7 +260,7 @@ impl Connection {
         tokio::time::timeout(self.answer_timeout, call).await.unwrap_or_else(|_| Err(waited()))
     }
 
-    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+    async fn grpc(&self) -> Result<Grpc<StatusChannel>, Status> {
         let mut grpc =
             Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;

@@ -66,10 +66,12 @@ async fn oldest(c: &Context) -> Checked {
     let heads = heads(&c.target).await?.node_id_to_sequence_id;
     let strands = heads.into_iter().filter(|(id, _)| *id >= FIRST_NODE).take(STRANDS_MAX);
     let mut others = Ok(());
+    let mut is_named = false;
     for (originator, head) in strands {
         let (first, oldest) = first_after(c, originator, 0).await?;
         let stream = streamed(c, originator).await?;
         let at = |failure: Failure| failure.at(format_args!("strand {originator}"));
+        is_named |= oldest.is_some();
         // A strand without envelopes begins after its head.
         let begins = first.unwrap_or(head.saturating_add(1));
         match oldest {
@@ -91,7 +93,21 @@ async fn oldest(c: &Context) -> Checked {
         let (_, at_the_end) = first_after(c, originator, head).await?;
         same("at the end of the strand nothing is named", &None, &at_the_end).map_err(at)?;
     }
-    others
+    others?;
+    if is_named { Ok(()) } else { offered(c).await }
+}
+
+/// Skips the case at a node that has named nothing and does not offer Hawser's other extensions either: its silence
+/// says nothing about the metadata.
+async fn offered(c: &Context) -> Checked {
+    let path = format!("{CHECKPOINT_API}/GetInclusion");
+    let request = GetInclusionRequest { originator_id: 0, sequence_id: 0, size: None };
+    match c.target.unary::<_, GetInclusionResponse>(&path, request).await {
+        Err(status) if status.code() == Code::Unimplemented => {
+            Err(Failure::skip("nothing has expired, and the node offers no extensions of Hawser"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Judges a strand that begins at `first`, or ends before it and shows nothing, while the metadata names no place for

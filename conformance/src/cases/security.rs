@@ -17,6 +17,8 @@ use crate::envelopes::{message, new_group};
 use crate::failure::{Checked, Failure, ensure, refused};
 use crate::http::{self, HttpAnswer, framed, messages};
 
+use super::web::speaks_connect;
+
 const AREA: Area = Area::Security;
 const AT_PUBLISH: &str = "docs/protocol/rules.md#at-publish";
 const PORT: &str = "docs/protocol/api.md#the-port";
@@ -223,6 +225,7 @@ async fn deep_json(c: &Context) -> Checked {
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     let answer =
         c.target.post(&query_path(), &[("content-type", "application/json")], &deep).await?;
+    speaks_connect(&answer)?;
     ensure((400..500).contains(&answer.status), "a status from 400 on", || {
         answer.status.to_string()
     })?;

@@ -275,8 +275,9 @@ async fn other_methods(c: &Context) -> Checked {
     same("text: the status of HTTP", &415, &text.status)
 }
 
-/// Returns a finding if the node refuses Connect as the reference node does.
-fn speaks_connect(answer: &HttpAnswer) -> Checked {
+/// Returns a finding if the node refuses Connect as the reference node does, and skips the case if the node does not
+/// know the content type at all.
+pub(super) fn speaks_connect(answer: &HttpAnswer) -> Checked {
     let text = String::from_utf8_lossy(&answer.body);
     let told = answer.headers.iter().any(|(_, value)| value.contains("Connect-RPC protocol not"));
     if told || text.contains("Connect-RPC protocol not supported") {
@@ -285,6 +286,9 @@ fn speaks_connect(answer: &HttpAnswer) -> Checked {
             "an answer of the Connect protocol",
             "FAILED_PRECONDITION",
         ));
+    }
+    if answer.status == 415 {
+        return Err(Failure::skip("the node does not serve the Connect protocol"));
     }
     Ok(())
 }

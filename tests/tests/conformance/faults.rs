@@ -14,6 +14,21 @@ pub(crate) const OF_EXPIRED: &[AnswerFault] = &[
     AnswerFault::LostStrand,
 ];
 
+/// Cases about services and metadata that other software does not have, or need not have.
+pub(crate) const OF_EXTENSIONS: &[&str] = &[
+    "oldest-names-what-has-expired",
+    "checkpoint-covers-the-published",
+    "inclusion-is-proved",
+    "checkpoints-only-add",
+    "proofs-of-nothing-are-refused",
+    "tiles-lead-to-the-signed-root",
+    "pages-of-nothing-are-404",
+    "reports-without-substance-are-refused",
+    "reports-ascend",
+    "a-report-is-kept",
+    "reflection-tells-the-schema",
+];
+
 /// Each fault with cases that notice it. Cases are named once, below the fault that means them most.
 pub(crate) const FAULTS: &[(AnswerFault, &[&str])] = &[
     (AnswerFault::LostEnvelope, LOST),

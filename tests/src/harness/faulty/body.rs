@@ -81,7 +81,7 @@ fn change_oldest(headers: &mut HeaderMap, fault: AnswerFault) {
         AnswerFault::WrongOldest => Some(HeaderValue::from_static(EXPIRED)),
         AnswerFault::EarlyOldest => moved(-1),
         AnswerFault::LateOldest => moved(1),
-        AnswerFault::SilentAboutOldest | AnswerFault::LostStrand => {
+        AnswerFault::SilentAboutOldest | AnswerFault::LostStrand | AnswerFault::MissingServices => {
             headers.remove(NAME);
             None
         }

@@ -56,6 +56,8 @@ pub enum AnswerFault {
     Slow,
     /// Calls of the Connect protocol are refused as the network's reference node does.
     RefusesConnect,
+    /// Hawser's extensions, and the services that a node may leave out, are unknown: a page of HTTP with status 404.
+    MissingServices,
 }
 
 /// The present fault and its state.
@@ -85,6 +87,16 @@ impl Faults {
     pub(super) fn next_number(&self) -> u32 {
         self.altered.fetch_add(1, Ordering::Relaxed) + 1
     }
+}
+
+/// Returns the page of a server of HTTP that does not know the service; `None` for services that every node has.
+pub(super) fn missing(path: &str) -> Option<Response<Bytes>> {
+    let optional = ["/hawser.", "/strands/", "/grpc.reflection.", "MisbehaviorApi/"];
+    if !optional.iter().any(|name| path.contains(name)) {
+        return None;
+    }
+    let response = Response::builder().status(404).header("content-type", "text/plain");
+    Some(response.body(Bytes::from_static(b"404 page not found\n")).unwrap())
 }
 
 /// Returns the reference node's refusal of a call of the Connect protocol; `None` for other calls.

@@ -12,13 +12,14 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -32,6 +33,9 @@ use fault::{DELAY, Faults};
 
 /// Requests of a stream on their way. A guess: more than a case sends at once.
 const REQUESTS_WAITING_MAX: usize = 64;
+
+/// Longest time for a request's head, as the node has it (`docs/protocol/api.md`, *The port*).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A proxy before one port. Ends when it is dropped.
 #[derive(Debug)]
@@ -76,7 +80,9 @@ async fn accept(listener: TcpListener, target: u16, faults: Arc<Faults>) {
                 let faults = Arc::clone(&faults);
                 async move { Ok::<_, Infallible>(answer(request, target, faults).await) }
             });
-            let server = auto::Builder::new(TokioExecutor::new());
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            // As the node: a head that does not come ends its connection.
+            server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
             // An error means that the caller broke the connection off.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         });
@@ -95,6 +101,11 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
         && let Some(refusal) = fault::connect_refused(&request)
     {
         return refusal.map(whole);
+    }
+    if fault == Some(AnswerFault::MissingServices)
+        && let Some(page) = fault::missing(&path)
+    {
+        return page.map(whole);
     }
     let request = match fault {
         Some(AnswerFault::IgnoredCursor) => without_cursor(request, &path).await,
