@@ -6,6 +6,7 @@ use hawser_proto::{OriginatorId, Topic};
 use hawser_storage::TopicRow;
 use proptest::prelude::*;
 
+use super::lanes::{self, Met};
 use super::sim::{History, Kind, Node, Stream, Traffic, some_cursor, some_topics};
 use super::*;
 use crate::read::limits::BatchLimits;
@@ -75,6 +76,7 @@ struct Coverage {
     paged_waves: usize,
     /// Envelopes of waves of history.
     history: usize,
+    lanes: Met,
 }
 
 impl std::ops::AddAssign for Coverage {
@@ -86,6 +88,7 @@ impl std::ops::AddAssign for Coverage {
         self.held_back += other.held_back;
         self.paged_waves += other.paged_waves;
         self.history += other.history;
+        self.lanes += other.lanes;
     }
 }
 
@@ -175,6 +178,11 @@ impl Run {
         }
         let waves: BTreeSet<WaveId> = stream.caught_up.iter().copied().collect();
         prop_assert_eq!(waves.len(), stream.caught_up.len(), "told twice");
+        let expects =
+            |it: &Committed| node.traffic.dependant_one_in == 0 && !node.late.contains(&it.id);
+        if matches!(stream.kind, Kind::PerTopic(_)) {
+            self.coverage.lanes += lanes::check(&stream.steps, node.all(), expects)?;
+        }
         stream.history.values().try_for_each(|history| self.check_history(history, node))
     }
 
@@ -368,6 +376,8 @@ fn the_schedules_reach_overflows_waves_and_dependencies() {
     assert!(reached.paged_waves > 100, "{reached:?}");
     assert!(reached.delivered > 10_000, "{reached:?}");
     assert!(reached.history > 1000, "{reached:?}");
+    let Met { in_waves, live, removed_early, silent } = reached.lanes;
+    assert!(in_waves > 1000 && live > 1000 && removed_early > 10 && silent > 1000, "{reached:?}");
 }
 
 #[test]

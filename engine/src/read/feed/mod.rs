@@ -205,6 +205,8 @@ impl Feed {
 }
 
 #[cfg(test)]
+mod lanes;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 #[path = "feed_tests.rs"]

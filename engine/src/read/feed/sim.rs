@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
+use super::lanes::{Begun, Step};
 use super::{Feed, LogFeed, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::committed::Committed;
 use crate::read::feed::Interest;
@@ -220,6 +221,8 @@ pub(super) struct Stream {
     pub(super) heads_at: BTreeMap<Topic, Arc<Cursor>>,
     /// Waves of history, which are independent of the other waves.
     pub(super) history: BTreeMap<WaveId, History>,
+    /// What happened to a stream with a cursor per topic.
+    pub(super) steps: Vec<Step>,
 }
 
 /// A wave of history.
@@ -242,7 +245,9 @@ impl Stream {
             Kind::PerTopic(topics) => {
                 let topics =
                     topics.iter().map(|(topic, from)| (topic.clone(), Arc::new(from.clone())));
-                Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics)))
+                let mut feed = TopicFeed::changing();
+                feed.add(WaveId::INITIAL, topics);
+                Feed::Topics(Box::new(feed))
             }
             Kind::Log(wanted, from) => {
                 Feed::Log(LogFeed::new(wanted.clone(), from.clone().unwrap_or_default()))
@@ -266,14 +271,24 @@ impl Stream {
             added_at: BTreeMap::new(),
             heads_at: BTreeMap::new(),
             history: BTreeMap::new(),
+            steps: Vec::new(),
             kind: kind.clone(),
         };
+        if let Kind::PerTopic(topics) = &kind {
+            let adds = topics.iter().map(|(topic, from)| (topic.clone(), from.clone())).collect();
+            stream.begun(WaveId::INITIAL, adds, false, node);
+        }
         if let Kind::Shared(_, from @ None) | Kind::Log(_, from @ None) = &mut kind {
             stream.feed.skip_to(&node.heads.get());
             *from = Some(Cursor::clone(&node.heads.get()));
         }
         stream.kind = kind;
         stream
+    }
+
+    fn begun(&mut self, wave: WaveId, adds: Vec<(Topic, Cursor)>, history_only: bool, node: &Node) {
+        let begun = Begun { adds, history_only, heads: node.heads.get() };
+        self.steps.push(Step::Begun(wave, begun));
     }
 
     pub(super) fn close(&self, node: &Node) {
@@ -289,15 +304,22 @@ impl Stream {
         while let Some(event) = self.feed.poll_event() {
             progress = true;
             match event {
-                SubscriptionEvent::CaughtUp(wave) => match self.history.get_mut(&wave) {
-                    Some(history) => history.is_complete = true,
-                    None => self.caught_up.push(wave),
-                },
-                SubscriptionEvent::TopicsLive { .. } => unreachable!("asked for by no stream here"),
+                SubscriptionEvent::CaughtUp(wave) => {
+                    self.steps.push(Step::CaughtUp(wave));
+                    match self.history.get_mut(&wave) {
+                        Some(history) => history.is_complete = true,
+                        None => self.caught_up.push(wave),
+                    }
+                }
+                SubscriptionEvent::TopicsLive { wave, topics } => {
+                    self.steps.push(Step::Live(wave, topics));
+                }
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
                     assert!(
                         !envelopes.is_empty() && envelopes.len() <= BatchLimits::STREAM.envelopes
                     );
+                    let items = envelopes.iter().map(|bytes| node.known(bytes));
+                    self.steps.extend(items.map(|item| Step::Envelope(wave, item)));
                     if let Some(history) = wave.and_then(|wave| self.history.get_mut(&wave)) {
                         assert!(!history.is_complete, "nothing comes after the end of a wave");
                         history.delivered.extend(envelopes.iter().map(|bytes| node.known(bytes)));
@@ -380,6 +402,7 @@ impl Stream {
             if feed.remove(topic) {
                 node.hub.unlisten(&Interest::Topic(topic.clone()), &self.listener);
                 topics.remove(topic);
+                self.steps.push(Step::Removed(topic.clone()));
             }
         }
         let mut fresh = Vec::new();
@@ -393,12 +416,16 @@ impl Stream {
                 fresh.push((topic, Arc::new(from)));
             }
         }
-        feed.add(WaveId(self.waves), fresh);
+        let adds = fresh.iter().map(|(topic, from)| (topic.clone(), Cursor::clone(from))).collect();
+        let wave = WaveId(self.waves);
+        feed.add(wave, fresh);
+        self.begun(wave, adds, false, node);
         self.waves += 1;
     }
 
     /// Reads the history of topics that are not in the stream.
     pub(super) fn read_history(&mut self, node: &Node, adds: Vec<(Topic, Cursor)>) {
+        self.drain(node);
         let Feed::Topics(feed) = &mut self.feed else { return };
         let is_free = |(topic, _): &(Topic, _)| !feed.contains(topic) && !feed.reads_history(topic);
         let topics: BTreeMap<Topic, Cursor> = adds.into_iter().filter(is_free).collect();
@@ -409,6 +436,8 @@ impl Stream {
             feed.add_to(begun, topic.clone(), Arc::new(from.clone()));
         }
         feed.end(begun);
+        let adds = topics.iter().map(|(topic, from)| (topic.clone(), from.clone())).collect();
+        self.begun(wave, adds, true, node);
         let (heads, delivered) = (node.heads.get(), Vec::new());
         self.history.insert(wave, History { topics, heads, delivered, is_complete: false });
     }
