@@ -2,12 +2,12 @@
 //!
 //! The limits are specified in `docs/protocol/api.md`.
 
-use std::collections::BTreeMap;
-
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor as PbCursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
-use hawser_proto::{Bytes, Cursor, OriginatorId, PayerAddress, TOPIC_LEN_BYTES_MAX, Topic};
+use hawser_proto::{
+    Bytes, Cursor, CursorTextError, OriginatorId, PayerAddress, TOPIC_LEN_BYTES_MAX, Topic,
+};
 use tonic::metadata::MetadataMap;
 
 /// Topics or originators of one request. Specified.
@@ -305,26 +305,15 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
         return Ok(None);
     }
     let wrong = |entry: &str| LimitError::Resume(entry.chars().take(QUOTED_MAX).collect());
-    let mut places = BTreeMap::new();
+    let mut texts = Vec::new();
     for value in values {
-        let text = value.to_str().map_err(|_| wrong("bytes that are not text"))?;
-        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let parsed = entry.split_once('=').and_then(|(originator, sequence)| {
-                Some((number(originator)?.parse().ok()?, number(sequence)?.parse().ok()?))
-            });
-            let (originator, sequence): (u32, u64) = parsed.ok_or_else(|| wrong(entry))?;
-            if places.insert(originator, sequence).is_some() {
-                return Err(wrong(entry));
-            }
-        }
+        texts.push(value.to_str().map_err(|_| wrong("bytes that are not text"))?);
     }
-    cursor(&PbCursor { node_id_to_sequence_id: places }).map(Some)
-}
-
-/// Returns a text without spaces around it if it has only digits. The parser of numbers would take a sign.
-fn number(text: &str) -> Option<&str> {
-    let text = text.trim();
-    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
+    let read = Cursor::from_texts(texts, CURSOR_ENTRIES_MAX);
+    read.map(Some).map_err(|error| match error {
+        CursorTextError::Entry(entry) => wrong(entry),
+        CursorTextError::Entries(entries) => LimitError::CursorEntries(entries),
+    })
 }
 
 #[cfg(test)]

@@ -75,6 +75,53 @@ impl Cursor {
     }
 }
 
+/// The reason a text is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorTextError<'a> {
+    /// An entry is not `ORIGINATOR=SEQUENCE`, or repeats an originator.
+    #[error("{0:?} is no ORIGINATOR=SEQUENCE, or names an originator again")]
+    Entry(&'a str),
+    /// There are more entries than the limit.
+    #[error("{0} entries are too many")]
+    Entries(usize),
+}
+
+impl Cursor {
+    /// Reads the text form, `100=5123,200=77`, which may be spread over several texts. Spaces and empty entries are
+    /// allowed. A sequence id above [`SequenceId::MAX`] counts as that maximum, as in the wire form.
+    ///
+    /// # Errors
+    /// [`CursorTextError`]: an entry is wrong, or there are more than `entries_max`.
+    pub fn from_texts<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+        entries_max: usize,
+    ) -> Result<Self, CursorTextError<'a>> {
+        let mut places = BTreeMap::new();
+        for entry in texts.into_iter().flat_map(|text| text.split(',')).map(str::trim) {
+            if entry.is_empty() {
+                continue;
+            }
+            let parsed = entry.split_once('=').and_then(|(originator, sequence)| {
+                Some((number(originator)?.parse().ok()?, number(sequence)?.parse().ok()?))
+            });
+            let (originator, sequence): (u32, u64) = parsed.ok_or(CursorTextError::Entry(entry))?;
+            if places.insert(originator, sequence).is_some() {
+                return Err(CursorTextError::Entry(entry));
+            }
+        }
+        if places.len() > entries_max {
+            return Err(CursorTextError::Entries(places.len()));
+        }
+        Ok(Self::from(&pb::Cursor { node_id_to_sequence_id: places }))
+    }
+}
+
+/// Returns a text without spaces around it if it has only digits. The parser of numbers would take a sign.
+fn number(text: &str) -> Option<&str> {
+    let text = text.trim();
+    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
+}
+
 /// Converts the wire form. A sequence id above [`SequenceId::MAX`] counts as that maximum, so a hostile
 /// cursor means "everything seen" and never "from the beginning".
 impl From<&pb::Cursor> for Cursor {

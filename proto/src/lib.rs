@@ -42,7 +42,7 @@ pub const NETWORK_VERSION: &str = "1.3.0";
 pub const MARKED_HEADER: &str = "hawser-marked";
 
 pub use bytes::Bytes;
-pub use cursor::Cursor;
+pub use cursor::{Cursor, CursorTextError};
 pub use decimal::decimal;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;

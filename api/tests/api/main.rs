@@ -29,5 +29,6 @@ mod snapshot_pages;
 mod status_page;
 mod streams;
 mod subscribe;
+mod subscribe_sequences;
 mod tree_pages;
 mod waiting;

@@ -15,6 +15,7 @@ mod key_package;
 mod layers;
 mod misbehavior_report;
 mod payer_report;
+mod resume_text;
 mod snapshot;
 mod tree_evidence;
 mod wire;
@@ -49,6 +50,7 @@ pub(crate) const TARGETS: &[Target] = &[
     misbehavior_report::TARGET,
     tree_evidence::TARGET,
     payer_report::TARGET,
+    resume_text::TARGET,
     backup_manifest::TARGET,
     exported_part::TARGET,
     snapshot::TARGET,
