@@ -11,6 +11,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
 use hawser_serve::CallCharge;
 use tonic::Response;
 
+use crate::error::CallError;
 use crate::limits::{CURSOR_ENTRIES_MAX, SELECTED_MAX};
 use crate::node_api::NodeApi;
 
@@ -89,21 +90,31 @@ impl ReadFrom {
 }
 
 impl NodeApi {
-    /// Adds the metadata to the response of a stream. If the log cannot be read, the stream itself reports the
-    /// error.
+    /// Adds the metadata to the response of a stream. It is in memory unless places have expired since the last call,
+    /// and waits in the queue of reads only then.
+    ///
+    /// # Errors
+    /// [`CallError`] if it cannot be read: too many reads wait, or the log is damaged. A stream without the metadata
+    /// would state that nothing has expired.
     pub(crate) async fn tell_oldest<T>(
         &self,
         charge: &CallCharge,
         from: ReadFrom,
         response: &mut Response<T>,
-    ) {
+    ) -> Result<(), CallError> {
         if matches!(from, ReadFrom::Now) {
-            return;
+            return Ok(());
         }
-        let reader = self.engine.reader().clone();
-        if let Ok(oldest) = self.reads.run(charge, move || reader.oldest()).await {
-            put_oldest(&oldest, &from, response);
-        }
+        let reader = self.engine.reader();
+        let oldest = match reader.oldest_known() {
+            Some(oldest) => oldest,
+            None => {
+                let reader = reader.clone();
+                self.reads.run(charge, move || reader.oldest()).await?
+            }
+        };
+        put_oldest(&oldest, &from, response);
+        Ok(())
     }
 }
 

@@ -70,17 +70,20 @@ impl NodeApi {
 impl NodeApi {
     /// Opens a stream of topics, and reports in its headers which of the requested places have
     /// expired.
+    ///
+    /// # Errors
+    /// A status if that cannot be told.
     async fn opened_topics(
         &self,
         method: EnvelopeMethod,
         request: Request<pb::SubscribeTopicsRequest>,
-    ) -> Response<MessageStream<pb::SubscribeTopicsResponse>> {
+    ) -> Answered<MessageStream<pb::SubscribeTopicsResponse>> {
         let cursors = request.get_ref().filters.iter().map(|filter| filter.last_seen.as_ref());
         let from = ReadFrom::topics(cursors);
         let charge = CallCharge::of(request.extensions());
         let mut response = Response::new(self.topics(method, request));
-        self.tell_oldest(&charge, from, &mut response).await;
-        response
+        self.tell_oldest(&charge, from, &mut response).await.map_err(into_status)?;
+        Ok(response)
     }
 }
 
@@ -105,7 +108,7 @@ impl ReplicationApi for NodeApi {
         let from = ReadFrom::strands(ids, filter.and_then(|it| it.last_seen.as_ref()));
         let charge = CallCharge::of(request.extensions());
         let mut response = answer(self.originators(request))?;
-        self.tell_oldest(&charge, from, &mut response).await;
+        self.tell_oldest(&charge, from, &mut response).await.map_err(into_status)?;
         Ok(response)
     }
 
@@ -116,7 +119,7 @@ impl ReplicationApi for NodeApi {
         let from = ReadFrom::of_query(request.get_ref().query.as_ref());
         let charge = CallCharge::of(request.extensions());
         let mut response = answer(self.envelopes(request))?;
-        self.tell_oldest(&charge, from, &mut response).await;
+        self.tell_oldest(&charge, from, &mut response).await.map_err(into_status)?;
         Ok(response)
     }
 
@@ -126,7 +129,7 @@ impl ReplicationApi for NodeApi {
     ) -> Answered<Self::SubscribeTopicsStream> {
         let cost = CallCost::of_topics(request.get_ref().filters.len());
         self.charge(&request, LimitedCall::ReplicationTopics, cost).await?;
-        Ok(self.opened_topics(EnvelopeMethod::ReplicationTopics, request).await)
+        self.opened_topics(EnvelopeMethod::ReplicationTopics, request).await
     }
 
     async fn query_envelopes(
@@ -178,7 +181,7 @@ impl QueryApi for NodeApi {
     ) -> Answered<<Self as QueryApi>::SubscribeTopicsStream> {
         let cost = CallCost::of_topics(request.get_ref().filters.len()).opening();
         self.charge(&request, LimitedCall::QueryTopics, cost).await?;
-        Ok(self.opened_topics(EnvelopeMethod::QueryTopics, request).await)
+        self.opened_topics(EnvelopeMethod::QueryTopics, request).await
     }
 
     async fn subscribe(
@@ -228,7 +231,8 @@ impl NotificationApi for NodeApi {
         let mut response = answer(opened)?;
         if let Ok(Some(from)) = resume_point(request.metadata()) {
             let charge = CallCharge::of(request.extensions());
-            self.tell_oldest(&charge, ReadFrom::Cursor(from), &mut response).await;
+            let told = self.tell_oldest(&charge, ReadFrom::Cursor(from), &mut response).await;
+            told.map_err(into_status)?;
         }
         Ok(response)
     }

@@ -182,6 +182,12 @@ impl Snapshot<'_> {
 }
 
 impl Store {
+    /// Returns the result of [`oldest`](Self::oldest) if that needs no read; `None` if marks of ranges have changed
+    /// since the last call.
+    pub fn oldest_known(&self) -> Option<Arc<[EnvelopeId]>> {
+        self.database().expired_ends.known().ok()
+    }
+
     /// Returns, for each strand in which places have expired, the place after the last expired one.
     ///
     /// Costs a seek for each strand and reads of some marks if marks of ranges have changed since the last call;

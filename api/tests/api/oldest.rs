@@ -1,7 +1,9 @@
 //! The header `hawser-oldest`, by which readers learn that envelopes have expired.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use hawser_api::{ApiSettings, NoPeers};
 use hawser_engine::facts;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use tonic::Request;
@@ -15,7 +17,10 @@ fn told(metadata: &MetadataMap) -> Option<String> {
 
 /// Returns a node with six envelopes, of which the first three have been pruned.
 async fn pruned_node() -> Node {
-    let node = node().await;
+    pruned(node().await).await
+}
+
+async fn pruned(node: Node) -> Node {
     for text in ["a", "b", "c", "d", "e", "f"] {
         node.publish(vec![message(1, text)]).await;
     }
@@ -89,4 +94,39 @@ async fn a_stream_that_begins_below_is_told_it_in_its_headers() {
     all.metadata_mut().insert("hawser-resume", "100=1".parse().unwrap());
     let opened = node.notification().await.subscribe_all_envelopes(all).await.unwrap();
     assert_eq!(told(opened.metadata()), four);
+}
+
+/// Queries of all callers wait for the same threads, and some for long. What has expired is in memory by then.
+#[tokio::test]
+async fn a_stream_waits_for_no_query_to_be_told_what_has_expired() {
+    let without_threads = |settings: &mut ApiSettings| settings.read_threads = 0;
+    let node = pruned(node_with(without_threads, Arc::new(NoPeers)).await).await;
+    assert_eq!(node.engine.reader().oldest_known(), None, "nothing was read since the pruning");
+    let oldest = node.engine.reader().oldest().unwrap();
+    assert_eq!(node.engine.reader().oldest_known(), Some(oldest));
+    let seen = Some(wire_cursor([(100, 1)]));
+    let request = pb::SubscribeEnvelopesRequest { query: Some(topics_query([1], seen)) };
+    let opened = node.replication().await.subscribe_envelopes(request).await.unwrap();
+    assert_eq!(told(opened.metadata()).as_deref(), Some("100=4"));
+}
+
+/// Without the metadata, a reader takes what has expired for what never was.
+#[tokio::test]
+async fn a_stream_that_cannot_be_told_what_has_expired_is_refused() {
+    let without_threads = |settings: &mut ApiSettings| settings.read_threads = 0;
+    let node = pruned(node_with(without_threads, Arc::new(NoPeers)).await).await;
+    let mut opening = tokio::task::JoinSet::new();
+    // More than the queue of one caller holds, on connections with few calls each.
+    for _ in 0..22 {
+        let client = node.replication().await;
+        for _ in 0..50 {
+            let mut client = client.clone();
+            let seen = Some(wire_cursor([(100, 1)]));
+            let request = pb::SubscribeEnvelopesRequest { query: Some(topics_query([1], seen)) };
+            opening.spawn(async move { client.subscribe_envelopes(request).await.map(|_| ()) });
+        }
+    }
+    // All others wait for ever.
+    let refused = opening.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
 }

@@ -134,6 +134,13 @@ impl Reader {
         OriginatorsQuery::new(self.log.clone(), from.collect(), limit)
     }
 
+    /// Returns the result of [`oldest`](Self::oldest) if that needs no read; `None` if marks have changed since the
+    /// last call. Never blocks on the disk.
+    #[must_use]
+    pub fn oldest_known(&self) -> Option<Arc<[EnvelopeId]>> {
+        self.log.store.oldest_known()
+    }
+
     /// Returns, for each strand in which places have expired, the place behind the last one of them.
     ///
     /// Blocks on the disk, if marks have changed since the last call.
