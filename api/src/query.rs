@@ -29,8 +29,9 @@ enum Pages {
 /// Turns that a call of at most one token has paid for at its start: the first turn is free.
 const FIRST_TURN: u64 = 1;
 
-/// Returns the number of turns that a query has paid for at its beginning. Queries of the `ReplicationApi` pay
-/// nothing at their start.
+/// Returns the number of turns that a query has paid for at its beginning. A cost above a bucket's capacity takes the
+/// whole bucket and pays for all of its turns; otherwise no caller could ever make such a query. Queries of the
+/// `ReplicationApi` pay nothing at their start.
 fn paid_turns(method: EnvelopeMethod, topics: usize) -> u64 {
     if matches!(method, EnvelopeMethod::Query) {
         CallCost::of_topics(topics).query
