@@ -87,6 +87,9 @@ pub(crate) enum Command {
     /// Sign envelopes and send them to a node.
     Publish(PublishArgs),
     /// Ask a node for envelopes, its cursor and inboxes.
+    #[command(
+        after_help = "Exit codes: 0 the node has something of what was named, 4 it has nothing, which standard error says; 1 it refuses or does not answer, 2 usage."
+    )]
     Query {
         /// The subcommand.
         #[command(subcommand)]

@@ -76,6 +76,19 @@ fn queries_show_what_the_strands_show(dev: &Dev, topic: &str) {
     assert_eq!(found[0], json!({ "topic": nothing, "id": null }));
     assert_eq!(found[1]["topic"], topic);
     assert_eq!(ask(&["newest", nothing]).0, 4, "not found");
+    for what in [
+        &["topics", nothing][..],
+        &["originators", "9999"],
+        &["originators", "100", "--from", "100:99999"],
+    ] {
+        assert_eq!(ask(what), (4, Vec::new()), "{what:?}");
+    }
+    let silent = run(&["query", "topics", nothing, "--node", &address]);
+    assert!(
+        support::stderr(&silent).contains("the node has no envelope of these topics"),
+        "{silent:?}"
+    );
+    assert_eq!(ask(&["topics", nothing, "--limit", "0"]).0, 0, "nothing was asked for");
 
     let (_, cursors) = ask(&["cursors"]);
     assert!(cursors.contains(&json!({ "originator_id": 100, "sequence_id": FOR_NODES })));

@@ -28,12 +28,13 @@ pub(super) async fn run(command: QueryCommand, as_json: bool) -> Result<(), RunE
     match command {
         QueryCommand::Topics(args) => {
             let topics = topics(&args.names)?;
-            pages(&args, EnvelopesQuery { topics, ..EnvelopesQuery::default() }, as_json).await
+            let query = EnvelopesQuery { topics, ..EnvelopesQuery::default() };
+            pages(&args, query, as_json, "no envelope of these topics").await
         }
         QueryCommand::Originators(args) => {
             let originator_node_ids = originators(&args.names)?;
             let query = EnvelopesQuery { originator_node_ids, ..EnvelopesQuery::default() };
-            pages(&args, query, as_json).await
+            pages(&args, query, as_json, "no envelope of these originators").await
         }
         QueryCommand::Cursors(args) => cursors(&args.node, as_json).await,
         QueryCommand::Newest(args) => newest(args, as_json).await,
@@ -57,8 +58,14 @@ fn originators(names: &[String]) -> Result<Vec<u32>, RunError> {
     names.iter().map(id).collect()
 }
 
-/// Asks for page after page, each behind the last one, until one is empty.
-async fn pages(args: &PagesArgs, mut query: EnvelopesQuery, as_json: bool) -> Result<(), RunError> {
+/// Asks for page after page, each behind the last one, until one is empty. Fails with the text `otherwise` if already
+/// the first one is.
+async fn pages(
+    args: &PagesArgs,
+    mut query: EnvelopesQuery,
+    as_json: bool,
+    otherwise: &str,
+) -> Result<(), RunError> {
     let mut reached = match args.from.as_str() {
         "start" => Cursor::new(),
         ids => tail::parse_cursor(ids).ok_or_else(|| {
@@ -67,14 +74,16 @@ async fn pages(args: &PagesArgs, mut query: EnvelopesQuery, as_json: bool) -> Re
     };
     let mut api = api(&args.to.node).await?;
     let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut any = left == 0;
     while left > 0 {
         query.last_seen = Some(reached.to_pb());
         let limit = u32::try_from(left).unwrap_or(0);
         let request = QueryEnvelopesRequest { query: Some(query.clone()), limit };
         let page = api.query_envelopes(request).await.map_err(failure)?.into_inner();
         if page.envelopes.is_empty() {
-            return Ok(());
+            break;
         }
+        any = true;
         for envelope in page.envelopes.into_iter() {
             let bytes: Bytes = envelope.encode_to_vec().into();
             let id = OriginatorEnvelope::parse(bytes.clone()).map(|envelope| envelope.id());
@@ -93,7 +102,8 @@ async fn pages(args: &PagesArgs, mut query: EnvelopesQuery, as_json: bool) -> Re
             }
         }
     }
-    Ok(())
+    let after = if args.from == "start" { String::new() } else { format!(" after {}", args.from) };
+    found_something(any, &format!("{otherwise}{after}"))
 }
 
 async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
