@@ -236,6 +236,59 @@ pub async fn ask(
     })
 }
 
+/// A response of HTTP/1.1 that is read while it comes.
+pub struct HttpStream {
+    stream: Box<dyn Wire>,
+    bytes: Vec<u8>,
+    answer_timeout: Duration,
+}
+
+impl HttpStream {
+    /// Sends a request over a new connection. `answer_timeout` limits this and each later wait.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be reached.
+    pub async fn open(
+        address: &Address,
+        request: &[u8],
+        answer_timeout: Duration,
+    ) -> Checked<Self> {
+        let mut stream = address.connect(answer_timeout).await?;
+        stream
+            .write_all(request)
+            .await
+            .map_err(|error| Failure::new("a connection that takes a request", error))?;
+        Ok(Self { stream, bytes: Vec::new(), answer_timeout })
+    }
+
+    /// Reads on until the response is `enough`, and returns all of it that has come.
+    ///
+    /// # Errors
+    /// Returns an error if the response ends before, is too long, or is not enough within the timeout.
+    pub async fn until(&mut self, enough: impl Fn(&HttpAnswer) -> bool) -> Checked<HttpAnswer> {
+        let expected = "more of the answer";
+        let read = async {
+            loop {
+                if let Some(answer) = HttpAnswer::parse(&self.bytes).filter(&enough) {
+                    return Ok(answer);
+                }
+                if self.bytes.len() as u64 >= ANSWER_LEN_BYTES_MAX {
+                    let text = format!("{} bytes without it", self.bytes.len());
+                    return Err(Failure::new(expected, text));
+                }
+                let read = self.stream.read_buf(&mut self.bytes).await;
+                if read.map_err(|error| Failure::new(expected, error))? == 0 {
+                    return Err(Failure::new(expected, "its end"));
+                }
+            }
+        };
+        tokio::time::timeout(self.answer_timeout, read).await.unwrap_or_else(|_| {
+            let text = format!("silence for {} ms", self.answer_timeout.as_millis());
+            Err(Failure::new(expected, text))
+        })
+    }
+}
+
 /// Returns an uncompressed gRPC message: the flag 0, the length and the bytes.
 #[must_use]
 pub fn framed(message: &[u8]) -> Vec<u8> {
@@ -245,15 +298,23 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 
 /// Splits a body into gRPC messages, each with its flag. `None` if the last one is cut off.
 #[must_use]
-pub fn messages(mut body: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+pub fn messages(body: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    let found = whole_messages(body);
+    let len: usize = found.iter().map(|(_, message)| 5 + message.len()).sum();
+    (len == body.len()).then_some(found)
+}
+
+/// Returns the whole messages at the beginning of a body, each with its flag.
+#[must_use]
+pub fn whole_messages(mut body: &[u8]) -> Vec<(u8, &[u8])> {
     let mut found = Vec::new();
     while let [flag, a, b, c, d, rest @ ..] = body {
-        let len = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).ok()?;
-        let (message, rest) = rest.split_at_checked(len)?;
+        let len = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
+        let Some((message, rest)) = rest.split_at_checked(len) else { break };
         found.push((*flag, message));
         body = rest;
     }
-    body.is_empty().then_some(found)
+    found
 }
 
 #[cfg(test)]
@@ -292,5 +353,7 @@ mod tests {
         }
         assert_eq!(messages(&framed(b"abc")), Some(vec![(0, &b"abc"[..])]));
         assert_eq!(messages(b"\0\xff\xff\xff\xffabc"), None);
+        let cut = [&framed(b"abc")[..], b"\0\0\0"].concat();
+        assert_eq!((messages(&cut), whole_messages(&cut)), (None, vec![(0, &b"abc"[..])]));
     }
 }

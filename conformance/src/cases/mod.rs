@@ -1,5 +1,6 @@
 //! Every case, one file for each subject.
 
+mod connect_streams;
 mod end_to_end;
 mod gateway;
 mod limits;
@@ -20,18 +21,21 @@ mod subscribe_refusals;
 mod subscribe_waves;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod web;
 
 use crate::case::Case;
 
 /// Returns every case, in the order of reports.
 pub fn all() -> impl Iterator<Item = Case> {
-    let files: [&[Case]; 19] = [
+    let files: [&[Case]; 21] = [
         end_to_end::CASES,
         metadata::CASES,
         proofs::CASES,
         gateway::CASES,
         web::CASES,
+        connect_streams::CASES,
+        upgrade::CASES,
         ordering::CASES,
         oldest::CASES,
         publish_refusals::CASES,

@@ -42,6 +42,8 @@ pub(crate) const CASES: &[&str] = &[
     "cors-marks-every-answer",
     "other-methods-are-refused",
     "connect-errors-are-json",
+    "connect-stream-ends-with-its-status",
+    "connect-stream-reads",
     "topics-stream-tells-its-states",
     "envelopes-stream-has-history",
     "all-stream-has-everything",

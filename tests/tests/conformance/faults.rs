@@ -59,6 +59,7 @@ pub(crate) const FAULTS: &[(AnswerFault, &[&str])] = &[
         ],
     ),
     (AnswerFault::NoHeaders, &["cors-preflight-is-answered", "cors-marks-every-answer"]),
+    (AnswerFault::BrokenUpgrade, &["h2c-upgrade-is-served"]),
     (
         AnswerFault::Slow,
         &[
@@ -104,6 +105,7 @@ const REPEATED: &[&str] = &[
     "repeated-topics-count-once",
     "topics-stream-first-filter-counts",
     "topics-stream-seam",
+    "connect-stream-reads",
     "originators-stream-follows-a-strand",
     "all-stream-has-everything",
     "subscribe-cursor-counts",
@@ -153,6 +155,7 @@ const WRONG_STATUS: &[&str] = &[
     "grpc-web-refusal-is-readable",
     "other-methods-are-refused",
     "connect-errors-are-json",
+    "connect-stream-ends-with-its-status",
     "publish-undecodable",
     "publish-wrong-target",
     "publish-bad-signature",

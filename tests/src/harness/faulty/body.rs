@@ -19,6 +19,8 @@ const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
 /// The metadata of a wrong claim: the strand of the first node begins at its second place.
 const EXPIRED: &str = "100=2";
+/// Flag of the message that ends a stream over Connect.
+const CONNECT_END: u8 = 2;
 /// Frames of an answer that may wait to be sent. A guess: enough that the sender rarely waits.
 const FRAMES_WAITING_MAX: usize = 16;
 
@@ -44,9 +46,11 @@ pub(super) async fn changed(
     }
     change_oldest(&mut parts.headers, fault);
     let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
-    let is_grpc =
-        content_type.is_some_and(|it| it == "application/grpc" || it == "application/grpc+proto");
-    if is_grpc {
+    let has_messages = content_type.is_some_and(|it| {
+        ["application/grpc", "application/grpc+proto"].contains(&it)
+            || it.starts_with("application/connect+")
+    });
+    if has_messages {
         let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
         let pump =
             Pump { fault, layout: Layout::of(&path), path, faults, sender, count: 0, held: None };
@@ -158,7 +162,11 @@ impl Pump {
                 Ok(data) => waiting.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
             }
-            while let Some(message) = next_message(&mut waiting) {
+            while let Some((flag, message)) = next_framed(&mut waiting) {
+                if flag == CONNECT_END {
+                    let _ = self.sender.send(Ok(Frame::data(self.connect_end(&message)))).await;
+                    return;
+                }
                 if self.fault == AnswerFault::Slow && self.path.contains("Subscribe") {
                     tokio::time::sleep(DELAY).await;
                 }
@@ -179,6 +187,16 @@ impl Pump {
             change_status(&mut trailers, self.fault);
             let _ = self.sender.send(Ok(Frame::trailers(trailers))).await;
         }
+    }
+
+    /// Returns the last message of a stream over Connect, with its head.
+    fn connect_end(&self, message: &[u8]) -> Bytes {
+        let is_refusal = message.windows(7).any(|window| window == b"\"error\"");
+        let wrong: &[u8] = br#"{"error":{"code":"internal"}}"#;
+        let is_changed = self.fault == AnswerFault::WrongStatus && is_refusal;
+        let mut framed = framed(if is_changed { wrong } else { message });
+        framed[0] = CONNECT_END;
+        framed.into()
     }
 
     /// Returns the messages to send in place of one message.
@@ -243,10 +261,15 @@ impl Pump {
 
 /// Takes the next whole message from the bytes that have come.
 pub(super) fn next_message(waiting: &mut BytesMut) -> Option<Bytes> {
+    next_framed(waiting).map(|(_, message)| message)
+}
+
+/// Takes the next whole message with its flag.
+fn next_framed(waiting: &mut BytesMut) -> Option<(u8, Bytes)> {
     let head: [u8; 5] = *waiting.first_chunk()?;
     let len = usize::try_from(u32::from_be_bytes([head[1], head[2], head[3], head[4]])).ok()?;
     if waiting.len() < 5 + len {
         return None;
     }
-    Some(waiting.split_to(5 + len).split_off(5).freeze())
+    Some((head[0], waiting.split_to(5 + len).split_off(5).freeze()))
 }

@@ -50,6 +50,8 @@ pub enum AnswerFault {
     LostStrand,
     /// A Mutate with an id that its stream has used before is ignored.
     SwallowedMutate,
+    /// A connection that has switched from HTTP/1.1 to HTTP/2 ends at once.
+    BrokenUpgrade,
     /// Headers for browsers are missing.
     NoHeaders,
     /// Answers to reads are delayed.

@@ -6,7 +6,9 @@
 mod body;
 mod content;
 mod fault;
+mod forward;
 mod messages;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -14,22 +16,23 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
 pub use fault::AnswerFault;
 
-use content::{Body, whole};
+use content::{Body, bad_gateway, whole};
 use fault::{DELAY, Faults};
+use forward::forward;
 
 /// Requests of a stream on their way. A guess: more than a case sends at once.
 const REQUESTS_WAITING_MAX: usize = 64;
@@ -84,7 +87,7 @@ async fn accept(listener: TcpListener, target: u16, faults: Arc<Faults>) {
             // As the node: a head that does not come ends its connection.
             server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
             // An error means that the caller broke the connection off.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
         });
     }
 }
@@ -96,6 +99,9 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
     let is_publish = path.contains("Publish");
     if fault == Some(AnswerFault::Slow) && !is_publish {
         tokio::time::sleep(DELAY).await;
+    }
+    if request.headers().contains_key("upgrade") {
+        return upgrade::answer(request, target, fault).await;
     }
     if fault == Some(AnswerFault::RefusesConnect)
         && let Some(refusal) = fault::connect_refused(&request)
@@ -120,7 +126,7 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
     };
     match answered {
         Some(response) => body::changed(response, fault, path, faults).await,
-        None => Response::builder().status(502).body(whole(Bytes::new())).unwrap(),
+        None => bad_gateway(),
     }
 }
 
@@ -162,20 +168,4 @@ fn without_repeated_ids(request: Request<Incoming>) -> Request<Body> {
         }
     });
     Request::from_parts(parts, StreamBody::new(ReceiverStream::new(receiver)).boxed())
-}
-
-/// Sends a request over a connection of its own, in the version of HTTP in which it came.
-async fn forward(request: Request<Body>, target: u16) -> Option<Response<Incoming>> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await.ok()?;
-    let io = TokioIo::new(stream);
-    if request.version() == Version::HTTP_2 {
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.ok()?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.ok()
-    } else {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.ok()
-    }
 }
