@@ -1,10 +1,10 @@
-//! The pages of `docs/api/` are complete, and a node answers their examples as they say.
+//! The pages of `docs/api/` are complete, their made parts are those of the schema and of the suite, and a node answers
+//! their examples as they say.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 
 use hawser_proto::pb::MethodSchema;
 use hawser_tests::harness::network::Network;
@@ -12,9 +12,10 @@ use hawser_tests::harness::wait::PATIENCE;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::api_schema::{MADE, Schema, root};
+
+/// Writes the made parts of the pages anew instead of comparing them.
+const WRITE: &str = "HAWSER_TEST_WRITE_API_PAGES";
 
 /// A page with its example.
 struct Page {
@@ -50,28 +51,68 @@ impl Page {
 
 /// The methods of the schema, with their services, as the pages' files are called.
 fn methods() -> Vec<(String, String)> {
-    let files = [
-        "xmtp/xmtpv4/message_api.proto",
-        "xmtp/xmtpv4/metadata_api.proto",
-        "xmtp/xmtpv4/payer_api.proto",
-        "xmtp/xmtpv4/gateway_api.proto",
-        "hawser/checkpoint_api.proto",
-        "xmtp/mls_validation/v1.proto",
-    ];
-    let mut methods = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(root().join("proto/proto").join(file)).unwrap();
-        let mut service = String::new();
-        for line in text.lines() {
-            let mut words = line.trim_start().split([' ', '(']);
-            match (words.next(), words.next()) {
-                (Some("service"), Some(name)) => name.clone_into(&mut service),
-                (Some("rpc"), Some(name)) => methods.push((name.to_owned(), service.clone())),
-                _ => {}
+    Schema::read().calls.into_iter().map(|call| (call.name, call.service)).collect()
+}
+
+impl Page {
+    /// Returns the text of a section that was written by hand.
+    fn section(&self, name: &str) -> &str {
+        let (_, section) = self.text.split_once(&format!("\n## {name}\n")).unwrap();
+        section.split("\n## ").next().unwrap()
+    }
+}
+
+#[test]
+fn every_page_names_limits_statuses_and_fields_that_the_schema_has() {
+    let schema = Schema::read();
+    for call in &schema.calls {
+        let (name, page) = (&call.name, Page::read(&call.name));
+        assert!(page.section("Limits").contains("\n- "), "{name}: no limit");
+        let statuses = page.section("Statuses").lines().filter(|line| line.starts_with("| "));
+        assert!(statuses.count() >= 2, "{name}: no status");
+        let examples = page.section("Examples");
+        assert!(
+            examples.contains("`curl` cannot") || examples.contains("curl "),
+            "{name}: no curl"
+        );
+        let rows = page.section("Request").lines().filter(|line| line.starts_with("| `"));
+        for row in rows {
+            let named = row.split('|').nth(1).unwrap();
+            let mut paths = named.split(", ").map(|path| path.trim().trim_matches('`'));
+            let first = paths.next().unwrap();
+            assert!(schema.has_field(call, first), "{name}: no field {first}");
+            // A further name in the row is a full path, or a field beside the first.
+            let beside =
+                first.rsplit_once('.').map_or(String::new(), |(parent, _)| format!("{parent}."));
+            for path in paths {
+                let is_there = schema.has_field(call, path)
+                    || schema.has_field(call, &format!("{beside}{path}"));
+                assert!(is_there, "{name}: no field {path}");
             }
         }
     }
-    methods
+}
+
+/// To write the parts: `HAWSER_TEST_WRITE_API_PAGES=1 scripts/test --test serving api_pages`.
+#[test]
+fn made_parts_of_pages_are_of_this_schema_and_these_cases() {
+    let schema = Schema::read();
+    for call in &schema.calls {
+        let made = schema.made(call);
+        let file = root().join("docs/api").join(format!("{}.md", call.name));
+        let text = fs::read_to_string(&file).unwrap();
+        let (by_hand, found) = text.split_once(MADE).unwrap_or((&text, ""));
+        if std::env::var_os(WRITE).is_some() {
+            fs::write(&file, format!("{}\n\n{made}", by_hand.trim_end())).unwrap();
+            continue;
+        }
+        let is_equal = format!("{MADE}{found}") == made;
+        assert!(is_equal, "docs/api/{}.md is stale: run this test with {WRITE}=1", call.name);
+    }
+    let calls: BTreeSet<&str> = schema.calls.iter().map(|call| call.name.as_str()).collect();
+    for (call, _) in hawser_conformance::cases::CHECKED_CALLS {
+        assert!(calls.contains(call), "{call} is checked by the suite and has no page");
+    }
 }
 
 #[test]

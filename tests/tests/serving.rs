@@ -3,6 +3,7 @@
 
 mod a_million_topics;
 mod api_pages;
+mod api_schema;
 mod bad_input;
 mod caller_limits;
 mod client_vectors;

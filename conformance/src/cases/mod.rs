@@ -1,5 +1,6 @@
 //! Every case, one file for each subject.
 
+mod calls;
 mod connect_streams;
 mod end_to_end;
 mod gateway;
@@ -25,6 +26,8 @@ mod upgrade;
 mod web;
 
 use crate::case::Case;
+
+pub use calls::{CHECKED_CALLS, OF_NO_CALL};
 
 /// Returns every case, in the order of reports.
 pub fn all() -> impl Iterator<Item = Case> {

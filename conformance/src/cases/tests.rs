@@ -65,3 +65,18 @@ fn the_manual_lists_every_case() {
     let found = found.split("\n## ").next().unwrap();
     assert_eq!(found.trim(), expected.trim(), "the table of docs/conformance.md");
 }
+
+#[test]
+fn every_case_checks_a_call_or_none_by_its_nature() {
+    let all: BTreeSet<&str> = cases::all().map(|case| case.id).collect();
+    let mut named = BTreeSet::new();
+    for (call, ids) in cases::CHECKED_CALLS {
+        let set: BTreeSet<&str> = ids.iter().copied().collect();
+        assert_eq!(set.len(), ids.len(), "{call} has a case twice");
+        named.extend(set);
+    }
+    for id in cases::OF_NO_CALL {
+        assert!(named.insert(id), "{id} checks a call");
+    }
+    assert_eq!(named, all);
+}
