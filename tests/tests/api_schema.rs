@@ -1,6 +1,8 @@
 //! The parts of the pages of `docs/api/` that are made: fields from the `.proto` files with their comments, and the
 //! suite's cases.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::fs;
@@ -69,7 +71,7 @@ impl Place {
     fn message(&self) -> String {
         let open = self.blocks.iter().filter(|(keyword, _)| keyword == "message");
         let names: Vec<&str> = open.map(|(_, name)| name.as_str()).collect();
-        [&[self.package.as_str()], &names[..]].concat().join(".")
+        [&[self.package.as_str()][..], &names].concat().join(".")
     }
 }
 

@@ -141,7 +141,6 @@ mod tests {
         let expected: [(u8, u32, &[u8]); 2] = [(DATA, 1, &[7, 8]), (SETTINGS, 0, &[])];
         assert_eq!(frames(&bytes), expected);
         assert_eq!(frames(&bytes[..19]), expected[..1]);
-        assert_eq!(frames(&[0xff; 40]), []);
-        assert_eq!(frames(&[]), []);
+        assert!(frames(&[0xff; 40]).is_empty() && frames(&[]).is_empty());
     }
 }
