@@ -5,7 +5,8 @@
 //! - [`failure`]: the reason a case does not pass; [`case`]: a case, its area, its rule and what it needs;
 //! - [`wire`]: answers with envelopes as the bytes that came; `bounded`: answers whose fields are
 //!   counted before they are decoded; [`http`]: HTTP/1.1 byte by byte; `channel`: statuses of
-//!   HTTP as those of gRPC; [`connection`]: calls to one node; [`listener`] and [`duplex`]: its streams; [`envelopes`]: builders of envelopes;
+//!   HTTP as those of gRPC; [`connection`]: calls to one node; [`listener`] and [`duplex`]: its streams;
+//!   [`envelopes`]: builders of envelopes;
 //! - [`context`]: the nodes under test and the helpers of cases; [`cases`]: every case, one file for each subject;
 //! - [`run()`]: runs a selection; [`report`]: results as text, JSON and JUnit XML.
 //!
