@@ -191,8 +191,8 @@ async fn by_hash(
     for ((hash, _), waiter) in transactions.iter().zip(waiters) {
         let Some(shown) = waiter.await.map_err(failed)? else { return Ok(None) };
         let transaction = serde_json::from_value::<Transaction>(shown.clone());
-        let transaction =
-            transaction.map_err(|error| failed(TransportError::deser_err(error, shown.to_string())))?;
+        let transaction = transaction
+            .map_err(|error| failed(TransportError::deser_err(error, shown.to_string())))?;
         let is_proven = proves(shown, *hash, &transaction);
         known.push((transaction, is_proven));
     }
@@ -308,7 +308,8 @@ mod tests {
         let one = || BTreeSet::from([transaction]);
         let direct = Bootstraps { direct: one(), ..Bootstraps::default() };
         assert_eq!(together(std::slice::from_ref(&direct)), NumberOrigin::Operator);
-        let (liar, proven) = (Bootstraps::default(), Bootstraps { proven: one(), ..direct.clone() });
+        let (liar, proven) =
+            (Bootstraps::default(), Bootstraps { proven: one(), ..direct.clone() });
         assert_eq!(together(&[liar.clone(), direct.clone()]), NumberOrigin::Contract);
         assert_eq!(together(&[liar, proven]), NumberOrigin::Operator, "the hash proves the call");
         let proven = Bootstraps { proven: one(), ..Bootstraps::default() };

@@ -434,7 +434,8 @@ impl PageReader {
             Confirmation::Contradicted(contradiction) => {
                 self.context.stuck(&contradiction.to_string());
                 // Of three, two may agree.
-                self.endpoints.distrust_asked(giver, "other endpoints contradict its newest events");
+                self.endpoints
+                    .distrust_asked(giver, "other endpoints contradict its newest events");
                 sleep(self.pauses.next()).await;
                 None
             }

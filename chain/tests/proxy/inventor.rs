@@ -33,7 +33,8 @@ impl Inventor {
             Some("eth_getLogs") if number(&params["toBlock"]) >= Some(self.top) => {
                 let from = number(&params["fromBlock"]).unwrap_or_default();
                 let own = |log: &&Value| log["address"] == params["address"];
-                let known: Vec<_> = self.logs.as_array().into_iter().flatten().filter(own).collect();
+                let known: Vec<_> =
+                    self.logs.as_array().into_iter().flatten().filter(own).collect();
                 let Some(last) = known.last() else { return };
                 let is_asked = |log: &&Value| number(&log["blockNumber"]) >= Some(from);
                 let mut logs: Vec<_> = known.iter().copied().filter(is_asked).cloned().collect();

@@ -253,7 +253,10 @@ impl ProxyState {
         let inventor = self.inventor().await;
         match (&inventor, &asked, &mut answer) {
             (Some(inventor), Value::Array(asked), Value::Array(answers)) => {
-                asked.iter().zip(answers).for_each(|(asked, answer)| inventor.invent(asked, answer));
+                asked
+                    .iter()
+                    .zip(answers)
+                    .for_each(|(asked, answer)| inventor.invent(asked, answer));
             }
             (Some(inventor), asked, answer) => inventor.invent(asked, answer),
             (None, ..) => {}

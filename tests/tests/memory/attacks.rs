@@ -243,7 +243,10 @@ impl Attacker {
                 while since.elapsed() < HOLD {
                     let answer = attacker.call(&path, &request).await;
                     let status = raw::grpc_status(&answer);
-                    assert!(status.is_none_or(|it| [0, RESOURCE_EXHAUSTED].contains(&it)), "{status:?}");
+                    assert!(
+                        status.is_none_or(|it| [0, RESOURCE_EXHAUSTED].contains(&it)),
+                        "{status:?}"
+                    );
                 }
             });
         }

@@ -120,11 +120,7 @@ impl AdmissionJob {
 
     /// Takes a publish from the rate of the request's one payer. A request that only repeats earlier publishes takes
     /// none: a payer's envelopes are public, so any reader could use up that payer's rate.
-    fn take_from_rate(
-        &self,
-        envelopes: &[Admitted],
-        earlier: &LookUp,
-    ) -> Result<(), PublishError> {
+    fn take_from_rate(&self, envelopes: &[Admitted], earlier: &LookUp) -> Result<(), PublishError> {
         let is_new = |admitted: &Admitted| earlier.get(&admitted.receipt).is_none();
         match (&self.state.payer_rates, envelopes.iter().find(|it| is_new(it))) {
             (Some(rates), Some(new)) if self.writer == Writer::Payer => rates.take(new.payer),

@@ -51,9 +51,7 @@ impl LookUp {
     }
 
     /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
-    pub(super) fn of_parts<E>(
-        parts: impl IntoIterator<Item = Result<Self, E>>,
-    ) -> Result<Self, E> {
+    pub(super) fn of_parts<E>(parts: impl IntoIterator<Item = Result<Self, E>>) -> Result<Self, E> {
         let mut parts = parts.into_iter();
         let mut all = parts.next().transpose()?.unwrap_or_default();
         for part in parts {
@@ -175,7 +173,8 @@ mod tests {
 
     #[test]
     fn parts_of_a_request_are_joined_as_of_the_earliest_moment() {
-        let part = |stored, numbers| Ok(LookUp { stored, found: group(numbers), ..LookUp::default() });
+        let part =
+            |stored, numbers| Ok(LookUp { stored, found: group(numbers), ..LookUp::default() });
         let all = LookUp::of_parts([part(7, 0..2), part(5, 2..4), part(6, 4..5)]);
         let all: Result<_, &str> = all;
         let all = all.unwrap();

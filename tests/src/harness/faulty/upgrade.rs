@@ -1,7 +1,7 @@
 //! Connections that switch from HTTP/1.1 to HTTP/2: their bytes are carried in both directions.
 
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
