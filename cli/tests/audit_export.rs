@@ -124,7 +124,7 @@ fn rows(export: &Path) -> (Vec<(SequenceId, Bytes)>, Vec<ExportedRow>) {
     let (mut envelopes, mut others) = (Vec::new(), Vec::new());
     for part in parts(export) {
         for row in PartReader::open(Path::new(&part)).unwrap() {
-            match row.unwrap().1 {
+            match row.unwrap().1.row {
                 ExportedRow::Row(StrandRow::Envelope { sequence, bytes, .. }) => {
                     envelopes.push((sequence, bytes));
                 }

@@ -13,6 +13,7 @@
 //! - `continued`: the comparison of the log with an export that is continued;
 //! - `run`: making an export, or continuing one;
 //! - `publish`: the files of an export that another place lacks;
+//! - `columns`: rows that are read again, and whether their columns are those of their envelopes;
 //! - `read`: reading files again without trusting them.
 //!
 //! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
@@ -22,6 +23,7 @@
 mod checkpoints;
 #[cfg(test)]
 mod checkpoints_tests;
+pub(crate) mod columns;
 mod continued;
 #[cfg(test)]
 mod continued_tests;
@@ -33,7 +35,7 @@ mod part;
 #[cfg(test)]
 mod planted_exports;
 mod publish;
-pub(crate) mod read;
+mod read;
 mod record;
 mod run;
 mod shown;
@@ -43,6 +45,7 @@ mod tally_tests;
 #[cfg(test)]
 mod tests;
 
+pub use columns::{ExportedRow, LogColumns, ReadRow};
 pub use error::ExportError;
 pub(crate) use error::STRANDS_MAX;
 pub use manifest::{
@@ -50,5 +53,6 @@ pub use manifest::{
 };
 pub use part::{FileDigest, encode_part};
 pub use publish::{Publication, PublishedFile};
-pub use read::{ExportedRow, PartReader};
+pub use read::PartReader;
 pub use run::{ExportProgress, ExportReport, ExportSettings, export};
+pub(crate) use table::Value;

@@ -10,21 +10,21 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
+use parquet::data_type::{BoolType, ByteArrayType, DataType, FixedLenByteArrayType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 
+use super::columns::{ExportedRow, LogColumns, ReadRow};
 use super::error::ExportError;
 use super::part::{FileDigest, GROUP_LEN_BYTES, GROUP_ROWS, open_plain, verify};
-use super::table::{ColumnKind, LOG, Table};
-use crate::replay::{GapReason, StoredMark, StrandRow};
+use super::table::{Column, ColumnKind, LOG, Table, Value};
+use crate::replay::StrandRow;
 
 /// Length of the longest footer that is read, in bytes. A guess: a file has a few dozen row groups.
 const FOOTER_LEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -33,28 +33,6 @@ const CHUNK_LEN_BYTES_MAX: u64 = 2 * (GROUP_LEN_BYTES as u64) + 32 * 1024 * 1024
 /// The end of each file: the length of the footer, and the magic bytes.
 const TAIL_LEN_BYTES: u64 = 8;
 
-/// The columns of a row of the table `log` that are checked again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExportedRow {
-    /// An envelope or a gap.
-    Row(StrandRow),
-    /// A place whose envelope was pruned, with its keeper's record. No signature covers the record.
-    Pruned {
-        /// The place.
-        sequence: SequenceId,
-        /// The recorded time of the originator, unix nanoseconds.
-        originator_ns: Option<i64>,
-        /// The recorded retention, days.
-        retention_days: Option<u32>,
-    },
-    /// The leaf of a place that is declared empty.
-    VoidLeaf(SequenceId, TreeHash),
-    /// The leaf of another place without an envelope. The row does not determine its hash.
-    Leaf(SequenceId),
-    /// A checkpoint, in binary form: a row of another table, which lines of text may have.
-    Checkpoint(Bytes),
-}
-
 /// A file of the table `log`, row group after row group.
 pub struct PartReader {
     path: PathBuf,
@@ -62,7 +40,7 @@ pub struct PartReader {
     next_group: usize,
     /// The strand of the first row.
     originator: Option<OriginatorId>,
-    rows: VecDeque<(OriginatorId, ExportedRow)>,
+    rows: VecDeque<(OriginatorId, ReadRow)>,
 }
 
 impl PartReader {
@@ -102,7 +80,7 @@ impl PartReader {
 
     /// Returns the last envelope of the file, if it has one. Reads from the end.
     pub(super) fn last_envelope(&mut self) -> Result<Option<(SequenceId, Bytes)>, ExportError> {
-        let envelope = |(_, row): (OriginatorId, ExportedRow)| match row {
+        let envelope = |(_, read): (OriginatorId, ReadRow)| match read.row {
             ExportedRow::Row(StrandRow::Envelope { sequence, bytes, .. }) => {
                 Some((sequence, bytes))
             }
@@ -139,7 +117,7 @@ impl PartReader {
 }
 
 impl Iterator for PartReader {
-    type Item = Result<(OriginatorId, ExportedRow), ExportError>;
+    type Item = Result<(OriginatorId, ReadRow), ExportError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.rows.is_empty() && self.next_group < self.reader.num_row_groups() {
@@ -241,45 +219,71 @@ pub(super) fn check_group(group: &RowGroupMetaData, mut read_to: u64) -> Result<
     Ok(read_to)
 }
 
-/// Reads the columns of a row group that are checked again.
+/// Reads all columns of a row group.
 fn read_group(
     reader: &TableReader,
     at: usize,
-) -> Result<Vec<(OriginatorId, ExportedRow)>, ParquetError> {
+) -> Result<Vec<(OriginatorId, ReadRow)>, ParquetError> {
     let group = reader.get_row_group(at)?;
     let rows = usize::try_from(group.metadata().num_rows())
         .map_err(|error| ParquetError::General(error.to_string()))?;
-    let column = |name: &str| column(&*group, &LOG, name, name != "bytes");
-    let int = |name: &str| values::<Int64Type>(column(name)?, rows, is_required(name));
-    let bytes = |name: &str| values::<ByteArrayType>(column(name)?, rows, is_required(name));
-    let (originators, from) = (int("originator_id")?, int("sequence_id")?);
-    let (through, kinds) = (int("through_sequence_id")?, bytes("kind")?);
-    let (marks, rules) = (bytes("mark")?, int("rule")?);
-    let (leaves, envelopes) = (bytes("leaf_hash")?, bytes("bytes")?);
-    let (times, retentions) = (int("originator_ns")?, int("retention_days")?);
-    let row = |at: usize| {
-        let place = |column: &[Option<i64>]| {
-            let place = column[at].and_then(|place| u64::try_from(place).ok());
-            place.filter(|place| *place > 0).map(SequenceId)
-        };
-        let originator = originators[at].and_then(|id| u32::try_from(id).ok()).map(OriginatorId)?;
-        let fields = RowFields {
-            kind: kinds[at].as_ref()?.data(),
-            mark: marks[at].as_ref().map(ByteArray::data),
-            rule: rules[at],
-            leaf: leaves[at].as_ref().map(ByteArray::data),
-            bytes: envelopes[at].as_ref().map(|bytes| Bytes::copy_from_slice(bytes.data())),
-            originator_ns: times[at],
-            retention_days: retentions[at],
-        };
-        Some((originator, fields.row(place(&from)?, place(&through)?)?))
+    let read = |of: &Column| {
+        let reader = column(&*group, &LOG, of.name, of.name != "bytes")?;
+        Ok(column_values(reader, rows, of)?.into_iter())
     };
+    let mut columns = LOG.columns.iter().map(read).collect::<Result<Vec<_>, ParquetError>>()?;
     let fail = |at: usize| ParquetError::General(format!("row {at} is none of a log"));
-    (0..rows).map(|at| row(at).ok_or_else(|| fail(at))).collect()
+    let row = |at: usize| {
+        let values: Option<Vec<Value>> = columns.iter_mut().map(Iterator::next).collect();
+        values.and_then(|values| LogColumns::whole(values).read()).ok_or_else(|| fail(at))
+    };
+    (0..rows).map(row).collect()
 }
 
-fn is_required(name: &str) -> bool {
-    LOG.columns.iter().any(|column| column.name == name && column.is_required)
+/// Reads the values of a column.
+fn column_values(
+    reader: ColumnReader,
+    rows: usize,
+    of: &Column,
+) -> Result<Vec<Value>, ParquetError> {
+    fn each<T>(
+        values: Vec<Option<T>>,
+        value: impl FnMut(T) -> Result<Value, ParquetError>,
+    ) -> Result<Vec<Value>, ParquetError> {
+        let mut value = value;
+        values.into_iter().map(|it| it.map_or(Ok(Value::Null), &mut value)).collect()
+    }
+    match of.kind {
+        ColumnKind::Int => {
+            each(values::<Int64Type>(reader, rows, of.is_required)?, |it| Ok(Value::Int(it)))
+        }
+        ColumnKind::Flag => {
+            each(values::<BoolType>(reader, rows, of.is_required)?, |it| Ok(Value::Flag(it)))
+        }
+        ColumnKind::Amount => {
+            each(values::<FixedLenByteArrayType>(reader, rows, of.is_required)?, |it| {
+                let amount = it.data().split_first().filter(|(first, _)| **first == 0);
+                let amount = amount.and_then(|(_, amount)| <[u8; 8]>::try_from(amount).ok());
+                let fail = || ParquetError::General(format!("{}: an impossible amount", of.name));
+                amount.map(|amount| Value::Amount(u64::from_be_bytes(amount))).ok_or_else(fail)
+            })
+        }
+        ColumnKind::Text | ColumnKind::Binary => {
+            // A dictionary may repeat a long value in each row.
+            let (mut last, mut len_bytes) = (Bytes::new(), 0);
+            each(values::<ByteArrayType>(reader, rows, of.is_required)?, |it| {
+                len_bytes += it.len() as u64;
+                if len_bytes > CHUNK_LEN_BYTES_MAX {
+                    let text = format!("{}: more bytes than a row group has", of.name);
+                    return Err(ParquetError::General(text));
+                }
+                if last != it.data() {
+                    last = Bytes::copy_from_slice(it.data());
+                }
+                Ok(Value::Bytes(last.clone()))
+            })
+        }
+    }
 }
 
 /// Reads a column, with `None` for each absent value.
@@ -305,56 +309,6 @@ pub(super) fn values<T: DataType>(
         .into_iter()
         .map(|level| if level == 0 { Ok(None) } else { values.next().map(Some).ok_or_else(short) })
         .collect()
-}
-
-/// The fields of a row that are read again. Lines of text have the same ones.
-#[derive(Debug)]
-pub(crate) struct RowFields<'a> {
-    pub(crate) kind: &'a [u8],
-    pub(crate) mark: Option<&'a [u8]>,
-    pub(crate) rule: Option<i64>,
-    pub(crate) leaf: Option<&'a [u8]>,
-    pub(crate) bytes: Option<Bytes>,
-    pub(crate) originator_ns: Option<i64>,
-    pub(crate) retention_days: Option<i64>,
-}
-
-impl RowFields<'_> {
-    /// Returns the row at a place; `None` if the fields form no row.
-    pub(crate) fn row(self, from: SequenceId, through: SequenceId) -> Option<ExportedRow> {
-        let leaf = match self.leaf {
-            None => None,
-            Some(leaf) => Some(TreeHash::from_slice(leaf)?),
-        };
-        let gap = |reason| (through >= from).then_some(StrandRow::Gap { from, through, reason });
-        let row = match self.kind {
-            b"envelope" if from == through => {
-                let mark = match self.mark? {
-                    b"valid" => StoredMark::Valid,
-                    b"invalid" => StoredMark::Invalid(u8::try_from(self.rule?).ok()?),
-                    b"waiting" => StoredMark::Waiting,
-                    b"unknown" => StoredMark::Unknown,
-                    _ => return None,
-                };
-                StrandRow::Envelope { sequence: from, bytes: self.bytes?, mark, leaf }
-            }
-            b"leaf" if self.mark == Some(b"void") => {
-                return leaf.map(|leaf| ExportedRow::VoidLeaf(from, leaf));
-            }
-            b"leaf" => return Some(ExportedRow::Leaf(from)),
-            b"missing" => gap(GapReason::Missing)?,
-            b"expired" => gap(GapReason::Expired)?,
-            b"void" => gap(GapReason::Void)?,
-            b"pruned" if from == through => {
-                let retention_days = self.retention_days.and_then(|days| u32::try_from(days).ok());
-                let originator_ns = self.originator_ns;
-                return Some(ExportedRow::Pruned { sequence: from, originator_ns, retention_days });
-            }
-            b"not_shown" => gap(GapReason::NotShown)?,
-            _ => return None,
-        };
-        Some(ExportedRow::Row(row))
-    }
 }
 
 /// Bytes of a file. A read never asks for more than there are.

@@ -51,10 +51,26 @@ pub(super) fn describe(
     if with_payers {
         add_payers(&mut stated);
     }
-    let describe = |(row, stated)| match row {
+    let described = rows.into_iter().zip(stated);
+    described.map(|(row, stated)| record(originator, row, &stated)).collect()
+}
+
+/// Returns the values of one row. `payer` is the account that the payer's signature of an envelope recovers to.
+pub(super) fn values_of(
+    originator: OriginatorId,
+    row: StrandRow,
+    payer: Option<Address>,
+) -> Vec<Value> {
+    let mut stated = state(&row);
+    stated.payer = payer.map(address_text);
+    record(originator, row, &stated).values
+}
+
+fn record(originator: OriginatorId, row: StrandRow, stated: &Stated) -> Record {
+    match row {
         StrandRow::Envelope { sequence, bytes, mark, leaf } => {
             let leaf = leaf.map(|leaf| Bytes::copy_from_slice(&leaf.0));
-            envelope((originator, sequence), bytes, mark, leaf, &stated)
+            envelope((originator, sequence), bytes, mark, leaf, stated)
         }
         StrandRow::Gap { from, through, reason } => gap(originator, from, through, reason),
         StrandRow::Pruned { sequence, record, leaf } => pruned(originator, sequence, &record, leaf),
@@ -66,8 +82,7 @@ pub(super) fn describe(
             let (kind, from) = (RecordKind::Leaf, sequence.0);
             Record { kind, from, through: from, values, refusal: None }
         }
-    };
-    rows.into_iter().zip(stated).map(describe).collect()
+    }
 }
 
 fn state(row: &StrandRow) -> Stated {
@@ -75,9 +90,14 @@ fn state(row: &StrandRow) -> Stated {
     let Ok((statement, proof)) = OriginatorEnvelope::open(bytes.clone()) else {
         return Stated::default();
     };
-    let originator_ns = OriginatorEnvelope::statement(statement.clone()).ok().map(|(_, ns)| ns);
     let is_signed = matches!(proof, Proof::Signature(_));
-    let statement = UnsignedOriginatorEnvelope::parse(statement).ok();
+    let parsed = UnsignedOriginatorEnvelope::parse(statement.clone()).ok();
+    // A statement whose payer envelope does not decode still has a time.
+    let originator_ns = match &parsed {
+        Some(parsed) => Some(parsed.originator_ns()),
+        None => OriginatorEnvelope::statement(statement).ok().map(|(_, ns)| ns),
+    };
+    let statement = parsed;
     Stated { originator_ns, statement, is_signed, payer: None }
 }
 

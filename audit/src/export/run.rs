@@ -9,6 +9,7 @@ use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, RateTable, Registry};
 
 use super::checkpoints;
+use super::columns::{ExportedRow, ReadRow};
 use super::continued::require_same_strands;
 use super::days::DayWriter;
 use super::derived::{DerivedTallies, Tally};
@@ -17,10 +18,10 @@ use super::manifest::{
     LogPart, Manifest, StrandTallies, TallyOrigin, TallyPart, log_path, tally_path,
 };
 use super::part::{FileDigest, FinishedPart, PartWriter, lock};
-use super::read::{ExportedRow, PartReader};
+use super::read::PartReader;
 use super::record::{Record, RecordKind, address_text, describe};
 use super::shown::ShownRows;
-use super::table::{CHECKPOINTS, CONGESTION, LOG, MARK_COLUMN, RATES, USAGE, Value};
+use super::table::{CHECKPOINTS, CONGESTION, LOG, LogColumn, RATES, USAGE, Value};
 use crate::replay::check::Checker;
 use crate::replay::pipeline;
 use crate::replay::run::unchecked_strands;
@@ -305,7 +306,7 @@ impl Run<'_> {
                     (*from..=*through).contains(&record.from)
                 };
                 if let Some((_, _, reason)) = strand.gap.filter(covers) {
-                    record.values[MARK_COLUMN] = Value::text(reason.name());
+                    record.values[LogColumn::Mark as usize] = Value::text(reason.name());
                 }
             }
         }
@@ -526,8 +527,8 @@ impl Run<'_> {
 /// Returns the envelopes and gaps of a file of the table `log`, if it still has the listed bytes.
 fn exported_rows(path: &Path, listed: &FileDigest) -> LogRows<'static> {
     let failed = |error: ExportError| SourceError(error.to_string());
-    let row = move |row: Result<(OriginatorId, ExportedRow), ExportError>| match row {
-        Ok((_, ExportedRow::Row(row))) => Some(Ok(row)),
+    let row = move |row: Result<(OriginatorId, ReadRow), ExportError>| match row {
+        Ok((_, ReadRow { row: ExportedRow::Row(row), .. })) => Some(Ok(row)),
         Ok(_) => None,
         Err(error) => Some(Err(failed(error))),
     };

@@ -80,8 +80,26 @@ pub(super) struct Table {
     sorted_by: i32,
 }
 
-/// The place of the mark among the columns of [`LOG`].
-pub(super) const MARK_COLUMN: usize = 4;
+/// Columns of [`LOG`] that readers name, with their places in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogColumn {
+    OriginatorId = 0,
+    SequenceId = 1,
+    ThroughSequenceId = 2,
+    Kind = 3,
+    Mark = 4,
+    Rule = 5,
+    OriginatorNs = 6,
+    Payer = 10,
+    LenBytes = 11,
+    PayerLenBytes = 12,
+    BaseFee = 13,
+    RetentionDays = 15,
+    IsCharged = 17,
+    CountsForCongestion = 18,
+    LeafHash = 19,
+    Bytes = 20,
+}
 
 /// The rows of the log.
 pub(super) static LOG: Table = Table {
@@ -170,8 +188,8 @@ pub(super) static RATES: Table = Table {
 };
 
 /// The value of a row in a column.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
     Null,
     Int(i64),
     Amount(u64),
@@ -182,7 +200,7 @@ pub(super) enum Value {
 
 impl Value {
     /// Converts a number from outside, saturating at 63 bits: only columns of amounts hold larger ones.
-    pub(super) fn int(number: u64) -> Self {
+    pub(crate) fn int(number: u64) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 

@@ -40,7 +40,7 @@ fn rows(folder: &Path, originator: OriginatorId) -> Vec<ExportedRow> {
     let parts = manifest.strand(originator).map_or(&[][..], |strand| &strand.parts);
     let read = |part: &LogPart| {
         let reader = PartReader::open(&log_path(folder, originator.0, part.from)).unwrap();
-        reader.map(|row| row.unwrap().1).collect::<Vec<_>>()
+        reader.map(|row| row.unwrap().1.row).collect::<Vec<_>>()
     };
     parts.iter().flat_map(read).collect()
 }

@@ -6,20 +6,21 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{RateTable, Registry};
 
-use super::verdict::{RangeVerdict, unknown_originator};
-use crate::export::ExportedRow;
-use crate::replay::check::Checker;
+use super::unchecked::UncheckedCounts;
+use super::verdict::{RangeVerdict, other_columns, unknown_originator};
+use crate::export::columns::ColumnJudgement;
+use crate::export::{ExportedRow, LogColumns, ReadRow};
+use crate::replay::check::{CheckedEnvelope, CheckedRow, Checker};
 use crate::replay::judge::not_expired;
+use crate::replay::pipeline::{self, PipelineRow};
 use crate::replay::run::judged_by;
-use crate::replay::{
-    Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow, pipeline,
-};
+use crate::replay::{Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow};
 
 /// Ranges of one call. A guess: sorted rows have one for each strand, and networks have far fewer.
 pub(super) const RANGES_MAX: usize = 10_000;
 
 /// A row with its strand.
-type PartitionRow = Result<(OriginatorId, ExportedRow), SourceError>;
+type PartitionRow = Result<(OriginatorId, ReadRow), SourceError>;
 
 /// Checks the rows of a partition: signatures, places, rules, fees, marks, leaves, order and times. Each range of a
 /// strand gets a verdict. Checks on all cores, and needs memory for some batches.
@@ -58,26 +59,69 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     let checker = Checker::new(originator, &settings.registry, rates);
     let mut verdict = RangeVerdict::new(originator, judged_by(settings, &[]));
     verdict.signatures_checked = checker.key.is_some();
-    let (mut count, mut faults) = (0, Faults::default());
-    let mut checkpoints = 0;
-    let range = Range {
-        rows,
-        originator,
-        settings,
-        count: &mut count,
-        checkpoints: &mut checkpoints,
-        faults: &mut faults,
-    };
-    let check = |rows| checker.check(rows);
+    let mut beside = Beside::default();
+    let range = Range { rows, originator, settings, beside: &mut beside };
+    let check = |rows| check_rows(&checker, rows);
     pipeline::run(&check, settings.threads, range, |batch| {
-        batch.into_iter().try_for_each(|row| verdict.take(row, settings.now_ns))
+        batch.into_iter().try_for_each(|(row, columns)| {
+            columns.iter().for_each(|(id, columns)| verdict.take_columns(*id, columns));
+            verdict.take(row, settings)
+        })
     })?;
-    (verdict.rows, verdict.checkpoints) = (count, checkpoints);
-    verdict.add_faults(&faults);
+    (verdict.rows, verdict.checkpoints) = (beside.rows, beside.checkpoints);
+    verdict.add_faults(&beside.faults);
+    verdict.unchecked.add(beside.unchecked);
     if verdict.from == 1 && originator.is_node() && settings.registry.node(originator).is_none() {
         verdict.fault(unknown_originator(originator));
     }
     Ok(verdict)
+}
+
+/// Checks rows, and compares the columns of envelopes with those that their bytes give.
+fn check_rows(
+    checker: &Checker,
+    rows: Vec<RangeRow>,
+) -> Vec<(CheckedRow, Option<(EnvelopeId, ColumnJudgement)>)> {
+    let (rows, columns): (Vec<StrandRow>, Vec<_>) =
+        rows.into_iter().map(|row| (row.row, row.columns)).unzip();
+    let checked = checker.check(rows.clone());
+    let judge = |((checked, row), columns): ((CheckedRow, StrandRow), Option<LogColumns>)| {
+        let judged = match (&checked, columns) {
+            (CheckedRow::Envelope(envelope), Some(columns)) => {
+                let CheckedEnvelope { sequence, found, .. } = &**envelope;
+                // Of an envelope that cannot stand there no payer is recovered.
+                let payer = found.as_ref().ok().map(|signed| signed.payer);
+                let id = EnvelopeId::new(checker.originator, *sequence);
+                Some((id, columns.judge_envelope(checker.originator, row, payer)))
+            }
+            _ => None,
+        };
+        (checked, judged)
+    };
+    checked.into_iter().zip(rows).zip(columns).map(judge).collect()
+}
+
+/// A row that waits for its checks. Columns are those of an envelope.
+struct RangeRow {
+    row: StrandRow,
+    columns: Option<LogColumns>,
+}
+
+impl PipelineRow for RangeRow {
+    fn len_bytes(&self) -> usize {
+        self.row.len_bytes()
+    }
+}
+
+/// What the reader of a range finds beside envelopes and gaps.
+#[derive(Default)]
+struct Beside {
+    /// Rows of the table `log`.
+    rows: u64,
+    checkpoints: u64,
+    /// The faults of pruned places, of checkpoints, and of rows without an envelope.
+    faults: Faults,
+    unchecked: UncheckedCounts,
 }
 
 /// The next rows of one strand, as long as they are of it.
@@ -85,15 +129,29 @@ struct Range<'a, I: Iterator<Item = PartitionRow>> {
     rows: &'a mut Peekable<I>,
     originator: OriginatorId,
     settings: &'a ReplaySettings,
-    /// Rows of the table `log`.
-    count: &'a mut u64,
-    checkpoints: &'a mut u64,
-    /// The faults of pruned places and of checkpoints.
-    faults: &'a mut Faults,
+    beside: &'a mut Beside,
+}
+
+impl<I: Iterator<Item = PartitionRow>> Range<'_, I> {
+    /// Compares the columns of a row without an envelope.
+    fn judge_columns(&mut self, row: &ExportedRow, columns: Option<&LogColumns>) {
+        let place = match row {
+            ExportedRow::Row(StrandRow::Gap { from, .. }) => *from,
+            ExportedRow::Pruned { sequence, .. }
+            | ExportedRow::VoidLeaf(sequence, _)
+            | ExportedRow::Leaf(sequence) => *sequence,
+            ExportedRow::Row(_) | ExportedRow::Checkpoint(_) => return,
+        };
+        let Some(columns) = columns else { return };
+        let id = EnvelopeId::new(self.originator, place);
+        let judged = columns.judge_other(row);
+        self.beside.unchecked.add(UncheckedCounts::of_columns(&judged));
+        other_columns(id, &judged).into_iter().for_each(|fault| self.beside.faults.add(fault));
+    }
 }
 
 impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
-    type Item = Result<StrandRow, SourceError>;
+    type Item = Result<RangeRow, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -101,28 +159,30 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                 Ok((originator, _)) => *originator == self.originator,
                 Err(_) => true,
             };
-            let row = match self.rows.next_if(is_next)? {
-                Ok((_, row)) => row,
+            let ReadRow { row, columns } = match self.rows.next_if(is_next)? {
+                Ok((_, read)) => read,
                 Err(error) => return Some(Err(error)),
             };
             if let ExportedRow::Checkpoint(bytes) = row {
-                *self.checkpoints += 1;
-                check_checkpoint(self.originator, &bytes, &self.settings.registry, self.faults);
+                self.beside.checkpoints += 1;
+                check_checkpoint(self.originator, &bytes, &self.settings.registry, self.beside);
                 continue;
             }
-            *self.count += 1;
+            self.beside.rows += 1;
+            self.judge_columns(&row, columns.as_ref());
+            let without = |row| Some(Ok(RangeRow { row, columns: None }));
             match row {
-                ExportedRow::Row(row) => return Some(Ok(row)),
+                ExportedRow::Row(row) => return Some(Ok(RangeRow { row, columns })),
                 ExportedRow::VoidLeaf(sequence, leaf) => {
-                    return Some(Ok(StrandRow::Leaf { sequence, leaf }));
+                    return without(StrandRow::Leaf { sequence, leaf });
                 }
                 ExportedRow::Pruned { sequence, originator_ns, retention_days } => {
                     let id = EnvelopeId::new(self.originator, sequence);
                     let fault =
                         not_expired(id, originator_ns, retention_days, self.settings.now_ns);
-                    fault.into_iter().for_each(|fault| self.faults.add(fault));
+                    fault.into_iter().for_each(|fault| self.beside.faults.add(fault));
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
-                    return Some(Ok(StrandRow::Gap { from, through, reason }));
+                    return without(StrandRow::Gap { from, through, reason });
                 }
                 ExportedRow::Leaf(_) | ExportedRow::Checkpoint(_) => {}
             }
@@ -130,14 +190,15 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
     }
 }
 
-/// Checks the signature of a checkpoint and its cosignatures, as a replay does. Ignores those of nodes that the
-/// registry does not name. The root needs the whole strand.
+/// Checks the signature of a checkpoint and its cosignatures, as a replay does. Those of nodes that the registry does
+/// not name, and of witnesses, are counted as unchecked. The root needs the whole strand.
 fn check_checkpoint(
     originator: OriginatorId,
     bytes: &[u8],
     registry: &Registry,
-    faults: &mut Faults,
+    beside: &mut Beside,
 ) {
+    let faults = &mut beside.faults;
     let of_strand =
         |text: String| Fault::of_strand(FaultKind::CheckpointSignature, originator, text);
     let cosigned = match CosignedCheckpoint::decode(bytes) {
@@ -149,15 +210,20 @@ fn check_checkpoint(
         return faults.add(of_strand(format!("a checkpoint is of strand {}", of.originator)));
     }
     let id = EnvelopeId::new(originator, SequenceId(of.size));
-    let Some(record) = registry.node(of.node) else { return };
+    let witnesses = cosigned.witnesses.len() as u64;
+    beside.unchecked.add(UncheckedCounts { witnesses, ..UncheckedCounts::default() });
+    let unknown = UncheckedCounts { signers: 1, ..UncheckedCounts::default() };
+    let Some(record) = registry.node(of.node) else { return beside.unchecked.add(unknown) };
     if let Err(error) = cosigned.signed.verify(&record.public_key) {
         return faults.add(Fault::at(FaultKind::CheckpointSignature, id, error));
     }
     for cosignature in &cosigned.cosignatures {
-        let record = registry.node(cosignature.cosigner);
-        let error = record.and_then(|it| cosignature.verify(&of, &it.public_key).err());
-        error.into_iter().for_each(|error| {
+        let Some(record) = registry.node(cosignature.cosigner) else {
+            beside.unchecked.add(unknown);
+            continue;
+        };
+        if let Err(error) = cosignature.verify(&of, &record.public_key) {
             faults.add(Fault::at(FaultKind::Cosignature, id, error));
-        });
+        }
     }
 }

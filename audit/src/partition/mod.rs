@@ -4,7 +4,8 @@
 //!
 //! - `lines`: rows as lines of JSON, as engines pipe them;
 //! - `check`: the rows of a partition, each range of a strand with a verdict;
-//! - `verdict`: the findings about a range, and joining ranges; `times`: the part of it that needs the order.
+//! - `verdict`: the findings about a range, and joining ranges; `times`: the part of it that needs the order;
+//!   `unchecked`: the part that was not checked.
 //!
 //! The joined verdict does not depend on the number of ranges. Trees, checkpoints and tallies need the whole strand, so
 //! a replay checks them, and SQL over the export compares tallies.
@@ -14,6 +15,7 @@ mod lines;
 #[cfg(test)]
 pub(crate) mod tests;
 mod times;
+mod unchecked;
 mod verdict;
 
 pub use check::check_partition;

@@ -5,30 +5,41 @@ use std::io::Cursor;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::TreeHash;
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, OriginatorId, SequenceId, Signature, minute_of};
 use hawser_rules::Registry;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::export::ExportedRow;
+use crate::export::columns::read_back;
+use crate::export::{ExportedRow, PartReader, ReadRow, encode_part};
 use crate::replay::planted::PLANTED;
 use crate::replay::testing::{MemoryLog, NODE, draft, ns_of, settings};
 use crate::replay::tests::replay;
 use crate::replay::{FaultKind, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow};
 
-type Rows = Vec<(OriginatorId, ExportedRow)>;
+type Rows = Vec<(OriginatorId, ReadRow)>;
 
 fn rows(log: &MemoryLog) -> Rows {
-    log.rows.iter().cloned().map(|row| (NODE, ExportedRow::Row(row))).collect()
+    read_back(NODE, log.rows.clone())
+}
+
+/// A row of the strand.
+fn read(row: StrandRow) -> ReadRow {
+    read_back(NODE, vec![row]).remove(0).1
 }
 
 /// The checkpoints of a log, and its rows.
 fn rows_and_checkpoints(log: &MemoryLog) -> Rows {
-    let row = |it: &CosignedCheckpoint| (NODE, ExportedRow::Checkpoint(it.encode().into()));
+    let row = |it: &CosignedCheckpoint| {
+        let row = ExportedRow::Checkpoint(it.encode().into());
+        (NODE, ReadRow { row, columns: None })
+    };
     log.checkpoints.iter().map(row).chain(rows(log)).collect()
 }
 
-fn check(rows: &[(OriginatorId, ExportedRow)]) -> Vec<RangeVerdict> {
+fn check(rows: &[(OriginatorId, ReadRow)]) -> Vec<RangeVerdict> {
     let rows = rows.iter().cloned().map(Ok::<_, SourceError>);
     check_partition(rows, &settings()).unwrap()
 }
@@ -106,8 +117,10 @@ fn the_borders_of_parts_hide_nothing() {
     let mut rows = rows(&log);
     let gap =
         StrandRow::Gap { from: SequenceId(26), through: SequenceId(27), reason: GapReason::Void };
-    rows[25].1 = ExportedRow::Row(gap);
-    rows[26].1 = ExportedRow::VoidLeaf(SequenceId(27), TreeHash([1; 32]));
+    rows[25].1 = read(gap);
+    let (sequence, leaf) = (SequenceId(27), TreeHash([1; 32]));
+    rows[26].1 = read(StrandRow::Leaf { sequence, leaf });
+    rows[26].1.row = ExportedRow::VoidLeaf(sequence, leaf);
     rows.drain(14..16);
     let whole = in_parts(&rows, &[0]);
     let found: serde_json::Value = serde_json::from_str(&whole).unwrap();
@@ -176,19 +189,25 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     assert_eq!(merge(mixed, None).unwrap_err(), MergeError::OtherKeys);
 }
 
-/// Writes a row as an engine does.
-fn line((originator, row): &(OriginatorId, ExportedRow)) -> String {
+/// Writes a row as an engine does that selects some columns alone, and with a decimal that has a fraction.
+fn line((originator, read): &(OriginatorId, ReadRow)) -> String {
     let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
-    let ExportedRow::Row(StrandRow::Envelope { sequence, bytes, mark, leaf }) = row else {
+    let ExportedRow::Row(StrandRow::Envelope { sequence, bytes, mark, leaf }) = &read.row else {
         panic!("no envelope")
     };
     assert_eq!(*mark, StoredMark::Valid);
     let line = serde_json::json!({
         "originator_id": originator.0, "sequence_id": sequence.0, "through_sequence_id": sequence.0,
-        "kind": "envelope", "mark": "valid", "payer": "0x00", "base_fee_picodollars": 12.0,
+        "kind": "envelope", "mark": "valid", "congestion_fee_picodollars": 0.0, "more": [{}],
         "leaf_hash": leaf.map(|leaf| base64(&leaf.0)), "bytes": base64(bytes),
     });
     format!("{line}\n")
+}
+
+/// Reads lines of text.
+fn read_lines(text: &str) -> Rows {
+    let rows: Result<Rows, SourceError> = LineReader::new(Cursor::new(text.to_owned())).collect();
+    rows.unwrap()
 }
 
 #[test]
@@ -196,8 +215,8 @@ fn lines_of_text_are_rows_and_bad_ones_are_refused_by_their_number() {
     let log = MemoryLog::honest(30);
     let rows = rows(&log);
     let text: String = rows.iter().map(line).collect();
-    let read: Result<Rows, SourceError> = LineReader::new(Cursor::new(text.clone())).collect();
-    assert_eq!(read.unwrap(), rows);
+    let found: Vec<ExportedRow> = read_lines(&text).into_iter().map(|(_, it)| it.row).collect();
+    assert_eq!(found, rows.iter().map(|(_, it)| it.row.clone()).collect::<Vec<_>>());
     for bad in [
         "{}",
         "noise",
@@ -207,6 +226,8 @@ fn lines_of_text_are_rows_and_bad_ones_are_refused_by_their_number() {
         r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":8,"kind":"void"}"#,
         r#"{"originator_id":-1,"sequence_id":9,"through_sequence_id":8,"kind":"void"}"#,
         r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"other"}"#,
+        r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"void","expiry_unix_s":1.5}"#,
+        r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"void","expiry_unix_s":[[]]}"#,
     ] {
         let mut reader = LineReader::new(Cursor::new(format!("{text}{bad}\n{text}")));
         let error = reader.by_ref().find_map(Result::err).unwrap();
@@ -231,7 +252,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         through: SequenceId(u64::MAX),
         reason: GapReason::Void,
     };
-    let row = (NODE, ExportedRow::Row(huge));
+    let row = (NODE, read(huge));
     assert!(check_partition([Ok(row)].into_iter(), &settings()).is_err());
 
     let [verdict] = &check(&self::rows(&log))[..] else { panic!("one range") };
@@ -267,7 +288,7 @@ fn each_strand_of_a_partition_has_its_verdict_and_an_unknown_one_is_named_once()
         mark: StoredMark::Valid,
         leaf: None,
     };
-    rows.extend((1..=4).map(|at| (other, ExportedRow::Row(noise(at)))));
+    rows.extend(read_back(other, (1..=4).map(noise).collect()));
     let whole = equal_parts(&rows, 1);
     assert_eq!(equal_parts(&rows, 8), whole);
     let merged = merge(check(&rows), None).unwrap();
@@ -279,10 +300,16 @@ fn each_strand_of_a_partition_has_its_verdict_and_an_unknown_one_is_named_once()
 #[test]
 fn a_pruned_place_is_a_fault_unless_its_record_says_that_it_has_expired() {
     let log = MemoryLog::honest(20);
+    let line = |place: u64, originator_ns: Option<i64>, retention_days: Option<u32>| {
+        let line = serde_json::json!({
+            "originator_id": NODE.0, "sequence_id": place, "through_sequence_id": place,
+            "kind": "pruned", "originator_ns": originator_ns, "retention_days": retention_days,
+        });
+        read_lines(&line.to_string()).remove(0)
+    };
     let found = |originator_ns, retention_days| {
         let mut rows = rows(&log);
-        let sequence = SequenceId(7);
-        rows[6].1 = ExportedRow::Pruned { sequence, originator_ns, retention_days };
+        rows[6] = line(7, originator_ns, retention_days);
         assert_eq!(equal_parts(&rows, 8), equal_parts(&rows, 1));
         let faults = merge(check(&rows), None).unwrap().faults;
         faults.kept().iter().map(|it| (it.kind, it.sequence_id)).collect::<Vec<_>>()
@@ -299,19 +326,12 @@ fn a_pruned_place_is_a_fault_unless_its_record_says_that_it_has_expired() {
     ] {
         assert_eq!(found(ns, days), [(FaultKind::NotExpired, 7)], "{ns:?} {days:?}");
     }
-    let line = |more: &str| {
-        let line = format!(
-            r#"{{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"pruned"{more}}}"#
-        );
-        LineReader::new(Cursor::new(line)).next().unwrap().unwrap().1
-    };
     let pruned = |originator_ns, retention_days| {
         let sequence = SequenceId(9);
         ExportedRow::Pruned { sequence, originator_ns, retention_days }
     };
-    assert_eq!(line(""), pruned(None, None));
-    let more = r#","originator_ns":5,"retention_days":30"#;
-    assert_eq!(line(more), pruned(Some(5), Some(30)));
+    assert_eq!(line(9, None, None).1.row, pruned(None, None));
+    assert_eq!(line(9, Some(5), Some(30)).1.row, pruned(Some(5), Some(30)));
 }
 
 #[test]
@@ -319,7 +339,7 @@ fn rows_that_alternate_between_strands_are_refused_before_they_fill_memory() {
     let row = |at: u32| {
         let place = SequenceId(u64::from(at) + 1);
         let gap = StrandRow::Gap { from: place, through: place, reason: GapReason::Missing };
-        Ok((OriginatorId(100 + at % 2), ExportedRow::Row(gap)))
+        Ok((OriginatorId(100 + at % 2), read(gap)))
     };
     let settings = ReplaySettings { threads: 1, ..settings() };
     let error = check_partition((0..).map(row), &settings).unwrap_err();
@@ -343,10 +363,10 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     // No key signs for a chain: this is reported as by a replay, and is no fault.
     let gap =
         StrandRow::Gap { from: SequenceId(1), through: SequenceId(1), reason: GapReason::Void };
-    let of_chain = check(&[(OriginatorId(1), ExportedRow::Row(gap))]);
+    let of_chain = check(&read_back(OriginatorId(1), vec![gap]));
     assert_eq!(unchecked(&of_chain).len(), 2);
     let merged = merge(of_chain, None).unwrap();
-    assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 2));
+    assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 4));
 }
 
 #[test]
@@ -365,4 +385,130 @@ fn a_manifest_may_list_ten_thousand_strands_and_no_more() {
     let error = merge(Vec::new(), Some(&listed)).unwrap_err();
     assert_eq!(error, MergeError::TooManyStrands { found: 10_001 });
     assert!(error.to_string().contains("at most 10000"), "{error}");
+}
+
+/// Returns the row of an envelope with all columns, as an engine writes them.
+fn whole_line(log: &mut MemoryLog, place: u64) -> Value {
+    let (mark, leaf) = log.row_at(place);
+    assert_eq!(*mark, StoredMark::Valid);
+    let leaf = STANDARD.encode(leaf.unwrap().0);
+    let bytes = log.bytes_at(place).clone();
+    let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+    let statement = envelope.unsigned();
+    let payer = statement.payer();
+    let signature = Signature::from_bytes(payer.signature_bytes().unwrap()).unwrap();
+    let account = signature.recover(payer.digest()).unwrap().address();
+    let topic = payer.client().topic().as_bytes();
+    json!({
+        "originator_id": NODE.0, "sequence_id": place, "through_sequence_id": place,
+        "kind": "envelope", "mark": "valid", "originator_ns": statement.originator_ns(),
+        "minute": minute_of(statement.originator_ns()), "topic": STANDARD.encode(topic),
+        "topic_kind": topic[0], "payer": format!("0x{}", hex::encode(account.0)),
+        "len_bytes": bytes.len(), "payer_len_bytes": payer.as_bytes().len(),
+        "base_fee_picodollars": statement.base_fee_picodollars(),
+        "congestion_fee_picodollars": statement.congestion_fee_picodollars().to_string(),
+        "retention_days": payer.retention_days(), "expiry_unix_s": statement.expiry_unix_s(),
+        "is_charged": true, "counts_for_congestion": true, "leaf_hash": leaf,
+        "bytes": STANDARD.encode(&bytes),
+    })
+}
+
+#[test]
+fn each_altered_column_is_named_though_the_signed_bytes_are_untouched() {
+    let mut log = MemoryLog::honest(20);
+    let honest = whole_line(&mut log, 7);
+    let verdict = |line: &Value| {
+        let mut rows = rows(&log);
+        rows[6] = read_lines(&line.to_string()).remove(0);
+        assert_eq!(equal_parts(&rows, 8), equal_parts(&rows, 1));
+        let merged = merge(check(&rows), None).unwrap();
+        let faults: Vec<_> = merged.faults.kept().iter().map(|it| it.to_string()).collect();
+        (faults.join("; "), merged.unchecked.join("; "))
+    };
+    let (faults, unchecked) = verdict(&honest);
+    assert_eq!(faults, "");
+    assert!(!unchecked.contains("columns"), "{unchecked}");
+    for (column, value) in [
+        ("rule", json!(4)),
+        ("originator_ns", json!(ns_of(8))),
+        ("minute", json!(5)),
+        ("topic", json!(STANDARD.encode([1, 8]))),
+        ("topic_kind", json!(2)),
+        ("payer", json!(format!("0x{}", "11".repeat(20)))),
+        ("len_bytes", json!(1)),
+        ("payer_len_bytes", json!(1)),
+        ("base_fee_picodollars", json!(0)),
+        ("congestion_fee_picodollars", json!(9)),
+        ("retention_days", json!(2)),
+        ("expiry_unix_s", json!(u64::MAX)),
+        ("is_charged", json!(false)),
+        ("counts_for_congestion", json!(false)),
+    ] {
+        let mut line = honest.clone();
+        line[column] = value;
+        let (faults, _) = verdict(&line);
+        let named = faults.strip_prefix("100:7  column, of the keeper: ");
+        assert!(named.is_some_and(|it| it.ends_with(&format!(": {column}"))), "{column}: {faults}");
+    }
+    // A column that is emptied: the verdict names it, or says what it could not compare.
+    for column in ["minute", "topic", "len_bytes", "expiry_unix_s", "counts_for_congestion"] {
+        let mut line = honest.clone();
+        line[column] = Value::Null;
+        assert!(verdict(&line).0.contains(column), "{column}");
+    }
+    for (column, text) in [("payer", "the payers of 1 envelopes"), ("is_charged", "of 1 rows")] {
+        let mut line = honest.clone();
+        line[column] = Value::Null;
+        let (faults, unchecked) = verdict(&line);
+        assert_eq!(faults, "", "{column}");
+        assert!(unchecked.contains(text), "{column}: {unchecked}");
+    }
+}
+
+#[test]
+fn a_verdict_says_what_its_parts_left_unchecked() {
+    let mut log = MemoryLog::honest(20);
+    let row = ExportedRow::Checkpoint(log.checkpoints[1].encode().into());
+    let mut rows = rows(&log);
+    rows.push((NODE, ReadRow { row, columns: None }));
+    rows[6] = read_lines(&whole_line(&mut log, 7).to_string()).remove(0);
+    let of_node: Registry = settings().registry.nodes().take(1).cloned().collect();
+    let less = ReplaySettings { rates: None, registry: of_node, ..settings() };
+    let halves = [&rows[..9], &rows[9..]].map(|half| {
+        let parts = check_partition(half.iter().cloned().map(Ok), &less).unwrap();
+        RangeVerdict::parse(&parts[0].to_line()).unwrap()
+    });
+    let merged = merge(halves.to_vec(), None).unwrap();
+    let text = merged.unchecked.join("; ");
+    for part in
+        ["the fees of 20 envelopes", "1 checkpoints and cosignatures", "(--export)", "trees"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!serde_json::to_value(&merged).unwrap()["unchecked"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn files_are_held_to_their_columns_too() {
+    let mut log = MemoryLog::honest(40);
+    log.prune(5);
+    let part = |log: &MemoryLog| Bytes::from(encode_part(NODE, log.rows.clone()).unwrap());
+    let verdict = |file: Bytes| {
+        let rows: Rows = PartReader::from_bytes(file).unwrap().map(Result::unwrap).collect();
+        merge(check(&rows), None).unwrap()
+    };
+    let honest = part(&log);
+    let merged = verdict(honest.clone());
+    assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 2), "{merged:?}");
+    // One payer's account stands in the file's dictionary once: all of its rows name another payer.
+    let (_, payer) = log.usage.keys().next().unwrap();
+    let name = hex::encode(payer.0).into_bytes();
+    let mut other = honest.to_vec();
+    while let Some(at) = other.windows(name.len()).position(|it| it == name) {
+        other[at..at + name.len()].fill(b'1');
+    }
+    assert_ne!(other, honest);
+    let merged = verdict(other.into());
+    assert!(merged.faults.counts()[&FaultKind::Column] > 1, "{merged:?}");
+    assert!(merged.faults.kept().iter().all(|it| it.text.ends_with(": payer")), "{merged:?}");
 }

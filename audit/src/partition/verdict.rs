@@ -5,14 +5,16 @@ use std::collections::btree_map::Entry;
 
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::RateTable;
 use serde::{Deserialize, Serialize};
 
 use super::times::Times;
+use super::unchecked::UncheckedCounts;
 use crate::export::STRANDS_MAX;
+use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
-use crate::replay::run::unchecked_strands;
-use crate::replay::{Fault, FaultKind, Faults, GapReason, SourceError, StrandRow};
+use crate::replay::{Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow};
 
 /// The schema of verdicts.
 const SCHEMA: &str = "hawser-range/1";
@@ -44,6 +46,9 @@ pub struct RangeVerdict {
     /// Places that the source of the export did not show. Programs of earlier versions do not count them.
     #[serde(default)]
     pub not_shown: u64,
+    /// The parts that were not checked. Programs of earlier versions do not count them.
+    #[serde(default)]
+    pub(super) unchecked: UncheckedCounts,
     /// Faults that do not depend on the rows before the range.
     faults: Faults,
     times: Times,
@@ -134,6 +139,7 @@ impl RangeVerdict {
             signatures_checked: false,
             checkpoints: 0,
             not_shown: 0,
+            unchecked: UncheckedCounts::default(),
             faults: Faults::default(),
             times: Times::default(),
         }
@@ -205,12 +211,16 @@ impl RangeVerdict {
     ///
     /// # Errors
     /// When the rows do not ascend.
-    pub(super) fn take(&mut self, row: CheckedRow, now_ns: i64) -> Result<(), SourceError> {
+    pub(super) fn take(
+        &mut self,
+        row: CheckedRow,
+        settings: &ReplaySettings,
+    ) -> Result<(), SourceError> {
         match row {
             CheckedRow::Envelope(envelope) => {
                 self.cover(envelope.sequence, envelope.sequence)?;
                 self.envelopes += 1;
-                self.take_envelope(*envelope, now_ns);
+                self.take_envelope(*envelope, settings);
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
@@ -248,7 +258,13 @@ impl RangeVerdict {
         Ok(())
     }
 
-    fn take_envelope(&mut self, envelope: CheckedEnvelope, now_ns: i64) {
+    /// Takes the comparison of an envelope's columns.
+    pub(super) fn take_columns(&mut self, id: EnvelopeId, judged: &ColumnJudgement) {
+        self.unchecked.add(UncheckedCounts::of_columns(judged));
+        other_columns(id, judged).into_iter().for_each(|fault| self.fault(fault));
+    }
+
+    fn take_envelope(&mut self, envelope: CheckedEnvelope, settings: &ReplaySettings) {
         let CheckedEnvelope { sequence, mark, stored_leaf, found, .. } = envelope;
         let id = EnvelopeId::new(self.originator(), sequence);
         let signed = match found {
@@ -258,7 +274,11 @@ impl RangeVerdict {
                 return;
             }
         };
-        match time_ahead(id, signed.originator_ns, now_ns) {
+        let covers = |rates: &RateTable| rates.covers(signed.originator_ns);
+        let is_priced = settings.rates.as_ref().is_some_and(covers);
+        let fees = u64::from(id.originator.is_node() && !is_priced);
+        self.unchecked.add(UncheckedCounts { fees, ..UncheckedCounts::default() });
+        match time_ahead(id, signed.originator_ns, settings.now_ns) {
             Some(fault) => self.fault(fault),
             None => self.times.take(sequence, signed.originator_ns),
         }
@@ -300,6 +320,7 @@ impl RangeVerdict {
         self.signatures_checked &= after.signatures_checked;
         self.checkpoints = self.checkpoints.saturating_add(after.checkpoints);
         self.not_shown = self.not_shown.saturating_add(after.not_shown);
+        self.unchecked.add(after.unchecked);
         self.faults.extend(&after.faults);
         self.times.join(after.times);
         Ok(missing)
@@ -377,7 +398,12 @@ pub fn merge(
         incomplete.push("there are no ranges".to_owned());
     }
     let joined: Vec<RangeVerdict> = joined.into_values().collect();
-    Ok(merged(&joined, incomplete))
+    let mut merged = merged(&joined, incomplete);
+    if expected.is_none() {
+        merged.unchecked.push("that these are all ranges of the log (--export)".to_owned());
+    }
+    merged.unchecked.push("trees, the roots of checkpoints, and tallies".to_owned());
+    Ok(merged)
 }
 
 /// One range for each strand.
@@ -435,11 +461,20 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {
     MergedVerdict { verdict, strands, faults, incomplete, unchecked }
 }
 
-/// Returns the parts of these ranges that were not checked because no key signs them, in sentences for people.
+/// Returns the parts of these ranges that were not checked, in sentences for people.
 #[must_use]
 pub fn unchecked(ranges: &[RangeVerdict]) -> Vec<String> {
     let strands: Vec<OriginatorId> = ranges.iter().map(RangeVerdict::originator).collect();
-    unchecked_strands(&strands)
+    let mut counts = UncheckedCounts::default();
+    ranges.iter().for_each(|range| counts.add(range.unchecked));
+    counts.sentences(&strands)
+}
+
+/// Makes the fault of a row whose columns are not those of its envelope or record, if there is one.
+pub(super) fn other_columns(id: EnvelopeId, judged: &ColumnJudgement) -> Option<Fault> {
+    let names = judged.differing.join(", ");
+    let text = format!("not those of the envelope or record at this place: {names}");
+    (!judged.differing.is_empty()).then(|| Fault::at(FaultKind::Column, id, text))
 }
 
 /// Makes the fault of a strand whose node the registry does not name. The range with the first place reports it.

@@ -44,6 +44,8 @@ pub(crate) struct Signed {
     pub(crate) violation: Option<Violation>,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
+    /// The account that the payer's signature recovers to, in the strand of a node.
+    pub(crate) payer: Option<Address>,
     /// The charge, also for an envelope that breaks a rule and is still charged.
     pub(crate) charge: Option<Charge>,
     /// The digest of the bytes that the payer has signed.
@@ -213,6 +215,7 @@ impl Checker {
             leaf: leaf_hash(data),
             violation: None,
             fee: None,
+            payer: None,
             charge: None,
             payer_digest: None,
             counts_for_congestion: false,
@@ -223,6 +226,7 @@ impl Checker {
             signed.violation = inner.err().map(Violation::from);
             return signed;
         }
+        signed.payer = payer.as_ref().ok().copied();
         let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
             Ok(parsed) => parsed,
             Err(violation) => return Signed { violation: Some(violation), ..signed },

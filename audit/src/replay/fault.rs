@@ -54,6 +54,8 @@ pub enum FaultKind {
     Usage,
     /// The number of messages in a minute does not follow from the log.
     Congestion,
+    /// A column of an exported row is not the one that its envelope or its record gives.
+    Column,
     /// The recorded rates are not those that were given.
     Rates,
     /// Rows could not be read. The strand is not audited beyond this place.
@@ -85,6 +87,7 @@ impl FaultKind {
             Self::Cosignature => "cosignature",
             Self::Usage => "usage",
             Self::Congestion => "congestion",
+            Self::Column => "column",
             Self::Rates => "rates",
             Self::Unreadable => "unreadable",
         }

@@ -12,6 +12,21 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Batches that wait for a thread, and that wait behind it. Two keep it busy.
 const WAITING: usize = 2;
 
+/// A row that a thread works on.
+pub(crate) trait PipelineRow: Send {
+    /// Returns the length of its envelope, in bytes.
+    fn len_bytes(&self) -> usize;
+}
+
+impl PipelineRow for StrandRow {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Envelope { bytes, .. } => bytes.len(),
+            Self::Gap { .. } | Self::Pruned { .. } | Self::Leaf { .. } => 0,
+        }
+    }
+}
+
 /// Rows, or the error at which reading ended.
 type Batch<T> = Result<Vec<T>, SourceError>;
 
@@ -20,10 +35,10 @@ type Batch<T> = Result<Vec<T>, SourceError>;
 ///
 /// # Errors
 /// See above.
-pub(crate) fn run<T: Send, E: From<SourceError>>(
-    work: &(impl Fn(Vec<StrandRow>) -> Vec<T> + Sync),
+pub(crate) fn run<R: PipelineRow, T: Send, E: From<SourceError>>(
+    work: &(impl Fn(Vec<R>) -> Vec<T> + Sync),
     threads: usize,
-    rows: impl Iterator<Item = Result<StrandRow, SourceError>> + Send,
+    rows: impl Iterator<Item = Result<R, SourceError>> + Send,
     each: impl FnMut(Vec<T>) -> Result<(), E>,
 ) -> Result<(), E> {
     run_in_batches(BATCH_ROWS, work, threads, rows, each)
@@ -33,11 +48,11 @@ pub(crate) fn run<T: Send, E: From<SourceError>>(
 ///
 /// # Errors
 /// See [`run`].
-pub(crate) fn run_in_batches<T: Send, E: From<SourceError>>(
+pub(crate) fn run_in_batches<R: PipelineRow, T: Send, E: From<SourceError>>(
     batch_rows: usize,
-    work: &(impl Fn(Vec<StrandRow>) -> Vec<T> + Sync),
+    work: &(impl Fn(Vec<R>) -> Vec<T> + Sync),
     threads: usize,
-    rows: impl Iterator<Item = Result<StrandRow, SourceError>> + Send,
+    rows: impl Iterator<Item = Result<R, SourceError>> + Send,
     mut each: impl FnMut(Vec<T>) -> Result<(), E>,
 ) -> Result<(), E> {
     thread::scope(|scope| {
@@ -62,9 +77,9 @@ pub(crate) fn run_in_batches<T: Send, E: From<SourceError>>(
     })
 }
 
-fn serve<T>(
-    work: &impl Fn(Vec<StrandRow>) -> Vec<T>,
-    waiting: &Receiver<Batch<StrandRow>>,
+fn serve<R, T>(
+    work: &impl Fn(Vec<R>) -> Vec<T>,
+    waiting: &Receiver<Batch<R>>,
     done: &SyncSender<Batch<T>>,
 ) {
     for batch in waiting {
@@ -75,10 +90,10 @@ fn serve<T>(
 }
 
 /// Reads rows into batches until they end, or the caller takes no more.
-fn read(
+fn read<R: PipelineRow>(
     batch_rows: usize,
-    rows: impl Iterator<Item = Result<StrandRow, SourceError>>,
-    jobs: &[SyncSender<Batch<StrandRow>>],
+    rows: impl Iterator<Item = Result<R, SourceError>>,
+    jobs: &[SyncSender<Batch<R>>],
 ) {
     let mut turns = jobs.iter().cycle();
     let mut send = |batch| turns.next().is_some_and(|job| job.send(batch).is_ok());
@@ -86,9 +101,7 @@ fn read(
     for row in rows {
         match row {
             Ok(row) => {
-                if let StrandRow::Envelope { bytes, .. } = &row {
-                    len_bytes += bytes.len();
-                }
+                len_bytes += row.len_bytes();
                 batch.push(row);
             }
             Err(error) => {

@@ -75,16 +75,21 @@ pub fn sample_signatures(
     for (at, head) in known.iter().enumerate() {
         let checker = Checker::new(head.originator, registry, None);
         let mut check = |rows: LogRows<'_>| {
-            pipeline::run::<_, SourceError>(&|rows| checker.check(rows), threads, rows, |batch| {
-                for row in batch {
-                    if let CheckedRow::Envelope(envelope) = row {
-                        sampled.checked += 1;
-                        let fault = fault_of(head.originator, *envelope);
-                        fault.into_iter().for_each(|fault| faults.add(fault));
+            pipeline::run::<_, _, SourceError>(
+                &|rows| checker.check(rows),
+                threads,
+                rows,
+                |batch| {
+                    for row in batch {
+                        if let CheckedRow::Envelope(envelope) = row {
+                            sampled.checked += 1;
+                            let fault = fault_of(head.originator, *envelope);
+                            fault.into_iter().for_each(|fault| faults.add(fault));
+                        }
                     }
-                }
-                Ok(())
-            })
+                    Ok(())
+                },
+            )
         };
         match &drawn {
             None => {
