@@ -57,7 +57,8 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
 ) -> Result<RangeVerdict, SourceError> {
     let rates: Option<RateTable> = settings.rates.clone();
     let checker = Checker::new(originator, &settings.registry, rates);
-    let mut verdict = RangeVerdict::new(originator, judged_by(settings, &[]));
+    let given = settings.rates.as_ref().map_or(&[][..], RateTable::rates);
+    let mut verdict = RangeVerdict::new(originator, judged_by(&settings.registry, given));
     verdict.signatures_checked = checker.key.is_some();
     let mut beside = Beside::default();
     let range = Range { rows, originator, settings, beside: &mut beside };

@@ -206,7 +206,8 @@ pub trait StrandRows {
     /// When a row cannot be read.
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError>;
 
-    /// Returns the checkpoint of a node with the smallest size above `size`.
+    /// Returns the checkpoint of a node with the smallest size above `size`; from a source that shows the newest one
+    /// alone, that one.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -215,4 +216,17 @@ pub trait StrandRows {
         node: OriginatorId,
         size: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError>;
+
+    /// Returns the newest checkpoint of a node with a size up to `size_max`, if the source is one that shows the newest
+    /// one alone unless it is asked for an earlier one.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    fn checkpoint_up_to(
+        &self,
+        _node: OriginatorId,
+        _size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        Ok(None)
+    }
 }

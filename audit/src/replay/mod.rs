@@ -9,6 +9,7 @@
 //! - `tally`, `tree`: parts of these checks;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: the kinds of faults; `stats`: figures for people;
+//! - `rates`: the given and the recorded rates;
 //! - `run`: a whole log, and the state from which a replay continues;
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `report_sums`: the amounts of one report;
 //!   `repeats`: payer envelopes charged more than once;
@@ -24,6 +25,7 @@ pub(crate) mod judge;
 pub(crate) mod pipeline;
 #[cfg(test)]
 pub(crate) mod planted;
+mod rates;
 mod repeats;
 mod report_sums;
 pub(crate) mod run;

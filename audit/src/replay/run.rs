@@ -11,10 +11,11 @@ use super::fault::{Fault, FaultKind, Faults};
 use super::item::{SourceError, StrandRow, StrandRows};
 use super::judge::beyond_head;
 use super::pipeline;
+use super::rates::{self, JudgedRates};
 use super::strand::{Context, StrandReplay, StrandReport};
 
 /// The schema of state files.
-const STATE_SCHEMA: &str = "hawser-replay/1";
+const STATE_SCHEMA: &str = "hawser-replay/2";
 /// Length of the longest state file that is read, in bytes. A guess: far above that of a network that works.
 pub const STATE_LEN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -129,8 +130,9 @@ pub struct ReplayState {
     node_id: u32,
     /// Bytes that no other log has, hex.
     log: String,
-    /// A digest over keys and rates, hex.
+    /// A digest over the keys, hex.
     judged_by: String,
+    rates: JudgedRates,
     strands: BTreeMap<u32, StrandReplay>,
 }
 
@@ -170,7 +172,7 @@ pub enum ReplayStateError {
     /// The finished part was judged with other keys or rates.
     #[error(
         "the state file was made with other keys or rates: delete it and replay from the beginning, or give \
-        the same keys and rates"
+        the same keys, and the same rates with later ones at their end"
     )]
     OtherKeys,
 }
@@ -223,7 +225,8 @@ impl ReplayState {
             network,
             node_id: node.0,
             log: hex::encode(log),
-            judged_by: judged_by(settings, booked),
+            judged_by: judged_by(&settings.registry, &[]),
+            rates: JudgedRates::new(settings.rates.as_ref(), booked),
             strands: BTreeMap::new(),
         }
     }
@@ -270,28 +273,29 @@ impl ReplayState {
         Ok(serde_json::to_string(self)?)
     }
 
-    fn require_of(&self, other: &Self) -> Result<(), ReplayStateError> {
-        if (&self.network, self.node_id, &self.log) != (&other.network, other.node_id, &other.log) {
+    /// Requires that this is the state of the same log, and that its verdicts stand by the keys and rates of `fresh`.
+    fn require_of(&self, fresh: &Self) -> Result<(), ReplayStateError> {
+        if (&self.network, self.node_id, &self.log) != (&fresh.network, fresh.node_id, &fresh.log) {
             let (network, node_id) = (self.network.clone(), self.node_id);
             return Err(ReplayStateError::OtherLog { network, node_id });
         }
-        if self.judged_by != other.judged_by {
-            return Err(ReplayStateError::OtherKeys);
+        let newest_ns = self.strands.values().filter_map(StrandReplay::newest_ns).max();
+        match self.judged_by == fresh.judged_by && self.rates.stand_with(&fresh.rates, newest_ns) {
+            true => Ok(()),
+            false => Err(ReplayStateError::OtherKeys),
         }
-        Ok(())
     }
 }
 
-/// Returns a digest over everything from outside the log that decides about faults.
-pub(crate) fn judged_by(settings: &ReplaySettings, booked: &[Rate]) -> String {
+/// Returns a digest over keys and rates from outside the log.
+pub(crate) fn judged_by(registry: &Registry, rates: &[Rate]) -> String {
     let mut bytes = Vec::new();
-    for node in settings.registry.nodes() {
+    for node in registry.nodes() {
         bytes.extend_from_slice(&node.id.0.to_be_bytes());
         bytes.extend_from_slice(node.public_key.as_bytes());
-        bytes.extend_from_slice(&settings.registry.absences(node.id).to_bytes());
+        bytes.extend_from_slice(&registry.absences(node.id).to_bytes());
     }
-    let given = settings.rates.iter().flat_map(|table| table.rates());
-    for rate in given.chain(booked) {
+    for rate in rates {
         bytes.extend_from_slice(format!("{rate:?}").as_bytes());
     }
     hex::encode(hawser_proto::sign::keccak256(&[&bytes]).0)
@@ -308,6 +312,10 @@ pub struct Replay<'a> {
     done: BTreeMap<u32, StrandReport>,
     /// The places that the source did not show, in sentences.
     incomplete: Vec<String>,
+    /// The places and checkpoints that no tree was compared with, in sentences.
+    not_compared: Vec<String>,
+    /// The time of the newest envelope of the strands that were read, unix nanoseconds.
+    newest_ns: Option<i64>,
 }
 
 impl<'a> Replay<'a> {
@@ -327,16 +335,23 @@ impl<'a> Replay<'a> {
         });
         let fresh = ReplayState::new(source, settings, &booked);
         let state = match state {
-            Some(state) => state.require_of(&fresh).map(|()| state)?,
+            Some(state) => {
+                state.require_of(&fresh)?;
+                ReplayState { rates: fresh.rates, ..state }
+            }
             None => fresh,
         };
-        let given = settings.rates.as_ref().map(RateTable::rates);
-        if let Some(given) = given.filter(|given| !booked.is_empty() && **given != booked[..]) {
-            let text = format!("{} are recorded, and {} were given", booked.len(), given.len());
-            faults.add(Fault::of_log(FaultKind::Rates, text));
-        }
-        let (done, incomplete) = (BTreeMap::new(), Vec::new());
-        Ok(Self { source, settings, booked, state, faults, done, incomplete })
+        Ok(Self {
+            source,
+            settings,
+            booked,
+            state,
+            faults,
+            done: BTreeMap::new(),
+            incomplete: Vec::new(),
+            not_compared: Vec::new(),
+            newest_ns: None,
+        })
     }
 
     /// Checks the remaining part of the log. Calls `progress` after each batch; when that returns false the replay
@@ -353,6 +368,7 @@ impl<'a> Replay<'a> {
         let heads = self.source.heads()?;
         self.state.require_within(&heads)?;
         self.incomplete.clear();
+        self.not_compared.clear();
         if heads.iter().all(|head| head.sequence == SequenceId::NONE) {
             self.incomplete.push("the source has shown no envelope of any strand".to_owned());
         }
@@ -423,6 +439,8 @@ impl<'a> Replay<'a> {
         if let Some(last) = self.source.last_held(originator)?.filter(|last| *last > end) {
             ended.fault(beyond_head(EnvelopeId::new(originator, last), end));
         }
+        self.newest_ns = self.newest_ns.max(ended.newest_ns());
+        self.not_compared.extend(ended.not_compared());
         self.incomplete.extend(ended.not_shown(end, &context));
         self.done.insert(originator.0, ended.report(&context));
         Ok(true)
@@ -437,9 +455,36 @@ impl<'a> Replay<'a> {
     fn report(&self) -> ReplayReport {
         let (network, node, _) = self.source.identity();
         let strands: Vec<StrandReport> = self.done.values().cloned().collect();
-        let unchecked = self.unchecked(&strands);
-        let (faults, incomplete) = (self.faults.clone(), self.incomplete.clone());
+        let mut unchecked = self.unchecked(&strands);
+        unchecked.extend(self.not_compared.iter().cloned());
+        let (mut faults, incomplete) = (self.faults.clone(), self.incomplete.clone());
+        match self.compare_rates() {
+            Ok(sentence) => unchecked.extend(sentence),
+            Err(text) => faults.add(Fault::of_log(FaultKind::Rates, text)),
+        }
         ReplayReport { network, node_id: node.0, faults, strands, unchecked, incomplete }
+    }
+
+    /// Compares the recorded rates with the given ones. Returns a sentence on those that could not be compared.
+    ///
+    /// # Errors
+    /// A sentence for people that names a wrong rate.
+    fn compare_rates(&self) -> Result<Option<String>, String> {
+        let Some(given) = self.settings.rates.as_ref().map(RateTable::rates) else {
+            return Ok(Some(match self.booked.is_empty() {
+                true => "fees: there are no rates".to_owned(),
+                false => "that the recorded rates are those of the chain: give rates (--rates)"
+                    .to_owned(),
+            }));
+        };
+        if self.booked.is_empty() {
+            let text = "that the keeper has recorded the given rates: it shows none".to_owned();
+            return Ok(self.source.shows_gaps().then_some(text));
+        }
+        let later = rates::compare(given, &self.booked, self.newest_ns)?;
+        Ok((later > 0).then(|| {
+            format!("that the keeper records the last {later} of the given rates: they begin after the newest envelope")
+        }))
     }
 
     fn unchecked(&self, strands: &[StrandReport]) -> Vec<String> {
@@ -451,11 +496,11 @@ impl<'a> Replay<'a> {
                 unchecked.push(text.to_owned());
             }
         };
-        let no_rates = self.settings.rates.is_none();
-        tell(no_rates && self.booked.is_empty(), "fees: there are no rates");
+        let until_ns = self.settings.rates.as_ref().and_then(RateTable::refreshed_ns);
+        let is_short = until_ns.is_some_and(|until_ns| Some(until_ns) < self.newest_ns);
         tell(
-            no_rates && !self.booked.is_empty(),
-            "that the recorded rates are those of the chain: give rates (--rates)",
+            is_short,
+            "the fees of envelopes after the time at which the given rates were confirmed",
         );
         let of = |figure: fn(&StrandReport) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
         tell(of(|it| it.figures.witnesses), "the cosignatures of witnesses");

@@ -1,5 +1,7 @@
 //! The replay of one strand: the checks that need the order of its envelopes.
 
+use std::collections::BTreeSet;
+
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
@@ -100,6 +102,11 @@ impl StrandReplay {
         SequenceId(self.next - 1)
     }
 
+    /// Returns the latest time so far, unix nanoseconds; times in the future do not count.
+    pub(super) fn newest_ns(&self) -> Option<i64> {
+        self.newest_ns
+    }
+
     /// Checks that this can be the state of a strand, with places and counts that a replay reaches, so that the replay
     /// can continue.
     ///
@@ -186,11 +193,46 @@ impl StrandReplay {
         }
     }
 
+    /// Reads the next checkpoint of a node. If that lies beyond the head, as the newest one of a node that runs does, the
+    /// newest one up to the head is read too.
     fn load_checkpoint(&mut self, node: OriginatorId, context: &Context<'_>) {
-        match context.rows.checkpoint_after(node, self.tree.size()) {
+        let size = |it: &CosignedCheckpoint| it.signed.checkpoint.size;
+        let (reached, head) = (self.tree.size(), context.head.0);
+        self.checkpoints.retain(|it| it.signed.checkpoint.node != node);
+        let next = context.rows.checkpoint_after(node, reached).and_then(|next| {
+            let is_beyond = next.as_ref().is_some_and(|next| size(next) > head);
+            let within = match is_beyond {
+                true => context.rows.checkpoint_up_to(node, head)?,
+                false => None,
+            };
+            let is_next = |it: &CosignedCheckpoint| (reached + 1..=head).contains(&size(it));
+            Ok(within.filter(is_next).into_iter().chain(next).collect::<Vec<_>>())
+        });
+        match next {
             Ok(next) => self.checkpoints.extend(next),
             Err(error) => self.unreadable("checkpoints", &error),
         }
+    }
+
+    /// Returns a sentence on the places and checkpoints that the tree could not be compared with, if there are any: a
+    /// place without a leaf ends the tree, and so does the head.
+    pub(super) fn not_compared(&self) -> Option<String> {
+        let (originator, size) = (self.originator(), self.tree.size());
+        let nodes: BTreeSet<u32> =
+            self.checkpoints.iter().map(|it| it.signed.checkpoint.node.0).collect();
+        if size < self.reached().0 {
+            return Some(format!(
+                "strand {originator}: the tree behind place {size}, and all checkpoints of more places: place {} has \
+                no leaf",
+                size + 1
+            ));
+        }
+        (!nodes.is_empty()).then(|| {
+            let nodes = nodes.len();
+            format!(
+                "strand {originator}: checkpoints of more than {size} places, of {nodes} nodes: the log ends there"
+            )
+        })
     }
 
     fn unreadable(&mut self, what: &str, error: &SourceError) {

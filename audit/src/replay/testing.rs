@@ -335,6 +335,16 @@ impl StrandRows for MemoryLog {
         };
         Ok(next.cloned())
     }
+
+    fn checkpoint_up_to(
+        &self,
+        _: OriginatorId,
+        size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let is_within = |it: &&CosignedCheckpoint| it.signed.checkpoint.size <= size_max;
+        let within = self.checkpoints.iter().rev().find(is_within);
+        Ok(within.filter(|_| self.is_node).cloned())
+    }
 }
 
 pub(crate) fn settings() -> ReplaySettings {

@@ -2,11 +2,11 @@
 
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
-use hawser_rules::{Absence, Absences, Registry};
+use hawser_rules::{Absence, Absences, Rate, RateTable, Registry};
 use serde_json::{Value, json};
 
 use super::planted::{PLANTED, Planted, flip_signature};
-use super::testing::{MemoryLog, NODE, key, ns_of, settings};
+use super::testing::{MemoryLog, NODE, RATE, checkpoint, key, ns_of, settings};
 use super::*;
 
 pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
@@ -120,6 +120,83 @@ fn a_node_that_does_not_show_its_whole_log_is_not_clean() {
         log.checkpoints[4].signed = of.sign(&key(5));
     };
     assert_eq!(verdict(forged, now_ns), "clean");
+}
+
+#[test]
+fn a_verdict_names_the_checkpoints_that_no_tree_was_compared_with() {
+    let unchecked = |log: &MemoryLog| {
+        let report = replay(log, &settings());
+        assert_eq!(named(&report), []);
+        (report.unchecked.join("; "), report.strands[0].figures.checkpoints[&100])
+    };
+    assert_eq!(unchecked(&MemoryLog::honest(50)), (String::new(), 5));
+    // The keeper calls a place missing: the checkpoints of more places could be of any log.
+    let mut log = MemoryLog::honest(50);
+    let (from, through, reason) = (SequenceId(26), SequenceId(26), GapReason::Missing);
+    log.rows[25] = StrandRow::Gap { from, through, reason };
+    log.has_tallies = false;
+    log.checkpoints[3] = checkpoint(40, TreeHash([4; 32]));
+    let (text, compared) = unchecked(&log);
+    assert_eq!(compared, 2);
+    assert!(text.contains("strand 100: the tree behind place 25"), "{text}");
+    assert!(text.contains("place 26 has no leaf"), "{text}");
+    // A node whose newest checkpoint is of more places than its stated head: the one before is compared.
+    let mut log = MemoryLog::honest(50);
+    log.is_node = true;
+    (1..=50).for_each(|at| *log.row_at(at).0 = StoredMark::Unknown);
+    (log.head, log.last_held) = (45, 45);
+    let (text, compared) = unchecked(&log);
+    assert_eq!(compared, 1);
+    assert!(text.contains("strand 100: checkpoints of more than 45 places, of 1 nodes"), "{text}");
+    log.checkpoints[3] = checkpoint(40, TreeHash([4; 32]));
+    assert_eq!(named(&replay(&log, &settings())), [(FaultKind::CheckpointRoot, 40, None)]);
+}
+
+#[test]
+fn rates_that_begin_after_the_log_are_no_fault_and_a_state_file_outlives_them() {
+    let start = |sequence| ns_of(sequence).unsigned_abs() / 1_000_000_000;
+    let rate_from = |sequence| Rate { start_unix_s: start(sequence), ..RATE };
+    let given = |rates: &[Rate]| {
+        let rates = RateTable::new(rates.to_vec(), None).ok();
+        ReplaySettings { rates, ..settings() }
+    };
+    let log = MemoryLog::honest(50);
+    let report = replay(&log, &given(&[RATE, rate_from(200)]));
+    assert_eq!((named(&report), report.verdict()), (vec![], "clean"));
+    let text = report.unchecked.join("; ");
+    assert!(text.contains("the last 1 of the given rates"), "{text}");
+    for (rates, text) in [
+        (vec![RATE, rate_from(50)], "was given, and is not recorded"),
+        (vec![RATE, rate_from(20), rate_from(200)], "was given, and is not recorded"),
+        (vec![Rate { start_unix_s: 4, ..RATE }, RATE], "was given, and is not recorded"),
+        (vec![rate_from(200)], "is recorded, and was not given"),
+    ] {
+        let report = replay(&log, &given(&rates));
+        assert_eq!(named(&report), [(FaultKind::Rates, 0, None)], "{rates:?}");
+        assert!(report.faults.kept()[0].text.contains(text), "{report:?}");
+    }
+
+    // The chain gets a rate, the keeper records it, and the log goes on.
+    let before = settings();
+    let mut first = Replay::new(&log, &before, None).unwrap();
+    first.run(|_, _| true).unwrap();
+    let state = ReplayState::parse(&first.state().to_text().unwrap()).unwrap();
+    let mut grown = MemoryLog::honest(60);
+    grown.rates.push(rate_from(200));
+    let later = given(&grown.rates);
+    let mut then = Replay::new(&grown, &later, Some(state.clone())).unwrap();
+    let mut reached = Vec::new();
+    let report = then.run(|_, progress| {
+        reached.push(progress.reached.0);
+        true
+    });
+    assert_eq!(report.unwrap().unwrap().verdict(), "clean");
+    assert_eq!(reached, [60], "it went on behind place 50");
+    // A rate that was in force where the state says that all is checked.
+    grown.rates[1] = rate_from(50);
+    let early = given(&grown.rates);
+    let refused = Replay::new(&grown, &early, Some(state));
+    assert!(matches!(refused, Err(ReplayStateError::OtherKeys)));
 }
 
 #[test]
@@ -261,7 +338,7 @@ fn a_replay_goes_on_where_it_paused_and_refuses_the_state_of_another_log() {
     let refused = Replay::new(&log, &other_keys, Some(state));
     assert!(matches!(refused, Err(ReplayStateError::OtherKeys)));
     assert!(matches!(ReplayState::parse("{}"), Err(ReplayStateError::Json(_))));
-    let newer = text.replace("hawser-replay/1", "hawser-replay/2");
+    let newer = text.replace("hawser-replay/2", "hawser-replay/3");
     assert!(matches!(ReplayState::parse(&newer), Err(ReplayStateError::Schema(_))));
 }
 

@@ -53,6 +53,16 @@ fn failed(status: &Status) -> SourceError {
     SourceError(client::failure(status).text)
 }
 
+/// Converts the status of a node that gives no proof. A tree that does not cover the envelope lacks the proof, as a folder
+/// without a checkpoint does.
+fn no_proof(status: &Status) -> RunError {
+    let failure = client::failure(status);
+    match status.code() {
+        Code::OutOfRange | Code::InvalidArgument => RunError::not_found(failure.text),
+        _ => failure,
+    }
+}
+
 impl NodeLog {
     /// Connects to the API of a node. Checkpoints are asked for of each of `signers`.
     ///
@@ -90,7 +100,7 @@ impl NodeLog {
         };
         let mut api = CheckpointApiClient::new(self.channel.clone());
         let answer = self.ask(api.get_inclusion(request));
-        let answer = answer.map_err(|status| client::failure(&status))?;
+        let answer = answer.map_err(|status| no_proof(&status))?;
         if answer.proof.len() > PROOF_LEN_MAX {
             return Err(RunError::failed(
                 "the node sent a proof with more hashes than any proof has",
@@ -268,20 +278,17 @@ struct NodeBeside<'a> {
     originator: OriginatorId,
 }
 
-impl StrandRows for NodeBeside<'_> {
-    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
-        Ok(self.log.signers.clone())
-    }
-
-    fn checkpoint_after(
+impl NodeBeside<'_> {
+    /// Asks for the newest checkpoint of a node, with a size up to `size_max` if there is one.
+    fn checkpoint(
         &self,
         node: OriginatorId,
-        size: u64,
+        size_max: Option<u64>,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
         let request = checkpoint_pb::GetCheckpointRequest {
             originator_id: self.originator.0,
             node_id: Some(node.0),
-            size_max: None,
+            size_max,
         };
         let mut api = CheckpointApiClient::new(self.log.channel.clone());
         let answer = self.log.ask(api.get_checkpoint(request));
@@ -303,6 +310,47 @@ impl StrandRows for NodeBeside<'_> {
             );
             return Err(SourceError(text));
         }
-        Ok((of.size > size).then_some(checkpoint))
+        Ok(Some(checkpoint))
+    }
+}
+
+impl StrandRows for NodeBeside<'_> {
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
+        Ok(self.log.signers.clone())
+    }
+
+    fn checkpoint_after(
+        &self,
+        node: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let newest = self.checkpoint(node, None)?;
+        Ok(newest.filter(|newest| newest.signed.checkpoint.size > size))
+    }
+
+    fn checkpoint_up_to(
+        &self,
+        node: OriginatorId,
+        size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        self.checkpoint(node, Some(size_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_node::error::RunErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_that_does_not_cover_an_envelope_lacks_the_proof_and_refuses_nothing() {
+        for code in [Code::OutOfRange, Code::InvalidArgument, Code::NotFound] {
+            let error = no_proof(&Status::new(code, "a tree of 5 leaves has no leaf 6"));
+            assert_eq!(error.kind, RunErrorKind::NotFound, "{code}");
+            assert!(error.text.contains("no leaf 6"), "{error}");
+        }
+        let refused = no_proof(&Status::resource_exhausted("later"));
+        assert_eq!(refused.kind, RunErrorKind::Refused);
     }
 }
