@@ -10,6 +10,7 @@
 //! - [`mod@export`]: a log and its tallies as Parquet;
 //! - [`mod@partition`]: a part of an exported log, checked beside other parts;
 //! - [`mod@html`]: the report of a replay as a page;
+//! - [`plain_file`]: opening files by their names;
 //! - [`mod@proof`]: files that prove that an envelope stands in its strand.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
@@ -23,6 +24,7 @@ pub mod html;
 pub mod judged;
 pub mod network;
 pub mod partition;
+pub mod plain_file;
 pub mod proof;
 pub mod replay;
 #[cfg(test)]

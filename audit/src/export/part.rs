@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{BufWriter, ErrorKind, Read, Seek as _, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ExportError;
 use super::record::describe;
 use super::table::{LOG, RowGroup, Table, Value};
+use crate::plain_file::{self, PlainFileError, SymbolicLinks};
 use crate::replay::StrandRow;
 
 /// Bytes of a row group, and so of memory. A guess: engines read some tens of MiB at once for each core.
@@ -209,15 +210,13 @@ fn plain_file(path: &Path) -> Result<Option<Metadata>, ExportError> {
 /// # Errors
 /// When a link, a folder, a pipe or a device has the name, and when the system cannot open the file.
 pub(super) fn open_plain(path: &Path) -> Result<File, ExportError> {
-    plain_file(path)?;
-    let mut options = File::options();
-    // Another user may put something else there between the two looks.
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let file = options.open(path).map_err(ExportError::io(path))?;
-    match file.metadata().map_err(ExportError::io(path))?.is_file() {
-        true => Ok(file),
-        false => Err(ExportError::InTheWay(path.to_owned())),
-    }
+    let refused = |error| match error {
+        PlainFileError::System(error) => ExportError::io(path)(error),
+        PlainFileError::NotPlain | PlainFileError::TooLong { .. } => {
+            ExportError::InTheWay(path.to_owned())
+        }
+    };
+    plain_file::open_plain(path, SymbolicLinks::Refused).map_err(refused)
 }
 
 /// Opens the file that runs lock, and locks it. Does not change its content.

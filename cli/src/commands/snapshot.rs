@@ -1,12 +1,13 @@
 //! `hawser snapshot`: copies of a log for new nodes. See `docs/runbooks/bootstrap-a-node.md`.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
 use hawser_node::error::RunError;
-use hawser_node::files::{self, registry};
+use hawser_node::files::registry;
 use hawser_node::service::bootstrap::{
     self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, Reached,
     VerifiedStrand, WantedBootstrap, run_error,
@@ -15,6 +16,7 @@ use hawser_node::service::projections;
 use hawser_node::settings::{self, NodeServiceSettings};
 use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, Bootstraps, ListedBootstrap, Objects};
 use serde_json::{Value, json};
 
@@ -103,7 +105,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
             eprintln!("hawser: no signature is checked: name a registry (--keys)");
             None
         }
-        Some(path) => Some(files::read(path, registry::parse).map_err(RunError::failed)?),
+        Some(path) => Some(keys_of(path)?),
     };
     let names = match &args.snapshot {
         Some(name) => vec![name.clone()],
@@ -112,6 +114,10 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
             list.into_iter().map(|it| it.name).collect()
         }
     };
+    if names.is_empty() {
+        let place = args.place.from.display();
+        return Err(RunError::not_found(format!("{place}: there are no snapshots to verify")));
+    }
     let mut refused = 0;
     for name in &names {
         let bar = backups::bar("verify");
@@ -141,6 +147,12 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
             Err(RunError::failed(format!("{refused} of {} snapshots cannot be used", names.len())))
         }
     }
+}
+
+/// Reads a registry file.
+fn keys_of(path: &Path) -> Result<Registry, RunError> {
+    let registry = registry::parse(&super::audit::read_text(path)?);
+    registry.map_err(|error| RunError::failed(error).while_doing(path.display()))
 }
 
 async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {

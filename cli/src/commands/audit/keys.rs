@@ -1,9 +1,9 @@
 //! The keys and rates that evidence is judged by.
 
-use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, SCHEMA};
+use hawser_audit::plain_file::{self, PlainFileError};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_node::error::RunError;
 use hawser_node::files::{rates, registry};
@@ -115,21 +115,27 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     Ok(LoadedKeys { known, addresses, origin, is_on_trust: false })
 }
 
-/// Reads a text file of bounded length.
+/// Reads a text file of the length that evidence may have.
 ///
 /// # Errors
-/// When there is no such file, or it is too long or not text.
+/// When there is no such file, it is too long or not text, or a pipe or device has the name.
 pub(crate) fn read(path: &Path) -> Result<String, RunError> {
-    let fail = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => RunError::not_found(format!("{}: {error}", path.display())),
-        _ => RunError::failed(format!("{}: {error}", path.display())),
-    };
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let mut text = String::new();
-    let bound = FILE_LEN_BYTES_MAX as u64 + 1;
-    file.take(bound).read_to_string(&mut text).map_err(fail)?;
-    match text.len() as u64 >= bound {
-        true => Err(RunError::failed(format!("{}: the file is too long", path.display()))),
-        false => Ok(text),
+    read_text(path, FILE_LEN_BYTES_MAX as u64)
+}
+
+/// Reads a text file of up to `len_bytes_max` bytes.
+///
+/// # Errors
+/// See [`read`].
+pub(super) fn read_text(path: &Path, len_bytes_max: u64) -> Result<String, RunError> {
+    plain_file::read_text(path, len_bytes_max).map_err(|error| unread(path, &error))
+}
+
+/// Returns the error of a file that was not read.
+pub(super) fn unread(path: &Path, error: &PlainFileError) -> RunError {
+    let text = format!("{}: {error}", path.display());
+    match error.is_absence() {
+        true => RunError::not_found(text),
+        false => RunError::failed(text),
     }
 }

@@ -10,6 +10,7 @@ use hawser_audit::partition::{
     ExpectedStrand, LineReader, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
     check_partition, merge as merge_ranges, unchecked,
 };
+use hawser_audit::plain_file::{SymbolicLinks, open_plain};
 use hawser_audit::replay::{ReplaySettings, SourceError};
 use hawser_node::error::{RunError, RunErrorKind};
 use serde_json::{Value, json};
@@ -40,6 +41,9 @@ pub(in super::super) fn check(
         now_ns: now_ns(),
     };
     let is_piped = is_standard_input(&args.files);
+    if let Some(path) = args.files.iter().find(|path| !is_piped && !path.exists()) {
+        return Err(RunError::not_found(format!("{}: there is no such file", path.display())));
+    }
     let ranges = if is_piped {
         let rows = LineReader::new(BufReader::new(stdin()));
         check_partition(rows, &settings).map_err(RunError::failed)?
@@ -52,9 +56,6 @@ pub(in super::super) fn check(
         unchecked(&ranges)
             .iter()
             .for_each(|text| output::line(format_args!("not checked: {text}")));
-        if settings.rates.is_none() {
-            output::line("not checked: fees: there are no rates (--rates)");
-        }
     }
     let has_faults = ranges.iter().any(|range| range.all_faults().count() > 0);
     let is_incomplete = ranges.iter().any(|range| !range.incomplete().is_empty());
@@ -115,13 +116,13 @@ pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<()
         if path.as_os_str() == "-" {
             read_ranges(stdin().lock(), path, &mut ranges)?;
         } else {
-            let file = File::open(path)
-                .map_err(|error| RunError::failed(error).while_doing(path.display()))?;
+            let file = open_plain(path, SymbolicLinks::Followed)
+                .map_err(|error| keys::unread(path, &error))?;
             read_ranges(BufReader::new(file), path, &mut ranges)?;
         }
     }
     let merged = merge_ranges(ranges, expected.as_deref()).map_err(RunError::failed)?;
-    tell_merged(&merged, expected.is_some(), as_json);
+    tell_merged(&merged, as_json);
     let code = match merged.verdict {
         "clean" => return Ok(()),
         "incomplete" => INCOMPLETE_EXIT_CODE,
@@ -178,7 +179,7 @@ fn read_ranges(
     }
 }
 
-fn tell_merged(merged: &MergedVerdict, knows_rows: bool, as_json: bool) {
+fn tell_merged(merged: &MergedVerdict, as_json: bool) {
     if as_json {
         let counts = merged.faults.counts().iter().map(|(kind, count)| (kind.name(), *count));
         output::line(json!({
@@ -204,10 +205,6 @@ fn tell_merged(merged: &MergedVerdict, knows_rows: bool, as_json: bool) {
     for text in &merged.incomplete {
         output::line(format_args!("incomplete: {text}"));
     }
-    if !knows_rows {
-        output::line("not checked: that these are all ranges of the log (--export)");
-    }
     merged.unchecked.iter().for_each(|text| output::line(format_args!("not checked: {text}")));
-    output::line("not checked: trees, the roots of checkpoints, and tallies");
     output::line(format_args!("verdict: {}", merged.verdict));
 }

@@ -1,12 +1,11 @@
 //! `hawser audit prove` and `verify`: a proof that an envelope stands in its strand, as a file.
 
 use std::io::Write as _;
-use std::path::Path;
 
 use hawser_audit::file::SCHEMA;
 use hawser_audit::proof::{EnvelopeProof, PROOF_FILE_LEN_BYTES_MAX, ProofFile};
 use hawser_audit::{EvidenceFile, KnownKeys};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde_json::json;
 
@@ -71,7 +70,7 @@ pub(in super::super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<
     let fail = |error: &dyn std::fmt::Display| {
         RunError::failed(format!("{}: {error}", args.proof.display()))
     };
-    let text = read(&args.proof)?;
+    let text = keys::read_text(&args.proof, PROOF_FILE_LEN_BYTES_MAX as u64)?;
     let file = ProofFile::parse(&text).map_err(|error| fail(&error))?;
     let proof: EnvelopeProof = file.proof().map_err(|error| fail(&error))?;
     let of_file = "of the proof file, taken on trust: give those of the registry (--registry FILE)";
@@ -124,20 +123,4 @@ fn of_file_keys(file: &ProofFile) -> Result<KnownKeys, RunError> {
         verdicts: Vec::new(),
     };
     evidence.keys().map_err(RunError::usage)
-}
-
-fn read(path: &Path) -> Result<String, RunError> {
-    use std::io::Read as _;
-    let fail = |error: std::io::Error| RunError {
-        kind: match error.kind() {
-            std::io::ErrorKind::NotFound => RunErrorKind::NotFound,
-            _ => RunErrorKind::Failed,
-        },
-        text: format!("{}: {error}", path.display()),
-    };
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let mut text = String::new();
-    // One byte more than is accepted: the reader of the text refuses it.
-    file.take(PROOF_FILE_LEN_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(fail)?;
-    Ok(text)
 }

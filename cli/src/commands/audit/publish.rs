@@ -1,12 +1,14 @@
 //! `hawser audit export --to s3://…`: copies the export in a folder to a bucket.
 
-use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use hawser_audit::export::{Manifest, Publication, PublishedFile};
+use hawser_audit::plain_file::{SymbolicLinks, open_plain};
 use hawser_node::error::RunError;
 use hawser_storage::{FoundObject, Objects};
+
+use super::keys;
 
 /// Bytes that are read at once. A guess.
 const STEP_BYTES: usize = 256 << 10;
@@ -84,7 +86,8 @@ fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
 fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), RunError> {
     let path = folder.join(&file.name);
     let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
-    let mut source = File::open(&path).map_err(fail)?;
+    let mut source =
+        open_plain(&path, SymbolicLinks::Refused).map_err(|error| keys::unread(&path, &error))?;
     let mut target = to.create(&file.name).map_err(fail)?;
     let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; STEP_BYTES]);
     loop {

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_audit::html;
+use hawser_audit::plain_file;
 use hawser_audit::replay::{
     LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     STATE_LEN_BYTES_MAX, StrandReport,
@@ -15,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
-use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog};
+use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup};
 use crate::args::audit::AuditReplayArgs;
 use crate::{output, output_file};
 
@@ -33,6 +34,7 @@ pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the log, the keys or the state cannot be read; and with the exit code of the verdict.
 pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
+    check_backup(&args.from, args.backup.as_deref())?;
     let mut keys = keys::load(&args.keys, None)?;
     let report = if let Some(place) = SnapshotLog::place_in(&args.from) {
         let log = SnapshotLog::open(place, args.backup.as_deref())?;
@@ -139,18 +141,12 @@ impl ReplayProgressBar {
 
 /// Reads the state of an earlier run; `None` before the first.
 fn read_state(path: &Path) -> Result<Option<ReplayState>, RunError> {
-    let fail =
-        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
-    let len = match std::fs::metadata(path) {
-        Ok(found) => found.len(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(&error)),
+    let text = match plain_file::read_text(path, STATE_LEN_BYTES_MAX) {
+        Err(error) if error.is_absence() => return Ok(None),
+        text => text.map_err(|error| keys::unread(path, &error))?,
     };
-    if len > STATE_LEN_BYTES_MAX {
-        return Err(fail(&format!("the state file has {len} bytes, which is too many")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
-    ReplayState::parse(&text).map(Some).map_err(|error| fail(&error))
+    let state = ReplayState::parse(&text);
+    state.map(Some).map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
 }
 
 /// Writes the state to a temporary file and renames it, so that an interruption leaves either the old or the new state.
