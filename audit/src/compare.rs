@@ -91,7 +91,8 @@ pub struct StrandDifference {
     pub first_other_leaf: Option<u64>,
     /// The size up to which both stored trees are equal; absent if the trees were not compared.
     pub equal_tree_size: Option<u64>,
-    /// Places that one of them lacks, up to the lower head: the first ones.
+    /// Places that one of them lacks: the first ones. Those behind the lower head are one range, whatever the longer
+    /// log has there.
     pub lacking: Vec<MissingPlaces>,
     /// Number of places that one of them lacks.
     pub lacking_count: u64,
@@ -194,6 +195,11 @@ fn strand(
         let marks = first.shows_gaps() && second.shows_gaps();
         let (rows, next) = ((side(rows.0), side(rows.1)), after + 1);
         Walk { rows, next, common, marks, has_ended: false }.run(&mut found);
+    }
+    // Nothing is read behind the lower head: the heads state what the longer log has there.
+    if heads.0 != heads.1 {
+        let lacking = if heads.0 < heads.1 { Side::First } else { Side::Second };
+        found.add_lacking(lacking, common + 1, heads.0.max(heads.1));
     }
     found
 }
@@ -433,6 +439,18 @@ mod tests {
         let found = only(&log, &shorter, StoredTrees);
         assert_eq!((found.heads, found.equal_tree_size), ((90, 60), Some(60)));
         assert!(!found.is_equal() && found.first_other_leaf.is_none());
+        let mut shorter = shorter;
+        shorter.rows.remove(30);
+        for (first, second, lacking) in
+            [(&log, &shorter, Side::Second), (&shorter, &log, Side::First)]
+        {
+            let found = only(first, second, Rows);
+            let range = |from, through| MissingPlaces { lacking, from, through };
+            assert_eq!(found.lacking, [range(31, 31), range(61, 90)]);
+            assert_eq!(found.lacking_count, 31);
+        }
+        let none = MemoryLog::honest(0);
+        assert_eq!(only(&log, &none, Rows).lacking_count, 90);
     }
 
     #[test]
