@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use hawser_engine::replication::{EnvelopeVerifier, PeerViolation};
+use hawser_engine::replication::EnvelopeVerifier;
 use hawser_net::open_canonical;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
@@ -193,35 +193,48 @@ pub(super) fn require_signed(
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, BootstrapFetchError> {
     let originator = verifier.originator;
-    let forged = |place| BootstrapFetchError::Forged { originator, place };
-    for (place, bytes) in envelopes {
-        if !is_at(bytes, originator, *place) {
-            return Err(forged(*place));
-        }
-    }
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let batch = envelopes.iter().map(|(_, bytes)| bytes.clone()).collect();
-    let checked = envelopes.iter().zip(check_on(verifier, batch, threads));
-    checked.map(|((place, _), entry)| entry.map_err(|_| forged(*place))).collect()
+    let checked = check_on(verifier, envelopes, threads);
+    checked.map_err(|place| BootstrapFetchError::Forged { originator, place })
 }
 
-/// Verifies signatures and rules on several threads; the results have the order of the batch.
+/// Verifies ids, signatures and rules on several threads; the entries have the order of the envelopes.
+///
+/// # Errors
+/// A place whose envelope is not signed for it.
 fn check_on(
     verifier: &EnvelopeVerifier,
-    batch: Vec<Bytes>,
+    envelopes: &[(SequenceId, Bytes)],
     threads: usize,
-) -> Vec<Result<LogEntry, PeerViolation>> {
-    let part = batch.len().div_ceil(threads.max(1)).max(1);
-    let parts: Vec<Vec<Bytes>> = batch.chunks(part).map(<[Bytes]>::to_vec).collect();
+) -> Result<Vec<LogEntry>, SequenceId> {
+    let part = envelopes.len().div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {
+        let parts = envelopes.chunks(part);
         let running: Vec<_> =
-            parts.into_iter().map(|part| scope.spawn(|| verifier.check(part))).collect();
-        let joined = running.into_iter().flat_map(|it| match it.join() {
-            Ok(results) => results,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.collect()
+            parts.map(|part| scope.spawn(move || check(verifier, part))).collect();
+        let mut entries = Vec::with_capacity(envelopes.len());
+        for part in running {
+            match part.join() {
+                Ok(checked) => entries.append(&mut checked?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(entries)
     })
+}
+
+fn check(
+    verifier: &EnvelopeVerifier,
+    envelopes: &[(SequenceId, Bytes)],
+) -> Result<Vec<LogEntry>, SequenceId> {
+    let is_elsewhere =
+        |(place, bytes): &&(SequenceId, Bytes)| !is_at(bytes, verifier.originator, *place);
+    if let Some((place, _)) = envelopes.iter().find(is_elsewhere) {
+        return Err(*place);
+    }
+    let batch = envelopes.iter().map(|(_, bytes)| bytes.clone()).collect();
+    let checked = envelopes.iter().zip(verifier.check(batch));
+    checked.map(|((place, _), entry)| entry.map_err(|_| *place)).collect()
 }
 
 /// Returns true if the envelope has this id and is canonically encoded.
