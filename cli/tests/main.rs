@@ -6,6 +6,7 @@ mod administration;
 mod audit;
 mod audit_compare;
 mod audit_export;
+mod audit_input;
 mod audit_snapshot;
 mod backup_place;
 mod backup_signatures;

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::keys::{self, LoadedKeys};
 use super::publish::publish;
 use super::replay::{TELL_EVERY, now_ns};
-use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog};
+use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
 use crate::args::environment;
 use crate::commands::backup as backups;
@@ -47,9 +47,7 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
     let folder = folder.as_path();
     let snapshots = SnapshotLog::place_in(&args.from);
     let is_node = snapshots.is_none() && args.from.contains("://");
-    if is_node && args.backup.is_some() {
-        return Err(RunError::usage("--backup is only for a folder of backups"));
-    }
+    check_backup(&args.from, args.backup.as_deref())?;
     // The rows of a running node and of a snapshot are always judged, because they may be anything.
     let keys = KeysArgs { registry: args.registry.clone(), rates: args.rates.clone() };
     let judges = is_node || snapshots.is_some() || args.registry.is_some();

@@ -41,6 +41,20 @@ pub(in super::super) fn open(name: &str) -> Result<OpenLog, RunError> {
     StoredLog::open(Path::new(name), None).map(OpenLog::Folder)
 }
 
+/// Refuses the name of a backup or snapshot beside a log that has none.
+///
+/// # Errors
+/// A usage error for the address of a node that runs.
+pub(super) fn check_backup(from: &str, backup: Option<&str>) -> Result<(), RunError> {
+    let is_node = SnapshotLog::place_in(from).is_none() && from.contains("://");
+    match backup {
+        Some(_) if is_node => Err(RunError::usage(
+            "--backup names one of a folder of backups or of a place of snapshots, and --from names a node that runs",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl OpenLog {
     /// Takes a view of the log.
     ///

@@ -1,0 +1,119 @@
+//! Files and flags of auditors that are not what they should be: each is refused or named, and no command waits for ever.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::log_folder::{NODE, folder};
+use crate::support::{json, run, stderr, stdout};
+
+#[test]
+fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 3);
+    let pipe = place.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let [data, registry, pipe] = [&data, &registry, &pipe].map(|path| path.to_str().unwrap());
+    let snapshots = place.path().to_str().unwrap();
+    for not_a_file in [pipe, "/dev/zero"] {
+        for command in [
+            &["audit", "verify", not_a_file, "--registry", registry][..],
+            &["audit", "replay", "--from", data, "--registry", not_a_file],
+            &["audit", "merge", not_a_file],
+            &["audit", "report", not_a_file],
+            &["audit", "replay", "--from", data, "--registry", registry, "--state", not_a_file],
+            &["audit", "replay", "--from", data, "--registry", registry, "--rates", not_a_file],
+            &["audit", "check-partition", "--registry", registry, not_a_file],
+            &["snapshot", "verify", "--from", snapshots, "--keys", not_a_file],
+        ] {
+            let output = run(command);
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        }
+        let output = run(&["audit", "merge", not_a_file]);
+        assert!(stderr(&output).contains("not a regular file"), "{output:?}");
+    }
+    let missing = run(&["audit", "check-partition", "--registry", registry, "nowhere.parquet"]);
+    assert_eq!(missing.status.code(), Some(4), "{missing:?}");
+}
+
+#[test]
+fn a_backup_is_not_named_beside_the_address_of_a_node() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 1);
+    let (registry, to) = (registry.to_str().unwrap(), place.path().join("to"));
+    let to = to.to_str().unwrap();
+    // No node is asked: nothing listens there.
+    let from = ["--from", "http://127.0.0.1:1", "--registry", registry, "--backup", "newest"];
+    for command in [&["audit", "replay"][..], &["audit", "export", "--to", to]] {
+        let output = run(&[command, &from[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).contains("--from names a node that runs"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_place_without_snapshots_is_not_called_verified() {
+    let place = tempfile::tempdir().unwrap();
+    let verify = || run(&["snapshot", "verify", "--from", place.path().to_str().unwrap()]);
+    assert_eq!(verify().status.code(), Some(4), "{:?}", verify());
+    fs::create_dir(place.path().join("snapshots")).unwrap();
+    let output = verify();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(stderr(&output).contains("there are no snapshots"), "{output:?}");
+}
+
+/// Returns the only file of the table `log`.
+fn part_of(export: &Path) -> String {
+    let strand = export.join("log").join(format!("originator={NODE}"));
+    let part = fs::read_dir(strand).unwrap().next().unwrap().unwrap();
+    part.path().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_payer_who_was_exchanged_in_a_file_is_named_and_a_verdict_says_what_it_left_out() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let [export, bare] = ["export", "bare"].map(|name| place.path().join(name));
+    let [data, registry, to, to_bare] =
+        [&data, &registry, &export, &bare].map(|path| path.to_str().unwrap());
+    json(&["audit", "export", "--json", "--from", data, "--to", to]);
+    json(&["audit", "export", "--json", "--from", data, "--to", to_bare, "--without-payers"]);
+    let check =
+        |part: &str| run(&["audit", "check-partition", part, "--registry", registry, "--json"]);
+    let merge = |export: &str, lines: &str| {
+        let ranges = place.path().join("ranges.jsonl");
+        fs::write(&ranges, lines).unwrap();
+        let output =
+            run(&["audit", "merge", ranges.to_str().unwrap(), "--export", export, "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let part = part_of(&export);
+    let honest = check(&part);
+    assert_eq!(honest.status.code(), Some(0), "{honest:?}");
+    let merged = merge(to, &stdout(&honest));
+    assert_eq!(merged["verdict"], "clean", "{merged}");
+    let unchecked = merged["unchecked"].to_string();
+    assert!(unchecked.contains("the fees of 20 envelopes"), "{unchecked}");
+    assert!(unchecked.contains("trees, the roots of checkpoints"), "{unchecked}");
+    let without = merge(to_bare, &stdout(&check(&part_of(&bare))));
+    assert_eq!(without["verdict"], "clean", "{without}");
+    assert!(without["unchecked"].to_string().contains("the payers of 20 envelopes"), "{without}");
+
+    // The signed bytes stay, and the bill goes to another account.
+    let mut bytes = fs::read(&part).unwrap();
+    let is_account =
+        |it: &&[u8]| it.starts_with(b"0x") && it[2..].iter().all(u8::is_ascii_hexdigit);
+    let account = bytes.windows(42).find(is_account).unwrap()[2..].to_vec();
+    while let Some(at) = bytes.windows(40).position(|it| it == account) {
+        bytes[at..at + 40].fill(b'1');
+    }
+    fs::write(&part, bytes).unwrap();
+    let output = check(&part);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let merged = merge(to, &stdout(&output));
+    assert_eq!(merged["faults"], serde_json::json!({ "column": 20 }), "{merged}");
+    let text = merged["first_faults"][0]["text"].as_str().unwrap();
+    assert!(text.ends_with(": payer"), "{text}");
+}
