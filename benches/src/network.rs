@@ -25,6 +25,8 @@ use crate::{http, process, rpc};
 
 /// Upper bound on the time until a node accepts publishes; a node with a large log reads it back first.
 const START_MAX: Duration = Duration::from_secs(120);
+/// The page that tells if a node accepts publishes.
+const PUBLISHES: &str = "/readyz?for=publish";
 /// Upper bound on the time until a node shows an acknowledged envelope.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// The price of all envelopes. The congestion target is above the rate of any run, because congestion is not measured.
@@ -166,7 +168,7 @@ impl Network {
 
     /// Starts the `index`-th node and waits until it accepts publishes.
     pub(crate) async fn start(&self, index: usize) -> Result<Node, BenchError> {
-        self.start_with(index, &[], "/readyz?for=publish").await
+        self.start_with(index, &[], PUBLISHES).await
     }
 
     /// Starts the `index`-th node with further flags, and waits until it accepts publishes.
@@ -175,7 +177,7 @@ impl Network {
         index: usize,
         flags: &[String],
     ) -> Result<Node, BenchError> {
-        self.start_with(index, flags, "/readyz?for=publish").await
+        self.start_with(index, flags, PUBLISHES).await
     }
 
     /// Returns the folder with the database of the `index`-th node.
@@ -217,9 +219,35 @@ impl Network {
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?);
         let mut process = Process::start(&mut command)?;
+        if readiness == PUBLISHES {
+            // The first node of a network has no peer yet that knows its key to be new.
+            self.declare_new(&mut process, index, &log).await?;
+        }
         ready(&mut process, member.metrics, readiness, &log).await?;
         accepts(&mut process, member.api, &log).await?;
         Ok(Node { process, member })
+    }
+
+    /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks.
+    async fn declare_new(
+        &self,
+        process: &mut Process,
+        index: usize,
+        log: &Path,
+    ) -> Result<(), BenchError> {
+        let member = self.members[index];
+        let state_dir = self.folder.path().join(format!("{}.state", member.id.0));
+        let until = Instant::now() + START_MAX;
+        while !matches!(http::get(member.metrics, PUBLISHES).await, Ok((200, _))) {
+            check_running(process, until, log)?;
+            let mut confirm = self.command();
+            confirm.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]);
+            confirm.arg(&state_dir).stdout(Stdio::null()).stderr(Stdio::null());
+            // It fails while the node does not ask.
+            confirm.status()?;
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Adds the settings of the `index`-th node, with its database in this folder.

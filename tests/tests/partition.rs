@@ -110,7 +110,7 @@ async fn join_after_a_loss(transport: &str) {
         network.nodes[number].start();
     }
     for number in [0, 1] {
-        network.nodes[number].ready().await;
+        network.nodes[number].ready_by_word().await;
     }
     let ledger = publish(&network, &[0, 1], seed).await;
     let head = seen(&network, 1, 1).await;

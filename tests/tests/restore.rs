@@ -191,6 +191,45 @@ async fn an_empty_folder_with_a_used_key_takes_the_strand_over_from_peers() {
     assert_everywhere(&network, &published).await;
 }
 
+/// The same mistake while the peers that could refute it are cut off for longer than a known folder asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_key_that_is_declared_new_signs_nothing_while_its_peers_are_cut_off() {
+    let mut network = Network::with_cables(3).await;
+    network.start_all().await;
+    let mut published = publish(&network.nodes[0], 8).await;
+    network.converged().await;
+    let node = &mut network.nodes[0];
+    assert!(node.terminate().success());
+    fs::remove_dir_all(node.data_dir()).unwrap();
+    fs::remove_dir_all(node.state_dir()).unwrap();
+    network.cut(0, 1);
+    network.cut(0, 2);
+    let node = &mut network.nodes[0];
+    node.is_new = true;
+    node.start();
+    wait::until("it waits for answers although it is declared new", async || {
+        let (_, page) = raw::get(node.metrics_port, "/readyz?for=publish").await.ok()?;
+        (page.contains("in quarantine") && page.contains("--new-strand")).then_some(())
+    })
+    .await;
+    assert_quarantined(node).await;
+    // One of two other nodes is no majority; it shows the strand before the other one is heard.
+    network.mend(0, 1);
+    network.nodes[0].readable().await;
+    wait::until_equal("the strand is taken over", &8, async || {
+        let node = &network.nodes[0];
+        Some(node.client().cursor().await.ok()?.get(node.id).0)
+    })
+    .await;
+    assert_quarantined(&network.nodes[0]).await;
+    network.mend(0, 2);
+    network.nodes[0].ready().await;
+    let after = publish(&network.nodes[0], 2).await;
+    assert_eq!(after.keys().next(), Some(&(8 + GAP + 1)));
+    published.extend(after);
+    assert_everywhere(&network, &published).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_anyone_to_ask_waits_for_its_operator() {
     // The other node never runs, and is not asked for either.
@@ -198,7 +237,7 @@ async fn a_node_without_anyone_to_ask_waits_for_its_operator() {
     let node = &mut network.nodes[0];
     node.arguments = vec!["--sync.enable=false".into()];
     node.start();
-    node.ready().await;
+    node.ready_by_word().await;
     publish(node, 5).await;
     for (further, next) in [(&["--complete"][..], 6), (&[], 7 + GAP)] {
         assert!(node.terminate().success());

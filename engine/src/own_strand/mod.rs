@@ -8,7 +8,7 @@
 //! | folder | signing begins |
 //! |---|---|
 //! | the one that this host wrote last | when its peers have been asked, at most [`ASK_FOR`] after the start |
-//! | new, by the operator's word | the same; a peer that shows a place of the strand refutes the word |
+//! | new, by the operator's flag | when a majority of the other canonical nodes has answered; after [`ASK_FOR`] also by the operator's word. A peer that shows a place of the strand refutes the flag |
 //! | unknown | after a quarantine: when a majority of the other canonical nodes has answered, or by the operator's word; [`GAP`] places above everything that was shown |
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
@@ -63,6 +63,25 @@ pub enum OwnStrandStatus {
     Stopped,
 }
 
+impl OwnStrandStatus {
+    /// Returns the reason for which this node waits for its operator; `None` while it does not.
+    #[must_use]
+    pub fn reason(&self) -> Option<UnknownFolder> {
+        match self {
+            Self::Quarantined(quarantine) => Some(quarantine.reason),
+            Self::Stopped => Some(UnknownFolder::Stopped),
+            Self::Ready | Self::Asking | Self::Claimed { .. } => None,
+        }
+    }
+
+    /// Returns true if both have the same kind and the same reason, so that one answer of the operator fits both.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        let kind = std::mem::discriminant::<Self>;
+        kind(self) == kind(other) && self.reason() == other.reason()
+    }
+}
+
 /// The state of a quarantine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quarantine {
@@ -80,8 +99,13 @@ impl Quarantine {
     /// Returns the number of answers that ends the quarantine; `None` if none does.
     #[must_use]
     pub fn needed(&self) -> Option<usize> {
-        (self.others > 0 && !self.needs_word).then_some(self.others / 2 + 1)
+        (self.others > 0 && !self.needs_word).then(|| majority(self.others))
     }
+}
+
+/// Returns the number of answers that is more than half; 0 without other nodes.
+fn majority(others: usize) -> usize {
+    if others == 0 { 0 } else { others / 2 + 1 }
 }
 
 /// The operator's word that no other process signs with the key.
@@ -89,9 +113,9 @@ impl Quarantine {
 pub struct OperatorWord {
     /// Places to leave out: 0 if the folder holds everything that was ever signed.
     pub gap: u64,
-    /// The operator knew that the node had stopped for good. A word that was given before does not cover the
-    /// process that the node has noticed since.
-    pub knows_of_stop: bool,
+    /// The status that the operator knew. The word does not cover what the node has noticed since: a second process,
+    /// or a strand of a key that was declared new.
+    pub about: OwnStrandStatus,
 }
 
 /// The permission to sign, to be put into effect by the caller.
@@ -143,6 +167,8 @@ enum Phase {
     /// The node asks its peers, and has too few answers.
     Asking {
         until: Instant,
+        /// The operator has declared the strand new, so only a majority of answers ends this.
+        is_new: bool,
     },
     Quarantine {
         reason: UnknownFolder,
@@ -162,9 +188,10 @@ impl OwnStrandGuard {
         let phase = match standing {
             // Peers are asked about a folder without a judgement yet, and the guard is created again after the
             // judgement.
-            FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => {
-                Phase::Asking { until: now + ASK_FOR }
+            FolderStanding::Newest | FolderStanding::Unjudged => {
+                Phase::Asking { until: now + ASK_FOR, is_new: false }
             }
+            FolderStanding::New => Phase::Asking { until: now + ASK_FOR, is_new: true },
             FolderStanding::Unknown(reason) => Phase::Quarantine { reason, since: now, word: None },
         };
         Self {
@@ -188,6 +215,12 @@ impl OwnStrandGuard {
         if is_contradicted || self.answers.shown() > held {
             self.note_proof(now, has_signed);
         }
+        if let Phase::Asking { until, is_new: true } = self.phase
+            && now >= until
+        {
+            let reason = UnknownFolder::Unanswered;
+            self.phase = Phase::Quarantine { reason, since: until, word: None };
+        }
     }
 
     /// Handles an envelope of the own strand with a valid signature that this node did not hold when the
@@ -208,18 +241,21 @@ impl OwnStrandGuard {
         }
     }
 
-    /// Handles the operator's word. It means nothing while no quarantine needs it. A second word in one
-    /// quarantine changes only the places to leave out: it neither excuses what another process has
-    /// signed since the first one, nor makes the operator wait again.
+    /// Handles the operator's word. It means nothing while no quarantine needs it, or if it is about another status.
+    /// A second word in one quarantine changes only the places to leave out: it neither excuses what another process
+    /// has signed since the first one, nor makes the operator wait again.
     pub fn note_word(&mut self, now: Instant, now_ns: i64, word: OperatorWord) {
+        if !word.about.is_as(&self.status()) {
+            return;
+        }
         let (reason, since) = match &mut self.phase {
             Phase::Quarantine { word: Some((said, _)), .. } => {
                 *said = word;
                 return;
             }
             Phase::Quarantine { reason, since, .. } => (*reason, *since),
-            Phase::Stopped if word.knows_of_stop => (UnknownFolder::Stopped, now),
-            Phase::Stopped | Phase::Asking { .. } | Phase::Ready => return,
+            Phase::Stopped => (UnknownFolder::Stopped, now),
+            Phase::Asking { .. } | Phase::Ready => return,
         };
         // The operator has spoken after the envelopes that the other process signed until now. Only later ones
         // contradict that word.
@@ -243,7 +279,11 @@ impl OwnStrandGuard {
     pub fn release(&self, now: Instant) -> Option<Release> {
         let is_idle = self.answers.source().is_none();
         match self.phase {
-            Phase::Asking { until } => {
+            Phase::Asking { is_new: true, .. } => {
+                let is_due = is_idle && self.has_majority();
+                is_due.then_some(Release { skip_through: None })
+            }
+            Phase::Asking { until, is_new: false } => {
                 let is_answered = now >= until || self.answered() == self.others.len();
                 (is_idle && is_answered).then_some(Release { skip_through: None })
             }
@@ -251,10 +291,14 @@ impl OwnStrandGuard {
                 let is_due = is_idle || now >= at + WORD_WAITS_FOR;
                 is_due.then(|| self.release_above(word.gap))
             }
+            Phase::Quarantine { reason: UnknownFolder::Unanswered, word: None, .. } => {
+                // No peer has shown a place, so the flag stands.
+                let is_due = is_idle && self.has_majority();
+                is_due.then(|| self.release_above(0))
+            }
             Phase::Quarantine { since, word: None, .. } => {
-                let quarantine = self.quarantine()?;
-                let is_majority = quarantine.answered >= quarantine.needed()?;
-                let is_due = is_idle && is_majority && now >= since + LISTEN_FOR;
+                self.quarantine()?.needed()?;
+                let is_due = is_idle && self.has_majority() && now >= since + LISTEN_FOR;
                 is_due.then(|| self.release_above(GAP))
             }
             Phase::Ready | Phase::Stopped => None,
@@ -286,7 +330,7 @@ impl OwnStrandGuard {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.phase {
-            Phase::Asking { until } => Some(until),
+            Phase::Asking { until, .. } => Some(until),
             Phase::Quarantine { since, word: None, .. } => Some(since + LISTEN_FOR),
             Phase::Quarantine { word: Some((_, at)), .. } => Some(at + WORD_WAITS_FOR),
             Phase::Ready | Phase::Stopped => None,
@@ -299,6 +343,11 @@ impl OwnStrandGuard {
     /// A peer has shown a place above the head: the folder does not hold the end of the strand.
     fn note_proof(&mut self, now: Instant, has_signed: bool) {
         match self.phase {
+            // The key was declared new, and is not. What the operator said was about a new key, too.
+            Phase::Quarantine { reason: UnknownFolder::Unanswered, .. } => {
+                let reason = UnknownFolder::Contradicted;
+                self.phase = Phase::Quarantine { reason, since: now, word: None };
+            }
             Phase::Quarantine { .. } | Phase::Stopped => {}
             // Places may have been given out twice already.
             Phase::Ready if has_signed => self.phase = Phase::Stopped,
@@ -324,6 +373,10 @@ impl OwnStrandGuard {
             others: self.others.len(),
             needs_word: reason == UnknownFolder::Stopped,
         })
+    }
+
+    fn has_majority(&self) -> bool {
+        self.answered() >= majority(self.others.len())
     }
 
     fn answered(&self) -> usize {

@@ -99,11 +99,11 @@ impl std::fmt::Display for OwnStrandError {
 }
 
 impl OwnStrand {
-    /// Starts with what the store knows of its folder. Without peers to ask, a known folder may sign.
+    /// Starts with what the store knows of its folder. Without peers to ask, only a known folder may sign.
     pub(super) fn new(standing: FolderStanding) -> Self {
         let status = match standing {
-            FolderStanding::Newest | FolderStanding::New => OwnStrandStatus::Ready,
-            FolderStanding::Unjudged => OwnStrandStatus::Asking,
+            FolderStanding::Newest => OwnStrandStatus::Ready,
+            FolderStanding::New | FolderStanding::Unjudged => OwnStrandStatus::Asking,
             FolderStanding::Unknown(reason) => {
                 let (answered, others) = (0, 0);
                 let needs_word = true;

@@ -507,7 +507,8 @@ async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_
     drop(other);
     assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
 
-    restored.engine().confirm_own_strand(OperatorWord { gap: 0, knows_of_stop: true });
+    let about = restored.engine().own_strand_status();
+    restored.engine().confirm_own_strand(OperatorWord { gap: 0, about });
     restored.until("the operator is heard", || restored.complaint().is_none()).await;
     restored.publish("four").await.unwrap();
     assert_eq!(restored.held(NODE).len(), 4);
@@ -526,7 +527,7 @@ async fn places_that_were_left_out_are_looked_for_at_peers_while_the_node_publis
     let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
     follower.until("a peer shows what is not held", is_quarantined).await;
 
-    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, knows_of_stop: true });
+    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
     let after = follower.publish("after the gap").await.unwrap();
     let after = OriginatorEnvelope::parse(after).unwrap();

@@ -1,6 +1,5 @@
 //! Asks the operator while this node may not sign, and passes the answer to the engine.
 
-use std::mem::Discriminant;
 use std::time::Duration;
 
 use hawser_engine::Engine;
@@ -38,8 +37,8 @@ struct Prompt {
     prefix: String,
     /// The number of times that the node has started to ask.
     times: u64,
-    /// The current question, with the kind of status that it is about.
-    asked: Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)>,
+    /// The current question, with the status that it is about.
+    asked: Option<(OwnStrandStatus, RestoreQuestion)>,
 }
 
 async fn run(engine: Engine) {
@@ -85,17 +84,15 @@ impl Prompt {
 
     /// Returns the question to the operator, if one is needed now. A status of another kind requires a new question, to
     /// which earlier answers do not apply.
-    fn question(&mut self) -> Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)> {
+    fn question(&mut self) -> Option<(OwnStrandStatus, RestoreQuestion)> {
         let engine = &self.engine;
         let status = engine.own_strand_status();
-        let is_asking =
-            matches!(status, OwnStrandStatus::Quarantined(_) | OwnStrandStatus::Stopped);
-        let reason = engine.may_sign().err().filter(|_| is_asking)?.to_string();
+        status.reason()?;
+        let reason = engine.may_sign().err()?.to_string();
         let store = engine.store();
         let identity = store.identity();
-        let kind = std::mem::discriminant(&status);
         let id = match &self.asked {
-            Some((asked, question)) if *asked == kind => question.id.clone(),
+            Some((asked, question)) if asked.is_as(&status) => question.id.clone(),
             _ => {
                 self.times += 1;
                 format!("{}-{}", self.prefix, self.times)
@@ -109,12 +106,12 @@ impl Prompt {
             head: engine.heads().get().get(identity.node).0,
             reason,
         };
-        Some((kind, question))
+        Some((status, question))
     }
 
     /// Passes the operator's answer to the engine, once.
     async fn look_for_answer(&self) {
-        let Some((kind, question)) = &self.asked else { return };
+        let Some((about, question)) = &self.asked else { return };
         let folder = self.folder.clone();
         match blocking(move || folder.take_answer()).await {
             Ok(Some(answer)) if answer.id == question.id => {
@@ -122,8 +119,8 @@ impl Prompt {
                     gap = answer.gap,
                     "the operator confirms that no other process signs with this node's key"
                 );
-                let knows_of_stop = *kind == std::mem::discriminant(&OwnStrandStatus::Stopped);
-                self.engine.confirm_own_strand(OperatorWord { gap: answer.gap, knows_of_stop });
+                let word = OperatorWord { gap: answer.gap, about: *about };
+                self.engine.confirm_own_strand(word);
             }
             // The answer is to an earlier question, perhaps of an earlier start with another folder.
             Ok(Some(_)) => {

@@ -21,6 +21,9 @@ pub enum FolderStanding {
 pub enum UnknownFolder {
     /// The folder has nothing of the strand, and this host has never run this node.
     Empty,
+    /// The operator has stated that the key has no strand yet, and too few of the other nodes have answered to
+    /// know better.
+    Unanswered,
     /// The folder has a strand, and this host has never run this node: the folder comes from another host, or the
     /// state folder was lost.
     NoMarker,
@@ -41,8 +44,9 @@ pub enum UnknownFolder {
 
 impl UnknownFolder {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Empty,
+        Self::Unanswered,
         Self::NoMarker,
         Self::DamagedMarker,
         Self::OtherFolder,
@@ -57,6 +61,7 @@ impl UnknownFolder {
     pub fn label(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Unanswered => "unanswered",
             Self::NoMarker => "no_marker",
             Self::DamagedMarker => "damaged_marker",
             Self::OtherFolder => "other_folder",
@@ -72,6 +77,10 @@ impl UnknownFolder {
     pub fn explanation(self) -> &'static str {
         match self {
             Self::Empty => "the data folder is empty and this node's key is registered already",
+            Self::Unanswered => {
+                "too few of the other nodes can be asked if the key is new, as --new-strand says (if it is, \
+                 `hawser restore confirm --complete` skips no place)"
+            }
             Self::NoMarker => "this host has not run this node before",
             Self::DamagedMarker => "the host marker in the state folder cannot be read",
             Self::OtherFolder => "this host wrote another data folder of this node last",

@@ -239,13 +239,14 @@ impl Network {
         network
     }
 
-    /// Starts every node that is not running and waits until all are ready.
+    /// Starts every node that is not running and waits until all are ready. Beside nodes of other software, which may
+    /// not answer, the operator says that the keys are new.
     pub async fn start_all(&mut self) {
         for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
             node.start();
         }
         for node in &mut self.nodes {
-            node.ready().await;
+            if self.others.is_empty() { node.ready().await } else { node.ready_by_word().await }
         }
     }
 
@@ -424,6 +425,31 @@ impl Node {
     /// Panics if the process ends, or is not ready in time.
     pub async fn ready(&mut self) {
         self.ready_for("publish").await;
+    }
+
+    /// Waits until the node accepts publishes for the first time. If too few other nodes run to say that its key is
+    /// new, its operator says so.
+    ///
+    /// # Panics
+    /// Panics if the process ends, or is not ready in time.
+    pub async fn ready_by_word(&mut self) {
+        let (id, address, state_dir) = (self.id, self.at(self.metrics_port), self.state_dir());
+        let process = self.process.as_mut().expect("the node was started");
+        wait::until(&format!("node {id} is ready to publish"), async || {
+            if let Some(status) = process.ended() {
+                panic!("node {id} has ended: {status}");
+            }
+            let answer = raw::get_from(address, "/readyz?for=publish").await;
+            if answer.is_ok_and(|(status, _)| status == 200) {
+                return Some(());
+            }
+            let mut confirm = Command::new(hawser());
+            confirm.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]);
+            // Without a question, the command fails: the node has not asked yet, or has its answer.
+            let _ = confirm.arg(&state_dir).output();
+            None
+        })
+        .await;
     }
 
     /// Waits until the node answers queries.

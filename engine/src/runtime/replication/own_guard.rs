@@ -191,8 +191,7 @@ impl GuardTask {
             return;
         }
         self.state.own_strand.set(status);
-        let kind = std::mem::discriminant::<OwnStrandStatus>;
-        let is_new = kind(&status) != kind(&self.shown_status);
+        let is_new = !status.is_as(&self.shown_status);
         self.shown_status = status;
         if !is_new {
             return;
