@@ -17,11 +17,13 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// The fewest open files with which a node starts.
-const FILES: u64 = 256;
+const FILES: u64 = 4096;
 /// Sockets that the flood holds at once, of those that were not closed for it.
-const HELD: usize = 300;
+const HELD: usize = 3200;
 /// Sockets that are opened in all, at least.
-const SOCKETS: usize = 3000;
+const SOCKETS: usize = 10_000;
+/// Addresses that the flood comes from: their connections together are more than all callers may have.
+const ADDRESSES: usize = 16;
 /// Publishes of this length fill the first table of the log, 32 MiB, so that files are written.
 const LEN_BYTES: usize = 256 * 1024;
 const PUBLISHES: u64 = 160;
@@ -41,7 +43,7 @@ impl Flood {
             let mut held = VecDeque::new();
             while !stopped.load(Ordering::Relaxed) {
                 let number = count.load(Ordering::Relaxed);
-                let address = Ipv4Addr::new(127, 0, 3, u8::try_from(number % 6).unwrap());
+                let address = Ipv4Addr::new(127, 0, 3, u8::try_from(number % ADDRESSES).unwrap());
                 match connect(address, port).await {
                     Some(stream) => {
                         count.fetch_add(1, Ordering::Relaxed);
@@ -82,10 +84,11 @@ async fn publish(node: &Node, number: u64) -> Bytes {
     stored.into_iter().next().unwrap()
 }
 
-/// Thousands of sockets at a node that may open 256 files. Every publish is taken, each over a connection of
+/// Thousands of sockets at a node that may open 4096 files. Every publish is taken, each over a connection of
 /// its own; tables are written; the node is stopped, which writes the rest, and starts again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_without_end_take_no_file_from_the_database() {
+    open_files::raise_own(2 * FILES);
     let mut network = Network::new(1);
     network.nodes[0].open_files = Some(FILES);
     network.start_all().await;
@@ -156,5 +159,5 @@ async fn too_few_files_are_a_refusal_that_says_what_to_do() {
     let status = wait::until("it ends", async || node.process().ended()).await;
     assert!(!status.success());
     let output = node.process().output();
-    assert!(output.contains("only 255 files") && output.contains("LimitNOFILE="), "{output}");
+    assert!(output.contains("only 4095 files") && output.contains("LimitNOFILE="), "{output}");
 }

@@ -13,11 +13,9 @@ use hawser_api::{DiskSpace, DiskView};
 use hawser_storage::CACHE_BYTES_MIN;
 use tokio::runtime::{Builder, Runtime};
 
-/// The lowest permitted limit of open files of a process. The files that [`OpenFiles`] reserves, and the database's
-/// smallest share, leave room for some dozens of connections.
-pub(super) const OPEN_FILES_MIN: u64 = 256;
-/// The limit of open files below which a start warns, as `hawser doctor` does.
-const OPEN_FILES_FEW: u64 = 4096;
+/// The lowest permitted limit of open files of a process. A guess: the files that [`OpenFiles`] reserves leave room for
+/// some thousands of connections.
+pub(super) const OPEN_FILES_MIN: u64 = 4096;
 /// The number of files for everything except the database and callers: listeners, the operator port (32 connections),
 /// chains, Redis, nodes behind a gateway, settings files. A guess: twice what was observed.
 const OWN_FILES: u64 = 96;
@@ -81,8 +79,8 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 /// Error of the open file limit: the process may not open enough files.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed (some thousands \
-     for thousands of connections): raise the limit (ulimit -n, LimitNOFILE=)"
+    "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed: raise the hard limit \
+     (ulimit -Hn, LimitNOFILE=65536)"
 )]
 pub(super) struct FileLimitError {
     allowed: u64,
@@ -178,14 +176,6 @@ pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     }
     if limit.rlim_cur < OPEN_FILES_MIN {
         return Err(FileLimitError { allowed: limit.rlim_cur });
-    }
-    if limit.rlim_cur < OPEN_FILES_FEW {
-        tracing::warn!(
-            code = "open_files_few",
-            allowed = limit.rlim_cur,
-            "fewer than {OPEN_FILES_FEW} files may be open at once, so few callers can connect: raise the limit \
-             (ulimit -n, LimitNOFILE=)"
-        );
     }
     Ok(())
 }
@@ -374,7 +364,7 @@ mod tests {
 
     #[test]
     fn callers_get_the_files_that_the_database_and_the_process_leave() {
-        for allowed in [256, 300, 1024, 4096, 1 << 20, u64::MAX] {
+        for allowed in [4096, 5000, 1 << 20, u64::MAX] {
             for wanted in [None, Some(64), Some(500), Some(usize::MAX)] {
                 let OpenFiles { database, connections, gateway_connections } =
                     OpenFiles::of(allowed, wanted);

@@ -17,6 +17,21 @@ pub fn limit_at_start(command: &mut Command, files: u64) {
     unsafe { command.pre_exec(set) };
 }
 
+/// Lets this process have at least `files` files open.
+///
+/// # Panics
+/// Panics if the system refuses it.
+#[expect(unsafe_code, reason = "the standard library has no limits")]
+pub fn raise_own(files: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the length of the call, which keeps no pointer.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = limit.rlim_cur.max(files);
+    // SAFETY: as above; the limit is only read.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
 /// Changes the soft limit of a running process on open files, below its hard limit `most`.
 ///
 /// # Panics

@@ -15,9 +15,6 @@ use super::checked::Checked;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
 use crate::settings::{DatabaseSettings, NodeApiSettings, NodeServiceSettings};
 
-/// The number of open files below which thousands of connections do not fit. Specified (`docs/operating.md`
-/// recommends sixteen times as many).
-const OPEN_FILES_WANTED: u64 = 4096;
 /// The remaining lifetime in days below which a certificate should have been renewed. A guess: those of public
 /// authorities are renewed thirty days before their end.
 pub(super) const CERTIFICATE_DAYS_MIN: i64 = 14;
@@ -39,11 +36,6 @@ fn judge_open_files(allowed: Option<u64>) -> Checked {
         Some(allowed) if allowed < OPEN_FILES_MIN => {
             let found = format!("{allowed} files may be open, and a node needs {OPEN_FILES_MIN}");
             Checked::failed(NAME, found, REMEDY)
-        }
-        Some(allowed) if allowed < OPEN_FILES_WANTED => {
-            let found =
-                format!("{allowed} files may be open: enough for some dozens of connections");
-            Checked::doubtful(NAME, found, REMEDY)
         }
         Some(allowed) => Checked::fine(NAME, format!("{allowed} files may be open")),
     }
@@ -240,11 +232,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_open_files_are_doubtful_and_too_few_fail() {
+    fn too_few_open_files_fail() {
         let result = |allowed| judge_open_files(allowed).result;
         assert_eq!(result(Some(OPEN_FILES_MIN - 1)), Failed);
-        assert_eq!((result(Some(OPEN_FILES_MIN)), result(Some(4095))), (Doubtful, Doubtful));
-        assert_eq!((result(Some(4096)), result(None)), (Fine, Fine));
+        assert_eq!((result(Some(OPEN_FILES_MIN)), result(None)), (Fine, Fine));
     }
 
     #[test]
