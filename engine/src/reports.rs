@@ -1,6 +1,8 @@
 //! Reports of misbehaviour: the ones that this node makes of its evidence, the ones that it accepts from callers,
 //! and the bound on the cost of checking them.
 
+mod progress;
+
 use std::collections::BTreeSet;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -12,6 +14,8 @@ use hawser_rules::misbehavior::{
     StatementDifference,
 };
 use hawser_storage::{ReportFact, Snapshot, StoredEvidence};
+
+pub(crate) use progress::{EvidenceProgress, WaitingEvidence};
 
 pub use hawser_rules::misbehavior::{Fact, Report};
 pub use hawser_storage::{ReportClass, StoredReport};

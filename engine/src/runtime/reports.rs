@@ -8,7 +8,7 @@ use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::digest;
 use hawser_rules::misbehavior::{Judgement, MisbehaviorVerdict, Report, ReportCase, verify};
 use hawser_storage::{
-    CommitError, Misbehavior, NewReport, ReadError, Store, StoredEvidence, StoredReport,
+    CommitError, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -17,7 +17,8 @@ use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
-    CheckBudget, LoggedChain, SubmissionError, Submitted, check_submission, fact_of, report_of,
+    CheckBudget, EvidenceProgress, LoggedChain, SubmissionError, Submitted, WaitingEvidence,
+    check_submission, fact_of, report_of,
 };
 
 /// Submissions that may wait for their check. A guess: one is checked at a time, in milliseconds.
@@ -59,6 +60,8 @@ struct State {
     ports: Ports,
     /// Counts up whenever there may be new evidence.
     evidence: watch::Sender<u64>,
+    /// The evidence that reports were made of; `None` before it was read, and after an error.
+    progress: Mutex<Option<EvidenceProgress>>,
     /// A single permit, so that one submission is checked at a time.
     turn: Semaphore,
     waiting: AtomicUsize,
@@ -74,6 +77,7 @@ impl Reports {
             store,
             ports,
             evidence: watch::Sender::new(0),
+            progress: Mutex::new(None),
             turn: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
             budget: Mutex::new(CheckBudget::default()),
@@ -129,7 +133,7 @@ impl Reports {
         self.0.store.snapshot().reports(after_ns, limit, len_bytes_max)
     }
 
-    /// Makes reports of all evidence of which there are none yet. Blocks on the disk.
+    /// Makes reports of all evidence of which there are none yet and which can be judged. Blocks on the disk.
     ///
     /// # Errors
     /// When the database fails.
@@ -195,54 +199,100 @@ impl State {
         Ok(Submitted::Stored)
     }
 
-    /// Makes reports of the next evidence. Returns false at the end of it, and where the registry or the
-    /// rates have to be read first.
+    /// Makes reports of the next evidence. Returns false at the end of it. Evidence for which the registry or the rates
+    /// have to be read first is passed over until then.
     fn report_some(&self) -> Result<bool, CommitError> {
-        let after = self.store.reported_evidence()?;
-        let snapshot = self.store.snapshot();
-        let found = snapshot.evidence(after, EVIDENCE_AT_ONCE, EVIDENCE_LEN_BYTES)?;
-        let (mut reports, mut last) = (Vec::with_capacity(found.len()), None);
+        let mut slot = self.progress.lock();
+        let mut progress = match slot.take() {
+            Some(progress) => progress,
+            None => EvidenceProgress::new(self.store.reported_evidence()?),
+        };
+        let before = progress.reported();
+        let found = self.next_evidence(&mut progress)?;
+        let mut reports = Vec::with_capacity(found.len());
         for stored in &found {
             let is_own = stored.evidence.at.originator == self.own;
-            if !is_own && !self.can_judge(stored) {
-                break;
-            }
-            last = Some(stored.at);
-            // The schema has no report of checkpoints: the evidence stands for itself.
-            if is_own || stored.evidence.misbehavior.kind() == 0 {
+            if !is_own && !self.can_judge(&WaitingEvidence::of(stored)) {
+                progress.note_waiting(stored);
                 continue;
             }
-            match report_of(stored) {
-                Ok(report) => {
-                    let bytes = report.to_bytes();
-                    let judgement = self.judge(&bytes, stored.at.server_time_ns);
-                    let Some(fact) = fact_of(&report, &bytes, &judgement) else {
-                        let (at, why) = (stored.evidence.at, &judgement.facts[0]);
-                        tracing::debug!(envelope = %at, %why, "evidence makes no report");
-                        continue;
-                    };
-                    let signature = self.sign(&bytes);
-                    reports.push(NewReport { fact, signature, report: bytes });
-                }
-                Err(error) => {
-                    let at = stored.evidence.at;
-                    tracing::warn!(envelope = %at, %error, "evidence is too large for a report");
-                }
+            progress.note_judged(stored.at);
+            // The schema has no report of checkpoints: the evidence stands for itself.
+            if !is_own && stored.evidence.misbehavior.kind() != 0 {
+                reports.extend(self.report_on(stored));
             }
         }
-        if last.is_some() {
-            self.store.record_reports(self.now_ns(), reports, last)?;
+        let reported = progress.reported();
+        if !reports.is_empty() || reported != before {
+            let reported = (reported != before).then_some(reported);
+            self.store.record_reports(self.now_ns(), reports, reported)?;
         }
-        Ok(last.is_some())
+        *slot = Some(progress);
+        Ok(!found.is_empty())
+    }
+
+    /// Reads the next evidence: pieces that have waited and can be judged now, or else later ones.
+    fn next_evidence(
+        &self,
+        progress: &mut EvidenceProgress,
+    ) -> Result<Vec<StoredEvidence>, ReadError> {
+        let snapshot = self.store.snapshot();
+        let due = progress.waiting().filter(|waiting| self.can_judge(waiting));
+        let due: Vec<_> = due.take(EVIDENCE_AT_ONCE).copied().collect();
+        let (mut found, mut len_bytes) = (Vec::new(), 0);
+        for waiting in due {
+            if len_bytes >= EVIDENCE_LEN_BYTES {
+                break;
+            }
+            match piece_at(&snapshot, &waiting)? {
+                Some(stored) => {
+                    len_bytes += stored.evidence.envelopes.iter().map(Bytes::len).sum::<usize>();
+                    found.push(stored);
+                }
+                // It has made room for newer claims.
+                None => progress.note_judged(waiting.at),
+            }
+        }
+        if found.is_empty() {
+            return snapshot.evidence(progress.scanned(), EVIDENCE_AT_ONCE, EVIDENCE_LEN_BYTES);
+        }
+        Ok(found)
+    }
+
+    /// Makes the report of a piece of evidence; `None` if the evidence does not support one.
+    fn report_on(&self, stored: &StoredEvidence) -> Option<NewReport> {
+        let at = stored.evidence.at;
+        let report = match report_of(stored) {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::warn!(envelope = %at, %error, "evidence is too large for a report");
+                return None;
+            }
+        };
+        let bytes = report.to_bytes();
+        let judgement = self.judge(&bytes, stored.at.server_time_ns);
+        let Some(fact) = fact_of(&report, &bytes, &judgement) else {
+            tracing::debug!(envelope = %at, why = %judgement.facts[0], "evidence makes no report");
+            return None;
+        };
+        Some(NewReport { fact, signature: self.sign(&bytes), report: bytes })
     }
 
     /// Returns true if the registry has the accused, and the rates are as new as the evidence.
-    fn can_judge(&self, stored: &StoredEvidence) -> bool {
-        let at_ns = i64::try_from(stored.at.server_time_ns).unwrap_or(i64::MAX);
-        let is_fee = stored.evidence.misbehavior == Misbehavior::Fee;
-        self.ports.registry.borrow().node(stored.evidence.at.originator).is_some()
-            && (!is_fee || self.ports.rates.borrow().covers(at_ns))
+    fn can_judge(&self, waiting: &WaitingEvidence) -> bool {
+        let at_ns = i64::try_from(waiting.at.server_time_ns).unwrap_or(i64::MAX);
+        self.ports.registry.borrow().node(waiting.accused).is_some()
+            && (!waiting.is_fee || self.ports.rates.borrow().covers(at_ns))
     }
+}
+
+/// Reads a piece of evidence that has waited; `None` if it is not kept any more.
+fn piece_at(
+    snapshot: &Snapshot<'_>,
+    waiting: &WaitingEvidence,
+) -> Result<Option<StoredEvidence>, ReadError> {
+    let next = snapshot.evidence(waiting.before, 1, 1)?.pop();
+    Ok(next.filter(|stored| stored.at == waiting.at))
 }
 
 /// A place among the submissions that wait.

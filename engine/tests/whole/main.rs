@@ -19,6 +19,7 @@ mod contradictions;
 mod departed;
 mod dependencies;
 mod disk;
+mod evidence;
 mod follow;
 mod identities;
 mod late_envelopes;

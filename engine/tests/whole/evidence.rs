@@ -1,0 +1,119 @@
+//! Reports of evidence, while some of it cannot be judged yet.
+
+use std::sync::Arc;
+
+use hawser_engine::ports::NodeRecord;
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::RateTable;
+use hawser_rules::misbehavior::{Kind, Report};
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Store};
+use prost::Message as _;
+
+use crate::common::{
+    self, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
+};
+use crate::follow::{OTHER, SOURCE, key};
+
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// An envelope that a node dates so many seconds after the start, with a wrong price if it is to have one.
+fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_dear: bool) -> Bytes {
+    let text = sequence.to_string();
+    let client = client(&group_topic(1), None, group_payload(frame(1, 1, text.as_bytes())));
+    let paid: Bytes = PayerEnvelope::sign(client, node, 60, &payer(0)).encode_to_vec().into();
+    let originator_ns = START_NS + after_s * SECOND_NS;
+    let fee = rate().base_fee(paid.len() as u64, 60).unwrap();
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: node.0,
+        originator_sequence_id: sequence,
+        originator_ns,
+        base_fee_picodollars: fee + u64::from(is_dear),
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: u64::try_from(originator_ns / SECOND_NS).unwrap() + 60 * 86_400,
+        payer_envelope_bytes: paid,
+    };
+    UnsealedEnvelope::new(&statement).seal(&key(node))
+}
+
+fn dear(node: OriginatorId, sequence: u64) -> Evidence {
+    let envelopes = vec![envelope(node, sequence, 0, true)];
+    let at = EnvelopeId::new(node, SequenceId(sequence));
+    Evidence { misbehavior: Misbehavior::Fee, at, from: None, envelopes }
+}
+
+fn back_in_time(node: OriginatorId, sequence: u64) -> Evidence {
+    let envelopes =
+        vec![envelope(node, sequence - 1, 60, false), envelope(node, sequence, 0, false)];
+    let at = EnvelopeId::new(node, SequenceId(sequence));
+    Evidence { misbehavior: Misbehavior::TimeBack, at, from: None, envelopes }
+}
+
+/// A node that knows these others, and prices as of so many seconds after the start.
+fn start(store: Store, others: &[OriginatorId], prices_s: i64) -> Node {
+    let node = common::start(store);
+    register(&node, others);
+    let table = RateTable::new(vec![rate()], Some(START_NS + prices_s * SECOND_NS)).unwrap();
+    node.rates.send_replace(Arc::new(table));
+    node
+}
+
+fn register(node: &Node, others: &[OriginatorId]) {
+    let other = |id: &OriginatorId| {
+        let public_key = key(*id).public_key();
+        NodeRecord { id: *id, public_key, owner: public_key.address(), ..record() }
+    };
+    let all = others.iter().map(other).chain([record()]);
+    node.registry.send_replace(Arc::new(all.collect()));
+}
+
+/// Makes reports, and returns the kind and the accused of all that are kept.
+fn reported(node: &Node) -> Vec<(Kind, OriginatorId)> {
+    node.engine.reports().report_evidence().unwrap();
+    let kept = node.engine.store().snapshot().reports(0, 99, usize::MAX).unwrap();
+    let reports = kept.iter().map(|stored| Report::decode(&stored.kept.report).unwrap());
+    reports.map(|report| (report.kind(), report.accused())).collect()
+}
+
+fn record_evidence(store: &Store, after_s: i64, evidence: &[Evidence]) {
+    let now_ns = u64::try_from(START_NS + after_s * SECOND_NS).unwrap();
+    assert_eq!(store.record_evidence(now_ns, evidence).unwrap().len(), evidence.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_price_waits_for_the_list_and_holds_up_no_other_report_also_after_a_restart() {
+    let store = common::store();
+    record_evidence(&store, 1, &[back_in_time(SOURCE, 2), dear(SOURCE, 3)]);
+    record_evidence(&store, 2, &[dear(SOURCE, 4), back_in_time(SOURCE, 6)]);
+    let first = start(store.clone(), &[SOURCE], 0);
+    let back = (Kind::OutOfOrder, SOURCE);
+    assert_eq!(reported(&first), [back, back], "the prices are older than the evidence");
+    record_evidence(&store, 3, &[back_in_time(SOURCE, 8)]);
+    assert_eq!(reported(&first), [back, back, back]);
+    drop(first);
+
+    let again = start(store.clone(), &[SOURCE], 0);
+    assert_eq!(reported(&again), [back, back, back], "none twice");
+    let dear = (Kind::InvalidPayload, SOURCE);
+    again
+        .rates
+        .send_replace(Arc::new(RateTable::new(vec![rate()], Some(START_NS + SECOND_NS)).unwrap()));
+    assert_eq!(reported(&again), [back, back, back, dear], "the list covers the first one");
+    again.rates.send_replace(Arc::new(
+        RateTable::new(vec![rate()], Some(START_NS + 600 * SECOND_NS)).unwrap(),
+    ));
+    assert_eq!(reported(&again), [back, back, back, dear, dear]);
+    let last = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap().pop();
+    assert_eq!(store.reported_evidence().unwrap(), last.unwrap().at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_about_a_node_that_the_registry_lacks_holds_up_no_other_report() {
+    let store = common::store();
+    record_evidence(&store, 1, &[back_in_time(OTHER, 2), back_in_time(SOURCE, 2)]);
+    let node = start(store, &[SOURCE], 600);
+    assert_eq!(reported(&node), [(Kind::OutOfOrder, SOURCE)]);
+    register(&node, &[SOURCE, OTHER]);
+    assert_eq!(reported(&node), [(Kind::OutOfOrder, SOURCE), (Kind::OutOfOrder, OTHER)]);
+}
