@@ -149,6 +149,22 @@ impl<'a, F: Fact> FactBatch<'a, F> {
 }
 
 impl Database {
+    /// Removes records that prove nothing and are too old to be kept.
+    pub(crate) fn forget_old<F: Fact>(
+        &self,
+        now_ns: u64,
+        index: &Mutex<FactIndex<F>>,
+    ) -> Result<(), CommitError> {
+        self.check_writable()?;
+        let mut index = index.lock();
+        let kept = index.amounts().iter().filter(|(_, amount)| amount.records > 0);
+        let claims = kept.map(|(about, _)| *about).filter(|(_, class)| !class.is_proven());
+        for about in claims.collect::<Vec<_>>() {
+            self.remove_oldest(now_ns, about, &mut index, |_| true)?;
+        }
+        Ok(())
+    }
+
     /// Removes the oldest records of a class about a node once there are too many, and with them those that
     /// are too old to be kept. Proofs stay.
     fn make_room<F: Fact>(
@@ -162,22 +178,33 @@ impl Database {
         if about.1.is_proven() || is_within {
             return Ok(());
         }
+        self.remove_oldest(now_ns, about, index, |left| {
+            left.records <= RECORDS_MAX - RECORDS_MAX / FREED_PART
+                && left.bytes <= LEN_BYTES_MAX - LEN_BYTES_MAX / FREED_PART
+        })
+    }
+
+    /// Removes the oldest records of a class about a node: those that are too old, and others until what is left fits.
+    fn remove_oldest<F: Fact>(
+        &self,
+        now_ns: u64,
+        about: (OriginatorId, F::Class),
+        index: &mut FactIndex<F>,
+        fits: impl Fn(Amount) -> bool,
+    ) -> Result<(), CommitError> {
         let mut facts = self.facts_about::<F>(about)?;
         facts.sort_unstable_by_key(|(_, row)| row.at);
         let mut batch = WriteBatch::default();
         for (fact, row) in facts {
             let is_old = row.at.stored_at_ns().saturating_add(CLAIM_KEPT_NS) < now_ns;
-            let left = index.of(about);
-            let fits = left.records <= RECORDS_MAX - RECORDS_MAX / FREED_PART
-                && left.bytes <= LEN_BYTES_MAX - LEN_BYTES_MAX / FREED_PART;
-            if fits && !is_old {
+            if fits(index.of(about)) && !is_old {
                 break;
             }
             batch.delete_cf(self.family(F::Time::FAMILY), row.at.encode());
             batch.delete_cf(self.family(F::FAMILY), fact.encode());
             index.remove(about, row.len_bytes);
         }
-        self.write_buffered(batch)
+        if batch.is_empty() { Ok(()) } else { self.write_buffered(batch) }
     }
 
     fn facts_about<F: Fact>(

@@ -73,6 +73,16 @@ impl Store {
         Ok(fresh)
     }
 
+    /// Removes claims, as evidence and as reports, that were stored more than 30 days before `now_ns`. Proofs stay.
+    ///
+    /// # Errors
+    /// When the database fails, or nothing may be written.
+    pub fn forget_old_claims(&self, now_ns: u64) -> Result<(), CommitError> {
+        let database = self.database();
+        database.forget_old(now_ns, &database.evidence)?;
+        database.forget_old(now_ns, &database.reports)
+    }
+
     /// Returns the number of pieces of evidence about each node that has any.
     #[must_use]
     pub fn evidence_counts(&self) -> BTreeMap<OriginatorId, EvidenceCounts> {

@@ -109,6 +109,25 @@ fn claims_make_room_for_themselves_and_proofs_do_not() {
     assert_eq!(counted(&store, PEER).1, 1_001, "all old ones are gone at once");
 }
 
+#[test]
+fn claims_are_forgotten_after_thirty_days_although_there_is_room() {
+    let store = in_memory();
+    store
+        .record_evidence(DAY_NS, &[two_statements(1), evidence(Misbehavior::TimeAhead, 2)])
+        .unwrap();
+    store.record_evidence(2 * DAY_NS, &[evidence(Misbehavior::TimeAhead, 3)]).unwrap();
+    store.forget_old_claims(31 * DAY_NS).unwrap();
+    assert_eq!(counted(&store, PEER), (1, 2), "not one moment earlier");
+    store.forget_old_claims(31 * DAY_NS + 1).unwrap();
+    assert_eq!(counted(&store, PEER), (1, 1));
+    let kept: Vec<_> = all(&store).into_iter().map(|stored| stored.evidence.at).collect();
+    assert_eq!(kept, [id(PEER, 1), id(PEER, 3)]);
+    store.forget_old_claims(u64::MAX).unwrap();
+    assert_eq!(counted(&store, PEER), (1, 0), "proofs stay for ever");
+    let again = evidence(Misbehavior::TimeAhead, 2);
+    assert_eq!(store.record_evidence(90 * DAY_NS, &[again]).unwrap().len(), 1, "a new claim");
+}
+
 /// A node that provokes a few large claims about itself must not empty the list of those before.
 #[test]
 fn large_claims_take_the_room_of_a_few_old_ones() {

@@ -27,6 +27,8 @@ const WAITING_MAX: usize = 32;
 const EVIDENCE_AT_ONCE: usize = 64;
 /// Their bytes. A guess.
 const EVIDENCE_LEN_BYTES: usize = 16 * 1024 * 1024;
+/// Pause between two searches for claims that are too old to be kept. A guess.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Pause after an error. A guess: a disk that cannot be written to does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -140,6 +142,14 @@ impl Reports {
     pub fn report_evidence(&self) -> Result<(), CommitError> {
         while self.0.report_some()? {}
         Ok(())
+    }
+
+    /// Removes claims of more than 30 days. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget_old_claims(&self) -> Result<(), CommitError> {
+        self.0.store.forget_old_claims(self.0.now_ns())
     }
 }
 
@@ -339,6 +349,7 @@ async fn run(reports: Reports, mut stopped: StopSignal) {
     let mut evidence = reports.0.evidence.subscribe();
     let ports = &reports.0.ports;
     let (mut registry, mut rates) = (ports.registry.clone(), ports.rates.clone());
+    let mut forget = tokio::time::interval(FORGET_EVERY);
     loop {
         evidence.borrow_and_update();
         registry.borrow_and_update();
@@ -352,6 +363,12 @@ async fn run(reports: Reports, mut stopped: StopSignal) {
         }
         tokio::select! {
             () = stopped.stopped() => return,
+            _ = forget.tick() => {
+                let reports = reports.clone();
+                if let Err(error) = blocking(move || reports.forget_old_claims()).await {
+                    tracing::warn!(%error, "old claims about nodes cannot be removed now: tried again in an hour");
+                }
+            }
             // Reports without a judgement wait for the registry or the rates. A sender that was dropped changes
             // nothing any more.
             Ok(()) = evidence.changed(), if made.is_ok() => {}
