@@ -41,6 +41,9 @@ pub enum PeerError {
     /// The peer sent nothing but keep-alives, far more often than they are needed.
     #[error("too many keep-alives")]
     KeepAlives,
+    /// The peer's API lacks a method by which nodes get strands.
+    #[error("the peer's API lacks a method by which nodes get strands")]
+    NoMethod,
     /// The peer sent a strand that was not asked for.
     #[error("the peer sent a strand that was not requested")]
     Unrequested,
@@ -51,7 +54,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 10 + PeerViolation::ALL.len()] = [
+    pub const ALL: [Self; 11 + PeerViolation::ALL.len()] = [
         Self::UnknownNode,
         Self::WrongNode,
         Self::BadProof,
@@ -61,6 +64,7 @@ impl PeerError {
         Self::Protocol,
         Self::Oversized,
         Self::KeepAlives,
+        Self::NoMethod,
         Self::Unrequested,
         Self::Envelope(PeerViolation::ALL[0]),
         Self::Envelope(PeerViolation::ALL[1]),
@@ -82,6 +86,7 @@ impl PeerError {
             Self::Protocol => "protocol",
             Self::Oversized => "oversized",
             Self::KeepAlives => "keep_alives",
+            Self::NoMethod => "no_method",
             Self::Unrequested => "unrequested",
             Self::Envelope(violation) => violation.label(),
         }
@@ -99,6 +104,7 @@ impl PeerError {
             Self::Protocol
             | Self::Oversized
             | Self::KeepAlives
+            | Self::NoMethod
             | Self::Unrequested
             | Self::Envelope(PeerViolation::WrongOriginator | PeerViolation::OutOfOrder) => {
                 CloseCode::ProtocolViolation

@@ -173,6 +173,31 @@ async fn a_strand_is_taken_elsewhere_while_its_own_node_attacks() {
     }
 }
 
+/// A gateway, or a server of something else, at the registered address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_without_methods_for_strands_is_named_and_its_strand_taken_elsewhere() {
+    let relay = ScriptedPeer::start(200, Habits::default());
+    let mut peer =
+        ScriptedPeer::start(300, Habits { methods: Methods::Neither, ..Habits::default() });
+    peer.originate(5, 60);
+    relay.hold(&peer);
+    let mut network = start(&[&peer, &relay]).await;
+    assert_follows(&network.nodes[0], &peer).await;
+    wait::until("it is counted and named", async || {
+        let metrics = network.nodes[0].metrics().await;
+        let counted = metrics.sum("xmtp_verify_failures_total", &[r#"kind="no_method""#]);
+        (counted > 0.0).then_some(())
+    })
+    .await;
+    let output = network.nodes[0].process().output();
+    let named = output.lines().find(|line| line.contains("lacks a method"));
+    assert!(named.is_some_and(|line| line.contains("300")), "{output}");
+    // It is asked again after a pause.
+    peer.change(|habits| habits.methods = Methods::Both);
+    peer.originate(5, 60);
+    assert_follows(&network.nodes[0], &peer).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
     let mut peer =

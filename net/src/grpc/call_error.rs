@@ -65,6 +65,7 @@ impl From<PeerCallError> for SessionError {
     fn from(error: PeerCallError) -> Self {
         match error {
             PeerCallError::Peer(error) => Self::Peer(error),
+            PeerCallError::Unimplemented => Self::Peer(PeerError::NoMethod),
             error => Self::Lost(error.to_string()),
         }
     }

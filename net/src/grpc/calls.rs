@@ -100,7 +100,7 @@ impl WantCall {
     /// Notifies the engine when the peer answers a request for its own strand with an error of its own. An error at the
     /// end of a running stream does not count, because a node that stops ends its streams this way.
     fn note_answer(&self, error: &PeerCallError, began: Instant) {
-        if let PeerCallError::Answered(_) = error
+        if let PeerCallError::Answered(_) | PeerCallError::Unimplemented = error
             && self.want.originator == self.peer
         {
             self.sink.note_failed_request(began.elapsed());

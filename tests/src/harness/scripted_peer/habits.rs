@@ -24,6 +24,8 @@ pub enum Methods {
     Older,
     /// Only the older one. The refusal of the other comes after the headers of the answer.
     OlderSaidLate,
+    /// None of them.
+    Neither,
 }
 
 /// An attack, in the place of envelopes.

@@ -115,7 +115,7 @@ async fn answer(state: Arc<State>, request: Request<tonic::body::Body>) -> Respo
         "SubscribeOriginators" if methods == Methods::OlderSaidLate => {
             send(&to, vec![trailers(UNIMPLEMENTED)]);
         }
-        "SubscribeEnvelopes" => {
+        "SubscribeEnvelopes" if methods != Methods::Neither => {
             let query = api::SubscribeEnvelopesRequest::decode(message).unwrap().query.unwrap();
             start(state, &query.originator_node_ids, query.last_seen, false, to);
         }
