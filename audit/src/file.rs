@@ -81,6 +81,9 @@ pub struct EvidenceFile {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub registry: Vec<NodeEntry>,
+    /// The contract that the nodes were read from, if the writer knew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_source: Option<RegistrySource>,
     /// The history of rates, as the writer knew it, by ascending start.
     #[serde(
         default,
@@ -136,6 +139,46 @@ pub struct NodeEntry {
     /// Its absences, unix seconds: from its removal to its return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absences: Vec<(u64, Option<u64>)>,
+}
+
+/// The contract of a node registry, as it was read. A reader can look there whether the keys are right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrySource {
+    /// Address of the contract: 20 bytes, hex.
+    pub contract: String,
+    /// Id of its chain.
+    pub chain_id: u64,
+    /// The newest block of the chain before the registry was read; absent if the writer did not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<u64>,
+}
+
+impl RegistrySource {
+    /// Checks the address, and returns the source with the address in one form.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError::Field`] if it is no address.
+    pub fn checked(self) -> Result<Self, EvidenceFileError> {
+        let address = self.contract.parse::<Address>();
+        let contract = match address {
+            Ok(address) => address.to_string(),
+            Err(_) => return Err(wrong("contract", &self.contract, "address of a contract")),
+        };
+        Ok(Self { contract, ..self })
+    }
+
+    /// Returns true if both are the same contract, perhaps read at other times. To be asked of checked sources.
+    #[must_use]
+    pub fn is_same_contract(&self, other: &Self) -> bool {
+        (&self.contract, self.chain_id) == (&other.contract, other.chain_id)
+    }
+}
+
+impl fmt::Display for RegistrySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of chain {}", self.contract, self.chain_id)?;
+        self.block.map_or(Ok(()), |block| write!(f, ", read after block {block}"))
+    }
 }
 
 /// A rate.
@@ -236,7 +279,8 @@ impl KnownKeys {
 }
 
 impl EvidenceFile {
-    /// Makes a file of reports and of evidence that rests on signed trees, with all that is needed to judge them, and the writer's judgements.
+    /// Makes a file of reports and of evidence that rests on signed trees, with all that is needed to judge them, and the
+    /// writer's judgements. It names no source of the registry.
     #[must_use]
     pub fn new(
         tool: &str,
@@ -257,6 +301,7 @@ impl EvidenceFile {
             reports: reports.iter().map(ReportEntry::of).collect(),
             trees: trees.iter().map(TreeEntry::of).collect(),
             registry: keys.registry.nodes().map(|it| NodeEntry::of(it, &keys.registry)).collect(),
+            registry_source: None,
             rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
             rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::refreshed_ns),
             verdicts,
@@ -271,7 +316,8 @@ impl EvidenceFile {
         if text.len() > FILE_LEN_BYTES_MAX {
             return Err(EvidenceFileError::TooLong(text.len()));
         }
-        let file: Self = serde_json::from_str(text)?;
+        let mut file: Self = serde_json::from_str(text)?;
+        file.registry_source = file.registry_source.map(RegistrySource::checked).transpose()?;
         if file.schema != SCHEMA {
             return Err(EvidenceFileError::Schema(beginning(&file.schema)));
         }

@@ -66,6 +66,11 @@ fn a_node_is_registered_once_chosen_and_listed() {
     let listed = chains.json(ADMIN, &["registry", "node", "list"]);
     assert_eq!(listed[0]["signingPublicKey"], PUBLIC_KEY);
     assert_eq!(listed[0]["owner"], OWNER);
+    let file = chains.json(ADMIN, &["registry", "node", "list", "--registry-file"]);
+    assert_eq!(file["nodes"].as_array().unwrap().len(), listed.as_array().unwrap().len());
+    assert_eq!(file["nodes"][0]["signingPublicKey"], PUBLIC_KEY);
+    assert!(file["source"]["block"].as_u64().is_some_and(|block| block > 0), "{file}");
+    assert!(file["source"]["contract"].as_str().unwrap().starts_with("0x"), "{file}");
     let text = stdout(&chains.run(ADMIN, &["registry", "node", "list"]));
     assert!(text.contains("nodeId: 100") && text.contains("http://localhost:5050"), "{text}");
 }

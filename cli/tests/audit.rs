@@ -270,6 +270,12 @@ fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
     let kept = json(&[&export[..], &["--json", "--out", out]].concat());
     assert_eq!(kept["reports"], 1, "the same fact is kept once");
     assert_eq!((&kept["trees"], &kept["has_more"]), (&0.into(), &false.into()));
+    let file: Value = serde_json::from_str(&fs::read_to_string(out).unwrap()).unwrap();
+    let contract = file["registry_source"]["contract"].as_str().unwrap();
+    let of_network = dev.network["contracts"]["nodeRegistry"].as_str().unwrap();
+    assert!(contract.eq_ignore_ascii_case(of_network), "{contract} is not {of_network}");
+    let chain_id = &dev.network["settlement_chain"]["chain_id"];
+    assert_eq!(&file["registry_source"]["chain_id"], chain_id);
     let time = kept["last"].as_u64().unwrap().to_string();
     let show = ["misbehavior", "show", "--json", "--node", &node, "--registry", network, &time];
     let shown = json(&show);

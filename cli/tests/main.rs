@@ -7,6 +7,7 @@ mod audit;
 mod audit_compare;
 mod audit_export;
 mod audit_input;
+mod audit_report;
 mod audit_snapshot;
 mod backup_place;
 mod backup_signatures;

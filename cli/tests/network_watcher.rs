@@ -169,7 +169,8 @@ fn registry_file(place: &Path, addresses: &[SocketAddr]) -> PathBuf {
     };
     let nodes = (1..).zip(addresses).map(entry).collect();
     let path = place.join("registry.json");
-    fs::write(&path, serde_json::to_string(&RegistryFile { nodes }).unwrap()).unwrap();
+    fs::write(&path, serde_json::to_string(&RegistryFile { nodes, source: None }).unwrap())
+        .unwrap();
     path
 }
 

@@ -42,7 +42,7 @@ pub(crate) enum NodeCommand {
     /// Register a node. It is not canonical yet.
     Add(NodeAddArgs),
     /// Print all records.
-    List(NetworkArgs),
+    List(NodeListArgs),
     /// Print one record, and the account that may transfer it beside its owner.
     Get(NodeGetArgs),
     /// Change the URL of a node's API.
@@ -53,6 +53,18 @@ pub(crate) enum NodeCommand {
     Approve(NodeTokenArgs),
     /// Set the URL before the id in the URI of each node's token.
     BaseUri(BaseUriArgs),
+}
+
+/// `hawser registry node list`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeListArgs {
+    /// Print a registry file, which names the contract and the chain's newest block. It lacks the periods in which a
+    /// node was not in the network.
+    #[arg(long)]
+    pub(crate) registry_file: bool,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser registry node get`.

@@ -122,7 +122,8 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
         Some(metrics) => trees(metrics).await?,
         None => Trees::default(),
     };
-    let file = Judged::file(tool, &held, &trees, &keys.known);
+    let mut file = Judged::file(tool, &held, &trees, &keys.known);
+    file.registry_source = keys.source;
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
     if text.len() > FILE_LEN_BYTES_MAX {
         let len_bytes = text.len();

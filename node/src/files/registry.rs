@@ -7,6 +7,9 @@
 //! periods in which a node was not in the network after it had been. A node that leaves keeps its record, with
 //! `"isCanonical":false,"absences":[{"from":1750000000}]` (unix seconds). When it returns, the absence gets its end:
 //! `{"from":1750000000,"until":1750086400}`.
+//!
+//! `"source":{"contract":"0x…","chainId":1,"block":7}` names the contract that the records were read from; evidence files
+//! pass it on. A node does not use it.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +24,22 @@ use serde::{Deserialize, Serialize};
 pub struct RegistryFile {
     /// Records, one per node, in any order.
     pub nodes: Vec<NodeEntry>,
+    /// The contract that the records were read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RegistryContract>,
+}
+
+/// The contract that the records of a file were read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RegistryContract {
+    /// Address of the contract.
+    pub contract: String,
+    /// Id of its chain.
+    pub chain_id: u64,
+    /// The newest block of the chain before the records were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<u64>,
 }
 
 /// One record of the file.
@@ -211,7 +230,7 @@ mod tests {
     }
 
     fn parse_entries(nodes: Vec<NodeEntry>) -> Result<Registry, RegistryFileError> {
-        parse(&serde_json::to_string(&RegistryFile { nodes }).unwrap())
+        parse(&serde_json::to_string(&RegistryFile { nodes, source: None }).unwrap())
     }
 
     fn fault_of(change: impl FnOnce(&mut NodeEntry)) -> NodeEntryError {
@@ -290,7 +309,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_is_named() {
-        let text = serde_json::to_string(&RegistryFile { nodes: vec![entry(100)] }).unwrap();
+        let text =
+            serde_json::to_string(&RegistryFile { nodes: vec![entry(100)], source: None }).unwrap();
         let error = parse(&text.replace("isCanonical", "isCannonical")).unwrap_err();
         assert!(error.to_string().contains("isCannonical"), "{error}");
     }

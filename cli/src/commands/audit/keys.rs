@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, SCHEMA};
+use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
 use hawser_audit::plain_file::{self, PlainFileError};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_node::error::RunError;
+use hawser_node::files::registry::RegistryFile;
 use hawser_node::files::{rates, registry};
 use hawser_rules::misbehavior::Missing;
 use hawser_rules::{RateTable, Registry};
@@ -19,8 +20,10 @@ pub(crate) struct LoadedKeys {
     pub(crate) known: KnownKeys,
     /// Addresses of the nodes' APIs, as far as the source names them.
     pub(crate) addresses: Vec<(u32, String)>,
-    /// Returns the source of the keys, for people.
+    /// The source of the keys, for people.
     pub(crate) origin: String,
+    /// The contract that they were read from, if their file names it.
+    pub(crate) source: Option<RegistrySource>,
     /// True if the writer of the evidence gave the keys, too.
     pub(crate) is_on_trust: bool,
 }
@@ -38,7 +41,8 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
             let known = file.keys().map_err(RunError::usage)?;
             let origin = "of the evidence file, taken on trust: give those of the registry (--registry FILE)";
             let origin = origin.to_owned();
-            LoadedKeys { known, addresses: Vec::new(), origin, is_on_trust: true }
+            let source = file.registry_source.clone();
+            LoadedKeys { known, addresses: Vec::new(), origin, source, is_on_trust: true }
         }
         (None, None) => match NetworkFile::of_current_folder() {
             Some(path) => of_path(&path)?,
@@ -84,7 +88,8 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     if text.contains(SCHEMA) {
         let file = EvidenceFile::parse(&text).map_err(|error| fail(&error))?;
         let known = file.keys().map_err(|error| fail(&error))?;
-        return Ok(LoadedKeys { known, addresses: Vec::new(), origin, is_on_trust: false });
+        let (addresses, source) = (Vec::new(), file.registry_source);
+        return Ok(LoadedKeys { known, addresses, origin, source, is_on_trust: false });
     }
     if let Ok(network) = NetworkFile::parse(&text) {
         let entry = |node: &crate::network_file::NetworkNode| NodeEntry {
@@ -99,20 +104,33 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
             reports: Vec::new(),
             trees: Vec::new(),
             registry: network.nodes.iter().map(entry).collect(),
+            registry_source: source_of(&network),
             rates: Vec::new(),
             rates_confirmed_ns: None,
             verdicts: Vec::new(),
         };
         let known = file.keys().map_err(|error| fail(&error))?;
         let addresses = network.nodes.iter().map(|node| (node.node_id, node.grpc.clone()));
-        let addresses = addresses.collect();
-        return Ok(LoadedKeys { known, addresses, origin, is_on_trust: false });
+        let (addresses, source) = (addresses.collect(), file.registry_source);
+        return Ok(LoadedKeys { known, addresses, origin, source, is_on_trust: false });
     }
     let registry: Registry = registry::parse(&text).map_err(|error| fail(&error))?;
     let addresses = registry.nodes().filter(|node| node.canonical);
     let addresses = addresses.map(|node| (node.id.0, node.http_address.clone())).collect();
     let known = KnownKeys { registry, rates: None };
-    Ok(LoadedKeys { known, addresses, origin, is_on_trust: false })
+    let file: RegistryFile = serde_json::from_str(&text).map_err(|error| fail(&error))?;
+    let source = file.source.map(|it| {
+        RegistrySource { contract: it.contract, chain_id: it.chain_id, block: it.block }.checked()
+    });
+    let source = source.transpose().map_err(|error| fail(&error))?;
+    Ok(LoadedKeys { known, addresses, origin, source, is_on_trust: false })
+}
+
+/// Returns the contract of a development network's registry, if it has chains.
+fn source_of(network: &NetworkFile) -> Option<RegistrySource> {
+    let contract = network.contracts.get("nodeRegistry")?.as_str()?.to_owned();
+    let chain_id = network.settlement_chain.as_ref()?.chain_id;
+    RegistrySource { contract, chain_id, block: None }.checked().ok()
 }
 
 /// Reads a text file of the length that evidence may have.

@@ -8,22 +8,18 @@ mod partition;
 mod prove;
 mod publish;
 mod replay;
+mod report;
 pub(super) mod reports;
 mod source;
 
-use std::collections::BTreeMap;
-
-use hawser_audit::{EvidenceFile, Judged, JudgedTrees};
+use hawser_audit::EvidenceFile;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings::NodeServiceSettings;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
-use hawser_rules::misbehavior::quorum::LivenessRecord;
-use serde_json::json;
 
 use super::node;
 use crate::args::NodeArgs;
-use crate::args::audit::{AuditCommand, AuditReportArgs};
-use crate::output;
+use crate::args::audit::AuditCommand;
 
 pub(super) use compare::run as compare;
 pub(super) use export::run as export;
@@ -31,6 +27,7 @@ pub(super) use keys::{load as load_keys, read as read_text};
 pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
 pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, run as replay};
+pub(super) use report::report;
 pub(super) use source::{FolderLog, StoredLog, UnopenedBackup, open as open_log};
 
 /// Runs the command.
@@ -61,80 +58,6 @@ pub(super) fn watch(args: NodeArgs) -> Result<(), RunError> {
     let exit_with_parent = args.exit_with_parent;
     let config = NodeServiceSettings::read_replica(&args.sources());
     node::run_with(config.map_err(RunError::usage)?, exit_with_parent)
-}
-
-/// Judges the reports of a file or of a node.
-///
-/// # Errors
-/// See [`run`].
-pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), RunError> {
-    let (held, trees, file) = if args.source.contains("://") {
-        (reports::all_of(&args.source, 0).await?, Vec::new(), None)
-    } else {
-        let file = read_file(args.source.as_ref())?;
-        let trees = file.held_trees().map_err(RunError::failed)?;
-        (file.held().map_err(RunError::failed)?, trees, Some(file))
-    };
-    let keys = keys::load(&args.keys, file.as_ref())?;
-    if held.is_empty() && trees.is_empty() {
-        return Err(RunError::not_found("there are no reports to judge"));
-    }
-    let (mut counts, mut lacking) = (BTreeMap::new(), Vec::new());
-    let mut liveness = LivenessRecord::default();
-    for held in held {
-        let judged = Judged::new(held, &keys.known);
-        if let Some(report) = &judged.report {
-            liveness.add(report, &judged.judgement);
-        }
-        lacking.extend_from_slice(&judged.judgement.missing);
-        *counts.entry(judged.judgement.verdict).or_insert(0_u64) += 1;
-        match as_json {
-            true => output::line(judged.to_json()),
-            false => output::line(&judged),
-        }
-    }
-    for held in trees {
-        let judged = JudgedTrees::new(held, &keys.known);
-        *counts.entry(judged.judgement.verdict).or_insert(0_u64) += 1;
-        match as_json {
-            true => output::line(judged.to_json()),
-            false => output::line(&judged),
-        }
-    }
-    // Printed beside the verdict: the agreement of most nodes is not a proof either.
-    for outage in liveness.outages(&keys.known.registry) {
-        match as_json {
-            true => output::line(json!({ "outage": network::outage_json(&outage) })),
-            false => {
-                output::line(format_args!("node {}{}", outage.node, network::of_outage(&outage)))
-            }
-        }
-    }
-    // Strangers can submit reports to a node, so a worthless report does not weaken a proof beside it.
-    let strongest = counts.keys().next_back().copied().unwrap_or(MisbehaviorVerdict::Refuted);
-    // Nothing is proven with keys of the writer of the file.
-    let most =
-        if keys.is_on_trust { MisbehaviorVerdict::Claim } else { MisbehaviorVerdict::Proven };
-    let total = strongest.min(most);
-    let counts = counts.iter().rev().map(|(verdict, count)| (verdict.name(), count));
-    let rates = keys.rates_to_give(&lacking);
-    match as_json {
-        true => {
-            let counts: serde_json::Map<_, _> =
-                counts.map(|(name, count)| (name.to_owned(), json!(count))).collect();
-            let (verdict, keys) = (total.name(), keys.origin);
-            let mut line = json!({ "verdict": verdict, "counts": counts, "keys": keys });
-            rates.into_iter().for_each(|rates| line["rates"] = rates.into());
-            output::line(line);
-        }
-        false => {
-            let counts: Vec<_> = counts.map(|(name, count)| format!("{count} {name}")).collect();
-            output::line(format_args!("verdicts: {}", counts.join(", ")));
-            output::line(format_args!("keys: {}", keys.origin));
-            rates.into_iter().for_each(|rates| output::line(format_args!("rates: {rates}")));
-        }
-    }
-    exit_of(total)
 }
 
 /// Returns the result of the command, whose exit code is the verdict.

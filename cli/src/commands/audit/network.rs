@@ -8,14 +8,13 @@ use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
 use super::replay::INCOMPLETE_EXIT_CODE;
-use super::reports::{LEN_BYTES_MAX, ReadMost};
+use super::reports::READ_MOST;
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
 use crate::output;
 
-/// The most that is read of one node, a page at a time. Guesses: strangers can have a node keep some hundred MiB of
-/// reports that prove nothing for each accused node and class, and the answers of a lying node have no end.
-const READ_MOST: ReadMost = ReadMost { reports: 1_000_000, len_bytes: 16 << 30 };
+/// Bytes of proofs of one node that are held. A guess: above what a node keeps of a network that works.
+const PROOFS_LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Runs the command.
 ///
@@ -44,7 +43,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
                 if judged.judgement.verdict == MisbehaviorVerdict::Proven {
                     held_bytes += len_bytes;
                 }
-                if held_bytes > LEN_BYTES_MAX {
+                if held_bytes > PROOFS_LEN_BYTES_MAX {
                     return Err(RunError::failed("the node has more proofs than one run holds"));
                 }
                 audit.add(judged);

@@ -118,6 +118,7 @@ fn of_file_keys(file: &ProofFile) -> Result<KnownKeys, RunError> {
         reports: Vec::new(),
         trees: Vec::new(),
         registry: file.registry().to_vec(),
+        registry_source: None,
         rates: Vec::new(),
         rates_confirmed_ns: None,
         verdicts: Vec::new(),

@@ -8,10 +8,9 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::Misbeha
 
 use crate::client;
 
-/// Reports that are read of one node and held. A guess: above what a node keeps of a network that works.
-const REPORTS_MAX: usize = 100_000;
-/// Their bytes.
-pub(crate) const LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The most that is read of one node, a page at a time. Guesses: strangers can have a node keep some hundred MiB of
+/// reports that prove nothing for each accused node and class, and the answers of a lying node have no end.
+pub(super) const READ_MOST: ReadMost = ReadMost { reports: 1_000_000, len_bytes: 16 << 30 };
 
 /// Connects to the service of a node.
 ///
@@ -45,21 +44,6 @@ fn held(report: pb::MisbehaviorReport) -> HeldReport {
         host: None,
         server_time_ns: Some(report.server_time_ns),
     }
-}
-
-/// Reads all reports that a node stored after `after_ns`.
-///
-/// # Errors
-/// When the node does not answer, or its answers do not end.
-pub(crate) async fn all_of(address: &str, after_ns: u64) -> Result<Vec<HeldReport>, RunError> {
-    let mut all = Vec::new();
-    let most = ReadMost { reports: REPORTS_MAX, len_bytes: LEN_BYTES_MAX };
-    let hold = |page| {
-        all.extend(page);
-        Ok(())
-    };
-    each_page(address, after_ns, most, hold).await?;
-    Ok(all)
 }
 
 /// The most that is read of one node.

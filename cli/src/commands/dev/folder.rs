@@ -189,7 +189,7 @@ impl Folder {
         });
         let mut nodes: Vec<_> = running.iter().cloned().chain(others).collect();
         nodes.sort_by_key(|node| node.node_id);
-        write(&self.registry(), &RegistryFile { nodes })?;
+        write(&self.registry(), &RegistryFile { nodes, source: None })?;
         if !self.rates().exists() {
             write(&self.rates(), &RatesFile { rates: vec![RateRecord::FIRST] })?;
         }

@@ -1,14 +1,16 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
-use hawser_chain::admin::Network;
+use alloy::providers::Provider as _;
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
+use hawser_chain::admin::{Contract, Network};
 use hawser_node::error::RunError;
+use hawser_node::files::registry::{NodeEntry, RegistryContract, RegistryFile};
 use hawser_proto::PublicKey;
 use serde_json::Value;
 
-use crate::args::onchain::NetworkArgs;
 use crate::args::registry::{
-    BaseUriArgs, CanonicalArgs, NodeAddArgs, NodeGetArgs, NodeTokenArgs, UpdateHttpArgs,
+    BaseUriArgs, CanonicalArgs, NodeAddArgs, NodeGetArgs, NodeListArgs, NodeTokenArgs,
+    UpdateHttpArgs,
 };
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
@@ -36,8 +38,13 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
     Ok(())
 }
 
-pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(args, ChainsNeeded::Settlement).await?;
+pub(super) async fn list(args: &NodeListArgs, as_json: bool) -> Result<(), RunError> {
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    if args.registry_file {
+        let file = registry_file(&network).await?;
+        output::line(serde_json::to_string_pretty(&file).map_err(RunError::failed)?);
+        return Ok(());
+    }
     let records = nodes::list(&network).await?;
     if as_json {
         let all: Vec<_> = records.into_iter().map(|node| fields(node).into_json()).collect();
@@ -48,6 +55,28 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
         records.into_iter().for_each(|node| fields(node).print_row());
     }
     Ok(())
+}
+
+/// Reads the registry as the content of a file. The block is read first, so the records are at least as new.
+async fn registry_file(network: &Network) -> Result<RegistryFile, RunError> {
+    let chain = &network.settlement;
+    let block = chain.provider().get_block_number().await;
+    let block =
+        block.map_err(|error| RunError::failed(chain.request_error("eth_blockNumber", error)))?;
+    let contract = network.contracts.get(Contract::NodeRegistry).unwrap_or_default();
+    let entry = |node: RegisteredNode| NodeEntry {
+        node_id: node.node_id,
+        signer: node.signer.to_string(),
+        is_canonical: node.is_canonical,
+        signing_public_key: node.signing_public_key.to_string(),
+        http_address: node.http_address,
+        quic_address: None,
+        absences: Vec::new(),
+    };
+    let nodes = nodes::list(network).await?.into_iter().map(entry).collect();
+    let (contract, chain_id) = (contract.to_string(), chain.id());
+    let source = Some(RegistryContract { contract, chain_id, block: Some(block) });
+    Ok(RegistryFile { nodes, source })
 }
 
 pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), RunError> {

@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn write_registry(path: &Path, nodes: Vec<NodeEntry>) {
-        let text = serde_json::to_string(&RegistryFile { nodes }).unwrap();
+        let text = serde_json::to_string(&RegistryFile { nodes, source: None }).unwrap();
         files::write_whole(path, text.as_bytes()).unwrap();
     }
 

@@ -1,0 +1,189 @@
+//! `hawser audit report`: the reports of an evidence file or of a node, judged one by one.
+
+use std::collections::BTreeMap;
+
+use hawser_audit::file::HeldReport;
+use hawser_audit::{EvidenceFile, Judged, JudgedTrees, KnownKeys};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_rules::misbehavior::quorum::LivenessRecord;
+use hawser_rules::misbehavior::{MisbehaviorVerdict, Missing, TreeEvidence};
+use serde_json::{Value, json};
+
+use super::keys::LoadedKeys;
+use super::replay::INCOMPLETE_EXIT_CODE;
+use super::{exit_of, keys, network, read_file, reports};
+use crate::args::audit::AuditReportArgs;
+use crate::output;
+
+/// Judges the reports of a file or of a node. A node's reports are judged page by page, so that only one page is held.
+///
+/// # Errors
+/// When files or nodes cannot be read; and with the exit code of the verdict, or of a node that was not read to its end.
+pub(in super::super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), RunError> {
+    if args.source.contains("://") {
+        let keys = keys::load(&args.keys, None)?;
+        let mut judging = Judging::new(&keys.known, as_json);
+        let read = reports::each_page(&args.source, 0, reports::READ_MOST, |page| {
+            page.into_iter().for_each(|held| judging.take(held));
+            Ok(())
+        });
+        let read = read.await;
+        return judging.finish(&keys, &[], read);
+    }
+    let file = read_file(args.source.as_ref())?;
+    let keys = keys::load(&args.keys, Some(&file))?;
+    let mut judging = Judging::new(&keys.known, as_json);
+    for held in file.held().map_err(RunError::failed)? {
+        judging.take(held);
+    }
+    for held in file.held_trees().map_err(RunError::failed)? {
+        judging.take_trees(held);
+    }
+    let notes = differences(&file, &keys)?;
+    judging.finish(&keys, &notes, Ok(()))
+}
+
+/// Returns what an evidence file states about the registry and the given keys contradict. Nothing if its keys are used.
+fn differences(file: &EvidenceFile, keys: &LoadedKeys) -> Result<Vec<String>, RunError> {
+    if keys.is_on_trust || file.registry.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of_file = file.keys().map_err(RunError::failed)?.registry;
+    let other_key = of_file.nodes().filter(|node| {
+        keys.known.registry.node(node.id).is_some_and(|known| known.public_key != node.public_key)
+    });
+    let mut found: Vec<_> = other_key
+        .map(|node| format!("the file has another key of node {} than the given one", node.id))
+        .collect();
+    if let (Some(written), Some(given)) = (&file.registry_source, &keys.source)
+        && !written.is_same_contract(given)
+    {
+        found.push(format!("the file was written with the keys of another registry: {written}"));
+    }
+    Ok(found)
+}
+
+/// The judgements so far, of which only sums are held.
+struct Judging<'a> {
+    keys: &'a KnownKeys,
+    as_json: bool,
+    counts: BTreeMap<MisbehaviorVerdict, u64>,
+    /// A verdict is open because rates are missing.
+    lacks_rates: bool,
+    liveness: LivenessRecord,
+}
+
+impl<'a> Judging<'a> {
+    fn new(keys: &'a KnownKeys, as_json: bool) -> Self {
+        let (counts, liveness) = (BTreeMap::new(), LivenessRecord::default());
+        Self { keys, as_json, counts, lacks_rates: false, liveness }
+    }
+
+    fn take(&mut self, held: HeldReport) {
+        let judged = Judged::new(held, self.keys);
+        if let Some(report) = &judged.report {
+            self.liveness.add(report, &judged.judgement);
+        }
+        self.lacks_rates |= judged.judgement.missing.contains(&Missing::Rates);
+        *self.counts.entry(judged.judgement.verdict).or_default() += 1;
+        match self.as_json {
+            true => output::line(judged.to_json()),
+            false => output::line(&judged),
+        }
+    }
+
+    fn take_trees(&mut self, held: TreeEvidence) {
+        let judged = JudgedTrees::new(held, self.keys);
+        *self.counts.entry(judged.judgement.verdict).or_default() += 1;
+        match self.as_json {
+            true => output::line(judged.to_json()),
+            false => output::line(&judged),
+        }
+    }
+
+    /// Prints the verdict of all that was judged. `read` tells if all of it was read.
+    fn finish(
+        self,
+        keys: &LoadedKeys,
+        differences: &[String],
+        read: Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        if self.counts.is_empty() {
+            return read.and(Err(RunError::not_found("there are no reports to judge")));
+        }
+        // Printed beside the verdict: the agreement of most nodes is not a proof either.
+        for outage in self.liveness.outages(&self.keys.registry) {
+            match self.as_json {
+                true => output::line(json!({ "outage": network::outage_json(&outage) })),
+                false => output::line(format_args!(
+                    "node {}{}",
+                    outage.node,
+                    network::of_outage(&outage)
+                )),
+            }
+        }
+        let total = self.total(keys);
+        match self.as_json {
+            true => output::line(self.to_json(total, keys, differences)),
+            false => self.tell(keys, differences),
+        }
+        match read {
+            Ok(()) => exit_of(total),
+            Err(error) => {
+                let text = format!("the node was not read to its end: {}", error.text);
+                Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
+            }
+        }
+    }
+
+    fn total(&self, keys: &LoadedKeys) -> MisbehaviorVerdict {
+        // Strangers can submit reports to a node, so a worthless report does not weaken a proof beside it.
+        let strongest =
+            self.counts.keys().next_back().copied().unwrap_or(MisbehaviorVerdict::Refuted);
+        // Nothing is proven with keys of the writer of the file.
+        let most =
+            if keys.is_on_trust { MisbehaviorVerdict::Claim } else { MisbehaviorVerdict::Proven };
+        strongest.min(most)
+    }
+
+    fn rates(&self, keys: &LoadedKeys) -> Option<&'static str> {
+        self.lacks_rates.then(|| keys.rates_to_give(&[Missing::Rates])).flatten()
+    }
+
+    fn to_json(
+        &self,
+        total: MisbehaviorVerdict,
+        keys: &LoadedKeys,
+        differences: &[String],
+    ) -> Value {
+        let counts: serde_json::Map<_, _> =
+            self.counts.iter().map(|(it, count)| (it.name().to_owned(), json!(count))).collect();
+        let mut line = json!({ "verdict": total.name(), "counts": counts, "keys": keys.origin });
+        if let Some(source) = &keys.source {
+            line["registry_source"] = json!(source);
+        }
+        if !differences.is_empty() {
+            line["differences"] = json!(differences);
+        }
+        if let Some(rates) = self.rates(keys) {
+            line["rates"] = rates.into();
+        }
+        line
+    }
+
+    fn tell(&self, keys: &LoadedKeys, differences: &[String]) {
+        let counts = self.counts.iter().rev();
+        let counts: Vec<_> = counts.map(|(it, count)| format!("{count} {}", it.name())).collect();
+        output::line(format_args!("verdicts: {}", counts.join(", ")));
+        output::line(format_args!("keys: {}", keys.origin));
+        if let Some(source) = &keys.source {
+            output::line(format_args!("registry: {source}"));
+        }
+        for difference in differences {
+            output::line(format_args!("keys: {difference}"));
+        }
+        if let Some(rates) = self.rates(keys) {
+            output::line(format_args!("rates: {rates}"));
+        }
+    }
+}

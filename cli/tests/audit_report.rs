@@ -1,0 +1,163 @@
+//! `hawser audit report`: where the keys are from, and nodes that keep more reports than the command holds.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hawser_audit::file::{HeldReport, RegistrySource};
+use hawser_audit::{Judged, KnownKeys};
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
+    MisbehaviorApi, MisbehaviorApiServer,
+};
+use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
+use hawser_rules::{NodeRecord, Registry};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use crate::support::{run, stdout};
+
+const NODE: u32 = 200;
+
+/// Writes an evidence file of one worthless report, with the key of the node made of `seed`.
+fn write(place: &Path, name: &str, seed: u8, source: Option<RegistrySource>) -> String {
+    let key = SecretKey::from_bytes(&[seed; 32]).unwrap();
+    let record = NodeRecord {
+        id: OriginatorId(NODE),
+        public_key: key.public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
+    let report = Bytes::from_static(b"no report");
+    let held = HeldReport { report, host_signature: None, host: None, server_time_ns: None };
+    let mut file = Judged::file("test", &[held], &[], &keys);
+    file.registry_source = source;
+    let path = place.join(name);
+    fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn source(byte: &str, chain_id: u64, block: Option<u64>) -> Option<RegistrySource> {
+    Some(RegistrySource { contract: format!("0x{}", byte.repeat(20)), chain_id, block })
+}
+
+#[test]
+fn the_registry_of_an_evidence_file_is_shown_and_compared_with_the_given_one() {
+    let place = tempfile::tempdir().unwrap();
+    let file = write(place.path(), "file", 1, source("11", 5, Some(9)));
+    let output = run(&["audit", "report", &file]);
+    let named = format!("registry: 0x{} of chain 5, read after block 9", "11".repeat(20));
+    assert!(stdout(&output).contains(&named), "{output:?}");
+    let output = run(&["audit", "report", "--json", &file]);
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["registry_source"]["chain_id"], &last["differences"]),
+        (&5.into(), &Value::Null)
+    );
+    assert_eq!(last["registry_source"]["block"], 9);
+
+    // The same contract at another time is no difference; other keys and another contract are.
+    let same = write(place.path(), "same", 1, source("11", 5, None));
+    let output = run(&["audit", "report", &file, "--registry", &same]);
+    assert!(!stdout(&output).contains("the file"), "{output:?}");
+    let other = write(place.path(), "other", 2, source("22", 5, None));
+    let output = run(&["audit", "report", &file, "--registry", &other]);
+    let shown = stdout(&output);
+    assert!(shown.contains("the file has another key of node 200 than the given one"), "{shown}");
+    assert!(shown.contains("the keys of another registry"), "{shown}");
+    assert!(shown.contains(&format!("registry: 0x{} of chain 5\n", "22".repeat(20))), "{shown}");
+    let output = run(&["audit", "report", "--json", &file, "--registry", &other]);
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["differences"].as_array().unwrap().len(), 2, "{last}");
+
+    let broken = write(place.path(), "broken", 1, source("no address", 5, None));
+    let output = run(&["audit", "report", &broken]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("contract"), "{output:?}");
+}
+
+/// Keeps reports of 4 MiB, five on a page, and fails behind the last one if it is told to.
+struct Keeper {
+    reports: u64,
+    fails: bool,
+    asked: Arc<AtomicU64>,
+}
+
+#[tonic::async_trait]
+impl MisbehaviorApi for Keeper {
+    async fn submit_misbehavior_report(
+        &self,
+        _: Request<pb::SubmitMisbehaviorReportRequest>,
+    ) -> Result<Response<pb::SubmitMisbehaviorReportResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn query_misbehavior_reports(
+        &self,
+        request: Request<pb::QueryMisbehaviorReportsRequest>,
+    ) -> Result<Response<pb::QueryMisbehaviorReportsResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let after = request.into_inner().after_ns;
+        if self.fails && after >= self.reports {
+            return Err(Status::internal("the disk is gone"));
+        }
+        let report = |server_time_ns| pb::MisbehaviorReport {
+            server_time_ns,
+            unsigned_misbehavior_report: Bytes::from(vec![0; 4 << 20]),
+            signature: None,
+        };
+        let last = self.reports.min(after + 5);
+        let reports = (after + 1..=last).map(report).collect();
+        Ok(Response::new(pb::QueryMisbehaviorReportsResponse { reports }))
+    }
+}
+
+fn keep(runtime: &Runtime, reports: u64, fails: bool) -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::<AtomicU64>::default();
+    let keeper = Keeper { reports, fails, asked: asked.clone() };
+    let server = Server::builder()
+        .add_service(MisbehaviorApiServer::new(keeper).max_encoding_message_size(32 << 20));
+    runtime.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    (address, asked)
+}
+
+#[test]
+fn all_reports_of_a_node_are_judged_page_by_page_however_many_it_keeps() {
+    let place = tempfile::tempdir().unwrap();
+    let keys = write(place.path(), "keys", 1, None);
+    let runtime = Runtime::new().unwrap();
+    // 320 MiB.
+    let (address, asked) = keep(&runtime, 80, false);
+    let url = format!("http://{address}");
+    let report = ["audit", "report", "--json", &url, "--registry", &keys];
+    let output = run(&report);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["counts"], serde_json::json!({ "refuted": 80 }));
+    assert_eq!(asked.load(Ordering::Relaxed), 17);
+
+    // What was read before an error is judged.
+    let (address, _) = keep(&runtime, 5, true);
+    let url = format!("http://{address}");
+    let output = run(&["audit", "report", "--json", &url, "--registry", &keys]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["counts"], serde_json::json!({ "refuted": 5 }));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not read to its end"), "{output:?}");
+
+    let (address, _) = keep(&runtime, 0, false);
+    let url = format!("http://{address}");
+    let output = run(&["audit", "report", &url, "--registry", &keys]);
+    assert_eq!(output.status.code(), Some(4), "there is nothing to judge: {output:?}");
+}
