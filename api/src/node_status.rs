@@ -85,6 +85,8 @@ pub(crate) struct OriginatorReport {
     pub(crate) source_node_id: Option<u32>,
     /// Envelopes that peers have sent; absent for a strand that is not pulled.
     pub(crate) received: Option<u64>,
+    /// Searches for places that the strand passed over; absent for a strand that is not pulled.
+    pub(crate) searches: Option<u64>,
     /// Time of the newest envelope by its originator's clock.
     pub(crate) last_envelope_ns: Option<i64>,
     pub(crate) last_envelope_age_s: Option<f64>,
@@ -310,6 +312,7 @@ impl NodeObserver {
                 lag_s: self.lags.note(now_ns, held, furthest.sequence),
                 source_node_id: strand.and_then(|strand| strand.source).map(|source| source.0),
                 received: strand.map(|strand| strand.received),
+                searches: strand.map(|strand| strand.searches),
                 last_envelope_ns: last_ns,
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
                 tree_size: snapshot.tree_size(furthest.originator).ok(),
@@ -454,6 +457,7 @@ mod tests {
             lag_s: 0.0,
             source_node_id: None,
             received: None,
+            searches: None,
             last_envelope_ns: None,
             last_envelope_age_s: None,
             tree_size: None,

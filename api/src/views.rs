@@ -82,6 +82,8 @@ pub struct StrandState {
     pub source: Option<OriginatorId>,
     /// Envelopes of the strand that peers sent and that were checked.
     pub received: u64,
+    /// Searches for places that the strand passed over.
+    pub searches: u64,
 }
 
 /// Counts of the transport and of replication since the start. The names in the lists are closed sets,

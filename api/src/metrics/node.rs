@@ -106,6 +106,11 @@ fn originators(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "Envelopes of the strand that peers sent and that were checked",
         strands.iter().filter_map(|it| Some((label(it.originator_id), it.received?))),
     )?;
+    out.counters(
+        "xmtp_originator_searches",
+        "Searches for places that the strand passed over",
+        strands.iter().filter_map(|it| Some((label(it.originator_id), it.searches?))),
+    )?;
     let cosigned = |it: &OriginatorReport| {
         let checkpoint = it.checkpoint?;
         Some((label(it.originator_id), checkpoint.cosigned_by as u64))

@@ -45,7 +45,7 @@ impl PeerView for TwoPeers {
 
     fn strands(&self) -> Vec<StrandState> {
         let (originator, source) = (OriginatorId(200), Some(OriginatorId(300)));
-        vec![StrandState { originator, source, received: 17 }]
+        vec![StrandState { originator, source, received: 17, searches: 2 }]
     }
 
     fn counts(&self) -> PeerCounts {
@@ -407,6 +407,7 @@ async fn strands_and_peers_are_told_by_their_ids() {
     let expected = [
         (r#"xmtp_peer_source{originator_id="200",via="300"}"#, 1.0),
         (r#"xmtp_sync_messages_received_count_total{originator_id="200"}"#, 17.0),
+        (r#"xmtp_originator_searches_total{originator_id="200"}"#, 2.0),
         (r#"xmtp_sync_messages_received_error_count_total{originator_id="200"}"#, 1.0),
         (r#"xmtp_sync_failed_outgoing_sync_connections_counter_total{originator_id="300"}"#, 4.0),
         (r#"xmtp_originator_lag_envelopes{originator_id="200"}"#, 5000.0),

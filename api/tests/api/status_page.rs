@@ -196,7 +196,7 @@ impl PeerView for OnePeer {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        vec![StrandState { originator: PEER, source: Some(PEER), received: 1 }]
+        vec![StrandState { originator: PEER, source: Some(PEER), received: 1, searches: 0 }]
     }
 
     fn counts(&self) -> PeerCounts {

@@ -150,6 +150,7 @@ impl PeerView for PeerStatusView {
             originator,
             source: counters.source(),
             received: counters.received.get(),
+            searches: counters.searches.get(),
         };
         strands.map(state).collect()
     }

@@ -176,8 +176,8 @@ impl Sim {
             }
         }
         let following = self.nodes[&node].following.get(&originator);
-        if originator == LIAR && following.is_some_and(|it| it.follower.is_searching()) {
-            self.name_liar(Naming::Gap);
+        if originator == LIAR && following.is_some_and(|it| it.follower.searches() > 0) {
+            self.name_liar(Naming::Searches);
         }
         self.arm(node, originator);
     }

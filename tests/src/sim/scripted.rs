@@ -89,10 +89,10 @@ impl Role {
     fn is_named_by(self, naming: Naming) -> bool {
         match self {
             Self::Forger => naming == Naming::Violation(PeerViolation::ForgedSignature),
-            Self::Withholder => naming == Naming::Gap,
+            Self::Withholder => naming == Naming::Searches,
             // A later place that comes first is a gap to the one that gets it.
             Self::Reorderer => {
-                [Naming::Violation(PeerViolation::OutOfOrder), Naming::Gap].contains(&naming)
+                [Naming::Violation(PeerViolation::OutOfOrder), Naming::Searches].contains(&naming)
             }
             Self::TimeBack => naming == Naming::Evidence(Misbehavior::TimeBack),
             Self::TimeAhead => naming == Naming::Evidence(Misbehavior::TimeAhead),
@@ -127,17 +127,17 @@ impl Role {
     }
 }
 
-/// A way in which an honest node names another one.
+/// A way in which an honest node names another one to its operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// It ended the connection for this.
+    /// It ended the connection for this: `xmtp_verify_failures_total`, and the peer's last error in its status.
     Violation(PeerViolation),
     /// It recorded evidence.
     Evidence(Misbehavior),
     /// It marked an envelope with the number of a rule.
     Mark(u8),
-    /// It searches for places that were passed over.
-    Gap,
+    /// It has searched for places that were passed over: `xmtp_originator_searches_total`.
+    Searches,
     /// It holds another tree than a checkpoint says.
     Disputed,
     /// It has found two checkpoints that contradict each other.

@@ -83,6 +83,7 @@ pub struct Follower {
     durable: SequenceId,
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
+    searches: u64,
     /// The backlog, while several peers send parts of it.
     split: Option<Split>,
     split_limits: SplitLimits,
@@ -144,6 +145,7 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
+            searches: 0,
             split: None,
             split_limits: SplitLimits::default(),
             split_after: SequenceId::NONE,
@@ -163,12 +165,6 @@ impl Follower {
     #[must_use]
     pub fn durable(&self) -> SequenceId {
         self.durable
-    }
-
-    /// True while a gap search holds the strand up.
-    #[must_use]
-    pub fn is_searching(&self) -> bool {
-        self.search.is_some()
     }
 
     /// Returns the number of things that the follower keeps in memory: peers, ranges that it searches for,
@@ -459,6 +455,7 @@ impl Follower {
             None => {
                 let (until, answered, expired) = (now + SEARCH_FOR, false, BTreeMap::new());
                 self.search = Some(Search { through, until, answered, can_have_expired, expired });
+                self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
                 self.peers.values_mut().for_each(|peer| peer.ask_at = now);

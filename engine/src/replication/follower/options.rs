@@ -1,4 +1,5 @@
-//! Followers that are driven beside others, and those of strands other than those of registered nodes.
+//! Followers that are driven beside others, those of strands other than those of registered nodes, and what a follower
+//! shows of its gap searches.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +9,18 @@ use super::Follower;
 use crate::replication::link::RequestIds;
 
 impl Follower {
+    /// True while a gap search holds the strand up.
+    #[must_use]
+    pub fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Returns the number of gap searches that have begun. They are the first sign of a node that withholds envelopes.
+    #[must_use]
+    pub fn searches(&self) -> u64 {
+        self.searches
+    }
+
     /// Gives wants these ids. A follower of a strand that was followed or searched before needs others than those had.
     #[must_use]
     pub fn with_requests(mut self, requests: RequestIds) -> Self {

@@ -236,6 +236,7 @@ fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
     assert!(effects.contains(&Effect::Stop { peer: SOURCE }));
     assert_eq!(count_appends(&effects), 1);
     assert!(rig.follower.is_searching());
+    assert_eq!(rig.follower.searches(), 1);
     assert_eq!(rig.asks(SOURCE), Some((2, Some(5))));
     assert_eq!(rig.asks(OTHER), Some((2, Some(5))));
     rig.up(THIRD);
@@ -245,6 +246,7 @@ fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
     let effects = rig.answer(OTHER, envelopes([3, 4, 5]));
     assert!(effects.contains(&appends([3, 4, 5])));
     assert!(!rig.follower.is_searching());
+    assert_eq!(rig.follower.searches(), 1, "operators see it also after its end");
     assert_eq!(rig.asks(THIRD), None, "no other peer needs to answer");
     assert_eq!(rig.asks(SOURCE), Some((2, None)), "from what is on disk");
     let effects = rig.answer(SOURCE, envelopes([3, 4, 5, 6]));

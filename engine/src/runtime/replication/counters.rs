@@ -29,6 +29,8 @@ pub struct ReplicationCounters {
 pub struct StrandCounters {
     /// Envelopes of the strand that peers sent and that were checked, repeats included.
     pub received: Counter,
+    /// Searches for places that the strand passed over. The first sign of a node that withholds envelopes.
+    pub searches: Counter,
     source: Mutex<Option<OriginatorId>>,
 }
 

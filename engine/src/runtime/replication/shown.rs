@@ -160,6 +160,7 @@ impl StrandTask {
         self.writes = WriteQueue::default();
         let follower = self.ahead.ask_again(now(), &self.follower, verified, head);
         self.follower = follower.with_requests(self.state.begin_turn());
+        self.counted_searches = 0;
         self.state.stop_wants(self.originator);
         // All peers are new to this follower, and so is the registry.
         self.connected = BTreeMap::new();

@@ -54,6 +54,8 @@ pub(super) struct StrandTask {
     pub(super) is_checking: bool,
     pauses: RetryPauses,
     pub(super) counters: Arc<StrandCounters>,
+    /// The searches of the follower that are counted.
+    pub(super) counted_searches: u64,
     pub(super) registry: watch::Receiver<Arc<Registry>>,
     /// The absences by which envelopes are judged.
     absences: Absences,
@@ -140,6 +142,7 @@ impl StrandTask {
             pauses: RetryPauses::default(),
             watch: Arc::new(Mutex::new(TimeWatch::new(times))),
             counters: state.strand(originator),
+            counted_searches: 0,
             state,
         }
     }
@@ -433,6 +436,9 @@ impl StrandTask {
             self.state.liveness.note_stalled(originator, now());
         }
         self.counters.show_source(self.follower.source());
+        let searches = self.follower.searches();
+        self.counters.searches.inc_by(searches - self.counted_searches);
+        self.counted_searches = searches;
     }
 
     /// Gives a command to a connection. Returns false if the connection is gone or takes no more.
