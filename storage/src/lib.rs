@@ -103,6 +103,7 @@ mod snapshot;
 mod stale;
 mod store;
 mod strands;
+mod suspected;
 mod tallies;
 mod topic_scan;
 mod tree_edges;
@@ -168,6 +169,7 @@ pub use scrub::{Damage, LostPlace, Overwritten, RepairError, ScrubError, ScrubRe
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};
+pub use suspected::SuspectedDependency;
 pub use topic_scan::TopicScan;
 pub use tree_read::TreeError;
 pub use trees::TreeBehind;

@@ -230,6 +230,19 @@ pub(crate) fn put_reported_evidence(db: &DB, batch: &mut WriteBatch, at: Evidenc
     put(db, batch, MetaKey::ReportedEvidence, &at.encode());
 }
 
+/// Reads the row of envelopes whose dependencies a chain had yet to decide about.
+pub(crate) fn suspected<V>(
+    db: &DB,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    row(db, MetaKey::SuspectedDependencies, decode)
+}
+
+/// Stages the row of these envelopes.
+pub(crate) fn put_suspected(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
+    put(db, batch, MetaKey::SuspectedDependencies, row);
+}
+
 /// Writes the number of the run that is about to sign, durably.
 pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();

@@ -128,3 +128,24 @@ async fn dependencies_on_places_without_an_event_take_no_room_from_those_that_th
     follower.until("the chain proves it", is_proven).await;
     follower.stop().await;
 }
+
+/// The chain is quiet until the node that saw the envelope has been restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependency_that_the_chain_decides_after_a_restart_is_proven() {
+    let store = common::store();
+    let follower = Follower::start(store.clone());
+    order(&follower, 1, 0);
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.send([needing(1, 1), needing(2, 9)]).await;
+    follower.wait_for(SOURCE, 2).await;
+    assert!(faults(&follower).is_empty(), "nothing proves it yet");
+    drop(source);
+    follower.stop().await;
+
+    let again = Follower::start(store.clone());
+    order(&again, 2, FIVE_MINUTES_S + 1);
+    again.until("the chain proves it", || faults(&again) == [2].into()).await;
+    again.stop().await;
+    assert_eq!(store.suspected().unwrap(), [], "nothing is left to decide");
+}

@@ -33,10 +33,12 @@ pub(crate) enum MetaKey {
     Rebuilding,
     /// Position of the last evidence from which reports were made.
     ReportedEvidence,
+    /// Envelopes whose dependencies a chain has yet to decide about, 32 bytes each.
+    SuspectedDependencies,
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 10] = [
+    const PLAIN: [Self; 11] = [
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
@@ -47,6 +49,7 @@ impl MetaKey {
         Self::PublicKey,
         Self::Rebuilding,
         Self::ReportedEvidence,
+        Self::SuspectedDependencies,
     ];
 }
 
@@ -73,6 +76,7 @@ impl Key<'_> for MetaKey {
             Self::PublicKey => b"public_key",
             Self::Rebuilding => b"rebuilding",
             Self::ReportedEvidence => b"reported_evidence",
+            Self::SuspectedDependencies => b"suspected_dependencies",
         }
     }
 
@@ -115,7 +119,8 @@ mod tests {
             names.join(" "),
             "format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer public_key rebuilding reported_evidence"
+             projection.usage projection.usage_by_payer public_key rebuilding reported_evidence \
+             suspected_dependencies"
         );
     }
 }

@@ -4,10 +4,10 @@ use std::cell::OnceCell;
 
 use hawser_proto::EnvelopeId;
 use hawser_rules::misbehavior::{DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
-use hawser_storage::Snapshot;
+use hawser_storage::{Snapshot, SuspectedDependency};
 
 use super::state::ReplicationState;
-use super::suspected::{CHAINS, KnownPlaces, Suspicion};
+use super::suspected::{CHAINS, KnownPlaces};
 use crate::reports::LoggedChain;
 
 /// Looks at the dependencies of envelopes that are about to be appended to one strand.
@@ -63,7 +63,7 @@ impl<'a> DependencyWatch<'a> {
             DependencyState::Later { .. } | DependencyState::Absent { .. } => true,
             DependencyState::Unknown if is_never_decided(snapshot, needed) => false,
             DependencyState::Unknown => {
-                self.state.suspected.push(Suspicion { at, needed, originator_ns });
+                self.state.suspected.push(SuspectedDependency { at, needed, originator_ns });
                 false
             }
         }

@@ -15,17 +15,18 @@ use hawser_rules::misbehavior::{
 };
 use hawser_storage::{
     Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Mark, Misbehavior,
-    Severity, SkipReason, Snapshot, Validity,
+    Severity, SkipReason, Snapshot, SuspectedDependency, Validity,
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
 use super::state::ReplicationState;
-use super::suspected::{CHAINS, KnownPlaces, Suspicion};
+use super::suspected::{CHAINS, KnownPlaces, is_about};
 use crate::misbehavior::{
     FeeVerdict, StrandTimes, TimeFault, difference, is_ahead, judge_fees, stated_ns,
 };
 use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
+use crate::runtime::stoppable::blocking;
 
 /// Envelopes that are judged at a time.
 const JUDGED_AT_ONCE: usize = 256;
@@ -393,8 +394,11 @@ fn judge(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitE
     in_parts(found, |part| record(state, part))
 }
 
-/// Looks at the suspicions whenever a chain has grown.
+/// Looks at the suspicions whenever a chain has grown, beginning with those of earlier runs, and records those that
+/// stay.
 pub(super) async fn judge_suspected(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+    let mut recorded = read_suspected(&state).await;
+    recorded.iter().for_each(|suspicion| state.suspected.push(*suspicion));
     let mut heads = state.heads.subscribe();
     let mut judged_at = None;
     loop {
@@ -404,26 +408,58 @@ pub(super) async fn judge_suspected(state: Arc<ReplicationState>, mut stopped: S
         };
         if judged_at != Some(ends) && !state.suspected.is_empty() {
             let state = state.clone();
-            let judged = tokio::task::spawn_blocking(move || judge_all(&state));
-            match judged.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-            {
+            match blocking(move || judge_all(&state)).await {
                 Ok(()) => judged_at = Some(ends),
                 Err(error) => {
                     tracing::error!(%error, "evidence about dependencies cannot be recorded");
                 }
             }
         }
+        recorded = record_suspected(&state, recorded).await;
         tokio::select! {
-            () = stopped.stopped() => return,
+            () = stopped.stopped() => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         tokio::select! {
-            () = stopped.stopped() => return,
+            () = stopped.stopped() => break,
             changed = heads.changed() => if changed.is_err() {
-                return stopped.stopped().await;
+                stopped.stopped().await;
+                break;
             },
         }
     }
+    record_suspected(&state, recorded).await;
+}
+
+/// Reads the suspicions of earlier runs. If that fails, the evidence of those is lost, and nothing else.
+async fn read_suspected(state: &Arc<ReplicationState>) -> Vec<SuspectedDependency> {
+    let state = state.clone();
+    let read = blocking(move || state.store.suspected()).await;
+    read.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the suspected dependencies of earlier runs cannot be read");
+        Vec::new()
+    })
+}
+
+/// Records the present suspicions if they are others than those that are recorded. Returns the recorded ones.
+async fn record_suspected(
+    state: &Arc<ReplicationState>,
+    recorded: Vec<SuspectedDependency>,
+) -> Vec<SuspectedDependency> {
+    let present = state.suspected.all();
+    if present == recorded {
+        return recorded;
+    }
+    let state = state.clone();
+    blocking(move || match state.store.record_suspected(&present) {
+        Ok(()) => present,
+        // Tried again at the next look.
+        Err(error) => {
+            tracing::debug!(%error, "suspected dependencies cannot be recorded now");
+            recorded
+        }
+    })
+    .await
 }
 
 /// Judges all suspicions. Those that the chains do not decide yet stay.
@@ -434,13 +470,13 @@ fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
     let snapshot = state.store.snapshot();
     let chain = LoggedChain(&snapshot);
     let found = suspicions.iter().map(|&suspicion| {
-        let Suspicion { at, needed, originator_ns } = suspicion;
+        let SuspectedDependency { at, needed, originator_ns } = suspicion;
         // The commit of the envelope may still be under way, and the verification of one that is shown.
         let is_held = at.sequence <= heads.get(at.originator);
         match dependency_state(&chain, needed, originator_ns) {
             DependencyState::Existed { .. } => Ok(None),
             DependencyState::Later { .. } | DependencyState::Absent { .. } if is_held => {
-                let held = snapshot.get(at)?.filter(|bytes| suspicion.is_about(bytes));
+                let held = snapshot.get(at)?.filter(|bytes| is_about(&suspicion, bytes));
                 Ok(held.map(|bytes| Evidence {
                     misbehavior: Misbehavior::Dependency,
                     at,

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_storage::SuspectedDependency;
 use parking_lot::Mutex;
 
 /// Suspicions about one originator. A guess: an honest one has some while this node is behind with the chain. Beyond
@@ -18,32 +19,23 @@ const OF_ORIGINATOR_MAX: usize = 256;
 pub(super) const CHAINS: [OriginatorId; 2] =
     [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 
-/// An envelope of a node, and a place of a chain that it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Suspicion {
-    pub(super) at: EnvelopeId,
-    pub(super) needed: EnvelopeId,
-    /// The time of the envelope, unix nanoseconds.
-    pub(super) originator_ns: i64,
-}
-
-impl Suspicion {
-    /// Returns true if this envelope is the suspected one. The commit of the suspected envelope may have failed, and
-    /// its originator may have signed another one for the place.
-    pub(super) fn is_about(&self, envelope: &Bytes) -> bool {
-        let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else { return false };
-        let statement = envelope.unsigned();
-        statement.originator_ns() == self.originator_ns
-            && statement.payer().client().depends_on().contains(&self.needed)
-    }
+/// Returns true if this envelope is the suspected one. The commit of the suspected envelope may have failed, and its
+/// originator may have signed another one for the place.
+pub(super) fn is_about(suspicion: &SuspectedDependency, envelope: &Bytes) -> bool {
+    let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else { return false };
+    let statement = envelope.unsigned();
+    statement.originator_ns() == suspicion.originator_ns
+        && statement.payer().client().depends_on().contains(&suspicion.needed)
 }
 
 /// The suspicions of all strands. Bounded by [`OF_ORIGINATOR_MAX`] for each node that the registry names.
 #[derive(Debug, Default)]
-pub(super) struct SuspectedDependencies(Mutex<BTreeMap<OriginatorId, VecDeque<Suspicion>>>);
+pub(super) struct SuspectedDependencies(
+    Mutex<BTreeMap<OriginatorId, VecDeque<SuspectedDependency>>>,
+);
 
 impl SuspectedDependencies {
-    pub(super) fn push(&self, suspicion: Suspicion) {
+    pub(super) fn push(&self, suspicion: SuspectedDependency) {
         let mut all = self.0.lock();
         let of_originator = all.entry(suspicion.at.originator).or_default();
         // A commit that failed is looked at again.
@@ -53,8 +45,13 @@ impl SuspectedDependencies {
         }
     }
 
-    pub(super) fn take(&self) -> Vec<Suspicion> {
+    pub(super) fn take(&self) -> Vec<SuspectedDependency> {
         std::mem::take(&mut *self.0.lock()).into_values().flatten().collect()
+    }
+
+    /// Returns all of them, which stay.
+    pub(super) fn all(&self) -> Vec<SuspectedDependency> {
+        self.0.lock().values().flatten().copied().collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,12 +66,14 @@ pub(super) struct KnownPlaces(pub(super) [Option<(SequenceId, i64)>; CHAINS.len(
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::EnvelopeId;
+
     use super::*;
 
-    fn suspicion(originator: u32, sequence: u64) -> Suspicion {
+    fn suspicion(originator: u32, sequence: u64) -> SuspectedDependency {
         let at = EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
         let needed = EnvelopeId::new(OriginatorId::GROUP_MESSAGES, SequenceId(9));
-        Suspicion { at, needed, originator_ns: 5 }
+        SuspectedDependency { at, needed, originator_ns: 5 }
     }
 
     #[test]
@@ -84,7 +83,9 @@ mod tests {
             suspected.push(suspicion(300, sequence));
         }
         suspected.push(suspicion(200, 1));
+        let kept = suspected.all();
         let taken = suspected.take();
+        assert_eq!(taken, kept);
         assert_eq!(taken.len(), OF_ORIGINATOR_MAX + 1);
         assert_eq!(taken[0], suspicion(200, 1));
         assert_eq!(taken[1], suspicion(300, 1), "the first ones stay");
