@@ -212,10 +212,10 @@ async fn a_used_key_that_is_declared_new_signs_nothing_while_its_peers_are_cut_o
         (page.contains("in quarantine") && page.contains("--new-strand")).then_some(())
     })
     .await;
+    node.readable().await;
     assert_quarantined(node).await;
     // One of two other nodes is no majority; it shows the strand before the other one is heard.
     network.mend(0, 1);
-    network.nodes[0].readable().await;
     wait::until_equal("the strand is taken over", &8, async || {
         let node = &network.nodes[0];
         Some(node.client().cursor().await.ok()?.get(node.id).0)
