@@ -60,8 +60,8 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     let given = settings.rates.as_ref().map_or(&[][..], RateTable::rates);
     let mut verdict = RangeVerdict::new(originator, judged_by(&settings.registry, given));
     verdict.signatures_checked = checker.key.is_some();
-    let mut beside = Beside::default();
-    let range = Range { rows, originator, settings, beside: &mut beside };
+    let mut findings = RangeFindings::default();
+    let range = Range { rows, originator, settings, findings: &mut findings };
     let check = |rows| check_rows(&checker, rows);
     pipeline::run(&check, settings.threads, range, |batch| {
         batch.into_iter().try_for_each(|(row, columns)| {
@@ -69,9 +69,9 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
             verdict.take(row, settings)
         })
     })?;
-    (verdict.rows, verdict.checkpoints) = (beside.rows, beside.checkpoints);
-    verdict.add_faults(&beside.faults);
-    verdict.unchecked.add(beside.unchecked);
+    (verdict.rows, verdict.checkpoints) = (findings.rows, findings.checkpoints);
+    verdict.add_faults(&findings.faults);
+    verdict.unchecked.add(findings.unchecked);
     if verdict.from == 1 && originator.is_node() && settings.registry.node(originator).is_none() {
         verdict.fault(unknown_originator(originator));
     }
@@ -114,9 +114,9 @@ impl PipelineRow for RangeRow {
     }
 }
 
-/// What the reader of a range finds beside envelopes and gaps.
+/// Findings of the reader of a range, beside the rows that threads check.
 #[derive(Default)]
-struct Beside {
+struct RangeFindings {
     /// Rows of the table `log`.
     rows: u64,
     checkpoints: u64,
@@ -130,7 +130,7 @@ struct Range<'a, I: Iterator<Item = PartitionRow>> {
     rows: &'a mut Peekable<I>,
     originator: OriginatorId,
     settings: &'a ReplaySettings,
-    beside: &'a mut Beside,
+    findings: &'a mut RangeFindings,
 }
 
 impl<I: Iterator<Item = PartitionRow>> Range<'_, I> {
@@ -146,8 +146,8 @@ impl<I: Iterator<Item = PartitionRow>> Range<'_, I> {
         let Some(columns) = columns else { return };
         let id = EnvelopeId::new(self.originator, place);
         let judged = columns.judge_other(row);
-        self.beside.unchecked.add(UncheckedCounts::of_columns(&judged));
-        other_columns(id, &judged).into_iter().for_each(|fault| self.beside.faults.add(fault));
+        self.findings.unchecked.add(UncheckedCounts::of_columns(&judged));
+        other_columns(id, &judged).into_iter().for_each(|fault| self.findings.faults.add(fault));
     }
 }
 
@@ -165,11 +165,11 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                 Err(error) => return Some(Err(error)),
             };
             if let ExportedRow::Checkpoint(bytes) = row {
-                self.beside.checkpoints += 1;
-                check_checkpoint(self.originator, &bytes, &self.settings.registry, self.beside);
+                self.findings.checkpoints += 1;
+                check_checkpoint(self.originator, &bytes, &self.settings.registry, self.findings);
                 continue;
             }
-            self.beside.rows += 1;
+            self.findings.rows += 1;
             self.judge_columns(&row, columns.as_ref());
             let without = |row| Some(Ok(RangeRow { row, columns: None }));
             match row {
@@ -181,7 +181,7 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                     let id = EnvelopeId::new(self.originator, sequence);
                     let fault =
                         not_expired(id, originator_ns, retention_days, self.settings.now_ns);
-                    fault.into_iter().for_each(|fault| self.beside.faults.add(fault));
+                    fault.into_iter().for_each(|fault| self.findings.faults.add(fault));
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
                     return without(StrandRow::Gap { from, through, reason });
                 }
@@ -197,9 +197,9 @@ fn check_checkpoint(
     originator: OriginatorId,
     bytes: &[u8],
     registry: &Registry,
-    beside: &mut Beside,
+    findings: &mut RangeFindings,
 ) {
-    let faults = &mut beside.faults;
+    let faults = &mut findings.faults;
     let of_strand =
         |text: String| Fault::of_strand(FaultKind::CheckpointSignature, originator, text);
     let cosigned = match CosignedCheckpoint::decode(bytes) {
@@ -212,15 +212,15 @@ fn check_checkpoint(
     }
     let id = EnvelopeId::new(originator, SequenceId(of.size));
     let witnesses = cosigned.witnesses.len() as u64;
-    beside.unchecked.add(UncheckedCounts { witnesses, ..UncheckedCounts::default() });
+    findings.unchecked.add(UncheckedCounts { witnesses, ..UncheckedCounts::default() });
     let unknown = UncheckedCounts { signers: 1, ..UncheckedCounts::default() };
-    let Some(record) = registry.node(of.node) else { return beside.unchecked.add(unknown) };
+    let Some(record) = registry.node(of.node) else { return findings.unchecked.add(unknown) };
     if let Err(error) = cosigned.signed.verify(&record.public_key) {
         return faults.add(Fault::at(FaultKind::CheckpointSignature, id, error));
     }
     for cosignature in &cosigned.cosignatures {
         let Some(record) = registry.node(cosignature.cosigner) else {
-            beside.unchecked.add(unknown);
+            findings.unchecked.add(unknown);
             continue;
         };
         if let Err(error) = cosignature.verify(&of, &record.public_key) {
