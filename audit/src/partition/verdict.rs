@@ -398,12 +398,7 @@ pub fn merge(
         incomplete.push("there are no ranges".to_owned());
     }
     let joined: Vec<RangeVerdict> = joined.into_values().collect();
-    let mut merged = merged(&joined, incomplete);
-    if expected.is_none() {
-        merged.unchecked.push("that these are all ranges of the log (--export)".to_owned());
-    }
-    merged.unchecked.push("trees, the roots of checkpoints, and tallies".to_owned());
-    Ok(merged)
+    Ok(merged(&joined, incomplete, expected.is_some()))
 }
 
 /// One range for each strand.
@@ -441,7 +436,8 @@ fn range_of(joined: &mut Joined, originator: OriginatorId) -> &mut RangeVerdict 
     })
 }
 
-fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {
+/// Makes the joined verdict. `knows_rows` is true if the rows were counted against a manifest.
+fn merged(joined: &[RangeVerdict], incomplete: Vec<String>, knows_rows: bool) -> MergedVerdict {
     let mut faults = Faults::default();
     joined.iter().for_each(|range| faults.extend(&range.all_faults()));
     faults.sort();
@@ -457,7 +453,11 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {
         (0, false) => "incomplete",
         _ => "faulty",
     };
-    let (strands, unchecked) = (joined.iter().map(strand).collect(), unchecked(joined));
+    let (strands, mut unchecked) = (joined.iter().map(strand).collect(), unchecked(joined));
+    if !knows_rows {
+        unchecked.push("that these are all ranges of the log (--export)".to_owned());
+    }
+    unchecked.push("trees, the roots of checkpoints, and tallies".to_owned());
     MergedVerdict { verdict, strands, faults, incomplete, unchecked }
 }
 
