@@ -11,8 +11,8 @@
 //! - `fault`: the kinds of faults; `stats`: figures for people;
 //! - `rates`: the given and the recorded rates;
 //! - `run`: a whole log, and the state from which a replay continues;
-//! - `bill`: one payer's part of it, compared with the reports on the chain; `report_sums`: the amounts of one report;
-//!   `repeats`: payer envelopes charged more than once;
+//! - `bill`: one payer's part of it, compared with the reports on the chain; `report_ranges`: its
+//!   division among them; `report_sums`: the amounts of one report; `repeats`: payer envelopes charged more than once;
 //! - `sample`: the signatures of a part of it.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
@@ -27,6 +27,7 @@ pub(crate) mod pipeline;
 pub(crate) mod planted;
 mod rates;
 mod repeats;
+mod report_ranges;
 mod report_sums;
 pub(crate) mod run;
 mod sample;

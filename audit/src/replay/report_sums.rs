@@ -6,7 +6,8 @@ use hawser_proto::{Address, EnvelopeId};
 use hawser_rules::payer_report::Leaves;
 use hawser_rules::payer_report::tree::Hash;
 
-type Sums = BTreeMap<Address, u64>;
+/// The fees of payers.
+pub(super) type Sums = BTreeMap<Address, u64>;
 
 /// The most late envelopes of a report that are remembered one by one. A guess: 2 MB.
 const LATE_MAX: usize = 50_000;
@@ -50,6 +51,15 @@ impl ReportSums {
         }
     }
 
+    /// Adds fees of the report's range.
+    pub(super) fn add_sums(&mut self, sums: Sums) {
+        if self.in_range.is_empty() {
+            self.in_range = sums;
+        } else {
+            sums.into_iter().for_each(|(payer, fee)| add(&mut self.in_range, payer, fee));
+        }
+    }
+
     /// Returns the amounts that give this root, or those of the report's range if none do.
     ///
     /// An originator can date envelopes back at any time, and nodes leave out those that came after they had computed
@@ -79,7 +89,8 @@ impl ReportSums {
     }
 }
 
-fn add(sums: &mut Sums, payer: Address, fee: u64) {
+/// Adds a fee to the sum of its payer.
+pub(super) fn add(sums: &mut Sums, payer: Address, fee: u64) {
     let sum = sums.entry(payer).or_default();
     *sum = sum.saturating_add(fee);
 }

@@ -132,6 +132,8 @@ struct BillTotals {
     charged_again: u64,
     charged_again_picodollars: u64,
     verdicts: [usize; 3],
+    /// Reports of which the chain states another end minute than the log gives.
+    other_end_minutes: usize,
     /// True if the payer has envelopes in a strand of which a part could not be verified.
     has_unverified: bool,
 }
@@ -156,6 +158,7 @@ impl BillTotals {
                 .map(|bill| bill.charged_again.picodollars)),
             verdicts: [BillVerdict::Proven, BillVerdict::OtherRoot, BillVerdict::NotShown]
                 .map(count),
+            other_end_minutes: parts().filter(|part| part.has_other_end_minute()).count(),
             has_unverified: bills
                 .iter()
                 .any(|bill| bill.envelopes > 0 && !bill.unverified.is_empty()),
@@ -184,6 +187,7 @@ fn tell(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Run
             "unsettled_picodollars": totals.unsettled_picodollars,
             "settled_microdollars": totals.settled_microdollars,
             "not_shown": totals.not_shown,
+            "other_end_minutes": totals.other_end_minutes,
             "charged_again": totals.charged_again,
             "charged_again_picodollars": totals.charged_again_picodollars,
             "originators": bills.iter().map(json_of).collect::<Vec<_>>(),
@@ -204,6 +208,12 @@ fn tell(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Run
         output::line(format_args!(
             "reports: {proven} proven, {other} with another root, {hidden} with places that were not shown"
         ));
+        if totals.other_end_minutes > 0 {
+            output::line(format_args!(
+                "end minutes: {} reports state another one than their last envelope has",
+                totals.other_end_minutes
+            ));
+        }
         output::line(format_args!("verdict: {verdict}"));
     }
     match code {
@@ -249,8 +259,17 @@ fn tell_strand(bill: &StrandBill) {
         let state = if part.is_settled { "settled" } else { "not settled" };
         output::line(format_args!(
             "  report {}, to minute {}: {} p$, {} µ$, {state}: {verdict}",
-            part.index, part.end_minute, part.picodollars, part.microdollars
+            part.index,
+            part.log_end_minute.unwrap_or(part.end_minute),
+            part.picodollars,
+            part.microdollars
         ));
+        if part.has_other_end_minute() {
+            output::line(format_args!(
+                "    the chain states minute {} as its end, and the nodes that attested it have signed that",
+                part.end_minute
+            ));
+        }
     }
     for again in &bill.charged_again.kept {
         output::line(format_args!(
