@@ -33,6 +33,23 @@ impl Store {
     ) -> Result<(), CommitError> {
         self.database().record_ledger(entries, position)
     }
+
+    /// Records once that the reader of payer events has come to the head of its chain. Until then the ledger lacks an
+    /// unknown part of the deposits. Returns when it is durable.
+    ///
+    /// # Errors
+    /// As [`record_ledger`](Self::record_ledger).
+    pub fn note_payers_read(&self, position: ChainPosition) -> Result<(), CommitError> {
+        if self.snapshot().has_read_payers()? {
+            return Ok(());
+        }
+        let database = self.database();
+        database.check_writable()?;
+        let mut batch = WriteBatch::default();
+        let family = database.family(CursorKey::FAMILY);
+        batch.put_cf(family, CursorKey::PAYERS_READ.encode(), encode_position(position));
+        database.write_durable(batch)
+    }
 }
 
 impl Database {

@@ -514,6 +514,15 @@ impl Snapshot<'_> {
         self.row(CursorKey::LEDGER, decode_position)
     }
 
+    /// Returns true if the reader of payer events has been at the head of its chain: before, an unknown part of the
+    /// deposits is not in the ledger.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn has_read_payers(&self) -> Result<bool, ReadError> {
+        Ok(self.row(CursorKey::PAYERS_READ, decode_position)?.is_some())
+    }
+
     /// Opens an iterator over one family. It stands on no row until it seeks.
     pub(crate) fn rows(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
         self.view.raw_iterator_cf_opt(self.store.family(family), options)

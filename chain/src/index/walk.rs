@@ -95,6 +95,8 @@ pub struct EventBatch {
     pub events: Vec<IndexedEvent>,
     /// The last block of the page.
     pub position: BlockRef,
+    /// True if the page ends with the last block that was to be read when it was requested: nothing was left.
+    pub is_at_head: bool,
 }
 
 /// The result of checking a response.
@@ -164,6 +166,8 @@ pub struct Walk {
     topics: Vec<B256>,
     /// The first unread block.
     next: u64,
+    /// The last block that could be read when the last page was requested.
+    end: u64,
     /// Blocks that were read, ascending. If the hash of the last one is known, it precedes `next`.
     blocks: VecDeque<BlockRef>,
     page: u64,
@@ -197,6 +201,7 @@ impl Walk {
             topics: settings.source.topics(),
             settings,
             next,
+            end: 0,
             blocks,
             page,
             page_max: page,
@@ -245,6 +250,7 @@ impl Walk {
         if end < self.next {
             return WalkAction::Wait;
         }
+        self.end = end;
         let last = end.min(self.next.saturating_add(self.page - 1));
         let far = head.number.saturating_sub(NEAR);
         if self.next > far {
@@ -311,7 +317,8 @@ impl Walk {
         self.blocks.drain(..many);
         self.next = blocks.end() + 1;
         self.grow();
-        PageOutcome::Accepted(EventBatch { from_block: *blocks.start(), events, position: last })
+        let (from_block, is_at_head) = (*blocks.start(), *blocks.end() >= self.end);
+        PageOutcome::Accepted(EventBatch { from_block, events, position: last, is_at_head })
     }
 
     /// Registers blocks for the second look. Of a page far from the head, only the last header is known.

@@ -116,6 +116,15 @@ impl LedgerAppender {
         Ok(count)
     }
 
+    /// Records that the ledger holds all events up to the head of the chain. Balances count from then on, and stay as
+    /// they are while the chain cannot be reached. Blocks for a sync of the disk the first time.
+    ///
+    /// # Errors
+    /// [`LedgerAppendError`]; nothing was written then.
+    pub fn note_at_head(&self, position: ChainPosition) -> Result<(), LedgerAppendError> {
+        Ok(self.store.note_payers_read(position)?)
+    }
+
     /// Returns the position of the payer registry's reader at its last write; `None` before the first
     /// one.
     ///

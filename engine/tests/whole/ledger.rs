@@ -85,15 +85,24 @@ async fn no_payer_is_called_poor_before_the_registry_has_been_read() {
     let early = node.engine.publish(vec![message(1, "early")]).await;
     assert!(matches!(early, Err(PublishError::Unavailable { .. })), "{early:?}");
     assert_eq!(store.snapshot().head(NODE).unwrap().0, 0, "nothing was stored");
+    // A part has been read, without the deposits behind it.
+    let position = ChainPosition { block: 0, hash: [0; 32] };
+    node.engine.ledger_appender().append(0, &[], position).unwrap();
+    let early = node.engine.publish(vec![message(1, "in between")]).await;
+    assert!(matches!(early, Err(PublishError::Unavailable { .. })), "{early:?}");
     read_without_events(&node);
     let poor = node.engine.publish(vec![message(1, "poor")]).await;
     assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
+    let node = start_asking_for_balances(store);
+    let poor = node.engine.publish(vec![message(1, "after a restart")]).await;
+    assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
 }
 
-/// Records that the payer registry has been read and has no event.
+/// Records that the payer registry has been read to its head and has no event.
 fn read_without_events(node: &Node) {
     let position = ChainPosition { block: 0, hash: [0; 32] };
     node.engine.ledger_appender().append(0, &[], position).unwrap();
+    node.engine.ledger_appender().note_at_head(position).unwrap();
 }
 
 /// The books of this node: what it charges counts before it is durable, and once.

@@ -178,7 +178,9 @@ async fn what_is_available_is_one_figure() {
         event(2, LedgerAction::UsageSettled { microdollars: taken.into() }),
     ];
     let position = ChainPosition { block: 2, hash: [2; 32] };
-    network.engines[&100].ledger_appender().append(0, &events, position).unwrap();
+    let ledger = network.engines[&100].ledger_appender();
+    ledger.append(0, &events, position).unwrap();
+    ledger.note_at_head(position).unwrap();
     network.require_balance = true;
     network.restart(100);
     let usage = network.worker(100).usage_of(address).unwrap();

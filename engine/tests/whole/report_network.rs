@@ -76,11 +76,14 @@ impl Network {
         };
         let store = Store::in_memory(identity, price::price).unwrap();
         record_rates(&store, &self.rates);
+        // No payer has a deposit.
+        store.note_payers_read(ChainPosition { block: 0, hash: [0; 32] }).unwrap();
         self.stores.insert(node, store);
         self.restart(node);
     }
 
-    /// Takes a node into the canonical network, or out of it. Nodes know it after the next [`follow_chain`](Self::follow_chain).
+    /// Takes a node into the canonical network, or out of it. Nodes know it after the next
+    /// [`follow_chain`](Self::follow_chain).
     pub fn set_member(&mut self, node: u32, is_member: bool) {
         self.contract.0.lock().membership.set(node, is_member);
         if !self.stores.contains_key(&node) {

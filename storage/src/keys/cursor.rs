@@ -21,6 +21,9 @@ pub(crate) enum CursorName {
     Ledger,
     /// Position of the reader of payer reports, stored under originator 0. Value as for `Chain`.
     PayerReports,
+    /// Position at which the reader of payer events came to the head of its chain for the first time, stored under
+    /// originator 0. Absent while it reads the chain for the first time. Value as for `Chain`.
+    PayersRead,
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
@@ -30,12 +33,13 @@ pub(crate) enum CursorName {
 }
 
 impl CursorName {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Chain,
         Self::Head,
         Self::InDoubt,
         Self::Ledger,
         Self::PayerReports,
+        Self::PayersRead,
         Self::Registry,
         Self::ShownBy,
     ];
@@ -47,6 +51,7 @@ impl CursorName {
             Self::InDoubt => b"in_doubt",
             Self::Ledger => b"ledger",
             Self::PayerReports => b"payer_reports",
+            Self::PayersRead => b"payers_read",
             Self::Registry => b"registry",
             Self::ShownBy => b"shown_by",
         }
@@ -66,6 +71,9 @@ impl CursorKey {
     /// The position of the reader of payer reports.
     pub(crate) const PAYER_REPORTS: Self =
         Self { name: CursorName::PayerReports, originator: OriginatorId(0) };
+    /// The position at which the reader of payer events came to the head of its chain.
+    pub(crate) const PAYERS_READ: Self =
+        Self { name: CursorName::PayersRead, originator: OriginatorId(0) };
     /// The position of the reader of the node registry's events.
     pub(crate) const REGISTRY: Self =
         Self { name: CursorName::Registry, originator: OriginatorId(0) };
@@ -136,6 +144,7 @@ mod tests {
         assert_eq!(key(CursorName::InDoubt), *b"in_doubt\0\0\0\x64");
         assert_eq!(key(CursorName::Ledger), *b"ledger\0\0\0\x64");
         assert_eq!(key(CursorName::PayerReports), *b"payer_reports\0\0\0\x64");
+        assert_eq!(key(CursorName::PayersRead), *b"payers_read\0\0\0\x64");
         assert_eq!(key(CursorName::Registry), *b"registry\0\0\0\x64");
         assert_eq!(key(CursorName::ShownBy), *b"shown_by\0\0\0\x64");
         let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });

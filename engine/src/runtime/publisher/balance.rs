@@ -142,8 +142,8 @@ impl Balances {
     /// Reads a payer's balance if it is not known or too old. Blocks on the disk.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] when a row cannot be read, no event of the payer registry has been read yet, or
-    /// too many payers publish at once.
+    /// [`PublishError::Unavailable`] when a row cannot be read, the payer registry has not been read to
+    /// the head of its chain, or too many payers publish at once.
     pub(super) fn refresh(
         &self,
         node: OriginatorId,
@@ -157,10 +157,11 @@ impl Balances {
             let reading = self.read(node, payer, now_ns).map_err(|error| {
                 PublishError::of_disk(format!("a balance cannot be read: {error}"))
             })?;
-            // The balance in an empty ledger says nothing about the payer.
+            // The balance in a part of the ledger says nothing about the payer.
             let Some(reading) = reading else {
                 let reason =
-                    "the payer registry on the settlement chain has not been read yet".into();
+                    "the payer registry on the settlement chain is being read for the first time"
+                        .into();
                 return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
             };
             match self.lock().put(payer, reading) {
@@ -212,7 +213,7 @@ impl Balances {
         self.payers.lock()
     }
 
-    /// Reads a payer's balance; `None` as long as the payer registry has never been read.
+    /// Reads a payer's balance; `None` until the payer registry has been read up to the head of its chain.
     fn read(
         &self,
         node: OriginatorId,
@@ -220,7 +221,7 @@ impl Balances {
         read_ns: i64,
     ) -> Result<Option<Reading>, ReadError> {
         let now = self.report_history.now()?;
-        if now.snapshot.ledger_position()?.is_none() {
+        if !now.snapshot.has_read_payers()? {
             return Ok(None);
         }
         let head = now.snapshot.head(node)?;

@@ -113,7 +113,7 @@ mod tests {
             decoded: ContractEvent::MembershipChanged { node_id: NODE.0, is_member },
         };
         let events = events.iter().map(event).collect();
-        EventBatch { from_block, events, position: block(to) }
+        EventBatch { from_block, events, position: block(to), is_at_head: true }
     }
 
     #[test]

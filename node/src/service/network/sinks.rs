@@ -92,8 +92,13 @@ impl Sink for LedgerSink {
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let events: Vec<_> = batch.events.iter().filter_map(booking).collect();
-        match self.0.append(batch.from_block, &events, position(batch)) {
-            Ok(_) => Ok(()),
+        let appended = self.0.append(batch.from_block, &events, position(batch));
+        let noted = appended.and_then(|_| match batch.is_at_head {
+            true => self.0.note_at_head(position(batch)),
+            false => Ok(()),
+        });
+        match noted {
+            Ok(()) => Ok(()),
             Err(error @ (LedgerAppendError::Read(_) | LedgerAppendError::Commit(_))) => {
                 Err(SinkError::Retry(error.to_string()))
             }
