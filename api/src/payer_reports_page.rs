@@ -36,12 +36,22 @@ struct ReportRow {
 struct ExplainedPage {
     #[serde(flatten)]
     report: ReportRow,
+    /// True if the report could be compared with this node's figures.
+    compared: bool,
     /// True if this node computes the same report.
     equal: bool,
-    /// This node's amounts, by payer. Empty if it computes another report.
+    /// The number of payers by this node's figures.
+    payers_total: usize,
+    /// This node's amounts, by payer, the first ones. Empty if the report could not be compared.
     payers: Vec<PayerRow>,
-    /// Minutes of payers in which the originator charged fees that differ from this node's figures.
+    /// The number of the minutes of payers at fault.
+    minutes_total: usize,
+    /// Minutes of payers that the cause of other amounts is about, the first ones.
     minutes: Vec<MinuteRow>,
+    /// The number of the envelopes at fault that are known.
+    envelopes_total: usize,
+    /// Sequence ids of the envelopes at fault, the first ones.
+    envelopes: Vec<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,32 +106,10 @@ pub(crate) fn page(reporter: Option<&PayerReporter>, query: &str) -> Page {
 type Shown = Result<Page, hawser_engine::runtime::ReportStepError>;
 
 fn explained(reporter: &PayerReporter, id: &str) -> Shown {
-    let Some(ReportExplained { view, leaves, differences, minutes }) = reporter.explain(id)? else {
+    let Some(explained) = reporter.explain(id)? else {
         return Ok(plain(StatusCode::NOT_FOUND, "there is no such report here\n"));
     };
-    let payers = leaves.iter().flat_map(|leaves| leaves.payers()).take(ROWS_MAX);
-    let payers = payers.map(|leaf| PayerRow {
-        payer: leaf.payer.to_string(),
-        picodollars: leaf.fee.get(),
-        settled_microdollars: leaf.fee.settled().0,
-    });
-    let minutes = minutes.iter().take(ROWS_MAX).map(|row| MinuteRow {
-        minute: row.minute,
-        payer: row.payer.to_string(),
-        own_picodollars: row.own,
-        stated_picodollars: row.stated,
-        last_sequence_id: row.last.0,
-    });
-    let (payers, minutes) = (payers.collect(), minutes.collect());
-    // A report that waits has reasons of its own, and they often say the same.
-    let mut report = ReportRow::of(view);
-    for difference in differences.iter().map(ToString::to_string) {
-        if !report.reasons.contains(&difference) {
-            report.reasons.push(difference);
-        }
-    }
-    let page = ExplainedPage { report, equal: leaves.is_some(), payers, minutes };
-    Ok(json(StatusCode::OK, &page))
+    Ok(json(StatusCode::OK, &ExplainedPage::of(explained)))
 }
 
 fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
@@ -135,6 +123,40 @@ fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
         available_picodollars: usage.available(),
     };
     Ok(json(StatusCode::OK, &page))
+}
+
+impl ExplainedPage {
+    fn of(explained: ReportExplained) -> Self {
+        let (equal, reasons) = (explained.is_equal(), explained.reasons());
+        let ReportExplained { view, compared, waits_for } = explained;
+        let is_compared = waits_for.is_none();
+        let leaves = compared.leaves.unwrap_or_default();
+        let payers = leaves.payers().iter().take(ROWS_MAX).map(|leaf| PayerRow {
+            payer: leaf.payer.to_string(),
+            picodollars: leaf.fee.get(),
+            settled_microdollars: leaf.fee.settled().0,
+        });
+        let minutes = compared.minutes.iter().take(ROWS_MAX).map(|row| MinuteRow {
+            minute: row.minute,
+            payer: row.payer.to_string(),
+            own_picodollars: row.own,
+            stated_picodollars: row.stated,
+            last_sequence_id: row.last.0,
+        });
+        let envelopes = compared.envelopes.iter().take(ROWS_MAX).map(|sequence| sequence.0);
+        let report = ReportRow { reasons, ..ReportRow::of(view) };
+        Self {
+            compared: is_compared,
+            equal,
+            payers_total: leaves.payers().len(),
+            payers: payers.collect(),
+            minutes_total: compared.minutes.len(),
+            minutes: minutes.collect(),
+            envelopes_total: compared.envelopes.len(),
+            envelopes: envelopes.collect(),
+            report,
+        }
+    }
 }
 
 impl ReportRow {

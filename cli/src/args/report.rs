@@ -11,9 +11,10 @@ use super::environment;
 pub(crate) enum ReportCommand {
     /// List payer reports: those on the chain, and those that wait for attestations or their submission.
     List(ReportNodeArgs),
-    /// Show one report, with the amount of each payer if the node computes the same amounts.
+    /// Show one report, with the amount of each payer by the node's own figures.
     Show(ReportIdArgs),
-    /// Explain why a node does not attest a report. Exits with 3 if the node computes another report.
+    /// Explain why a node does not attest a report. Exits with 3 if the node computes another report, and with 9 if it
+    /// cannot compute the report yet.
     Explain(ReportIdArgs),
     /// Write the reports that are due, on the node that runs on a data folder. Its worker does so once an hour.
     Generate(ReportStepArgs),

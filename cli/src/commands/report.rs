@@ -1,10 +1,11 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use hawser_node::admin::{self, AdminRequest, PayerReportStep};
-use hawser_node::error::RunError;
+use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings;
 use serde_json::Value;
 
+use super::audit::INCOMPLETE_EXIT_CODE;
 use crate::args::report::{ReportCommand, ReportIdArgs, ReportNodeArgs, ReportStepArgs};
 use crate::{client, output};
 
@@ -84,6 +85,9 @@ async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
         return Ok(());
     }
     tell(&report);
+    if report["compared"] == true && report["equal"] == false {
+        output::line("  this node's own amounts:");
+    }
     for payer in rows(&report, "payers") {
         output::line(format_args!(
             "  {}: {} p$, {} µ$ when settled",
@@ -92,6 +96,7 @@ async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
             payer["settled_microdollars"]
         ));
     }
+    tell_more(&report, "payers");
     Ok(())
 }
 
@@ -111,10 +116,33 @@ async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
                 row["last_sequence_id"]
             ));
         }
+        tell_more(&report, "minutes");
+        for envelope in rows(&report, "envelopes") {
+            output::line(format_args!("  envelope {}:{envelope}", report["originator_id"]));
+        }
+        tell_more(&report, "envelopes");
     }
-    match report["equal"].as_bool() {
-        Some(true) => Ok(()),
-        _ => Err(RunError::refused("this node computes another report")),
+    verdict(&report)
+}
+
+/// Returns the verdict of an explained report, with its exit code.
+fn verdict(report: &Value) -> Result<(), RunError> {
+    match (report["compared"].as_bool(), report["equal"].as_bool()) {
+        (Some(true), Some(true)) => Ok(()),
+        (Some(true), _) => Err(RunError::refused("this node computes another report")),
+        _ => Err(RunError {
+            kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE),
+            text: "this node cannot compute the report yet, so nothing was compared".to_owned(),
+        }),
+    }
+}
+
+/// Prints how many rows of a list are not shown.
+fn tell_more(report: &Value, list: &str) {
+    let total = report[format!("{list}_total")].as_u64().unwrap_or(0);
+    let more = total.saturating_sub(rows(report, list).count() as u64);
+    if more > 0 {
+        output::line(format_args!("  and {more} more {list}"));
     }
 }
 
@@ -176,4 +204,24 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 
 fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
     value[field].as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A script cannot take a report that was not compared for an equal one.
+    #[test]
+    fn each_verdict_has_its_exit_code() {
+        let kind = |compared, equal| {
+            verdict(&json!({ "compared": compared, "equal": equal })).map_err(|error| error.kind)
+        };
+        assert_eq!(kind(true, true), Ok(()));
+        assert_eq!(kind(true, false), Err(RunErrorKind::Refused));
+        let unknown = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
+        assert_eq!(kind(false, false), Err(unknown));
+        assert_eq!(verdict(&json!({})).map_err(|error| error.kind), Err(unknown));
+    }
 }

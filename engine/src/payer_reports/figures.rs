@@ -4,18 +4,15 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
-use hawser_rules::payer_report::explain::AmountCause;
 use hawser_rules::payer_report::{
-    Explanation, Leaves, MinuteOfPayer, NodeIds, PayerReport, PayerReportError, RangeEnd,
-    ReportDifference, compare, end_of_range, explain,
+    Leaves, NodeIds, PayerReport, PayerReportError, RangeEnd, ReportDifference, compare,
+    end_of_range,
 };
 use hawser_storage::{ReadError, Snapshot};
 
 use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle};
 use super::times::minute_at;
 
-/// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
-pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
 /// Minutes after the end of a range in which a missing place of it keeps this node from writing a report over it. A
 /// guess: the time after which any node reports about an originator. A place that no peer has shown by then was
 /// most likely never signed.
@@ -126,7 +123,8 @@ pub fn has_come(minute: u32, now_minute: u32) -> bool {
     minute <= now_minute.saturating_add(AHEAD_MINUTES)
 }
 
-/// Computes a report again. The cause of other amounts is not looked for: that is for [`recompute_explained`].
+/// Computes a report again. The cause of other amounts is not looked for: that is for
+/// [`recompute_explained`](super::recompute_explained).
 ///
 /// A report of which this node lacks places may be equal all the same: its writer has counted none of them. Sequence
 /// ids that the reference implementation uses up without an envelope are such places. A report is also equal if this
@@ -225,71 +223,13 @@ pub fn recompute_on_chain(
     })
 }
 
-/// Computes a report again, and looks for the cause of other amounts if the range has at most `rows_max` rows of usage.
-/// Takes far longer than [`recompute`], with the same result.
-///
-/// # Errors
-/// [`FiguresError`].
-pub fn recompute_explained(
-    snapshot: &Snapshot<'_>,
-    report: &PayerReport,
-    rows_max: usize,
-) -> Result<Recomputed, FiguresError> {
-    let mut differences = match recompute(snapshot, report)? {
-        Recomputed::Different(differences) => differences,
-        other => return Ok(other),
-    };
-    for difference in &mut differences {
-        if let ReportDifference::Amounts { cause, .. } = difference {
-            *cause = cause_of(snapshot, report, rows_max)?;
-        }
-    }
-    Ok(Recomputed::Different(differences))
-}
-
-/// Looks for the cause of other amounts.
-fn cause_of(
-    snapshot: &Snapshot<'_>,
-    report: &PayerReport,
-    rows_max: usize,
-) -> Result<AmountCause, FiguresError> {
-    let Ok(figures) = figures_of(snapshot, report)? else { return Ok(AmountCause::Unknown) };
-    let mut rows = Vec::new();
-    let mut is_whole = true;
-    let (about, from, through) = (report.originator(), figures.start_minute, figures.end.minute);
-    snapshot.usage_of_minutes(about, from, through, |minute, payer, row| {
-        is_whole = rows.len() < rows_max;
-        if is_whole {
-            rows.push(MinuteOfPayer {
-                minute,
-                payer,
-                own: row.picodollars,
-                stated: row.stated_picodollars,
-                last: row.last_sequence,
-            });
-        }
-        is_whole
-    })?;
-    // A part of the rows decides nothing: a report of only those rows would look equal.
-    if !is_whole {
-        return Ok(AmountCause::Unknown);
-    }
-    let explained = explain(report, figures.start_minute, figures.end, &rows);
-    let Explanation::Different(differences) = explained else { return Ok(AmountCause::Unknown) };
-    let cause = differences.into_iter().find_map(|difference| match difference {
-        ReportDifference::Amounts { cause, .. } => Some(cause),
-        _ => None,
-    });
-    Ok(cause.unwrap_or(AmountCause::Unknown))
-}
-
 /// This node's figures of the range of a report.
-struct Figures {
-    start_minute: Option<u32>,
+pub(super) struct Figures {
+    pub(super) start_minute: Option<u32>,
     /// The minute of the envelope at the report's end, and the last place with usage in it.
-    end: RangeEnd,
+    pub(super) end: RangeEnd,
     /// All amounts of the range.
-    leaves: Leaves,
+    pub(super) leaves: Leaves,
     /// The last charged envelope with a time in the range. It is late if it follows the report's end.
     newest: SequenceId,
     /// The places of the range that this node lacks: its amounts may be too small.
@@ -297,7 +237,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn range(&self, report: &PayerReport) -> ReportedRange {
+    pub(super) fn range(&self, report: &PayerReport) -> ReportedRange {
         ReportedRange {
             about: report.originator(),
             start: report.start(),
@@ -308,7 +248,7 @@ impl Figures {
 }
 
 /// Returns this node's figures of the range of a report, or the reason why they cannot be known yet.
-fn figures_of(
+pub(super) fn figures_of(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
 ) -> Result<Result<Figures, NotYet>, FiguresError> {

@@ -64,23 +64,23 @@ pub(super) struct ReportedRange {
 }
 
 impl ReportedRange {
-    fn at(&self, sequence: SequenceId) -> EnvelopeId {
+    pub(super) fn at(&self, sequence: SequenceId) -> EnvelopeId {
         EnvelopeId::new(self.about, sequence)
     }
 }
 
-/// An envelope behind the end of a report, with a time before it.
+/// The facts of an envelope that decide about its fee, such as one behind the end of a report with a time before it.
 #[derive(Debug, Clone, Copy)]
-struct LateEnvelope {
-    originator_ns: i64,
-    charge: Option<Charge>,
-    counts_for_congestion: bool,
+pub(super) struct PricedFacts {
+    pub(super) originator_ns: i64,
+    pub(super) charge: Option<Charge>,
+    pub(super) counts_for_congestion: bool,
 }
 
 /// The late envelopes of a report, in their order.
 #[derive(Debug, Default)]
 struct LateEnvelopes {
-    all: Vec<LateEnvelope>,
+    all: Vec<PricedFacts>,
     /// The number of charged ones in the report's minutes before the first charged one in its last minute.
     before_last_minute: Option<usize>,
 }
@@ -135,7 +135,7 @@ pub(super) fn leaves_to_attest(
 fn leaves_without(
     snapshot: &Snapshot<'_>,
     range: &ReportedRange,
-    mut late: Vec<LateEnvelope>,
+    mut late: Vec<PricedFacts>,
     may_keep: usize,
     root: Hash,
 ) -> Result<Option<Leaves>, ReadError> {
@@ -189,7 +189,7 @@ fn take(sums: &mut HashMap<PayerAddress, Sum>, payer: PayerAddress, picodollars:
     }
 }
 
-impl LateEnvelope {
+impl PricedFacts {
     fn is_charged_in(&self, minutes: &RangeInclusive<u32>) -> bool {
         self.charge.is_some() && minutes.contains(&minute_of(self.originator_ns))
     }
@@ -264,7 +264,8 @@ fn is_charged(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<bool, ReadError
     Ok(place.and_then(envelope_of).is_some_and(|envelope| envelope.charge.is_some()))
 }
 
-fn len_of(place: &Place) -> usize {
+/// Returns the length of the envelope at a place, in bytes.
+pub(super) fn len_of(place: &Place) -> usize {
     match place {
         Place::Held { bytes, .. } => bytes.len(),
         Place::Pruned { .. } | Place::Empty { .. } => 0,
@@ -279,16 +280,17 @@ fn stated_ns_of(place: &Place) -> Option<i64> {
     }
 }
 
-fn envelope_of(place: Place) -> Option<LateEnvelope> {
+/// Returns the facts of the envelope at a place, if it has one. Recovers its payer.
+pub(super) fn envelope_of(place: Place) -> Option<PricedFacts> {
     match place {
         Place::Empty { .. } => None,
-        Place::Pruned { envelope, .. } => Some(LateEnvelope {
+        Place::Pruned { envelope, .. } => Some(PricedFacts {
             originator_ns: envelope.originator_ns,
             charge: envelope.charge,
             counts_for_congestion: envelope.counts_for_congestion,
         }),
         Place::Held { bytes, validity, .. } => {
-            facts::of_stored(&bytes, validity, NO_NODE).map(|facts| LateEnvelope {
+            facts::of_stored(&bytes, validity, NO_NODE).map(|facts| PricedFacts {
                 originator_ns: facts.originator_ns,
                 charge: facts.charge,
                 counts_for_congestion: facts.counts_for_congestion,

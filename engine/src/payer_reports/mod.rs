@@ -2,9 +2,11 @@
 //! its own log that decide about them.
 //!
 //! Nothing is stored beside the log and the recorded events of the chain, so a step that a crash interrupts is
-//! repeated: [`held`] finds written reports, [`on_chain`] submitted and settled ones, and [`figures`] computes
-//! the same amounts again. [`usage`] computes the balance that a payer has left.
+//! repeated: [`held`] finds written reports, [`on_chain`] submitted and settled ones, and [`figures`] computes the same
+//! amounts again, which [`explained`] shows beside a report that differs. [`usage`] computes the balance that a payer
+//! has left.
 
+pub mod explained;
 pub mod figures;
 pub mod held;
 mod late;
@@ -16,10 +18,11 @@ use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
 use hawser_rules::payer_report::{NodeIds, PayerReportError};
 
+pub use explained::{ComparedReport, EXPLAINED_ROWS_MAX, recompute_explained};
 pub(crate) use figures::AHEAD_MINUTES;
 pub use figures::{
-    EXPLAINED_ROWS_MAX, FiguresError, NotYet, Recomputed, draft, has_come, recompute,
-    recompute_explained, recompute_on_chain, recompute_to_attest,
+    FiguresError, NotYet, Recomputed, draft, has_come, recompute, recompute_on_chain,
+    recompute_to_attest,
 };
 pub use held::{HeldReport, held_reports};
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};

@@ -12,10 +12,9 @@ use hawser_engine::runtime::{
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::payer_report::explain::AmountCause;
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
-    Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
+    AmountCause, Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
 };
 use hawser_storage::Store;
 
@@ -79,7 +78,8 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
     assert!(matches!(shown.state, ReportState::OnChain { index: 0, is_settled: true, .. }));
     assert_eq!(shown.attested_by, [OriginatorId(100), OriginatorId(200)]);
     let explained = network.worker(200).explain(&shown.id.to_string()).unwrap().unwrap();
-    assert_eq!(explained.leaves, Some(stated.clone()));
+    assert_eq!(explained.compared.leaves, Some(stated.clone()));
+    assert!(explained.is_equal());
 
     the_next_report_begins_there(&network, report.end.sequence).await;
 }
@@ -198,7 +198,7 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let is_refused = |(_, it): &(ReportId, Attested)| matches!(it, Attested::Refused(_));
     assert!(looked.iter().all(is_refused), "{looked:?}");
     let explained = |id: ReportId| network.worker(200).explain(&id.to_string()).unwrap().unwrap();
-    let difference = |id| explained(id).differences;
+    let difference = |id| explained(id).compared.differences;
     let cause = |id| match &difference(id)[..] {
         [ReportDifference::Amounts { cause, .. }] => cause.clone(),
         other => panic!("{other:?}"),
@@ -215,7 +215,14 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let shown = network.worker(200).reports().unwrap();
     assert!(shown.iter().all(|it| matches!(it.state, ReportState::Refused(_))), "{shown:?}");
     assert!(shown.iter().all(|it| it.writers == [OriginatorId(300)]), "the writer is named");
-    assert_eq!(explained(ids[0]).leaves, None);
+    let of_payer = explained(ids[0]);
+    assert_eq!(of_payer.compared.leaves, Some(true_leaves.clone()), "own amounts are shown");
+    assert!(!of_payer.is_equal() && of_payer.waits_for.is_none());
+    assert!(of_payer.compared.minutes.iter().all(|row| row.payer == without));
+    assert!(!of_payer.compared.envelopes.is_empty(), "{of_payer:?}");
+    let of_minute = explained(ids[1]);
+    assert_eq!(of_minute.compared.leaves, Some(true_leaves.clone()), "only the minute differs");
+    assert!(!of_minute.is_equal());
     assert_eq!(network.worker(200).explain("0x12").unwrap(), None);
 
     let Written::New(id) = network.write(100, 100).await else { panic!("the lies do not count") };
@@ -231,6 +238,33 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     assert!(network.attest(200, 100).await.contains(&Attested::Signed));
     assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
     assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+}
+
+/// A report over places that have not come is shown as its writer states it, with the reason why it is not compared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_cannot_be_compared_yet_is_shown_with_the_reason() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let about = OriginatorId(100);
+    let of_minute = |minute| {
+        let end = RangeEnd { minute, sequence: SequenceId(1_000) };
+        let nodes = NodeIds::new(vec![100, 200]).unwrap();
+        PayerReport::new(about, SequenceId::NONE, end, [7; 32], nodes).unwrap()
+    };
+    let now = network.now_minute();
+    for report in [of_minute(now - 2), of_minute(now + 60)] {
+        smuggle(&network, 300, report.client_envelope()).await;
+        let id = report.id(domain()).to_string();
+        let explained = network.worker(200).explain(&id).unwrap().unwrap();
+        assert_eq!(explained.view.report, report);
+        assert!(matches!(explained.view.state, ReportState::Waiting(_)), "{explained:?}");
+        assert_eq!(explained.compared.leaves, None, "nothing was computed");
+        assert!(!explained.is_equal() && explained.waits_for.is_some(), "{explained:?}");
+        let nodes = ReportDifference::Nodes { added: Vec::new(), left_out: vec![300] };
+        assert_eq!(explained.compared.differences, [nodes.clone()], "that is known already");
+        assert!(explained.reasons().contains(&nodes.to_string()));
+    }
 }
 
 /// A node signs a report once, however many attestations of others it has signed since.
@@ -335,14 +369,15 @@ async fn a_report_of_the_first_rows_is_not_equal() {
     assert!(matches!(judged, Recomputed::Different(_)), "{judged:?}");
     for cap in [0, 1, 2, rows.len() - 1] {
         let explained = recompute_explained(&snapshot, &lie, cap).unwrap();
-        let Recomputed::Different(differences) = explained else { panic!("{explained:?}") };
-        let [ReportDifference::Amounts { cause, .. }] = &differences[..] else { panic!() };
+        let [ReportDifference::Amounts { cause, .. }] = &explained.differences[..] else {
+            panic!("{explained:?}")
+        };
         assert_eq!(*cause, AmountCause::Unknown, "with {cap} rows");
     }
     let root = Leaves::sum(rows.iter().copied()).root();
     let truth = PayerReport::new(about, SequenceId::NONE, end, root, nodes).unwrap();
     let equal = recompute_explained(&snapshot, &truth, 2).unwrap();
-    assert!(matches!(equal, Recomputed::Equal(_)), "{equal:?}");
+    assert!(equal.differences.is_empty() && equal.leaves.is_some(), "{equal:?}");
 }
 
 /// A payer's own client cannot write to the reserved topics, not even by repeating what a node has signed.

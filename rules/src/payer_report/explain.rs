@@ -1,18 +1,14 @@
 //! Explains why a report differs from the one that this node would write.
 //!
-//! A report contains only the root of its leaves. The cause of a difference is therefore searched among the likely
-//! mistakes of a node: it charged wrong fees, omitted a payer or a minute, or counted a minute too many.
+//! A report contains only the root of its leaves. The [cause](super::cause) of other amounts is therefore searched
+//! among the likely mistakes and lies.
 
 use hawser_proto::{PayerAddress, SequenceId};
 
-use super::leaves::Leaves;
-use super::report::PayerReport;
+use super::cause::{AmountCause, OwnUsage, cause};
+use super::report::{NodeIds, PayerReport};
 use super::schedule::RangeEnd;
 use super::tree::Hash;
-
-/// The largest number of trees that are built to find the cause of a difference. A guess: a tree of 10,000 payers
-/// takes some hundredths of a second.
-const TRIED_MAX: usize = 512;
 
 /// The usage of one payer in one minute, as this node has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +49,13 @@ pub enum ReportDifference {
         /// The last minute of the range.
         end: u32,
     },
+    /// The report lists other nodes than the canonical network has.
+    Nodes {
+        /// Nodes of the report that are not in the network.
+        added: Vec<u32>,
+        /// Nodes of the network that are not in the report.
+        left_out: Vec<u32>,
+    },
     /// The amounts differ.
     Amounts {
         /// The root in the report.
@@ -65,6 +68,17 @@ pub enum ReportDifference {
 }
 
 impl ReportDifference {
+    /// Compares the nodes of a report with those of the canonical network.
+    #[must_use]
+    pub fn of_nodes(reported: &NodeIds, canonical: &NodeIds) -> Option<Self> {
+        let only_in = |one: &NodeIds, other: &NodeIds| -> Vec<u32> {
+            one.get().iter().copied().filter(|node| !other.get().contains(node)).collect()
+        };
+        let (added, left_out) = (only_in(reported, canonical), only_in(canonical, reported));
+        let is_equal = added.is_empty() && left_out.is_empty();
+        (!is_equal).then_some(Self::Nodes { added, left_out })
+    }
+
     /// Returns a short name of the difference, for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -72,27 +86,10 @@ impl ReportDifference {
             Self::EndMinute { .. } => "end_minute",
             Self::EndSequence { .. } => "end_sequence",
             Self::MinutesReversed { .. } => "minutes_reversed",
+            Self::Nodes { .. } => "nodes",
             Self::Amounts { .. } => "amounts",
         }
     }
-}
-
-/// The cause of wrong amounts in a report, if it can be found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AmountCause {
-    /// The report uses the fees that the originator stated. Holds the minutes of payers where these are
-    /// not the fees that the rates give.
-    StatedFees(Vec<MinuteOfPayer>),
-    /// The report omits this payer.
-    WithoutPayer(PayerAddress),
-    /// The report omits the minutes up to this one.
-    AfterMinute(u32),
-    /// The report omits the minutes from this one on.
-    BeforeMinute(u32),
-    /// None of the other causes, or there is too much usage to search.
-    Unknown,
-    /// No search was made, because it takes far longer than the comparison.
-    NotSought,
 }
 
 /// The result of recomputing a report.
@@ -122,7 +119,8 @@ pub fn compare(
         let (reported, held) = (end.minute, held_end.minute);
         differences.push(ReportDifference::EndMinute { reported, held });
     }
-    // A range without minutes settles nothing, and the next report begins in the same minute: there could be any number.
+    // A range without minutes settles nothing, and the next report begins in the same minute: there could be any
+    // number.
     if let Some(start) = start_minute.filter(|start| *start >= held_end.minute) {
         differences.push(ReportDifference::MinutesReversed { start, end: held_end.minute });
     }
@@ -141,54 +139,26 @@ pub fn compare(
     differences
 }
 
-/// Compares a report with this node's data like [`compare`], and searches for the cause of different amounts. `rows` is
-/// the complete usage of the originator in the minutes after `start_minute`, up to and including that of `held_end`, by
-/// ascending minute. With incomplete rows, a report about the same part would count as equal.
+/// Compares a report with this node's data like [`compare`], and searches for the cause of different amounts.
+/// `usage` is the complete usage of the originator in the minutes after `start_minute`, up to and including that of
+/// `held_end`. With incomplete rows, a report about the same part would count as equal.
 #[must_use]
 pub fn explain(
     report: &PayerReport,
     start_minute: Option<u32>,
     held_end: RangeEnd,
-    rows: &[MinuteOfPayer],
+    usage: &OwnUsage,
 ) -> Explanation {
-    let own = Leaves::sum(rows.iter().map(|row| (row.payer, row.own)));
+    let own = usage.leaves();
     let mut differences = compare(report, start_minute, held_end, own.root());
     for difference in &mut differences {
         if let ReportDifference::Amounts { reported, cause: found, .. } = difference {
-            *found = cause(*reported, &own, rows);
+            *found = cause(*reported, &own, usage);
         }
     }
     match differences.is_empty() {
         true => Explanation::Equal,
         false => Explanation::Different(differences),
-    }
-}
-
-fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> AmountCause {
-    let is_of = |amounts: Leaves| amounts.root() == reported;
-    if is_of(Leaves::sum(rows.iter().map(|row| (row.payer, row.stated)))) {
-        let differs = |row: &&MinuteOfPayer| row.own != row.stated;
-        return AmountCause::StatedFees(rows.iter().filter(differs).copied().collect());
-    }
-    let amounts = |keep: &dyn Fn(&MinuteOfPayer) -> bool| {
-        is_of(Leaves::sum(rows.iter().filter(|row| keep(row)).map(|row| (row.payer, row.own))))
-    };
-    let mut minutes: Vec<u32> = rows.iter().map(|row| row.minute).collect();
-    minutes.dedup();
-    let share = TRIED_MAX / 4;
-    // A wrong range is usually wrong at its ends.
-    if let Some(minute) = minutes.iter().take(share).find(|it| amounts(&|row| row.minute > **it)) {
-        return AmountCause::AfterMinute(*minute);
-    }
-    if let Some(minute) =
-        minutes.iter().rev().take(share).find(|it| amounts(&|row| row.minute < **it))
-    {
-        return AmountCause::BeforeMinute(*minute);
-    }
-    let mut payers = own.payers().iter().map(|leaf| leaf.payer).take(2 * share);
-    match payers.find(|payer| amounts(&|row| row.payer != *payer)) {
-        Some(payer) => AmountCause::WithoutPayer(payer),
-        None => AmountCause::Unknown,
     }
 }
 
@@ -210,26 +180,12 @@ impl std::fmt::Display for ReportDifference {
             Self::MinutesReversed { start, end } => {
                 write!(f, "it begins after minute {start} and ends in minute {end}")
             }
-            Self::Amounts { cause, .. } => write!(f, "its amounts are others: {cause}"),
-        }
-    }
-}
-
-impl std::fmt::Display for AmountCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::StatedFees(rows) => {
-                let envelopes = rows.len();
-                write!(
-                    f,
-                    "the originator's own fees, which differ in {envelopes} minutes of payers"
-                )
+            Self::Nodes { added, left_out } => {
+                f.write_str("it lists other nodes than the canonical network has:")?;
+                added.iter().try_for_each(|node| write!(f, " {node} too many"))?;
+                left_out.iter().try_for_each(|node| write!(f, " {node} left out"))
             }
-            Self::WithoutPayer(payer) => write!(f, "payer {payer} is left out"),
-            Self::AfterMinute(minute) => write!(f, "the minutes up to {minute} are left out"),
-            Self::BeforeMinute(minute) => write!(f, "the minutes from {minute} on are left out"),
-            Self::Unknown => f.write_str("the cause is not known"),
-            Self::NotSought => f.write_str("an explanation of the report looks for the cause"),
+            Self::Amounts { cause, .. } => write!(f, "its amounts are others: {cause}"),
         }
     }
 }
@@ -238,16 +194,17 @@ impl std::fmt::Display for AmountCause {
 mod tests {
     use hawser_proto::{Address, OriginatorId};
 
-    use super::super::report::NodeIds;
+    use super::super::leaves::Leaves;
     use super::*;
 
-    fn row(minute: u32, payer: u8, own: u64, stated: u64) -> MinuteOfPayer {
+    fn row(minute: u32, payer: u8, own: u64) -> MinuteOfPayer {
         let last = SequenceId(u64::from(minute) * 10);
-        MinuteOfPayer { minute, payer: Address([payer; 20]), own, stated, last }
+        MinuteOfPayer { minute, payer: Address([payer; 20]), own, stated: own, last }
     }
 
-    fn rows() -> Vec<MinuteOfPayer> {
-        vec![row(5, 1, 100, 100), row(5, 2, 50, 50), row(6, 1, 7, 8), row(7, 3, 0, 0)]
+    fn usage() -> OwnUsage {
+        let rows = vec![row(5, 1, 100), row(5, 2, 50), row(6, 1, 7), row(7, 3, 0)];
+        OwnUsage { rows, ..OwnUsage::default() }
     }
 
     fn end(minute: u32, sequence: u64) -> RangeEnd {
@@ -261,38 +218,28 @@ mod tests {
         PayerReport::new(OriginatorId(100), SequenceId(1), end, root, nodes).unwrap()
     }
 
-    fn causes(amounts: &[(u8, u64)]) -> AmountCause {
-        let explained = explain(&report(end(7, 70), amounts), Some(4), end(7, 70), &rows());
+    #[test]
+    fn a_true_report_is_equal() {
+        let report = report(end(7, 70), &[(1, 107), (2, 50), (3, 0)]);
+        assert_eq!(explain(&report, Some(4), end(7, 70), &usage()), Explanation::Equal);
+    }
+
+    #[test]
+    fn other_amounts_get_their_cause() {
+        let report = report(end(7, 70), &[(1, 107), (3, 0)]);
+        let explained = explain(&report, Some(4), end(7, 70), &usage());
         let Explanation::Different(differences) = explained else { panic!("it is equal") };
         let [ReportDifference::Amounts { cause, .. }] = &differences[..] else {
             panic!("{differences:?}")
         };
-        cause.clone()
-    }
-
-    #[test]
-    fn a_true_report_is_equal() {
-        let report = report(end(7, 70), &[(1, 107), (2, 50), (3, 0)]);
-        assert_eq!(explain(&report, Some(4), end(7, 70), &rows()), Explanation::Equal);
-    }
-
-    #[test]
-    fn each_lie_is_named() {
-        assert_eq!(
-            causes(&[(1, 108), (2, 50), (3, 0)]),
-            AmountCause::StatedFees(vec![row(6, 1, 7, 8)])
-        );
-        assert_eq!(causes(&[(1, 107), (2, 50)]), AmountCause::BeforeMinute(7));
-        assert_eq!(causes(&[(1, 107), (3, 0)]), AmountCause::WithoutPayer(Address([2; 20])));
-        assert_eq!(causes(&[(1, 7), (3, 0)]), AmountCause::AfterMinute(5));
-        assert_eq!(causes(&[(1, 1), (2, 50), (3, 0)]), AmountCause::Unknown);
+        assert_eq!(*cause, AmountCause::WithoutPayer(Address([2; 20])));
     }
 
     #[test]
     fn another_end_is_named() {
         let amounts = [(1, 107), (2, 50), (3, 0)];
         let early = report(end(6, 69), &amounts);
-        let explained = explain(&early, Some(4), end(7, 70), &rows());
+        let explained = explain(&early, Some(4), end(7, 70), &usage());
         let minute = ReportDifference::EndMinute { reported: 6, held: 7 };
         let sequence =
             ReportDifference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
@@ -306,5 +253,15 @@ mod tests {
             );
             assert_eq!(differences, [ReportDifference::MinutesReversed { start, end: 7 }]);
         }
+    }
+
+    #[test]
+    fn other_nodes_are_named() {
+        let nodes = |ids: &[u32]| NodeIds::new(ids.to_vec()).unwrap();
+        let found = ReportDifference::of_nodes(&nodes(&[100, 300]), &nodes(&[100, 200])).unwrap();
+        assert_eq!(found, ReportDifference::Nodes { added: vec![300], left_out: vec![200] });
+        let text = found.to_string();
+        assert!(text.contains("300 too many") && text.contains("200 left out"), "{text}");
+        assert_eq!(ReportDifference::of_nodes(&nodes(&[100]), &nodes(&[100])), None);
     }
 }

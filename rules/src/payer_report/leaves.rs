@@ -154,6 +154,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_root_with_another_leaf_is_that_of_the_changed_amounts() {
+        for count in 1..20_u8 {
+            let amounts = |changed: u8| {
+                let amount = move |payer: u8| u64::from(payer) + 100 * u64::from(payer == changed);
+                (1..=count).map(move |payer| (Address([payer; 20]), amount(payer)))
+            };
+            let leaves = Leaves::sum(amounts(0));
+            for changed in 1..=count {
+                let other = Leaves::sum(amounts(changed));
+                let place = usize::from(changed) - 1;
+                let leaf = other.payers()[place].leaf();
+                assert_eq!(leaves.tree().root_with(place, leaf), Some(other.root()));
+            }
+            assert_eq!(leaves.tree().root_with(usize::from(count), [0_u8; 64]), None);
+        }
+        assert_eq!(Leaves::default().tree().root_with(0, [0_u8; 64]), None);
+    }
+
+    #[test]
     fn leaves_and_roots_are_those_of_the_contract() {
         for map in list(&vectors("payer_leaves")["maps"]) {
             let payers = map["payers"].as_array().unwrap();

@@ -8,11 +8,13 @@
 //! - [`report`]: a report, its id, and the envelope that carries it;
 //! - [`attestation`]: nodes' signatures over a report id, and the selection of valid ones;
 //! - [`schedule`]: when a node's workers run, where a report ends, and when the next one is due;
-//! - [`mod@explain`]: explains why a report differs from the one that this node would write.
+//! - [`mod@explain`]: explains why a report differs from the one that this node would write; [`mod@cause`]: the search
+//!   for the cause of other amounts.
 //!
 //! Specified in `docs/protocol/payer-reports.md`.
 
 pub mod attestation;
+pub mod cause;
 pub mod explain;
 pub mod leaves;
 pub mod report;
@@ -20,6 +22,7 @@ pub mod schedule;
 pub mod tree;
 
 pub use attestation::{Attestation, AttestationError, Majority, majority};
+pub use cause::{AmountCause, AmountPart, ChargedEnvelope, OwnUsage};
 pub use explain::{Explanation, MinuteOfPayer, ReportDifference, compare, explain};
 pub use leaves::{Leaves, PayerFee, PicoDollars, SettledAmount};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};

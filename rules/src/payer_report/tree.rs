@@ -123,6 +123,25 @@ impl Tree {
         }
     }
 
+    /// Returns the root of the tree that has another leaf at an index, from 0, with one hash per level; `None` if the
+    /// tree has no such leaf.
+    #[must_use]
+    pub fn root_with<L: AsRef<[u8]>>(&self, index: usize, leaf: L) -> Option<Hash> {
+        let (_, below_top) = self.levels.split_last()?;
+        if index >= self.len() {
+            return None;
+        }
+        let (mut at, mut hash) = (index, leaf_hash(leaf.as_ref()));
+        for level in below_top {
+            hash = match at.is_multiple_of(2) {
+                true => node_hash(&hash, level.get(at + 1)),
+                false => node_hash(&level[at - 1], Some(&hash)),
+            };
+            at /= 2;
+        }
+        Some(root_hash(self.len() as u64, &hash))
+    }
+
     /// Returns the proof of a range of leaves, by index from 0.
     ///
     /// # Panics

@@ -1,13 +1,13 @@
 //! Payer reports as an operator sees them: those that nodes have written and those on the chain, and why this
 //! node does not attest one.
 
-use hawser_proto::{OriginatorId, PayerAddress};
-use hawser_rules::payer_report::explain::AmountCause;
-use hawser_rules::payer_report::{Leaves, MinuteOfPayer, PayerReport, ReportDifference, ReportId};
+use hawser_proto::{OriginatorId, PayerAddress, minute_of};
+use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId};
 
-use super::{PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
+use super::{NOT_COME, PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
 use crate::payer_reports::{
-    EXPLAINED_ROWS_MAX, PayerUsage, Recomputed, SETTLED_KEPT, recompute_explained, usage_of,
+    ComparedReport, EXPLAINED_ROWS_MAX, PayerUsage, SETTLED_KEPT, has_come, nodes_of,
+    recompute_explained, usage_of,
 };
 
 /// One report.
@@ -54,13 +54,41 @@ pub enum ReportState {
 pub struct ReportExplained {
     /// The report.
     pub view: ReportView,
-    /// This node's amounts, if it computes the same report.
-    pub leaves: Option<Leaves>,
-    /// The differences, if it computes another report.
-    pub differences: Vec<ReportDifference>,
-    /// The minutes of payers in which the originator charged other fees than the rates give, if the report was made of
-    /// those.
-    pub minutes: Vec<MinuteOfPayer>,
+    /// The comparison with this node's own figures.
+    pub compared: ComparedReport,
+    /// The reason why the report cannot be compared yet.
+    pub waits_for: Option<String>,
+}
+
+impl ReportExplained {
+    /// Returns true if this node computes the same report.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.waits_for.is_none() && self.compared.differences.is_empty()
+    }
+
+    /// Returns the reasons for which this node does not attest the report, each once: why it waits, why it cannot be
+    /// compared, and the differences with their causes. An earlier refusal is in it only while nothing else is.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let waits = match &self.view.state {
+            ReportState::Waiting(why) => Some(why.clone()),
+            _ => None,
+        };
+        let differences = self.compared.differences.iter().map(ToString::to_string);
+        let mut reasons = Vec::new();
+        for reason in waits.into_iter().chain(self.waits_for.clone()).chain(differences) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        if let ReportState::Refused(earlier) = &self.view.state
+            && reasons.is_empty()
+        {
+            reasons.extend(earlier.iter().map(ToString::to_string));
+        }
+        reasons
+    }
 }
 
 impl PayerReporter {
@@ -77,8 +105,8 @@ impl PayerReporter {
         Ok(views)
     }
 
-    /// Computes a report again, and returns it with the differences and their causes; `None` if it is not among those that
-    /// [`reports`](Self::reports) returns. Blocks on the disk.
+    /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
+    /// be computed yet; `None` if it is not among those that [`reports`](Self::reports) returns. Blocks on the disk.
     ///
     /// # Errors
     /// [`ReportStepError`].
@@ -88,20 +116,19 @@ impl PayerReporter {
             return Ok(None);
         };
         let snapshot = self.0.engine.store().snapshot();
-        let (leaves, differences) =
-            match recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX)? {
-                Recomputed::Equal(leaves) => (Some(leaves), Vec::new()),
-                Recomputed::Different(differences) => (None, differences),
-                Recomputed::NotYet(why) => return Err(why.into()),
-            };
-        let stated = differences.iter().filter_map(|difference| match difference {
-            ReportDifference::Amounts { cause: AmountCause::StatedFees(rows), .. } => {
-                Some(rows.clone())
-            }
-            _ => None,
-        });
-        let minutes = stated.flatten().collect();
-        Ok(Some(ReportExplained { view, leaves, differences, minutes }))
+        let mut compared = recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX)?;
+        // The network may have changed since a report was put on the chain.
+        if !matches!(view.state, ReportState::OnChain { .. }) {
+            let canonical = nodes_of(&self.0.registry())?;
+            let nodes = ReportDifference::of_nodes(view.report.nodes(), &canonical);
+            compared.differences.extend(nodes);
+        }
+        let now_minute = minute_of(self.0.engine.ports().clock.now_ns());
+        let waits_for = match has_come(view.report.end().minute, now_minute) {
+            true => compared.not_yet.as_ref().map(ToString::to_string),
+            false => Some(NOT_COME.to_owned()),
+        };
+        Ok(Some(ReportExplained { view, compared, waits_for }))
     }
 
     fn reports_about(
@@ -156,6 +183,9 @@ impl PayerReporter {
     /// [`ReportStepError`].
     pub fn usage_of(&self, payer: PayerAddress) -> Result<PayerUsage, ReportStepError> {
         let now = self.0.chain_now()?;
+        if !now.snapshot.has_read_payers()? {
+            return Err(ReportStepError::NoBalances);
+        }
         Ok(usage_of(&now.snapshot, &now.reports, payer)?)
     }
 }
@@ -166,4 +196,50 @@ fn writers(held: &crate::payer_reports::HeldReport) -> Vec<OriginatorId> {
 
 fn attesters(held: &crate::payer_reports::HeldReport) -> Vec<OriginatorId> {
     held.attestations.iter().map(|it| it.node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+    use hawser_rules::payer_report::{AmountCause, NodeIds, RangeEnd};
+
+    use super::*;
+
+    fn explained(
+        state: ReportState,
+        waits_for: Option<&str>,
+        differences: Vec<ReportDifference>,
+    ) -> ReportExplained {
+        let end = RangeEnd { minute: 5, sequence: SequenceId(9) };
+        let nodes = NodeIds::new(vec![100]).unwrap();
+        let report =
+            PayerReport::new(OriginatorId(100), SequenceId::NONE, end, [7; 32], nodes).unwrap();
+        let id = ReportId([1; 32]);
+        let (writers, attested_by) = (Vec::new(), Vec::new());
+        ReportExplained {
+            view: ReportView { id, report, writers, attested_by, state },
+            compared: ComparedReport { differences, ..ComparedReport::default() },
+            waits_for: waits_for.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn reasons_are_in_order_and_each_is_there_once() {
+        let minute = ReportDifference::EndMinute { reported: 6, held: 5 };
+        let amounts = |cause| ReportDifference::Amounts { reported: [7; 32], own: [8; 32], cause };
+        let sought = amounts(AmountCause::BeforeMinute(4));
+        let found = vec![minute.clone(), sought.clone()];
+        let refused = ReportState::Refused(vec![minute.clone(), amounts(AmountCause::NotSought)]);
+        let reasons = explained(refused.clone(), None, found.clone()).reasons();
+        assert_eq!(reasons, [minute.to_string(), sought.to_string()], "only with the cause");
+        let waiting = ReportState::Waiting("it waits".into());
+        let reasons = explained(waiting.clone(), Some("it lacks a place"), found).reasons();
+        let [minute_text, sought_text] = [minute.to_string(), sought.to_string()];
+        assert_eq!(reasons, ["it waits", "it lacks a place", &minute_text, &sought_text]);
+        let once = explained(waiting, Some("it waits"), Vec::new());
+        assert_eq!((once.reasons(), once.is_equal()), (vec!["it waits".to_owned()], false));
+        let before = explained(refused, None, Vec::new());
+        assert_eq!((before.reasons().len(), before.is_equal()), (2, true));
+        assert!(explained(ReportState::Equal, None, Vec::new()).reasons().is_empty());
+    }
 }

@@ -1,0 +1,367 @@
+//! The cause of other amounts in a report: a search among the likely mistakes and lies.
+//!
+//! Each one gives a root, which is compared with that of the report: fees as the originator stated them; minutes that
+//! are left out at an end, or counted too many; a payer that is left out; one whose usage of a minute, or whose
+//! envelope, is left out or counted twice; an amount that is doubled, or nothing. An amount that follows from nothing
+//! in the log cannot be found, nor a payer without usage here: a root does not show what it was made of.
+
+use std::collections::BTreeSet;
+
+use hawser_proto::{PayerAddress, SequenceId};
+
+use super::explain::MinuteOfPayer;
+use super::leaves::{Leaves, PayerFee, PicoDollars};
+use super::tree::Hash;
+
+/// The largest number of whole trees that are built to find the cause of a difference. A guess: a tree of 10,000 payers
+/// takes some hundredths of a second.
+const TREES_MAX: usize = 512;
+/// The largest number of leaves of these trees together. A guess: some seconds.
+const LEAVES_MAX: usize = 5_000_000;
+/// The largest number of trees in which one leaf is replaced. A guess: a second, at 20 hashes each.
+const REPLACED_MAX: usize = 50_000;
+
+/// A charged envelope, as this node has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChargedEnvelope {
+    /// Its place.
+    pub sequence: SequenceId,
+    /// Its minute, since the unix epoch.
+    pub minute: u32,
+    /// Its payer.
+    pub payer: PayerAddress,
+    /// Its fee in picodollars by this node's own computation.
+    pub own: u64,
+    /// Its fee in picodollars as the originator states it.
+    pub stated: u64,
+}
+
+/// This node's usage of an originator in and around the range of a report.
+#[derive(Debug, Clone, Default)]
+pub struct OwnUsage {
+    /// All usage of the range, by ascending minute.
+    pub rows: Vec<MinuteOfPayer>,
+    /// Usage of the minutes before the range, by ascending minute.
+    pub before: Vec<MinuteOfPayer>,
+    /// Usage of the minutes behind the range, by ascending minute.
+    pub behind: Vec<MinuteOfPayer>,
+    /// Charged envelopes of the range; empty if they are too many to read.
+    pub envelopes: Vec<ChargedEnvelope>,
+}
+
+/// The cause of wrong amounts in a report, if it can be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AmountCause {
+    /// The report uses the fees that the originator stated. Holds the minutes of payers where these are
+    /// not the fees that the rates give.
+    StatedFees(Vec<MinuteOfPayer>),
+    /// The report omits this payer.
+    WithoutPayer(PayerAddress),
+    /// The report omits the minutes up to this one.
+    AfterMinute(u32),
+    /// The report omits the minutes from this one on.
+    BeforeMinute(u32),
+    /// The report also counts minutes behind its end, up to this one.
+    ThroughMinute(u32),
+    /// The report also counts minutes before its start, from this one on.
+    FromMinute(u32),
+    /// The report has another amount for one payer.
+    OtherAmount {
+        /// The payer.
+        payer: PayerAddress,
+        /// Its amount in the report, picodollars.
+        reported: u64,
+        /// Its amount by this node's own computation, picodollars.
+        own: u64,
+        /// The usage that explains the amount.
+        part: AmountPart,
+    },
+    /// None of the other causes, or there is too much usage to search.
+    Unknown,
+    /// No search was made, because it takes far longer than the comparison.
+    NotSought,
+}
+
+/// The usage of a payer that explains a wrong amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AmountPart {
+    /// All of it: the amount is doubled, or nothing.
+    All,
+    /// This minute: it is left out, or counted twice, or charged as the originator stated it.
+    Minute(u32),
+    /// This envelope: it is left out, or counted twice, or charged as the originator stated it.
+    Envelope(ChargedEnvelope),
+}
+
+impl OwnUsage {
+    /// Returns the amounts of the range.
+    #[must_use]
+    pub fn leaves(&self) -> Leaves {
+        sum_of(&self.rows)
+    }
+
+    /// Returns the rows that a cause is about.
+    #[must_use]
+    pub fn rows_of(&self, cause: &AmountCause) -> Vec<MinuteOfPayer> {
+        let of = |rows: &[MinuteOfPayer], keep: &dyn Fn(&MinuteOfPayer) -> bool| {
+            rows.iter().filter(|row| keep(row)).copied().collect()
+        };
+        match cause {
+            AmountCause::StatedFees(rows) => rows.clone(),
+            AmountCause::WithoutPayer(payer) => of(&self.rows, &|row| row.payer == *payer),
+            AmountCause::AfterMinute(minute) => of(&self.rows, &|row| row.minute <= *minute),
+            AmountCause::BeforeMinute(minute) => of(&self.rows, &|row| row.minute >= *minute),
+            AmountCause::ThroughMinute(minute) => of(&self.behind, &|row| row.minute <= *minute),
+            AmountCause::FromMinute(minute) => of(&self.before, &|row| row.minute >= *minute),
+            AmountCause::OtherAmount { payer, part, .. } => {
+                let minute = match part {
+                    AmountPart::All => None,
+                    AmountPart::Minute(minute) => Some(*minute),
+                    AmountPart::Envelope(envelope) => Some(envelope.minute),
+                };
+                let is_of = |row: &MinuteOfPayer| minute.is_none_or(|it| row.minute == it);
+                of(&self.rows, &|row| row.payer == *payer && is_of(row))
+            }
+            AmountCause::Unknown | AmountCause::NotSought => Vec::new(),
+        }
+    }
+
+    /// Returns the envelopes that a cause is about, as far as they are known: those whose fees the originator stated
+    /// differently, or all of the rows that it is about.
+    #[must_use]
+    pub fn envelopes_of(&self, cause: &AmountCause) -> Vec<SequenceId> {
+        if let AmountCause::OtherAmount { part: AmountPart::Envelope(envelope), .. } = cause {
+            return vec![envelope.sequence];
+        }
+        let rows: BTreeSet<_> =
+            self.rows_of(cause).iter().map(|row| (row.minute, row.payer)).collect();
+        let by_fee = matches!(cause, AmountCause::StatedFees(_));
+        let is_at_fault = |envelope: &&ChargedEnvelope| {
+            let is_of = rows.contains(&(envelope.minute, envelope.payer));
+            is_of && !(by_fee && envelope.own == envelope.stated)
+        };
+        self.envelopes.iter().filter(is_at_fault).map(|envelope| envelope.sequence).collect()
+    }
+}
+
+fn sum_of<'a>(rows: impl IntoIterator<Item = &'a MinuteOfPayer>) -> Leaves {
+    Leaves::sum(rows.into_iter().map(|row| (row.payer, row.own)))
+}
+
+/// Searches for the cause of a root other than that of `own`, which is the root of the rows.
+pub(super) fn cause(reported: Hash, own: &Leaves, usage: &OwnUsage) -> AmountCause {
+    let rows = &usage.rows;
+    if Leaves::sum(rows.iter().map(|row| (row.payer, row.stated))).root() == reported {
+        let differs = |row: &&MinuteOfPayer| row.own != row.stated;
+        return AmountCause::StatedFees(rows.iter().filter(differs).copied().collect());
+    }
+    let other = other_amount(reported, own, usage);
+    other.or_else(|| other_rows(reported, own, usage)).unwrap_or(AmountCause::Unknown)
+}
+
+/// Searches among minutes and payers that are left out or added.
+fn other_rows(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
+    let rows = &usage.rows;
+    let is_of = |amounts: Leaves| amounts.root() == reported;
+    let without =
+        |keep: &dyn Fn(&MinuteOfPayer) -> bool| is_of(sum_of(rows.iter().filter(|row| keep(row))));
+    let tried = TREES_MAX.min(LEAVES_MAX / own.payers().len().max(1));
+    // A wrong range is usually wrong at its ends.
+    let share = tried / 8;
+    let (first, last) = (minutes(rows), minutes(rows.iter().rev()));
+    if let Some(minute) = first.take(share).find(|it| without(&|row| row.minute > *it)) {
+        return Some(AmountCause::AfterMinute(minute));
+    }
+    if let Some(minute) = last.take(share).find(|it| without(&|row| row.minute < *it)) {
+        return Some(AmountCause::BeforeMinute(minute));
+    }
+    let with = |more: &[MinuteOfPayer], keep: &dyn Fn(&MinuteOfPayer) -> bool| {
+        is_of(sum_of(rows.iter().chain(more.iter().filter(|row| keep(row)))))
+    };
+    let mut behind = minutes(&usage.behind).take(share);
+    if let Some(minute) = behind.find(|it| with(&usage.behind, &|row| row.minute <= *it)) {
+        return Some(AmountCause::ThroughMinute(minute));
+    }
+    let mut before = minutes(usage.before.iter().rev()).take(share);
+    if let Some(minute) = before.find(|it| with(&usage.before, &|row| row.minute >= *it)) {
+        return Some(AmountCause::FromMinute(minute));
+    }
+    let mut payers = own.payers().iter().map(|leaf| leaf.payer).take(tried / 2);
+    let payer = payers.find(|payer| {
+        let others = own.payers().iter().filter(|leaf| leaf.payer != *payer);
+        is_of(Leaves::sum(others.map(|leaf| (leaf.payer, leaf.fee.get()))))
+    });
+    payer.map(AmountCause::WithoutPayer)
+}
+
+/// Iterates over the minutes of rows, in their order.
+fn minutes<'a>(rows: impl IntoIterator<Item = &'a MinuteOfPayer>) -> impl Iterator<Item = u32> {
+    let mut previous = None;
+    rows.into_iter().map(|row| row.minute).filter(move |minute| {
+        let is_next = previous != Some(*minute);
+        previous = Some(*minute);
+        is_next
+    })
+}
+
+/// Searches among single amounts that are wrong: each costs a hash per level of the tree.
+fn other_amount(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
+    let tree = own.tree();
+    let mut tried = 0;
+    let mut check =
+        |payer: PayerAddress, part: AmountPart, amounts: [Option<u64>; 3]| -> Option<AmountCause> {
+            let place = own.place_of(payer)?;
+            let fee = own.payers()[place].fee.get();
+            for amount in amounts.into_iter().flatten().filter(|amount| *amount != fee) {
+                tried += 1;
+                let Some(amount) = PicoDollars::new(amount) else { continue };
+                let leaf = PayerFee { payer, fee: amount }.leaf();
+                if tried <= REPLACED_MAX && tree.root_with(place, leaf) == Some(reported) {
+                    let (own, reported) = (fee, amount.get());
+                    return Some(AmountCause::OtherAmount { payer, reported, own, part });
+                }
+            }
+            None
+        };
+    let changed = |payer, own_fee: u64, stated: u64| {
+        let sum = own.of(payer).map_or(0, PicoDollars::get);
+        let without = sum.checked_sub(own_fee);
+        [without, sum.checked_add(own_fee), without.and_then(|rest| rest.checked_add(stated))]
+    };
+    for leaf in own.payers() {
+        let sum = leaf.fee.get();
+        let amounts = [Some(0), sum.checked_mul(2), None];
+        if let Some(found) = check(leaf.payer, AmountPart::All, amounts) {
+            return Some(found);
+        }
+    }
+    for row in &usage.rows {
+        let amounts = changed(row.payer, row.own, row.stated);
+        if let Some(found) = check(row.payer, AmountPart::Minute(row.minute), amounts) {
+            return Some(found);
+        }
+    }
+    usage.envelopes.iter().find_map(|envelope| {
+        let amounts = changed(envelope.payer, envelope.own, envelope.stated);
+        check(envelope.payer, AmountPart::Envelope(*envelope), amounts)
+    })
+}
+
+impl std::fmt::Display for AmountCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::StatedFees(rows) => {
+                let rows = rows.len();
+                write!(f, "the originator's own fees, which differ in {rows} minutes of payers")
+            }
+            Self::WithoutPayer(payer) => write!(f, "payer {payer} is left out"),
+            Self::AfterMinute(minute) => write!(f, "the minutes up to {minute} are left out"),
+            Self::BeforeMinute(minute) => write!(f, "the minutes from {minute} on are left out"),
+            Self::ThroughMinute(minute) => {
+                write!(f, "minutes behind its end are counted, up to {minute}")
+            }
+            Self::FromMinute(minute) => {
+                write!(f, "minutes before its start are counted, from {minute} on")
+            }
+            Self::OtherAmount { payer, reported, own, part } => {
+                write!(f, "payer {payer} has {reported} p$ instead of {own} p$")?;
+                match part {
+                    AmountPart::All => Ok(()),
+                    AmountPart::Minute(minute) => write!(f, ", by its usage in minute {minute}"),
+                    AmountPart::Envelope(envelope) => {
+                        let ChargedEnvelope { sequence, minute, .. } = envelope;
+                        write!(f, ", by envelope {sequence} in minute {minute}")
+                    }
+                }
+            }
+            Self::Unknown => f.write_str("the cause is not known"),
+            Self::NotSought => f.write_str("an explanation of the report looks for the cause"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::Address;
+
+    use super::*;
+
+    fn row(minute: u32, payer: u8, own: u64, stated: u64) -> MinuteOfPayer {
+        let last = SequenceId(u64::from(minute) * 10);
+        MinuteOfPayer { minute, payer: Address([payer; 20]), own, stated, last }
+    }
+
+    fn envelope(sequence: u64, minute: u32, payer: u8, own: u64) -> ChargedEnvelope {
+        let (sequence, payer) = (SequenceId(sequence), Address([payer; 20]));
+        ChargedEnvelope { sequence, minute, payer, own, stated: own }
+    }
+
+    fn usage() -> OwnUsage {
+        OwnUsage {
+            rows: vec![row(5, 1, 100, 100), row(5, 2, 50, 50), row(6, 1, 7, 8), row(7, 3, 0, 0)],
+            before: vec![row(3, 9, 5, 5), row(4, 1, 3, 3)],
+            behind: vec![row(8, 2, 4, 4), row(9, 4, 6, 6)],
+            envelopes: vec![
+                envelope(51, 5, 1, 60),
+                envelope(52, 5, 1, 40),
+                envelope(53, 5, 2, 50),
+                ChargedEnvelope { stated: 8, ..envelope(61, 6, 1, 7) },
+                envelope(70, 7, 3, 0),
+            ],
+        }
+    }
+
+    fn cause_of(amounts: &[(u8, u64)]) -> AmountCause {
+        let amounts = amounts.iter().map(|(payer, amount)| (Address([*payer; 20]), *amount));
+        let usage = usage();
+        cause(Leaves::sum(amounts).root(), &usage.leaves(), &usage)
+    }
+
+    #[test]
+    fn each_lie_is_named() {
+        let payer = |id| Address([id; 20]);
+        let of = |part, id, reported, own| AmountCause::OtherAmount {
+            payer: payer(id),
+            reported,
+            own,
+            part,
+        };
+        let stated = AmountCause::StatedFees(vec![row(6, 1, 7, 8)]);
+        let lies: [(&[(u8, u64)], AmountCause); 11] = [
+            (&[(1, 108), (2, 50), (3, 0)], stated),
+            (&[(1, 107), (2, 50)], AmountCause::BeforeMinute(7)),
+            (&[(1, 107), (3, 0)], AmountCause::WithoutPayer(payer(2))),
+            (&[(1, 7), (3, 0)], AmountCause::AfterMinute(5)),
+            (&[(1, 107), (2, 54), (3, 0)], AmountCause::ThroughMinute(8)),
+            (&[(1, 107), (2, 54), (3, 0), (4, 6)], AmountCause::ThroughMinute(9)),
+            (&[(1, 110), (2, 50), (3, 0)], AmountCause::FromMinute(4)),
+            (&[(1, 107), (2, 100), (3, 0)], of(AmountPart::All, 2, 100, 50)),
+            (&[(1, 207), (2, 50), (3, 0)], of(AmountPart::Minute(5), 1, 207, 107)),
+            (
+                &[(1, 67), (2, 50), (3, 0)],
+                of(AmountPart::Envelope(envelope(52, 5, 1, 40)), 1, 67, 107),
+            ),
+            (&[(1, 1), (2, 50), (3, 0)], AmountCause::Unknown),
+        ];
+        for (amounts, expected) in lies {
+            assert_eq!(cause_of(amounts), expected, "{amounts:?}");
+        }
+    }
+
+    #[test]
+    fn rows_and_envelopes_at_fault_are_those_of_the_cause() {
+        let usage = usage();
+        let found = |amounts: &[(u8, u64)]| {
+            let cause = cause_of(amounts);
+            let rows: Vec<_> = usage.rows_of(&cause).iter().map(|row| row.minute).collect();
+            let envelopes: Vec<_> = usage.envelopes_of(&cause).iter().map(|id| id.0).collect();
+            (rows, envelopes)
+        };
+        assert_eq!(found(&[(1, 108), (2, 50), (3, 0)]), (vec![6], vec![61]), "stated fees");
+        assert_eq!(found(&[(1, 107), (3, 0)]), (vec![5], vec![53]), "without payer 2");
+        assert_eq!(found(&[(1, 7), (3, 0)]), (vec![5, 5], vec![51, 52, 53]), "from minute 6");
+        assert_eq!(found(&[(1, 67), (2, 50), (3, 0)]), (vec![5], vec![52]), "without envelope 52");
+        assert_eq!(found(&[(1, 110), (2, 50), (3, 0)]), (vec![4], vec![]), "with minute 4");
+        assert_eq!(found(&[(1, 1), (2, 50), (3, 0)]), (vec![], vec![]));
+    }
+}
