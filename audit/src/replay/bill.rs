@@ -31,8 +31,8 @@ pub struct BilledReport {
     pub start: u64,
     /// The last sequence id of its range.
     pub end: u64,
-    /// The last minute of its range as the chain states it, since the unix epoch. The nodes that attested the report have
-    /// signed it.
+    /// The last minute of its range as the chain states it, since the unix epoch. The nodes that attested the report
+    /// have signed it.
     pub end_minute: u32,
     /// The root of its tree.
     pub root: Hash,
@@ -63,8 +63,8 @@ pub enum BillVerdict {
     Proven,
     /// The log gives another root.
     OtherRoot,
-    /// The log gives another root, and places of it were not shown, or more envelopes are dated back into the report than
-    /// can be compared with it one by one.
+    /// The log gives another root, and places of it were not shown, or more envelopes are dated back into the report
+    /// than can be compared with it one by one.
     NotShown,
 }
 
@@ -72,10 +72,11 @@ pub enum BillVerdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnverifiedPart {
-    /// The signatures of the originator: its key is not known. So places and times of the envelopes are the source's word. The
-    /// signatures of payers are verified all the same.
+    /// The signatures of the originator: its key is not known. So places and times of the envelopes are the source's
+    /// word. The signatures of payers are verified all the same.
     OriginatorSignatures,
-    /// The rules that envelopes have to keep, such as that a payer signed for this originator: they are checked with the key.
+    /// The rules that envelopes have to keep, such as that a payer signed for this originator: they are checked with
+    /// the key.
     Rules,
 }
 

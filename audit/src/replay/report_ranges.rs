@@ -192,8 +192,8 @@ mod tests {
         BilledReport { index, start, end, end_minute, root: [9; 32], is_settled: false }
     }
 
-    /// Reads envelopes of these minutes, of one picodollar each, and returns each report's sum, the minute at its end, and
-    /// whether all was compared; and the sum in no report.
+    /// Reads envelopes of these minutes, of one picodollar each, and returns each report's sum, the minute at its end,
+    /// and whether all was compared; and the sum in no report.
     fn read(reports: &[BilledReport], minutes: &[u32]) -> (Vec<(u64, Option<u32>, bool)>, u64) {
         let mut ranges = ReportRanges::new(reports);
         let (mut found, mut after) = (Vec::new(), 0);
