@@ -5,7 +5,8 @@
 //! that:
 //!
 //! - The time is the earlier one of this node's clock and of what payer reports on the chain show, so a clock that
-//!   jumps ahead prunes nothing early. A clock that goes back prunes less.
+//!   jumps ahead prunes nothing early. A clock that goes back prunes less. Reports of an originator that has stopped
+//!   show nothing.
 //! - The envelopes at both ends of a report that is not settled stay, of the newest 256 about a strand: its figures
 //!   are computed from there. If one was removed nevertheless, its record has the minute.
 //! - An envelope with retention for ever stays, whatever expiry its originator states.
@@ -19,6 +20,10 @@ use hawser_storage::{ExpiredEnvelope, Expiring, Facts};
 
 use crate::facts;
 use crate::payer_reports::ChainReports;
+
+/// Seconds that the reports about an originator may be behind those about another one before it counts as stopped. A
+/// guess: two days. By default any node reports about an originator that has traffic after 12 hours.
+const STOPPED_AFTER_S: u64 = 2 * 24 * 3600;
 
 /// A reason for which an expired envelope stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +117,7 @@ impl PruneRules {
         for (&originator, rules) in &mut strands {
             rules.kept.extend(chain.last_end(originator).map(|end| end.sequence));
         }
-        Self { now_unix_s: own_unix_s.min(reported_unix_s(chain)), strands }
+        Self { now_unix_s: own_unix_s.min(reported_unix_s(chain, own_unix_s)), strands }
     }
 
     /// Returns the time that expiries are compared with, unix seconds.
@@ -160,16 +165,22 @@ fn is_chain(originator: OriginatorId) -> bool {
 /// nodes has found in its own log. An originator chooses the times of its envelopes, so of several originators the
 /// one whose reports reach furthest does not count. Reports follow the time by hours, which delays pruning by as
 /// much.
-fn reported_unix_s(chain: &ChainReports) -> u64 {
-    let mut newest: BTreeMap<OriginatorId, u32> = BTreeMap::new();
+///
+/// An originator that stopped, left the network or has no traffic gets no report any more. It counts only while its
+/// reports are at most [`STOPPED_AFTER_S`] behind the furthest ones: otherwise nothing would be pruned for ever where
+/// one other originator is left. Furthest is nothing beyond this node's clock, so an originator that dates itself ahead
+/// makes no other one look stopped while the clock is right.
+fn reported_unix_s(chain: &ChainReports, own_unix_s: u64) -> u64 {
+    let mut newest: BTreeMap<OriginatorId, u64> = BTreeMap::new();
     for report in chain.all() {
-        let minute = newest.entry(report.originator).or_default();
-        *minute = report.end.minute.max(*minute);
+        let reported = newest.entry(report.originator).or_default();
+        *reported = (u64::from(report.end.minute) * 60).max(*reported);
     }
-    let mut minutes: Vec<u32> = newest.into_values().collect();
-    minutes.sort_unstable_by(|a, b| b.cmp(a));
-    let counted = minutes.get(1).or(minutes.first());
-    counted.map_or(0, |minute| u64::from(*minute) * 60)
+    let furthest = newest.values().copied().max().unwrap_or(0).min(own_unix_s);
+    newest.retain(|_, reported| reported.saturating_add(STOPPED_AFTER_S) >= furthest);
+    let mut times: Vec<u64> = newest.into_values().collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    times.get(1).or(times.first()).copied().unwrap_or(0)
 }
 
 /// Returns true if the bytes of a stored envelope let it be pruned: it can be read, and is not to be kept for ever.
@@ -286,8 +297,30 @@ mod tests {
         assert_eq!(behind.now_unix_s(), 17, "the own clock counts as well");
         // One originator dates its envelopes a thousand years ahead.
         let liar = vec![submitted(NODE, 0, (0, 10), u32::MAX), submitted(OTHER, 0, (0, 10), 90)];
-        assert_eq!(rules(liar, u64::MAX).now_unix_s(), 90 * 60);
+        assert_eq!(rules(liar.clone(), 90 * 60 + 7 * 3600).now_unix_s(), 90 * 60);
+        let both = 90 * 60 + STOPPED_AFTER_S;
+        assert_eq!(rules(liar, both).now_unix_s(), 90 * 60, "a clock ahead by less than two days");
         assert_eq!(rules(Vec::new(), u64::MAX).now_unix_s(), 0, "nothing is known of the time");
+    }
+
+    /// A network of two nodes, of which one stops or leaves, must not keep everything for ever.
+    #[test]
+    fn an_originator_that_stopped_does_not_stop_the_time() {
+        let stopped = u32::try_from(STOPPED_AFTER_S / 60).unwrap();
+        let reports =
+            |minute| vec![submitted(NODE, 0, (0, 10), minute), submitted(OTHER, 0, (0, 10), 100)];
+        let at_minute = |minute: u32| u64::from(minute) * 60;
+        let own = at_minute(stopped + 1_000);
+        assert_eq!(rules(reports(stopped + 100), own).now_unix_s(), at_minute(100), "it is late");
+        let last = stopped + 101;
+        let mut gone = rules(reports(last), own);
+        assert_eq!(gone.now_unix_s(), at_minute(last), "it has stopped");
+        assert_eq!(gone.verdict(at(0, OTHER, 5)), PruneVerdict::Goes, "its strand is pruned, too");
+        assert_eq!(gone.verdict(at(0, OTHER, 10)), PruneVerdict::Stays(KeepReason::NotReported));
+        // Of those that go on, the one that reaches furthest does not count.
+        let third = submitted(OriginatorId(300), 0, (0, 10), last + 7);
+        let of_three = [reports(last), vec![third]].concat();
+        assert_eq!(rules(of_three, own).now_unix_s(), at_minute(last));
     }
 
     #[test]
