@@ -35,8 +35,8 @@ pub(crate) struct ChainWatcherArgs {
         value_parser = time
     )]
     pub(crate) active_originator_window: Duration,
-    /// Block of the settlement chain from which events are counted, such as that of the contracts' deployment; without effect
-    /// with --once [default: the first one after the start].
+    /// Block of the settlement chain from which events are counted, such as that of the contracts' deployment; without
+    /// effect with --once [default: the first one after the start].
     #[arg(long, value_name = "BLOCK", env = "DEPLOYMENT_BLOCK")]
     pub(crate) deployment_block: Option<u64>,
     /// Time between two looks.
@@ -51,8 +51,8 @@ pub(crate) struct ChainWatcherArgs {
     /// Account whose native token on the app chain is watched, such as a gateway's; may be given several times.
     #[arg(long = "app-sender", value_name = "ADDRESS", value_parser = address)]
     pub(crate) app_senders: Vec<Address>,
-    /// File with the code behind each contract, as it was accepted last. Written if it does not exist; remove it to
-    /// accept an upgrade [default: the code of the first look is accepted].
+    /// File with the code behind each contract, as it was accepted last, and the time since which nodes have no report.
+    /// Written if it does not exist; remove it to accept an upgrade [default: the code of the first look is accepted].
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
     /// The bounds.
@@ -106,7 +106,7 @@ pub(crate) struct WatchLimitArgs {
     /// The highest gas price, wei.
     #[arg(long, value_name = "WEI", default_value_t = 100_000_000_000)]
     pub(crate) gas_price_max: u128,
-    /// The time after the end of a report until the next one is on the chain.
+    /// The time after the end of a report until the next one is on the chain, and for which a node may have none.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub(crate) report_age_max: Duration,
     /// The time after the end of a report until it is settled.

@@ -21,7 +21,8 @@ pub struct WatchLimits {
     pub app_sender_wei_min: u128,
     /// The highest gas price without an alarm, wei.
     pub gas_price_wei_max: u128,
-    /// The age in seconds of the last report's last minute above which the next report is overdue.
+    /// The age in seconds of the last report's last minute above which the next report is overdue; and the time in
+    /// seconds for which a node may have no report.
     pub report_age_s_max: u64,
     /// The age in seconds of an unsettled report's last minute above which the report is stuck.
     pub settle_age_s_max: u64,
@@ -63,6 +64,8 @@ pub enum AlarmKind {
     ChainStopped,
     /// The next report about an originator is overdue.
     ReportOverdue,
+    /// There is no report about a node, although it has been known for long.
+    ReportMissing,
     /// A report has not been settled for too long.
     ReportStuck,
     /// A price differs too much from its predecessor, or there is no price.
@@ -75,13 +78,14 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PayerLow,
         Self::SenderLow,
         Self::AppSenderLow,
         Self::GasPrice,
         Self::ChainStopped,
         Self::ReportOverdue,
+        Self::ReportMissing,
         Self::ReportStuck,
         Self::Rate,
         Self::Paused,
@@ -98,6 +102,7 @@ impl AlarmKind {
             Self::GasPrice => "gas_price",
             Self::ChainStopped => "chain_stopped",
             Self::ReportOverdue => "report_overdue",
+            Self::ReportMissing => "report_missing",
             Self::ReportStuck => "report_stuck",
             Self::Rate => "rate",
             Self::Paused => "paused",
@@ -152,6 +157,14 @@ pub fn judge(
     for (node, (_, reports)) in &seen.reports {
         for (kind, text) in of_reports(*node, reports, limits, now) {
             alarm(kind, text);
+        }
+    }
+    for (node, since) in &seen.unreported_since {
+        let age_s = now.saturating_sub(*since);
+        if age_s > limits.report_age_s_max {
+            let hours = age_s / 3600;
+            let text = format!("there is no report about node {node}, known for {hours} h");
+            alarm(AlarmKind::ReportMissing, text);
         }
     }
     for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
@@ -270,6 +283,7 @@ mod tests {
             senders: vec![(Address::ZERO, u128::MAX)],
             app_senders: vec![(Address::ZERO, u128::MAX)],
             reports: [(100, (1, vec![report(0, 3600, true)])), (200, (0, vec![]))].into(),
+            unreported_since: [(200, NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
             paused: [(Contract::PayerRegistry, false)].into(),
             implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
@@ -285,7 +299,7 @@ mod tests {
     fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
-        let faults: [(AlarmKind, Fault); 10] = [
+        let faults: [(AlarmKind, Fault); 11] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = -1),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = 0),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = 0),
@@ -293,6 +307,9 @@ mod tests {
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {
                 _ = it.reports.insert(300, (1, vec![report(0, 99_000, true)]))
+            }),
+            (AlarmKind::ReportMissing, |it| {
+                _ = it.unreported_since.insert(200, NOW - 24 * 3600 - 1);
             }),
             (AlarmKind::Rate, |it| it.rates.push(rate(NOW + 90, 2001))),
             (AlarmKind::Rate, |it| it.rates.clear()),

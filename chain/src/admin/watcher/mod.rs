@@ -44,9 +44,12 @@ pub struct Observation {
     pub senders: Vec<(Address, u128)>,
     /// Balances of senders on the app chain, wei of its native token.
     pub app_senders: Vec<(Address, u128)>,
-    /// The newest reports by originator: each node, and each originator migrated from the older network that has
+    /// The newest reports by originator: each node of the canonical network, and each other originator that has
     /// reports. Each value is the count of all reports and the newest ones in ascending index order.
     pub reports: BTreeMap<u32, (u64, Vec<OnchainReport>)>,
+    /// The time since which each node without any report is known to have none, unix seconds. Not read: the caller
+    /// remembers it.
+    pub unreported_since: BTreeMap<u32, u64>,
     /// The rates, ascending by start time.
     pub rates: Vec<RateEntry>,
     /// True for each pausable contract that is paused.

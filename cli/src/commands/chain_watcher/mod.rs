@@ -22,7 +22,7 @@ use crate::args::watcher::ChainWatcherArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{metrics_server, output};
 use metrics::Watch;
-use state::KnownCode;
+use state::WatcherState;
 
 /// Time limit of a look. A guess: some hundred questions, at a slow endpoint.
 const LOOK_MAX: Duration = Duration::from_secs(120);
@@ -33,7 +33,7 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// When the chains cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
-    let mut known = KnownCode::load(args.state.as_deref())?;
+    let mut known = WatcherState::load(args.state.as_deref())?;
     if args.once {
         let network = onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await?;
         let (seen, alarms) = look_once(&network, &args, &mut known).await?;
@@ -56,7 +56,7 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
 async fn look_forever(
     args: &mut ChainWatcherArgs,
     watch: &Mutex<Watch>,
-    known: &mut KnownCode,
+    known: &mut WatcherState,
     as_json: Option<bool>,
 ) -> Result<(), RunError> {
     let mut network = None;
@@ -109,7 +109,7 @@ async fn count_events(network: &Network, events: &mut EventFollower, watch: &Mut
 async fn look_once(
     network: &Network,
     args: &ChainWatcherArgs,
-    known: &mut KnownCode,
+    known: &mut WatcherState,
 ) -> Result<(Observation, Vec<Alarm>), RunError> {
     let watched = Watched {
         payers: args.payers.clone(),
@@ -118,9 +118,11 @@ async fn look_once(
     };
     let looked = tokio::time::timeout(LOOK_MAX, look(network, &watched)).await;
     let late = |_| RunError::failed(format!("no answer within {} s", LOOK_MAX.as_secs()));
-    let seen = looked.map_err(late)??;
-    let before = known.accepted(&seen.implementations)?;
-    let alarms = judge(&seen, &limits(args), before, now_s());
+    let mut seen = looked.map_err(late)??;
+    let now = now_s();
+    known.note(&seen.implementations, &seen.reports, now)?;
+    seen.unreported_since.clone_from(known.unreported_since());
+    let alarms = judge(&seen, &limits(args), &known.accepted(), now);
     Ok((seen, alarms))
 }
 

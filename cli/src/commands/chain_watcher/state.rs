@@ -1,4 +1,5 @@
-//! The code behind the contracts, as the operator has accepted it.
+//! The state that the watcher keeps between two looks: the code behind the contracts, as the operator has accepted it,
+//! and the time since which nodes have no report.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -6,58 +7,149 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
 use hawser_chain::admin::Contract;
+use hawser_chain::admin::fees::OnchainReport;
 use hawser_node::error::RunError;
+use hawser_proto::OriginatorId;
+use serde_json::{Value, json};
 
 use crate::output_file;
 
-/// The accepted code of each contract.
-pub(super) struct KnownCode {
+/// The entry of the file with the nodes that have no report. All others are contracts.
+const UNREPORTED: &str = "unreported_since";
+
+/// The state of the watcher.
+#[derive(Default)]
+pub(super) struct WatcherState {
     file: Option<PathBuf>,
-    /// `None` before the first look.
+    /// The accepted code of each contract; `None` before the first look.
     accepted: Option<BTreeMap<Contract, Address>>,
+    /// The time since which each node without any report is known to have none, unix seconds.
+    unreported_since: BTreeMap<u32, u64>,
 }
 
-impl KnownCode {
+impl WatcherState {
     /// Reads the file, if it is there.
     ///
     /// # Errors
     /// When it cannot be read, or is not a file of this program.
     pub(super) fn load(file: Option<&Path>) -> Result<Self, RunError> {
-        let accepted = match file.map(std::fs::read_to_string) {
-            None => None,
-            Some(Err(error)) if error.kind() == ErrorKind::NotFound => None,
+        let Some(path) = file else { return Ok(Self::default()) };
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            read => Some(read),
+        };
+        let shown = path.display();
+        let mut state = match text {
+            None => Self::default(),
             Some(text) => {
-                let path = file.unwrap_or(Path::new("")).display();
-                let text = text.map_err(|error| RunError::failed(format!("{path}: {error}")))?;
-                let wrong = || {
-                    RunError::failed(format!("{path}: the file is not a state of chain-watcher"))
-                };
-                Some(parse(&text).ok_or_else(wrong)?)
+                let text = text.map_err(|error| RunError::failed(format!("{shown}: {error}")))?;
+                parse(&text).ok_or_else(|| {
+                    RunError::failed(format!("{shown}: the file is not a state of chain-watcher"))
+                })?
             }
         };
-        Ok(Self { file: file.map(Path::to_owned), accepted })
+        state.file = Some(path.to_owned());
+        Ok(state)
     }
 
-    /// Returns the accepted code. Accepts the code of the first look, and writes it to the file.
+    /// Notes the code and the reports of a look at `now_s`. Accepts the code of the first look. Writes the file if
+    /// anything has changed.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn accepted(
+    pub(super) fn note(
         &mut self,
-        seen: &BTreeMap<Contract, Address>,
-    ) -> Result<&BTreeMap<Contract, Address>, RunError> {
-        if let (None, Some(file)) = (&self.accepted, &self.file) {
-            let names = seen.iter().map(|(contract, code)| (contract.name(), code.to_string()));
-            let text = serde_json::Value::from_iter(names).to_string();
+        code: &BTreeMap<Contract, Address>,
+        reports: &BTreeMap<u32, (u64, Vec<OnchainReport>)>,
+        now_s: u64,
+    ) -> Result<(), RunError> {
+        let has_none = |node: &u32| {
+            OriginatorId(*node).is_node() && reports.get(node).is_some_and(|(count, _)| *count == 0)
+        };
+        let before = (self.accepted.is_some(), self.unreported_since.clone());
+        self.unreported_since.retain(|node, _| has_none(node));
+        for node in reports.keys().copied().filter(has_none) {
+            self.unreported_since.entry(node).or_insert(now_s);
+        }
+        let accepted = self.accepted.get_or_insert_with(|| code.clone());
+        if let Some(file) = &self.file
+            && before != (true, self.unreported_since.clone())
+        {
+            let names = accepted.iter().map(|(contract, code)| {
+                (contract.name().to_owned(), Value::from(code.to_string()))
+            });
+            let nodes = self.unreported_since.iter();
+            let nodes: BTreeMap<_, _> =
+                nodes.map(|(node, since)| (node.to_string(), since)).collect();
+            let unreported = (UNREPORTED.to_owned(), json!(nodes));
+            let text = Value::from_iter(names.chain([unreported])).to_string();
             output_file::write(file, text.as_bytes())?;
         }
-        Ok(self.accepted.get_or_insert_with(|| seen.clone()))
+        Ok(())
+    }
+
+    /// Returns the accepted code.
+    pub(super) fn accepted(&self) -> BTreeMap<Contract, Address> {
+        self.accepted.clone().unwrap_or_default()
+    }
+
+    /// Returns the time since which each node without any report is known to have none, unix seconds.
+    pub(super) fn unreported_since(&self) -> &BTreeMap<u32, u64> {
+        &self.unreported_since
     }
 }
 
-fn parse(text: &str) -> Option<BTreeMap<Contract, Address>> {
-    let names: BTreeMap<String, Address> = serde_json::from_str(text).ok()?;
+fn parse(text: &str) -> Option<WatcherState> {
+    let mut entries: BTreeMap<String, Value> = serde_json::from_str(text).ok()?;
+    let unreported = entries.remove(UNREPORTED).unwrap_or_else(|| json!({}));
+    let unreported: BTreeMap<String, u64> = serde_json::from_value(unreported).ok()?;
+    let unreported = unreported.into_iter().map(|(node, since)| Some((node.parse().ok()?, since)));
     let all = || Contract::ALL.into_iter().chain(Contract::OPTIONAL);
     let contract = |name: &str| all().find(|it| it.name() == name);
-    names.into_iter().map(|(name, code)| Some((contract(&name)?, code))).collect()
+    let accepted = entries.into_iter().map(|(name, code)| {
+        Some((contract(&name)?, serde_json::from_value::<Address>(code).ok()?))
+    });
+    Some(WatcherState {
+        file: None,
+        accepted: Some(accepted.collect::<Option<_>>()?),
+        unreported_since: unreported.collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reports(counts: &[(u32, u64)]) -> BTreeMap<u32, (u64, Vec<OnchainReport>)> {
+        counts.iter().map(|(node, count)| (*node, (*count, Vec::new()))).collect()
+    }
+
+    #[test]
+    fn the_time_without_a_report_is_remembered_until_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known.json");
+        let code: BTreeMap<_, _> = [(Contract::PayerRegistry, Address::repeat_byte(1))].into();
+        let mut state = WatcherState::load(Some(&file)).unwrap();
+        state.note(&code, &reports(&[(100, 1), (200, 0), (300, 0), (11, 0)]), 50).unwrap();
+        // Another process goes on, as with --once.
+        let mut state = WatcherState::load(Some(&file)).unwrap();
+        let upgraded = [(Contract::PayerRegistry, Address::repeat_byte(2))].into();
+        state.note(&upgraded, &reports(&[(100, 1), (200, 0), (300, 1), (400, 0)]), 90).unwrap();
+        assert_eq!(*state.unreported_since(), [(200, 50), (400, 90)].into());
+        assert_eq!(state.accepted(), code, "an upgrade is not accepted by itself");
+        assert_eq!(
+            WatcherState::load(Some(&file)).unwrap().unreported_since(),
+            state.unreported_since()
+        );
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read_and_another_one_refused() {
+        let address = Address::repeat_byte(1);
+        let name = Contract::PayerRegistry.name();
+        let state = parse(&json!({ name: address.to_string() }).to_string()).unwrap();
+        assert_eq!(state.accepted(), [(Contract::PayerRegistry, address)].into());
+        let texts = ["[]", "{\"Other\":\"0x00\"}", "{\"unreported_since\":{\"x\":1}}"];
+        assert!(texts.into_iter().all(|text| parse(text).is_none()));
+    }
 }
