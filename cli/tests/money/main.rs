@@ -255,6 +255,14 @@ fn the_chain_distributes(network: &MoneyNetwork, settled: u64) {
             + report.share_of_protocol().get()
     });
     assert_eq!(shares.sum::<u128>(), all);
+    // The contract refuses a claim that has a report twice.
+    let node = network.ids().into_iter().next().unwrap().to_string();
+    let twice = ["--originator", &node, "--originator", &node];
+    let shown = network.as_owner(&[&["fees", "show"][..], &twice].concat());
+    let once = network.as_owner(&["fees", "show", "--originator", &node]);
+    assert_eq!(shown["reports"], once["reports"], "an originator named twice");
+    assert!(!shown["reports"].as_array().unwrap().is_empty(), "{shown}");
+    network.as_owner(&[&["fees", "claim", "--node", &node, "--yes"][..], &twice].concat());
     for node in network.ids() {
         network.as_owner(&["fees", "claim", "--node", &node.to_string(), "--yes"]);
     }
