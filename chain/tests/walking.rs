@@ -258,9 +258,12 @@ impl Run {
                 }
                 if let PageOutcome::Accepted(batch) =
                     self.walk.answered(&blocks, PageResponse { logs, headers })
-                    && !self.stored.take(&batch)
                 {
-                    self.walk.rewind(0); // the sink reports a gap, and everything is read again
+                    let end = head.number.saturating_sub(self.settings.confirmations);
+                    assert_eq!(batch.is_at_head, batch.position.number == end, "nothing is left");
+                    if !self.stored.take(&batch) {
+                        self.walk.rewind(0); // the sink reports a gap, and everything is read again
+                    }
                 }
             }
         }
