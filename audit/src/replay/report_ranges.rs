@@ -12,9 +12,9 @@ use super::bill::BilledReport;
 use super::report_sums::{ReportLeaves, ReportSums, Sums, add};
 use super::tally::OPEN_MINUTES;
 
-/// Minutes whose usage is kept apart until the end of the report is read. A guess: two days. An honest strand needs a
-/// few, because its times ascend; an originator that lies about times makes no more of them.
-const KEPT_MINUTES_MAX: usize = 2 * 24 * 60;
+/// Minutes whose usage is kept apart until the end of the report is read. A guess: an honest strand needs a dozen,
+/// because its times ascend. An originator that lies about times makes no more of them, each with all payers.
+const KEPT_MINUTES_MAX: usize = 64;
 
 /// The end of the range of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
