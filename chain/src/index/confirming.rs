@@ -449,7 +449,7 @@ mod tests {
             time_s,
             may_have_logs: false,
         };
-        let mut note = |heads: &mut OtherHeads, number, time_s, at| {
+        let note = |heads: &mut OtherHeads, number, time_s, at| {
             heads.note(vec![("one".to_owned(), head(number, time_s))], at);
         };
         note(&mut heads, 5, 1000, start);
