@@ -1,6 +1,12 @@
 //! `hawser import`: data of nodes of other software.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
+use hawser_node::error::RunError;
+use hawser_node::files::key;
+use hawser_node::settings::table::{DATABASE_ENV, DATABASE_FILE_ENV};
+use zeroize::Zeroizing;
 
 use super::NodeArgs;
 
@@ -15,15 +21,100 @@ pub(crate) enum ImportCommand {
 /// `hawser import xmtpd`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportXmtpdArgs {
-    /// Connection string of the database, as xmtpd has it.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "XMTPD_DB_WRITER_CONNECTION_STRING",
-        hide_env_values = true
-    )]
-    pub(crate) postgres: String,
+    /// Connection string of the database, as xmtpd has it. Without this flag and the next one the command takes it from
+    /// `XMTPD_DB_WRITER_CONNECTION_STRING`. Other users of this machine can see a password in it.
+    #[arg(long, value_name = "URL")]
+    pub(crate) postgres: Option<String>,
+    /// File with the connection string, readable by its owner only (`XMTPD_DB_WRITER_CONNECTION_STRING_FILE`).
+    #[arg(long, value_name = "FILE", conflicts_with = "postgres")]
+    pub(crate) postgres_file: Option<PathBuf>,
     /// Settings of the node.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+impl ImportXmtpdArgs {
+    /// Returns the connection string: from the flags, or else from the environment `env`.
+    ///
+    /// # Errors
+    /// Fails if it is given in no way or in two ways, or if its file cannot be read or others can read it.
+    pub(crate) fn connection_string(
+        &self,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Zeroizing<String>, RunError> {
+        let of_env = |name| env(name).filter(|text| !text.is_empty());
+        let by_flag = (self.postgres.clone(), self.postgres_file.clone());
+        let given = match by_flag {
+            (None, None) => (of_env(DATABASE_ENV), of_env(DATABASE_FILE_ENV).map(PathBuf::from)),
+            by_flag => by_flag,
+        };
+        match given {
+            (Some(text), None) => Ok(Zeroizing::new(text)),
+            (None, Some(path)) => key::read_secret(&path).map_err(|error| error.at(&path)),
+            (Some(_), Some(_)) => Err(RunError::usage(format!(
+                "{DATABASE_ENV} and {DATABASE_FILE_ENV} are both given: keep one of them"
+            ))),
+            (None, None) => Err(RunError::usage(format!(
+                "the connection string of the database is missing: give --postgres URL, --postgres-file FILE, \
+                 {DATABASE_ENV} or {DATABASE_FILE_ENV}"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use clap::Parser;
+    use hawser_node::error::RunErrorKind;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: ImportXmtpdArgs,
+    }
+
+    fn read(flags: &[&str], env: &[(&str, &str)]) -> Result<String, RunError> {
+        let given = ["import"].iter().chain(flags);
+        let args = Only::try_parse_from(given).map_err(RunError::usage)?.args;
+        let of_env = |name: &str| {
+            env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        args.connection_string(of_env).map(|text| text.to_string())
+    }
+
+    #[test]
+    fn a_connection_string_may_stand_in_a_file_of_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("database");
+        fs::write(&path, "postgres://me:secret@db/xmtpd\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let file = path.to_str().unwrap();
+        let (text, of_file) = ("postgres://flag/x", "postgres://me:secret@db/xmtpd");
+        let (env, env_file) = ((DATABASE_ENV, "postgres://env/x"), (DATABASE_FILE_ENV, file));
+        for (flags, env, wanted) in [
+            (&["--postgres", text][..], &[env][..], text),
+            (&["--postgres-file", file], &[env], of_file),
+            (&[], &[env], "postgres://env/x"),
+            (&[], &[env_file, (DATABASE_ENV, "")], of_file),
+        ] {
+            assert_eq!(read(flags, env).unwrap(), wanted);
+        }
+        for (flags, env) in [
+            (&[][..], &[][..]),
+            (&[], &[env, env_file]),
+            (&["--postgres", text, "--postgres-file", file], &[]),
+        ] {
+            let refused = read(flags, env).unwrap_err();
+            assert_eq!(refused.kind, RunErrorKind::Usage);
+            assert!(!refused.text.contains("secret"), "{refused}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let exposed = read(&["--postgres-file", file], &[]).unwrap_err();
+        assert_eq!(exposed.kind, RunErrorKind::Refused);
+    }
 }

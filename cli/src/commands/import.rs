@@ -21,8 +21,8 @@ pub(super) async fn run(command: ImportCommand, as_json: bool) -> Result<(), Run
 }
 
 async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
-    let ImportXmtpdArgs { postgres, node } = args;
-    let settings = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
+    let postgres = args.connection_string(|name| std::env::var(name).ok())?;
+    let settings = NodeServiceSettings::read(&args.node.sources()).map_err(RunError::usage)?;
     let style = ProgressStyle::with_template("importing [{bar:40}] {pos}/{len} {per_sec} {eta}")
         .expect("the template is well-formed");
     let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
@@ -37,7 +37,7 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
 }
 
 fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
-    let ImportReport { node, resumed, strands, left_out, aside } = report;
+    let ImportReport { node, resumed, strands, left_out, unused, aside } = report;
     let AsideFacts { ledger_events, reports, attestations, usage_minutes, positions } = aside;
     if as_json {
         let left_out = left_out.iter().map(
@@ -48,6 +48,7 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
             "resumed": resumed,
             "strands": strands.iter().map(strand_json).collect::<Vec<_>>(),
             "left_out": left_out.collect::<Vec<_>>(),
+            "own_places_unused": unused,
             "payer_ledger_events": ledger_events,
             "payer_reports": reports,
             "payer_report_attestations": attestations,
@@ -81,6 +82,13 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
         };
         output::line(format_args!(
             "originator {originator}: {envelopes} envelopes left out, {reason}"
+        ));
+    }
+    if *unused > 0 {
+        output::line(format_args!(
+            "the counter of node {node} stands {unused} above its last envelope: these places stay empty. Failed and \
+             repeated publishes use places up; if there were not so many, the database has lost the end of the strand, \
+             and the node looks for it at its peers"
         ));
     }
     output::line(format_args!(

@@ -36,9 +36,12 @@ const TABLES: &str = "
         originator_node_id int PRIMARY KEY, originator_sequence_id bigint NOT NULL);
     CREATE TABLE latest_block (contract_address text PRIMARY KEY, block_number bigint NOT NULL);
     CREATE TABLE payer_ledger_events (event_id bytea PRIMARY KEY);
-    CREATE TABLE payer_reports (id bytea PRIMARY KEY);
+    CREATE TABLE payer_reports (
+        id bytea PRIMARY KEY, originator_node_id int NOT NULL, end_sequence_id bigint NOT NULL);
     CREATE TABLE payer_report_attestations (payer_report_id bytea, node_id bigint);
-    CREATE TABLE unsettled_usage (payer_id int, originator_id int, minutes_since_epoch int);";
+    CREATE TABLE unsettled_usage (
+        payer_id int NOT NULL, originator_id int NOT NULL, minutes_since_epoch int NOT NULL,
+        last_sequence_id bigint NOT NULL);";
 
 /// Width of the partitions of xmtpd, in places.
 const BAND: u64 = 1_000_000;

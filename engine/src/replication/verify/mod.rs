@@ -7,7 +7,9 @@ mod tests;
 use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
+use hawser_proto::{
+    Bytes, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
+};
 use hawser_rules::{Absences, RuleNumber, Violation, check_length, check_statement, payer_claim};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
@@ -99,9 +101,19 @@ impl EnvelopeVerifier {
         let result = |slot: Result<ParsedEnvelope, PeerViolation>| {
             let envelope = slot?;
             let payer = payers.next().expect("one payer for each signed envelope");
-            Ok(self.entry(envelope, payer))
+            Ok(self.entry(envelope, payer.map(|key| key.address())))
         };
         signed.into_iter().map(result).collect()
+    }
+
+    /// Returns the entry of an envelope that [`check`](Self::check) has found valid, with this payer, before. Recovers no
+    /// key.
+    ///
+    /// # Errors
+    /// Fails if the bytes are no envelope of this strand.
+    pub fn entry_of_checked(&self, bytes: Bytes, payer: PayerAddress) -> VerifyResult {
+        let (opened, _) = self.open_unsigned(bytes)?;
+        Ok(self.entry(opened.parse(), Ok(payer)))
     }
 
     /// Returns the validity of an envelope of the log by its bytes. Its originator's signature was checked before it was
@@ -111,7 +123,9 @@ impl EnvelopeVerifier {
         let envelope = self.open_unsigned(bytes.clone()).map(|(opened, _)| opened.parse());
         let payer = self.payers(std::slice::from_ref(&envelope)).pop();
         match envelope.ok().zip(payer) {
-            Some((envelope, payer)) => self.entry(envelope, payer).validity,
+            Some((envelope, payer)) => {
+                self.entry(envelope, payer.map(|key| key.address())).validity
+            }
             None => Validity::Invalid(facts::mark_of(RuleNumber::UNDECODABLE)),
         }
     }
@@ -160,9 +174,8 @@ impl EnvelopeVerifier {
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
 
-    fn entry(&self, envelope: ParsedEnvelope, payer: Result<PublicKey, Violation>) -> LogEntry {
+    fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
         let ParsedEnvelope { bytes, id, inner } = envelope;
-        let payer = payer.map(|key| key.address());
         let read = check_length(bytes.len()).and_then(|()| Ok(inner?));
         let statement = match read {
             Ok(statement) => statement,

@@ -6,7 +6,7 @@ use hawser_engine::ports::NodeRecord;
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Registry;
 
-use super::facts::{SourceFacts, StrandFacts};
+use super::facts::{SourceFacts, StrandFacts, TailEvidence};
 
 /// The number of sequence ids that the counter may be above the end of the own strand. xmtpd loses one with each
 /// publish that fails and each repeated one. A guess: ten years of three of them in a second.
@@ -42,12 +42,15 @@ pub enum ImportPlanError {
     },
     /// The database contains events of a contract of another network.
     #[error(
-        "the database has read events of {contract}, which is no contract of this network: name the \
-         contracts of the database's network, or its database"
+        "the database has read events of {contract}, which is no contract of this network, and has never read \
+         {unread}, which is: name the contracts of the database's network, or its database. If {contract} was \
+         replaced, start xmtpd once with the present contracts, and stop it when it has read them"
     )]
     OtherNetwork {
         /// The address of the contract.
         contract: String,
+        /// The address of a contract of this network.
+        unread: String,
     },
     /// The registry has no key for a strand.
     #[error(
@@ -78,6 +81,22 @@ pub enum ImportPlanError {
         head: i64,
         /// The highest sequence id that was recorded.
         recorded: i64,
+    },
+    /// Another table knows envelopes above the end of a strand.
+    #[error(
+        "the database has lost the end of a strand: originator {originator} ends at {head}, and the table {table} \
+         knows its place {place}. Restore it whole, or start with an empty folder and take everything from peers \
+         (docs/runbooks/replace-xmtpd.md)"
+    )]
+    LostEnd {
+        /// The strand.
+        originator: OriginatorId,
+        /// The highest sequence id in the rows of envelopes.
+        head: i64,
+        /// The table that knows more.
+        table: &'static str,
+        /// The highest sequence id in that table.
+        place: i64,
     },
     /// The counter of sequence ids is below the end of the node's own strand.
     #[error(
@@ -123,6 +142,13 @@ pub(super) struct ImportPlan {
     pub(super) counter: SequenceId,
 }
 
+impl ImportPlan {
+    /// Returns the number of envelopes to import.
+    pub(super) fn envelopes(&self) -> u64 {
+        self.strands.values().map(|strand| strand.envelopes).sum()
+    }
+}
+
 /// A strand to import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlannedStrand {
@@ -132,14 +158,39 @@ pub(super) struct PlannedStrand {
     pub(super) envelopes: u64,
 }
 
-/// Compares the facts with the registry, and with the known contracts of the network. `older` is the key that signed
+/// The addresses of the network's contracts, in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct NetworkContracts {
+    /// All contracts of the network; empty if files substitute for the chains.
+    pub(super) all: Vec<String>,
+    /// Those whose events each node of the network reads.
+    pub(super) read: Vec<String>,
+}
+
+impl NetworkContracts {
+    /// Checks the contracts whose events a database has read. Contracts of the live networks were replaced by others, so a
+    /// database that has read each present one may also have read others before.
+    fn check(&self, found: &[String]) -> Result<(), ImportPlanError> {
+        let foreign = found.iter().find(|it| !self.all.contains(it));
+        let unread = self.read.iter().find(|it| !found.contains(it));
+        match foreign.zip(unread) {
+            Some((contract, unread)) if !self.all.is_empty() => {
+                let (contract, unread) = (contract.clone(), unread.clone());
+                Err(ImportPlanError::OtherNetwork { contract, unread })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Compares the facts with the registry, and with the contracts of the network. `older` is the key that signed
 /// the strands of the older network; without it they are left out.
 pub(super) fn check(
     facts: &SourceFacts,
     own: &NodeRecord,
     registry: &Registry,
     older: Option<PublicKey>,
-    contracts: &[String],
+    contracts: &NetworkContracts,
 ) -> Result<ImportPlan, ImportPlanError> {
     let (node, key) = facts.node.as_ref().ok_or(ImportPlanError::NoNode)?;
     if u32::try_from(*node) != Ok(own.id.0) {
@@ -148,17 +199,18 @@ pub(super) fn check(
     if key[..] != own.public_key.as_bytes()[..] {
         return Err(ImportPlanError::OtherKey { own: own.id });
     }
-    let foreign = facts.contracts.iter().find(|it| !contracts.contains(it));
-    if let Some(contract) = foreign.filter(|_| !contracts.is_empty()) {
-        return Err(ImportPlanError::OtherNetwork { contract: contract.clone() });
-    }
+    contracts.check(&facts.contracts)?;
     let mut plan = ImportPlan {
         strands: BTreeMap::new(),
         left_out: Vec::new(),
         counter: SequenceId(u64::try_from(facts.counter).unwrap_or_default()),
     };
     for (&originator, strand) in &facts.strands {
-        require_whole(originator, strand)?;
+        require_whole(originator, strand, own.id)?;
+        // Other tables may know a strand of which this database has never held an envelope.
+        if (strand.described, strand.recorded_head) == (0, 0) {
+            continue;
+        }
         let envelopes = u64::try_from(strand.described).unwrap_or_default();
         let key = match registry.node(originator) {
             Some(record) => Some(record.public_key),
@@ -186,12 +238,29 @@ pub(super) fn check(
     Ok(plan)
 }
 
-fn require_whole(originator: OriginatorId, strand: &StrandFacts) -> Result<(), ImportPlanError> {
-    let &StrandFacts { described, head, stored, recorded_head: recorded } = strand;
-    if described == stored && head == recorded {
-        return Ok(());
+fn require_whole(
+    originator: OriginatorId,
+    strand: &StrandFacts,
+    own: OriginatorId,
+) -> Result<(), ImportPlanError> {
+    let &StrandFacts { described, head, stored, recorded_head: recorded, .. } = strand;
+    let of = |table| strand.evidence.get(&table).copied().unwrap_or_default();
+    // xmtpd prunes up to the end of reports. The strand of a node that has left can lack all envelopes at its end then. The
+    // own strand cannot: its node adds a report or an attestation every few hours.
+    let reported = of(TailEvidence::Reports);
+    let pruned = if originator == own { 0 } else { reported.min(recorded) };
+    let end = head.max(pruned);
+    if described != stored || end != recorded {
+        return Err(ImportPlanError::CutOff { originator, described, stored, head, recorded });
     }
-    Err(ImportPlanError::CutOff { originator, described, stored, head, recorded })
+    // Reports of other strands may be about envelopes that have not arrived yet.
+    let known = [TailEvidence::Usage, TailEvidence::Reports];
+    let mut known = known.into_iter().filter(|it| *it == TailEvidence::Usage || originator == own);
+    if let Some(table) = known.find(|table| of(*table) > end) {
+        let (table, place) = (table.table(), of(table));
+        return Err(ImportPlanError::LostEnd { originator, head, table, place });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -215,7 +284,9 @@ mod tests {
     }
 
     fn whole(count: i64, head: i64) -> StrandFacts {
-        StrandFacts { described: count, head, stored: count, recorded_head: head }
+        let evidence = [TailEvidence::Usage, TailEvidence::Reports].map(|table| (table, head));
+        let evidence = evidence.into();
+        StrandFacts { described: count, head, stored: count, recorded_head: head, evidence }
     }
 
     fn facts() -> SourceFacts {
@@ -241,7 +312,9 @@ mod tests {
         older: Option<PublicKey>,
         registry: &Registry,
     ) -> Result<ImportPlan, ImportPlanError> {
-        let contracts = ["0xaa".to_owned(), "0xbb".to_owned()];
+        let [aa, bb, cc] = ["0xaa", "0xbb", "0xcc"].map(str::to_owned);
+        let contracts =
+            NetworkContracts { all: vec![aa.clone(), bb.clone(), cc], read: vec![aa, bb] };
         check(facts, &record(100, 1), registry, older, &contracts)
     }
 
@@ -285,8 +358,9 @@ mod tests {
             with(|it| it.node.as_mut().unwrap().1[5] ^= 1),
             ImportPlanError::OtherKey { own: OWN }
         );
-        let other = with(|it| it.contracts.push("0xcc".to_owned()));
-        assert_eq!(other, ImportPlanError::OtherNetwork { contract: "0xcc".to_owned() });
+        let other = with(|it| it.contracts.push("0xdd".to_owned()));
+        let [contract, unread] = ["0xdd", "0xbb"].map(str::to_owned);
+        assert_eq!(other, ImportPlanError::OtherNetwork { contract, unread });
         let stranger = with(|it| _ = it.strands.insert(OriginatorId(300), whole(4, 4)));
         assert_eq!(stranger, ImportPlanError::UnknownOriginator { originator: 300, envelopes: 4 });
         assert_eq!(with(|it| it.staged = 2), ImportPlanError::Staged { staged: 2 });
@@ -308,5 +382,55 @@ mod tests {
         let mut cut = facts();
         strand(&mut cut, |it| it.recorded_head += 1);
         assert!(matches!(checked(&cut), Err(ImportPlanError::CutOff { .. })));
+    }
+
+    #[test]
+    fn contracts_that_were_replaced_are_no_other_network() {
+        let mut replaced = facts();
+        replaced.contracts = ["0xaa", "0xbb", "0xdd", "0xee"].map(str::to_owned).into();
+        assert!(checked(&replaced).is_ok(), "all present ones were read, too");
+        replaced.contracts.remove(1);
+        assert!(matches!(checked(&replaced), Err(ImportPlanError::OtherNetwork { .. })));
+        replaced.contracts = vec!["0xaa".to_owned()];
+        assert!(checked(&replaced).is_ok(), "a node that has read one so far");
+    }
+
+    #[test]
+    fn a_strand_that_has_lost_its_end_is_refused_by_what_other_tables_know() {
+        let with = |originator, table, place| {
+            let mut facts = facts();
+            let strand = facts.strands.get_mut(&OriginatorId(originator)).unwrap();
+            strand.evidence.insert(table, place);
+            checked(&facts)
+        };
+        for (originator, table, head, place) in [
+            (100, TailEvidence::Usage, 7, 8),
+            (100, TailEvidence::Reports, 7, 8),
+            (200, TailEvidence::Usage, 1, 2),
+        ] {
+            let (name, at) = (table.table(), OriginatorId(originator));
+            let lost = ImportPlanError::LostEnd { originator: at, head, table: name, place };
+            assert_eq!(with(originator, table, place), Err(lost));
+            assert!(with(originator, table, head).is_ok());
+        }
+        assert!(
+            with(200, TailEvidence::Reports, 2).is_ok(),
+            "its envelopes are still on their way"
+        );
+    }
+
+    #[test]
+    fn a_strand_whose_end_was_pruned_is_whole_and_one_that_was_only_reported_is_no_strand() {
+        let mut pruned = facts();
+        let strand = pruned.strands.get_mut(&OriginatorId(200)).unwrap();
+        (strand.described, strand.stored, strand.head) = (0, 0, 0);
+        assert!(checked(&pruned).is_ok(), "a report has covered all of it");
+        pruned.strands.get_mut(&OriginatorId(200)).unwrap().evidence.clear();
+        assert!(matches!(checked(&pruned), Err(ImportPlanError::CutOff { .. })));
+        let mut reported = facts();
+        let evidence = [(TailEvidence::Reports, 9)].into();
+        let unknown = StrandFacts { evidence, ..StrandFacts::default() };
+        reported.strands.insert(OriginatorId(300), unknown);
+        assert_eq!(checked(&reported), checked(&facts()));
     }
 }

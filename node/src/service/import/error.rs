@@ -50,7 +50,7 @@ pub enum ImportError {
     /// The database has changed since the import began.
     #[error(
         "the database has changed while it was read ({what}): a node writes to it. Stop that node, remove the \
-         data folder and import again"
+         data folder if there is one, and import again"
     )]
     Changed {
         /// The change.
@@ -71,7 +71,11 @@ pub enum ImportError {
         known: i64,
     },
     /// Postgres does not answer.
-    #[error("{step}: no answer within {} s: check the address, and that it is a Postgres server", after.as_secs())]
+    #[error(
+        "{step}: no answer within {} s: check the address, that it is a Postgres server, and its log and load. Then \
+         repeat the command; it continues where it stopped",
+        after.as_secs()
+    )]
     Silent {
         /// The step that failed.
         step: &'static str,

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use hawser_proto::OriginatorId;
 
+/// The schema version that this program reads (xmtpd of July 2026).
+pub(super) const SCHEMA: i64 = 23;
+
 /// The facts about one database at one time: plain values, checked before anything is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SourceFacts {
@@ -23,8 +26,27 @@ pub(super) struct SourceFacts {
     pub(super) aside: AsideFacts,
 }
 
+/// A table that tells how far a strand went, besides those of envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TailEvidence {
+    /// The usage of payers, which xmtpd writes together with each envelope.
+    Usage,
+    /// The payer reports of all nodes, some of which may be about envelopes that this database has not received yet.
+    Reports,
+}
+
+impl TailEvidence {
+    /// Returns the name of the table.
+    pub(super) const fn table(self) -> &'static str {
+        match self {
+            Self::Usage => "unsettled_usage",
+            Self::Reports => "payer_reports",
+        }
+    }
+}
+
 /// The facts about one strand.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StrandFacts {
     /// The number of rows that describe an envelope.
     pub(super) described: i64,
@@ -34,6 +56,8 @@ pub(super) struct StrandFacts {
     pub(super) stored: i64,
     /// The highest sequence id that was ever recorded; 0 if none was.
     pub(super) recorded_head: i64,
+    /// The highest sequence id that each other table knows.
+    pub(super) evidence: BTreeMap<TailEvidence, i64>,
 }
 
 /// The numbers of rows that are not imported.

@@ -13,28 +13,42 @@ pub(in crate::service) struct ImportFolder(PathBuf);
 
 impl ImportFolder {
     /// Claims an empty folder, or that of an earlier run for the same database. Returns true for the latter.
+    ///
+    /// # Errors
+    /// As [`require_usable`](Self::require_usable), and if the folder cannot be written.
     pub(in crate::service) fn claim(
         path: &Path,
         fingerprint: &str,
     ) -> Result<(Self, bool), ImportError> {
-        let failed = |source| ImportError::Folder { path: path.to_owned(), source };
         let folder = Self(path.to_owned());
-        match fs::read_to_string(folder.marker()) {
-            Ok(found) if found == fingerprint => return Ok((folder, true)),
+        let is_resumed = Self::require_usable(path, fingerprint)?;
+        if !is_resumed {
+            let failed = |source| ImportError::Folder { path: path.to_owned(), source };
+            folder.begin(fingerprint).map_err(failed)?;
+        }
+        Ok((folder, is_resumed))
+    }
+
+    /// Checks that a folder can be claimed, and writes nothing. Returns true for that of an earlier run for the same
+    /// database.
+    ///
+    /// # Errors
+    /// Fails if the folder holds something else, or cannot be read.
+    pub(super) fn require_usable(path: &Path, fingerprint: &str) -> Result<bool, ImportError> {
+        let failed = |source| ImportError::Folder { path: path.to_owned(), source };
+        match fs::read_to_string(path.join(UNFINISHED)) {
             // An interrupted run may have left the file empty, and then nothing else.
-            Ok(found) if !found.is_empty() => {
-                return Err(ImportError::OtherImport { path: path.to_owned() });
-            }
-            Ok(_) => {}
+            Ok(found) if found.is_empty() => Ok(false),
+            Ok(found) if found == fingerprint => Ok(true),
+            Ok(_) => Err(ImportError::OtherImport { path: path.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !is_empty(path).map_err(failed)? {
                     return Err(ImportError::FolderInUse { path: path.to_owned() });
                 }
+                Ok(false)
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => Err(failed(error)),
         }
-        folder.begin(fingerprint).map_err(failed)?;
-        Ok((folder, false))
     }
 
     fn begin(&self, fingerprint: &str) -> io::Result<()> {

@@ -1,16 +1,19 @@
 //! Imports the database of a stopped node of the reference implementation (xmtpd, in Postgres).
 //!
 //! - `address`: the connection string; `tls`: the protection of the connection;
-//! - `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
-//! - `strand`: verifies one strand and converts it to changes of the log;
-//! - `transfer`: reads, verifies and writes concurrently; `compare`: the final comparison;
+//! - `session`: one session, with its time limits; `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
+//! - `strand`: verifies one strand, and converts it to changes of the log;
+//! - `transfer`: reads and verifies, reads and writes, concurrently; `compare`: the final comparison;
 //! - `folder`: the data folder of an unfinished import;
 //! - `error`: the errors of an import.
 //!
 //! The strands of nodes are imported, and those of the older network if their signer is named. Chain strands are not: a
 //! node reads them from the chain, because each node of the reference implementation has dated them with its own clock.
 //!
-//! Invariant: no node starts from the folder before database and log were found equal.
+//! The database is read twice: the first pass checks each row, the second one writes. Both read one Postgres snapshot.
+//!
+//! Invariants: nothing is written before every row was found good. No node starts from the folder before database and log
+//! were found equal.
 
 mod address;
 mod check;
@@ -18,6 +21,7 @@ mod compare;
 mod error;
 mod facts;
 mod folder;
+mod session;
 mod source;
 mod strand;
 mod tls;
@@ -45,9 +49,10 @@ pub use error::ImportError;
 pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
 
-use check::ImportPlan;
+use check::{ImportPlan, NetworkContracts};
+use session::PostgresLimits;
 use source::SourceDatabase;
-use strand::StrandImport;
+use strand::{CheckedStrand, StrandCheck, StrandConversion};
 
 pub(in crate::service) use folder::ImportFolder;
 pub(in crate::service) use strand::gap;
@@ -55,9 +60,9 @@ pub(in crate::service) use strand::gap;
 /// The progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportProgress {
-    /// The number of envelopes read so far.
+    /// The number of envelopes checked so far, and of those written.
     pub done: u64,
-    /// The total number of envelopes.
+    /// The number of envelopes, counted twice.
     pub total: u64,
 }
 
@@ -72,6 +77,8 @@ pub struct ImportReport {
     pub strands: Vec<StrandReport>,
     /// The strands that were left out, with the number of their envelopes.
     pub left_out: Vec<(OriginatorId, u64)>,
+    /// The number of places of the own strand that the database has assigned above its last envelope. They stay empty.
+    pub unused: u64,
     /// The numbers of other rows that were left out.
     pub aside: AsideFacts,
 }
@@ -80,8 +87,8 @@ pub struct ImportReport {
 /// intervals. A second call continues an interrupted one.
 ///
 /// # Errors
-/// [`ImportError`]. If the database or the folder was refused, nothing was written. Otherwise the folder keeps the
-/// imported data for the next call, and no node starts from it.
+/// [`ImportError`]. If the database, one of its rows or the folder was refused, nothing was written. Otherwise the folder
+/// keeps the imported data for the next call, and no node starts from it.
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,
@@ -90,32 +97,54 @@ pub async fn run(
     let chains = Chains::reach(settings).await.map_err(open::OpenNodeError::from)?;
     let registry = open::first_registry(settings, &chains)?;
     let own = open::own_record(&registry, settings, &chains)?.clone();
-    let source = SourceDatabase::open(postgres).await?;
+    let source = SourceDatabase::open(postgres, PostgresLimits::default()).await?;
     let facts = source.facts().await?;
     let contracts = contracts(settings).await?;
     let older = settings.migrated.map(|it| it.key);
     let plan = check::check(&facts, &own, &registry, older, &contracts)?;
+    ImportFolder::require_usable(&settings.store.data_dir, &facts.fingerprint)?;
+    let mut progress = Passes { total: 2 * plan.envelopes(), done: 0, tell: progress };
+    let checked = check_all(&source, &plan, &own, &mut progress).await?;
+    source.require_still(&facts).await?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
     let store = open_store(settings, &own)?;
     open::first_rates(settings, &chains, &store)?;
-    let strands = transfer_all(&source, &store, &plan, &own, progress).await?;
+    progress.done = plan.envelopes();
+    write_all(&source, &store, &checked, &mut progress).await?;
     compare::seal(&store, &own, &plan).await?;
+    let strands = checked.into_iter().map(|(_, checked)| checked.report).collect();
     let strands = compare::require_same(&store, strands).await?;
     source.require_still(&facts).await?;
     drop(store);
     folder.release()?;
-    Ok(ImportReport { node: own.id, resumed, strands, left_out: plan.left_out, aside: facts.aside })
+    let head = facts.strands.get(&own.id).map_or(0, |strand| strand.head.unsigned_abs());
+    let unused = plan.counter.0.saturating_sub(head);
+    let (left_out, aside) = (plan.left_out, facts.aside);
+    Ok(ImportReport { node: own.id, resumed, strands, left_out, unused, aside })
 }
 
-async fn transfer_all(
+/// The progress of both passes over the database.
+struct Passes<'a> {
+    total: u64,
+    done: u64,
+    tell: &'a mut (dyn FnMut(ImportProgress) + Send),
+}
+
+impl Passes<'_> {
+    fn note(&mut self, rows: u64) {
+        self.done += rows;
+        (self.tell)(ImportProgress { done: self.done, total: self.total });
+    }
+}
+
+/// Checks all strands. Writes nothing.
+async fn check_all(
     source: &SourceDatabase,
-    store: &Store,
     plan: &ImportPlan,
     own: &NodeRecord,
-    progress: &mut (dyn FnMut(ImportProgress) + Send),
-) -> Result<Vec<StrandReport>, ImportError> {
-    let total = plan.strands.values().map(|it| it.envelopes).sum();
-    let (mut done, mut reports) = (0, Vec::new());
+    progress: &mut Passes<'_>,
+) -> Result<Vec<(EnvelopeVerifier, CheckedStrand)>, ImportError> {
+    let mut all = Vec::new();
     for (&originator, strand) in &plan.strands {
         let verifier = EnvelopeVerifier {
             originator,
@@ -124,33 +153,46 @@ async fn transfer_all(
             // The node judges the strand again when it learns of an absence.
             absences: Absences::NONE,
         };
-        let held = store.snapshot().head(originator)?;
-        let strand = StrandImport::new(verifier, held);
-        let mut note = |rows: u64| {
-            done += rows;
-            progress(ImportProgress { done, total });
-        };
-        reports.push(transfer::transfer(source, store.clone(), strand, &mut note).await?);
+        let strand = StrandCheck::new(verifier.clone());
+        let checked = transfer::check(source, strand, &mut |rows| progress.note(rows)).await?;
+        all.push((verifier, checked));
     }
-    Ok(reports)
+    Ok(all)
 }
 
-/// Returns the addresses of the contracts whose events the database may contain, in lower case. Empty if
-/// files substitute for the chains.
-async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, ImportError> {
+/// Writes what the log does not have yet.
+async fn write_all(
+    source: &SourceDatabase,
+    store: &Store,
+    strands: &[(EnvelopeVerifier, CheckedStrand)],
+    progress: &mut Passes<'_>,
+) -> Result<(), ImportError> {
+    for (verifier, checked) in strands {
+        let held = store.snapshot().head(verifier.originator)?;
+        let strand = StrandConversion::new(verifier.clone(), checked, held);
+        transfer::write(source, store.clone(), strand, &mut |rows| progress.note(rows)).await?;
+    }
+    Ok(())
+}
+
+/// Returns the contracts whose events the database may contain. None if files substitute for the chains.
+async fn contracts(settings: &NodeServiceSettings) -> Result<NetworkContracts, ImportError> {
     let access = &settings.chains.contracts;
     if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
-        return Ok(Vec::new());
+        return Ok(NetworkContracts::default());
     }
-    let indexed = [
+    let read = [
         Contract::GroupMessageBroadcaster,
         Contract::IdentityUpdateBroadcaster,
         Contract::PayerRegistry,
         Contract::PayerReportManager,
     ];
-    let deployment = KnownDeployment::of(access, &indexed).await?;
-    let known = Contract::ALL.into_iter().filter_map(|it| deployment.contracts.get(it));
-    Ok(known.map(|address| address.to_string().to_lowercase()).collect())
+    let deployment = KnownDeployment::of(access, &read).await?;
+    let addresses = |contracts: &[Contract]| {
+        let known = contracts.iter().filter_map(|it| deployment.contracts.get(*it));
+        known.map(|address| address.to_string().to_lowercase()).collect()
+    };
+    Ok(NetworkContracts { all: addresses(&Contract::ALL), read: addresses(&read) })
 }
 
 /// Opens the data folder without registering it on this host, so no host knows it yet. Writes do not wait for the disk,

@@ -1,5 +1,5 @@
-//! Imports one strand of a database: verifies its rows like a follower verifies envelopes from peers, and
-//! converts them to changes of the log.
+//! One strand of a database: verifies its rows like a follower verifies envelopes from peers, and converts them to
+//! changes of the log afterwards.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ pub struct StrandReport {
     pub missing: u64,
     /// The number of envelopes whose outer layer was converted to the canonical encoding.
     pub rewritten: u64,
-    /// The number of this run's envelopes that are hidden from readers, by the number of the rule that they break.
+    /// The number of envelopes that are hidden from readers, by the number of the rule that they break.
     pub invalid: BTreeMap<u8, u64>,
 }
 
@@ -79,29 +79,34 @@ impl StrandDigest {
     }
 }
 
-/// The state of importing one strand. Does no I/O.
+/// The check of one strand, before anything is written. Does no I/O.
 #[derive(Debug)]
-pub(super) struct StrandImport {
+pub(super) struct StrandCheck {
     verifier: EnvelopeVerifier,
-    /// The last sequence id that the log has from an earlier run.
-    held: SequenceId,
     report: StrandReport,
     digest: StrandDigest,
+    invalid: Vec<SequenceId>,
 }
 
-/// A row that was decoded and verified on its own, without the preceding rows.
-struct CheckedRow {
+/// A strand of which every row was found good.
+#[derive(Debug, Clone)]
+pub(super) struct CheckedStrand {
+    pub(super) report: StrandReport,
+    /// The envelopes that break a rule, ascending.
+    invalid: Vec<SequenceId>,
+}
+
+/// A row that was decoded, without the preceding rows.
+struct OpenedRow {
     at: SequenceId,
     /// The canonically encoded envelope.
     bytes: Bytes,
     was_rewritten: bool,
-    /// The entry to store; `None` if the log has the sequence id from an earlier run.
-    entry: Option<LogEntry>,
 }
 
-impl StrandImport {
-    /// Continues after `held`. Rows up to it are counted, but neither verified nor written again.
-    pub(super) fn new(verifier: EnvelopeVerifier, held: SequenceId) -> Self {
+impl StrandCheck {
+    /// Begins with the first row of a strand.
+    pub(super) fn new(verifier: EnvelopeVerifier) -> Self {
         let report = StrandReport {
             originator: verifier.originator,
             envelopes: 0,
@@ -111,83 +116,53 @@ impl StrandImport {
             rewritten: 0,
             invalid: BTreeMap::new(),
         };
-        Self { verifier, held, report, digest: StrandDigest::default() }
+        Self { verifier, report, digest: StrandDigest::default(), invalid: Vec::new() }
     }
 
     pub(super) fn originator(&self) -> OriginatorId {
         self.verifier.originator
     }
 
-    /// Processes the next rows. Returns the changes in order; `threads` decode and verify them.
+    /// Checks the next rows on `threads`: their signatures, the rules of the network, and the columns of the tables.
     ///
     /// # Errors
-    /// The first invalid row, by its sequence id.
+    /// The first bad row, by its sequence id.
     pub(super) fn take(
         &mut self,
-        rows: Vec<SourceRow>,
-        threads: usize,
-    ) -> Result<Vec<Change>, (i64, RowError)> {
-        let mut changes = Vec::with_capacity(rows.len());
-        for (sequence, checked) in self.check_on(&rows, threads) {
-            let row = checked.map_err(|error| (sequence, error))?;
-            let after = self.report.head.max(self.held);
-            self.note(&row).map_err(|error| (sequence, error))?;
-            let Some(entry) = row.entry else { continue };
-            if let Validity::Invalid(rule) = entry.validity {
-                *self.report.invalid.entry(rule.0).or_default() += 1;
-            }
-            changes.extend(gap(self.originator(), after, row.at));
-            changes.push(Change::Append(entry));
-        }
-        Ok(changes)
-    }
-
-    /// Decodes and verifies rows on several threads. The results have the order of the rows, and their sequence ids.
-    fn check_on(
-        &self,
         rows: &[SourceRow],
         threads: usize,
-    ) -> Vec<(i64, Result<CheckedRow, RowError>)> {
-        let part = rows.len().div_ceil(threads.max(1)).max(1);
-        std::thread::scope(|scope| {
-            let parts = rows.chunks(part);
-            let running: Vec<_> = parts.map(|part| scope.spawn(move || self.check(part))).collect();
-            let joined = running.into_iter().flat_map(|it| match it.join() {
-                Ok(results) => results,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            joined.collect()
-        })
+    ) -> Result<(), (i64, RowError)> {
+        let checked = on_threads(rows, threads, |part| self.check(part));
+        for (row, checked) in rows.iter().zip(checked) {
+            let noted = checked.and_then(|(opened, validity)| self.note(&opened, validity));
+            noted.map_err(|error| (row.sequence, error))?;
+        }
+        Ok(())
     }
 
-    /// Parses rows, and verifies those that the log does not have yet: signatures, rules,
-    /// and the columns of the tables.
-    fn check(&self, rows: &[SourceRow]) -> Vec<(i64, Result<CheckedRow, RowError>)> {
+    fn check(&self, rows: &[SourceRow]) -> Vec<Result<(OpenedRow, Validity), RowError>> {
         let opened: Vec<_> = rows.iter().map(|row| open(self.originator(), row)).collect();
-        let new = opened.iter().flatten().filter(|row| row.at > self.held);
-        let checked = self.verifier.check(new.map(|row| row.bytes.clone()).collect());
-        let mut entries = checked.into_iter();
-        let finish = |(source, row): (&SourceRow, Result<CheckedRow, RowError>)| {
-            let sequence = source.sequence;
-            let checked = row.and_then(|mut row| {
-                if row.at > self.held {
-                    let entry = entries.next().expect("one result for each new row");
-                    let entry = entry.map_err(|_| RowError::Forged)?;
-                    require_described(source, &entry)?;
-                    row.entry = Some(entry);
-                }
-                Ok(row)
-            });
-            (sequence, checked)
+        let bytes = opened.iter().flatten().map(|row| row.bytes.clone());
+        let mut entries = self.verifier.check(bytes.collect()).into_iter();
+        let finish = |(source, opened): (&SourceRow, Result<OpenedRow, RowError>)| {
+            let opened = opened?;
+            let entry = entries.next().expect("one result for each opened row");
+            let entry = entry.map_err(|_| RowError::Forged)?;
+            require_described(source, &entry)?;
+            Ok((opened, entry.validity))
         };
         rows.iter().zip(opened).map(finish).collect()
     }
 
     /// Records an envelope as the next one of the strand.
-    fn note(&mut self, row: &CheckedRow) -> Result<(), RowError> {
-        let CheckedRow { at, bytes, was_rewritten, .. } = row;
+    fn note(&mut self, row: &OpenedRow, validity: Validity) -> Result<(), RowError> {
+        let OpenedRow { at, bytes, was_rewritten } = row;
         if *at <= self.report.head {
             return Err(RowError::Order);
+        }
+        if let Validity::Invalid(rule) = validity {
+            *self.report.invalid.entry(rule.0).or_default() += 1;
+            self.invalid.push(*at);
         }
         self.digest.add(*at, bytes);
         self.report.envelopes += 1;
@@ -197,10 +172,102 @@ impl StrandImport {
         Ok(())
     }
 
-    /// Returns the report about the imported strand.
-    pub(super) fn finish(self) -> StrandReport {
-        StrandReport { digest: self.digest.finish(), ..self.report }
+    /// Returns the checked strand.
+    pub(super) fn finish(self) -> CheckedStrand {
+        let report = StrandReport { digest: self.digest.finish(), ..self.report };
+        CheckedStrand { report, invalid: self.invalid }
     }
+}
+
+/// Converts the rows of a checked strand to changes of the log. Does no I/O.
+#[derive(Debug)]
+pub(super) struct StrandConversion {
+    verifier: EnvelopeVerifier,
+    invalid: Vec<SequenceId>,
+    /// The last converted sequence id, or the last one that the log has from an earlier run.
+    last: SequenceId,
+}
+
+impl StrandConversion {
+    /// Continues after `held`, the end of the log.
+    pub(super) fn new(
+        verifier: EnvelopeVerifier,
+        checked: &CheckedStrand,
+        held: SequenceId,
+    ) -> Self {
+        Self { verifier, invalid: checked.invalid.clone(), last: held }
+    }
+
+    pub(super) fn originator(&self) -> OriginatorId {
+        self.verifier.originator
+    }
+
+    /// Returns the last sequence id that needs no row any more.
+    pub(super) fn last(&self) -> SequenceId {
+        self.last
+    }
+
+    /// Converts the next rows on `threads`. Returns the changes in order.
+    ///
+    /// # Errors
+    /// The first row that is not the one that was checked, by its sequence id.
+    pub(super) fn take(
+        &mut self,
+        rows: &[SourceRow],
+        threads: usize,
+    ) -> Result<Vec<Change>, (i64, RowError)> {
+        let mut changes = Vec::with_capacity(rows.len());
+        let entries = on_threads(rows, threads, |part| {
+            part.iter().map(|row| self.entry(row)).collect::<Vec<_>>()
+        });
+        for (row, entry) in rows.iter().zip(entries) {
+            let entry = entry.map_err(|error| (row.sequence, error))?;
+            let at = entry.id.sequence;
+            if at <= self.last {
+                return Err((row.sequence, RowError::Order));
+            }
+            changes.extend(gap(self.originator(), self.last, at));
+            changes.push(Change::Append(entry));
+            self.last = at;
+        }
+        Ok(changes)
+    }
+
+    /// Returns the entry of a row. The first pass has verified both signatures, and that the payer's column is right where
+    /// an envelope has a charge. So the keys of these are not recovered a second time.
+    fn entry(&self, row: &SourceRow) -> Result<LogEntry, RowError> {
+        let opened = open(self.originator(), row)?;
+        let payer = row.payer.as_ref().and_then(|it| it.parse().ok());
+        let was_valid = self.invalid.binary_search(&opened.at).is_err();
+        if let Some(payer) = payer.filter(|_| was_valid) {
+            let entry = self.verifier.entry_of_checked(opened.bytes.clone(), payer);
+            let entry = entry.map_err(|_| RowError::Forged)?;
+            if entry.facts.as_ref().is_some_and(|facts| facts.charge.is_some()) {
+                return Ok(entry);
+            }
+        }
+        let entry = self.verifier.check(vec![opened.bytes]).pop();
+        entry.expect("one result for each envelope").map_err(|_| RowError::Forged)
+    }
+}
+
+/// Applies `work` to parts of rows on several threads. Returns the results in the order of the rows.
+fn on_threads<T: Send>(
+    rows: &[SourceRow],
+    threads: usize,
+    work: impl Fn(&[SourceRow]) -> Vec<T> + Sync,
+) -> Vec<T> {
+    let part = rows.len().div_ceil(threads.max(1)).max(1);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            rows.chunks(part).map(|part| scope.spawn(move || work(part))).collect();
+        let joined = running.into_iter().flat_map(|it| match it.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect()
+    })
 }
 
 /// Returns the change that fills the sequence ids between two envelopes.
@@ -220,7 +287,7 @@ pub(in crate::service) fn gap(
 }
 
 /// Decodes the envelope of a row, which must have this originator and sequence id.
-fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowError> {
+fn open(originator: OriginatorId, row: &SourceRow) -> Result<OpenedRow, RowError> {
     let (Some(bytes), Some(_)) = (&row.envelope, &row.described) else {
         return Err(RowError::Half);
     };
@@ -231,7 +298,7 @@ fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowErro
     if (id.originator, id.sequence) != (originator, at) {
         return Err(RowError::OtherPlace);
     }
-    Ok(CheckedRow { at, bytes: outer.bytes, was_rewritten: outer.was_rewritten, entry: None })
+    Ok(OpenedRow { at, bytes: outer.bytes, was_rewritten: outer.was_rewritten })
 }
 
 /// Checks that the columns about an envelope agree with the envelope, as far as readers see them.

@@ -1,4 +1,4 @@
-//! Reads, verifies and writes one strand concurrently, each on its own thread.
+//! Reads and checks one strand, and later reads and writes it: each step concurrently, on its own thread.
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, Store};
@@ -6,35 +6,54 @@ use tokio::sync::mpsc;
 
 use super::error::ImportError;
 use super::source::SourceDatabase;
-use super::strand::{SourceRow, StrandImport, StrandReport};
+use super::strand::{CheckedStrand, RowError, SourceRow, StrandCheck, StrandConversion};
 use crate::service::blocking;
 
 /// The number of batches that wait between two steps, besides the one in progress.
 const WAITING: usize = 2;
 
-/// Imports one strand. Calls `note` with the number of rows read.
+/// Checks one strand and writes nothing. Calls `note` with the number of rows read.
 ///
 /// # Errors
-/// Fails when a row is invalid, or database or log fail. The log then contains a part of the strand.
-pub(super) async fn transfer(
+/// Fails when a row is bad, or the database fails.
+pub(super) async fn check(
+    source: &SourceDatabase,
+    strand: StrandCheck,
+    note: &mut (dyn FnMut(u64) + Send),
+) -> Result<CheckedStrand, ImportError> {
+    let start = (strand.originator(), SequenceId::NONE);
+    let (rows_to, rows) = mpsc::channel(WAITING);
+    let checking = tokio::spawn(blocking(move || check_rows(strand, rows)));
+    let read = read(source, start, &rows_to, note).await;
+    drop(rows_to);
+    // A bad row makes the reading end too, so the check has the reason.
+    let checked = joined(checking).await?;
+    read?;
+    Ok(checked)
+}
+
+/// Writes one checked strand. Calls `note` with the number of rows read.
+///
+/// # Errors
+/// Fails when database or log fail. The log then contains a part of the strand.
+pub(super) async fn write(
     source: &SourceDatabase,
     store: Store,
-    strand: StrandImport,
+    strand: StrandConversion,
     note: &mut (dyn FnMut(u64) + Send),
-) -> Result<StrandReport, ImportError> {
-    let originator = strand.originator();
+) -> Result<(), ImportError> {
+    let start = (strand.originator(), strand.last());
     let (rows_to, rows) = mpsc::channel(WAITING);
     let (changes_to, changes) = mpsc::channel(WAITING);
-    let checking = tokio::spawn(blocking(move || check(strand, rows, &changes_to)));
-    let writing = tokio::spawn(blocking(move || write(&store, changes)));
-    let read = read(source, originator, &rows_to, note).await;
+    let converting = tokio::spawn(blocking(move || convert_rows(strand, rows, &changes_to)));
+    let writing = tokio::spawn(blocking(move || write_changes(&store, changes)));
+    let read = read(source, start, &rows_to, note).await;
     drop(rows_to);
-    let (checked, written) = (joined(checking).await, joined(writing).await);
+    let (converted, written) = (joined(converting).await, joined(writing).await);
     // A step that fails makes the preceding steps end too, so the last step has the reason.
     written?;
-    let report = checked?;
-    read?;
-    Ok(report)
+    converted?;
+    read
 }
 
 async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
@@ -47,11 +66,10 @@ async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
 
 async fn read(
     source: &SourceDatabase,
-    originator: OriginatorId,
+    (originator, mut after): (OriginatorId, SequenceId),
     rows_to: &mpsc::Sender<Vec<SourceRow>>,
     note: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), ImportError> {
-    let mut after = SequenceId::NONE;
     while let Some(through) = source.next_page(originator, after).await? {
         let is_over = source.read_page(originator, after, through, rows_to, note).await?;
         if is_over {
@@ -62,25 +80,44 @@ async fn read(
     Ok(())
 }
 
-fn check(
-    mut strand: StrandImport,
+fn check_rows(
+    mut strand: StrandCheck,
     mut rows: mpsc::Receiver<Vec<SourceRow>>,
-    changes_to: &mpsc::Sender<Vec<Change>>,
-) -> Result<StrandReport, ImportError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let originator = strand.originator();
+) -> Result<CheckedStrand, ImportError> {
+    let (threads, originator) = (threads(), strand.originator());
     while let Some(batch) = rows.blocking_recv() {
-        let changes = strand
-            .take(batch, threads)
-            .map_err(|(sequence, source)| ImportError::Row { originator, sequence, source })?;
-        if changes_to.blocking_send(changes).is_err() {
-            break;
-        }
+        strand.take(&batch, threads).map_err(|bad| row_error(originator, bad))?;
     }
     Ok(strand.finish())
 }
 
-fn write(store: &Store, mut changes: mpsc::Receiver<Vec<Change>>) -> Result<(), CommitError> {
+fn convert_rows(
+    mut strand: StrandConversion,
+    mut rows: mpsc::Receiver<Vec<SourceRow>>,
+    changes_to: &mpsc::Sender<Vec<Change>>,
+) -> Result<(), ImportError> {
+    let (threads, originator) = (threads(), strand.originator());
+    while let Some(batch) = rows.blocking_recv() {
+        let changes = strand.take(&batch, threads).map_err(|bad| row_error(originator, bad))?;
+        if changes_to.blocking_send(changes).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn row_error(originator: OriginatorId, (sequence, source): (i64, RowError)) -> ImportError {
+    ImportError::Row { originator, sequence, source }
+}
+
+fn write_changes(
+    store: &Store,
+    mut changes: mpsc::Receiver<Vec<Change>>,
+) -> Result<(), CommitError> {
     while let Some(batch) = changes.blocking_recv() {
         if !batch.is_empty() {
             store.commit(&batch)?;

@@ -60,13 +60,19 @@ pub(super) fn secret_flags() -> Vec<&'static str> {
     used.map(|setting| setting.flag).chain(ignored::SECRET_FLAGS).collect()
 }
 
+/// The variable with the connection string of xmtpd's database, which only an import reads.
+pub const DATABASE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING";
+/// The variable with the path of a file that contains it.
+pub const DATABASE_FILE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING_FILE";
+
 /// Returns every environment variable that is a setting, with or without effect.
 pub(super) fn variables() -> Vec<&'static str> {
     let files = of_node().filter_map(|setting| Some(setting.file_names()?.1));
     let used = of_node().map(|setting| setting.env);
     let of_gateways = gateway::OWN.iter().map(|setting| setting.env);
     let ignored = ignored::ALL.iter().map(|setting| setting.env);
-    used.chain(files).chain(of_gateways).chain(ignored).collect()
+    let of_imports = [DATABASE_FILE_ENV];
+    used.chain(files).chain(of_gateways).chain(ignored).chain(of_imports).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,190 @@
+//! One session with Postgres, each step of which has a time limit.
+
+use std::time::Duration;
+
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, WasNull, WrongType};
+use tokio_postgres::{Client, Row};
+
+use super::address::DatabaseAddress;
+use super::error::ImportError;
+use super::facts::SCHEMA;
+
+/// The settings of each session. With this working memory, Postgres sorts a page of common envelopes in memory and not
+/// on its disk. Compiling a query for so few rows would take longer than running it.
+const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
+                        SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
+
+/// The time without any traffic after which the system asks whether the server's machine is still there. A guess.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+
+/// The times that an import waits for Postgres.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PostgresLimits {
+    /// For a connection to be there. Guess: a server that is starting answers sooner.
+    pub(super) connect: Duration,
+    /// For the next answer or row of a query that reads through an index. A guess: a hundred times what a slow disk needs
+    /// for one page.
+    pub(super) answer: Duration,
+    /// For the answer of a query that reads a whole table. A guess: a billion rows from a slow disk.
+    pub(super) count: Duration,
+}
+
+impl Default for PostgresLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            answer: Duration::from_secs(300),
+            count: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A session. Each call names its step, for the error.
+pub(super) struct PostgresSession {
+    pub(super) client: Client,
+    pub(super) limits: PostgresLimits,
+}
+
+impl PostgresSession {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Fails if the server cannot be reached or does not answer in time.
+    pub(super) async fn connect(
+        address: &DatabaseAddress,
+        limits: PostgresLimits,
+    ) -> Result<Self, ImportError> {
+        let step = "connecting to Postgres";
+        let client = within(step, limits.connect, connect(address)).await?;
+        Ok(Self { client, limits })
+    }
+
+    /// Runs a statement without an answer.
+    pub(super) async fn run(&self, step: &'static str, sql: &str) -> Result<(), ImportError> {
+        let run = async { self.client.batch_execute(sql).await.map_err(failed(step)) };
+        within(step, self.limits.answer, run).await
+    }
+
+    /// Returns the one row of an answer.
+    pub(super) async fn row(&self, step: &'static str, sql: &str) -> Result<Row, ImportError> {
+        let row = async { self.client.query_one(sql, &[]).await.map_err(failed(step)) };
+        within(step, self.limits.answer, row).await
+    }
+
+    /// Returns the first value of the one row of an answer.
+    pub(super) async fn value<T>(&self, step: &'static str, sql: &str) -> Result<T, ImportError>
+    where
+        T: for<'a> FromSql<'a>,
+    {
+        self.row(step, sql).await?.try_get(0).map_err(failed(step))
+    }
+
+    /// Returns all rows of a query that reads a whole table. They have to be few.
+    pub(super) async fn scan(
+        &self,
+        step: &'static str,
+        sql: &str,
+    ) -> Result<Vec<Row>, ImportError> {
+        let rows = async { self.client.query(sql, &[]).await.map_err(failed(step)) };
+        within(step, self.limits.count, rows).await
+    }
+
+    /// Returns the number of rows in a table.
+    pub(super) async fn count(&self, table: &str) -> Result<i64, ImportError> {
+        let step = "counting rows";
+        let sql = format!("SELECT count(*) FROM {table}");
+        let row = async { self.client.query_one(&sql, &[]).await.map_err(failed(step)) };
+        within(step, self.limits.count, row).await?.try_get(0).map_err(failed(step))
+    }
+
+    /// Checks that no other session has the database open. A node keeps its sessions while it runs.
+    ///
+    /// # Errors
+    /// Fails if there are more than `own` sessions, or on a standby.
+    pub(super) async fn require_alone(&self, own: i64) -> Result<(), ImportError> {
+        let step = "looking for other sessions";
+        if self.value(step, "SELECT pg_is_in_recovery()").await? {
+            return Err(ImportError::Standby);
+        }
+        // Some users cannot see the kind and the application name of a session, but all can see that it exists.
+        // Sessions of the server itself belong to no user.
+        let others = "SELECT count(*), \
+                  coalesce(string_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed'), ', '), '') \
+                  FROM pg_stat_activity WHERE datname = current_database() AND usesysid IS NOT NULL \
+                  AND coalesce(backend_type, 'client backend') = 'client backend'";
+        let others = self.row(step, others).await?;
+        let (sessions, names): (i64, String) = pair(&others).map_err(failed(step))?;
+        if sessions > own {
+            return Err(ImportError::InUse { sessions: sessions - own, names });
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a step of an import at most this long.
+pub(super) async fn within<T>(
+    step: &'static str,
+    after: Duration,
+    work: impl Future<Output = Result<T, ImportError>>,
+) -> Result<T, ImportError> {
+    let done = tokio::time::timeout(after, work).await;
+    done.unwrap_or(Err(ImportError::Silent { step, after }))
+}
+
+async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Client, ImportError> {
+    let mut config = config.clone();
+    config.keepalives_idle(KEEPALIVE_AFTER).keepalives_interval(KEEPALIVE_AFTER / 3);
+    let mut connected = config.connect(tls.clone()).await;
+    // The server may support only TLS that this program cannot use, and the operator has not required TLS. An error
+    // from the server itself is final.
+    let has_failed = connected.as_ref().is_err_and(|error| error.as_db_error().is_none());
+    if has_failed && config.get_ssl_mode() == SslMode::Prefer {
+        connected = config.ssl_mode(SslMode::Disable).connect(tls.clone()).await;
+    }
+    let (client, connection) = connected.map_err(failed("connecting to Postgres"))?;
+    tokio::spawn(async move {
+        // The client's next call returns the error.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection to Postgres has ended");
+        }
+    });
+    client.batch_execute(SETTINGS).await.map_err(failed("setting up the session"))?;
+    Ok(client)
+}
+
+/// Returns a function that converts an error of Postgres in this step.
+pub(super) fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
+    move |source| {
+        if is_of_form(&source) {
+            ImportError::Tables { step, source, known: SCHEMA }
+        } else {
+            ImportError::Postgres { step, source }
+        }
+    }
+}
+
+/// Returns true if an error comes from a table, a column or a type that the schema does not have.
+fn is_of_form(error: &tokio_postgres::Error) -> bool {
+    let is_missing = matches!(
+        error.code(),
+        Some(
+            &SqlState::UNDEFINED_TABLE
+                | &SqlState::UNDEFINED_COLUMN
+                | &SqlState::UNDEFINED_FUNCTION
+        )
+    );
+    let cause = std::error::Error::source(error);
+    is_missing || cause.is_some_and(|cause| cause.is::<WrongType>() || cause.is::<WasNull>())
+}
+
+/// Returns the values in the first two columns.
+///
+/// # Errors
+/// Fails if a column has another type: the tables were altered.
+pub(super) fn pair<'a, A: FromSql<'a>, B: FromSql<'a>>(
+    row: &'a Row,
+) -> Result<(A, B), tokio_postgres::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
