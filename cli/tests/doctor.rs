@@ -1,9 +1,9 @@
-//! `hawser doctor` at the chains' WebSockets.
+//! `hawser doctor` at the chains' WebSockets, and settings of chains without a node.
 
 use serde_json::Value;
 
 use crate::support::chains::{ADMIN, Chains};
-use crate::support::free_base;
+use crate::support::{free_base, json, run, stderr, stdout};
 
 /// Results and findings of the checks of WebSockets, with these URLs.
 fn websockets(chains: &Chains, app: &str, settlement: &str) -> Vec<(String, String)> {
@@ -65,4 +65,41 @@ fn the_settings_are_checked_at_the_chains_if_that_is_asked_for() {
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("127.0.0.1:1") && !errors.contains("secret"), "{errors}");
     assert!(!chains.folder.path().join("data").exists(), "no database");
+}
+
+#[test]
+fn contract_settings_with_which_no_node_starts_are_refused_and_those_in_effect_are_printed() {
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("key").display().to_string();
+    json(&["keys", "generate", "--json", "--out", &key]);
+    let url = "http://127.0.0.1:1";
+    let chains = [
+        ["--signer.private-key-file", key.as_str()],
+        ["--contracts.settlement-chain.rpc-url", url],
+        ["--contracts.app-chain.rpc-url", url],
+    ]
+    .concat();
+    let with = |command: &[&str], more: &[&str]| run(&[command, &chains, more].concat());
+    for (more, reason) in [
+        (&[][..], "`nodeRegistry`"),
+        (&["--contracts.config-json", "{}"], "`groupMessageBroadcaster`"),
+        (&["--contracts.config-json", "[]"], "contracts.config-json"),
+        (&["--contracts.config-file-path", "config://moon"], "no environment is called"),
+        (&["--contracts.config-file-path", "/nowhere/chain.json"], "/nowhere/chain.json"),
+    ] {
+        let output = with(&["config", "check"], more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", stdout(&output));
+        assert!(stderr(&output).contains(reason), "{reason}: {}", stderr(&output));
+    }
+    let network = ["--contracts.environment", "mainnet"];
+    let output = with(&["config", "check"], &network);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&with(&["config", "print"], &network));
+    let registry = "0xC5742B5F2e19B859eaE03A9c44531C33fA8e75F8";
+    let line = format!("# nodeRegistry is {registry}, from the network mainnet");
+    assert!(text.lines().any(|it| it == line), "{text}");
+    let print = [&["config", "print", "--json"][..], &chains, &network].concat();
+    let contracts = json(&print)["contracts"].as_array().unwrap().clone();
+    let of_registry = contracts.iter().find(|it| it["contract"] == "nodeRegistry").unwrap();
+    assert_eq!(of_registry["address"], registry);
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use hawser_node::error::RunError;
+use hawser_node::files::deployment::EffectiveContract;
 use hawser_node::files::{self, rates, registry};
 use hawser_node::service::doctor::{self, CheckResult, Checked};
 use hawser_node::settings::table::SettingKind;
@@ -23,14 +24,15 @@ use crate::output;
 pub(super) async fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         ConfigCommand::Check(args) => check(&args.node.sources(), args.dial, as_json).await,
-        ConfigCommand::Print(args) => print(&args.sources(), as_json),
+        ConfigCommand::Print(args) => print(&args.sources(), as_json).await,
     }
 }
 
-/// Opens no database, and no socket unless the chains are to be asked.
+/// Makes each check of a start that needs no network. Opens no database, and no socket unless the chains are to be asked.
 async fn check(sources: &SettingSources, dial: bool, as_json: bool) -> Result<(), RunError> {
     let config = NodeServiceSettings::read(sources).map_err(RunError::usage)?;
-    let errors = errors_of_files(&config);
+    let mut errors = errors_of_files(&config);
+    errors.extend(doctor::check_contracts(&config).await.err().map(|error| error.text));
     if !errors.is_empty() {
         return Err(RunError::usage(errors.join("\n")));
     }
@@ -83,17 +85,34 @@ fn unreadable(path: &Path) -> Option<String> {
     Some(format!("{}: {error}", path.display()))
 }
 
-fn print(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
+async fn print(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
     let settings = effective(sources);
-    let read = NodeServiceSettings::read(sources);
+    let read = NodeServiceSettings::read(sources).map_err(RunError::usage);
+    let contracts = match &read {
+        // The command opens no socket.
+        Ok(config) if config.chains.contracts.is_read_from_the_web() => Ok(Vec::new()),
+        Ok(config) => EffectiveContract::all(&config.chains.contracts).await,
+        Err(_) => Ok(Vec::new()),
+    };
+    let known = contracts.as_deref().unwrap_or_default();
     if as_json {
         let notes = read.as_ref().map(|config| config.notes.clone()).unwrap_or_default();
         let settings: Vec<_> = settings.iter().map(as_value).collect();
-        output::line(json!({ "settings": settings, "notes": notes }));
+        let known: Vec<_> = known.iter().map(contract_as_value).collect();
+        output::line(json!({ "settings": settings, "contracts": known, "notes": notes }));
     } else {
         settings.iter().for_each(|it| output::line(as_toml(it)));
+        for EffectiveContract { contract, address, origin } in known {
+            output::line(format_args!("# {} is {address}, from {origin}", contract.key()));
+        }
     }
-    read.map(drop).map_err(RunError::usage)
+    contracts?;
+    read.map(drop)
+}
+
+fn contract_as_value(effective: &EffectiveContract) -> Value {
+    let EffectiveContract { contract, address, origin } = effective;
+    json!({ "contract": contract.key(), "address": address, "origin": origin })
 }
 
 fn as_value(effective: &EffectiveSetting) -> Value {

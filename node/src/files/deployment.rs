@@ -50,6 +50,36 @@ impl KnownDeployment {
     }
 }
 
+/// The address of a contract in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectiveContract {
+    /// The contract.
+    pub contract: Contract,
+    /// Its address in checksummed hex.
+    pub address: String,
+    /// The setting that gives it, without the value of that: a URL may contain a key.
+    pub origin: String,
+}
+
+impl EffectiveContract {
+    /// Returns all known contracts of these settings. Reads the file that they name, also from the web.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read.
+    pub async fn all(settings: &ContractSettings) -> Result<Vec<Self>, RunError> {
+        let known = KnownDeployment::of(settings, &[]).await?.contracts;
+        let source = settings.source.as_ref().map(shown).unwrap_or_default();
+        let of = |contract| {
+            let address = known.get(contract)?.to_string();
+            let is_single = settings.single.get(contract).is_some();
+            let origin =
+                if is_single { format!("--{}", flag_of(contract)) } else { source.clone() };
+            Some(Self { contract, address, origin })
+        };
+        Ok(Contract::ALL.into_iter().chain(Contract::OPTIONAL).filter_map(of).collect())
+    }
+}
+
 /// The values of the source and the settings.
 struct Known<'a> {
     /// The source's values; `None` without a source.
@@ -225,6 +255,27 @@ mod tests {
             assert_eq!(failure.kind, RunErrorKind::Usage);
             assert!(failure.text.contains("testnet-staging, anvil"), "{failure}");
         }
+    }
+
+    #[tokio::test]
+    async fn contracts_in_effect_are_named_with_the_setting_that_gives_them() {
+        let flags = [
+            ("contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"),
+            ("contracts.environment", "mainnet"),
+            ("contracts.settlement-chain.node-registry-address", REGISTRY),
+        ];
+        let flags = flags.map(|(flag, value)| (flag.to_owned(), value.to_owned()));
+        let settings = ContractSettings::read(&SettingSources::new(flags, Vec::new())).unwrap();
+        let all = EffectiveContract::all(&settings).await.unwrap();
+        assert!(all.len() >= Contract::ALL.len());
+        let of = |contract| all.iter().find(|it| it.contract == contract).unwrap();
+        let registry = of(Contract::NodeRegistry);
+        assert_eq!(registry.address, REGISTRY);
+        assert_eq!(registry.origin, "--contracts.settlement-chain.node-registry-address");
+        let rates = of(Contract::RateRegistry);
+        let mainnet = Addresses::of_environment("mainnet").unwrap();
+        assert_eq!(rates.address, mainnet.rate_registry.to_string());
+        assert_eq!(rates.origin, "the network mainnet");
     }
 
     #[tokio::test]

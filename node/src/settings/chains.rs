@@ -112,6 +112,14 @@ impl ContractSettings {
         }
         reader.finish(|| settings)
     }
+
+    /// Returns true if the addresses of contracts are in a file of the web.
+    #[must_use]
+    pub fn is_read_from_the_web(&self) -> bool {
+        let of_web =
+            |place: &String| ["http://", "https://"].iter().any(|it| place.starts_with(it));
+        matches!(&self.source, Some(AddressSource::Place(place)) if of_web(place))
+    }
 }
 
 impl SettingsReader<'_> {

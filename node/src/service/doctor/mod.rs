@@ -16,9 +16,24 @@ mod public;
 
 use hawser_storage::StoreIdentity;
 
+use super::network::chains::KnownChains;
+use crate::error::RunError;
 use crate::settings::NodeServiceSettings;
 
 pub use checked::{CheckResult, Checked};
+
+/// Makes the checks of a start that concern chains and contracts and need no network. Contracts whose addresses are read
+/// from the web are left out.
+///
+/// # Errors
+/// The error with which a node would not start.
+pub async fn check_contracts(config: &NodeServiceSettings) -> Result<(), RunError> {
+    if config.chains.contracts.is_read_from_the_web() {
+        return Ok(());
+    }
+    KnownChains::of(config).await?;
+    Ok(())
+}
 
 /// Runs only the checks of the chains: their endpoints, the contracts, and this node's record in the registry.
 pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<Checked> {

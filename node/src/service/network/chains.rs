@@ -66,6 +66,40 @@ pub(in crate::service) struct RunningChains {
     list_task: JoinHandle<()>,
 }
 
+/// The chains of the settings, before any request to one of them.
+pub(in crate::service) struct KnownChains {
+    deployment: KnownDeployment,
+    /// `None` without a URL.
+    settlement: Option<SettlementReader>,
+    /// `None` without a URL, and if a file substitutes for the chain.
+    app: Option<Endpoints>,
+}
+
+impl KnownChains {
+    /// Determines ids, contracts and endpoints, and asks no chain. `None` if files substitute for both.
+    ///
+    /// # Errors
+    /// Fails when a needed setting is missing or wrong.
+    pub(in crate::service) async fn of(
+        settings: &NodeServiceSettings,
+    ) -> Result<Option<Self>, ChainSetupError> {
+        let access = &settings.chains.contracts;
+        if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
+            return Ok(None);
+        }
+        let deployment = KnownDeployment::of(access, &needed(settings)).await?;
+        let mut known = Self { deployment, settlement: None, app: None };
+        if !access.settlement.urls.is_empty() {
+            let reader = SettlementReader::new(&settings.chains, &known.deployment)?;
+            known.settlement = Some(reader);
+        }
+        if !access.app.urls.is_empty() && settings.files.chain.is_none() {
+            known.app = Some(Endpoints::new(APP, &access.app.urls, known.deployment.app_id)?);
+        }
+        Ok(Some(known))
+    }
+}
+
 impl Chains {
     /// Connects to the chains for which no file substitutes.
     ///
@@ -74,17 +108,16 @@ impl Chains {
     pub(in crate::service) async fn reach(
         settings: &NodeServiceSettings,
     ) -> Result<Self, ChainSetupError> {
-        let access = &settings.chains.contracts;
         let mut chains = Self::default();
-        if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
+        let Some(KnownChains { deployment, settlement, app }) = KnownChains::of(settings).await?
+        else {
             return Ok(chains);
+        };
+        if let Some(reader) = settlement {
+            chains.reach_settlement(settings, &deployment, reader).await?;
         }
-        let deployment = KnownDeployment::of(access, &needed(settings)).await?;
-        if !access.settlement.urls.is_empty() {
-            chains.reach_settlement(settings, &deployment).await?;
-        }
-        if !access.app.urls.is_empty() && settings.files.chain.is_none() {
-            chains.reach_app(settings, &deployment)?;
+        if let Some(endpoints) = app {
+            chains.reach_app(settings, &deployment, endpoints)?;
         }
         Ok(chains)
     }
@@ -93,9 +126,9 @@ impl Chains {
         &mut self,
         settings: &NodeServiceSettings,
         deployment: &KnownDeployment,
+        mut reader: SettlementReader,
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
-        let mut reader = SettlementReader::new(chains, deployment)?;
         let first_block = deployment.settlement_first_block;
         let first_block = chains.settlement.first_block.unwrap_or(first_block);
         let mut walks = Vec::new();
@@ -136,9 +169,9 @@ impl Chains {
         &mut self,
         settings: &NodeServiceSettings,
         deployment: &KnownDeployment,
+        endpoints: Endpoints,
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
-        let endpoints = Endpoints::new(APP, &chains.contracts.app.urls, deployment.app_id)?;
         let first_block = chains.app.first_block.unwrap_or(deployment.app_first_block);
         let walk = |source, contract| walk(deployment, &chains.app, source, contract, first_block);
         let mut walks = Vec::new();
