@@ -57,8 +57,10 @@ pub(crate) enum CallError {
     /// A node token is not accepted.
     #[error("invalid auth token: {0}")]
     Token(#[from] NodeTokenError),
-    /// An address has had too many signatures of node tokens checked; holds the seconds until the next check.
-    #[error("too many node tokens were sent from this address: try again later")]
+    /// A node token was not checked, because too many others of its address were; holds the seconds until the next check.
+    #[error(
+        "the auth token was not checked, because this address has sent too many others: send none, or a valid one later"
+    )]
     TooManyTokens(u64),
     /// Only nodes may call this service.
     #[error("this service is for nodes: the header {TOKEN_HEADER} is missing")]
@@ -190,7 +192,11 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::NotServed(_) => of(Code::Unimplemented, "NOT_SERVED", &text),
         CallError::Token(_) => of(Code::Unauthenticated, "NODE_TOKEN", &text),
         CallError::NodesOnly => of(Code::Unauthenticated, "NODES_ONLY", &text),
-        CallError::TooManyTokens(retry_after_s) => limited(&text, "TOKEN_CHECKS", retry_after_s),
+        CallError::TooManyTokens(retry_after_s) => {
+            let retry_after_s = Some(retry_after_s);
+            let details = StatusDetails { retry_after_s, ..StatusDetails::of("TOKEN_CHECKS") };
+            details.into_status(Code::Unauthenticated, &text)
+        }
         CallError::RateLimited { retry_after_s, .. } => limited(&text, "RATE_LIMIT", retry_after_s),
         CallError::TooManyReports(retry_after_s) => limited(&text, "REPORT_LIMIT", retry_after_s),
         CallError::ReportsBusy(retry_after_s) => unavailable(text, retry_after_s),
