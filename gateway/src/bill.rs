@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn take(policies: &Arc<Policies>, count: usize) -> Result<TakenCost, PolicyError> {
-        let (caller, envelopes) = (CallerId::of_test("alice"), envelopes(count));
+        let (caller, envelopes) = (CallerId::of_name("alice"), envelopes(count));
         policies.admit(&caller, &envelopes, |_| PRICE, 1_750_000_000_000)
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let lines = lines.iter().zip(prices).map(|(it, price)| BillLine::new(it, price));
         Arc::new(RequestBill {
             tenant: "".into(),
-            caller: CallerId::of_test("alice"),
+            caller: CallerId::of_name("alice"),
             admission,
             policies: policies.clone(),
             metrics: Arc::new(GatewayMetrics::new(Default::default())),
@@ -263,7 +263,7 @@ mod tests {
     fn what_was_taken_goes_back_whatever_an_envelope_costs_by_then() {
         let text = "[default]\npicodollars_per_day = 12";
         let policies = Arc::new(Policies::new(PolicyFile::parse(text).unwrap(), None).unwrap());
-        let caller = CallerId::of_test("alice");
+        let caller = CallerId::of_name("alice");
         let take = |all: [u64; 2]| {
             let (envelopes, left) = (envelopes(2), std::cell::RefCell::new(all.to_vec()));
             let price = |_: &Routed| {

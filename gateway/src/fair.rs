@@ -96,6 +96,41 @@ impl FairGate {
     }
 }
 
+/// A tenant's way to a gate that all tenants share. Tenants take turns at the gate, and the callers of a tenant take turns
+/// before it. So a tenant with many callers delays mainly these.
+#[derive(Clone)]
+pub(crate) struct TenantGate {
+    /// As many places as the shared gate has, for this tenant's tasks alone.
+    own: FairGate,
+    shared: FairGate,
+    tenant: CallerId,
+}
+
+/// A place at a shared gate.
+pub(crate) struct TenantPass {
+    // Dropped first, so that the place goes to the next tenant before the next task of this one comes.
+    _shared: Pass,
+    _own: Pass,
+}
+
+impl TenantGate {
+    /// Creates the way of the tenant `name` to a gate with this number of places.
+    pub(crate) fn new(shared: &FairGate, places: usize, name: &str) -> Self {
+        let own = FairGate::new(places);
+        Self { own, shared: shared.clone(), tenant: CallerId::of_name(name) }
+    }
+
+    /// Waits for a place. Dropping the future gives up the turn.
+    ///
+    /// # Errors
+    /// [`TooManyWait`] if too many tasks of the caller wait.
+    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<TenantPass, TooManyWait> {
+        let own = self.own.enter(caller).await?;
+        let shared = self.shared.enter(&self.tenant).await?;
+        Ok(TenantPass { _shared: shared, _own: own })
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         self.0.leave();
@@ -109,7 +144,7 @@ mod tests {
     use super::*;
 
     fn caller(name: &str) -> CallerId {
-        CallerId::of_test(name)
+        CallerId::of_name(name)
     }
 
     #[tokio::test]
@@ -129,6 +164,25 @@ mod tests {
         assert!((&mut many[1]).now_or_never().is_none());
         drop(second);
         assert!((&mut many[1]).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_many_callers_delays_another_tenant_by_one() {
+        let gate = FairGate::new(1);
+        let [red, blue] = ["red", "blue"].map(|name| TenantGate::new(&gate, 1, name));
+        let inside = red.enter(&caller("inside")).await.unwrap();
+        let callers: Vec<_> = (0..100).map(|number| caller(&number.to_string())).collect();
+        let mut many: Vec<_> = callers.iter().map(|caller| Box::pin(red.enter(caller))).collect();
+        assert!(many.iter_mut().all(|waits| waits.now_or_never().is_none()));
+        // The same name in another tenant is another caller.
+        let same = caller("0");
+        let mut single = Box::pin(blue.enter(&same));
+        assert!((&mut single).now_or_never().is_none());
+        drop(inside);
+        assert!(many.iter_mut().all(|waits| waits.now_or_never().is_none()));
+        let of_blue = (&mut single).now_or_never().unwrap().unwrap();
+        drop(of_blue);
+        assert!((&mut many[0]).now_or_never().is_some());
     }
 
     #[tokio::test]

@@ -18,10 +18,11 @@ use tonic::server::NamedService as _;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::chain::{ChainPath, ChainWriter};
+use crate::chain::{ChainPath, ChainRecordError, ChainWriter};
 use crate::conditions::GatewayChecks;
 use crate::exposition;
 use crate::gateway_status::GatewayObserver;
+use crate::identity::TenantIdentity;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{
     ChainStrands, NodeSetup, Nodes, PayerSettings, Reporter, follow_registry, reporter,
@@ -93,6 +94,9 @@ pub enum StartError {
     /// The policies have a tenant without a key.
     #[error("policies: the tenant {0:?} has no payer key")]
     NoTenantKey(String),
+    /// The record of the payloads on the chain cannot be used.
+    #[error(transparent)]
+    ChainRecord(#[from] ChainRecordError),
     /// The policies cannot be applied.
     #[error("policies: {0}")]
     Policies(#[from] PoliciesError),
@@ -162,7 +166,7 @@ pub async fn start(
     let running = RunningTasks::default();
     let own =
         Part { tenant: "", policies: policies.clone(), nodes, strands, running: running.clone() };
-    let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone());
+    let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone())?;
     let tenants = tenants(&common, &running, &end)?;
     let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
     let has_reflection = settings.reflection;
@@ -230,7 +234,8 @@ fn tenants(
         let (policies, running) = (Arc::new(policies), running.clone());
         let part = Part { tenant: name, policies, nodes, strands, running };
         let chain = ports.tenant_chains.get(name).cloned();
-        services.insert(name.clone(), service(settings, ports, part, chain, metrics.clone()));
+        let service = service(settings, ports, part, chain, metrics.clone())?;
+        services.insert(name.clone(), service);
         tracing::info!(tenant = name, payer = %account, "a tenant is served");
     }
     Ok(services)
@@ -251,32 +256,40 @@ fn service(
     part: Part<'_>,
     chain: Option<Arc<dyn ChainWriter>>,
     metrics: Arc<GatewayMetrics>,
-) -> Arc<PublishService> {
+) -> Result<Arc<PublishService>, StartError> {
     let Part { tenant, policies, nodes, strands, running } = part;
-    let chain = ChainPath::new(
+    let identity = ports.identity.clone().map(|check| Arc::new(TenantIdentity::new(check, tenant)));
+    let has_chain = chain.is_some();
+    let mut chain = ChainPath::new(
         chain,
         nodes.clone(),
         strands.clone(),
-        ports.identity.clone(),
+        identity.clone(),
         metrics.clone(),
         settings.shown_timeout,
         settings.chain_results_kept,
     )
     .counted_in(running.clone());
+    if let Some(place) = ports.chain_record.as_ref().filter(|_| has_chain) {
+        chain = match tenant {
+            "" => chain.recorded_at(place)?,
+            name => chain.recorded_at(&place.of_tenant(name))?,
+        };
+    }
     let (timeout, attempts_max) = (settings.attempt_timeout, settings.attempts_max);
     let publisher = NodePublisher::new(nodes.clone(), strands, timeout, attempts_max, running);
-    Arc::new(PublishService {
+    Ok(Arc::new(PublishService {
         tenant: tenant.into(),
         policies,
         nodes,
         publisher,
         chain,
-        identity: ports.identity.clone(),
+        identity,
         rates: ports.rates.clone(),
         retention_days: settings.retention_days,
         chain_payload_bytes_max: settings.chain_payload_bytes_max,
         metrics,
-    })
+    }))
 }
 
 impl GatewayHandle {

@@ -17,9 +17,9 @@ use hawser_validation::precheck::{InboxPrecheck, UpdatePrecheck};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
-pub use hawser_validation::precheck::{BrokenLogError, VouchError};
+pub use hawser_validation::precheck::{BrokenLogError, PrecheckCaller, VouchError};
 
-use crate::fair::{FairGate, Pass, TooManyWait};
+use crate::fair::{FairGate, TenantGate, TenantPass, TooManyWait};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_place};
 use crate::policy::CallerId;
 
@@ -34,13 +34,15 @@ const UPDATES_PER_INBOX_MAX: usize = 64;
 const USUAL_LOG_LEN_BYTES_MAX: usize = 1024 * 1024;
 /// Gate for longer logs: all requests together read and judge this many at once, and callers take turns. The bound
 /// is needed because the memory, several times the log, is charged to no caller. A guess.
-static LONG_LOGS: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(2));
+static LONG_LOGS: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(LONG_LOGS_MAX));
+const LONG_LOGS_MAX: usize = 2;
 /// Time to wait for a place at that gate. A guess.
 const LONG_LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Gate for inboxes: all requests together judge this many at once, from the first query for a log on, and callers
 /// take turns. A guess: their logs take some hundred MiB at most, and enough blocking threads stay free for other
 /// work.
-static JUDGED_AT_ONCE: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(16));
+static JUDGED_AT_ONCE: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(JUDGED_MAX));
+const JUDGED_MAX: usize = 16;
 /// Largest number of further nodes that are asked to confirm an envelope. A guess: one of them is honest and has
 /// it.
 const CONFIRMED_BY_MAX: usize = 3;
@@ -57,11 +59,11 @@ pub trait IdentityCheck: Send + Sync + 'static {
     /// chain.
     ///
     /// # Errors
-    /// [`VouchError`] if a wallet denies the signature or cannot be asked, or if `caller` has used up its calls to
-    /// wallets.
+    /// [`VouchError`] if a wallet denies the signature or cannot be asked, or if `caller` or its tenant has used up its
+    /// calls to wallets.
     fn wallets<'a>(
         &'a self,
-        caller: &'a str,
+        caller: PrecheckCaller<'a>,
         update: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>>;
 }
@@ -100,10 +102,27 @@ impl IdentityCheck for UpdatePrecheck {
 
     fn wallets<'a>(
         &'a self,
-        caller: &'a str,
+        caller: PrecheckCaller<'a>,
         update: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
         Box::pin(self.ask_wallets(caller, update))
+    }
+}
+
+/// The identity check as one tenant uses it; a gateway without tenants has one, with an empty name.
+pub(crate) struct TenantIdentity {
+    check: Arc<dyn IdentityCheck>,
+    tenant: Box<str>,
+    judged: TenantGate,
+    long_logs: TenantGate,
+}
+
+impl TenantIdentity {
+    /// Creates the tenant's use of a check.
+    pub(crate) fn new(check: Arc<dyn IdentityCheck>, tenant: &str) -> Self {
+        let judged = TenantGate::new(&JUDGED_AT_ONCE, JUDGED_MAX, tenant);
+        let long_logs = TenantGate::new(&LONG_LOGS, LONG_LOGS_MAX, tenant);
+        Self { check, tenant: tenant.into(), judged, long_logs }
     }
 }
 
@@ -165,7 +184,7 @@ pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 /// [`JudgeError`] if no log makes all updates valid, if no node returns a log, or if there are too many updates or
 /// waiting requests. The gateway pays no gas for updates that were not judged.
 pub(crate) async fn judge(
-    check: &Arc<dyn IdentityCheck>,
+    identity: &TenantIdentity,
     nodes: &Nodes,
     caller: &CallerId,
     inbox: InboxId,
@@ -177,10 +196,10 @@ pub(crate) async fn judge(
         return Err(JudgeError::TooMany { count });
     }
     let updates = Arc::new(updates);
-    let _turn = JUDGED_AT_ONCE.enter(caller).await?;
+    let _turn = identity.judged.enter(caller).await?;
     let judge_at = async |node: &Node| {
-        let log = log_of(node, caller, &topic).await?;
-        judge_with(check.clone(), inbox, log, updates.clone()).await
+        let log = log_of(node, identity, caller, &topic).await?;
+        judge_with(identity.check.clone(), inbox, log, updates.clone()).await
     };
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
     let invalid = match judge_at(&first).await {
@@ -233,14 +252,15 @@ async fn confirmed(
 /// # Errors
 /// The index of the first update whose wallet denies the signature or cannot be asked, with the [`VouchError`].
 pub(crate) async fn ask_wallets(
-    check: &dyn IdentityCheck,
+    identity: &TenantIdentity,
     caller: &CallerId,
     updates: impl Iterator<Item = (usize, &IdentityUpdate)>,
 ) -> Result<(), (usize, VouchError)> {
     let until = Instant::now() + WALLETS_TIMEOUT;
     for (index, update) in updates {
         let late = || VouchError::Unavailable("contract wallets did not answer in time".into());
-        let answer = timeout_at(until, check.wallets(caller.name(), update)).await;
+        let caller = PrecheckCaller { tenant: &identity.tenant, name: caller.name() };
+        let answer = timeout_at(until, identity.check.wallets(caller, update)).await;
         answer.unwrap_or_else(|_| Err(late())).map_err(|error| (index, error))?;
     }
     Ok(())
@@ -250,7 +270,7 @@ pub(crate) async fn ask_wallets(
 /// one result for each node: `None` if the node returned no log, and the earlier envelope if equal bytes are in the
 /// log already.
 pub(crate) async fn judge_at_place(
-    check: &Arc<dyn IdentityCheck>,
+    identity: &TenantIdentity,
     nodes: &Nodes,
     caller: &CallerId,
     inbox: InboxId,
@@ -259,11 +279,12 @@ pub(crate) async fn judge_at_place(
 ) -> Vec<(OriginatorId, Option<CheckedUpdates>)> {
     let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Vec::new() };
     let updates = Arc::new(vec![update]);
-    let Ok(_turn) = JUDGED_AT_ONCE.enter(caller).await else { return Vec::new() };
+    let Ok(_turn) = identity.judged.enter(caller).await else { return Vec::new() };
     let judged = nodes.usable().into_iter().map(async |node| {
-        let Some(mut log) = log_of(&node, caller, &topic).await else { return (node.id(), None) };
+        let log = log_of(&node, identity, caller, &topic).await;
+        let Some(mut log) = log else { return (node.id(), None) };
         log.entries.retain(|entry| entry.id.sequence < place.sequence);
-        (node.id(), judge_with(check.clone(), inbox, log, updates.clone()).await)
+        (node.id(), judge_with(identity.check.clone(), inbox, log, updates.clone()).await)
     });
     join_all(judged).await
 }
@@ -331,18 +352,24 @@ struct LogUpdate {
 struct InboxLog {
     entries: Vec<LogUpdate>,
     /// The place at the gate for long logs, held as long as the log.
-    _place: Option<Pass>,
+    _place: Option<TenantPass>,
 }
 
 /// Returns the log of an inbox at a node; `None` if the node does not answer in time or answers wrongly, or if no
 /// place for a long log becomes free in time. The node may lie, and any payer may have made the log long, so its
 /// length is bounded in two steps.
-async fn log_of(node: &Node, caller: &CallerId, topic: &Topic) -> Option<InboxLog> {
+async fn log_of(
+    node: &Node,
+    identity: &TenantIdentity,
+    caller: &CallerId,
+    topic: &Topic,
+) -> Option<InboxLog> {
     let usual = ask_log(node, topic, USUAL_LOG_LEN_BYTES_MAX).await?;
     let (envelopes, place) = match usual {
         Ok(envelopes) => (envelopes, None),
         Err(status) if status.code() == Code::OutOfRange => {
-            let place = timeout(LONG_LOG_TIMEOUT, LONG_LOGS.enter(caller)).await.ok()?.ok()?;
+            let place = timeout(LONG_LOG_TIMEOUT, identity.long_logs.enter(caller));
+            let place = place.await.ok()?.ok()?;
             (ask_log(node, topic, MESSAGE_LEN_BYTES_MAX).await?.ok()?, Some(place))
         }
         Err(_) => return None,

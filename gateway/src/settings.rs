@@ -13,7 +13,7 @@ use hawser_serve::tls::Tls;
 use hawser_serve::{CALLERS_BYTES_MAX, ChainListsView};
 use tokio::sync::{Notify, watch};
 
-use crate::chain::ChainWriter;
+use crate::chain::{ChainRecordPlace, ChainWriter};
 use crate::identity::IdentityCheck;
 use crate::policy::config::PolicyFile;
 use crate::select::Strategy;
@@ -134,6 +134,9 @@ pub struct GatewayPorts {
     pub tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
     /// The durations of the transactions of all these accounts.
     pub transaction_times: TransactionTimes,
+    /// The file that remembers payloads on the chain across restarts; each tenant has one of its own, beside it. Without
+    /// it, a restarted gateway pays for a repeated payload again.
+    pub chain_record: Option<ChainRecordPlace>,
     /// Validates identity updates before they are sent; without it, only nodes validate them.
     pub identity: Option<Arc<dyn IdentityCheck>>,
     /// The Redis in which several gateways share limits, budgets, the nodes of topics and the ids of published

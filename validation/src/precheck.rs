@@ -37,24 +37,47 @@ pub enum VouchError {
 pub struct UpdatePrecheck {
     wallets: Arc<Wallets>,
     asked: Mutex<AskedLately>,
+    /// Questions that each tenant may ask in a period.
+    of_tenant_max: usize,
 }
 
-/// The questions to wallets in one period. Holds only callers with questions, so at most
-/// [`PRECHECK_WALLETS_MAX`].
+/// A caller of a gateway, with its tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrecheckCaller<'a> {
+    /// The name of the tenant; empty without tenants.
+    pub tenant: &'a str,
+    /// The name of the caller within the tenant.
+    pub name: &'a str,
+}
+
+/// The questions to wallets in one period.
 #[derive(Debug)]
 struct AskedLately {
     since: Instant,
+    by_tenant: HashMap<Box<str>, AskedByTenant>,
+}
+
+/// The questions of one tenant in one period. Holds only callers with questions, so at most as many as the tenant may
+/// ask.
+#[derive(Debug, Default)]
+struct AskedByTenant {
     by_caller: HashMap<Box<str>, usize>,
     total: usize,
 }
 
+impl AskedLately {
+    fn now() -> Self {
+        Self { since: Instant::now(), by_tenant: HashMap::new() }
+    }
+}
+
 impl UpdatePrecheck {
-    /// Creates a precheck that asks these contract wallets. It refuses an update that names a wallet of an unlisted
-    /// chain.
+    /// Creates a precheck that asks these contract wallets for this number of tenants, of which each has an equal share of
+    /// the questions. It refuses an update that names a wallet of an unlisted chain.
     #[must_use]
-    pub fn new(wallets: Arc<Wallets>) -> Self {
-        let asked = AskedLately { since: Instant::now(), by_caller: HashMap::new(), total: 0 };
-        Self { wallets, asked: Mutex::new(asked) }
+    pub fn new(wallets: Arc<Wallets>, tenants: usize) -> Self {
+        let of_tenant_max = PRECHECK_WALLETS_MAX / tenants.clamp(1, PRECHECK_WALLETS_MAX);
+        Self { wallets, asked: Mutex::new(AskedLately::now()), of_tenant_max }
     }
 
     /// Asks every contract wallet that a caller's `update` names, one after another. If nodes cannot ask a wallet, the
@@ -62,14 +85,15 @@ impl UpdatePrecheck {
     ///
     /// Each question costs the operator calls at an endpoint, even if the update is then refused. Questions are
     /// therefore counted before they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and
-    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
+    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`]. Each
+    /// tenant has an equal share of the latter, so that none uses up the questions of another.
     ///
     /// # Errors
     /// Returns an error if there are too many questions, a wallet refuses or cannot be asked, or the update is
     /// malformed.
     pub async fn ask_wallets(
         &self,
-        caller: &str,
+        caller: PrecheckCaller<'_>,
         update: &IdentityUpdate,
     ) -> Result<(), VouchError> {
         let questions =
@@ -91,7 +115,7 @@ impl UpdatePrecheck {
     }
 
     /// Counts questions before they are asked.
-    fn count(&self, caller: &str, questions: usize) -> Result<(), VouchError> {
+    fn count(&self, caller: PrecheckCaller<'_>, questions: usize) -> Result<(), VouchError> {
         if questions == 0 {
             return Ok(());
         }
@@ -102,23 +126,26 @@ impl UpdatePrecheck {
         }
         let mut asked = self.asked.lock();
         if asked.since.elapsed() >= QUOTA_PERIOD {
-            *asked = AskedLately { since: Instant::now(), by_caller: HashMap::new(), total: 0 };
+            *asked = AskedLately::now();
         }
-        let of_caller = asked.by_caller.get(caller).copied().unwrap_or_default() + questions;
-        let total = asked.total + questions;
-        if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX || total > PRECHECK_WALLETS_MAX {
+        let of_tenant = asked.by_tenant.get(caller.tenant);
+        let of_caller = of_tenant.and_then(|it| it.by_caller.get(caller.name)).copied();
+        let of_caller = of_caller.unwrap_or_default() + questions;
+        let total = of_tenant.map_or(0, |it| it.total) + questions;
+        if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX || total > self.of_tenant_max {
             let whose = if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX {
                 "this caller"
             } else {
-                "all callers"
+                "all callers together"
             };
             return Err(VouchError::TooMany(format!(
                 "too many contract wallets were asked for {whose} within {} s: try again later",
                 QUOTA_PERIOD.as_secs()
             )));
         }
-        asked.total = total;
-        asked.by_caller.insert(caller.into(), of_caller);
+        let of_tenant = asked.by_tenant.entry(caller.tenant.into()).or_default();
+        of_tenant.total = total;
+        of_tenant.by_caller.insert(caller.name.into(), of_caller);
         Ok(())
     }
 
@@ -254,28 +281,55 @@ mod tests {
         update(Bytes::copy_from_slice(&signature).to_vec())
     }
 
+    fn of<'a>(tenant: &'a str, name: &'a str) -> PrecheckCaller<'a> {
+        PrecheckCaller { tenant, name }
+    }
+
+    fn caller(name: &str) -> PrecheckCaller<'_> {
+        of("", name)
+    }
+
+    /// A tenant cannot use up the questions of another one, and equal names in two tenants are two callers.
+    #[test]
+    fn each_tenant_has_a_share_of_the_questions() {
+        let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
+        let updates = UpdatePrecheck::new(Arc::new(wallets), 2);
+        for number in 0..PRECHECK_WALLETS_MAX / 2 {
+            let name = (number % 100).to_string();
+            assert_eq!(updates.count(of("red", &name), 1), Ok(()), "{number}");
+        }
+        let full = updates.count(of("red", "new"), 1);
+        assert!(matches!(full, Err(VouchError::TooMany(_))), "{full:?}");
+        for _ in 0..PRECHECK_WALLETS_PER_CALLER_MAX {
+            assert_eq!(updates.count(of("blue", "0"), 1), Ok(()));
+        }
+        let greedy = updates.count(of("blue", "0"), 1);
+        assert!(matches!(greedy, Err(VouchError::TooMany(_))), "{greedy:?}");
+        assert_eq!(updates.count(of("blue", "1"), 1), Ok(()));
+    }
+
     /// A single caller cannot use up the questions that all callers together may ask.
     #[tokio::test(start_paused = true)]
     async fn a_caller_has_a_share_of_the_questions() {
         let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
-        let updates = UpdatePrecheck::new(Arc::new(wallets));
+        let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
         let too_many = |told: &Result<(), VouchError>| matches!(told, Err(VouchError::TooMany(_)));
         let mut count = 0;
-        while !too_many(&updates.ask_wallets("greedy", &founding(7, CHAIN_ID, 0)).await) {
+        while !too_many(&updates.ask_wallets(caller("greedy"), &founding(7, CHAIN_ID, 0)).await) {
             count += 1;
         }
         assert_eq!(count, PRECHECK_WALLETS_PER_CALLER_MAX);
-        let other = updates.ask_wallets("other", &founding(7, CHAIN_ID, 0)).await;
+        let other = updates.ask_wallets(caller("other"), &founding(7, CHAIN_ID, 0)).await;
         assert!(matches!(other, Err(VouchError::Refused(_))), "it was asked for: {other:?}");
         let strangers = PRECHECK_WALLETS_MAX - PRECHECK_WALLETS_PER_CALLER_MAX - 1;
         for stranger in 0..strangers {
-            assert_eq!(updates.count(&stranger.to_string(), 1), Ok(()));
+            assert_eq!(updates.count(caller(&stranger.to_string()), 1), Ok(()));
         }
-        assert!(too_many(&updates.count("one more", 1)));
+        assert!(too_many(&updates.count(caller("one more"), 1)));
         tokio::time::advance(QUOTA_PERIOD).await;
-        assert_eq!(updates.count("greedy", REQUEST_WALLETS_MAX), Ok(()));
+        assert_eq!(updates.count(caller("greedy"), REQUEST_WALLETS_MAX), Ok(()));
         assert!(matches!(
-            updates.count("other", REQUEST_WALLETS_MAX + 1),
+            updates.count(caller("other"), REQUEST_WALLETS_MAX + 1),
             Err(VouchError::Refused(_))
         ));
     }
@@ -296,23 +350,24 @@ mod tests {
         let away = "http://127.0.0.1:9".to_owned();
         let listed = WalletChainList::with([CHAIN_ID]);
         let wallets = Wallets::over_rpc([(CHAIN_ID, url), (1, away)], listed);
-        let updates = UpdatePrecheck::new(Arc::new(wallets));
+        let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
         let never = async |update: IdentityUpdate, why: &str| {
             assert!(InboxPrecheck::default().check(&update).is_ok(), "it waits at nodes");
-            let told = updates.ask_wallets("a", &update).await;
+            let told = updates.ask_wallets(caller("a"), &update).await;
             assert!(
                 matches!(&told, Err(VouchError::Refused(text)) if text.contains(why)),
                 "{told:?}"
             );
         };
-        assert_eq!(updates.ask_wallets("a", &founding(7, CHAIN_ID, 0)).await, Ok(()));
+        assert_eq!(updates.ask_wallets(caller("a"), &founding(7, CHAIN_ID, 0)).await, Ok(()));
         never(founding(8, CHAIN_ID, 0), "has not signed").await;
         never(founding(7, CHAIN_ID, 1 << 60), "which has").await;
         never(founding(7, 999_999, 0), "1, 31339").await;
-        let soon = updates.ask_wallets("a", &founding(7, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
+        let soon =
+            updates.ask_wallets(caller("a"), &founding(7, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
         assert_eq!(soon, Ok(()), "another endpoint may have that block");
         never(founding(8, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX), "has not signed").await;
-        let away = updates.ask_wallets("a", &founding(7, 1, 0)).await;
+        let away = updates.ask_wallets(caller("a"), &founding(7, 1, 0)).await;
         assert!(matches!(away, Err(VouchError::Unavailable(_))), "{away:?}");
     }
 }

@@ -1,7 +1,6 @@
 //! Recognises identity updates that are on the chain and that no node will show: an earlier update on the chain has
 //! made them invalid, or is equal to them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -9,14 +8,14 @@ use tokio::time::{Instant, sleep};
 use super::confirm::wait_until_shown;
 use super::item::{ChainItem, ChainResult};
 use super::writer::ChainPublishError;
-use crate::identity::{self, IdentityCheck, PlacedUpdate, UpdateItem};
+use crate::identity::{self, PlacedUpdate, TenantIdentity, UpdateItem};
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 
 /// Decides whether nodes will ever show a payload that is on the chain.
 pub(super) struct DropJudge<'a> {
-    pub(super) identity: Option<&'a Arc<dyn IdentityCheck>>,
+    pub(super) identity: Option<&'a TenantIdentity>,
     pub(super) nodes: &'a Nodes,
     /// The caller whose turn at the gate of identity checks a judgement takes.
     pub(super) caller: &'a CallerId,
@@ -70,7 +69,7 @@ impl DropJudge<'_> {
         is_late: bool,
     ) -> Option<ChainResult> {
         let ChainTopic::Inbox(inbox) = item.topic else { return None };
-        let (check, update) = (self.identity?, item.identity_update.as_ref()?);
+        let (identity, update) = (self.identity?, item.identity_update.as_ref()?);
         // The update may depend on the one before it in the request, which nodes may not show yet.
         if !is_settled() {
             return None;
@@ -82,7 +81,7 @@ impl DropJudge<'_> {
             is_known: false,
         };
         let judged =
-            identity::judge_at_place(check, self.nodes, self.caller, inbox, update, expected.id)
+            identity::judge_at_place(identity, self.nodes, self.caller, inbox, update, expected.id)
                 .await;
         let mut placed =
             judged.iter().filter_map(|(_, judged)| judged.as_ref()?.as_ref().ok()).flatten();

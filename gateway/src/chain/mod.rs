@@ -3,6 +3,7 @@
 //!
 //! - [`ChainWriter`]: the access to the chain, which the caller of [`start`](crate::start) supplies;
 //! - `recent`: the payloads that were sent recently, with their results;
+//! - `record`: the payloads on the chain, in a file;
 //! - `path`: the steps of a payload from the request to the response;
 //! - `confirm`: waits until nodes show a payload; `dropped`: decides that they never will.
 //!
@@ -14,8 +15,10 @@ mod dropped;
 mod item;
 mod path;
 mod recent;
+mod record;
 mod writer;
 
 pub(crate) use item::ChainItem;
 pub(crate) use path::ChainPath;
+pub use record::{ChainRecordError, ChainRecordPlace};
 pub use writer::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};

@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::dropped::DropJudge;
 use super::item::{ChainItem, ChainResult};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
+use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
 use crate::fair::{FairGate, Pass};
-use crate::identity::IdentityCheck;
+use crate::identity::TenantIdentity;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes, query_place, with_own_buffers};
@@ -151,12 +152,14 @@ pub(crate) struct ChainPath {
     writer: Option<Arc<dyn ChainWriter>>,
     nodes: Nodes,
     strands: ChainStrands,
-    identity: Option<Arc<dyn IdentityCheck>>,
+    identity: Option<Arc<TenantIdentity>>,
     /// The latest attempt of each payload, which requests with an equal payload join.
     progress: Arc<Mutex<RecentPayloads<Attempt>>>,
     /// Payloads that are on the chain, for any time: every reader of a topic can send them again. Kept apart from
     /// `progress`, because an attempt is forgotten after some minutes and its payload must still not be sent twice.
     on_chain: Arc<Cache<PayloadKey, KnownOnChain>>,
+    /// The same payloads in a file, for the time after a restart.
+    record: Option<Arc<Mutex<ChainRecord>>>,
     metrics: Arc<GatewayMetrics>,
     /// Time for a node to show an envelope after its transaction was mined.
     shown_timeout: Duration,
@@ -174,7 +177,7 @@ impl ChainPath {
         writer: Option<Arc<dyn ChainWriter>>,
         nodes: Nodes,
         strands: ChainStrands,
-        identity: Option<Arc<dyn IdentityCheck>>,
+        identity: Option<Arc<TenantIdentity>>,
         metrics: Arc<GatewayMetrics>,
         shown_timeout: Duration,
         results_kept: Duration,
@@ -190,11 +193,25 @@ impl ChainPath {
             identity,
             progress,
             on_chain,
+            record: None,
             metrics,
             shown_timeout,
             gate,
             running,
         }
+    }
+
+    /// Remembers payloads on the chain in a file, too. Those that it has already are not sent again.
+    ///
+    /// # Errors
+    /// [`ChainRecordError`] if the file cannot be used.
+    pub(crate) fn recorded_at(self, place: &ChainRecordPlace) -> Result<Self, ChainRecordError> {
+        let (record, known) = ChainRecord::open(place, ON_CHAIN_MAX)?;
+        let since = Instant::now();
+        for (key, place) in known {
+            self.on_chain.insert(key, KnownOnChain { place, since, is_lost: false });
+        }
+        Ok(Self { record: Some(Arc::new(Mutex::new(record))), ..self })
     }
 
     /// Counts payloads at the writer in `running`.
@@ -447,7 +464,7 @@ impl ChainPath {
         let payload = item.payload.clone();
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
         let judge = DropJudge {
-            identity: self.identity.as_ref(),
+            identity: self.identity.as_deref(),
             nodes: &self.nodes,
             caller,
             strands: &self.strands,
@@ -480,6 +497,7 @@ impl ChainPath {
         drop(pass);
         let known = KnownOnChain { place: on_chain, since: Instant::now(), is_lost: false };
         self.on_chain.insert(*key, known);
+        self.record(*key, on_chain).await;
         let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
         let landed = LandedEnvelope { id, transaction: Some(on_chain.transaction_hash) };
         let place = (client_key(payload), landed);
@@ -497,6 +515,13 @@ impl ChainPath {
             bill.enter_on_chain();
         }
         Ok(on_chain)
+    }
+
+    /// Writes a payload on the chain to the file, on a thread that may wait for the disk.
+    async fn record(&self, key: PayloadKey, at: OnChain) {
+        let Some(record) = self.record.clone() else { return };
+        let written = tokio::task::spawn_blocking(move || record.lock().add(&key, &at));
+        let _ = written.await; // it fails only while the runtime ends
     }
 
     /// Waits for a place at the writer. Gives up if no request waits for the payload any more: nothing was sent

@@ -558,7 +558,7 @@ mod tests {
 
     fn job(envelopes: usize, len: usize) -> PublishJob {
         let (answer, _) = oneshot::channel();
-        let caller = CallerId::of_test("alice");
+        let caller = CallerId::of_name("alice");
         let clients = vec![vec![0; len].into(); envelopes];
         PublishJob { caller, clients, gone: CancellationToken::new(), answer, held: None }
     }

@@ -107,16 +107,14 @@ impl PolicyError {
 pub(crate) struct CallerId(Arc<str>);
 
 impl CallerId {
+    /// Creates the id of a caller, or of a tenant that counts as one.
+    pub(crate) fn of_name(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// Returns the name.
     pub(crate) fn name(&self) -> &str {
         &self.0
-    }
-}
-
-#[cfg(test)]
-impl CallerId {
-    pub(crate) fn of_test(name: &str) -> Self {
-        Self(name.into())
     }
 }
 

@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn begun(attempts_max: usize) -> RetryState {
-        RetryState::new(CallerId::of_test("alice"), attempts_max)
+        RetryState::new(CallerId::of_name("alice"), attempts_max)
     }
 
     #[test]

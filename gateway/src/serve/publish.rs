@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use crate::bill::{BillEntry, BillLine, RequestBill};
 use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{
-    self, IdentityCheck, InvalidUpdate, JudgeError, PlacedUpdate, UpdateItem, VouchError,
+    self, InvalidUpdate, JudgeError, PlacedUpdate, TenantIdentity, UpdateItem, VouchError,
 };
 use crate::landed::client_key;
 use crate::metrics::GatewayMetrics;
@@ -46,7 +46,7 @@ pub(crate) struct PublishService {
     pub(crate) nodes: Nodes,
     pub(crate) publisher: NodePublisher,
     pub(crate) chain: ChainPath,
-    pub(crate) identity: Option<Arc<dyn IdentityCheck>>,
+    pub(crate) identity: Option<Arc<TenantIdentity>>,
     pub(crate) rates: watch::Receiver<Arc<RateTable>>,
     pub(crate) retention_days: u32,
     pub(crate) chain_payload_bytes_max: usize,
@@ -229,7 +229,7 @@ impl PublishService {
         caller: &CallerId,
         routed: &[Routed],
     ) -> Result<(), Status> {
-        let Some(check) = &self.identity else { return Ok(()) };
+        let Some(identity) = &self.identity else { return Ok(()) };
         // Updates of one inbox are validated in their order, as nodes do.
         let mut inboxes: BTreeMap<InboxId, Vec<UpdateItem>> = BTreeMap::new();
         for (index, envelope) in routed.iter().enumerate() {
@@ -243,7 +243,7 @@ impl PublishService {
         let judged = inboxes
             .into_iter()
             .filter(|(_, updates)| updates.iter().any(|update| !update.is_known))
-            .map(|(inbox, updates)| identity::judge(check, &self.nodes, caller, inbox, updates));
+            .map(|(inbox, updates)| identity::judge(identity, &self.nodes, caller, inbox, updates));
         let judged = stream::iter(judged).buffer_unordered(identity::INBOXES_AT_ONCE);
         let judged: Result<Vec<_>, _> = judged.try_collect().await;
         let judged = judged.map_err(|failed| match failed {
@@ -267,7 +267,7 @@ impl PublishService {
             let update = envelope.identity_update.as_deref()?;
             is_new(envelope).then_some((index, update))
         });
-        identity::ask_wallets(&**check, caller, new).await.map_err(|(index, fault)| match fault {
+        identity::ask_wallets(identity, caller, new).await.map_err(|(index, fault)| match fault {
             VouchError::Refused(reason) => self.invalid_update(index, &reason),
             VouchError::TooMany(reason) => {
                 status::of_wallets(Code::ResourceExhausted, "WALLET_CHECKS", index, &reason)

@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain, SenderFigures};
-use hawser_gateway::identity::{BrokenLogError, IdentityCheck, InboxCheck, VouchError};
+use hawser_gateway::identity::{
+    BrokenLogError, IdentityCheck, InboxCheck, PrecheckCaller, VouchError,
+};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
@@ -108,6 +110,7 @@ impl Net {
             chain: Some(chain.clone()),
             tenant_chains: BTreeMap::new(),
             transaction_times: Default::default(),
+            chain_record: None,
             identity: None,
             redis: None,
         };
@@ -370,7 +373,7 @@ impl IdentityCheck for NoSpoiltInbox {
 
     fn wallets<'a>(
         &'a self,
-        _: &'a str,
+        _: PrecheckCaller<'a>,
         _: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
@@ -388,7 +391,7 @@ impl IdentityCheck for SpoiltWhile {
 
     fn wallets<'a>(
         &'a self,
-        _: &'a str,
+        _: PrecheckCaller<'a>,
         _: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
@@ -440,7 +443,7 @@ impl IdentityCheck for Numbered {
 
     fn wallets<'a>(
         &'a self,
-        _: &'a str,
+        _: PrecheckCaller<'a>,
         _: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
@@ -457,7 +460,7 @@ impl IdentityCheck for Wallets {
 
     fn wallets<'a>(
         &'a self,
-        _: &'a str,
+        _: PrecheckCaller<'a>,
         _: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Err(self.0.clone()) }.boxed()

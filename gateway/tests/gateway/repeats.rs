@@ -1,8 +1,10 @@
 //! Tests of repeated requests, from the same client or from a reader of the topic.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hawser_gateway::GatewaySettings;
+use hawser_gateway::chain::ChainRecordPlace;
+use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
@@ -105,4 +107,27 @@ async fn a_payload_that_is_on_the_chain_is_not_sent_again_however_late_it_is_rep
     assert_eq!(again, first.unwrap());
     assert_eq!(again[0].encode_to_vec(), net.chain.envelope(0).2.encode_to_vec());
     assert_eq!(net.chain.count(), 1, "gas was paid once");
+}
+
+#[tokio::test]
+async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces.on-chain");
+    let recorded = |ports: &mut GatewayPorts| {
+        ports.chain_record = Some(ChainRecordPlace { path: path.clone(), chain: "1".to_owned() });
+    };
+    let net = Net::with(1, |_| {}, recorded).await;
+    let publishing = net.publish(vec![commit(1, "a")]);
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let (first, ()) = futures_util::future::join(publishing, showing).await;
+    let first = first.unwrap();
+    // A reader of the group repeats the commit, and another one that is new.
+    let restarted = net.beside(|_| {}, recorded).await;
+    assert_eq!(restarted.publish(vec![commit(1, "a")]).await.unwrap(), first);
+    assert_eq!(net.chain.given.load(Relaxed), 1, "gas was paid once");
+    let publishing = restarted.publish(vec![commit(1, "b")]);
+    let showing = net.chain.shown_by(1, &net.nodes);
+    let (new, ()) = futures_util::future::join(publishing, showing).await;
+    new.unwrap();
+    assert_eq!(net.chain.given.load(Relaxed), 2);
 }

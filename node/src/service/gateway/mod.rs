@@ -15,7 +15,7 @@ use hawser_chain::broadcast::TransactionTimes;
 use hawser_chain::index::ChainReader;
 use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::{DepositWatcher, ListWatcher};
-use hawser_gateway::chain::ChainWriter;
+use hawser_gateway::chain::{ChainRecordPlace, ChainWriter};
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, StartError};
 use hawser_proto::SecretKey;
@@ -180,7 +180,7 @@ async fn inputs(
     let (reading, lists) = settlement.map(listen).unzip();
     let wallets =
         Arc::new(Wallets::over_rpc(settings.wallets.rpcs.clone(), settings.wallets.list()));
-    let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
+    let identity = Some(Arc::new(UpdatePrecheck::new(wallets, tenant_payers.len())) as _);
     let ports = GatewayPorts {
         registry,
         rates,
@@ -190,6 +190,7 @@ async fn inputs(
         chain: app.chain,
         tenant_chains: app.tenant_chains,
         transaction_times: app.times,
+        chain_record: deployment.as_ref().and_then(|it| chain_record(settings, it)),
         identity,
         redis,
     };
@@ -207,6 +208,20 @@ fn needed(settings: &GatewayServiceSettings) -> Vec<Contract> {
         (Contract::IdentityUpdateBroadcaster, app),
     ];
     uses.into_iter().filter_map(|(contract, used)| used.then_some(contract)).collect()
+}
+
+/// Returns the place of the record of payloads on the app chain: beside the nonce record, whose lock excludes other
+/// processes. With Redis no process locks that, and Redis has the places of payloads.
+fn chain_record(
+    settings: &GatewayServiceSettings,
+    deployment: &KnownDeployment,
+) -> Option<ChainRecordPlace> {
+    let record = settings.nonce_record.as_ref().filter(|_| settings.redis.is_none());
+    let path = record?.with_added_extension("on-chain");
+    let contracts = [Contract::GroupMessageBroadcaster, Contract::IdentityUpdateBroadcaster];
+    let contracts = contracts.into_iter().filter_map(|it| deployment.contracts.get(it));
+    let contracts: Vec<_> = contracts.map(|address| address.to_string()).collect();
+    Some(ChainRecordPlace { path, chain: format!("{} {}", deployment.app_id, contracts.join(" ")) })
 }
 
 /// The access to the app chain of the payer itself and of each tenant.
