@@ -57,7 +57,8 @@ pub(crate) enum CallError {
     /// A node token is not accepted.
     #[error("invalid auth token: {0}")]
     Token(#[from] NodeTokenError),
-    /// A node token was not checked, because too many others of its address were; holds the seconds until the next check.
+    /// A node token was not checked, because too many others of its address were; holds the seconds until the next
+    /// check.
     #[error(
         "the auth token was not checked, because this address has sent too many others: send none, or a valid one later"
     )]

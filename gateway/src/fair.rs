@@ -96,8 +96,8 @@ impl FairGate {
     }
 }
 
-/// A tenant's way to a gate that all tenants share. Tenants take turns at the gate, and the callers of a tenant take turns
-/// before it. So a tenant with many callers delays mainly these.
+/// A tenant's way to a gate that all tenants share. Tenants take turns at the gate, and the callers of a tenant take
+/// turns before it. So a tenant with many callers delays mainly these.
 #[derive(Clone)]
 pub(crate) struct TenantGate {
     /// As many places as the shared gate has, for this tenant's tasks alone.

@@ -134,8 +134,8 @@ pub struct GatewayPorts {
     pub tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
     /// The durations of the transactions of all these accounts.
     pub transaction_times: TransactionTimes,
-    /// The file that remembers payloads on the chain across restarts; each tenant has one of its own, beside it. Without
-    /// it, a restarted gateway pays for a repeated payload again.
+    /// The file that remembers payloads on the chain across restarts; each tenant has one of its own, beside it.
+    /// Without it, a restarted gateway pays for a repeated payload again.
     pub chain_record: Option<ChainRecordPlace>,
     /// Validates identity updates before they are sent; without it, only nodes validate them.
     pub identity: Option<Arc<dyn IdentityCheck>>,

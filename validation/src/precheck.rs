@@ -72,8 +72,8 @@ impl AskedLately {
 }
 
 impl UpdatePrecheck {
-    /// Creates a precheck that asks these contract wallets for this number of tenants, of which each has an equal share of
-    /// the questions. It refuses an update that names a wallet of an unlisted chain.
+    /// Creates a precheck that asks these contract wallets for this number of tenants, of which each has an equal
+    /// share of the questions. It refuses an update that names a wallet of an unlisted chain.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>, tenants: usize) -> Self {
         let of_tenant_max = PRECHECK_WALLETS_MAX / tenants.clamp(1, PRECHECK_WALLETS_MAX);
@@ -85,8 +85,8 @@ impl UpdatePrecheck {
     ///
     /// Each question costs the operator calls at an endpoint, even if the update is then refused. Questions are
     /// therefore counted before they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and
-    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`]. Each
-    /// tenant has an equal share of the latter, so that none uses up the questions of another.
+    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
+    /// Each tenant has an equal share of the latter, so that none uses up the questions of another.
     ///
     /// # Errors
     /// Returns an error if there are too many questions, a wallet refuses or cannot be asked, or the update is

@@ -28,7 +28,8 @@ pub(super) async fn run(command: ConfigCommand, as_json: bool) -> Result<(), Run
     }
 }
 
-/// Makes each check of a start that needs no network. Opens no database, and no socket unless the chains are to be asked.
+/// Makes each check of a start that needs no network. Opens no database, and no socket unless the chains are to be
+/// asked.
 async fn check(sources: &SettingSources, dial: bool, as_json: bool) -> Result<(), RunError> {
     let config = NodeServiceSettings::read(sources).map_err(RunError::usage)?;
     let mut errors = errors_of_files(&config);

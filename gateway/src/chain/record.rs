@@ -49,7 +49,8 @@ pub enum ChainRecordError {
     },
     /// The file is no record of this chain.
     #[error(
-        "{path} is no record of payloads of this chain ({expected:?}): name another --nonce-record, or move the file away"
+        "{path} is no record of payloads of this chain ({expected:?}): name another --nonce-record, or move the file \
+         away"
     )]
     Other {
         /// The file.
@@ -75,8 +76,8 @@ pub(super) struct ChainRecord {
 type Entry = [u8; ENTRY_LEN_BYTES];
 
 impl ChainRecord {
-    /// Opens a record, or creates it. It keeps at least the newest `entries_max` payloads. Returns these too, the oldest
-    /// first. A payload may be there several times; the last one counts.
+    /// Opens a record, or creates it. It keeps at least the newest `entries_max` payloads. Returns these too, the
+    /// oldest first. A payload may be there several times; the last one counts.
     ///
     /// # Errors
     /// [`ChainRecordError`].

@@ -106,8 +106,8 @@ impl EnvelopeVerifier {
         signed.into_iter().map(result).collect()
     }
 
-    /// Returns the entry of an envelope that [`check`](Self::check) has found valid, with this payer, before. Recovers no
-    /// key.
+    /// Returns the entry of an envelope that [`check`](Self::check) has found valid, with this payer, before.
+    /// Recovers no key.
     ///
     /// # Errors
     /// Fails if the bytes are no envelope of this strand.

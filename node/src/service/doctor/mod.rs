@@ -22,8 +22,8 @@ use crate::settings::NodeServiceSettings;
 
 pub use checked::{CheckResult, Checked};
 
-/// Makes the checks of a start that concern chains and contracts and need no network. Contracts whose addresses are read
-/// from the web are left out.
+/// Makes the checks of a start that concern chains and contracts and need no network. Contracts whose addresses are
+/// read from the web are left out.
 ///
 /// # Errors
 /// The error with which a node would not start.

@@ -168,8 +168,8 @@ pub(super) struct NetworkContracts {
 }
 
 impl NetworkContracts {
-    /// Checks the contracts whose events a database has read. Contracts of the live networks were replaced by others, so a
-    /// database that has read each present one may also have read others before.
+    /// Checks the contracts whose events a database has read. Contracts of the live networks were replaced by others,
+    /// so a database that has read each present one may also have read others before.
     fn check(&self, found: &[String]) -> Result<(), ImportPlanError> {
         let foreign = found.iter().find(|it| !self.all.contains(it));
         let unread = self.read.iter().find(|it| !found.contains(it));
@@ -245,8 +245,8 @@ fn require_whole(
 ) -> Result<(), ImportPlanError> {
     let &StrandFacts { described, head, stored, recorded_head: recorded, .. } = strand;
     let of = |table| strand.evidence.get(&table).copied().unwrap_or_default();
-    // xmtpd prunes up to the end of reports. The strand of a node that has left can lack all envelopes at its end then. The
-    // own strand cannot: its node adds a report or an attestation every few hours.
+    // xmtpd prunes up to the end of reports. The strand of a node that has left can lack all envelopes at its end
+    // then. The own strand cannot: its node adds a report or an attestation every few hours.
     let reported = of(TailEvidence::Reports);
     let pruned = if originator == own { 0 } else { reported.min(recorded) };
     let end = head.max(pruned);

@@ -1,7 +1,8 @@
 //! Imports the database of a stopped node of the reference implementation (xmtpd, in Postgres).
 //!
 //! - `address`: the connection string; `tls`: the protection of the connection;
-//! - `session`: one session, with its time limits; `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
+//! - `session`: one session, with its time limits;
+//! - `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
 //! - `strand`: verifies one strand, and converts it to changes of the log;
 //! - `transfer`: reads and verifies, reads and writes, concurrently; `compare`: the final comparison;
 //! - `folder`: the data folder of an unfinished import;
@@ -12,8 +13,8 @@
 //!
 //! The database is read twice: the first pass checks each row, the second one writes. Both read one Postgres snapshot.
 //!
-//! Invariants: nothing is written before every row was found good. No node starts from the folder before database and log
-//! were found equal.
+//! Invariants: nothing is written before every row was found good. No node starts from the folder before database and
+//! log were found equal.
 
 mod address;
 mod check;
@@ -87,8 +88,8 @@ pub struct ImportReport {
 /// intervals. A second call continues an interrupted one.
 ///
 /// # Errors
-/// [`ImportError`]. If the database, one of its rows or the folder was refused, nothing was written. Otherwise the folder
-/// keeps the imported data for the next call, and no node starts from it.
+/// [`ImportError`]. If the database, one of its rows or the folder was refused, nothing was written. Otherwise the
+/// folder keeps the imported data for the next call, and no node starts from it.
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,

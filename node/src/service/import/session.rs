@@ -24,8 +24,8 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 pub(super) struct PostgresLimits {
     /// For a connection to be there. Guess: a server that is starting answers sooner.
     pub(super) connect: Duration,
-    /// For the next answer or row of a query that reads through an index. A guess: a hundred times what a slow disk needs
-    /// for one page.
+    /// For the next answer or row of a query that reads through an index. A guess: a hundred times what a slow disk
+    /// needs for one page.
     pub(super) answer: Duration,
     /// For the answer of a query that reads a whole table. A guess: a billion rows from a slow disk.
     pub(super) count: Duration,

@@ -233,8 +233,8 @@ impl StrandConversion {
         Ok(changes)
     }
 
-    /// Returns the entry of a row. The first pass has verified both signatures, and that the payer's column is right where
-    /// an envelope has a charge. So the keys of these are not recovered a second time.
+    /// Returns the entry of a row. The first pass has verified both signatures, and that the payer's column is right
+    /// where an envelope has a charge. So the keys of these are not recovered a second time.
     fn entry(&self, row: &SourceRow) -> Result<LogEntry, RowError> {
         let opened = open(self.originator(), row)?;
         let payer = row.payer.as_ref().and_then(|it| it.parse().ok());
