@@ -57,7 +57,7 @@ pub(crate) struct Schema {
     messages: BTreeMap<String, MessageText>,
 }
 
-/// What surrounds a line of a file.
+/// The package, the service and the other parts of a file that surround a line.
 #[derive(Default)]
 struct Place {
     package: String,

@@ -17,28 +17,10 @@ use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, SourceError, StrandRow};
 use super::pipeline;
 use super::repeats::{RepeatFinder, RepeatedCharges};
-use super::report_ranges::{FeePart, FinishedRange, ReportRanges};
+use super::report_ranges::{BilledReport, FeePart, FinishedRange, ReportRanges};
 use super::report_sums::ReportLeaves;
 use super::run::LogSource;
 use super::tally::{COUNTED_MINUTES, OPEN_MINUTES, price};
-
-/// A report on the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BilledReport {
-    /// Its place in the contract's list for the originator.
-    pub index: u64,
-    /// The sequence id before its range.
-    pub start: u64,
-    /// The last sequence id of its range.
-    pub end: u64,
-    /// The last minute of its range as the chain states it, since the unix epoch. The nodes that attested the report
-    /// have signed it.
-    pub end_minute: u32,
-    /// The root of its tree.
-    pub root: Hash,
-    /// True if no leaf is left to settle.
-    pub is_settled: bool,
-}
 
 /// Everything that a bill is computed by.
 #[derive(Debug, Clone)]

@@ -40,14 +40,13 @@ pub(crate) mod testing;
 pub(crate) mod tests;
 mod tree;
 
-pub use bill::{
-    BillSettings, BillVerdict, BilledPart, BilledReport, StrandBill, UnverifiedPart, bill,
-};
+pub use bill::{BillSettings, BillVerdict, BilledPart, StrandBill, UnverifiedPart, bill};
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
     GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
 pub use repeats::{ChargedAgain, RepeatedCharges};
+pub use report_ranges::BilledReport;
 pub use run::{
     LogRows, LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     ReplayStateError, STATE_LEN_BYTES_MAX,

@@ -7,14 +7,32 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId};
+use hawser_rules::payer_report::tree::Hash;
 
-use super::bill::BilledReport;
 use super::report_sums::{ReportLeaves, ReportSums, Sums, add};
 use super::tally::OPEN_MINUTES;
 
 /// Minutes whose usage is kept apart until the end of the report is read. A guess: an honest strand needs a dozen,
 /// because its times ascend. An originator that lies about times makes no more of them, each with all payers.
 const KEPT_MINUTES_MAX: usize = 64;
+
+/// A report on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BilledReport {
+    /// Its place in the contract's list for the originator.
+    pub index: u64,
+    /// The sequence id before its range.
+    pub start: u64,
+    /// The last sequence id of its range.
+    pub end: u64,
+    /// The last minute of its range as the chain states it, since the unix epoch. The nodes that attested the report
+    /// have signed it.
+    pub end_minute: u32,
+    /// The root of its tree.
+    pub root: Hash,
+    /// True if no leaf is left to settle.
+    pub is_settled: bool,
+}
 
 /// The end of the range of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

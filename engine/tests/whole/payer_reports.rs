@@ -262,7 +262,11 @@ async fn a_report_that_cannot_be_compared_yet_is_shown_with_the_reason() {
         assert_eq!(explained.compared.leaves, None, "nothing was computed");
         assert!(!explained.is_equal() && explained.waits_for.is_some(), "{explained:?}");
         let nodes = ReportDifference::Nodes { added: Vec::new(), left_out: vec![300] };
-        assert_eq!(explained.compared.differences, std::slice::from_ref(&nodes), "that is known already");
+        assert_eq!(
+            explained.compared.differences,
+            std::slice::from_ref(&nodes),
+            "that is known already"
+        );
         assert!(explained.reasons().contains(&nodes.to_string()));
     }
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 
 use hawser_proto::{PayerAddress, SequenceId};
 
-use super::explain::MinuteOfPayer;
 use super::leaves::{Leaves, PayerFee, PicoDollars};
 use super::tree::Hash;
 
@@ -20,6 +19,21 @@ const TREES_MAX: usize = 512;
 const LEAVES_MAX: usize = 5_000_000;
 /// The largest number of trees in which one leaf is replaced. A guess: a second, at 20 hashes each.
 const REPLACED_MAX: usize = 50_000;
+
+/// The usage of one payer in one minute, as this node has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinuteOfPayer {
+    /// The minute, since the unix epoch.
+    pub minute: u32,
+    /// The payer.
+    pub payer: PayerAddress,
+    /// The fees in picodollars by this node's own computation.
+    pub own: u64,
+    /// The fees in picodollars that the originator stated in its envelopes.
+    pub stated: u64,
+    /// The sequence id of the last counted envelope.
+    pub last: SequenceId,
+}
 
 /// A charged envelope, as this node has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

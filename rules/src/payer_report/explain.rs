@@ -3,27 +3,12 @@
 //! A report contains only the root of its leaves. The [cause](super::cause) of other amounts is therefore searched
 //! among the likely mistakes and lies.
 
-use hawser_proto::{PayerAddress, SequenceId};
+use hawser_proto::SequenceId;
 
 use super::cause::{AmountCause, OwnUsage, cause};
 use super::report::{NodeIds, PayerReport};
 use super::schedule::RangeEnd;
 use super::tree::Hash;
-
-/// The usage of one payer in one minute, as this node has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MinuteOfPayer {
-    /// The minute, since the unix epoch.
-    pub minute: u32,
-    /// The payer.
-    pub payer: PayerAddress,
-    /// The fees in picodollars by this node's own computation.
-    pub own: u64,
-    /// The fees in picodollars that the originator stated in its envelopes.
-    pub stated: u64,
-    /// The sequence id of the last counted envelope.
-    pub last: SequenceId,
-}
 
 /// One difference between a report and this node's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +179,7 @@ impl std::fmt::Display for ReportDifference {
 mod tests {
     use hawser_proto::{Address, OriginatorId};
 
+    use super::super::cause::MinuteOfPayer;
     use super::super::leaves::Leaves;
     use super::*;
 

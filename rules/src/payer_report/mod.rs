@@ -22,8 +22,8 @@ pub mod schedule;
 pub mod tree;
 
 pub use attestation::{Attestation, AttestationError, Majority, majority};
-pub use cause::{AmountCause, AmountPart, ChargedEnvelope, OwnUsage};
-pub use explain::{Explanation, MinuteOfPayer, ReportDifference, compare, explain};
+pub use cause::{AmountCause, AmountPart, ChargedEnvelope, MinuteOfPayer, OwnUsage};
+pub use explain::{Explanation, ReportDifference, compare, explain};
 pub use leaves::{Leaves, PayerFee, PicoDollars, SettledAmount};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};

@@ -221,7 +221,7 @@ pub(super) struct Stream {
     pub(super) heads_at: BTreeMap<Topic, Arc<Cursor>>,
     /// Waves of history, which are independent of the other waves.
     pub(super) history: BTreeMap<WaveId, History>,
-    /// What happened to a stream with a cursor per topic.
+    /// The steps of a stream with a cursor per topic.
     pub(super) steps: Vec<Step>,
 }
 
