@@ -40,14 +40,28 @@ impl Store {
     /// # Errors
     /// As [`record_ledger`](Self::record_ledger).
     pub fn note_payers_read(&self, position: ChainPosition) -> Result<(), CommitError> {
-        if self.snapshot().has_read_payers()? {
+        self.note_read(CursorKey::PAYERS_READ, position)
+    }
+
+    /// Records once that the reader of payer reports has come to the head of its chain. Until then usage that the
+    /// ledger has settled may count as unsettled. Returns when it is durable.
+    ///
+    /// # Errors
+    /// As [`record_ledger`](Self::record_ledger).
+    pub fn note_payer_reports_read(&self, position: ChainPosition) -> Result<(), CommitError> {
+        self.note_read(CursorKey::REPORTS_READ, position)
+    }
+
+    /// Records a position, unless one is there.
+    fn note_read(&self, key: CursorKey, position: ChainPosition) -> Result<(), CommitError> {
+        if self.snapshot().has_read(key)? {
             return Ok(());
         }
         let database = self.database();
         database.check_writable()?;
         let mut batch = WriteBatch::default();
         let family = database.family(CursorKey::FAMILY);
-        batch.put_cf(family, CursorKey::PAYERS_READ.encode(), encode_position(position));
+        batch.put_cf(family, key.encode(), encode_position(position));
         database.write_durable(batch)
     }
 }

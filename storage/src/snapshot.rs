@@ -514,13 +514,18 @@ impl Snapshot<'_> {
         self.row(CursorKey::LEDGER, decode_position)
     }
 
-    /// Returns true if the reader of payer events has been at the head of its chain: before, an unknown part of the
-    /// deposits is not in the ledger.
+    /// Returns true if the readers of payer events and of payer reports have been at the head of their chain. Before,
+    /// an unknown part of the deposits is not in the ledger, or settled usage counts as unsettled.
     ///
     /// # Errors
-    /// When the row cannot be read.
-    pub fn has_read_payers(&self) -> Result<bool, ReadError> {
-        Ok(self.row(CursorKey::PAYERS_READ, decode_position)?.is_some())
+    /// When a row cannot be read.
+    pub fn knows_balances(&self) -> Result<bool, ReadError> {
+        Ok(self.has_read(CursorKey::PAYERS_READ)? && self.has_read(CursorKey::REPORTS_READ)?)
+    }
+
+    /// Returns true if the position at which a reader came to the head of its chain is recorded.
+    pub(crate) fn has_read(&self, key: CursorKey) -> Result<bool, ReadError> {
+        Ok(self.row(key, decode_position)?.is_some())
     }
 
     /// Opens an iterator over one family. It stands on no row until it seeks.

@@ -77,7 +77,9 @@ impl Network {
         let store = Store::in_memory(identity, price::price).unwrap();
         record_rates(&store, &self.rates);
         // No payer has a deposit.
-        store.note_payers_read(ChainPosition { block: 0, hash: [0; 32] }).unwrap();
+        let position = ChainPosition { block: 0, hash: [0; 32] };
+        store.note_payers_read(position).unwrap();
+        store.note_payer_reports_read(position).unwrap();
         self.stores.insert(node, store);
         self.restart(node);
     }

@@ -27,13 +27,15 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
+    /// Position at which the reader of payer reports came to the head of its chain for the first time, as `PayersRead`.
+    ReportsRead,
     /// The proof that a strand's node has signed the envelopes that readers get before verification: an encoded
     /// signed prefix. Absent if all places up to the head are checked.
     ShownBy,
 }
 
 impl CursorName {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Chain,
         Self::Head,
         Self::InDoubt,
@@ -41,6 +43,7 @@ impl CursorName {
         Self::PayerReports,
         Self::PayersRead,
         Self::Registry,
+        Self::ReportsRead,
         Self::ShownBy,
     ];
 
@@ -53,6 +56,7 @@ impl CursorName {
             Self::PayerReports => b"payer_reports",
             Self::PayersRead => b"payers_read",
             Self::Registry => b"registry",
+            Self::ReportsRead => b"reports_read",
             Self::ShownBy => b"shown_by",
         }
     }
@@ -74,6 +78,9 @@ impl CursorKey {
     /// The position at which the reader of payer events came to the head of its chain.
     pub(crate) const PAYERS_READ: Self =
         Self { name: CursorName::PayersRead, originator: OriginatorId(0) };
+    /// The position at which the reader of payer reports came to the head of its chain.
+    pub(crate) const REPORTS_READ: Self =
+        Self { name: CursorName::ReportsRead, originator: OriginatorId(0) };
     /// The position of the reader of the node registry's events.
     pub(crate) const REGISTRY: Self =
         Self { name: CursorName::Registry, originator: OriginatorId(0) };
@@ -146,6 +153,7 @@ mod tests {
         assert_eq!(key(CursorName::PayerReports), *b"payer_reports\0\0\0\x64");
         assert_eq!(key(CursorName::PayersRead), *b"payers_read\0\0\0\x64");
         assert_eq!(key(CursorName::Registry), *b"registry\0\0\0\x64");
+        assert_eq!(key(CursorName::ReportsRead), *b"reports_read\0\0\0\x64");
         assert_eq!(key(CursorName::ShownBy), *b"shown_by\0\0\0\x64");
         let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });
         assert_eq!(value[..8], [0, 0, 0, 0, 0, 0, 1, 2]);

@@ -29,8 +29,8 @@ pub enum ReportStepError {
     /// The settlement chain's events have not been read yet, so it is not known which reports it has.
     #[error("the reports on the settlement chain have not been read yet")]
     NoChain,
-    /// The payers' deposits are being read for the first time, so no balance is known.
-    #[error("the payer registry on the settlement chain is being read for the first time")]
+    /// The payers' deposits, or the settled reports, are being read for the first time, so no balance is known.
+    #[error("deposits and settlements on the settlement chain are being read for the first time")]
     NoBalances,
     /// The chain has another report at this place than its events said.
     #[error(

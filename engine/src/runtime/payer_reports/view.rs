@@ -183,7 +183,7 @@ impl PayerReporter {
     /// [`ReportStepError`].
     pub fn usage_of(&self, payer: PayerAddress) -> Result<PayerUsage, ReportStepError> {
         let now = self.0.chain_now()?;
-        if !now.snapshot.has_read_payers()? {
+        if !now.snapshot.knows_balances()? {
             return Err(ReportStepError::NoBalances);
         }
         Ok(usage_of(&now.snapshot, &now.reports, payer)?)

@@ -160,7 +160,7 @@ impl Balances {
             // The balance in a part of the ledger says nothing about the payer.
             let Some(reading) = reading else {
                 let reason =
-                    "the payer registry on the settlement chain is being read for the first time"
+                    "deposits and settlements on the settlement chain are being read for the first time"
                         .into();
                 return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
             };
@@ -213,7 +213,8 @@ impl Balances {
         self.payers.lock()
     }
 
-    /// Reads a payer's balance; `None` until the payer registry has been read up to the head of its chain.
+    /// Reads a payer's balance; `None` until the payer registry and the payer reports have been read up to the head of
+    /// their chain.
     fn read(
         &self,
         node: OriginatorId,
@@ -221,7 +222,7 @@ impl Balances {
         read_ns: i64,
     ) -> Result<Option<Reading>, ReadError> {
         let now = self.report_history.now()?;
-        if !now.snapshot.has_read_payers()? {
+        if !now.snapshot.knows_balances()? {
             return Ok(None);
         }
         let head = now.snapshot.head(node)?;

@@ -24,6 +24,10 @@ impl Sink for PayerReportSink {
         let events: Vec<_> = batch.events.iter().filter_map(recorded).collect();
         let position = ChainPosition { block: batch.position.number, hash: batch.position.hash.0 };
         let written = self.0.record_payer_reports(batch.from_block, &events, position);
+        let written = written.and_then(|()| match batch.is_at_head {
+            true => self.0.note_payer_reports_read(position),
+            false => Ok(()),
+        });
         written.map_err(|error| SinkError::Retry(error.to_string()))
     }
 }
