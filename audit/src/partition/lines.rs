@@ -22,9 +22,9 @@ const LINE_LEN_BYTES_MAX: u64 = 2 * (ENVELOPE_LEN_BYTES_MAX as u64 / 3 * 4) + 10
 struct Line {
     originator_id: u32,
     #[serde(default)]
-    sequence_id: u64,
+    sequence_id: i64,
     #[serde(default)]
-    through_sequence_id: u64,
+    through_sequence_id: i64,
     /// Absent in a row of the table `checkpoints`, which alone has the last column.
     #[serde(default)]
     kind: Option<String>,
@@ -157,8 +157,8 @@ fn values(line: Line) -> Result<Vec<Value>, String> {
     let text = |text: Option<String>| bytes(text.map(|text| Bytes::from(text.into_bytes())));
     Ok(vec![
         Value::int(u64::from(line.originator_id)),
-        Value::int(line.sequence_id),
-        Value::int(line.through_sequence_id),
+        Value::Int(line.sequence_id),
+        Value::Int(line.through_sequence_id),
         text(line.kind),
         text(line.mark),
         int(line.rule),

@@ -224,6 +224,7 @@ fn lines_of_text_are_rows_and_bad_ones_are_refused_by_their_number() {
         r#"{"originator_id":100,"sequence_id":1,"through_sequence_id":1,"kind":"envelope","mark":"valid"}"#,
         r#"{"originator_id":100,"sequence_id":1,"through_sequence_id":1,"kind":"envelope","mark":"valid","bytes":"?"}"#,
         r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":8,"kind":"void"}"#,
+        r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":18446744073709551615,"kind":"void"}"#,
         r#"{"originator_id":-1,"sequence_id":9,"through_sequence_id":8,"kind":"void"}"#,
         r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"other"}"#,
         r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"void","expiry_unix_s":1.5}"#,
@@ -252,7 +253,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         through: SequenceId(u64::MAX),
         reason: GapReason::Void,
     };
-    let row = (NODE, read(huge));
+    let row = (NODE, ReadRow { row: ExportedRow::Row(huge), columns: None });
     assert!(check_partition([Ok(row)].into_iter(), &settings()).is_err());
 
     let [verdict] = &check(&self::rows(&log))[..] else { panic!("one range") };
