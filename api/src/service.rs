@@ -93,6 +93,15 @@ fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
     result.map(Response::new).map_err(into_status)
 }
 
+/// Ignores an error about what has expired if the caller is a node. Nodes do not read the metadata, and must go on
+/// following while many reads wait.
+fn unless_node(is_node: bool, told: Result<(), CallError>) -> Result<(), Status> {
+    match told {
+        Err(error) if !is_node => Err(into_status(error)),
+        _ => Ok(()),
+    }
+}
+
 #[tonic::async_trait]
 impl ReplicationApi for NodeApi {
     type SubscribeOriginatorsStream = MessageStream<pb::SubscribeOriginatorsResponse>;
@@ -107,8 +116,10 @@ impl ReplicationApi for NodeApi {
         let ids = filter.map_or(&[][..], |it| &it.originator_node_ids);
         let from = ReadFrom::strands(ids, filter.and_then(|it| it.last_seen.as_ref()));
         let charge = CallCharge::of(request.extensions());
+        let is_node = caller_of(&request).is_node();
         let mut response = answer(self.originators(request))?;
-        self.tell_oldest(&charge, from, &mut response).await.map_err(into_status)?;
+        let told = self.tell_oldest(&charge, from, &mut response).await;
+        unless_node(is_node, told)?;
         Ok(response)
     }
 
@@ -118,8 +129,10 @@ impl ReplicationApi for NodeApi {
     ) -> Answered<Self::SubscribeEnvelopesStream> {
         let from = ReadFrom::of_query(request.get_ref().query.as_ref());
         let charge = CallCharge::of(request.extensions());
+        let is_node = caller_of(&request).is_node();
         let mut response = answer(self.envelopes(request))?;
-        self.tell_oldest(&charge, from, &mut response).await.map_err(into_status)?;
+        let told = self.tell_oldest(&charge, from, &mut response).await;
+        unless_node(is_node, told)?;
         Ok(response)
     }
 

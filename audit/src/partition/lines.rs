@@ -66,7 +66,11 @@ struct Line {
     checkpoint: Option<String>,
 }
 
-/// A decimal without a fraction. Engines write it as an integer, as a number with the fraction `.0`, or as text.
+/// The first number that a float does not hold exactly.
+const INEXACT_MIN: f64 = 9_007_199_254_740_992.0;
+
+/// A decimal without a fraction. Engines write it as an integer, as a number with the fraction `.0`, or as text. Numbers
+/// with a fraction are exact below 2^53 only.
 #[derive(Debug, Clone, Copy)]
 struct Amount(u64);
 
@@ -90,6 +94,10 @@ impl Visitor<'_> for AmountVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, amount: f64) -> Result<Amount, E> {
+        if amount >= INEXACT_MIN {
+            let reason = "a number with a fraction is not exact from 2^53 on: write decimals as integers or as text";
+            return Err(E::custom(reason));
+        }
         self.visit_str(&format!("{amount}"))
     }
 

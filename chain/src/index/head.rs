@@ -108,15 +108,16 @@ impl HeadWatcher {
     }
 
     async fn poll(&self) {
-        let (mut highest, mut asked_all) = (None, Instant::now());
+        let (mut highest, mut asked_all) = (None, None::<Instant>);
         let has_others = self.endpoints.status().len() > 1;
         loop {
             let status = self.status.borrow().clone();
             let is_recent = status.seen.is_some_and(|at| at.elapsed() < POLL_PUSHED_EVERY);
             if !(status.pushed && is_recent && status.error.is_none()) {
-                if has_others && asked_all.elapsed() >= POLL_ALL_EVERY {
+                // All of them at first: readers at the head of one that is behind would count as at the chain's.
+                if has_others && asked_all.is_none_or(|at| at.elapsed() >= POLL_ALL_EVERY) {
                     highest = self.highest().await;
-                    asked_all = Instant::now();
+                    asked_all = Some(Instant::now());
                 }
                 self.poll_once(highest).await;
             }

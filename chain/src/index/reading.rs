@@ -412,6 +412,8 @@ impl PageReader {
         };
         self.pauses.reset();
         self.is_moving = false;
+        // The endpoint's own head, while it does not serve the announced one, is not the chain's.
+        batch.is_at_head &= self.served.is_none();
         self.context.status.lock().read = Some(batch.position.number);
         let pass = self.context.pass();
         self.batches.send(NumberedBatch { batch, pass, is_confirmed }).await.is_ok()

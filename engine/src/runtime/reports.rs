@@ -218,7 +218,7 @@ impl State {
             None => EvidenceProgress::new(self.store.reported_evidence()?),
         };
         let before = progress.reported();
-        let found = self.next_evidence(&mut progress)?;
+        let (found, is_end) = self.next_evidence(&mut progress)?;
         let mut reports = Vec::with_capacity(found.len());
         for stored in &found {
             let is_own = stored.evidence.at.originator == self.own;
@@ -238,17 +238,19 @@ impl State {
             self.store.record_reports(self.now_ns(), reports, reported)?;
         }
         *slot = Some(progress);
-        Ok(!found.is_empty())
+        Ok(!is_end)
     }
 
-    /// Reads the next evidence: pieces that have waited and can be judged now, or else later ones.
+    /// Reads the next evidence: pieces that have waited and can be judged now, or else later ones. Returns true as well
+    /// if there are no more.
     fn next_evidence(
         &self,
         progress: &mut EvidenceProgress,
-    ) -> Result<Vec<StoredEvidence>, ReadError> {
+    ) -> Result<(Vec<StoredEvidence>, bool), ReadError> {
         let snapshot = self.store.snapshot();
         let due = progress.waiting().filter(|waiting| self.can_judge(waiting));
         let due: Vec<_> = due.take(EVIDENCE_AT_ONCE).copied().collect();
+        let had_due = !due.is_empty();
         let (mut found, mut len_bytes) = (Vec::new(), 0);
         for waiting in due {
             if len_bytes >= EVIDENCE_LEN_BYTES {
@@ -263,10 +265,11 @@ impl State {
                 None => progress.note_judged(waiting.at),
             }
         }
-        if found.is_empty() {
-            return snapshot.evidence(progress.scanned(), EVIDENCE_AT_ONCE, EVIDENCE_LEN_BYTES);
+        if !had_due {
+            found = snapshot.evidence(progress.scanned(), EVIDENCE_AT_ONCE, EVIDENCE_LEN_BYTES)?;
         }
-        Ok(found)
+        let is_end = !had_due && found.is_empty();
+        Ok((found, is_end))
     }
 
     /// Makes the report of a piece of evidence; `None` if the evidence does not support one.
@@ -335,8 +338,8 @@ impl ReportTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
-        let reports = engine.reports().clone();
-        Self(StoppableTask::start(|stopped| run(reports, stopped)))
+        let (engine, reports) = (engine.clone(), engine.reports().clone());
+        Self(StoppableTask::start(|stopped| run(engine, reports, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
@@ -345,11 +348,13 @@ impl ReportTask {
     }
 }
 
-async fn run(reports: Reports, mut stopped: StopSignal) {
+async fn run(engine: Engine, reports: Reports, mut stopped: StopSignal) {
     let mut evidence = reports.0.evidence.subscribe();
     let ports = &reports.0.ports;
     let (mut registry, mut rates) = (ports.registry.clone(), ports.rates.clone());
-    let mut forget = tokio::time::interval(FORGET_EVERY);
+    // Not at once: a clock that is far ahead shows once chains and peers have told their times.
+    let mut forget =
+        tokio::time::interval_at(tokio::time::Instant::now() + FORGET_EVERY, FORGET_EVERY);
     loop {
         evidence.borrow_and_update();
         registry.borrow_and_update();
@@ -364,6 +369,10 @@ async fn run(reports: Reports, mut stopped: StopSignal) {
         tokio::select! {
             () = stopped.stopped() => return,
             _ = forget.tick() => {
+                if let Err(error) = engine.check_clock() {
+                    tracing::warn!(%error, "no old claim about a node is removed, because this node's clock cannot be trusted");
+                    continue;
+                }
                 let reports = reports.clone();
                 if let Err(error) = blocking(move || reports.forget_old_claims()).await {
                     tracing::warn!(%error, "old claims about nodes cannot be removed now: tried again in an hour");

@@ -147,6 +147,18 @@ async fn the_same_envelope_again_gets_the_same_answer_wherever_it_stands() {
     assert_eq!(id(&next[0]), 4);
 }
 
+/// Removes the first `count` envelopes, as if they had expired.
+fn prune(store: &Store, count: usize) {
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        ControlFlow::Continue(())
+    };
+    store.snapshot().expiring(None, count, each).unwrap();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), count);
+}
+
 /// A payer's envelopes are public, and its signature does not cover the retention: any reader could choose a new one.
 #[tokio::test]
 async fn what_has_expired_is_not_published_again_whatever_retention_it_has_now() {
@@ -155,14 +167,7 @@ async fn what_has_expired_is_not_published_again_whatever_retention_it_has_now()
     for text in ["a", "b", "c"] {
         node.engine.publish(vec![message(1, text)]).await.unwrap();
     }
-    let mut expired = Vec::new();
-    let each = |it| {
-        expired.push(it);
-        std::ops::ControlFlow::Continue(())
-    };
-    store.snapshot().expiring(None, 2, each).unwrap();
-    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
-    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 2);
+    prune(&store, 2);
     rebuilt(&store);
     let mut longer = message(1, "b");
     longer.message_retention_days = 365;
@@ -203,10 +208,16 @@ async fn repeats_take_nothing_from_the_rate_of_their_payer() {
         require_balance: false,
         publishes_per_payer: std::num::NonZeroU32::new(1),
     };
-    let node = start_publishing(store(), one_per_second, Arc::new(TrustingJudge));
+    let store = store();
+    let node = start_publishing(store.clone(), one_per_second, Arc::new(TrustingJudge));
     let first = node.engine.publish(vec![message(1, "a")]).await.unwrap();
     for _ in 0..200 {
         assert_eq!(node.engine.publish(vec![message(1, "a")]).await.unwrap(), first);
+    }
+    prune(&store, 1);
+    for _ in 0..200 {
+        let again = node.engine.publish(vec![message(1, "a")]).await;
+        assert!(matches!(again, Err(PublishError::Refused(_))), "{again:?}");
     }
 }
 

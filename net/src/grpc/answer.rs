@@ -85,6 +85,9 @@ impl Answer {
         let (parts, body) = response.into_parts();
         let status = status_in(&parts.headers);
         let refused = status.clone().filter(|status| status.code() != Code::Ok);
+        if refused.is_none() && parts.status == StatusCode::NOT_FOUND {
+            return Err(PeerCallError::NotFound);
+        }
         if let Some(error) = refused.or_else(|| status_of(parts.status)) {
             return Err(error.into());
         }
@@ -161,14 +164,14 @@ fn status_in(headers: &HeaderMap) -> Option<Status> {
 }
 
 /// Returns the error for which the status of an answer stands that does not come from a gRPC server. Specified (gRPC,
-/// *HTTP to gRPC Status Code Mapping*).
+/// *HTTP to gRPC Status Code Mapping*). 404 is [`PeerCallError::NotFound`] before: a proxy whose peer restarts
+/// answers so as well.
 fn status_of(status: StatusCode) -> Option<Status> {
     let code = match status {
         StatusCode::OK => return None,
         StatusCode::BAD_REQUEST => Code::Internal,
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
-        StatusCode::NOT_FOUND => Code::Unimplemented,
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
@@ -247,7 +250,7 @@ mod tests {
             Answer::new(response, 1, LongMessages::new())
         };
         assert!(matches!(end(200).unwrap().next().await, Err(PeerCallError::Answered(_))));
-        assert!(matches!(end(404), Err(PeerCallError::Unimplemented)));
+        assert!(matches!(end(404), Err(PeerCallError::NotFound)));
         assert!(matches!(end(502), Err(PeerCallError::Answered(_))));
         assert!(matches!(end(403), Err(PeerCallError::Failed(_))));
     }

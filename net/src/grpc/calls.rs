@@ -146,7 +146,7 @@ impl WantCall {
             Ok((stream, first))
         };
         match first.await {
-            Err(PeerCallError::Unimplemented) => {
+            Err(PeerCallError::Unimplemented | PeerCallError::NotFound) => {
                 let mut stream = self.client.subscribe_envelopes(originator, after).await?;
                 let first = stream.next().await?;
                 self.counters.subscribed(originator, SubscribeRpc::Envelopes);

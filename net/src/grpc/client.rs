@@ -144,6 +144,7 @@ impl PeerClient {
             }
             Err(
                 PeerCallError::Unimplemented
+                | PeerCallError::NotFound
                 | PeerCallError::Failed(_)
                 | PeerCallError::Answered(_)
                 | PeerCallError::TooManyLong,

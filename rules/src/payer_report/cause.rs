@@ -17,6 +17,8 @@ use super::tree::Hash;
 const TREES_MAX: usize = 512;
 /// The largest number of leaves of these trees together. A guess: some seconds.
 const LEAVES_MAX: usize = 5_000_000;
+/// The largest number of rows that are summed up for whole trees. A guess: some seconds.
+const ROWS_MAX: usize = 40_000_000;
 /// The largest number of trees in which one leaf is replaced. A guess: a second, at 20 hashes each.
 const REPLACED_MAX: usize = 50_000;
 
@@ -180,8 +182,9 @@ fn other_rows(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCa
     let without =
         |keep: &dyn Fn(&MinuteOfPayer) -> bool| is_of(sum_of(rows.iter().filter(|row| keep(row))));
     let tried = TREES_MAX.min(LEAVES_MAX / own.payers().len().max(1));
+    let summed = rows.len() + usage.before.len().max(usage.behind.len());
     // A wrong range is usually wrong at its ends.
-    let share = tried / 8;
+    let share = (tried / 8).min(ROWS_MAX / 4 / summed.max(1));
     let (first, last) = (minutes(rows), minutes(rows.iter().rev()));
     if let Some(minute) = first.take(share).find(|it| without(&|row| row.minute > *it)) {
         return Some(AmountCause::AfterMinute(minute));

@@ -7,7 +7,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_rules::Violation;
 use parking_lot::Mutex;
 
-use super::earlier::LookUp;
+use super::earlier::{LookUp, Receipt};
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
 use super::state::PublisherState;
@@ -94,7 +94,7 @@ impl AdmissionJob {
             Ok(envelopes) => envelopes,
             Err(refusal) => return reply.send(Err(PublishError::Refused(refusal))),
         };
-        let earlier = match LookUp::of_parts(looked_up) {
+        let earlier = match self.join(looked_up, &envelopes) {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
@@ -106,16 +106,35 @@ impl AdmissionJob {
             let receipt = blake3::Hash::from_bytes(admitted.receipt);
             tracing::debug!(%receipt, "admitted");
         }
+        if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
+            return reply.send(Err(PublishError::Refused(refusal)));
+        }
         let within_rate = self.take_from_rate(&envelopes, &earlier);
         if let Err(error) = within_rate.and_then(|()| self.read_balance(&envelopes)) {
             return reply.send(Err(error));
         }
-        if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
-            return reply.send(Err(PublishError::Refused(refusal)));
-        }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
         self.state.send_to_sequencer(Request { envelopes, earlier, reply });
+    }
+
+    /// Joins the look-ups of the chunks. Between the first and the last turn of a large request, more groups may have
+    /// been stored than stay in memory, so what was not found is looked up once more: the sequencing thread would do it
+    /// one by one.
+    fn join(
+        &self,
+        looked_up: Vec<Result<LookUp, PublishError>>,
+        envelopes: &[Admitted],
+    ) -> Result<LookUp, PublishError> {
+        let has_turns = looked_up.len() > 1;
+        let earlier = LookUp::of_parts(looked_up)?;
+        if !has_turns || !self.state.idempotent || self.state.has_looked_up_all(&earlier) {
+            return Ok(earlier);
+        }
+        let is_open = |receipt: &Receipt| !earlier.knows(receipt);
+        let open = envelopes.iter().map(|admitted| admitted.receipt).filter(is_open);
+        let again = self.state.look_up(open)?;
+        Ok(earlier.renewed_by(again))
     }
 
     /// Takes a publish from the rate of the request's one payer. A request that only repeats earlier publishes takes

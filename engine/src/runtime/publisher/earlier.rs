@@ -63,6 +63,25 @@ impl LookUp {
         Ok(all)
     }
 
+    /// Adds the outcome of a later look for everything that this one did not find.
+    pub(super) fn renewed_by(mut self, later: Self) -> Self {
+        debug_assert!(self.stored <= later.stored, "it was read later");
+        self.stored = later.stored;
+        self.found.extend(later.found);
+        self.expired.extend(later.expired);
+        self
+    }
+
+    /// Returns the newest group that was stored before.
+    pub(super) fn stored(&self) -> Generation {
+        self.stored
+    }
+
+    /// Returns true if an earlier publish was found, whether or not it has expired.
+    pub(super) fn knows(&self, receipt: &Receipt) -> bool {
+        self.found.contains_key(receipt) || self.expired.contains(receipt)
+    }
+
     /// Returns true if an earlier publish was stored and has expired since: there is no envelope to answer with.
     pub(super) fn has_expired(&self, receipt: &Receipt) -> bool {
         self.expired.contains(receipt)
@@ -180,6 +199,9 @@ mod tests {
         let all = all.unwrap();
         assert_eq!(all.stored, 5, "a group after the fifth may contain what one part did not find");
         assert!(group(0..5).keys().all(|receipt| all.get(receipt).is_some()));
+        let renewed = all.renewed_by(LookUp { stored: 9, found: group(5..6), ..LookUp::default() });
+        assert_eq!(renewed.stored(), 9);
+        assert!(group(0..6).keys().all(|receipt| renewed.knows(receipt)));
         assert_eq!(LookUp::of_parts([part(7, 0..2), Err("gone")]).unwrap_err(), "gone");
     }
 

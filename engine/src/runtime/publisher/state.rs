@@ -106,6 +106,11 @@ impl PublisherState {
             .map_err(|error| PublishError::of_disk(format!("receipts cannot be read: {error}")))
     }
 
+    /// Returns true if no group has been stored since a look-up.
+    pub(super) fn has_looked_up_all(&self, earlier: &LookUp) -> bool {
+        earlier.stored() == self.stored.load(Ordering::Acquire)
+    }
+
     /// Hands a request to the sequencing thread, or answers it if that thread is to end.
     pub(super) fn send_to_sequencer(&self, request: Request) {
         // Cloned, so that the lock is not held while the channel is.
