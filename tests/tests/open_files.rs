@@ -100,8 +100,12 @@ async fn sockets_without_end_take_no_file_from_the_database() {
         let open = open_files::count(node.process().id());
         assert!((open as u64) < FILES, "{open} files are open");
         if number == PUBLISHES / 2 {
-            let page = node.metrics().await;
-            assert!(page.sum("xmtp_api_connections_refused_total", &["reason=\"all\""]) > 0.0);
+            let page = wait::until("connections are refused", async || {
+                let page = node.metrics().await;
+                let refused = page.sum("xmtp_api_connections_refused_total", &["reason=\"all\""]);
+                (refused > 0.0).then_some(page)
+            });
+            let page = page.await;
             let limit = page.sum("xmtp_api_connections_limit", &[]);
             assert!(page.sum("xmtp_api_connections_open", &[]) <= limit && limit < FILES as f64);
             assert!(node.terminate().success());

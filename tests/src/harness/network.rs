@@ -242,11 +242,21 @@ impl Network {
     /// Starts every node that is not running and waits until all are ready. Beside nodes of other software, which may
     /// not answer, the operator says that the keys are new.
     pub async fn start_all(&mut self) {
-        for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
-            node.start();
+        if !self.others.is_empty() {
+            return self.start_by_word().await;
         }
+        self.nodes.iter_mut().filter(|node| node.process.is_none()).for_each(Node::start);
         for node in &mut self.nodes {
-            if self.others.is_empty() { node.ready().await } else { node.ready_by_word().await }
+            node.ready().await;
+        }
+    }
+
+    /// Starts every node that is not running and waits until all are ready. The operator says that the keys are new,
+    /// because too few nodes can answer.
+    pub async fn start_by_word(&mut self) {
+        self.nodes.iter_mut().filter(|node| node.process.is_none()).for_each(Node::start);
+        for node in &mut self.nodes {
+            node.ready_by_word().await;
         }
     }
 
