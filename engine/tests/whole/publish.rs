@@ -214,6 +214,8 @@ async fn repeats_take_nothing_from_the_rate_of_their_payer() {
     for _ in 0..200 {
         assert_eq!(node.engine.publish(vec![message(1, "a")]).await.unwrap(), first);
     }
+    // The last place of a strand is never pruned.
+    node.engine.publish(vec![message(2, "b")]).await.unwrap();
     prune(&store, 1);
     for _ in 0..200 {
         let again = node.engine.publish(vec![message(1, "a")]).await;
