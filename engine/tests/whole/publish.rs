@@ -210,12 +210,12 @@ async fn repeats_take_nothing_from_the_rate_of_their_payer() {
     };
     let store = store();
     let node = start_publishing(store.clone(), one_per_second, Arc::new(TrustingJudge));
-    let first = node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    let both = || vec![message(1, "a"), message(1, "b")];
+    let first = node.engine.publish(both()).await.unwrap();
     for _ in 0..200 {
-        assert_eq!(node.engine.publish(vec![message(1, "a")]).await.unwrap(), first);
+        assert_eq!(node.engine.publish(both()).await.unwrap(), first);
     }
     // The last place of a strand is never pruned.
-    node.engine.publish(vec![message(2, "b")]).await.unwrap();
     prune(&store, 1);
     for _ in 0..200 {
         let again = node.engine.publish(vec![message(1, "a")]).await;
