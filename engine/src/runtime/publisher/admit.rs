@@ -118,17 +118,16 @@ impl AdmissionJob {
         self.state.send_to_sequencer(Request { envelopes, earlier, reply });
     }
 
-    /// Joins the look-ups of the chunks. Between the first and the last turn of a large request, more groups may have
-    /// been stored than stay in memory, so what was not found is looked up once more: the sequencing thread would do it
-    /// one by one.
+    /// Joins the look-ups of the chunks. If more groups have been stored between the first and the last turn of a large
+    /// request than stay in memory, what was not found is looked up once more: the sequencing thread would do it one by
+    /// one.
     fn join(
         &self,
         looked_up: Vec<Result<LookUp, PublishError>>,
         envelopes: &[Admitted],
     ) -> Result<LookUp, PublishError> {
-        let has_turns = looked_up.len() > 1;
         let earlier = LookUp::of_parts(looked_up)?;
-        if !has_turns || !self.state.idempotent || self.state.has_looked_up_all(&earlier) {
+        if !self.state.idempotent || self.state.is_complete(&earlier) {
             return Ok(earlier);
         }
         let is_open = |receipt: &Receipt| !earlier.knows(receipt);

@@ -158,6 +158,11 @@ impl RecentGroups {
         *self = Self { first: last + 2, ..Self::default() };
     }
 
+    /// Returns the first group that is not forgotten.
+    pub(super) fn first(&self) -> Generation {
+        self.first
+    }
+
     /// Returns the envelope of a publish in one of the groups.
     pub(super) fn get(&self, receipt: &Receipt) -> Option<&Bytes> {
         self.envelopes.get(receipt).map(|(_, bytes)| bytes)

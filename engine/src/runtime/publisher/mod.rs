@@ -133,6 +133,7 @@ impl Publisher {
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             stored: stored.clone(),
+            kept_from: AtomicU64::new(0),
             idempotent: settings.idempotent,
             to_sequencer: Mutex::new(Some(to_sequencer)),
         });

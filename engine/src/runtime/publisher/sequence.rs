@@ -127,6 +127,7 @@ impl SequencerThread {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
         self.recent.forget(self.state.stored.load(Ordering::Acquire));
+        self.state.kept_from.store(self.recent.first(), Ordering::Release);
         self.generation += 1;
         self.watch_steps_back(now_ns);
         let mut group = OpenGroup::default();
@@ -196,6 +197,7 @@ impl SequencerThread {
             balances.forget_after(self.sequencer.last());
         }
         self.recent.restart_after(self.generation);
+        self.state.kept_from.store(self.recent.first(), Ordering::Release);
         Ok(())
     }
 

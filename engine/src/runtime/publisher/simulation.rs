@@ -156,6 +156,7 @@ impl Process {
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             stored: stored.clone(),
+            kept_from: AtomicU64::new(0),
             idempotent: true,
             to_sequencer: Mutex::new(None),
         });

@@ -49,6 +49,8 @@ pub(super) struct PublisherState {
     pub(super) broken: Arc<AtomicBool>,
     /// The newest group of publishes that is done with.
     pub(super) stored: Arc<AtomicU64>,
+    /// The first group that the sequencing thread still has in memory.
+    pub(super) kept_from: AtomicU64,
     /// Channel to the sequencing thread; `None` once the publish path drains.
     pub(super) to_sequencer: Mutex<Option<Sender<Request>>>,
 }
@@ -106,9 +108,9 @@ impl PublisherState {
             .map_err(|error| PublishError::of_disk(format!("receipts cannot be read: {error}")))
     }
 
-    /// Returns true if no group has been stored since a look-up.
-    pub(super) fn has_looked_up_all(&self, earlier: &LookUp) -> bool {
-        earlier.stored() == self.stored.load(Ordering::Acquire)
+    /// Returns true if a look-up and the groups in memory together know every earlier publish now.
+    pub(super) fn is_complete(&self, earlier: &LookUp) -> bool {
+        earlier.stored().saturating_add(1) >= self.kept_from.load(Ordering::Acquire)
     }
 
     /// Hands a request to the sequencing thread, or answers it if that thread is to end.
