@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
-use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey};
 use hawser_rules::{NodeRecord, Rate, Registry};
 use serde_json::json;
 use tempfile::TempDir;
@@ -426,6 +426,16 @@ pub(crate) async fn cursor(connection: &mut Connection) -> Result<Cursor, BenchE
     let answer: metadata::GetSyncCursorResponse =
         connection.ask(rpc::GET_SYNC_CURSOR, &question).await?;
     Ok(answer.latest_sync.as_ref().map(Cursor::from).unwrap_or_default())
+}
+
+/// Returns a cursor at the head of one strand: a reader's whose topics only have envelopes of this originator. A kept
+/// folder may know of more originators than the 100 that a request's cursor may name.
+pub(crate) async fn cursor_of(
+    connection: &mut Connection,
+    originator: OriginatorId,
+) -> Result<Cursor, BenchError> {
+    let sequence = cursor(connection).await?.get(originator);
+    Ok([EnvelopeId { originator, sequence }].into_iter().collect())
 }
 
 /// Checks that the strand has grown by exactly the acknowledged envelopes. Every figure depends on this check.

@@ -57,7 +57,7 @@ pub(crate) async fn run(
         if number.is_multiple_of(STREAMS_PER_CONNECTION) {
             shared = Connection::open(node.api()).await?;
         }
-        let last_seen = network::cursor(&mut connection).await?;
+        let last_seen = network::cursor_of(&mut connection, node.id()).await?;
         let filter = api::subscribe_topics_request::TopicFilter {
             topic: workload::topic(number % topics),
             last_seen: Some(last_seen.to_pb()),

@@ -60,7 +60,7 @@ pub(crate) async fn run(node: &Node, plan: Plan) -> Result<(), BenchError> {
 /// Opens streams of topics of their own, and looks at the node while nothing happens.
 async fn subscriptions(node: &Node, plan: Plan) -> Result<(), BenchError> {
     let mut connection = Connection::open(node.api()).await?;
-    let last_seen = network::cursor(&mut connection).await?;
+    let last_seen = network::cursor_of(&mut connection, node.id()).await?;
     let of_stream = |stream: u64| {
         (0..plan.topics_each).map(|it| (stream * plan.topics_each + it) % plan.topics).collect()
     };
@@ -81,7 +81,7 @@ async fn subscriptions(node: &Node, plan: Plan) -> Result<(), BenchError> {
 /// Opens streams of one topic, publishes to it, and takes the time until the last stream has the envelope.
 async fn listeners(node: &Node, plan: Plan) -> Result<(), BenchError> {
     let mut connection = Connection::open(node.api()).await?;
-    let last_seen = network::cursor(&mut connection).await?;
+    let last_seen = network::cursor_of(&mut connection, node.id()).await?;
     let mut open = Opened::default();
     let text = format!("{} streams of one topic open", plan.streams);
     open.measure(node, &text, &last_seen, (0..plan.streams).map(|_| vec![0]).collect()).await?;

@@ -50,7 +50,7 @@ pub(crate) async fn run(
     let Plan { topics, payload_len, .. } = plan;
     let workload = Workload::new(node.id(), 64, topics, payload_len, seed())?;
     let mut connection = Connection::open(node.api()).await?;
-    let last_seen = network::cursor(&mut connection).await?;
+    let last_seen = network::cursor_of(&mut connection, node.id()).await?;
     let requests = workload.requests(0, plan.missed.div_ceil(PER_REQUEST), PER_REQUEST);
     let missed = load::run(&Load::once(requests, CATCH_UP_MAX), &[connection], 16).await?;
     node.stop();
