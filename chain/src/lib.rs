@@ -11,6 +11,7 @@
 //!   current;
 //! - [`broadcast`]: puts payloads on the app chain, many at once; [`redis_link`]: a Redis in which several senders
 //!   share the records that keep them from sending a payload twice;
+//! - [`private_file`]: files of their owner alone, replaced as a whole, as these records are;
 //! - [`reports`]: the payer report manager, as nodes use it;
 //! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
 //!   fresh chains.
@@ -26,6 +27,7 @@ pub mod deploy;
 pub mod endpoints;
 pub mod index;
 mod prices;
+pub mod private_file;
 pub mod redis_link;
 pub mod reports;
 pub mod send;

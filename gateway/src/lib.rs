@@ -1,7 +1,8 @@
 //! The payer service: takes client envelopes, signs payer envelopes around them, and publishes them through nodes
 //! or the app chain. Its callers need neither a payer key nor an account on a chain.
 //!
-//! The gateway stores nothing on disk. Modules in reading order:
+//! On disk it keeps only records of what it has put on the chain: transactions in flight, and payloads. Modules in
+//! reading order:
 //!
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and applies the limits and budgets of each;

@@ -5,12 +5,14 @@
 //! folder, and an answer is valid for one question only. So no copy of a data folder includes a permission to sign.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hawser_engine::own_strand::GAP;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::files::write_whole;
 
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
@@ -154,13 +156,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
 }
 
-/// Replaces a file atomically: readers find the old or the new content.
 fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
+    write_whole(path, &serde_json::to_vec_pretty(value)?)
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@
 //! it is sent only after the sync.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::{Address, Bytes, keccak256};
+
+use crate::private_file::{self, NameSync};
 
 use super::error::BroadcastStartError;
 use super::slots::SlotId;
@@ -185,12 +187,9 @@ impl NonceRecord {
         account: Address,
     ) -> Result<Self, BroadcastStartError> {
         let failed = |source| BroadcastStartError::Record { path: path.to_owned(), source };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
         let lock = lock(path)?;
         let head = format!("hawser-nonces 1 {chain_id} {account}\n");
-        let mut file = private_file(path).map_err(failed)?;
+        let mut file = private_file::open(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
         let mut live = LiveSlots::default();
@@ -268,30 +267,16 @@ impl NonceRecord {
     fn write_anew(&mut self) -> io::Result<()> {
         let mut bytes = self.head.clone().into_bytes();
         self.live.entries().for_each(|entry| entry.encode(&mut bytes));
-        let fresh = self.path.with_added_extension("new");
-        let _ = fs::remove_file(&fresh);
-        let mut file = private_file(&fresh)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
-        }
+        // What is on record may be sent, so it must be there after a power failure.
+        let file = private_file::replace(&self.path, &bytes, NameSync::Wait)?;
         (self.file, self.len, self.is_torn) = (file, bytes.len() as u64, false);
         Ok(())
     }
 }
 
-/// Opens a file with permissions for its owner alone, because it holds payloads before they are published.
-fn private_file(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
 fn lock(path: &Path) -> Result<File, BroadcastStartError> {
     let failed = |source| BroadcastStartError::Record { path: path.to_owned(), source };
-    let file = private_file(&path.with_added_extension("lock")).map_err(failed)?;
+    let file = private_file::open(&path.with_added_extension("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -310,6 +295,8 @@ fn other(path: &Path, bytes: &[u8], head: &str) -> BroadcastStartError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const CHAIN: u64 = 31338;

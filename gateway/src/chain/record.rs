@@ -6,9 +6,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use hawser_chain::private_file::{self, NameSync};
 use hawser_proto::{SequenceId, TransactionHash};
 use sha2::{Digest as _, Sha256};
 
@@ -88,7 +88,7 @@ impl ChainRecord {
         let path = place.path.clone();
         let failed = |source| ChainRecordError::File { path: place.path.clone(), source };
         let head = format!("hawser-on-chain 1 {}\n", place.chain);
-        let file = private_file(&path).map_err(failed)?;
+        let file = private_file::open(&path).map_err(failed)?;
         let mut record = Self { path, head, file, entries_max, written: 0, is_torn: false };
         let Some(entries) = record.newest().map_err(failed)? else {
             let expected = record.head.trim_end().to_owned();
@@ -139,23 +139,11 @@ impl ChainRecord {
     /// Writes these entries to a new file, which atomically replaces the old one.
     fn write_anew(&mut self, entries: &[Entry]) -> io::Result<()> {
         let bytes = [self.head.as_bytes(), entries.as_flattened()].concat();
-        let fresh = self.path.with_added_extension("new");
-        let _ = fs::remove_file(&fresh);
-        let mut file = private_file(&fresh)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
+        // As for each entry: nothing waits for the disk, except that no power failure leaves a part of a file.
+        let file = private_file::replace(&self.path, &bytes, NameSync::Skip)?;
         (self.file, self.written, self.is_torn) = (file, entries.len(), false);
         Ok(())
     }
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn entry_of(key: &PayloadKey, at: &OnChain) -> [u8; ENTRY_LEN_BYTES] {
@@ -189,6 +177,8 @@ fn read(entry: &[u8; ENTRY_LEN_BYTES]) -> Option<(PayloadKey, OnChain)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn at(sequence: u64) -> OnChain {
