@@ -5,14 +5,12 @@ use std::path::Path;
 
 use hawser_audit::export::{ExportedRow, PartReader};
 use hawser_audit::replay::{GapReason, StrandRow};
-use hawser_audit::{Judged, KnownKeys};
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{NodeRecord, Registry};
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::{Change, SkipReason};
 use serde_json::Value;
 
 use crate::support::fake_node::FakeNode;
-use crate::support::log_folder::{NODE, entry, entry_at, folder, open, open_with};
+use crate::support::log_folder::{NODE, entry, entry_at, folder, open, open_with, write_registry};
 use crate::support::{Dev, VECTORS, free_base, json, run, stderr, stdout, until};
 
 /// Returns the files of the table `log` of an export, ascending.
@@ -100,18 +98,7 @@ fn a_part_without_a_known_key_is_incomplete() {
     let key = SecretKey::from_bytes(&[2; 32]).unwrap();
     open(&data, &key).commit(&[Change::Append(entry(&key, 6))]).unwrap();
     assert_eq!(run(&run_export).status.code(), Some(0));
-    let record = NodeRecord {
-        id: OriginatorId(300),
-        public_key: key.public_key(),
-        owner: Address([0; 20]),
-        http_address: String::new(),
-        quic_address: None,
-        canonical: true,
-    };
-    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
-    let registry = place.path().join("unknown.evidence");
-    let file = Judged::file("test", &[], &[], &keys);
-    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
+    let registry = write_registry(place.path(), "unknown.evidence", 300, &key);
     let second = parts(&export).pop().unwrap();
     let registry = registry.to_str().unwrap();
     let output = run(&["audit", "check-partition", "--registry", registry, second.as_str()]);

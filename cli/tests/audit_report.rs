@@ -6,14 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hawser_audit::Judged;
 use hawser_audit::file::{HeldReport, RegistrySource};
-use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
     MisbehaviorApi, MisbehaviorApiServer,
 };
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
-use hawser_rules::{NodeRecord, Registry};
+use hawser_proto::{Bytes, SecretKey};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -21,22 +20,13 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::support::log_folder::{NODE, keys_of};
 use crate::support::{run, stdout};
-
-const NODE: u32 = 200;
 
 /// Writes an evidence file of one worthless report, with the key of the node made of `seed`.
 fn write(place: &Path, name: &str, seed: u8, source: Option<RegistrySource>) -> String {
     let key = SecretKey::from_bytes(&[seed; 32]).unwrap();
-    let record = NodeRecord {
-        id: OriginatorId(NODE),
-        public_key: key.public_key(),
-        owner: Address([0; 20]),
-        http_address: String::new(),
-        quic_address: None,
-        canonical: true,
-    };
-    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
+    let keys = keys_of(NODE, &key);
     let report = Bytes::from_static(b"no report");
     let held = HeldReport { report, host_signature: None, host: None, server_time_ns: None };
     let mut file = Judged::file("test", &[held], &[], &keys);

@@ -6,9 +6,8 @@
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
-use alloy::providers::{DynProvider, Provider as _, ProviderBuilder, WsConnect};
+use alloy::providers::{DynProvider, Provider as _};
 use alloy::rpc::types::{Filter, Log};
-use alloy::transports::ws::WebSocketConfig;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -16,9 +15,10 @@ use tokio::time::{sleep, timeout};
 use super::event::BlockRef;
 use super::fetch::{self, FetchedBlock};
 use super::walk::BlockHeader;
+use super::websocket;
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
-use crate::send::{innermost, install_cryptography, shown};
+use crate::send::{innermost, shown};
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -28,9 +28,6 @@ const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
 const AHEAD_BLOCKS_MAX: u64 = 16;
 /// The age of the last announced head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
-/// The longest WebSocket message in bytes. A guess: four times the text of the longest log of the contracts that are
-/// read. A longer message closes the connection, and polling finds the announced blocks.
-const MESSAGE_LEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The time without messages after which a WebSocket is closed, if polling has found new blocks
@@ -190,21 +187,7 @@ impl HeadWatcher {
     }
 
     async fn connect(&self, url: &str) -> Result<PushSubscription, String> {
-        install_cryptography();
-        // `subscribe` reconnects itself, because it also chooses between several URLs, which alloy does not.
-        let bounds = WebSocketConfig::default()
-            .max_message_size(Some(MESSAGE_LEN_BYTES_MAX))
-            .max_frame_size(Some(MESSAGE_LEN_BYTES_MAX));
-        let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
-        let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
-        let provider = provider.await.map_err(|error| innermost(&error))?.erased();
-        let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
-        if id != self.endpoints.id() {
-            return Err(format!(
-                "the endpoint serves chain {id} instead of {}",
-                self.endpoints.id()
-            ));
-        }
+        let provider = websocket::connect(url, self.endpoints.id()).await?;
         let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
         let heads = heads.map_err(|error| innermost(&error))?;
         let others = self.notify.iter().map(|(address, _)| *address);

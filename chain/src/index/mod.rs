@@ -32,6 +32,7 @@ pub mod sink;
 pub mod status;
 mod storing;
 pub mod walk;
+mod websocket;
 
 use std::sync::Arc;
 

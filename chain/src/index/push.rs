@@ -6,18 +6,16 @@
 use std::time::Duration;
 
 use alloy::primitives::Address;
-use alloy::providers::{Provider as _, ProviderBuilder, WsConnect};
+use alloy::providers::Provider as _;
 use alloy::rpc::types::Filter;
-use alloy::transports::ws::WebSocketConfig;
 use tokio::time::timeout;
 
 use super::fetch::FetchedBlock;
-use crate::send::{innermost, install_cryptography, shown};
+use super::websocket::connect;
+use crate::send::{innermost, shown};
 
 /// The time limit for connecting, two requests and two subscriptions; the same as the reader's.
 const TRY_MAX: Duration = Duration::from_secs(10);
-/// The longest message in bytes. A guess: a head has a few thousand, and the subscribed logs never occur.
-const MESSAGE_LEN_BYTES_MAX: usize = 256 * 1024;
 
 /// Connects to a WebSocket, requests its chain id and newest block, and subscribes to new heads and to logs. Returns
 /// the number of the newest block.
@@ -31,17 +29,7 @@ pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
 }
 
 async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
-    install_cryptography();
-    let bounds = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_LEN_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_LEN_BYTES_MAX));
-    let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
-    let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
-    let provider = provider.await.map_err(|error| innermost(&error))?;
-    let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
-    if id != chain_id {
-        return Err(format!("the endpoint serves chain {id} instead of {chain_id}"));
-    }
+    let provider = connect(url, chain_id).await?;
     let head = provider.get_block_number().await.map_err(|error| innermost(&error))?;
     let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
     let _heads = heads.map_err(|error| innermost(&error))?;
@@ -60,6 +48,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::Message;
 
     use super::*;
+    use crate::index::websocket::MESSAGE_LEN_BYTES_MAX;
 
     /// Starts a WebSocket server that answers each method with the given function.
     async fn at(answer: impl Fn(&str) -> Value + Send + Sync + 'static) -> String {

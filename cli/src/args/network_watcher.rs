@@ -74,34 +74,48 @@ impl NetworkWatcherArgs {
     /// # Errors
     /// When the variable is no port.
     pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
-        match self.once {
-            true => Ok(None),
-            false => metrics_address(self.listen, self.metrics_port),
-        }
+        metrics_address(self.once, self.listen, self.metrics_port)
     }
 
     /// Returns the chain, also as the variables of the reference implementation's watcher name it.
     pub(crate) fn network(&mut self) -> &NetworkArgs {
-        self.network.also_from(&chains::SETTLEMENT_RPC, "SETTLEMENT_CHAIN_RPC_URL");
-        let registry = chains::SINGLE.iter().find(|(it, _)| *it == Contract::NodeRegistry);
-        if let Some((_, setting)) = registry {
-            self.network.also_from(setting, "NODE_REGISTRY_ADDRESS");
-        }
+        also_from_watcher_variables(
+            &mut self.network,
+            &[(Contract::NodeRegistry, "NODE_REGISTRY_ADDRESS")],
+        );
         &self.network
     }
 }
 
+/// Lets the watched chain and contracts be set also by the variables of the reference implementation's watchers.
+pub(super) fn also_from_watcher_variables(
+    network: &mut NetworkArgs,
+    contracts: &[(Contract, &str)],
+) {
+    network.also_from(&chains::SETTLEMENT_RPC, "SETTLEMENT_CHAIN_RPC_URL");
+    for (contract, variable) in contracts {
+        let single = chains::SINGLE.iter().find(|(it, _)| it == contract);
+        if let Some((_, setting)) = single {
+            network.also_from(setting, variable);
+        }
+    }
+}
+
 /// Returns the address of a watcher's metrics: the one that is given, or the given port, or that of the variable
-/// `METRICS_PORT`, on all addresses of this machine.
+/// `METRICS_PORT`, on all addresses of this machine. A watcher that looks once serves none.
 ///
 /// # Errors
 /// When the variable is no port.
 pub(super) fn metrics_address(
+    once: bool,
     listen: Option<SocketAddr>,
     port: Option<u16>,
 ) -> Result<Option<SocketAddr>, String> {
     const PORT: &str = "METRICS_PORT";
     let all = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    if once {
+        return Ok(None);
+    }
     if listen.is_some() {
         return Ok(listen);
     }

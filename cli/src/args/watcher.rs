@@ -8,9 +8,8 @@ use alloy::primitives::Address;
 use clap::Args;
 use hawser_chain::admin::{Contract, MicroDollars};
 use hawser_node::settings;
-use hawser_node::settings::table::chains;
 
-use super::network_watcher::metrics_address;
+use super::network_watcher::{also_from_watcher_variables, metrics_address};
 use super::onchain::{NetworkArgs, address, amount};
 
 /// `hawser chain-watcher`. See `docs/chain-watcher.md`.
@@ -69,24 +68,18 @@ impl ChainWatcherArgs {
     /// # Errors
     /// When the variable is no port.
     pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
-        match self.once {
-            true => Ok(None),
-            false => metrics_address(self.listen, self.metrics_port),
-        }
+        metrics_address(self.once, self.listen, self.metrics_port)
     }
 
     /// Returns the chain, also as the variables of the reference implementation's watcher name it.
     pub(crate) fn network(&mut self) -> &NetworkArgs {
-        self.network.also_from(&chains::SETTLEMENT_RPC, "SETTLEMENT_CHAIN_RPC_URL");
-        for (contract, variable) in [
-            (Contract::PayerReportManager, "PAYER_REPORT_MANAGER_ADDRESS"),
-            (Contract::PayerRegistry, "PAYER_REGISTRY_ADDRESS"),
-        ] {
-            let setting = chains::SINGLE.iter().find(|(it, _)| *it == contract);
-            if let Some((_, setting)) = setting {
-                self.network.also_from(setting, variable);
-            }
-        }
+        also_from_watcher_variables(
+            &mut self.network,
+            &[
+                (Contract::PayerReportManager, "PAYER_REPORT_MANAGER_ADDRESS"),
+                (Contract::PayerRegistry, "PAYER_REGISTRY_ADDRESS"),
+            ],
+        );
         &self.network
     }
 }

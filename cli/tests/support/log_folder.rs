@@ -26,19 +26,29 @@ pub fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
     if !changes.is_empty() {
         store.commit(&changes).unwrap();
     }
+    let registry = write_registry(place, "registry.evidence", NODE, &key);
+    (data, registry)
+}
+
+/// A registry of one node, with the public key of `key`.
+pub fn keys_of(id: u32, key: &SecretKey) -> KnownKeys {
     let record = NodeRecord {
-        id: OriginatorId(NODE),
+        id: OriginatorId(id),
         public_key: key.public_key(),
         owner: Address([0; 20]),
         http_address: String::new(),
         quic_address: None,
         canonical: true,
     };
-    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
-    let file = Judged::file("test", &[], &[], &keys);
-    let registry = place.join("registry.evidence");
-    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
-    (data, registry)
+    KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None }
+}
+
+/// Writes an evidence file without evidence, whose registry has one node with the public key of `key`.
+pub fn write_registry(place: &Path, name: &str, id: u32, key: &SecretKey) -> PathBuf {
+    let file = Judged::file("test", &[], &[], &keys_of(id, key));
+    let path = place.join(name);
+    fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
+    path
 }
 
 pub fn open(data: &Path, key: &SecretKey) -> Store {

@@ -251,12 +251,17 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
         open_files_max: files.database,
         cache_bytes,
     })?;
+    keep_room(&store, config);
+    Ok(store)
+}
+
+/// Lets a store refuse writes while its disk has less free space than the settings ask for.
+pub(super) fn keep_room(store: &Store, config: &DatabaseSettings) {
     let disk = Disk(config.data_dir.clone());
     store.keep_room(RoomSettings {
         free_bytes_min: config.min_free_disk_bytes,
         free_bytes: Arc::new(move || disk.space().map(|space| space.free_bytes)),
     });
-    Ok(store)
 }
 
 fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {

@@ -28,20 +28,17 @@ mod strand;
 mod tls;
 mod transfer;
 
-use std::sync::Arc;
-
-use hawser_api::DiskView as _;
 use hawser_chain::admin::Contract;
 use hawser_engine::ports::NodeRecord;
 use hawser_engine::price;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::OriginatorId;
 use hawser_rules::Absences;
-use hawser_storage::{Durability, OpenError, RoomSettings, Store, StoreIdentity, StoreSettings};
+use hawser_storage::{Durability, OpenError, Store, StoreIdentity, StoreSettings};
 
 use super::network::chains::Chains;
 use super::open;
-use super::system::{self, Disk, OpenFiles};
+use super::system::{self, OpenFiles};
 use crate::files::deployment::KnownDeployment;
 use crate::settings::NodeServiceSettings;
 
@@ -216,10 +213,6 @@ pub(in crate::service) fn open_store(
         open_files_max: OpenFiles::of_process(config.open_files).database,
         cache_bytes: config.cache_bytes.unwrap_or_else(system::cache_bytes),
     })?;
-    let disk = Disk(config.data_dir.clone());
-    store.keep_room(RoomSettings {
-        free_bytes_min: config.min_free_disk_bytes,
-        free_bytes: Arc::new(move || disk.space().map(|space| space.free_bytes)),
-    });
+    open::keep_room(&store, config);
     Ok(store)
 }
