@@ -38,7 +38,7 @@ const SUBMISSION_BYTES: usize = 512 * 1024;
 const COSIGNED_WITHIN: Duration = Duration::from_secs(3);
 /// Pause between two checks for the cosignature. Chosen: the time between two rounds of the exchange.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Seconds after which a log may ask again.
+/// Seconds after which a log may ask again. A guess: the exchange has had four more rounds by then.
 const RETRY_AFTER_S: u64 = 1;
 
 /// The calls of a witness. Cheap to clone.

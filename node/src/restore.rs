@@ -16,7 +16,7 @@ use crate::files::write_whole;
 
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
-/// The longest file that is read, in bytes. Both files have a few hundred bytes.
+/// The longest file that is read, in bytes. A guess: both files have a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// The question of a node that may not sign.

@@ -20,6 +20,7 @@ use crate::unflushed::UnflushedHeads;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length of a frame's head, two types of frames and a flag (RFC 9113 §4.1, §6.1, §6.2).
 const HEAD_LEN_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

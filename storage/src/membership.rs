@@ -33,9 +33,9 @@ use crate::store::Store;
 /// Largest number of envelopes whose marks change in a step. Each costs the recovery of a payer's key, about 40 µs,
 /// and perhaps the check of a signature; commits to the strand wait for this time.
 const CHANGED_AT_ONCE: usize = 1024;
-/// Largest number of envelopes that a step reads.
+/// Largest number of envelopes that a step reads. A guess.
 const READ_AT_ONCE: usize = 16 * 1024;
-/// Bytes of envelopes that end a step early. Bounds the memory of a batch.
+/// Bytes of envelopes that end a step early. A guess that bounds the memory of a batch.
 const STEP_LEN_BYTES: usize = 16 << 20;
 
 /// The number of marks that [`Store::judge_times`] has changed.

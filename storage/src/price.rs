@@ -2,7 +2,8 @@
 
 use crate::keys::rate::RateRow;
 
-/// Number of minutes whose messages decide about congestion: the envelope's minute and the four before it.
+/// Number of minutes whose messages decide about congestion: the envelope's minute and the four before it. Specified:
+/// `docs/protocol/fees.md`.
 pub const CONGESTION_MINUTES: usize = 5;
 
 /// The facts about an envelope from which its price follows.

@@ -34,7 +34,8 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Counted, Pricing, put_usage};
 
-/// Largest number of marks in a write while rates are recorded. Bounds the memory of a batch to about a MiB.
+/// Largest number of marks in a write while rates are recorded. A guess that bounds
+/// the memory of a batch to about a MiB.
 const MARKS_PER_WRITE: usize = 16 * 1024;
 /// Largest number of items of the log that a step reads. Calculated from 37 µs for each recovered key: a step takes
 /// about 40 ms, and commits to its strand wait for this time.

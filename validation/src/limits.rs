@@ -35,7 +35,7 @@ pub const PRECHECK_WALLETS_MAX: usize = 3000;
 /// Those for one caller. A guess: a twentieth of all, and more than a busy client needs.
 pub const PRECHECK_WALLETS_PER_CALLER_MAX: usize = 150;
 
-/// Period of [`WALLETS_PER_PERIOD_MAX`].
+/// Period of [`WALLETS_PER_PERIOD_MAX`]. Chosen: RPC providers count by the second or the day, operators by the minute.
 pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 
 /// The most concurrent questions to contract wallets, for all callers together and for one request. A guess below the

@@ -4,7 +4,7 @@ use super::markup::{Markup, date};
 
 /// Bars of a picture. A guess: on a phone each has some pixels.
 const BARS_MAX: i64 = 90;
-/// Height of a picture, in units of its own.
+/// Height of a picture, in units of its own. Chosen: heights of bars are percents.
 const HEIGHT: u64 = 100;
 
 /// Values by day, in as many equal spans of days as there is room for.

@@ -10,7 +10,7 @@ use crate::replay::{Fault, GapReason, PayerFigures, ReplayReport, StrandReport};
 const FAULTS_MAX: usize = 300;
 /// Strands that have pictures, by envelopes. A guess: a network has a handful of nodes.
 const STRANDS_MAX: usize = 24;
-/// Payers that have a bar.
+/// Payers that have a bar. A guess, as the next three: a person reads the page, and the data beside it has all.
 const PAYERS_MAX: usize = 20;
 /// Gaps of a strand that are drawn.
 const GAPS_DRAWN_MAX: usize = 400;

@@ -12,7 +12,7 @@ use super::run::{LogRows, LogSource};
 
 /// The most envelopes of a sample. A guess: their places take 16 MB.
 pub const SAMPLE_MAX: u64 = 1_000_000;
-/// Envelopes of a sample that are read at once.
+/// Envelopes of a sample that are read at once. A guess: enough for all cores.
 const BATCH_ROWS: usize = 4096;
 /// Bytes of these after which no more are read. A guess: an envelope may have 25 MiB.
 const BATCH_BYTES: usize = 16 << 20;

@@ -165,6 +165,7 @@ fn named(keys: &[&str]) -> String {
 }
 
 fn shortened(value: &Value) -> String {
+    // A guess: a line of an error stays readable.
     const CHARS_MAX: usize = 60;
     let text = value.to_string();
     match text.char_indices().nth(CHARS_MAX) {

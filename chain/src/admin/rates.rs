@@ -13,7 +13,7 @@ use crate::contracts::{RateRegistry, rate_registry};
 
 /// Default time between adding rates and their start, in seconds. A guess: by then every node has read them.
 pub const START_AFTER_SECONDS: u64 = 2 * 3600;
-/// The largest distance of a start time from now, in seconds. A later one is taken for a time in another unit.
+/// The largest distance of a start time from now, in seconds. A guess: a later one is taken for a time in another unit.
 const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 
 /// Entries read per call. Guess.

@@ -29,7 +29,8 @@ const READING_AGE_MAX: Duration = Duration::from_secs(3600);
 /// The longest wait for the envelope of a place that a peer has announced. A guess: an envelope that
 /// comes later is one of many, and there are newer ones to wait for.
 const ENVELOPE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Peers whose clocks must be known before they decide anything.
+/// Peers whose clocks must be known before they decide anything. Calculated: one peer with a wrong clock must not stop
+/// this node by itself.
 const PEERS_MIN: usize = 2;
 
 /// This node's clock is ahead of others.

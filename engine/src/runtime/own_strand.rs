@@ -12,9 +12,10 @@ use crate::own_strand::{OperatorWord, OwnStrandStatus, Quarantine};
 
 /// Pause for publishers while peers are asked at the start: it is over within two seconds.
 const RETRY_ASKING: Duration = Duration::from_secs(1);
-/// Retry pause of publishers while a peer is asked to prove its claim.
+/// Retry pause of publishers while a peer is asked to prove its claim. A guess: that takes some seconds.
 const RETRY_CLAIMED: Duration = Duration::from_secs(5);
-/// Retry pause of publishers while the node waits for peers or for the operator.
+/// Retry pause of publishers while the node waits for peers or for the operator. A guess: neither comes within
+/// seconds.
 const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 
 /// Handle to the right to sign. Cheap to clone; all clones are the same.

@@ -23,7 +23,7 @@ use crate::reports::{
 
 /// Submissions that may wait for their check. A guess: one is checked at a time, in milliseconds.
 const WAITING_MAX: usize = 32;
-/// Pieces of evidence that are read at a time.
+/// Pieces of evidence that are read at a time. A guess.
 const EVIDENCE_AT_ONCE: usize = 64;
 /// Their bytes. A guess.
 const EVIDENCE_LEN_BYTES: usize = 16 * 1024 * 1024;

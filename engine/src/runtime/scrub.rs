@@ -45,7 +45,7 @@ const REOPEN_LOOKS: u32 = 300;
 /// Steps of one repair. Each mends a block of a table file, so this is some megabytes. A guess: beyond it the disk is
 /// replaced.
 const STEPS_MAX: usize = 1024;
-/// Damages that are shown to operators at once. Further ones are counted.
+/// Damages that are shown to operators at once. Further ones are counted. A guess: a status page stays readable.
 const SHOWN_MAX: usize = 16;
 
 /// Settings of scrubs in the background.

@@ -24,14 +24,14 @@ use super::set::Nodes;
 /// Pause between two rounds of polling. A guess: a failed node is no longer used after a few seconds.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Pause before the second health check of a round. A single failure may only mean that the connection had to be
-/// opened again.
+/// opened again. A guess: time for that between most data centres.
 const RETRY_AFTER: Duration = Duration::from_millis(150);
 /// Time for one request. Two timeouts in a row mark a silent node as down. A guess.
 const POLL_TIMEOUT: Duration = Duration::from_secs(4);
 /// Rounds between two requests for the cursor. A guess: well below the lag from which a node is avoided (90 s).
 const CURSOR_EVERY: u32 = 5;
-/// Rounds between two requests for the version. The version is also requested when a node serves again, so this
-/// only catches a restart that is shorter than a round.
+/// Rounds between two requests for the version, ten minutes. A guess: the version is also requested when a node serves
+/// again, so this only catches a restart that is shorter than a round.
 const VERSION_EVERY: u32 = 600;
 
 /// The measurement of the time to connect.

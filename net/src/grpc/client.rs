@@ -35,7 +35,7 @@ pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// Largest vector clock. A guess: ten times the longest that nodes exchange over QUIC.
 const CLOCK_BYTES_MAX: usize = 1024 * 1024;
-/// Windows of a stream and of a connection: what a peer may send before its strand takes it. As over QUIC.
+/// Windows of a stream and of a connection: the bytes that a peer may send before its strand takes them. As over QUIC.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Largest headers of an answer. A guess: hundred times what nodes send.

@@ -19,7 +19,7 @@ use super::reader::ObjectReader;
 const LOCK: &str = "lock";
 /// The prefix of its content; the rest is chosen at random by its holder.
 const TITLE: &str = "hawser lock 1 ";
-/// The longest content that is read, in bytes.
+/// The longest content that is read, in bytes. A guess: several times what a holder writes.
 const LEN_BYTES_MAX: u64 = 256;
 /// The interval at which the holder rewrites it. A guess.
 const KEEP_EVERY: Duration = Duration::from_secs(60);

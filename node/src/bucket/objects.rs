@@ -16,7 +16,8 @@ use crate::requests::StopCheck;
 
 /// The largest number of objects in a list. A guess: ten times the most files of a backup.
 const LISTED_MAX: usize = 1_000_000;
-/// The largest number of pages of a list. A page of S3 has a thousand names; pages of other services may be shorter.
+/// The largest number of pages of a list. A guess: a page of S3 has a thousand names; pages of other services may be
+/// shorter.
 const PAGES_MAX: usize = 5_000;
 
 /// A bucket. Every call blocks, so it must not be used on an async task.

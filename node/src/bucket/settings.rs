@@ -11,7 +11,7 @@ use crate::requests::is_loopback;
 pub(super) const SCHEME: &str = "s3://";
 /// The default region: that of S3 itself, which other services accept too.
 const REGION: &str = "us-east-1";
-/// The longest prefix in bytes. S3 accepts names of 1024 bytes, and this program's names have some hundred.
+/// The longest prefix in bytes. Chosen: S3 accepts names of 1024 bytes, and this program's names have some hundred.
 const PREFIX_LEN_BYTES_MAX: usize = 800;
 
 /// A bucket, a prefix of names in it, and the means to reach it.

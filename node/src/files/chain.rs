@@ -24,7 +24,7 @@ use super::lines::{EnvelopeLine, LineError, parse_line};
 const FIRST_BLOCK_TIME_S: u64 = 1_750_000_000;
 /// The largest number of events that one poll returns. A guess that bounds memory and the length of a commit.
 const EVENTS_MAX: usize = 1024;
-/// The longest line in bytes. The longest envelope in hex is far shorter.
+/// The longest line in bytes. A guess: the longest payload of a chain in hex is far shorter.
 const LINE_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The number of bytes before the read position that are compared when the file has changed. A guess: enough to notice
 /// a replaced file, and cheap to read.

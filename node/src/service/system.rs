@@ -27,6 +27,7 @@ const DATABASE_BESIDE_FILES: u64 = 48;
 const DATABASE_FILES_MIN: u64 = 64;
 const DATABASE_FILES_MAX: u64 = 16 * 1024;
 /// The smallest number of connections that remain for callers, however many files the database is given.
+/// A guess: a small network's nodes and an operator.
 const CONNECTIONS_MIN: u64 = 48;
 /// The fraction of the machine's memory for the database's block cache, and its bounds. A guess: indexes and filters
 /// fit into it, and the system uses the rest for its page cache.

@@ -11,6 +11,7 @@ use crate::checkpoint::{COSIGNATURES_MAX, CosignedCheckpoint, WITNESSES_MAX};
 use crate::cursor::Cursor;
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 
+// Types of control frames (docs/protocol/replication.md).
 const HELLO: u8 = 0x01;
 const PROOF: u8 = 0x02;
 const WANT: u8 = 0x03;

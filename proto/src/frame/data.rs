@@ -13,6 +13,7 @@ use super::{
 use crate::checkpoint::{PREFIX_LEN_MAX, SignedPrefix};
 use crate::ids::{OriginatorId, SequenceId};
 
+// Types of data frames, and lengths of their bodies (docs/protocol/replication.md).
 const HEADER: u8 = 0x41;
 const BATCH: u8 = 0x42;
 const GAP: u8 = 0x43;

@@ -48,7 +48,7 @@ pub const FEATURE_PREFIXES: u64 = 2;
 /// ([`StreamHeader::want`]).
 pub const FEATURE_WANT_NUMBERS: u64 = 4;
 
-/// The longest body of a control frame, in bytes.
+/// The longest body of a control frame, in bytes. Specified, as the next bounds: `docs/protocol/replication.md`.
 pub const MAX_CONTROL_FRAME: u32 = 64 * 1024;
 
 /// The longest body of a data frame, in bytes: the largest envelope the API takes (25 MiB) fits

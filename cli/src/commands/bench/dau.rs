@@ -22,7 +22,7 @@ use super::load::{BenchRequest, BenchTarget, commit, group_message, pause_after,
 use super::mix;
 
 /// The addresses whose inboxes are asked for, the topics that are read and written, and the messages that each topic
-/// gets before.
+/// gets before. All numbers of this file are those of `docs/bench.md`, *Daily users*.
 const ADDRESSES: usize = 10_000;
 const TOPICS: usize = 500;
 const SEEDED: u64 = 5;

@@ -24,9 +24,9 @@ pub(super) const READ_MAX: Duration = Duration::from_secs(5);
 pub(super) const PUBLISH_MAX: Duration = Duration::from_secs(30);
 /// The address whose inbox is asked for. Any would do: most have none.
 const ADDRESS: &str = "0x000000000000000000000000000000000000dead";
-/// Envelopes that are asked for at once.
+/// Envelopes that are asked for at once. A guess: a client that opens a conversation shows the last few.
 const QUERY_LIMIT: u32 = 5;
-/// Pause after a refusal that names none, and the longest one that is kept.
+/// Pause after a refusal that names none, and the longest one that is kept. Guesses.
 const LIMITED_PAUSE: Duration = Duration::from_secs(1);
 const LIMITED_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Pause after any other error, so that a node that is down is not called without end. A guess.

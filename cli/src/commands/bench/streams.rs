@@ -29,9 +29,9 @@ const UNDERWAY_MAX: usize = 10_000;
 const LAST_MAX: Duration = Duration::from_secs(5);
 /// Time limit within which a new stream has to send its history, beside its other messages: that of publishes.
 const HISTORY_MAX: Duration = Duration::from_secs(30);
-/// Envelopes of the topic whose history is read.
+/// Envelopes of the topic whose history is read. A guess.
 const HISTORY: u64 = 100;
-/// Envelopes that are published at once before that test.
+/// Envelopes that are published at once before that test. A guess: far below the bound of a request.
 const HISTORY_PER_REQUEST: u64 = 20;
 
 /// Envelopes that were published and have not been delivered, with the time at which each was sent.

@@ -13,7 +13,8 @@ pub const ANSWER_LEN_BYTES_MAX: usize = hawser_rules::ENVELOPE_LEN_BYTES_MAX;
 
 /// Pause for publishers while this node shuts down: another process may take over within seconds.
 const RETRY_RESTART: Duration = Duration::from_secs(5);
-/// Pause for publishers while something is wrong that an operator or the chain has to set right.
+/// Pause for publishers while something is wrong that an operator or the chain has to set right. A guess: both take
+/// minutes.
 const RETRY_BROKEN: Duration = Duration::from_secs(60);
 /// Pause for publishers while the disk cannot be written to. Guessed: a disk that fails for a moment is
 /// tried again within seconds, a full one takes an operator or a pruning run.

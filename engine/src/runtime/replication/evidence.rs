@@ -28,7 +28,7 @@ use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
 
-/// Envelopes that are judged at a time.
+/// Envelopes that are judged at a time. A guess.
 const JUDGED_AT_ONCE: usize = 256;
 
 /// Pause between two looks at suspected dependencies. A guess: chains have a block in each second at most.

@@ -17,6 +17,7 @@ use super::report::Reached;
 use crate::service::import::gap;
 
 /// The number of chunks that wait for verification, besides the one being verified and the one being read.
+/// Chosen: one keeps the cores busy, and each further one takes the memory of a chunk.
 const WAITING: usize = 1;
 /// The number of envelopes per write. A guess: a write then has some MiB.
 const WRITE_ENVELOPES: usize = 4096;

@@ -9,7 +9,8 @@ use super::source::SourceDatabase;
 use super::strand::{CheckedStrand, RowError, SourceRow, StrandCheck, StrandConversion};
 use crate::service::blocking;
 
-/// The number of batches that wait between two steps, besides the one in progress.
+/// The number of batches that wait between two steps, besides the one in progress. A guess: enough that no step waits
+/// for another one's pauses.
 const WAITING: usize = 2;
 
 /// Checks one strand and writes nothing. Calls `note` with the number of rows read.
