@@ -27,9 +27,9 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub(crate) struct ReadWorkers(Arc<Handle>);
 
-struct Handle(Arc<State>);
+struct Handle(Arc<ReadWorkersState>);
 
-struct State {
+struct ReadWorkersState {
     waiting: Mutex<Waiting>,
     filled: Condvar,
 }
@@ -59,7 +59,8 @@ impl Waiting {
 impl ReadWorkers {
     /// Starts `threads` threads.
     pub(crate) fn start(threads: usize) -> Self {
-        let state = Arc::new(State { waiting: Mutex::default(), filled: Condvar::new() });
+        let state =
+            Arc::new(ReadWorkersState { waiting: Mutex::default(), filled: Condvar::new() });
         for index in 0..threads {
             let state = state.clone();
             std::thread::Builder::new()
@@ -125,7 +126,7 @@ impl ReadWorkers {
     }
 }
 
-impl State {
+impl ReadWorkersState {
     fn push(&self, caller: usize, job: Job) -> Result<(), Overloaded> {
         self.waiting.lock().push(caller, job)?;
         self.filled.notify_one();

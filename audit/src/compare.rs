@@ -240,13 +240,13 @@ fn largest<E>(max: u64, mut holds: impl FnMut(u64) -> Result<bool, E>) -> Result
 }
 
 /// The content of a place in one log.
-enum Held {
+enum PlaceContent {
     Envelope(Bytes, StoredMark),
     /// The stored leaf of a place whose envelope is gone, or was never there.
     Leaf(TreeHash),
 }
 
-type HeldAt = (SequenceId, Held);
+type HeldAt = (SequenceId, PlaceContent);
 
 /// The rows of one log that have something to compare.
 struct SideRows<'a>(Peekable<LogRows<'a>>);
@@ -261,12 +261,12 @@ impl SideRows<'_> {
         loop {
             match self.0.next().transpose()? {
                 Some(StrandRow::Envelope { sequence, bytes, mark, .. }) => {
-                    return Ok(Some((sequence, Held::Envelope(bytes, mark))));
+                    return Ok(Some((sequence, PlaceContent::Envelope(bytes, mark))));
                 }
                 Some(
                     StrandRow::Pruned { sequence, leaf: Some(leaf), .. }
                     | StrandRow::Leaf { sequence, leaf },
-                ) => return Ok(Some((sequence, Held::Leaf(leaf)))),
+                ) => return Ok(Some((sequence, PlaceContent::Leaf(leaf)))),
                 Some(StrandRow::Gap { .. } | StrandRow::Pruned { .. }) => {}
                 None => return Ok(None),
             }
@@ -331,30 +331,32 @@ impl Walk<'_> {
     fn place(
         &self,
         at: SequenceId,
-        mine: Option<Held>,
-        other: Option<Held>,
+        mine: Option<PlaceContent>,
+        other: Option<PlaceContent>,
         found: &mut StrandDifference,
     ) {
         match (mine, other) {
-            (Some(Held::Envelope(a, mark_a)), Some(Held::Envelope(b, mark_b))) => {
+            (Some(PlaceContent::Envelope(a, mark_a)), Some(PlaceContent::Envelope(b, mark_b))) => {
                 found.compared.envelopes += 1;
                 self.envelopes(at, (&a, mark_a), (&b, mark_b), found);
             }
-            (Some(Held::Leaf(a)), Some(Held::Leaf(b))) => {
+            (Some(PlaceContent::Leaf(a)), Some(PlaceContent::Leaf(b))) => {
                 found.compared.stored_leaves += 1;
                 if a != b {
                     let text = "the leaves that the logs have stored differ".to_owned();
                     found.add_other(at, "leaf", text);
                 }
             }
-            (Some(Held::Envelope(bytes, _)), leaf) => {
+            (Some(PlaceContent::Envelope(bytes, _)), leaf) => {
                 lacking(at, Side::Second, &bytes, leaf, found);
             }
-            (leaf, Some(Held::Envelope(bytes, _))) => {
+            (leaf, Some(PlaceContent::Envelope(bytes, _))) => {
                 lacking(at, Side::First, &bytes, leaf, found);
             }
             // One log has stored no leaf for a place without an envelope: its tree may be behind.
-            (Some(Held::Leaf(_)), None) | (None, Some(Held::Leaf(_))) | (None, None) => {}
+            (Some(PlaceContent::Leaf(_)), None)
+            | (None, Some(PlaceContent::Leaf(_)))
+            | (None, None) => {}
         }
     }
 
@@ -380,11 +382,11 @@ fn lacking(
     at: SequenceId,
     side: Side,
     bytes: &Bytes,
-    stored: Option<Held>,
+    stored: Option<PlaceContent>,
     found: &mut StrandDifference,
 ) {
     found.add_lacking(side, at.0, at.0);
-    if let Some(Held::Leaf(leaf)) = stored
+    if let Some(PlaceContent::Leaf(leaf)) = stored
         && envelope_leaf(bytes) != Some(leaf)
     {
         let text = "the leaf that one log has stored is not that of the other's envelope";

@@ -74,10 +74,10 @@ struct EndpointSlot {
     url: String,
     /// Scheme, host and port: the only part of the URL without secrets.
     display_url: String,
-    state: Mutex<State>,
+    state: Mutex<EndpointState>,
 }
 
-struct State {
+struct EndpointState {
     /// The connection and the time at which it last proved its chain id; `None` after a failure.
     chain: Option<(Chain, Instant)>,
     /// The last failure, until the next success.
@@ -165,7 +165,7 @@ impl Endpoints {
     pub fn new(name: &'static str, urls: &[String], id: u64) -> Result<Self, ConnectError> {
         let slot = |url: &String| {
             let (_, display_url) = parse_url(url)?;
-            let state = State {
+            let state = EndpointState {
                 chain: None,
                 error: None,
                 pauses: Pauses::new(PAUSE_MIN, PAUSE_MAX),

@@ -16,7 +16,7 @@ use crate::replay::judge::not_expired;
 use crate::replay::{GapReason, LogSource, StrandRow};
 
 /// The content of the log at a place with an exported envelope.
-enum Held {
+enum LogContent {
     /// The envelope, or the record of the same envelope.
     Same,
     /// Nothing, and the envelope has expired.
@@ -54,12 +54,12 @@ pub(super) fn require_same_strands(
         }
         let Some((place, exported)) = last_envelope(folder, strand)? else { continue };
         match held_at(source, EnvelopeId::new(originator, place), &exported, now_ns)? {
-            Held::Same => {}
-            Held::Expired => unchecked.push(format!(
+            LogContent::Same => {}
+            LogContent::Expired => unchecked.push(format!(
                 "strand {originator}: that it is the exported one: the last exported envelope, {place}, has expired, \
                  and the log does not have it any more"
             )),
-            Held::Other(held) => return Err(other(format!("one envelope at {place}"), held)),
+            LogContent::Other(held) => return Err(other(format!("one envelope at {place}"), held)),
         }
     }
     Ok(unchecked)
@@ -87,18 +87,18 @@ fn held_at(
     id: EnvelopeId,
     exported: &Bytes,
     now_ns: i64,
-) -> Result<Held, ExportError> {
-    let other = |text: String| Ok(Held::Other(text));
+) -> Result<LogContent, ExportError> {
+    let other = |text: String| Ok(LogContent::Other(text));
     let place = id.sequence;
     let before = EnvelopeId::new(id.originator, place.previous());
     let gone = |text: &str| match has_expired(id, exported, now_ns) {
-        true => Held::Expired,
-        false => Held::Other(format!("none there: {text}")),
+        true => LogContent::Expired,
+        false => LogContent::Other(format!("none there: {text}")),
     };
     match source.rows(before, place).next().transpose()? {
         Some(StrandRow::Envelope { sequence, bytes, .. }) if sequence == place => {
             match bytes == *exported {
-                true => Ok(Held::Same),
+                true => Ok(LogContent::Same),
                 false => other("another one there: it was restored, or changed".to_owned()),
             }
         }
@@ -108,7 +108,7 @@ fn held_at(
                 && ns.is_none_or(|ns| ns == record.originator_ns)
                 && leaf.is_none_or(|leaf| Some(leaf) == envelope_leaf(exported));
             match is_same {
-                true => Ok(Held::Same),
+                true => Ok(LogContent::Same),
                 false => other("the record of another one there".to_owned()),
             }
         }

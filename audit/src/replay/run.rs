@@ -12,7 +12,7 @@ use super::item::{SourceError, StrandRow, StrandRows};
 use super::judge::beyond_head;
 use super::pipeline;
 use super::rates::{self, JudgedRates};
-use super::strand::{Context, StrandReplay, StrandReport};
+use super::strand::{ReplayContext, StrandReplay, StrandReport};
 
 /// The schema of state files.
 const STATE_SCHEMA: &str = "hawser-replay/2";
@@ -396,7 +396,7 @@ impl<'a> Replay<'a> {
         let EnvelopeId { originator, sequence: end } = head;
         let checker = self.checker(originator);
         let beside = self.source.beside(originator);
-        let context = Context {
+        let context = ReplayContext {
             registry: &self.settings.registry,
             booked_rates: &self.booked,
             now_ns: self.settings.now_ns,

@@ -23,7 +23,7 @@ use super::tree::TreeReplay;
 const FOREIGN_MAX: u64 = 1_000;
 
 /// The facts outside the strand by which it is judged.
-pub(super) struct Context<'a> {
+pub(super) struct ReplayContext<'a> {
     pub(super) registry: &'a Registry,
     /// The rates by which the keeper of the log booked, ascending.
     pub(super) booked_rates: &'a [Rate],
@@ -156,7 +156,7 @@ impl StrandReplay {
 
     /// Returns the places that the source has not shown: those that it omitted up to the head, and those behind it up
     /// to a checkpoint that a known node signed before the replay began. Empty if it has shown all.
-    pub(super) fn not_shown(&self, head: SequenceId, context: &Context<'_>) -> Vec<String> {
+    pub(super) fn not_shown(&self, head: SequenceId, context: &ReplayContext<'_>) -> Vec<String> {
         let mut found = Vec::new();
         let originator = self.originator();
         if let Some(places) = self.figures.absent.get(&GapReason::NotShown) {
@@ -185,7 +185,7 @@ impl StrandReplay {
     }
 
     /// Reads the next checkpoint of each node.
-    pub(super) fn load_checkpoints(&mut self, context: &Context<'_>) {
+    pub(super) fn load_checkpoints(&mut self, context: &ReplayContext<'_>) {
         self.checkpoints.clear();
         match context.rows.checkpoint_nodes() {
             Ok(nodes) => nodes.into_iter().for_each(|node| self.load_checkpoint(node, context)),
@@ -195,7 +195,7 @@ impl StrandReplay {
 
     /// Reads the next checkpoint of a node. If that lies beyond the head, as the newest one of a node that runs does, the
     /// newest one up to the head is read too.
-    fn load_checkpoint(&mut self, node: OriginatorId, context: &Context<'_>) {
+    fn load_checkpoint(&mut self, node: OriginatorId, context: &ReplayContext<'_>) {
         let size = |it: &CosignedCheckpoint| it.signed.checkpoint.size;
         let (reached, head) = (self.tree.size(), context.head.0);
         self.checkpoints.retain(|it| it.signed.checkpoint.node != node);
@@ -247,7 +247,7 @@ impl StrandReplay {
     pub(super) fn take(
         &mut self,
         row: CheckedRow,
-        context: &Context<'_>,
+        context: &ReplayContext<'_>,
     ) -> Result<(), SourceError> {
         match row {
             CheckedRow::Envelope(envelope) => self.take_envelope(*envelope, context),
@@ -301,7 +301,7 @@ impl StrandReplay {
     fn take_envelope(
         &mut self,
         envelope: CheckedEnvelope,
-        context: &Context<'_>,
+        context: &ReplayContext<'_>,
     ) -> Result<(), SourceError> {
         let CheckedEnvelope { sequence, len_bytes, mark, stored_leaf, found } = envelope;
         self.skip_to(sequence, mark == StoredMark::Unknown)?;
@@ -344,7 +344,7 @@ impl StrandReplay {
         sequence: SequenceId,
         record: &PrunedRecord,
         leaf: Option<TreeHash>,
-        context: &Context<'_>,
+        context: &ReplayContext<'_>,
     ) -> Result<(), SourceError> {
         self.skip_to(sequence, false)?;
         self.next = sequence.0 + 1;
@@ -395,7 +395,7 @@ impl StrandReplay {
         sequence: SequenceId,
         len_bytes: usize,
         signed: &Signed,
-        context: &Context<'_>,
+        context: &ReplayContext<'_>,
     ) -> Result<(), SourceError> {
         if signed.charge.is_none() && !signed.counts_for_congestion {
             return Ok(());
@@ -417,7 +417,7 @@ impl StrandReplay {
         sequence: SequenceId,
         derived: TreeHash,
         stored: Option<TreeHash>,
-        context: &Context<'_>,
+        context: &ReplayContext<'_>,
     ) {
         if self.tree.size() + 1 != sequence.0 {
             return;
@@ -434,7 +434,7 @@ impl StrandReplay {
         }
     }
 
-    fn check_checkpoint(&mut self, cosigned: &CosignedCheckpoint, context: &Context<'_>) {
+    fn check_checkpoint(&mut self, cosigned: &CosignedCheckpoint, context: &ReplayContext<'_>) {
         let of = cosigned.signed.checkpoint;
         let id = self.id(SequenceId(of.size));
         self.figures.count_witnesses(cosigned.witnesses.len());
@@ -470,7 +470,7 @@ impl StrandReplay {
 
     /// Makes the remaining comparisons. The state of the replay does not change, so that it can continue
     /// when the log has grown.
-    pub(super) fn report(&self, context: &Context<'_>) -> StrandReport {
+    pub(super) fn report(&self, context: &ReplayContext<'_>) -> StrandReport {
         let mut end = self.clone();
         match context.rows.root(end.tree.size()) {
             Ok(Some(root)) if !end.tree.accepts(root) => {

@@ -17,7 +17,7 @@ pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A batch on its way from the page reader to the batch writer.
 pub(super) struct NumberedBatch {
     pub(super) batch: EventBatch,
-    /// The reading pass to which the batch belongs: see [`Context::pass`].
+    /// The reading pass to which the batch belongs: see [`ReaderContext::pass`].
     pub(super) pass: u64,
     /// True if another endpoint than the one that gave the events confirms them: see `confirming`.
     pub(super) is_confirmed: bool,
@@ -25,7 +25,7 @@ pub(super) struct NumberedBatch {
 
 /// The shared state of one contract's reader.
 #[derive(Clone)]
-pub(super) struct Context {
+pub(super) struct ReaderContext {
     /// The name of the contract's kind, for logs.
     pub(super) name: &'static str,
     pub(super) status: StatusCell,
@@ -37,7 +37,7 @@ pub(super) struct Context {
     pub(super) stop: watch::Receiver<()>,
 }
 
-impl Context {
+impl ReaderContext {
     /// Returns the number of the present pass.
     pub(super) fn pass(&self) -> u64 {
         self.pass.load(Ordering::Acquire)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::context::{Context, RETRY_MAX, blocking};
+use super::context::{RETRY_MAX, ReaderContext, blocking};
 use super::event::BlockRef;
 use super::head::HeadStatus;
 use super::reading::PageReader;
@@ -29,7 +29,7 @@ pub(super) async fn run(
     stop: watch::Receiver<()>,
 ) {
     let name = settings.source.label();
-    let context = Context {
+    let context = ReaderContext {
         name,
         status,
         pass: Arc::default(),
@@ -61,7 +61,7 @@ pub(super) async fn run(
 
 /// Returns the sink's position and last sequence id; `None` if reading is stopped before they can be read.
 async fn stored_position(
-    context: &Context,
+    context: &ReaderContext,
     sink: &Arc<dyn Sink>,
 ) -> Option<(Option<BlockRef>, u64)> {
     let mut stop = context.stop.clone();

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::bootstrap::{self, Bootstraps, NumberOrigin};
 use super::confirming::{Asked, Confirmation, Confirmer};
-use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
+use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::event::{BlockRef, ContractEvent, IndexedEvent};
 use super::fetch;
 use super::head::HeadStatus;
@@ -42,7 +42,7 @@ const FEW_BLOCKS: u64 = 16;
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
-    context: Context,
+    context: ReaderContext,
     endpoints: Endpoints,
     head: watch::Receiver<HeadStatus>,
     settings: WalkSettings,
@@ -93,7 +93,7 @@ impl Default for GapSearch {
 
 impl PageReader {
     pub(super) fn new(
-        context: Context,
+        context: ReaderContext,
         endpoints: Endpoints,
         head: watch::Receiver<HeadStatus>,
         settings: WalkSettings,

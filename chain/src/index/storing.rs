@@ -9,7 +9,7 @@ use alloy::rpc::types::{Filter, Log};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN, blocking};
+use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
 use super::sink::{Sink, SinkError};
@@ -24,7 +24,7 @@ const POSITION_EVERY: Duration = Duration::from_secs(10);
 
 /// Stores batches in order, and retries each until the sink accepts it.
 pub(super) struct BatchWriter {
-    context: Context,
+    context: ReaderContext,
     sink: Arc<dyn Sink>,
     /// The channel that tells the requesting half the block after which events are missing.
     gaps: mpsc::Sender<Option<u64>>,
@@ -40,7 +40,7 @@ pub(super) struct BatchWriter {
 
 impl BatchWriter {
     pub(super) fn new(
-        context: Context,
+        context: ReaderContext,
         endpoints: Endpoints,
         settings: &WalkSettings,
         sink: Arc<dyn Sink>,

@@ -146,10 +146,10 @@ pub(crate) struct Proxy {
 struct ProxyState {
     to: String,
     client: reqwest::Client,
-    state: Mutex<State>,
+    state: Mutex<ProxyFaults>,
 }
 
-struct State {
+struct ProxyFaults {
     faults: Faults,
     random: StdRng,
     spoilt: u64,
@@ -164,8 +164,13 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let random = StdRng::seed_from_u64(seed);
         let faults = Faults::default();
-        let state =
-            State { faults, random, spoilt: 0, asked: BTreeMap::new(), seen: BTreeMap::new() };
+        let state = ProxyFaults {
+            faults,
+            random,
+            spoilt: 0,
+            asked: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        };
         let client = hawser_chain::send::http_client().unwrap();
         let shared = ProxyState { to: to.to_owned(), client, state: Mutex::new(state) };
         let shared = Arc::new(shared);

@@ -19,7 +19,7 @@ use hawser_node::files::key;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
 use serde_json::{Value, json};
 
-use answers::{Held, Speaker};
+use answers::{BothCursors, Speaker};
 
 use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunE
         Some(key) => nodes::with_key(&network, key.as_bytes()).await?,
         None => None,
     };
-    let held = Held::ask((&old, &old_key), new.as_ref().zip(new_key.as_ref())).await;
+    let held = BothCursors::ask((&old, &old_key), new.as_ref().zip(new_key.as_ref())).await;
     let rotation = Rotation { args, file: &file, new_key, old, new, held };
     let steps = rotation.steps();
     rotation.tell(&steps, as_json);
@@ -131,7 +131,7 @@ struct Rotation<'a> {
     new_key: Option<PublicKey>,
     old: RegisteredNode,
     new: Option<RegisteredNode>,
-    held: Held,
+    held: BothCursors,
 }
 
 impl Rotation<'_> {

@@ -75,7 +75,7 @@ pub(super) struct Trees {
 /// # Errors
 /// When the node does not answer, or answers with something else.
 pub(super) async fn trees(metrics: &str) -> Result<Trees, RunError> {
-    let (mut after, mut held) = ("0.0".to_owned(), Held::default());
+    let (mut after, mut held) = ("0.0".to_owned(), HeldEvidence::default());
     loop {
         let page = page(metrics, &after).await?;
         let Some(next) = behind(metrics, &page, &after)? else { return Ok(held.finish()) };
@@ -97,14 +97,14 @@ pub(super) async fn trees(metrics: &str) -> Result<Trees, RunError> {
 
 /// Evidence that is held while further pages are read.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldEvidence {
     proven: Vec<TreeEvidence>,
     claims: Vec<TreeEvidence>,
     len_bytes: usize,
     left_out: u64,
 }
 
-impl Held {
+impl HeldEvidence {
     /// Takes a piece. A proven one replaces the newest claims if nothing else is free.
     fn take(&mut self, evidence: TreeEvidence, is_proven: bool) {
         let len_bytes = len_of(&evidence);
@@ -170,14 +170,14 @@ mod tests {
             fault: TreeFault::OtherTree,
             pieces: vec![Bytes::from(at.to_be_bytes().to_vec())],
         };
-        let mut held = Held::default();
+        let mut held = HeldEvidence::default();
         (0..TREES_MAX + 5).for_each(|at| held.take(piece(at), false));
         (0..3).for_each(|at| held.take(piece(5_000 + at), true));
         let trees = held.finish();
         assert_eq!((trees.found.len(), trees.left_out), (TREES_MAX, 8));
         assert_eq!(trees.found[0], piece(5_000));
         assert_eq!(trees.found[TREES_MAX - 1], piece(TREES_MAX - 4));
-        let mut held = Held::default();
+        let mut held = HeldEvidence::default();
         let pieces = vec![Bytes::from(vec![0_u8; FILE_LEN_BYTES_MAX])];
         let large = TreeEvidence { pieces, ..piece(0) };
         held.take(large, true);

@@ -31,12 +31,12 @@ pub(super) const CASES: &[Case] = &[Case::new(
 )];
 
 /// A connection and the bytes of it that were read.
-struct Reading {
+struct UpgradeReading {
     stream: Box<dyn Wire>,
     bytes: Vec<u8>,
 }
 
-impl Reading {
+impl UpgradeReading {
     /// Reads until `found` finds something in the bytes.
     async fn until<T>(
         &mut self,
@@ -99,7 +99,7 @@ async fn upgrade(c: &Context) -> Checked {
     );
     let answer_timeout = c.target.answer_timeout();
     let stream = c.target.address.connect(answer_timeout).await?;
-    let mut reading = Reading { stream, bytes: Vec::new() };
+    let mut reading = UpgradeReading { stream, bytes: Vec::new() };
     reading.send(&[head.as_bytes(), &body].concat()).await?;
     let head = |bytes: &[u8]| {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");

@@ -62,18 +62,18 @@ pub enum ClockAheadError {
 /// monotonic clock, and `wall_ns` is this node's wall clock in unix nanoseconds.
 #[derive(Debug, Default)]
 pub struct OtherClocks {
-    chains: BTreeMap<&'static str, Reading>,
+    chains: BTreeMap<&'static str, ClockReading>,
     peers: BTreeMap<OriginatorId, PeerStrand>,
 }
 
 /// A time that another clock showed at a moment.
 #[derive(Debug, Clone, Copy)]
-struct Reading {
+struct ClockReading {
     time_ns: i64,
     at: Instant,
 }
 
-impl Reading {
+impl ClockReading {
     /// Returns the lead of `wall_ns` over this clock; `None` if the reading is too old.
     fn lead_ns(self, now: Instant, wall_ns: i64) -> Option<i64> {
         let age = now.saturating_duration_since(self.at);
@@ -91,13 +91,13 @@ struct PeerStrand {
     awaited: Option<(SequenceId, Instant)>,
     /// The last envelope that it has sent: place and time.
     last: Option<(SequenceId, i64)>,
-    reading: Option<Reading>,
+    reading: Option<ClockReading>,
 }
 
 impl OtherClocks {
     /// Notes that a block appeared at the head of a chain at the moment `at`.
     pub fn note_block(&mut self, chain: &'static str, time_ns: i64, at: Instant) {
-        self.chains.insert(chain, Reading { time_ns, at });
+        self.chains.insert(chain, ClockReading { time_ns, at });
     }
 
     /// Notes that a peer has connected, and the head of its own strand that it claims at that time. The age of that
@@ -120,7 +120,7 @@ impl OtherClocks {
         };
         peer.claimed = head;
         if let Some((_, time_ns)) = peer.last.filter(|(place, _)| *place >= head) {
-            peer.reading = Some(Reading { time_ns, at });
+            peer.reading = Some(ClockReading { time_ns, at });
             return;
         }
         let is_late = |since: Instant| at.saturating_duration_since(since) > ENVELOPE_WAIT_MAX;
@@ -136,7 +136,7 @@ impl OtherClocks {
         if let Some((awaited, at)) = peer.awaited.filter(|(awaited, _)| *awaited <= place) {
             peer.awaited = None;
             if awaited == place {
-                peer.reading = Some(Reading { time_ns, at });
+                peer.reading = Some(ClockReading { time_ns, at });
             }
         }
         if peer.last.is_none_or(|(last, _)| last < place) {

@@ -22,7 +22,7 @@ const TURN_FOR: Duration = Duration::from_secs(120);
 /// The answers of all peers, and the peer that is asked now.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    peers: BTreeMap<OriginatorId, Answer>,
+    peers: BTreeMap<OriginatorId, PeerAnswer>,
     /// Head of the strand on disk.
     held: SequenceId,
     /// The highest sequence id for which a peer has shown an envelope.
@@ -34,7 +34,7 @@ pub(super) struct Answers {
 
 /// The answer of one peer. It is kept when the peer disconnects, so that a peer gains nothing by reconnecting.
 #[derive(Debug, Default)]
-struct Answer {
+struct PeerAnswer {
     is_connected: bool,
     claimed: SequenceId,
     /// The highest sequence id for which it has shown an envelope.
@@ -154,7 +154,7 @@ impl Answers {
     }
 }
 
-impl Answer {
+impl PeerAnswer {
     /// Returns true if the peer may hold more than this node, and its claim still counts.
     fn may_be_asked(&self, held: SequenceId) -> bool {
         let has_more = self.claimed > held || self.shown > held;

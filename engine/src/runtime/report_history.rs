@@ -19,9 +19,9 @@ use crate::ports::Clock;
 
 /// The reports on the chain. Cheap to clone; all clones are the same.
 #[derive(Clone)]
-pub(super) struct ReportHistory(Arc<State>);
+pub(super) struct ReportHistory(Arc<ReportHistoryState>);
 
-struct State {
+struct ReportHistoryState {
     store: Store,
     clock: Arc<dyn Clock>,
     registry: watch::Receiver<Arc<Registry>>,
@@ -50,7 +50,7 @@ impl ReportHistory {
         clock: Arc<dyn Clock>,
         registry: watch::Receiver<Arc<Registry>>,
     ) -> Self {
-        Self(Arc::new(State { store, clock, registry, kept: Mutex::default() }))
+        Self(Arc::new(ReportHistoryState { store, clock, registry, kept: Mutex::default() }))
     }
 
     /// Returns the reports of now. Blocks on the disk.

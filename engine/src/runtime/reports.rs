@@ -53,9 +53,9 @@ pub enum SubmitError {
 
 /// The reports of this node. Cheap to clone.
 #[derive(Clone)]
-pub struct Reports(Arc<State>);
+pub struct Reports(Arc<ReportsState>);
 
-struct State {
+struct ReportsState {
     key: SecretKey,
     own: OriginatorId,
     store: Store,
@@ -73,7 +73,7 @@ struct State {
 
 impl Reports {
     pub(super) fn new(key: SecretKey, store: Store, ports: Ports) -> Self {
-        Self(Arc::new(State {
+        Self(Arc::new(ReportsState {
             key,
             own: store.identity().node,
             store,
@@ -153,7 +153,7 @@ impl Reports {
     }
 }
 
-impl State {
+impl ReportsState {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.ports.clock.now_ns()).unwrap_or(0)
     }
@@ -309,10 +309,10 @@ fn piece_at(
 }
 
 /// A place among the submissions that wait.
-struct WaitingPlace(Arc<State>);
+struct WaitingPlace(Arc<ReportsState>);
 
 impl WaitingPlace {
-    fn take(state: &Arc<State>) -> Result<Self, SubmitError> {
+    fn take(state: &Arc<ReportsState>) -> Result<Self, SubmitError> {
         if state.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
             state.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(SubmitError::Busy { retry_after_s: 1 });

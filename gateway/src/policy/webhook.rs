@@ -70,7 +70,7 @@ struct KindSum {
 
 /// The answer of the service.
 #[derive(Debug, Clone, Deserialize)]
-struct Answer {
+struct WebhookAnswer {
     allow: bool,
     #[serde(default)]
     reason: Option<String>,
@@ -82,7 +82,7 @@ struct Answer {
 /// An answer that is reused until a time.
 #[derive(Debug, Clone)]
 struct KeptAnswer {
-    answer: Answer,
+    answer: WebhookAnswer,
     until: Instant,
 }
 
@@ -155,7 +155,7 @@ impl Webhook {
         &self,
         caller: &str,
         routed: &[Routed],
-    ) -> Result<Option<Answer>, WebhookError> {
+    ) -> Result<Option<WebhookAnswer>, WebhookError> {
         let kinds = routed.iter().fold(0, |kinds, envelope| kinds | 1 << envelope.kind as u8);
         let key: AnswerKey = (caller.into(), kinds);
         let kept = self.answers.get(&key).filter(|kept| kept.until > Instant::now());
@@ -186,8 +186,8 @@ impl Webhook {
             }
         };
         match answer {
-            Answer { allow: true, .. } => Ok(Some(answer)),
-            Answer { reason, .. } => {
+            WebhookAnswer { allow: true, .. } => Ok(Some(answer)),
+            WebhookAnswer { reason, .. } => {
                 let reason =
                     reason.unwrap_or_else(|| "the policy service (webhook) refused".into());
                 let printable = reason.chars().filter(|it| !it.is_control());
@@ -208,7 +208,7 @@ impl Webhook {
         }
     }
 
-    async fn fetch(&self, caller: &str, routed: &[Routed]) -> Result<Answer, String> {
+    async fn fetch(&self, caller: &str, routed: &[Routed]) -> Result<WebhookAnswer, String> {
         let mut envelopes: BTreeMap<_, KindSum> = BTreeMap::new();
         for envelope in routed {
             let sum = envelopes.entry(envelope.kind.name()).or_default();

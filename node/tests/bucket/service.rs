@@ -74,7 +74,7 @@ pub(crate) const LONG_AGO: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
 const LATER: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 
 #[derive(Default)]
-struct State {
+struct BucketState {
     objects: BTreeMap<String, Stored>,
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
     lie: Option<Lie>,
@@ -85,7 +85,7 @@ struct State {
 /// A running service on its own port, which ends when it is dropped.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<BucketState>>,
     requests: Arc<AtomicUsize>,
     _runtime: tokio::runtime::Runtime,
 }
@@ -101,7 +101,8 @@ impl Service {
             .unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let (state, requests) = (Arc::<Mutex<State>>::default(), Arc::<AtomicUsize>::default());
+        let (state, requests) =
+            (Arc::<Mutex<BucketState>>::default(), Arc::<AtomicUsize>::default());
         let (of_task, counted) = (state.clone(), requests.clone());
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -165,7 +166,7 @@ impl Service {
     }
 }
 
-async fn answer(state: &Mutex<State>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(state: &Mutex<BucketState>, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let bytes = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
     let name = parts.uri.path().trim_start_matches('/').to_owned();
@@ -211,7 +212,7 @@ async fn answer(state: &Mutex<State>, request: Request<Incoming>) -> Response<Bo
     }
 }
 
-fn list(state: &State, query: &BTreeMap<String, String>) -> Response<Body> {
+fn list(state: &BucketState, query: &BTreeMap<String, String>) -> Response<Body> {
     let empty = String::new();
     let prefix = query.get("prefix").unwrap_or(&empty);
     let after = query.get("continuation-token").unwrap_or(&empty);
@@ -249,7 +250,7 @@ fn list(state: &State, query: &BTreeMap<String, String>) -> Response<Body> {
     plain(StatusCode::OK, text)
 }
 
-fn read(state: &mut State, parts: &http::request::Parts, name: &str) -> Response<Body> {
+fn read(state: &mut BucketState, parts: &http::request::Parts, name: &str) -> Response<Body> {
     let Some(Stored { mut bytes, modified, tag }) = state.objects.get(name).cloned() else {
         return plain(StatusCode::NOT_FOUND, "");
     };
@@ -284,7 +285,7 @@ fn read(state: &mut State, parts: &http::request::Parts, name: &str) -> Response
 }
 
 fn put(
-    state: &mut State,
+    state: &mut BucketState,
     parts: &http::request::Parts,
     query: &BTreeMap<String, String>,
     name: &str,
@@ -313,7 +314,11 @@ fn put(
     answer
 }
 
-fn multipart(state: &mut State, query: &BTreeMap<String, String>, name: &str) -> Response<Body> {
+fn multipart(
+    state: &mut BucketState,
+    query: &BTreeMap<String, String>,
+    name: &str,
+) -> Response<Body> {
     if query.contains_key("uploads") {
         let upload = format!("upload-{}", state.uploads.len());
         state.uploads.insert(upload.clone(), BTreeMap::new());

@@ -33,7 +33,7 @@ pub(crate) enum Lie {
     NoChunks,
 }
 
-struct State {
+struct WebServerState {
     folder: PathBuf,
     lie: Mutex<Option<Lie>>,
     requests: Mutex<Vec<String>>,
@@ -43,7 +43,7 @@ struct State {
 /// A running server on its own port, which ends when it is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<WebServerState>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,7 +51,7 @@ impl Server {
     pub(crate) fn start(folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
+        let state = Arc::new(WebServerState {
             folder: folder.to_owned(),
             lie: Mutex::default(),
             requests: Mutex::default(),
@@ -99,7 +99,7 @@ impl Drop for Server {
 }
 
 /// Returns the lie for this request. Some lies apply a limited number of times.
-fn next_lie(state: &State, method: &str) -> Option<Lie> {
+fn next_lie(state: &WebServerState, method: &str) -> Option<Lie> {
     let mut lie = state.lie.lock();
     if let Some(Lie::Cut(times) | Lie::Busy(times)) = &mut *lie {
         if method != "GET" || *times == 0 {
@@ -111,7 +111,7 @@ fn next_lie(state: &State, method: &str) -> Option<Lie> {
 }
 
 /// Answers one request and closes the connection.
-fn answer(state: &State, mut stream: TcpStream) -> std::io::Result<()> {
+fn answer(state: &WebServerState, mut stream: TcpStream) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

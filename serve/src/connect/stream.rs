@@ -22,7 +22,8 @@ pub(super) fn translate(
     schema: Option<MethodSchema>,
     share: Arc<ConnectionShare>,
 ) -> Body {
-    let answer = Answer { body, schema, share, unread: BytesMut::new(), held: None, ended: false };
+    let answer =
+        TranslatedAnswer { body, schema, share, unread: BytesMut::new(), held: None, ended: false };
     let frames = stream::unfold(answer, |mut answer| async move {
         let piece = answer.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(piece)), answer))
@@ -30,7 +31,7 @@ pub(super) fn translate(
     Body::new(StreamBody::new(frames))
 }
 
-struct Answer {
+struct TranslatedAnswer {
     body: Body,
     schema: Option<MethodSchema>,
     share: Arc<ConnectionShare>,
@@ -41,7 +42,7 @@ struct Answer {
     ended: bool,
 }
 
-impl Answer {
+impl TranslatedAnswer {
     /// Returns the next piece of the translated body; `None` after the message that ends it.
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {

@@ -17,13 +17,13 @@ const DATAGRAM_BYTES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub struct Cable {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CableState>>,
     task: AbortHandle,
 }
 
 /// Behind one lock, so that after a cut nothing more is counted as passed.
 #[derive(Debug, Default)]
-struct State {
+struct CableState {
     is_cut: bool,
     passed: u64,
 }
@@ -42,7 +42,7 @@ impl Cable {
 
     fn of(front: UdpSocket, target: SocketAddr) -> Self {
         let address = front.local_addr().unwrap();
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::<Mutex<CableState>>::default();
         let task = tokio::spawn(pass(Arc::new(front), target, state.clone())).abort_handle();
         Self { address, state, task }
     }
@@ -77,20 +77,20 @@ impl Drop for Cable {
 }
 
 /// Passes one datagram on. One that cannot be sent is lost, as on any cable.
-async fn send(state: &Mutex<State>, from: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+async fn send(state: &Mutex<CableState>, from: &UdpSocket, datagram: &[u8], to: SocketAddr) {
     if take(&mut state.lock()) {
         let _ = from.send_to(datagram, to).await;
     }
 }
 
 /// Returns true while datagrams get through.
-fn take(state: &mut State) -> bool {
+fn take(state: &mut CableState) -> bool {
     state.passed += u64::from(!state.is_cut);
     !state.is_cut
 }
 
 /// Each dialler gets a socket of its own towards the target, as behind an address translator.
-async fn pass(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<Mutex<State>>) {
+async fn pass(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<Mutex<CableState>>) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut returning = JoinSet::new();
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
@@ -112,7 +112,7 @@ async fn pass_back(
     back: Arc<UdpSocket>,
     front: Arc<UdpSocket>,
     dialler: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CableState>>,
 ) {
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
     loop {

@@ -58,7 +58,7 @@ fn roles_are_named() {
 }
 
 /// Names of types that said nothing of their subject and stood for several things at once.
-const RIDDLES: [&str; 15] = [
+const RIDDLES: [&str; 17] = [
     "Campaign",
     "Course",
     "Desk",
@@ -69,8 +69,10 @@ const RIDDLES: [&str; 15] = [
     "Patience",
     "Refusal",
     "Said",
+    "Shared",
     "Sight",
     "Standing",
+    "State",
     "Teller",
     "Told",
     "Verdict",

@@ -51,7 +51,7 @@ pub trait WaitingInboxes: Send + Sync + 'static {
 pub struct Wallets {
     chains: Arc<dyn WalletChains>,
     listed: WalletChainList,
-    answers: Cache<Digest, Answer>,
+    answers: Cache<Digest, WalletAnswer>,
     /// The times since which answers have been missing: of the first failed attempt, or, without an endpoint, of the
     /// first time that the question came up.
     firsts: Cache<Digest, Instant>,
@@ -66,7 +66,7 @@ pub struct Wallets {
 
 /// The answer of a wallet, with the time of the block at which it was asked, unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Answer {
+struct WalletAnswer {
     agrees: bool,
     block_time_s: u64,
 }
@@ -116,7 +116,7 @@ impl Wallets {
             _ if client::is_too_long(question) => {
                 (KnownAnswer::Given { agrees: false, block_time_s: 0 }, Duration::ZERO)
             }
-            Some(Answer { agrees, block_time_s }) => {
+            Some(WalletAnswer { agrees, block_time_s }) => {
                 (KnownAnswer::Given { agrees, block_time_s }, Duration::ZERO)
             }
             None => {
@@ -184,7 +184,7 @@ impl Wallets {
 
     async fn reply(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let key = answer_key(question);
-        if let Some(Answer { agrees, block_time_s }) = self.answers.get(&key) {
+        if let Some(WalletAnswer { agrees, block_time_s }) = self.answers.get(&key) {
             // A concurrent decision may have queued the question again just before the answer was cached.
             self.queue.remove(question);
             return Ok(ChainReply::Answer { agrees, block_time_s });
@@ -192,7 +192,7 @@ impl Wallets {
         let _permit = self.permit(question.chain_id).await?;
         let reply = self.chains.ask(question).await?;
         if let ChainReply::Answer { agrees, block_time_s } = reply {
-            self.answers.insert(key, Answer { agrees, block_time_s });
+            self.answers.insert(key, WalletAnswer { agrees, block_time_s });
             self.firsts.remove(&key);
             self.queue.remove(question);
         }

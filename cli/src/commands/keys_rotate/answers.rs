@@ -40,7 +40,7 @@ pub(super) enum Speaker {
 }
 
 /// The cursors of both nodes.
-pub(super) struct Held {
+pub(super) struct BothCursors {
     /// The error also if another node answers at the old one's address.
     pub(super) old: Result<Cursor, String>,
     pub(super) new: Result<Cursor, String>,
@@ -48,7 +48,7 @@ pub(super) struct Held {
     pub(super) speaker: Speaker,
 }
 
-impl Held {
+impl BothCursors {
     /// Asks both nodes. There may be no new one yet.
     pub(super) async fn ask(
         old: (&RegisteredNode, &PublicKey),
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_strand_is_behind_by_more_than_the_bound_or_if_it_is_absent() {
         let old = cursor(&[(0, 1), (100, 500), (200, 100)]);
-        let held = |new| Held { old: old.clone(), new, speaker: Speaker::Proven };
+        let held = |new| BothCursors { old: old.clone(), new, speaker: Speaker::Proven };
         assert_eq!(held(cursor(&[(100, 400)])).behind(), Some(vec![]));
         let late = held(cursor(&[(100, 399), (300, 7)])).behind();
         assert_eq!(late, Some(vec![(OriginatorId(100), 101)]));

@@ -13,7 +13,7 @@ use crate::read::plan::PagePlan;
 pub(super) struct CatchUp {
     pub(super) cause: CatchUpCause,
     pub(super) topics: Vec<Topic>,
-    pub(super) reading: Reading,
+    pub(super) reading: CatchUpProgress,
     pub(super) tail: Tail,
 }
 
@@ -47,7 +47,7 @@ impl CatchUpCause {
 
 /// Progress of a catch-up.
 #[derive(Debug)]
-pub(super) enum Reading {
+pub(super) enum CatchUpProgress {
     /// No row has been read. The ceiling will be the heads at the start, which cover every envelope that is committed
     /// before it.
     NotStarted,
@@ -59,7 +59,7 @@ pub(super) enum Reading {
     Parked(Arc<Cursor>),
 }
 
-impl Reading {
+impl CatchUpProgress {
     /// Returns the heads up to which the topics are read; `None` before the start.
     pub(super) fn ceiling(&self) -> Option<&Arc<Cursor>> {
         match self {

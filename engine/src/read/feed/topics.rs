@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
 
-use super::catch_up::{CatchUp, CatchUpCause, CursorMerger, Reading};
+use super::catch_up::{CatchUp, CatchUpCause, CatchUpProgress, CursorMerger};
 use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
 use super::released::{Released, holds_of};
@@ -233,7 +233,7 @@ impl TopicFeed {
             });
         }
         let readable = |(id, catch_up): (&CatchUpId, &CatchUp)| {
-            (!matches!(catch_up.reading, Reading::Parked(_))).then_some(*id)
+            (!matches!(catch_up.reading, CatchUpProgress::Parked(_))).then_some(*id)
         };
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
         let next = self.catch_ups.range(after).find_map(readable);
@@ -247,10 +247,10 @@ impl TopicFeed {
         }
         let mut catch_up = self.catch_ups.remove(&id)?;
         let plan = match catch_up.reading {
-            Reading::Paused(plan) => plan,
+            CatchUpProgress::Paused(plan) => plan,
             _ => Box::new(self.plan(id, &mut catch_up.topics, heads)),
         };
-        catch_up.reading = Reading::Page(Arc::clone(plan.ceiling()));
+        catch_up.reading = CatchUpProgress::Page(Arc::clone(plan.ceiling()));
         self.catch_ups.insert(id, catch_up);
         Some(Read::Topics(id, plan))
     }
@@ -294,7 +294,7 @@ impl TopicFeed {
         if finished {
             self.end_pages(id, &plan);
         } else {
-            catch_up.reading = Reading::Paused(plan);
+            catch_up.reading = CatchUpProgress::Paused(plan);
         }
     }
 
@@ -317,7 +317,7 @@ impl TopicFeed {
             }
         }
         if let Some(catch_up) = self.catch_ups.get_mut(&id) {
-            catch_up.reading = Reading::Parked(Arc::clone(plan.ceiling()));
+            catch_up.reading = CatchUpProgress::Parked(Arc::clone(plan.ceiling()));
         }
         self.end_catch_up(id);
         let parked: Vec<CatchUpId> = self.catch_ups.keys().copied().collect();
@@ -349,12 +349,12 @@ impl TopicFeed {
     /// Makes the topics of a parked catch-up live, if that is possible now.
     fn end_catch_up(&mut self, id: CatchUpId) {
         let Some(mut catch_up) = self.catch_ups.remove(&id) else { return };
-        let Reading::Parked(ceiling) = &catch_up.reading else {
+        let CatchUpProgress::Parked(ceiling) = &catch_up.reading else {
             self.catch_ups.insert(id, catch_up);
             return;
         };
         if catch_up.tail.is_lost() || !self.joins_in_order(&catch_up, ceiling) {
-            catch_up.reading = Reading::NotStarted;
+            catch_up.reading = CatchUpProgress::NotStarted;
             catch_up.tail = Tail::default();
             self.catch_ups.insert(id, catch_up);
         } else if self.waits_for_others(&catch_up) {
@@ -517,7 +517,7 @@ impl TopicFeed {
 
     fn start(&mut self, id: CatchUpId, cause: CatchUpCause, topics: Vec<Topic>) {
         let catch_up =
-            CatchUp { cause, topics, reading: Reading::NotStarted, tail: Tail::default() };
+            CatchUp { cause, topics, reading: CatchUpProgress::NotStarted, tail: Tail::default() };
         self.catch_ups.insert(id, catch_up);
     }
 

@@ -100,9 +100,9 @@ type Submittable = (HeldReport, Result<Majority, String>);
 
 /// Writes, attests, submits and settles payer reports. Cheap to clone; all clones are the same.
 #[derive(Clone)]
-pub struct PayerReporter(Arc<State>);
+pub struct PayerReporter(Arc<PayerReporterState>);
 
-struct State {
+struct PayerReporterState {
     engine: Engine,
     key: SecretKey,
     domain: DomainSeparator,
@@ -138,7 +138,7 @@ impl PayerReporter {
         periods: Periods,
         contract: Arc<dyn ReportContract>,
     ) -> Self {
-        Self(Arc::new(State {
+        Self(Arc::new(PayerReporterState {
             engine: engine.clone(),
             key,
             domain,
@@ -285,7 +285,7 @@ const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
 const NOT_COME: &str = "the minute in which it ends has not come";
 const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
 
-impl State {
+impl PayerReporterState {
     fn own(&self) -> OriginatorId {
         self.engine.store().identity().node
     }

@@ -44,7 +44,7 @@ struct Payers {
 
 /// A payer's balance as the database has it.
 #[derive(Debug, Clone, Copy)]
-struct Reading {
+struct ReadBalance {
     /// The amount that the payer can spend, picodollars.
     available: i128,
     /// The head of this node's strand: charges up to it are in `available`.
@@ -54,7 +54,7 @@ struct Reading {
 
 #[derive(Debug)]
 struct Balance {
-    reading: Reading,
+    reading: ReadBalance,
     /// Charges of this node after that head.
     charged: VecDeque<(SequenceId, u64)>,
     /// Sum of those.
@@ -100,8 +100,8 @@ impl Balance {
 }
 
 impl Payers {
-    fn put(&mut self, payer: PayerAddress, reading: Reading) -> Put {
-        let Reading { head, read_ns, .. } = reading;
+    fn put(&mut self, payer: PayerAddress, reading: ReadBalance) -> Put {
+        let ReadBalance { head, read_ns, .. } = reading;
         // Another worker may have read it too, and sooner or later than this one.
         let charged = match self.known.get_mut(&payer) {
             Some(newer) if newer.reading.head > head => return Put::Known,
@@ -220,14 +220,14 @@ impl Balances {
         node: OriginatorId,
         payer: PayerAddress,
         read_ns: i64,
-    ) -> Result<Option<Reading>, ReadError> {
+    ) -> Result<Option<ReadBalance>, ReadError> {
         let now = self.report_history.now()?;
         if !now.snapshot.knows_balances()? {
             return Ok(None);
         }
         let head = now.snapshot.head(node)?;
         let available = available_of(&now.snapshot, &now.reports, payer)?;
-        Ok(Some(Reading { available, head, read_ns }))
+        Ok(Some(ReadBalance { available, head, read_ns }))
     }
 }
 
@@ -263,8 +263,8 @@ mod tests {
         hawser_proto::Address(bytes)
     }
 
-    fn reading(available: i128, head: u64, read_ns: i64) -> Reading {
-        Reading { available, head: SequenceId(head), read_ns }
+    fn reading(available: i128, head: u64, read_ns: i64) -> ReadBalance {
+        ReadBalance { available, head: SequenceId(head), read_ns }
     }
 
     /// A full table, read at head 4 and time 0, each payer with `available`.

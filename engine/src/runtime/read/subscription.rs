@@ -20,7 +20,7 @@ use crate::read::queue::PopOutcome;
 /// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
 const TURN_TOPICS: usize = 1024;
 
-type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
+type PageReading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
 
 /// The past envelopes that a wave delivers of its topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Subscription {
     listener: Arc<Listener>,
     feed: Feed,
     awaited: AwaitedPlaces,
-    reading: Option<Reading>,
+    reading: Option<PageReading>,
     /// Memory of pages whose envelopes are not all delivered.
     taken_bytes: usize,
     failed: Option<QueryError>,
@@ -227,7 +227,7 @@ impl Subscription {
                 false => self.feed.poll_read(&heads),
             };
             self.reading = read.map(|read| {
-                let page: Reading = Box::pin(pages::read(self.log.clone(), read));
+                let page: PageReading = Box::pin(pages::read(self.log.clone(), read));
                 page
             });
         }

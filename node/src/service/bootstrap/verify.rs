@@ -40,7 +40,7 @@ pub fn verify(
             own: OriginatorId(0),
             absences: Absences::NONE,
         });
-        let mut reading = Reading {
+        let mut reading = StrandReading {
             verifier,
             evidence: &evidence,
             tree: Some(CompactRange::default()),
@@ -83,7 +83,7 @@ pub(super) fn require_chain_tree(
     seen: EnvelopesFn<'_>,
 ) -> Result<(), BootstrapFetchError> {
     let evidence = Evidence::of_majority(signed);
-    let mut reading = Reading {
+    let mut reading = StrandReading {
         verifier: None,
         evidence: &evidence,
         tree: Some(CompactRange::default()),
@@ -110,7 +110,7 @@ pub(super) fn require_chain_tree(
 }
 
 /// The state of reading a strand.
-struct Reading<'a> {
+struct StrandReading<'a> {
     verifier: Option<EnvelopeVerifier>,
     evidence: &'a Evidence,
     /// The tree so far; `None` after the first sequence id without an envelope.
@@ -120,7 +120,7 @@ struct Reading<'a> {
     strand: VerifiedStrand,
 }
 
-impl Reading<'_> {
+impl StrandReading<'_> {
     fn read(
         &mut self,
         stated: &BootstrapStrand,

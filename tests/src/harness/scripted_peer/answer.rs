@@ -8,7 +8,7 @@ use hawser_proto::{OriginatorId, SecretKey};
 use prost::Message as _;
 
 use super::habits::Attack;
-use super::state::{State, signed};
+use super::state::{ScriptedPeerState, signed};
 
 /// Field 1, repeated: how envelopes are laid out in all answers.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -45,7 +45,7 @@ fn frame(message: &[u8]) -> Bytes {
 }
 
 /// Encodes the vector clock: the peer's own head, and a higher one if it lies.
-pub(super) fn clock(state: &State) -> Bytes {
+pub(super) fn clock(state: &ScriptedPeerState) -> Bytes {
     let head = state.strand.borrow().last_key_value().map_or(0, |(place, _)| *place);
     let is_lying = state.habits.lock().attack == Some(Attack::Silence);
     let head = if is_lying { head + 1000 } else { head };
@@ -60,7 +60,7 @@ pub(super) fn clock(state: &State) -> Bytes {
 /// The envelopes behind `after` that fit into one message, as the habits write them, and the place of
 /// the last one.
 pub(super) fn page(
-    state: &State,
+    state: &ScriptedPeerState,
     originator: OriginatorId,
     after: u64,
     limit: usize,
@@ -96,7 +96,7 @@ pub(crate) fn oddly(envelope: &Bytes) -> Bytes {
 }
 
 /// Returns the message of an attack; `None` if the attack is silence.
-pub(super) fn attack(state: &State, attack: Attack, framed: bool) -> Option<Bytes> {
+pub(super) fn attack(state: &ScriptedPeerState, attack: Attack, framed: bool) -> Option<Bytes> {
     let forged = |originator: OriginatorId, key: &SecretKey| {
         let envelope = state.strand.borrow().first_key_value().map(|(_, it)| it.clone())?;
         let (statement, _) = OriginatorEnvelope::open(envelope).unwrap();

@@ -27,7 +27,7 @@ use super::envelopes::{
 };
 use super::files::Record;
 use super::ports;
-use state::{State, signed};
+use state::{ScriptedPeerState, signed};
 
 pub(crate) use answer::{oddly, originators_message};
 pub use habits::{Attack, Habits, LONG_BYTES, Methods, StreamEnd};
@@ -44,7 +44,7 @@ pub struct ScriptedPeer {
     /// Its port.
     pub port: u16,
     key: SecretKey,
-    state: Arc<State>,
+    state: Arc<ScriptedPeerState>,
     rng: StdRng,
     next: u64,
     time_ns: i64,
@@ -58,7 +58,7 @@ impl ScriptedPeer {
         let mut scalar = [0x77; 32];
         scalar[..4].copy_from_slice(&id.0.to_be_bytes());
         let key = SecretKey::from_bytes(&scalar).unwrap();
-        let state = Arc::new(State {
+        let state = Arc::new(ScriptedPeerState {
             id,
             key: key.clone(),
             strand: watch::Sender::default(),

@@ -21,7 +21,7 @@ use tonic::transport::Server;
 
 use super::answer;
 use super::habits::{Attack, Habits, LONG_BYTES, Methods, StreamEnd};
-use super::state::State;
+use super::state::ScriptedPeerState;
 
 /// Messages that wait for a slow caller.
 const QUEUE: usize = 4;
@@ -34,13 +34,13 @@ const UNIMPLEMENTED: &str = "12";
 const UNAVAILABLE: &str = "14";
 
 /// Serves until it is aborted.
-pub(super) async fn serve(port: u16, state: Arc<State>) {
+pub(super) async fn serve(port: u16, state: Arc<ScriptedPeerState>) {
     let address = (Ipv4Addr::LOCALHOST, port).into();
     Server::builder().serve(address, Calls(state)).await.unwrap();
 }
 
 #[derive(Debug, Clone)]
-struct Calls(Arc<State>);
+struct Calls(Arc<ScriptedPeerState>);
 
 impl Service<Request<tonic::body::Body>> for Calls {
     type Response = Response<Answer>;
@@ -87,7 +87,10 @@ fn trailers(status: &'static str) -> Frame<Bytes> {
     Frame::trailers(map)
 }
 
-async fn answer(state: Arc<State>, request: Request<tonic::body::Body>) -> Response<Answer> {
+async fn answer(
+    state: Arc<ScriptedPeerState>,
+    request: Request<tonic::body::Body>,
+) -> Response<Answer> {
     let path = request.uri().path().to_owned();
     {
         let mut seen = state.seen.lock();
@@ -155,7 +158,7 @@ async fn read(mut body: tonic::body::Body) -> Bytes {
     Bytes::from(bytes).slice(5..)
 }
 
-fn page(state: &State, request: api::QueryEnvelopesRequest) -> Bytes {
+fn page(state: &ScriptedPeerState, request: api::QueryEnvelopesRequest) -> Bytes {
     let query = request.query.unwrap();
     let limit = match usize::try_from(request.limit).unwrap() {
         0 => ROWS,
@@ -180,7 +183,7 @@ fn place(originator: OriginatorId, cursor: Option<&pb::Cursor>) -> u64 {
 }
 
 fn start(
-    state: Arc<State>,
+    state: Arc<ScriptedPeerState>,
     originators: &[u32],
     last_seen: Option<pb::Cursor>,
     framed: bool,
@@ -206,7 +209,7 @@ fn start(
 }
 
 /// Sends a long message without its last byte, and waits until the caller has gone.
-async fn send_long(state: &State, to: &mpsc::Sender<Frame<Bytes>>) {
+async fn send_long(state: &ScriptedPeerState, to: &mpsc::Sender<Frame<Bytes>>) {
     let len = u32::try_from(LONG_BYTES).unwrap().to_be_bytes();
     let header = Bytes::from([&[0][..], &len].concat());
     let pieces = (LONG_BYTES - 1).div_ceil(LONG_PIECE_BYTES);
@@ -234,7 +237,7 @@ async fn send_long(state: &State, to: &mpsc::Sender<Frame<Bytes>>) {
 type SendFrameError = mpsc::error::SendError<Frame<Bytes>>;
 
 async fn stream(
-    state: &State,
+    state: &ScriptedPeerState,
     originator: OriginatorId,
     mut after: u64,
     framed: bool,

@@ -34,7 +34,7 @@ pub struct Seen {
 
 /// Strand, habits and records.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ScriptedPeerState {
     pub(super) id: OriginatorId,
     pub(super) key: SecretKey,
     pub(super) strand: watch::Sender<BTreeMap<u64, Bytes>>,
@@ -44,7 +44,7 @@ pub(super) struct State {
     pub(super) seen: Mutex<Seen>,
 }
 
-impl State {
+impl ScriptedPeerState {
     /// Looks at the strand that a call asks for; at an empty one if the peer serves none of these.
     pub(super) fn with_strand<T>(
         &self,
