@@ -162,7 +162,6 @@ impl Committer {
                 _ => ends.push(end),
             }
             if let Change::Append(entry) = change {
-                tracing::debug!(envelope = %entry.id, "durable");
                 shown.extend(Committed::from_entry(entry).map(Arc::new));
             }
         }
