@@ -1,4 +1,7 @@
 //! Pauses between attempts that fail because of the disk.
+//!
+//! Not `backon`: these pauses have no random part, because a process waits for its own disk alone, and this crate uses
+//! no randomness outside of its runtime.
 
 use std::time::Duration;
 

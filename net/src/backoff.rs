@@ -1,8 +1,7 @@
 //! Pauses before a peer is dialled again.
 //!
-//! Not `backon`: its jitter is added on top of a delay and drawn inside of it. Here a pause is half
-//! to all of its step, so it never exceeds the last step, and the caller passes the random number,
-//! so that tests choose it.
+//! Not `backon`, which draws the random part of a pause itself: here the caller passes the random number, so that tests
+//! choose it. A pause is half to all of its step, so it never exceeds the last step.
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! table therefore removes the caller whose usage expires first. This is an idle caller if there is one, and
 //! otherwise the caller with the least usage: a newcomer of the flood itself, which gains almost nothing. A removed
 //! caller starts again with a full allowance, so removal never harms it.
+//!
+//! No cache library: those rank entries by use, and the callers of a flood use the table most often.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -101,6 +103,8 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -141,5 +145,30 @@ mod tests {
         table.put("c", 1, 25, 0);
         assert_eq!((table.get("a"), table.get("b"), table.get("c")), (Some(&2), None, Some(&1)));
         assert!(!table.is_empty());
+    }
+
+    proptest! {
+        /// Compares with a list that a full table takes the caller with the earliest end from.
+        #[test]
+        fn a_caller_goes_only_if_its_use_has_ended_or_ends_first(
+            puts in proptest::collection::vec((0..12_u8, 1..100_u64, 0..20_u64), 1..200),
+        ) {
+            const CALLERS_MAX: usize = 6;
+            let mut table = CallerTable::new(CALLERS_MAX);
+            let (mut ends, mut now_ms) = (HashMap::new(), 0);
+            for (at, (caller, lasts_ms, passed_ms)) in puts.into_iter().enumerate() {
+                now_ms += passed_ms;
+                let before: Vec<u8> = ends.keys().copied().filter(|it| table.get(it).is_some()).collect();
+                table.put(caller, at, now_ms + lasts_ms, now_ms);
+                prop_assert_eq!(table.get(&caller), Some(&at));
+                prop_assert!(table.len() <= CALLERS_MAX);
+                for gone in before.iter().filter(|it| table.get(*it).is_none()) {
+                    let stays = before.iter().filter(|it| table.get(*it).is_some() && **it != caller);
+                    let is_first = stays.map(|it| ends[it]).all(|end| ends[gone] <= end);
+                    prop_assert!(ends[gone] <= now_ms || is_first, "{gone} of {ends:?} at {now_ms}");
+                }
+                ends.insert(caller, now_ms + lasts_ms);
+            }
+        }
     }
 }

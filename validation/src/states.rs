@@ -2,6 +2,10 @@
 //!
 //! A state is taken out while it is advanced, and put back after the log holds the updates that advanced it. The cache
 //! thus never holds a state that the log does not produce, and states are not copied.
+//!
+//! No cache library, because those in use here (`quick_cache`) may drop an entry that was just put in favour of ones
+//! with more uses. The inbox that was just judged is the one whose next update follows, and judging it without its
+//! state reads its whole log again. A test compares the cache with a plain list.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -133,5 +137,40 @@ mod tests {
         cache.put(inbox(2), known(2));
         assert_eq!(cache.take(inbox(2)).last, SequenceId::NONE);
         assert_eq!(cache.take(inbox(1)).last, SequenceId(1));
+    }
+
+    /// Puts and takes at random, and compares with a list that is in the order of use.
+    #[test]
+    fn it_holds_what_a_list_in_the_order_of_use_holds() {
+        const ROOM: usize = 5;
+        for seed in 1..200_u64 {
+            let mut cache = StateCache::new(ROOM as u64 * 512);
+            let mut list: Vec<(u8, u64)> = Vec::new();
+            let mut random = seed;
+            for step in 1..200_u64 {
+                // Knuth's MMIX generator; its high bits are random enough.
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let number = u8::try_from((random >> 33) & 7).unwrap();
+                let place = list.iter().position(|(held, _)| *held == number);
+                if (random >> 40) & 1 == 0 {
+                    if let Some(place) = place {
+                        list.remove(place);
+                    }
+                    list.push((number, step));
+                    if list.len() > ROOM {
+                        list.remove(0);
+                    }
+                    cache.put(inbox(number), known(step));
+                } else {
+                    let expected = place.map_or(0, |place| list.remove(place).1);
+                    assert_eq!(cache.take(inbox(number)).last, SequenceId(expected), "seed {seed}");
+                }
+                let sum: u64 = cache.entries.values().map(|entry| entry.weight).sum();
+                assert_eq!((cache.weight, cache.by_use.len()), (sum, list.len()), "seed {seed}");
+                assert!(cache.weight <= cache.weight_max, "seed {seed}");
+            }
+        }
     }
 }
