@@ -108,6 +108,36 @@ async fn a_repeat_behind_a_sync_that_hangs_and_fails_is_not_acknowledged() {
     node.threads.join();
 }
 
+/// Repeats of stored envelopes take no turn of the threads behind which publishers wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_of_what_is_stored_is_answered_while_a_sync_hangs() {
+    let node = start(store());
+    let store = node.engine.store().clone();
+    let first = node.engine.publish(vec![message(1, "a"), message(1, "b")]).await.unwrap();
+    let (hang, hung) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    store.set_write_faults(Some(Arc::new(move || {
+        let _ = hang.send(());
+        let _ = released.lock().recv();
+        None
+    })));
+    let new = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.publish(vec![message(1, "c")]).await }
+    });
+    tokio::task::spawn_blocking(move || hung.recv().map(|()| hung)).await.unwrap().unwrap();
+    let repeat = node.engine.publish(vec![message(1, "b"), message(1, "a")]);
+    let repeat = tokio::time::timeout(PATIENCE, repeat).await.expect("it waits for no sync");
+    assert_eq!(repeat.unwrap(), [first[1].clone(), first[0].clone()]);
+    assert!(!new.is_finished(), "the sync still hangs");
+    assert_eq!(node.engine.counters().replayed.get(), 2);
+    drop(release);
+    assert_eq!(id(&new.await.unwrap().unwrap()[0]), 3);
+    node.engine.drain();
+    node.threads.join();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_strand_goes_on_after_failed_writes_and_a_full_disk() {
     let follower = Follower::start(store());

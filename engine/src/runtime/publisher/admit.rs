@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_rules::Violation;
 use parking_lot::Mutex;
 
 use super::earlier::{LookUp, Receipt};
-use super::error::PublishError;
-use super::request::{PendingReply, Request};
+use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
+use super::request::{PendingReply, Published, Request};
 use super::state::PublisherState;
 use crate::admission::{self, AdmissionContext, AdmissionError, Writer};
 use crate::runtime::Priority;
@@ -35,7 +36,7 @@ pub(super) struct AdmissionJob {
 
 impl AdmissionJob {
     /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker hands
-    /// the request to the sequencing thread, or answers it.
+    /// the request to the sequencing thread, or answers it if it is refused or only repeats what is stored.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
@@ -98,6 +99,10 @@ impl AdmissionJob {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
+        let head = self.state.heads.get().get(self.state.node);
+        if let Some(stored) = earlier.all_stored(head, envelopes.iter().map(|it| it.receipt)) {
+            return self.answer_repeats(stored, reply);
+        }
         if let Err(error) = self.check_times(&envelopes) {
             return reply.send(Err(error));
         }
@@ -116,6 +121,19 @@ impl AdmissionJob {
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
         self.state.send_to_sequencer(Request { envelopes, earlier, reply });
+    }
+
+    /// Answers a request that adds nothing. The sequencing thread and the commit thread, behind which all publishers
+    /// wait, have nothing to do for it: a flood of large repeats would hold both up for milliseconds each.
+    fn answer_repeats(&self, envelopes: Vec<Bytes>, mut reply: PendingReply) {
+        let lengths = envelopes.iter().map(|bytes| bytes.len() + STATEMENT_OVERHEAD_BYTES);
+        if lengths.sum::<usize>() > ANSWER_LEN_BYTES_MAX {
+            return reply.send(Err(PublishError::AnswerTooLarge));
+        }
+        let counters = &self.state.counters;
+        reply.stage.lap(&counters.admit_seconds);
+        counters.replayed.inc_by(envelopes.len() as u64);
+        reply.send(Ok(Published { envelopes, added: 0 }));
     }
 
     /// Joins the look-ups of the chunks. If more groups have been stored between the first and the last turn of a large

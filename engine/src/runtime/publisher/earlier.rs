@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Mark, ReadError, Store};
 
 /// Names a group of requests, in the order in which the groups are written.
@@ -23,6 +23,10 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 pub(super) struct LookUp {
     /// The newest group that was stored before.
     stored: Generation,
+    /// Everything that was found is durable.
+    is_durable: bool,
+    /// The highest place of everything that was found.
+    last: SequenceId,
     found: HashMap<Receipt, Bytes>,
     /// Earlier publishes whose envelopes have expired and are pruned.
     expired: HashSet<Receipt>,
@@ -38,16 +42,18 @@ impl LookUp {
     ) -> Result<Self, ReadError> {
         let snapshot = store.snapshot();
         let (mut found, mut expired) = (HashMap::new(), HashSet::new());
+        let mut last = SequenceId::NONE;
         for receipt in receipts {
             let Some(sequence) = snapshot.receipt(&receipt)? else { continue };
             let id = EnvelopeId::new(node, sequence);
             if let Some(bytes) = snapshot.get(id)? {
                 found.insert(receipt, bytes);
+                last = last.max(sequence);
             } else if matches!(snapshot.mark(id)?, Some(Mark::Pruned { .. })) {
                 expired.insert(receipt);
             }
         }
-        Ok(Self { stored, found, expired })
+        Ok(Self { stored, is_durable: snapshot.is_durable(), last, found, expired })
     }
 
     /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
@@ -55,8 +61,10 @@ impl LookUp {
         let mut parts = parts.into_iter();
         let mut all = parts.next().transpose()?.unwrap_or_default();
         for part in parts {
-            let Self { stored, found, expired } = part?;
+            let Self { stored, is_durable, last, found, expired } = part?;
             all.stored = all.stored.min(stored);
+            all.is_durable &= is_durable;
+            all.last = all.last.max(last);
             all.found.extend(found);
             all.expired.extend(expired);
         }
@@ -67,6 +75,8 @@ impl LookUp {
     pub(super) fn renewed_by(mut self, later: Self) -> Self {
         debug_assert!(self.stored <= later.stored, "it was read later");
         self.stored = later.stored;
+        self.is_durable &= later.is_durable;
+        self.last = self.last.max(later.last);
         self.found.extend(later.found);
         self.expired.extend(later.expired);
         self
@@ -90,6 +100,19 @@ impl LookUp {
     /// Returns the envelope of an earlier publish.
     pub(super) fn get(&self, receipt: &Receipt) -> Option<&Bytes> {
         self.found.get(receipt)
+    }
+
+    /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or if
+    /// not all of them are known to be durable and readable, which places up to `head` are.
+    pub(super) fn all_stored(
+        &self,
+        head: SequenceId,
+        receipts: impl Iterator<Item = Receipt>,
+    ) -> Option<Vec<Bytes>> {
+        if !self.is_durable || self.last > head {
+            return None;
+        }
+        receipts.map(|receipt| self.get(&receipt).cloned()).collect()
     }
 }
 
@@ -208,6 +231,24 @@ mod tests {
         assert_eq!(renewed.stored(), 9);
         assert!(group(0..6).keys().all(|receipt| renewed.knows(receipt)));
         assert_eq!(LookUp::of_parts([part(7, 0..2), Err("gone")]).unwrap_err(), "gone");
+    }
+
+    #[test]
+    fn only_what_is_stored_and_durable_answers_a_request() {
+        let part = |is_durable, numbers: std::ops::Range<usize>| LookUp {
+            is_durable,
+            last: SequenceId(numbers.end as u64),
+            found: group(numbers),
+            ..LookUp::default()
+        };
+        let answer = |parts: [LookUp; 2], numbers| {
+            let all = LookUp::of_parts(parts.map(Ok::<_, &str>)).unwrap();
+            all.all_stored(SequenceId(4), group(numbers).into_keys()).map(|found| found.len())
+        };
+        assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..4), Some(4));
+        assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..5), None, "one is new");
+        assert_eq!(answer([part(true, 0..2), part(false, 2..4)], 0..4), None, "one may be lost");
+        assert_eq!(answer([part(true, 0..2), part(true, 2..5)], 0..5), None, "no reader sees one");
     }
 
     #[test]

@@ -11,6 +11,10 @@ use crate::runtime::own_strand::OwnStrandError;
 /// (`docs/protocol/wire.md`).
 pub const ANSWER_LEN_BYTES_MAX: usize = hawser_rules::ENVELOPE_LEN_BYTES_MAX;
 
+/// Bytes that an originator adds to a payer envelope at most, with tags and lengths. Counted from
+/// the fields of both outer layers, all integers at their longest.
+pub(super) const STATEMENT_OVERHEAD_BYTES: usize = 160;
+
 /// Pause for publishers while this node shuts down: another process may take over within seconds.
 const RETRY_RESTART: Duration = Duration::from_secs(5);
 /// Pause for publishers while something is wrong that an operator or the chain has to set right. A guess: both take

@@ -12,7 +12,7 @@ use hawser_storage::{Charge, Facts, LogEntry};
 
 use super::commit::{GroupSize, SignedGroup};
 use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
-use super::error::{ANSWER_LEN_BYTES_MAX, PublishError};
+use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
 use super::own_end::resume;
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
@@ -21,10 +21,6 @@ use crate::admission::AdmissionError;
 use crate::facts;
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, Sequenced, Sequencer, UnpricedError};
-
-/// Bytes that an originator adds to a payer envelope at most, with tags and lengths. Counted from
-/// the fields of both outer layers, all integers at their longest.
-const STATEMENT_OVERHEAD_BYTES: usize = 160;
 
 /// A step of the clock back from the strand's latest time that is logged. Specified (`docs/protocol/rules.md`, Expiry
 /// and time).
