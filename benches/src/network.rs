@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey};
 use hawser_rules::{NodeRecord, Rate, Registry};
+use hawser_storage::UnknownFolder;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -228,7 +229,8 @@ impl Network {
         Ok(Node { process, member })
     }
 
-    /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks.
+    /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks that. Fails if it asks
+    /// anything else.
     async fn declare_new(
         &self,
         process: &mut Process,
@@ -242,9 +244,12 @@ impl Network {
             check_running(process, until, log)?;
             let mut confirm = self.command();
             confirm.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]);
-            confirm.arg(&state_dir).stdout(Stdio::null()).stderr(Stdio::null());
-            // It fails while the node does not ask.
-            confirm.status()?;
+            // It fails and prints no question while the node does not ask.
+            let shown = confirm.arg(&state_dir).stdin(Stdio::null()).output()?.stdout;
+            let shown = String::from_utf8_lossy(&shown);
+            if !shown.is_empty() && !shown.contains(UnknownFolder::Unanswered.explanation()) {
+                return Err(format!("a new node asks: {shown}").into());
+            }
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())

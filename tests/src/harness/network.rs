@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use hawser_storage::UnknownFolder;
 use tempfile::TempDir;
 
 use super::balancer::{Balancer, BalancerTls};
@@ -441,7 +442,7 @@ impl Node {
     /// new, its operator says so.
     ///
     /// # Panics
-    /// Panics if the process ends, or is not ready in time.
+    /// Panics if the process ends, is not ready in time, or asks its operator anything else.
     pub async fn ready_by_word(&mut self) {
         let (id, address, state_dir) = (self.id, self.at(self.metrics_port), self.state_dir());
         let process = self.process.as_mut().expect("the node was started");
@@ -455,8 +456,11 @@ impl Node {
             }
             let mut confirm = Command::new(hawser());
             confirm.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]);
-            // Without a question, the command fails: the node has not asked yet, or has its answer.
-            let _ = confirm.arg(&state_dir).output();
+            // Without a question, the command fails and prints none: the node has not asked yet, or has its answer.
+            let shown = confirm.arg(&state_dir).output().expect("the program can be run").stdout;
+            let shown = String::from_utf8_lossy(&shown);
+            let expected = UnknownFolder::Unanswered.explanation();
+            assert!(shown.is_empty() || shown.contains(expected), "node {id} asks: {shown}");
             None
         })
         .await;
