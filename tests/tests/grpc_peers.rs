@@ -11,7 +11,7 @@ use hawser_tests::harness::network::{Metrics, Network, Node};
 use hawser_tests::harness::scripted_peer::{
     Attack, GROUP, Habits, LONG_BYTES, Methods, ScriptedPeer, StreamEnd,
 };
-use hawser_tests::harness::{envelopes, seed, strand, wait};
+use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
 
 /// Nothing listens on this port.
 const UNREACHABLE: &str = "http://127.0.0.1:1";
@@ -97,6 +97,27 @@ async fn habits_of_other_software_are_no_offences() {
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
     assert_eq!(metrics.sum("xmtp_peer_envelopes_rewritten_total", &[]), 29.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
+    let peer = ScriptedPeer::start(300, Habits { tells_clock: false, ..Habits::default() });
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    let node = &mut network.nodes[0];
+    node.start();
+    node.readable().await;
+    wait::until("the peer is connected", async || {
+        (transport(&node.metrics().await, 300, "grpc") == 1.0).then_some(())
+    })
+    .await;
+    wait::until("it waits for an answer", async || {
+        let (_, page) = raw::get(node.metrics_port, "/readyz?for=publish").await.ok()?;
+        page.contains("0 of 1 other nodes have answered").then_some(())
+    })
+    .await;
+    peer.change(|habits| habits.tells_clock = true);
+    node.ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

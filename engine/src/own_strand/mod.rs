@@ -134,8 +134,9 @@ pub struct Observation {
     pub has_signed: bool,
     /// The other canonical nodes of the registry.
     pub others: BTreeSet<OriginatorId>,
-    /// The connected peers, each with the head of this node's strand that it claims.
-    pub claims: BTreeMap<OriginatorId, SequenceId>,
+    /// The connected peers, each with the head of this node's strand that it claims; `None` for a peer that has told
+    /// no heads.
+    pub claims: BTreeMap<OriginatorId, Option<SequenceId>>,
 }
 
 /// State machine of a node's right to sign. Does no I/O and reads no clock.

@@ -20,7 +20,7 @@ struct Node {
     held: u64,
     has_signed: bool,
     others: BTreeSet<OriginatorId>,
-    claims: BTreeMap<OriginatorId, SequenceId>,
+    claims: BTreeMap<OriginatorId, Option<SequenceId>>,
 }
 
 impl Node {
@@ -76,7 +76,13 @@ impl Node {
     }
 
     fn claim(&mut self, peer: OriginatorId, head: u64) {
-        self.claims.insert(peer, SequenceId(head));
+        self.claims.insert(peer, Some(SequenceId(head)));
+        self.look();
+    }
+
+    /// A peer connects that cannot tell its heads.
+    fn tells_nothing(&mut self, peer: OriginatorId) {
+        self.claims.insert(peer, None);
         self.look();
     }
 
@@ -179,6 +185,38 @@ fn a_strand_that_is_declared_new_waits_for_a_majority_or_for_the_operator() {
         }
         assert_eq!(cut_off.first_place(), Some(1 + word.unwrap_or(0)), "{word:?}");
     }
+}
+
+/// A peer whose software has no method for its heads may hold places of the strand.
+#[test]
+fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
+    let mut new = Node::start(FolderStanding::New, 0, &[A, B, C]);
+    for peer in [A, B, C] {
+        new.tells_nothing(peer);
+    }
+    new.at(seconds(1e6));
+    assert_eq!(new.first_place(), None);
+    assert_eq!(new.quarantine().answered, 0);
+    new.claim(A, 0);
+    assert_eq!(new.first_place(), None, "one of three");
+    new.claim(B, 0);
+    assert_eq!(new.first_place(), Some(1), "both tell their heads by now");
+
+    let mut restored = Node::unknown(5, &[A, B]);
+    restored.tells_nothing(A);
+    restored.tells_nothing(B);
+    restored.at(seconds(1e6));
+    assert_eq!(restored.first_place(), None);
+    restored.word(GAP);
+    assert_eq!(restored.first_place(), Some(5 + GAP + 1), "the operator may know better");
+
+    // The folder that this host wrote last waits no longer for such peers than for silent ones.
+    let mut newest = Node::start(FolderStanding::Newest, 5, &[A, B]);
+    newest.tells_nothing(A);
+    newest.tells_nothing(B);
+    assert_eq!(newest.first_place(), None);
+    newest.at(ASK_FOR);
+    assert_eq!(newest.first_place(), Some(6));
 }
 
 #[test]

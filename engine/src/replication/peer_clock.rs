@@ -14,11 +14,14 @@ const UNKNOWN_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerClock {
     claims: Cursor,
+    /// The peer has told its heads at least once.
+    is_told: bool,
 }
 
 impl PeerClock {
     /// Adds claims, each if its originator is known or there is room among the unknown ones.
     pub fn merge(&mut self, entries: &Cursor, is_known: impl Fn(OriginatorId) -> bool) {
+        self.is_told = true;
         let unknown = self.claims.iter().filter(|id| !is_known(id.originator)).count();
         // Above the bound when originators that were known are no longer.
         let mut room = UNKNOWN_MAX.saturating_sub(unknown);
@@ -36,6 +39,12 @@ impl PeerClock {
     #[must_use]
     pub fn head(&self, originator: OriginatorId) -> SequenceId {
         self.claims.get(originator)
+    }
+
+    /// Returns the claimed head of a strand. `None` if the peer has not told any heads: it may hold anything.
+    #[must_use]
+    pub fn told_head(&self, originator: OriginatorId) -> Option<SequenceId> {
+        self.is_told.then(|| self.head(originator))
     }
 
     /// Returns the claims about known originators, for metrics and status.
@@ -89,6 +98,14 @@ mod tests {
         }
         assert_eq!(peer.head(OriginatorId(100)), SequenceId(9));
         assert_eq!(peer.head(OriginatorId(200)), SequenceId::NONE);
+    }
+
+    #[test]
+    fn a_peer_that_has_told_nothing_does_not_claim_to_hold_nothing() {
+        let mut peer = PeerClock::default();
+        assert_eq!(peer.told_head(OriginatorId(100)), None);
+        peer.merge(&Cursor::new(), is_known);
+        assert_eq!(peer.told_head(OriginatorId(100)), Some(SequenceId::NONE));
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub(super) struct PeerClient {
 /// An answer to the question how far a peer is.
 #[derive(Debug)]
 pub(super) struct PeerHeads {
-    /// The heads that it holds.
-    pub(super) heads: Cursor,
+    /// The heads that it holds; `None` if it has no method for this question.
+    pub(super) heads: Option<Cursor>,
     /// The QUIC address that the peer announces. Not verified.
     pub(super) quic_address: Option<QuicAddress>,
     /// Time that the answer took.
@@ -111,7 +111,7 @@ impl PeerClient {
         Ok(Self { channel, long: LongMessages::new(), tokens: tokens.map(Arc::new) })
     }
 
-    /// Asks for the heads that the peer holds. A peer without this method claims nothing.
+    /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything.
     pub(super) async fn heads(&self) -> Result<PeerHeads, PeerCallError> {
         let asked_at = Instant::now();
         let request = metadata_api::GetSyncCursorRequest {};
@@ -119,9 +119,9 @@ impl PeerClient {
         let (heads, quic_address) = match answer {
             Ok((metadata_api::GetSyncCursorResponse { latest_sync }, answer)) => {
                 let told = answer.header(QUIC_ADDRESS_HEADER).and_then(QuicAddress::parse);
-                (latest_sync.as_ref().map(Cursor::from).unwrap_or_default(), told)
+                (Some(latest_sync.as_ref().map(Cursor::from).unwrap_or_default()), told)
             }
-            Err(PeerCallError::Unimplemented) => (Cursor::new(), None),
+            Err(PeerCallError::Unimplemented) => (None, None),
             Err(error) => return Err(error),
         };
         Ok(PeerHeads { heads, quic_address, round_trip: asked_at.elapsed() })

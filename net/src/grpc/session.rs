@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
         guard.note_answer(round_trip, quic_address);
         let (calls, wants) = (JoinSet::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
-        let (told, heads) = watch::channel(heads);
+        let (told, heads) = watch::channel(heads.unwrap_or_default());
         Ok(Self { net, peer, client, link, guard, is_tls, calls, wants, heads, told })
     }
 
@@ -161,9 +161,11 @@ impl<'a> Session<'a> {
                 sleep(CLOCK_EVERY).await;
                 match client.heads().await {
                     Ok(PeerHeads { heads, quic_address, round_trip }) => {
-                        sink.note_clock(&heads);
                         guard.note_answer(round_trip, quic_address);
-                        told.send_replace(heads);
+                        if let Some(heads) = heads {
+                            sink.note_clock(&heads);
+                            told.send_replace(heads);
+                        }
                     }
                     Err(error) => return error,
                 }

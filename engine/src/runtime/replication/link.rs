@@ -27,13 +27,15 @@ impl Link {
         state: Arc<ReplicationState>,
         peer: OriginatorId,
         is_proven: bool,
-        clock: &Cursor,
+        clock: Option<&Cursor>,
     ) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let mut claims = PeerClock::default();
-        claims.merge(clock, state.known_originators());
+        if let Some(clock) = clock {
+            claims.merge(clock, state.known_originators());
+        }
         let generation = state.peers.insert(peer, is_proven, sender, claims);
-        state.publisher.own_clock().note_peer_up(peer, clock);
+        state.publisher.own_clock().note_peer_up(peer, clock.unwrap_or(&Cursor::new()));
         Self { sink: ResponseSink { state, peer, generation }, commands }
     }
 

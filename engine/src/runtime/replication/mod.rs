@@ -227,14 +227,15 @@ impl Replication {
     /// the link is dropped.
     #[must_use]
     pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        Link::new(self.state.clone(), peer, true, &clock)
+        Link::new(self.state.clone(), peer, true, Some(&clock))
     }
 
     /// Does the same for a peer that only answers at its address in the registry. No backlog is
-    /// split among such peers.
+    /// split among such peers. `clock` is `None` for a peer that cannot tell its heads: it has said nothing about this
+    /// node's own strand then.
     #[must_use]
-    pub fn connect_unproven(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        Link::new(self.state.clone(), peer, false, &clock)
+    pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
+        Link::new(self.state.clone(), peer, false, clock.as_ref())
     }
 
     /// Returns the bound of the reads for a new session with a peer.

@@ -1,7 +1,6 @@
 //! Guards this node's own strand: asks peers for its end, takes over what they show, and puts the
 //! decisions of [`OwnStrandGuard`] into effect.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,9 +156,7 @@ impl GuardTask {
         let now = Instant::now().into_std();
         // Claims are read before this node's head: every place that a peer has learned from this node is then durable
         // here.
-        let clocks = state.peers.clocks(|originator| originator == state.own).into_iter();
-        let claims: BTreeMap<_, _> =
-            clocks.map(|(peer, clock)| (peer, clock.get(state.own))).collect();
+        let claims = state.peers.told_heads(state.own);
         let held = self.held();
         // Takes the reports after the head: a place is reported before it is stored, so the guard gets a report of
         // every place up to that head.

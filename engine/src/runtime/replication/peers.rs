@@ -68,6 +68,15 @@ impl ConnectedPeers {
         table.iter().map(|(id, peer)| (*id, peer.clock.lock().known(&is_known))).collect()
     }
 
+    /// Returns the head of a strand that each connected peer claims to hold; `None` for a peer that has told no heads.
+    pub(super) fn told_heads(
+        &self,
+        originator: OriginatorId,
+    ) -> BTreeMap<OriginatorId, Option<SequenceId>> {
+        let table = self.table.borrow();
+        table.iter().map(|(id, peer)| (*id, peer.clock.lock().told_head(originator))).collect()
+    }
+
     /// Enters a connection in place of an earlier one to the same peer; returns its generation.
     pub(super) fn insert(
         &self,
