@@ -1,4 +1,5 @@
-//! The threads of a node: those that a publish passes get a core before those that read for callers.
+//! The threads of a node: those that a publish passes get a core before those that read for callers or check large
+//! requests.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -44,6 +45,13 @@ async fn threads_that_a_publish_passes_have_shorter_turns_than_readers() {
     let message = envelopes::group_message([7; 16], 100, &mut seed::rng(seed::seed(), 0));
     let signed = envelopes::sign(&message, node.id, &envelopes::payer(1));
     node.client().publish(vec![signed]).await.unwrap();
+    // More than the threads check which small requests pass.
+    let large = (1..=257).map(|number| {
+        let mut rng = seed::rng(seed::seed(), number);
+        let message = envelopes::group_message([7; 16], 100, &mut rng);
+        envelopes::sign(&message, node.id, &envelopes::payer(1))
+    });
+    node.client().publish(large.collect()).await.unwrap();
     let topic = envelopes::group_topic([7; 16]);
     node.client().newest(vec![topic.as_bytes().clone()]).await.unwrap();
     let folder = PathBuf::from(format!("/proc/{}/task", node.process().id()));
@@ -64,7 +72,9 @@ async fn threads_that_a_publish_passes_have_shorter_turns_than_readers() {
     }
     any("runtime-", &|it| it == Scheduled { turn_ns: 400_000, nice: own.nice });
     let nice = (own.nice + 5).min(19);
-    any("read-", &|it| it == Scheduled { turn_ns: own.turn_ns, nice });
+    for name in ["read-", "behind-"] {
+        any(name, &|it| it == Scheduled { turn_ns: own.turn_ns, nice });
+    }
     // Those that have had no work for some seconds have ended.
     assert!(of_name("blocking-").all(|it| it == own), "{threads:?}");
 }

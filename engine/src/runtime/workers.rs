@@ -2,8 +2,8 @@
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests
 //! of callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
-//! in it. Envelopes that readers already have are checked by separate threads, which leave the cores to all others
-//! first.
+//! in it. Large requests of callers, and envelopes that readers already have, are checked by separate threads, which
+//! leave the cores to all others first.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -15,8 +15,39 @@ use super::fair_queue::FairQueue;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The jobs of callers, by their numbers.
-type CallerJobs = Mutex<FairQueue<usize, Job>>;
+/// The sending end of a queue in which callers take turns.
+struct CallerQueue {
+    /// One message for each job in `jobs`.
+    announce: Sender<()>,
+    jobs: Arc<Mutex<FairQueue<usize, Job>>>,
+}
+
+/// The receiving end of a [`CallerQueue`].
+#[derive(Clone)]
+struct CallerJobs {
+    announced: Receiver<()>,
+    jobs: Arc<Mutex<FairQueue<usize, Job>>>,
+}
+
+impl CallerQueue {
+    fn new() -> (Self, CallerJobs) {
+        let (announce, announced) = unbounded();
+        let jobs = Arc::<Mutex<FairQueue<usize, Job>>>::default();
+        (Self { announce, jobs: jobs.clone() }, CallerJobs { announced, jobs })
+    }
+
+    fn push(&self, caller: usize, job: Job) {
+        self.jobs.lock().push(caller, job);
+        self.announce.send(()).expect(THREADS_LIVE);
+    }
+}
+
+impl CallerJobs {
+    /// Takes the job of the caller whose turn it is, after one was announced.
+    fn take(&self) -> Job {
+        self.jobs.lock().pop().expect("each message announces a job")
+    }
+}
 
 const THREADS_LIVE: &str = "the threads live as long as their handles";
 
@@ -29,8 +60,8 @@ pub fn at_begin_of_publish_threads(begin: fn()) {
     let _ = BEGIN.set(begin); // a second node of the process wants the same
 }
 
-/// Sets what each thread that checks what readers have already does first, for the whole process: to let all other
-/// threads have the cores before it, for example. The first call counts.
+/// Sets what each thread that checks large requests, or what readers have already, does first, for the whole process:
+/// to let all other threads have the cores before it, for example. The first call counts.
 pub fn at_begin_of_threads_behind(begin: fn()) {
     let _ = BEGIN_BEHIND.set(begin); // a second node of the process wants the same
 }
@@ -51,20 +82,24 @@ pub struct Workers {
 struct WorkerPool {
     urgent: Sender<Job>,
     normal: Sender<Job>,
-    /// Announces jobs in `callers_jobs`, one message for each.
-    callers: Sender<()>,
-    callers_jobs: Arc<CallerJobs>,
+    callers: CallerQueue,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
     /// Started when it is first needed, which is never on most nodes.
     behind: OnceLock<ThreadsBehind>,
 }
 
-/// The threads of [`Priority::Behind`].
+/// The threads of [`Priority::LargeOfCaller`] and [`Priority::Behind`].
 struct ThreadsBehind {
     /// `None` if the system gave no thread.
-    jobs: Option<Sender<Job>>,
+    queues: Option<QueuesBehind>,
     handles: Vec<JoinHandle<()>>,
+}
+
+/// The queues of [`ThreadsBehind`].
+struct QueuesBehind {
+    callers: CallerQueue,
+    strands: Sender<Job>,
 }
 
 /// Priority of a job.
@@ -77,6 +112,9 @@ pub enum Priority {
     /// Publishes of the caller with this number are checked. Takes turns with those of others, and with
     /// [`Self::Normal`] where both wait.
     Caller(usize),
+    /// A large request of the caller with this number is checked. Takes turns with those of others, on the threads of
+    /// [`Self::Behind`], so that it leaves the cores to requests of a few envelopes.
+    LargeOfCaller(usize),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
     Behind,
@@ -90,22 +128,20 @@ impl Workers {
         // strand by one batch, chain strands by one batch.
         let (urgent, urgent_jobs) = unbounded();
         let (normal, normal_jobs) = unbounded();
-        let (callers, announced) = unbounded();
-        let callers_jobs = Arc::new(CallerJobs::default());
+        let (callers, of_callers) = CallerQueue::new();
         let start = |index| {
-            let jobs = (urgent_jobs.clone(), normal_jobs.clone(), announced.clone());
-            let of_callers = callers_jobs.clone();
+            let jobs = (urgent_jobs.clone(), normal_jobs.clone(), of_callers.clone());
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
                     begin_publish_thread();
-                    run(&jobs.0, &jobs.1, &jobs.2, &of_callers);
+                    run(&jobs.0, &jobs.1, &jobs.2);
                 })
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();
         let behind = OnceLock::new();
-        let pool = WorkerPool { urgent, normal, callers, callers_jobs, threads, handles, behind };
+        let pool = WorkerPool { urgent, normal, callers, threads, handles, behind };
         Self { pool: Arc::new(pool) }
     }
 
@@ -117,19 +153,25 @@ impl Workers {
 
     /// Runs `job` on one of the threads.
     pub fn spawn(&self, priority: Priority, job: impl FnOnce() + Send + 'static) {
+        let pool = &*self.pool;
         let queue = match priority {
-            Priority::Urgent => &self.pool.urgent,
-            Priority::Normal => &self.pool.normal,
-            Priority::Caller(caller) => {
-                self.pool.callers_jobs.lock().push(caller, Box::new(job));
-                return self.pool.callers.send(()).expect(THREADS_LIVE);
+            Priority::Urgent => &pool.urgent,
+            Priority::Normal => &pool.normal,
+            Priority::Caller(caller) => return pool.callers.push(caller, Box::new(job)),
+            Priority::LargeOfCaller(caller) => {
+                let callers = self.behind().map_or(&pool.callers, |behind| &behind.callers);
+                return callers.push(caller, Box::new(job));
             }
-            Priority::Behind => {
-                let behind = self.pool.behind.get_or_init(|| ThreadsBehind::start(self.threads()));
-                behind.jobs.as_ref().unwrap_or(&self.pool.normal)
-            }
+            Priority::Behind => self.behind().map_or(&pool.normal, |behind| &behind.strands),
         };
         queue.send(Box::new(job)).expect(THREADS_LIVE);
+    }
+
+    /// Returns the queues of the threads that stand behind all others, and starts these threads if there are none.
+    /// `None` if the system gives none.
+    fn behind(&self) -> Option<&QueuesBehind> {
+        let behind = self.pool.behind.get_or_init(|| ThreadsBehind::start(self.threads()));
+        behind.queues.as_ref()
     }
 
     /// Maps `items` on all cores and waits; keeps their order. Blocks, so it must not be called by
@@ -176,27 +218,39 @@ impl Workers {
 
 impl ThreadsBehind {
     fn start(threads: usize) -> Self {
-        // Unbounded, because each followed strand has one batch and the one after it.
-        let (sender, jobs) = unbounded::<Job>();
+        // Unbounded, because each followed strand has one batch and the one after it, and publishes are bounded by the
+        // bytes in flight.
+        let (strands, of_strands) = unbounded::<Job>();
+        let (callers, of_callers) = CallerQueue::new();
         let start = |index| {
-            let jobs = jobs.clone();
+            let jobs = (of_strands.clone(), of_callers.clone());
             let work = move || {
                 BEGIN_BEHIND.get().into_iter().for_each(|begin| begin());
-                jobs.iter().for_each(|job| job());
+                run_behind(&jobs.0, &jobs.1);
             };
             std::thread::Builder::new().name(format!("behind-{index}")).spawn(work).ok()
         };
         let handles: Vec<_> = (0..threads).filter_map(start).collect();
-        Self { jobs: (!handles.is_empty()).then_some(sender), handles }
+        let queues = QueuesBehind { callers, strands };
+        Self { queues: (!handles.is_empty()).then_some(queues), handles }
     }
 }
 
-fn run(
-    urgent: &Receiver<Job>,
-    normal: &Receiver<Job>,
-    callers: &Receiver<()>,
-    of_callers: &CallerJobs,
-) {
+fn run_behind(strands: &Receiver<Job>, callers: &CallerJobs) {
+    loop {
+        // If both have jobs, one is taken at random.
+        let job = crossbeam_channel::select! {
+            recv(strands) -> job => match job { Ok(job) => job, Err(_) => return },
+            recv(callers.announced) -> announced => match announced {
+                Ok(()) => callers.take(),
+                Err(_) => return,
+            },
+        };
+        job();
+    }
+}
+
+fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &CallerJobs) {
     loop {
         let job = match urgent.try_recv() {
             Ok(job) => job,
@@ -204,8 +258,8 @@ fn run(
             Err(_) => crossbeam_channel::select! {
                 recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
                 recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },
-                recv(callers) -> announced => match announced {
-                    Ok(()) => of_callers.lock().pop().expect("each message announces a job"),
+                recv(callers.announced) -> announced => match announced {
+                    Ok(()) => callers.take(),
                     Err(_) => return,
                 },
             },
@@ -219,10 +273,10 @@ impl Drop for WorkerPool {
         for queue in [&mut self.urgent, &mut self.normal] {
             *queue = unbounded().0;
         }
-        self.callers = unbounded().0;
+        self.callers.announce = unbounded().0;
         let mut behind = self.behind.take();
         let of_behind = behind.iter_mut().flat_map(|behind| {
-            behind.jobs = None;
+            behind.queues = None;
             behind.handles.drain(..)
         });
         let here = std::thread::current().id();
@@ -281,6 +335,30 @@ mod tests {
             go.send(()).unwrap();
         });
         assert_eq!(order.iter().collect::<Vec<_>>(), ["normal", "behind"]);
+    }
+
+    #[test]
+    fn large_requests_hold_no_small_one_up_and_take_turns() {
+        let workers = Workers::start(1);
+        let (go, wait) = bounded::<()>(0);
+        let (sender, order) = unbounded();
+        let first = sender.clone();
+        workers.spawn(Priority::LargeOfCaller(1), move || {
+            wait.recv().unwrap();
+            first.send("large").unwrap();
+        });
+        for (caller, name) in [(1, "large"), (1, "large"), (2, "other")] {
+            let sender = sender.clone();
+            workers.spawn(Priority::LargeOfCaller(caller), move || sender.send(name).unwrap());
+        }
+        workers.spawn(Priority::Caller(1), move || {
+            sender.send("small").unwrap();
+            go.send(()).unwrap();
+        });
+        let order: Vec<_> = order.iter().collect();
+        assert_eq!((order[0], order.len()), ("small", 5));
+        let turn = order.iter().position(|name| *name == "other").unwrap();
+        assert!(turn <= 3, "a caller has its turn before all of another one: {order:?}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The publish path as a whole: what is acknowledged is stored, once, in order, and nothing else.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use crate::common::{NODE, message, node_key, start, start_publishing, start_with, store};
 use bytes::Bytes;
 use hawser_engine::admission::RefusedEnvelope;
 use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry, TrustingJudge};
-use hawser_engine::runtime::{PublishError, PublishSettings};
+use hawser_engine::runtime::{Priority, PublishError, PublishSettings};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{InvalidRule, Store, StoredEnvelope, Validity};
@@ -221,6 +221,39 @@ async fn repeats_take_nothing_from_the_rate_of_their_payer() {
         let again = node.engine.publish(vec![message(1, "a")]).await;
         assert!(matches!(again, Err(PublishError::Refused(_))), "{again:?}");
     }
+}
+
+/// The threads that small requests pass have nothing to do with large ones before these are checked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_request_holds_no_small_one_up() {
+    let store = store();
+    let node = start(store.clone());
+    let workers = node.engine.workers();
+    let (begun, begins) = mpsc::channel();
+    let hold = |_| {
+        let (held, release) = mpsc::channel::<()>();
+        let begun = begun.clone();
+        workers.spawn(Priority::Behind, move || {
+            let _ = begun.send(());
+            let _ = release.recv();
+        });
+        held
+    };
+    let held: Vec<_> = (0..workers.threads()).map(hold).collect();
+    begins.iter().take(held.len()).for_each(drop);
+    let large: Vec<_> = (0..257).map(|number| message(1, &number.to_string())).collect();
+    let large = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.publish(large).await }
+    });
+    for expected in 1..=20 {
+        let answer = node.engine.publish(vec![message(2, &format!("small {expected}"))]).await;
+        assert_eq!(id(&answer.unwrap()[0]), expected);
+    }
+    assert!(!large.is_finished());
+    drop(held);
+    assert_eq!(large.await.unwrap().unwrap().len(), 257);
+    assert_eq!(head(&store), 277);
 }
 
 /// A copy that arrives while the first one is being written finds it in memory. Its answer still waits for that

@@ -209,8 +209,9 @@ pub(super) fn return_freed_memory() {
 /// their share. A guess: readers still progress while a node publishes at its maximum.
 #[cfg(target_os = "linux")]
 const READERS_STAND_BACK: i32 = 5;
-/// The increase of the nice value of threads that verify data which readers already have. Others on the same core get
-/// three times their share. A guess: with a larger increase they would hardly progress next to other programs.
+/// The increase of the nice value of threads that check large requests, and data which readers already have. Others on
+/// the same core get three times their share. A guess: with a larger increase they would hardly progress next to other
+/// programs.
 #[cfg(target_os = "linux")]
 const VERIFIERS_STAND_BACK: i32 = 5;
 /// The largest nice value on Linux.
@@ -225,7 +226,7 @@ pub(super) fn stand_back() {
     stand_back_by(READERS_STAND_BACK);
 }
 
-/// Does the same for a thread that verifies data which readers already have.
+/// Does the same for a thread that checks large requests, and data which readers already have.
 pub(super) fn stand_back_behind() {
     #[cfg(target_os = "linux")]
     stand_back_by(VERIFIERS_STAND_BACK);

@@ -19,6 +19,9 @@ use crate::sequencer::{Admitted, is_too_far_ahead};
 /// Envelopes of a request that one core checks as one batch. Guessed: large enough to share the
 /// cost of a batch, small enough that a request of medium size uses several cores.
 const CHUNK_ENVELOPES: usize = 16;
+/// Largest number of envelopes of a request that is checked on the threads which the log waits for. A larger one keeps
+/// all cores busy for long, so threads that leave the cores to others check it. As many as a gateway sends in one call.
+const SMALL_ENVELOPES_MAX: usize = 256;
 
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
 type CheckedChunk = (Vec<Result<Admitted, Violation>>, Result<LookUp, PublishError>);
@@ -44,6 +47,10 @@ impl AdmissionJob {
         envelopes: Vec<pb::PayerEnvelope>,
         reply: PendingReply,
     ) {
+        let priority = match envelopes.len() > SMALL_ENVELOPES_MAX {
+            true => Priority::LargeOfCaller(caller),
+            false => Priority::Caller(caller),
+        };
         let mut chunks: Vec<Vec<_>> = Vec::with_capacity(envelopes.len() / CHUNK_ENVELOPES + 1);
         let mut envelopes = envelopes.into_iter().peekable();
         while envelopes.peek().is_some() {
@@ -58,7 +65,7 @@ impl AdmissionJob {
         });
         for (index, chunk) in chunks.into_iter().enumerate() {
             let job = job.clone();
-            state.workers.spawn(Priority::Caller(caller), move || job.admit(index, chunk));
+            state.workers.spawn(priority, move || job.admit(index, chunk));
         }
     }
 
