@@ -88,9 +88,9 @@ pub enum OpenError {
     },
     /// Durable data is damaged.
     #[error(
-        "the database is damaged ({cause}), and acknowledged envelopes may be lost: keep the folder as it \
-             is and follow docs/runbooks/restore.md, which begins with moving it aside. Never set \
-             --new-strand for this node"
+        "the database is damaged ({cause}), and acknowledged envelopes may be lost: keep the folder and the state \
+             folder as they are, and follow docs/runbooks/restore.md, Damaged database. A backup may have the table \
+             file (.sst) that is named here. Never set --new-strand for this node"
     )]
     Corrupt {
         /// The finding of RocksDB or of a check in this crate.

@@ -249,6 +249,33 @@ fn a_folder_with_a_table_of_the_log_that_cannot_be_opened_is_refused_and_kept() 
     assert!(refused > 3, "{refused}");
 }
 
+/// Table files never change once they are written, so an older copy of the folder has the same ones.
+#[test]
+fn a_table_that_cannot_be_opened_is_put_back_from_a_copy() {
+    let (copy, mut put_back) = (folder(), 0);
+    for family in hawser_storage::Family::ALL.map(hawser_storage::Family::name) {
+        let folder = folder();
+        let damaged = files_of(folder.path(), family);
+        if is_made_anew(family) || damaged.is_empty() {
+            continue;
+        }
+        flip_ends(&damaged, ENDS[0].1);
+        // RocksDB has not opened the table otherwise.
+        let Err(error) = open_all_tables(folder.path()) else { continue };
+        let error = error.to_string();
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(damaged.iter().any(|path| error.contains(&name(path))), "{family}: {error}");
+        for path in &damaged {
+            fs::copy(copy.path().join(name(path)), path).unwrap();
+        }
+        let store = open_all_tables(folder.path()).unwrap();
+        assert_eq!(scrub(&store).damages, [], "{family}");
+        assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(300), "{family}");
+        put_back += 1;
+    }
+    assert!(put_back > 3, "{put_back}");
+}
+
 /// Returns the table files of a folder.
 fn tables(folder: &Path) -> BTreeSet<PathBuf> {
     let files = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
