@@ -94,6 +94,10 @@ fn contract_settings_with_which_no_node_starts_are_refused_and_those_in_effect_a
     let network = ["--contracts.environment", "mainnet"];
     let output = with(&["config", "check"], &network);
     assert!(output.status.success(), "{}", stderr(&output));
+    let wallets = [&network[..], &["--wallet-chains", "84532"]].concat();
+    let output = with(&["config", "check"], &wallets);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("--wallet-chains adds 84532"), "{}", stderr(&output));
     let text = stdout(&with(&["config", "print"], &network));
     let registry = "0xC5742B5F2e19B859eaE03A9c44531C33fA8e75F8";
     let line = format!("# nodeRegistry is {registry}, from the network mainnet");

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 
 use hawser_chain::addresses::{Addresses, AddressesError, GivenAddresses};
 use hawser_chain::admin::{ChainRole, Contract, Contracts};
+use hawser_validation::wallets::WalletChainList;
 
 use crate::error::{RunError, RunErrorKind};
 use crate::settings::table::chains::{FILE, TEXT, UNSET_CHAIN_ID, flag_of};
-use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
+use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings, WalletSettings};
+
+/// Ids of the chains of development networks: those of `hawser dev`, and the one of the reference implementation.
+const DEVELOPMENT_IDS: [u64; 2] = [UNSET_CHAIN_ID, 31_338];
 
 /// The chain ids, contracts and first blocks of both chains.
 #[derive(Debug, Clone)]
@@ -47,6 +51,28 @@ impl KnownDeployment {
             app_first_block: block(GivenAddresses::app_chain_deployment_block),
             contracts: known.contracts(),
         })
+    }
+
+    /// Checks that this network may have these chains of contract wallets. Outside development networks the chains are
+    /// those of the protocol, so that all nodes of a network judge identity updates alike (decision 56).
+    ///
+    /// # Errors
+    /// Fails if an operator adds a chain to a network that is not for development.
+    pub fn check_wallets(&self, wallets: &WalletSettings) -> Result<(), RunError> {
+        let ids = [self.settlement_id, self.app_id];
+        let of_protocol = WalletChainList::default();
+        let added = wallets.more_chains.iter().filter(|id| !of_protocol.contains(**id));
+        let added: Vec<_> = added.map(u64::to_string).collect();
+        if added.is_empty() || ids.iter().all(|id| DEVELOPMENT_IDS.contains(id)) {
+            return Ok(());
+        }
+        let [settlement, app] = ids;
+        Err(RunError::usage(format!(
+            "--wallet-chains adds {} to the chains of contract wallets, which is for development networks only \
+             (chains 31337 and 31338; this network has {settlement} and {app}): all nodes of a network know the same \
+             chains. Remove it",
+            added.join(", ")
+        )))
     }
 }
 
@@ -329,6 +355,29 @@ mod tests {
             assert!(error.text.contains(part), "{part} is not in {error}");
         }
         assert_eq!(read(&[], &[]).await.unwrap().app_id, UNSET_CHAIN_ID);
+    }
+
+    #[tokio::test]
+    async fn only_a_development_network_has_wallets_of_more_chains_than_the_protocol_names() {
+        let wallets = |more: &[u64]| WalletSettings { rpcs: Vec::new(), more_chains: more.into() };
+        for name in Addresses::ENVIRONMENTS {
+            let known = read(&[("contracts.environment", name)], &[]).await.unwrap();
+            assert!(known.check_wallets(&wallets(&[])).is_ok(), "{name}");
+            assert!(
+                known.check_wallets(&wallets(&[1, 8453])).is_ok(),
+                "{name}: clients know these"
+            );
+            let more = known.check_wallets(&wallets(&[8453, 84_532]));
+            assert_eq!(more.is_ok(), name == "anvil", "{name}");
+        }
+        // One chain that is not for development is enough.
+        for flag in ["contracts.app-chain.chain-id", "contracts.settlement-chain.chain-id"] {
+            let flags = [("contracts.environment", "anvil"), (flag, "7")];
+            let known = read(&flags, &[]).await.unwrap();
+            let refused = known.check_wallets(&wallets(&[1, 31_337])).unwrap_err();
+            assert_eq!(refused.kind, RunErrorKind::Usage);
+            assert!(refused.text.contains("--wallet-chains adds 31337 to"), "{refused}");
+        }
     }
 
     #[tokio::test]

@@ -75,8 +75,11 @@ impl<'a> SettingsReader<'a> {
         let listed = wallets.list();
         if let Some((id, _)) = wallets.rpcs.iter().find(|(id, _)| !listed.contains(*id)) {
             self.error(
-                &node::WALLET_CHAINS,
-                Some(format!("(without {id}, which wallet-rpc names)")),
+                &node::WALLET_RPC,
+                Some(format!(
+                    "chain {id}, of which the network knows no wallets (a development network may, with --{})",
+                    node::WALLET_CHAINS.flag
+                )),
             );
             return None;
         }

@@ -2,12 +2,12 @@
 
 use hawser_validation::wallets::WalletChainList;
 
-/// The chains of contract wallets that the network knows, and the endpoints that this process asks.
+/// Access to contract wallets, and the chains that a development network knows beside those of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletSettings {
     /// Chain ids and RPC URLs, in order of preference.
     pub rpcs: Vec<(u64, String)>,
-    /// Chains in addition to those that clients know without configuration.
+    /// Chains in addition to those of the protocol. Only development networks have any.
     pub more_chains: Vec<u64>,
 }
 

@@ -11,8 +11,8 @@ use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MA
 /// of libxmtp at commit a53a97e.
 const CHAINS_OF_CLIENTS: [u64; 11] = [1, 10, 100, 137, 232, 324, 480, 2741, 8453, 42_161, 59_144];
 
-/// The chains of contract wallets that a network knows. All nodes of a network have the same list: a
-/// wallet of another chain never signs.
+/// The chains of contract wallets that a network knows. It is part of the protocol, so all nodes of a network have the
+/// same: a wallet of another chain never signs. Development networks may add chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletChainList(BTreeSet<u64>);
 
@@ -24,7 +24,7 @@ impl Default for WalletChainList {
 }
 
 impl WalletChainList {
-    /// Returns the chains that clients know without configuration, together with `more`.
+    /// Returns the chains that clients know without configuration, together with `more`, for a development network.
     #[must_use]
     pub fn with(more: impl IntoIterator<Item = u64>) -> Self {
         let Self(mut ids) = Self::default();

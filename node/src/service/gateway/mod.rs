@@ -146,7 +146,9 @@ async fn inputs(
     let deployment = if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
         None
     } else {
-        Some(KnownDeployment::of(access, &needed(settings)).await?)
+        let deployment = KnownDeployment::of(access, &needed(settings)).await?;
+        deployment.check_wallets(&settings.wallets)?;
+        Some(deployment)
     };
     let mut settlement = match &deployment {
         Some(deployment) if !access.settlement.urls.is_empty() => {

@@ -88,6 +88,7 @@ impl KnownChains {
             return Ok(None);
         }
         let deployment = KnownDeployment::of(access, &needed(settings)).await?;
+        deployment.check_wallets(&settings.wallets)?;
         let mut known = Self { deployment, settlement: None, app: None };
         if !access.settlement.urls.is_empty() {
             let reader = SettlementReader::new(&settings.chains, &known.deployment)?;

@@ -323,8 +323,8 @@ pub(in crate::settings) const WALLET_CHAINS: Setting = value(
     "HAWSER_WALLET_CHAINS",
     None,
     "ids of chains, comma separated",
-    "31337,84532",
-    "Chains of contract wallets that the network knows beside the usual ones; the same on all nodes",
+    "31337,31338",
+    "Development networks only: chains of contract wallets beside those that every network knows",
 );
 pub(in crate::settings) const IDEMPOTENT_PUBLISH: Setting = switch(
     "idempotent-publish",
