@@ -6,12 +6,26 @@
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TransactionHash};
 use sha2::{Digest as _, Sha256};
 
-/// Least time for which an id is kept, ms, unless [`PLACES_MAX`] newer ones are written meanwhile. A guess: as long
-/// as a gateway keeps results, and longer than clients repeat a request.
-pub(crate) const KEPT_MS: u64 = 600_000;
-/// Largest number of ids in a generation. There are two; when the newer one is full, the older one is deleted. A
-/// guess: about 20 MB of Redis for each payer key and generation.
-pub(crate) const PLACES_MAX: u64 = 200_000;
+/// A memory of ids in Redis. It has two generations; when the newer one is full or old, the older one is deleted.
+#[derive(Debug)]
+pub(crate) struct PlaceMemory {
+    /// Part of the names of its keys.
+    pub(crate) name: &'static str,
+    /// Least time for which an id is kept, ms, unless `places_max` newer ones are written meanwhile.
+    pub(crate) kept_ms: u64,
+    /// Largest number of ids in a generation.
+    pub(crate) places_max: u64,
+}
+
+/// The memory of envelopes of nodes. Guesses: ids are kept for as long as a gateway keeps results, and longer than
+/// clients repeat a request; a generation takes about 20 MB of Redis for each payer key.
+pub(crate) const OF_NODES: PlaceMemory =
+    PlaceMemory { name: "landed", kept_ms: 600_000, places_max: 200_000 };
+/// The memory of payloads on the chain. It is apart, because every reader of a topic can repeat a payload at any time,
+/// and each one that is sent again costs gas. Guesses: ids are kept for 30 days; a generation takes about 30 MB of Redis
+/// for each payer key.
+pub(crate) const OF_CHAIN: PlaceMemory =
+    PlaceMemory { name: "on-chain", kept_ms: 30 * 86_400_000, places_max: 200_000 };
 /// Largest number of envelopes in one operation. A guess: Lua's `unpack` takes some thousand values.
 pub(crate) const PLACES_PER_CALL: usize = 1000;
 

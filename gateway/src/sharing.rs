@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::landed::{self, ClientKey, LandedEnvelope};
+use crate::landed::{self, ClientKey, LandedEnvelope, OF_CHAIN, OF_NODES, PlaceMemory};
 
 /// The digest under which the node of a topic is stored.
 pub(crate) type TopicKey = [u8; 16];
@@ -102,7 +102,10 @@ pub(crate) struct SharedCharge {
 #[derive(Debug, Default)]
 pub(crate) struct SharedQuery {
     pub(crate) topics: Vec<TopicKey>,
+    /// The client envelopes for nodes.
     pub(crate) clients: Vec<ClientKey>,
+    /// The client envelopes for the chain.
+    pub(crate) payloads: Vec<ClientKey>,
 }
 
 /// The answer to a [`SharedQuery`]: the state that other gateways have written. An envelope id in it is a hint, not
@@ -223,13 +226,14 @@ impl GatewayShare {
     ) -> (QueryPart<'a>, impl Iterator<Item = QueryPart<'a>>) {
         let mut topics = query.topics.chunks(TOPICS_PER_CALL);
         let mut clients = query.clients.chunks(landed::PLACES_PER_CALL);
+        let mut payloads = query.payloads.chunks(landed::PLACES_PER_CALL);
         let mut next = move || {
-            let (topics, clients) = (topics.next(), clients.next());
-            let is_end = topics.is_none() && clients.is_none();
-            let [topics, clients] = [topics, clients].map(Option::unwrap_or_default);
-            (!is_end).then_some(QueryPart { share: self, topics, clients })
+            let digests = [topics.next(), clients.next(), payloads.next()];
+            let is_end = digests.iter().all(Option::is_none);
+            let [topics, clients, payloads] = digests.map(Option::unwrap_or_default);
+            (!is_end).then_some(QueryPart { share: self, topics, clients, payloads })
         };
-        let none = QueryPart { share: self, topics: &[], clients: &[] };
+        let none = QueryPart { share: self, topics: &[], clients: &[], payloads: &[] };
         (next().unwrap_or(none), std::iter::from_fn(next))
     }
 
@@ -243,30 +247,40 @@ impl GatewayShare {
         moved: &[(TopicKey, OriginatorId)],
     ) -> BTreeSet<(ClientKey, EnvelopeId)> {
         let mut known = BTreeSet::new();
-        let mut places = places.chunks(landed::PLACES_PER_CALL);
+        let (of_chain, of_nodes): (Vec<_>, Vec<_>) =
+            places.iter().copied().partition(|(_, place)| place.transaction.is_some());
+        let mut of_chain = of_chain.chunks(landed::PLACES_PER_CALL);
+        let mut of_nodes = of_nodes.chunks(landed::PLACES_PER_CALL);
         let mut moved = moved.chunks(TOPICS_PER_CALL);
         loop {
-            let (places, moved) = (places.next(), moved.next());
-            let (tell, set) =
-                (places.map(|it| self.tell_places(it)), moved.map(|it| self.set_nodes(it)));
-            let ops: Vec<_> = tell.into_iter().chain(set).collect();
+            let told = [(&OF_NODES, of_nodes.next()), (&OF_CHAIN, of_chain.next())];
+            let told = told.into_iter().filter_map(|(memory, places)| Some((memory, places?)));
+            let told: Vec<_> = told.collect();
+            let tell = told.iter().map(|(memory, places)| self.tell_places(memory, places));
+            let ops: Vec<_> = tell.chain(moved.next().map(|it| self.set_nodes(it))).collect();
             if ops.is_empty() {
                 return known;
             }
-            let answers = self.ask(ops).await;
-            let Some(places) = places else { continue };
-            let told: Option<Vec<i64>> = read(answers.into_iter().next().flatten());
-            let told = places.iter().zip(told.unwrap_or_default()).filter(|(_, told)| *told == 1);
-            known.extend(told.map(|((client, place), _)| (*client, place.id)));
+            let mut answers = self.ask(ops).await.into_iter();
+            for (_, places) in told {
+                let told: Option<Vec<i64>> = read(answers.next().flatten());
+                let told = places.iter().zip(told.unwrap_or_default());
+                let told = told.filter(|(_, told)| *told == 1);
+                known.extend(told.map(|((client, place), _)| (*client, place.id)));
+            }
         }
     }
 
-    fn tell_places(&self, places: &[(ClientKey, LandedEnvelope)]) -> SharedOp {
-        let mut arguments = vec![number(landed::KEPT_MS), number(landed::PLACES_MAX)];
+    fn tell_places(
+        &self,
+        memory: &PlaceMemory,
+        places: &[(ClientKey, LandedEnvelope)],
+    ) -> SharedOp {
+        let mut arguments = vec![number(memory.kept_ms), number(memory.places_max)];
         for (client, place) in places {
             arguments.extend([client.to_vec(), place.to_text()]);
         }
-        SharedOp { name: "tell", keys: self.place_keys().into(), arguments }
+        SharedOp { name: "tell", keys: self.place_keys(memory).into(), arguments }
     }
 
     fn set_nodes(&self, topics: &[(TopicKey, OriginatorId)]) -> SharedOp {
@@ -288,8 +302,8 @@ impl GatewayShare {
         }
     }
 
-    fn place_keys(&self) -> [String; 3] {
-        ["0", "1", "turn"].map(|name| format!("{}:landed:{name}", self.base))
+    fn place_keys(&self, memory: &PlaceMemory) -> [String; 3] {
+        ["0", "1", "turn"].map(|name| format!("{}:{}:{name}", self.base, memory.name))
     }
 
     fn limit_keys(&self, base: &str, at_ms: u64) -> [String; 5] {
@@ -334,22 +348,29 @@ struct QueryPart<'a> {
     share: &'a GatewayShare,
     topics: &'a [TopicKey],
     clients: &'a [ClientKey],
+    payloads: &'a [ClientKey],
 }
 
 impl QueryPart<'_> {
+    /// Returns the digests that are looked up, by memory, without empty ones.
+    fn looked_up(&self) -> impl Iterator<Item = (&'static PlaceMemory, &[ClientKey])> {
+        let all = [(&OF_NODES, self.clients), (&OF_CHAIN, self.payloads)];
+        all.into_iter().filter(|(_, digests)| !digests.is_empty())
+    }
+
     fn ops(&self) -> Vec<SharedOp> {
         let topics = || SharedOp {
             name: "get_topics",
             keys: self.topics.iter().map(|topic| self.share.topic_key(topic)).collect(),
             arguments: Vec::new(),
         };
-        let places = || SharedOp {
+        let places = |(memory, digests): (&PlaceMemory, &[ClientKey])| SharedOp {
             name: "find",
-            keys: self.share.place_keys().into(),
-            arguments: self.clients.iter().map(|client| client.to_vec()).collect(),
+            keys: self.share.place_keys(memory).into(),
+            arguments: digests.iter().map(|digest| digest.to_vec()).collect(),
         };
         let topics = (!self.topics.is_empty()).then(topics);
-        topics.into_iter().chain((!self.clients.is_empty()).then(places)).collect()
+        topics.into_iter().chain(self.looked_up().map(places)).collect()
     }
 
     /// Reads the answers to [`ops`](Self::ops).
@@ -362,9 +383,9 @@ impl QueryPart<'_> {
                 .nodes
                 .extend(nodes.filter_map(|(topic, node)| Some((*topic, OriginatorId(node?)))));
         }
-        if !self.clients.is_empty() {
+        for (_, digests) in self.looked_up() {
             let places: Option<Vec<Option<Vec<u8>>>> = read(answers.next().flatten());
-            let places = self.clients.iter().zip(places.unwrap_or_default());
+            let places = digests.iter().zip(places.unwrap_or_default());
             let places = places
                 .filter_map(|(client, place)| Some((*client, LandedEnvelope::read(&place?)?)));
             known.places.extend(places);

@@ -86,7 +86,7 @@ impl NodePublisher {
                 clients.push(client);
             }
         }
-        SharedQuery { topics: topics.into_iter().collect(), clients }
+        SharedQuery { topics: topics.into_iter().collect(), clients, payloads: Vec::new() }
     }
 
     /// Publishes each envelope to one node, and calls different nodes concurrently. `known` is the answer of the

@@ -150,7 +150,7 @@ impl PublishService {
         let for_nodes = for_nodes.iter().map(|envelope| (&envelope.topic, &envelope.bytes));
         let mut query = self.publisher.query(for_nodes);
         let unknown = for_chain.iter().filter(|envelope| !self.chain.knows(&envelope.bytes));
-        query.clients.extend(unknown.map(|envelope| client_key(&envelope.bytes)));
+        query.payloads.extend(unknown.map(|envelope| client_key(&envelope.bytes)));
         query
     }
 

@@ -243,9 +243,9 @@ async fn places(redis: &RedisServer) -> u64 {
 async fn tell(redis: &RedisServer, envelope: &pb::ClientEnvelope, place: &str) {
     let mut connection = redis.connect().await;
     let digest = <sha2::Sha256 as sha2::Digest>::digest(envelope.encode_to_vec());
-    for generation in 0..2 {
+    for name in ["landed:0", "landed:1", "on-chain:0", "on-chain:1"] {
         let mut telling = redis::cmd("HSET");
-        telling.arg(format!("{}:landed:{generation}", base())).arg(&digest[..16]).arg(place);
+        telling.arg(format!("{}:{name}", base())).arg(&digest[..16]).arg(place);
         telling.query_async::<()>(&mut connection).await.unwrap();
     }
 }
@@ -359,6 +359,34 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
     assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
     assert_eq!(code(&second, "another one").await, Code::Ok);
     assert_eq!(code(&second, "too much").await, Code::ResourceExhausted);
+}
+
+/// Any reader of a topic can repeat its payloads long after the gateway that sent them has ended.
+#[tokio::test]
+async fn a_payload_on_the_chain_is_remembered_for_weeks_however_much_is_published_meanwhile() {
+    let redis = RedisServer::start();
+    let (first, second) = two(&redis, 2, |_| {}).await;
+    let publishing = first.publish(vec![commit(1, "a")]);
+    let showing = first.chain.shown_by(0, &first.nodes);
+    let (sent, ()) = futures_util::future::join(publishing, showing).await;
+    // As after minutes, or after a flood of envelopes for nodes.
+    let mut connection = redis.connect().await;
+    let key = |name: &str| format!("{}:{name}", base());
+    let mut forgetting = redis::cmd("DEL");
+    ["landed:0", "landed:1", "landed:turn"].iter().for_each(|name| {
+        forgetting.arg(key(name));
+    });
+    forgetting.query_async::<()>(&mut connection).await.unwrap();
+    let mut asking = redis::cmd("GET");
+    let turn: String = asking.arg(key("on-chain:turn")).query_async(&mut connection).await.unwrap();
+    let mut asking = redis::cmd("PTTL");
+    let generation = key(&format!("on-chain:{turn}"));
+    let life_ms: u64 = asking.arg(generation).query_async(&mut connection).await.unwrap();
+    let day_ms = 86_400_000;
+    assert!((59 * day_ms..=60 * day_ms).contains(&life_ms), "{life_ms}: it leaves by itself");
+    assert_eq!(second.publish(vec![commit(1, "a")]).await.unwrap(), sent.unwrap());
+    assert_eq!(first.chain.count(), 1, "gas was paid once");
+    assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
 }
 
 /// Checks that the usage tables of both gateways together have one envelope of this kind, and that one envelope is
