@@ -58,6 +58,39 @@ impl Sink for Marks {
     }
 }
 
+/// A sink with the rule of a strand: ids follow one another, unless the operator chose one.
+#[derive(Default)]
+struct Strand(Mutex<(Option<BlockRef>, Vec<(u64, bool)>)>);
+
+impl Sink for Strand {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(self.0.lock().0)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(self.0.lock().1.last().map_or(0, |(id, _)| *id))
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        let mut held = self.0.lock();
+        let mut ids = held.1.clone();
+        for event in &batch.events {
+            let ContractEvent::Payload { sequence_id, bootstrapped, .. } = event.decoded else {
+                panic!("no payload: {:?}", event.decoded);
+            };
+            let last = ids.last().map_or(0, |(id, _)| *id);
+            if sequence_id > last + 1 && !bootstrapped {
+                return Err(SinkError::Gap(format!("{} is missing", last + 1)));
+            }
+            if sequence_id > last {
+                ids.push((sequence_id, bootstrapped));
+            }
+        }
+        *held = (Some(batch.position), ids);
+        Ok(())
+    }
+}
+
 impl TestBroadcaster {
     async fn ask(&self, method: &'static str, params: serde_json::Value) -> serde_json::Value {
         self.pair.app.provider().raw_request(method.into(), params).await.unwrap()
@@ -150,6 +183,36 @@ async fn ids_that_a_multisig_chose_are_recognised() {
     proxies[0].set(|faults| faults.stateless = true);
     assert_eq!(chain.marks(chain.address, &proxies, 6).await, wanted);
     assert!(proxies[0].asked("eth_call") > 0);
+}
+
+#[tokio::test]
+async fn one_endpoint_of_three_that_denies_a_pause_does_not_stop_a_strand() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(3).await;
+    chain.set_paused(true).await;
+    let owner = json!([chain.address, SLOT + U256::from(1), FORWARDER_ADDRESS.into_word()]);
+    chain.ask("anvil_setStorageAt", owner).await;
+    chain.call_indirectly(chain.address, &bootstrap(&[10, 11])).await;
+    chain.set_paused(false).await;
+    chain.send(1).await;
+    let mut proxies = Vec::new();
+    for _ in 0..3 {
+        proxies.push(Proxy::start(&chain.url(), 0).await);
+    }
+    proxies[0].set(|faults| faults.unpaused = true);
+    let urls: Vec<_> = proxies.iter().map(Proxy::url).collect();
+    let endpoints = Endpoints::new("app", &urls, APP_ID).unwrap();
+    let strand = Arc::new(Strand::default());
+    let sink: Arc<dyn Sink> = strand.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(chain.walk(), sink)]);
+    let view = reader.view();
+    until("all are there", || strand.0.lock().1.len() == 6).await;
+    let usual = |id| (id, false);
+    let wanted = [usual(1), usual(2), usual(3), (10, true), (11, true), usual(12)];
+    assert_eq!(strand.0.lock().1, wanted);
+    // Events that one endpoint says are missing were searched for at each one first.
+    assert!(view.readers()[0].counts.gaps >= 6, "{:?}", view.readers()[0].counts);
+    reader.stop().await;
 }
 
 /// Any account can make a contract call the broadcaster with the bootstrap call somewhere in its input.

@@ -3,7 +3,7 @@
 //! A broadcaster numbers payloads only while it is not paused; the bootstrap call, with which the operator
 //! chooses sequence ids, works only while it is paused. For a transaction that calls the contract directly, its
 //! input shows which call it is, and the transaction's hash proves its input. For a transaction that calls through
-//! another contract, such as a multisig, the pause state in that block decides.
+//! another contract, such as a multisig, the pause state in that block decides, which no hash proves here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use alloy::transports::TransportError;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::event::IndexedEvent;
+use super::event::{ContractEvent, IndexedEvent};
 use super::fetch::REQUESTS_PER_BATCH;
 // Both broadcasters have the same call and event.
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
@@ -33,7 +33,7 @@ use crate::send::{Chain, RequestError};
 pub(super) struct Bootstraps {
     /// Those that call the contract directly with the bootstrap call.
     direct: BTreeSet<B256>,
-    /// Those that call the contract directly, with whichever call, if the transaction's bytes have its hash.
+    /// Those whose bytes have the hash of the transaction, so they call what the endpoint says.
     proven: BTreeSet<B256>,
     /// Those that call it through another contract, with true if their input contains the bootstrap call.
     indirect: BTreeMap<B256, bool>,
@@ -62,9 +62,11 @@ impl BlockPauses {
 
 /// The origin of a sequence id that does not follow the previous one, as all endpoints together show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NumberOrigin {
+enum NumberOrigin {
     /// The operator chose the sequence id.
     Operator,
+    /// More endpoints say that the operator chose the sequence id than say otherwise, and at least one says otherwise.
+    MostlyOperator,
     /// The contract assigned the sequence id, so events before it are missing.
     Contract,
     /// The event may come from a bootstrap call, and no endpoint has the state that would decide.
@@ -72,25 +74,31 @@ pub(super) enum NumberOrigin {
 }
 
 impl Bootstraps {
-    /// Combines the findings of all endpoints about an event of one of the looked-up transactions. A proven transaction
-    /// decides. Without one, the operator counts as the origin only if no endpoint says otherwise, because skipped
-    /// sequence ids are void for good.
-    pub(super) fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
-        let proves = |one: &&Self| one.proven.contains(&event.transaction);
-        if let Some(proof) = all.iter().find(proves) {
-            let is_chosen = proof.direct.contains(&event.transaction);
-            return if is_chosen { NumberOrigin::Operator } else { NumberOrigin::Contract };
+    /// Combines the findings of endpoints about an event of one of the looked-up transactions, one for each endpoint.
+    ///
+    /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
+    /// another call do not count. Otherwise one endpoint that contradicts is enough to doubt the operator's choice,
+    /// because skipped sequence ids are void for good.
+    fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
+        let transaction = &event.transaction;
+        let proof = all.iter().find(|one| one.proven.contains(transaction));
+        match proof {
+            Some(proof) if proof.direct.contains(transaction) => return NumberOrigin::Operator,
+            Some(proof) if !proof.indirect.contains_key(transaction) => {
+                return NumberOrigin::Contract;
+            }
+            _ => {}
         }
-        let told: Vec<_> = all.iter().map(|one| one.is_chosen(event)).collect();
-        let carries_call = |one: &Self| one.indirect.get(&event.transaction) == Some(&true);
-        if told.contains(&Some(false)) {
-            NumberOrigin::Contract
-        } else if told.contains(&Some(true)) {
-            NumberOrigin::Operator
-        } else if all.iter().any(carries_call) {
-            NumberOrigin::Unknown
-        } else {
-            NumberOrigin::Contract
+        let counts = |one: &&Self| proof.is_none() || one.indirect.contains_key(transaction);
+        let told = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
+        let (chosen, assigned): (Vec<_>, Vec<_>) = told.partition(|is_chosen| *is_chosen);
+        let carries_call = |one: &Self| one.indirect.get(transaction) == Some(&true);
+        match (chosen.len(), assigned.len()) {
+            (0, 0) if all.iter().any(carries_call) => NumberOrigin::Unknown,
+            (0, _) => NumberOrigin::Contract,
+            (_, 0) => NumberOrigin::Operator,
+            (chosen, assigned) if chosen > assigned => NumberOrigin::MostlyOperator,
+            _ => NumberOrigin::Contract,
         }
     }
 
@@ -113,8 +121,34 @@ struct Transaction {
     input: Bytes,
 }
 
+/// Marks the payloads of the `doubtful` transactions whose sequence ids the contract's operator chose, by the findings
+/// of endpoints about these. `trusts_most` is true if every endpoint was asked in vain for events that may be missing:
+/// then most endpoints decide.
+///
+/// # Errors
+/// The block of an event about which no endpoint can tell.
+pub(super) fn mark(
+    events: &mut [IndexedEvent],
+    doubtful: &BTreeMap<B256, u64>,
+    told: &[Bootstraps],
+    trusts_most: bool,
+) -> Result<(), u64> {
+    for event in events.iter_mut().filter(|event| doubtful.contains_key(&event.transaction)) {
+        let is_chosen = match Bootstraps::together(told, event) {
+            NumberOrigin::Operator => true,
+            NumberOrigin::MostlyOperator => trusts_most,
+            NumberOrigin::Contract => false,
+            NumberOrigin::Unknown => return Err(event.block.number),
+        };
+        if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
+            *bootstrapped = is_chosen;
+        }
+    }
+    Ok(())
+}
+
 /// Asks every endpoint about transactions, given with their block numbers. Returns the findings of the endpoints that
-/// know all of them. `selector` is the selector of the bootstrap call.
+/// know all of them, one for each host and port. `selector` is the selector of the bootstrap call.
 ///
 /// # Errors
 /// Fails when no endpoint answers.
@@ -127,19 +161,21 @@ pub(super) async fn find_all(
     let asked = endpoints
         .each(|chain| async move { find(&chain, transactions, contract, selector).await })
         .await;
-    let (mut all, mut failure, mut is_answered) = (Vec::new(), None, false);
-    for answer in asked {
+    let (mut all, mut failure, mut is_answered) = (BTreeMap::new(), None, false);
+    for (answer, endpoint) in asked.into_iter().zip(endpoints.display_urls()) {
         match answer {
             Ok(found) => {
                 is_answered = true;
-                all.extend(found);
+                if let Some(found) = found {
+                    all.entry(endpoint).or_insert(found);
+                }
             }
             Err(error) => failure = failure.or(Some(error)),
         }
     }
     match failure {
         Some(error) if !is_answered => Err(error),
-        _ => Ok(all),
+        _ => Ok(all.into_values().collect()),
     }
 }
 
@@ -156,6 +192,7 @@ async fn find(
     for some in all.chunks(REQUESTS_PER_BATCH) {
         let Some(known) = by_hash(chain, some).await? else { return Ok(None) };
         for ((hash, block), (Transaction { to, input }, is_proven)) in some.iter().zip(known) {
+            found.proven.extend(is_proven.then_some(*hash));
             if to != Some(contract) {
                 let carries_call = input.windows(selector.len()).any(|bytes| bytes == selector);
                 found.indirect.insert(*hash, carries_call);
@@ -163,7 +200,6 @@ async fn find(
                 continue;
             }
             found.direct.extend(input.starts_with(&selector).then_some(*hash));
-            found.proven.extend(is_proven.then_some(*hash));
         }
     }
     let blocks: Vec<_> = blocks.into_iter().collect();
@@ -281,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_chosen_only_if_no_endpoint_says_otherwise() {
+    fn a_number_is_chosen_if_a_proof_says_so_or_endpoints_do() {
         let transaction = B256::repeat_byte(1);
         let event = IndexedEvent {
             block: BlockRef { number: 7, hash: B256::ZERO },
@@ -305,6 +341,9 @@ mod tests {
             "its input may lie"
         );
         assert_eq!(together(&[indirect(false, None)]), NumberOrigin::Contract);
+        let (yes, no) = (|| paused(Some(true)), || paused(Some(false)));
+        assert_eq!(together(&[no(), yes(), yes()]), NumberOrigin::MostlyOperator);
+        assert_eq!(together(&[no(), yes(), no()]), NumberOrigin::Contract);
         let one = || BTreeSet::from([transaction]);
         let direct = Bootstraps { direct: one(), ..Bootstraps::default() };
         assert_eq!(together(std::slice::from_ref(&direct)), NumberOrigin::Operator);
@@ -313,6 +352,11 @@ mod tests {
         assert_eq!(together(&[liar.clone(), direct.clone()]), NumberOrigin::Contract);
         assert_eq!(together(&[liar, proven]), NumberOrigin::Operator, "the hash proves the call");
         let proven = Bootstraps { proven: one(), ..Bootstraps::default() };
-        assert_eq!(together(&[direct, proven]), NumberOrigin::Contract);
+        assert_eq!(together(&[direct.clone(), proven]), NumberOrigin::Contract);
+        // An endpoint that shows another call than the proven one says nothing about the pause.
+        let proven = Bootstraps { proven: one(), ..yes() };
+        assert_eq!(together(&[Bootstraps::default(), proven]), NumberOrigin::Operator);
+        let proven = Bootstraps { proven: one(), ..no() };
+        assert_eq!(together(&[direct.clone(), direct, proven]), NumberOrigin::Contract);
     }
 }

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::bootstrap::{self, Bootstraps, NumberOrigin};
+use super::bootstrap;
 use super::confirming::{Asked, Confirmation, Confirmer};
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
-use super::event::{BlockRef, ContractEvent, IndexedEvent};
+use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::head::HeadStatus;
 use super::looking::{LookAnswer, LookOutcome, look};
@@ -39,6 +39,9 @@ const SERVED_FOR: Duration = Duration::from_millis(250);
 const BEHIND_BLOCKS_MAX: u64 = 16;
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 const FEW_BLOCKS: u64 = 16;
+/// The number of searches for missing events at each endpoint after which most endpoints decide that none is missing.
+/// Guess: the second search is for one that failed for a moment.
+const SEARCHES_MIN: usize = 2;
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -449,7 +452,7 @@ impl PageReader {
     ///
     /// A sequence id that does not follow the previous one means either that the provider omitted
     /// events or that a bootstrap call skipped ids on purpose. Every endpoint is asked which, because
-    /// ids skipped on purpose are void for good.
+    /// ids skipped on purpose are void for good. If they contradict each other, events are searched for first.
     async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let mut last = self.last_sequence_id;
@@ -476,25 +479,25 @@ impl PageReader {
                     return false;
                 }
             };
-            let doubtful = |event: &&mut IndexedEvent| doubtful.contains_key(&event.transaction);
-            for event in batch.events.iter_mut().filter(doubtful) {
-                let of_event = Bootstraps::together(&told, event);
-                if of_event == NumberOrigin::Unknown {
-                    let block = event.block.number;
-                    self.context.stuck(&format!(
-                        "no endpoint tells if the contract was paused in block {block}, so if events are \
-                         missing before one of that block: an endpoint with the state of old blocks is needed"
-                    ));
-                    sleep(self.pauses.next()).await;
-                    return false;
-                }
-                if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
-                    *bootstrapped = of_event == NumberOrigin::Operator;
-                }
+            let has_searched = self.has_searched_all();
+            if let Err(block) = bootstrap::mark(&mut batch.events, &doubtful, &told, has_searched) {
+                self.context.stuck(&format!(
+                    "no endpoint tells if the contract was paused in block {block}, so if events are \
+                     missing before one of that block: an endpoint with the state of old blocks is needed"
+                ));
+                sleep(self.pauses.next()).await;
+                return false;
             }
         }
         self.last_sequence_id = last;
         true
+    }
+
+    /// Returns true if the search for the events after the stored ones has been at every endpoint, and found none.
+    fn has_searched_all(&self) -> bool {
+        let stored = self.context.status.lock().stored.map(|block| block.number);
+        let searches = usize::try_from(self.gap.searches).unwrap_or(usize::MAX);
+        stored <= self.gap.after && searches >= SEARCHES_MIN * self.endpoints.count()
     }
 
     /// Pauses after a useless response, and switches to another endpoint after several.

@@ -62,6 +62,8 @@ pub(crate) struct Faults {
     pub(crate) limited: bool,
     /// Has no state of past blocks.
     pub(crate) stateless: bool,
+    /// Returns zero from all functions of all contracts, so none is paused.
+    pub(crate) unpaused: bool,
     /// Returns block headers whose bloom filters admit everything (true) or nothing (false).
     pub(crate) bloom: Option<bool>,
     /// The block from which on it is on another branch, with other hashes and without logs.
@@ -121,6 +123,7 @@ impl Faults {
         invents: None,
         limited: false,
         stateless: false,
+        unpaused: false,
         bloom: None,
         forked_at: None,
         denies: false,
@@ -387,6 +390,10 @@ impl ProxyState {
             }
             "eth_call" if faults.feigns => {
                 let word = format!("0x{:064x}", 9);
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
+            }
+            "eth_call" if faults.unpaused => {
+                let word = format!("0x{:064x}", 0);
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
             "eth_call" if faults.stateless => {
