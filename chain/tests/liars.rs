@@ -20,7 +20,7 @@ use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
 use hawser_chain::admin::{AdminError, Contract, Contracts, Network};
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink};
+use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink, WalkSettings};
 use hawser_chain::send::Chain;
 use hawser_chain::watch::{BalanceWatcher, DepositWatcher, WatchedAccount};
 use hawser_devchain::deploy;
@@ -111,6 +111,26 @@ async fn one_honest_endpoint_is_enough() {
         .await;
         reader.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_accepts_only_short_ranges_confirms_events_without_proofs() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    for _ in 0..20 {
+        chain.send(1).await;
+        mine(&chain, 4).await;
+    }
+    let (giver, other) = (Proxy::start(&chain.url(), 0).await, Proxy::start(&chain.url(), 1).await);
+    other.set(|faults| faults.range_max = Some(3));
+    let memory = Arc::new(Memory::default());
+    let endpoints = Endpoints::new("app", &[giver.url(), other.url()], APP_ID).unwrap();
+    let walk = WalkSettings { page_blocks: 1000, ..chain.walk() };
+    let sink: Arc<dyn Sink> = memory.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    assert!(other.spoilt() > 0, "it has refused ranges");
+    assert_eq!(other.asked("eth_getBlockReceipts"), 0);
+    reader.stop().await;
 }
 
 /// A single endpoint that shows other payloads than the chain's adds none to a strand, whether the strand is empty or

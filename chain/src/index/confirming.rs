@@ -10,7 +10,7 @@
 //! the chain: the endpoint in use may have made them up. While all others are silent or stand still, reading goes on
 //! after [`WAIT_MAX`] or [`STILL_MAX`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -249,9 +249,9 @@ impl Asked<'_> {
     /// and at the same time, by block. Returns `None` if none of them is reached. One that refuses the range may still
     /// have some of its blocks.
     async fn not_shown_by_others(&self) -> Option<Vec<(BlockRef, Vec<&IndexedEvent>)>> {
-        let number = |event: Option<&IndexedEvent>| event.map(|event| event.block.number);
         let events = &self.batch.events;
-        let blocks = number(events.first())?..=number(events.last())?;
+        let blocks: BTreeSet<_> = events.iter().map(|event| event.block.number).collect();
+        let blocks: Vec<_> = blocks.into_iter().collect();
         let (filter, blocks) = (self.filter, &blocks);
         let ask = |chain: Chain| async move { fetch::timed_logs(&chain, filter, blocks).await };
         let mut answers = pin!(self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask));

@@ -15,15 +15,15 @@ use serde::{Deserialize, Deserializer};
 use super::event::BlockRef;
 use super::look::{Claim, Testimony};
 use super::proof::{BlockReceipt, ProvenLogs};
-use super::walk::{BlockHeader, PageResponse};
+use super::walk::{BlockHeader, PageResponse, range_named};
 use crate::endpoints::is_rate_limit;
 use crate::send::{BLOCK_NUMBER_MAX, Chain, RequestError};
 
 /// The number of requests in one JSON-RPC batch. A guess: common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
-/// The number of times that the requests for one page may be refused and halved. A guess: enough for an endpoint that
-/// accepts a sixteenth of the blocks that another one accepts.
-const REFUSALS_MAX: u32 = 16;
+/// The number of rounds of requests for the logs of one page; a round is one request, or one batch. A guess: enough for an
+/// endpoint that accepts a thousandth of the blocks that another one accepts, and a bound on one that refuses on purpose.
+const ROUNDS_MAX: u32 = 40;
 /// The largest number of transactions of a block whose receipts are requested singly. A guess: the number that fits
 /// into a block's gas on common rollups.
 const BLOCK_TRANSACTIONS_MAX: usize = 5000;
@@ -118,28 +118,100 @@ pub(super) async fn logs(
     logs.map_err(|error| chain.request_error("eth_getLogs", error))
 }
 
-/// Returns the logs of these blocks, in several requests if the endpoint refuses the whole range.
+/// Returns the logs of these ranges of blocks, ascending, and perhaps of blocks between them. If the endpoint refuses a
+/// range, it is asked for shorter ones, many at once.
+///
+/// # Errors
+/// The first error that no shorter range avoids. Fails as well after [`ROUNDS_MAX`] rounds of requests.
 pub(super) async fn logs_in_parts(
     chain: &Chain,
     filter: &Filter,
-    blocks: &RangeInclusive<u64>,
+    wanted: &[RangeInclusive<u64>],
 ) -> Result<Vec<Log>, RequestError> {
-    let (mut all, mut parts, mut refusals) = (Vec::new(), vec![blocks.clone()], 0);
-    while let Some(part) = parts.pop() {
-        match logs(chain, filter, &part).await {
-            Ok(logs) => all.extend(logs),
-            Err(error) => {
-                refusals += 1;
-                let (first, last) = part.into_inner();
-                if first == last || refusals > REFUSALS_MAX || refusal_message(&error).is_none() {
-                    return Err(error);
+    let (mut all, mut from, mut longest, mut is_accepted) = (Vec::new(), 0, u64::MAX, false);
+    for _ in 0..ROUNDS_MAX {
+        // One request shows if the endpoint accepts this length.
+        let parts = parts(wanted, from, longest, if is_accepted { REQUESTS_PER_BATCH } else { 1 });
+        if parts.is_empty() {
+            return Ok(all);
+        }
+        for (part, answer) in parts.iter().zip(logs_of_parts(chain, filter, &parts).await?) {
+            let (first, last) = (*part.start(), *part.end());
+            let error = match answer {
+                Ok(logs) => {
+                    all.extend(logs);
+                    (from, is_accepted) = (last + 1, true);
+                    continue;
                 }
-                let middle = first + (last - first) / 2;
-                parts.extend([middle + 1..=last, first..=middle]);
-            }
+                Err(error) => error,
+            };
+            let blocks = last - first + 1;
+            let Some(message) = refusal_message(&error).filter(|_| blocks > 1) else {
+                return Err(error);
+            };
+            let named = range_named(message).filter(|named| *named < blocks);
+            (longest, is_accepted) = (named.unwrap_or(blocks / 2), false);
+            break;
         }
     }
-    Ok(all)
+    let endpoint = chain.endpoint().to_owned();
+    let message = "the ranges of blocks that it accepts are too short".to_owned();
+    Err(RequestError::Refused { endpoint, method: "eth_getLogs", code: 0, message })
+}
+
+/// Covers ranges of blocks, ascending, as far as they are not below `from`, by at most `count` ranges of at most
+/// `longest` blocks. One may cover several of them.
+fn parts(
+    wanted: &[RangeInclusive<u64>],
+    from: u64,
+    longest: u64,
+    count: usize,
+) -> Vec<RangeInclusive<u64>> {
+    let mut parts: Vec<RangeInclusive<u64>> = Vec::new();
+    for range in wanted {
+        let (mut next, end) = (from.max(*range.start()), *range.end());
+        if let Some(part) = parts.last_mut() {
+            let reaches = part.start().saturating_add(longest - 1);
+            if next <= reaches && next <= end {
+                *part = *part.start()..=end.min(reaches);
+                next = end.min(reaches) + 1;
+            }
+        }
+        while next <= end {
+            if parts.len() == count {
+                return parts;
+            }
+            let last = end.min(next.saturating_add(longest - 1));
+            parts.push(next..=last);
+            next = last + 1;
+        }
+    }
+    parts
+}
+
+/// Requests the logs of ranges of blocks, several ones in one batch.
+async fn logs_of_parts(
+    chain: &Chain,
+    filter: &Filter,
+    parts: &[RangeInclusive<u64>],
+) -> Result<Vec<Result<Vec<Log>, RequestError>>, RequestError> {
+    const METHOD: &str = "eth_getLogs";
+    if let [part] = parts {
+        return Ok(vec![logs(chain, filter, part).await]);
+    }
+    let failed = |error: TransportError| chain.request_error(METHOD, error);
+    let mut batch = BatchRequest::new(chain.provider().client());
+    let mut waiters = Vec::with_capacity(parts.len());
+    for part in parts {
+        let filter = (filter.clone().from_block(*part.start()).to_block(*part.end()),);
+        waiters.push(batch.add_call::<_, Vec<Log>>(METHOD, &filter).map_err(failed)?);
+    }
+    batch.send().await.map_err(failed)?;
+    let mut answers = Vec::with_capacity(waiters.len());
+    for waiter in waiters {
+        answers.push(waiter.await.map_err(failed));
+    }
+    Ok(answers)
 }
 
 /// Returns a page of logs with the wanted headers, and the headers of blocks whose logs carry no timestamp.
@@ -165,15 +237,17 @@ pub(super) async fn page(
     Ok(PageResponse { logs, headers: known })
 }
 
-/// Returns the logs of these blocks, in several requests if needed, and the headers of blocks whose logs carry no
-/// timestamp.
+/// Returns the logs of these blocks, ascending, in several requests if needed, and the headers of blocks whose logs carry
+/// no timestamp. There may be logs of blocks between them, too.
 pub(super) async fn timed_logs(
     chain: &Chain,
     filter: &Filter,
-    blocks: &RangeInclusive<u64>,
+    blocks: &[u64],
 ) -> Result<PageResponse, RequestError> {
-    let logs = logs_in_parts(chain, filter, blocks).await?;
-    let timeless = without_time(&logs, &[], blocks);
+    let wanted: Vec<_> = blocks.iter().map(|block| *block..=*block).collect();
+    let logs = logs_in_parts(chain, filter, &wanted).await?;
+    let mut timeless = without_time(&logs, &[], &(0..=BLOCK_NUMBER_MAX));
+    timeless.retain(|block| blocks.binary_search(block).is_ok());
     let headers = headers(chain, &timeless, None).await?;
     Ok(PageResponse { logs, headers })
 }
@@ -329,6 +403,21 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "number": number, "hash": hash, "parentHash": hash, "timestamp": "0x1",
         }))
+    }
+
+    #[test]
+    fn ranges_are_covered_by_few_that_are_no_longer_than_an_endpoint_accepts() {
+        let events = [3, 4, 9, 10, 30].map(|block| block..=block).to_vec();
+        assert_eq!(parts(&events, 0, u64::MAX, 1), [3..=30]);
+        assert_eq!(parts(&events, 0, 8, 50), [3..=10, 30..=30]);
+        assert_eq!(parts(&events, 0, 2, 50), [3..=4, 9..=10, 30..=30]);
+        assert_eq!(parts(&events, 0, 1, 3), [3..=3, 4..=4, 9..=9]);
+        assert_eq!(parts(&events, 10, 2, 50), [10..=10, 30..=30], "the others are answered");
+        assert_eq!(parts(&events, 31, 2, 50), []);
+        let page = [0..=9];
+        assert_eq!(parts(&page, 0, 4, 50), [0..=3, 4..=7, 8..=9]);
+        assert_eq!(parts(&page, 4, 4, 1), [4..=7]);
+        assert_eq!(parts(&[0..=4, 5..=9], 0, 4, 50), [0..=3, 4..=7, 8..=9]);
     }
 
     #[test]

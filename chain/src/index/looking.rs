@@ -63,7 +63,9 @@ pub(super) async fn look(
 ) -> Result<LookOutcome, RequestError> {
     let (blocks, source, address) = (&due.blocks, settings.source, settings.address);
     let shown = endpoints
-        .each(|chain| async move { fetch::logs_in_parts(&chain, filter, blocks).await })
+        .each(|chain| async move {
+            fetch::logs_in_parts(&chain, filter, std::slice::from_ref(blocks)).await
+        })
         .await;
     let active = endpoints.active();
     let is_silent = |place: &usize| shown.get(*place).is_some_and(Result::is_err);

@@ -513,8 +513,7 @@ impl Walk {
     /// If the provider's error message names a limit below the current page size, that limit becomes the page size.
     pub fn refused(&mut self, message: &str) -> bool {
         self.answered = 0;
-        let named = range_named(message).map(|blocks| blocks.saturating_sub(1).max(1));
-        if let Some(named) = named.filter(|named| *named < self.page) {
+        if let Some(named) = range_named(message).filter(|named| *named < self.page) {
             self.page = named;
             return true;
         }
@@ -531,9 +530,11 @@ impl Walk {
     }
 }
 
-/// Parses the number in `… requests with up to a 500 block range`, the wording of some providers.
-fn range_named(message: &str) -> Option<u64> {
+/// Returns the number of blocks that a provider accepts by the wording of some: `… requests with up to a 500 block range`.
+/// It is one less than the stated number, which may be the distance of the last block from the first, and at least one.
+pub(super) fn range_named(message: &str) -> Option<u64> {
     let (before, _) = message.split_once(" block range")?;
     let digits = before.rsplit(|c: char| !c.is_ascii_digit() && c != ',').next()?;
-    digits.replace(',', "").parse().ok()
+    let blocks = digits.replace(',', "").parse::<u64>().ok()?;
+    Some(blocks.saturating_sub(1).max(1))
 }

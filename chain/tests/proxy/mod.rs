@@ -42,6 +42,8 @@ pub(crate) struct Faults {
     pub(crate) narrow: bool,
     /// Does not respond to requests for the logs of more than two blocks.
     pub(crate) weak: bool,
+    /// The largest number of blocks of which it returns logs in one request; it refuses longer ranges.
+    pub(crate) range_max: Option<u64>,
     /// Omits transactions although it has their logs.
     pub(crate) unindexed: bool,
     /// The number of newest blocks that it lacks.
@@ -113,6 +115,7 @@ impl Faults {
         forgetful: true,
         narrow: true,
         weak: false,
+        range_max: None,
         unindexed: false,
         behind: 0,
         resyncing: None,
@@ -301,13 +304,8 @@ impl ProxyState {
 
     fn is_too_much(&self, asked: &Value) -> bool {
         let mut state = self.state.lock();
-        let filter = &asked["params"][0];
-        let block = |name: &str| {
-            let text = filter[name].as_str().and_then(|text| text.strip_prefix("0x"));
-            text.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or_default()
-        };
-        let blocks = 1 + block("toBlock").saturating_sub(block("fromBlock"));
-        let is_too_much = state.faults.weak && asked["method"] == "eth_getLogs" && blocks > 2;
+        let is_too_much =
+            state.faults.weak && asked["method"] == "eth_getLogs" && blocks_of(asked) > 2;
         state.spoilt += u64::from(is_too_much);
         is_too_much
     }
@@ -400,21 +398,16 @@ impl ProxyState {
                 *answer = refusal(asked, -32000, "missing trie node");
             }
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
+            "eth_getLogs" if faults.range_max.is_some_and(|most| blocks_of(asked) > most) => {
+                *answer = refusal(asked, -32602, "the range is too wide");
+            }
             "eth_getLogs" if now(faults.narrow, 5) => {
                 *answer = refusal(asked, -32000, "query timeout exceeded");
             }
             "eth_getLogs" => {
                 let (shuffled, truncated) = (now(faults.shuffled, 2), now(faults.truncated, 6));
                 let Some(logs) = answer["result"].as_array_mut() else { return };
-                if shuffled && !logs.is_empty() {
-                    let mut removed = logs[0].clone();
-                    removed["removed"] = json!(true);
-                    logs.extend(logs.clone());
-                    logs.push(removed);
-                    logs.shuffle(random);
-                } else if truncated {
-                    logs.pop();
-                } else {
+                if !mix_up(logs, shuffled, truncated, random) {
                     return;
                 }
             }
@@ -422,6 +415,22 @@ impl ProxyState {
         }
         state.spoilt += 1;
     }
+}
+
+/// Shuffles logs, with each twice and one marked as removed, or drops the last one. Returns false if it does neither.
+fn mix_up(logs: &mut Vec<Value>, shuffled: bool, truncated: bool, random: &mut StdRng) -> bool {
+    if shuffled && !logs.is_empty() {
+        let mut removed = logs[0].clone();
+        removed["removed"] = json!(true);
+        logs.extend(logs.clone());
+        logs.push(removed);
+        logs.shuffle(random);
+    } else if truncated {
+        logs.pop();
+    } else {
+        return false;
+    }
+    true
 }
 
 /// Applies the permanent faults of logs. Returns 1 if it changed the answer.
@@ -531,6 +540,12 @@ fn other_hash(hash: &Value) -> Value {
     let text = hash.as_str().unwrap_or_default();
     let first = if text.starts_with("0xee") { "0xdd" } else { "0xee" };
     json!(format!("{first}{}", text.get(4..).unwrap_or_default()))
+}
+
+/// Returns the number of blocks whose logs are asked for.
+fn blocks_of(asked: &Value) -> u64 {
+    let block = |name: &str| number(&asked["params"][0][name]).unwrap_or_default();
+    1 + block("toBlock").saturating_sub(block("fromBlock"))
 }
 
 fn number(value: &Value) -> Option<u64> {
