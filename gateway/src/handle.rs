@@ -348,7 +348,6 @@ impl Common<'_> {
         let payer = PayerSettings {
             key: payer.clone(),
             public_key: payer.public_key(),
-            retention_days: settings.retention_days,
             attempt_timeout: settings.attempt_timeout,
             rates: ports.rates.clone(),
             rates_wanted: ports.rates_wanted.clone(),

@@ -29,6 +29,7 @@ use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
 use super::queue::{JobQueue, JobTaker, QueueClosed, job_queue};
 use super::reporter::Reporter;
+use super::wanted::WantedEnvelope;
 use crate::metrics::OriginatorMetrics;
 use crate::policy::CallerId;
 
@@ -70,8 +71,6 @@ pub(crate) struct PayerSettings {
     pub(crate) key: SecretKey,
     /// The public part of `key`.
     pub(crate) public_key: PublicKey,
-    /// Retention that payer envelopes ask for, days.
-    pub(crate) retention_days: u32,
     /// Time for one call to a node.
     pub(crate) attempt_timeout: Duration,
     /// The price list for the verification of answers.
@@ -107,7 +106,7 @@ impl PlacedEnvelope {
 /// The envelopes of one request for this node.
 struct PublishJob {
     caller: CallerId,
-    clients: Vec<Bytes>,
+    clients: Vec<WantedEnvelope>,
     /// Cancelled when the caller hangs up.
     gone: CancellationToken,
     answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
@@ -118,7 +117,7 @@ struct PublishJob {
 
 impl PublishJob {
     fn bytes(&self) -> usize {
-        self.clients.iter().map(Bytes::len).sum()
+        self.clients.iter().map(|wanted| wanted.client.len()).sum()
     }
 }
 
@@ -224,7 +223,7 @@ impl Batcher {
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
-        clients: Vec<Bytes>,
+        clients: Vec<WantedEnvelope>,
         held: Option<HeldCharge>,
         gone: &CancellationToken,
         end: impl Future<Output = NodeError>,
@@ -270,10 +269,10 @@ impl Batcher {
     /// Returns the envelope with its fees; `None` if it is no correct answer of this node for the client envelope.
     pub(crate) fn verify(
         &self,
-        client: &Bytes,
+        wanted: WantedEnvelope,
         envelope: pb::OriginatorEnvelope,
     ) -> Option<PlacedEnvelope> {
-        let sealed = self.caller.sign(client.clone());
+        let sealed = self.caller.sign(wanted);
         let rates = self.caller.payer.rates.borrow().clone();
         let verified = self.caller.verify(&sealed, &envelope, &rates).ok()?;
         Some(self.caller.placed(envelope, verified))
@@ -331,7 +330,7 @@ impl NodeCaller {
             if jobs.is_empty() {
                 return;
             }
-            let clients: Vec<Bytes> = jobs.iter().flat_map(|job| job.clients.clone()).collect();
+            let clients: Vec<_> = jobs.iter().flat_map(|job| job.clients.clone()).collect();
             let ended = async {
                 for job in &mut jobs {
                     job.answer.closed().await;
@@ -380,7 +379,7 @@ impl NodeCaller {
     /// Makes one call and returns one result for each envelope, in the order of `clients`.
     async fn call(
         &self,
-        clients: Vec<Bytes>,
+        clients: Vec<WantedEnvelope>,
     ) -> Result<Vec<Result<PlacedEnvelope, AnswerError>>, NodeError> {
         self.metrics.calls.inc();
         let asked = clients.len();
@@ -402,15 +401,15 @@ impl NodeCaller {
         Ok(self.verify_all(sealed, answer).await)
     }
 
-    fn sign(&self, client: Bytes) -> SignedEnvelope {
-        let PayerSettings { key, retention_days, .. } = &*self.payer;
+    fn sign(&self, wanted: WantedEnvelope) -> SignedEnvelope {
+        let WantedEnvelope { client, retention_days } = wanted;
         let signed_ns = crate::now_ns();
-        let message = PayerEnvelope::sign(client, self.record.id, *retention_days, key);
+        let message = PayerEnvelope::sign(client, self.record.id, retention_days, &self.payer.key);
         let bytes = message.encode_to_vec().into();
         SignedEnvelope { message, bytes, signed_ns }
     }
 
-    async fn sign_all(&self, clients: Vec<Bytes>) -> Vec<SignedEnvelope> {
+    async fn sign_all(&self, clients: Vec<WantedEnvelope>) -> Vec<SignedEnvelope> {
         if clients.len() <= INLINE_ENVELOPES_MAX {
             return clients.into_iter().map(|client| self.sign(client)).collect();
         }
@@ -559,7 +558,8 @@ mod tests {
     fn job(envelopes: usize, len: usize) -> PublishJob {
         let (answer, _) = oneshot::channel();
         let caller = CallerId::of_name("alice");
-        let clients = vec![vec![0; len].into(); envelopes];
+        let wanted = WantedEnvelope { client: vec![0; len].into(), retention_days: 60 };
+        let clients = vec![wanted; envelopes];
         PublishJob { caller, clients, gone: CancellationToken::new(), answer, held: None }
     }
 

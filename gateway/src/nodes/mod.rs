@@ -8,7 +8,7 @@
 //! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
 //!   that are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
-//! - `query`: asks a node for one envelope;
+//! - `query`: asks a node for one envelope; `wanted`: an envelope that a node is asked to publish;
 //! - `watch`: polls one node; `registry`: starts and stops nodes by the registry.
 
 mod answer;
@@ -28,6 +28,7 @@ mod report_outcome;
 mod reporter;
 mod reports;
 mod set;
+mod wanted;
 mod watch;
 
 pub(crate) use batch::{PayerSettings, PlacedEnvelope};
@@ -42,3 +43,4 @@ pub(crate) use report_outcome::ReportOutcome;
 pub(crate) use reporter::Reporter;
 pub(crate) use reports::reporter;
 pub(crate) use set::Nodes;
+pub(crate) use wanted::WantedEnvelope;

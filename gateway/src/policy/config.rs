@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use hawser_rules::retention::check_retention;
 use hawser_serve::address::{Cidr, ClientAddress, TrustedProxies};
 use serde::{Deserialize, Deserializer};
 
@@ -222,6 +223,9 @@ pub enum PolicyFileError {
          into [default] or [policies.…]"
     )]
     Total,
+    /// A policy has a retention that nodes refuse.
+    #[error("retention_days = {0}: it must be 2 to 365, or 4294967295 for no end")]
+    Retention(u32),
     /// Callers are identified by tokens, and the rules for tokens are missing.
     #[error("identity.kind is \"jwt\", so the section [identity.jwt] is required")]
     NoJwt,
@@ -310,6 +314,7 @@ impl PolicyFile {
         if !file.total.limits_rates_only() {
             return Err(PolicyFileError::Total);
         }
+        file.check_retentions()?;
         file.check_api_keys()?;
         file.check_webhook()?;
         file.check_tenants()?;
@@ -354,6 +359,16 @@ impl PolicyFile {
         }
         self.networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_bits()));
         Ok(())
+    }
+
+    fn check_retentions(&self) -> Result<(), PolicyFileError> {
+        let of_tenants = self.tenants.values().map(|tenant| &tenant.default);
+        let all = self.policies.values().chain(of_tenants).chain([&self.default]);
+        let mut days = all.filter_map(|policy| policy.retention_days);
+        match days.find(|days| check_retention(*days).is_err()) {
+            Some(days) => Err(PolicyFileError::Retention(days)),
+            None => Ok(()),
+        }
     }
 
     fn check_api_keys(&self) -> Result<(), PolicyFileError> {
@@ -541,6 +556,13 @@ mod tests {
         assert!(error("[default]\nkinds_denied = [\"massage\"]").contains("massage"));
         assert!(error("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
         assert!(error("[total]\ndeny = true").contains("[total]"));
+        assert!(error("[total]\nretention_days = 30").contains("[total]"));
+        for days in [0, 1, 366] {
+            let of_policy = error(&format!("[policies.a]\nretention_days = {days}"));
+            assert!(of_policy.contains(&format!("retention_days = {days}")), "{of_policy}");
+            let of_tenant = format!("[tenants.a.default]\nretention_days = {days}");
+            assert!(error(&of_tenant).contains("2 to 365"));
+        }
         assert!(PolicyFile::parse("[total]\ngas_per_day = 1").is_ok());
         assert!(error("[default]\nkinds = [\"massage\"]").contains("massage"));
         assert!(error("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));

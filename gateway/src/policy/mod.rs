@@ -363,6 +363,11 @@ impl Policies {
         }
     }
 
+    /// Returns the retention of a caller's envelopes, days; `None` for that of the gateway.
+    pub(crate) fn retention_days(&self, caller: &CallerId) -> Option<u32> {
+        self.file.policy_of(&caller.0).retention_days
+    }
+
     /// Returns the largest price that a caller pays for an envelope, in picodollars.
     pub(crate) fn price_max(&self, caller: &CallerId) -> Option<u64> {
         self.file.policy_of(&caller.0).picodollars_per_envelope_max

@@ -19,6 +19,8 @@ pub struct Policy {
     pub kinds: BTreeSet<PayloadClass>,
     /// Largest client envelope in bytes.
     pub envelope_bytes_max: Option<usize>,
+    /// Retention of envelopes that nodes store, days; that of the gateway if it is not set.
+    pub retention_days: Option<u32>,
     /// Largest number of envelopes in a request.
     pub envelopes_per_request_max: Option<usize>,
     /// Envelopes a minute, as a token bucket: also the largest burst.

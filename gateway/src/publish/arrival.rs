@@ -70,14 +70,14 @@ pub(super) async fn find(
     found
 }
 
-/// Returns the published envelope of these client bytes if a node shows it at this id.
+/// Returns the published envelope of an item if a node shows it at this id.
 ///
 /// # Errors
 /// The last node's status if no node that may have the envelope answers.
 pub(super) async fn at_place(
     nodes: &Nodes,
     id: EnvelopeId,
-    client: &Bytes,
+    item: &PublishItem,
 ) -> Result<Option<PlacedEnvelope>, Status> {
     let Some(home) = nodes.get(id.originator) else { return Ok(None) };
     let at_home = (!home.is_down()).then(|| home.clone());
@@ -85,7 +85,8 @@ pub(super) async fn at_place(
     for asked in at_home.into_iter().chain(others(nodes, &home)) {
         match timeout(ASK_TIMEOUT, query_place(&asked, id)).await {
             Ok(Ok(shown)) => {
-                let placed = shown.and_then(|envelope| home.batcher.verify(client, envelope));
+                let placed =
+                    shown.and_then(|envelope| home.batcher.verify(item.wanted(), envelope));
                 // Only its originator can say that the envelope no longer exists; another node may just be behind.
                 if placed.is_some() || asked.id() == home.id() {
                     return Ok(placed.map(PlacedEnvelope::repeated));
@@ -120,7 +121,7 @@ async fn search(
         let Ok(newest) = newest(asked, item).await else { continue };
         answers = true;
         let Some(newest) = newest else { continue };
-        *found = match home.batcher.verify(&item.client, newest.clone()) {
+        *found = match home.batcher.verify(item.wanted(), newest.clone()) {
             Some(placed) => Some(placed),
             None => among_earlier(asked, home, item, &newest).await,
         };
@@ -164,7 +165,7 @@ async fn among_earlier(
     let mut client = ReplicationApiClient::new(asked.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let page = client.query_envelopes(request).await.ok()?.into_inner().envelopes;
-    candidates(page, &item.client).find_map(|it| home.batcher.verify(&item.client, it))
+    candidates(page, &item.client).find_map(|it| home.batcher.verify(item.wanted(), it))
 }
 
 /// Returns the envelopes of a page that contain these client bytes, at most [`CANDIDATES_MAX`]. The node may lie

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use super::retry::{Attempt, RetryState};
 use crate::bill::BillEntry;
 use crate::fair::Pass;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
-use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
+use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope, WantedEnvelope};
 use crate::running::{RunningTask, RunningTasks};
 use crate::sharing::TopicKey;
 
@@ -130,7 +130,7 @@ impl NodeAttempt {
         &self,
         items: &[PublishItem],
     ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
-        let clients: Vec<Bytes> = items.iter().map(|item| item.client.clone()).collect();
+        let clients: Vec<_> = items.iter().map(PublishItem::wanted).collect();
         let strands = &self.context.strands;
         let is_new = || items.iter().any(|item| strands.any_new(&item.depends_on));
         for _ in 0..CATCH_UP_TRIES {
@@ -150,7 +150,7 @@ impl NodeAttempt {
     async fn call(
         &self,
         items: &[PublishItem],
-        clients: Vec<Bytes>,
+        clients: Vec<WantedEnvelope>,
     ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
         let (node, timeout) = (&self.node, self.context.timeout);
         let caller = self.request.retry.lock().caller().clone();

@@ -4,6 +4,7 @@ use hawser_proto::{Bytes, EnvelopeId, Topic};
 use hawser_serve::CallCharge;
 
 use crate::bill::BillEntry;
+use crate::nodes::WantedEnvelope;
 
 /// A client envelope for a node.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub(crate) struct PublishItem {
     pub(crate) index: usize,
     pub(crate) topic: Topic,
     pub(crate) client: Bytes,
+    /// Retention of the caller's envelopes, days.
+    pub(crate) retention_days: u32,
     /// The chain envelopes that this one depends on.
     pub(crate) depends_on: Vec<EnvelopeId>,
     /// Largest congestion fee that the caller's policy allows, picodollars; `None` for no limit.
@@ -19,4 +22,11 @@ pub(crate) struct PublishItem {
     pub(crate) bill: BillEntry,
     /// The memory of the call, charged until the last task that has a part of the request ends.
     pub(crate) charge: CallCharge,
+}
+
+impl PublishItem {
+    /// Returns the envelope as a node is asked to publish it.
+    pub(crate) fn wanted(&self) -> WantedEnvelope {
+        WantedEnvelope { client: self.client.clone(), retention_days: self.retention_days }
+    }
 }

@@ -143,7 +143,7 @@ impl NodePublisher {
             items.into_iter().partition(|item| self.context.published.get(&item.client).is_some());
         let searched = known.into_iter().map(async |item| {
             let Some(id) = self.context.published.get(&item.client) else { return Err(item) };
-            match arrival::at_place(&self.context.nodes, id, &item.client).await {
+            match arrival::at_place(&self.context.nodes, id, &item).await {
                 Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
                 Ok(None) => self.context.published.remove(&item.client),
                 Err(status) => {

@@ -84,7 +84,8 @@ impl PublishService {
         })?;
         check_response_size(&routed)?;
         let rates = self.rates.borrow().clone();
-        let price = |envelope: &Routed| self.price(envelope, &rates);
+        let retention_days = self.retention_days(&caller);
+        let price = |envelope: &Routed| self.price(envelope, &rates, retention_days);
         let taken = self.policies.admit(&caller, &routed, price, now_ms).map_err(refused)?;
         let taking = taken.take_everywhere(&self.shared_query(&routed)).await;
         let (taken, known) = taking.map_err(refused)?;
@@ -167,6 +168,7 @@ impl PublishService {
         let mut outcomes: Vec<Outcome> =
             routed.iter().map(|_| Err(EnvelopeError::NoOutcome)).collect();
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
+        let retention_days = self.retention_days(&bill.caller);
         for (index, envelope) in routed.into_iter().enumerate() {
             let congestion_fee_max = congestion_fee_max(&envelope);
             let bill = BillEntry::new(bill, index);
@@ -178,6 +180,7 @@ impl PublishService {
                         index,
                         topic,
                         client,
+                        retention_days,
                         depends_on,
                         congestion_fee_max,
                         bill,
@@ -208,17 +211,22 @@ impl PublishService {
         outcomes
     }
 
+    /// Returns the retention of a caller's envelopes, days.
+    fn retention_days(&self, caller: &CallerId) -> u32 {
+        self.policies.retention_days(caller).unwrap_or(self.retention_days)
+    }
+
     /// Returns the cost of an envelope: the base fee of a node, or gas at the current price.
-    fn price(&self, envelope: &Routed, rates: &RateTable) -> CallerCost {
+    fn price(&self, envelope: &Routed, rates: &RateTable, retention_days: u32) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
             let wei = self.chain.gas_price_wei().saturating_mul(u128::from(gas));
             let picodollars = u64::try_from(wei / WEI_PER_PICODOLLAR).unwrap_or(u64::MAX);
             return CallerCost { envelopes: 1, picodollars, gas };
         }
-        let size = payer_envelope_len(&envelope.bytes, self.retention_days);
+        let size = payer_envelope_len(&envelope.bytes, retention_days);
         let rate = rates.at(crate::now_ns());
-        let fee = rate.and_then(|rate| rate.base_fee(size as u64, self.retention_days));
+        let fee = rate.and_then(|rate| rate.base_fee(size as u64, retention_days));
         // Without a rate, nodes refuse the envelope too.
         CallerCost { envelopes: 1, picodollars: fee.unwrap_or(0), gas: 0 }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hawser_gateway::GatewayPorts;
 use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::policy::config::PolicyFile;
+use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
@@ -53,6 +54,25 @@ async fn a_caller_that_has_used_up_its_limit_is_told_when_to_come_back() {
     publish_from(&net, "1.2.3.5", "c").await.unwrap();
     assert_eq!(net.nodes[0].calls(), 3, "what is refused reaches no node");
     assert_eq!(net.sample("xmtp_gateway_refused_total{reason=\"limit\"}").await, 1);
+}
+
+#[tokio::test]
+async fn each_caller_has_the_retention_of_its_policy_and_pays_for_it() {
+    let net = with(
+        "[default]\nretention_days = 7\n[policies.long]\nretention_days = 365\npicodollars_per_envelope_max = 1\n\
+         [policies.usual]\n[callers]\n\"1.2.3.5\" = \"usual\"\n\"1.2.3.6\" = \"long\"",
+    )
+    .await;
+    publish_from(&net, "1.2.3.4", "a").await.unwrap();
+    publish_from(&net, "1.2.3.5", "b").await.unwrap();
+    let refused = publish_from(&net, "1.2.3.6", "c").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "the price is that of the retention");
+    let retention_days = |envelope: &pb::OriginatorEnvelope| {
+        let statement = envelope.unsigned_originator_envelope.clone();
+        UnsignedOriginatorEnvelope::parse(statement).unwrap().payer().retention_days()
+    };
+    let stored: Vec<_> = net.nodes[0].log().iter().map(retention_days).collect();
+    assert_eq!(stored, [7, 60]);
 }
 
 #[tokio::test]
