@@ -83,8 +83,7 @@ impl PublishService {
             status::of_routing(&error)
         })?;
         check_response_size(&routed)?;
-        let rates = self.rates.borrow().clone();
-        let retention_days = self.retention_days(&caller);
+        let (rates, retention_days) = (self.rates.borrow().clone(), self.retention_days(&caller));
         let price = |envelope: &Routed| self.price(envelope, &rates, retention_days);
         let taken = self.policies.admit(&caller, &routed, price, now_ms).map_err(refused)?;
         let taking = taken.take_everywhere(&self.shared_query(&routed)).await;

@@ -66,7 +66,7 @@ async fn each_caller_has_the_retention_of_its_policy_and_pays_for_it() {
     publish_from(&net, "1.2.3.4", "a").await.unwrap();
     publish_from(&net, "1.2.3.5", "b").await.unwrap();
     let refused = publish_from(&net, "1.2.3.6", "c").await.unwrap_err();
-    assert_eq!(refused.code(), Code::PermissionDenied, "the price is that of the retention");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "the price is that of the retention");
     let retention_days = |envelope: &pb::OriginatorEnvelope| {
         let statement = envelope.unsigned_originator_envelope.clone();
         UnsignedOriginatorEnvelope::parse(statement).unwrap().payer().retention_days()
