@@ -12,6 +12,7 @@
 //! - [`merkle`]: the tree over a strand, and proofs about it;
 //! - [`checkpoint`]: what nodes and witnesses sign about that tree;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding;
+//! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]
@@ -25,6 +26,7 @@ pub mod cursor;
 mod decimal;
 pub mod envelope;
 pub mod frame;
+mod http_status;
 pub mod ids;
 pub mod merkle;
 pub mod minute;
@@ -44,6 +46,7 @@ pub const MARKED_HEADER: &str = "hawser-marked";
 pub use bytes::Bytes;
 pub use cursor::{Cursor, CursorTextError};
 pub use decimal::decimal;
+pub use http_status::code_of_http;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;
 pub use quic_address::QuicAddress;

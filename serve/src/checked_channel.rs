@@ -8,11 +8,12 @@ use base64::{Engine as _, alphabet};
 use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use hawser_proto::code_of_http;
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tower::Service;
 
 /// The header with the details of a status.
@@ -26,7 +27,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// A channel to a server that is not trusted.
 ///
 /// The client of the gRPC library panics at a status whose details are not Base64, and a panic ends the process. So
-/// such details are removed from answers before it reads them.
+/// such details are removed from answers before it reads them. The library would also read a page of an HTTP server as
+/// a message, and report INTERNAL. Such an answer gets the code for which its status of HTTP stands: one of a server
+/// without the method is UNIMPLEMENTED.
 #[derive(Debug, Clone)]
 pub struct CheckedChannel(Channel);
 
@@ -51,6 +54,11 @@ impl Service<Request<Body>> for CheckedChannel {
 }
 
 fn checked(mut response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    if status != StatusCode::OK && !response.headers().contains_key("grpc-status") {
+        let code = Code::from_i32(code_of_http(status.as_u16()));
+        return Status::new(code, format!("the answer has the HTTP status {status}")).into_http();
+    }
     remove_malformed(response.headers_mut());
     response.map(|body| Body::new(CheckedBody(body)))
 }
@@ -125,12 +133,26 @@ mod tests {
             for headers in [headers, trailers] {
                 assert_eq!(headers.contains_key(DETAILS), is_kept, "{details}");
                 // The status that the library makes of these headers.
-                assert_eq!(
-                    Status::from_header_map(&headers).unwrap().code(),
-                    tonic::Code::Unavailable
-                );
+                assert_eq!(Status::from_header_map(&headers).unwrap().code(), Code::Unavailable);
             }
             assert_eq!(read.to_bytes(), b"data"[..]);
         }
+    }
+
+    /// A server or proxy without the method answers with a page, which is no message.
+    #[test]
+    fn a_page_of_an_http_server_gets_the_code_of_its_status() {
+        let answer = |status: u16, grpc_status: Option<&'static str>| {
+            let mut response = Response::new(Body::new("<html>none</html>".to_owned()));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            if let Some(code) = grpc_status {
+                response.headers_mut().insert("grpc-status", code.parse().unwrap());
+            }
+            Status::from_header_map(checked(response).headers()).map(|status| status.code())
+        };
+        assert_eq!(answer(404, None), Some(Code::Unimplemented));
+        assert_eq!(answer(502, None), Some(Code::Unavailable));
+        assert_eq!(answer(404, Some("5")), Some(Code::NotFound), "the server's own code counts");
+        assert_eq!(answer(200, None), None, "its status is in its trailers");
     }
 }

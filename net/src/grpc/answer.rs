@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::Bytes;
+use hawser_proto::{Bytes, code_of_http};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -163,22 +163,15 @@ fn status_in(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(&headers)
 }
 
-/// Returns the error for which the status of an answer stands that does not come from a gRPC server. Specified (gRPC,
-/// *HTTP to gRPC Status Code Mapping*). 404 is [`PeerCallError::NotFound`] before: a proxy whose peer restarts
-/// answers so as well.
+/// Returns the error for which the status of an answer stands that does not come from a gRPC server. 404 is
+/// [`PeerCallError::NotFound`] before: a proxy whose peer restarts answers so as well.
 fn status_of(status: StatusCode) -> Option<Status> {
-    let code = match status {
-        StatusCode::OK => return None,
-        StatusCode::BAD_REQUEST => Code::Internal,
-        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
-        StatusCode::FORBIDDEN => Code::PermissionDenied,
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
-        _ => Code::Unknown,
+    let number = status.as_u16();
+    let error = || {
+        let code = Code::from_i32(code_of_http(number));
+        Status::new(code, format!("the answer has the HTTP status {number}"))
     };
-    Some(Status::new(code, format!("the answer has the HTTP status {}", status.as_u16())))
+    (status != StatusCode::OK).then(error)
 }
 
 #[cfg(test)]
