@@ -6,8 +6,8 @@ use hawser_engine::facts;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent};
 use hawser_engine::payer_reports::{FiguresError, NotYet};
 use hawser_engine::runtime::{
-    Attested, PayerReportTotals, PublishError, ReportStep, ReportStepError, StepState, Submitted,
-    Written,
+    Attested, PayerReportTotals, PublishError, ReportState, ReportStep, ReportStepError, StepState,
+    Submitted, Written,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
@@ -105,6 +105,32 @@ async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_correcte
     reprice(&network.stores[&200]);
     assert_eq!(attest().await.unwrap(), [(id, Attested::Signed)], "at the next look");
     assert_eq!(worker.totals(), PayerReportTotals { signed: 1, ..totals });
+}
+
+/// A refusal is remembered, so it may be older than this node's figures. The report is never shown as refused beside an
+/// equal comparison, and is attested at the next look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_equal_comparison_ends_an_earlier_refusal() {
+    let network = Network::start();
+    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 60;
+    let newer = Rate { start_unix_s, message_fee: 5000, ..rate() };
+    for node in [100, 300] {
+        record_rates(&network.stores[&node], &[rate(), newer]);
+    }
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    let worker = network.worker(200);
+    let refused = worker.attest(ABOUT).await.unwrap();
+    assert!(matches!(&refused[..], [(_, Attested::Refused(_))]), "{refused:?}");
+    record_rates(&network.stores[&200], &[rate(), newer]);
+    reprice(&network.stores[&200]);
+    let explained = || worker.explain(&id.to_string()).unwrap().unwrap();
+    let first = explained();
+    assert_eq!((first.view.state.clone(), first.is_equal()), (ReportState::Equal, true));
+    assert!(first.reasons().is_empty(), "{:?}", first.reasons());
+    assert_eq!(explained(), first, "also when it is judged again");
+    assert_eq!(worker.attest(ABOUT).await.unwrap(), [(id, Attested::Signed)]);
 }
 
 /// A node that lacks places of the range neither writes nor judges a report over them; with the places it comes to the

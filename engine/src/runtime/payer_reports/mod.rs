@@ -482,6 +482,14 @@ impl PayerReporterState {
         (!is_old || !may_judge).then(|| report.differences.clone())
     }
 
+    /// Has a refused report judged at the next look, also by a new search for envelopes that are dated back.
+    fn judge_again(&self, id: ReportId) {
+        if let Some(report) = self.differing.lock().get_mut(&id) {
+            report.looks = LOOKS_OF_A_REFUSAL;
+        }
+        self.searched_to_attest.lock().forget(id);
+    }
+
     fn remember_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
         let mut differing = self.differing.lock();
         if differing.len() >= DIFFERING_MAX && !differing.contains_key(&held.id) {

@@ -4,7 +4,7 @@
 use hawser_proto::{OriginatorId, PayerAddress, minute_of};
 use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId};
 
-use super::{NOT_COME, PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
+use super::{NOT_COME, OTHER_NODES, PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
 use crate::payer_reports::{
     ComparedReport, EXPLAINED_ROWS_MAX, PayerUsage, SETTLED_KEPT, has_come, nodes_of,
     recompute_explained, usage_of,
@@ -68,7 +68,7 @@ impl ReportExplained {
     }
 
     /// Returns the reasons for which this node does not attest the report, each once: why it waits, why it cannot be
-    /// compared, and the differences with their causes. An earlier refusal is in it only while nothing else is.
+    /// compared, and the differences with their causes.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let waits = match &self.view.state {
@@ -81,11 +81,6 @@ impl ReportExplained {
             if !reasons.contains(&reason) {
                 reasons.push(reason);
             }
-        }
-        if let ReportState::Refused(earlier) = &self.view.state
-            && reasons.is_empty()
-        {
-            reasons.extend(earlier.iter().map(ToString::to_string));
         }
         reasons
     }
@@ -106,23 +101,32 @@ impl PayerReporter {
     }
 
     /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
-    /// be computed yet; `None` if it is not among those that [`reports`](Self::reports) returns. Blocks on the disk.
+    /// be computed yet; `None` if it is not among those that [`reports`](Self::reports) returns. An earlier refusal ends
+    /// if this node now comes to the same amounts. Blocks on the disk.
     ///
     /// # Errors
     /// [`ReportStepError`].
     pub fn explain(&self, id: &str) -> Result<Option<ReportExplained>, ReportStepError> {
         let Ok(id) = id.parse::<ReportId>() else { return Ok(None) };
-        let Some(view) = self.reports()?.into_iter().find(|view| view.id == id) else {
+        let Some(mut view) = self.reports()?.into_iter().find(|view| view.id == id) else {
             return Ok(None);
         };
         let snapshot = self.0.engine.store().snapshot();
         let mut compared = recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX)?;
-        // The network may have changed since a report was put on the chain.
-        if !matches!(view.state, ReportState::OnChain { .. }) {
-            let canonical = nodes_of(&self.0.registry())?;
-            let nodes = ReportDifference::of_nodes(view.report.nodes(), &canonical);
-            compared.differences.extend(nodes);
+        let nodes = match view.state {
+            // The network may have changed since it was put there.
+            ReportState::OnChain { .. } => None,
+            _ => ReportDifference::of_nodes(view.report.nodes(), &nodes_of(&self.0.registry())?),
+        };
+        let has_same_amounts = compared.not_yet.is_none() && compared.differences.is_empty();
+        if has_same_amounts && matches!(view.state, ReportState::Refused(_)) {
+            self.0.judge_again(id);
+            view.state = match nodes {
+                Some(_) => ReportState::Waiting(OTHER_NODES.to_owned()),
+                None => ReportState::Equal,
+            };
         }
+        compared.differences.extend(nodes);
         let now_minute = minute_of(self.0.engine.ports().clock.now_ns());
         let waits_for = match has_come(view.report.end().minute, now_minute) {
             true => compared.not_yet.as_ref().map(ToString::to_string),
@@ -230,7 +234,7 @@ mod tests {
         let sought = amounts(AmountCause::BeforeMinute(4));
         let found = vec![minute.clone(), sought.clone()];
         let refused = ReportState::Refused(vec![minute.clone(), amounts(AmountCause::NotSought)]);
-        let reasons = explained(refused.clone(), None, found.clone()).reasons();
+        let reasons = explained(refused, None, found.clone()).reasons();
         assert_eq!(reasons, [minute.to_string(), sought.to_string()], "only with the cause");
         let waiting = ReportState::Waiting("it waits".into());
         let reasons = explained(waiting.clone(), Some("it lacks a place"), found).reasons();
@@ -238,8 +242,6 @@ mod tests {
         assert_eq!(reasons, ["it waits", "it lacks a place", &minute_text, &sought_text]);
         let once = explained(waiting, Some("it waits"), Vec::new());
         assert_eq!((once.reasons(), once.is_equal()), (vec!["it waits".to_owned()], false));
-        let before = explained(refused, None, Vec::new());
-        assert_eq!((before.reasons().len(), before.is_equal()), (2, true));
         assert!(explained(ReportState::Equal, None, Vec::new()).reasons().is_empty());
     }
 }
