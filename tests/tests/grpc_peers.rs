@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
 use hawser_tests::harness::balancer::BalancerTls;
 use hawser_tests::harness::files::Record;
@@ -12,7 +13,9 @@ use hawser_tests::harness::scripted_peer::{
     Attack, GROUP, Habits, LONG_BYTES, Methods, ScriptedPeer, StreamEnd,
 };
 use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
+use prost::Message as _;
 
+const REPORTS: &str = "/xmtp.xmtpv4.message_api.MisbehaviorApi/QueryMisbehaviorReports";
 /// Nothing listens on this port.
 const UNREACHABLE: &str = "http://127.0.0.1:1";
 
@@ -99,6 +102,23 @@ async fn habits_of_other_software_are_no_offences() {
     assert_eq!(metrics.sum("xmtp_peer_envelopes_rewritten_total", &[]), 29.0);
 }
 
+/// Returns the reports that a node has made of failed requests to another node.
+async fn failed_requests(node: &Node, accused: OriginatorId) -> usize {
+    let request = pb::QueryMisbehaviorReportsRequest { after_ns: 0 };
+    let kept: pb::QueryMisbehaviorReportsResponse =
+        node.client().unary(REPORTS, request).await.expect("the node answers");
+    let reports = kept.reports.into_iter().map(|report| {
+        pb::UnsignedMisbehaviorReport::decode(report.unsigned_misbehavior_report)
+            .expect("a kept report decodes")
+    });
+    let is_meant = |report: &pb::UnsignedMisbehaviorReport| {
+        report.misbehaving_node_id == accused.0
+            && report.r#type() == pb::Misbehavior::FailedRequest
+            && report.submitted_by_node
+    };
+    reports.filter(is_meant).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
     let peer = ScriptedPeer::start(300, Habits { tells_clock: false, ..Habits::default() });
@@ -120,17 +140,26 @@ async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
     node.ready().await;
 }
 
+/// Both take the node a minute: to give burned ids up, and to accuse a peer that answers no request for its strand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn burned_ids_hold_a_strand_up_for_a_while_and_are_marked() {
+async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reported() {
     let mut peer = ScriptedPeer::start(300, Habits::default());
+    let mut useless =
+        ScriptedPeer::start(400, Habits { methods: Methods::Neither, ..Habits::default() });
+    useless.originate(5, 60);
     peer.originate(5, 60);
     peer.burn(3);
     peer.originate(5, 60);
-    let network = start(&[&peer]).await;
+    let network = start(&[&peer, &useless]).await;
     assert_follows(&network.nodes[0], &peer).await;
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 3.0);
     assert!(peer.seen().calls.keys().any(|path| path.ends_with("/QueryEnvelopes")));
+    wait::until("the peer without methods is reported", async || {
+        (failed_requests(&network.nodes[0], useless.id).await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(failed_requests(&network.nodes[0], peer.id).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

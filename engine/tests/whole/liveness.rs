@@ -93,6 +93,23 @@ async fn a_node_that_reaches_no_one_reports_no_one() {
     follower.stop().await;
 }
 
+/// So does a peer over gRPC without methods for strands.
+#[tokio::test]
+async fn a_node_that_answers_a_request_with_an_error_of_its_own_is_reported() {
+    let follower = Follower::start(common::store());
+    let (source, _other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    tokio::time::pause();
+    pass(&follower, 90).await;
+    assert_eq!(accused(&follower), []);
+    source.link.sink().note_failed_request(Duration::from_millis(30));
+    pass(&follower, 5).await;
+    assert_eq!(accused(&follower), [(SOURCE, Kind::FailedRequest)]);
+    let report = Report::decode(&kept(&follower)[0].kept.report).unwrap();
+    let Failure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
+    assert_eq!(failure.response_time_ns, 30_000_000);
+    follower.stop().await;
+}
+
 #[tokio::test]
 async fn a_node_that_claims_envelopes_and_sends_none_is_reported() {
     let follower = Follower::start(common::store());
