@@ -1,10 +1,10 @@
-//! A session with one peer: wants in both directions, clock gossip, and checkpoints.
+//! A session with one peer: wants in both directions, clock gossip, checkpoints, and statements about void places.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_engine::replication::{LinkCommand, OfferedCheckpoints};
+use hawser_engine::replication::{LinkCommand, OfferedCheckpoints, VOIDS_MAX};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::frame::{
@@ -32,6 +32,9 @@ use crate::sessions::{Sessions, close_code};
 /// Interval of clock frames while this node's heads move. Specified in
 /// `docs/protocol/replication.md`.
 const CLOCK_EVERY: Duration = Duration::from_millis(500);
+/// Statements about void places that a peer is shown with one clock. A guess: a node has few, and all that are kept are
+/// shown within three minutes.
+const VOIDS_WITH_CLOCK: usize = 16;
 
 /// The state that all sessions of one endpoint share.
 pub(crate) struct NetState {
@@ -125,6 +128,10 @@ struct Session<'a> {
     sent_clock: Cursor,
     /// `None` for a peer that takes no checkpoints.
     offered: Option<OfferedCheckpoints>,
+    /// Statements about void places that the peer was shown.
+    sent_voids: usize,
+    /// Statements about void places that the peer has shown.
+    shown_voids: usize,
 }
 
 impl<'a> Session<'a> {
@@ -146,6 +153,8 @@ impl<'a> Session<'a> {
             senders,
             sent_clock: Cursor::new(),
             offered: takes_checkpoints.then(|| OfferedCheckpoints::new(Instant::now())),
+            sent_voids: 0,
+            shown_voids: 0,
         }
     }
 
@@ -175,6 +184,7 @@ impl<'a> Session<'a> {
                 _ = clock.tick() => {
                     self.send_clock().await?;
                     self.send_checkpoints().await?;
+                    self.send_voids().await?;
                 }
             }
         }
@@ -226,6 +236,14 @@ impl<'a> Session<'a> {
                 }
                 Ok(())
             }
+            ControlFrame::Void(signed) => {
+                self.shown_voids += 1;
+                if self.shown_voids > VOIDS_MAX {
+                    return Err(PeerError::Protocol.into());
+                }
+                self.link.note_void(signed);
+                Ok(())
+            }
             ControlFrame::Refused(refused) => {
                 if let Some(request) = self.wants.refused(refused.originator) {
                     // Delivery waits for the strand's queue; a task of its own keeps the session going.
@@ -253,6 +271,16 @@ impl<'a> Session<'a> {
         for offer in offered.next(Instant::now(), &offers) {
             let checkpoint = Box::new(CosignedCheckpoint::clone(&offer));
             self.writer.send(ControlFrame::Checkpoint(checkpoint)).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows the peer statements about void places that it was not shown. A peer of an older version skips them.
+    async fn send_voids(&mut self) -> Result<(), SessionError> {
+        let unsent = self.net.replication.void_statements_after(self.sent_voids, VOIDS_WITH_CLOCK);
+        for signed in unsent {
+            self.writer.send(ControlFrame::Void(signed)).await?;
+            self.sent_voids += 1;
         }
         Ok(())
     }

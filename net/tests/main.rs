@@ -13,4 +13,5 @@ mod prune;
 mod refuse;
 mod replicate;
 mod sessions;
+mod voids;
 mod wants;

@@ -10,7 +10,8 @@
 //! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: the address at which a node accepts them;
 //! - [`batch`]: recovers the signers of many signatures at once;
 //! - [`merkle`]: the tree over a strand, and proofs about it;
-//! - [`checkpoint`]: what nodes and witnesses sign about that tree;
+//! - [`checkpoint`]: what nodes and witnesses sign about that tree; [`void`]: what nodes sign about places that they
+//!   leave out;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding;
 //! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
@@ -35,6 +36,7 @@ pub mod pb;
 pub mod quic_address;
 pub mod sign;
 pub mod topic;
+pub mod void;
 
 /// Version of the network's protocol that this software speaks, as node tokens claim it. Not the version of the
 /// program: nodes of the reference implementation accept 1.1.0 and everything above it, below 2.0.0.

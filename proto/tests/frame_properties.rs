@@ -11,6 +11,7 @@ use hawser_proto::frame::{
     WantRefused,
 };
 use hawser_proto::merkle::{ConsistencyProof, PROOF_LEN_MAX, TreeHash};
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -62,6 +63,19 @@ fn prefixes() -> impl Strategy<Value = SignedPrefix> {
     })
 }
 
+/// Statements about void places, with real signatures.
+fn voids() -> impl Strategy<Value = ControlFrame> {
+    let places = (1..=SequenceId::MAX.0, 1..=SequenceId::MAX.0);
+    (originators(), places, any::<u64>(), any::<[u8; 16]>()).prop_map(
+        |(node, (a, b), time_ns, incarnation)| {
+            let key = SecretKey::from_bytes(&[7; 32]).expect("a key");
+            let (from, through) = (SequenceId(a.min(b)), SequenceId(a.max(b)));
+            let of = VoidStatement { node, from, through, time_ns, incarnation };
+            ControlFrame::Void(of.sign(&key))
+        },
+    )
+}
+
 fn control_frames() -> impl Strategy<Value = ControlFrame> {
     prop_oneof![
         (btree_set(any::<u16>(), 1..=16), any::<u64>(), originators(), clocks()).prop_map(
@@ -89,6 +103,7 @@ fn control_frames() -> impl Strategy<Value = ControlFrame> {
             ControlFrame::Refused(WantRefused { originator, reason })
         }),
         checkpoints().prop_map(|it| ControlFrame::Checkpoint(Box::new(it))),
+        voids(),
     ]
 }
 

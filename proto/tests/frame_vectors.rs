@@ -93,6 +93,14 @@ fn control_fields(frame: &ControlFrame) -> Value {
                 "cosigners": checkpoint.cosignatures.iter().map(|it| it.cosigner.0).collect::<Vec<_>>(),
             })
         }
+        ControlFrame::Void(signed) => json!({
+            "type": "void",
+            "node": signed.statement.node.0,
+            "from": signed.statement.from.0,
+            "through": signed.statement.through.0,
+            "time_ns": signed.statement.time_ns,
+            "incarnation": hex::encode(signed.statement.incarnation),
+        }),
     }
 }
 

@@ -35,6 +35,7 @@
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
 //! - `scrub`: reading everything back, to find rows that a disk has damaged, and repairing them;
 //! - `bootstrap`: copies of the log for new nodes of other identities;
+//! - `void`: statements of nodes about void places of their strands;
 //! - `verified`, `unverified`: places that readers are shown before their signatures are checked;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
@@ -115,6 +116,7 @@ mod unread;
 mod unread_tables;
 mod unverified;
 mod verified;
+mod void;
 mod write_fault;
 
 pub use audit_read::LeafScan;

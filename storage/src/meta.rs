@@ -243,6 +243,19 @@ pub(crate) fn put_suspected(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::SuspectedDependencies, row);
 }
 
+/// Reads the row of statements about void places.
+pub(crate) fn void_statements<V>(
+    db: &DB,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    row(db, MetaKey::VoidStatements, decode)
+}
+
+/// Stages the row of these statements.
+pub(crate) fn put_void_statements(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
+    put(db, batch, MetaKey::VoidStatements, row);
+}
+
 /// Writes the number of the run that is about to sign, durably.
 pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();

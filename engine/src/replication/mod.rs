@@ -10,6 +10,7 @@
 //! - [`CheckpointWatch`] compares the checkpoints that other nodes sign; [`OfferedCheckpoints`],
 //!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace the checkpoints that a peer is shown, and those that it
 //!   may show;
+//! - [`KnownVoids`] keeps the statements of nodes about void places, in bounded memory;
 //! - [`link`] holds the values that the engine and the transport exchange.
 //!
 //! `engine::runtime::replication` holds the tasks that drive these, and reads the strands that are
@@ -28,6 +29,7 @@ mod shown_checkpoints;
 mod signed_runs;
 mod stored_trees;
 mod verify;
+mod voids;
 
 pub use ahead::{AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand};
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
@@ -41,3 +43,4 @@ pub use shown_checkpoints::ShownCheckpoints;
 pub use signed_runs::{AcceptedRun, RunJudge, SignedRuns};
 pub use stored_trees::StoredTrees;
 pub use verify::{EnvelopeVerifier, VerifyResult};
+pub use voids::{KnownVoids, VOIDS_MAX};

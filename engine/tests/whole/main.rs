@@ -38,3 +38,4 @@ mod report_network;
 mod report_schedules;
 mod scrub;
 mod shown;
+mod voids;

@@ -28,7 +28,7 @@ fn known_frames(mut input: &[u8]) -> Vec<u8> {
     while let Some(&[kind, a, b, c, d]) = input.first_chunk() {
         let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).expect("fits");
         let (frame, rest) = input.split_at(input.len().min(5 + len));
-        if (1..=7).contains(&kind) {
+        if matches!(kind, 1..=7 | 9) {
             known.extend_from_slice(frame);
         }
         input = rest;

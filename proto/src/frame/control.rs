@@ -1,4 +1,4 @@
-//! The control stream: hello, proof, wants, clocks and checkpoints.
+//! The control stream: hello, proof, wants, clocks, checkpoints and statements about void places.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -10,6 +10,7 @@ use super::{
 use crate::checkpoint::{COSIGNATURES_MAX, CosignedCheckpoint, WITNESSES_MAX};
 use crate::cursor::Cursor;
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
+use crate::void::SignedVoid;
 
 // Types of control frames (docs/protocol/replication.md).
 const HELLO: u8 = 0x01;
@@ -19,6 +20,7 @@ const STOP: u8 = 0x04;
 const CLOCK: u8 = 0x05;
 const REFUSED: u8 = 0x06;
 const CHECKPOINT: u8 = 0x07;
+const VOID: u8 = 0x09;
 
 /// Length of originator and sequence id.
 const CLOCK_ENTRY_LEN: usize = 12;
@@ -41,6 +43,8 @@ pub enum ControlFrame {
     /// Shows a checkpoint with the cosignatures that the sender has seen. Only where both ends have set
     /// [`FEATURE_CHECKPOINTS`](super::FEATURE_CHECKPOINTS).
     Checkpoint(Box<CosignedCheckpoint>),
+    /// Shows a node's statement about void places of its strand. Versions without this frame skip it.
+    Void(SignedVoid),
 }
 
 /// The sender's versions, features, claimed id and durable heads.
@@ -145,6 +149,7 @@ impl ControlFrame {
             Self::Hello(hello) => return hello.encode(out),
             Self::Clock(clock) => return clock.encode(out),
             Self::Checkpoint(checkpoint) => return encode_checkpoint(checkpoint, out),
+            Self::Void(signed) => put_frame(out, VOID, |body| body.put_slice(&signed.encode())),
             Self::Proof(proof) => put_frame(out, PROOF, |body| {
                 body.put_u32(proof.node_id.0);
                 body.put_slice(&proof.signature);
@@ -184,6 +189,11 @@ impl ControlFrame {
                 let decoded = CosignedCheckpoint::decode(&bytes);
                 let bad = |_| FrameError::Value { kind, field: "checkpoint" };
                 return decoded.map_err(bad).map(|it| Some(Self::Checkpoint(Box::new(it))));
+            }
+            VOID => {
+                let decoded = SignedVoid::decode(&fields.into_rest());
+                let bad = |_| FrameError::Value { kind, field: "statement about void places" };
+                return decoded.map_err(bad).map(|it| Some(Self::Void(it)));
             }
             _ => return Ok(None),
         };

@@ -35,10 +35,12 @@ pub(crate) enum MetaKey {
     ReportedEvidence,
     /// Envelopes whose dependencies a chain has yet to decide about, 32 bytes each.
     SuspectedDependencies,
+    /// Statements of nodes about void places of their strands, 109 bytes each.
+    VoidStatements,
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 11] = [
+    const PLAIN: [Self; 12] = [
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
@@ -50,6 +52,7 @@ impl MetaKey {
         Self::Rebuilding,
         Self::ReportedEvidence,
         Self::SuspectedDependencies,
+        Self::VoidStatements,
     ];
 }
 
@@ -77,6 +80,7 @@ impl Key<'_> for MetaKey {
             Self::Rebuilding => b"rebuilding",
             Self::ReportedEvidence => b"reported_evidence",
             Self::SuspectedDependencies => b"suspected_dependencies",
+            Self::VoidStatements => b"void_statements",
         }
     }
 
@@ -120,7 +124,7 @@ mod tests {
             "format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
              projection.usage projection.usage_by_payer public_key rebuilding reported_evidence \
-             suspected_dependencies"
+             suspected_dependencies void_statements"
         );
     }
 }

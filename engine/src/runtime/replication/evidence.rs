@@ -111,6 +111,7 @@ pub(super) fn watch(
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let rates = state.ports.rates.borrow().clone();
     let dependencies = DependencyWatch::new(state);
+    state.voids.look_at(changes);
     let mut faults = Vec::new();
     for change in changes {
         if change.originator().is_migrated() {

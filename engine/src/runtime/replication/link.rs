@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tokio::sync::mpsc;
 
@@ -49,6 +50,12 @@ impl Link {
     /// show everything again after a while.
     pub fn note_checkpoint(&self, checkpoint: CosignedCheckpoint) {
         self.sink.note_checkpoint(checkpoint);
+    }
+
+    /// Hands over a statement about void places that the peer has shown. Its signature is checked later; it is
+    /// dropped if it is known, or too many wait.
+    pub fn note_void(&self, signed: SignedVoid) {
+        self.sink.state.voids.show(self.sink.peer, signed);
     }
 
     /// Returns the sink through which responses of the peer enter the engine.
@@ -107,7 +114,8 @@ impl ResponseSink {
         }
     }
 
-    /// Notes that the peer has answered a request for its own strand, after `took`, with an error that blames no caller.
+    /// Notes that the peer has answered a request for its own strand, after `took`, with an error that blames no
+    /// caller.
     pub fn note_failed_request(&self, took: Duration) {
         self.state.liveness.note_failed(self.peer, tokio::time::Instant::now().into_std(), took);
     }

@@ -11,6 +11,7 @@
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
 //!   to disk;
 //! - `catch_up`, `shown`, `behind`: readers are shown what is not verified yet, and peers are not;
+//! - `voids`, `void_ports`: statements of nodes about places that they left out;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
@@ -36,6 +37,8 @@ mod state;
 mod suspected;
 mod task;
 mod unsaved;
+mod void_ports;
+mod voids;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +48,7 @@ use std::sync::atomic::AtomicU32;
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -60,6 +64,7 @@ use own_guard::GuardTask;
 use peers::ConnectedPeers;
 use state::ReplicationState;
 use suspected::SuspectedDependencies;
+use void_ports::VoidPorts;
 
 pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
@@ -153,6 +158,7 @@ impl Replication {
             liveness: LivenessNotes::default(),
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),
+            voids: VoidPorts::new(engine.store()),
             key: engine.key.clone(),
             witness: witnesses.own,
             trusted_witnesses: witnesses.trusted,
@@ -324,6 +330,13 @@ impl Replication {
         self.state.checkpoints.offers()
     }
 
+    /// Returns up to `max` statements about void places, without the first `sent` that are known. Statements keep their
+    /// order, and each is durable here.
+    #[must_use]
+    pub fn void_statements_after(&self, sent: usize, max: usize) -> Vec<SignedVoid> {
+        self.state.voids.after(sent, max)
+    }
+
     /// Returns the counters over all strands.
     #[must_use]
     pub fn counters(&self) -> &ReplicationCounters {
@@ -368,6 +381,7 @@ async fn supervise(
         tasks.spawn(liveness::watch(state.clone(), stopped.clone()));
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
+    tasks.spawn(voids::exchange(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_suspected(state.clone(), stopped.clone()));
     // The node that took them over has them already.

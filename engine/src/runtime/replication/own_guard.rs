@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::state::ReplicationState;
 use super::task::StrandTask;
+use super::voids;
 use crate::own_strand::{Observation, OwnStrandGuard, OwnStrandStatus, Release};
 use crate::runtime::own_strand::OwnStrandError;
 use crate::runtime::stop::{self, StopSender, StopSignal};
@@ -32,6 +33,8 @@ pub(super) struct GuardTask {
     is_filling: bool,
     /// The places of the present release are left out already.
     is_gap_stored: bool,
+    /// Places that were left out, and that this node has yet to declare void.
+    undeclared: Option<(SequenceId, SequenceId)>,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
     disowning: Option<UnknownFolder>,
 }
@@ -58,6 +61,7 @@ impl GuardTask {
             is_idle: false,
             is_filling: false,
             is_gap_stored: false,
+            undeclared: None,
             disowning: None,
         };
         task.look();
@@ -251,6 +255,17 @@ impl GuardTask {
             return sleep(RETRY_RELEASE_AFTER).await;
         }
         self.is_gap_stored = true;
+        self.undeclared = skip.map(|through| (from, through)).or(self.undeclared);
+        // Before the gate opens: the statement is on disk before an envelope behind the gap.
+        if let Some((from, through)) = self.undeclared {
+            let state = self.state.clone();
+            let declared = blocking(move || voids::declare(&state, from, through)).await;
+            if let Err(error) = declared {
+                tracing::error!(code = "own_strand_release_failed", %error, "the statement about the gap in this node's own strand cannot be written: tried again");
+                return sleep(RETRY_RELEASE_AFTER).await;
+            }
+            self.undeclared = None;
+        }
         let store = self.state.store.clone();
         let is_known = store.standing() == FolderStanding::Newest;
         let adopted = blocking(move || if is_known { Ok(()) } else { store.adopt() }).await;

@@ -18,6 +18,7 @@ use super::doubted::DoubtedFees;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use super::suspected::SuspectedDependencies;
+use super::void_ports::VoidPorts;
 use crate::ports::Registry;
 use crate::replication::{LinkCommand, RequestIds, WantResponse};
 use crate::runtime::chain_clock::ChainClock;
@@ -58,6 +59,7 @@ pub(super) struct ReplicationState {
     pub(super) liveness: LivenessNotes,
     pub(super) reports: Reports,
     pub(super) checkpoints: CheckpointPorts,
+    pub(super) voids: VoidPorts,
     /// The key of the store's identity.
     pub(super) key: SecretKey,
     /// The witness that cosigns what agrees with the trees held here.

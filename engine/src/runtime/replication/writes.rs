@@ -398,6 +398,7 @@ fn compare<'a>(
         sent.iter().map(|&(_, entry)| Change::Append(entry.clone())).collect();
     state.counters.compared.inc_by(changes.len() as u64);
     let conflicts = state.store.commit_around_conflicts(&changes)?;
+    state.voids.look_at(&changes);
     state.counters.conflicts.inc_by(conflicts.len() as u64);
     evidence::record_conflicts(state, conflicts.into_iter().map(|index| sent[index]))
 }

@@ -1,0 +1,99 @@
+//! The statements about void places that this node knows (`docs/protocol/replication.md`, *Void places*).
+
+use hawser_proto::void::{SignedVoid, VoidStatement};
+use hawser_proto::{EnvelopeId, OriginatorId};
+
+/// Statements of one node that are kept. Specified in `docs/protocol/replication.md`. A guess: a node makes one for
+/// each restore that leaves a gap.
+const OF_NODE_MAX: usize = 64;
+/// Statements of all nodes that are kept, and that a peer may show in one session. Specified (same page). With it the
+/// row of all of them has half a megabyte.
+pub const VOIDS_MAX: usize = 4_096;
+
+/// The statements that are known, in the order in which they became known. The first ones of a node stay: a node gains
+/// nothing by signing more of them.
+#[derive(Debug, Clone, Default)]
+pub struct KnownVoids(Vec<SignedVoid>);
+
+impl KnownVoids {
+    /// Takes over what was recorded.
+    #[must_use]
+    pub fn of_recorded(recorded: Vec<SignedVoid>) -> Self {
+        Self(recorded)
+    }
+
+    /// Returns true if [`add`](Self::add) would take the statement: it is not known, and there is room for it.
+    #[must_use]
+    pub fn takes(&self, statement: &VoidStatement) -> bool {
+        let of_node = self.0.iter().filter(|it| it.statement.node == statement.node);
+        // The same statement with another signature says nothing more.
+        let is_known = of_node.clone().any(|it| it.statement == *statement);
+        !is_known && of_node.count() < OF_NODE_MAX && self.0.len() < VOIDS_MAX
+    }
+
+    /// Adds a statement, whose signature the caller has verified. Returns false if it is known, or there is no room.
+    pub fn add(&mut self, signed: SignedVoid) -> bool {
+        let is_new = self.takes(&signed.statement);
+        if is_new {
+            self.0.push(signed);
+        }
+        is_new
+    }
+
+    /// Returns all statements.
+    #[must_use]
+    pub fn all(&self) -> &[SignedVoid] {
+        &self.0
+    }
+
+    /// Returns the statements of one node.
+    pub fn of(&self, node: OriginatorId) -> impl Iterator<Item = &VoidStatement> {
+        self.0.iter().map(|it| &it.statement).filter(move |it| it.node == node)
+    }
+
+    /// Returns the first statement that is about this place.
+    #[must_use]
+    pub fn covering(&self, id: EnvelopeId) -> Option<&VoidStatement> {
+        self.of(id.originator).find(|it| it.covers(id.sequence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{SecretKey, SequenceId};
+
+    use super::*;
+
+    fn signed(node: u32, from: u64, through: u64) -> SignedVoid {
+        let (node, from, through) = (OriginatorId(node), SequenceId(from), SequenceId(through));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [1; 16] };
+        of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap())
+    }
+
+    #[test]
+    fn a_node_that_signs_many_takes_no_room_from_others_and_the_first_ones_stay() {
+        let mut known = KnownVoids::default();
+        let taken = (1..=1_000).filter(|&place| known.add(signed(100, place, place))).count();
+        assert_eq!(taken, OF_NODE_MAX);
+        assert!(!known.add(signed(100, 1, 1)), "it is known");
+        assert!(known.add(signed(200, 1, SequenceId::MAX.0)));
+        let other_signature = SignedVoid {
+            signature: signed(300, 1, 1).signature,
+            ..signed(200, 1, SequenceId::MAX.0)
+        };
+        assert!(!known.add(other_signature), "another signature makes no other statement");
+        let at = |node, place| EnvelopeId::new(OriginatorId(node), SequenceId(place));
+        assert!(known.covering(at(100, 1)).is_some() && known.covering(at(100, 64)).is_some());
+        assert_eq!(known.covering(at(100, 65)), None);
+        assert_eq!(known.covering(at(300, 1)), None);
+        assert_eq!(known.of(OriginatorId(200)).count(), 1);
+    }
+
+    #[test]
+    fn all_nodes_together_have_a_bound_too() {
+        let mut known = KnownVoids::default();
+        let ids = (1..=VOIDS_MAX + 10).map(|node| u32::try_from(node).unwrap());
+        assert_eq!(ids.filter(|&node| known.add(signed(node, 1, 1))).count(), VOIDS_MAX);
+        assert_eq!(known.all().len(), VOIDS_MAX);
+    }
+}

@@ -1,0 +1,110 @@
+//! Statements about void places: made for a gap after a restore, taken from peers, and decisive for nothing.
+
+use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::void::{SignedVoid, VoidStatement};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use crate::common::{self, NODE, START_NS};
+use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
+
+/// The statement of `node` about these places, signed with the key of `by`.
+fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
+    let (from, through) = (SequenceId(from), SequenceId(through));
+    let time_ns = u64::try_from(START_NS).unwrap();
+    VoidStatement { node, from, through, time_ns, incarnation: [3; 16] }.sign(&key(by))
+}
+
+fn kept(follower: &Follower) -> Vec<SignedVoid> {
+    follower.engine().store().void_statements().unwrap()
+}
+
+/// Waits for a quarantine, and ends it as an operator whose disk was lost.
+async fn confirm(follower: &Follower) {
+    let status = || follower.engine().own_strand_status();
+    let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
+    follower.until("a peer shows what is not held", is_quarantined).await;
+    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.until("the operator is heard", || follower.complaint().is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_declared_void_before_the_node_publishes_behind_it() {
+    let follower = Follower::start(common::store());
+    let mut other = follower.connect(OTHER, &[(NODE, 2)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    other.send(strand(NODE, &[1, 2])).await;
+    follower.wait_for(NODE, 2).await;
+    confirm(&follower).await;
+
+    // The gate is open, and nothing is published yet.
+    let [signed] = kept(&follower)[..] else { panic!("one statement: {:?}", kept(&follower)) };
+    let VoidStatement { node, from, through, incarnation, .. } = signed.statement;
+    assert_eq!((node, from, through), (NODE, SequenceId(3), SequenceId(2 + GAP)));
+    assert_eq!(incarnation, follower.engine().store().incarnation());
+    assert_eq!(signed.verify(&key(NODE).public_key()), Ok(()));
+    assert_eq!(follower.replication.void_statements_after(0, 9), [signed]);
+    assert_eq!(follower.replication.void_statements_after(1, 9), []);
+    follower.publish("behind the gap").await.unwrap();
+    drop(other);
+
+    let again = Follower::start(follower.stop().await);
+    assert_eq!(again.replication.void_statements_after(0, 9), [signed]);
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_of_peers_are_kept_if_their_node_has_signed_them_and_within_bounds() {
+    let follower = Follower::start(common::store());
+    let other = follower.connect(OTHER, &[]);
+    let stranger = OriginatorId(900);
+    other.link.note_void(declared(SOURCE, 1, 4, OTHER));
+    other.link.note_void(declared(stranger, 1, 4, OTHER));
+    let genuine = declared(SOURCE, 1, SequenceId::MAX.0, SOURCE);
+    other.link.note_void(genuine);
+    follower.until("the genuine one is kept", || kept(&follower) == [genuine]).await;
+
+    for place in 2..200 {
+        other.link.note_void(declared(SOURCE, place, place, SOURCE));
+    }
+    follower.until("there is room for some", || kept(&follower).len() == 64).await;
+    // One of another node still fits, and is decided about after all the others.
+    let of_other = declared(OTHER, 1, 4, OTHER);
+    other.link.note_void(of_other);
+    follower.until("another node has its own room", || kept(&follower).contains(&of_other)).await;
+    assert_eq!(kept(&follower).len(), 65);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_of_declared_places_fills_its_place() {
+    let follower = Follower::start(common::store());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    let signed = declared(SOURCE, 2, 3, SOURCE);
+    other.link.note_void(signed);
+    follower.until("it is kept", || kept(&follower) == [signed]).await;
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    source.send(strand(SOURCE, &[1, 4])).await;
+    // The node searches as it would without the statement.
+    assert_eq!(other.want(SOURCE).await, (1, Some(3)));
+    other.send([envelope(SOURCE, 2, "true"), envelope(SOURCE, 3, "true")]).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1, 2, 3, 4]));
+    follower.stop().await;
+}
+
+/// The folder was restored a second time, from a backup that lacks the statement of the first time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_continues_behind_the_places_that_another_of_its_folders_has_declared() {
+    let follower = Follower::start(common::store());
+    let other = follower.connect(OTHER, &[]);
+    let earlier = declared(NODE, 1, 1_000, NODE);
+    other.link.note_void(earlier);
+    confirm(&follower).await;
+    let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
+    assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(1_000 + GAP + 1)));
+    assert_eq!(kept(&follower)[0], earlier);
+    assert_eq!(kept(&follower)[1].statement.through, SequenceId(1_000 + GAP));
+    drop(other);
+    follower.stop().await;
+}
