@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{is_ahead, stated_ns};
+use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::BuildInfo;
 use hawser_serve::readiness::{Condition, Purpose, Readiness, ReadyPurposes};
@@ -95,6 +96,24 @@ pub(crate) struct OriginatorReport {
     pub(crate) tree_size: Option<u64>,
     /// The newest cosigned checkpoint that the originator, or for a chain this node, signed; absent if there is none.
     pub(crate) checkpoint: Option<CheckpointReport>,
+    /// Ranges of places that the originator has declared void, as they became known here.
+    pub(crate) declared_void: Vec<VoidReport>,
+}
+
+/// Places that their originator has declared void, in `/status`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct VoidReport {
+    pub(crate) from: u64,
+    pub(crate) through: u64,
+    /// Time of the statement by its originator's clock.
+    pub(crate) time_ns: u64,
+}
+
+impl From<&SignedVoid> for VoidReport {
+    fn from(signed: &SignedVoid) -> Self {
+        let VoidStatement { from, through, time_ns, .. } = signed.statement;
+        Self { from: from.0, through: through.0, time_ns }
+    }
 }
 
 /// A checkpoint in `/status`.
@@ -300,6 +319,7 @@ impl NodeObserver {
         let now_ns = self.engine.ports().clock.now_ns();
         let strands = self.peers.strands();
         let snapshot = self.engine.store().snapshot();
+        let voids = self.engine.store().void_statements().unwrap_or_default();
         let report = |furthest: EnvelopeId| {
             let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
             let last_ns = self.newest.time_of(&self.engine, held);
@@ -317,6 +337,11 @@ impl NodeObserver {
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
                 tree_size: snapshot.tree_size(furthest.originator).ok(),
                 checkpoint: self.checkpoint(furthest.originator),
+                declared_void: {
+                    let node = furthest.originator;
+                    let of = voids.iter().filter(|it| it.statement.node == node);
+                    of.map(VoidReport::from).collect()
+                },
             }
         };
         network.iter().map(report).collect()
@@ -462,6 +487,7 @@ mod tests {
             last_envelope_age_s: None,
             tree_size: None,
             checkpoint: None,
+            declared_void: Vec::new(),
         }
     }
 

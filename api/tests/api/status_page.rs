@@ -18,6 +18,7 @@ use hawser_engine::misbehavior::{Evidence, Misbehavior};
 use hawser_engine::runtime::{
     ContractError, PayerReporter, ReportContract, SettledSoFar, Submitted,
 };
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Periods, Proof};
@@ -440,6 +441,10 @@ async fn each_field_of_the_status_is_documented() {
     store.record_reports(5, vec![report_about(NODE, ReportClass::Foreign, 1)], None).unwrap();
     let position = ChainPosition { block: 1, hash: [1; 32] };
     store.record_payer_reports(0, &[submitted_report()], position).unwrap();
+    let (from, through) = (SequenceId(2), SequenceId(9));
+    let (time_ns, incarnation) = (5, [1; 16]);
+    let void = VoidStatement { node: NODE, from, through, time_ns, incarnation };
+    store.record_void_statements(&[void.sign(&node_key())]).unwrap();
     node.set_registry([]);
     let node = with_reporter(node, |settings| {
         let notes = BackupNotes {
