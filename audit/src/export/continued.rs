@@ -115,9 +115,10 @@ fn held_at(
         Some(StrandRow::Gap { from, through, reason }) if (from..=through).contains(&place) => {
             match reason {
                 GapReason::Expired | GapReason::Pruned => Ok(gone(reason.name())),
-                GapReason::Missing | GapReason::Void | GapReason::NotShown => {
-                    other(format!("none there: {}", reason.name()))
-                }
+                GapReason::Missing
+                | GapReason::Void
+                | GapReason::DeclaredVoid
+                | GapReason::NotShown => other(format!("none there: {}", reason.name())),
             }
         }
         // Nodes omit envelopes that have expired. Folders have a row for each place.

@@ -235,7 +235,7 @@ fn class(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Missing => "missing",
         GapReason::Expired => "expired",
-        GapReason::Void => "void",
+        GapReason::Void | GapReason::DeclaredVoid => "void",
         GapReason::Pruned => "pruned",
         GapReason::NotShown => "not_shown",
     }

@@ -34,6 +34,8 @@ pub enum FaultKind {
     TimeBack,
     /// The time lies in the future.
     TimeAhead,
+    /// The originator signed an envelope for a place that it had declared void before.
+    VoidSigned,
     /// A place is marked as pruned, and its envelope cannot have been pruned.
     NotExpired,
     /// A place has neither an envelope nor a mark.
@@ -77,6 +79,7 @@ impl FaultKind {
             Self::Fee => "fee",
             Self::TimeBack => "time_back",
             Self::TimeAhead => "time_ahead",
+            Self::VoidSigned => "void_signed",
             Self::NotExpired => "not_expired",
             Self::Hole => "hole",
             Self::BeyondHead => "beyond_head",
@@ -101,6 +104,7 @@ impl FaultKind {
             | Self::Fee
             | Self::TimeBack
             | Self::TimeAhead
+            | Self::VoidSigned
             | Self::CheckpointRoot => "signer",
             _ => "keeper",
         }

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
 use hawser_rules::RuleNumber;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub enum GapReason {
     Expired,
     /// The places are declared empty.
     Void,
+    /// They are missing, and their node has signed that it left them out. A replay finds this; no source states it.
+    DeclaredVoid,
     /// The keeper of the log had the envelopes until they expired. Their statements cannot be checked again.
     Pruned,
     /// The source does not show them: answers of nodes leave out invalid, missing and void places.
@@ -56,6 +59,7 @@ impl GapReason {
             Self::Missing => "missing",
             Self::Expired => "expired",
             Self::Void => "void",
+            Self::DeclaredVoid => "declared_void",
             Self::Pruned => "pruned",
             Self::NotShown => "not_shown",
         }
@@ -198,6 +202,14 @@ pub trait StrandRows {
     /// When a row cannot be read.
     fn root(&self, _size: u64) -> Result<Option<TreeHash>, SourceError> {
         Ok(None)
+    }
+
+    /// Returns the statements about void places of the strand that are kept. They need not be signed by its node.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
+        Ok(Vec::new())
     }
 
     /// Returns the nodes whose checkpoints of the strand are held.

@@ -6,7 +6,7 @@
 //! - `check`: checks of single envelopes, on all cores; `payers`: their accounts;
 //! - `judge`: the faults of a row;
 //! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
-//! - `tally`, `tree`: parts of these checks;
+//! - `tally`, `tree`, `void`: parts of these checks;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: the kinds of faults; `stats`: figures for people;
 //! - `rates`: the given and the recorded rates;
@@ -39,6 +39,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tree;
+mod void;
 
 pub use bill::{BillSettings, BillVerdict, BilledPart, StrandBill, UnverifiedPart, bill};
 pub use fault::{Fault, FaultKind, Faults};

@@ -412,6 +412,7 @@ impl<'a> Replay<'a> {
             strand.fault(Fault::of_strand(FaultKind::UnknownOriginator, originator, text));
         }
         strand.load_checkpoints(&context);
+        strand.load_declared(&context);
         let rows = self.source.rows(EnvelopeId::new(originator, strand.reached()), end);
         let mut paused = false;
         let check = |rows| checker.check(rows);

@@ -17,6 +17,7 @@ use super::judge::{
 use super::stats::StrandFigures;
 use super::tally::{Tallies, TallyFault};
 use super::tree::TreeReplay;
+use super::void::DeclaredVoids;
 
 /// Number of envelopes of other strands after which a node is not asked for more of this one. A guess: a folder ends,
 /// but a dishonest node may send without an end.
@@ -54,6 +55,9 @@ pub struct StrandReplay {
     /// The next checkpoint of each node. Read again after a pause.
     #[serde(skip)]
     checkpoints: Vec<CosignedCheckpoint>,
+    /// The places that its node has declared void. Read again after a pause.
+    #[serde(skip)]
+    declared: DeclaredVoids,
 }
 
 /// The result of one strand.
@@ -87,6 +91,7 @@ impl StrandReplay {
             foreign: 0,
             void: None,
             checkpoints: Vec::new(),
+            declared: DeclaredVoids::default(),
         }
     }
 
@@ -184,6 +189,17 @@ impl StrandReplay {
         self.faults.add(fault);
     }
 
+    /// Reads the statements about void places.
+    pub(super) fn load_declared(&mut self, context: &ReplayContext<'_>) {
+        let originator = self.originator();
+        let (declared, faults) = DeclaredVoids::load(context.rows, context.registry, originator);
+        self.declared = declared;
+        // A replay that continues has named them.
+        if self.reached() == SequenceId::NONE {
+            faults.into_iter().for_each(|fault| self.fault(fault));
+        }
+    }
+
     /// Reads the next checkpoint of each node.
     pub(super) fn load_checkpoints(&mut self, context: &ReplayContext<'_>) {
         self.checkpoints.clear();
@@ -193,8 +209,8 @@ impl StrandReplay {
         }
     }
 
-    /// Reads the next checkpoint of a node. If that lies beyond the head, as the newest one of a node that runs does, the
-    /// newest one up to the head is read too.
+    /// Reads the next checkpoint of a node. If that lies beyond the head, as the newest one of a node that runs does,
+    /// the newest one up to the head is read too.
     fn load_checkpoint(&mut self, node: OriginatorId, context: &ReplayContext<'_>) {
         let size = |it: &CosignedCheckpoint| it.signed.checkpoint.size;
         let (reached, head) = (self.tree.size(), context.head.0);
@@ -256,7 +272,14 @@ impl StrandReplay {
                 if through < from || through > SequenceId::MAX {
                     return Err(SourceError(format!("a gap from {from} to {through}")));
                 }
-                self.figures.count_gap(from.0, through.0, reason);
+                let parts = if reason == GapReason::Missing {
+                    self.declared.parts(from, through)
+                } else {
+                    vec![(from, through, reason)]
+                };
+                for (from, through, reason) in parts {
+                    self.figures.count_gap(from.0, through.0, reason);
+                }
                 if reason == GapReason::Void {
                     self.void = Some((from.0, through.0));
                 }
@@ -325,6 +348,9 @@ impl StrandReplay {
             }
         };
         self.check_time(id, signed.originator_ns, context.now_ns);
+        if let Some(fault) = self.declared.fault(id, signed.originator_ns) {
+            self.fault(fault);
+        }
         self.tallies.see(signed.minute);
         self.last_ns = signed.originator_ns;
         self.figures.count_envelope(signed.originator_ns, len_bytes);

@@ -9,6 +9,7 @@ use hawser_proto::merkle::{CompactRange, TreeHash, envelope_leaf};
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::{NodeRecord, Rate, RateTable};
 use prost::Message as _;
@@ -109,6 +110,7 @@ pub(crate) struct MemoryLog {
     pub(crate) congestion: BTreeMap<u32, u64>,
     pub(crate) root: TreeHash,
     pub(crate) checkpoints: Vec<CosignedCheckpoint>,
+    pub(crate) voids: Vec<SignedVoid>,
     pub(crate) head: u64,
     pub(crate) last_held: u64,
     pub(crate) rates: Vec<Rate>,
@@ -159,6 +161,7 @@ impl MemoryLog {
             congestion,
             root,
             checkpoints,
+            voids: Vec::new(),
             head,
             last_held,
             rates,
@@ -317,6 +320,10 @@ impl StrandRows for MemoryLog {
             }
         }
         Ok(Some(tree.root()))
+    }
+
+    fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
+        Ok(self.voids.clone())
     }
 
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {

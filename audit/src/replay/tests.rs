@@ -15,7 +15,7 @@ pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport
 }
 
 /// Returns kind, place and rule of each fault.
-fn named(report: &ReplayReport) -> Vec<(FaultKind, u64, Option<u8>)> {
+pub(super) fn named(report: &ReplayReport) -> Vec<(FaultKind, u64, Option<u8>)> {
     let all = report.all_faults();
     let faults: Vec<_> = all.kept().iter().map(|it| (it.kind, it.sequence_id, it.rule)).collect();
     assert_eq!(all.count(), faults.len() as u64);

@@ -12,6 +12,7 @@ use hawser_audit::replay::{
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, Rate, Registry};
 use hawser_storage::{
@@ -294,6 +295,12 @@ impl StrandRows for FolderBeside<'_, '_> {
             Err(TreeError::Beyond { .. }) => Ok(None),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
+        let mut kept = self.log.store.void_statements().map_err(failed)?;
+        kept.retain(|signed| signed.statement.node == self.originator);
+        Ok(kept)
     }
 
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {

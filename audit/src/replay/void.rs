@@ -1,0 +1,149 @@
+//! What the node of a strand has declared about void places: missing places that a statement covers are counted apart.
+//!
+//! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints.
+
+use hawser_proto::void::{SignedVoid, VoidStatement};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Registry;
+
+use super::fault::{Fault, FaultKind};
+use super::item::{GapReason, StrandRows};
+
+/// The statements that the strand's node has signed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeclaredVoids(Vec<VoidStatement>);
+
+impl DeclaredVoids {
+    /// Reads the statements that are kept beside a strand, and returns the faults of those that its node has not
+    /// signed. Without the node's key none is applied.
+    pub(super) fn load(
+        rows: &dyn StrandRows,
+        registry: &Registry,
+        originator: OriginatorId,
+    ) -> (Self, Vec<Fault>) {
+        let kept = match rows.void_statements() {
+            Ok(kept) => kept,
+            Err(error) => {
+                let text = format!("statements about void places: {error}");
+                let fault = Fault::of_strand(FaultKind::Unreadable, originator, text);
+                return (Self::default(), vec![fault]);
+            }
+        };
+        let Some(record) = registry.node(originator) else {
+            return (Self::default(), Vec::new());
+        };
+        let is_genuine = |signed: &SignedVoid| {
+            signed.statement.node == originator && signed.verify(&record.public_key).is_ok()
+        };
+        let (genuine, forged): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_genuine);
+        let fault = |signed: SignedVoid| {
+            let VoidStatement { from, through, .. } = signed.statement;
+            let text = format!("the node has not signed that places {from} to {through} are void");
+            Fault::of_strand(FaultKind::Forged, originator, text)
+        };
+        let genuine = genuine.into_iter().map(|signed| signed.statement).collect();
+        (Self(genuine), forged.into_iter().map(fault).collect())
+    }
+
+    /// Divides a range of missing places into those that are declared void and the others, ascending.
+    pub(super) fn parts(
+        &self,
+        from: SequenceId,
+        through: SequenceId,
+    ) -> Vec<(SequenceId, SequenceId, GapReason)> {
+        let mut parts = Vec::new();
+        let mut next = from;
+        while next <= through {
+            let covering = self.0.iter().filter(|of| of.covers(next));
+            let (end, reason) = match covering.map(|of| of.through).max() {
+                Some(end) => (end, GapReason::DeclaredVoid),
+                None => {
+                    let later = self.0.iter().map(|of| of.from).filter(|first| *first > next);
+                    let end = later.min().map_or(through, SequenceId::previous);
+                    (end, GapReason::Missing)
+                }
+            };
+            let end = end.min(through);
+            parts.push((next, end, reason));
+            next = end.next();
+        }
+        parts
+    }
+
+    /// Returns the fault of an envelope that its node has signed after it had declared the place void.
+    pub(super) fn fault(&self, id: EnvelopeId, originator_ns: i64) -> Option<Fault> {
+        let is_broken =
+            |of: &&VoidStatement| of.covers(id.sequence) && of.is_broken_by(originator_ns);
+        let VoidStatement { from, through, .. } = self.0.iter().find(is_broken)?;
+        let text = format!("its node had declared places {from} to {through} void before");
+        Some(Fault::at(FaultKind::VoidSigned, id, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::testing::{MemoryLog, NODE, key, ns_of, settings};
+    use crate::replay::tests::{named, replay};
+    use crate::replay::{Gap, StrandRow};
+
+    /// The statement of the log's node about these places, at the time of place `at`, signed with this key.
+    fn declared(from: u64, through: u64, at: u64, seed: u8) -> SignedVoid {
+        let (from, through) = (SequenceId(from), SequenceId(through));
+        let time_ns = ns_of(at).unsigned_abs();
+        let of = VoidStatement { node: NODE, from, through, time_ns, incarnation: [4; 16] };
+        of.sign(&key(seed))
+    }
+
+    /// An honest log whose end, behind place 40, is one missing range up to 60.
+    fn with_gap() -> MemoryLog {
+        let mut log = MemoryLog::honest(40);
+        let (from, through) = (SequenceId(41), SequenceId(60));
+        log.rows.push(StrandRow::Gap { from, through, reason: GapReason::Missing });
+        log.head = 60;
+        log
+    }
+
+    fn gaps(log: &MemoryLog) -> Vec<(u64, u64, GapReason)> {
+        let report = replay(log, &settings());
+        let gaps = &report.strands[0].figures.gaps;
+        gaps.iter().map(|&Gap { from, through, reason }| (from, through, reason)).collect()
+    }
+
+    #[test]
+    fn missing_places_that_their_node_has_declared_void_are_counted_apart() {
+        let mut log = with_gap();
+        assert_eq!(gaps(&log), [(41, 60, GapReason::Missing)]);
+        let root = replay(&log, &settings()).strands[0].root.clone();
+        log.voids = vec![declared(45, 50, 40, 1), declared(48, 52, 40, 1)];
+        let expected = [
+            (41, 44, GapReason::Missing),
+            (45, 52, GapReason::DeclaredVoid),
+            (53, 60, GapReason::Missing),
+        ];
+        assert_eq!(gaps(&log), expected);
+        let report = replay(&log, &settings());
+        assert_eq!(named(&report), []);
+        assert_eq!(report.strands[0].root, root, "no statement decides about a leaf");
+        log.voids = vec![declared(1, SequenceId::MAX.0, 40, 1)];
+        assert_eq!(gaps(&log), [(41, 60, GapReason::DeclaredVoid)]);
+        assert_eq!(named(&replay(&log, &settings())), [], "what is held was signed before");
+    }
+
+    #[test]
+    fn a_statement_that_the_node_has_not_signed_is_a_fault_of_the_keeper_and_is_not_applied() {
+        let mut log = with_gap();
+        log.voids = vec![declared(41, 60, 40, 2)];
+        assert_eq!(named(&replay(&log, &settings())), [(FaultKind::Forged, 0, None)]);
+        assert_eq!(gaps(&log), [(41, 60, GapReason::Missing)]);
+    }
+
+    #[test]
+    fn only_an_envelope_that_was_signed_after_the_statement_is_a_fault_of_its_node() {
+        // A place every seven seconds: five minutes are 42 places and more.
+        let mut log = MemoryLog::honest(200);
+        log.voids = vec![declared(100, 100, 50, 1), declared(150, 160, 150, 1)];
+        assert_eq!(named(&replay(&log, &settings())), [(FaultKind::VoidSigned, 100, None)]);
+        assert_eq!(FaultKind::VoidSigned.party(), "signer");
+    }
+}
