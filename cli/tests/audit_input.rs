@@ -97,7 +97,19 @@ fn a_payer_who_was_exchanged_in_a_file_is_named_and_a_verdict_says_what_it_left_
     let unchecked = merged["unchecked"].to_string();
     assert!(unchecked.contains("the fees of 20 envelopes"), "{unchecked}");
     assert!(unchecked.contains("trees, the roots of checkpoints"), "{unchecked}");
-    let without = merge(to_bare, &stdout(&check(&part_of(&bare))));
+    let of_bare = part_of(&bare);
+    let emptied = merge(to_bare, &stdout(&check(&of_bare)));
+    assert_eq!(emptied["faults"], serde_json::json!({ "column": 20 }), "{emptied}");
+    let arguments = [
+        "audit",
+        "check-partition",
+        &of_bare,
+        "--registry",
+        registry,
+        "--json",
+        "--without-payers",
+    ];
+    let without = merge(to_bare, &stdout(&run(&arguments)));
     assert_eq!(without["verdict"], "clean", "{without}");
     assert!(without["unchecked"].to_string().contains("the payers of 20 envelopes"), "{without}");
 

@@ -61,6 +61,16 @@ pub(crate) struct ColumnJudgement {
     pub(crate) lacks_columns: bool,
 }
 
+impl ColumnJudgement {
+    /// Names the payer among the differing columns, if the row lacks the one of its envelope.
+    pub(crate) fn with_payer(mut self) -> Self {
+        if std::mem::take(&mut self.lacks_payer) {
+            self.differing.push(LOG.columns[LogColumn::Payer as usize].name);
+        }
+        self
+    }
+}
+
 impl LogColumns {
     /// Takes all values of a row, in the order of the table's columns.
     pub(super) fn whole(values: Vec<Value>) -> Self {

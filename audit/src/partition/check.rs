@@ -22,6 +22,15 @@ pub(super) const RANGES_MAX: usize = 10_000;
 /// A row with its strand.
 type PartitionRow = Result<(OriginatorId, ReadRow), SourceError>;
 
+/// The payers of the rows, as the auditor knows how the export was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportedPayers {
+    /// The export has payers: a row that names none although its envelope has one is a fault.
+    Named,
+    /// The export was made with `--without-payers`, at least in parts: rows that name none are counted as unchecked.
+    MayLack,
+}
+
 /// Checks the rows of a partition: signatures, places, rules, fees, marks, leaves, order and times. Each range of a
 /// strand gets a verdict. Checks on all cores, and needs memory for some batches.
 ///
@@ -33,6 +42,7 @@ type PartitionRow = Result<(OriginatorId, ReadRow), SourceError>;
 pub fn check_partition(
     rows: impl Iterator<Item = PartitionRow> + Send,
     settings: &ReplaySettings,
+    payers: ExportedPayers,
 ) -> Result<Vec<RangeVerdict>, SourceError> {
     let mut rows = rows.peekable();
     let mut verdicts: Vec<RangeVerdict> = Vec::new();
@@ -46,7 +56,7 @@ pub fn check_partition(
             let text = format!("more than {RANGES_MAX} ranges: sort the rows by their strands");
             return Err(SourceError(text));
         }
-        verdicts.push(check_range(&mut rows, originator, settings)?);
+        verdicts.push(check_range(&mut rows, originator, settings, payers)?);
     }
 }
 
@@ -54,6 +64,7 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     rows: &mut Peekable<I>,
     originator: OriginatorId,
     settings: &ReplaySettings,
+    payers: ExportedPayers,
 ) -> Result<RangeVerdict, SourceError> {
     let rates: Option<RateTable> = settings.rates.clone();
     let checker = Checker::new(originator, &settings.registry, rates);
@@ -62,7 +73,7 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     verdict.signatures_checked = checker.key.is_some();
     let mut findings = RangeFindings::default();
     let range = Range { rows, originator, settings, findings: &mut findings };
-    let check = |rows| check_rows(&checker, rows);
+    let check = |rows| check_rows(&checker, rows, payers);
     pipeline::run(&check, settings.threads, range, |batch| {
         batch.into_iter().try_for_each(|(row, columns)| {
             columns.iter().for_each(|(id, columns)| verdict.take_columns(*id, columns));
@@ -82,6 +93,7 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
 fn check_rows(
     checker: &Checker,
     rows: Vec<RangeRow>,
+    payers: ExportedPayers,
 ) -> Vec<(CheckedRow, Option<(EnvelopeId, ColumnJudgement)>)> {
     let (rows, columns): (Vec<StrandRow>, Vec<_>) =
         rows.into_iter().map(|row| (row.row, row.columns)).unzip();
@@ -93,7 +105,14 @@ fn check_rows(
                 // Of an envelope that cannot stand there no payer is recovered.
                 let payer = found.as_ref().ok().map(|signed| signed.payer);
                 let id = EnvelopeId::new(checker.originator, *sequence);
-                Some((id, columns.judge_envelope(checker.originator, row, payer)))
+                let judged = columns.judge_envelope(checker.originator, row, payer);
+                Some((
+                    id,
+                    match payers {
+                        ExportedPayers::Named => judged.with_payer(),
+                        ExportedPayers::MayLack => judged,
+                    },
+                ))
             }
             _ => None,
         };

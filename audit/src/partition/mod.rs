@@ -18,7 +18,7 @@ mod times;
 mod unchecked;
 mod verdict;
 
-pub use check::check_partition;
+pub use check::{ExportedPayers, check_partition};
 pub use lines::LineReader;
 pub use verdict::{
     ExpectedStrand, MergeError, MergedStrand, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,

@@ -41,7 +41,7 @@ fn rows_and_checkpoints(log: &MemoryLog) -> Rows {
 
 fn check(rows: &[(OriginatorId, ReadRow)]) -> Vec<RangeVerdict> {
     let rows = rows.iter().cloned().map(Ok::<_, SourceError>);
-    check_partition(rows, &settings()).unwrap()
+    check_partition(rows, &settings(), ExportedPayers::Named).unwrap()
 }
 
 /// Checks rows in parts that begin at these rows, and joins the verdicts in another order.
@@ -184,7 +184,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     let overlap = MergeError::Overlap { originator_id: NODE.0, place: 31 };
     assert_eq!(merge(overlapping, None).unwrap_err(), overlap);
     let other = ReplaySettings { rates: None, ..settings() };
-    let judged = check_partition(rows[30..].iter().cloned().map(Ok), &other).unwrap();
+    let judged =
+        check_partition(rows[30..].iter().cloned().map(Ok), &other, ExportedPayers::Named).unwrap();
     let mixed = vec![one.clone(), judged[0].clone()];
     assert_eq!(merge(mixed, None).unwrap_err(), MergeError::OtherKeys);
 }
@@ -246,7 +247,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
     let log = MemoryLog::honest(10);
     let mut rows = rows(&log);
     rows.swap(4, 5);
-    let found = check_partition(rows.into_iter().map(Ok), &settings());
+    let found = check_partition(rows.into_iter().map(Ok), &settings(), ExportedPayers::Named);
     assert!(found.unwrap_err().0.contains("place 5 after 6"));
     let huge = StrandRow::Gap {
         from: SequenceId(1),
@@ -254,7 +255,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         reason: GapReason::Void,
     };
     let row = (NODE, ReadRow { row: ExportedRow::Row(huge), columns: None });
-    assert!(check_partition([Ok(row)].into_iter(), &settings()).is_err());
+    assert!(check_partition([Ok(row)].into_iter(), &settings(), ExportedPayers::Named).is_err());
 
     let [verdict] = &check(&self::rows(&log))[..] else { panic!("one range") };
     let line = verdict.to_line();
@@ -343,7 +344,7 @@ fn rows_that_alternate_between_strands_are_refused_before_they_fill_memory() {
         Ok((OriginatorId(100 + at % 2), read(gap)))
     };
     let settings = ReplaySettings { threads: 1, ..settings() };
-    let error = check_partition((0..).map(row), &settings).unwrap_err();
+    let error = check_partition((0..).map(row), &settings, ExportedPayers::Named).unwrap_err();
     assert!(error.0.contains("more than 10000 ranges"), "{error}");
 }
 
@@ -352,7 +353,9 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     let log = MemoryLog::honest(30);
     let rows = rows(&log);
     let unknown = ReplaySettings { registry: Registry::default(), ..settings() };
-    let judged = check_partition(rows[10..].iter().cloned().map(Ok), &unknown).unwrap();
+    let judged =
+        check_partition(rows[10..].iter().cloned().map(Ok), &unknown, ExportedPayers::Named)
+            .unwrap();
     assert!(!judged[0].incomplete().is_empty() && !judged[0].signatures_checked);
     let judged = vec![RangeVerdict::parse(&judged[0].to_line()).unwrap()];
     let merged = merge(judged, None).unwrap();
@@ -452,18 +455,38 @@ fn each_altered_column_is_named_though_the_signed_bytes_are_untouched() {
         assert!(named.is_some_and(|it| it.ends_with(&format!(": {column}"))), "{column}: {faults}");
     }
     // A column that is emptied: the verdict names it, or says what it could not compare.
-    for column in ["minute", "topic", "len_bytes", "expiry_unix_s", "counts_for_congestion"] {
+    let emptied =
+        ["minute", "topic", "payer", "len_bytes", "expiry_unix_s", "counts_for_congestion"];
+    for column in emptied {
         let mut line = honest.clone();
         line[column] = Value::Null;
         assert!(verdict(&line).0.contains(column), "{column}");
     }
-    for (column, text) in [("payer", "the payers of 1 envelopes"), ("is_charged", "of 1 rows")] {
-        let mut line = honest.clone();
-        line[column] = Value::Null;
-        let (faults, unchecked) = verdict(&line);
-        assert_eq!(faults, "", "{column}");
-        assert!(unchecked.contains(text), "{column}: {unchecked}");
-    }
+    let mut line = honest.clone();
+    line["is_charged"] = Value::Null;
+    let (faults, unchecked) = verdict(&line);
+    assert_eq!(faults, "", "its columns need not be whole");
+    assert!(unchecked.contains("of 1 rows"), "{unchecked}");
+}
+
+#[test]
+fn a_row_without_its_payer_is_a_fault_unless_the_export_was_made_without_payers() {
+    let mut log = MemoryLog::honest(20);
+    let mut line = whole_line(&mut log, 7);
+    line["payer"] = Value::Null;
+    let mut rows = rows(&log);
+    rows[6] = read_lines(&line.to_string()).remove(0);
+    let verdict = |payers| {
+        let rows = rows.iter().cloned().map(Ok);
+        merge(check_partition(rows, &settings(), payers).unwrap(), None).unwrap()
+    };
+    let found = verdict(ExportedPayers::Named);
+    let [fault] = found.faults.kept() else { panic!("{found:?}") };
+    assert_eq!((fault.kind, fault.sequence_id), (FaultKind::Column, 7));
+    assert!(fault.text.ends_with(": payer"), "{fault}");
+    let may_lack = verdict(ExportedPayers::MayLack);
+    assert_eq!(may_lack.faults.count(), 0);
+    assert!(may_lack.unchecked.join("; ").contains("the payers of 1 envelopes"), "{may_lack:?}");
 }
 
 #[test]
@@ -476,7 +499,8 @@ fn a_verdict_says_what_its_parts_left_unchecked() {
     let of_node: Registry = settings().registry.nodes().take(1).cloned().collect();
     let less = ReplaySettings { rates: None, registry: of_node, ..settings() };
     let halves = [&rows[..9], &rows[9..]].map(|half| {
-        let parts = check_partition(half.iter().cloned().map(Ok), &less).unwrap();
+        let parts =
+            check_partition(half.iter().cloned().map(Ok), &less, ExportedPayers::Named).unwrap();
         RangeVerdict::parse(&parts[0].to_line()).unwrap()
     });
     let merged = merge(halves.to_vec(), None).unwrap();

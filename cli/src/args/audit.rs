@@ -152,6 +152,10 @@ pub(crate) struct AuditCheckPartitionArgs {
     /// The source of the keys and rates.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
+    /// Accept rows whose column `payer` is empty: the export was made with --without-payers [default: such a row is a
+    /// fault].
+    #[arg(long)]
+    pub(crate) without_payers: bool,
     /// Threads that check [default: one for each core].
     #[arg(long, value_name = "NUMBER", value_parser = threads)]
     pub(crate) threads: Option<usize>,

@@ -7,7 +7,7 @@ use std::thread;
 
 use hawser_audit::export::{Manifest, PartReader};
 use hawser_audit::partition::{
-    ExpectedStrand, LineReader, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
+    ExpectedStrand, ExportedPayers, LineReader, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
     check_partition, merge as merge_ranges, unchecked,
 };
 use hawser_audit::plain_file::{SymbolicLinks, open_plain};
@@ -40,16 +40,17 @@ pub(in super::super) fn check(
         threads: args.threads.unwrap_or_else(cores),
         now_ns: now_ns(),
     };
+    let payers = if args.without_payers { ExportedPayers::MayLack } else { ExportedPayers::Named };
     let is_piped = is_standard_input(&args.files);
     if let Some(path) = args.files.iter().find(|path| !is_piped && !path.exists()) {
         return Err(RunError::not_found(format!("{}: there is no such file", path.display())));
     }
     let ranges = if is_piped {
         let rows = LineReader::new(BufReader::new(stdin()));
-        check_partition(rows, &settings).map_err(RunError::failed)?
+        check_partition(rows, &settings, payers).map_err(RunError::failed)?
     } else {
         let rows = args.files.iter().flat_map(|path| rows_of(path));
-        check_partition(rows, &settings).map_err(RunError::failed)?
+        check_partition(rows, &settings, payers).map_err(RunError::failed)?
     };
     ranges.iter().for_each(|range| tell_range(range, as_json));
     if !as_json {
