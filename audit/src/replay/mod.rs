@@ -9,7 +9,7 @@
 //! - `tally`, `tree`, `void`: parts of these checks;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: the kinds of faults; `stats`: figures for people;
-//! - `rates`: the given and the recorded rates;
+//! - `rates`, `judged_nodes`: the given and the recorded rates, and the given nodes;
 //! - `run`: a whole log, and the state from which a replay continues;
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `report_ranges`: its
 //!   division among them; `report_sums`: the amounts of one report; `repeats`: payer envelopes charged more than once;
@@ -22,6 +22,7 @@ pub(crate) mod check;
 mod fault;
 mod item;
 pub(crate) mod judge;
+mod judged_nodes;
 pub(crate) mod pipeline;
 #[cfg(test)]
 pub(crate) mod planted;

@@ -1,5 +1,6 @@
 //! The replay of a whole log, strand after strand.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -10,6 +11,7 @@ use super::check::Checker;
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{SourceError, StrandRow, StrandRows};
 use super::judge::beyond_head;
+use super::judged_nodes::JudgedNodes;
 use super::pipeline;
 use super::rates::{self, JudgedRates};
 use super::strand::{ReplayContext, StrandReplay, StrandReport};
@@ -132,8 +134,28 @@ pub struct ReplayState {
     log: String,
     /// A digest over the keys, hex.
     judged_by: String,
+    /// The nodes behind that digest, for people. Programs of earlier versions do not state them.
+    #[serde(default)]
+    nodes: JudgedNodes,
     rates: JudgedRates,
     strands: BTreeMap<u32, StrandReplay>,
+}
+
+/// The part of a state that all versions have.
+#[derive(Deserialize)]
+struct StateHeader {
+    schema: String,
+}
+
+/// Makes the error of a state with another schema than this version's.
+fn other_schema(found: String) -> ReplayStateError {
+    let version = |schema: &str| schema.strip_prefix("hawser-replay/")?.parse::<u32>().ok();
+    let by = match version(&found).cmp(&version(STATE_SCHEMA)) {
+        _ if version(&found).is_none() => "another program",
+        Ordering::Less => "an earlier version of this program",
+        Ordering::Equal | Ordering::Greater => "a later version of this program",
+    };
+    ReplayStateError::Schema { by, found }
 }
 
 /// The reason why a state does not belong to this log.
@@ -152,12 +174,17 @@ pub enum ReplayStateError {
         /// The value, in a sentence for people.
         what: &'static str,
     },
-    /// The state is of another program.
+    /// The state is of another version of this program, or of another program.
     #[error(
-        "the state file has schema {0:?}, and this program reads {STATE_SCHEMA:?}: delete it and replay from the \
-        beginning"
+        "the state file was written by {by} (schema {found:?}), and this version reads {STATE_SCHEMA:?}: continue \
+        with that version, or delete the file and replay from the beginning"
     )]
-    Schema(String),
+    Schema {
+        /// The writer, for people.
+        by: &'static str,
+        /// The schema of the file.
+        found: String,
+    },
     /// The state is of another log.
     #[error(
         "the state file is of another log: that of node {node_id} in network {network:?}: name the file of this log, \
@@ -169,12 +196,18 @@ pub enum ReplayStateError {
         /// The node of that log.
         node_id: u32,
     },
-    /// The finished part was judged with other keys or rates.
+    /// The finished part was judged with other nodes, keys or absences.
     #[error(
-        "the state file was made with other keys or rates: delete it and replay from the beginning, or give \
-        the same keys, and the same rates with later ones at their end"
+        "the state file was made with other nodes ({0}): give the same ones, or delete the file and replay from the \
+        beginning"
     )]
-    OtherKeys,
+    OtherKeys(String),
+    /// The finished part was judged with other rates.
+    #[error(
+        "the state file was made with other rates, given or recorded in the log: give the same rates, with later ones \
+        at their end, or delete the file and replay from the beginning"
+    )]
+    OtherRates,
 }
 
 /// The result of a replay.
@@ -226,6 +259,7 @@ impl ReplayState {
             node_id: node.0,
             log: hex::encode(log),
             judged_by: judged_by(&settings.registry, &[]),
+            nodes: JudgedNodes::new(&settings.registry),
             rates: JudgedRates::new(settings.rates.as_ref(), booked),
             strands: BTreeMap::new(),
         }
@@ -237,9 +271,15 @@ impl ReplayState {
     /// # Errors
     /// For a text that is not a state, and for an impossible state.
     pub fn parse(text: &str) -> Result<Self, ReplayStateError> {
-        let state: Self = serde_json::from_str(text)?;
+        let state: Self = serde_json::from_str(text).map_err(|error| {
+            // Other versions have other fields: the schema says so before the first field that is missed.
+            match serde_json::from_str::<StateHeader>(text) {
+                Ok(header) if header.schema != STATE_SCHEMA => other_schema(header.schema),
+                _ => error.into(),
+            }
+        })?;
         if state.schema != STATE_SCHEMA {
-            return Err(ReplayStateError::Schema(state.schema));
+            return Err(other_schema(state.schema));
         }
         for (&id, strand) in &state.strands {
             let strand_id = OriginatorId(id);
@@ -279,10 +319,13 @@ impl ReplayState {
             let (network, node_id) = (self.network.clone(), self.node_id);
             return Err(ReplayStateError::OtherLog { network, node_id });
         }
+        if self.judged_by != fresh.judged_by {
+            return Err(ReplayStateError::OtherKeys(self.nodes.differences(&fresh.nodes)));
+        }
         let newest_ns = self.strands.values().filter_map(StrandReplay::newest_ns).max();
-        match self.judged_by == fresh.judged_by && self.rates.stand_with(&fresh.rates, newest_ns) {
+        match self.rates.stand_with(&fresh.rates, newest_ns) {
             true => Ok(()),
-            false => Err(ReplayStateError::OtherKeys),
+            false => Err(ReplayStateError::OtherRates),
         }
     }
 }

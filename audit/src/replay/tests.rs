@@ -196,7 +196,7 @@ fn rates_that_begin_after_the_log_are_no_fault_and_a_state_file_outlives_them() 
     grown.rates[1] = rate_from(50);
     let early = given(&grown.rates);
     let refused = Replay::new(&grown, &early, Some(state));
-    assert!(matches!(refused, Err(ReplayStateError::OtherKeys)));
+    assert!(matches!(refused, Err(ReplayStateError::OtherRates)));
 }
 
 #[test]
@@ -335,11 +335,32 @@ fn a_replay_goes_on_where_it_paused_and_refuses_the_state_of_another_log() {
     assert!(matches!(refused, Err(ReplayStateError::OtherLog { .. })));
     let mut other_keys = settings.clone();
     other_keys.rates = None;
-    let refused = Replay::new(&log, &other_keys, Some(state));
-    assert!(matches!(refused, Err(ReplayStateError::OtherKeys)));
+    let refused = Replay::new(&log, &other_keys, Some(state.clone()));
+    assert!(matches!(refused, Err(ReplayStateError::OtherRates)));
+    let mut fewer = settings.clone();
+    fewer.registry = settings.registry.nodes().take(1).cloned().collect();
+    let refused = Replay::new(&log, &fewer, Some(state)).err().unwrap().to_string();
+    assert!(refused.contains("(node 200 is not given now)"), "{refused}");
     assert!(matches!(ReplayState::parse("{}"), Err(ReplayStateError::Json(_))));
-    let newer = text.replace("hawser-replay/2", "hawser-replay/3");
-    assert!(matches!(ReplayState::parse(&newer), Err(ReplayStateError::Schema(_))));
+}
+
+#[test]
+fn a_state_of_another_version_is_called_that_whatever_fields_it_has() {
+    let (_, text) = replayed();
+    for (schema, by) in [
+        ("hawser-replay/1", "an earlier version"),
+        ("hawser-replay/3", "a later version"),
+        ("replay", "another program"),
+    ] {
+        let whole = text.replace("hawser-replay/2", schema);
+        for text in [whole, format!(r#"{{"schema":"{schema}","places":[]}}"#)] {
+            let refused = ReplayState::parse(&text).unwrap_err().to_string();
+            assert!(refused.contains(&format!("written by {by}")), "{refused}");
+            assert!(!refused.contains("damaged"), "{refused}");
+        }
+    }
+    let cut = ReplayState::parse(&text[..text.len() / 2]).unwrap_err().to_string();
+    assert!(cut.contains("damaged"), "{cut}");
 }
 
 #[test]
