@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Backups, FolderObjects};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::network::{Network, Node};
@@ -189,6 +189,22 @@ async fn an_empty_folder_with_a_used_key_takes_the_strand_over_from_peers() {
     assert_eq!(after.keys().next(), Some(&(8 + GAP + 1)));
     published.extend(after);
     assert_everywhere(&network, &published).await;
+    let of = network.nodes[0].id;
+    for node in &network.nodes {
+        let what = format!("node {} shows that the gap is declared void", node.id);
+        let declared = wait::until(&what, async || declared_void(node, of).await).await;
+        let (from, through) = (declared["from"].as_u64(), declared["through"].as_u64());
+        assert_eq!((from, through), (Some(9), Some(8 + GAP)), "{declared}");
+    }
+}
+
+/// The first range of a strand that its node has declared void, as another node's status shows it.
+async fn declared_void(node: &Node, of: OriginatorId) -> Option<Value> {
+    let (_, page) = raw::get(node.metrics_port, "/status").await.ok()?;
+    let status: Value = serde_json::from_str(&page).ok()?;
+    let strands = status["originators"].as_array()?;
+    let strand = strands.iter().find(|it| it["originator_id"] == of.0)?;
+    strand["declared_void"].get(0).cloned()
 }
 
 /// The same mistake while the peers that could refute it are cut off for longer than a known folder asks.
