@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 
 const { keccak256 } = createRequire(import.meta.url)("js-sha3");
 
-// What a development chain's stand-ins have on top: a relayer's functions, and what it reads.
+// Stand-ins of a development chain with further functions: those that a relayer calls and reads.
 const MAY_HAVE_MORE = new Set(["ERC20Inbox", "ArbSys"]);
 
 /**

@@ -1,5 +1,5 @@
-// How long a client's commits and identity updates take until every node shows them. Prints what it
-// has measured and judges nothing. See docs/clients.md.
+// Measures the time until every node shows a client's commits and identity updates. Prints the times and
+// judges nothing. See docs/clients.md.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -128,7 +128,7 @@ async function main() {
   return failed.length === 0 && passed > 0 && givenUp() <= GIVEN_UP_MAX ? 0 : 1;
 }
 
-// What clients leave running in the background is nobody's concern any more.
+// Work that clients leave running in the background ends with the process.
 main().then(
   (code) => process.exit(code),
   (error) => {

@@ -1,4 +1,4 @@
-// What pages do: register, talk, hear, come back, and call servers of other origins.
+// Scenarios of pages: register, talk, hear, come back, and call servers of other origins.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";

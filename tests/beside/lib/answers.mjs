@@ -130,7 +130,7 @@ async function prepare(hawser, xmtpd, gateway) {
     topic: groupTopic(group), other: groupTopic(other), commits: groupTopic(other) };
 }
 
-/** What is published at each node, judged alike. Gives the places of what only xmtpd takes. */
+/** Publishes at each node, and compares the answers. Returns the places of envelopes that only xmtpd takes. */
 async function comparePublications(comparison, hawser, xmtpd, at, payer) {
   const marked = [];
   for (const row of publications(at)) {

@@ -1,4 +1,4 @@
-// What goes onto the app chain beside the gateways: anybody may write there.
+// Writes to the app chain beside the gateways, as every account of the chain may.
 
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -22,7 +22,7 @@ export async function rpc(address, method, params) {
   return answer.result;
 }
 
-/** Writes identity updates that no node can show: garbage, and updates that nobody has signed. */
+/** Writes identity updates that no node can show: garbage, and updates without a valid signature. */
 export async function addInvalidUpdates(chains, count) {
   const { identityUpdateBroadcaster } = JSON.parse(readFileSync(chains.file, "utf8"));
   const [from] = (await rpc(chains.app, "eth_accounts", [])).slice(-1);

@@ -25,7 +25,7 @@ export async function lateness(gateway, from, to, count) {
     const start = performance.now();
     while (!(await shows(to, made))) await sleep(2);
     times.push(performance.now() - start);
-    // Not in step with what anybody does every 100 ms.
+    // Not in step with work that a node or a client does every 100 ms.
     await sleep(20 + Math.random() * 130);
   }
   publisher.close();

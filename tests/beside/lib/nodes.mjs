@@ -105,7 +105,7 @@ export class HawserNode extends Node {
     return this;
   }
 
-  /** Whether the node says that it is ready for `what`. */
+  /** True if the node says that it is ready for `what`. */
   async ready(what) {
     await output(this.hawser, ["health", "--for", what, "--metrics", `127.0.0.1:${this.port + 1}`]);
     return true;

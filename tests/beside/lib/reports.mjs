@@ -54,7 +54,7 @@ function reached(node, ids, is, what, seconds = SOON) {
 
 const isSettled = ({ state }) => state === "settled";
 
-/** What nodes of both kinds say of reports on their way: one row for each, and what xmtpd has of it. */
+/** The open reports as nodes of both kinds show them: one row for each, with xmtpd's part of it. */
 async function tell(reports, { hawser, xmtpd, all, note, author }) {
   for (const { id, originator_id: about, start_sequence_id: start, end_sequence_id: end } of reports) {
     const rows = await Promise.all(hawser.map((node) => reached(node, [id], isSettled, `${id} is settled`)));

@@ -1,4 +1,4 @@
-// What nodes need beside themselves: Postgres, Redis, both chains, gateways.
+// The services beside the nodes: Postgres, Redis, both chains, gateways.
 
 import { execFileSync } from "node:child_process";
 import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -20,7 +20,7 @@ export class Postgres {
     if (!version) throw new Error("no Postgres here: scripts/postgres installs one");
     const bin = join(root, version, "bin");
     const postgres = new Postgres();
-    // Not below the folder of the run, which nobody else may enter.
+    // Not below the folder of the run, which other users may not enter.
     const home = mkdtempSync(join(tmpdir(), "hawser-beside-postgres-"));
     postgres.home = home;
     const user = otherUser();
@@ -36,7 +36,7 @@ export class Postgres {
     return postgres;
   }
 
-  /** What a statement gives, a line a row. */
+  /** The result of a statement, a line a row. */
   async query(database, statement) {
     const args = ["-h", "127.0.0.1", "-p", String(this.port), "-U", "postgres", "-d", database];
     return (await output("psql", [...args, "-qAtc", statement])).trim();
@@ -107,7 +107,7 @@ export class Chains {
     };
   }
 
-  /** What `hawser registry …` prints. */
+  /** The output of `hawser registry …`. */
   registry(...words) {
     const change = /^(add|remove|update-http)$/.test(words[1]);
     const sending = change ? ["--yes", "--key-file", this.adminKey] : [];
@@ -188,7 +188,7 @@ export class Gateway {
   }
 }
 
-/** Whether something listens at a port of this machine. */
+/** True if a program listens at a port of this machine. */
 export async function reachable(port) {
   const net = await import("node:net");
   return new Promise((resolve) => {

@@ -40,7 +40,7 @@ export class Story {
   #gateways = [];
   #services = [];
   #acknowledged = [];
-  /** What a comparison does not ask for. */
+  /** Parts that a comparison leaves out. */
   #except = { absent: () => false, marked: new Set() };
 
   constructor(options) {

@@ -17,7 +17,7 @@ const entry = (originator, sequence) =>
 /** A cursor with these places, `[[originator, sequence], …]`. */
 export const cursorOf = (places) => Buffer.concat(places.map(([one, other]) => entry(one, other)));
 
-/** What an originator envelope says. */
+/** The content of an originator envelope. */
 export function parse(envelope) {
   const unsigned = field(envelope, 1, EMPTY);
   const payer = field(unsigned, 4, EMPTY);
@@ -41,13 +41,13 @@ export async function page(node, originator, after, limit = 1000) {
   return [...fields(answer)].filter(({ number }) => number === 1).map(({ value }) => parse(value));
 }
 
-/** Whether the node shows this place. */
+/** True if the node shows this place. */
 export async function shows(node, { originator, sequence }) {
   const found = await page(node, originator, sequence - 1, 1);
   return found.some((each) => each.sequence === sequence);
 }
 
-/** How far the node says that it is in each strand. */
+/** The head of each strand as the node shows it. */
 export async function cursor(node) {
   const answer = await node.channel.unary(CURSOR, EMPTY);
   const places = [...fields(field(answer, 1, EMPTY))].map(({ value }) => [
@@ -58,8 +58,8 @@ export async function cursor(node) {
 }
 
 /**
- * What of an envelope has to be equal at all nodes. Nodes sign their strands: all that was signed. Of a
- * chain's envelopes each kind of node makes time and fees itself: the payload and its transaction.
+ * The part of an envelope that has to be equal at all nodes. Of a node's strand that is all that was signed. Of a
+ * chain's strand it is the payload and its transaction, because each kind of node states time and fees itself.
  */
 export function content({ originator, unsigned, client, transaction }) {
   const parts = originator >= FIRST_NODE ? [unsigned] : [client, transaction ?? EMPTY];

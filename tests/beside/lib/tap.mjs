@@ -9,7 +9,7 @@ const kept = (headers) => Object.fromEntries(KEPT.filter((name) => name in heade
 
 const plain = (headers) => Object.fromEntries(Object.entries(headers).filter(([name]) => !name.startsWith(":")));
 
-/** What passed in one direction, in gRPC's framing. */
+/** The bytes that passed in one direction, in gRPC's framing. */
 class Messages {
   #bytes = Buffer.alloc(0);
 
@@ -36,7 +36,7 @@ export class Tap {
   #server;
   #sessions = new Set();
 
-  /** Listens at `port` and calls `target` in the name of whoever comes. */
+  /** Listens at `port` and calls `target` on behalf of each caller. */
   static async open(port, target) {
     const tap = new Tap();
     tap.#server = http2.createServer();
@@ -84,7 +84,7 @@ export class Tap {
     }
   }
 
-  /** What passed: `[{ path, asked, request, answered, response }]`, messages as hex. */
+  /** The calls that passed: `[{ path, asked, request, answered, response }]`, messages as hex. */
   get calls() {
     return this.#calls.map(({ path, asked, request, answered = {}, response }) => {
       return { path, asked, request: request.all, answered, response: response.all };

@@ -43,7 +43,7 @@ export class Caller {
     return [...fields(answer)].filter(({ number }) => number === 1).map(({ value }) => envelopeId(value));
   }
 
-  /** Whether the envelope can be read here. */
+  /** True if the envelope can be read here. */
   async has({ originator, sequence }) {
     const entry = Buffer.concat([numberField(1, originator), numberField(2, sequence - 1)]);
     const query = Buffer.concat([numberField(2, originator), bytesField(3, bytesField(1, entry))]);

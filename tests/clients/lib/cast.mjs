@@ -58,7 +58,7 @@ export class Cast {
     return [...ids, ...ids, ...ids].slice(0, Math.max(3, ids.length));
   }
 
-  /** Somebody new, registered. `node`: the node that this client reads from; `more`: its settings. */
+  /** A new person, registered. `node`: the node that this client reads from; `more`: its settings. */
   person({ node, sdk = this.sdk, wallet = newWallet(), ...more } = {}) {
     const file = join(this.#folder, `client-${(this.#files += 1)}.db3`);
     return this.#start(sdk, { ...more, wallet, file }, node);
@@ -128,5 +128,5 @@ export function texts(chat, count, seconds) {
 /** The words alone. */
 export const words = (found) => found.map((each) => each.text);
 
-/** What one person has said. */
+/** The messages of one person. */
 export const wordsOf = (found, person) => words(found.filter((each) => each.sender === person.inboxId));

@@ -63,7 +63,7 @@ export class Network {
     return network;
   }
 
-  /** One that somebody else has started and will stop. */
+  /** A network that another program has started and will stop. */
   static join(file) {
     const network = new Network();
     network.#read(file);
@@ -93,7 +93,7 @@ export class Network {
     this.nodeIds = this.nodeIds.filter((id) => id !== nodeId);
   }
 
-  /** Where each log ends now. */
+  /** The present end of each log. */
   logEnds() {
     return new Map(this.#logs().map((path) => [path, statSync(path).size]));
   }

@@ -88,7 +88,7 @@ class Person {
     return new Chat(created, this.#sendOptions);
   }
 
-  /** Whether each address can be written to, in their order. */
+  /** For each address, in order, true if messages can be sent to it. */
   async canMessage(addresses) {
     const known = await this.#client.canMessage(addresses.map(identifier));
     return addresses.map((address) => known.get(address.toLowerCase()) ?? false);
@@ -177,7 +177,7 @@ class Chat {
     return this.#conversation.sync();
   }
 
-  /** What has been said so far as this client knows, in its order: `{ id, text, sender }`. */
+  /** The messages that this client knows, in its order: `{ id, text, sender }`. */
   async texts() {
     return (await this.#conversation.messages()).map(textOf).filter(Boolean);
   }

@@ -8,7 +8,7 @@ export const givenUp = () => count;
 /**
  * Waits for a send. A client looks for its message about 200 ms long, and then reports an error; the
  * message stands all the same, and the next sync finds it. On a machine with much else to do this is
- * no fault of a network, so it is counted, and the message is left to whoever waits for it.
+ * no fault of a network, so it is counted, and the test that waits for the message finds it later.
  */
 export async function sent(conversation, sending) {
   try {

@@ -1,5 +1,5 @@
 // Stands before the gateway and says which nodes there are. A client takes the quickest node that
-// GetNodes names and keeps it, so whoever gets one name is on that node. All else goes through as
+// GetNodes names and keeps it, so a client that gets one name is on that node. All else goes through as
 // it is: HTTP/2 for servers' clients, HTTP/1.1 for browsers'.
 
 import http from "node:http";

@@ -18,7 +18,7 @@ export async function eventually(what, probe, seconds = 20) {
   }
 }
 
-/** What `promise` gives, or an error after so many seconds. */
+/** The result of `promise`, or an error after so many seconds. */
 export async function within(what, seconds, promise) {
   let timer;
   const late = new Promise((_, reject) => {

@@ -1,4 +1,4 @@
-// What a browser asks before it lets a page call another origin.
+// The questions of a browser before it lets a page call another origin.
 
 import assert from "node:assert/strict";
 import http from "node:http";

@@ -1,4 +1,4 @@
-// What clients from 6.1 on do beside the rest.
+// Further scenarios for clients from 6.1 on.
 
 import assert from "node:assert/strict";
 

@@ -21,7 +21,7 @@ export const scenarios = {
     const [carol, dave, ...late] = joiners;
     await Promise.all([hers.add([carol.inboxId]), his.add([dave.inboxId])]);
     await Promise.all(late.map((person, index) => [hers, his][index].add([person.inboxId])));
-    const everybody = new Set([alice, bob, ...joiners].map((person) => person.inboxId));
+    const allInboxes = new Set([alice, bob, ...joiners].map((person) => person.inboxId));
     const chats = [hers, his];
     for (const person of joiners) chats.push(await invited(person, hers));
     for (const chat of chats) {
@@ -29,7 +29,7 @@ export const scenarios = {
         await chat.sync();
         assert.equal(chat.name, `name ${RACES}`);
         assert.equal(chat.description, `description ${RACES}`);
-        assert.deepEqual(new Set(await chat.members()), everybody);
+        assert.deepEqual(new Set(await chat.members()), allInboxes);
         return true;
       });
     }
@@ -40,7 +40,7 @@ export const scenarios = {
     }
   },
 
-  async "250 messages are read page by page by somebody who was away"(cast) {
+  async "250 messages are read page by page by a member who was away"(cast) {
     const [alice, carol, reader] = await cast.people(cast.nodeIds);
     const hers = await alice.createGroup([carol.inboxId, reader.inboxId], "history");
     const theirs = await invited(carol, hers);
@@ -50,7 +50,7 @@ export const scenarios = {
       const speaker = index % 2 === 0 ? hers : theirs;
       said.push(`line ${index}`);
       await (index < 2 ? say(speaker, said.at(-1)) : speaker.send(said.at(-1)));
-      // What follows depends on a commit, which came another way.
+      // The next messages depend on a commit, which came another way.
       if (index % 50 === 25) await speaker.rename(`history up to ${index}`);
     }
     let [read, pages] = [[], 0];

@@ -16,8 +16,8 @@ const GROUP_MESSAGES = 0;
 
 /**
  * Clients read what comes from the chain in whole seconds, and so before what was said within the
- * same second. Of the past they keep the keys of a few epochs only, and everybody who speaks for the
- * first time begins a new one: who is away for all of them needs some to be in another second.
+ * same second. Of the past they keep the keys of a few epochs only, and each member that speaks for the
+ * first time begins a new one: a member that is away for all of them needs some to be in another second.
  */
 const anotherSecond = () => sleep(1100);
 

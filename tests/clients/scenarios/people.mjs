@@ -1,4 +1,4 @@
-// Who belongs to a conversation, and what belongs to a person.
+// Members of a conversation, and the wallets and installations of a person.
 
 import assert from "node:assert/strict";
 
@@ -8,7 +8,7 @@ import { eventually, sleep } from "../lib/wait.mjs";
 /** Clients look for new and revoked installations of members when they send, but not more often. */
 const LOOK_AGAIN_MS = 5200;
 
-/** Once somebody has said `text` and it has arrived, `chat` is that far. */
+/** Waits until a message of the speaker has arrived, so that both are equally far. */
 async function agree(speaker, listener, text) {
   await say(speaker, text);
   await eventually(`"${text}" arrives`, async () => {
@@ -99,7 +99,7 @@ export const scenarios = {
     await alice.unlinkWallet(second.address);
     assert.deepEqual((await alice.inbox()).addresses, [alice.wallet.address.toLowerCase()]);
     const carol = await cast.person({ node: cast.nodeIds[2] });
-    await eventually("the second wallet is nobody's", async () => {
+    await eventually("the second wallet has no inbox", async () => {
       assert.deepEqual(await carol.canMessage([second.address]), [false]);
       return true;
     });

@@ -38,14 +38,14 @@ export const scenarios = {
     assert.deepEqual(new Set(await his.members()), new Set([alice.inboxId, bob.inboxId]));
   },
 
-  async "a group of twelve in which everybody speaks"(cast) {
+  async "a group of twelve in which each member speaks"(cast) {
     const nodes = Array.from({ length: GROUP_OF }, (_, index) => cast.nodeIds[index % 3]);
     const people = await cast.people(nodes);
     const inboxes = people.map((person) => person.inboxId);
     const chats = [await people[0].createGroup(inboxes.slice(1), "twelve")];
     for (const person of people.slice(1)) chats.push(await invited(person, chats[0]));
     const said = inboxes.map((_, index) => `this is ${index}`);
-    // Everybody listens meanwhile, as apps do: see docs/clients.md on many commits within a second.
+    // All listen meanwhile, as apps do: see docs/clients.md on many commits within a second.
     for (const [index, speaker] of chats.entries()) {
       await say(speaker, said[index]);
       for (const chat of chats) await texts(chat, index + 1);

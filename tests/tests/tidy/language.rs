@@ -25,10 +25,15 @@ fn nobodies() -> Vec<String> {
 #[test]
 fn doc_lines_begin_with_what_the_item_is_or_does() {
     let mut broken = Vec::new();
-    for (path, text) in texts(&["rs"]) {
+    for (path, text) in texts(&["rs", "mjs", "js"]) {
+        let openings: &[&str] = match path.ends_with(".rs") {
+            true => &["/// ", "//! "],
+            // Scripts have their files' docs in plain comments, too.
+            false => &["/** ", "// "],
+        };
         for (number, line) in text.lines().enumerate() {
             let line = line.trim_start();
-            let doc = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+            let doc = openings.iter().find_map(|opening| line.strip_prefix(opening));
             if doc.is_some_and(|doc| CLAUSES.iter().any(|clause| doc.starts_with(clause))) {
                 broken.push(format!("{path}:{}: {line}", number + 1));
             }
@@ -42,8 +47,9 @@ fn roles_are_named() {
     let nobodies = nobodies();
     let mut broken = Vec::new();
     // This file has to write the words down.
-    let prose =
-        texts(&["rs", "md"]).into_iter().filter(|(path, _)| !path.ends_with("tidy/language.rs"));
+    let prose = texts(&["rs", "md", "mjs", "js"])
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("tidy/language.rs"));
     for (path, text) in prose {
         for (number, line) in text.lines().enumerate() {
             // The name that policies give to all callers of a gateway is a value, not prose.

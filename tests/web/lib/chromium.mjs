@@ -139,7 +139,7 @@ class Page {
     }
   }
 
-  /** What its console has said. */
+  /** The lines of its console. */
   get lines() {
     return this.#lines;
   }

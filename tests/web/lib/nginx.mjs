@@ -81,7 +81,7 @@ export class Nginx {
     return nginx;
   }
 
-  /** What it has passed on: method, status and origin of each request. */
+  /** The requests that it has passed on: method, status and origin of each. */
   passed() {
     const lines = readFileSync(join(this.#folder, "access.log"), "utf8").trim().split("\n");
     return lines.filter(Boolean).map((line) => {

@@ -1,4 +1,4 @@
-// What the tests call: an app of the published package, as small as it gets.
+// The app that the tests call: one of the published package, as small as it gets.
 
 import { Client, createEOASigner } from "@xmtp/browser-sdk";
 

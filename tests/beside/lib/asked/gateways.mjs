@@ -20,7 +20,7 @@ const nodes = (message) => [...fields(message)]
   .sort()
   .join(" ");
 
-/** How many were published, which of them on a chain, and if all are what was sent, in this order. */
+/** The number of published envelopes, those on a chain, and true if all equal the sent ones, in this order. */
 const published = (sent) => (message) => {
   const all = [...fields(message)].map(({ value }) => parse(value));
   const same = all.every(({ client }, at) => sent[at] !== undefined && client.equals(sent[at]));

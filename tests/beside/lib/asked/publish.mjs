@@ -1,4 +1,4 @@
-// What nodes are given to publish: client envelopes that they judge, payer envelopes, whole requests.
+// Requests to publish at nodes: client envelopes that they judge, payer envelopes, whole requests.
 
 import { randomBytes } from "node:crypto";
 
@@ -171,7 +171,7 @@ function requests(key) {
   ];
 }
 
-/** What a node answers a publisher: how many places it gave, in steps of one or not. */
+/** A node's answer to a publisher: the number of its places, and true if they follow each other. */
 function taken(message) {
   const all = places(message).split(" ").filter(Boolean).map((each) => Number(each.split(":")[1]));
   const steps = new Set(all.slice(1).map((place, index) => place - all[index]));

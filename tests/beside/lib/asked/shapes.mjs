@@ -15,7 +15,7 @@ export const originators = (...list) => Buffer.concat(list.map((id) => numberFie
 export const seen = (...places) => bytesField(3, cursorOf(places));
 export const query = (...parts) => bytesField(1, Buffer.concat(parts));
 export const limit = (count) => numberField(2, count);
-/** A cursor with so many entries of originators that nobody has. */
+/** A cursor with so many entries of originators that no node follows. */
 export const strangers = (count) => Array.from({ length: count }, (_, id) => [id + 5000, 1]);
 /** A negative number as protobuf writes it: in ten bytes. */
 export const negative = (value) => 2n ** 64n - BigInt(value);

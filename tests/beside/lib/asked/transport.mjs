@@ -10,7 +10,7 @@ const CODES = ["OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEE
   "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
   "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"];
 
-/** How a client of gRPC reads a status of HTTP (its mapping of codes). */
+/** The code that a client of gRPC makes of a status of HTTP. */
 const AS_GRPC = { 400: "INTERNAL", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "UNIMPLEMENTED" };
 
 /** An answer as a client of gRPC or gRPC-Web takes it. */
@@ -133,7 +133,7 @@ function wire({ topic }) {
   return rows;
 }
 
-/** What browsers and Connect get. */
+/** The answers for browsers and Connect. */
 function browsers() {
   const CORS = "access-control-";
   const origin = { origin: "https://example.org" };
