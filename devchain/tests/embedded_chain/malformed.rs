@@ -62,6 +62,25 @@ async fn malformed_requests_are_answered_as_json_rpc_says() {
     assert_eq!(running.provider.get_chain_id().await.unwrap(), CHAIN_ID);
 }
 
+/// The page tells users of a tool what it will not find.
+#[tokio::test]
+async fn methods_that_are_left_out_on_purpose_are_unknown() {
+    let running = RunningChain::on_demand().await;
+    let page = include_str!("../../../docs/development.md");
+    let (_, left_out) = page.split_once("Left out on purpose:").unwrap();
+    let rows = left_out.lines().filter_map(|line| line.strip_prefix("| "));
+    let names = rows.filter_map(|row| row.split(" | ").next()).flat_map(|what| what.split('`'));
+    let has_prefix = |name: &&str| name.split_once('_').is_some_and(|(_, rest)| !rest.is_empty());
+    let is_whole = |name: &&str| name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+    let names: Vec<_> = names.filter(has_prefix).filter(is_whole).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for method in names {
+        let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [] });
+        let answer = post_json(running.chain.local_addr(), &asked.to_string()).await;
+        assert_eq!(code(&answer), -32601, "{method}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_batch_is_answered_part_by_part() {
     let running = RunningChain::on_demand().await;
