@@ -60,20 +60,27 @@ impl Sink for Marks {
 
 /// A sink with the rule of a strand: ids follow one another, unless the operator chose one.
 #[derive(Default)]
-struct Strand(Mutex<(Option<BlockRef>, Vec<(u64, bool)>)>);
+struct Strand(Mutex<Stored>);
+
+/// The position, and each id with true if it was bootstrapped.
+#[derive(Default)]
+struct Stored {
+    position: Option<BlockRef>,
+    ids: Vec<(u64, bool)>,
+}
 
 impl Sink for Strand {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        Ok(self.0.lock().0)
+        Ok(self.0.lock().position)
     }
 
     fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(self.0.lock().1.last().map_or(0, |(id, _)| *id))
+        Ok(self.0.lock().ids.last().map_or(0, |(id, _)| *id))
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let mut held = self.0.lock();
-        let mut ids = held.1.clone();
+        let mut ids = held.ids.clone();
         for event in &batch.events {
             let ContractEvent::Payload { sequence_id, bootstrapped, .. } = event.decoded else {
                 panic!("no payload: {:?}", event.decoded);
@@ -86,7 +93,7 @@ impl Sink for Strand {
                 ids.push((sequence_id, bootstrapped));
             }
         }
-        *held = (Some(batch.position), ids);
+        *held = Stored { position: Some(batch.position), ids };
         Ok(())
     }
 }
@@ -206,10 +213,10 @@ async fn one_endpoint_of_three_that_denies_a_pause_does_not_stop_a_strand() {
     let sink: Arc<dyn Sink> = strand.clone();
     let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(chain.walk(), sink)]);
     let view = reader.view();
-    until("all are there", || strand.0.lock().1.len() == 6).await;
+    until("all are there", || strand.0.lock().ids.len() == 6).await;
     let usual = |id| (id, false);
     let wanted = [usual(1), usual(2), usual(3), (10, true), (11, true), usual(12)];
-    assert_eq!(strand.0.lock().1, wanted);
+    assert_eq!(strand.0.lock().ids, wanted);
     // Events that one endpoint says are missing were searched for at each one first.
     assert!(view.readers()[0].counts.gaps >= 6, "{:?}", view.readers()[0].counts);
     reader.stop().await;

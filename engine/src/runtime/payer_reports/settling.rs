@@ -6,11 +6,11 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport};
 
 use super::{
-    ChainReport, HALVINGS_MAX, LEAVES_AT_ONCE, NotYet, Recomputed, ReportStepError, State,
-    blocking, recompute_on_chain,
+    ChainReport, HALVINGS_MAX, LEAVES_AT_ONCE, NotYet, PayerReporterState, Recomputed,
+    ReportStepError, blocking, recompute_on_chain,
 };
 
-impl State {
+impl PayerReporterState {
     /// Returns the reports on the chain about an originator that have a leaf left, and forgets the leaves of those that need
     /// none any more.
     pub(super) fn unsettled(
