@@ -31,7 +31,7 @@ impl Chains {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = hawser();
-        command.args(["chain", "dev", "--json", "--base-port", &free_base(0).to_string()]);
+        command.args(["chain", "dev", "--json", "--base-port", &free_base(1).to_string()]);
         command.arg("--chain-json").arg(folder.path().join("chain.json"));
         let mut running = Running::start(command, false);
         let ready = running.event("ready");

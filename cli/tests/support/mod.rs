@@ -5,17 +5,18 @@
 pub mod chains;
 pub mod fake_node;
 pub mod log_folder;
+#[path = "../../../tests/src/harness/ports.rs"]
+mod ports;
 pub mod runbooks;
 
-use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+// `ports` needs it, whose file the search for unused dependencies does not see.
+use rand as _;
 use serde_json::Value;
 
 /// Only how long a test that fails may take: nothing is measured by it.
@@ -58,28 +59,13 @@ pub fn json(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Ports that were given to tests of this process: one may be free for a moment although its test still
-/// needs it.
-static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-
-/// A base port such that a network of `nodes` fits on it. Below the range that systems hand out to
-/// outgoing connections, so that none of these takes it.
+/// Returns a port that is free together with those that `hawser dev` assigns from it for `nodes` nodes; with 0, one free
+/// port. No other process of tests gets them.
 pub fn free_base(nodes: u16) -> u16 {
-    let mut given = GIVEN.lock();
-    loop {
-        let base = 20_000 + rand::random::<u16>() % (12_000 - 100 * nodes);
-        let of_nodes = (0..nodes).flat_map(|i| [100 * i, 100 * i + 1]);
-        let ports: Vec<_> = of_nodes.chain([2, 3, 10, 11]).map(|offset| base + offset).collect();
-        if ports.iter().all(|port| !given.contains(port) && is_free(*port)) {
-            given.extend(ports);
-            return base;
-        }
+    match nodes {
+        0 => ports::free(),
+        nodes => ports::dev_base(nodes),
     }
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-        && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// Waits until something is so.
