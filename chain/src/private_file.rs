@@ -37,9 +37,10 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// one.
 pub fn replace(path: &Path, content: &[u8], name: NameSync) -> io::Result<File> {
     let fresh = path.with_added_extension("new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Err(error) = fs::remove_file(&fresh)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
     }
     let mut file = open(&fresh)?;
     file.write_all(content)?;
