@@ -1,9 +1,10 @@
 //! The cause of other amounts in a report: a search among the likely mistakes and lies.
 //!
 //! Each one gives a root, which is compared with that of the report: fees as the originator stated them; minutes that
-//! are left out at an end, or counted too many; a payer that is left out; one whose usage of a minute, or whose
-//! envelope, is left out or counted twice; an amount that is doubled, or nothing. An amount that follows from nothing
-//! in the log cannot be found, nor a payer without usage here: a root does not show what it was made of.
+//! are left out at an end, or counted too many; envelopes that are left out at an end; a payer that is left out; one
+//! whose usage of a minute, or whose envelope, is left out, counted twice or counted for another payer; an amount that is
+//! doubled, or nothing, or that of another payer. An amount that follows from nothing in the log cannot be found, nor a
+//! payer without usage here: a root does not show what it was made of.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,12 @@ const LEAVES_MAX: usize = 5_000_000;
 const ROWS_MAX: usize = 40_000_000;
 /// The largest number of trees in which one leaf is replaced. A guess: a second, at 20 hashes each.
 const REPLACED_MAX: usize = 50_000;
+/// The largest number of trees in which the leaves of two payers are replaced, for each kind of lie. A guess: a second, at
+/// 40 hashes each.
+const PAIRS_MAX: usize = 20_000;
+/// The largest number of envelopes at an end of the range that are left out. A guess: a writer that stops too early, or
+/// begins too late, does so by little.
+const ENDS_MAX: usize = 64;
 
 /// The usage of one payer in one minute, as this node has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +99,23 @@ pub enum AmountCause {
         /// The usage that explains the amount.
         part: AmountPart,
     },
+    /// The report counts usage of one payer for another one.
+    OtherPayer {
+        /// The payer whose usage it is.
+        from: PayerAddress,
+        /// The payer for whom it is counted.
+        to: PayerAddress,
+        /// The amount of this usage by this node's own computation, picodollars.
+        own: u64,
+        /// The usage: a minute or an envelope.
+        part: AmountPart,
+    },
+    /// The report has the amounts of these two payers in each other's place.
+    Exchanged(PayerAddress, PayerAddress),
+    /// The report omits the envelopes up to this one.
+    AfterEnvelope(SequenceId),
+    /// The report omits the envelopes from this one on.
+    BeforeEnvelope(SequenceId),
     /// None of the other causes, or there is too much usage to search.
     Unknown,
     /// No search was made, because it takes far longer than the comparison.
@@ -129,7 +153,8 @@ impl OwnUsage {
             AmountCause::BeforeMinute(minute) => of(&self.rows, &|row| row.minute >= *minute),
             AmountCause::ThroughMinute(minute) => of(&self.behind, &|row| row.minute <= *minute),
             AmountCause::FromMinute(minute) => of(&self.before, &|row| row.minute >= *minute),
-            AmountCause::OtherAmount { payer, part, .. } => {
+            AmountCause::OtherAmount { payer, part, .. }
+            | AmountCause::OtherPayer { from: payer, part, .. } => {
                 let minute = match part {
                     AmountPart::All => None,
                     AmountPart::Minute(minute) => Some(*minute),
@@ -137,6 +162,14 @@ impl OwnUsage {
                 };
                 let is_of = |row: &MinuteOfPayer| minute.is_none_or(|it| row.minute == it);
                 of(&self.rows, &|row| row.payer == *payer && is_of(row))
+            }
+            AmountCause::Exchanged(one, other) => {
+                of(&self.rows, &|row| row.payer == *one || row.payer == *other)
+            }
+            AmountCause::AfterEnvelope(_) | AmountCause::BeforeEnvelope(_) => {
+                let omitted = self.envelopes.iter().filter(|it| is_omitted(cause, it.sequence));
+                let omitted: BTreeSet<_> = omitted.map(|it| (it.minute, it.payer)).collect();
+                of(&self.rows, &|row| omitted.contains(&(row.minute, row.payer)))
             }
             AmountCause::Unknown | AmountCause::NotSought => Vec::new(),
         }
@@ -146,8 +179,14 @@ impl OwnUsage {
     /// differently, or all of the rows that it is about.
     #[must_use]
     pub fn envelopes_of(&self, cause: &AmountCause) -> Vec<SequenceId> {
-        if let AmountCause::OtherAmount { part: AmountPart::Envelope(envelope), .. } = cause {
+        if let AmountCause::OtherAmount { part: AmountPart::Envelope(envelope), .. }
+        | AmountCause::OtherPayer { part: AmountPart::Envelope(envelope), .. } = cause
+        {
             return vec![envelope.sequence];
+        }
+        if let AmountCause::AfterEnvelope(_) | AmountCause::BeforeEnvelope(_) = cause {
+            let sequences = self.envelopes.iter().map(|it| it.sequence);
+            return sequences.filter(|it| is_omitted(cause, *it)).collect();
         }
         let rows: BTreeSet<_> =
             self.rows_of(cause).iter().map(|row| (row.minute, row.payer)).collect();
@@ -157,6 +196,15 @@ impl OwnUsage {
             is_of && !(by_fee && envelope.own == envelope.stated)
         };
         self.envelopes.iter().filter(is_at_fault).map(|envelope| envelope.sequence).collect()
+    }
+}
+
+/// Returns true if an envelope lies in the part of the range that a cause says is left out.
+fn is_omitted(cause: &AmountCause, sequence: SequenceId) -> bool {
+    match cause {
+        AmountCause::AfterEnvelope(last) => sequence <= *last,
+        AmountCause::BeforeEnvelope(first) => sequence >= *first,
+        _ => false,
     }
 }
 
@@ -172,7 +220,59 @@ pub(super) fn cause(reported: Hash, own: &Leaves, usage: &OwnUsage) -> AmountCau
         return AmountCause::StatedFees(rows.iter().filter(differs).copied().collect());
     }
     let other = other_amount(reported, own, usage);
-    other.or_else(|| other_rows(reported, own, usage)).unwrap_or(AmountCause::Unknown)
+    let other = other.or_else(|| other_rows(reported, own, usage));
+    let other = other.or_else(|| other_payer(reported, own, usage));
+    other.or_else(|| other_envelopes(reported, usage)).unwrap_or(AmountCause::Unknown)
+}
+
+/// Searches among usage that is counted for another payer, and amounts that are in each other's place.
+fn other_payer(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
+    let (tree, payers) = (own.tree(), own.payers());
+    let fee = |place: usize| payers[place].fee.get();
+    let is_reported = |changed: [(usize, u64); 2]| {
+        let leaf = |(place, fee): (usize, u64)| {
+            let fee = PicoDollars::new(fee)?;
+            Some((place, PayerFee { payer: payers[place].payer, fee }.leaf()))
+        };
+        let [Some(one), Some(other)] = changed.map(leaf) else { return false };
+        tree.root_with(&[one, other]) == Some(reported)
+    };
+    let pairs = (0..payers.len()).flat_map(|one| (0..one).map(move |other| (other, one)));
+    let mut pairs = pairs.take(PAIRS_MAX);
+    let in_place_of =
+        |&(one, other): &(usize, usize)| is_reported([(one, fee(other)), (other, fee(one))]);
+    if let Some((one, other)) = pairs.find(in_place_of) {
+        return Some(AmountCause::Exchanged(payers[one].payer, payers[other].payer));
+    }
+    let moved = |from_payer: PayerAddress, amount: u64, part: AmountPart| {
+        (0..payers.len()).map(move |to| (from_payer, to, amount, part))
+    };
+    let rows = usage.rows.iter();
+    let of_minutes = rows.flat_map(|row| moved(row.payer, row.own, AmountPart::Minute(row.minute)));
+    let envelopes = usage.envelopes.iter();
+    let of_envelopes = envelopes.flat_map(|it| moved(it.payer, it.own, AmountPart::Envelope(*it)));
+    let mut moves = of_minutes.take(PAIRS_MAX).chain(of_envelopes.take(PAIRS_MAX));
+    moves.find_map(|(from_payer, to, amount, part)| {
+        let from = own.place_of(from_payer)?;
+        let (left, more) = (fee(from).checked_sub(amount)?, fee(to).checked_add(amount)?);
+        let is_it = from != to && is_reported([(from, left), (to, more)]);
+        let to = payers[to].payer;
+        is_it.then_some(AmountCause::OtherPayer { from: from_payer, to, own: amount, part })
+    })
+}
+
+/// Searches among reports without the first or the last envelopes of the range.
+fn other_envelopes(reported: Hash, usage: &OwnUsage) -> Option<AmountCause> {
+    let all = &usage.envelopes;
+    let is_of = |envelopes: &[ChargedEnvelope]| {
+        let amounts = envelopes.iter().map(|envelope| (envelope.payer, envelope.own));
+        Leaves::sum(amounts).root() == reported
+    };
+    if let Some(end) = (1..all.len()).rev().take(ENDS_MAX).find(|end| is_of(&all[..*end])) {
+        return Some(AmountCause::BeforeEnvelope(all[end].sequence));
+    }
+    let start = (1..all.len()).take(ENDS_MAX).find(|start| is_of(&all[*start..]))?;
+    Some(AmountCause::AfterEnvelope(all[start - 1].sequence))
 }
 
 /// Searches among minutes and payers that are left out or added.
@@ -233,7 +333,7 @@ fn other_amount(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<Amount
                 tried += 1;
                 let Some(amount) = PicoDollars::new(amount) else { continue };
                 let leaf = PayerFee { payer, fee: amount }.leaf();
-                if tried <= REPLACED_MAX && tree.root_with(place, leaf) == Some(reported) {
+                if tried <= REPLACED_MAX && tree.root_with(&[(place, leaf)]) == Some(reported) {
                     let (own, reported) = (fee, amount.get());
                     return Some(AmountCause::OtherAmount { payer, reported, own, part });
                 }
@@ -281,18 +381,30 @@ impl std::fmt::Display for AmountCause {
                 write!(f, "minutes before its start are counted, from {minute} on")
             }
             Self::OtherAmount { payer, reported, own, part } => {
-                write!(f, "payer {payer} has {reported} p$ instead of {own} p$")?;
-                match part {
-                    AmountPart::All => Ok(()),
-                    AmountPart::Minute(minute) => write!(f, ", by its usage in minute {minute}"),
-                    AmountPart::Envelope(envelope) => {
-                        let ChargedEnvelope { sequence, minute, .. } = envelope;
-                        write!(f, ", by envelope {sequence} in minute {minute}")
-                    }
-                }
+                write!(f, "payer {payer} has {reported} p$ instead of {own} p${part}")
             }
+            Self::OtherPayer { from, to, own, part } => {
+                write!(f, "{own} p$ of payer {from} are counted for payer {to}{part}")
+            }
+            Self::Exchanged(one, other) => {
+                write!(f, "payers {one} and {other} have each other's amounts")
+            }
+            Self::AfterEnvelope(last) => write!(f, "the envelopes up to {last} are left out"),
+            Self::BeforeEnvelope(first) => write!(f, "the envelopes from {first} on are left out"),
             Self::Unknown => f.write_str("the cause is not known"),
             Self::NotSought => f.write_str("an explanation of the report looks for the cause"),
+        }
+    }
+}
+
+impl std::fmt::Display for AmountPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => Ok(()),
+            Self::Minute(minute) => write!(f, ", by its usage in minute {minute}"),
+            Self::Envelope(ChargedEnvelope { sequence, minute, .. }) => {
+                write!(f, ", by envelope {sequence} in minute {minute}")
+            }
         }
     }
 }
@@ -344,7 +456,8 @@ mod tests {
             part,
         };
         let stated = AmountCause::StatedFees(vec![row(6, 1, 7, 8)]);
-        let lies: [(&[(u8, u64)], AmountCause); 11] = [
+        let moved = |part, own| AmountCause::OtherPayer { from: payer(1), to: payer(2), own, part };
+        let lies: [(&[(u8, u64)], AmountCause); 15] = [
             (&[(1, 108), (2, 50), (3, 0)], stated),
             (&[(1, 107), (2, 50)], AmountCause::BeforeMinute(7)),
             (&[(1, 107), (3, 0)], AmountCause::WithoutPayer(payer(2))),
@@ -358,11 +471,53 @@ mod tests {
                 &[(1, 67), (2, 50), (3, 0)],
                 of(AmountPart::Envelope(envelope(52, 5, 1, 40)), 1, 67, 107),
             ),
+            (&[(1, 50), (2, 107), (3, 0)], AmountCause::Exchanged(payer(1), payer(2))),
+            (&[(1, 100), (2, 57), (3, 0)], moved(AmountPart::Minute(6), 7)),
+            (&[(1, 67), (2, 90), (3, 0)], moved(AmountPart::Envelope(envelope(52, 5, 1, 40)), 40)),
+            (&[(1, 100)], AmountCause::BeforeEnvelope(SequenceId(53))),
             (&[(1, 1), (2, 50), (3, 0)], AmountCause::Unknown),
         ];
         for (amounts, expected) in lies {
             assert_eq!(cause_of(amounts), expected, "{amounts:?}");
         }
+    }
+
+    #[test]
+    fn a_part_of_the_envelopes_of_a_minute_is_named() {
+        let envelopes = vec![
+            envelope(51, 5, 1, 10),
+            envelope(52, 5, 2, 20),
+            envelope(53, 5, 1, 30),
+            envelope(54, 5, 2, 40),
+        ];
+        let rows = vec![row(5, 1, 40, 40), row(5, 2, 60, 60)];
+        let usage = OwnUsage { rows, envelopes, ..OwnUsage::default() };
+        let found = |amounts: [u64; 2]| {
+            let amounts = [1, 2].into_iter().zip(amounts);
+            let amounts = amounts.map(|(payer, amount)| (Address([payer; 20]), amount));
+            let cause = cause(Leaves::sum(amounts).root(), &usage.leaves(), &usage);
+            let rows = usage.rows_of(&cause).len();
+            let envelopes: Vec<_> = usage.envelopes_of(&cause).iter().map(|id| id.0).collect();
+            (cause, rows, envelopes)
+        };
+        let begins_late = AmountCause::AfterEnvelope(SequenceId(52));
+        assert_eq!(found([30, 40]), (begins_late, 2, vec![51, 52]));
+        let ends_early = AmountCause::BeforeEnvelope(SequenceId(53));
+        assert_eq!(found([10, 20]), (ends_early, 2, vec![53, 54]));
+        assert_eq!(found([11, 20]), (AmountCause::Unknown, 0, vec![]));
+    }
+
+    /// However large a range is, the search ends.
+    #[test]
+    fn the_search_for_an_arbitrary_amount_is_bounded() {
+        let payer = |index: u32| {
+            let mut address = [0; 20];
+            address[..4].copy_from_slice(&index.to_be_bytes());
+            Address(address)
+        };
+        let of = |index: u32| MinuteOfPayer { payer: payer(index), ..row(5, 1, 100, 100) };
+        let usage = OwnUsage { rows: (0..500).map(of).collect(), ..OwnUsage::default() };
+        assert_eq!(cause([7; 32], &usage.leaves(), &usage), AmountCause::Unknown);
     }
 
     #[test]

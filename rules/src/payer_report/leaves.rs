@@ -165,11 +165,28 @@ mod tests {
                 let other = Leaves::sum(amounts(changed));
                 let place = usize::from(changed) - 1;
                 let leaf = other.payers()[place].leaf();
-                assert_eq!(leaves.tree().root_with(place, leaf), Some(other.root()));
+                assert_eq!(leaves.tree().root_with(&[(place, leaf)]), Some(other.root()));
             }
-            assert_eq!(leaves.tree().root_with(usize::from(count), [0_u8; 64]), None);
+            let beyond = [(usize::from(count), [0_u8; 64])];
+            assert_eq!(leaves.tree().root_with(&beyond), None);
         }
-        assert_eq!(Leaves::default().tree().root_with(0, [0_u8; 64]), None);
+        assert_eq!(Leaves::default().tree().root_with(&[(0, [0_u8; 64])]), None);
+    }
+
+    #[test]
+    fn the_root_with_two_other_leaves_is_that_of_the_changed_amounts() {
+        for count in 2..12_u8 {
+            let payer = |id: u8| Address([id; 20]);
+            let leaves = Leaves::sum((0..count).map(|id| (payer(id), u64::from(id))));
+            for (one, other) in (1..count).flat_map(|one| (0..one).map(move |it| (it, one))) {
+                let is_changed = |id: u8| id == one || id == other;
+                let amount = |id: u8| if is_changed(id) { 1000 } else { u64::from(id) };
+                let changed = Leaves::sum((0..count).map(|id| (payer(id), amount(id))));
+                let leaf = |id: u8| (usize::from(id), changed.payers()[usize::from(id)].leaf());
+                let root = leaves.tree().root_with(&[leaf(one), leaf(other)]);
+                assert_eq!(root, Some(changed.root()), "{one} and {other} of {count}");
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! covers the number of leaves. The contract settles leaves in order, so a proof is about a range of leaves, and its
 //! first element is the number of all leaves.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hawser_proto::sign::keccak256;
@@ -123,23 +124,26 @@ impl Tree {
         }
     }
 
-    /// Returns the root of the tree that has another leaf at an index, from 0, with one hash per level; `None` if the
-    /// tree has no such leaf.
+    /// Returns the root of the tree that has these other leaves at their indexes, from 0, with at most one hash per level
+    /// and leaf; `None` if the tree lacks one of them, or the list is empty.
     #[must_use]
-    pub fn root_with<L: AsRef<[u8]>>(&self, index: usize, leaf: L) -> Option<Hash> {
+    pub fn root_with<L: AsRef<[u8]>>(&self, changed: &[(usize, L)]) -> Option<Hash> {
         let (_, below_top) = self.levels.split_last()?;
-        if index >= self.len() {
+        if changed.iter().any(|(index, _)| *index >= self.len()) {
             return None;
         }
-        let (mut at, mut hash) = (index, leaf_hash(leaf.as_ref()));
+        let leaves = changed.iter().map(|(index, leaf)| (*index, leaf_hash(leaf.as_ref())));
+        let mut hashes: BTreeMap<usize, Hash> = leaves.collect();
         for level in below_top {
-            hash = match at.is_multiple_of(2) {
-                true => node_hash(&hash, level.get(at + 1)),
-                false => node_hash(&level[at - 1], Some(&hash)),
-            };
-            at /= 2;
+            let hash_at = |index: usize| hashes.get(&index).or_else(|| level.get(index));
+            let mut above = BTreeMap::new();
+            for parent in hashes.keys().map(|index| index / 2) {
+                let (left, right) = (hash_at(2 * parent)?, hash_at(2 * parent + 1));
+                above.insert(parent, node_hash(left, right));
+            }
+            hashes = above;
         }
-        Some(root_hash(self.len() as u64, &hash))
+        hashes.get(&0).map(|top| root_hash(self.len() as u64, top))
     }
 
     /// Returns the proof of a range of leaves, by index from 0.
