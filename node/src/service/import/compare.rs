@@ -57,10 +57,10 @@ pub(super) async fn require_same(
 }
 
 /// The count and the digest of a strand in the log.
-type StrandDigest = Result<(u64, [u8; 32]), ReadError>;
+type CountAndDigest = Result<(u64, [u8; 32]), ReadError>;
 
 /// Reads strands in the log, as many concurrently as there are cores.
-fn all_held(store: &Store, strands: &[StrandReport]) -> Vec<StrandDigest> {
+fn all_held(store: &Store, strands: &[StrandReport]) -> Vec<CountAndDigest> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut all = Vec::with_capacity(strands.len());
     for some in strands.chunks(threads) {
@@ -77,7 +77,7 @@ fn all_held(store: &Store, strands: &[StrandReport]) -> Vec<StrandDigest> {
 }
 
 /// Returns the count and the digest of a strand in the log.
-fn held(store: &Store, strand: &StrandReport) -> StrandDigest {
+fn held(store: &Store, strand: &StrandReport) -> CountAndDigest {
     let snapshot = store.snapshot();
     let (mut envelopes, mut digest) = (0, StrandDigest::default());
     let start = EnvelopeId::new(strand.originator, hawser_proto::SequenceId::NONE);
