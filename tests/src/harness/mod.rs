@@ -25,6 +25,7 @@ pub mod disk;
 pub mod envelopes;
 pub mod faulty;
 pub mod files;
+mod frame_body;
 pub mod gateway;
 pub mod held;
 pub mod identities;

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -11,7 +10,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
 use hawser_proto::{OriginatorId, PublicKey};
-use hyper::body::{Body, Frame};
+use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use prost::Message as _;
@@ -22,6 +21,7 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::Server;
 
 use super::files::Record;
+use super::frame_body::FrameBody;
 use super::ports;
 
 /// The calls that passed between two nodes of different software while they followed each other, as
@@ -204,24 +204,8 @@ struct Strand {
 #[derive(Debug, Clone)]
 struct Calls(Arc<Strand>);
 
-/// The frames of an answer. It ends when the sender is dropped.
-#[derive(Debug)]
-struct Answer(mpsc::Receiver<Frame<Bytes>>);
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|frame| frame.map(Ok))
-    }
-}
-
 impl Service<Request<tonic::body::Body>> for Calls {
-    type Response = Response<Answer>;
+    type Response = Response<FrameBody>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
 
@@ -234,7 +218,7 @@ impl Service<Request<tonic::body::Body>> for Calls {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         Box::pin(async move {
             let (to, frames) = mpsc::channel(4);
-            let mut answer = Response::new(Answer(frames));
+            let mut answer = Response::new(FrameBody(frames));
             let headers = answer.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             match &method[..] {

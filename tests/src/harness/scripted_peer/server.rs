@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use hyper::body::{Body, Frame};
+use hyper::body::{Body as _, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use prost::Message;
@@ -22,6 +22,7 @@ use tonic::transport::Server;
 use super::answer;
 use super::habits::{Attack, Habits, LONG_BYTES, Methods, StreamEnd};
 use super::state::ScriptedPeerState;
+use crate::harness::frame_body::FrameBody;
 
 /// Messages that wait for a slow caller.
 const QUEUE: usize = 4;
@@ -43,7 +44,7 @@ pub(super) async fn serve(port: u16, state: Arc<ScriptedPeerState>) {
 struct Calls(Arc<ScriptedPeerState>);
 
 impl Service<Request<tonic::body::Body>> for Calls {
-    type Response = Response<Answer>;
+    type Response = Response<FrameBody>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
 
@@ -54,22 +55,6 @@ impl Service<Request<tonic::body::Body>> for Calls {
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let state = self.0.clone();
         Box::pin(async move { Ok(answer(state, request).await) })
-    }
-}
-
-/// The frames of an answer. It ends when the sender is dropped; without a status unless trailers were sent.
-#[derive(Debug)]
-struct Answer(mpsc::Receiver<Frame<Bytes>>);
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|frame| frame.map(Ok))
     }
 }
 
@@ -90,7 +75,7 @@ fn trailers(status: &'static str) -> Frame<Bytes> {
 async fn answer(
     state: Arc<ScriptedPeerState>,
     request: Request<tonic::body::Body>,
-) -> Response<Answer> {
+) -> Response<FrameBody> {
     let path = request.uri().path().to_owned();
     {
         let mut seen = state.seen.lock();
@@ -128,14 +113,14 @@ async fn answer(
 }
 
 /// An answer that is nothing but a status, in the headers.
-fn unimplemented(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<Answer> {
+fn unimplemented(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<FrameBody> {
     let mut response = response(frames);
     response.headers_mut().insert("grpc-status", HeaderValue::from_static(UNIMPLEMENTED));
     response
 }
 
-fn response(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<Answer> {
-    let mut response = Response::new(Answer(frames));
+fn response(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<FrameBody> {
+    let mut response = Response::new(FrameBody(frames));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
