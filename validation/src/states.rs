@@ -92,6 +92,8 @@ impl StateCache {
         self.weight += weight;
         self.by_use.insert(self.uses, inbox);
         self.entries.insert(inbox, Entry { used: self.uses, weight, known });
+        debug_assert!(self.weight <= self.weight_max, "the memory of the cache is bounded");
+        debug_assert_eq!(self.by_use.len(), self.entries.len(), "each entry has one last use");
     }
 
     /// Removes all entries.
