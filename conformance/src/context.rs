@@ -122,6 +122,18 @@ impl Context {
         self.publish(envelopes?).await
     }
 
+    /// Publishes `count` messages on a topic, each in a request of its own after the one before. Returns the answers.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_one_by_one(&self, topic: &[u8], count: usize) -> Checked<Vec<Bytes>> {
+        let mut sent = Vec::with_capacity(count);
+        for _ in 0..count {
+            sent.extend(self.send(topic, 1).await?);
+        }
+        Ok(sent)
+    }
+
     /// Queries a node by topics.
     ///
     /// # Errors

@@ -142,9 +142,7 @@ async fn crash(c: &Context) -> Checked {
     };
     let topic = new_group();
     let mut sent = c.send(&topic, 20).await?;
-    for _ in 0..20 {
-        sent.extend(c.send(&topic, 1).await?);
-    }
+    sent.extend(c.send_one_by_one(&topic, 20).await?);
     shell(kill).await?;
     shell(start).await?;
     let deadline = Instant::now() + RETURN;

@@ -186,13 +186,7 @@ async fn topics_services(c: &Context) -> Checked {
 async fn topics_seam(c: &Context) -> Checked {
     const COUNT: usize = 30;
     let topic = new_group();
-    let publish = async {
-        let mut sent = Vec::new();
-        for _ in 0..COUNT {
-            sent.extend(c.send(&topic, 1).await?);
-        }
-        Ok::<_, Failure>(sent)
-    };
+    let publish = c.send_one_by_one(&topic, COUNT);
     let listen = async {
         let mut received = Vec::new();
         for _ in 0..5 {

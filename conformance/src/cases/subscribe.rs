@@ -205,13 +205,7 @@ async fn cursors_count(c: &Context) -> Checked {
 async fn seam(c: &Context) -> Checked {
     const COUNT: usize = 30;
     let topic = new_group();
-    let publish = async {
-        let mut sent = Vec::new();
-        for _ in 0..COUNT {
-            sent.extend(c.send(&topic, 1).await?);
-        }
-        Ok::<_, Failure>(sent)
-    };
+    let publish = c.send_one_by_one(&topic, COUNT);
     let listen = async {
         let mut all = Vec::new();
         for _ in 0..5 {
