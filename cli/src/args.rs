@@ -458,12 +458,7 @@ pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
 
 impl Args for NodeArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = table::of_node().fold(command, |command, setting| {
-            let file = setting.file_names().map(|(flag, env)| {
-                value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
-            });
-            command.arg(of_setting(setting)).args(file)
-        });
+        let command = command.args(table::of_node().flat_map(of_setting));
         let flags = ignored::ALL.iter().filter_map(|setting| Some((setting.flag?, setting.switch)));
         let command = flags.fold(command, |command, (flag, is_switch)| {
             command.arg(if is_switch { switch(flag) } else { value(flag) }.hide(true))
@@ -479,11 +474,9 @@ impl Args for NodeArgs {
 
 impl FromArgMatches for NodeArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let used = table::of_node().map(|setting| setting.flag);
-        let files = table::of_node().filter_map(|setting| Some(setting.file_names()?.0));
+        let used = table::of_node().flat_map(Setting::flags);
         let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
         let flags = used
-            .chain(files)
             .chain(ignored)
             .filter_map(|flag| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone())))
             .collect();
@@ -496,19 +489,24 @@ impl FromArgMatches for NodeArgs {
     }
 }
 
-fn of_setting(setting: &Setting) -> Arg {
-    let arg = match setting.kind {
-        SettingKind::Switch => switch(setting.flag),
-        SettingKind::Value | SettingKind::Urls | SettingKind::Secret { .. } => value(setting.flag),
+/// Returns the arguments of a setting: the value, and the name of a file with the value if that may be.
+fn of_setting(setting: &Setting) -> impl Iterator<Item = Arg> + use<> {
+    let arg = if setting.kind == SettingKind::Switch {
+        switch(setting.flag)
+    } else {
+        value(setting.flag)
     };
     let default =
         setting.default.map(|default| format!("; default: {default}")).unwrap_or_default();
     let help = format!("{} [env: {}{default}]", setting.help, setting.env);
-    match setting.short {
+    let arg = match setting.short {
         Some(short) => arg.short(short),
         None => arg,
-    }
-    .help(help)
+    };
+    let file = setting.file_names().map(|(flag, env)| {
+        value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
+    });
+    std::iter::once(arg.help(help)).chain(file)
 }
 
 /// `--flag VALUE`. Accepts any text, because the settings report all errors together.

@@ -2,9 +2,9 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use hawser_node::settings::SettingSources;
-use hawser_node::settings::table::{self, chains, gateway};
+use hawser_node::settings::table::{self, Setting, chains, gateway};
 
-use super::{EXIT_WITH_PARENT, environment, of_setting, value};
+use super::{EXIT_WITH_PARENT, environment, of_setting};
 
 /// Arguments of `hawser gateway`.
 #[derive(Debug, Default)]
@@ -24,15 +24,11 @@ impl GatewayArgs {
 
 impl Args for GatewayArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = gateway::ALL.iter().fold(command, |command, setting| {
-            let file = setting.file_names().map(|(flag, env)| {
-                value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
-            });
-            command.arg(of_setting(setting)).args(file)
-        });
-        let chains = table::of_gateway_chains().map(|setting| {
+        let command = command.args(gateway::ALL.into_iter().flat_map(of_setting));
+        let chains = table::of_gateway_chains().flat_map(|setting| {
             let is_single = chains::SINGLE.iter().any(|(_, single)| single == setting);
-            of_setting(setting).help_heading("Chains and contracts").hide_short_help(is_single)
+            of_setting(setting)
+                .map(move |arg| arg.help_heading("Chains and contracts").hide_short_help(is_single))
         });
         let parent = Arg::new(EXIT_WITH_PARENT).long(EXIT_WITH_PARENT).hide(true);
         command.args(chains).arg(parent.action(ArgAction::SetTrue))
@@ -45,9 +41,7 @@ impl Args for GatewayArgs {
 
 impl FromArgMatches for GatewayArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let own = gateway::ALL.iter().map(|setting| setting.flag);
-        let files = gateway::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
-        let flags = own.chain(files).chain(table::of_gateway_chains().map(|setting| setting.flag));
+        let flags = table::of_gateway().flat_map(Setting::flags);
         let given =
             |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
         let flags = flags.filter_map(given).collect();

@@ -65,8 +65,8 @@ impl NetworkArgs {
     pub(crate) fn also_from(&mut self, setting: &Setting, variable: &str) {
         let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let is_given = self.network.is_some()
-            || self.flags.iter().any(|(flag, _)| flag == setting.flag)
-            || value(setting.env).is_some();
+            || self.flags.iter().any(|(flag, _)| setting.flags().any(|own| flag == own))
+            || setting.variables().any(|name| value(name).is_some());
         if let Some(value) = value(variable).filter(|_| !is_given) {
             self.flags.push((setting.flag.to_owned(), value));
         }
@@ -85,8 +85,10 @@ impl NetworkArgs {
     #[must_use]
     pub(crate) fn describe_a_network(&self) -> bool {
         let describes = |setting: &&Setting| {
-            let by_flag = self.flags.iter().any(|(flag, _)| flag == setting.flag);
-            by_flag || std::env::var_os(setting.env).is_some_and(|value| !value.is_empty())
+            let is_given =
+                |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+            let by_flag = |(flag, _): &(String, String)| setting.flags().any(|own| flag == own);
+            self.flags.iter().any(by_flag) || setting.variables().any(is_given)
         };
         chains::GENERAL.iter().any(describes)
     }
@@ -94,26 +96,28 @@ impl NetworkArgs {
 
 impl Args for NetworkArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let arg = |setting: &Setting| {
-            let arg = of_setting(setting).help_heading("Chains and contracts");
-            let aliases = ALIASES.iter().filter(|(flag, _)| *flag == setting.flag);
+        let aliased = |arg: Arg| {
+            let aliases = ALIASES.iter().filter(|(flag, _)| arg.get_id() == *flag);
+            let arg = arg.clone().help_heading("Chains and contracts");
             aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
         };
-        let single = chains::SINGLE.iter().map(|(contract, setting)| {
+        let general = chains::GENERAL.into_iter().flat_map(of_setting).map(aliased);
+        let single = chains::SINGLE.iter().flat_map(|(contract, setting)| {
             let help = format!("Address of {contract} [env: {}]", setting.env);
-            arg(setting).help(help).hide_short_help(true)
+            of_setting(setting)
+                .map(move |arg| aliased(arg).help(help.clone()).hide_short_help(true))
         });
         let network = Arg::new(Self::NETWORK)
             .long(Self::NETWORK)
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .conflicts_with_all(chains::GENERAL.map(|setting| setting.flag))
+            .conflicts_with_all(chains::GENERAL.into_iter().flat_map(Setting::flags))
             .help_heading("Chains and contracts")
             .help(
                 "File in which `hawser dev` describes its network, in place of the settings below \
                  [default: that of ./hawser-dev, if none of them is given]",
             );
-        command.arg(network).args(chains::GENERAL.into_iter().map(arg)).args(single)
+        command.arg(network).args(general).args(single)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -123,8 +127,8 @@ impl Args for NetworkArgs {
 
 impl FromArgMatches for NetworkArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let single = chains::SINGLE.iter().map(|(_, setting)| setting.flag);
-        let flags = chains::GENERAL.iter().map(|setting| setting.flag).chain(single);
+        let single = chains::SINGLE.iter().map(|(_, setting)| setting);
+        let flags = chains::GENERAL.into_iter().chain(single).flat_map(Setting::flags);
         let given =
             |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
         let network = matches.get_one::<PathBuf>(Self::NETWORK).cloned();

@@ -47,14 +47,17 @@ pub fn effective(sources: &SettingSources) -> Vec<EffectiveSetting> {
 fn shown(setting: &Setting, text: &str) -> ShownValue {
     match setting.kind {
         SettingKind::Value | SettingKind::Switch => ShownValue::Value(text.to_owned()),
-        SettingKind::Urls => {
-            ShownValue::Value(text.split(',').map(host_of).collect::<Vec<_>>().join(","))
-        }
+        SettingKind::Urls { .. } => ShownValue::Value(hosts_of(text)),
         SettingKind::Secret { .. } => match SecretKey::from_hex(text) {
             Ok(key) => ShownValue::Fingerprint(key.public_key().address().to_string()),
             Err(_) => ShownValue::Hidden,
         },
     }
+}
+
+/// Returns the schemes, hosts and ports of URLs.
+pub(super) fn hosts_of(urls: &str) -> String {
+    urls.split(',').map(host_of).collect::<Vec<_>>().join(",")
 }
 
 /// Returns the scheme, host and port of a URL. Users, paths and queries may contain providers' keys.

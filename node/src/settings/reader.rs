@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use super::effective::hosts_of;
 use super::error::{SettingError, SettingsError};
 use super::parse;
 use super::sources::{SettingOrigin, SettingSources, SourcedValue};
@@ -154,9 +155,8 @@ impl<'a> SettingsReader<'a> {
         if parsed.is_none() {
             let given = match setting.kind {
                 SettingKind::Secret { .. } => "(secret, not shown)".to_owned(),
-                SettingKind::Value | SettingKind::Urls | SettingKind::Switch => {
-                    format!("{:?}", value.text.as_str())
-                }
+                SettingKind::Urls { .. } => format!("{:?}", hosts_of(&value.text)),
+                SettingKind::Value | SettingKind::Switch => format!("{:?}", value.text.as_str()),
             };
             self.error(setting, Some(given));
         }

@@ -90,8 +90,8 @@ impl SettingSources {
     /// # Errors
     /// [`SettingError`] if a secret was given in a way that exposes it, or in two ways.
     pub(super) fn value(&self, setting: &Setting) -> Result<Option<SourcedValue>, SettingError> {
-        if let SettingKind::Secret { file_flag, file_env } = setting.kind {
-            return self.secret(setting, file_flag, file_env);
+        if let Some((file_flag, file_env)) = setting.file_names() {
+            return self.value_or_file(setting, file_flag, file_env);
         }
         let flag = self.flags.get(setting.flag).map(|text| (text, SettingOrigin::Flag));
         let env = || self.env.get(setting.env).map(|text| (text, SettingOrigin::Environment));
@@ -109,30 +109,31 @@ impl SettingSources {
         Ok(given.or_else(default))
     }
 
-    fn secret(
+    fn value_or_file(
         &self,
         setting: &Setting,
         file_flag: &str,
         file_env: &str,
     ) -> Result<Option<SourcedValue>, SettingError> {
-        let by_flag = SecretSource {
+        let by_flag = ValueOrFile {
             setting,
             text: self.flags.get(setting.flag),
             file: self.flags.get(file_flag),
             file_name: format!("--{file_flag}"),
             origin: SettingOrigin::Flag,
         };
-        if by_flag.text.is_some() && !self.secret_flags_allowed() {
+        let is_secret = matches!(setting.kind, SettingKind::Secret { .. });
+        if is_secret && by_flag.text.is_some() && !self.secret_flags_allowed() {
             return Err(on_command_line(setting.flag));
         }
-        let by_env = SecretSource {
+        let by_env = ValueOrFile {
             setting,
             text: self.env.get(setting.env),
             file: self.env.get(file_env),
             file_name: file_env.to_owned(),
             origin: SettingOrigin::Environment,
         };
-        let by_file = SecretSource {
+        let by_file = ValueOrFile {
             setting,
             text: self.file.values.get(setting.flag),
             file: self.file.values.get(file_flag),
@@ -195,8 +196,8 @@ impl SettingSources {
     }
 }
 
-/// A secret from one source: the secret itself, or the name of a file that contains it.
-struct SecretSource<'a> {
+/// A setting in one source: the value itself, or the name of a file that contains it.
+struct ValueOrFile<'a> {
     setting: &'a Setting,
     text: Option<&'a Zeroizing<String>>,
     file: Option<&'a Zeroizing<String>>,
@@ -204,21 +205,25 @@ struct SecretSource<'a> {
     origin: SettingOrigin,
 }
 
-impl SecretSource<'_> {
+impl ValueOrFile<'_> {
     fn value(self) -> Result<Option<SourcedValue>, SettingError> {
         let origin = self.origin;
         match (self.text, self.file) {
             (None, None) => Ok(None),
             (Some(text), None) => Ok(Some(SourcedValue { text: text.clone(), origin })),
-            (None, Some(path)) => match key::read_secret(Path::new(path.as_str())) {
-                Ok(text) => Ok(Some(SourcedValue { text, origin })),
-                Err(error) => Err(SettingError {
+            (None, Some(path)) => {
+                let error = match key::read_secret(Path::new(path.as_str())) {
+                    Ok(text) if text.is_empty() => "the file is empty".to_owned(),
+                    Ok(text) => return Ok(Some(SourcedValue { text, origin })),
+                    Err(error) => error.to_string(),
+                };
+                Err(SettingError {
                     given: Some(format!("{:?}: {error}", path.as_str())),
-                    expected: "a file with the secret, readable by its owner only".into(),
+                    expected: "a file with the value, readable by its owner only".into(),
                     example: self.setting.example.into(),
                     name: self.file_name,
-                }),
-            },
+                })
+            }
             (Some(_), Some(_)) => Err(SettingError {
                 given: Some("given as itself and as a file".into()),
                 expected: "one of the two".into(),

@@ -229,6 +229,49 @@ fn of_the_chains_urls_only_the_hosts_are_shown() {
 }
 
 #[test]
+fn urls_are_read_from_a_file_that_only_its_owner_reads() {
+    let urls: Vec<_> = table::of_gateway()
+        .chain(table::of_node())
+        .filter(|it| matches!(it.kind, table::SettingKind::Urls { .. }))
+        .collect();
+    for of in ["redis", "wallet-rpc", "app-chain.rpc", "settlement-chain.wss"] {
+        assert!(urls.iter().any(|it| it.flag.contains(of)), "{of}");
+    }
+    let (_folder, path) = secret_file(0o600, "1=https://user:hunter2@rpc.example/hunter2\n");
+    let (_folder, exposed) = secret_file(0o640, "1=https://user:hunter2@rpc.example/hunter2\n");
+    let (_folder, empty) = secret_file(0o600, "\n");
+    for setting in urls {
+        let (flag, env) = setting.file_names().unwrap();
+        for (given, origin) in [
+            (SettingSources::new(pairs(&[(flag, &path)]), []), SettingOrigin::Flag),
+            (SettingSources::new([], pairs(&[(env, &path)])), SettingOrigin::Environment),
+        ] {
+            let value = given.value(setting).unwrap().unwrap();
+            assert_eq!(*value.text, "1=https://user:hunter2@rpc.example/hunter2");
+            assert_eq!(value.origin, origin);
+            assert_eq!(given.notes(), [""; 0], "{flag} and {env} are known");
+            if let Some(it) = effective(&given).into_iter().find(|it| it.setting == setting) {
+                assert_eq!(it.shown, ShownValue::Value("1=https://rpc.example/…".into()));
+            }
+        }
+        let refused = |env: &[(&str, &str)]| {
+            let refused = SettingSources::new([], pairs(env)).value(setting);
+            refused.err().unwrap().to_string()
+        };
+        assert!(refused(&[(env, &exposed)]).contains("chmod 600"), "{env}");
+        assert!(refused(&[(env, &empty)]).contains("is empty"), "{env}");
+        assert!(refused(&[(env, &path), (setting.env, "http://a")]).contains("one of the two"));
+    }
+}
+
+#[test]
+fn a_wrong_url_is_not_repeated() {
+    let text = read(&[("wallet-rpc", "x=https://rpc.example/hunter2")], &[]).unwrap_err();
+    let text = text.to_string();
+    assert!(text.contains("rpc.example") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
 fn a_wrong_secret_is_not_repeated() {
     let text = read(&[], &[("XMTPD_SIGNER_PRIVATE_KEY", "hunter2")]).unwrap_err().to_string();
     assert!(text.contains("XMTPD_SIGNER_PRIVATE_KEY"), "{text}");

@@ -19,8 +19,8 @@ pub(in crate::settings) const EXAMPLE_ADDRESS: &str = "0xd1c78Dee5d58eCCF1cF1CAA
 
 /// URLs of the settlement chain.
 pub const SETTLEMENT_RPC: Setting = urls(
-    "contracts.settlement-chain.rpc-url",
-    "XMTPD_SETTLEMENT_CHAIN_RPC_URL",
+    ("contracts.settlement-chain.rpc-url", "XMTPD_SETTLEMENT_CHAIN_RPC_URL"),
+    ("contracts.settlement-chain.rpc-url-file", "XMTPD_SETTLEMENT_CHAIN_RPC_URL_FILE"),
     URLS,
     "http://127.0.0.1:5061",
     "The settlement chain, http or https; several, comma separated, in order of preference",
@@ -35,8 +35,8 @@ pub(in crate::settings) const SETTLEMENT_ID: Setting = value(
 );
 /// URLs of the app chain.
 pub const APP_RPC: Setting = urls(
-    "contracts.app-chain.rpc-url",
-    "XMTPD_APP_CHAIN_RPC_URL",
+    ("contracts.app-chain.rpc-url", "XMTPD_APP_CHAIN_RPC_URL"),
+    ("contracts.app-chain.rpc-url-file", "XMTPD_APP_CHAIN_RPC_URL_FILE"),
     URLS,
     "http://127.0.0.1:5060",
     "The app chain, http or https; several, comma separated, in order of preference",
@@ -84,8 +84,8 @@ pub const GENERAL: [&Setting; 8] =
 
 /// URLs for new blocks of the app chain.
 pub const APP_PUSH: Setting = urls(
-    "contracts.app-chain.wss-url",
-    "XMTPD_APP_CHAIN_WSS_URL",
+    ("contracts.app-chain.wss-url", "XMTPD_APP_CHAIN_WSS_URL"),
+    ("contracts.app-chain.wss-url-file", "XMTPD_APP_CHAIN_WSS_URL_FILE"),
     PUSH_URLS,
     "ws://127.0.0.1:5060",
     "WebSocket for new blocks of the app chain, ws or wss; without it the chain is polled every \
@@ -93,8 +93,8 @@ pub const APP_PUSH: Setting = urls(
 );
 /// URLs for new blocks of the settlement chain.
 pub const SETTLEMENT_PUSH: Setting = urls(
-    "contracts.settlement-chain.wss-url",
-    "XMTPD_SETTLEMENT_CHAIN_WSS_URL",
+    ("contracts.settlement-chain.wss-url", "XMTPD_SETTLEMENT_CHAIN_WSS_URL"),
+    ("contracts.settlement-chain.wss-url-file", "XMTPD_SETTLEMENT_CHAIN_WSS_URL_FILE"),
     PUSH_URLS,
     "ws://127.0.0.1:5061",
     "WebSocket for new blocks of the settlement chain, ws or wss; without it the chain is polled \

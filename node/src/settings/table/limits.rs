@@ -104,8 +104,8 @@ pub(in crate::settings) const STREAM_REFRESH: Setting = value(
     "Time between two renewals of a stream place in Redis",
 );
 pub(in crate::settings) const REDIS_URL: Setting = urls(
-    "redis.redis-url",
-    "XMTPD_REDIS_URL",
+    ("redis.redis-url", "XMTPD_REDIS_URL"),
+    ("redis.redis-url-file", "XMTPD_REDIS_URL_FILE"),
     "a URL such as redis://HOST:6379/0, without TLS",
     "redis://127.0.0.1:6379/0",
     "A Redis that several processes share their rate limits in, and gateways their nonces and topics; without it each \

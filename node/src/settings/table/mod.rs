@@ -42,21 +42,16 @@ fn of_chains() -> impl Iterator<Item = &'static Setting> {
 
 /// Returns every flag that a settings file may contain. It cannot name another file.
 pub(super) fn file_keys() -> Vec<&'static str> {
-    let of_node = of_node().flat_map(flags);
-    let of_gateway = gateway::ALL.into_iter().flat_map(flags);
+    let of_node = of_node().flat_map(Setting::flags);
+    let of_gateway = gateway::ALL.into_iter().flat_map(Setting::flags);
     let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
     let all = of_node.chain(ignored).chain(of_gateway);
     all.filter(|flag| *flag != node::CONFIG_FILE.flag).collect()
 }
 
-fn flags(setting: &Setting) -> impl Iterator<Item = &'static str> + use<> {
-    let file = setting.file_names().map(|(flag, _)| flag);
-    [Some(setting.flag), file].into_iter().flatten()
-}
-
 /// Returns the flags of a node that are secrets.
 pub(super) fn secret_flags() -> Vec<&'static str> {
-    let used = of_node().filter(|setting| setting.file_names().is_some());
+    let used = of_node().filter(|setting| matches!(setting.kind, SettingKind::Secret { .. }));
     used.map(|setting| setting.flag).chain(ignored::SECRET_FLAGS).collect()
 }
 
@@ -67,12 +62,12 @@ pub const DATABASE_FILE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING_FILE";
 
 /// Returns every environment variable that is a setting, with or without effect.
 pub(super) fn variables() -> Vec<&'static str> {
-    let files = of_node().filter_map(|setting| Some(setting.file_names()?.1));
-    let used = of_node().map(|setting| setting.env);
-    let of_gateways = gateway::OWN.iter().map(|setting| setting.env);
+    let used = of_node().flat_map(Setting::variables);
+    let of_gateways = gateway::OWN.into_iter().flat_map(Setting::variables);
+    let payer = gateway::PAYER_PRIVATE_KEY.file_names().map(|(_, env)| env);
     let ignored = ignored::ALL.iter().map(|setting| setting.env);
     let of_imports = [DATABASE_FILE_ENV];
-    used.chain(files).chain(of_gateways).chain(ignored).chain(of_imports).collect()
+    used.chain(of_gateways).chain(payer).chain(ignored).chain(of_imports).collect()
 }
 
 #[cfg(test)]

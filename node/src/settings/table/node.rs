@@ -75,9 +75,10 @@ pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
     "node.example:5050",
     "The UDP address at which peers reach this node over QUIC, if it is another one than that of its registered URL",
 );
-pub(in crate::settings) const FOLLOW: Setting = urls(
+pub(in crate::settings) const FOLLOW: Setting = value(
     "follow",
     "HAWSER_FOLLOW",
+    None,
     "http or https URLs, comma separated",
     "https://node-1.example,https://node-2.example",
     "For a replica (hawser audit watch): the nodes or replicas to follow; without it, all nodes of \
@@ -309,10 +310,9 @@ pub(in crate::settings) const NETWORK: Setting = value(
     "testnet",
     "The network's name; a database belongs to one network",
 );
-pub(in crate::settings) const WALLET_RPC: Setting = value(
-    "wallet-rpc",
-    "HAWSER_WALLET_RPC",
-    None,
+pub(in crate::settings) const WALLET_RPC: Setting = urls(
+    ("wallet-rpc", "HAWSER_WALLET_RPC"),
+    ("wallet-rpc-file", "HAWSER_WALLET_RPC_FILE"),
     "pairs CHAIN=URL with the chain's id and an http or https URL, comma separated",
     "8453=https://base.example,1=https://ethereum.example",
     "RPC endpoints for signatures of contract wallets on other chains, as CHAIN=URL, comma \

@@ -5,8 +5,14 @@
 pub enum SettingKind {
     /// `--flag VALUE`.
     Value,
-    /// `--flag URL,URL`. Only hosts are displayed, because paths and queries may contain keys.
-    Urls,
+    /// `--flag URL,URL`, or the name of a file with the URLs. Only hosts are displayed, because users, paths and queries
+    /// may contain keys.
+    Urls {
+        /// Flag that names the file.
+        file_flag: &'static str,
+        /// Variable that names the file.
+        file_env: &'static str,
+    },
     /// `--flag`, `--flag=false`; in the environment `true` or `false`.
     Switch,
     /// A value, or the name of a file with the value. Never displayed.
@@ -50,14 +56,16 @@ pub(super) const fn value(
     Setting { flag, short: None, env, kind: SettingKind::Value, default, form, example, help }
 }
 
+/// URLs by the names of their flag and their variable, and by those of a file.
 pub(super) const fn urls(
-    flag: &'static str,
-    env: &'static str,
+    (flag, env): (&'static str, &'static str),
+    (file_flag, file_env): (&'static str, &'static str),
     form: &'static str,
     example: &'static str,
     help: &'static str,
 ) -> Setting {
-    Setting { kind: SettingKind::Urls, ..value(flag, env, None, form, example, help) }
+    let kind = SettingKind::Urls { file_flag, file_env };
+    Setting { kind, ..value(flag, env, None, form, example, help) }
 }
 
 pub(super) const fn switch(
@@ -85,12 +93,23 @@ pub(super) const DURATION_ABOVE_ZERO: &str =
     "a duration above 0 with units, such as 500ms, 30s, 5m or 1h30m";
 
 impl Setting {
-    /// Returns the flag and the variable that name a file with the secret; `None` if this is not a secret.
+    /// Returns the flag and the variable that name a file with the value; `None` if it may not be in a file.
     #[must_use]
     pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
         match self.kind {
-            SettingKind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
-            SettingKind::Value | SettingKind::Urls | SettingKind::Switch => None,
+            SettingKind::Secret { file_flag, file_env }
+            | SettingKind::Urls { file_flag, file_env } => Some((file_flag, file_env)),
+            SettingKind::Value | SettingKind::Switch => None,
         }
+    }
+
+    /// Returns its flag, and the one that names a file.
+    pub fn flags(&self) -> impl Iterator<Item = &'static str> + use<> {
+        [Some(self.flag), self.file_names().map(|(flag, _)| flag)].into_iter().flatten()
+    }
+
+    /// Returns its variable, and the one that names a file.
+    pub fn variables(&self) -> impl Iterator<Item = &'static str> + use<> {
+        [Some(self.env), self.file_names().map(|(_, env)| env)].into_iter().flatten()
     }
 }
