@@ -19,6 +19,12 @@ const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_ti
 /// The time without any traffic after which the system asks whether the server's machine is still there. A guess.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 
+/// The number of times that other sessions are looked for before they count: Postgres lists a session of a program that
+/// has just ended until the process of that session has ended too. A guess.
+const SESSION_LOOKS: u32 = 20;
+/// The time between two of these looks.
+const SESSION_LOOKS_EVERY: Duration = Duration::from_millis(100);
+
 /// The times that an import waits for Postgres.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PostgresLimits {
@@ -99,7 +105,8 @@ impl PostgresSession {
         within(step, self.limits.count, row).await?.try_get(0).map_err(failed(step))
     }
 
-    /// Checks that no other session has the database open. A node keeps its sessions while it runs.
+    /// Checks that no other session has the database open. A node keeps its sessions while it runs, so others that end
+    /// within two seconds are none of a running node.
     ///
     /// # Errors
     /// Fails if there are more than `own` sessions, or on a standby.
@@ -108,18 +115,30 @@ impl PostgresSession {
         if self.value(step, "SELECT pg_is_in_recovery()").await? {
             return Err(ImportError::Standby);
         }
+        let mut looks_left = SESSION_LOOKS;
+        loop {
+            let (sessions, names) = self.sessions(step).await?;
+            if sessions <= own {
+                return Ok(());
+            }
+            looks_left -= 1;
+            if looks_left == 0 {
+                return Err(ImportError::InUse { sessions: sessions - own, names });
+            }
+            tokio::time::sleep(SESSION_LOOKS_EVERY).await;
+        }
+    }
+
+    /// Returns the number of sessions that have the database open, and the names of the others.
+    async fn sessions(&self, step: &'static str) -> Result<(i64, String), ImportError> {
         // Some users cannot see the kind and the application name of a session, but all can see that it exists.
         // Sessions of the server itself belong to no user.
-        let others = "SELECT count(*), \
-                  coalesce(string_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed'), ', '), '') \
+        let sessions = "SELECT count(*), \
+                  coalesce(string_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed'), ', ') \
+                  FILTER (WHERE pid <> pg_backend_pid()), '') \
                   FROM pg_stat_activity WHERE datname = current_database() AND usesysid IS NOT NULL \
                   AND coalesce(backend_type, 'client backend') = 'client backend'";
-        let others = self.row(step, others).await?;
-        let (sessions, names): (i64, String) = pair(&others).map_err(failed(step))?;
-        if sessions > own {
-            return Err(ImportError::InUse { sessions: sessions - own, names });
-        }
-        Ok(())
+        pair(&self.row(step, sessions).await?).map_err(failed(step))
     }
 }
 
