@@ -2,6 +2,7 @@
 // and back.
 
 import { eventually } from "../../clients/lib/wait.mjs";
+import { alteredAreRefused } from "./altered.mjs";
 import { groupMessage, Publisher } from "./load.mjs";
 import { lateness, spread } from "./measure.mjs";
 import { HawserNode } from "./nodes.mjs";
@@ -22,6 +23,8 @@ export async function takeOver({ node, others, gateway, become, note }) {
   const before = (await cursor(node)).get(node.id);
   await node.stop();
   const successor = successorOf(node);
+  await alteredAreRefused({ node, folder: successor.dataDir, note,
+    importFrom: (database) => importOf(successor, node.postgres.url(database)) });
   const start = performance.now();
   const env = { ...successor.inherited, ...successor.folders };
   console.log((await output(node.hawser, ["config", "check"], { env })).replaceAll(/^/gm, "       "));
@@ -63,8 +66,10 @@ async function states(node) {
   return (await reportsAt(node)).map(({ id, state }) => `${id} ${own.has(state) ? "open" : state}`).sort();
 }
 
-function importOf(node) {
-  return output(node.hawser, ["import", "xmtpd"], { env: { ...node.inherited, ...node.folders } });
+/** From the database that the node's environment names, or from another one. */
+function importOf(node, url) {
+  const flags = url === undefined ? [] : ["--postgres", url];
+  return output(node.hawser, ["import", "xmtpd", ...flags], { env: { ...node.inherited, ...node.folders } });
 }
 
 /** The same id, key, address, cable and environment, and folders of its own. */

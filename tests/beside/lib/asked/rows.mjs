@@ -7,7 +7,7 @@ const ROWS = {
   "an originator named twice in a query": ["an originator named twice"],
   "a cursor of 2^63 or more": ["a cursor of 2^63 or more by originator"],
   "`GetPayerInfo` with an unknown granularity": ["usage with a negative granularity"],
-  "misbehavior reports": ["misbehavior reports may be submitted"],
+  "misbehavior reports": ["misbehavior reports may be submitted", `health of "xmtp.xmtpv4.message_api.MisbehaviorApi"`],
   "a known field of another wire type": ["a topic as a number", "a limit as bytes", "the newest of a topic as a number",
     "the inbox of an identifier as a number"],
   "an inbox identifier with a zero byte": ["the inbox of an identifier with a zero byte"],
