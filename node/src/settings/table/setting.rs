@@ -5,8 +5,8 @@
 pub enum SettingKind {
     /// `--flag VALUE`.
     Value,
-    /// `--flag URL,URL`, or the name of a file with the URLs. Only hosts are displayed, because users, paths and queries
-    /// may contain keys.
+    /// `--flag URL,URL`, or the name of a file with the URLs. Only hosts are displayed, because users, paths and
+    /// queries may contain keys.
     Urls {
         /// Flag that names the file.
         file_flag: &'static str,
