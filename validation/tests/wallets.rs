@@ -228,10 +228,11 @@ async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
     let pair = Pair::start(ChainBackend::Embedded).await;
     let [settlement, app] = [&pair.settlement, &pair.app].map(|it| it.endpoint().to_owned());
     let nowhere = "http://127.0.0.1:9".to_owned();
+    let also_app = app.replace("127.0.0.1", "localhost");
     let chains = WalletRpc::new([
         (pair::APP_ID, nowhere.clone()),
-        (pair::APP_ID, settlement), // says that it is another chain
-        (pair::APP_ID, app),
+        (pair::APP_ID, app.clone()),
+        (pair::APP_ID, also_app),
         (5, nowhere),
     ]);
     assert!(chains.ids() == [5, pair::APP_ID]);
@@ -243,4 +244,8 @@ async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
     let silent = chains.ask(&on(5)).await;
     assert!(matches!(silent, Err(WalletError::NoAnswer { chain_id: 5, .. })), "{silent:?}");
     assert_eq!(chains.ask(&on(6)).await, Err(WalletError::NoEndpoint(6)));
+    // One endpoint says that it is another chain, and the other one does not decide at once.
+    let alone = WalletRpc::new([(pair::APP_ID, settlement), (pair::APP_ID, app)]);
+    let few = alone.ask(&query).await.unwrap_err().to_string();
+    assert!(few.contains("only 1 of its 2 endpoints answer"), "{few}");
 }
