@@ -99,6 +99,28 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_fails_for_a_moment_leaves_no_change_to_one_that_lies() {
+    let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let (honest, _) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let second = Proxy::start(honest.settlement.endpoint(), 0).await;
+    let urls = [liar.settlement.endpoint().to_owned(), second.url()];
+    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
+    let (bell, rung) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints, registry, HOUR, rung).await.unwrap();
+    add_node(&liar, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    second.set(|faults| faults.dead = true);
+    let coming_back = async {
+        until("it was asked in vain", || second.spoilt() > 0).await;
+        second.set(|faults| faults.dead = false);
+    };
+    tokio::join!(read_again(&watcher, &bell), coming_back);
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!(snapshot.value.nodes().count(), 0, "{snapshot:?}");
+    assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
+}
+
+#[tokio::test]
 async fn a_change_is_taken_when_most_endpoints_say_it() {
     let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
     let (honest, _) = Pair::deployed(ChainBackend::Embedded).await;

@@ -3,9 +3,11 @@
 //! The enemy is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded for
 //! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
 //! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
-//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed.
+//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. If no more than
+//! half of them answer, they are asked again for a while, so that an honest endpoint that fails for a moment, such as by a
+//! rate limit, leaves nothing to a liar.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WatchError;
 use crate::endpoints::{EndpointError, Endpoints};
@@ -17,6 +19,11 @@ const READ_MAX: Duration = Duration::from_secs(10);
 /// The age of its newest block from which an endpoint counts as stuck, so that its state contradicts no newer one.
 /// A guess: longer than an endpoint lags behind in use, short compared with the notice that a change of rates has.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// The time for which endpoints are asked again while no more than half of them answer, and the pause between two
+/// rounds. Guesses: failures that pass do so within seconds, and a start may wait this long beside a dead endpoint.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads a value at the newest block of the first usable endpoint, and returns it with the block's number. If it
 /// differs from `known`, every endpoint is asked for it.
@@ -53,12 +60,19 @@ where
         return Ok((value, block));
     }
     let read_at = endpoints.active();
-    let said = endpoints
-        .each_in_time(READ_MAX, |chain| async move {
-            Ok::<_, RequestError>(stated(chain, block, read).await)
-        })
-        .await;
-    let said: Vec<_> = said.into_iter().filter_map(Result::ok).flatten().collect();
+    let began = Instant::now();
+    let said = loop {
+        let said = endpoints
+            .each_in_time(READ_MAX, |chain| async move {
+                Ok::<_, RequestError>(stated(chain, block, read).await)
+            })
+            .await;
+        let said: Vec<_> = said.into_iter().filter_map(Result::ok).flatten().collect();
+        if 2 * said.len() > endpoints.count() || began.elapsed() >= SILENT_MAX {
+            break said;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    };
     let for_it = said.iter().filter(|other| **other == value).count();
     let against = said.len() - for_it;
     if for_it > against {

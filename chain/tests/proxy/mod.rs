@@ -315,6 +315,7 @@ impl ProxyState {
         let mut state = self.state.lock();
         let faults = state.faults;
         if faults.dead {
+            state.spoilt += 1;
             return (0, Some(503));
         }
         let pause = if faults.slow && state.random.random_ratio(1, 8) { 60 } else { 0 };
