@@ -65,7 +65,8 @@ impl BlockPauses {
 enum NumberOrigin {
     /// The operator chose the sequence id.
     Operator,
-    /// More endpoints say that the operator chose the sequence id than say otherwise, and at least one says otherwise.
+    /// More endpoints say that the operator chose the sequence id than say otherwise, and one says otherwise, or no more
+    /// than half of them answer.
     MostlyOperator,
     /// The contract assigned the sequence id, so events before it are missing.
     Contract,
@@ -74,34 +75,6 @@ enum NumberOrigin {
 }
 
 impl Bootstraps {
-    /// Combines the findings of endpoints about an event of one of the looked-up transactions, one for each endpoint.
-    ///
-    /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
-    /// another call do not count. Otherwise one endpoint that contradicts is enough to doubt the operator's choice,
-    /// because skipped sequence ids are void for good.
-    fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
-        let transaction = &event.transaction;
-        let proof = all.iter().find(|one| one.proven.contains(transaction));
-        match proof {
-            Some(proof) if proof.direct.contains(transaction) => return NumberOrigin::Operator,
-            Some(proof) if !proof.indirect.contains_key(transaction) => {
-                return NumberOrigin::Contract;
-            }
-            _ => {}
-        }
-        let counts = |one: &&Self| proof.is_none() || one.indirect.contains_key(transaction);
-        let told = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
-        let (chosen, assigned): (Vec<_>, Vec<_>) = told.partition(|is_chosen| *is_chosen);
-        let carries_call = |one: &Self| one.indirect.get(transaction) == Some(&true);
-        match (chosen.len(), assigned.len()) {
-            (0, 0) if all.iter().any(carries_call) => NumberOrigin::Unknown,
-            (0, _) => NumberOrigin::Contract,
-            (_, 0) => NumberOrigin::Operator,
-            (chosen, assigned) if chosen > assigned => NumberOrigin::MostlyOperator,
-            _ => NumberOrigin::Contract,
-        }
-    }
-
     /// Returns true if the operator chose the event's sequence id; `None` if the endpoint cannot tell.
     fn is_chosen(&self, event: &IndexedEvent) -> Option<bool> {
         if self.direct.contains(&event.transaction) {
@@ -111,6 +84,50 @@ impl Bootstraps {
             return Some(false);
         }
         self.blocks.get(&event.block.number)?.at(event.log_index)
+    }
+}
+
+/// The findings of the endpoints that know all transactions in question, one for each host and port.
+#[derive(Debug)]
+pub(super) struct BootstrapFindings {
+    all: Vec<Bootstraps>,
+    /// The number of endpoints that were asked.
+    asked: usize,
+}
+
+impl BootstrapFindings {
+    /// Returns true if no endpoint knows all of them.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Combines the findings about an event of one of the transactions.
+    ///
+    /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
+    /// another call do not count. Otherwise one endpoint that contradicts, or the silence of half of them, is enough to
+    /// doubt the operator's choice, because skipped sequence ids are void for good.
+    fn origin_of(&self, event: &IndexedEvent) -> NumberOrigin {
+        let (all, transaction) = (&self.all, &event.transaction);
+        let proof = all.iter().find(|one| one.proven.contains(transaction));
+        match proof {
+            Some(proof) if proof.direct.contains(transaction) => return NumberOrigin::Operator,
+            Some(proof) if !proof.indirect.contains_key(transaction) => {
+                return NumberOrigin::Contract;
+            }
+            _ => {}
+        }
+        let counts = |one: &&Bootstraps| proof.is_none() || one.indirect.contains_key(transaction);
+        let told = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
+        let (chosen, assigned): (Vec<_>, Vec<_>) = told.partition(|is_chosen| *is_chosen);
+        let carries_call = |one: &Bootstraps| one.indirect.get(transaction) == Some(&true);
+        let most_answer = 2 * all.len() > self.asked;
+        match (chosen.len(), assigned.len()) {
+            (0, 0) if all.iter().any(carries_call) => NumberOrigin::Unknown,
+            (0, _) => NumberOrigin::Contract,
+            (_, 0) if most_answer => NumberOrigin::Operator,
+            (chosen, assigned) if chosen > assigned => NumberOrigin::MostlyOperator,
+            _ => NumberOrigin::Contract,
+        }
     }
 }
 
@@ -130,11 +147,11 @@ struct Transaction {
 pub(super) fn mark(
     events: &mut [IndexedEvent],
     doubtful: &BTreeMap<B256, u64>,
-    told: &[Bootstraps],
+    told: &BootstrapFindings,
     trusts_most: bool,
 ) -> Result<(), u64> {
     for event in events.iter_mut().filter(|event| doubtful.contains_key(&event.transaction)) {
-        let is_chosen = match Bootstraps::together(told, event) {
+        let is_chosen = match told.origin_of(event) {
             NumberOrigin::Operator => true,
             NumberOrigin::MostlyOperator => trusts_most,
             NumberOrigin::Contract => false,
@@ -147,8 +164,7 @@ pub(super) fn mark(
     Ok(())
 }
 
-/// Asks every endpoint about transactions, given with their block numbers. Returns the findings of the endpoints that
-/// know all of them, one for each host and port. `selector` is the selector of the bootstrap call.
+/// Asks every endpoint about transactions, given with their block numbers. `selector` is the selector of the bootstrap call.
 ///
 /// # Errors
 /// Fails when no endpoint answers.
@@ -157,12 +173,12 @@ pub(super) async fn find_all(
     transactions: &BTreeMap<B256, u64>,
     contract: Address,
     selector: [u8; 4],
-) -> Result<Vec<Bootstraps>, RequestError> {
-    let asked = endpoints
+) -> Result<BootstrapFindings, RequestError> {
+    let answers = endpoints
         .each(|chain| async move { find(&chain, transactions, contract, selector).await })
         .await;
     let (mut all, mut failure, mut is_answered) = (BTreeMap::new(), None, false);
-    for (answer, endpoint) in asked.into_iter().zip(endpoints.display_urls()) {
+    for (answer, endpoint) in answers.into_iter().zip(endpoints.display_urls()) {
         match answer {
             Ok(found) => {
                 is_answered = true;
@@ -175,7 +191,10 @@ pub(super) async fn find_all(
     }
     match failure {
         Some(error) if !is_answered => Err(error),
-        _ => Ok(all.into_values().collect()),
+        _ => {
+            let asked = endpoints.display_urls().collect::<BTreeSet<_>>().len();
+            Ok(BootstrapFindings { all: all.into_values().collect(), asked })
+        }
     }
 }
 
@@ -332,7 +351,10 @@ mod tests {
             ..Bootstraps::default()
         };
         let paused = |at_end| indirect(true, at_end);
-        let together = |all: &[Bootstraps]| Bootstraps::together(all, &event);
+        let of = |asked, all: &[Bootstraps]| {
+            BootstrapFindings { all: all.to_vec(), asked }.origin_of(&event)
+        };
+        let together = |all: &[Bootstraps]| of(all.len(), all);
         assert_eq!(together(&[paused(None), paused(Some(true))]), NumberOrigin::Operator);
         assert_eq!(together(&[paused(Some(false)), paused(Some(true))]), NumberOrigin::Contract);
         assert_eq!(
@@ -344,12 +366,15 @@ mod tests {
         let (yes, no) = (|| paused(Some(true)), || paused(Some(false)));
         assert_eq!(together(&[no(), yes(), yes()]), NumberOrigin::MostlyOperator);
         assert_eq!(together(&[no(), yes(), no()]), NumberOrigin::Contract);
+        assert_eq!(of(3, &[yes(), yes()]), NumberOrigin::Operator);
+        assert_eq!(of(2, &[yes()]), NumberOrigin::MostlyOperator, "the other one is silent");
         let one = || BTreeSet::from([transaction]);
         let direct = Bootstraps { direct: one(), ..Bootstraps::default() };
         assert_eq!(together(std::slice::from_ref(&direct)), NumberOrigin::Operator);
         let (liar, proven) =
             (Bootstraps::default(), Bootstraps { proven: one(), ..direct.clone() });
         assert_eq!(together(&[liar.clone(), direct.clone()]), NumberOrigin::Contract);
+        assert_eq!(of(2, std::slice::from_ref(&proven)), NumberOrigin::Operator);
         assert_eq!(together(&[liar, proven]), NumberOrigin::Operator, "the hash proves the call");
         let proven = Bootstraps { proven: one(), ..Bootstraps::default() };
         assert_eq!(together(&[direct.clone(), proven]), NumberOrigin::Contract);

@@ -40,8 +40,8 @@ const BEHIND_BLOCKS_MAX: u64 = 16;
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 const FEW_BLOCKS: u64 = 16;
 /// The number of searches for missing events at each endpoint after which most endpoints decide that none is missing.
-/// Guess: the second search is for one that failed for a moment.
-const SEARCHES_MIN: usize = 2;
+/// Guess: the others are for an endpoint that fails for a moment.
+const SEARCHES_MIN: usize = 3;
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
