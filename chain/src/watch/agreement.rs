@@ -3,10 +3,12 @@
 //! The enemy is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded for
 //! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
 //! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
-//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. If no more than
+//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the same
+//! host and port count as one endpoint, because one provider may have several. If no more than
 //! half of them answer, they are asked again for a while, so that an honest endpoint that fails for a moment, such as by a
 //! rate limit, leaves nothing to a liar.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WatchError;
@@ -56,7 +58,8 @@ where
         }
         asked => asked?,
     };
-    if endpoints.count() == 1 || known == Some(&value) {
+    let hosts = endpoints.display_urls().collect::<BTreeSet<_>>().len();
+    if hosts == 1 || known == Some(&value) {
         return Ok((value, block));
     }
     let read_at = endpoints.active();
@@ -67,8 +70,14 @@ where
                 Ok::<_, RequestError>(stated(chain, block, read).await)
             })
             .await;
-        let said: Vec<_> = said.into_iter().filter_map(Result::ok).flatten().collect();
-        if 2 * said.len() > endpoints.count() || began.elapsed() >= SILENT_MAX {
+        let mut by_host = BTreeMap::new();
+        for (answer, host) in said.into_iter().zip(endpoints.display_urls()) {
+            if let Ok(Some(value)) = answer {
+                by_host.entry(host).or_insert(value);
+            }
+        }
+        let said: Vec<_> = by_host.into_values().collect();
+        if 2 * said.len() > hosts || began.elapsed() >= SILENT_MAX {
             break said;
         }
         tokio::time::sleep(ASK_EVERY).await;
