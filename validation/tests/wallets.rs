@@ -224,6 +224,17 @@ async fn blocks_that_are_not_there_yet_are_told_apart(kind: ChainBackend) {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_states_a_lower_block_has_no_signature_refused() {
+    let low = Pair::start(ChainBackend::Embedded).await;
+    let high = Pair::start(ChainBackend::Embedded).await;
+    let blocks = serde_json::json!(["0x5"]);
+    let mined = high.app.provider().raw_request("anvil_mine".into(), blocks);
+    let _: serde_json::Value = mined.await.unwrap();
+    let urls = [&low, &high].map(|it| (pair::APP_ID, it.app.endpoint().to_owned()));
+    assert_eq!(WalletRpc::new(urls).newest_block(pair::APP_ID).await, Ok(5));
+}
+
+#[tokio::test]
 async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
     let pair = Pair::start(ChainBackend::Embedded).await;
     let [settlement, app] = [&pair.settlement, &pair.app].map(|it| it.endpoint().to_owned());

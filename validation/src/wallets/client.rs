@@ -47,7 +47,8 @@ pub trait WalletChains: Send + Sync + 'static {
     /// Returns the ids of all chains that can be asked, ascending.
     fn ids(&self) -> Vec<u64>;
 
-    /// Returns the number of the newest block of a chain.
+    /// Returns the number of the newest block of a chain: the highest that an endpoint states. One that states a lower
+    /// one has no signature refused, and for one that states a higher one the others have no answer.
     ///
     /// # Errors
     /// Returns an error if the chain has no endpoint, or none of its endpoints answers.
@@ -195,8 +196,12 @@ impl WalletChains for WalletRpc {
 
     async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
         let endpoints = self.endpoints(chain_id)?;
-        let asked = endpoints.ask_each(|chain| async move { chain.newest_block().await });
-        asked.await.map_err(no_answer(chain_id))
+        let asked = endpoints
+            .each_soon(ANSWER_MAX, GRACE, |chain| async move { chain.newest_block().await })
+            .await;
+        let newest = asked.map_err(no_answer(chain_id))?.into_iter().max();
+        let reason = || "no endpoint answers in time".to_owned();
+        newest.ok_or_else(|| WalletError::NoAnswer { chain_id, reason: reason() })
     }
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
