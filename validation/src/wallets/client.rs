@@ -200,8 +200,10 @@ impl WalletChains for WalletRpc {
             .each_soon(ANSWER_MAX, GRACE, |chain| async move { chain.newest_block().await })
             .await;
         let newest = asked.map_err(no_answer(chain_id))?.into_iter().max();
-        let reason = || "no endpoint answers in time".to_owned();
-        newest.ok_or_else(|| WalletError::NoAnswer { chain_id, reason: reason() })
+        newest.ok_or_else(|| WalletError::NoAnswer {
+            chain_id,
+            reason: "no endpoint answers in time".to_owned(),
+        })
     }
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
