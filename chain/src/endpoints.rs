@@ -239,43 +239,6 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Asks like [`ask`](Self::ask), but also tries the next endpoint when one returns an error of the chain: the next
-    /// one may know a block that this one has pruned or does not have yet.
-    ///
-    /// # Errors
-    /// The error of the last endpoint.
-    pub async fn ask_each<T, F, Fut>(&self, ask: F) -> Result<T, RequestError>
-    where
-        F: Fn(Chain) -> Fut,
-        Fut: Future<Output = Result<T, RequestError>>,
-    {
-        let mut last = None;
-        for index in self.order(Instant::now()) {
-            let asked = match self.chain(index).await {
-                Ok(chain) => ask(chain).await,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
-                }
-            };
-            match asked {
-                Ok(answer) => {
-                    self.succeeded(index);
-                    return Ok(answer);
-                }
-                Err(error) => {
-                    if is_endpoints_fault(&error) {
-                        self.failed(index, kind_of(&error), error.to_string());
-                    } else {
-                        self.count_error(EndpointErrorKind::Refused);
-                    }
-                    last = Some(error);
-                }
-            }
-        }
-        Err(last.expect("there is at least one endpoint, and each leaves an error"))
-    }
-
     /// Pauses the endpoint that answered last, because its answers turned out to be unusable. Does nothing
     /// if there is no other endpoint.
     pub fn distrust(&self, reason: &str) {
