@@ -17,13 +17,18 @@ use super::look::{Claim, Testimony};
 use super::proof::{BlockReceipt, ProvenLogs};
 use super::walk::{BlockHeader, PageResponse, range_named};
 use crate::endpoints::is_rate_limit;
-use crate::send::{BLOCK_NUMBER_MAX, Chain, RequestError};
+use crate::send::{ANSWER_LEN_BYTES_MAX, BLOCK_NUMBER_MAX, Chain, RequestError};
 
 /// The number of requests in one JSON-RPC batch. A guess: common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
 /// The number of rounds of requests for the logs of one page; a round is one request, or one batch. A guess: enough for an
 /// endpoint that accepts a thousandth of the blocks that another one accepts, and a bound on one that refuses on purpose.
 const ROUNDS_MAX: u32 = 40;
+/// The largest weight of the logs of one page that come in parts: a log weighs its data and [`LOG_WEIGHT`] bytes. A log
+/// never weighs more than its text, so the logs of one answer ([`ANSWER_LEN_BYTES_MAX`]) fit in any number of parts.
+const LOGS_WEIGHT_MAX: usize = ANSWER_LEN_BYTES_MAX;
+/// The weight of a log besides its data. Its text has this length at least: four hashes and six names.
+const LOG_WEIGHT: usize = 400;
 /// The largest number of transactions of a block whose receipts are requested singly. A guess: the number that fits
 /// into a block's gas on common rollups.
 const BLOCK_TRANSACTIONS_MAX: usize = 5000;
@@ -119,27 +124,35 @@ pub(super) async fn logs(
 }
 
 /// Returns the logs of these ranges of blocks, ascending, and perhaps of blocks between them. If the endpoint refuses a
-/// range, it is asked for shorter ones, many at once.
+/// range, it is asked for shorter ones, many at once. Logs that were not asked for are left out.
 ///
 /// # Errors
-/// The first error that no shorter range avoids. Fails as well after [`ROUNDS_MAX`] rounds of requests.
+/// The first error that no shorter range avoids. Fails as well after [`ROUNDS_MAX`] rounds of requests, and if the
+/// endpoint shows more logs than one answer may have.
 pub(super) async fn logs_in_parts(
     chain: &Chain,
     filter: &Filter,
     wanted: &[RangeInclusive<u64>],
 ) -> Result<Vec<Log>, RequestError> {
-    let (mut all, mut from, mut longest, mut is_accepted) = (Vec::new(), 0, u64::MAX, false);
+    let (mut all, mut from, mut longest, mut is_accepted) =
+        (LogsInParts::default(), 0, u64::MAX, false);
+    let refused = |message: &str| {
+        let (endpoint, message) = (chain.endpoint().to_owned(), message.to_owned());
+        RequestError::Refused { endpoint, method: "eth_getLogs", code: 0, message }
+    };
     for _ in 0..ROUNDS_MAX {
         // One request shows if the endpoint accepts this length.
         let parts = parts(wanted, from, longest, if is_accepted { REQUESTS_PER_BATCH } else { 1 });
         if parts.is_empty() {
-            return Ok(all);
+            return Ok(all.logs);
         }
         for (part, answer) in parts.iter().zip(logs_of_parts(chain, filter, &parts).await?) {
             let (first, last) = (*part.start(), *part.end());
             let error = match answer {
                 Ok(logs) => {
-                    all.extend(logs);
+                    if !all.add(logs, part, filter) {
+                        return Err(refused("it shows more logs than one answer may have"));
+                    }
                     (from, is_accepted) = (last + 1, true);
                     continue;
                 }
@@ -154,9 +167,32 @@ pub(super) async fn logs_in_parts(
             break;
         }
     }
-    let endpoint = chain.endpoint().to_owned();
-    let message = "the ranges of blocks that it accepts are too short".to_owned();
-    Err(RequestError::Refused { endpoint, method: "eth_getLogs", code: 0, message })
+    Err(refused("the ranges of blocks that it accepts are too short"))
+}
+
+/// The logs of a page that come in parts.
+#[derive(Debug, Default)]
+struct LogsInParts {
+    logs: Vec<Log>,
+    weight: usize,
+}
+
+impl LogsInParts {
+    /// Adds the logs of an answer that are of these blocks and of the contract. Returns false if they are too many.
+    fn add(&mut self, logs: Vec<Log>, blocks: &RangeInclusive<u64>, filter: &Filter) -> bool {
+        let is_asked_for = |log: &Log| {
+            let is_of_blocks = log.block_number.is_some_and(|number| blocks.contains(&number));
+            is_of_blocks && filter.matches_address(log.address())
+        };
+        for log in logs.into_iter().filter(is_asked_for) {
+            self.weight = self.weight.saturating_add(log.data().data.len() + LOG_WEIGHT);
+            if self.weight > LOGS_WEIGHT_MAX {
+                return false;
+            }
+            self.logs.push(log);
+        }
+        true
+    }
 }
 
 /// Covers ranges of blocks, ascending, as far as they are not below `from`, by at most `count` ranges of at most
@@ -418,6 +454,31 @@ mod tests {
         assert_eq!(parts(&page, 0, 4, 50), [0..=3, 4..=7, 8..=9]);
         assert_eq!(parts(&page, 4, 4, 1), [4..=7]);
         assert_eq!(parts(&[0..=4, 5..=9], 0, 4, 50), [0..=3, 4..=7, 8..=9]);
+    }
+
+    #[test]
+    fn logs_that_were_not_asked_for_or_are_too_many_are_not_kept() {
+        use alloy::primitives::{Address, Bytes, Log as ChainLog};
+        let contract = Address::repeat_byte(7);
+        let log = |address, block_number, len| Log {
+            inner: ChainLog::new_unchecked(address, Vec::new(), Bytes::from(vec![0; len])),
+            block_number,
+            ..Log::default()
+        };
+        let filter = Filter::new().address(contract);
+        let mut all = LogsInParts::default();
+        let others = vec![
+            log(Address::ZERO, Some(5), LOGS_WEIGHT_MAX),
+            log(contract, Some(7), LOGS_WEIGHT_MAX),
+            log(contract, None, LOGS_WEIGHT_MAX),
+            log(contract, Some(5), 10),
+        ];
+        assert!(all.add(others, &(5..=6), &filter));
+        assert_eq!((all.logs.len(), all.weight), (1, 10 + LOG_WEIGHT));
+        let half = || vec![log(contract, Some(6), LOGS_WEIGHT_MAX / 2)];
+        assert!(all.add(half(), &(5..=6), &filter));
+        assert!(!all.add(half(), &(5..=6), &filter), "a liar gives logs in every round");
+        assert!(all.weight < 2 * LOGS_WEIGHT_MAX && all.logs.len() == 2);
     }
 
     #[test]

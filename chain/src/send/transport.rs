@@ -15,7 +15,7 @@ use super::error::{AnswerTooLong, shown};
 /// The longest answer in bytes. A guess: ten times the text of the events that fit into the gas of one block of
 /// the rollups in use. Longer pages of logs are requested again as smaller pages. Reading an answer takes about
 /// four times its length in memory.
-pub(super) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(crate) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A connection to one endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
