@@ -65,9 +65,9 @@ impl BlockPauses {
 enum NumberOrigin {
     /// The operator chose the sequence id.
     Operator,
-    /// More endpoints say that the operator chose the sequence id than say otherwise, and one says otherwise, or no more
-    /// than half of them answer.
-    MostlyOperator,
+    /// The operator chose the sequence id, if no events before it are missing: more than half of the endpoints say so
+    /// and one says otherwise, or fewer say so and none says otherwise.
+    DoubtfulOperator,
     /// The contract assigned the sequence id, so events before it are missing.
     Contract,
     /// The event may come from a bootstrap call, and no endpoint has the state that would decide.
@@ -104,7 +104,7 @@ impl BootstrapFindings {
     /// Combines the findings about an event of one of the transactions.
     ///
     /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
-    /// another call do not count. Otherwise one endpoint that contradicts, or the silence of half of them, is enough to
+    /// another call do not count. Otherwise one endpoint that contradicts, or half of all that cannot tell, is enough to
     /// doubt the operator's choice, because skipped sequence ids are void for good.
     fn origin_of(&self, event: &IndexedEvent) -> NumberOrigin {
         let (all, transaction) = (&self.all, &event.transaction);
@@ -120,12 +120,12 @@ impl BootstrapFindings {
         let told = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
         let (chosen, assigned): (Vec<_>, Vec<_>) = told.partition(|is_chosen| *is_chosen);
         let carries_call = |one: &Bootstraps| one.indirect.get(transaction) == Some(&true);
-        let most_answer = 2 * all.len() > self.asked;
+        let most_say_so = 2 * chosen.len() > self.asked;
         match (chosen.len(), assigned.len()) {
             (0, 0) if all.iter().any(carries_call) => NumberOrigin::Unknown,
             (0, _) => NumberOrigin::Contract,
-            (_, 0) if most_answer => NumberOrigin::Operator,
-            (chosen, assigned) if chosen > assigned => NumberOrigin::MostlyOperator,
+            (_, 0) if most_say_so => NumberOrigin::Operator,
+            (_, assigned) if assigned == 0 || most_say_so => NumberOrigin::DoubtfulOperator,
             _ => NumberOrigin::Contract,
         }
     }
@@ -139,8 +139,8 @@ struct Transaction {
 }
 
 /// Marks the payloads of the `doubtful` transactions whose sequence ids the contract's operator chose, by the findings
-/// of endpoints about these. `trusts_most` is true if every endpoint was asked in vain for events that may be missing:
-/// then most endpoints decide.
+/// of endpoints about these. `has_searched` is true if every endpoint has answered in vain a search for events that may
+/// be missing: then the doubt is over.
 ///
 /// # Errors
 /// The block of an event about which no endpoint can tell.
@@ -148,12 +148,12 @@ pub(super) fn mark(
     events: &mut [IndexedEvent],
     doubtful: &BTreeMap<B256, u64>,
     told: &BootstrapFindings,
-    trusts_most: bool,
+    has_searched: bool,
 ) -> Result<(), u64> {
     for event in events.iter_mut().filter(|event| doubtful.contains_key(&event.transaction)) {
         let is_chosen = match told.origin_of(event) {
             NumberOrigin::Operator => true,
-            NumberOrigin::MostlyOperator => trusts_most,
+            NumberOrigin::DoubtfulOperator => has_searched,
             NumberOrigin::Contract => false,
             NumberOrigin::Unknown => return Err(event.block.number),
         };
@@ -355,7 +355,7 @@ mod tests {
             BootstrapFindings { all: all.to_vec(), asked }.origin_of(&event)
         };
         let together = |all: &[Bootstraps]| of(all.len(), all);
-        assert_eq!(together(&[paused(None), paused(Some(true))]), NumberOrigin::Operator);
+        assert_eq!(together(&[paused(None), paused(Some(true))]), NumberOrigin::DoubtfulOperator);
         assert_eq!(together(&[paused(Some(false)), paused(Some(true))]), NumberOrigin::Contract);
         assert_eq!(
             together(&[paused(None), paused(None)]),
@@ -364,10 +364,15 @@ mod tests {
         );
         assert_eq!(together(&[indirect(false, None)]), NumberOrigin::Contract);
         let (yes, no) = (|| paused(Some(true)), || paused(Some(false)));
-        assert_eq!(together(&[no(), yes(), yes()]), NumberOrigin::MostlyOperator);
+        assert_eq!(together(&[no(), yes(), yes()]), NumberOrigin::DoubtfulOperator);
         assert_eq!(together(&[no(), yes(), no()]), NumberOrigin::Contract);
         assert_eq!(of(3, &[yes(), yes()]), NumberOrigin::Operator);
-        assert_eq!(of(2, &[yes()]), NumberOrigin::MostlyOperator, "the other one is silent");
+        assert_eq!(of(2, &[yes()]), NumberOrigin::DoubtfulOperator, "the other one is silent");
+        let unknown = || paused(None);
+        let two_of_five = [yes(), yes(), no(), unknown(), unknown()];
+        assert_eq!(together(&two_of_five), NumberOrigin::Contract);
+        let two_of_five = [yes(), yes(), unknown(), unknown(), unknown()];
+        assert_eq!(together(&two_of_five), NumberOrigin::DoubtfulOperator);
         let one = || BTreeSet::from([transaction]);
         let direct = Bootstraps { direct: one(), ..Bootstraps::default() };
         assert_eq!(together(std::slice::from_ref(&direct)), NumberOrigin::Operator);
@@ -380,7 +385,7 @@ mod tests {
         assert_eq!(together(&[direct.clone(), proven]), NumberOrigin::Contract);
         // An endpoint that shows another call than the proven one says nothing about the pause.
         let proven = Bootstraps { proven: one(), ..yes() };
-        assert_eq!(together(&[Bootstraps::default(), proven]), NumberOrigin::Operator);
+        assert_eq!(together(&[Bootstraps::default(), proven]), NumberOrigin::DoubtfulOperator);
         let proven = Bootstraps { proven: one(), ..no() };
         assert_eq!(together(&[direct.clone(), direct, proven]), NumberOrigin::Contract);
     }

@@ -10,7 +10,7 @@
 //!   the requests of both;
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
-//! - `confirming`: asks other endpoints about events before they are stored;
+//! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
 //! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
@@ -21,6 +21,7 @@ mod context;
 mod contract;
 pub mod event;
 mod fetch;
+mod gap_search;
 mod head;
 pub mod look;
 mod looking;

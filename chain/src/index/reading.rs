@@ -15,6 +15,7 @@ use super::confirming::{Asked, Confirmation, Confirmer};
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
+use super::gap_search::GapSearch;
 use super::head::HeadStatus;
 use super::looking::{LookAnswer, LookOutcome, look};
 use super::status::ReaderState;
@@ -39,9 +40,6 @@ const SERVED_FOR: Duration = Duration::from_millis(250);
 const BEHIND_BLOCKS_MAX: u64 = 16;
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 const FEW_BLOCKS: u64 = 16;
-/// The number of searches for missing events at each endpoint after which most endpoints decide that none is missing.
-/// Guess: the others are for an endpoint that fails for a moment.
-const SEARCHES_MIN: usize = 3;
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -73,25 +71,6 @@ pub(super) struct PageReader {
     /// True from the time at which missing events were confirmed until the next page. Meanwhile a
     /// reorganisation of any depth is accepted.
     is_moving: bool,
-}
-
-/// The search for events that a provider omitted. Each further search for the same gap starts further back.
-struct GapSearch {
-    /// The last stored block before the gap.
-    after: Option<u64>,
-    /// The number of searches for this gap so far.
-    searches: u32,
-    /// The pause before the next page, so that an endpoint that permanently omits events
-    /// does not cause endless requests.
-    pause: Option<Duration>,
-    pauses: Pauses,
-}
-
-impl Default for GapSearch {
-    fn default() -> Self {
-        let pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
-        Self { after: None, searches: 0, pause: None, pauses }
-    }
 }
 
 impl PageReader {
@@ -132,7 +111,7 @@ impl PageReader {
             while let Ok(block) = gap_found.try_recv() {
                 self.search_gap(block);
             }
-            if let Some(pause) = self.gap.pause.take() {
+            if let Some(pause) = self.gap.take_pause() {
                 sleep(pause).await;
             }
             let status = self.head.borrow_and_update().clone();
@@ -406,6 +385,7 @@ impl PageReader {
 
     /// Passes a batch, which the endpoint `giver` gave, to the storing half. Returns false when that half has ended.
     async fn hand_over(&mut self, mut batch: EventBatch, giver: &Chain) -> bool {
+        self.gap.note_page(giver.endpoint());
         let confirmed = self.confirm(&batch, giver).await;
         let (Some(is_confirmed), true) = (confirmed, self.mark_bootstrapped(&mut batch).await)
         else {
@@ -479,7 +459,11 @@ impl PageReader {
                     return false;
                 }
             };
-            let has_searched = self.has_searched_all();
+            let stored = self.context.status.lock().stored.map(|block| block.number);
+            if doubtful.values().any(|block| Some(*block) > stored) {
+                self.gap.came_through(stored);
+            }
+            let has_searched = self.gap.has_asked(self.endpoints.display_urls(), stored);
             if let Err(block) = bootstrap::mark(&mut batch.events, &doubtful, &told, has_searched) {
                 self.context.stuck(&format!(
                     "no endpoint tells if the contract was paused in block {block}, so if events are \
@@ -491,13 +475,6 @@ impl PageReader {
         }
         self.last_sequence_id = last;
         true
-    }
-
-    /// Returns true if the search for the events after the stored ones has been at every endpoint, and found none.
-    fn has_searched_all(&self) -> bool {
-        let stored = self.context.status.lock().stored.map(|block| block.number);
-        let searches = usize::try_from(self.gap.searches).unwrap_or(usize::MAX);
-        stored <= self.gap.after && searches >= SEARCHES_MIN * self.endpoints.count()
     }
 
     /// Pauses after a useless response, and switches to another endpoint after several.
@@ -582,15 +559,9 @@ impl PageReader {
     /// them earlier and the sink could not notice.
     fn search_gap(&mut self, block: Option<u64>) {
         let last = self.walk.unread();
-        if block > self.gap.after {
-            self.gap = GapSearch { after: block, ..GapSearch::default() };
-        }
-        let back = self.walk.page_blocks().saturating_mul(1 << self.gap.searches.min(40)) - 1;
-        if self.gap.searches > 0 {
-            self.gap.pause = Some(self.gap.pauses.next());
-        }
+        let searches = self.gap.begin(block);
+        let back = self.walk.page_blocks().saturating_mul(1 << searches.min(40)) - 1;
         let from = block.unwrap_or(last).saturating_sub(back).max(self.settings.first_block);
-        self.gap.searches += 1;
         self.walk.rewind(from);
         self.begin_pass();
         self.endpoints.distrust("events are missing in its responses");

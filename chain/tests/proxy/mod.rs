@@ -64,8 +64,8 @@ pub(crate) struct Faults {
     pub(crate) limited: bool,
     /// Has no state of past blocks.
     pub(crate) stateless: bool,
-    /// Returns zero from all functions of all contracts, so none is paused.
-    pub(crate) unpaused: bool,
+    /// Returns this from all functions of all contracts, so every contract is paused, or none.
+    pub(crate) claims_pause: Option<bool>,
     /// Returns block headers whose bloom filters admit everything (true) or nothing (false).
     pub(crate) bloom: Option<bool>,
     /// The block from which on it is on another branch, with other hashes and without logs.
@@ -126,7 +126,7 @@ impl Faults {
         invents: None,
         limited: false,
         stateless: false,
-        unpaused: false,
+        claims_pause: None,
         bloom: None,
         forked_at: None,
         denies: false,
@@ -391,8 +391,8 @@ impl ProxyState {
                 let word = format!("0x{:064x}", 9);
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
-            "eth_call" if faults.unpaused => {
-                let word = format!("0x{:064x}", 0);
+            "eth_call" if faults.claims_pause.is_some() => {
+                let word = format!("0x{:064x}", u8::from(faults.claims_pause == Some(true)));
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
             "eth_call" if faults.stateless => {
