@@ -214,8 +214,8 @@ async fn a_forged_event_waits_for_an_endpoint_that_is_behind() {
     reader.stop().await;
 }
 
-/// The leaf of an event in its originator's tree contains the transaction hash. A single endpoint that states another one
-/// gets none stored.
+/// The leaf of an event in its originator's tree contains the transaction hash. A single endpoint that states another
+/// one gets none stored.
 #[tokio::test]
 async fn another_name_of_a_transaction_is_not_stored() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;

@@ -104,8 +104,8 @@ impl BootstrapFindings {
     /// Combines the findings about an event of one of the transactions.
     ///
     /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
-    /// another call do not count. Otherwise one endpoint that contradicts, or half of all that cannot tell, is enough to
-    /// doubt the operator's choice, because skipped sequence ids are void for good.
+    /// another call do not count. Otherwise one endpoint that contradicts, or half of all that cannot tell, is enough
+    /// to doubt the operator's choice, because skipped sequence ids are void for good.
     fn origin_of(&self, event: &IndexedEvent) -> NumberOrigin {
         let (all, transaction) = (&self.all, &event.transaction);
         let proof = all.iter().find(|one| one.proven.contains(transaction));
@@ -164,7 +164,8 @@ pub(super) fn mark(
     Ok(())
 }
 
-/// Asks every endpoint about transactions, given with their block numbers. `selector` is the selector of the bootstrap call.
+/// Asks every endpoint about transactions, given with their block numbers. `selector` is the selector of the bootstrap
+/// call.
 ///
 /// # Errors
 /// Fails when no endpoint answers.

@@ -39,8 +39,8 @@ const STILL_MAX: Duration = Duration::from_secs(10);
 /// The age of an endpoint's newest block, in seconds by the own clock, from which it is behind, even if it goes on.
 /// Guess: an endpoint that syncs anew passes many blocks and is hours behind.
 const OLD_S: u64 = 60;
-/// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays far
-/// behind must not stop the reader, and one that is a second behind still has to be heard.
+/// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays
+/// far behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// The pause between two attempts. Guess.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -350,8 +350,9 @@ enum BlockVerdict {
 /// Judges the events of a block that no other endpoint shows.
 ///
 /// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only
-/// if another endpoint has the block, because an invented header and receipts match their hash as well. Another block at
-/// that height contradicts, whether or not its endpoint can prove its logs, unless its header does not have its hash.
+/// if another endpoint has the block, because an invented header and receipts match their hash as well. Another block
+/// at that height contradicts, whether or not its endpoint can prove its logs, unless its header does not have its
+/// hash.
 fn judge(
     events: &[&IndexedEvent],
     block: BlockRef,

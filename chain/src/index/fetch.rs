@@ -21,8 +21,9 @@ use crate::send::{ANSWER_LEN_BYTES_MAX, BLOCK_NUMBER_MAX, Chain, RequestError};
 
 /// The number of requests in one JSON-RPC batch. A guess: common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
-/// The number of rounds of requests for the logs of one page; a round is one request, or one batch. A guess: enough for an
-/// endpoint that accepts a thousandth of the blocks that another one accepts, and a bound on one that refuses on purpose.
+/// The number of rounds of requests for the logs of one page; a round is one request, or one batch. A guess: enough for
+/// an endpoint that accepts a thousandth of the blocks that another one accepts, and a bound on one that refuses on
+/// purpose.
 const ROUNDS_MAX: u32 = 40;
 /// The largest weight of the logs of one page that come in parts: a log weighs its data and [`LOG_WEIGHT`] bytes. A log
 /// never weighs more than its text, so the logs of one answer ([`ANSWER_LEN_BYTES_MAX`]) fit in any number of parts.
@@ -273,8 +274,8 @@ pub(super) async fn page(
     Ok(PageResponse { logs, headers: known })
 }
 
-/// Returns the logs of these blocks, ascending, in several requests if needed, and the headers of blocks whose logs carry
-/// no timestamp. There may be logs of blocks between them, too.
+/// Returns the logs of these blocks, ascending, in several requests if needed, and the headers of blocks whose logs
+/// carry no timestamp. There may be logs of blocks between them, too.
 pub(super) async fn timed_logs(
     chain: &Chain,
     filter: &Filter,

@@ -530,8 +530,9 @@ impl Walk {
     }
 }
 
-/// Returns the number of blocks that a provider accepts by the wording of some: `… requests with up to a 500 block range`.
-/// It is one less than the stated number, which may be the distance of the last block from the first, and at least one.
+/// Returns the number of blocks that a provider accepts by the wording of some: `… requests with up to a 500 block
+/// range`. It is one less than the stated number, which may be the distance of the last block from the first, and at
+/// least one.
 pub(super) fn range_named(message: &str) -> Option<u64> {
     let (before, _) = message.split_once(" block range")?;
     let digits = before.rsplit(|c: char| !c.is_ascii_digit() && c != ',').next()?;

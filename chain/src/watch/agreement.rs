@@ -3,10 +3,10 @@
 //! The enemy is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded for
 //! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
 //! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
-//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the same
-//! host and port count as one endpoint, because one provider may have several. If no more than
-//! half of them answer, they are asked again for a while, so that an honest endpoint that fails for a moment, such as by a
-//! rate limit, leaves nothing to a liar.
+//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the
+//! same host and port count as one endpoint, because one provider may have several. If no more than half of them
+//! answer, they are asked again for a while, so that an honest endpoint that fails for a moment, such as by a rate
+//! limit, leaves nothing to a liar.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

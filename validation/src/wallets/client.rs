@@ -89,17 +89,18 @@ static UNIVERSAL_VALIDATOR: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// cannot be asked on any chain.
 const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 
-/// The time limit for one endpoint's answer, and the time left for others once most have answered. Guesses: a call takes
-/// as long as a request, and its result is waited for once per identity update.
+/// The time limit for one endpoint's answer, and the time left for others once most have answered. Guesses: a call
+/// takes as long as a request, and its result is waited for once per identity update.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The time without replies of more than half of a chain's endpoints after which those that reply decide. As for outcomes
-/// of transactions (decision 55): an endpoint that fails for a moment must not leave a verdict to another one that lies.
+/// The time without replies of more than half of a chain's endpoints after which those that reply decide. As for
+/// outcomes of transactions (decision 55): an endpoint that fails for a moment must not leave a verdict to another one
+/// that lies.
 const FEW_AFTER: Duration = Duration::from_secs(20);
 
-/// The age in seconds from which an endpoint's newest block shows that it stands still. Guess: chains of wallets have blocks
-/// at least once a minute.
+/// The age in seconds from which an endpoint's newest block shows that it stands still. Guess: chains of wallets have
+/// blocks at least once a minute.
 const BEHIND_S_MAX: u64 = 600;
 
 /// Gas of the call that asks a wallet. Part of the protocol: a wallet can read its remaining gas and run out of it, so
@@ -231,8 +232,8 @@ impl WalletChains for WalletRpc {
 ///
 /// One endpoint may lie, so an answer counts if more than half of those that reply give it. One that does not have the
 /// block yet is among them, because a block in the future would otherwise be the liar's alone; one that has stood still
-/// for [`BEHIND_S_MAX`] is not. The lowest time of a newest block counts, because a later one could end the wait for the
-/// block too early.
+/// for [`BEHIND_S_MAX`] is not. The lowest time of a newest block counts, because a later one could end the wait for
+/// the block too early.
 fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<ChainReply> {
     let (mut answers, mut newest, mut odd) = (Vec::new(), Vec::new(), 0);
     for reply in replies {
