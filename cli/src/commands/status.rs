@@ -87,6 +87,7 @@ fn tell(name: &str, status: &Value) {
             "  originator {}: {} of {}{source}",
             strand["originator_id"], strand["position"], strand["network_position"]
         ));
+        declared_void(strand).for_each(|line| output::line(format_args!("    {line}")));
     }
     for peer in rows(status, "peers") {
         let address = peer["address"].as_str().unwrap_or_default();
@@ -103,6 +104,12 @@ fn tell(name: &str, status: &Value) {
     let now_s = now_unix_s();
     let lines = accounts(status, now_s).chain(payer_reports(status)).chain(backups(status));
     lines.chain(misbehavior(status)).for_each(|line| output::line(format_args!("  {line}")));
+}
+
+/// Returns a line for each range of places that the node of a strand has declared void.
+fn declared_void(strand: &Value) -> impl Iterator<Item = String> {
+    rows(strand, "declared_void")
+        .map(|range| format!("places {} to {}: declared void", range["from"], range["through"]))
 }
 
 /// Returns a line for each account of the node on a chain.
@@ -251,12 +258,17 @@ mod tests {
         let wanted =
             "misbehaviour: 3 facts and 1 reports are kept here, 1 reports against this node";
         assert_eq!(misbehavior(&status).unwrap(), wanted);
+        let range = json!({ "from": 9, "through": 1_000_008, "time_ns": 5 });
+        let strand = json!({ "originator_id": 100, "declared_void": [range] });
+        let wanted = "places 9 to 1000008: declared void";
+        assert_eq!(declared_void(&strand).collect::<Vec<_>>(), [wanted]);
     }
 
     #[test]
     fn a_node_of_an_older_version_has_fewer_lines() {
         let old = json!({ "misbehavior": {} });
         assert_eq!(accounts(&old, 0).count(), 0);
+        assert_eq!(declared_void(&old).count(), 0);
         assert_eq!((payer_reports(&old), backups(&old), misbehavior(&old)), (None, None, None));
         let none = json!({ "backups": { "last": null, "verified": null, "fault": "x: no note" } });
         let wanted = "backup: none was made of this folder; never verified from here; x: no note";
