@@ -8,7 +8,8 @@ use hawser_engine::replication::{LinkCommand, OfferedCheckpoints, VOIDS_MAX};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, FEATURE_CHECKPOINTS, StopFrame, StreamCode, WantFrame, WantRefused,
+    ClockFrame, CloseCode, ControlFrame, FEATURE_CHECKPOINTS, StopFrame, StreamCode, WantFrame,
+    WantRefused,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use quinn::Connection;
@@ -126,10 +127,14 @@ struct Session<'a> {
     senders: StrandSenders,
     /// Heads that the peer has been sent.
     sent_clock: Cursor,
+    /// The peer has been sent a clock, which may be empty.
+    has_sent_clock: bool,
     /// `None` for a peer that takes no checkpoints.
     offered: Option<OfferedCheckpoints>,
     /// Statements about void places that the peer was shown.
     sent_voids: usize,
+    /// Statements that were known when the session began: of these the peer was shown at once what is about itself.
+    first_voids: usize,
     /// Statements about void places that the peer has shown.
     shown_voids: usize,
 }
@@ -152,13 +157,16 @@ impl<'a> Session<'a> {
             incoming: JoinSet::new(),
             senders,
             sent_clock: Cursor::new(),
+            has_sent_clock: false,
             offered: takes_checkpoints.then(|| OfferedCheckpoints::new(Instant::now())),
             sent_voids: 0,
+            first_voids: 0,
             shown_voids: 0,
         }
     }
 
     async fn run(&mut self) -> Result<Infallible, SessionError> {
+        self.send_voids_of_peer().await?;
         let mut clock = tokio::time::interval(CLOCK_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let left = self.net.identity.left_network(self.peer);
@@ -261,6 +269,10 @@ impl<'a> Session<'a> {
         let now = self.net.replication.heads().get();
         let moved: Cursor = now.iter().filter(|id| !self.sent_clock.covers(*id)).collect();
         self.sent_clock.merge(&moved);
+        if moved.is_empty() && !std::mem::replace(&mut self.has_sent_clock, true) {
+            return self.writer.send(ControlFrame::Clock(ClockFrame { entries: moved })).await;
+        }
+        self.has_sent_clock = true;
         self.writer.send_clock(&moved).await
     }
 
@@ -279,8 +291,22 @@ impl<'a> Session<'a> {
     async fn send_voids(&mut self) -> Result<(), SessionError> {
         let unsent = self.net.replication.void_statements_after(self.sent_voids, VOIDS_WITH_CLOCK);
         for signed in unsent {
-            self.writer.send(ControlFrame::Void(signed)).await?;
+            let is_sent = signed.statement.node == self.peer && self.sent_voids < self.first_voids;
+            if !is_sent {
+                self.writer.send(ControlFrame::Void(signed)).await?;
+            }
             self.sent_voids += 1;
+        }
+        Ok(())
+    }
+
+    /// Shows the peer the statements about its own strand, before the first clock: with that it counts as answered
+    /// when it asks for the end of its strand.
+    async fn send_voids_of_peer(&mut self) -> Result<(), SessionError> {
+        let known = self.net.replication.void_statements_after(0, VOIDS_MAX);
+        self.first_voids = known.len();
+        for signed in known.into_iter().filter(|it| it.statement.node == self.peer) {
+            self.writer.send(ControlFrame::Void(signed)).await?;
         }
         Ok(())
     }

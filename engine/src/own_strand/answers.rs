@@ -97,7 +97,12 @@ impl Answers {
         self.shown = self.shown.max(sequence);
     }
 
-    /// Returns the highest sequence id for which a peer has shown an envelope.
+    /// Notes a place that another folder of this node has left out. No peer is asked for it.
+    pub(super) fn note_declared(&mut self, through: SequenceId) {
+        self.shown = self.shown.max(through);
+    }
+
+    /// Returns the highest sequence id for which a peer has shown an envelope, or that was left out.
     pub(super) fn shown(&self) -> SequenceId {
         self.shown
     }

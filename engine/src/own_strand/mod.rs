@@ -161,6 +161,8 @@ pub struct OwnStrandGuard {
     is_contradicted: bool,
     /// Envelopes of the strand with a later time were signed by another process.
     foreign_after_ns: i64,
+    /// The head from which the gap of a release that is not carried out yet was computed.
+    before_gap: Option<SequenceId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +206,7 @@ impl OwnStrandGuard {
             host_head,
             is_contradicted: false,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
+            before_gap: None,
         }
     }
 
@@ -242,6 +245,22 @@ impl OwnStrandGuard {
         }
     }
 
+    /// Handles a statement of this node, made at `time_ns`, that it left out places up to `through`: another of its
+    /// folders has continued behind that place, or was about to. To be followed by an observation.
+    pub fn note_declared(&mut self, through: SequenceId, time_ns: i64) {
+        self.answers.note_declared(through);
+        if through > self.held && time_ns > self.foreign_after_ns {
+            // Signed since this process started, and not by this process.
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    /// Notes that the places of a release are on disk as left out, before the next observation. The release may still
+    /// fail; it then leaves out no more places, unless a higher one is shown.
+    pub fn note_left_out(&mut self) {
+        self.before_gap.get_or_insert(self.held);
+    }
+
     /// Handles the operator's word. It means nothing while no quarantine needs it, or if it is about another status.
     /// A second word in one quarantine changes only the places to leave out: it neither excuses what another process
     /// has signed since the first one, nor makes the operator wait again.
@@ -271,7 +290,7 @@ impl OwnStrandGuard {
     pub fn note_released(&mut self) {
         let is_due = matches!(self.phase, Phase::Asking { .. } | Phase::Quarantine { .. });
         assert!(is_due, "signing begins only by a release");
-        self.phase = Phase::Ready;
+        (self.phase, self.before_gap) = (Phase::Ready, None);
     }
 
     /// Returns the permission to sign, once it is due. The places of `skip_through` must be on disk
@@ -361,7 +380,8 @@ impl OwnStrandGuard {
 
     fn release_above(&self, gap: u64) -> Release {
         // The host knows of places that no peer has received: a folder may be restored twice within a minute.
-        let shown = self.held.max(self.answers.shown()).max(self.host_head);
+        let held = self.before_gap.unwrap_or(self.held);
+        let shown = held.max(self.answers.shown()).max(self.host_head);
         let through = SequenceId(shown.0.saturating_add(gap).min(SequenceId::MAX.0));
         Release { skip_through: (through > self.held).then_some(through) }
     }

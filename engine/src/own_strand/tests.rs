@@ -554,3 +554,45 @@ fn simulate(seed: u64) {
     }
     panic!("seed {seed}: never ready: {:?}", node.guard.status());
 }
+
+#[test]
+fn a_release_that_failed_leaves_out_more_only_if_more_is_shown() {
+    let start = Instant::now();
+    let standing = FolderStanding::Unknown(UnknownFolder::Contradicted);
+    let mut guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, 0);
+    let held = |held| Observation { held: SequenceId(held), ..Observation::default() };
+    guard.observe(start, held(5));
+    let about = guard.status();
+    guard.note_word(start, 0, OperatorWord { gap: GAP, about });
+    let skip = |through: Option<u64>| Some(Release { skip_through: through.map(SequenceId) });
+    assert_eq!(guard.release(start), skip(Some(5 + GAP)));
+    guard.note_left_out();
+    guard.observe(start, held(5 + GAP));
+    assert_eq!(guard.release(start), skip(None), "the gap is there already");
+    guard.note_declared(SequenceId(9), 0);
+    guard.observe(start, held(5 + GAP));
+    assert_eq!(guard.release(start), skip(Some(9 + GAP)));
+    guard.note_left_out();
+    guard.observe(start, held(9 + GAP));
+    assert_eq!(guard.release(start), skip(None));
+    guard.note_released();
+    assert_eq!(guard.status(), OwnStrandStatus::Ready);
+}
+
+#[test]
+fn a_place_that_another_folder_has_declared_counts_as_shown() {
+    let start = Instant::now();
+    let mut guard = OwnStrandGuard::new(FolderStanding::Newest, SequenceId::NONE, start, 0);
+    guard.note_declared(SequenceId(100), i64::MIN);
+    let seen = || Observation { held: SequenceId(5), ..Observation::default() };
+    guard.observe(start, seen());
+    assert!(matches!(guard.status(), OwnStrandStatus::Quarantined(_)));
+    let about = guard.status();
+    guard.note_word(start, 0, OperatorWord { gap: GAP, about });
+    let through = Some(SequenceId(100 + GAP));
+    assert_eq!(guard.release(start), Some(Release { skip_through: through }));
+    // One that was made while this process runs is of another process.
+    guard.note_declared(SequenceId(200), i64::MAX);
+    guard.observe(start, seen());
+    assert_eq!(guard.status(), OwnStrandStatus::Stopped);
+}

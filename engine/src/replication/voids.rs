@@ -1,7 +1,7 @@
 //! The statements about void places that this node knows (`docs/protocol/replication.md`, *Void places*).
 
 use hawser_proto::void::{SignedVoid, VoidStatement};
-use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 /// Statements of one node that are kept. Specified in `docs/protocol/replication.md`. A guess: a node makes one for
 /// each restore that leaves a gap.
@@ -25,10 +25,9 @@ impl KnownVoids {
     /// Returns true if [`add`](Self::add) would take the statement: it is not known, and there is room for it.
     #[must_use]
     pub fn takes(&self, statement: &VoidStatement) -> bool {
-        let of_node = self.0.iter().filter(|it| it.statement.node == statement.node);
+        let of_node = self.of(statement.node);
         // The same statement with another signature says nothing more.
-        let is_known = of_node.clone().any(|it| it.statement == *statement);
-        !is_known && of_node.count() < OF_NODE_MAX && self.0.len() < VOIDS_MAX
+        !self.is_known(statement) && of_node.count() < OF_NODE_MAX && self.0.len() < VOIDS_MAX
     }
 
     /// Adds a statement, whose signature the caller has verified. Returns false if it is known, or there is no room.
@@ -51,16 +50,27 @@ impl KnownVoids {
         self.0.iter().map(|it| &it.statement).filter(move |it| it.node == node)
     }
 
-    /// Returns the first statement that is about this place.
+    /// Returns true if this statement is known, also with another signature.
     #[must_use]
-    pub fn covering(&self, id: EnvelopeId) -> Option<&VoidStatement> {
-        self.of(id.originator).find(|it| it.covers(id.sequence))
+    pub fn is_known(&self, statement: &VoidStatement) -> bool {
+        self.of(statement.node).any(|it| it == statement)
+    }
+
+    /// Returns the highest place that a node has declared void; [`SequenceId::NONE`] if there is none.
+    #[must_use]
+    pub fn through(&self, node: OriginatorId) -> SequenceId {
+        self.of(node).map(|it| it.through).max().unwrap_or_default()
+    }
+
+    /// Returns all statements that are about this place: one that is dated far ahead must not hide another one.
+    pub fn covering(&self, id: EnvelopeId) -> impl Iterator<Item = &VoidStatement> {
+        self.of(id.originator).filter(move |it| it.covers(id.sequence))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{SecretKey, SequenceId};
+    use hawser_proto::SecretKey;
 
     use super::*;
 
@@ -83,9 +93,10 @@ mod tests {
         };
         assert!(!known.add(other_signature), "another signature makes no other statement");
         let at = |node, place| EnvelopeId::new(OriginatorId(node), SequenceId(place));
-        assert!(known.covering(at(100, 1)).is_some() && known.covering(at(100, 64)).is_some());
-        assert_eq!(known.covering(at(100, 65)), None);
-        assert_eq!(known.covering(at(300, 1)), None);
+        let covering = |id| known.covering(id).count();
+        assert_eq!([at(100, 1), at(100, 64), at(100, 65), at(300, 1)].map(covering), [1, 1, 0, 0]);
+        assert_eq!(known.through(OriginatorId(100)), SequenceId(64));
+        assert_eq!(known.through(OriginatorId(300)), SequenceId::NONE);
         assert_eq!(known.of(OriginatorId(200)).count(), 1);
     }
 

@@ -6,7 +6,7 @@ use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use crate::common::{self, NODE, START_NS};
-use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
+use crate::follow::{Follower, OTHER, SOURCE, dated, envelope, key, strand};
 
 /// The statement of `node` about these places, signed with the key of `by`.
 fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
@@ -106,5 +106,52 @@ async fn a_node_continues_behind_the_places_that_another_of_its_folders_has_decl
     assert_eq!(kept(&follower)[0], earlier);
     assert_eq!(kept(&follower)[1].statement.through, SequenceId(1_000 + GAP));
     drop(other);
+    follower.stop().await;
+}
+
+/// As above, and the node is restarted before it is released.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_no_places_that_another_folder_has_declared() {
+    let store = common::store();
+    store.record_void_statements(&[declared(NODE, 1, 1_000, NODE)]).unwrap();
+    let follower = Follower::start(store);
+    confirm(&follower).await;
+    let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
+    assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(1_000 + GAP + 1)));
+    follower.stop().await;
+}
+
+/// The clock of the machine on which the node was restored is an hour behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_dated_behind_all_that_the_node_is_known_to_have_signed() {
+    let follower = Follower::start(common::store());
+    let mut other = follower.connect(OTHER, &[(NODE, 1)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    let later_ns = START_NS + 3_600_000_000_000;
+    other.send([dated(NODE, 1, later_ns)]).await;
+    follower.wait_for(NODE, 1).await;
+    let status = || follower.engine().own_strand_status();
+    let is_stopped = || status() == OwnStrandStatus::Stopped;
+    follower.until("it was signed after the start, by this clock", is_stopped).await;
+    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.until("the operator is heard", || follower.complaint().is_none()).await;
+    let [signed] = kept(&follower)[..] else { panic!("one statement: {:?}", kept(&follower)) };
+    assert!(!signed.statement.is_broken_by(later_ns + 1), "one that was lost may be as late");
+    drop(other);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_dated_ahead_is_not_kept() {
+    let follower = Follower::start(common::store());
+    let other = follower.connect(OTHER, &[]);
+    let of = declared(SOURCE, 1, SequenceId::MAX.0, SOURCE).statement;
+    let ahead = of.time_ns + 301_000_000_000;
+    for time_ns in [u64::MAX, ahead] {
+        other.link.note_void(VoidStatement { time_ns, ..of }.sign(&key(SOURCE)));
+    }
+    let kept_one = declared(SOURCE, 2, 3, SOURCE);
+    other.link.note_void(kept_one);
+    follower.until("the last one is kept", || kept(&follower) == [kept_one]).await;
     follower.stop().await;
 }

@@ -55,7 +55,8 @@ impl Link {
     /// Hands over a statement about void places that the peer has shown. Its signature is checked later; it is
     /// dropped if it is known, or too many wait.
     pub fn note_void(&self, signed: SignedVoid) {
-        self.sink.state.voids.show(self.sink.peer, signed);
+        let ResponseSink { state, peer, .. } = &self.sink;
+        state.voids.show(*peer, signed, state.own);
     }
 
     /// Returns the sink through which responses of the peer enter the engine.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::SequenceId;
+use hawser_proto::void::VoidStatement;
 use hawser_storage::{Change, FolderStanding, SkipReason, UnknownFolder};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -31,10 +32,8 @@ pub(super) struct GuardTask {
     is_idle: bool,
     /// Missing places of the strand are being looked for, or there are none.
     is_filling: bool,
-    /// The places of the present release are left out already.
-    is_gap_stored: bool,
-    /// Places that were left out, and that this node has yet to declare void.
-    undeclared: Option<(SequenceId, SequenceId)>,
+    /// The latest time of this node's statements that peers have shown, unix nanoseconds.
+    shown_ns: i64,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
     disowning: Option<UnknownFolder>,
 }
@@ -52,7 +51,9 @@ impl GuardTask {
     pub(super) fn new(state: Arc<ReplicationState>) -> Self {
         let now_ns = state.ports.clock.now_ns();
         let (standing, host_head) = (state.store.standing(), state.store.host_head());
-        let guard = OwnStrandGuard::new(standing, host_head, Instant::now().into_std(), now_ns);
+        let mut guard = OwnStrandGuard::new(standing, host_head, Instant::now().into_std(), now_ns);
+        // A peer has shown it in an earlier run: the places behind it may be signed.
+        guard.note_declared(state.voids.through(state.own), i64::MIN);
         let mut task = Self {
             shown_status: state.own_strand.status(),
             state,
@@ -60,8 +61,7 @@ impl GuardTask {
             fetching: None,
             is_idle: false,
             is_filling: false,
-            is_gap_stored: false,
-            undeclared: None,
+            shown_ns: i64::MIN,
             disowning: None,
         };
         task.look();
@@ -97,6 +97,7 @@ impl GuardTask {
     }
 
     async fn guard_until(&mut self, mut stopped: StopSignal) {
+        let state = self.state.clone();
         let mut peers = self.state.peers.subscribe();
         let mut heads = self.state.heads.subscribe();
         let mut reports = self.state.own_strand.reports();
@@ -115,6 +116,7 @@ impl GuardTask {
                 () = stopped.stopped() => break,
                 _ = peers.changed() => {}
                 _ = reports.changed() => {}
+                () = state.voids.own_shown() => {}
                 // Without a source, the strand grows by this node's own envelopes.
                 _ = heads.changed(), if is_fetching => {}
                 () = sleep_until(next) => {}
@@ -124,6 +126,7 @@ impl GuardTask {
 
     /// Carries out the next due action. Returns false if another one is due at once.
     async fn act(&mut self) -> bool {
+        self.take_own_voids().await;
         self.look();
         let now = Instant::now().into_std();
         let source = self.guard.source();
@@ -160,12 +163,21 @@ impl GuardTask {
         let now = Instant::now().into_std();
         // Claims are read before this node's head: every place that a peer has learned from this node is then durable
         // here.
-        let claims = state.peers.told_heads(state.own);
+        let mut claims = state.peers.told_heads(state.own);
+        let unsettled = state.peers.unsettled();
+        // Read after both: what a settled peer has shown about this node is among them, or taken.
+        let waiting = state.voids.own_waiting();
         let held = self.held();
+        for (peer, claim) in &mut claims {
+            // A peer that may yet show a statement about this node has not answered. It is asked for what it claims.
+            let is_early = unsettled.contains(peer) || waiting.contains(peer);
+            *claim = claim.filter(|head| *head > held || !is_early);
+        }
         // Takes the reports after the head: a place is reported before it is stored, so the guard gets a report of
         // every place up to that head.
         let reports = state.own_strand.take_reports();
         for (peer, shown) in reports.shown {
+            self.shown_ns = self.shown_ns.max(shown.originator_ns.unwrap_or(i64::MIN));
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
         }
         if let Some(word) = reports.word {
@@ -178,6 +190,25 @@ impl GuardTask {
             claims,
         };
         self.guard.observe(now, seen);
+    }
+
+    /// Takes the statements about this node that peers have shown.
+    async fn take_own_voids(&mut self) {
+        if self.state.voids.own_waiting().is_empty() {
+            return;
+        }
+        let state = self.state.clone();
+        let (statements, recorded) = blocking(move || voids::take_own(&state)).await;
+        for VoidStatement { through, time_ns, .. } in statements {
+            let time_ns = i64::try_from(time_ns).unwrap_or(i64::MAX);
+            self.shown_ns = self.shown_ns.max(time_ns);
+            self.guard.note_declared(through, time_ns);
+        }
+        if let Err(error) = recorded {
+            tracing::error!(code = "void_statements_failed", %error, "statements about this node's own strand cannot be \
+                stored: tried again");
+            sleep(RETRY_RELEASE_AFTER).await;
+        }
     }
 
     fn held(&self) -> SequenceId {
@@ -242,29 +273,21 @@ impl GuardTask {
     /// Leaves out the places of a release, makes the folder the one that this host wrote last, and opens
     /// the gate.
     async fn carry_out(&mut self, release: Release) {
-        let (state, from) = (self.state.clone(), self.held().next());
-        let skip = release.skip_through.filter(|_| !self.is_gap_stored);
-        let left_out = blocking(move || {
-            let Some(through) = skip else { return Ok(()) };
-            let (originator, reason) = (state.own, SkipReason::Missing);
-            tracing::warn!(%from, %through, "places of this node's own strand that no node has shown are recorded as missing");
-            state.committer.commit(vec![Change::Skip { originator, from, through, reason }])
-        });
-        if let Err(error) = left_out.await {
-            tracing::error!(code = "own_strand_release_failed", %error, "the gap in this node's own strand cannot be written: tried again");
-            return sleep(RETRY_RELEASE_AFTER).await;
-        }
-        self.is_gap_stored = true;
-        self.undeclared = skip.map(|through| (from, through)).or(self.undeclared);
-        // Before the gate opens: the statement is on disk before an envelope behind the gap.
-        if let Some((from, through)) = self.undeclared {
-            let state = self.state.clone();
-            let declared = blocking(move || voids::declare(&state, from, through)).await;
-            if let Err(error) = declared {
-                tracing::error!(code = "own_strand_release_failed", %error, "the statement about the gap in this node's own strand cannot be written: tried again");
+        if let Some(through) = release.skip_through {
+            let (state, from, shown_ns) = (self.state.clone(), self.held().next(), self.shown_ns);
+            let left_out = blocking(move || {
+                let (originator, reason) = (state.own, SkipReason::Missing);
+                // The statement first: a crash in between leaves no gap without one, and the next start continues above
+                // the places that it names.
+                voids::declare(&state, from, through, shown_ns)?;
+                tracing::warn!(%from, %through, "places of this node's own strand that no node has shown are recorded as missing");
+                state.committer.commit(vec![Change::Skip { originator, from, through, reason }])
+            });
+            if let Err(error) = left_out.await {
+                tracing::error!(code = "own_strand_release_failed", %error, "the gap in this node's own strand, or the statement about it, cannot be written: tried again");
                 return sleep(RETRY_RELEASE_AFTER).await;
             }
-            self.undeclared = None;
+            self.guard.note_left_out();
         }
         let store = self.state.store.clone();
         let is_known = store.standing() == FolderStanding::Newest;
@@ -276,7 +299,7 @@ impl GuardTask {
         self.guard.note_released();
         // The operator has spoken since, or the adoption above has said the opposite.
         self.disowning = None;
-        (self.is_gap_stored, self.is_filling) = (false, false);
+        self.is_filling = false;
     }
 
     /// Takes the strand from its source, or looks for missing places of it at all peers.

@@ -1,14 +1,20 @@
 //! The peers that are connected now, as the tasks of the strands see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::replication::{LinkCommand, PeerClock};
+
+/// Time after which a peer that has sent no clock counts as having shown what it shows first: older versions send none
+/// while they hold nothing. Specified in `docs/protocol/replication.md`.
+const SETTLES_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection to a peer, as the strands see it.
 #[derive(Debug, Clone)]
@@ -20,6 +26,10 @@ pub(super) struct ConnectedPeer {
     /// The way to the connection. Full when the connection does not keep up.
     pub(super) commands: mpsc::Sender<LinkCommand>,
     clock: Arc<Mutex<PeerClock>>,
+    /// Time at which the connection was entered.
+    since: Instant,
+    /// The peer has sent a clock in this connection, and before it everything that it shows first.
+    has_sent_clock: bool,
 }
 
 impl ConnectedPeer {
@@ -77,6 +87,17 @@ impl ConnectedPeers {
         table.iter().map(|(id, peer)| (*id, peer.clock.lock().told_head(originator))).collect()
     }
 
+    /// Returns the peers that may be about to show something about this node's own strand: those that have proved their
+    /// ids a moment ago, and have sent no clock since.
+    pub(super) fn unsettled(&self) -> BTreeSet<OriginatorId> {
+        let now = Instant::now();
+        let is_unsettled = |peer: &ConnectedPeer| {
+            peer.is_proven && !peer.has_sent_clock && now < peer.since + SETTLES_AFTER
+        };
+        let table = self.table.borrow();
+        table.iter().filter(|(_, peer)| is_unsettled(peer)).map(|(id, _)| *id).collect()
+    }
+
     /// Enters a connection in place of an earlier one to the same peer; returns its generation.
     pub(super) fn insert(
         &self,
@@ -90,7 +111,10 @@ impl ConnectedPeers {
         let generation = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
         self.table.send_modify(|table| {
             let clock = Arc::new(Mutex::new(clock));
-            table.insert(peer, ConnectedPeer { generation, is_proven, commands, clock });
+            let (since, has_sent_clock) = (Instant::now(), false);
+            let connected =
+                ConnectedPeer { generation, is_proven, commands, clock, since, has_sent_clock };
+            table.insert(peer, connected);
         });
         generation
     }
@@ -111,10 +135,18 @@ impl ConnectedPeers {
         entries: &Cursor,
         is_known: impl Fn(OriginatorId) -> bool,
     ) {
-        if let Some(peer) = self.table.borrow().get(&peer)
-            && peer.generation == generation
-        {
-            peer.clock.lock().merge(entries, is_known);
+        let is_first = match self.table.borrow().get(&peer) {
+            Some(connected) if connected.generation == generation => {
+                connected.clock.lock().merge(entries, is_known);
+                !connected.has_sent_clock
+            }
+            _ => false,
+        };
+        if is_first {
+            self.table.send_modify(|table| {
+                let connected = table.get_mut(&peer).filter(|it| it.generation == generation);
+                connected.into_iter().for_each(|it| it.has_sent_clock = true);
+            });
         }
     }
 }
@@ -166,5 +198,16 @@ mod tests {
         let claims = [EnvelopeId::new(PEER, SequenceId(7))].into_iter().collect();
         peers.merge_clock(PEER, first, &claims, |_| true);
         assert_eq!(peers.clocks(|_| true), [(PEER, Cursor::new())]);
+        assert_eq!(peers.unsettled(), BTreeSet::from([PEER]), "this one has sent no clock");
+    }
+
+    #[test]
+    fn a_peer_has_settled_with_its_first_clock_and_one_without_proof_at_once() {
+        let peers = ConnectedPeers::default();
+        let generation = enter(&peers);
+        peers.insert(OriginatorId(300), false, mpsc::channel(1).0, PeerClock::default());
+        assert_eq!(peers.unsettled(), BTreeSet::from([PEER]));
+        peers.merge_clock(PEER, generation, &Cursor::new(), |_| true);
+        assert_eq!(peers.unsettled(), BTreeSet::new());
     }
 }

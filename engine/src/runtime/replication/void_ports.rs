@@ -1,20 +1,44 @@
-//! The statements about void places that are known, on their way from sessions to the task and back, and the
-//! envelopes that contradict them.
+//! The statements about void places that are known, on their way from sessions to the tasks and back, and the envelopes
+//! that contradict them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::replication::KnownVoids;
 
-/// Shown statements that wait for the task. A guess: as many as sixteen nodes can have. Others are dropped, and shown
-/// again in the next session.
-const SHOWN_MAX: usize = 1_024;
+/// Statements of one peer that wait, about this node and about others. Four times as many as a peer shows with one
+/// clock. Others are dropped, and shown again in the next session.
+const WAITING_MAX: usize = 64;
+
+/// A statement with the peer that has shown it.
+pub(super) type ShownVoid = (OriginatorId, SignedVoid);
+
+/// Statements that wait, by peer, so that no peer takes room from another one.
+#[derive(Default)]
+struct WaitingVoids(BTreeMap<OriginatorId, Vec<SignedVoid>>);
+
+impl WaitingVoids {
+    /// Adds a statement. Returns false if too many of this peer wait.
+    fn push(&mut self, (peer, signed): ShownVoid) -> bool {
+        let of_peer = self.0.entry(peer).or_default();
+        let has_room = of_peer.len() < WAITING_MAX;
+        if has_room && !of_peer.contains(&signed) {
+            of_peer.push(signed);
+        }
+        has_room
+    }
+
+    fn take(&mut self) -> Vec<ShownVoid> {
+        let taken = std::mem::take(&mut self.0).into_iter();
+        taken.flat_map(|(peer, all)| all.into_iter().map(move |signed| (peer, signed))).collect()
+    }
+}
 
 /// The known statements, and what was logged about them.
 struct VoidBook {
@@ -28,9 +52,13 @@ pub(super) struct VoidPorts {
     book: Mutex<VoidBook>,
     /// Held while statements are written, so that each row has all statements before it.
     writing: Mutex<()>,
-    shown: Mutex<Vec<(OriginatorId, SignedVoid)>>,
+    shown: Mutex<WaitingVoids>,
+    /// Those about this node, which its guard takes.
+    own_shown: Mutex<WaitingVoids>,
     /// Wakes the task when a statement was shown.
     arrived: Notify,
+    /// Wakes the guard when a statement about this node was shown.
+    own_arrived: Notify,
 }
 
 impl VoidPorts {
@@ -46,18 +74,22 @@ impl VoidPorts {
             book: Mutex::new(VoidBook { known, told: HashSet::new() }),
             writing: Mutex::default(),
             shown: Mutex::default(),
+            own_shown: Mutex::default(),
             arrived: Notify::new(),
+            own_arrived: Notify::new(),
         }
     }
 
-    /// Hands over a statement that a peer has shown, unchecked. Drops it if it is known or too many wait.
-    pub(super) fn show(&self, peer: OriginatorId, signed: SignedVoid) {
-        if !self.takes(&signed.statement) {
-            return;
-        }
-        let mut shown = self.shown.lock();
-        if shown.len() < SHOWN_MAX {
-            shown.push((peer, signed));
+    /// Hands over a statement that a peer has shown to the node `own`, unchecked. Drops it if it is known, if it
+    /// would not be kept, or if too many of the peer wait.
+    pub(super) fn show(&self, peer: OriginatorId, signed: SignedVoid, own: OriginatorId) {
+        if signed.statement.node == own {
+            // Also one without room: the place counts.
+            let is_known = self.book.lock().known.is_known(&signed.statement);
+            if !is_known && self.own_shown.lock().push((peer, signed)) {
+                self.own_arrived.notify_one();
+            }
+        } else if self.takes(&signed.statement) && self.shown.lock().push((peer, signed)) {
             self.arrived.notify_one();
         }
     }
@@ -67,14 +99,46 @@ impl VoidPorts {
         self.book.lock().known.all().iter().skip(sent).take(max).copied().collect()
     }
 
+    /// Returns the highest place that a node has declared void.
+    pub(super) fn through(&self, node: OriginatorId) -> SequenceId {
+        self.book.lock().known.through(node)
+    }
+
+    /// Returns true if a node has declared these places void from this folder.
+    pub(super) fn has_declared(&self, of: &VoidStatement) -> bool {
+        let is_same = |it: &VoidStatement| VoidStatement { time_ns: of.time_ns, ..*it } == *of;
+        self.book.lock().known.of(of.node).any(is_same)
+    }
+
     /// Returns once a statement was shown.
     pub(super) async fn shown(&self) {
         self.arrived.notified().await;
     }
 
+    /// Returns once a statement about this node was shown.
+    pub(super) async fn own_shown(&self) {
+        self.own_arrived.notified().await;
+    }
+
     /// Takes the statements that were shown, each with its peer.
-    pub(super) fn take_shown(&self) -> Vec<(OriginatorId, SignedVoid)> {
-        std::mem::take(&mut *self.shown.lock())
+    pub(super) fn take_shown(&self) -> Vec<ShownVoid> {
+        self.shown.lock().take()
+    }
+
+    /// Takes the statements about this node that were shown, each with its peer.
+    pub(super) fn take_own_shown(&self) -> Vec<ShownVoid> {
+        self.own_shown.lock().take()
+    }
+
+    /// Puts statements about this node back that could not be recorded.
+    pub(super) fn put_own_back(&self, all: Vec<ShownVoid>) {
+        let mut waiting = self.own_shown.lock();
+        all.into_iter().for_each(|shown| _ = waiting.push(shown));
+    }
+
+    /// Returns the peers whose statements about this node wait.
+    pub(super) fn own_waiting(&self) -> BTreeSet<OriginatorId> {
+        self.own_shown.lock().0.keys().copied().collect()
     }
 
     /// Returns true if the statement is not known, and there is room for it.
@@ -102,7 +166,7 @@ impl VoidPorts {
     pub(super) fn look_at(&self, changes: &[Change]) {
         let book = self.book.lock();
         let declared = |change: &&Change| match change {
-            Change::Append(entry) => book.known.covering(entry.id).is_some(),
+            Change::Append(entry) => book.known.covering(entry.id).next().is_some(),
             Change::Skip { .. } => false,
         };
         // Mostly there is no statement: a strand that catches up takes the lock once for each batch.
@@ -115,12 +179,16 @@ impl VoidPorts {
         }
     }
 
-    /// Looks at one envelope.
-    pub(super) fn look_at_envelope(&self, id: EnvelopeId, bytes: &Bytes) {
-        let statement = self.book.lock().known.covering(id).copied();
-        let Some(statement) = statement else { return };
-        let Ok(envelope) = OriginatorEnvelope::parse(bytes.clone()) else { return };
-        self.tell(&statement, id, envelope.unsigned().originator_ns());
+    /// Looks at one envelope. Returns true if it breaks a statement of its node.
+    pub(super) fn look_at_envelope(&self, id: EnvelopeId, bytes: &Bytes) -> bool {
+        let statements: Vec<_> = self.book.lock().known.covering(id).copied().collect();
+        if statements.is_empty() {
+            return false;
+        }
+        let Ok(envelope) = OriginatorEnvelope::parse(bytes.clone()) else { return false };
+        let originator_ns = envelope.unsigned().originator_ns();
+        statements.iter().for_each(|of| self.tell(of, id, originator_ns));
+        statements.iter().any(|of| of.is_broken_by(originator_ns))
     }
 
     /// Logs a contradiction, once for each statement.
@@ -137,5 +205,61 @@ impl VoidPorts {
             tracing::warn!(code = "void_place_found", envelope = %id, %from, %through, time_ns, "a node has declared a \
                 place void for which it had signed an envelope: it had lost it, or withholds it; the envelope stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_storage::StoreIdentity;
+
+    use super::*;
+
+    const OWN: OriginatorId = OriginatorId(100);
+
+    fn ports() -> (Store, VoidPorts) {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity = StoreIdentity { network: "test".into(), node: OWN, public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let ports = VoidPorts::new(&store);
+        (store, ports)
+    }
+
+    fn declared(node: OriginatorId, place: u64) -> SignedVoid {
+        let (from, through) = (SequenceId(place), SequenceId(place));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [1; 16] };
+        of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap())
+    }
+
+    #[test]
+    fn a_peer_that_floods_takes_no_room_from_others_and_none_from_what_is_about_this_node() {
+        let (_, ports) = ports();
+        let (flood, honest, node) = (OriginatorId(200), OriginatorId(300), OriginatorId(400));
+        for place in 1..=5_000 {
+            ports.show(flood, declared(node, place), OWN);
+            ports.show(flood, declared(OWN, place), OWN);
+        }
+        ports.show(honest, declared(node, 9_000), OWN);
+        ports.show(honest, declared(OWN, 9_000), OWN);
+        assert_eq!(ports.own_waiting(), BTreeSet::from([flood, honest]));
+        for (taken, about) in [(ports.take_shown(), node), (ports.take_own_shown(), OWN)] {
+            assert_eq!(taken.len(), WAITING_MAX + 1);
+            assert!(taken.contains(&(honest, declared(about, 9_000))));
+        }
+        assert_eq!(ports.own_waiting(), BTreeSet::new());
+    }
+
+    #[test]
+    fn what_could_not_be_recorded_waits_again_and_what_is_known_does_not() {
+        let (store, ports) = ports();
+        let shown = (OriginatorId(200), declared(OWN, 7));
+        ports.show(shown.0, shown.1, OWN);
+        let taken = ports.take_own_shown();
+        ports.put_own_back(taken);
+        assert_eq!(ports.take_own_shown(), [shown]);
+        assert_eq!(ports.record(&store, vec![shown.1]).unwrap(), [shown.1]);
+        ports.show(shown.0, shown.1, OWN);
+        assert_eq!(ports.take_own_shown(), []);
+        assert_eq!(VoidPorts::new(&store).through(OWN), SequenceId(7), "it outlives a restart");
     }
 }

@@ -7,28 +7,47 @@
 //! statements that a session may show. A signature is checked only if the statement would be kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{CommitError, LogItem, ReadError};
+use tokio::time::sleep;
 
 use super::state::ReplicationState;
+use super::void_ports::ShownVoid;
+use crate::misbehavior::is_ahead;
 use crate::runtime::stop::StopSignal;
 
+/// Pause after statements could not be stored. A guess: a disk that fails needs an operator.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Ranges and envelopes that are read to find the first held envelope of declared places. A guess: one suffices,
 /// except in a strand that was pruned in many parts.
 const LOOKED_AT_MAX: usize = 1_024;
 
-/// Declares places of this node's own strand void, durably. They are left out already, and none of them is signed
-/// later.
+/// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
+/// `shown_ns` is the latest time of this node's statements that peers have shown.
+///
+/// The statement is dated behind everything that this node is known to have signed: the clock of a restored machine
+/// may be behind, and an envelope that it had lost must not look like one that it signed afterwards.
 pub(super) fn declare(
     state: &ReplicationState,
     from: SequenceId,
     through: SequenceId,
+    shown_ns: i64,
 ) -> Result<(), CommitError> {
-    let time_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
+    let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
+    let newest_ns = newest_own_ns(state)?;
+    let Ok(time_ns) = u64::try_from(now_ns.max(newest_ns).max(shown_ns)) else {
+        tracing::warn!(%from, %through, "the clock is before 1970: these places stay missing without a statement");
+        return Ok(());
+    };
     let (node, incarnation) = (state.own, state.store.incarnation());
     let statement = VoidStatement { node, from, through, time_ns, incarnation };
+    if state.voids.has_declared(&statement) {
+        return Ok(()); // an attempt that failed behind it
+    }
     let declared = state.voids.record(&state.store, vec![statement.sign(&state.key)])?;
     if declared.is_empty() {
         tracing::warn!(%from, %through, "this node has signed as many statements about void places as are kept: these \
@@ -37,82 +56,96 @@ pub(super) fn declare(
     Ok(())
 }
 
-/// Takes what peers show, until it is stopped.
+/// Returns the time of the newest envelope of this node that it holds, unix nanoseconds.
+fn newest_own_ns(state: &ReplicationState) -> Result<i64, ReadError> {
+    let newest = state.store.snapshot().last_held(state.own)?;
+    let envelope = newest.and_then(|(_, bytes)| OriginatorEnvelope::parse(bytes).ok());
+    Ok(envelope.map_or(i64::MIN, |envelope| envelope.unsigned().originator_ns()))
+}
+
+/// Returns the statements of this node among those that peers have shown as about it, and records them. After an error
+/// they wait again.
+pub(super) fn take_own(state: &ReplicationState) -> (Vec<VoidStatement>, Result<(), CommitError>) {
+    let mut shown = state.voids.take_own_shown();
+    let key = state.store.identity().public_key;
+    shown.retain(|(_, signed)| signed.verify(&key).is_ok());
+    let signed: Vec<SignedVoid> = shown.iter().map(|(_, signed)| *signed).collect();
+    let statements = signed.iter().map(|signed| signed.statement).collect();
+    let recorded = state.voids.record(&state.store, signed).map(drop);
+    if recorded.is_err() {
+        state.voids.put_own_back(shown);
+    }
+    (statements, recorded)
+}
+
+/// Takes what peers show, until it is stopped. What cannot be stored is tried again.
 pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSignal) {
-    let mut has_failed = false;
+    let mut failed: Vec<ShownVoid> = Vec::new();
     loop {
+        let pause = async {
+            match failed.is_empty() {
+                true => state.voids.shown().await,
+                false => sleep(RETRY_AFTER).await,
+            }
+        };
         tokio::select! {
             () = stopped.stopped() => return,
-            () = state.voids.shown() => {}
+            () = pause => {}
         }
-        let of = state.clone();
-        let taken = tokio::task::spawn_blocking(move || take_shown(&of)).await;
-        match taken.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
-            Ok(()) => has_failed = false,
-            Err(error) if !std::mem::replace(&mut has_failed, true) => {
+        let is_again = !failed.is_empty();
+        let batch = if is_again { std::mem::take(&mut failed) } else { state.voids.take_shown() };
+        let (of, taken) = (state.clone(), batch.clone());
+        let done = tokio::task::spawn_blocking(move || take_shown(&of, taken)).await;
+        let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        if let Err(error) = done {
+            failed = batch;
+            if !is_again {
                 tracing::error!(code = "void_statements_failed", %error, "statements of peers about void places cannot \
-                    be stored: peers show them again in their next session");
+                    be stored: tried again");
             }
-            Err(_) => {}
         }
     }
 }
 
-fn take_shown(state: &ReplicationState) -> Result<(), CommitError> {
-    let shown = state.voids.take_shown();
-    let is_genuine =
-        |&(peer, signed): &(OriginatorId, SignedVoid)| is_of_node(state, peer, &signed);
-    let verified: Vec<_> = shown.into_iter().filter(is_genuine).collect();
-    for &(peer, signed) in &verified {
-        note_own(state, peer, &signed.statement)?;
-    }
-    let verified = verified.into_iter().map(|(_, signed)| signed).collect();
+fn take_shown(state: &ReplicationState, shown: Vec<ShownVoid>) -> Result<(), CommitError> {
+    let is_genuine = |shown: &ShownVoid| is_of_node(state, shown.0, &shown.1);
+    let verified: Vec<_> = shown.into_iter().filter(is_genuine).map(|(_, signed)| signed).collect();
     for added in state.voids.record(&state.store, verified)? {
         let VoidStatement { node, from, through, .. } = added.statement;
         tracing::info!(%node, %from, %through, "a node has declared places of its strand void");
-        look_for_held(state, &added.statement)?;
+        if let Err(error) = look_for_held(state, &added.statement) {
+            tracing::warn!(%node, %error, "declared places could not be compared with the log");
+        }
     }
     Ok(())
 }
 
-/// Returns true if the statement is new, and one that its node has signed.
+/// Returns true if the statement is new, not dated ahead, and one that its node has signed.
 fn is_of_node(state: &ReplicationState, peer: OriginatorId, signed: &SignedVoid) -> bool {
-    let node = signed.statement.node;
+    let VoidStatement { node, time_ns, .. } = signed.statement;
     if !state.voids.takes(&signed.statement) {
         return false;
     }
-    let is_signed = key_of(state, node).is_some_and(|key| signed.verify(&key).is_ok());
-    if !is_signed {
-        tracing::debug!(%peer, %node, "a peer shows a statement about void places that no node of the registry has signed");
+    // No envelope could break a statement of the far future.
+    let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
+    let is_of_future = i64::try_from(time_ns).map_or(true, |ns| is_ahead(ns, now_ns));
+    let is_genuine =
+        !is_of_future && key_of(state, node).is_some_and(|key| signed.verify(&key).is_ok());
+    if !is_genuine {
+        tracing::debug!(%peer, %node, "a peer shows a statement about void places that is dated ahead, or that no node \
+            of the registry has signed");
     }
-    is_signed
+    is_genuine
 }
 
 /// Returns the key of a node that is or was in the network. A node that has left may have been restored.
 fn key_of(state: &ReplicationState, node: OriginatorId) -> Option<PublicKey> {
-    if node == state.own {
-        return Some(state.store.identity().public_key);
-    }
     let registry = state.ports.registry.borrow();
     let record = registry.node(node).filter(|_| registry.has_been_member(node));
     record.map(|it| it.public_key)
 }
 
-/// Notes places of this node's own strand that another folder has left out: that folder has signed the places behind
-/// them, or was about to.
-fn note_own(
-    state: &ReplicationState,
-    peer: OriginatorId,
-    of: &VoidStatement,
-) -> Result<(), ReadError> {
-    if of.node == state.own && of.through > state.store.snapshot().head(state.own)? {
-        let time_ns = i64::try_from(of.time_ns).ok();
-        state.own_strand.note_shown(peer, of.through, time_ns);
-    }
-    Ok(())
-}
-
-/// Logs the first envelope that is held of declared places.
+/// Logs the first envelope that is held of declared places, and the first one that breaks the statement.
 fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), ReadError> {
     let snapshot = state.store.snapshot();
     let through = of.through.min(snapshot.head(of.node)?);
@@ -121,8 +154,9 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Rea
     }
     let after = EnvelopeId::new(of.node, of.from.previous());
     for item in snapshot.log(after, through).take(LOOKED_AT_MAX) {
-        if let LogItem::Envelope { id, bytes, .. } = item? {
-            state.voids.look_at_envelope(id, &bytes);
+        if let LogItem::Envelope { id, bytes, .. } = item?
+            && state.voids.look_at_envelope(id, &bytes)
+        {
             return Ok(());
         }
     }
