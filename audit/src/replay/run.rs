@@ -17,7 +17,7 @@ use super::rates::{self, JudgedRates};
 use super::strand::{ReplayContext, StrandReplay, StrandReport};
 
 /// The schema of state files.
-const STATE_SCHEMA: &str = "hawser-replay/2";
+const STATE_SCHEMA: &str = "hawser-replay/3";
 /// Length of the longest state file that is read, in bytes. A guess: far above that of a network that works.
 pub const STATE_LEN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -134,8 +134,7 @@ pub struct ReplayState {
     log: String,
     /// A digest over the keys, hex.
     judged_by: String,
-    /// The nodes behind that digest, for people. Programs of earlier versions do not state them.
-    #[serde(default)]
+    /// The nodes behind that digest, for people.
     nodes: JudgedNodes,
     rates: JudgedRates,
     strands: BTreeMap<u32, StrandReplay>,
@@ -485,6 +484,7 @@ impl<'a> Replay<'a> {
         }
         self.newest_ns = self.newest_ns.max(ended.newest_ns());
         self.not_compared.extend(ended.not_compared());
+        self.not_compared.extend(ended.not_judged());
         self.incomplete.extend(ended.not_shown(end, &context));
         self.done.insert(originator.0, ended.report(&context));
         Ok(true)

@@ -17,7 +17,7 @@ use super::judge::{
 use super::stats::StrandFigures;
 use super::tally::{Tallies, TallyFault};
 use super::tree::TreeReplay;
-use super::void::DeclaredVoids;
+use super::void::{DeclaredVoids, SeenVoids};
 
 /// Number of envelopes of other strands after which a node is not asked for more of this one. A guess: a folder ends,
 /// but a dishonest node may send without an end.
@@ -52,6 +52,8 @@ pub struct StrandReplay {
     foreign: u64,
     /// The void range that was reported last.
     void: Option<(u64, u64)>,
+    /// The statements about void places that earlier runs have seen.
+    seen_voids: SeenVoids,
     /// The next checkpoint of each node. Read again after a pause.
     #[serde(skip)]
     checkpoints: Vec<CosignedCheckpoint>,
@@ -90,6 +92,7 @@ impl StrandReplay {
             figures: StrandFigures::default(),
             foreign: 0,
             void: None,
+            seen_voids: SeenVoids::default(),
             checkpoints: Vec::new(),
             declared: DeclaredVoids::default(),
         }
@@ -134,6 +137,7 @@ impl StrandReplay {
         self.tree.check(reached)?;
         self.tallies.check(reached)?;
         self.faults.check()?;
+        self.seen_voids.check()?;
         self.figures.check(reached)
     }
 
@@ -190,14 +194,17 @@ impl StrandReplay {
     }
 
     /// Reads the statements about void places.
-    pub(super) fn load_declared(&mut self, context: &ReplayContext<'_>) {
-        let originator = self.originator();
-        let (declared, faults) = DeclaredVoids::load(context.rows, context.registry, originator);
+    pub(super) fn load_declared(&mut self, context: &Context<'_>) {
+        let at = (self.originator(), self.reached());
+        let seen = &mut self.seen_voids;
+        let (declared, faults) = DeclaredVoids::load(context.rows, context.registry, at, seen);
         self.declared = declared;
-        // A replay that continues has named them.
-        if self.reached() == SequenceId::NONE {
-            faults.into_iter().for_each(|fault| self.fault(fault));
-        }
+        faults.into_iter().for_each(|fault| self.fault(fault));
+    }
+
+    /// Returns a sentence on the statements about void places that came too late to be compared with all envelopes.
+    pub(super) fn not_judged(&self) -> Option<String> {
+        self.seen_voids.not_judged(self.originator())
     }
 
     /// Reads the next checkpoint of each node.

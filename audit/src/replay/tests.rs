@@ -349,10 +349,11 @@ fn a_state_of_another_version_is_called_that_whatever_fields_it_has() {
     let (_, text) = replayed();
     for (schema, by) in [
         ("hawser-replay/1", "an earlier version"),
-        ("hawser-replay/3", "a later version"),
+        ("hawser-replay/2", "an earlier version"),
+        ("hawser-replay/4", "a later version"),
         ("replay", "another program"),
     ] {
-        let whole = text.replace("hawser-replay/2", schema);
+        let whole = text.replace("hawser-replay/3", schema);
         for text in [whole, format!(r#"{{"schema":"{schema}","places":[]}}"#)] {
             let refused = ReplayState::parse(&text).unwrap_err().to_string();
             assert!(refused.contains(&format!("written by {by}")), "{refused}");

@@ -2,26 +2,74 @@
 //!
 //! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints.
 
+use std::collections::BTreeSet;
+
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Registry;
+use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, FaultKind};
 use super::item::{GapReason, StrandRows};
+
+/// Statements of one strand that are applied. The limit of nodes for all strands.
+const STATEMENTS_MAX: usize = 4_096;
 
 /// The statements that the strand's node has signed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DeclaredVoids(Vec<VoidStatement>);
 
+/// The statements that a replay has seen, for the runs that continue it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct SeenVoids {
+    /// Their digests, hex.
+    seen: BTreeSet<String>,
+    /// Number of those that came after some of their places had been checked.
+    late: u64,
+}
+
+impl SeenVoids {
+    /// Notes a statement. Returns true if it is new and there is room for it.
+    fn note(&mut self, of: &VoidStatement) -> bool {
+        self.seen.len() < STATEMENTS_MAX && self.seen.insert(hex::encode(of.digest().0))
+    }
+
+    /// Checks that a replay can have seen these.
+    ///
+    /// # Errors
+    /// A sentence for people that names the impossible value.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        match self.seen.len() <= STATEMENTS_MAX && self.late <= self.seen.len() as u64 {
+            true => Ok(()),
+            false => Err("it has seen more statements about void places than a strand has"),
+        }
+    }
+
+    /// Returns a sentence on the statements that envelopes before them were not compared with, if there are any.
+    pub(super) fn not_judged(&self, originator: OriginatorId) -> Option<String> {
+        (self.late > 0).then(|| {
+            format!(
+                "strand {originator}: {} statements about void places, which came after some of these places had been \
+                checked: replay from the beginning",
+                self.late
+            )
+        })
+    }
+}
+
 impl DeclaredVoids {
     /// Reads the statements that are kept beside a strand, and returns the faults of those that its node has not
     /// signed. Without the node's key none is applied.
+    ///
+    /// `reached` is the last place that earlier runs have checked, and `seen` has the statements that they saw: a
+    /// fault is named once.
     pub(super) fn load(
         rows: &dyn StrandRows,
         registry: &Registry,
-        originator: OriginatorId,
+        (originator, reached): (OriginatorId, SequenceId),
+        seen: &mut SeenVoids,
     ) -> (Self, Vec<Fault>) {
-        let kept = match rows.void_statements() {
+        let mut kept = match rows.void_statements() {
             Ok(kept) => kept,
             Err(error) => {
                 let text = format!("statements about void places: {error}");
@@ -32,6 +80,7 @@ impl DeclaredVoids {
         let Some(record) = registry.node(originator) else {
             return (Self::default(), Vec::new());
         };
+        kept.truncate(STATEMENTS_MAX);
         let is_genuine = |signed: &SignedVoid| {
             signed.statement.node == originator && signed.verify(&record.public_key).is_ok()
         };
@@ -41,8 +90,13 @@ impl DeclaredVoids {
             let text = format!("the node has not signed that places {from} to {through} are void");
             Fault::of_strand(FaultKind::Forged, originator, text)
         };
-        let genuine = genuine.into_iter().map(|signed| signed.statement).collect();
-        (Self(genuine), forged.into_iter().map(fault).collect())
+        let genuine: Vec<_> = genuine.into_iter().map(|signed| signed.statement).collect();
+        for of in &genuine {
+            let is_late = seen.note(of) && of.from <= reached;
+            seen.late += u64::from(is_late);
+        }
+        let new = forged.into_iter().filter(|signed| seen.note(&signed.statement));
+        (Self(genuine), new.map(fault).collect())
     }
 
     /// Divides a range of missing places into those that are declared void and the others, ascending.
@@ -85,7 +139,7 @@ mod tests {
     use super::*;
     use crate::replay::testing::{MemoryLog, NODE, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
-    use crate::replay::{Gap, StrandRow};
+    use crate::replay::{Gap, Replay, ReplayState, StrandRow};
 
     /// The statement of the log's node about these places, at the time of place `at`, signed with this key.
     fn declared(from: u64, through: u64, at: u64, seed: u8) -> SignedVoid {
@@ -136,6 +190,33 @@ mod tests {
         log.voids = vec![declared(41, 60, 40, 2)];
         assert_eq!(named(&replay(&log, &settings())), [(FaultKind::Forged, 0, None)]);
         assert_eq!(gaps(&log), [(41, 60, GapReason::Missing)]);
+    }
+
+    #[test]
+    fn a_statement_that_comes_after_its_places_were_checked_is_told_and_a_forged_one_named_once() {
+        let mut log = MemoryLog::honest(40);
+        let settings = settings();
+        let run = |log: &MemoryLog, state: Option<ReplayState>| {
+            let mut replay = Replay::new(log, &settings, state).unwrap();
+            let report = replay.run(|_, _| true).unwrap().unwrap();
+            let text = replay.state().to_text().unwrap();
+            (report, ReplayState::parse(&text).unwrap())
+        };
+        log.voids = vec![declared(30, 30, 20, 1)];
+        let (first, state) = run(&log, None);
+        assert!(!first.unchecked.join("; ").contains("void"), "{first:?}");
+        log.voids.extend([
+            declared(10, 12, 20, 1),
+            declared(20, 20, 20, 2),
+            declared(90, 95, 20, 1),
+        ]);
+        let (then, state) = run(&log, Some(state));
+        let text = then.unchecked.join("; ");
+        assert!(text.contains("strand 100: 1 statements about void places"), "{text}");
+        assert_eq!(named(&then), [(FaultKind::Forged, 0, None)]);
+        let (again, _) = run(&log, Some(state));
+        assert_eq!(named(&again), named(&then), "each is named once");
+        assert!(again.unchecked.join("; ").contains("1 statements about void places"));
     }
 
     #[test]
