@@ -1,16 +1,17 @@
-//! The pages of `docs/api/` are complete, their made parts are those of the schema and of the suite, and a node answers
-//! their examples as they say.
+//! The pages of `docs/api/` are complete, their made parts are those of the schema and of the suite, and a node and a
+//! gateway answer their examples as they say.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 
 use hawser_proto::pb::MethodSchema;
+use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::wait::PATIENCE;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::api_schema::{MADE, Schema, root};
 
@@ -39,6 +40,7 @@ impl Page {
         let (_, quoted) = grpcurl.split_once("-d '").unwrap();
         let (json, rest) = quoted.split_once('\'').unwrap();
         let path = format!("/{}", rest.split_whitespace().nth(1).unwrap());
+        check_schema(name, grpcurl, &path);
         if let Some((_, curl)) = text.split_once("http://") {
             let (address, _) = curl.split_once(' ').unwrap();
             assert!(address.ends_with(&path), "{name}: {address} is not {path}");
@@ -49,12 +51,33 @@ impl Page {
     }
 }
 
+/// Checks that the options of `grpcurl` name a file with the service of the call.
+fn check_schema(name: &str, grpcurl: &str, path: &str) {
+    let option = |option: &str| {
+        let mut words = grpcurl.split_whitespace().skip_while(|word| *word != option);
+        words.nth(1).unwrap_or_else(|| panic!("{name}: {option} is missing"))
+    };
+    let file = root().join(option("-import-path")).join(option("-proto"));
+    let schema = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (service, _) = path.trim_start_matches('/').split_once('/').unwrap();
+    let (package, service) = service.rsplit_once('.').unwrap();
+    for line in [format!("package {package};"), format!("service {service} {{")] {
+        assert!(schema.contains(&line), "{name}: {} has no {line:?}", file.display());
+    }
+}
+
 /// The methods of the schema, with their services, as the pages' files are called.
 fn methods() -> Vec<(String, String)> {
     Schema::read().calls.into_iter().map(|call| (call.name, call.service)).collect()
 }
 
 impl Page {
+    /// Returns the example of `curl`; `None` for a call that `curl` cannot make.
+    fn curl(&self) -> Option<&str> {
+        let blocks = self.text.split("```sh\n").skip(1);
+        blocks.filter_map(|block| block.split("```").next()).find(|it| it.starts_with("curl "))
+    }
+
     /// Returns the text of a section that was written by hand.
     fn section(&self, name: &str) -> &str {
         let (_, section) = self.text.split_once(&format!("\n## {name}\n")).unwrap();
@@ -143,58 +166,57 @@ fn every_call_has_a_page_that_names_its_services() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_answers_the_examples_as_the_pages_say() {
+async fn a_node_and_a_gateway_answer_the_examples_of_curl_as_the_pages_say() {
     let mut network = Network::new(1);
     network.add_arguments(&["--validation-api"]);
     network.start_all().await;
-    let port = network.nodes[0].port;
+    let gateway = Gateway::start(&network).await;
+    let servers = [(5050, network.nodes[0].port), (5052, gateway.port)];
     let names: BTreeSet<String> = methods().into_iter().map(|(name, _)| name).collect();
     let mut asked = 0;
     for page in names.iter().map(|name| Page::read(name)) {
-        let (name, json) = (&page.name, page.json.as_bytes());
-        if !page.text.contains(" http://127.0.0.1:5050/") {
-            continue; // of a gateway, or no call of Connect
-        }
+        let Some(example) = page.curl() else { continue };
         asked += 1;
-        if page.text.contains("application/connect+json") {
-            let len = u32::try_from(json.len()).unwrap();
-            assert!(len < 256, "{name}: the shell function frames no longer request");
-            let body = [&[0], &len.to_be_bytes()[..], json].concat();
-            let answer = ask(port, &page.path, "application/connect+json", &body, true).await;
-            assert!(answer.starts_with("HTTP/1.1 200"), "{name}: {answer}");
-            assert!(!answer.contains("\"error\""), "{name}: {answer}");
-            continue;
-        }
-        let answer = ask(port, &page.path, "application/json", json, false).await;
+        let example = servers.iter().fold(example.to_owned(), |example, (written, port)| {
+            example.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{port}"))
+        });
+        let is_stream = example.contains("application/connect+json");
+        let answer = tokio::task::spawn_blocking(move || run(&example, is_stream)).await.unwrap();
+        let name = &page.name;
         match page.text.split_once("is answered with `") {
-            None => assert!(answer.starts_with("HTTP/1.1 200"), "{name}: {answer}"),
+            None => assert!(!answer.contains("\"code\":"), "{name}: {answer}"),
             Some((_, rest)) => {
                 let code = rest.split('`').next().unwrap();
                 assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{name}: {answer}");
             }
         }
     }
-    assert_eq!(asked, names.len() - 3, "all but Subscribe and two of a gateway");
+    assert_eq!(asked, names.len() - 1, "all but Subscribe, a stream in both directions");
 }
 
-/// Sends a request; returns the response, of a stream as much as comes first.
-async fn ask(port: u16, path: &str, kind: &str, body: &[u8], is_stream: bool) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let len = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\n\
-         content-length: {len}\r\n\r\n"
-    );
-    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
-    let mut response = Vec::new();
-    let read = async {
-        // The head of a stream and its first message may come apart.
-        while !is_stream || response.len() < 32 || response.ends_with(b"\r\n\r\n") {
-            if stream.read_buf(&mut response).await.unwrap() == 0 {
-                break;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, read).await.unwrap();
-    String::from_utf8_lossy(&response).into_owned()
+/// Runs an example in a shell that knows the function of the index. Returns what it prints, of a stream its first message.
+fn run(example: &str, is_stream: bool) -> String {
+    let index = fs::read_to_string(root().join("docs/api/README.md")).unwrap();
+    let frame = index.lines().find(|line| line.starts_with("frame() ")).unwrap();
+    let script = format!("{frame}\nexec timeout {} {example}", PATIENCE.as_secs());
+    let mut command = Command::new("bash");
+    // Standard error would show the progress of curl.
+    command.args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut shell = command.spawn().expect("bash is installed");
+    let mut output = shell.stdout.take().unwrap();
+    let mut printed = Vec::new();
+    if is_stream {
+        let mut head = [0; 5];
+        output.read_exact(&mut head).unwrap_or_else(|error| panic!("{example}: {error}"));
+        let [flag, len @ ..] = head;
+        assert_eq!(flag, 0, "{example}: its first frame is no message");
+        printed = vec![0; u32::from_be_bytes(len) as usize];
+        output.read_exact(&mut printed).unwrap();
+        shell.kill().unwrap();
+    } else {
+        output.read_to_end(&mut printed).unwrap();
+    }
+    shell.wait().unwrap();
+    assert!(!printed.is_empty(), "{example}: it prints nothing (is curl installed?)");
+    String::from_utf8(printed).unwrap()
 }
