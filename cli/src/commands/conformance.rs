@@ -153,7 +153,10 @@ impl Progress {
 
 fn text(report: &Report) -> String {
     let mut text = format!("\n{}", report.summary());
-    if report.results.iter().any(|result| result.case.needs.contains(&Need::Payer)) {
+    let has_published = |result: &CaseResult| {
+        result.case.needs.contains(&Need::Payer) && !matches!(result.outcome, Outcome::Skipped(_))
+    };
+    if report.results.iter().any(has_published) {
         text += "What the suite has published stays on the node until its retention ends.";
     }
     text.trim_end().to_owned()
