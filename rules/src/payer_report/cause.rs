@@ -6,6 +6,7 @@
 //! doubled, or nothing, or that of another payer. An amount that follows from nothing in the log cannot be found, nor a
 //! payer without usage here: a root does not show what it was made of.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use hawser_proto::{PayerAddress, SequenceId};
@@ -212,21 +213,40 @@ fn sum_of<'a>(rows: impl IntoIterator<Item = &'a MinuteOfPayer>) -> Leaves {
     Leaves::sum(rows.into_iter().map(|row| (row.payer, row.own)))
 }
 
+/// The root of a report, with which the roots of likely mistakes and lies are compared.
+#[derive(Debug)]
+struct SoughtRoot {
+    root: Hash,
+    /// The number of roots that were compared with it.
+    compared: Cell<usize>,
+}
+
+impl SoughtRoot {
+    fn new(root: Hash) -> Self {
+        Self { root, compared: Cell::new(0) }
+    }
+
+    fn is(&self, root: Hash) -> bool {
+        self.compared.set(self.compared.get() + 1);
+        root == self.root
+    }
+}
+
 /// Searches for the cause of a root other than that of `own`, which is the root of the rows.
 pub(super) fn cause(reported: Hash, own: &Leaves, usage: &OwnUsage) -> AmountCause {
-    let rows = &usage.rows;
-    if Leaves::sum(rows.iter().map(|row| (row.payer, row.stated))).root() == reported {
+    let (sought, rows) = (SoughtRoot::new(reported), &usage.rows);
+    if sought.is(Leaves::sum(rows.iter().map(|row| (row.payer, row.stated))).root()) {
         let differs = |row: &&MinuteOfPayer| row.own != row.stated;
         return AmountCause::StatedFees(rows.iter().filter(differs).copied().collect());
     }
-    let other = other_amount(reported, own, usage);
-    let other = other.or_else(|| other_rows(reported, own, usage));
-    let other = other.or_else(|| other_payer(reported, own, usage));
-    other.or_else(|| other_envelopes(reported, usage)).unwrap_or(AmountCause::Unknown)
+    let other = other_amount(&sought, own, usage);
+    let other = other.or_else(|| other_rows(&sought, own, usage));
+    let other = other.or_else(|| other_payer(&sought, own, usage));
+    other.or_else(|| other_envelopes(&sought, usage)).unwrap_or(AmountCause::Unknown)
 }
 
 /// Searches among usage that is counted for another payer, and amounts that are in each other's place.
-fn other_payer(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
+fn other_payer(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
     let (tree, payers) = (own.tree(), own.payers());
     let fee = |place: usize| payers[place].fee.get();
     let is_reported = |changed: [(usize, u64); 2]| {
@@ -235,7 +255,7 @@ fn other_payer(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountC
             Some((place, PayerFee { payer: payers[place].payer, fee }.leaf()))
         };
         let [Some(one), Some(other)] = changed.map(leaf) else { return false };
-        tree.root_with(&[one, other]) == Some(reported)
+        tree.root_with(&[one, other]).is_some_and(|root| sought.is(root))
     };
     let pairs = (0..payers.len()).flat_map(|one| (0..one).map(move |other| (other, one)));
     let mut pairs = pairs.take(PAIRS_MAX);
@@ -262,11 +282,11 @@ fn other_payer(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountC
 }
 
 /// Searches among reports without the first or the last envelopes of the range.
-fn other_envelopes(reported: Hash, usage: &OwnUsage) -> Option<AmountCause> {
+fn other_envelopes(sought: &SoughtRoot, usage: &OwnUsage) -> Option<AmountCause> {
     let all = &usage.envelopes;
     let is_of = |envelopes: &[ChargedEnvelope]| {
         let amounts = envelopes.iter().map(|envelope| (envelope.payer, envelope.own));
-        Leaves::sum(amounts).root() == reported
+        sought.is(Leaves::sum(amounts).root())
     };
     if let Some(end) = (1..all.len()).rev().take(ENDS_MAX).find(|end| is_of(&all[..*end])) {
         return Some(AmountCause::BeforeEnvelope(all[end].sequence));
@@ -276,9 +296,9 @@ fn other_envelopes(reported: Hash, usage: &OwnUsage) -> Option<AmountCause> {
 }
 
 /// Searches among minutes and payers that are left out or added.
-fn other_rows(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
+fn other_rows(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
     let rows = &usage.rows;
-    let is_of = |amounts: Leaves| amounts.root() == reported;
+    let is_of = |amounts: Leaves| sought.is(amounts.root());
     let without =
         |keep: &dyn Fn(&MinuteOfPayer) -> bool| is_of(sum_of(rows.iter().filter(|row| keep(row))));
     let tried = TREES_MAX.min(LEAVES_MAX / own.payers().len().max(1));
@@ -322,7 +342,7 @@ fn minutes<'a>(rows: impl IntoIterator<Item = &'a MinuteOfPayer>) -> impl Iterat
 }
 
 /// Searches among single amounts that are wrong: each costs a hash per level of the tree.
-fn other_amount(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
+fn other_amount(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<AmountCause> {
     let tree = own.tree();
     let mut tried = 0;
     let mut check =
@@ -333,7 +353,9 @@ fn other_amount(reported: Hash, own: &Leaves, usage: &OwnUsage) -> Option<Amount
                 tried += 1;
                 let Some(amount) = PicoDollars::new(amount) else { continue };
                 let leaf = PayerFee { payer, fee: amount }.leaf();
-                if tried <= REPLACED_MAX && tree.root_with(&[(place, leaf)]) == Some(reported) {
+                let is_sought =
+                    || tree.root_with(&[(place, leaf)]).is_some_and(|root| sought.is(root));
+                if tried <= REPLACED_MAX && is_sought() {
                     let (own, reported) = (fee, amount.get());
                     return Some(AmountCause::OtherAmount { payer, reported, own, part });
                 }
@@ -507,17 +529,43 @@ mod tests {
         assert_eq!(found([11, 20]), (AmountCause::Unknown, 0, vec![]));
     }
 
-    /// However large a range is, the search ends.
+    /// A range with more to try than each search may: an arbitrary amount costs so many trees and no more.
     #[test]
     fn the_search_for_an_arbitrary_amount_is_bounded() {
+        const PAYERS: u32 = 500;
+        const OF_EACH: u32 = 35;
         let payer = |index: u32| {
             let mut address = [0; 20];
             address[..4].copy_from_slice(&index.to_be_bytes());
             Address(address)
         };
-        let of = |index: u32| MinuteOfPayer { payer: payer(index), ..row(5, 1, 100, 100) };
-        let usage = OwnUsage { rows: (0..500).map(of).collect(), ..OwnUsage::default() };
-        assert_eq!(cause([7; 32], &usage.leaves(), &usage), AmountCause::Unknown);
+        let of_payer = |index: u32| {
+            let row = row(5 + index, 1, OF_EACH.into(), OF_EACH.into());
+            MinuteOfPayer { payer: payer(index), ..row }
+        };
+        let of_envelope = |index: u32| {
+            let envelope = envelope(index.into(), 5 + index % PAYERS, 1, 1);
+            ChargedEnvelope { payer: payer(index % PAYERS), stated: 2, ..envelope }
+        };
+        let rows: Vec<_> = (0..PAYERS).map(of_payer).collect();
+        let envelopes: Vec<_> = (0..PAYERS * OF_EACH).map(of_envelope).collect();
+        assert!(3 * envelopes.len() > REPLACED_MAX && rows.len() * rows.len() / 2 > PAIRS_MAX);
+        let usage = OwnUsage { rows, envelopes, ..OwnUsage::default() };
+        let own = usage.leaves();
+        let compared = |search: &dyn Fn(&SoughtRoot) -> Option<AmountCause>| {
+            let sought = SoughtRoot::new([7; 32]);
+            assert_eq!(search(&sought), None);
+            sought.compared.get()
+        };
+        assert_eq!(compared(&|sought| other_amount(sought, &own, &usage)), REPLACED_MAX);
+        // The ends of the range, and the payers.
+        let rows = compared(&|sought| other_rows(sought, &own, &usage));
+        assert_eq!(rows, 2 * (TREES_MAX / 8) + TREES_MAX / 2);
+        // A payer's usage is not moved to this payer itself.
+        let pairs = compared(&|sought| other_payer(sought, &own, &usage));
+        assert_eq!(pairs, 3 * PAIRS_MAX - 2 * (PAIRS_MAX / PAYERS as usize));
+        assert_eq!(compared(&|sought| other_envelopes(sought, &usage)), 2 * ENDS_MAX);
+        assert_eq!(cause([7; 32], &own, &usage), AmountCause::Unknown);
     }
 
     #[test]
