@@ -1,6 +1,7 @@
 //! A folder is exported and checked in parts, other engines read the export, and a replay writes its report as a page.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use hawser_audit::export::{ExportedRow, PartReader};
@@ -316,6 +317,45 @@ fn what_no_key_judges_is_not_taken_from_a_node() {
     assert!(notes[1].as_str().unwrap().contains("ends at 9, and shows places to 5"), "{done}");
     let with_backup = run(&[&arguments[..], &["--backup", "one"]].concat());
     assert_eq!(with_backup.status.code(), Some(2), "{with_backup:?}");
+}
+
+/// Software without a service for checkpoints answers with a page of HTTP, and so does a balancer whose node restarts.
+/// Such a page never leaves out checkpoints that the node has.
+#[test]
+fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 0);
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let export = |name: &str, registry: &Path, pages: Range<u64>| {
+        let node = FakeNode::start(&[(NODE, 5)], |_, after| strand(after + 1, 5));
+        node.sign_as(NODE, key.clone());
+        node.send_pages(pages);
+        let (from, export) = (node.url(), place.path().join(name));
+        let [to, registry] = [export.as_path(), registry].map(|path| path.to_str().unwrap());
+        let arguments = ["audit", "export", "--from", &from, "--to", to, "--registry", registry];
+        let output = run(&arguments);
+        (output.status.code(), walk(&export.join("checkpoints")).len(), stderr(&output))
+    };
+    for (name, pages, kept) in [("none", 0..0, 1), ("first", 0..1, 1), ("all", 0..u64::MAX, 0)] {
+        let (code, checkpoints, text) = export(name, &registry, pages);
+        assert_eq!((code, checkpoints), (Some(0), kept), "{name}: {text}");
+    }
+
+    // The checkpoint of the first node comes, and then a page in the place of that of the second one.
+    let record = |id: u32, key: u8| NodeRecord {
+        id: OriginatorId(id),
+        public_key: SecretKey::from_bytes(&[key; 32]).unwrap().public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    let registry: Registry = [record(NODE, 2), record(2 * NODE, 3)].into_iter().collect();
+    let file = Judged::file("test", &[], &[], &KnownKeys { registry, rates: None });
+    let of_two = place.path().join("of-two.evidence");
+    fs::write(&of_two, serde_json::to_string(&file).unwrap()).unwrap();
+    let (code, _, text) = export("later", &of_two, 1..u64::MAX);
+    assert!(matches!(code, Some(1 | 3)) && text.contains("404"), "{code:?}: {text}");
 }
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {

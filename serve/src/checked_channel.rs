@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_proto::code_of_http;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::transport::Channel;
@@ -18,6 +18,8 @@ use tower::Service;
 
 /// The header with the details of a status.
 const DETAILS: &str = "grpc-status-details-bin";
+/// The header of a status that stands for a page of HTTP.
+const PAGE: &str = "hawser-http-status";
 /// Base64 as the client of the gRPC library reads it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -32,6 +34,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// without the method is UNIMPLEMENTED.
 #[derive(Debug, Clone)]
 pub struct CheckedChannel(Channel);
+
+impl CheckedChannel {
+    /// Returns true if a status stands for a page of HTTP. A proxy whose server restarts sends such a page, too.
+    #[must_use]
+    pub fn is_page(status: &Status) -> bool {
+        status.metadata().contains_key(PAGE)
+    }
+}
 
 impl From<Channel> for CheckedChannel {
     fn from(channel: Channel) -> Self {
@@ -57,7 +67,10 @@ fn checked(mut response: Response<Body>) -> Response<Body> {
     let status = response.status();
     if status != StatusCode::OK && !response.headers().contains_key("grpc-status") {
         let code = Code::from_i32(code_of_http(status.as_u16()));
-        return Status::new(code, format!("the answer has the HTTP status {status}")).into_http();
+        let text = format!("the answer has the HTTP status {status}");
+        let mut answer = Status::new(code, text).into_http();
+        answer.headers_mut().insert(PAGE, HeaderValue::from(status.as_u16()));
+        return answer;
     }
     remove_malformed(response.headers_mut());
     response.map(|body| Body::new(CheckedBody(body)))
@@ -148,11 +161,14 @@ mod tests {
             if let Some(code) = grpc_status {
                 response.headers_mut().insert("grpc-status", code.parse().unwrap());
             }
-            Status::from_header_map(checked(response).headers()).map(|status| status.code())
+            let status = Status::from_header_map(checked(response).headers());
+            status.map(|status| (status.code(), CheckedChannel::is_page(&status)))
         };
-        assert_eq!(answer(404, None), Some(Code::Unimplemented));
-        assert_eq!(answer(502, None), Some(Code::Unavailable));
-        assert_eq!(answer(404, Some("5")), Some(Code::NotFound), "the server's own code counts");
+        assert_eq!(answer(404, None), Some((Code::Unimplemented, true)));
+        assert_eq!(answer(502, None), Some((Code::Unavailable, true)));
+        let own = Some((Code::NotFound, false));
+        assert_eq!(answer(404, Some("5")), own, "the server's own code counts");
+        assert_eq!(answer(200, Some("12")), Some((Code::Unimplemented, false)));
         assert_eq!(answer(200, None), None, "its status is in its trailers");
     }
 }

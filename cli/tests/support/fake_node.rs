@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
@@ -14,7 +15,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -54,6 +55,8 @@ impl FakeNode {
             page,
             signer: signer.clone(),
             has_trees: has_trees.clone(),
+            checkpoint_calls: Arc::default(),
+            pages: Arc::default(),
             behind_same_balancer: Arc::default(),
         };
         let runtime = Runtime::new().unwrap();
@@ -79,6 +82,11 @@ impl FakeNode {
         *self.signer.lock() = Some((node, key));
     }
 
+    /// Answers these calls for a checkpoint, counted from 0, with a page of HTTP, as a proxy without a server does.
+    pub fn send_pages(&self, calls: Range<u64>) {
+        *self.calls.pages.lock() = calls;
+    }
+
     /// Has every other call, the next one first, answered by another node from now on, as a balancer does.
     pub fn share_calls_with(&self, other: &Self) {
         *self.calls.behind_same_balancer.lock() = Some((0, other.calls.clone()));
@@ -95,6 +103,9 @@ struct FakeCalls {
     page: Arc<GivenPage>,
     signer: Signer,
     has_trees: Arc<AtomicBool>,
+    /// The number of calls for a checkpoint so far, and those that are answered with a page of HTTP.
+    checkpoint_calls: Arc<AtomicU64>,
+    pages: Arc<Mutex<Range<u64>>>,
     /// The number of calls so far, and the node that answers every other one.
     behind_same_balancer: Arc<Mutex<Option<(u64, FakeCalls)>>>,
 }
@@ -193,6 +204,15 @@ impl Service<Request<Body>> for FakeCalls {
         Box::pin(async move {
             let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
             let request = request.into_body().collect().await.unwrap().to_bytes();
+            if method == "GetCheckpoint" {
+                let number = calls.checkpoint_calls.fetch_add(1, Ordering::Relaxed);
+                if calls.pages.lock().contains(&number) {
+                    let page = Full::new(Bytes::from_static(b"<html>none</html>"));
+                    let mut response = Response::new(Body::new(page));
+                    *response.status_mut() = StatusCode::NOT_FOUND;
+                    return Ok(response);
+                }
+            }
             let answer = calls.answer(&method, request.slice(5..));
             let mut trailers = HeaderMap::new();
             let status = if answer.is_some() { "0" } else { "12" };

@@ -1,6 +1,7 @@
 //! The log of a running node, by its API. No answer is trusted before it is checked.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hawser_audit::proof::EnvelopeProof;
@@ -47,10 +48,19 @@ pub(in crate::commands) struct NodeLog {
     channel: CheckedChannel,
     /// Nodes whose checkpoints are asked for.
     signers: Vec<OriginatorId>,
+    /// True if the node has a service for checkpoints. Set with its first answer.
+    has_checkpoints: OnceLock<bool>,
 }
 
 fn failed(status: &Status) -> SourceError {
     SourceError(client::failure(status).text)
+}
+
+/// Returns true if a page of HTTP came in place of an answer, and the page says that there is no such method.
+fn is_page<T>(answer: &Result<T, Status>) -> bool {
+    let is_page =
+        |status: &Status| status.code() == Code::Unimplemented && CheckedChannel::is_page(status);
+    answer.as_ref().is_err_and(is_page)
 }
 
 /// Converts the status of a node that gives no proof. A tree that does not cover the envelope lacks the proof, as a folder
@@ -80,7 +90,8 @@ impl NodeLog {
                 RunError::failed(format!("the threads of the program cannot be started: {error}"))
             })?;
         let channel = runtime.block_on(client::connect(address))?;
-        Ok(Self { address: address.to_owned(), runtime, channel, signers })
+        let (address, has_checkpoints) = (address.to_owned(), OnceLock::new());
+        Ok(Self { address, runtime, channel, signers, has_checkpoints })
     }
 
     /// Asks for a proof that an envelope stands in its strand. Not verified.
@@ -127,6 +138,36 @@ impl NodeLog {
             Status::deadline_exceeded(format!("the node gave no whole answer within {seconds} s"))
         };
         answer.unwrap_or_else(|_| Err(late())).map(Response::into_inner)
+    }
+
+    /// Asks for a checkpoint. Returns `None` if the node has none.
+    ///
+    /// Software without this service answers with a page of HTTP, and so does a proxy whose node restarts. A page means
+    /// that there is no service only if the node has it again after another call, and has never answered this one.
+    fn checkpoint(
+        &self,
+        request: checkpoint_pb::GetCheckpointRequest,
+    ) -> Result<Option<checkpoint_pb::GetCheckpointResponse>, Status> {
+        let ask = || {
+            let mut api = CheckpointApiClient::new(self.channel.clone());
+            self.ask(api.get_checkpoint(request))
+        };
+        let mut answer = ask();
+        if is_page(&answer) && self.has_checkpoints.get().is_none() {
+            let mut api = MetadataApiClient::new(self.channel.clone());
+            self.ask(api.get_sync_cursor(GetSyncCursorRequest {}))?;
+            answer = ask();
+        }
+        let is_page = is_page(&answer);
+        let has_checkpoints = *self.has_checkpoints.get_or_init(|| !is_page);
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(status) if is_page && has_checkpoints => Err(status),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
+                Ok(None)
+            }
+            Err(status) => Err(status),
+        }
     }
 
     /// Calls the method that returns pages. Its answer is decoded only if it has no more fields than a page may have.
@@ -290,16 +331,9 @@ impl NodeBeside<'_> {
             node_id: Some(node.0),
             size_max,
         };
-        let mut api = CheckpointApiClient::new(self.log.channel.clone());
-        let answer = self.log.ask(api.get_checkpoint(request));
-        let bytes = match answer {
-            Ok(answer) => answer.checkpoint,
-            Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
-                return Ok(None);
-            }
-            Err(status) => return Err(failed(&status)),
-        };
-        let checkpoint = CosignedCheckpoint::decode(&bytes).map_err(|error| {
+        let answer = self.log.checkpoint(request).map_err(|status| failed(&status))?;
+        let Some(answer) = answer else { return Ok(None) };
+        let checkpoint = CosignedCheckpoint::decode(&answer.checkpoint).map_err(|error| {
             SourceError(format!("the checkpoint of node {node} is malformed: {error}"))
         })?;
         let of = checkpoint.signed.checkpoint;
