@@ -1,4 +1,4 @@
-//! What the node of a strand has declared about void places: missing places that a statement covers are counted apart.
+//! Statements of a strand's node about void places: missing places that a statement covers are counted apart.
 //!
 //! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints.
 
