@@ -17,7 +17,8 @@
 //!   `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
-//! - [`start`] and [`ApiHandle`]: start and shutdown.
+//! - [`start`] and [`ApiHandle`]: start and shutdown; [`CheckedStream`]: the checks of a stream's requests, without a
+//!   node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
@@ -66,6 +67,7 @@ mod witness_page;
 
 pub use handle::{ApiError, ApiHandle, start};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
+pub use subscribe::CheckedStream;
 pub use views::{
     BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView, ChainAccount,
     ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading,

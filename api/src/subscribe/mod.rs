@@ -1,6 +1,6 @@
 //! `QueryApi.Subscribe` (XIP-83): a stream whose client changes its topics while it runs.
 //!
-//! - `mutate`: the checks of a change;
+//! - `mutate`: the checks of a change; `checked_stream`: the same without a node, for the fuzzer;
 //! - `held`: the memory that the stream is charged for;
 //! - `timers`: pings, pongs and times;
 //! - this file: the task of a stream, which takes requests and hands out frames.
@@ -8,6 +8,7 @@
 //! Besides answers the task holds at most one frame: it takes the next event from the engine when the connection
 //! has taken the last frame. It continues to read requests meanwhile.
 
+mod checked_stream;
 mod held;
 mod mutate;
 mod timers;
@@ -40,6 +41,7 @@ use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
 use crate::node_api::{MessageStream, NodeApi, rendered};
 use crate::stream_error::StreamError;
+pub use checked_stream::CheckedStream;
 use held::HeldBytes;
 use timers::{StreamTimers, TimerEvent};
 

@@ -1,8 +1,8 @@
 //! Requests of `Subscribe` in any order and with any content: each stream ends with a status that its requests explain,
 //! and the node goes on.
 //!
-//! The bytes of the requests are mutated as well, so this is a fuzz test of the stream's handler. It is no target of
-//! the package `fuzz`, because a stream needs a server.
+//! The bytes of the requests are mutated as well. The target `subscribe-requests` of the package `fuzz` runs far more
+//! sequences through the checks alone; here a server answers them.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;

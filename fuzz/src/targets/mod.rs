@@ -17,6 +17,7 @@ mod misbehavior_report;
 mod payer_report;
 mod resume_text;
 mod snapshot;
+mod subscribe_requests;
 mod tree_evidence;
 mod wire;
 
@@ -51,6 +52,7 @@ pub(crate) const TARGETS: &[Target] = &[
     tree_evidence::TARGET,
     payer_report::TARGET,
     resume_text::TARGET,
+    subscribe_requests::TARGET,
     backup_manifest::TARGET,
     exported_part::TARGET,
     snapshot::TARGET,
