@@ -194,7 +194,7 @@ impl StrandReplay {
     }
 
     /// Reads the statements about void places.
-    pub(super) fn load_declared(&mut self, context: &Context<'_>) {
+    pub(super) fn load_declared(&mut self, context: &ReplayContext<'_>) {
         let at = (self.originator(), self.reached());
         let seen = &mut self.seen_voids;
         let (declared, faults) = DeclaredVoids::load(context.rows, context.registry, at, seen);

@@ -556,6 +556,7 @@ fn simulate(seed: u64) {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn a_release_that_failed_leaves_out_more_only_if_more_is_shown() {
     let start = Instant::now();
     let standing = FolderStanding::Unknown(UnknownFolder::Contradicted);
@@ -580,6 +581,7 @@ fn a_release_that_failed_leaves_out_more_only_if_more_is_shown() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn a_place_that_another_folder_has_declared_counts_as_shown() {
     let start = Instant::now();
     let mut guard = OwnStrandGuard::new(FolderStanding::Newest, SequenceId::NONE, start, 0);
