@@ -6,7 +6,9 @@ use std::path::Path;
 
 use hawser_audit::export::{ExportedRow, PartReader};
 use hawser_audit::replay::{GapReason, StrandRow};
-use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
+use hawser_audit::{Judged, KnownKeys};
+use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{Change, SkipReason};
 use serde_json::Value;
 
