@@ -145,7 +145,7 @@ pub enum SkipReason {
     /// The originator has pruned the envelope, so peers are not searched. A late find may still fill
     /// the place.
     Expired,
-    /// The originator has declared the place empty. An envelope for it is a conflict.
+    /// The rules of a chain's strand leave the place empty. An envelope for it is a conflict.
     Void,
     /// This node held the envelope until it expired. Read only: no [`Change::Skip`] has this reason.
     Pruned,

@@ -41,7 +41,7 @@ pub enum GapReason {
     Missing,
     /// They had expired.
     Expired,
-    /// The places are declared empty.
+    /// The rules of a chain's strand leave the places empty.
     Void,
     /// They are missing, and their node has signed that it left them out. A replay finds this; no source states it.
     DeclaredVoid,
