@@ -47,8 +47,9 @@ pub trait WalletChains: Send + Sync + 'static {
     /// Returns the ids of all chains that can be asked, ascending.
     fn ids(&self) -> Vec<u64>;
 
-    /// Returns the number of the newest block of a chain: the highest that an endpoint states. One that states a lower
-    /// one has no signature refused, and for one that states a higher one the others have no answer.
+    /// Returns the number of the newest block of a chain: the highest one that an endpoint states. So an endpoint that
+    /// states too low a block cannot have a true signature refused. About a stated block that is too high, the other
+    /// endpoints give no answer.
     ///
     /// # Errors
     /// Returns an error if the chain has no endpoint, or none of its endpoints answers.
