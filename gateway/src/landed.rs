@@ -22,8 +22,8 @@ pub(crate) struct PlaceMemory {
 pub(crate) const OF_NODES: PlaceMemory =
     PlaceMemory { name: "landed", kept_ms: 600_000, places_max: 200_000 };
 /// The memory of payloads on the chain. It is apart, because every reader of a topic can repeat a payload at any time,
-/// and each one that is sent again costs gas. Guesses: ids are kept for 30 days; a generation takes about 30 MB of
-/// Redis for each payer key.
+/// and each one that is sent again costs gas. Guesses: ids are kept for 30 to 60 days, or until 200,000 newer ones are
+/// stored, if that is earlier; a generation takes about 30 MB of Redis for each payer key.
 pub(crate) const OF_CHAIN: PlaceMemory =
     PlaceMemory { name: "on-chain", kept_ms: 30 * 86_400_000, places_max: 200_000 };
 /// Largest number of envelopes in one operation. A guess: Lua's `unpack` takes some thousand values.
