@@ -2,8 +2,8 @@
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests
 //! of callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
-//! in it. Large requests of callers, and envelopes that readers already have, are checked by separate threads, which
-//! leave the cores to all others first.
+//! in it. Large requests of callers, and envelopes that readers already have, are checked by workers of a lower priority:
+//! separate threads, with a nice value that is higher by 5 on Linux.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -167,8 +167,8 @@ impl Workers {
         queue.send(Box::new(job)).expect(THREADS_LIVE);
     }
 
-    /// Returns the queues of the threads that stand behind all others, and starts these threads if there are none.
-    /// `None` if the system gives none.
+    /// Returns the queues of the workers of a lower priority, and starts these threads if there are none. `None` if the
+    /// system gives none.
     fn behind(&self) -> Option<&QueuesBehind> {
         let behind = self.pool.behind.get_or_init(|| ThreadsBehind::start(self.threads()));
         behind.queues.as_ref()
