@@ -75,7 +75,7 @@ pub struct SignedVoid {
     pub signature: Signature,
 }
 
-/// The reason bytes are no statement of their node.
+/// The reason why bytes are no statement of the node that they name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VoidStatementError {
     /// The bytes have another length.

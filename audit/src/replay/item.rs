@@ -39,11 +39,12 @@ impl StoredMark {
 pub enum GapReason {
     /// No peer had the envelopes.
     Missing,
-    /// They had expired.
+    /// The envelopes had expired before the keeper of the log got them.
     Expired,
     /// The rules of a chain's strand leave the places empty.
     Void,
-    /// They are missing, and their node has signed that it left them out. A replay finds this; no source states it.
+    /// The places are missing, and the strand's node has signed that it left them out. A replay finds this by the
+    /// statements; no source states it as a reason.
     DeclaredVoid,
     /// The keeper of the log had the envelopes until they expired. Their statements cannot be checked again.
     Pruned,

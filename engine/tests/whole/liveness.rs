@@ -93,7 +93,7 @@ async fn a_node_that_reaches_no_one_reports_no_one() {
     follower.stop().await;
 }
 
-/// So does a peer over gRPC without methods for strands.
+/// Checks the report of a failed request. A peer over gRPC without methods for strands gets the same one.
 #[tokio::test]
 async fn a_node_that_answers_a_request_with_an_error_of_its_own_is_reported() {
     let follower = Follower::start(common::store());

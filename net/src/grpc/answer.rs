@@ -163,8 +163,8 @@ fn status_in(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(&headers)
 }
 
-/// Returns the error for which the status of an answer stands that does not come from a gRPC server. 404 is
-/// [`PeerCallError::NotFound`] before: a proxy whose peer restarts answers so as well.
+/// Returns the error of an answer that does not come from a gRPC server, by its HTTP status; `None` for 200. The caller
+/// has handled 404, which is [`PeerCallError::NotFound`]: a proxy whose peer restarts answers so as well.
 fn status_of(status: StatusCode) -> Option<Status> {
     let number = status.as_u16();
     let error = || {

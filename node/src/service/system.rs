@@ -226,7 +226,8 @@ pub(super) fn stand_back() {
     stand_back_by(READERS_STAND_BACK);
 }
 
-/// Does the same for a thread that checks large requests, and data which readers already have.
+/// Lowers the priority of the calling thread, which checks large requests and data that readers already have, as
+/// [`stand_back`] does.
 pub(super) fn stand_back_behind() {
     #[cfg(target_os = "linux")]
     stand_back_by(VERIFIERS_STAND_BACK);

@@ -23,11 +23,12 @@ const LEAVES_MAX: usize = 5_000_000;
 const ROWS_MAX: usize = 40_000_000;
 /// The largest number of trees in which one leaf is replaced. A guess: a second, at 20 hashes each.
 const REPLACED_MAX: usize = 50_000;
-/// The largest number of trees in which the leaves of two payers are replaced, for each kind of lie. A guess: a second, at
-/// 40 hashes each.
+/// The largest number of trees in which the leaves of two payers are replaced: for exchanged amounts, for minutes that
+/// are counted for another payer, and for envelopes that are. A guess: a second for each of the three, at 40 hashes a
+/// tree.
 const PAIRS_MAX: usize = 20_000;
-/// The largest number of envelopes at an end of the range that are left out. A guess: a writer that stops too early, or
-/// begins too late, does so by little.
+/// The largest number of envelopes that are left out at one end of the range. A guess: a writer that stops too early,
+/// or begins too late, does so by little.
 const ENDS_MAX: usize = 64;
 
 /// The usage of one payer in one minute, as this node has it.

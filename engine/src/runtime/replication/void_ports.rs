@@ -12,14 +12,15 @@ use tokio::sync::Notify;
 
 use crate::replication::KnownVoids;
 
-/// Statements of one peer that wait, about this node and about others. Four times as many as a peer shows with one
-/// clock. Others are dropped, and shown again in the next session.
+/// The largest number of statements of one peer that wait for a check: so many about this node, and as many about
+/// others. Four times as many as a peer shows with one clock. Further ones are dropped, and shown again in the next
+/// session.
 const WAITING_MAX: usize = 64;
 
 /// A statement with the peer that has shown it.
 pub(super) type ShownVoid = (OriginatorId, SignedVoid);
 
-/// Statements that wait, by peer, so that no peer takes room from another one.
+/// The statements of peers that wait for a check, by peer, so that no peer takes room from another one.
 #[derive(Default)]
 struct WaitingVoids(BTreeMap<OriginatorId, Vec<SignedVoid>>);
 
