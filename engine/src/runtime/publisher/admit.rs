@@ -19,8 +19,8 @@ use crate::sequencer::{Admitted, is_too_far_ahead};
 /// Envelopes of a request that one core checks as one batch. Guessed: large enough to share the
 /// cost of a batch, small enough that a request of medium size uses several cores.
 const CHUNK_ENVELOPES: usize = 16;
-/// Largest number of envelopes of a request that workers of the normal priority check. A larger one keeps all cores busy
-/// for long, so workers of a lower priority (nice +5 on Linux) check it. As many as a gateway sends in one call.
+/// Largest number of envelopes of a request that is checked by the workers that also sign. A larger one keeps all cores
+/// busy for long, so workers of a lower priority (nice +5 on Linux) check it. As many as a gateway sends in one call.
 const SMALL_ENVELOPES_MAX: usize = 256;
 
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
