@@ -17,6 +17,8 @@
 
 mod answers;
 #[cfg(test)]
+mod release_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,6 +165,9 @@ pub struct OwnStrandGuard {
     foreign_after_ns: i64,
     /// The head from which the gap of a release that is not carried out yet was computed.
     before_gap: Option<SequenceId>,
+    /// The last place that a release which is not carried out yet was about to declare void. No place up to it may be
+    /// signed, whatever the operator says since then.
+    declared: SequenceId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +212,7 @@ impl OwnStrandGuard {
             is_contradicted: false,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
             before_gap: None,
+            declared: SequenceId::NONE,
         }
     }
 
@@ -255,6 +261,13 @@ impl OwnStrandGuard {
         }
     }
 
+    /// Notes that the places of a release, up to `through`, are about to be declared void. If the release fails, the
+    /// statement may be on disk, and with peers: every later release leaves these places out too, without a gap above
+    /// them.
+    pub fn note_declaring(&mut self, through: SequenceId) {
+        self.declared = self.declared.max(through);
+    }
+
     /// Notes that the places of a release are on disk as left out, before the next observation. The release may still
     /// fail; it then leaves out no more places, unless a higher one is shown.
     pub fn note_left_out(&mut self) {
@@ -290,7 +303,7 @@ impl OwnStrandGuard {
     pub fn note_released(&mut self) {
         let is_due = matches!(self.phase, Phase::Asking { .. } | Phase::Quarantine { .. });
         assert!(is_due, "signing begins only by a release");
-        (self.phase, self.before_gap) = (Phase::Ready, None);
+        (self.phase, self.before_gap, self.declared) = (Phase::Ready, None, SequenceId::NONE);
     }
 
     /// Returns the permission to sign, once it is due. The places of `skip_through` must be on disk
@@ -382,7 +395,8 @@ impl OwnStrandGuard {
         // The host knows of places that no peer has received: a folder may be restored twice within a minute.
         let held = self.before_gap.unwrap_or(self.held);
         let shown = held.max(self.answers.shown()).max(self.host_head);
-        let through = SequenceId(shown.0.saturating_add(gap).min(SequenceId::MAX.0));
+        let above_shown = SequenceId(shown.0.saturating_add(gap).min(SequenceId::MAX.0));
+        let through = above_shown.max(self.declared);
         Release { skip_through: (through > self.held).then_some(through) }
     }
 

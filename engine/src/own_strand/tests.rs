@@ -557,31 +557,6 @@ fn simulate(seed: u64) {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
-fn a_release_that_failed_leaves_out_more_only_if_more_is_shown() {
-    let start = Instant::now();
-    let standing = FolderStanding::Unknown(UnknownFolder::Contradicted);
-    let mut guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, 0);
-    let held = |held| Observation { held: SequenceId(held), ..Observation::default() };
-    guard.observe(start, held(5));
-    let about = guard.status();
-    guard.note_word(start, 0, OperatorWord { gap: GAP, about });
-    let skip = |through: Option<u64>| Some(Release { skip_through: through.map(SequenceId) });
-    assert_eq!(guard.release(start), skip(Some(5 + GAP)));
-    guard.note_left_out();
-    guard.observe(start, held(5 + GAP));
-    assert_eq!(guard.release(start), skip(None), "the gap is there already");
-    guard.note_declared(SequenceId(9), 0);
-    guard.observe(start, held(5 + GAP));
-    assert_eq!(guard.release(start), skip(Some(9 + GAP)));
-    guard.note_left_out();
-    guard.observe(start, held(9 + GAP));
-    assert_eq!(guard.release(start), skip(None));
-    guard.note_released();
-    assert_eq!(guard.status(), OwnStrandStatus::Ready);
-}
-
-#[test]
-#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn a_place_that_another_folder_has_declared_counts_as_shown() {
     let start = Instant::now();
     let mut guard = OwnStrandGuard::new(FolderStanding::Newest, SequenceId::NONE, start, 0);

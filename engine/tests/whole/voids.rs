@@ -1,12 +1,16 @@
 //! Statements about void places: made for a gap after a restore, taken from peers, and decisive for nothing.
 
+use std::sync::Arc;
+
 use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{RoomSettings, Store};
+use parking_lot::Mutex;
 
 use crate::common::{self, NODE, START_NS};
-use crate::follow::{Follower, OTHER, SOURCE, dated, envelope, key, strand};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, dated, envelope, key, strand};
 
 /// The statement of `node` about these places, signed with the key of `by`.
 fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
@@ -19,22 +23,46 @@ fn kept(follower: &Follower) -> Vec<SignedVoid> {
     follower.engine().store().void_statements().unwrap()
 }
 
-/// Waits for a quarantine, and ends it as an operator whose disk was lost.
-async fn confirm(follower: &Follower) {
+/// Waits for a quarantine, and says that no other process signs.
+async fn say(follower: &Follower, gap: u64) {
     let status = || follower.engine().own_strand_status();
     let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
     follower.until("a peer shows what is not held", is_quarantined).await;
-    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.engine().confirm_own_strand(OperatorWord { gap, about: status() });
+}
+
+/// Waits for a quarantine, and ends it as an operator whose disk was lost.
+async fn confirm(follower: &Follower) {
+    say(follower, GAP).await;
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gap_is_declared_void_before_the_node_publishes_behind_it() {
-    let follower = Follower::start(common::store());
+/// A restored node that has taken places 1 and 2 of its strand from a peer, with that peer.
+async fn restored(store: Store) -> (Follower, Peer) {
+    let follower = Follower::start(store);
     let mut other = follower.connect(OTHER, &[(NODE, 2)]);
     assert_eq!(other.want(NODE).await, (0, None));
     other.send(strand(NODE, &[1, 2])).await;
     follower.wait_for(NODE, 2).await;
+    (follower, other)
+}
+
+/// Makes the disk full as soon as it has a statement, until the result is emptied.
+fn full_behind_a_statement(store: &Store) -> Arc<Mutex<Option<Store>>> {
+    let full = Arc::new(Mutex::new(Some(store.clone())));
+    let seen = Arc::clone(&full);
+    let free_bytes = Arc::new(move || {
+        let store = seen.lock().clone();
+        let is_full = store.is_some_and(|it| !it.void_statements().unwrap().is_empty());
+        Some(if is_full { 0 } else { u64::MAX })
+    });
+    store.keep_room(RoomSettings { free_bytes_min: 1 << 30, free_bytes });
+    full
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_declared_void_before_the_node_publishes_behind_it() {
+    let (follower, other) = restored(common::store()).await;
     confirm(&follower).await;
 
     // The gate is open, and nothing is published yet.
@@ -51,6 +79,26 @@ async fn a_gap_is_declared_void_before_the_node_publishes_behind_it() {
     let again = Follower::start(follower.stop().await);
     assert_eq!(again.replication.void_statements_after(0, 9), [signed]);
     again.stop().await;
+}
+
+/// The statement is on disk, the record of the gap is not. Then the operator says that nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_place_that_was_declared_is_signed_after_the_gap_could_not_be_recorded() {
+    let store = common::store();
+    let full = full_behind_a_statement(&store);
+    let (follower, other) = restored(store.clone()).await;
+    say(&follower, GAP).await;
+    follower.until("the gap is not recorded", || !store.has_room()).await;
+    assert_eq!(kept(&follower)[0].statement.through, SequenceId(2 + GAP));
+    say(&follower, 0).await;
+    *full.lock() = None;
+    store.check_room().unwrap();
+    follower.until("the operator is heard", || follower.complaint().is_none()).await;
+    let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
+    assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(2 + GAP + 1)));
+    assert_eq!(kept(&follower).len(), 1, "a retry declares nothing more");
+    drop(other);
+    follower.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

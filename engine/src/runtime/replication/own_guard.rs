@@ -275,6 +275,8 @@ impl GuardTask {
     async fn carry_out(&mut self, release: Release) {
         if let Some(through) = release.skip_through {
             let (state, from, shown_ns) = (self.state.clone(), self.held().next(), self.shown_ns);
+            // Before the statement: after an error it may be on disk, and peers may have it.
+            self.guard.note_declaring(through);
             let left_out = blocking(move || {
                 let (originator, reason) = (state.own, SkipReason::Missing);
                 // The statement first: a crash in between leaves no gap without one, and the next start continues above

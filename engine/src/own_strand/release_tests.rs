@@ -1,0 +1,67 @@
+//! Releases that fail, and are tried again.
+
+use super::*;
+
+/// A release that leaves out places up to this one.
+fn skip(through: Option<u64>) -> Option<Release> {
+    Some(Release { skip_through: through.map(SequenceId) })
+}
+
+fn held(held: u64) -> Observation {
+    Observation { held: SequenceId(held), ..Observation::default() }
+}
+
+/// A guard of an unknown folder, which holds the places up to 5.
+fn unknown(start: Instant) -> OwnStrandGuard {
+    let standing = FolderStanding::Unknown(UnknownFolder::Contradicted);
+    let mut guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, 0);
+    guard.observe(start, held(5));
+    guard
+}
+
+fn say(guard: &mut OwnStrandGuard, start: Instant, gap: u64) {
+    let about = guard.status();
+    guard.note_word(start, 0, OperatorWord { gap, about });
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn a_release_that_failed_leaves_out_more_only_if_more_is_shown() {
+    let start = Instant::now();
+    let mut guard = unknown(start);
+    say(&mut guard, start, GAP);
+    assert_eq!(guard.release(start), skip(Some(5 + GAP)));
+    guard.note_left_out();
+    guard.observe(start, held(5 + GAP));
+    assert_eq!(guard.release(start), skip(None), "the gap is there already");
+    guard.note_declared(SequenceId(9), 0);
+    guard.observe(start, held(5 + GAP));
+    assert_eq!(guard.release(start), skip(Some(9 + GAP)));
+    guard.note_left_out();
+    guard.observe(start, held(9 + GAP));
+    assert_eq!(guard.release(start), skip(None));
+    guard.note_released();
+    assert_eq!(guard.status(), OwnStrandStatus::Ready);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn places_that_may_be_declared_are_left_out_whatever_the_operator_says_then() {
+    let start = Instant::now();
+    for gap in [0, 7, GAP] {
+        let mut guard = unknown(start);
+        say(&mut guard, start, GAP);
+        // Several attempts, each of which fails behind the statement.
+        for _ in 0..3 {
+            assert_eq!(guard.release(start), skip(Some(5 + GAP)), "no gap above the first one");
+            guard.note_declaring(SequenceId(5 + GAP));
+            guard.observe(start, held(5));
+        }
+        say(&mut guard, start, gap);
+        assert_eq!(guard.release(start), skip(Some(5 + GAP)), "{gap}");
+        // What is shown meanwhile counts with its gap.
+        guard.note_declared(SequenceId(9), 0);
+        guard.observe(start, held(5));
+        assert_eq!(guard.release(start), skip(Some((9 + gap).max(5 + GAP))), "{gap}");
+    }
+}
