@@ -10,7 +10,7 @@ use hawser_storage::{RoomSettings, Store};
 use parking_lot::Mutex;
 
 use crate::common::{self, NODE, START_NS};
-use crate::follow::{Follower, OTHER, Peer, SOURCE, dated, envelope, key, strand};
+use crate::follow::{Follower, OTHER, PATIENCE, Peer, SOURCE, dated, envelope, key, strand};
 
 /// The statement of `node` about these places, signed with the key of `by`.
 fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
@@ -99,6 +99,18 @@ async fn no_place_that_was_declared_is_signed_after_the_gap_could_not_be_recorde
     assert_eq!(kept(&follower).len(), 1, "a retry declares nothing more");
     drop(other);
     follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_gap_cannot_be_recorded_stops_when_it_is_asked_to() {
+    let store = common::store();
+    let full = full_behind_a_statement(&store);
+    let (follower, other) = restored(store.clone()).await;
+    say(&follower, GAP).await;
+    follower.until("the gap is not recorded", || !store.has_room()).await;
+    drop(other);
+    tokio::time::timeout(PATIENCE, follower.stop()).await.expect("the guard has heard of it");
+    *full.lock() = None;
 }
 
 #[tokio::test(flavor = "multi_thread")]

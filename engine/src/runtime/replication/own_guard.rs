@@ -8,7 +8,7 @@ use hawser_proto::SequenceId;
 use hawser_proto::void::VoidStatement;
 use hawser_storage::{Change, FolderStanding, SkipReason, UnknownFolder};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::state::ReplicationState;
 use super::task::StrandTask;
@@ -19,8 +19,8 @@ use crate::runtime::stop::{self, StopSender, StopSignal};
 
 /// Pause between two looks at the clocks of peers while nothing else happens. Guessed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Pause after a release that could not be carried out. Guessed.
-const RETRY_RELEASE_AFTER: Duration = Duration::from_secs(5);
+/// Pause after a write that failed. Guessed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The guard as it runs.
 pub(super) struct GuardTask {
@@ -44,6 +44,17 @@ struct Fetching {
     source: Option<hawser_proto::OriginatorId>,
     stop: StopSender,
     task: JoinHandle<()>,
+}
+
+/// The pause before the next action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// No pause: another action is due at once.
+    None,
+    /// Until something happens, or a look is due.
+    Event,
+    /// [`RETRY_AFTER`], whatever happens meanwhile: a write has failed.
+    Retry,
 }
 
 impl GuardTask {
@@ -105,9 +116,13 @@ impl GuardTask {
             self.log_status();
         }
         loop {
-            let is_settled = self.act().await;
-            if !is_settled {
-                continue;
+            match self.act().await {
+                Pause::None => continue,
+                Pause::Event => {}
+                Pause::Retry => match timeout(RETRY_AFTER, stopped.stopped()).await {
+                    Ok(()) => break,
+                    Err(_) => continue,
+                },
             }
             let next = Instant::now() + LOOK_EVERY;
             let next = self.guard.poll_timeout().map_or(next, |at| next.min(at.into()));
@@ -124,9 +139,9 @@ impl GuardTask {
         }
     }
 
-    /// Carries out the next due action. Returns false if another one is due at once.
-    async fn act(&mut self) -> bool {
-        self.take_own_voids().await;
+    /// Carries out the next due action. Never sleeps: only the caller hears when the task has to end.
+    async fn act(&mut self) -> Pause {
+        let is_recorded = self.take_own_voids().await;
         self.look();
         let now = Instant::now().into_std();
         let source = self.guard.source();
@@ -139,8 +154,7 @@ impl GuardTask {
         self.show_status();
         self.disown().await;
         if let Some(release) = self.guard.release(Instant::now().into_std()) {
-            self.carry_out(release).await;
-            return false;
+            return if self.carry_out(release).await { Pause::None } else { Pause::Retry };
         }
         if self.guard.status() == OwnStrandStatus::Ready {
             self.is_idle = false;
@@ -149,12 +163,12 @@ impl GuardTask {
             // head is read: otherwise they would look like what a peer claims.
             self.state.publisher.idle().await;
             self.is_idle = true;
-            return false;
+            return Pause::None;
         }
         if self.fetching.is_none() && !(self.is_filling && self.guard.source().is_none()) {
             self.start_fetching().await;
         }
-        true
+        if is_recorded { Pause::Event } else { Pause::Retry }
     }
 
     /// Passes the present state of the node to the state machine.
@@ -192,10 +206,11 @@ impl GuardTask {
         self.guard.observe(now, seen);
     }
 
-    /// Takes the statements about this node that peers have shown.
-    async fn take_own_voids(&mut self) {
+    /// Takes the statements about this node that peers have shown. Returns false if they could not be recorded: they
+    /// wait again, and count as shown already.
+    async fn take_own_voids(&mut self) -> bool {
         if self.state.voids.own_waiting().is_empty() {
-            return;
+            return true;
         }
         let state = self.state.clone();
         let (statements, recorded) = blocking(move || voids::take_own(&state)).await;
@@ -204,11 +219,11 @@ impl GuardTask {
             self.shown_ns = self.shown_ns.max(time_ns);
             self.guard.note_declared(through, time_ns);
         }
-        if let Err(error) = recorded {
+        if let Err(error) = &recorded {
             tracing::error!(code = "void_statements_failed", %error, "statements about this node's own strand cannot be \
                 stored: tried again");
-            sleep(RETRY_RELEASE_AFTER).await;
         }
+        recorded.is_ok()
     }
 
     fn held(&self) -> SequenceId {
@@ -271,8 +286,8 @@ impl GuardTask {
     }
 
     /// Leaves out the places of a release, makes the folder the one that this host wrote last, and opens
-    /// the gate.
-    async fn carry_out(&mut self, release: Release) {
+    /// the gate. Returns false if that failed.
+    async fn carry_out(&mut self, release: Release) -> bool {
         if let Some(through) = release.skip_through {
             let (state, from, shown_ns) = (self.state.clone(), self.held().next(), self.shown_ns);
             // Before the statement: after an error it may be on disk, and peers may have it.
@@ -287,7 +302,7 @@ impl GuardTask {
             });
             if let Err(error) = left_out.await {
                 tracing::error!(code = "own_strand_release_failed", %error, "the gap in this node's own strand, or the statement about it, cannot be written: tried again");
-                return sleep(RETRY_RELEASE_AFTER).await;
+                return false;
             }
             self.guard.note_left_out();
         }
@@ -296,12 +311,13 @@ impl GuardTask {
         let adopted = blocking(move || if is_known { Ok(()) } else { store.adopt() }).await;
         if let Err(error) = adopted {
             tracing::error!(code = "own_strand_release_failed", %error, "the host marker cannot be written, so this node cannot publish: tried again");
-            return sleep(RETRY_RELEASE_AFTER).await;
+            return false;
         }
         self.guard.note_released();
         // The operator has spoken since, or the adoption above has said the opposite.
         self.disowning = None;
         self.is_filling = false;
+        true
     }
 
     /// Takes the strand from its source, or looks for missing places of it at all peers.
