@@ -62,6 +62,12 @@ impl KnownVoids {
         self.of(node).map(|it| it.through).max().unwrap_or_default()
     }
 
+    /// Returns the latest time of a node's statements, unix nanoseconds; `None` if there is none.
+    #[must_use]
+    pub fn newest_ns(&self, node: OriginatorId) -> Option<u64> {
+        self.of(node).map(|it| it.time_ns).max()
+    }
+
     /// Returns all statements that are about this place: one that is dated far ahead must not hide another one.
     pub fn covering(&self, id: EnvelopeId) -> impl Iterator<Item = &VoidStatement> {
         self.of(id.originator).filter(move |it| it.covers(id.sequence))

@@ -201,6 +201,22 @@ async fn a_statement_is_dated_behind_all_that_the_node_is_known_to_have_signed()
     follower.stop().await;
 }
 
+/// The clock is behind, and a statement of another folder was recorded before a restart: no peer shows it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_dated_behind_those_that_were_recorded_before_the_start() {
+    let store = common::store();
+    let of = declared(NODE, 1, 1_000, NODE).statement;
+    let time_ns = of.time_ns + 3_600_000_000_000;
+    let earlier = VoidStatement { time_ns, ..of }.sign(&key(NODE));
+    store.record_void_statements(&[earlier]).unwrap();
+    let follower = Follower::start(store);
+    confirm(&follower).await;
+    let [first, second] = kept(&follower)[..] else { panic!("two: {:?}", kept(&follower)) };
+    assert_eq!(first, earlier);
+    assert!(second.statement.time_ns >= time_ns, "{second:?}");
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_is_dated_ahead_is_not_kept() {
     let follower = Follower::start(common::store());

@@ -105,6 +105,11 @@ impl VoidPorts {
         self.book.lock().known.through(node)
     }
 
+    /// Returns the latest time of a node's statements, unix nanoseconds; `None` if there is none.
+    pub(super) fn newest_ns(&self, node: OriginatorId) -> Option<u64> {
+        self.book.lock().known.newest_ns(node)
+    }
+
     /// Returns true if a node has declared these places void from this folder.
     pub(super) fn has_declared(&self, of: &VoidStatement) -> bool {
         let is_same = |it: &VoidStatement| VoidStatement { time_ns: of.time_ns, ..*it } == *of;

@@ -27,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const LOOKED_AT_MAX: usize = 1_024;
 
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
-/// `shown_ns` is the latest time of this node's statements that peers have shown.
+/// `shown_ns` is the latest time of this node's statements that peers have shown since the start.
 ///
 /// The statement is dated behind everything that this node is known to have signed: the clock of a restored machine
 /// may be behind, and an envelope that it had lost must not look like one that it signed afterwards.
@@ -39,7 +39,9 @@ pub(super) fn declare(
 ) -> Result<(), CommitError> {
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let newest_ns = newest_own_ns(state)?;
-    let Ok(time_ns) = u64::try_from(now_ns.max(newest_ns).max(shown_ns)) else {
+    let latest_ns = u64::try_from(now_ns.max(newest_ns).max(shown_ns)).ok();
+    // Peers do not show again what was recorded in an earlier run.
+    let Some(time_ns) = latest_ns.max(state.voids.newest_ns(state.own)) else {
         tracing::warn!(%from, %through, "the clock is before 1970: these places stay missing without a statement");
         return Ok(());
     };
