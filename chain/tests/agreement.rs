@@ -20,7 +20,7 @@ use tokio::sync::watch::Sender;
 use crate::administration::Administration;
 use crate::broadcaster::until;
 use crate::pair::{ChainBackend, Pair, sender};
-use crate::proxy::Proxy;
+use crate::proxy::{Faults, Proxy};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -98,8 +98,8 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
     }
 }
 
-#[tokio::test]
-async fn an_endpoint_that_fails_for_a_moment_leaves_no_change_to_one_that_lies() {
+/// A liar has a node that the honest endpoint does not have. The honest one fails or hangs when it is first asked.
+async fn a_moment_leaves_no_change_to_a_liar(fail: fn(&mut Faults, bool)) {
     let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
     let (honest, _) = Pair::deployed(ChainBackend::Embedded).await;
     let registry = deployment.addresses.node_registry;
@@ -109,15 +109,26 @@ async fn an_endpoint_that_fails_for_a_moment_leaves_no_change_to_one_that_lies()
     let (bell, rung) = tokio::sync::watch::channel(0);
     let watcher = watch::registry(endpoints, registry, HOUR, rung).await.unwrap();
     add_node(&liar, registry, &hawser_devchain::deploy::accounts()[3]).await;
-    second.set(|faults| faults.dead = true);
+    second.set(|faults| fail(faults, true));
     let coming_back = async {
         until("it was asked in vain", || second.spoilt() > 0).await;
-        second.set(|faults| faults.dead = false);
+        second.set(|faults| fail(faults, false));
     };
     tokio::join!(read_again(&watcher, &bell), coming_back);
     let snapshot = watcher.subscribe().borrow().clone();
     assert_eq!(snapshot.value.nodes().count(), 0, "{snapshot:?}");
     assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_for_a_moment_leaves_no_change_to_one_that_lies() {
+    a_moment_leaves_no_change_to_a_liar(|faults, fails| faults.dead = fails).await;
+}
+
+/// A request that hangs takes the time in which others would be repeated.
+#[tokio::test]
+async fn an_endpoint_that_hangs_once_leaves_no_change_to_one_that_lies() {
+    a_moment_leaves_no_change_to_a_liar(|faults, fails| faults.hangs = fails).await;
 }
 
 #[tokio::test]

@@ -40,7 +40,25 @@ impl Endpoints {
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, RequestError>>,
     {
-        let asked = (0..self.0.slots.len()).map(|index| self.at_in_time(index, time_max, &ask));
+        let paused_max = PAUSED_ANSWER_MAX;
+        let all = 0..self.0.slots.len();
+        let asked = all.map(|index| self.at_in_time(index, time_max, paused_max, &ask));
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Asks like [`each_in_time`](Self::each_in_time), but waits for a recently failed endpoint as long as for the
+    /// others, because its answer may decide.
+    pub(crate) async fn each_in_whole_time<T, F, Fut>(
+        &self,
+        time_max: Duration,
+        ask: F,
+    ) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let all = 0..self.0.slots.len();
+        let asked = all.map(|index| self.at_in_time(index, time_max, time_max, &ask));
         futures_util::future::join_all(asked).await
     }
 
@@ -60,7 +78,7 @@ impl Endpoints {
         let slots = self.0.slots.iter().enumerate();
         let others = slots.filter(|(_, slot)| slot.display_url != asked.endpoint());
         others
-            .map(|(index, _)| self.at_in_time(index, time_max, ask))
+            .map(|(index, _)| self.at_in_time(index, time_max, PAUSED_ANSWER_MAX, ask))
             .collect::<FuturesUnordered<_>>()
     }
 
@@ -83,7 +101,8 @@ impl Endpoints {
         let order = self.order(Instant::now());
         let hosts: BTreeSet<_> = order.iter().map(|index| &slots[*index].display_url).collect();
         let asked = order.into_iter().map(|index| async move {
-            (&slots[index].display_url, self.at_in_time(index, time_max, ask).await)
+            let answer = self.at_in_time(index, time_max, PAUSED_ANSWER_MAX, ask).await;
+            (&slots[index].display_url, answer)
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
         let (mut answers, mut last) = (BTreeMap::new(), None);
@@ -123,10 +142,12 @@ impl Endpoints {
         }
     }
 
+    /// Asks one endpoint for at most `time_max`, and for at most `paused_max` if it has recently failed.
     async fn at_in_time<T, F, Fut>(
         &self,
         index: usize,
         time_max: Duration,
+        paused_max: Duration,
         ask: &F,
     ) -> Result<T, RequestError>
     where
@@ -135,7 +156,7 @@ impl Endpoints {
     {
         let slot = &self.0.slots[index];
         let is_paused = slot.state.lock().retry_at.is_some_and(|at| at > Instant::now());
-        let time = if is_paused { time_max.min(PAUSED_ANSWER_MAX) } else { time_max };
+        let time = if is_paused { time_max.min(paused_max) } else { time_max };
         let answer = async { ask(self.chain(index).await?).await };
         let answer = tokio::time::timeout(time, answer).await;
         if let Ok(Ok(_)) = &answer {
@@ -161,5 +182,31 @@ impl Endpoints {
     /// Returns the number of endpoints.
     pub(crate) fn count(&self) -> usize {
         self.0.slots.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::EndpointErrorKind;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_recently_failed_endpoint_has_the_whole_time_only_where_its_answer_may_decide() {
+        // No connection is accepted, so no answer ever comes.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let endpoints = Endpoints::new("settlement", &[url], 7).unwrap();
+        for _ in 0..8 {
+            endpoints.failed(0, EndpointErrorKind::Unreachable, "gone".into());
+        }
+        let (time_max, short) = (2 * PAUSED_ANSWER_MAX, PAUSED_ANSWER_MAX.as_millis());
+        let ask = |chain: Chain| async move { chain.newest_block().await };
+        let error = endpoints.each_in_time(time_max, ask).await.remove(0).unwrap_err().to_string();
+        assert!(error.contains(&format!("within {short} ms")), "{error}");
+        let answers = endpoints.each_in_whole_time(time_max, ask).await;
+        let error = answers[0].as_ref().unwrap_err().to_string();
+        assert!(error.contains(&format!("within {} ms", time_max.as_millis())), "{error}");
     }
 }

@@ -5,8 +5,8 @@
 //! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
 //! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the
 //! same host and port count as one endpoint, because one provider may have several. If no more than half of them
-//! answer, they are asked again for a while, so that an honest endpoint that fails for a moment, such as by a rate
-//! limit, leaves nothing to a liar.
+//! answer, they are asked again, at least once and for a while, so that an honest endpoint that fails or hangs for a
+//! moment, such as by a rate limit or a lost packet, leaves nothing to a liar.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,10 +22,14 @@ const READ_MAX: Duration = Duration::from_secs(10);
 /// A guess: longer than an endpoint lags behind in use, short compared with the notice that a change of rates has.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// The time for which endpoints are asked again while no more than half of them answer, and the pause between two
-/// rounds. Guesses: failures that pass do so within seconds, and a start may wait this long beside a dead endpoint.
+/// The least time and the least number of rounds for which endpoints are asked while no more than half of them answer,
+/// and the pause between two rounds. Guesses: failures that pass do so within seconds.
 const SILENT_MAX: Duration = Duration::from_secs(5);
+const ROUNDS_MIN: u32 = 2;
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The time limit of an endpoint in the first round; in a later one it is [`READ_MAX`], which a long list needs. A
+/// guess: an endpoint that hangs has its second round soon. A start waits at most 16 s beside a dead endpoint.
+const FIRST_ROUND_MAX: Duration = Duration::from_secs(3);
 
 /// Reads a value at the newest block of the first usable endpoint, and returns it with the block's number. If it
 /// differs from `known`, every endpoint is asked for it.
@@ -63,10 +67,30 @@ where
         return Ok((value, block));
     }
     let read_at = endpoints.active();
+    let said = each_stated(endpoints, hosts, block, read).await;
+    let for_it = said.iter().filter(|other| **other == value).count();
+    let against = said.len() - for_it;
+    if for_it > against {
+        return Ok((value, block));
+    }
+    let error = WatchError::Contradicted { block, for_it, against };
+    endpoints.distrust_at(read_at, &error.to_string());
+    Err(error)
+}
+
+/// Asks every endpoint for the value at a block, and returns the answers, one for each of the `hosts` that gives one.
+/// While no more than half of them answer, asks again, at least [`ROUNDS_MIN`] times and for [`SILENT_MAX`].
+async fn each_stated<T, F, Fut>(endpoints: &Endpoints, hosts: usize, block: u64, read: &F) -> Vec<T>
+where
+    F: Fn(Chain, u64) -> Fut + Sync,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
     let began = Instant::now();
-    let said = loop {
+    let mut rounds = 0;
+    loop {
+        let time_max = if rounds == 0 { FIRST_ROUND_MAX } else { READ_MAX };
         let said = endpoints
-            .each_in_time(READ_MAX, |chain| async move {
+            .each_in_whole_time(time_max, |chain| async move {
                 Ok::<_, RequestError>(stated(chain, block, read).await)
             })
             .await;
@@ -76,20 +100,13 @@ where
                 by_host.entry(host).or_insert(value);
             }
         }
-        let said: Vec<_> = by_host.into_values().collect();
-        if 2 * said.len() > hosts || began.elapsed() >= SILENT_MAX {
-            break said;
+        rounds += 1;
+        let is_over = rounds >= ROUNDS_MIN && began.elapsed() >= SILENT_MAX;
+        if is_over || 2 * by_host.len() > hosts {
+            return by_host.into_values().collect();
         }
         tokio::time::sleep(ASK_EVERY).await;
-    };
-    let for_it = said.iter().filter(|other| **other == value).count();
-    let against = said.len() - for_it;
-    if for_it > against {
-        return Ok((value, block));
     }
-    let error = WatchError::Contradicted { block, for_it, against };
-    endpoints.distrust_at(read_at, &error.to_string());
-    Err(error)
 }
 
 /// Returns the value that an endpoint states for a block. If it does not have that block, because it is behind or the

@@ -23,11 +23,13 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The faults of the proxy. Those up to `narrow`, except `dead` and `wrong_chain`, occur at random.
+/// The faults of the proxy. Those up to `narrow`, except `dead`, `hangs` and `wrong_chain`, occur at random.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Closes every connection.
     pub(crate) dead: bool,
+    /// Does not answer requests that arrive.
+    pub(crate) hangs: bool,
     pub(crate) wrong_chain: bool,
     /// Responds with status 500, or with a body that is not JSON.
     pub(crate) garbage: bool,
@@ -107,6 +109,7 @@ impl Faults {
 
     pub(crate) const ALL: Self = Self {
         dead: false,
+        hangs: false,
         wrong_chain: false,
         garbage: true,
         slow: true,
@@ -142,6 +145,9 @@ impl Faults {
         prices_wei: None,
     };
 }
+
+/// The time for which a request hangs, in milliseconds: longer than any time limit.
+const HANG_MS: u64 = 60_000;
 
 /// A running proxy, which ends when it is dropped.
 pub(crate) struct Proxy {
@@ -317,6 +323,10 @@ impl ProxyState {
         if faults.dead {
             state.spoilt += 1;
             return (0, Some(503));
+        }
+        if faults.hangs {
+            state.spoilt += 1;
+            return (HANG_MS, Some(503));
         }
         let pause = if faults.slow && state.random.random_ratio(1, 8) { 60 } else { 0 };
         let broken = faults.garbage && state.random.random_ratio(1, 8);
