@@ -388,7 +388,12 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
     let fail = |given: &str, reason: &str| {
         Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })
     };
-    let url: reqwest::Url = match given.trim().parse() {
+    let given = given.trim();
+    // The parser deletes line breaks and tabs, and so would make one URL of two lines.
+    if given.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return fail("…", "it contains white space; several URLs are separated by commas");
+    }
+    let url: reqwest::Url = match given.parse() {
         Ok(url) => url,
         Err(_) if given.len() > 100 => return fail("…", "it does not parse"),
         Err(_) => return fail(given, "it does not parse"),
@@ -447,6 +452,16 @@ mod tests {
         assert!(error.contains("needs the http") && !error.contains("secret"), "{error}");
         assert!(parse("rpc.example").is_err());
         assert!(parse("ftp://rpc.example").is_err());
+    }
+
+    #[test]
+    fn two_lines_are_not_one_url() {
+        for between in ["\n", "\r\n", "\t", " ", "\u{0}"] {
+            let text = format!("https://a.example/secret{between}https://b.example/secret\n");
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains("commas") && !error.contains("secret"), "{error}");
+        }
+        assert!(parse(" https://a.example\n").is_ok());
     }
 
     #[test]

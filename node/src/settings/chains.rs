@@ -168,6 +168,7 @@ impl SettingsReader<'_> {
 
     fn urls(&mut self, urls: &Setting) -> Vec<String> {
         let text = self.non_empty(urls).unwrap_or_default();
+        self.refuses_spaces(urls, &text);
         let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
         urls.map(str::to_owned).collect()
     }

@@ -91,6 +91,7 @@ impl SettingsReader<'_> {
     /// unprotected connection, or not at all.
     pub(super) fn redis_url(&mut self) -> Option<String> {
         let url = self.non_empty(&limits::REDIS_URL)?;
+        self.refuses_spaces(&limits::REDIS_URL, &url);
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
         if matches!(scheme.as_str(), "rediss" | "valkeys") {
             let given = format!(

@@ -49,3 +49,5 @@ pub use witness::WitnessSource;
 mod environment_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod url_tests;

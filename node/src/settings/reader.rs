@@ -151,6 +151,10 @@ impl<'a> SettingsReader<'a> {
             }
             return None;
         };
+        let is_of_urls = matches!(setting.kind, SettingKind::Urls { .. });
+        if is_of_urls && self.refuses_spaces(setting, &value.text) {
+            return None;
+        }
         let parsed = parse(&value.text);
         if parsed.is_none() {
             let given = match setting.kind {
@@ -161,6 +165,18 @@ impl<'a> SettingsReader<'a> {
             self.error(setting, Some(given));
         }
         parsed
+    }
+
+    /// Returns true, and adds an error, if there is white space or a control character inside of a URL. Parsers of URLs
+    /// delete line breaks and tabs, and so would make one URL of a file with a URL on each line.
+    pub(super) fn refuses_spaces(&mut self, setting: &Setting, urls: &str) -> bool {
+        let is_space = |c: char| c.is_whitespace() || c.is_control();
+        let refuses = urls.split(',').any(|url| url.trim().contains(is_space));
+        if refuses {
+            let given = "white space or a control character inside of a URL (separate URLs by commas, in a file too)";
+            self.error(setting, Some(given.to_owned()));
+        }
+        refuses
     }
 
     /// Returns the effective text; `None` if there is none, or if it was given in a forbidden way.

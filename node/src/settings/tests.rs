@@ -16,12 +16,12 @@ use super::*;
 
 const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
 /// Reads the required settings, with more flags and variables.
-fn read(
+pub(super) fn read(
     flags: &[(&str, &str)],
     env: &[(&str, &str)],
 ) -> Result<NodeServiceSettings, SettingsError> {
@@ -34,7 +34,7 @@ fn read(
     NodeServiceSettings::read(&SettingSources::new(pairs(flags), all))
 }
 
-fn secret_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
+pub(super) fn secret_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     let mut options = std::fs::OpenOptions::new();
