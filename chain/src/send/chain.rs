@@ -383,7 +383,8 @@ fn with_head_room(estimate: u64) -> u64 {
     roomy.min(estimate.max(TRANSACTION_GAS_MAX))
 }
 
-/// Parses a URL. Returns it with the part that may be displayed: the paths and queries of providers contain keys.
+/// Parses a URL. Returns it with the part that may be displayed: the paths and queries of providers contain keys. Of a
+/// URL that does not parse nothing is displayed.
 pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
     let fail = |given: &str, reason: &str| {
         Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })
@@ -393,10 +394,8 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
     if given.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return fail("…", "it contains white space; several URLs are separated by commas");
     }
-    let url: reqwest::Url = match given.parse() {
-        Ok(url) => url,
-        Err(_) if given.len() > 100 => return fail("…", "it does not parse"),
-        Err(_) => return fail(given, "it does not parse"),
+    let Ok(url) = given.parse::<reqwest::Url>() else {
+        return fail("…", "it does not parse (it is not shown, because it may contain a key)");
     };
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
@@ -450,8 +449,16 @@ mod tests {
         assert_eq!(shown, "https://rpc.example:8545");
         let error = parse("wss://rpc.example/secret").unwrap_err().to_string();
         assert!(error.contains("needs the http") && !error.contains("secret"), "{error}");
-        assert!(parse("rpc.example").is_err());
         assert!(parse("ftp://rpc.example").is_err());
+        for wrong in [
+            "rpc.example/secret",
+            "https://u:secret@rpc.example:port/",
+            "https://:secret@",
+            "secret",
+        ] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("does not parse") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

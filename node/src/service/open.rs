@@ -30,7 +30,7 @@ use crate::error::RunError;
 use crate::files::chain::ChainFile;
 use crate::files::registry::{self, RegistryFileError};
 use crate::files::{self, FileError};
-use crate::settings::{DatabaseSettings, NodeServiceSettings};
+use crate::settings::{DatabaseSettings, NodeServiceSettings, hosts_of};
 
 /// Error of opening a node.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +213,8 @@ pub(super) fn own_record<'a>(
 
 /// Returns a record for a replica, which is in no registry.
 fn as_replica(config: &NodeServiceSettings, urls: &[String]) -> NodeRecord {
-    tracing::info!(follow = urls.join(","), "this is a replica: it has no id, and signs nothing");
+    let hosts = hosts_of(&urls.join(","));
+    tracing::info!(follow = hosts, "this is a replica: it has no id, and signs nothing");
     let public_key = config.signer.public_key();
     NodeRecord {
         id: OriginatorId::REPLICA,

@@ -56,7 +56,7 @@ fn shown(setting: &Setting, text: &str) -> ShownValue {
 }
 
 /// Returns the schemes, hosts and ports of URLs.
-pub(super) fn hosts_of(urls: &str) -> String {
+pub(crate) fn hosts_of(urls: &str) -> String {
     urls.split(',').map(host_of).collect::<Vec<_>>().join(",")
 }
 

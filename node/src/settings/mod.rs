@@ -31,6 +31,7 @@ pub use bootstrap::BootstrapTrust;
 pub use chains::{
     AddressSource, ChainAccessSettings, ChainReadSettings, ChainSettings, ContractSettings,
 };
+pub(crate) use effective::hosts_of;
 pub use effective::{EffectiveSetting, ShownValue, effective};
 pub use error::{SettingError, SettingsError};
 pub use gateway::{GatewayServiceSettings, NodeSelectionSettings};

@@ -232,7 +232,7 @@ fn of_the_chains_urls_only_the_hosts_are_shown() {
 fn urls_are_read_from_a_file_that_only_its_owner_reads() {
     let urls: Vec<_> = table::of_gateway()
         .chain(table::of_node())
-        .filter(|it| matches!(it.kind, table::SettingKind::Urls { .. }))
+        .filter(|it| matches!(it.kind, table::SettingKind::Urls { file: Some(_) }))
         .collect();
     for of in ["redis", "wallet-rpc", "app-chain.rpc", "settlement-chain.wss"] {
         assert!(urls.iter().any(|it| it.flag.contains(of)), "{of}");

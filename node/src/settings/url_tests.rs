@@ -1,6 +1,7 @@
 //! Tests of settings with URLs, which may contain keys.
 
-use super::tests::{read, secret_file};
+use super::tests::{pairs, read, secret_file};
+use super::*;
 
 /// The parsers of URLs delete line breaks, and one wrong URL would be left of two.
 #[test]
@@ -23,5 +24,38 @@ fn a_file_with_one_url_per_line_is_refused_with_the_way_to_write_it() {
         }
         let told = refusal(format!("{scheme}://a,\n{scheme}://b\n"));
         assert!(!told.contains(WAY), "{env}: {told}");
+    }
+}
+
+#[test]
+fn of_the_nodes_to_follow_only_the_hosts_are_shown() {
+    let urls = "https://user:hunter2@a.example/hunter2, http://b.example:5050";
+    let given = SettingSources::new([], pairs(&[("HAWSER_FOLLOW", urls)]));
+    let all = effective(&given);
+    let follow = all.iter().find(|it| it.setting.flag == "follow").unwrap();
+    let hosts = "https://a.example/…,http://b.example:5050";
+    assert_eq!(follow.shown, ShownValue::Value(hosts.to_owned()));
+    assert_eq!(follow.setting.file_names(), None);
+    let files = [("HAWSER_REGISTRY_FILE", "r.json"), ("HAWSER_RATES_FILE", "r.json")];
+    for wrong in ["ftp://user:hunter2@a.example/hunter2", "hunter2", "https://a hunter2"] {
+        let given = [&files[..], &[("HAWSER_FOLLOW", wrong)]].concat();
+        let refused = NodeServiceSettings::read_replica(&SettingSources::new([], pairs(&given)));
+        let told = refused.unwrap_err().to_string();
+        assert!(told.contains("--follow") && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn a_url_in_place_of_the_name_of_its_file_is_not_repeated() {
+    let url = "https://user:hunter2@rpc.example/hunter2";
+    for setting in table::of_node().filter(|it| it.file_names().is_some()) {
+        let (flag, env) = setting.file_names().unwrap();
+        for given in [
+            SettingSources::new(pairs(&[(flag, url)]), []),
+            SettingSources::new([], pairs(&[(env, url)])),
+        ] {
+            let told = given.value(setting).err().unwrap().to_string();
+            assert!(told.contains("a URL (not shown)") && !told.contains("hunter2"), "{told}");
+        }
     }
 }

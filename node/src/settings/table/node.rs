@@ -3,7 +3,9 @@
 //! Settings that the reference implementation has too keep its dotted flags and its `XMTPD_*` variables, so that its
 //! environment also starts this node. All other settings have flags with dashes and `HAWSER_*` variables.
 
-use super::setting::{DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, urls, value};
+use super::setting::{
+    DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, urls, urls_without_file, value,
+};
 
 const PORT: &str = "a port, 1 to 65535";
 
@@ -75,10 +77,9 @@ pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
     "node.example:5050",
     "The UDP address at which peers reach this node over QUIC, if it is another one than that of its registered URL",
 );
-pub(in crate::settings) const FOLLOW: Setting = value(
+pub(in crate::settings) const FOLLOW: Setting = urls_without_file(
     "follow",
     "HAWSER_FOLLOW",
-    None,
     "http or https URLs, comma separated",
     "https://node-1.example,https://node-2.example",
     "For a replica (hawser audit watch): the nodes or replicas to follow; without it, all nodes of \

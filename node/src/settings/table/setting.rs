@@ -8,10 +8,8 @@ pub enum SettingKind {
     /// `--flag URL,URL`, or the name of a file with the URLs. Only hosts are displayed, because users, paths and
     /// queries may contain keys.
     Urls {
-        /// Flag that names the file.
-        file_flag: &'static str,
-        /// Variable that names the file.
-        file_env: &'static str,
+        /// Flag and variable that name the file; `None` if there is no such form.
+        file: Option<(&'static str, &'static str)>,
     },
     /// `--flag`, `--flag=false`; in the environment `true` or `false`.
     Switch,
@@ -59,12 +57,24 @@ pub(super) const fn value(
 /// URLs by the names of their flag and their variable, and by those of a file.
 pub(super) const fn urls(
     (flag, env): (&'static str, &'static str),
-    (file_flag, file_env): (&'static str, &'static str),
+    file: (&'static str, &'static str),
     form: &'static str,
     example: &'static str,
     help: &'static str,
 ) -> Setting {
-    let kind = SettingKind::Urls { file_flag, file_env };
+    let kind = SettingKind::Urls { file: Some(file) };
+    Setting { kind, ..value(flag, env, None, form, example, help) }
+}
+
+/// URLs by the names of their flag and their variable, which cannot be given in a file of their own.
+pub(super) const fn urls_without_file(
+    flag: &'static str,
+    env: &'static str,
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    let kind = SettingKind::Urls { file: None };
     Setting { kind, ..value(flag, env, None, form, example, help) }
 }
 
@@ -97,8 +107,8 @@ impl Setting {
     #[must_use]
     pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
         match self.kind {
-            SettingKind::Secret { file_flag, file_env }
-            | SettingKind::Urls { file_flag, file_env } => Some((file_flag, file_env)),
+            SettingKind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
+            SettingKind::Urls { file } => file,
             SettingKind::Value | SettingKind::Switch => None,
         }
     }
