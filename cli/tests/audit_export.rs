@@ -10,6 +10,7 @@ use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{Change, SkipReason};
+use http::StatusCode;
 use serde_json::Value;
 
 use crate::support::fake_node::FakeNode;
@@ -331,7 +332,7 @@ fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {
     let export = |name: &str, registry: &Path, pages: Range<u64>| {
         let node = FakeNode::start(&[(NODE, 5)], |_, after| strand(after + 1, 5));
         node.sign_as(NODE, key.clone());
-        node.send_pages(pages);
+        node.send_pages(pages, StatusCode::NOT_FOUND);
         let (from, export) = (node.url(), place.path().join(name));
         let [to, registry] = [export.as_path(), registry].map(|path| path.to_str().unwrap());
         let arguments = ["audit", "export", "--from", &from, "--to", to, "--registry", registry];
@@ -358,6 +359,15 @@ fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {
     fs::write(&of_two, serde_json::to_string(&file).unwrap()).unwrap();
     let (code, _, text) = export("later", &of_two, 1..u64::MAX);
     assert!(matches!(code, Some(1 | 3)) && text.contains("404"), "{code:?}: {text}");
+
+    // A proxy that fails shows nothing of the service: the pages that follow count as at any node without it.
+    let node = FakeNode::start(&[(NODE, 5)], |_, after| strand(after + 1, 5));
+    node.send_pages(0..1, StatusCode::BAD_GATEWAY);
+    node.send_pages(1..u64::MAX, StatusCode::NOT_FOUND);
+    let (from, keys) = (node.url(), of_two.to_str().unwrap());
+    let output = run(&["audit", "replay", "--from", &from, "--registry", keys]);
+    let told = stdout(&output);
+    assert!(told.contains("502 Bad Gateway") && !told.contains("404 Not Found"), "{output:?}");
 }
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -32,6 +32,9 @@ type GivenPage = dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync;
 /// The id and the key with which a node signs.
 type Signer = Arc<Mutex<Option<(u32, SecretKey)>>>;
 
+/// Calls for a checkpoint, counted from 0, and the status of HTTP of the pages that answer them.
+type SentPages = (Range<u64>, StatusCode);
+
 /// The node at work, until it is dropped.
 pub struct FakeNode {
     address: SocketAddr,
@@ -82,9 +85,9 @@ impl FakeNode {
         *self.signer.lock() = Some((node, key));
     }
 
-    /// Answers these calls for a checkpoint, counted from 0, with a page of HTTP, as a proxy without a server does.
-    pub fn send_pages(&self, calls: Range<u64>) {
-        *self.calls.pages.lock() = calls;
+    /// Answers these calls for a checkpoint, counted from 0, with pages of HTTP, as a proxy without a server does.
+    pub fn send_pages(&self, calls: Range<u64>, status: StatusCode) {
+        self.calls.pages.lock().push((calls, status));
     }
 
     /// Has every other call, the next one first, answered by another node from now on, as a balancer does.
@@ -103,9 +106,9 @@ struct FakeCalls {
     page: Arc<GivenPage>,
     signer: Signer,
     has_trees: Arc<AtomicBool>,
-    /// The number of calls for a checkpoint so far, and those that are answered with a page of HTTP.
+    /// The number of calls for a checkpoint so far, and those that are answered with pages of HTTP.
     checkpoint_calls: Arc<AtomicU64>,
-    pages: Arc<Mutex<Range<u64>>>,
+    pages: Arc<Mutex<Vec<SentPages>>>,
     /// The number of calls so far, and the node that answers every other one.
     behind_same_balancer: Arc<Mutex<Option<(u64, FakeCalls)>>>,
 }
@@ -206,10 +209,12 @@ impl Service<Request<Body>> for FakeCalls {
             let request = request.into_body().collect().await.unwrap().to_bytes();
             if method == "GetCheckpoint" {
                 let number = calls.checkpoint_calls.fetch_add(1, Ordering::Relaxed);
-                if calls.pages.lock().contains(&number) {
+                let pages = calls.pages.lock().clone();
+                let page = pages.into_iter().find(|(calls, _)| calls.contains(&number));
+                if let Some((_, status)) = page {
                     let page = Full::new(Bytes::from_static(b"<html>none</html>"));
                     let mut response = Response::new(Body::new(page));
-                    *response.status_mut() = StatusCode::NOT_FOUND;
+                    *response.status_mut() = status;
                     return Ok(response);
                 }
             }

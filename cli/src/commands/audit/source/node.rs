@@ -48,7 +48,7 @@ pub(in crate::commands) struct NodeLog {
     channel: CheckedChannel,
     /// Nodes whose checkpoints are asked for.
     signers: Vec<OriginatorId>,
-    /// True if the node has a service for checkpoints. Set with its first answer.
+    /// False if pages of HTTP stand in place of a service for checkpoints. Set by the first answer that shows it.
     has_checkpoints: OnceLock<bool>,
 }
 
@@ -143,7 +143,8 @@ impl NodeLog {
     /// Asks for a checkpoint. Returns `None` if the node has none.
     ///
     /// Software without this service answers with a page of HTTP, and so does a proxy whose node restarts. A page means
-    /// that there is no service only if the node has it again after another call, and has never answered this one.
+    /// that there is no service only if the node has it again after another call, and has never answered this one. An
+    /// answer such as a 502 of a proxy, or none in time, shows neither.
     fn checkpoint(
         &self,
         request: checkpoint_pb::GetCheckpointRequest,
@@ -159,7 +160,9 @@ impl NodeLog {
             answer = ask();
         }
         let is_page = is_page(&answer);
-        let has_checkpoints = *self.has_checkpoints.get_or_init(|| !is_page);
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        let shows_it = matches!(code, Code::Ok | Code::NotFound | Code::Unimplemented);
+        let has_checkpoints = shows_it && *self.has_checkpoints.get_or_init(|| !is_page);
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(status) if is_page && has_checkpoints => Err(status),
