@@ -75,14 +75,14 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
         let mut session = match opened {
             Ok(session) => session,
             Err(error) => {
-                tracing::debug!(%peer, address, %error, "no session with the peer over gRPC");
+                tracing::debug!(%peer, address = host_of(address), %error, "no session with the peer over gRPC");
                 count(net, peer, &error);
                 net.failures.not_reached(peer, &error);
                 return SessionEnd { was_linked: false, is_lasting: error.is_lasting() };
             }
         };
         net.counters.sessions.inc();
-        tracing::info!(%peer, address, "peer connected over gRPC");
+        tracing::info!(%peer, address = host_of(address), "peer connected over gRPC");
         let error = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => lost("the peer is connected over QUIC"),
@@ -96,6 +96,14 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
     }
     .instrument(span)
     .await
+}
+
+/// Returns the scheme, host and port of a URL. A URL that a replica follows may have keys in its user, path or query.
+fn host_of(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "…".to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}")
 }
 
 /// Waits until the registry has another API address for the peer, or the peer has left the network.
@@ -279,5 +287,17 @@ mod tests {
         assert_eq!(failure(calls.join_next().await.unwrap()), None);
         calls.spawn(async { Err(lost("it is gone")) });
         assert_eq!(failure(calls.join_next().await.unwrap()), Some(lost("it is gone")));
+    }
+
+    #[test]
+    fn of_the_url_of_a_peer_only_the_host_is_logged() {
+        for (url, shown) in [
+            ("https://user:secret@a.example:5050/secret?key=secret", "https://a.example:5050"),
+            ("http://[::1]:5050", "http://[::1]:5050"),
+            ("https://a.example?secret", "https://a.example"),
+            ("secret", "…"),
+        ] {
+            assert_eq!(host_of(url), shown, "{url}");
+        }
     }
 }
