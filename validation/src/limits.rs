@@ -78,6 +78,11 @@ pub const WALLET_ASKED_MIN: Duration = Duration::from_secs(3600);
 /// MiB.
 pub const WALLET_FIRSTS_MAX: usize = 65_536;
 
+/// The most questions of which a client remembers since when few endpoints reply. A guess: all waiting questions
+/// ([`WALLET_QUESTIONS_MAX`]) and those of the validation service in ten minutes ([`WALLETS_PER_PERIOD_MAX`]). An entry
+/// takes about 128 bytes, so the worst case is about 2 MiB.
+pub const WALLET_FEW_REPLIES_MAX: usize = 16_384;
+
 /// The most concurrent questions of one waiting update; the others follow when these are answered. An update can name
 /// hundreds of wallets, or one wallet at hundreds of blocks, and its author pays for one transaction only. A guess:
 /// more than the wallets that sign any update of a client.

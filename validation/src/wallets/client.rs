@@ -20,6 +20,8 @@ use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
 use parking_lot::Mutex;
 
+use super::answer_key;
+use super::few::{FewReplies, ReplyCounts};
 use crate::clock::system_unix_s;
 
 /// The reason a contract wallet gave no answer. A later attempt may get one.
@@ -95,11 +97,6 @@ const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The time without replies of more than half of a chain's endpoints after which those that reply decide. As for
-/// outcomes of transactions (decision 55): an endpoint that fails for a moment must not leave a verdict to another one
-/// that lies.
-const FEW_AFTER: Duration = Duration::from_secs(20);
-
 /// The age in seconds from which an endpoint's newest block shows that it stands still. Guess: chains of wallets have
 /// blocks at least once a minute.
 const BEHIND_S_MAX: u64 = 600;
@@ -132,23 +129,6 @@ const GIVEN_UP: [&str; 10] = [
 pub struct WalletRpc {
     chains: BTreeMap<u64, Result<Endpoints, ConnectError>>,
     few: FewReplies,
-}
-
-/// The times since which half of a chain's endpoints or fewer reply, by chain.
-#[derive(Debug, Default)]
-struct FewReplies(Mutex<BTreeMap<u64, Instant>>);
-
-impl FewReplies {
-    /// Takes note of the number of replies, of `hosts` endpoints, to a question at `now`. Returns true if they suffice:
-    /// they are more than half, or were not more for [`FEW_AFTER`].
-    fn suffice(&self, chain_id: u64, replies: usize, hosts: usize, now: Instant) -> bool {
-        let mut since = self.0.lock();
-        if 2 * replies > hosts {
-            since.remove(&chain_id);
-            return true;
-        }
-        now.duration_since(*since.entry(chain_id).or_insert(now)) >= FEW_AFTER
-    }
 }
 
 impl WalletRpc {
@@ -210,14 +190,22 @@ impl WalletChains for WalletRpc {
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let endpoints = self.endpoints(question.chain_id)?;
+        let heard = &Mutex::new(BTreeSet::new());
         let asked = endpoints
-            .each_soon(ANSWER_MAX, GRACE, |chain| async move { ask(&chain, question).await })
+            .each_soon(ANSWER_MAX, GRACE, |chain| async move {
+                let reply = ask(&chain, question).await;
+                if matches!(reply, Ok(_) | Err(RequestError::Refused { .. })) {
+                    heard.lock().insert(chain.endpoint().to_owned());
+                }
+                reply
+            })
             .await;
         let replies = asked.map_err(no_answer(question.chain_id))?;
         let hosts: BTreeSet<_> =
             endpoints.status().into_iter().map(|endpoint| endpoint.display_url).collect();
         let (chain_id, replied, hosts) = (question.chain_id, replies.len(), hosts.len());
-        if !self.few.suffice(chain_id, replied, hosts, Instant::now()) {
+        let counts = ReplyCounts { replied, heard: heard.lock().len(), hosts };
+        if !self.few.suffice(chain_id, answer_key(question), counts, Instant::now()) {
             let reason = format!("only {replied} of its {hosts} endpoints answer");
             return Err(WalletError::NoAnswer { chain_id, reason });
         }
@@ -437,20 +425,6 @@ mod tests {
         let unsupported = ChainReply::Answer { agrees: false, block_time_s: 0 };
         assert_eq!(together(&[EndpointReply::Odd, EndpointReply::Odd]), Some(unsupported));
         assert_eq!(together(&[EndpointReply::Odd]), None, "the other one may support it");
-    }
-
-    #[test]
-    fn few_replies_suffice_only_after_the_others_were_silent_for_a_while() {
-        let (few, start) = (FewReplies::default(), Instant::now());
-        assert!(few.suffice(1, 1, 1, start), "there is no other endpoint");
-        assert!(few.suffice(1, 2, 3, start));
-        for (chain_id, hosts) in [(1, 2), (2, 3)] {
-            assert!(!few.suffice(chain_id, 1, hosts, start));
-            assert!(!few.suffice(chain_id, 1, hosts, start + FEW_AFTER / 2));
-        }
-        assert!(few.suffice(1, 2, 2, start + FEW_AFTER / 2), "the other one is back");
-        assert!(!few.suffice(1, 1, 2, start + FEW_AFTER), "and gone again");
-        assert!(few.suffice(2, 1, 3, start + FEW_AFTER), "no other one has replied meanwhile");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Answers of contract wallets, shared by all parts of a process.
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
-//! question ([`WalletQuestion`]). [`client`] asks the chains; `queue` holds the unanswered questions; [`rule`]
-//! decides what an update's event and these answers mean.
+//! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
+//! replied; `queue` holds the unanswered questions; [`rule`] decides what an update's event and these answers mean.
 
 pub mod client;
+mod few;
 mod queue;
 pub mod rule;
 
