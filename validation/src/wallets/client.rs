@@ -221,8 +221,8 @@ impl WalletChains for WalletRpc {
 ///
 /// One endpoint may lie, so an answer counts if more than half of those that reply give it. One that does not have the
 /// block yet is among them, because a block in the future would otherwise be the liar's alone; one that has stood still
-/// for [`BEHIND_S_MAX`] is not. The lowest time of a newest block counts, because a later one could end the wait for
-/// the block too early.
+/// for [`BEHIND_S_MAX`] is not. That the block is still to come counts in the same way. Its time is the lowest one of a
+/// newest block, because a later one could end the wait for the block too early.
 fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<ChainReply> {
     let (mut answers, mut newest, mut odd) = (Vec::new(), Vec::new(), 0);
     for reply in replies {
@@ -238,14 +238,16 @@ fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<Chain
         newest.retain(|newest_time_s| newest_time_s.saturating_add(BEHIND_S_MAX) > now_s);
     }
     let all = answers.len() + newest.len() + odd;
+    let is_most = |count: usize| 2 * count > all;
     let is_of_most =
-        |answer: &&ChainReply| 2 * answers.iter().filter(|other| other == answer).count() > all;
+        |answer: &&ChainReply| is_most(answers.iter().filter(|other| other == answer).count());
     let agreed = answers.iter().find(is_of_most).copied();
-    let not_yet = || newest.iter().min().map(|&newest_time_s| ChainReply::NotYet { newest_time_s });
+    let earliest = newest.iter().min().filter(|_| is_most(newest.len()));
+    let not_yet = earliest.map(|&newest_time_s| ChainReply::NotYet { newest_time_s });
     // The chain does not support such calls: for clients too, its wallets do not agree.
     let unsupported =
         || (odd == hosts).then_some(ChainReply::Answer { agrees: false, block_time_s: 0 });
-    agreed.or_else(not_yet).or_else(unsupported)
+    agreed.or(not_yet).or_else(unsupported)
 }
 
 fn unusable(chain: &Chain, reason: String) -> RequestError {
@@ -410,12 +412,11 @@ mod tests {
         let later = ChainReply::Answer { agrees: true, block_time_s: 10 };
         assert_eq!(together(&[yes_reply, EndpointReply::Reply(later)]), None);
         assert_eq!(together(&[no_reply]), Some(no), "the other one is silent");
-        let not_there = ChainReply::NotYet { newest_time_s: 7 };
-        assert_eq!(
-            together(&[not_yet(7), yes_reply]),
-            Some(not_there),
-            "a block of the liar's own"
-        );
+        assert_eq!(together(&[not_yet(7), yes_reply]), None, "a block of the liar's own, perhaps");
+        assert_eq!(together(&[yes_reply, not_yet(u64::MAX)]), None, "a time of its own, perhaps");
+        let not_there = Some(ChainReply::NotYet { newest_time_s: 7 });
+        assert_eq!(together(&[not_yet(7), yes_reply, not_yet(u64::MAX)]), not_there);
+        assert_eq!(together(&[not_yet(7), EndpointReply::Odd]), None, "the other one has it");
         assert_eq!(together(&[not_yet(7), yes_reply, yes_reply]), Some(yes));
         let stands_still = super::together(&[not_yet(7), yes_reply], 2, 7 + BEHIND_S_MAX);
         assert_eq!(stands_still, Some(yes));
