@@ -17,7 +17,7 @@ use crate::limits::{
     PRECHECK_WALLETS_MAX, PRECHECK_WALLETS_PER_CALLER_MAX, QUOTA_PERIOD, REQUEST_WALLETS_MAX,
     WALLET_BLOCKS_AHEAD_MAX,
 };
-use crate::wallets::{WalletError, Wallets};
+use crate::wallets::{NewestBlock, WalletError, Wallets};
 
 /// The reason contract wallets do not confirm an update.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,21 +152,28 @@ impl UpdatePrecheck {
     /// Asks one wallet. `newest` is the chain's newest block. Nodes ask the same question later and keep the update
     /// waiting until it is answered. A question about a block that the chain does not have, or whose state it has
     /// pruned, never gets an answer.
-    async fn ask(&self, question: &WalletQuestion, newest: u64) -> Result<(), VouchError> {
+    async fn ask(&self, question: &WalletQuestion, newest: NewestBlock) -> Result<(), VouchError> {
         let WalletQuestion { chain_id, address, block_number, .. } = question;
         let unknown = |error| self.not_asked(*chain_id, &error);
-        if *block_number > newest.saturating_add(WALLET_BLOCKS_AHEAD_MAX) {
+        if *block_number > newest.stated.saturating_add(WALLET_BLOCKS_AHEAD_MAX) {
             let text = format!(
                 "Signature validation failed: a contract wallet is said to have signed at block \
-                 {block_number} of chain {chain_id}, which has {newest}"
+                 {block_number} of chain {chain_id}, which has {}",
+                newest.stated
             );
             return Err(VouchError::Refused(text));
         }
         // Nodes wait a short time for a block that does not exist yet. Until then the wallet's answer at the newest
         // block counts: otherwise a hostile caller could block another user's inbox at the gateway's expense.
-        let now = WalletQuestion { block_number: (*block_number).min(newest), ..question.clone() };
+        let asked_at = (*block_number).min(newest.reached);
+        let now = WalletQuestion { block_number: asked_at, ..question.clone() };
         if self.wallets.ask(&now).await.map_err(unknown)? {
             return Ok(());
+        }
+        if asked_at < (*block_number).min(newest.stated) {
+            // The wallet may accept it at a later block, which an endpoint states to have.
+            let reason = "its endpoints do not agree on the newest block".to_owned();
+            return Err(unknown(WalletError::NoAnswer { chain_id: *chain_id, reason }));
         }
         let text = format!(
             "Signature validation failed: the contract wallet {address} of chain {chain_id} has \
@@ -244,7 +251,7 @@ mod tests {
     use hawser_proto::{Bytes, SecretKey};
 
     use super::*;
-    use crate::wallets::WalletChainList;
+    use crate::wallets::{ChainReply, WalletChainList, WalletChains};
 
     const CHAIN_ID: u64 = 31_339;
 
@@ -332,6 +339,48 @@ mod tests {
             updates.count(caller("other"), REQUEST_WALLETS_MAX + 1),
             Err(VouchError::Refused(_))
         ));
+    }
+
+    /// A chain with a wallet from block 50 on, whose endpoints state different newest blocks.
+    struct Heads(NewestBlock);
+
+    #[tonic::async_trait]
+    impl WalletChains for Heads {
+        fn ids(&self) -> Vec<u64> {
+            vec![CHAIN_ID]
+        }
+
+        async fn newest_block(&self, _: u64) -> Result<NewestBlock, WalletError> {
+            Ok(self.0)
+        }
+
+        async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
+            if question.block_number > self.0.reached {
+                let reason = "most do not have the block".to_owned();
+                return Err(WalletError::NoAnswer { chain_id: CHAIN_ID, reason });
+            }
+            Ok(ChainReply::Answer { agrees: question.block_number >= 50, block_time_s: 0 })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_states_another_newest_block_has_no_signature_refused() {
+        let told = async |reached: u64, stated: u64, block_number: u64| {
+            let heads = Arc::new(Heads(NewestBlock { reached, stated }));
+            let wallets = Wallets::new(heads, WalletChainList::with([CHAIN_ID]));
+            let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
+            updates.ask_wallets(caller("a"), &founding(7, CHAIN_ID, block_number)).await
+        };
+        assert_eq!(told(100, 101, 101).await, Ok(()), "an endpoint is a block behind");
+        assert_eq!(told(100, 1 << 60, 105).await, Ok(()), "an endpoint states too high a block");
+        for block_number in [11, 100, 110] {
+            let low = told(10, 100, block_number).await;
+            assert!(matches!(low, Err(VouchError::Unavailable(_))), "{low:?}");
+        }
+        for (reached, stated, block_number) in [(100, 101, 49), (10, 100, 111), (49, 49, 50)] {
+            let refused = told(reached, stated, block_number).await;
+            assert!(matches!(refused, Err(VouchError::Refused(_))), "{refused:?}");
+        }
     }
 
     /// No valid log holds two updates that both found the inbox.

@@ -186,7 +186,7 @@ impl ValidationService {
     ) -> Result<(bool, u64), WalletError> {
         let block_number = match block_number {
             Some(block_number) => block_number,
-            None => self.wallets.newest_block(chain_id).await?,
+            None => self.wallets.newest_block(chain_id).await?.reached,
         };
         Ok((self.wallets.ask(&question(block_number)).await?, block_number))
     }

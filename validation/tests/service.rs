@@ -11,7 +11,9 @@ use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_validation::limits::{REQUESTS_MAX, WALLETS_PER_PERIOD_MAX};
 use hawser_validation::service::ValidationService;
-use hawser_validation::wallets::{ChainReply, WalletChainList, WalletChains, WalletError, Wallets};
+use hawser_validation::wallets::{
+    ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError, Wallets,
+};
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
 use tonic::{Code, Request};
 
@@ -32,8 +34,11 @@ impl WalletChains for Chains {
         vec![1, 2]
     }
 
-    async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
-        if chain_id == 1 { Ok(99) } else { Err(WalletError::NoEndpoint(chain_id)) }
+    async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
+        match chain_id {
+            1 => Ok(NewestBlock { reached: 99, stated: 1000 }),
+            other => Err(WalletError::NoEndpoint(other)),
+        }
     }
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {

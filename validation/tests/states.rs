@@ -8,7 +8,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, InboxId, SequenceId};
 use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
 use hawser_validation::wallets::{
-    ChainReply, WalletChainList, WalletChains, WalletDecision, WalletError, Wallets,
+    ChainReply, NewestBlock, WalletChainList, WalletChains, WalletDecision, WalletError, Wallets,
 };
 use prost::Message as _;
 
@@ -28,8 +28,8 @@ impl WalletChains for EvenAgrees {
         vec![CHAIN_ID]
     }
 
-    async fn newest_block(&self, _: u64) -> Result<u64, WalletError> {
-        Ok(100)
+    async fn newest_block(&self, _: u64) -> Result<NewestBlock, WalletError> {
+        Ok(NewestBlock { reached: 100, stated: 100 })
     }
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {

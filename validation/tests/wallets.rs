@@ -8,7 +8,9 @@ use alloy::sol_types::SolValue as _;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_mls::identity::WalletQuestion;
 use hawser_validation::wallets::client::{EndpointReply, ask};
-use hawser_validation::wallets::{ChainReply, WalletChains as _, WalletError, WalletRpc};
+use hawser_validation::wallets::{
+    ChainReply, NewestBlock, WalletChains as _, WalletError, WalletRpc,
+};
 
 use crate::pair::{self, ChainBackend, Pair};
 
@@ -224,14 +226,15 @@ async fn blocks_that_are_not_there_yet_are_told_apart(kind: ChainBackend) {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_states_a_lower_block_has_no_signature_refused() {
+async fn a_wallet_is_asked_at_a_block_that_two_endpoints_have() {
     let low = Pair::start(ChainBackend::Embedded).await;
     let high = Pair::start(ChainBackend::Embedded).await;
     let blocks = serde_json::json!(["0x5"]);
     let mined = high.app.provider().raw_request("anvil_mine".into(), blocks);
     let _: serde_json::Value = mined.await.unwrap();
     let urls = [&low, &high].map(|it| (pair::APP_ID, it.app.endpoint().to_owned()));
-    assert_eq!(WalletRpc::new(urls).newest_block(pair::APP_ID).await, Ok(5));
+    let newest = NewestBlock { reached: 0, stated: 5 };
+    assert_eq!(WalletRpc::new(urls).newest_block(pair::APP_ID).await, Ok(newest));
 }
 
 #[tokio::test]
@@ -251,7 +254,8 @@ async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
     let on = |chain_id| WalletQuestion { chain_id, ..query.clone() };
     let answer = chains.ask(&query).await.unwrap();
     assert!(matches!(answer, ChainReply::Answer { agrees: true, .. }), "{answer:?}");
-    assert_eq!(chains.newest_block(pair::APP_ID).await, Ok(0));
+    let newest = NewestBlock { reached: 0, stated: 0 };
+    assert_eq!(chains.newest_block(pair::APP_ID).await, Ok(newest));
     let silent = chains.ask(&on(5)).await;
     assert!(matches!(silent, Err(WalletError::NoAnswer { chain_id: 5, .. })), "{silent:?}");
     assert_eq!(chains.ask(&on(6)).await, Err(WalletError::NoEndpoint(6)));

@@ -49,19 +49,27 @@ pub trait WalletChains: Send + Sync + 'static {
     /// Returns the ids of all chains that can be asked, ascending.
     fn ids(&self) -> Vec<u64>;
 
-    /// Returns the number of the newest block of a chain: the highest one that an endpoint states. So an endpoint that
-    /// states too low a block cannot have a true signature refused. About a stated block that is too high, the other
-    /// endpoints give no answer.
+    /// Returns the newest block of a chain, as its endpoints state it.
     ///
     /// # Errors
     /// Returns an error if the chain has no endpoint, or none of its endpoints answers.
-    async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError>;
+    async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError>;
 
     /// Asks the wallet whether it accepts the signature at the block of the question.
     ///
     /// # Errors
     /// Returns an error if the chain has no endpoint, or none of its endpoints answers or has the state at that block.
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError>;
+}
+
+/// The number of a chain's newest block. Endpoints may be some blocks apart, and one may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewestBlock {
+    /// The highest block that more than half of the endpoints that reply have reached. Wallets are asked at it.
+    pub reached: u64,
+    /// The highest block that an endpoint states. What is refused for want of a block lies beyond it, so that an
+    /// endpoint that states too low a block has nothing refused.
+    pub stated: u64,
 }
 
 /// The reply of a chain to a question.
@@ -176,13 +184,14 @@ impl WalletChains for WalletRpc {
         self.chains.keys().copied().collect()
     }
 
-    async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
+    async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
         let endpoints = self.endpoints(chain_id)?;
-        let asked = endpoints
-            .each_soon(ANSWER_MAX, GRACE, |chain| async move { chain.newest_block().await })
-            .await;
-        let newest = asked.map_err(no_answer(chain_id))?.into_iter().max();
-        newest.ok_or_else(|| WalletError::NoAnswer {
+        let asked = endpoints.each_soon(ANSWER_MAX, GRACE, |chain| async move {
+            let newest = lookup::newest_of(&chain).await?;
+            Ok((newest.block.number, newest.time_s))
+        });
+        let heads = asked.await.map_err(no_answer(chain_id))?;
+        newest_together(&heads, system_unix_s()).ok_or_else(|| WalletError::NoAnswer {
             chain_id,
             reason: "no endpoint answers in time".to_owned(),
         })
@@ -214,6 +223,22 @@ impl WalletChains for WalletRpc {
             reason: "its endpoints do not agree on the wallet's answer".to_owned(),
         })
     }
+}
+
+/// Combines the newest blocks of the endpoints of one chain, of which each is a number and a time. Returns `None`
+/// without any. `now_s` and the times are unix seconds.
+///
+/// An endpoint that has stood still for [`BEHIND_S_MAX`] does not count for the block that most have reached, unless
+/// all have.
+fn newest_together(heads: &[(u64, u64)], now_s: u64) -> Option<NewestBlock> {
+    let is_current = |time_s: u64| time_s.saturating_add(BEHIND_S_MAX) > now_s;
+    let is_any_current = heads.iter().any(|(_, time_s)| is_current(*time_s));
+    let counted = heads.iter().filter(|(_, time_s)| !is_any_current || is_current(*time_s));
+    let mut numbers: Vec<u64> = counted.map(|(number, _)| *number).collect();
+    numbers.sort_unstable();
+    let reached = *numbers.get(numbers.len().checked_sub(1)? / 2)?;
+    let stated = heads.iter().map(|(number, _)| *number).max()?;
+    Some(NewestBlock { reached, stated })
 }
 
 /// Combines the replies of the endpoints of one chain, of which `hosts` differ in host or port. Returns `None` if they
@@ -397,6 +422,26 @@ mod tests {
         assert_eq!((request.from, request.gas), (Some(Address::ZERO), Some(16_777_216)));
         let prices = (request.gas_price, request.max_fee_per_gas, request.max_priority_fee_per_gas);
         assert_eq!(prices, (None, None, None));
+    }
+
+    #[test]
+    fn the_newest_block_is_one_that_more_than_half_of_the_endpoints_have_reached() {
+        let now_s = 1_800_000_000;
+        let newest = |numbers: &[u64]| {
+            let heads: Vec<_> = numbers.iter().map(|number| (*number, now_s)).collect();
+            newest_together(&heads, now_s).map(|NewestBlock { reached, stated }| (reached, stated))
+        };
+        assert_eq!(newest(&[]), None);
+        assert_eq!(newest(&[5]), Some((5, 5)));
+        assert_eq!(newest(&[5, 6]), Some((5, 6)));
+        assert_eq!(newest(&[6, u64::MAX, 5]), Some((6, u64::MAX)));
+        assert_eq!(newest(&[0, 5, 6]), Some((5, 6)));
+        assert_eq!(newest(&[8, 5, 7, 6]), Some((6, 8)));
+        let behind_s = now_s - BEHIND_S_MAX;
+        let stands_still = newest_together(&[(5, behind_s), (100, now_s)], now_s);
+        assert_eq!(stands_still, Some(NewestBlock { reached: 100, stated: 100 }));
+        let all_do = newest_together(&[(5, behind_s), (6, behind_s)], now_s);
+        assert_eq!(all_do, Some(NewestBlock { reached: 5, stated: 6 }));
     }
 
     #[test]

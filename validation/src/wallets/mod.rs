@@ -22,7 +22,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-pub use client::{ChainReply, WalletChains, WalletError, WalletRpc};
+pub use client::{ChainReply, NewestBlock, WalletChains, WalletError, WalletRpc};
 pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
 use crate::limits::{
@@ -215,7 +215,7 @@ impl Wallets {
     ///
     /// # Errors
     /// Returns an error if the network does not support the chain, or the chain does not answer now.
-    pub async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
+    pub async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
         let _permit = self.permit(chain_id).await?;
         self.chains.newest_block(chain_id).await
     }
@@ -491,7 +491,7 @@ mod tests {
             vec![8453]
         }
 
-        async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
+        async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
             Err(WalletError::NoEndpoint(chain_id))
         }
 
