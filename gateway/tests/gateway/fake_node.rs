@@ -35,8 +35,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-pub(crate) const RETENTION_DAYS: u32 = 60;
-
 /// The behaviour of a node at calls to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Manner {
@@ -315,7 +313,7 @@ impl Inner {
             message.message_retention_days += 1;
             bytes = message.encode_to_vec().into();
         }
-        let days = u64::from(RETENTION_DAYS) + u64::from(*manner == Manner::SellsLonger);
+        let days = u64::from(payer.retention_days()) + u64::from(*manner == Manner::SellsLonger);
         let later_s = match manner {
             Manner::HadStoredIt(seconds) => -i64::try_from(*seconds).unwrap(),
             Manner::IsAhead(seconds) => i64::try_from(*seconds).unwrap(),
