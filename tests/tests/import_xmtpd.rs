@@ -376,6 +376,23 @@ fn log_bytes(data_dir: &Path) -> u64 {
     logs.filter_map(|it| Some(it.metadata().ok()?.len())).sum()
 }
 
+/// Checks that a session that ends while the import looks holds nothing up, such as that of an operator who has just
+/// typed its last command. The import by `other` is refused for another reason then.
+async fn assert_waits_for_an_ending_session(postgres: &Postgres, other: &Node, url: &str) {
+    let ending = postgres.open("node").await;
+    let running = import(other, url).stderr(Stdio::piped()).spawn().unwrap();
+    wait::until("the import is connected", async || {
+        let text = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'hawser import'";
+        ending.client.query_opt(text, &[]).await.unwrap()
+    })
+    .await;
+    ending.close().await;
+    let said = running.wait_with_output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("belongs to node 100"), "{said}");
+    assert!(!other.data_dir().exists(), "nothing was written: {said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_written() {
     let Some(postgres) = Postgres::start().await else { return };
@@ -388,19 +405,7 @@ async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_writ
     let live = postgres.open("node").await;
     assert_refused(node, &url, "other sessions have the database open");
     live.close().await;
-    // A session that ends while the import looks, such as that of an operator who has just typed its last command.
-    let ending = postgres.open("node").await;
-    let running = import(other, &url).stderr(Stdio::piped()).spawn().unwrap();
-    wait::until("the import is connected", async || {
-        let text = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'hawser import'";
-        ending.client.query_opt(text, &[]).await.unwrap()
-    })
-    .await;
-    ending.close().await;
-    let said = running.wait_with_output().unwrap().stderr;
-    let said = String::from_utf8_lossy(&said);
-    assert!(said.contains("belongs to node 100"), "{said}");
-    assert!(!other.data_dir().exists(), "nothing was written: {said}");
+    assert_waits_for_an_ending_session(&postgres, other, &url).await;
     for (change, undo, reason) in [
         (
             "DELETE FROM gateway_envelopes_blob WHERE originator_sequence_id = 5 AND originator_node_id = 200",

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 
 const PLACE = "originator_node_id = $node AND originator_sequence_id = $place";
 
-/** What is altered, how, and what the import says of it. `$node` is the node, `$place` a place of its strand. */
+/** Alterations: a name, the statement, and the reason that the import gives. `$node` is the node, `$place` a place of its strand. */
 const ALTERED = [
   ["a byte of an envelope", `UPDATE gateway_envelopes_blob SET originator_envelope = set_byte(originator_envelope,
      length(originator_envelope) - 1, get_byte(originator_envelope, length(originator_envelope) - 1) # 1)

@@ -20,7 +20,7 @@ use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
 use parking_lot::Mutex;
 
-use super::answer_key;
+use super::answer_key::answer_key;
 use super::few::{FewReplies, ReplyCounts};
 use crate::clock::system_unix_s;
 

@@ -4,6 +4,7 @@
 //! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
 //! replied; `queue` holds the unanswered questions; [`rule`] decides what an update's event and these answers mean.
 
+mod answer_key;
 pub mod client;
 mod few;
 mod queue;
@@ -16,7 +17,6 @@ use std::time::Duration;
 
 use hawser_mls::identity::WalletQuestion;
 use hawser_proto::Digest;
-use hawser_proto::sign::keccak256;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -29,6 +29,7 @@ use crate::limits::{
     JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLET_FIRSTS_MAX, WALLETS_PER_CHAIN_MAX,
     WALLETS_PER_UPDATE_MAX,
 };
+use answer_key::answer_key;
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
 
@@ -310,20 +311,6 @@ impl Wallets {
     }
 }
 
-/// Returns the cache key of a question: a digest, so that long signatures are not stored and every entry has the same
-/// size.
-fn answer_key(question: &WalletQuestion) -> Digest {
-    let WalletQuestion { chain_id, address, block_number, digest, signature } = question;
-    // Unambiguous without separators: only the signature has a variable length, and it comes last.
-    keccak256(&[
-        &chain_id.to_be_bytes(),
-        &address.0,
-        &block_number.to_be_bytes(),
-        &digest.0,
-        signature,
-    ])
-}
-
 /// The running task of [`Wallets::start`].
 #[derive(Debug)]
 pub struct WalletTask {
@@ -348,6 +335,8 @@ mod tests {
 
     use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
     use hawser_proto::{Bytes, SecretKey};
+
+    use hawser_proto::sign::keccak256;
 
     use super::*;
     use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S};
