@@ -49,6 +49,11 @@ async fn wait_for(node: &Node, of: u32, size: u64, by: &[u32]) {
     eventually(&what, is_so).await;
 }
 
+/// Waits until a node may sign, and so cosigns. Peers that send no clock hold its own strand up for a second.
+async fn until_it_may_sign(node: &Node) {
+    eventually("it may sign", || node.engine.may_sign().is_ok()).await;
+}
+
 /// Evidence that a node keeps against another one.
 fn evidence(node: &Node, accused: OriginatorId) -> Vec<Misbehavior> {
     let snapshot = node.engine.store().snapshot();
@@ -239,10 +244,7 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
     }
     for node in &nodes {
         node.wait_for(300, 4).await;
-    }
-    // Peers that send no clock, such as these, hold the own strand up for a second. Until then a node cosigns nothing.
-    for node in &nodes {
-        eventually("it may sign", || node.engine.may_sign().is_ok()).await;
+        until_it_may_sign(node).await;
     }
     let root = nodes[0].engine.store().snapshot().root(LIAR, 4).unwrap();
     show(&mut liar[0], statement(LIAR, 4, root)).await;
