@@ -212,10 +212,9 @@ async fn one_endpoint_of_three_that_denies_a_pause_does_not_stop_a_strand() {
     assert_eq!(chain.marks(chain.address, &proxies, 6).await, wanted);
 }
 
-/// An endpoint leaves out an event, and claims that the contract was paused at the next one, so that its place would be
-/// void. Some of the honest ones have no old state that would tell.
-#[tokio::test]
-async fn a_claimed_pause_voids_no_place_beside_honest_endpoints_without_old_state() {
+/// Returns a chain with three messages. Liars can omit the second one. A contract sends the third one, with a bootstrap
+/// call behind it in its input.
+async fn with_a_bootstrap_in_the_input_of_a_call() -> TestBroadcaster {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     chain.send_in(false).await;
     chain.send_in(true).await;
@@ -226,6 +225,14 @@ async fn a_claimed_pause_voids_no_place_beside_honest_endpoints_without_old_stat
     };
     let input = [call.abi_encode(), bootstrap(&[9])].concat();
     chain.call_indirectly(chain.address, &input).await;
+    chain
+}
+
+/// An endpoint leaves out an event, and claims that the contract was paused at the next one, so that its place would be
+/// void. Some of the honest ones have no old state that would tell.
+#[tokio::test]
+async fn a_claimed_pause_voids_no_place_beside_honest_endpoints_without_old_state() {
+    let chain = with_a_bootstrap_in_the_input_of_a_call().await;
     for (liars, stateless, honest) in [(1, 2, 0), (2, 2, 1)] {
         let mut proxies = Vec::new();
         for number in 0..liars + stateless + honest {
@@ -247,16 +254,7 @@ async fn a_claimed_pause_voids_no_place_beside_honest_endpoints_without_old_stat
 /// Any account can make a contract call the broadcaster with the bootstrap call somewhere in its input.
 #[tokio::test]
 async fn ids_that_an_endpoint_without_old_state_leaves_out_are_not_void() {
-    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    chain.send_in(false).await;
-    chain.send_in(true).await;
-    chain.next_in(false).await;
-    let call = addMessageCall {
-        groupId_: FixedBytes::repeat_byte(1),
-        message_: Bytes::from(vec![7; 100]),
-    };
-    let input = [call.abi_encode(), bootstrap(&[9])].concat();
-    chain.call_indirectly(chain.address, &input).await;
+    let chain = with_a_bootstrap_in_the_input_of_a_call().await;
     let liar = Proxy::start(&chain.url(), 0).await;
     liar.set(|faults| (faults.stateless, faults.omits) = (true, true));
     let marks = Arc::new(Marks::default());

@@ -40,10 +40,7 @@ impl Endpoints {
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, RequestError>>,
     {
-        let paused_max = PAUSED_ANSWER_MAX;
-        let all = 0..self.0.slots.len();
-        let asked = all.map(|index| self.at_in_time(index, time_max, paused_max, &ask));
-        futures_util::future::join_all(asked).await
+        self.each_at_most(time_max, PAUSED_ANSWER_MAX, ask).await
     }
 
     /// Asks like [`each_in_time`](Self::each_in_time), but waits for a recently failed endpoint as long as for the
@@ -57,8 +54,22 @@ impl Endpoints {
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, RequestError>>,
     {
+        self.each_at_most(time_max, time_max, ask).await
+    }
+
+    /// Asks all endpoints at once: waits at most `time_max` for each, and `paused_max` for a recently failed one.
+    async fn each_at_most<T, F, Fut>(
+        &self,
+        time_max: Duration,
+        paused_max: Duration,
+        ask: F,
+    ) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
         let all = 0..self.0.slots.len();
-        let asked = all.map(|index| self.at_in_time(index, time_max, time_max, &ask));
+        let asked = all.map(|index| self.at_in_time(index, time_max, paused_max, &ask));
         futures_util::future::join_all(asked).await
     }
 

@@ -63,10 +63,8 @@ fn reprice(store: &Store) {
     assert!(!store.has_unpriced());
 }
 
-/// A node that learns of a rate late refuses an honest report first. Neither it nor a draft of its own is judged by
-/// amounts that are being corrected, and the report is judged again as soon as they are.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_corrected() {
+/// Returns a network with a report of node 100, a rate that node 200 does not know, and the report's id.
+async fn with_a_rate_that_one_node_lacks() -> (Network, Rate, ReportId) {
     let network = Network::start();
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 60;
     let newer = Rate { start_unix_s, message_fee: 5000, ..rate() };
@@ -76,6 +74,14 @@ async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_correcte
     network.traffic("some").await;
     network.replicate();
     let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    (network, newer, id)
+}
+
+/// A node that learns of a rate late refuses an honest report first. Neither it nor a draft of its own is judged by
+/// amounts that are being corrected, and the report is judged again as soon as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_corrected() {
+    let (network, newer, id) = with_a_rate_that_one_node_lacks().await;
     let worker = network.worker(200);
     let attest = async || -> Result<Vec<(ReportId, Attested)>, ReportStepError> {
         let attested = worker.attest(ABOUT).await;
@@ -111,15 +117,7 @@ async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_correcte
 /// equal comparison, and is attested at the next look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_equal_comparison_ends_an_earlier_refusal() {
-    let network = Network::start();
-    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 60;
-    let newer = Rate { start_unix_s, message_fee: 5000, ..rate() };
-    for node in [100, 300] {
-        record_rates(&network.stores[&node], &[rate(), newer]);
-    }
-    network.traffic("some").await;
-    network.replicate();
-    let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    let (network, newer, id) = with_a_rate_that_one_node_lacks().await;
     let worker = network.worker(200);
     let refused = worker.attest(ABOUT).await.unwrap();
     assert!(matches!(&refused[..], [(_, Attested::Refused(_))]), "{refused:?}");
