@@ -93,7 +93,18 @@ pub(crate) async fn run(
     Ok(Resident { stored, payload_len, subscriptions, delivered, before, after })
 }
 
-/// Counts what a subscription brings, until it is dropped.
+/// A stream that may be counted as live. Counted until it is dropped.
+struct LiveStream(Option<Arc<AtomicU64>>);
+
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        if let Some(live) = &self.0 {
+            live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts what a subscription brings, and the subscription as live once it has caught up, until it is dropped.
 pub(crate) async fn watch(
     mut connection: Connection,
     request: api::SubscribeTopicsRequest,
@@ -102,12 +113,14 @@ pub(crate) async fn watch(
 ) -> Result<(), BenchError> {
     use api::subscribe_topics_response::{Response, SubscriptionStatus};
     let mut stream = connection.stream(rpc::SUBSCRIBE_TOPICS, &request).await?;
+    let mut counted = LiveStream(None);
     while let Some(message) = stream.message().await? {
         match api::SubscribeTopicsResponse::decode(message)?.response {
             Some(Response::StatusUpdate(update))
                 if update.status() == SubscriptionStatus::CatchupComplete =>
             {
                 live.fetch_add(1, Ordering::Relaxed);
+                counted.0 = Some(Arc::clone(&live));
             }
             Some(Response::Envelopes(envelopes)) => {
                 delivered.fetch_add(envelopes.envelopes.len() as u64, Ordering::Relaxed);

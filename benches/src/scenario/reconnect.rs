@@ -8,6 +8,7 @@ use hawser_proto::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tonic::{Code, Status};
 
 use crate::error::BenchError;
 use crate::load::{self, Load};
@@ -19,9 +20,8 @@ use crate::stats;
 use crate::workload::{self, Workload};
 
 const STREAMS_PER_CONNECTION: u64 = 100;
-/// Streams that catch up at the same time. A node refuses those for which its memory for callers has no room, and their
-/// callers come again. A guess: a tenth of the streams that fit once they are live.
-const CATCHING_UP_MAX: u64 = 1000;
+/// Pause before a stream that was refused, or whose connection has ended, is opened again. Nodes ask for as much.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Streams that have not caught up by then have failed.
 const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 /// Topics of the stream that has most. Specified: the most that a request may have.
@@ -93,6 +93,35 @@ pub(crate) struct Opened {
     tasks: JoinSet<Result<(), BenchError>>,
     live: Arc<AtomicU64>,
     delivered: Arc<AtomicU64>,
+    /// Times that a stream was opened again.
+    again: Arc<AtomicU64>,
+}
+
+/// Keeps a stream open. It comes again after a refusal and after the end of its connection, as clients do.
+async fn keep_open(
+    connection: Connection,
+    request: api::SubscribeTopicsRequest,
+    (live, delivered): (Arc<AtomicU64>, Arc<AtomicU64>),
+    again: Arc<AtomicU64>,
+) -> Result<(), BenchError> {
+    loop {
+        let counters = (Arc::clone(&live), Arc::clone(&delivered));
+        let ended = watch(connection.clone(), request.clone(), counters.0, counters.1).await;
+        let Err(error) = ended else { return Ok(()) };
+        let code = error.downcast_ref::<Status>().map(Status::code);
+        let Some(
+            Code::ResourceExhausted
+            | Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::Internal,
+        ) = code
+        else {
+            return Err(error);
+        };
+        again.fetch_add(1, Ordering::Relaxed);
+        sleep(AGAIN_AFTER).await;
+    }
 }
 
 impl Opened {
@@ -101,22 +130,7 @@ impl Opened {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many streams have caught up, at most for [`CATCH_UP_MAX`] from `start` on.
-    async fn until_live(&mut self, wanted: u64, start: Instant) -> Result<(), BenchError> {
-        while self.live.load(Ordering::Relaxed) < wanted {
-            if let Some(ended) = self.tasks.try_join_next() {
-                ended??;
-            }
-            if start.elapsed() > CATCH_UP_MAX {
-                return Err("streams do not catch up".into());
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
-    }
-
-    /// Opens streams of these topics, all from one cursor, and waits until they have caught up. Of many streams,
-    /// [`CATCHING_UP_MAX`] catch up at the same time.
+    /// Opens streams of these topics, all from one cursor, and waits until all are live at the same time.
     pub(crate) async fn measure(
         &mut self,
         node: &Node,
@@ -139,18 +153,26 @@ impl Opened {
             let filters = topics.into_iter().map(filter).collect();
             let request = api::SubscribeTopicsRequest { filters };
             let counters = (Arc::clone(&self.live), Arc::clone(&self.delivered));
-            self.tasks.spawn(watch(connection.clone(), request, counters.0, counters.1));
-            let opened = wanted - count + number + 1;
-            self.until_live(opened.saturating_sub(CATCHING_UP_MAX), start).await?;
+            let again = Arc::clone(&self.again);
+            self.tasks.spawn(keep_open(connection.clone(), request, counters, again));
         }
-        self.until_live(wanted, start).await?;
+        while self.live.load(Ordering::Relaxed) < wanted {
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended??;
+            }
+            if start.elapsed() > CATCH_UP_MAX {
+                return Err("streams do not catch up".into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
         let cpu = (node.cpu_time()? - before).as_secs_f64();
         let mib = stats::float(node.memory()?.resident_kib) / 1024.0;
         println!(
-            "{what}: {:.2} s, {:.2} s CPU of the node, {:.0} us each; {mib:.0} MiB resident",
+            "{what}: {:.2} s, {:.2} s CPU of the node, {:.0} us each; {mib:.0} MiB resident; {} came again",
             start.elapsed().as_secs_f64(),
             cpu,
             cpu * 1e6 / stats::float(count.max(1)),
+            self.again.swap(0, Ordering::Relaxed),
         );
         Ok(())
     }
