@@ -9,6 +9,7 @@ use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::tokio_stream::Stream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -30,6 +31,8 @@ pub(crate) const PAYER_INFO: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo");
 pub(crate) const SUBSCRIBE_TOPICS: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics");
+pub(crate) const SUBSCRIBE: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/Subscribe");
 pub(crate) const SUBSCRIBE_ORIGINATORS: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators");
 /// A stream of [`crate::idle_server`].
@@ -148,6 +151,16 @@ impl Connection {
         self.ready().await?;
         let request = Request::new(question.encode_to_vec().into());
         Ok(self.0.server_streaming(request, path, RawCodec).await?.into_inner())
+    }
+
+    /// A call in which both sides send messages.
+    pub(crate) async fn duplex(
+        &mut self,
+        path: PathAndQuery,
+        questions: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<Streaming<Bytes>, Status> {
+        self.ready().await?;
+        Ok(self.0.streaming(Request::new(questions), path, RawCodec).await?.into_inner())
     }
 
     async fn ready(&mut self) -> Result<(), Status> {

@@ -382,6 +382,17 @@ impl OriginatorEnvelope {
         Ok((id, message.originator_ns))
     }
 
+    /// Reads the time of an envelope whose form was checked before it was stored. The form is not checked again, which
+    /// would cost more than the rest of reading it.
+    ///
+    /// # Errors
+    /// Returns an error if a layer does not decode as a protobuf message.
+    pub fn time_of_stored(bytes: Bytes) -> Result<i64, LayerError> {
+        let message = pb::OriginatorEnvelope::decode(bytes)?;
+        let (_, originator_ns) = Self::statement(message.unsigned_originator_envelope)?;
+        Ok(originator_ns)
+    }
+
     /// Encodes a statement and its proof in canonical form.
     #[must_use]
     pub fn encode(unsigned: Bytes, proof: Proof) -> Bytes {

@@ -1,6 +1,6 @@
 //! Scans one strand: merges its envelopes with its marks.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
@@ -35,8 +35,15 @@ pub enum LogItem {
     },
 }
 
+/// First size of the memory that envelopes of one scan share, in bytes; doubled up to the last. A scan of few envelopes
+/// holds little, and a long one allocates seldom. Guesses.
+const SHARED_LEN_BYTES_MIN: usize = 4 * 1024;
+const SHARED_LEN_BYTES_MAX: usize = 64 * 1024;
+
 /// A scan of one strand in ascending order; see [`Snapshot::log`](crate::Snapshot::log). Ends after
 /// the first error.
+///
+/// Its envelopes share memory in pieces of at most 64 KiB: one that is kept keeps its piece.
 pub struct LogScan<'s> {
     log: DBRawIterator<'s>,
     marks: DBRawIterator<'s>,
@@ -44,6 +51,10 @@ pub struct LogScan<'s> {
     next: EnvelopeId,
     through: SequenceId,
     ended: bool,
+    /// Memory for the next envelopes.
+    shared: BytesMut,
+    /// Size of the next piece of it.
+    shared_len_bytes: usize,
 }
 
 impl<'s> LogScan<'s> {
@@ -62,7 +73,9 @@ impl<'s> LogScan<'s> {
         if !marks.valid() {
             marks.seek(from);
         }
-        Self { log, marks, next, through, ended: through <= after.sequence }
+        let (shared, shared_len_bytes) = (BytesMut::new(), SHARED_LEN_BYTES_MIN);
+        let ended = through <= after.sequence;
+        Self { log, marks, next, through, ended, shared, shared_len_bytes }
     }
 
     fn step(&mut self) -> Result<Option<LogItem>, ReadError> {
@@ -130,7 +143,17 @@ impl<'s> LogScan<'s> {
         if id < self.next {
             return Err(ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()));
         }
-        let bytes = Bytes::copy_from_slice(self.log.value().expect("the iterator stands on it"));
+        let value = self.log.value().expect("the iterator stands on it");
+        let bytes = if value.len() > self.shared_len_bytes / 4 {
+            Bytes::copy_from_slice(value)
+        } else {
+            if self.shared.capacity() < value.len() {
+                self.shared = BytesMut::with_capacity(self.shared_len_bytes);
+                self.shared_len_bytes = SHARED_LEN_BYTES_MAX.min(2 * self.shared_len_bytes);
+            }
+            self.shared.extend_from_slice(value);
+            self.shared.split().freeze()
+        };
         self.log.next();
         self.next.sequence = id.sequence.next();
         Ok(LogItem::Envelope { id, bytes, validity })

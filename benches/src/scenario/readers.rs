@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::{Cursor, OriginatorId};
 use prost::Message as _;
 use tokio::time::sleep;
+use tonic::codegen::tokio_stream::{self, StreamExt as _};
 
 use crate::child::IdleServer;
 use crate::error::BenchError;
@@ -31,6 +33,12 @@ const RESIDENT_MIB_MAX: u64 = 1024;
 const HEARD_US_PROMISED: f64 = 150e3;
 /// Promised time until the first page of a stream of many topics, microseconds.
 const FIRST_PAGE_US_PROMISED: f64 = 50e3;
+/// Topics of the largest stream. Specified: the most that one may have.
+const MILLION: u64 = 1_000_000;
+/// Topics that one request adds. Specified: the most that it may have.
+const MUTATE_TOPICS: u64 = 100_000;
+/// Promised resident memory of a node with such a stream.
+const MILLION_MIB_MAX: u64 = 512;
 /// Promised share of a plain stream.
 const PLAIN_SHARE_MIN: f64 = 0.6;
 /// Messages of a plain stream whose time is not taken.
@@ -53,6 +61,7 @@ pub(crate) struct Plan {
 pub(crate) async fn run(node: &Node, plan: Plan) -> Result<(), BenchError> {
     strand(node).await?;
     first_page(node, plan.topics).await?;
+    million_topics(node).await?;
     subscriptions(node, plan).await?;
     listeners(node, plan).await
 }
@@ -142,6 +151,52 @@ async fn first_page(node: &Node, topics: u64) -> Result<(), BenchError> {
     );
     let kept = stats::verdict(times.p50_us < FIRST_PAGE_US_PROMISED);
     println!("promised: below {:.0} ms (p50): {kept}", FIRST_PAGE_US_PROMISED / 1e3);
+    Ok(())
+}
+
+/// Adds a million topics to one stream, in requests of the most topics that one may have, and looks at the memory.
+async fn million_topics(node: &Node) -> Result<(), BenchError> {
+    use api::subscribe_request::v1::mutate::Subscription;
+    use api::subscribe_request::v1::{Mutate, Request};
+    use api::subscribe_request::{V1, Version};
+    let mut connection = Connection::open(node.api()).await?;
+    let last_seen = network::cursor_of(&mut connection, node.id()).await?;
+    let before = node.memory()?.resident_kib;
+    let start = Instant::now();
+    let questions = (1..=MILLION / MUTATE_TOPICS).map(move |mutate_id| {
+        let add = |number| Subscription {
+            topic: workload::topic(number),
+            last_seen: Some(last_seen.to_pb()),
+        };
+        let topics = (mutate_id - 1) * MUTATE_TOPICS..mutate_id * MUTATE_TOPICS;
+        let mutate = Mutate { adds: topics.map(add).collect(), mutate_id, ..Mutate::default() };
+        let version = Version::V1(V1 { request: Some(Request::Mutate(mutate)) });
+        Bytes::from(api::SubscribeRequest { version: Some(version) }.encode_to_vec())
+    });
+    let questions = tokio_stream::iter(questions).chain(tokio_stream::pending());
+    let mut stream = connection.duplex(rpc::SUBSCRIBE, questions).await?;
+    loop {
+        use api::subscribe_response::Version;
+        use api::subscribe_response::v1::Response;
+        let message = stream.message().await?.ok_or("the stream of a million topics ended")?;
+        let response = match api::SubscribeResponse::decode(message)?.version {
+            Some(Version::V1(v1)) => v1.response,
+            None => None,
+        };
+        let Some(Response::CatchupComplete(complete)) = response else { continue };
+        if complete.mutate_id == MILLION / MUTATE_TOPICS {
+            break;
+        }
+    }
+    let (took, after) = (start.elapsed(), node.memory()?.resident_kib);
+    println!(
+        "a stream of {MILLION} topics: live after {:.2} s; {} MiB resident, {} MiB before",
+        took.as_secs_f64(),
+        after >> 10,
+        before >> 10
+    );
+    let kept = stats::verdict(after >> 10 < MILLION_MIB_MAX);
+    println!("promised: below {MILLION_MIB_MAX} MiB: {kept}");
     Ok(())
 }
 

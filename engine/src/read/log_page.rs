@@ -64,6 +64,7 @@ struct StrandLane {
 }
 
 struct NextEnvelope {
+    /// 0 if there is no other lane to merge with.
     originator_ns: i64,
     bytes: Bytes,
 }
@@ -143,9 +144,11 @@ impl LogFilling {
         left: &mut usize,
     ) -> Result<Step, QueryError> {
         let mut index = 0;
+        // Lanes only end: the last one needs no times, and all of its envelopes are its own.
+        let choice = LaneChoice { with_marked: self.with_marked, merges: open.len() > 1 };
         while let Some(lane) = open.get_mut(index) {
             if lane.lane.next.is_none() {
-                match lane.advance(snapshot, self.with_marked, &mut self.memory, left)? {
+                match lane.advance(snapshot, choice, &mut self.memory, left)? {
                     Step::Paused => return Ok(Step::Paused),
                     Step::Done if lane.lane.next.is_none() => {
                         let ended = open.swap_remove(index).lane;
@@ -181,6 +184,15 @@ fn earliest(open: &[OpenLane<'_>]) -> Option<usize> {
     (0..open.len()).min_by_key(|&index| key(&open[index].lane))
 }
 
+/// The envelopes that the lanes of a page take, and what they have to know of them.
+#[derive(Debug, Clone, Copy)]
+struct LaneChoice {
+    /// Envelopes of nodes that are marked invalid belong to the page too.
+    with_marked: bool,
+    /// There are several lanes, which are merged by time.
+    merges: bool,
+}
+
 /// A lane within a turn.
 struct OpenLane<'s> {
     lane: StrandLane,
@@ -193,7 +205,7 @@ impl<'s> OpenLane<'s> {
     fn advance(
         &mut self,
         snapshot: &'s Snapshot<'_>,
-        with_marked: bool,
+        choice: LaneChoice,
         memory: &mut PageMemory,
         left: &mut usize,
     ) -> Result<Step, QueryError> {
@@ -217,7 +229,7 @@ impl<'s> OpenLane<'s> {
             *left -= 1;
             let is_asked_for = match validity {
                 Validity::Valid => true,
-                Validity::Invalid(_) => with_marked && id.originator.is_node(),
+                Validity::Invalid(_) => choice.with_marked && id.originator.is_node(),
                 Validity::Waiting => false,
             };
             if !is_asked_for || !is_deliverable(bytes.len()) {
@@ -226,9 +238,11 @@ impl<'s> OpenLane<'s> {
                 continue;
             }
             memory.add(1, bytes.len())?;
-            let (_, originator_ns) = OriginatorEnvelope::open(bytes.clone())
-                .and_then(|(unsigned, _)| OriginatorEnvelope::statement(unsigned))
-                .map_err(|_| QueryError::Undecodable(id))?;
+            let originator_ns = match choice.merges {
+                true => OriginatorEnvelope::time_of_stored(bytes.clone())
+                    .map_err(|_| QueryError::Undecodable(id))?,
+                false => 0,
+            };
             (lane.after, lane.next) = (id, Some(NextEnvelope { originator_ns, bytes }));
             return Ok(Step::Done);
         }

@@ -74,6 +74,11 @@ impl LogFeed {
         Some(Read::Log(ranges.collect()))
     }
 
+    /// Returns true if a catch-up has begun and not ended.
+    pub(super) fn has_ceiling(&self) -> bool {
+        self.catch_up.as_ref().is_some_and(|catch_up| catch_up.ceiling.is_some())
+    }
+
     pub(super) fn handle_page(&mut self, page: LogPage) {
         let wave = self.first.then_some(WaveId::INITIAL);
         for (id, bytes) in page.envelopes {

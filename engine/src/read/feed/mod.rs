@@ -159,6 +159,12 @@ impl Feed {
         }
     }
 
+    /// Returns true if the next read is known before the page of the last one is delivered: the stream is one of
+    /// whole strands, and is on its way to the heads that its catch-up has begun with.
+    pub(crate) fn reads_ahead(&self) -> bool {
+        matches!(self, Self::Log(feed) if feed.has_ceiling())
+    }
+
     /// Takes a page.
     pub(crate) fn handle_page(&mut self, page: PageRead) {
         match (self, page) {

@@ -127,7 +127,7 @@ async fn read_strands(
     log: LogAccess,
     ranges: Vec<LogRange>,
 ) -> Result<(PageRead, usize), QueryError> {
-    let BatchLimits { envelopes, len_bytes } = BatchLimits::STREAM;
+    let BatchLimits { envelopes, len_bytes } = BatchLimits::STRANDS;
     let most_bytes = answer_bytes(envelopes, len_bytes);
     let mut wait = MemoryWait::default();
     let mut turn_permit = loop {
@@ -139,7 +139,7 @@ async fn read_strands(
         wait.pause(most_bytes).await?;
     };
     let memory = PageMemory::new(Arc::clone(&log.memory), most_bytes);
-    let mut filling = LogFilling::new(ranges, BatchLimits::STREAM, memory);
+    let mut filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
     loop {
         let of_turn = log.clone();
         let turn = blocking(&log, move || {

@@ -1,9 +1,10 @@
 //! Drives a feed: pages from disk on threads that may block, the hub's queue, and the heads.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use hawser_proto::{Cursor, Topic};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -34,8 +35,8 @@ pub enum Past {
 
 /// A stream of envelopes, without gap or repeat, that never ends by itself.
 ///
-/// Its memory is bounded, however slow its reader is: a few MiB of committed envelopes, one page, and
-/// a few rows for each topic while it catches up. When its queue overflows, it goes on from disk.
+/// Its memory is bounded, however slow its reader is: a few MiB of committed envelopes, one page, or two of whole
+/// strands, and a few rows for each topic while it catches up. When its queue overflows, it goes on from disk.
 /// Dropping it ends it.
 pub struct Subscription {
     log: LogAccess,
@@ -85,6 +86,7 @@ impl Subscription {
                     self.reading = None;
                     self.taken_bytes += taken_bytes;
                     self.work(|feed| feed.handle_page(page));
+                    self.read_ahead().await;
                 }
                 Wakeup::Read(Err(error)) => {
                     self.reading = None;
@@ -230,6 +232,21 @@ impl Subscription {
                 let page: PageReading = Box::pin(pages::read(self.log.clone(), read));
                 page
             });
+        }
+    }
+
+    /// Starts to read the page after the one that is about to be delivered, so that the disk and the reader work at
+    /// the same time. Returns at once: one poll hands the read to its thread.
+    async fn read_ahead(&mut self) {
+        if !self.feed.reads_ahead() {
+            return;
+        }
+        self.start_reading();
+        let Some(reading) = &mut self.reading else { return };
+        if let Poll::Ready(read) =
+            poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await
+        {
+            self.reading = Some(Box::pin(ready(read)));
         }
     }
 
