@@ -7,8 +7,9 @@ use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::{Cursor, OriginatorId};
 use prost::Message as _;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tonic::codegen::tokio_stream::{self, StreamExt as _};
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
 use crate::child::IdleServer;
 use crate::error::BenchError;
@@ -154,38 +155,44 @@ async fn first_page(node: &Node, topics: u64) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Adds a million topics to one stream, in requests of the most topics that one may have, and looks at the memory.
-async fn million_topics(node: &Node) -> Result<(), BenchError> {
+/// Returns a request that adds topics, which nothing was published to after the cursor.
+fn mutate(mutate_id: u64, last_seen: &Cursor) -> Bytes {
     use api::subscribe_request::v1::mutate::Subscription;
     use api::subscribe_request::v1::{Mutate, Request};
     use api::subscribe_request::{V1, Version};
+    let add = |number| Subscription {
+        topic: workload::topic(number),
+        last_seen: Some(last_seen.to_pb()),
+    };
+    let topics = (mutate_id - 1) * MUTATE_TOPICS..mutate_id * MUTATE_TOPICS;
+    let mutate = Mutate { adds: topics.map(add).collect(), mutate_id, ..Mutate::default() };
+    let version = Version::V1(V1 { request: Some(Request::Mutate(mutate)) });
+    api::SubscribeRequest { version: Some(version) }.encode_to_vec().into()
+}
+
+/// Adds a million topics to one stream, in requests of the most topics that one may have, each after the wave of the
+/// one before it, and looks at the memory.
+async fn million_topics(node: &Node) -> Result<(), BenchError> {
+    use api::subscribe_response::Version;
+    use api::subscribe_response::v1::Response;
     let mut connection = Connection::open(node.api()).await?;
     let last_seen = network::cursor_of(&mut connection, node.id()).await?;
     let before = node.memory()?.resident_kib;
     let start = Instant::now();
-    let questions = (1..=MILLION / MUTATE_TOPICS).map(move |mutate_id| {
-        let add = |number| Subscription {
-            topic: workload::topic(number),
-            last_seen: Some(last_seen.to_pb()),
-        };
-        let topics = (mutate_id - 1) * MUTATE_TOPICS..mutate_id * MUTATE_TOPICS;
-        let mutate = Mutate { adds: topics.map(add).collect(), mutate_id, ..Mutate::default() };
-        let version = Version::V1(V1 { request: Some(Request::Mutate(mutate)) });
-        Bytes::from(api::SubscribeRequest { version: Some(version) }.encode_to_vec())
-    });
-    let questions = tokio_stream::iter(questions).chain(tokio_stream::pending());
+    let (requests, questions) = mpsc::channel(1);
+    let questions = ReceiverStream::new(questions);
+    requests.send(mutate(1, &last_seen)).await?;
     let mut stream = connection.duplex(rpc::SUBSCRIBE, questions).await?;
-    loop {
-        use api::subscribe_response::Version;
-        use api::subscribe_response::v1::Response;
+    let mut live = 0;
+    while live < MILLION {
         let message = stream.message().await?.ok_or("the stream of a million topics ended")?;
-        let response = match api::SubscribeResponse::decode(message)?.version {
-            Some(Version::V1(v1)) => v1.response,
-            None => None,
+        let Some(Version::V1(v1)) = api::SubscribeResponse::decode(message)?.version else {
+            continue;
         };
-        let Some(Response::CatchupComplete(complete)) = response else { continue };
-        if complete.mutate_id == MILLION / MUTATE_TOPICS {
-            break;
+        let Some(Response::CatchupComplete(wave)) = v1.response else { continue };
+        live += MUTATE_TOPICS;
+        if live < MILLION {
+            requests.send(mutate(wave.mutate_id + 1, &last_seen)).await?;
         }
     }
     let (took, after) = (start.elapsed(), node.memory()?.resident_kib);

@@ -182,13 +182,15 @@ pub(super) fn require_open_files() -> Result<(), FileLimitError> {
 }
 
 /// The allocation size in bytes from which an allocation is a separate mapping, which is returned to the system when it
-/// is freed. Measured under all attacks of `tests/tests/memory` together: at most 219 MiB above the idle node, compared
-/// with 416 to 506 MiB with the library's dynamic threshold, which keeps freed responses in its arenas.
+/// is freed. The library's dynamic threshold keeps freed responses in its arenas: 416 to 506 MiB above the idle node
+/// under all attacks of `tests/tests/memory` together (measured), compared with 219 with a threshold of 256 KiB. With
+/// that one, messages of streams were mappings, and a stream of a whole strand had half of its rate.
 #[cfg(target_env = "gnu")]
-const MAPPED_LEN_BYTES_MIN: libc::c_int = 256 * 1024;
-/// The number of free bytes at the end of an arena from which they are returned to the system. A guess.
+const MAPPED_LEN_BYTES_MIN: libc::c_int = 1024 * 1024;
+/// The number of free bytes at the end of an arena from which they are returned to the system. More than a page of a
+/// stream, which would be returned and taken again for each page (measured: `hawser-bench readers`).
 #[cfg(target_env = "gnu")]
-const TRIMMED_LEN_BYTES_MIN: libc::c_int = 1024 * 1024;
+const TRIMMED_LEN_BYTES_MIN: libc::c_int = 4 * 1024 * 1024;
 
 /// Makes the allocator return large buffers to the system when they are freed, independently of earlier frees. Has
 /// an effect only with glibc's allocator.
