@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::{assert_none, cargo, root, texts};
+use crate::{assert_none, cargo, quoted, root, texts};
 
 /// Crates that only use others: nothing may depend on them.
 const JUDGES: [&str; 4] = ["examples", "tests", "benches", "fuzz"];
@@ -20,11 +20,6 @@ struct Row {
 
 fn document() -> String {
     std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap()
-}
-
-/// Returns what stands in backticks in `text`.
-fn quoted(text: &str) -> Vec<String> {
-    text.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
 }
 
 fn table() -> Vec<Row> {

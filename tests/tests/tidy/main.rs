@@ -9,6 +9,7 @@ mod circles;
 mod engine;
 mod language;
 mod refusals;
+mod threats;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,11 @@ fn texts(endings: &[&str]) -> Vec<(String, String)> {
         .collect();
     assert!(!texts.is_empty(), "no files with {endings:?}");
     texts
+}
+
+/// Returns what stands in backticks in `text`.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
 }
 
 fn assert_none(broken: &[String], rule: &str) {
