@@ -25,22 +25,22 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A handle to the threads. They end when the last handle is dropped.
 #[derive(Clone)]
-pub(crate) struct ReadWorkers(Arc<Handle>);
+pub(crate) struct ReadWorkers(Arc<ReadWorkersHandle>);
 
-struct Handle(Arc<ReadWorkersState>);
+struct ReadWorkersHandle(Arc<ReadWorkersState>);
 
 struct ReadWorkersState {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingReads>,
     filled: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingReads {
     jobs: FairQueue<usize, Job>,
     closed: bool,
 }
 
-impl Waiting {
+impl WaitingReads {
     /// Puts a query behind the others of its caller.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl ReadWorkers {
                 })
                 .expect("the system gives us a thread at start");
         }
-        Self(Arc::new(Handle(state)))
+        Self(Arc::new(ReadWorkersHandle(state)))
     }
 
     /// Runs a read on one of the threads, in its caller's turn. A read whose call has ended meanwhile is skipped.
@@ -154,7 +154,7 @@ impl ReadWorkersState {
     }
 }
 
-impl Drop for Handle {
+impl Drop for ReadWorkersHandle {
     fn drop(&mut self) {
         self.0.waiting.lock().closed = true;
         self.0.filled.notify_all();
@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn one_caller_and_all_callers_are_bounded() {
-        let mut queue = Waiting::default();
-        let push = |queue: &mut Waiting, caller| queue.push(caller, Box::new(|| ()));
+        let mut queue = WaitingReads::default();
+        let push = |queue: &mut WaitingReads, caller| queue.push(caller, Box::new(|| ()));
         for caller in 0..5 {
             let taken =
                 std::iter::repeat_with(|| push(&mut queue, caller)).take_while(Result::is_ok);

@@ -73,7 +73,7 @@ impl NetState {
         };
         self.counters.sessions.inc();
         tracing::info!(%peer, remote = %connection.remote_address(), "peer connected");
-        let mut session = Session::new(self, proven, link);
+        let mut session = QuicSession::new(self, proven, link);
         let error = match session.run().await {
             Ok(never) => match never {},
             Err(error) => error,
@@ -113,7 +113,7 @@ impl NetState {
 }
 
 /// A running session over QUIC.
-struct Session<'a> {
+struct QuicSession<'a> {
     net: &'a NetState,
     peer: OriginatorId,
     connection: Connection,
@@ -139,7 +139,7 @@ struct Session<'a> {
     shown_voids: usize,
 }
 
-impl<'a> Session<'a> {
+impl<'a> QuicSession<'a> {
     fn new(net: &'a NetState, proven: ProvenConnection, link: Link) -> Self {
         let ProvenConnection { connection, peer, features, reader, writer, .. } = proven;
         let takes_checkpoints = features & FEATURE_CHECKPOINTS != 0;

@@ -100,7 +100,7 @@ struct AddressShare {
 pub(crate) struct ConnectionShare {
     budget: Arc<BudgetState>,
     number: u64,
-    kind: Kind,
+    kind: ConsumerKind,
     address: Arc<AddressShare>,
     used_bytes: AtomicUsize,
     /// The part of them that is lent.
@@ -114,7 +114,7 @@ pub(crate) struct ConnectionShare {
 
 /// The owner of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ConsumerKind {
     Client,
     /// A connection of a trusted proxy, without its calls. Its clients' memory never closes it.
     Proxy,
@@ -162,7 +162,7 @@ impl MemoryBudget {
         peer: IpAddr,
         account: Arc<PaidTime>,
     ) -> Result<Arc<ConnectionShare>, Overloaded> {
-        self.open(peer, Kind::Client, account)
+        self.open(peer, ConsumerKind::Client, account)
     }
 
     /// Charges a new connection of a trusted proxy that has named no client.
@@ -174,7 +174,7 @@ impl MemoryBudget {
         peer: IpAddr,
         account: Arc<PaidTime>,
     ) -> Result<Arc<ConnectionShare>, Overloaded> {
-        self.open(peer, Kind::Proxy, account)
+        self.open(peer, ConsumerKind::Proxy, account)
     }
 
     /// Creates the account of a connection: the time that its publishes pay for.
@@ -185,7 +185,7 @@ impl MemoryBudget {
     fn open(
         &self,
         peer: IpAddr,
-        kind: Kind,
+        kind: ConsumerKind,
         account: Arc<PaidTime>,
     ) -> Result<Arc<ConnectionShare>, Overloaded> {
         let connection = self.0.register(peer.into(), kind, Arc::default(), account);
@@ -203,7 +203,7 @@ impl BudgetState {
     fn register(
         self: &Arc<Self>,
         address: ClientAddress,
-        kind: Kind,
+        kind: ConsumerKind,
         writing: Arc<Writing>,
         paid_time: Arc<PaidTime>,
     ) -> Arc<ConnectionShare> {
@@ -293,7 +293,7 @@ impl ConnectionShare {
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
         let account = Arc::new(PaidTime::new(self.budget.turns.clone()));
-        self.budget.register(client, Kind::ProxiedCall, self.writing.clone(), account)
+        self.budget.register(client, ConsumerKind::ProxiedCall, self.writing.clone(), account)
     }
 
     /// Returns the account of turns that this consumer's publishes paid for. A proxy's connection has an empty one,
@@ -334,7 +334,7 @@ impl ConnectionShare {
             return Ok(false);
         }
         let left_bytes = self.budget.kept_bytes() + self.budget.limit_bytes / LENT_LEAVES_DIVISOR;
-        let may_be_lent = |free| self.kind != Kind::Proxy && free >= left_bytes;
+        let may_be_lent = |free| self.kind != ConsumerKind::Proxy && free >= left_bytes;
         if !self.close.is_cancelled() && self.add_if(bytes, may_be_lent) {
             for lent in self.each_lent() {
                 lent.fetch_add(bytes, Relaxed);
@@ -365,7 +365,7 @@ impl ConnectionShare {
         };
         let free = free.saturating_add(self.budget.lent_bytes.load(Relaxed));
         match self.kind {
-            Kind::Proxy => true,
+            ConsumerKind::Proxy => true,
             _ if self.close.is_cancelled() => false,
             _ => {
                 let address_bytes = with(&self.address.used_bytes, &self.address.lent_bytes);
@@ -434,18 +434,24 @@ impl ConnectionShare {
     fn consumer(&self) -> Option<Consumer> {
         let (address, number, bytes) = (self.address.address, self.number, self.used_bytes());
         let (is_idle, is_lent) = (self.is_idle(), self.lent_bytes.load(Relaxed) > 0);
-        (self.kind != Kind::Proxy).then_some(Consumer { address, number, bytes, is_idle, is_lent })
+        (self.kind != ConsumerKind::Proxy).then_some(Consumer {
+            address,
+            number,
+            bytes,
+            is_idle,
+            is_lent,
+        })
     }
 
     /// Returns true for a connection without calls: it holds no more than the charge of the connection itself.
     fn is_idle(&self) -> bool {
         let kept_bytes = CONNECTION_BYTES + self.kept_bytes.load(Relaxed);
-        self.kind == Kind::Client && self.used_bytes() <= kept_bytes
+        self.kind == ConsumerKind::Client && self.used_bytes() <= kept_bytes
     }
 
     /// Returns true if the share is of a proxy's connection, whose calls have shares of their own.
     pub(crate) fn is_proxy(&self) -> bool {
-        self.kind == Kind::Proxy
+        self.kind == ConsumerKind::Proxy
     }
 
     /// Returns a number that identifies the address, for queues that are fair between addresses.

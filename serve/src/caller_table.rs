@@ -18,14 +18,14 @@ const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 /// The usage of each caller.
 #[derive(Debug)]
 pub struct CallerTable<K, U> {
-    callers: HashMap<K, Entry<U>>,
+    callers: HashMap<K, CallerEntry<U>>,
     /// All callers by the time at which their usage expires.
     by_end: BTreeSet<(u64, K)>,
     callers_max: usize,
 }
 
 #[derive(Debug)]
-struct Entry<U> {
+struct CallerEntry<U> {
     used: U,
     ends_ms: u64,
 }
@@ -70,7 +70,7 @@ impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
             {
                 self.callers.remove(&first);
             }
-            self.callers.insert(caller.clone(), Entry { used, ends_ms });
+            self.callers.insert(caller.clone(), CallerEntry { used, ends_ms });
         }
         self.by_end.insert((ends_ms, caller));
         debug_assert_eq!(self.by_end.len(), self.callers.len(), "each caller has one end");

@@ -46,11 +46,11 @@ pub(crate) struct ConnectionSlots(Arc<ConnectionSlotsState>);
 #[derive(Debug)]
 struct ConnectionSlotsState {
     limits: ConnectionLimits,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSlots>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     /// Slots that are taken, those of unnamed clients included.
     open: usize,
     /// Slots whose connections were asked to close.
@@ -152,7 +152,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-impl Taken {
+impl TakenSlots {
     fn count(&self, address: ClientAddress) -> usize {
         self.of_address.get(&address).map_or(0, BTreeMap::len)
     }

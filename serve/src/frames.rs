@@ -16,7 +16,7 @@ pub(crate) struct Frames {
 
 /// The boundaries in one piece of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct MessageBoundaries {
     /// Messages whose head was completed in this piece.
     pub(crate) begun: u64,
     /// End of the last message that ended in this piece; `None` if none did.
@@ -42,9 +42,9 @@ impl Frames {
         &mut self,
         mut piece: &[u8],
         max_bytes: usize,
-    ) -> Result<Step, MessageHeadError> {
+    ) -> Result<MessageBoundaries, MessageHeadError> {
         let len = piece.len();
-        let mut step = Step { begun: 0, whole: None };
+        let mut step = MessageBoundaries { begun: 0, whole: None };
         while !piece.is_empty() {
             if self.missing == 0 {
                 piece = self.read_head(piece);

@@ -79,14 +79,14 @@ pub(crate) struct PackedBody<B> {
     /// The pieces of messages that are not passed on yet.
     pieces: VecDeque<Bytes>,
     have_bytes: usize,
-    current: Option<Message>,
+    current: Option<PlainMessage>,
     ready: VecDeque<Bytes>,
     /// The last frame, which waits for the messages before it.
     last: Option<Frame<Bytes>>,
 }
 
 /// A message that is being compressed.
-struct Message {
+struct PlainMessage {
     plain: Bytes,
     done_bytes: usize,
     encoder: GzEncoder<Vec<u8>>,
@@ -131,7 +131,7 @@ impl<B> PackedBody<B> {
         }
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
         let plain = message.slice(HEAD_LEN_BYTES..);
-        self.current = Some(Message { plain, done_bytes: 0, encoder, charged_bytes });
+        self.current = Some(PlainMessage { plain, done_bytes: 0, encoder, charged_bytes });
         true
     }
 

@@ -43,11 +43,11 @@ pub(crate) struct Unpacker {
     /// Complete messages as received, heads included.
     packed: VecDeque<Bytes>,
     packed_bytes: usize,
-    current: Option<Message>,
+    current: Option<PackedMessage>,
 }
 
 /// A message that is being decompressed.
-struct Message {
+struct PackedMessage {
     decoder: GzDecoder<Pieces>,
     unpacked: VecDeque<Bytes>,
     len_bytes: usize,
@@ -114,7 +114,7 @@ impl Unpacker {
                 }
                 charge.take_for_request(DECODER_BYTES)?;
                 let packed_bytes: usize = body.iter().map(Bytes::len).sum();
-                Message {
+                PackedMessage {
                     grown_bytes_max: GROWTH_FREE_BYTES + packed_bytes.saturating_mul(GROWTH_MAX),
                     decoder: GzDecoder::new(Pieces { waiting: body, taken: 0, left_in_turn: 0 }),
                     unpacked: VecDeque::new(),
@@ -170,7 +170,7 @@ impl Unpacker {
     }
 }
 
-impl Message {
+impl PackedMessage {
     /// Decompresses one piece, or a part of it.
     fn read_piece(&mut self, len_bytes_max: usize) -> Result<Progress, Status> {
         let empty = || (BytesMut::zeroed(self.piece_len_bytes), 0);

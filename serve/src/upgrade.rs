@@ -278,7 +278,7 @@ pub(crate) type FirstStream<T> = Filtered<T, FirstFrames>;
 pub(crate) struct FirstFrames {
     /// Bytes that are read before those of the connection.
     next: BytesMut,
-    place: Place,
+    place: FirstFramePosition,
     settings: Vec<u8>,
     frames: Bytes,
     held: Option<ChargedBytes>,
@@ -286,7 +286,7 @@ pub(crate) struct FirstFrames {
 
 /// The position in the client's bytes.
 #[derive(Debug)]
-enum Place {
+enum FirstFramePosition {
     /// Inside the head of the first frame.
     Head { head: [u8; HEAD_LEN_BYTES], have: usize },
     /// Before this many bytes of the first frame's payload.
@@ -298,7 +298,7 @@ enum Place {
 impl<T> FirstStream<T> {
     /// Creates the filter. The preface of `inner` has been read already.
     fn new(inner: T, settings: Vec<u8>, frames: Bytes, held: Option<ChargedBytes>) -> Self {
-        let place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
+        let place = FirstFramePosition::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
         let next = HTTP2_PREFACE.into();
         Self::with(inner, FirstFrames { next, place, settings, frames, held })
     }
@@ -313,23 +313,23 @@ impl FirstFrames {
         if head[3] != SETTINGS || head[4] & ACK != 0 || above != 0 {
             // The library refuses a connection whose first frame has no settings.
             self.next.extend_from_slice(&head);
-            self.place = Place::Behind;
+            self.place = FirstFramePosition::Behind;
             return;
         }
         head[..3].copy_from_slice(&[high, middle, low]);
         self.next.extend_from_slice(&head);
         self.next.extend_from_slice(&self.settings);
-        self.place = Place::Payload(len);
+        self.place = FirstFramePosition::Payload(len);
         self.took(0);
     }
 
     /// Handles bytes of the first frame's payload. The request follows the last one.
     fn took(&mut self, len: usize) {
-        let Place::Payload(left) = &mut self.place else { return };
+        let FirstFramePosition::Payload(left) = &mut self.place else { return };
         *left -= len;
         if *left == 0 {
             self.next.extend_from_slice(&std::mem::take(&mut self.frames));
-            self.place = Place::Behind;
+            self.place = FirstFramePosition::Behind;
         }
     }
 }
@@ -346,16 +346,16 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for FirstFrames {
                 let len = self.next.len().min(buf.remaining());
                 buf.put_slice(&self.next[..len]);
                 self.next.advance(len);
-                if self.next.is_empty() && matches!(self.place, Place::Behind) {
+                if self.next.is_empty() && matches!(self.place, FirstFramePosition::Behind) {
                     (self.next, self.held) = (BytesMut::new(), None);
                 }
                 return Poll::Ready(Ok(()));
             }
             let mut piece = [0; 256];
             let wanted = match self.place {
-                Place::Head { have, .. } => HEAD_LEN_BYTES - have,
-                Place::Payload(left) => left.min(piece.len()),
-                Place::Behind => return Pin::new(&mut *inner).poll_read(cx, buf),
+                FirstFramePosition::Head { have, .. } => HEAD_LEN_BYTES - have,
+                FirstFramePosition::Payload(left) => left.min(piece.len()),
+                FirstFramePosition::Behind => return Pin::new(&mut *inner).poll_read(cx, buf),
             };
             let mut read = ReadBuf::new(&mut piece[..wanted]);
             ready!(Pin::new(&mut *inner).poll_read(cx, &mut read))?;
@@ -363,7 +363,7 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for FirstFrames {
             if read.is_empty() {
                 return Poll::Ready(Ok(())); // the client is gone
             }
-            if let Place::Head { head, have } = &mut self.place {
+            if let FirstFramePosition::Head { head, have } = &mut self.place {
                 head[*have..*have + read.len()].copy_from_slice(read);
                 *have += read.len();
                 if *have == HEAD_LEN_BYTES {

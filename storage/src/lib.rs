@@ -162,7 +162,7 @@ pub use payer_reports::{NewReportEvents, ReportEventsRead};
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use progress::RebuildReport;
 pub use prune::{AfterPruned, DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
-pub use pruned::{Place, PlaceScan, PrunedScan};
+pub use pruned::{LogPlace, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
 pub use remember::RecentTopicsWalk;
 pub use reports::{NewReport, StoredReport};

@@ -27,7 +27,7 @@ const MARKS_PASSED_MAX: usize = 4096;
 
 /// A place of a strand, or a range of empty ones, with the values from which rows are derived.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum LogPlace {
     /// The envelope is stored.
     Held {
         /// Its place.
@@ -63,23 +63,23 @@ pub struct PlaceScan<'s> {
 }
 
 impl Iterator for PlaceScan<'_> {
-    type Item = Result<Place, ReadError>;
+    type Item = Result<LogPlace, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(next) = self.pruned.next() {
-            return Some(next.map(|(id, envelope)| Place::Pruned { id, envelope }));
+            return Some(next.map(|(id, envelope)| LogPlace::Pruned { id, envelope }));
         }
         match self.log.next()? {
             Err(error) => Some(Err(error)),
             Ok(LogItem::Envelope { id, bytes, validity }) => {
-                Some(Ok(Place::Held { id, bytes, validity }))
+                Some(Ok(LogPlace::Held { id, bytes, validity }))
             }
             Ok(LogItem::Skipped { from, through, reason: SkipReason::Pruned }) => {
                 self.pruned.read(from, through);
                 self.next()
             }
             Ok(LogItem::Skipped { from, through, reason }) => {
-                Some(Ok(Place::Empty { from, through, reason }))
+                Some(Ok(LogPlace::Empty { from, through, reason }))
             }
         }
     }

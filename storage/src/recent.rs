@@ -29,25 +29,25 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct RecentState {
-    known: HashMap<OriginatorId, Known>,
+    known: HashMap<OriginatorId, KnownPlaces>,
     /// Hashes of topics with their envelopes, oldest first.
     order: VecDeque<(u64, EnvelopeId)>,
     /// The last envelope of each strand in each topic, by the topic's hash.
-    topics: HashMap<u64, Vec<Last>>,
+    topics: HashMap<u64, Vec<LastOfStrand>>,
     /// Changes whenever rows may have been written at unknown places.
     generation: u64,
 }
 
 /// The places of a strand whose topics are known.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct KnownPlaces {
     after: SequenceId,
     through: SequenceId,
 }
 
 /// The envelopes of one strand in one topic.
 #[derive(Debug)]
-struct Last {
+struct LastOfStrand {
     id: EnvelopeId,
     /// Number of these envelopes in `order`.
     entries: u32,
@@ -69,7 +69,7 @@ impl Recent {
 
     fn with_max(heads: &[EnvelopeId], envelopes_max: usize) -> Self {
         let known = |head: &EnvelopeId| {
-            (head.originator, Known { after: head.sequence, through: head.sequence })
+            (head.originator, KnownPlaces { after: head.sequence, through: head.sequence })
         };
         let state = RecentState { known: heads.iter().map(known).collect(), ..Default::default() };
         Self { state: RwLock::new(state), hasher: RandomState::new(), envelopes_max }
@@ -92,7 +92,7 @@ impl Recent {
             }
             let Some(known) = state.known.get(&end.originator) else { return true };
             let is_known = after >= known.after && end.sequence <= known.through;
-            let of_strand = |it: &&Last| it.id.originator == end.originator;
+            let of_strand = |it: &&LastOfStrand| it.id.originator == end.originator;
             !is_known || lasts.iter().find(of_strand).is_some_and(|it| it.id.sequence > after)
         })
     }
@@ -184,7 +184,7 @@ impl RecentState {
     /// Records that a strand has these places now.
     fn extend(&mut self, first: EnvelopeId, last: EnvelopeId) {
         let before = first.sequence.previous();
-        let fresh = Known { after: before, through: before };
+        let fresh = KnownPlaces { after: before, through: before };
         let known = self.known.entry(first.originator).or_insert(fresh);
         if before > known.through {
             known.after = before;
@@ -202,7 +202,7 @@ impl RecentState {
         }
         // For a reader who has the last envelope, repeats and late finds below it are not news.
         let lasts = self.topics.get(&hash).map_or(&[][..], Vec::as_slice);
-        let of_strand = |it: &&Last| it.id.originator == id.originator;
+        let of_strand = |it: &&LastOfStrand| it.id.originator == id.originator;
         if lasts.iter().find(of_strand).is_none_or(|it| it.id.sequence < id.sequence) {
             self.order.push_back((hash, id));
             self.count(hash, id);
@@ -216,7 +216,7 @@ impl RecentState {
                 last.id = last.id.max(id);
                 last.entries += 1;
             }
-            None => lasts.push(Last { id, entries: 1 }),
+            None => lasts.push(LastOfStrand { id, entries: 1 }),
         }
     }
 

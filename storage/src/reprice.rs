@@ -27,12 +27,12 @@ use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::UsageKey;
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::price::{CONGESTION_MINUTES, PriceFn};
-use crate::pruned::Place;
+use crate::pruned::LogPlace;
 use crate::rebuild::Derive;
 use crate::repricing::{MinuteScan, MinuteSpan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::tallies::{Counted, Pricing, put_usage};
+use crate::tallies::{CountedFacts, Pricing, put_usage};
 
 /// Largest number of marks in a write while rates are recorded. A guess that bounds
 /// the memory of a batch to about a MiB.
@@ -289,19 +289,19 @@ impl Snapshot<'_> {
             }
             items += 1;
             let (id, counted) = match place? {
-                Place::Empty { through, .. } => {
+                LogPlace::Empty { through, .. } => {
                     scan.read = through;
                     continue;
                 }
-                Place::Pruned { id, envelope } => (id, Some(Counted::from(&envelope))),
-                Place::Held { id, bytes, validity } => {
+                LogPlace::Pruned { id, envelope } => (id, Some(CountedFacts::from(&envelope))),
+                LogPlace::Held { id, bytes, validity } => {
                     len_bytes += bytes.len();
                     (id, counted_in(at, id, &bytes, validity, derive))
                 }
             };
             scan.read = id.sequence;
             let Some(counted) = counted else { continue };
-            let Counted { len_bytes, originator_ns: ns, .. } = counted;
+            let CountedFacts { len_bytes, originator_ns: ns, .. } = counted;
             let minute = minute_of(ns);
             let Some(age) = age(minute, at) else { continue };
             if age == 0 && counted.is_tallied() {
@@ -367,12 +367,12 @@ fn counted_in(
     bytes: &Bytes,
     validity: Validity,
     derive: &Derive<'_>,
-) -> Option<Counted> {
+) -> Option<CountedFacts> {
     if age_of(bytes, at).is_none() && time_of(bytes).is_some() {
         return None; // most of the cost is deriving: the payer is recovered from a signature
     }
     let facts = derive(id, bytes, validity)?;
-    Some(Counted::of(bytes.len(), &facts))
+    Some(CountedFacts::of(bytes.len(), &facts))
 }
 
 /// Returns the distance of `minute` before `at`, if it counts for congestion there.

@@ -72,14 +72,14 @@ pub(crate) enum CheckedRow {
 }
 
 /// An envelope whose outer layer is well-formed.
-struct Opened {
+struct OpenedEnvelope {
     statement: Bytes,
     proof: Proof,
     inner: Result<UnsignedOriginatorEnvelope, LayerError>,
     originator_ns: i64,
 }
 
-type OpenResult = Result<Opened, (FaultKind, String)>;
+type OpenResult = Result<OpenedEnvelope, (FaultKind, String)>;
 
 impl Checker {
     /// Makes the checker of a strand, by the keys and absences of a registry.
@@ -162,7 +162,7 @@ impl Checker {
             }
         }
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
-        Ok(Opened { statement, proof, inner, originator_ns })
+        Ok(OpenedEnvelope { statement, proof, inner, originator_ns })
     }
 
     /// Replaces each envelope that the strand's key has not signed by its fault.
@@ -171,7 +171,10 @@ impl Checker {
         let mut claims = Vec::with_capacity(opened.len());
         let mut slots = Vec::with_capacity(opened.len());
         for (slot, entry) in opened.iter().enumerate() {
-            if let Some(Ok(Opened { statement, proof: Proof::Signature(signature), .. })) = entry {
+            if let Some(Ok(OpenedEnvelope {
+                statement, proof: Proof::Signature(signature), ..
+            })) = entry
+            {
                 let digest = originator_digest(statement);
                 claims.push(SignatureClaim { digest, signature: *signature, expected: Some(key) });
                 slots.push(slot);
@@ -203,8 +206,13 @@ impl Checker {
         claimed.into_iter().map(payer).collect()
     }
 
-    fn judge(&self, opened: Opened, payer: Result<Address, Violation>, len_bytes: usize) -> Signed {
-        let Opened { statement, proof, inner, originator_ns } = opened;
+    fn judge(
+        &self,
+        opened: OpenedEnvelope,
+        payer: Result<Address, Violation>,
+        len_bytes: usize,
+    ) -> Signed {
+        let OpenedEnvelope { statement, proof, inner, originator_ns } = opened;
         let data = match &proof {
             Proof::Signature(_) => LeafData::Signed(&statement),
             Proof::Transaction(hash) => LeafData::OnChain(&statement, hash),
@@ -272,7 +280,7 @@ impl Checker {
     }
 }
 
-fn claim_of(opened: &Opened) -> Result<SignatureClaim, Violation> {
+fn claim_of(opened: &OpenedEnvelope) -> Result<SignatureClaim, Violation> {
     // Never reported: the error of the layer itself comes first.
     let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     payer_claim(statement.payer())

@@ -49,10 +49,10 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
             Err(backups::run_error(&error))
         }
         // A job on another machine has to notice that the backups have gone.
-        Ok(Outcome { expected: 0, .. }) => {
+        Ok(VerifyOutcome { expected: 0, .. }) => {
             Err(RunError::not_found(format!("there is no backup in {shown}")))
         }
-        Ok(Outcome { damaged: 0, unchecked, expected }) => {
+        Ok(VerifyOutcome { damaged: 0, unchecked, expected }) => {
             checks.note(&data_dir);
             match unchecked {
                 0 => Ok(()),
@@ -62,7 +62,7 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
                 ))),
             }
         }
-        Ok(Outcome { damaged, expected, .. }) => {
+        Ok(VerifyOutcome { damaged, expected, .. }) => {
             checks.note(&data_dir);
             read_all_next_time(&data_dir, &*objects);
             let text = format!("{damaged} of {expected} backups must not be restored");
@@ -73,7 +73,7 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
 
 /// The number of backups by outcome.
 #[derive(Default)]
-struct Outcome {
+struct VerifyOutcome {
     /// Those that cannot or must not be restored.
     damaged: usize,
     /// Those whose signatures were asked for and not checked.
@@ -102,14 +102,14 @@ fn verify_all(
     objects: Arc<dyn Objects>,
     (checks, signatures): (&mut ChecksOfNode, &SignatureCheck<'_>),
     as_json: bool,
-) -> Result<Outcome, BackupError> {
+) -> Result<VerifyOutcome, BackupError> {
     let root = objects.location("");
     let folder = Backups::existing(objects)?;
     let names = match &args.backup {
         Some(name) => vec![name.clone()],
         None => folder.list()?.into_iter().map(|backup| backup.name).collect(),
     };
-    let mut outcome = Outcome { expected: names.len(), ..Outcome::default() };
+    let mut outcome = VerifyOutcome { expected: names.len(), ..VerifyOutcome::default() };
     for name in &names {
         let bar = backup::bar("verify");
         let read = signatures.read(&folder, name, &mut |bytes| {

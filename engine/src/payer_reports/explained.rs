@@ -7,7 +7,7 @@ use hawser_rules::payer_report::{
     AmountCause, ChargedEnvelope, Explanation, Leaves, MinuteOfPayer, OwnUsage, PayerReport,
     ReportDifference, explain,
 };
-use hawser_storage::{CONGESTION_MINUTES, Place, PricedEnvelope, ReadError, Snapshot, UsageRow};
+use hawser_storage::{CONGESTION_MINUTES, LogPlace, PricedEnvelope, ReadError, Snapshot, UsageRow};
 
 use super::figures::{Figures, FiguresError, NotYet, Recomputed, figures_of, recompute};
 use super::late::{ReportedRange, envelope_of, len_of};
@@ -160,7 +160,7 @@ fn envelopes(
     let mut sequence = range.start;
     for (read, place) in snapshot.places(range.at(range.start), head).enumerate() {
         let place = place?;
-        if let Place::Held { id, .. } | Place::Pruned { id, .. } = &place {
+        if let LogPlace::Held { id, .. } | LogPlace::Pruned { id, .. } = &place {
             sequence = id.sequence;
         }
         len_bytes = len_bytes.saturating_add(len_of(&place));

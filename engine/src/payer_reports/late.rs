@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::Leaves;
 use hawser_rules::payer_report::tree::Hash;
-use hawser_storage::{CONGESTION_MINUTES, Charge, Place, PricedEnvelope, ReadError, Snapshot};
+use hawser_storage::{CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, Snapshot};
 
 use super::times::stated_ns;
 use crate::facts;
@@ -87,7 +87,7 @@ struct LateEnvelopes {
 
 /// Usage of a payer in the minutes of a report.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sum {
+struct PayerSum {
     picodollars: u64,
     messages: u64,
 }
@@ -140,7 +140,7 @@ fn leaves_without(
     root: Hash,
 ) -> Result<Option<Leaves>, ReadError> {
     let (about, minutes) = (range.about, &range.minutes);
-    let mut sums: HashMap<PayerAddress, Sum> = HashMap::new();
+    let mut sums: HashMap<PayerAddress, PayerSum> = HashMap::new();
     let after = minutes.start().checked_sub(1);
     snapshot.usage_of_minutes(about, after, *minutes.end(), |_, payer, row| {
         let sum = sums.entry(payer).or_default();
@@ -180,7 +180,7 @@ fn leaves_without(
 }
 
 /// Takes one envelope out of the sum of its payer. A payer without other envelopes has no leaf.
-fn take(sums: &mut HashMap<PayerAddress, Sum>, payer: PayerAddress, picodollars: u64) {
+fn take(sums: &mut HashMap<PayerAddress, PayerSum>, payer: PayerAddress, picodollars: u64) {
     let Some(sum) = sums.get_mut(&payer) else { return };
     sum.picodollars = sum.picodollars.saturating_sub(picodollars);
     sum.messages = sum.messages.saturating_sub(1);
@@ -265,31 +265,31 @@ fn is_charged(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<bool, ReadError
 }
 
 /// Returns the length of the envelope at a place, in bytes.
-pub(super) fn len_of(place: &Place) -> usize {
+pub(super) fn len_of(place: &LogPlace) -> usize {
     match place {
-        Place::Held { bytes, .. } => bytes.len(),
-        Place::Pruned { .. } | Place::Empty { .. } => 0,
+        LogPlace::Held { bytes, .. } => bytes.len(),
+        LogPlace::Pruned { .. } | LogPlace::Empty { .. } => 0,
     }
 }
 
-fn stated_ns_of(place: &Place) -> Option<i64> {
+fn stated_ns_of(place: &LogPlace) -> Option<i64> {
     match place {
-        Place::Held { bytes, .. } => stated_ns(bytes),
-        Place::Pruned { envelope, .. } => Some(envelope.originator_ns),
-        Place::Empty { .. } => None,
+        LogPlace::Held { bytes, .. } => stated_ns(bytes),
+        LogPlace::Pruned { envelope, .. } => Some(envelope.originator_ns),
+        LogPlace::Empty { .. } => None,
     }
 }
 
 /// Returns the facts of the envelope at a place, if it has one. Recovers its payer.
-pub(super) fn envelope_of(place: Place) -> Option<PricedFacts> {
+pub(super) fn envelope_of(place: LogPlace) -> Option<PricedFacts> {
     match place {
-        Place::Empty { .. } => None,
-        Place::Pruned { envelope, .. } => Some(PricedFacts {
+        LogPlace::Empty { .. } => None,
+        LogPlace::Pruned { envelope, .. } => Some(PricedFacts {
             originator_ns: envelope.originator_ns,
             charge: envelope.charge,
             counts_for_congestion: envelope.counts_for_congestion,
         }),
-        Place::Held { bytes, validity, .. } => {
+        LogPlace::Held { bytes, validity, .. } => {
             facts::of_stored(&bytes, validity, NO_NODE).map(|facts| PricedFacts {
                 originator_ns: facts.originator_ns,
                 charge: facts.charge,

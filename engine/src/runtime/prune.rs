@@ -248,7 +248,7 @@ impl PruneTask {
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, settings: PruneSettings) -> Self {
         let engine = engine.clone();
-        Self(StoppableTask::start(|stopped| Worker { engine, settings, stopped }.run()))
+        Self(StoppableTask::start(|stopped| PruneWorker { engine, settings, stopped }.run()))
     }
 
     /// Stops the task and returns when its last write is done.
@@ -258,13 +258,13 @@ impl PruneTask {
 }
 
 #[derive(Clone)]
-struct Worker {
+struct PruneWorker {
     engine: Engine,
     settings: PruneSettings,
     stopped: StopSignal,
 }
 
-impl Worker {
+impl PruneWorker {
     async fn run(self) {
         let mut stopped = self.stopped.clone();
         let every = self.settings.every;

@@ -97,10 +97,10 @@ pub struct ScrubStatus {
 /// The scrubs of one node. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct Scrubs {
-    parts: Arc<Parts>,
+    parts: Arc<ScrubParts>,
 }
 
-struct Parts {
+struct ScrubParts {
     store: Store,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
@@ -128,7 +128,7 @@ impl Scrubs {
         let operators = AtomicUsize::new(0);
         let remake = Remake::new(store.clone());
         let (unread_ends, publisher) = (Mutex::default(), Mutex::default());
-        let parts = Parts {
+        let parts = ScrubParts {
             store,
             clock,
             counters,
@@ -170,7 +170,7 @@ impl Scrubs {
     /// Returns true while damage prevents a part of this node's work: the end of a strand cannot be read, or
     /// projections have to be rebuilt.
     fn is_hindered(&self) -> bool {
-        let Parts { store, unread_ends, publisher, .. } = &*self.parts;
+        let ScrubParts { store, unread_ends, publisher, .. } = &*self.parts;
         let mut ends = unread_ends.lock();
         ends.retain(|end| store.snapshot().get(*end).is_err());
         let is_end_unread = publisher.lock().as_ref().is_some_and(|it| it.check_own_end().is_err());
@@ -470,7 +470,7 @@ impl ScrubTask {
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, settings: ScrubSettings) -> Self {
         let scrubs = engine.scrubs().clone();
-        Self(StoppableTask::start(|stopped| Worker { scrubs, settings, stopped }.run()))
+        Self(StoppableTask::start(|stopped| ScrubWorker { scrubs, settings, stopped }.run()))
     }
 
     /// Stops the task and returns when its last write is done.
@@ -480,13 +480,13 @@ impl ScrubTask {
 }
 
 #[derive(Clone)]
-struct Worker {
+struct ScrubWorker {
     scrubs: Scrubs,
     settings: ScrubSettings,
     stopped: StopSignal,
 }
 
-impl Worker {
+impl ScrubWorker {
     async fn run(self) {
         let mut stopped = self.stopped.clone();
         let scrubs = self.scrubs.clone();

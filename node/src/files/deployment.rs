@@ -41,7 +41,7 @@ impl KnownDeployment {
             Some(source) => Some(given(source).await?),
             None => None,
         };
-        let known = Known { file, settings };
+        let known = KnownContracts { file, settings };
         known.check(needed)?;
         let block = |in_file: fn(&GivenAddresses) -> u64| known.file.as_ref().map_or(0, in_file);
         Ok(Self {
@@ -107,13 +107,13 @@ impl EffectiveContract {
 }
 
 /// The values of the source and the settings.
-struct Known<'a> {
+struct KnownContracts<'a> {
     /// The source's values; `None` without a source.
     file: Option<GivenAddresses>,
     settings: &'a ContractSettings,
 }
 
-impl Known<'_> {
+impl KnownContracts<'_> {
     fn contracts(&self) -> Contracts {
         let mut contracts = self.file.as_ref().map(Contracts::from).unwrap_or_default();
         contracts.set_all(&self.settings.single);

@@ -52,7 +52,7 @@ struct Stop {
 }
 
 /// The parts of the node to which requests refer.
-struct Parts {
+struct AdminParts {
     engine: Engine,
     /// The node's key; `None` for a replica, which signs nothing.
     key: Option<SecretKey>,
@@ -78,7 +78,7 @@ impl AdminServer {
         let task = match listening {
             None => None,
             Some(Ok((listener, path))) => {
-                let parts = Arc::new(Parts {
+                let parts = Arc::new(AdminParts {
                     engine: engine.clone(),
                     key,
                     payer_reports,
@@ -125,7 +125,7 @@ fn listen(data_dir: &Path) -> io::Result<(UnixListener, SocketPath)> {
     Ok((listener, path))
 }
 
-async fn run(listener: UnixListener, path: SocketPath, parts: Arc<Parts>) {
+async fn run(listener: UnixListener, path: SocketPath, parts: Arc<AdminParts>) {
     let mut answers = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -160,7 +160,7 @@ async fn run(listener: UnixListener, path: SocketPath, parts: Arc<Parts>) {
 }
 
 /// Serves one command. A failed connection ends the work, because the command is gone.
-fn answer(stream: UnixStream, parts: &Parts) {
+fn answer(stream: UnixStream, parts: &AdminParts) {
     let Ok(mut out) = stream.try_clone() else { return };
     let reply = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
         Ok(None) => return,
@@ -186,7 +186,7 @@ fn failed(error: &RunError) -> AdminReply {
     AdminReply::Failed { error: error.text.clone(), refused }
 }
 
-fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminReply {
+fn work(request: &AdminRequest, parts: &AdminParts, out: &mut UnixStream) -> AdminReply {
     match request {
         AdminRequest::PayerReports { step, about, dry_run } => {
             let mut pace = Pacer::new(0, parts, out);
@@ -237,7 +237,7 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
 }
 
 /// Opens the location in a request. A stop of the node ends waiting for it.
-fn open(to: &ObjectsAt, parts: &Parts) -> Result<Arc<dyn Objects>, RunError> {
+fn open(to: &ObjectsAt, parts: &AdminParts) -> Result<Arc<dyn Objects>, RunError> {
     let stop = parts.stop.clone();
     to.open(Arc::new(move || stop.is_wanted.load(Ordering::Relaxed)))
 }
@@ -245,7 +245,7 @@ fn open(to: &ObjectsAt, parts: &Parts) -> Result<Arc<dyn Objects>, RunError> {
 fn copy_for_new_nodes(
     to: &ObjectsAt,
     bytes_per_s: u64,
-    parts: &Parts,
+    parts: &AdminParts,
     out: &mut UnixStream,
 ) -> AdminReply {
     let mut pace = Pacer::new(bytes_per_s, parts, out);
@@ -267,7 +267,12 @@ fn copy_for_new_nodes(
     }
 }
 
-fn back_up(to: &ObjectsAt, bytes_per_s: u64, parts: &Parts, out: &mut UnixStream) -> AdminReply {
+fn back_up(
+    to: &ObjectsAt,
+    bytes_per_s: u64,
+    parts: &AdminParts,
+    out: &mut UnixStream,
+) -> AdminReply {
     let begun = Instant::now();
     let mut pace = Pacer::new(bytes_per_s, parts, out);
     let objects = match open(to, parts) {
@@ -294,14 +299,14 @@ fn back_up(to: &ObjectsAt, bytes_per_s: u64, parts: &Parts, out: &mut UnixStream
 /// Limits the rate of work, reports its progress to the command, and stops it when the command or the node stops.
 struct Pacer<'a> {
     throttle: Throttle,
-    parts: &'a Parts,
+    parts: &'a AdminParts,
     out: &'a mut UnixStream,
     bytes: u64,
     told: Instant,
 }
 
 impl<'a> Pacer<'a> {
-    fn new(bytes_per_s: u64, parts: &'a Parts, out: &'a mut UnixStream) -> Self {
+    fn new(bytes_per_s: u64, parts: &'a AdminParts, out: &'a mut UnixStream) -> Self {
         let throttle = Throttle::new(bytes_per_s);
         Self { throttle, parts, out, bytes: 0, told: Instant::now() }
     }

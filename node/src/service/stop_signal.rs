@@ -23,14 +23,14 @@ pub enum StopReason {
 #[derive(Debug)]
 pub struct StopSignals {
     receiver: mpsc::Receiver<StopReason>,
-    last: Last,
+    last: LastReason,
 }
 
 /// The last reason, to recognise its repetition.
 #[derive(Debug, Default)]
-struct Last(Option<(StopReason, Instant)>);
+struct LastReason(Option<(StopReason, Instant)>);
 
-impl Last {
+impl LastReason {
     /// Records a reason. Returns false if it repeats the last one within [`SAME_WITHIN`].
     fn record(&mut self, end: StopReason, now: Instant) -> bool {
         let same = |(last, at): (StopReason, Instant)| {
@@ -71,7 +71,7 @@ impl StopSignals {
         if parent {
             watch_parent(sender)?;
         }
-        Ok(Self { receiver, last: Last::default() })
+        Ok(Self { receiver, last: LastReason::default() })
     }
 
     /// Waits for the next reason. A signal that is repeated at once counts once.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_comes_twice_at_once_is_one() {
-        let (mut last, start) = (Last::default(), Instant::now());
+        let (mut last, start) = (LastReason::default(), Instant::now());
         let mut is_new = |end, after_ms| last.record(end, start + Duration::from_millis(after_ms));
         let (term, int) = (StopReason::Signal("SIGTERM"), StopReason::Signal("SIGINT"));
         assert!(is_new(term, 0));

@@ -63,7 +63,7 @@ impl WitnessTasks {
                 }
             };
             let url = format!("{}{SUBMISSION_PATH}", url.trim_end_matches('/'));
-            let asking = Asking {
+            let asking = WitnessCall {
                 engine: engine.clone(),
                 replication: replication.clone(),
                 key: key.clone(),
@@ -155,7 +155,7 @@ impl StrandTurns {
 }
 
 /// One witness that is asked.
-struct Asking {
+struct WitnessCall {
     engine: Engine,
     replication: Replication,
     key: WitnessKey,
@@ -190,7 +190,7 @@ enum AskError {
     Log(String),
 }
 
-impl AskWitness for Asking {
+impl AskWitness for WitnessCall {
     async fn ask(&self, turns: &mut StrandTurns) -> Result<(), AskError> {
         let (originator, old) = (turns.originator, turns.cosigned);
         let Some((signed, proof)) = self.read(originator, old).await? else { return Ok(()) };
@@ -241,7 +241,7 @@ impl AskWitness for Asking {
     }
 }
 
-impl Asking {
+impl WitnessCall {
     /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size;
     /// `None` if the witness has cosigned it.
     async fn read(

@@ -84,9 +84,9 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
                 );
             }
             match judge_place(case, exhibit, needed) {
-                Place::Existed => {}
-                Place::NotYet(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-                Place::Unknown => {
+                NamedPlace::Existed => {}
+                NamedPlace::NotYet(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+                NamedPlace::Unknown => {
                     let text = "nothing known here says when the place that is named came to be";
                     unknown.get_or_insert(named("dependency_unknown", text, exhibit, needed));
                 }
@@ -106,26 +106,26 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
 }
 
 /// The state of a chain's sequence id at the time of an envelope.
-enum Place {
+enum NamedPlace {
     Existed,
     NotYet(Fact),
     Unknown,
 }
 
-fn judge_place(case: &ReportCase<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> Place {
+fn judge_place(case: &ReportCase<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> NamedPlace {
     match dependency_state(case.chain, needed, exhibit.ns()) {
         DependencyState::Later { block_ns } => {
             let text = "the place that is named came to be after the envelope";
             let fact = named("dependency_later", text, exhibit, needed);
-            Place::NotYet(fact.with("block_ns", block_ns))
+            NamedPlace::NotYet(fact.with("block_ns", block_ns))
         }
-        DependencyState::Existed { .. } => Place::Existed,
+        DependencyState::Existed { .. } => NamedPlace::Existed,
         DependencyState::Absent { final_ns } => {
             let text = "the place that is named did not exist after the envelope";
             let fact = named("dependency_absent", text, exhibit, needed);
-            Place::NotYet(fact.with("block_ns", final_ns))
+            NamedPlace::NotYet(fact.with("block_ns", final_ns))
         }
-        DependencyState::Unknown => Place::Unknown,
+        DependencyState::Unknown => NamedPlace::Unknown,
     }
 }
 

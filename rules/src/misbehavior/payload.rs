@@ -33,9 +33,9 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     let mut undecided = None;
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
-            Found::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-            Found::Undecided(fact) => undecided = undecided.or(Some(fact)),
-            Found::Nothing => {}
+            PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+            PayloadFinding::Undecided(fact) => undecided = undecided.or(Some(fact)),
+            PayloadFinding::Nothing => {}
         }
     }
     match (undecided, exhibits) {
@@ -70,14 +70,14 @@ fn judge_others(
     worthless: Fact,
 ) -> Ruling {
     for exhibit in exhibits.iter().filter(|it| it.is_signed_by(report.accused())) {
-        if let Found::Broken(fact) = judge_one(case, exhibit) {
+        if let PayloadFinding::Broken(fact) = judge_one(case, exhibit) {
             return Ruling::new(MisbehaviorVerdict::Proven, fact);
         }
     }
     Ruling::refuted(worthless)
 }
 
-enum Found {
+enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
     /// The rates that would decide are unknown.
@@ -85,14 +85,16 @@ enum Found {
     Nothing,
 }
 
-fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> Found {
+fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
     let statement = match check_bytes(case, exhibit) {
         Ok(statement) => statement,
-        Err(violation) => return Found::Broken(fact_of(&violation, exhibit)),
+        Err(violation) => return PayloadFinding::Broken(fact_of(&violation, exhibit)),
     };
     let ns = statement.originator_ns();
     let unknown = |text: &str| {
-        Found::Undecided(Fact::new("rates_unknown", text).at(exhibit.id).with("originator_ns", ns))
+        PayloadFinding::Undecided(
+            Fact::new("rates_unknown", text).at(exhibit.id).with("originator_ns", ns),
+        )
     };
     let Some(rates) = case.rates else {
         return unknown("without a history of rates the fees cannot be judged");
@@ -101,8 +103,8 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> Found {
         return unknown("the history of rates begins after the envelope");
     }
     match check_charges(&statement, rates) {
-        Ok(()) => Found::Nothing,
-        Err(violation) if rates.covers(ns) => Found::Broken(fact_of(&violation, exhibit)),
+        Ok(()) => PayloadFinding::Nothing,
+        Err(violation) if rates.covers(ns) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
         Err(_) => unknown("the history of rates ends before the envelope"),
     }
 }

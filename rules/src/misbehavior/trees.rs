@@ -124,7 +124,7 @@ pub struct TreeEvidence {
 /// Costs at most four signature recoveries and four proofs, for pieces of any length.
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
-    let (accused, ruling) = match Opened::of(evidence, registry) {
+    let (accused, ruling) = match OpenedEvidence::of(evidence, registry) {
         Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
         Err((accused, fact)) => (accused, Ruling::refuted(fact)),
     };
@@ -132,7 +132,7 @@ pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
 }
 
 /// The decoded pieces, with the key of the node that signed the checkpoints.
-struct Opened<'a> {
+struct OpenedEvidence<'a> {
     fault: TreeFault,
     key: PublicKey,
     first: SignedCheckpoint,
@@ -140,7 +140,7 @@ struct Opened<'a> {
     rest: &'a [Bytes],
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpenedEvidence<'a> {
     fn of(
         evidence: &'a TreeEvidence,
         registry: &Registry,

@@ -106,24 +106,24 @@ impl FactKey {
 
 impl Fact for FactKey {
     type Time = EvidenceTime;
-    type Class = Share;
+    type Class = EvidenceShare;
     const RECORD: &'static str = "evidence";
 
     fn accused(self) -> OriginatorId {
         self.accused
     }
 
-    fn class(self) -> Share {
+    fn class(self) -> EvidenceShare {
         const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
         const TWO_CHECKPOINTS: u8 = 7;
         match (self.is_claim, self.code) {
-            (true, _) => Share::Claims,
-            (false, EQUIVOCATION | TWO_CHECKPOINTS) => Share::Equivocations,
-            (false, _) => Share::Faults,
+            (true, _) => EvidenceShare::Claims,
+            (false, EQUIVOCATION | TWO_CHECKPOINTS) => EvidenceShare::Equivocations,
+            (false, _) => EvidenceShare::Faults,
         }
     }
 
-    fn first(accused: OriginatorId, share: Share) -> Self {
+    fn first(accused: OriginatorId, share: EvidenceShare) -> Self {
         let is_claim = !share.is_proven();
         Self { accused, is_claim, code: 0, sequence: SequenceId::NONE }
     }
@@ -160,7 +160,7 @@ impl Key<'_> for FactKey {
 
 /// A part of the room for evidence about one node. A node that fills one part leaves the others free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Share {
+pub(crate) enum EvidenceShare {
     /// Faults that rest on this node's clock.
     Claims,
     /// Proven faults other than equivocation, also a leaf of another statement, which does not show how far the two
@@ -170,7 +170,7 @@ pub(crate) enum Share {
     Equivocations,
 }
 
-impl FactClass for Share {
+impl FactClass for EvidenceShare {
     fn is_proven(self) -> bool {
         self != Self::Claims
     }
@@ -508,12 +508,12 @@ mod tests {
     fn only_what_differs_in_content_for_certain_is_an_equivocation() {
         let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
         for (misbehavior, share) in [
-            (Misbehavior::TwoStatements(Severity::Content), Share::Equivocations),
-            (Misbehavior::TwoCheckpoints, Share::Equivocations),
-            (Misbehavior::TwoStatements(Severity::Metadata), Share::Faults),
-            (Misbehavior::OtherLeaf, Share::Faults),
-            (Misbehavior::Dependency, Share::Faults),
-            (Misbehavior::OtherThanPruned, Share::Claims),
+            (Misbehavior::TwoStatements(Severity::Content), EvidenceShare::Equivocations),
+            (Misbehavior::TwoCheckpoints, EvidenceShare::Equivocations),
+            (Misbehavior::TwoStatements(Severity::Metadata), EvidenceShare::Faults),
+            (Misbehavior::OtherLeaf, EvidenceShare::Faults),
+            (Misbehavior::Dependency, EvidenceShare::Faults),
+            (Misbehavior::OtherThanPruned, EvidenceShare::Claims),
         ] {
             assert_eq!(FactKey::new(misbehavior, at).class(), share, "{misbehavior:?}");
         }

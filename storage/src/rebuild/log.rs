@@ -6,7 +6,7 @@ use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use crate::change::Validity;
 use crate::error::ReadError;
 use crate::keys::pruned::PrunedEnvelope;
-use crate::pruned::{Place, PlaceScan};
+use crate::pruned::{LogPlace, PlaceScan};
 use crate::snapshot::Snapshot;
 
 /// Largest number of places in a chunk. Measured (`docs/performance.md`, *Signatures in batches*): in a batch of
@@ -78,12 +78,12 @@ impl<'s> LogReader<'s> {
             && chunk.len_bytes < CHUNK_LEN_BYTES
         {
             match self.place()? {
-                Some(Place::Held { id, bytes, validity }) => {
+                Some(LogPlace::Held { id, bytes, validity }) => {
                     chunk.len_bytes += bytes.len();
                     chunk.held.push(StoredEnvelope { id, bytes, validity });
                 }
-                Some(Place::Pruned { id, envelope }) => chunk.pruned.push((id, envelope)),
-                Some(Place::Empty { .. }) => {}
+                Some(LogPlace::Pruned { id, envelope }) => chunk.pruned.push((id, envelope)),
+                Some(LogPlace::Empty { .. }) => {}
                 None => break,
             }
         }
@@ -91,7 +91,7 @@ impl<'s> LogReader<'s> {
         Ok((!is_empty).then_some(chunk))
     }
 
-    fn place(&mut self) -> Result<Option<Place>, ReadError> {
+    fn place(&mut self) -> Result<Option<LogPlace>, ReadError> {
         loop {
             if let Some(place) = self.strand.as_mut().and_then(Iterator::next) {
                 return place.map(Some);

@@ -57,14 +57,14 @@ pub(super) struct DerivedEnvelope {
 }
 
 /// A chunk, and the channel for its result.
-struct Task {
+struct ChunkTask {
     chunk: Chunk,
     done: SyncSender<Result<DerivedChunk, CommitError>>,
 }
 
 /// A handle to the threads. They end when it is dropped.
 pub(super) struct Workers {
-    tasks: Sender<Task>,
+    tasks: Sender<ChunkTask>,
     /// The chunks without a result, in the order of the log.
     under_way: VecDeque<UnderWay>,
     /// Bytes of their envelopes.
@@ -102,7 +102,7 @@ impl Workers {
         })
     }
 
-    fn new(tasks: Sender<Task>, threads: usize) -> Self {
+    fn new(tasks: Sender<ChunkTask>, threads: usize) -> Self {
         let under_way_max = threads * CHUNKS_EACH;
         Self { tasks, under_way: VecDeque::new(), len_bytes: 0, under_way_max, threads }
     }
@@ -127,7 +127,7 @@ impl Workers {
         self.len_bytes += chunk.len_bytes;
         self.under_way.push_back(UnderWay { len_bytes: chunk.len_bytes, coming });
         // This fails only if all threads have panicked, which `take` reports.
-        let _ = self.tasks.send(Task { chunk, done });
+        let _ = self.tasks.send(ChunkTask { chunk, done });
     }
 
     /// Waits for the result of the oldest chunk; `None` if no chunk is in progress.
@@ -148,11 +148,11 @@ fn work(
     database: &Database,
     derive: &DeriveMany<'_>,
     made: ProjectionSet,
-    waiting: &Mutex<Receiver<Task>>,
+    waiting: &Mutex<Receiver<ChunkTask>>,
 ) {
     loop {
         let next = waiting.lock().recv();
-        let Ok(Task { chunk, done }) = next else { return };
+        let Ok(ChunkTask { chunk, done }) = next else { return };
         // After an error elsewhere no receiver waits for the result.
         let _ = done.send(derive_chunk(database, derive, made, chunk));
     }
@@ -218,7 +218,7 @@ mod tests {
         let mut workers = Workers::new(tasks, 1);
         workers.give(chunk(25 << 20));
         assert!(!workers.have_room());
-        let Task { chunk, done } = waiting.recv().unwrap();
+        let ChunkTask { chunk, done } = waiting.recv().unwrap();
         let derived =
             DerivedChunk { held: Vec::new(), pruned: Vec::new(), len_bytes: chunk.len_bytes };
         assert!(done.send(Ok(derived)).is_ok());

@@ -23,7 +23,7 @@ const PLACES_TRIED_MAX: u32 = 100_000;
 /// When the caller has stopped the work.
 pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<(), ScrubError> {
     let heads = heads(database);
-    let whole = |family| Rows { family, from: Vec::new(), through: None };
+    let whole = |family| RowRange { family, from: Vec::new(), through: None };
     Family::ALL.into_iter().try_for_each(|family| whole(family).read(database, &heads, scrub))
 }
 
@@ -41,7 +41,7 @@ pub(super) fn read_part(
     };
     let key = |place: EnvelopeId| EnvelopeKey(place).encode().to_vec();
     let from = damage.first.map(key).unwrap_or_default();
-    let rows = Rows { family, from, through: damage.last.map(key) };
+    let rows = RowRange { family, from, through: damage.last.map(key) };
     rows.read(database, &heads(database), scrub)
 }
 
@@ -51,7 +51,7 @@ fn heads(database: &Arc<Database>) -> Cursor {
 }
 
 /// A range of rows to read.
-struct Rows {
+struct RowRange {
     family: Family,
     /// The first key.
     from: Vec<u8>,
@@ -59,7 +59,7 @@ struct Rows {
     through: Option<Vec<u8>>,
 }
 
-impl Rows {
+impl RowRange {
     fn read(
         &self,
         database: &Database,

@@ -37,7 +37,7 @@ impl Default for SplitLimits {
 /// Invariant: the parts are contiguous, and the first one begins right after what was accepted.
 #[derive(Debug)]
 pub(super) struct Split {
-    pub(super) parts: VecDeque<Part>,
+    pub(super) parts: VecDeque<BacklogPart>,
     /// The last place that belongs to a part, or was accepted.
     pub(super) given: SequenceId,
     /// Bytes of all entries that wait.
@@ -48,7 +48,7 @@ pub(super) struct Split {
 
 /// A part of the backlog.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct BacklogPart {
     /// Everything up to this place has come.
     pub(super) position: SequenceId,
     /// The last place.
@@ -68,7 +68,7 @@ pub(super) struct Part {
     pub(super) left_out_by: Vec<OriginatorId>,
 }
 
-impl Part {
+impl BacklogPart {
     /// A part of which nothing has come yet.
     pub(super) fn new(now: Instant, after: SequenceId, through: SequenceId) -> Self {
         Self {

@@ -12,7 +12,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry};
 
 use super::choice::STALL_TIMEOUT;
-use super::parts::{Part, Split, SplitLimits};
+use super::parts::{BacklogPart, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
 use crate::replication::link::Want;
 
@@ -26,7 +26,7 @@ const PART_BYTES: u64 = 2 * 1024 * 1024;
 const ENTRY_BYTES: usize = 512;
 
 /// Work for an idle peer.
-enum Share {
+enum PartShare {
     /// Send the rest of the part with this index.
     Rest(usize),
     /// Send a new part.
@@ -124,7 +124,8 @@ impl Follower {
     /// Returns the next time at which [`take_parts`](Self::take_parts) can change something without an event.
     pub(super) fn split_at(&self) -> Option<Instant> {
         let split = self.split.as_ref()?;
-        let silent_at = |part: &Part| Some(part.moved_at + self.choice.trial_for(part.asked?));
+        let silent_at =
+            |part: &BacklogPart| Some(part.moved_at + self.choice.trial_for(part.asked?));
         let silent = split.parts.iter().filter_map(silent_at);
         silent.chain(self.robbed_at().map(|(at, _)| at)).min()
     }
@@ -153,8 +154,8 @@ impl Follower {
     pub(super) fn next_part(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let split = self.split.as_ref()?;
         match self.share(id, peer)? {
-            Share::New(want) => Some(want),
-            Share::Rest(index) => {
+            PartShare::New(want) => Some(want),
+            PartShare::Rest(index) => {
                 let part = &split.parts[index];
                 Some(self.part_want(part.position, part.through))
             }
@@ -170,13 +171,13 @@ impl Follower {
         let share = self.share(id, peer);
         let Some(split) = &mut self.split else { return };
         let index = match share {
-            Some(Share::Rest(index)) => index,
-            Some(Share::New(Want { after, up_to: Some(through), .. })) => {
+            Some(PartShare::Rest(index)) => index,
+            Some(PartShare::New(Want { after, up_to: Some(through), .. })) => {
                 split.given = through;
-                split.parts.push_back(Part::new(now, after, through));
+                split.parts.push_back(BacklogPart::new(now, after, through));
                 split.parts.len() - 1
             }
-            Some(Share::New(_)) | None => return,
+            Some(PartShare::New(_)) | None => return,
         };
         let part = &mut split.parts[index];
         (part.asked, part.asked_at, part.moved_at) = (Some(id), now, now);
@@ -293,7 +294,7 @@ impl Follower {
     }
 
     /// Removes the first part if all of it was accepted.
-    fn pop_whole_part(&mut self) -> Option<Part> {
+    fn pop_whole_part(&mut self) -> Option<BacklogPart> {
         let parts = &mut self.split.as_mut()?.parts;
         parts.pop_front_if(|part| part.position == part.through)
     }
@@ -354,19 +355,19 @@ impl Follower {
         self.cancel_want(slow);
     }
 
-    fn share(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Share> {
+    fn share(&self, id: OriginatorId, peer: &PeerProgress) -> Option<PartShare> {
         let split = self.split.as_ref()?;
         let has_room = split.held_bytes < self.split_limits.held_bytes_max / 2;
-        let is_free = |(index, part): &(usize, &Part)| {
+        let is_free = |(index, part): &(usize, &BacklogPart)| {
             let is_open = part.asked.is_none() && part.position < part.through;
             is_open && (*index == 0 || (has_room && !part.is_heavy)) && self.serves(id, peer, part)
         };
         let free = split.parts.iter().enumerate().find(is_free);
         if let Some((index, _)) = free {
-            return Some(Share::Rest(index));
+            return Some(PartShare::Rest(index));
         }
         let is_roomy = split.parts.is_empty() || (has_room && split.parts.len() < PARTS_MAX);
-        self.new_part(id, peer).filter(|_| is_roomy).map(Share::New)
+        self.new_part(id, peer).filter(|_| is_roomy).map(PartShare::New)
     }
 
     /// Returns the part after all others that a peer can send. There is none for a single peer, nor near the end of the
@@ -394,11 +395,11 @@ impl Follower {
     }
 
     /// True if some peer may be asked for a part.
-    fn is_served(&self, part: &Part) -> bool {
+    fn is_served(&self, part: &BacklogPart) -> bool {
         self.peers.iter().any(|(id, peer)| self.serves(*id, peer, part))
     }
 
-    fn serves(&self, id: OriginatorId, peer: &PeerProgress, part: &Part) -> bool {
+    fn serves(&self, id: OriginatorId, peer: &PeerProgress, part: &BacklogPart) -> bool {
         let is_able = self.is_sharer(id, peer) && peer.claimed_head >= part.through;
         is_able && !part.avoided.contains(&id)
     }

@@ -52,7 +52,7 @@ impl PayerReportTask {
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, reporter: PayerReporter, settings: PayerReportSettings) -> Self {
         let (told, waits) = (HashMap::new(), HashMap::new());
-        let worker = Worker { engine: engine.clone(), reporter, settings, told, waits };
+        let worker = PayerReportWorker { engine: engine.clone(), reporter, settings, told, waits };
         Self(StoppableTask::start(|stopped| worker.run(stopped)))
     }
 
@@ -62,7 +62,7 @@ impl PayerReportTask {
     }
 }
 
-struct Worker {
+struct PayerReportWorker {
     engine: Engine,
     reporter: PayerReporter,
     settings: PayerReportSettings,
@@ -80,7 +80,7 @@ const TURN_EVERY: Duration = Duration::from_secs(60);
 /// may never come.
 const WAIT_MINUTES_MAX: u32 = 24 * 60;
 
-impl Worker {
+impl PayerReportWorker {
     async fn run(mut self, mut stopped: StopSignal) {
         let step = self.settings.look_every.min(TURN_EVERY);
         let mut looks = tokio::time::interval(step);

@@ -181,7 +181,7 @@ impl StrandReader {
         }
     }
 
-    async fn read(&self, through: SequenceId) -> Result<(Page, PageRoom), ReadError> {
+    async fn read(&self, through: SequenceId) -> Result<(SendPage, PageRoom), ReadError> {
         let proof = match (self.proves, self.is_in_backlog) {
             (false, _) => PageProof::None,
             (true, false) => PageProof::IfFull,
@@ -225,7 +225,7 @@ enum PageProof {
 }
 
 /// A part of a strand.
-struct Page {
+struct SendPage {
     items: Vec<StrandItem<Bytes>>,
     /// The place up to which the items account for everything.
     position: SequenceId,
@@ -237,7 +237,7 @@ struct Page {
 
 /// The result of a read.
 enum PageRead {
-    Page(Page),
+    Page(SendPage),
     /// The first envelope is longer than the room, and was not kept.
     NoRoom {
         /// The room that it needs.
@@ -318,7 +318,8 @@ fn read_items(
     through: SequenceId,
     bound: PageBound,
 ) -> Result<PageRead, ReadError> {
-    let mut page = Page { items: Vec::new(), position: after.sequence, is_full: false, bytes: 0 };
+    let mut page =
+        SendPage { items: Vec::new(), position: after.sequence, is_full: false, bytes: 0 };
     for item in snapshot.log(after, through) {
         let (from, to, bytes, item) = match item? {
             LogItem::Envelope { id, bytes, .. } => {

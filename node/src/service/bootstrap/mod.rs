@@ -114,7 +114,7 @@ pub async fn fetch(
     };
     let (name, manifest) = looked_up?;
     let evidence = Evidence::of(&manifest, &registry)?;
-    let known = Known { registry: &registry, evidence: &evidence, own: own.id };
+    let known = VerifiedParts { registry: &registry, evidence: &evidence, own: own.id };
     let grounds = match trusts_nodes_for_chains {
         true => grounds_of(&manifest, known, &chains, settings.bootstrap_trust.one_endpoint)?,
         false => BTreeMap::new(),
@@ -139,7 +139,7 @@ pub async fn fetch(
     let appender = engine.as_ref().map(|(engine, _)| engine.chain_appender());
     let own = own.id;
     let job =
-        Job { place, manifest, evidence, grounds, appender, registry, own, ends_early, store };
+        FetchJob { place, manifest, evidence, grounds, appender, registry, own, ends_early, store };
     let taken = blocking(move || {
         let taken = job.run(tell);
         if let Some((engine, threads)) = engine {
@@ -156,7 +156,7 @@ pub async fn fetch(
 
 /// The registry's keys, the verified checkpoints of a snapshot, and the node that takes it over.
 #[derive(Clone, Copy)]
-struct Known<'a> {
+struct VerifiedParts<'a> {
     registry: &'a Registry,
     evidence: &'a Evidence,
     own: OriginatorId,
@@ -165,11 +165,11 @@ struct Known<'a> {
 /// Returns the grounds for taking the chain strands of a snapshot.
 fn grounds_of(
     manifest: &BootstrapManifest,
-    known: Known<'_>,
+    known: VerifiedParts<'_>,
     chains: &Chains,
     trusts_one_endpoint: bool,
 ) -> Result<BTreeMap<OriginatorId, ChainGrounds>, BootstrapFetchError> {
-    let Known { registry, evidence, own } = known;
+    let VerifiedParts { registry, evidence, own } = known;
     let mut grounds = BTreeMap::new();
     for strand in manifest.strands.iter().filter(|strand| strand.is_of_chain()) {
         let originator = strand.originator;
@@ -205,7 +205,7 @@ fn manifest_digest(manifest: &BootstrapManifest) -> String {
 }
 
 /// The part of the work that runs on a blocking thread.
-struct Job {
+struct FetchJob {
     place: Bootstraps,
     manifest: BootstrapManifest,
     evidence: Evidence,
@@ -219,10 +219,10 @@ struct Job {
     store: Store,
 }
 
-type Taken = (Vec<FetchedStrand>, Vec<OriginatorId>);
+type FetchedStrands = (Vec<FetchedStrand>, Vec<OriginatorId>);
 
-impl Job {
-    fn run(self, mut tell: ProgressFn) -> Result<Taken, BootstrapFetchError> {
+impl FetchJob {
+    fn run(self, mut tell: ProgressFn) -> Result<FetchedStrands, BootstrapFetchError> {
         let total = self.manifest.len_bytes();
         let (mut done, mut strands, mut left_out) = (0_u64, Vec::new(), Vec::new());
         for stated in &self.manifest.strands {

@@ -16,8 +16,8 @@ use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, Rate, Registry};
 use hawser_storage::{
-    LeafScan, Place, PlaceScan, PrunedEnvelope, ReadError, SkipReason, Snapshot, Store, TreeError,
-    Validity,
+    LeafScan, LogPlace, PlaceScan, PrunedEnvelope, ReadError, SkipReason, Snapshot, Store,
+    TreeError, Validity,
 };
 
 /// A log in a folder, as of the moment when it was opened.
@@ -191,13 +191,13 @@ impl FolderRows<'_> {
         let place = match self.log.peek() {
             None => self.end,
             Some(Err(error)) => return Err(error.clone()),
-            Some(Ok(Place::Held { id, .. } | Place::Pruned { id, .. })) => id.sequence,
+            Some(Ok(LogPlace::Held { id, .. } | LogPlace::Pruned { id, .. })) => id.sequence,
             // The range is returned before its leaves.
-            Some(Ok(Place::Empty { from, .. })) => from.previous(),
+            Some(Ok(LogPlace::Empty { from, .. })) => from.previous(),
         };
         let due = self.leaf_through(place)?;
         let has_place =
-            matches!(self.log.peek(), Some(Ok(Place::Held { .. } | Place::Pruned { .. })));
+            matches!(self.log.peek(), Some(Ok(LogPlace::Held { .. } | LogPlace::Pruned { .. })));
         if let Some((sequence, leaf)) = due.filter(|(at, _)| *at < place || !has_place) {
             return Ok(Some(StrandRow::Leaf { sequence, leaf }));
         }
@@ -214,9 +214,9 @@ impl Iterator for FolderRows<'_> {
     }
 }
 
-fn row(item: Place, leaf: Option<TreeHash>) -> StrandRow {
+fn row(item: LogPlace, leaf: Option<TreeHash>) -> StrandRow {
     match item {
-        Place::Held { id, bytes, validity } => {
+        LogPlace::Held { id, bytes, validity } => {
             let mark = match validity {
                 Validity::Valid => StoredMark::Valid,
                 Validity::Invalid(rule) => StoredMark::Invalid(rule.0),
@@ -224,10 +224,10 @@ fn row(item: Place, leaf: Option<TreeHash>) -> StrandRow {
             };
             StrandRow::Envelope { sequence: id.sequence, bytes, mark, leaf }
         }
-        Place::Pruned { id, envelope } => {
+        LogPlace::Pruned { id, envelope } => {
             StrandRow::Pruned { sequence: id.sequence, record: record(&envelope), leaf }
         }
-        Place::Empty { from, through, reason } => {
+        LogPlace::Empty { from, through, reason } => {
             let reason = match reason {
                 SkipReason::Missing => GapReason::Missing,
                 SkipReason::Expired => GapReason::Expired,
