@@ -46,10 +46,17 @@ pub struct RestoreAnswer {
 }
 
 impl RestoreAnswer {
-    /// Creates the answer to a question. `is_complete` states that the folder contains everything that was ever signed.
+    /// Creates the answer that the folder may lack places that were signed: the node goes on behind a gap.
     #[must_use]
-    pub fn to(question: &RestoreQuestion, is_complete: bool) -> Self {
-        Self { id: question.id.clone(), gap: if is_complete { 0 } else { GAP } }
+    pub fn behind_gap(question: &RestoreQuestion) -> Self {
+        Self { id: question.id.clone(), gap: GAP }
+    }
+
+    /// Creates the answer that the folder contains everything that was ever signed: the node goes on at the next
+    /// place. If that is false, it signs a place twice.
+    #[must_use]
+    pub fn complete(question: &RestoreQuestion) -> Self {
+        Self { id: question.id.clone(), gap: 0 }
     }
 }
 
@@ -187,13 +194,13 @@ mod tests {
             [(folder.clone(), question.clone())]
         );
         assert_eq!(folder.take_answer().unwrap(), None);
-        folder.reply(&RestoreAnswer::to(&question, true)).unwrap();
+        folder.reply(&RestoreAnswer::complete(&question)).unwrap();
         assert_eq!(
             folder.take_answer().unwrap(),
             Some(RestoreAnswer { id: "1".to_owned(), gap: 0 })
         );
         assert_eq!(folder.take_answer().unwrap(), None, "an answer counts once");
-        folder.reply(&RestoreAnswer::to(&question, false)).unwrap();
+        folder.reply(&RestoreAnswer::behind_gap(&question)).unwrap();
         assert_eq!(folder.take_answer().unwrap().unwrap().gap, 1_000_000);
         folder.clear().unwrap();
         folder.clear().unwrap();

@@ -17,7 +17,7 @@ use hawser_devchain::devnet;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::RateRecord;
 use hawser_node::files::registry::NodeEntry;
-use hawser_node::service::stop_signal::{StopReason, StopSignals};
+use hawser_node::service::stop_signal::{StopOn, StopReason, StopSignals};
 use tokio::sync::{mpsc, watch};
 
 use crate::args::dev::DevArgs;
@@ -46,7 +46,7 @@ const TELL_AFTER: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the network does not start, or a node does not stop in order.
 pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
-    let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
+    let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
     let source = match args.chain_file.as_deref() {
         Some(file) => NetworkSource::Files(existing(file)?),
         None => NetworkSource::Chains,

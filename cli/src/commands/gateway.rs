@@ -2,6 +2,7 @@
 
 use hawser_node::error::RunError;
 use hawser_node::service::gateway;
+use hawser_node::service::stop_signal::StopOn;
 use hawser_node::settings::GatewayServiceSettings;
 
 use crate::args::gateway::GatewayArgs;
@@ -13,7 +14,7 @@ use crate::{COMMIT, logging};
 /// # Errors
 /// When settings are wrong, when the gateway does not start, or does not stop in order.
 pub(super) fn run(args: GatewayArgs) -> Result<(), RunError> {
-    let exit_with_parent = args.exit_with_parent;
+    let stop_on = StopOn::of_flag(args.exit_with_parent);
     let mut config = GatewayServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
     config.commit = COMMIT;
     logging::install(config.log);
@@ -22,7 +23,7 @@ pub(super) fn run(args: GatewayArgs) -> Result<(), RunError> {
         tracing::warn!("{note}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), commit = COMMIT, "starting");
-    gateway::run(config, exit_with_parent).inspect_err(|failure| {
+    gateway::run(config, stop_on).inspect_err(|failure| {
         tracing::error!(code = "gateway_failed", "{failure}");
     })
 }

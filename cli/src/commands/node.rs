@@ -2,6 +2,7 @@
 
 use hawser_node::error::RunError;
 use hawser_node::service::node;
+use hawser_node::service::stop_signal::StopOn;
 use hawser_node::settings::NodeServiceSettings;
 
 use crate::args::NodeArgs;
@@ -13,19 +14,16 @@ use crate::{COMMIT, logging};
 /// # Errors
 /// When settings are wrong, when the node does not start, or does not stop in order.
 pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
-    let exit_with_parent = args.exit_with_parent;
+    let stop_on = StopOn::of_flag(args.exit_with_parent);
     let config = NodeServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
-    run_with(config, exit_with_parent)
+    run_with(config, stop_on)
 }
 
 /// Runs a node, or a replica, with settings that have been checked.
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
-pub(super) fn run_with(
-    mut config: NodeServiceSettings,
-    exit_with_parent: bool,
-) -> Result<(), RunError> {
+pub(super) fn run_with(mut config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     config.commit = COMMIT;
     config.log_control = Some(logging::install(config.log));
     logging::abort_on_panic();
@@ -34,7 +32,7 @@ pub(super) fn run_with(
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), commit = COMMIT, "starting");
     // Operators look at the log; the error output has the error too.
-    node::run(config, exit_with_parent).inspect_err(|failure| {
+    node::run(config, stop_on).inspect_err(|failure| {
         tracing::error!(code = "node_failed", "{failure}");
     })
 }

@@ -120,7 +120,11 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     if !args.yes {
         ask(question, args.complete)?;
     }
-    folder.reply(&RestoreAnswer::to(question, args.complete)).map_err(unreadable)?;
+    let answer = match args.complete {
+        true => RestoreAnswer::complete(question),
+        false => RestoreAnswer::behind_gap(question),
+    };
+    folder.reply(&answer).map_err(unreadable)?;
     let is_taken = wait_until_taken(folder).map_err(unreadable)?;
     if !is_taken {
         return Err(RunError::failed(format!(

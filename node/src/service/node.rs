@@ -35,7 +35,7 @@ use super::peers::Peers;
 use super::restore_prompt::RestorePromptTask;
 use super::service_manager::ServiceManager;
 use super::snapshot_folder::SnapshotFolder;
-use super::stop_signal::{StopReason, StopSignals};
+use super::stop_signal::{StopOn, StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
 use super::tls;
 use super::validation::HeldUpdates;
@@ -80,11 +80,11 @@ impl ServeError {
     }
 }
 
-/// Runs a node until a signal stops it; with `exit_with_parent` also until its standard input ends.
+/// Runs a node until one of the events stops it.
 ///
 /// # Errors
 /// Fails when it does not start, or does not stop in order.
-pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);
     at_begin_of_publish_threads(system::take_short_turns);
@@ -93,13 +93,13 @@ pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Ru
     // The file is read again when the listener starts. A mistake should be reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
-    let done = runtime.block_on(live(config, exit_with_parent));
+    let done = runtime.block_on(live(config, stop_on));
     runtime.shutdown_timeout(REST_MAX);
     done
 }
 
-async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
-    let mut ends = StopSignals::listen(exit_with_parent).map_err(RunError::failed)?;
+async fn live(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
+    let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
     let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
     let service_manager = ServiceManager::from_env();

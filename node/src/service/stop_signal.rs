@@ -19,6 +19,23 @@ pub enum StopReason {
     Parent,
 }
 
+/// The events that stop a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopOn {
+    /// The signals INT, TERM, HUP and QUIT.
+    Signals,
+    /// The same signals, and the end of the standard input, which a parent process holds open as long as it lives.
+    SignalsAndParent,
+}
+
+impl StopOn {
+    /// Returns the events by the flag `--exit-with-parent`.
+    #[must_use]
+    pub fn of_flag(exit_with_parent: bool) -> Self {
+        if exit_with_parent { Self::SignalsAndParent } else { Self::Signals }
+    }
+}
+
 /// A receiver of all reasons to stop.
 #[derive(Debug)]
 pub struct StopSignals {
@@ -45,12 +62,11 @@ impl LastReason {
 }
 
 impl StopSignals {
-    /// Installs signal handlers, so that no signal ends the process by itself. With `parent`, the end of the standard
-    /// input is a reason as well. Needs a tokio runtime.
+    /// Installs signal handlers, so that no signal ends the process by itself. Needs a tokio runtime.
     ///
     /// # Errors
     /// Fails when the system refuses a handler.
-    pub fn listen(parent: bool) -> io::Result<Self> {
+    pub fn listen(on: StopOn) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(8);
         let kinds = [
             ("SIGINT", SignalKind::interrupt()),
@@ -68,7 +84,7 @@ impl StopSignals {
                 }
             });
         }
-        if parent {
+        if on == StopOn::SignalsAndParent {
             watch_parent(sender)?;
         }
         Ok(Self { receiver, last: LastReason::default() })

@@ -14,6 +14,7 @@ mod source;
 
 use hawser_audit::EvidenceFile;
 use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::service::stop_signal::StopOn;
 use hawser_node::settings::NodeServiceSettings;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
 
@@ -55,9 +56,9 @@ pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunE
 /// # Errors
 /// When settings are wrong, and when it does not start or stop in order.
 pub(super) fn watch(args: NodeArgs) -> Result<(), RunError> {
-    let exit_with_parent = args.exit_with_parent;
+    let stop_on = StopOn::of_flag(args.exit_with_parent);
     let config = NodeServiceSettings::read_replica(&args.sources());
-    node::run_with(config.map_err(RunError::usage)?, exit_with_parent)
+    node::run_with(config.map_err(RunError::usage)?, stop_on)
 }
 
 /// Returns the result of the command, whose exit code is the verdict.

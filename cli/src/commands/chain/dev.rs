@@ -8,7 +8,7 @@ use hawser_devchain::devnet::{Devnet, DevnetError, DevnetSettings};
 use hawser_devchain::embedded::EmbeddedStartError;
 use hawser_node::error::RunError;
 use hawser_node::files::{self, registry};
-use hawser_node::service::stop_signal::StopSignals;
+use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use hawser_node::settings::LogSettings;
 use tracing::Level;
 
@@ -38,7 +38,8 @@ pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
 }
 
 async fn serve(args: ChainDevArgs, reporter: Reporter) -> Result<(), RunError> {
-    let mut ends = StopSignals::listen(args.exit_with_parent).map_err(RunError::failed)?;
+    let mut ends =
+        StopSignals::listen(StopOn::of_flag(args.exit_with_parent)).map_err(RunError::failed)?;
     let chain_json = chain_json(&args);
     let nodes = match &args.register_nodes {
         Some(file) => nodes_of(file, args.node_owner)?,

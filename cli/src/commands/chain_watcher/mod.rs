@@ -13,7 +13,7 @@ use hawser_chain::admin::watcher::{
     Alarm, EventFollower, Observation, WatchLimits, Watched, judge, look,
 };
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::service::stop_signal::StopSignals;
+use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -39,7 +39,7 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
         let (seen, alarms) = look_once(&network, &args, &mut known).await?;
         return tell_verdict(&seen, &alarms, as_json);
     }
-    let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
+    let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
     let watch = Arc::new(Mutex::new(Watch::new(args.active_originator_window)));
     if let Some(address) = listen {
         metrics_server::start(address, watch.clone()).await?;

@@ -23,7 +23,7 @@ use std::time::Duration;
 use hawser_chain::admin::{Network, nodes};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files;
-use hawser_node::service::stop_signal::StopSignals;
+use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -71,7 +71,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
         watcher.read_registry(network).await?;
         return watcher.tell_verdict(as_json).await;
     }
-    let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
+    let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
     let watch = watcher.watch.clone();
     if let Some(address) = listen {
         metrics_server::start(address, watch.clone()).await?;

@@ -27,29 +27,28 @@ use tokio::time::{Instant, sleep_until};
 
 use super::service_manager::ServiceManager;
 use super::settlement::{SettlementLists, SettlementReader};
-use super::stop_signal::{StopReason, StopSignals};
+use super::stop_signal::{StopOn, StopReason, StopSignals};
 use super::system::{self, OpenFiles};
 use super::tls;
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
 
-/// Runs a gateway until a signal stops it; with `exit_with_parent` also until its standard input
-/// ends.
+/// Runs a gateway until one of the events stops it.
 ///
 /// # Errors
 /// Fails when it does not start, or does not stop in order.
-pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
-    let done = runtime.block_on(live(config, exit_with_parent));
+    let done = runtime.block_on(live(config, stop_on));
     runtime.shutdown_background();
     done
 }
 
-async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
-    let mut ends = StopSignals::listen(exit_with_parent).map_err(RunError::failed)?;
+async fn live(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
+    let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
     let gateway = tokio::select! {
         gateway = start(config) => gateway?,
