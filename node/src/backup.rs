@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::price;
-use hawser_engine::runtime::{ScrubDone, UnrepairedDamage};
+use hawser_engine::runtime::{ScrubDone, ScrubMode, UnrepairedDamage};
 use hawser_proto::SecretKey;
 use hawser_storage::{
     BackupError, BackupReport, Backups, BootstrapError, BootstrapReport, Damage, NewBackup,
@@ -215,9 +215,9 @@ fn json_of_damage(damage: &Damage) -> Value {
 /// Returns the outcome of a running node's scrub as JSON, including repairs. `whole` is true if
 /// the database is undamaged now.
 #[must_use]
-pub fn json_of_scrub_done(done: &ScrubDone, repair: bool) -> Value {
+pub fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
     let mut json = json_of_scrub(&done.report);
-    if repair {
+    if mode == ScrubMode::Repair {
         let left = |it: &UnrepairedDamage| {
             let mut left = json_of_damage(&it.damage);
             left["reason"] = json!(it.reason);

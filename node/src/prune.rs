@@ -26,7 +26,8 @@ pub fn of_engine(
 ) -> Result<Value, RunError> {
     engine.check_clock().map_err(RunError::refused)?;
     let own_unix_s = unix_s(engine.ports().clock.now_ns());
-    let report = run(engine.store(), own_unix_s, dry_run, true, moved)?;
+    let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
+    let report = prune(engine.store(), run, Some(ShortTurns::begin()), moved)?;
     engine.note_pruned(&report);
     Ok(json_of(&report))
 }
@@ -40,7 +41,8 @@ pub fn of_stopped(
     dry_run: bool,
     moved: &mut PruneProgress<'_>,
 ) -> Result<Value, RunError> {
-    let report = run(store, system_unix_s(), dry_run, false, moved)?;
+    let run = PruneRun { own_unix_s: system_unix_s(), places_max: u64::MAX, dry_run };
+    let report = prune(store, run, None, moved)?;
     report.compact(store);
     if !dry_run {
         store.flush().map_err(RunError::failed)?;
@@ -48,11 +50,11 @@ pub fn of_stopped(
     Ok(json_of(&report))
 }
 
-fn run(
+/// Makes one run over all strands. With `turns` it pauses between writes, for the callers of a running node.
+fn prune(
     store: &Store,
-    own_unix_s: u64,
-    dry_run: bool,
-    with_pauses: bool,
+    run: PruneRun,
+    mut turns: Option<ShortTurns>,
     moved: &mut PruneProgress<'_>,
 ) -> Result<PruneReport, RunError> {
     if !store.stale_projections().is_empty() {
@@ -61,14 +63,13 @@ fn run(
             rebuild first",
         ));
     }
-    let (mut told, mut turns) = (0, with_pauses.then(ShortTurns::begin));
-    let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
+    let mut reported_bytes = 0;
     let done = run.run(store, &mut |report| {
         if let Some(turns) = &mut turns {
             turns.pause();
         }
         let bytes = report.strands.values().map(|it| it.bytes).sum::<u64>();
-        moved(bytes - std::mem::replace(&mut told, bytes))
+        moved(bytes - std::mem::replace(&mut reported_bytes, bytes))
     });
     let report = done.map_err(RunError::failed)?;
     match report.is_partial {

@@ -257,7 +257,7 @@ fn one_backup_is_made_at_a_time_and_never_inside_of_the_data() {
             let elsewhere = NewBackup { to: folder(&other), key: None, now_unix_s: 5 };
             let second = store.backup(&elsewhere, &mut go_on);
             assert!(matches!(second, Err(BackupError::Busy { .. })), "{second:?}");
-            let prune = place.backups().prune(1, false, NOW_UNIX_S);
+            let prune = place.backups().prune(1, NOW_UNIX_S);
             assert!(matches!(prune, Err(BackupError::Busy { .. })), "{prune:?}");
             ControlFlow::Continue(())
         })
@@ -352,7 +352,7 @@ fn a_manifest_with_a_flipped_bit_is_refused() {
     assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
     // A list shows the manifest with its fault, and nothing is removed while a manifest cannot be read.
     assert!(place.backups().list().unwrap()[0].manifest.is_err());
-    assert!(place.backups().prune(1, false, NOW_UNIX_S).is_err());
+    assert!(place.backups().prune(1, NOW_UNIX_S).is_err());
     let missing = place.restore("000000000001-0000000000000000", "restored").unwrap_err();
     assert!(matches!(missing, BackupError::NoBackup { .. }), "{missing}");
     let outside = place.restore("../manifests/x", "restored").unwrap_err();
@@ -559,10 +559,10 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
     }
     let count = || count_files(&place.path("backups/files"));
     let before = count();
-    let dry = backups.prune(2, true, NOW_UNIX_S).unwrap();
+    let dry = backups.prunable(2, NOW_UNIX_S).unwrap();
     assert_eq!(dry.removed, [2, 1, 0].map(|at| names[at].clone()));
     assert_eq!(count(), before);
-    assert_eq!(backups.prune(2, false, NOW_UNIX_S).unwrap(), dry);
+    assert_eq!(backups.prune(2, NOW_UNIX_S).unwrap(), dry);
     assert_eq!(count(), before - dry.files);
     let left: Vec<_> = backups.list().unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(left, names[3..]);
@@ -571,7 +571,7 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
     }
     assert!(mine.join("not ours").exists());
     assert!(!left_parts.iter().any(|name| mine.join(name).exists()));
-    assert_eq!(backups.prune(0, false, NOW_UNIX_S).unwrap().removed, names[3..4]);
+    assert_eq!(backups.prune(0, NOW_UNIX_S).unwrap().removed, names[3..4]);
     assert!(backups.verify(&names[4], &mut go_on).is_ok(), "one always stays");
 }
 

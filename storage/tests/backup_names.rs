@@ -77,7 +77,7 @@ fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
     }
     assert_eq!(backups.list().unwrap().len(), names.len() + copies.len());
     assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), names[2]);
-    assert_eq!(backups.prune(2, false, NOW_UNIX_S).unwrap().removed, names[..1]);
+    assert_eq!(backups.prune(2, NOW_UNIX_S).unwrap().removed, names[..1]);
     for name in &names[1..] {
         backups.verify(name, &mut go_on).unwrap();
     }
@@ -112,8 +112,8 @@ fn backups_of_the_future_and_unsigned_ones_take_no_place_of_signed_ones() {
     assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), names[1]);
     assert_eq!(backups.newest(&any, NOW_UNIX_S + 1).unwrap(), ahead);
     let unsigned = place.back_up(50, false);
-    assert!(backups.prune(2, false, NOW_UNIX_S).unwrap().removed.is_empty());
-    assert_eq!(backups.prune(1, false, NOW_UNIX_S).unwrap().removed, names[..1]);
+    assert!(backups.prune(2, NOW_UNIX_S).unwrap().removed.is_empty());
+    assert_eq!(backups.prune(1, NOW_UNIX_S).unwrap().removed, names[..1]);
     for name in [&names[1], &ahead, &unsigned] {
         backups.verify(name, &mut go_on).unwrap();
     }

@@ -97,7 +97,11 @@ pub(super) fn list(args: &BackupListArgs, as_json: bool) -> Result<(), RunError>
 /// When the place cannot be read, or a file cannot be removed.
 pub(super) fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunError> {
     let folder = existing(&args.from)?;
-    let pruned = folder.prune(usize::from(args.keep), args.dry_run, now_unix_s());
+    let keep = usize::from(args.keep);
+    let pruned = match args.dry_run {
+        true => folder.prunable(keep, now_unix_s()),
+        false => folder.prune(keep, now_unix_s()),
+    };
     let PruneReport { removed, files, bytes } =
         pruned.map_err(|error| backup::run_error(&error))?;
     if as_json {

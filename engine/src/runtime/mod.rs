@@ -96,7 +96,8 @@ pub use read::{
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{
-    ScrubDone, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs, UnrepairedDamage,
+    ScrubDone, ScrubMode, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs,
+    UnrepairedDamage,
 };
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind};

@@ -57,6 +57,15 @@ pub struct ScrubSettings {
     pub bytes_per_s: u64,
 }
 
+/// The treatment of damage that a scrub finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScrubMode {
+    /// Reports it.
+    Report,
+    /// Repairs it, with the help of peers or from the log, and reports the rest.
+    Repair,
+}
+
 /// Damage that could not be repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnrepairedDamage {
@@ -188,16 +197,16 @@ impl Scrubs {
         self.parts.status.lock().clone()
     }
 
-    /// Makes a scrub for an operator, and with `repair` puts back what it finds. One in the background makes room.
+    /// Makes a scrub for an operator. One in the background makes room.
     /// Blocks on the disk, and on peers: to be called from a blocking thread of a tokio runtime.
     ///
     /// # Errors
     /// When not everything could be read.
-    pub fn run(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
+    pub fn run(&self, mode: ScrubMode, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
         self.parts.operators.fetch_add(1, Ordering::AcqRel);
         let working = self.parts.working.lock();
         self.parts.operators.fetch_sub(1, Ordering::AcqRel);
-        let done = self.work(repair, pace);
+        let done = self.work(mode, pace);
         drop(working);
         done
     }
@@ -207,24 +216,27 @@ impl Scrubs {
         let _working = self.parts.working.try_lock()?;
         let is_wanted = || self.parts.operators.load(Ordering::Acquire) > 0;
         let mut pace = |bytes| if is_wanted() { ControlFlow::Break(()) } else { pace(bytes) };
-        match self.work(true, &mut pace) {
+        match self.work(ScrubMode::Repair, &mut pace) {
             Err(ScrubError::Stopped) if is_wanted() => None,
             done => Some(done),
         }
     }
 
-    fn work(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
+    fn work(&self, mode: ScrubMode, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
         let counters = &self.parts.counters.scrub;
         let mut pace = |bytes| {
             counters.bytes.inc_by(bytes);
             pace(bytes)
         };
         self.parts.status.lock().is_running = true;
-        let done = self.look(repair, &mut pace);
+        let done = self.look(mode, &mut pace);
         let mut status = self.parts.status.lock();
         status.is_running = false;
         if let Ok(done) = &done {
-            let left = if repair { done.left.clone() } else { unrepaired(&done.report) };
+            let left = match mode {
+                ScrubMode::Repair => done.left.clone(),
+                ScrubMode::Report => unrepaired(&done.report),
+            };
             // Repaired parts may be compacted again.
             self.parts.store.hold_compactions(left.iter().map(|it| &it.damage));
             status.finished_unix_s = Some(self.parts.clock.now_ns() / 1_000_000_000);
@@ -240,9 +252,10 @@ impl Scrubs {
         done
     }
 
-    /// Reads everything back, and with `repair` repairs the damage found.
-    fn look(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
+    /// Reads everything back, and treats the damage found by `mode`.
+    fn look(&self, mode: ScrubMode, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
         let mut done = ScrubDone::default();
+        let repair = mode == ScrubMode::Repair;
         if repair {
             // This node waits for them, and everything may take hours.
             self.repair_ends(&mut done, pace)?;

@@ -13,7 +13,9 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::price;
 use hawser_engine::replication::StrandItem;
-use hawser_engine::runtime::{DiskTask, PublishError, ScrubDone, ScrubSettings, ScrubTask};
+use hawser_engine::runtime::{
+    DiskTask, PublishError, ScrubDone, ScrubMode, ScrubSettings, ScrubTask,
+};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
@@ -159,7 +161,7 @@ fn is_as_before(file: &Path, before: &[u8]) -> bool {
 fn repair(follower: &Follower) -> JoinHandle<ScrubDone> {
     let scrubs = follower.engine().scrubs().clone();
     tokio::task::spawn_blocking(move || {
-        scrubs.run(true, &mut |_| ControlFlow::Continue(())).unwrap()
+        scrubs.run(ScrubMode::Repair, &mut |_| ControlFlow::Continue(())).unwrap()
     })
 }
 

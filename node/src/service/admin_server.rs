@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hawser_engine::Engine;
-use hawser_engine::runtime::PayerReporter;
+use hawser_engine::runtime::{PayerReporter, ScrubMode};
 use hawser_proto::SecretKey;
 use hawser_storage::Objects;
 use parking_lot::Mutex;
@@ -199,11 +199,12 @@ fn work(request: &AdminRequest, parts: &AdminParts, out: &mut UnixStream) -> Adm
         }
         AdminRequest::Scrub { bytes_per_s, repair } => {
             let mut pace = Pacer::new(*bytes_per_s, parts, out);
-            match parts.engine.scrubs().run(*repair, &mut |bytes| pace.moved(bytes)) {
+            let mode = if *repair { ScrubMode::Repair } else { ScrubMode::Report };
+            match parts.engine.scrubs().run(mode, &mut |bytes| pace.moved(bytes)) {
                 Ok(done) => {
                     let (rows, damages) = (done.report.rows, done.report.damages.len());
                     tracing::info!(rows, damages, done.repaired, "read the database back");
-                    AdminReply::Done(backup::json_of_scrub_done(&done, *repair))
+                    AdminReply::Done(backup::json_of_scrub_done(&done, mode))
                 }
                 Err(error) => {
                     tracing::error!(code = "scrub_failed", %error, "the scrub failed: the database was not read back");

@@ -159,9 +159,9 @@ fn assert_backups_work(place: &Place) {
     }
     place.restore(&second.name).unwrap();
     assert_eq!(contents(&place.open("restored")), contents(&store));
-    assert_eq!(backups.prune(1, false, NOW_UNIX_S).unwrap().removed, [first.name]);
+    assert_eq!(backups.prune(1, NOW_UNIX_S).unwrap().removed, [first.name]);
     backups.verify(&second.name, &mut go_on).unwrap();
-    assert!(backups.prune(1, false, NOW_UNIX_S).unwrap().removed.is_empty());
+    assert!(backups.prune(1, NOW_UNIX_S).unwrap().removed.is_empty());
     assert_eq!(place.objects().find("lock").unwrap(), FoundObject::Absent);
 }
 
@@ -282,11 +282,11 @@ fn answers_and_lists_without_an_end_end() {
     service.lie(Some(Lie::EndlessList));
     let error = backups.list().unwrap_err().to_string();
     assert!(error.contains("does not end"), "{error}");
-    assert!(backups.prune(1, false, NOW_UNIX_S).is_err());
+    assert!(backups.prune(1, NOW_UNIX_S).is_err());
     service.lie(Some(Lie::ForeignList));
     let error = backups.list().unwrap_err().to_string();
     assert!(error.contains("another folder"), "{error}");
-    assert!(backups.prune(1, false, NOW_UNIX_S).is_err());
+    assert!(backups.prune(1, NOW_UNIX_S).is_err());
     service.lie(Some(Lie::EndlessError));
     for error in [backups.list().unwrap_err(), place.back_up(&store, 2).unwrap_err()] {
         assert!(error.to_string().chars().count() < 1000, "{error}");
@@ -374,7 +374,7 @@ fn one_writer_is_at_work_in_a_bucket_at_a_time() {
     let mut was_busy = false;
     place
         .back_up_at_pace(&store, 2, &mut |_| {
-            let prune = place.backups().prune(1, false, NOW_UNIX_S);
+            let prune = place.backups().prune(1, NOW_UNIX_S);
             was_busy |= matches!(prune, Err(BackupError::Busy { .. }));
             ControlFlow::Continue(())
         })
@@ -513,6 +513,6 @@ fn a_real_service_keeps_backups() {
     // A second writer is refused while the first one holds the lock, as with the fake service above.
     let objects = place.objects();
     let _held = objects.lock().unwrap();
-    let prune = place.backups().prune(1, false, NOW_UNIX_S);
+    let prune = place.backups().prune(1, NOW_UNIX_S);
     assert!(matches!(prune, Err(BackupError::Busy { .. })), "{prune:?}");
 }

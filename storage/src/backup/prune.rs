@@ -19,9 +19,16 @@ pub struct PruneReport {
     pub bytes: u64,
 }
 
+/// The treatment of objects that are not needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    Done,
+    Skipped,
+}
+
 impl Backups {
     /// Removes all backups except the `keep` newest of each node (at least one), and the files that no remaining
-    /// backup needs. With `dry_run` it only reports them.
+    /// backup needs.
     ///
     /// Backups are counted by the key of their node, and signed ones separately from unsigned ones, so a forged
     /// manifest displaces no backup that the node has signed. Backups dated more than a day after `now_unix_s`, and
@@ -29,11 +36,23 @@ impl Backups {
     ///
     /// # Errors
     /// An error if a manifest cannot be used: its files are unknown then, so nothing is removed.
-    pub fn prune(
+    pub fn prune(&self, keep: usize, now_unix_s: u64) -> Result<PruneReport, BackupError> {
+        self.prune_or_count(keep, now_unix_s, Removal::Done)
+    }
+
+    /// Returns the report that [`prune`](Self::prune) would return now, and removes nothing.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
+    pub fn prunable(&self, keep: usize, now_unix_s: u64) -> Result<PruneReport, BackupError> {
+        self.prune_or_count(keep, now_unix_s, Removal::Skipped)
+    }
+
+    fn prune_or_count(
         &self,
         keep: usize,
-        dry_run: bool,
         now_unix_s: u64,
+        removal: Removal,
     ) -> Result<PruneReport, BackupError> {
         let mut held = self.lock()?;
         let mut kept_of = BTreeMap::new();
@@ -61,7 +80,7 @@ impl Backups {
             }
         }
         let objects = &*self.objects;
-        if !dry_run {
+        if removal == Removal::Done {
             held.confirm()?;
             for name in &report.removed {
                 let name = manifest_name(name);
@@ -74,7 +93,7 @@ impl Backups {
             if !object.is_plain || !is_unneeded(&object.name, &needed) {
                 continue;
             }
-            if !dry_run {
+            if removal == Removal::Done {
                 held.keep()?;
                 objects.remove(&object.name).map_err(at(&objects.location(&object.name)))?;
             }
