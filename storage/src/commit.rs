@@ -102,6 +102,7 @@ impl Database {
         self.check_writable()?;
         let leaves = leaves_of(changes);
         let _no_rebuild = self.gate.read();
+        // Ascending by originator, so that two commits to the same strands take their locks in one order.
         let strands = self.strands.of(changes);
         let mut heads: Vec<Head<'_>> =
             strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
@@ -193,7 +194,7 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// Creates a group without rows, and locks the heads of its strands.
+    /// Creates a group without rows. The caller holds the heads of its strands.
     pub(crate) fn new(store: &'a Database, changes: &'a [Change], pricing: Pricing<'a>) -> Self {
         Self {
             store,

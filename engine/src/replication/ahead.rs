@@ -97,17 +97,19 @@ pub struct ShownStrand {
 }
 
 impl ShownStrand {
-    /// A strand that is verified up to `verified`, and stored up to `stored`. `key` is that of its node.
+    /// Creates the state of a strand that is verified up to `verified`, and stored up to `stored`. `key` is that of its
+    /// node. No run is shown before it is verified, unless [`with_runs_shown_first`](Self::with_runs_shown_first) is
+    /// called.
     #[must_use]
     pub fn new(
-        is_on: bool,
-        (originator, key): (OriginatorId, PublicKey),
+        originator: OriginatorId,
+        key: PublicKey,
         verified: SequenceId,
         stored: SequenceId,
     ) -> Self {
         let is_shown = verified < stored;
         Self {
-            is_on,
+            is_on: false,
             originator,
             stage: if is_shown { ShownStage::Shown { verified } } else { ShownStage::Verified },
             runs: SignedRuns::new(originator, key),
@@ -120,6 +122,12 @@ impl ShownStrand {
             retry_at: None,
             pauses: RetryPauses::default(),
         }
+    }
+
+    /// Shows runs that the strand's node has signed before they are verified.
+    #[must_use]
+    pub fn with_runs_shown_first(self) -> Self {
+        Self { is_on: true, ..self }
     }
 
     /// Takes over the proof by which an earlier process has shown the unverified places.
@@ -135,7 +143,7 @@ impl ShownStrand {
         Self { ahead_max, ..self }
     }
 
-    /// True if readers may be shown runs before they are verified.
+    /// Returns true if readers may be shown runs before they are verified.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on
@@ -147,7 +155,7 @@ impl ShownStrand {
         self.stage
     }
 
-    /// True while nothing more may be taken from peers.
+    /// Returns true while nothing more may be taken from peers.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.parked.is_some() || self.asks_again || self.is_far_ahead()

@@ -22,7 +22,9 @@ pub struct PruneReport {
 /// The treatment of objects that are not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Removal {
+    /// They are removed.
     Done,
+    /// They stay, and are only counted.
     Skipped,
 }
 

@@ -194,8 +194,8 @@ impl Node {
 
     fn ahead(&self, is_on: bool, originator: OriginatorId) -> ShownStrand {
         let (verified, stored) = (self.verified_head(originator), self.head(originator));
-        let strand = (originator, key(originator).public_key());
-        let ahead = ShownStrand::new(is_on, strand, verified, stored);
+        let ahead = ShownStrand::new(originator, key(originator).public_key(), verified, stored);
+        let ahead = if is_on { ahead.with_runs_shown_first() } else { ahead };
         let mut ahead = ahead.ahead_at_most(AHEAD_MAX);
         ahead.note_absences_known();
         ahead

@@ -34,6 +34,7 @@ pub(super) struct Choice {
     pub(super) is_fixed: bool,
     /// The strand's own node has left the network: it is asked for nothing.
     pub(super) is_relayed: bool,
+    /// The peer that is tried beside the source, one at a time.
     pub(super) trial: Option<Trial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
     pub(super) doubts: BTreeMap<OriginatorId, Doubt>,
@@ -132,6 +133,8 @@ impl Choice {
         self.doubts.get(&peer).is_some_and(|doubt| doubt.is_paused)
     }
 
+    /// Records that a peer sent none of the envelopes that it claimed. It is passed over for a pause that doubles each
+    /// time.
     pub(super) fn doubt(&mut self, now: Instant, peer: OriginatorId) {
         let fresh = Doubt { times: 0, until: now, is_paused: false };
         let doubt = self.doubts.entry(peer).or_insert(fresh);

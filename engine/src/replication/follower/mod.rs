@@ -81,6 +81,7 @@ pub struct Follower {
     accepted: SequenceId,
     /// The highest place known to be on disk.
     durable: SequenceId,
+    /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
     searches: u64,
@@ -92,6 +93,7 @@ pub struct Follower {
     /// Places below `accepted` that are marked missing.
     missing: Ranges,
     requests: RequestIds,
+    /// Drained by the driver after each `handle_*` call, so it holds what one call makes: a few effects for each peer.
     effects: VecDeque<Effect>,
 }
 
@@ -174,7 +176,7 @@ impl Follower {
         self.peers.len() + self.missing.len() + self.effects.len() + self.choice.len()
     }
 
-    /// True if this request is still open at the peer. Responses to other requests change nothing,
+    /// Returns true if this request is still open at the peer. Responses to other requests change nothing,
     /// so their signatures need no check.
     #[must_use]
     pub fn awaits(&self, peer: OriginatorId, request: RequestId) -> bool {
@@ -578,6 +580,7 @@ impl Follower {
         }
     }
 
+    /// Ends the open want of a peer, if there is one, and tells the peer.
     fn cancel_want(&mut self, id: OriginatorId) {
         self.release_part(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };

@@ -37,13 +37,36 @@ impl Default for SplitLimits {
 /// Invariant: the parts are contiguous, and the first one begins right after what was accepted.
 #[derive(Debug)]
 pub(super) struct Split {
+    /// At most `PARTS_MAX` parts, in the order of their places.
     pub(super) parts: VecDeque<BacklogPart>,
     /// The last place that belongs to a part, or was accepted.
-    pub(super) given: SequenceId,
-    /// Bytes of all entries that wait.
+    pub(super) assigned: SequenceId,
+    /// Bytes of all entries that wait; at most [`SplitLimits::held_bytes_max`].
     pub(super) held_bytes: usize,
-    /// Number of envelopes that parts have brought, and their bytes.
-    pub(super) seen: (u64, u64),
+    /// The envelopes that parts have brought.
+    pub(super) received: ReceivedTotal,
+}
+
+/// A number of envelopes and their length.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ReceivedTotal {
+    pub(super) envelopes: u64,
+    pub(super) bytes: u64,
+}
+
+impl ReceivedTotal {
+    /// Counts an envelope.
+    pub(super) fn add(&mut self, len_bytes: usize) {
+        self.envelopes += 1;
+        self.bytes = self.bytes.saturating_add(len_bytes as u64);
+    }
+
+    /// Returns the number of envelopes of the mean length so far that `bytes` hold, at least 1; `None` before the first
+    /// envelope.
+    pub(super) fn envelopes_in(self, bytes: u64) -> Option<u64> {
+        let Self { envelopes, bytes: received } = self;
+        (envelopes > 0).then(|| (bytes.saturating_mul(envelopes) / received.max(1)).max(1))
+    }
 }
 
 /// A part of the backlog.
@@ -59,6 +82,7 @@ pub(super) struct BacklogPart {
     pub(super) is_heavy: bool,
     /// The peer that is asked for the rest.
     pub(super) asked: Option<OriginatorId>,
+    /// The time at which that peer was asked.
     pub(super) asked_at: Instant,
     /// The last time that the peer has shown something.
     pub(super) moved_at: Instant,
@@ -69,7 +93,7 @@ pub(super) struct BacklogPart {
 }
 
 impl BacklogPart {
-    /// A part of which nothing has come yet.
+    /// Creates the part after `after` and up to `through`. Nothing of it has come yet.
     pub(super) fn new(now: Instant, after: SequenceId, through: SequenceId) -> Self {
         Self {
             position: after,

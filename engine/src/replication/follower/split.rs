@@ -12,12 +12,12 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry};
 
 use super::choice::STALL_TIMEOUT;
-use super::parts::{BacklogPart, Split, SplitLimits};
+use super::parts::{BacklogPart, ReceivedTotal, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
 use crate::replication::link::Want;
 
-/// Parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one holds the others up
-/// late.
+/// Largest number of parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one
+/// holds the others up late.
 const PARTS_MAX: usize = 16;
 /// Bytes of a part, by the mean length of the envelopes so far. Guessed: several round trips' worth for a fast link,
 /// and asked again in a short time if a peer stalls.
@@ -86,8 +86,12 @@ impl Follower {
         }
         let tried = self.choice.end_trial();
         tried.into_iter().chain([self.choice.source]).for_each(|peer| self.cancel_want(peer));
-        let given = self.accepted;
-        self.split = Some(Split { parts: VecDeque::new(), given, held_bytes: 0, seen: (0, 0) });
+        self.split = Some(Split {
+            parts: VecDeque::new(),
+            assigned: self.accepted,
+            held_bytes: 0,
+            received: ReceivedTotal::default(),
+        });
         self.look(now);
         self.send_wants(now);
     }
@@ -98,7 +102,8 @@ impl Follower {
             return;
         }
         self.take_from_silent(now);
-        if let Some(slow) = self.robbed_at().filter(|(at, _)| *at <= now).map(|(_, peer)| peer) {
+        if let Some(slow) = self.reassigned_at().filter(|(at, _)| *at <= now).map(|(_, peer)| peer)
+        {
             self.take_from_slow(slow);
         }
         // A search for missing places has time, and the first part has none.
@@ -127,7 +132,7 @@ impl Follower {
         let silent_at =
             |part: &BacklogPart| Some(part.moved_at + self.choice.trial_for(part.asked?));
         let silent = split.parts.iter().filter_map(silent_at);
-        silent.chain(self.robbed_at().map(|(at, _)| at)).min()
+        silent.chain(self.reassigned_at().map(|(at, _)| at)).min()
     }
 
     /// Notes that this node was too busy to process the responses of peers, so their silence does
@@ -173,7 +178,7 @@ impl Follower {
         let index = match share {
             Some(PartShare::Rest(index)) => index,
             Some(PartShare::New(Want { after, up_to: Some(through), .. })) => {
-                split.given = through;
+                split.assigned = through;
                 split.parts.push_back(BacklogPart::new(now, after, through));
                 split.parts.len() - 1
             }
@@ -203,13 +208,14 @@ impl Follower {
             return self.note_left_out(from);
         }
         let held = split.held_bytes + len + ENTRY_BYTES;
+        // The first part needs no room, because each of its envelopes is accepted at once.
         if index > 0 && held > self.split_limits.held_bytes_max {
             part.is_heavy = true;
             return self.cancel_want(from);
         }
         (part.position, part.moved_at) = (sequence, now);
         let is_complete = sequence == part.through;
-        split.seen = (split.seen.0 + 1, split.seen.1 + len as u64);
+        split.received.add(len);
         if index > 0 {
             split.held_bytes = held;
             part.held.push(entry);
@@ -251,6 +257,7 @@ impl Follower {
         }
     }
 
+    /// Returns the index of the part that a peer is asked for.
     fn part_of(&self, peer: OriginatorId) -> Option<usize> {
         let split = self.split.as_ref()?;
         split.parts.iter().position(|part| part.asked == Some(peer))
@@ -310,6 +317,7 @@ impl Follower {
         asked.into_iter().for_each(|peer| self.cancel_want(peer));
     }
 
+    /// Takes parts from peers that have shown nothing of them for the time of a trial.
     fn take_from_silent(&mut self, now: Instant) {
         let is_writing = self.durable != self.accepted;
         let Some(split) = &mut self.split else { return };
@@ -334,7 +342,7 @@ impl Follower {
 
     /// Returns the peer that sends the first part while another peer waits for it, and the time from which on that
     /// other peer gets it.
-    fn robbed_at(&self) -> Option<(Instant, OriginatorId)> {
+    fn reassigned_at(&self) -> Option<(Instant, OriginatorId)> {
         let lead = self.split.as_ref()?.parts.front()?;
         let slow = lead.asked?;
         let is_waiting = |(id, peer): (&OriginatorId, &PeerProgress)| {
@@ -355,6 +363,8 @@ impl Follower {
         self.cancel_want(slow);
     }
 
+    /// Returns the work for an idle peer: the first open part that it can send, or a new part behind all others. Of
+    /// later parts it gets none while half of the room for waiting envelopes is in use, so that those under way fit.
     fn share(&self, id: OriginatorId, peer: &PeerProgress) -> Option<PartShare> {
         let split = self.split.as_ref()?;
         let has_room = split.held_bytes < self.split_limits.held_bytes_max / 2;
@@ -381,15 +391,15 @@ impl Follower {
         if !is_shared || !self.is_sharer(id, peer) {
             return None;
         }
-        let (count, bytes) = split.seen;
-        let by_bytes = (PART_BYTES.saturating_mul(count) / bytes.max(1)).max(1);
-        let by_bytes = if count == 0 { limits.first_part_places } else { by_bytes };
+        let by_bytes = split.received.envelopes_in(PART_BYTES);
+        let by_bytes = by_bytes.unwrap_or(limits.first_part_places);
         let places = peer.part_places.min(limits.part_places_max).min(by_bytes);
-        let through = split.given.0.saturating_add(places);
+        let through = split.assigned.0.saturating_add(places);
         let through = through.min(peer.claimed_head.0).min(end);
-        (through > split.given.0).then(|| self.part_want(split.given, SequenceId(through)))
+        (through > split.assigned.0).then(|| self.part_want(split.assigned, SequenceId(through)))
     }
 
+    /// Returns the want for the places after `after` and up to `through`.
     fn part_want(&self, after: SequenceId, through: SequenceId) -> Want {
         Want { originator: self.originator, after, up_to: Some(through) }
     }
@@ -399,12 +409,13 @@ impl Follower {
         self.peers.iter().any(|(id, peer)| self.serves(*id, peer, part))
     }
 
+    /// True if a peer may be asked for a part: it claims all of it, and has not failed to send it before.
     fn serves(&self, id: OriginatorId, peer: &PeerProgress, part: &BacklogPart) -> bool {
         let is_able = self.is_sharer(id, peer) && peer.claimed_head >= part.through;
         is_able && !part.avoided.contains(&id)
     }
 
-    /// True if parts are asked of a peer.
+    /// True if a peer may be asked for parts at all.
     fn is_sharer(&self, id: OriginatorId, peer: &PeerProgress) -> bool {
         let is_left = self.choice.is_relayed && id == self.originator;
         peer.is_proven
@@ -413,6 +424,7 @@ impl Follower {
             && peer.claimed_head > self.accepted
     }
 
+    /// As [`is_sharer`](Self::is_sharer), by id; false for a peer that is not connected.
     fn is_sharer_now(&self, id: OriginatorId) -> bool {
         self.peers.get(&id).is_some_and(|peer| self.is_sharer(id, peer))
     }

@@ -31,7 +31,6 @@ use crate::runtime::stop::StopSignal;
 
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
-
 /// Time for which a part of a strand is held without a checkpoint of its node until observations of it are looked at.
 /// Half of the time after which observers sign: theirs are heard from the first one on.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
@@ -49,22 +48,23 @@ fn pair_of(signed: &SignedCheckpoint) -> Pair {
 pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSignal) {
     let mut rounds = tokio::time::interval(ROUND_EVERY);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut book = Book::new(state);
+    let mut exchange = CheckpointExchange::new(state);
     loop {
         tokio::select! {
             () = stopped.stopped() => return,
             _ = rounds.tick() => {}
         }
         let round = tokio::task::spawn_blocking(move || {
-            book.round();
-            book
+            exchange.round();
+            exchange
         });
-        book = round.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        exchange =
+            round.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
 }
 
-/// The checkpoints that are known.
-struct Book {
+/// The state of the exchange. Its maps are bounded by the registry, whose nodes and their strands are the keys.
+struct CheckpointExchange {
     state: Arc<ReplicationState>,
     watch: CheckpointWatch,
     /// The newest checkpoint of each pair, this node's own ones too.
@@ -79,7 +79,8 @@ struct Book {
     silence: SilentStrands,
     /// The checkpoints that contradict each other, for peers.
     proofs: CheckpointOffers,
-    /// Checkpoints that peers have shown since the last round, each with its peer.
+    /// Checkpoints that peers have shown since the last round, each with its peer. Filled only when it is empty, with at
+    /// most what the queues of [`ShownCheckpoints`](crate::replication::ShownCheckpoints) hold.
     shown: Vec<(OriginatorId, CosignedCheckpoint)>,
     unsaved: UnsavedCheckpoints,
     /// Evidence that is to be written.
@@ -90,7 +91,7 @@ struct Book {
     has_failed: bool,
 }
 
-impl Book {
+impl CheckpointExchange {
     fn new(state: Arc<ReplicationState>) -> Self {
         Self {
             state,
@@ -112,6 +113,7 @@ impl Book {
         }
     }
 
+    /// Makes one round. What a failed round has not done is left for the next one.
     fn round(&mut self) {
         match self.try_round() {
             Ok(()) => self.has_failed = false,
@@ -239,6 +241,7 @@ impl Book {
             && self.state.ports.registry.borrow().node(originator).is_some()
     }
 
+    /// Returns the key of this node, or of a node of the registry.
     fn key_of(&self, node: OriginatorId) -> Option<PublicKey> {
         if node == self.state.own {
             return Some(self.state.store.identity().public_key);
@@ -379,7 +382,7 @@ impl Book {
         Ok(())
     }
 
-    /// Adds the cosignatures of trusted witnesses that are new. Returns true if there are some.
+    /// Adds the cosignatures of trusted witnesses that are new; true if there are some.
     fn merge_witnesses(&self, held: &mut CosignedCheckpoint, shown: &CosignedCheckpoint) -> bool {
         let network = &self.state.store.identity().network;
         let of = held.signed.checkpoint;
@@ -491,6 +494,7 @@ impl Book {
         self.has_changed = true;
     }
 
+    /// Queues evidence against the node that `fault` accuses.
     fn accuse(
         &mut self,
         fault: TreeFault,
@@ -507,6 +511,7 @@ impl Book {
         self.evidence.push(Evidence { misbehavior, at, from, envelopes });
     }
 
+    /// Queues a checkpoint for the write of this round, and offers it to peers if none of the pair is larger.
     fn keep(&mut self, checkpoint: CosignedCheckpoint) {
         let (pair, size) = (pair_of(&checkpoint.signed), checkpoint.signed.checkpoint.size);
         let checkpoint = Arc::new(checkpoint);
@@ -527,6 +532,7 @@ impl Book {
         Ok(())
     }
 
+    /// Offers to peers the newest checkpoint of each pair, and the proofs against nodes that contradicted themselves.
     fn offer(&mut self) {
         if !std::mem::take(&mut self.has_changed) {
             return;

@@ -114,11 +114,15 @@ impl StrandTask {
         let follower = follower.with_requests(state.begin_turn());
         let is_own = originator == state.own;
         let can_be_ahead = !is_own && originator.is_node();
-        let is_on = can_be_ahead && state.catch_up == CatchUp::Checkpoints;
+        let ahead = ShownStrand::new(originator, key, verified, stored)
+            .shown_by(shown_by)
+            .ahead_at_most(state.ahead_max);
+        let ahead = match can_be_ahead && state.catch_up == CatchUp::Checkpoints {
+            true => ahead.with_runs_shown_first(),
+            false => ahead,
+        };
         Self {
-            ahead: ShownStrand::new(is_on, (originator, key), verified, stored)
-                .shown_by(shown_by)
-                .ahead_at_most(state.ahead_max),
+            ahead,
             checked_behind: None,
             registry,
             absences: Absences::NONE,
