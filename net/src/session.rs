@@ -122,7 +122,8 @@ struct QuicSession<'a> {
     link: Link,
     wants: Arc<OpenWants>,
     long_frames: LongFrames,
-    /// Tasks that read streams of the peer. QUIC's stream limit bounds their number.
+    /// Tasks that read streams of the peer, whose number QUIC's stream limit bounds, and tasks that end a refused want,
+    /// one for each want at most.
     incoming: JoinSet<Result<(), SessionError>>,
     senders: StrandSenders,
     /// Heads that the peer has been sent.

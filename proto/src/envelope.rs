@@ -463,7 +463,9 @@ impl UnsealedEnvelope {
         use prost::encoding::{WireType, encode_key, encode_varint};
 
         let statement_len = message.encoded_len();
+        // A key of one byte and a length of at most five before the statement, 65 bytes of signature behind it.
         let mut bytes = Vec::with_capacity(statement_len + 6 + SIGNATURE_FIELD.len() + 65);
+        // Protobuf omits an empty field, and the canonical form has nothing that it omits.
         if statement_len > 0 {
             encode_key(1, WireType::LengthDelimited, &mut bytes);
             encode_varint(statement_len as u64, &mut bytes);

@@ -229,13 +229,14 @@ impl Database {
             let next = all.iter().find(|other| other.start_unix_s > rate.start_unix_s);
             let from = minute_at(rate.start_unix_s);
             let to = next.map_or(u32::MAX, |next| minute_at(next.start_unix_s));
-            for minute in self.booked_minutes(from, to)? {
+            self.for_each_booked_minute(from, to, |minute| {
                 batch.put_cf(self.family(Family::Reprice), RepriceKey(minute).encode(), []);
                 marked += 1;
-                if marked % MARKS_PER_WRITE == 0 {
-                    self.write_buffered(std::mem::take(&mut batch))?;
+                match marked % MARKS_PER_WRITE {
+                    0 => self.write_buffered(std::mem::take(&mut batch)),
+                    _ => Ok(()),
                 }
-            }
+            })?;
         }
         if marked > 0 {
             self.write_buffered(batch)?;
@@ -244,11 +245,16 @@ impl Database {
         Ok(())
     }
 
-    /// Returns the minutes of `from..=to` in which an envelope of any strand counts.
-    fn booked_minutes(&self, from: u32, to: u32) -> Result<Vec<CongestionKey>, ReadError> {
+    /// Calls `each` with the minutes of `from..=to` in which an envelope of any strand counts, one by one: all strands
+    /// together may have many millions.
+    fn for_each_booked_minute(
+        &self,
+        from: u32,
+        to: u32,
+        mut each: impl FnMut(CongestionKey) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
         let family = self.family(Family::Congestion);
         let mut rows = self.db.raw_iterator_cf(family);
-        let mut minutes = Vec::new();
         rows.seek_to_first();
         while let Some(key) = rows.key() {
             let corrupt = || ReadError::corrupt(Family::Congestion, key);
@@ -257,14 +263,14 @@ impl Database {
                 rows.seek(CongestionKey { minute: from, ..found }.encode());
             } else if found.minute > to {
                 let Some(next) = found.originator.0.checked_add(1) else { break };
-                rows.seek(CongestionKey::start_of(hawser_proto::OriginatorId(next)).encode());
+                rows.seek(CongestionKey::start_of(OriginatorId(next)).encode());
             } else {
-                minutes.push(found);
+                each(found)?;
                 rows.next();
             }
         }
-        rows.status().map_err(DatabaseError::from)?;
-        Ok(minutes)
+        rows.status().map_err(|error| ReadError::from(DatabaseError::from(error)))?;
+        Ok(())
     }
 }
 

@@ -45,8 +45,7 @@ pub enum DataFrame {
     /// Closes a stream whose want had an end.
     End(EndFrame),
     /// Proves that a signed tree begins with the strand up to the end of the next batch. Sent only to a peer that has
-    /// set
-    /// [`FEATURE_PREFIXES`](super::FEATURE_PREFIXES).
+    /// set [`FEATURE_PREFIXES`](super::FEATURE_PREFIXES).
     Prefix(Box<SignedPrefix>),
 }
 
@@ -323,8 +322,8 @@ impl BatchBuilder {
             return None;
         }
         let body_len = u32::try_from(self.frame.len() - HEAD_LEN).expect("bounded by `has_room`");
-        // A peer would close the connection over a larger batch.
-        assert!(body_len <= MAX_BATCH_FRAME && self.count <= MAX_BATCH_ENVELOPES);
+        let is_within = body_len <= MAX_BATCH_FRAME && self.count <= MAX_BATCH_ENVELOPES;
+        assert!(is_within, "a peer closes the connection over a larger batch");
         let mut head = &mut self.frame[..];
         head.put_u8(BATCH);
         head.put_u32(body_len);

@@ -193,6 +193,7 @@ impl Report {
         match &self.message.failure {
             Some(Wire::Liveness(failure)) => Failure::Liveness(failure),
             Some(Wire::Safety(failure)) => Failure::Safety(&failure.envelopes),
+            // Not in a report: `of_message` refuses a message without content.
             None => Failure::Safety(&[]),
         }
     }

@@ -358,6 +358,8 @@ impl<'a> OpenedEvidence<'a> {
         Ok(Ruling::new(MisbehaviorVerdict::Claim, fact("gap", text)))
     }
 
+    /// Returns the second checkpoint. [`Self::of`] has checked that faults about two have it; for others it is the first
+    /// one, which contradicts nothing.
     fn second(&self) -> SignedCheckpoint {
         self.second.unwrap_or(self.first)
     }

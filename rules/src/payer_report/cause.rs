@@ -233,7 +233,8 @@ impl SoughtRoot {
     }
 }
 
-/// Searches for the cause of a root other than that of `own`, which is the root of the rows.
+/// Searches for the cause of a root other than that of `own`, which is the root of the rows. Cheap searches come first;
+/// each has its own bound, because a hostile writer chooses the amounts.
 pub(super) fn cause(reported: Hash, own: &Leaves, usage: &OwnUsage) -> AmountCause {
     let (sought, rows) = (SoughtRoot::new(reported), &usage.rows);
     if sought.is(Leaves::sum(rows.iter().map(|row| (row.payer, row.stated))).root()) {
@@ -304,7 +305,8 @@ fn other_rows(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<Amo
         |keep: &dyn Fn(&MinuteOfPayer) -> bool| is_of(sum_of(rows.iter().filter(|row| keep(row))));
     let tried = TREES_MAX.min(LEAVES_MAX / own.payers().len().max(1));
     let summed = rows.len() + usage.before.len().max(usage.behind.len());
-    // A wrong range is usually wrong at its ends.
+    // Half of the trees are for left-out payers. Of the other half, and of the rows, each of the four searches over
+    // minutes gets a quarter. That is few minutes, but a wrong range is usually wrong at its ends, where they begin.
     let share = (tried / 8).min(ROWS_MAX / 4 / summed.max(1));
     let (first, last) = (minutes(rows), minutes(rows.iter().rev()));
     if let Some(minute) = first.take(share).find(|it| without(&|row| row.minute > *it)) {

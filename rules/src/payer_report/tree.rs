@@ -161,6 +161,7 @@ impl Tree {
         let (mut left, mut right) = (range.start, range.end - 1);
         let below_top = self.levels.len() - 1;
         for level in &self.levels[..below_top] {
+            // The contract reads the right neighbour of a level before the left one.
             if right.is_multiple_of(2)
                 && let Some(neighbour) = level.get(right + 1)
             {
@@ -217,7 +218,8 @@ impl Proof {
     }
 }
 
-/// Returns the top hash over known consecutive hashes that begin at `left` in a level of `len` nodes.
+/// Returns the top hash over known consecutive hashes of leaves that begin at `left`; the tree has `leaves` leaves.
+/// `known` is not empty and ends within them. Takes the missing hashes from `elements`, in the order of [`Tree::proof`].
 fn climb(
     mut known: Vec<Hash>,
     mut left: u64,
