@@ -79,6 +79,7 @@ impl NodeChecks {
         }
     }
 
+    /// Returns the conditions that a start brings about.
     fn checks_of_start(&self) -> Vec<Check> {
         let engine = &self.engine;
         let stale = engine.store().stale_projections();
@@ -133,6 +134,7 @@ impl NodeChecks {
         ]
     }
 
+    /// Returns the conditions without which the node publishes nothing.
     fn checks_of_publishing(&self) -> Vec<Check> {
         let engine = &self.engine;
         if engine.store().identity().node == OriginatorId::REPLICA {
@@ -307,6 +309,8 @@ impl NodeChecks {
     }
 }
 
+/// Returns the conditions about one chain: reached, contracts read to its head, lists fresh, contracts not paused. The
+/// latter three only if the node reads such a contract or list.
 fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
     let [reached, indexed, listed, running] = match chain.name {
         "app" => [

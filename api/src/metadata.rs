@@ -106,6 +106,7 @@ impl MetadataApi for Metadata {
 }
 
 impl Metadata {
+    /// Answers `GetPayerInfo`, in turns of bounded work that the caller pays for.
     async fn payer_info(
         &self,
         request: Request<pb::GetPayerInfoRequest>,

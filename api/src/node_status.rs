@@ -314,6 +314,7 @@ impl NodeObserver {
         (own, network)
     }
 
+    /// Reports the strands of this node and of its peers, by originator.
     fn originators(&self, peers: &[PeerState]) -> Vec<OriginatorReport> {
         let (own, network) = self.positions(peers);
         let now_ns = self.engine.ports().clock.now_ns();

@@ -178,6 +178,8 @@ impl RedisLimits {
         format!("{}rl:streams:{caller}", self.settings.key_prefix)
     }
 
+    /// Sends a command unless the breaker is open. A failure closes the connection, and enough of them open the
+    /// breaker: calls then pass without shared limits instead of waiting for Redis.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisAnswer<T> {
         let state = self.breaker().state(self.now_ms());
         self.metrics.breaker_is(state);

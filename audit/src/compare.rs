@@ -162,6 +162,7 @@ pub fn compare(
         .collect())
 }
 
+/// Compares one strand of two logs: first their stored trees, then the rows that these leave open.
 fn strand(
     (first, second): (&dyn LogSource, &dyn LogSource),
     originator: OriginatorId,

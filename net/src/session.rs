@@ -60,6 +60,7 @@ impl NetState {
         self.run_admitted(proven).instrument(span).await;
     }
 
+    /// Admits the peer, runs its session, and closes the connection with the code of the error that ended it.
     async fn run_admitted(&self, proven: ProvenConnection) {
         let (peer, connection) = (proven.peer, proven.connection.clone());
         let admitted = self.sessions.admit(&proven, &self.replication, Instant::now());
@@ -166,6 +167,7 @@ impl<'a> QuicSession<'a> {
         }
     }
 
+    /// Serves the session until an error ends it, of which the end of the connection is one.
     async fn run(&mut self) -> Result<Infallible, SessionError> {
         self.send_voids_of_peer().await?;
         let mut clock = tokio::time::interval(CLOCK_EVERY);

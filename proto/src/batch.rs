@@ -179,6 +179,8 @@ struct Equation {
 struct Equations(Vec<Equation>, Vec<AffinePoint>);
 
 impl Equations {
+    /// Makes an equation of each claim whose expected key at least [`SHARED_MIN`] claims share. All divisions together
+    /// take one inversion.
     fn of(claims: &[SignatureClaim]) -> Self {
         let mut shares: HashMap<PublicKey, usize> = HashMap::new();
         for key in claims.iter().filter_map(|it| it.expected) {

@@ -200,6 +200,7 @@ impl MemoryBudget {
 }
 
 impl BudgetState {
+    /// Creates the share of a consumer, and counts it at its address.
     fn register(
         self: &Arc<Self>,
         address: ClientAddress,

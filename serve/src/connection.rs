@@ -183,6 +183,8 @@ impl Connections {
         sleep(ACCEPT_PAUSE).await;
     }
 
+    /// Serves one connection: its first bytes, its share of memory, and then its calls. The share is
+    /// opened only when the first bytes of HTTP have arrived, so that a connection without a request takes none.
     async fn serve(
         self: Arc<Self>,
         stream: TcpStream,

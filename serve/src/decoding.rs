@@ -73,6 +73,8 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
         while self.at < self.end && self.cost < self.enough && self.field(fields).is_some() {}
     }
 
+    /// Adds the cost of the next field, and of those inside it; `None` if the bytes are malformed, where the decoder
+    /// stops too.
     fn field(&mut self, fields: &[FieldCost]) -> Option<()> {
         let tag = self.varint()?;
         let listed = fields.iter().find(|field| field.number == tag >> 3);

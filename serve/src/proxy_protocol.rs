@@ -73,6 +73,7 @@ fn version_1(bytes: &[u8]) -> ProxyHeader {
     }
 }
 
+/// Parses a header of version 2 at the start of a connection.
 fn version_2(bytes: &[u8]) -> ProxyHeader {
     let Some([command, family, high, low]) = bytes.get(V2.len()..V2_HEAD_LEN_BYTES) else {
         return ProxyHeader::Incomplete;

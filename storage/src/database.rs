@@ -123,6 +123,7 @@ pub(crate) struct OpenedDatabase {
 }
 
 impl Database {
+    /// Creates the state in memory for an opened database.
     pub(crate) fn new(opened: OpenedDatabase) -> Self {
         let mut durable = WriteOptions::default();
         durable.set_sync(opened.durability == Durability::Fsync);

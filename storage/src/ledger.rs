@@ -67,6 +67,8 @@ impl Store {
 }
 
 impl Database {
+    /// Appends entries behind each payer's last one, with the position, in one synced write. One caller at a time,
+    /// because the order of an entry follows from the entry before.
     fn record_ledger(
         &self,
         entries: &[(PayerAddress, LedgerEntry)],

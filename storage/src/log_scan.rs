@@ -78,6 +78,7 @@ impl<'s> LogScan<'s> {
         Self { log, marks, next, through, ended, shared, shared_len_bytes }
     }
 
+    /// Merges the two iterators: returns the next envelope with the validity of its mark, or the next skipped range.
     fn step(&mut self) -> Result<Option<LogItem>, ReadError> {
         loop {
             let envelope = self.envelope()?;

@@ -321,6 +321,7 @@ struct Rejudging<'a> {
 }
 
 impl Rejudging<'_> {
+    /// Stages the marks, the rows and the minutes of envelopes whose validity has changed.
     fn stage(
         &self,
         changed: &BTreeMap<EnvelopeId, ChangedValidity>,

@@ -89,6 +89,8 @@ impl Store {
 }
 
 impl Database {
+    /// Replaces the events from `from_block` on in one synced write. The version rises unless the new events only
+    /// continue the old ones, so that readers drop results that they have derived from replaced events.
     fn record_payer_reports(
         &self,
         from_block: u64,

@@ -237,6 +237,8 @@ struct Leaving {
 }
 
 impl Database {
+    /// Removes expired envelopes strand by strand, in writes of at most [`WRITE_PLACES`] places. Ends early
+    /// while projections have to be rebuilt, or if `after` says so; what is done stays.
     fn prune(
         self: &Arc<Self>,
         expired: &[Expiring],
@@ -273,6 +275,8 @@ impl Database {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Removes the next shown envelopes from the verified end on, up to the first one that has not expired. They were
+    /// never booked, so their records have no charge.
     fn prune_shown(
         self: &Arc<Self>,
         originator: OriginatorId,

@@ -35,6 +35,8 @@ impl Store {
 }
 
 impl Database {
+    /// Removes everything of a chain's strand from `from` on, moves head and reader's position, and drops the
+    /// projections, in one synced write.
     fn truncate_strand(
         &self,
         from: EnvelopeId,

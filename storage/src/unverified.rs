@@ -117,6 +117,7 @@ impl Store {
 }
 
 impl Database {
+    /// Takes over verdicts on the places behind the verified end, in order, and moves that end in the same write.
     fn commit_verified(
         &self,
         originator: OriginatorId,

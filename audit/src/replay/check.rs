@@ -134,6 +134,7 @@ impl Checker {
         Some(self.open(*sequence, bytes))
     }
 
+    /// Opens the outer layer, and requires that it is of this place and has the kind of proof of this strand.
     fn open(&self, sequence: SequenceId, bytes: &Bytes) -> OpenResult {
         let not_canonical = |error: LayerError| (FaultKind::NotCanonical, error.to_string());
         let (statement, proof) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;
@@ -149,9 +150,7 @@ impl Checker {
             (Proof::Transaction(_), true) => {
                 return Err((
                     FaultKind::WrongProof,
-                    "a transaction hash cannot prove the envelope of a \
-                    node"
-                        .to_owned(),
+                    "a transaction hash cannot prove the envelope of a node".to_owned(),
                 ));
             }
             (Proof::Signature(_), false) => {
@@ -206,6 +205,8 @@ impl Checker {
         claimed.into_iter().map(payer).collect()
     }
 
+    /// Judges an envelope by the rules, whose outer layer is signed. Repeats what a follower does, so that both come to
+    /// the same marks and charges.
     fn judge(
         &self,
         opened: OpenedEnvelope,

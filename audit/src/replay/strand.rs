@@ -328,6 +328,8 @@ impl StrandReplay {
         Ok(())
     }
 
+    /// Takes an envelope into the replay: its place, its time, its mark, its charge and its leaf. Of bytes
+    /// that the strand's key has not signed only the place counts, and the stored leaf continues the tree.
     fn take_envelope(
         &mut self,
         envelope: CheckedEnvelope,
@@ -467,6 +469,8 @@ impl StrandReplay {
         }
     }
 
+    /// Compares a stored checkpoint with the replayed tree, which has the checkpoint's size now, and checks all
+    /// signatures.
     fn check_checkpoint(&mut self, cosigned: &CosignedCheckpoint, context: &ReplayContext<'_>) {
         let of = cosigned.signed.checkpoint;
         let id = self.id(SequenceId(of.size));

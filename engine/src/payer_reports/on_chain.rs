@@ -92,6 +92,8 @@ struct ReportsAbout {
 }
 
 impl ReportsAbout {
+    /// Takes over an event about the report at `index`. A second submission, and a settlement of a report that is not
+    /// kept, change no report.
     fn note(
         &mut self,
         originator: OriginatorId,

@@ -439,6 +439,8 @@ impl PagePlan {
         Ok(true)
     }
 
+    /// Finds the first rows of a topic in each strand behind the reader's cursor. Steps over a few rows below the
+    /// cursor before it seeks, because a seek costs as much as several steps.
     fn open_topic(
         &mut self,
         rows: &mut impl Rows,

@@ -141,6 +141,7 @@ impl Signer {
         self.silent.due(Instant::now(), || strands.iter().map(held).collect())
     }
 
+    /// Signs a checkpoint of a strand if it has grown. Never signs a tree that does not begin with the last signed one.
     fn sign(&mut self, node: OriginatorId, originator: OriginatorId) -> Result<(), SignError> {
         let store = self.engine.store();
         let snapshot = store.snapshot();

@@ -130,6 +130,8 @@ impl DiskKeeper {
         }
     }
 
+    /// Reads the log again after a failed write, with growing pauses between attempts. Logs the beginning and the end
+    /// of the fault, and each failed attempt.
     fn recover_if_due(&mut self, now: Instant) {
         let Some(cause) = self.recovery.store.write_fault() else {
             (self.pauses, self.next_try) = (RetryPauses::default(), None);

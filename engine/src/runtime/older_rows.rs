@@ -44,6 +44,7 @@ impl OlderRowsTask {
     }
 }
 
+/// Remembers the newest topics, and then converts rows of an older format. Both rest for as long as they have worked.
 async fn run(store: Store, mut stopped: StopSignal) {
     let mut walk = RecentTopicsWalk::default();
     while !stopped.is_stopped() {

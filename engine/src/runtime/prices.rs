@@ -41,6 +41,7 @@ impl PriceTask {
     }
 }
 
+/// Corrects booked amounts until it is stopped. Rests for as long as it has worked.
 async fn run(store: Store, mut stopped: StopSignal) {
     let mut pause = LOOK_EVERY;
     loop {

@@ -348,6 +348,7 @@ impl ReportTask {
     }
 }
 
+/// Reports new evidence, and the rest again when the registry or the rates change; removes old claims.
 async fn run(engine: Engine, reports: Reports, mut stopped: StopSignal) {
     let mut evidence = reports.0.evidence.subscribe();
     let ports = &reports.0.ports;

@@ -44,6 +44,7 @@ impl TreesTask {
     }
 }
 
+/// Extends trees that are behind until it is stopped. Between two turns it rests for as long as the last one took.
 async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
     let mut told: Option<Instant> = None;
     loop {

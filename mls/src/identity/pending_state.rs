@@ -102,6 +102,8 @@ impl<'a> PendingState<'a> {
         Ok(())
     }
 
+    /// Adds a member whom an existing one, `by`, admits; both have signed. The order of the checks decides which
+    /// violation is named.
     fn add(
         &mut self,
         identifier: &MemberIdentifier,

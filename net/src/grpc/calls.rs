@@ -53,6 +53,7 @@ impl WantCall {
         }
     }
 
+    /// Follows the strand over a stream that does not end, from the position of `feed` on.
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         if self.was_silent && !self.first_pages(&mut feed).await? {
             return Ok(());
@@ -156,6 +157,7 @@ impl WantCall {
         }
     }
 
+    /// Asks for a range page by page, and for shorter pages if the peer answers one with an error.
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {

@@ -161,6 +161,8 @@ impl<'a> GrpcFollow<'a> {
         Ok(Self { net, peer, client, link, guard, is_tls, calls, wants, heads, told })
     }
 
+    /// Serves the session until an error ends it. The clock of the peer is asked beside its calls, so that a silent
+    /// stream does not hide a dead peer.
     async fn run(&mut self) -> SessionError {
         let (client, sink) = (self.client.clone(), self.link.sink().clone());
         let (guard, told) = (self.guard.clone(), self.told.clone());

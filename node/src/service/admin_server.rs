@@ -125,6 +125,7 @@ fn listen(data_dir: &Path) -> io::Result<(UnixListener, SocketPath)> {
     Ok((listener, path))
 }
 
+/// Answers commands until it is stopped, each on a blocking thread, and waits for those under way.
 async fn run(listener: UnixListener, path: SocketPath, parts: Arc<AdminParts>) {
     let mut answers = JoinSet::new();
     loop {

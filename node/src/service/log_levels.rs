@@ -65,6 +65,7 @@ impl LogLevels {
         }
     }
 
+    /// Sets a filter for a time, after which the one of the settings applies again. The latest change counts.
     fn set(&self, control: &LogControl, text: &str, for_s: u64) -> Result<(), RunError> {
         let filter =
             LogFilter::parse(text).map_err(|error| RunError::refused(error.to_string()))?;

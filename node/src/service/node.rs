@@ -353,6 +353,7 @@ impl InnerParts {
         hawser_api::start(settings, self.engine.clone(), peers).await
     }
 
+    /// Stops the parts in an order in which none misses another: those that publish first, the database last.
     async fn stop(self, steps: &StopSteps) {
         if let Some(payer_reports) = self.payer_reports {
             steps.run("payer reports", payer_reports.task.stop()).await;

@@ -226,6 +226,7 @@ fn as_replica(config: &NodeServiceSettings, urls: &[String]) -> NodeRecord {
     }
 }
 
+/// Opens the database, with its share of the files that may be open.
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
     let files = OpenFiles::of_process(config.open_files);
     let cache_bytes = config.cache_bytes.unwrap_or_else(system::cache_bytes);
@@ -265,6 +266,8 @@ pub(super) fn keep_room(store: &Store, config: &DatabaseSettings) {
     });
 }
 
+/// Rebuilds stale projections before the node serves. Damage and a full disk do not end the start: readers of
+/// projections wait until a scrub has rebuilt them.
 fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
     projections::keep_tallies(store);
     let stale = store.stale_projections();

@@ -54,6 +54,7 @@ impl SettingsFile {
         }
     }
 
+    /// Takes over one value of the file, or records the error in it.
     fn take_value(&mut self, flag: String, value: &Value) {
         let known = table::file_keys();
         if !known.contains(&flag.as_str()) {

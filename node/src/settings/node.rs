@@ -190,6 +190,7 @@ impl NodeServiceSettings {
         Self::read_as(sources, true)
     }
 
+    /// Reads all settings of a node, or of a replica.
     fn read_as(sources: &SettingSources, is_replica: bool) -> Result<Self, SettingsError> {
         let mut reader = SettingsReader::new(sources);
         // Every part is read before any is returned, so that all errors are found.
@@ -444,6 +445,7 @@ impl SettingsReader<'_> {
         Some(if given { enable } else { enable && old })
     }
 
+    /// Reads the settings of the database.
     fn database(&mut self) -> Option<DatabaseSettings> {
         let data_dir = self.path(&node::DATA_DIR);
         let state_dir = self.state_dir();

@@ -109,6 +109,8 @@ impl SettingSources {
         Ok(given.or_else(default))
     }
 
+    /// Returns the value of a setting that may be given as itself or as the name of a file. A flag goes before the
+    /// environment, and that before the settings file.
     fn value_or_file(
         &self,
         setting: &Setting,
@@ -206,6 +208,7 @@ struct ValueOrFile<'a> {
 }
 
 impl ValueOrFile<'_> {
+    /// Returns the value that one source gives, if it gives one. Error texts never show what may be a secret.
     fn value(self) -> Result<Option<SourcedValue>, SettingError> {
         let origin = self.origin;
         match (self.text, self.file) {

@@ -92,6 +92,8 @@ pub fn to_json(full_message_name: &str, bytes: &[u8]) -> Result<serde_json::Valu
     Ok(serde_json::to_value(message)?)
 }
 
+/// Adds the number of values in an encoded message to `values`, before anything is decoded. Messages nested deeper than
+/// `depth` are not counted, because the decoder refuses them.
 fn count_values(
     descriptor: &MessageDescriptor,
     mut bytes: &[u8],

@@ -80,6 +80,7 @@ pub(super) fn open(
     Ok(exhibits)
 }
 
+/// Opens one envelope of a report, and finds the key that has to have signed it.
 fn open_one(envelope: &pb::OriginatorEnvelope, registry: &Registry) -> Result<Exhibit, Fact> {
     let statement = envelope.unsigned_originator_envelope.clone();
     let fields = pb::UnsignedOriginatorEnvelope::decode(statement.clone())

@@ -29,6 +29,7 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     }
 }
 
+/// Judges two envelopes of one originator, `earlier` at the lower place: their times, and the places between them.
 fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) -> Ruling {
     if earlier.id == later.id {
         let text = "both envelopes are for the same place, which is no fault in order";

@@ -141,6 +141,8 @@ struct OpenedEvidence<'a> {
 }
 
 impl<'a> OpenedEvidence<'a> {
+    /// Decodes the pieces, bounded in number and length, and verifies the signatures of the checkpoints. An error names
+    /// the accused if it is known by then.
     fn of(
         evidence: &'a TreeEvidence,
         registry: &Registry,
@@ -225,6 +227,7 @@ impl<'a> OpenedEvidence<'a> {
             .with("time_ns", of.time_ns)
     }
 
+    /// Judges two checkpoints of one node about one strand.
     fn two_checkpoints(&self) -> Result<Ruling, Fact> {
         let (one, other) = (self.first, self.second());
         let found = match self.rest {
@@ -263,6 +266,7 @@ impl<'a> OpenedEvidence<'a> {
         }
     }
 
+    /// Judges a checkpoint that differs from the reporter's tree. Only a claim: the reporter's tree is not signed.
     fn other_tree(&self, registry: &Registry) -> Result<Ruling, Fact> {
         let accused = self.accused();
         if registry.node(accused).is_none() {
@@ -279,6 +283,7 @@ impl<'a> OpenedEvidence<'a> {
         Ok(Ruling::new(MisbehaviorVerdict::Claim, fact))
     }
 
+    /// Judges two leaves of one place, each under a checkpoint of the same node.
     fn two_leaves(&self) -> Result<Ruling, Fact> {
         let (one, other) = (self.first, self.second());
         let (a, b) = (one.checkpoint, other.checkpoint);
@@ -307,6 +312,7 @@ impl<'a> OpenedEvidence<'a> {
         Ok(Ruling::new(self.verdict(), fact))
     }
 
+    /// Judges a leaf that the node signed beside an envelope that it signed for the same place.
     fn other_leaf(&self, registry: &Registry) -> Result<Ruling, Fact> {
         self.require_own_strand()?;
         let [leaf, envelope] = self.rest else {

@@ -101,6 +101,7 @@ impl ConnectCall {
         answered.unwrap_or_else(|status| self.refuse(&status))
     }
 
+    /// Makes a call of gRPC out of a Connect request, and a Connect answer out of its result.
     async fn call(
         self,
         mut calls: Calls,
@@ -226,6 +227,8 @@ impl ConnectCall {
         is_packed && self.codec == Codec::Json
     }
 
+    /// Makes the answer of a unary call: the message as the body, the trailers as headers, an error as the status. The
+    /// message is charged while it is gathered.
     async fn unary_answer(
         self,
         response: Response<Body>,

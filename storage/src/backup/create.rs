@@ -105,6 +105,7 @@ struct StoredFiles {
     bytes_copied: u64,
 }
 
+/// Stores the files of a checkpoint that the backups lack, and returns the names and hashes of all.
 fn store_files(
     backups: &Backups,
     (held, seen): (&mut HeldBackups<'_>, &mut SeenObjects),
@@ -174,6 +175,7 @@ fn is_whole(
     }
 }
 
+/// Writes the manifest, after everything that it names is durable.
 fn finish(
     backups: &Backups,
     new: &NewBackup<'_>,

@@ -283,6 +283,8 @@ fn last_line(text: &str) -> Option<(&str, &str)> {
     Some((&text[..at], &whole[at..]))
 }
 
+/// Parses the lines behind the first one, which have one form and one order. Bounds the number of files before it keeps
+/// them.
 fn parse_body(text: &str) -> Result<BackupManifest, ManifestError> {
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line)).skip(1);
     let mut field = |name: &'static str, wanted: &'static str| {

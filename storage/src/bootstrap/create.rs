@@ -59,6 +59,7 @@ impl Store {
         made
     }
 
+    /// Writes the chunks of all strands, and then the manifest that names them.
     fn put_copy(
         &self,
         place: &Bootstraps,

@@ -185,6 +185,7 @@ fn body_of(text: &str) -> Option<&str> {
     (end.trim_end_matches('\n').strip_prefix("end=")? == hex(hash.as_bytes())).then_some(body)
 }
 
+/// Parses the lines behind the first one, which have one form and one order.
 fn parse(body: &str) -> Result<BootstrapManifest, BootstrapManifestError> {
     let wrong = |line, wanted| BootstrapManifestError::Line { line, wanted };
     let mut lines = body.lines().enumerate().map(|(index, line)| (index + 1, line)).skip(1);

@@ -122,6 +122,8 @@ impl Bootstraps {
         self.newest_of(None, now_unix_s)
     }
 
+    /// Returns the newest copy of a network. Looks past copies that cannot be used and past those of other networks,
+    /// but only past a bounded number: any writer of the place may have left them.
     fn newest_of(
         &self,
         network: Option<&str>,

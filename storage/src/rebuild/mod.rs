@@ -166,6 +166,8 @@ impl Store {
 }
 
 impl Database {
+    /// Rebuilds the stale projections, or continues an interrupted rebuild. A set without amounts is rebuilt beside
+    /// commits; for any other one the gate is held, so that no place is counted twice.
     fn rebuild(
         self: &Arc<Self>,
         derive: &DeriveMany<'_>,
@@ -334,6 +336,8 @@ impl Database {
         Ok(())
     }
 
+    /// Reads the log after `done` and rebuilds the rows. One thread reads and counts, in the order of the log; the
+    /// workers between the two derive facts and write rows that depend on one envelope alone.
     fn replay(
         self: &Arc<Self>,
         done: Rebuilt,

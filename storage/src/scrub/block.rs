@@ -59,6 +59,8 @@ impl Mended<'_> {
         self.last_key.iter().zip(key).take_while(|(a, b)| a == b).count()
     }
 
+    /// Appends a row as RocksDB encodes it. The tail of its key, and a reference to a blob, exist in the damaged block
+    /// only and are copied from there. `None` if the row does not fit the block.
     fn take_row(&mut self, row: &KnownRow) -> Option<()> {
         let shared = self.shared(&row.key);
         let at = self.out.len();

@@ -81,6 +81,8 @@ pub(super) fn read_part(
     Ok(())
 }
 
+/// Compares one strand with its tree: every place up to the head is stored or marked, each envelope has its leaf, and
+/// the leaves have the stored root.
 fn read_strand(
     snapshot: &Snapshot<'_>,
     head: EnvelopeId,

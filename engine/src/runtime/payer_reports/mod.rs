@@ -352,6 +352,7 @@ impl PayerReporterState {
         Ok((!is_pruned).then_some(attestation))
     }
 
+    /// Returns the report that this node would write about an originator now, or the reason for none.
     fn draft(&self, about: OriginatorId) -> Result<Draft, ReportStepError> {
         self.note_corrections(about)?;
         let last = self.chain()?.last_end(about);

@@ -80,6 +80,7 @@ impl PayerReporter {
         })
     }
 
+    /// Writes the report that is due; a dry run only names it.
     async fn generate(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
         let (written, wrote) = match is_dry {
             false => (self.write(about).await?, StepState::Done),
@@ -104,6 +105,7 @@ impl PayerReporter {
         Ok(vec![StepOutcome { about, report, state, detail: detail.to_owned() }])
     }
 
+    /// Attests the reports that equal this node's; a dry run only names them.
     async fn attest_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
         let attested = match is_dry {
             false => self.attest(about).await?,
@@ -133,6 +135,7 @@ impl PayerReporter {
         Ok(attested.into_iter().map(outcome).collect())
     }
 
+    /// Submits the reports that a majority has attested; a dry run only names them.
     async fn submit_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
@@ -159,6 +162,7 @@ impl PayerReporter {
         Ok(outcomes)
     }
 
+    /// Settles the leaves that are left; a dry run only counts them.
     async fn settle_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
         let _turn = self.0.turn().await;
         let state = self.0.clone();

@@ -135,6 +135,7 @@ impl PayerReporter {
         Ok(Some(ReportExplained { view, compared, waits_for }))
     }
 
+    /// Adds the reports about one originator: those on the chain, oldest first, and those that continue them.
     fn reports_about(
         &self,
         about: OriginatorId,

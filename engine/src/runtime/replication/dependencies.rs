@@ -33,6 +33,8 @@ impl<'a> DependencyWatch<'a> {
         depends_on.iter().any(|&needed| self.is_fault(known, at, originator_ns, needed))
     }
 
+    /// Returns true if an envelope names a place that its chain did not have at the envelope's time. Most calls are
+    /// answered from memory; a place whose time this node does not know yet is suspected, and judged later.
     fn is_fault(
         &self,
         known: &mut KnownPlaces,

@@ -277,6 +277,7 @@ fn open(originator: OriginatorId, bytes: Bytes) -> VerifyResult {
     }
 }
 
+/// Checks the envelopes of a response on the workers, and returns the response with the results in their places.
 async fn check_signatures(
     state: &ReplicationState,
     verifier: &Arc<EnvelopeVerifier>,

@@ -181,6 +181,7 @@ impl StrandReader {
         }
     }
 
+    /// Reads the next page, at most up to `through`, when this want has room in memory for it.
     async fn read(&self, through: SequenceId) -> Result<(SendPage, PageRoom), ReadError> {
         let proof = match (self.proves, self.is_in_backlog) {
             (false, _) => PageProof::None,

@@ -410,6 +410,8 @@ impl StrandTask {
         })
     }
 
+    /// Does what the follower has decided, in its order: queues writes, sends commands to connections, and passes on
+    /// what the peers have shown of this node and of themselves.
     fn route_effects(&mut self) {
         let originator = self.originator;
         while let Some(effect) = self.follower.poll_effect() {

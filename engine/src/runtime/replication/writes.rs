@@ -342,6 +342,7 @@ struct Counts {
 }
 
 impl Counts {
+    /// Counts the changes. Logs each range that is marked missing, and one line for all envelopes that break a rule.
     fn of(changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
         let mut first = None;

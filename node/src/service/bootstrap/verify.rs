@@ -121,6 +121,7 @@ struct StrandReading<'a> {
 }
 
 impl StrandReading<'_> {
+    /// Reads all chunks of one strand, checks their envelopes, and grows the strand's tree by them.
     fn read(
         &mut self,
         stated: &BootstrapStrand,

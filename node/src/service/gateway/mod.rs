@@ -83,6 +83,7 @@ struct SettlementReading {
 /// The message for a list whose watching has just been started.
 const WATCHED: &str = "the list is watched";
 
+/// Starts the parts of a gateway, the listener last.
 async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
     tls::warn_without(config.tls.as_ref(), config.listen);
     let tls = tls::load(config.tls.as_ref()).map_err(RunError::usage)?;
@@ -232,6 +233,8 @@ struct AppChains {
     times: TransactionTimes,
 }
 
+/// Connects to the app chain with the payer's account and those of tenants; without its endpoints no payload for the
+/// chain is taken.
 async fn app_chains(
     settings: &GatewayServiceSettings,
     deployment: Option<&KnownDeployment>,

@@ -123,6 +123,7 @@ impl Chains {
         Ok(chains)
     }
 
+    /// Sets up the readers of the settlement chain, without those whose content the settings take from files.
     async fn reach_settlement(
         &mut self,
         settings: &NodeServiceSettings,

@@ -34,6 +34,7 @@ impl ChainsView for ChainStatuses {
 }
 
 impl ReadChain {
+    /// Returns the state of the chain for status pages, metrics and conditions.
     fn state(&self) -> ChainState {
         let (head, readers) = (self.view.head(), self.view.readers());
         let endpoint = |it: hawser_chain::endpoints::EndpointStatus| ChainEndpoint {
@@ -85,6 +86,7 @@ fn account(watcher: &BalanceWatcher) -> ChainAccount {
     }
 }
 
+/// Converts the status of one contract's reader.
 fn contract(status: &ReaderStatus, pauses: &PauseWatcher) -> ContractReading {
     let counts = &status.counts;
     ContractReading {
