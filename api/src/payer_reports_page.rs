@@ -188,7 +188,7 @@ impl ReportRow {
             end_sequence_id: report.end().sequence.0,
             end_minute: report.end().minute,
             root: format!("0x{}", hex::encode(report.root())),
-            node_ids: report.nodes().get().to_vec(),
+            node_ids: report.nodes().numbers(),
             written_by: ids(writers),
             attested_by: ids(attested_by),
             attestations_needed: report.nodes().majority(),

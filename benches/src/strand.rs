@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hawser_engine::payer_reports::{self, Recomputed};
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::NodeIds;
 use hawser_storage::{Durability, Store, StoreSettings};
 
@@ -72,7 +72,8 @@ fn proofs(store: &Store, stored: u64) -> Result<(), BenchError> {
 
 /// The report about the whole strand, as its writer and as another node compute it.
 fn report(store: &Store) -> Result<(), BenchError> {
-    let nodes = NodeIds::new(vec![NODE.0, 200, 300]).map_err(|error| error.to_string())?;
+    let nodes = NodeIds::new([NODE, OriginatorId(200), OriginatorId(300)]);
+    let nodes = nodes.map_err(|error| error.to_string())?;
     let start = Instant::now();
     let draft = payer_reports::draft(&store.snapshot(), NODE, SequenceId::NONE, nodes, u32::MAX);
     let drafted = start.elapsed();

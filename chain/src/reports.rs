@@ -127,7 +127,7 @@ impl ReportManager {
             endSequenceId_: report.end().sequence.0,
             endMinuteSinceEpoch_: report.end().minute,
             payersMerkleRoot_: report.root().into(),
-            nodeIds_: report.nodes().get().to_vec(),
+            nodeIds_: report.nodes().numbers(),
             signatures_: signatures.collect(),
         };
         match self.send(&Call::new(self.address, &submission)).await {

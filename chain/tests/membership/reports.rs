@@ -142,7 +142,7 @@ impl Chain {
 
 fn report(start: u64, end: u64, leaves: &Leaves) -> PayerReport {
     let end = RangeEnd { minute: 29_000_000, sequence: SequenceId(end) };
-    let nodes = NodeIds::new(vec![NODE.0]).unwrap();
+    let nodes = NodeIds::new([NODE]).unwrap();
     PayerReport::new(NODE, SequenceId(start), end, leaves.root(), nodes).unwrap()
 }
 

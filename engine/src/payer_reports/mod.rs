@@ -34,7 +34,7 @@ pub use usage::{PayerUsage, available_of, usage_of};
 /// # Errors
 /// When it is empty.
 pub fn nodes_of(registry: &Registry) -> Result<NodeIds, PayerReportError> {
-    NodeIds::new(registry.nodes().filter(|node| node.canonical).map(|node| node.id.0).collect())
+    NodeIds::new(registry.nodes().filter(|node| node.canonical).map(|node| node.id))
 }
 
 /// Returns the originators that reports are written about: what was taken over from the older network, and all nodes of

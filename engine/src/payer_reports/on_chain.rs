@@ -58,7 +58,7 @@ impl ChainReport {
     /// Returns the report; `None` if this node would not have read it as one.
     #[must_use]
     pub fn report(&self) -> Option<PayerReport> {
-        let nodes = NodeIds::new(self.nodes.clone()).ok()?;
+        let nodes = NodeIds::new(self.nodes.iter().copied().map(OriginatorId)).ok()?;
         PayerReport::new(self.originator, self.start, self.end, self.root, nodes).ok()
     }
 }

@@ -13,7 +13,7 @@ use crate::report_contract::{NODES, domain, key};
 use crate::report_network::{Network, smuggle};
 
 fn nodes() -> NodeIds {
-    NodeIds::new(NODES.to_vec()).unwrap()
+    NodeIds::new(NODES.map(OriginatorId)).unwrap()
 }
 
 /// Three minutes of traffic, in which each envelope behind the first one of a minute makes the next ones dearer.

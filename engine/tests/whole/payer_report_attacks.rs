@@ -174,7 +174,7 @@ async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() 
     assert!(matches!(written, Written::New(_)), "{written:?}");
     let drafted = network.worker(100).reports().unwrap()[0].report.clone();
     let end = RangeEnd { minute: u32::MAX >> 1, sequence: drafted.end().sequence };
-    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     let lie = PayerReport::new(ABOUT, drafted.start(), end, drafted.root(), nodes).unwrap();
     let id = lie.id(domain());
     let sign = |node: &u32| Attestation::sign(id, OriginatorId(*node), &key(*node));
@@ -242,7 +242,7 @@ async fn envelopes_dated_far_ahead_end_no_reports() {
         minute: hawser_proto::minute_of(START_NS + year_ns),
         sequence: SequenceId(head.0 + 1),
     };
-    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     let amounts = network.stores[&200].snapshot();
     let mut leaves = Vec::new();
     let each = |_, payer, row: hawser_storage::UsageRow| {

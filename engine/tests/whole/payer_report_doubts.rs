@@ -26,7 +26,7 @@ async fn a_report_of_what_does_not_exist_holds_up_no_node() {
     let network = Network::start();
     network.traffic("true").await;
     network.replicate();
-    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     let now = network.now_minute();
     let ends = [(now, 1000), (now + 1_000_000, 1000), (now + 1_000_000, 3), (now, u64::MAX >> 1)];
     for (minute, sequence) in ends {
@@ -34,7 +34,7 @@ async fn a_report_of_what_does_not_exist_holds_up_no_node() {
         let ahead = PayerReport::new(ABOUT, SequenceId::NONE, end, [7; 32], nodes.clone());
         smuggle(&network, 300, ahead.unwrap().client_envelope()).await;
     }
-    let others: Vec<_> = NODES.iter().filter(|node| **node != 100).copied().collect();
+    let others = NODES.into_iter().filter(|node| *node != 100).map(OriginatorId);
     let other = PayerReport::new(
         ABOUT,
         SequenceId::NONE,

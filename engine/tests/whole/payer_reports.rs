@@ -144,7 +144,7 @@ async fn the_next_report_begins_there(network: &Network, last_end: SequenceId) {
 /// Lets node 300 write reports that are not true, with attestations in its own name and in that of another node, and
 /// one about nothing. Returns the ids of the lies.
 async fn lie(network: &Network, lies: [(RangeEnd, Hash); 4]) -> Vec<ReportId> {
-    let (about, nodes) = (OriginatorId(100), NodeIds::new(NODES.to_vec()).unwrap());
+    let (about, nodes) = (OriginatorId(100), NodeIds::new(NODES.map(OriginatorId)).unwrap());
     let minute = lies[0].0.minute;
     let mut ids = Vec::new();
     for (end, root) in lies {
@@ -249,7 +249,7 @@ async fn a_report_that_cannot_be_compared_yet_is_shown_with_the_reason() {
     let about = OriginatorId(100);
     let of_minute = |minute| {
         let end = RangeEnd { minute, sequence: SequenceId(1_000) };
-        let nodes = NodeIds::new(vec![100, 200]).unwrap();
+        let nodes = NodeIds::new([100, 200].map(OriginatorId)).unwrap();
         PayerReport::new(about, SequenceId::NONE, end, [7; 32], nodes).unwrap()
     };
     let now = network.now_minute();
@@ -261,7 +261,8 @@ async fn a_report_that_cannot_be_compared_yet_is_shown_with_the_reason() {
         assert!(matches!(explained.view.state, ReportState::Waiting(_)), "{explained:?}");
         assert_eq!(explained.compared.leaves, None, "nothing was computed");
         assert!(!explained.is_equal() && explained.waits_for.is_some(), "{explained:?}");
-        let nodes = ReportDifference::Nodes { added: Vec::new(), left_out: vec![300] };
+        let nodes =
+            ReportDifference::Nodes { added: Vec::new(), left_out: vec![OriginatorId(300)] };
         assert_eq!(
             explained.compared.differences,
             std::slice::from_ref(&nodes),
@@ -295,7 +296,7 @@ async fn a_flood_of_reports_is_judged_a_few_at_a_time() {
     let about = OriginatorId(100);
     let end = network.stores[&100].snapshot().last_used_minute(about, network.now_minute() - 2);
     let (minute, sequence) = end.unwrap().unwrap();
-    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     for root in 1..=6 {
         let end = RangeEnd { minute, sequence };
         let lie = PayerReport::new(about, SequenceId::NONE, end, [root; 32], nodes.clone());
@@ -366,7 +367,7 @@ async fn a_report_of_the_first_rows_is_not_equal() {
         })
         .unwrap();
     assert!(rows.len() > 2, "{rows:?}");
-    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     let root = Leaves::sum(rows[..2].iter().copied()).root();
     let lie = PayerReport::new(about, SequenceId::NONE, end, root, nodes.clone()).unwrap();
     let judged = recompute(&snapshot, &lie).unwrap();

@@ -299,7 +299,7 @@ fn a_report_from_a_pruned_place_has_the_same_figures() {
     let store = store();
     let (events, ..) = events(&[(0, 35, true)]);
     store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
-    let nodes = NodeIds::new(vec![100, 200]).unwrap();
+    let nodes = NodeIds::new(NODES).unwrap();
     let written =
         || draft(&store.snapshot(), NODES[0], SequenceId(10), nodes.clone(), u32::MAX).unwrap();
     let report = written().unwrap();

@@ -114,7 +114,7 @@ impl Chain {
         if report.start() != last_end {
             return Ok(Submitted::Superseded);
         }
-        if report.nodes().get() != self.membership.members() {
+        if report.nodes().numbers() != self.membership.members() {
             return refused("NodeIdAtIndexMismatch");
         }
         if !attestations.windows(2).all(|two| two[0].node < two[1].node) {
@@ -138,7 +138,7 @@ impl Chain {
             end: report.end().sequence,
             end_minute: report.end().minute,
             root: report.root(),
-            nodes: report.nodes().get().to_vec(),
+            nodes: report.nodes().numbers(),
         };
         self.note(originator, index, change);
         Ok(Submitted::Now)

@@ -229,7 +229,7 @@ async fn lie(network: &Network, about: u32, by: u32) {
     let start = network.on_chain().last_end(about).map_or(SequenceId::NONE, |end| end.sequence);
     let sequence = network.stores[&about.0].snapshot().head(about).unwrap();
     let end = RangeEnd { minute: network.now_minute(), sequence };
-    let nodes = NodeIds::new(network.members()).unwrap();
+    let nodes = NodeIds::new(network.members().into_iter().map(OriginatorId)).unwrap();
     if let Ok(lie) = PayerReport::new(about, start, end, [9; 32], nodes) {
         smuggle_unseen(network, by, lie.client_envelope()).await;
     }
@@ -328,7 +328,7 @@ async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_
         schedule.calm_down().await;
         let chain = schedule.network.on_chain();
         let first = chain.about(OriginatorId(100)).next().unwrap().report().unwrap();
-        assert_eq!(first.nodes().get(), schedule.network.members());
+        assert_eq!(first.nodes().numbers(), schedule.network.members());
         nothing_is_lost_or_charged_twice(&schedule.network, &chain);
     }
 }
@@ -348,6 +348,6 @@ async fn the_usage_of_a_node_that_has_left_is_settled_by_the_others() {
     let chain = schedule.network.on_chain();
     assert_eq!(chain.last_end(OriginatorId(300)).unwrap().sequence, left);
     let report = chain.about(OriginatorId(300)).next().unwrap().report().unwrap();
-    assert_eq!(report.nodes().get(), [100, 200]);
+    assert_eq!(report.nodes().numbers(), [100, 200]);
     nothing_is_lost_or_charged_twice(&schedule.network, &chain);
 }

@@ -38,7 +38,7 @@ fn run(input: &[u8]) {
         assert_eq!(Attestation::from_message(message), Ok(attestation));
         // No input is a report and an attestation of it, and of another report no signature is verified.
         let report = ReportId([7; 32]);
-        let nodes = NodeIds::new(vec![100, 200, 300]).expect("three nodes");
+        let nodes = NodeIds::new([100, 200, 300].map(OriginatorId)).expect("three nodes");
         let key = SecretKey::from_bytes(&[7; 32]).expect("a key").public_key();
         let attestation = Attestation { report, ..attestation };
         let majority = majority(report, &nodes, [attestation], |_| Some(key));

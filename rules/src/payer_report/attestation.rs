@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn only_valid_attestations_of_members_count_once_each() {
         let report = ReportId([1; 32]);
-        let nodes = NodeIds::new(vec![100, 200, 300]).unwrap();
+        let nodes = NodeIds::new([100, 200, 300].map(OriginatorId)).unwrap();
         let sign = |node: u32, by: u8| Attestation::sign(report, OriginatorId(node), &key(by));
         let member = |node: OriginatorId| match node.0 {
             100 | 200 | 300 => Some(key(u8::try_from(node.0 / 100).unwrap()).public_key()),

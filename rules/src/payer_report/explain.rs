@@ -3,7 +3,7 @@
 //! A report contains only the root of its leaves. The [cause](super::cause) of other amounts is therefore searched
 //! among the likely mistakes and lies.
 
-use hawser_proto::SequenceId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use super::cause::{AmountCause, OwnUsage, cause};
 use super::report::{NodeIds, PayerReport};
@@ -37,9 +37,9 @@ pub enum ReportDifference {
     /// The report lists other nodes than the canonical network has.
     Nodes {
         /// Nodes of the report that are not in the network.
-        added: Vec<u32>,
+        added: Vec<OriginatorId>,
         /// Nodes of the network that are not in the report.
-        left_out: Vec<u32>,
+        left_out: Vec<OriginatorId>,
     },
     /// The amounts differ.
     Amounts {
@@ -56,8 +56,8 @@ impl ReportDifference {
     /// Compares the nodes of a report with those of the canonical network.
     #[must_use]
     pub fn of_nodes(reported: &NodeIds, canonical: &NodeIds) -> Option<Self> {
-        let only_in = |one: &NodeIds, other: &NodeIds| -> Vec<u32> {
-            one.get().iter().copied().filter(|node| !other.get().contains(node)).collect()
+        let only_in = |one: &NodeIds, other: &NodeIds| -> Vec<OriginatorId> {
+            one.get().iter().copied().filter(|node| !other.contains(*node)).collect()
         };
         let (added, left_out) = (only_in(reported, canonical), only_in(canonical, reported));
         let is_equal = added.is_empty() && left_out.is_empty();
@@ -177,7 +177,7 @@ impl std::fmt::Display for ReportDifference {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{Address, OriginatorId};
+    use hawser_proto::Address;
 
     use super::super::cause::MinuteOfPayer;
     use super::super::leaves::Leaves;
@@ -200,7 +200,7 @@ mod tests {
     fn report(end: RangeEnd, amounts: &[(u8, u64)]) -> PayerReport {
         let amounts = amounts.iter().map(|(payer, amount)| (Address([*payer; 20]), *amount));
         let root = Leaves::sum(amounts).root();
-        let nodes = NodeIds::new(vec![100]).unwrap();
+        let nodes = NodeIds::new([OriginatorId(100)]).unwrap();
         PayerReport::new(OriginatorId(100), SequenceId(1), end, root, nodes).unwrap()
     }
 
@@ -243,9 +243,10 @@ mod tests {
 
     #[test]
     fn other_nodes_are_named() {
-        let nodes = |ids: &[u32]| NodeIds::new(ids.to_vec()).unwrap();
+        let nodes = |ids: &[u32]| NodeIds::new(ids.iter().copied().map(OriginatorId)).unwrap();
         let found = ReportDifference::of_nodes(&nodes(&[100, 300]), &nodes(&[100, 200])).unwrap();
-        assert_eq!(found, ReportDifference::Nodes { added: vec![300], left_out: vec![200] });
+        let (added, left_out) = (vec![OriginatorId(300)], vec![OriginatorId(200)]);
+        assert_eq!(found, ReportDifference::Nodes { added, left_out });
         let text = found.to_string();
         assert!(text.contains("300 too many") && text.contains("200 left out"), "{text}");
         assert_eq!(ReportDifference::of_nodes(&nodes(&[100]), &nodes(&[100])), None);

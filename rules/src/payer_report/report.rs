@@ -106,14 +106,15 @@ impl DomainSeparator {
 
 /// The nodes that share the fees of a report: at least one, ascending and without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeIds(Vec<u32>);
+pub struct NodeIds(Vec<OriginatorId>);
 
 impl NodeIds {
     /// Creates the list from ids in any order. It is sorted because the contract accepts only ascending ids.
     ///
     /// # Errors
     /// [`PayerReportError`] if the list is empty or too long, or has a duplicate or an id that is too large.
-    pub fn new(mut ids: Vec<u32>) -> Result<Self, PayerReportError> {
+    pub fn new(ids: impl IntoIterator<Item = OriginatorId>) -> Result<Self, PayerReportError> {
+        let mut ids: Vec<OriginatorId> = ids.into_iter().collect();
         if ids.is_empty() {
             return Err(PayerReportError::NoNodes);
         }
@@ -124,20 +125,26 @@ impl NodeIds {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(PayerReportError::NodeTwice(pair[0]));
         }
-        small("node id", ids[ids.len() - 1])?;
+        small("node id", ids[ids.len() - 1].0)?;
         Ok(Self(ids))
     }
 
     /// Returns the ids, ascending.
     #[must_use]
-    pub fn get(&self) -> &[u32] {
+    pub fn get(&self) -> &[OriginatorId] {
         &self.0
+    }
+
+    /// Returns the ids as numbers, ascending, for messages and calls of the contract.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<u32> {
+        self.0.iter().map(|node| node.0).collect()
     }
 
     /// Returns true if the node is listed.
     #[must_use]
     pub fn contains(&self, node: OriginatorId) -> bool {
-        self.0.binary_search(&node.0).is_ok()
+        self.0.binary_search(&node).is_ok()
     }
 
     /// Returns the number of attestations that the contract requires: more than half of the nodes.
@@ -180,7 +187,7 @@ pub enum PayerReportError {
     NoNodes,
     /// A node is listed more than once. Holds its id.
     #[error("node {0} is listed twice")]
-    NodeTwice(u32),
+    NodeTwice(OriginatorId),
     /// More nodes are listed than [`NODES_MAX`]. Holds their number.
     #[error("{0} nodes are listed, above {NODES_MAX}")]
     TooManyNodes(usize),
@@ -258,7 +265,7 @@ impl PayerReport {
             SequenceId(message.start_sequence_id),
             end,
             root,
-            NodeIds::new(message.active_node_ids.clone())?,
+            NodeIds::new(message.active_node_ids.iter().copied().map(OriginatorId))?,
         )
     }
 
@@ -300,7 +307,7 @@ impl PayerReport {
         let mut words = Vec::with_capacity(32 * (ids.len() + 2));
         words.extend_from_slice(&word(0x20));
         words.extend_from_slice(&word(ids.len() as u64));
-        ids.iter().for_each(|id| words.extend_from_slice(&word((*id).into())));
+        ids.iter().for_each(|id| words.extend_from_slice(&word(id.0.into())));
         let fields = keccak256(&[
             &keccak256(&[TYPE]).0,
             &word(self.originator.0.into()),
@@ -322,7 +329,7 @@ impl PayerReport {
             end_sequence_id: self.end.sequence.0,
             end_minute_since_epoch: self.end.minute,
             payers_merkle_root: Bytes::copy_from_slice(&self.root),
-            active_node_ids: self.nodes.get().to_vec(),
+            active_node_ids: self.nodes.numbers(),
         }
     }
 
@@ -378,7 +385,7 @@ mod tests {
                 continue;
             };
             let given = message(case, &case["node_ids"]).active_node_ids;
-            if report.nodes().get() == given {
+            if report.nodes().numbers() == given {
                 assert_eq!(report.id(domain_of(case)).0, golden(&case["digest"]), "{case}");
                 compared += 1;
             }
@@ -392,7 +399,7 @@ mod tests {
             let report = PayerReport::from_message(&message(cases, &case["node_ids_given"]));
             match report {
                 Ok(report) => assert_eq!(report.id(domain).0, golden(&case["report_id"])),
-                Err(error) => assert_eq!(error, PayerReportError::NodeTwice(200)),
+                Err(error) => assert_eq!(error, PayerReportError::NodeTwice(OriginatorId(200))),
             }
         }
     }
@@ -438,7 +445,7 @@ mod tests {
         assert_eq!(refused(|it| it.active_node_ids.clear()), Some(PayerReportError::NoNodes));
         assert_eq!(
             refused(|it| it.active_node_ids.push(300)),
-            Some(PayerReportError::NodeTwice(300))
+            Some(PayerReportError::NodeTwice(OriginatorId(300)))
         );
         let many = |it: &mut pb::PayerReport| it.active_node_ids = (1..=256).collect();
         assert_eq!(refused(many), Some(PayerReportError::TooManyNodes(256)));
@@ -463,7 +470,7 @@ mod tests {
         let mut other = good();
         other.active_node_ids.reverse();
         assert_eq!(PayerReport::from_message(&other).unwrap(), report);
-        assert_eq!(report.nodes().get(), [100, 300]);
+        assert_eq!(report.nodes().numbers(), [100, 300]);
         let other_contract = DomainSeparator::new([2; 32]).unwrap();
         assert_ne!(report.id(domain), report.id(other_contract));
         assert_eq!(DomainSeparator::new([0; 32]), None);

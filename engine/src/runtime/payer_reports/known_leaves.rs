@@ -107,7 +107,7 @@ mod tests {
 
     fn report(about: u32, start: u64) -> PayerReport {
         let end = RangeEnd { minute: 1, sequence: SequenceId(start + 1) };
-        let nodes = NodeIds::new(vec![100]).unwrap();
+        let nodes = NodeIds::new([OriginatorId(100)]).unwrap();
         PayerReport::new(OriginatorId(about), SequenceId(start), end, [1; 32], nodes).unwrap()
     }
 

@@ -216,7 +216,7 @@ mod tests {
         differences: Vec<ReportDifference>,
     ) -> ReportExplained {
         let end = RangeEnd { minute: 5, sequence: SequenceId(9) };
-        let nodes = NodeIds::new(vec![100]).unwrap();
+        let nodes = NodeIds::new([OriginatorId(100)]).unwrap();
         let report =
             PayerReport::new(OriginatorId(100), SequenceId::NONE, end, [7; 32], nodes).unwrap();
         let id = ReportId([1; 32]);
