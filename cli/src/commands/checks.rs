@@ -12,7 +12,7 @@ pub(super) fn as_value(checked: &Checked) -> Value {
 }
 
 /// Prints a check, and the step to take.
-pub(super) fn tell(checked: &Checked) {
+pub(super) fn print(checked: &Checked) {
     let Checked { name, result, found, remedy } = checked;
     output::line(format_args!("{:<4}  {name}: {found}", result.label()));
     if let Some(remedy) = remedy {

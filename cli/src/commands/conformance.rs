@@ -31,7 +31,7 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
         on: format == ConformanceFormat::Text || args.out.is_some(),
         colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
-    let report = hawser_conformance::run(&plan, |result| progress.tell(result)).await;
+    let report = hawser_conformance::run(&plan, |result| progress.print(result)).await;
     let report = report.map_err(refusal)?;
     let result = match format {
         ConformanceFormat::Text => text(&report),
@@ -127,7 +127,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn tell(&self, result: &CaseResult) {
+    fn print(&self, result: &CaseResult) {
         if !self.on {
             return;
         }

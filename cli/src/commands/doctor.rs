@@ -29,7 +29,7 @@ pub(super) async fn run(args: NodeArgs, as_json: bool) -> Result<(), RunError> {
         let checks: Vec<_> = all.iter().map(checks::as_value).collect();
         output::line(json!({ "checks": checks, "failed": failed, "warned": doubtful }));
     } else {
-        all.iter().for_each(checks::tell);
+        all.iter().for_each(checks::print);
         output::line(format_args!(
             "{}, {failed} failed, {doubtful} to look at",
             output::count(all.len(), "check")

@@ -55,7 +55,7 @@ pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunE
     let held = BothCursors::ask((&old, &old_key), new.as_ref().zip(new_key.as_ref())).await;
     let rotation = Rotation { args, file: &file, new_key, old, new, held };
     let steps = rotation.steps();
-    rotation.tell(&steps, as_json);
+    rotation.print(&steps, as_json);
     match steps.iter().all(|step| step.state == StepState::Done) || !args.check {
         true => Ok(()),
         false => {
@@ -318,7 +318,7 @@ impl Rotation<'_> {
         shell(&words.iter().copied().chain(admin).chain(network).collect::<Vec<_>>())
     }
 
-    fn tell(&self, steps: &[RotationStep], as_json: bool) {
+    fn print(&self, steps: &[RotationStep], as_json: bool) {
         // A comparison that is not possible blocks no step. An unproven new node does, because it must not join.
         let is_next = |step: &RotationStep| match step.state {
             StepState::Done => false,

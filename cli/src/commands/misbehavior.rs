@@ -36,13 +36,13 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
         for piece in &page {
             match as_json {
                 true => output::line(piece),
-                false => tell(piece),
+                false => print_piece(piece),
             }
         }
     }
 }
 
-fn tell(piece: &Value) {
+fn print_piece(piece: &Value) {
     let text = |field: &str| piece[field].as_str().unwrap_or_default().to_owned();
     let severity = piece["severity"].as_str().map(|it| format!(" ({it})")).unwrap_or_default();
     let from = piece["from_node_id"].as_u64().map(|it| format!(", from node {it}"));

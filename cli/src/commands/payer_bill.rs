@@ -49,7 +49,7 @@ pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
         let reports: Vec<_> = of_strand.map(billed).collect();
         bills.push(bill(&*log, head, &reports, &settings).map_err(failed)?);
     }
-    tell(args, &bills, as_json)
+    print(args, &bills, as_json)
 }
 
 /// Returns the log to read: `--from`, or the first node of the network file.
@@ -176,7 +176,7 @@ impl BillTotals {
     }
 }
 
-fn tell(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), RunError> {
+fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), RunError> {
     let totals = BillTotals::of(bills);
     let (verdict, code) = totals.verdict();
     if as_json {
@@ -238,7 +238,7 @@ fn json_of(bill: &StrandBill) -> Value {
     })
 }
 
-fn tell_strand(bill: &StrandBill) {
+fn print_strand(bill: &StrandBill) {
     output::line(format_args!(
         "originator {}: {} envelopes, {} p$ as stated, {} p$ after the last report",
         bill.originator_id, bill.envelopes, bill.stated_picodollars, bill.unreported_picodollars

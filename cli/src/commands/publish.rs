@@ -33,7 +33,7 @@ pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), RunError
     let channel = client::connect(&args.node).await?;
     let sender = Sender { channel, payer, target, retention_days: args.retention_days };
     let summary = sender.send_all(&plan, as_json).await;
-    summary.tell(&plan, target, as_json);
+    summary.print(&plan, target, as_json);
     summary.conclude()
 }
 
@@ -71,7 +71,7 @@ impl Sender {
             match self.send(request).await {
                 Ok(ids) => {
                     if !as_json {
-                        tell_published(request, &ids);
+                        print_published(request, &ids);
                     }
                     summary.requests_taken += 1;
                     summary.published.extend(ids);
@@ -79,7 +79,7 @@ impl Sender {
                 Err(status) => {
                     let rejection = self.rejection(request, &status).await;
                     if !as_json {
-                        rejection.tell();
+                        rejection.print();
                     }
                     summary.rejected.push(rejection);
                     if client::reason_of(status.code()) == RunErrorKind::Failed {
@@ -165,7 +165,7 @@ fn missing_of(line: &EnvelopeLine, seen: &Cursor) -> Vec<String> {
         .collect()
 }
 
-fn tell_published(request: &[EnvelopeLine], ids: &[EnvelopeId]) {
+fn print_published(request: &[EnvelopeLine], ids: &[EnvelopeId]) {
     for (line, id) in request.iter().zip(ids) {
         let topic = ClientEnvelope::parse(line.client_bytes.clone())
             .map(|client| client.topic().to_string())
@@ -175,7 +175,7 @@ fn tell_published(request: &[EnvelopeLine], ids: &[EnvelopeId]) {
 }
 
 impl RejectedRequest {
-    fn tell(&self) {
+    fn print(&self) {
         let lines: Vec<_> = self.lines.iter().map(ToString::to_string).collect();
         let word = if lines.len() == 1 { "line" } else { "lines" };
         let name = client::code_name(self.code);
@@ -187,7 +187,7 @@ impl RejectedRequest {
 }
 
 impl PublishSummary {
-    fn tell(&self, plan: &PublishPlan, target: OriginatorId, as_json: bool) {
+    fn print(&self, plan: &PublishPlan, target: OriginatorId, as_json: bool) {
         if as_json {
             output::line(self.json(plan, target));
             return;

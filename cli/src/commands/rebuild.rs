@@ -31,7 +31,7 @@ pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
         .flush()
         .map_err(|error| RunError::failed(format!("the rows cannot be written: {error}")))?;
     let after = digests(&store)?;
-    tell(&RebuildOutcome { before, after, stale, report }, as_json);
+    print(&RebuildOutcome { before, after, stale, report }, as_json);
     Ok(())
 }
 
@@ -84,7 +84,7 @@ pub(super) fn refusal(error: impl Into<OpenStoppedError>) -> RunError {
     }
 }
 
-fn tell(outcome: &RebuildOutcome, as_json: bool) {
+fn print(outcome: &RebuildOutcome, as_json: bool) {
     let RebuildOutcome { before, after, stale, report } = outcome;
     if as_json {
         output::line(json!({

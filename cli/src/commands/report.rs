@@ -69,7 +69,7 @@ async fn list(args: &ReportNodeArgs, as_json: bool) -> Result<(), RunError> {
     for report in rows {
         match as_json {
             true => output::line(report),
-            false => tell(report),
+            false => print(report),
         }
     }
     if rows.is_empty() && !as_json {
@@ -84,7 +84,7 @@ async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
         output::line(&report);
         return Ok(());
     }
-    tell(&report);
+    print(&report);
     if report["compared"] == true && report["equal"] == false {
         output::line("  this node's own amounts:");
     }
@@ -96,7 +96,7 @@ async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
             payer["settled_microdollars"]
         ));
     }
-    tell_more(&report, "payers");
+    print_more(&report, "payers");
     Ok(())
 }
 
@@ -105,7 +105,7 @@ async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
     if as_json {
         output::line(&report);
     } else {
-        tell(&report);
+        print(&report);
         for row in rows(&report, "minutes") {
             output::line(format_args!(
                 "  minute {}, payer {}: {} p$ by the rates, {} p$ charged, up to envelope {}",
@@ -116,11 +116,11 @@ async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
                 row["last_sequence_id"]
             ));
         }
-        tell_more(&report, "minutes");
+        print_more(&report, "minutes");
         for envelope in rows(&report, "envelopes") {
             output::line(format_args!("  envelope {}:{envelope}", report["originator_id"]));
         }
-        tell_more(&report, "envelopes");
+        print_more(&report, "envelopes");
     }
     verdict(&report)
 }
@@ -138,7 +138,7 @@ fn verdict(report: &Value) -> Result<(), RunError> {
 }
 
 /// Prints how many rows of a list are not shown.
-fn tell_more(report: &Value, list: &str) {
+fn print_more(report: &Value, list: &str) {
     let total = report[format!("{list}_total")].as_u64().unwrap_or(0);
     let more = total.saturating_sub(rows(report, list).count() as u64);
     if more > 0 {
@@ -175,7 +175,7 @@ pub(super) async fn ask(args: &ReportNodeArgs, query: &str) -> Result<Value, Run
     })
 }
 
-fn tell(report: &Value) {
+fn print(report: &Value) {
     output::line(format_args!(
         "{}: originator {}, {} to {}, minute {}: {}",
         text(report, "id"),

@@ -20,7 +20,7 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
         let answer = ask(&metrics).await;
         if !as_json {
             match &answer {
-                Ok(status) => tell(&name, status),
+                Ok(status) => print(&name, status),
                 Err(error) => output::line(format_args!("{name}: no answer: {error}")),
             }
         }
@@ -66,7 +66,7 @@ fn as_value(metrics: &str, answer: &Result<Value, String>) -> Value {
     }
 }
 
-fn tell(name: &str, status: &Value) {
+fn print(name: &str, status: &Value) {
     let text = |field: &str| status[field].as_str().unwrap_or("?").to_owned();
     let id = status["node_id"].as_u64();
     let who = id.map_or_else(|| "replica".to_owned(), |id| format!("node {id}"));

@@ -112,18 +112,18 @@ impl Signer {
         let others: Vec<OriginatorId> = all().filter(|&it| it != node && it.is_node()).collect();
         match self.silent(&others) {
             Ok(silent) => strands.extend(silent),
-            Err(error) => return self.tell(None, &error),
+            Err(error) => return self.log_failure(None, &error),
         }
         for originator in strands {
             match self.sign(node, originator) {
                 Ok(()) => self.failed = false,
-                Err(error) => return self.tell(Some(originator), &error),
+                Err(error) => return self.log_failure(Some(originator), &error),
             }
         }
     }
 
     /// Logs the first of several failures.
-    fn tell(&mut self, originator: Option<OriginatorId>, error: &SignError) {
+    fn log_failure(&mut self, originator: Option<OriginatorId>, error: &SignError) {
         if !std::mem::replace(&mut self.failed, true) {
             let originator = originator.map(|it| it.0);
             tracing::error!(code = "checkpoint_failed", originator, %error, "this node cannot sign checkpoints now");

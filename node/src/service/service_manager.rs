@@ -53,12 +53,12 @@ impl ServiceManager {
     /// Reports readiness, and from then on at intervals that tasks still run, if the manager
     /// requires it. Needs a tokio runtime.
     pub(super) fn ready(&self) {
-        self.tell("READY=1");
+        self.notify("READY=1");
         let Some(every) = self.0.watchdog else { return };
         let service_manager = self.clone();
         tokio::spawn(async move {
             loop {
-                service_manager.tell("WATCHDOG=1");
+                service_manager.notify("WATCHDOG=1");
                 tokio::time::sleep(every).await;
             }
         });
@@ -66,15 +66,15 @@ impl ServiceManager {
 
     /// Reports long work before the process is ready. The manager displays it and extends its start timeout.
     pub(super) fn working(&self, status: &str) {
-        self.tell(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={status}", WORK_MAX.as_micros()));
+        self.notify(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={status}", WORK_MAX.as_micros()));
     }
 
     /// Reports that the process is stopping.
     pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.notify("STOPPING=1");
     }
 
-    fn tell(&self, state: &str) {
+    fn notify(&self, state: &str) {
         let Socket { socket, address, .. } = &*self.0;
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
             tracing::debug!(state, %error, "the service manager cannot be notified");

@@ -109,7 +109,7 @@ trait AskWitness: Send + Sync + 'static {
     fn ask(&self, turns: &mut StrandTurns) -> impl Future<Output = Result<(), AskError>> + Send;
 
     /// Records the end of a turn, before its result is stored in `turns`.
-    fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>);
+    fn log_result(&self, turns: &StrandTurns, result: &Result<(), AskError>);
 }
 
 /// Starts a task for each strand. A witness may know only some strands and may be silent about one; the others neither
@@ -148,7 +148,7 @@ impl StrandTurns {
                 Ok(()) => pauses.usual,
                 Err(_) => pauses.longest.min(pause * 2),
             };
-            witness.tell(&self, &result);
+            witness.log_result(&self, &result);
             self.is_failing = result.is_err();
         }
     }
@@ -224,7 +224,7 @@ impl AskWitness for WitnessCall {
     }
 
     /// Logs the first failure after a success, and the first success after a failure.
-    fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
+    fn log_result(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
         let (name, originator) = (self.key.signer().0.as_str(), turns.originator);
         match result {
             Err(error) => {
@@ -440,7 +440,7 @@ mod tests {
             }
         }
 
-        fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
+        fn log_result(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
             assert_eq!(result.is_err(), turns.originator == OriginatorId::GROUP_MESSAGES);
         }
     }

@@ -44,7 +44,7 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
             }));
             continue;
         }
-        found.iter().filter(|it| !it.is_equal()).for_each(|it| tell(it, first, other));
+        found.iter().filter(|it| !it.is_equal()).for_each(|it| print(it, first, other));
         let strands = output::count(found.len(), "strand");
         let verdict = if is_equal { "equal" } else { "different" };
         let evidence = evidence(compared);
@@ -75,7 +75,7 @@ fn evidence(compared: ComparedPlaces) -> String {
     text
 }
 
-fn tell(found: &StrandDifference, first: &str, second: &str) {
+fn print(found: &StrandDifference, first: &str, second: &str) {
     let strand = found.originator_id;
     let name = |side| if side == Side::First { first } else { second };
     if found.heads.0 != found.heads.1 {

@@ -63,7 +63,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     for (node, found) in &findings {
         match as_json {
             true => output::line(to_json(*node, found)),
-            false => tell(*node, found),
+            false => print_node(*node, found),
         }
     }
     let refuted: usize = refuted.values().sum();
@@ -102,7 +102,7 @@ fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {
     })
 }
 
-fn tell(node: OriginatorId, found: &NodeFindings) {
+fn print_node(node: OriginatorId, found: &NodeFindings) {
     let (proven, outages) = (found.proven.len(), found.outages.len());
     let claims: usize = found.claims.values().map(|(count, _)| count).sum();
     output::line(format_args!(

@@ -52,7 +52,7 @@ pub(in super::super) fn check(
         let rows = args.files.iter().flat_map(|path| rows_of(path));
         check_partition(rows, &settings, payers).map_err(RunError::failed)?
     };
-    ranges.iter().for_each(|range| tell_range(range, as_json));
+    ranges.iter().for_each(|range| print_range(range, as_json));
     if !as_json {
         unchecked(&ranges)
             .iter()
@@ -84,7 +84,7 @@ fn rows_of(path: &Path) -> Box<dyn Iterator<Item = Row> + Send> {
     }
 }
 
-fn tell_range(range: &RangeVerdict, as_json: bool) {
+fn print_range(range: &RangeVerdict, as_json: bool) {
     let faults = range.all_faults();
     if as_json {
         for fault in faults.kept() {
@@ -123,7 +123,7 @@ pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<()
         }
     }
     let merged = merge_ranges(ranges, expected.as_deref()).map_err(RunError::failed)?;
-    tell_merged(&merged, as_json);
+    print_merged(&merged, as_json);
     let code = match merged.verdict {
         "clean" => return Ok(()),
         "incomplete" => INCOMPLETE_EXIT_CODE,
@@ -180,7 +180,7 @@ fn read_ranges(
     }
 }
 
-fn tell_merged(merged: &MergedVerdict, as_json: bool) {
+fn print_merged(merged: &MergedVerdict, as_json: bool) {
     if as_json {
         let counts = merged.faults.counts().iter().map(|(kind, count)| (kind.name(), *count));
         output::line(json!({

@@ -54,7 +54,7 @@ pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(),
     if let Some(path) = &args.html {
         write_page(path, &report, &keys.origin)?;
     }
-    tell(&report, &keys.origin, as_json)
+    print(&report, &keys.origin, as_json)
 }
 
 /// Writes the report as a page.
@@ -91,7 +91,7 @@ fn replay(
     let mut saved = Instant::now();
     let mut unsaved = None;
     let report = replay.run(|state, progress| {
-        bar.tell(progress);
+        bar.show(progress);
         if let Some(path) = state_file.filter(|_| saved.elapsed() >= SAVE_EVERY) {
             saved = Instant::now();
             unsaved = write_state(path, state).err();
@@ -126,7 +126,7 @@ impl ReplayProgressBar {
         Self { bar, told: Instant::now() }
     }
 
-    fn tell(&mut self, progress: ReplayProgress) {
+    fn show(&mut self, progress: ReplayProgress) {
         let ReplayProgress { originator, reached, head, done, total, faults } = progress;
         self.bar.set_message(format!("strand {originator}"));
         self.bar.set_length(total.max(done));
@@ -155,7 +155,7 @@ fn write_state(path: &Path, state: &ReplayState) -> Result<(), RunError> {
     output_file::write(path, text.as_bytes())
 }
 
-fn tell(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError> {
+fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError> {
     let faults = report.all_faults();
     if as_json {
         let counts = faults.counts().iter().map(|(kind, count)| (kind.name(), *count));
@@ -197,7 +197,7 @@ fn tell(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError
     Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
 }
 
-fn tell_strand(strand: &StrandReport) {
+fn print_strand(strand: &StrandReport) {
     let figures = &strand.figures;
     let absent: Vec<String> = figures
         .absent

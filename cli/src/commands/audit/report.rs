@@ -125,7 +125,7 @@ impl<'a> Judging<'a> {
         let total = self.total(keys);
         match self.as_json {
             true => output::line(self.to_json(total, keys, differences)),
-            false => self.tell(keys, differences),
+            false => self.print(keys, differences),
         }
         match read {
             Ok(()) => exit_of(total),
@@ -171,7 +171,7 @@ impl<'a> Judging<'a> {
         line
     }
 
-    fn tell(&self, keys: &LoadedKeys, differences: &[String]) {
+    fn print(&self, keys: &LoadedKeys, differences: &[String]) {
         let counts = self.counts.iter().rev();
         let counts: Vec<_> = counts.map(|(it, count)| format!("{count} {}", it.name())).collect();
         output::line(format_args!("verdicts: {}", counts.join(", ")));

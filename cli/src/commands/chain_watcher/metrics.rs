@@ -110,7 +110,7 @@ impl Watch {
         let active = all.values().filter(|(_, newest)| newest.last().is_some_and(is_active));
         page.row("", active.count());
         self.ranges(page);
-        self.totals.tell(page);
+        self.totals.write_to(page);
         let submitted = self.totals.last_submission_s();
         let latest = submitted.or(all.values().filter_map(|(_, it)| it.last()).map(ended).max());
         let help = "Time since the last report came to the chain";

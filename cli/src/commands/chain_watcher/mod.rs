@@ -37,7 +37,7 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
     if args.once {
         let network = onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await?;
         let (seen, alarms) = look_once(&network, &args, &mut known).await?;
-        return tell_verdict(&seen, &alarms, as_json);
+        return print_verdict(&seen, &alarms, as_json);
     }
     let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
     let watch = Arc::new(Mutex::new(Watch::new(args.active_originator_window)));
@@ -72,7 +72,7 @@ async fn look_forever(
         match looked {
             Ok((seen, alarms)) => {
                 if let Some(as_json) = as_json {
-                    tell(&seen, &alarms, as_json);
+                    print(&seen, &alarms, as_json);
                 }
                 watch.lock().note(seen, alarms, now_s());
                 if let Some(network) = &network {
@@ -144,15 +144,15 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn tell_verdict(seen: &Observation, alarms: &[Alarm], as_json: bool) -> Result<(), RunError> {
-    tell(seen, alarms, as_json);
+fn print_verdict(seen: &Observation, alarms: &[Alarm], as_json: bool) -> Result<(), RunError> {
+    print(seen, alarms, as_json);
     if alarms.is_empty() {
         return Ok(());
     }
     Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
 }
 
-fn tell(seen: &Observation, alarms: &[Alarm], as_json: bool) {
+fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     if as_json {
         let alarm = |it: &Alarm| json!({ "alarm": it.kind.name(), "text": it.text });
         let code = seen.implementations.iter();

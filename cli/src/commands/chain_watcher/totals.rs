@@ -64,7 +64,7 @@ impl ReportTotals {
     }
 
     /// Writes the counters.
-    pub(super) fn tell(&self, page: &mut MetricsPage) {
+    pub(super) fn write_to(&self, page: &mut MetricsPage) {
         let all = &self.originators;
         let of = |originator: &u32| format!("originator_id=\"{originator}\"");
         page.family("xmtp_chain_report_settled_total", "Reports settled", "counter");
@@ -141,7 +141,7 @@ mod tests {
 
     fn page(totals: &ReportTotals) -> String {
         let mut page = MetricsPage::default();
-        totals.tell(&mut page);
+        totals.write_to(&mut page);
         page.into_text()
     }
 

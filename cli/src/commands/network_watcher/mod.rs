@@ -69,7 +69,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
     let network = args.network();
     if once {
         watcher.read_registry(network).await?;
-        return watcher.tell_verdict(as_json).await;
+        return watcher.print_verdict(as_json).await;
     }
     let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
     let watch = watcher.watch.clone();
@@ -81,7 +81,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
             Some(_) => std::future::pending::<()>().await,
             None => loop {
                 sleep(every).await;
-                table::tell(&watch.lock(), as_json);
+                table::print(&watch.lock(), as_json);
             },
         }
     };
@@ -163,7 +163,7 @@ impl Watcher {
     }
 
     /// Waits until each node has answered or failed, and prints the alarms.
-    async fn tell_verdict(self, as_json: bool) -> Result<(), RunError> {
+    async fn print_verdict(self, as_json: bool) -> Result<(), RunError> {
         let deadline = Instant::now() + ONCE_MAX;
         while !self.watch.lock().view.is_settled() && Instant::now() < deadline {
             sleep(ONCE_EVERY).await;
@@ -175,7 +175,7 @@ impl Watcher {
             let seconds = ONCE_COMPARE_MAX.as_secs();
             eprintln!("not every strand was compared within {seconds} s");
         }
-        match table::tell(&self.watch.lock(), as_json) {
+        match table::print(&self.watch.lock(), as_json) {
             0 => Ok(()),
             _ => {
                 Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })

@@ -13,7 +13,7 @@ use crate::commands::backup::now_unix_s;
 use crate::output;
 
 /// Prints the state of the nodes, and returns the number of alarms.
-pub(super) fn tell(watch: &WatcherPage, as_json: bool) -> usize {
+pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
     let WatcherPage { view, divergence_max } = watch;
     let alarms = view.judge(*divergence_max);
     if as_json {

@@ -195,11 +195,11 @@ impl OnchainSession {
         let sender = senders.of(side).ok_or_else(|| RunError::from(AdminError::NoChain(side)))?;
         self.say(format_args!("step {}: waiting until it is mined", what.number));
         let receipt = sender.send(&what.step.call).await.map_err(|error| what.failed(&error))?;
-        self.tell_receipt(side, &receipt, place);
+        self.print_receipt(side, &receipt, place);
         Ok(())
     }
 
-    fn tell_receipt(&mut self, side: ChainRole, receipt: &TransactionReceipt, place: usize) {
+    fn print_receipt(&mut self, side: ChainRole, receipt: &TransactionReceipt, place: usize) {
         let events = self.network.events(side, receipt);
         self.say(show::receipt_text(receipt, &events));
         self.transcript.steps[place]["receipt"] = show::receipt_json(receipt, &events);

@@ -205,7 +205,7 @@ impl PayerReporter {
                 PayerReportVerdict::NotNow(why) => Attested::NotNow(why),
                 PayerReportVerdict::Unjudged => Attested::NotNow(UNJUDGED.into()),
                 PayerReportVerdict::Different(differences) => {
-                    self.0.tell_refusal(&held, &differences);
+                    self.0.log_refusal(&held, &differences);
                     Attested::Refused(differences)
                 }
                 PayerReportVerdict::Equal => {
@@ -503,7 +503,7 @@ impl PayerReporterState {
     }
 
     /// Names the nodes that wrote a report to which this node does not come, once.
-    fn tell_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
+    fn log_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
         if let Some(report) = self.differing.lock().get_mut(&held.id)
             && std::mem::replace(&mut report.is_told, true)
         {

@@ -420,7 +420,7 @@ impl CheckpointExchange {
                 Finding::Disputed(signed) => {
                     counters.differing.inc();
                     let of = signed.checkpoint;
-                    tell_difference(&of);
+                    log_difference(&of);
                     let bytes = signed.encode().to_vec().into();
                     self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);
                 }
@@ -482,7 +482,7 @@ impl CheckpointExchange {
     fn expose(&mut self, found: &Contradiction, from: Option<OriginatorId>) {
         let [first, second] = found.checkpoints();
         let of = second.checkpoint;
-        tell_contradiction(&of);
+        log_contradiction(&of);
         self.accuse(TreeFault::TwoCheckpoints, &of, from, evidence_of(found));
         if !of.is_observers() {
             self.liars.insert(of.node);
@@ -551,7 +551,7 @@ impl CheckpointExchange {
     }
 }
 
-fn tell_contradiction(of: &Checkpoint) {
+fn log_contradiction(of: &Checkpoint) {
     let Checkpoint { node, originator, size, .. } = *of;
     if of.is_observers() {
         tracing::warn!(
@@ -573,7 +573,7 @@ fn tell_contradiction(of: &Checkpoint) {
     }
 }
 
-fn tell_difference(of: &Checkpoint) {
+fn log_difference(of: &Checkpoint) {
     let Checkpoint { node, originator, size, .. } = *of;
     if of.is_observers() && originator.is_node() {
         tracing::warn!(

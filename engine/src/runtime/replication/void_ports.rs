@@ -193,12 +193,12 @@ impl VoidPorts {
         }
         let Ok(envelope) = OriginatorEnvelope::parse(bytes.clone()) else { return false };
         let originator_ns = envelope.unsigned().originator_ns();
-        statements.iter().for_each(|of| self.tell(of, id, originator_ns));
+        statements.iter().for_each(|of| self.log_contradiction(of, id, originator_ns));
         statements.iter().any(|of| of.is_broken_by(originator_ns))
     }
 
     /// Logs a contradiction, once for each statement.
-    fn tell(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) {
+    fn log_contradiction(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) {
         let is_broken = of.is_broken_by(originator_ns);
         if !self.book.lock().told.insert((*of, is_broken)) {
             return;
