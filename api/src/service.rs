@@ -93,7 +93,7 @@ fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
     result.map(Response::new).map_err(into_status)
 }
 
-/// Ignores an error about what has expired if the caller is a node. Nodes do not read the metadata, and must go on
+/// Ignores an error about expired envelopes if the caller is a node. Nodes do not read the metadata, and must go on
 /// following while many reads wait.
 fn unless_node(is_node: bool, told: Result<(), CallError>) -> Result<(), Status> {
     match told {

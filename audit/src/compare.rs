@@ -197,7 +197,7 @@ fn strand(
         let (rows, next) = ((side(rows.0), side(rows.1)), after + 1);
         Walk { rows, next, common, marks, has_ended: false }.run(&mut found);
     }
-    // Nothing is read behind the lower head: the heads state what the longer log has there.
+    // Nothing is read behind the lower head: the heads state which places the longer log has there.
     if heads.0 != heads.1 {
         let lacking = if heads.0 < heads.1 { Side::First } else { Side::Second };
         found.add_lacking(lacking, common + 1, heads.0.max(heads.1));

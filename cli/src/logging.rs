@@ -20,7 +20,7 @@ use tracing_subscriber::reload;
 
 use crate::output;
 
-/// Starts logging to the error output. Must be called once. Returns the control of what is logged.
+/// Starts logging to the error output. Must be called once. Returns the control of the log filter.
 pub(crate) fn install(config: LogSettings) -> LogControl {
     let level = LevelFilter::from_level(config.level);
     let base = tracing_subscriber::fmt()

@@ -59,7 +59,7 @@ pub trait InboxJudge: Send {
     ///
     /// The same updates must get the same verdict on every node, except that an update which was
     /// [`IdentityVerdict::Waiting`] may get its final verdict later, and that
-    /// [`IdentityVerdict::Unanswered`] depends on what a node can reach.
+    /// [`IdentityVerdict::Unanswered`] depends on the endpoints that a node reaches.
     fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict;
 
     /// Remembers the state. To be called when the log holds every update that it has; a judge that is

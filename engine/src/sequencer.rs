@@ -34,7 +34,7 @@ pub(crate) fn is_followed(chain_ns: i64, now_ns: i64) -> bool {
 }
 
 /// Returns true if an envelope that depends on a chain envelope of this time cannot be given an honest time: it
-/// would be dated before what it depends on, which proves a fault to others.
+/// would be dated before the envelope that it depends on, which is evidence against this node.
 pub(crate) fn is_too_far_ahead(chain_ns: i64, now_ns: i64) -> bool {
     chain_ns.saturating_sub(now_ns) > CHAIN_AHEAD_NS_MAX
 }

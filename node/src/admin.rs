@@ -63,7 +63,7 @@ pub enum AdminRequest {
         /// True to report the envelopes without removing them.
         dry_run: bool,
     },
-    /// Shows or changes what the node logs.
+    /// Shows or changes the node's log filter.
     LogLevel(LogRequest),
 }
 

@@ -20,7 +20,7 @@ const STREAM_BYTES: usize = 5 * 1024;
 
 /// The memory that one call takes, given back when the last clone is dropped. Clones share state.
 ///
-/// The listener charges the request, with what it takes once it is decoded, and puts the charge into
+/// The listener charges the request, with the memory for decoding it, and puts the charge into
 /// the request's extensions. A handler takes more before it allocates for the answer. Once the
 /// first bytes of a unary answer are on their way, only the answer is still charged.
 #[derive(Clone)]

@@ -184,7 +184,7 @@ impl Database {
         })
     }
 
-    /// Removes the oldest records of a class about a node: those that are too old, and others until what is left fits.
+    /// Removes the oldest records of a class about a node: those that are too old, and others until the rest fits.
     fn remove_oldest<F: Fact>(
         &self,
         now_ns: u64,

@@ -80,7 +80,7 @@ impl Database {
     ) -> Result<usize, CommitError> {
         self.check_writable()?;
         if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
-            return Ok(0); // what is not rebuilt yet would be counted twice
+            return Ok(0); // places that are not rebuilt yet would be counted twice
         }
         // Cleared before the search: a commit that marks a minute meanwhile sets it again.
         self.unpriced.store(false, Ordering::Release);

@@ -60,7 +60,7 @@ pub fn check_partition(
     }
 }
 
-/// Checks the rows of one strand, batch by batch on all threads, and returns what they add up to.
+/// Checks the rows of one strand, batch by batch on all threads, and returns the verdict on their range.
 fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     rows: &mut Peekable<I>,
     originator: OriginatorId,

@@ -23,7 +23,7 @@ pub(super) struct UncheckedCounts {
 }
 
 impl UncheckedCounts {
-    /// Counts what the comparison of a row's columns left out.
+    /// Counts the columns that the comparison of a row left out.
     pub(super) fn of_columns(judged: &ColumnJudgement) -> Self {
         Self {
             payers: u64::from(judged.lacks_payer),

@@ -22,8 +22,8 @@ pub(crate) enum AuditCommand {
     /// Run a replica: follow nodes without being one, verify everything, and serve reads. Takes the settings of
     /// `hawser node`, and reads no node's key.
     Watch(NodeArgs),
-    /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if one is proven, else with 5 if one
-    /// is a claim, 6 if one is inconclusive, 7 if all are refuted.
+    /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if one is proven, else with 5 if
+    /// one is a claim, 6 if one is inconclusive, 7 if all are refuted.
     #[command(visible_alias = "verify-evidence")]
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
@@ -46,7 +46,7 @@ pub(crate) enum AuditCommand {
     /// Join the summaries of `check-partition` to one verdict. Exits as `replay` does.
     Merge(AuditMergeArgs),
     /// Collect the reports that all nodes of a network keep, and judge each fact once. Exits with 9 if a node was not
-    /// read to its end, after judging what was read.
+    /// read to its end, after judging the part that was read.
     Network(AuditNetworkArgs),
 }
 
@@ -68,8 +68,8 @@ pub(crate) struct KeysArgs {
     /// file, on trust; for a node those of ./hawser-dev].
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
-    /// History of rates: a rates file [default: that in the evidence file, if its keys are used; without one nothing about
-    /// fees is proven].
+    /// History of rates: a rates file [default: that in the evidence file, if its keys are used; without one nothing
+    /// about fees is proven].
     #[arg(long, value_name = "FILE")]
     pub(crate) rates: Option<PathBuf>,
 }
@@ -120,8 +120,8 @@ pub(crate) struct AuditExportArgs {
     /// evidence file [default: none are judged; for a node that runs the keys of ./hawser-dev].
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
-    /// History of rates, by which tallies are derived from the log of a source that has none: a rates file [default: that
-    /// in the evidence file, or those that the folder has recorded].
+    /// History of rates, by which tallies are derived from the log of a source that has none: a rates file [default:
+    /// that in the evidence file, or those that the folder has recorded].
     #[arg(long, value_name = "FILE")]
     pub(crate) rates: Option<PathBuf>,
     /// The form of the files.
@@ -131,8 +131,8 @@ pub(crate) struct AuditExportArgs {
     /// files of the export in --work are copied.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
-    /// With s3://…: the folder in which the export is made. Keep it for the next run, which adds to it [default: a folder
-    /// below $XDG_STATE_HOME/hawser/exports, or $HOME/.local/state/hawser/exports, that is named after --to].
+    /// With s3://…: the folder in which the export is made. Keep it for the next run, which adds to it [default: a
+    /// folder below $XDG_STATE_HOME/hawser/exports, or $HOME/.local/state/hawser/exports, that is named after --to].
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
     /// Leave the column `payer` empty. Each payer costs a signature recovery.
@@ -167,8 +167,8 @@ pub(crate) struct AuditMergeArgs {
     /// Output of `check-partition --json`; or `-` for the standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) files: Vec<PathBuf>,
-    /// The folder of the export, whose manifest names all rows. Missing rows make the verdict incomplete [default: it is
-    /// not checked that all rows are there].
+    /// The folder of the export, whose manifest names all rows. Missing rows make the verdict incomplete [default: it
+    /// is not checked that all rows are there].
     #[arg(long, value_name = "DIR")]
     pub(crate) export: Option<PathBuf>,
 }
@@ -259,8 +259,8 @@ pub(crate) struct MisbehaviorExportArgs {
     /// Export reports that the node stored after this time, unix nanoseconds.
     #[arg(long, value_name = "SERVER_TIME_NS", default_value_t = 0)]
     pub(crate) after: u64,
-    /// The operators' port of the node, `host:port`: evidence that rests on signed trees is exported too. Only this port
-    /// has it.
+    /// The operators' port of the node, `host:port`: evidence that rests on signed trees is exported too. Only this
+    /// port has it.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
     /// The evidence file to write [default: the standard output]. Never replaces a file.

@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    /// A verdict says no more than what was verified for this payer.
+    /// A verdict covers only the data that was verified for this payer.
     #[test]
     fn a_bill_is_proven_only_if_the_payers_strands_were_verified() {
         let verdict = |envelopes, unverified: &[UnverifiedPart]| {

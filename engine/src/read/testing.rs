@@ -169,7 +169,7 @@ pub(crate) fn store() -> Store {
     Store::in_memory(identity, crate::price::price).expect("memory can be opened")
 }
 
-/// An envelope whose statement decodes; what is inside it does not matter to readers.
+/// An envelope whose statement decodes; its content does not matter to readers.
 pub(crate) fn committed(
     id: EnvelopeId,
     topic: Topic,

@@ -216,8 +216,8 @@ impl ShownStrand {
         }
     }
 
-    /// Puts a response aside that has come behind one that is to be verified now, and might be shown first. Gives others
-    /// back.
+    /// Puts a response aside that has come behind one that is to be verified now, and might be shown first. Gives
+    /// others back.
     pub fn park_run(&mut self, response: WantResponse<Bytes>) -> Option<WantResponse<Bytes>> {
         if self.stage == ShownStage::Verified && self.is_run(&response) {
             self.park(response, false);
@@ -226,7 +226,7 @@ impl ShownStrand {
         Some(response)
     }
 
-    /// Takes over a run that its judge has accepted. The follower has what is to be written then.
+    /// Takes over a run that its judge has accepted. The follower then has the writes for it.
     pub fn accept(
         &mut self,
         now: Instant,
@@ -291,8 +291,8 @@ impl ShownStrand {
         self.pauses = RetryPauses::default();
     }
 
-    /// Notes the same, and that the place behind it has an outer layer that its originator has not signed. Returns the peer
-    /// that has sent it, if that is known.
+    /// Notes the same, and that the place behind it has an outer layer that its originator has not signed. Returns the
+    /// peer that has sent it, if that is known.
     #[must_use]
     pub fn note_forged(&mut self, through: SequenceId) -> Option<OriginatorId> {
         self.note_verified(through);
@@ -337,8 +337,8 @@ impl ShownStrand {
         None
     }
 
-    /// Returns the follower that asks for everything behind `verified` again, in place of `before`. It is verified
-    /// as it comes, and up to `head` compared with what is shown. It knows neither the peers nor the registry yet.
+    /// Returns the follower that asks for everything behind `verified` again, in place of `before`. It is verified as
+    /// it comes, and up to `head` compared with the shown envelopes. It knows neither the peers nor the registry yet.
     /// Envelopes that the earlier follower has accepted and not written are void.
     #[must_use]
     pub fn ask_again(

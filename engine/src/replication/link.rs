@@ -114,7 +114,7 @@ pub struct WantResponse<E> {
     pub items: Vec<StrandItem<E>>,
 }
 
-/// A rule that a peer broke by what it sent. Ends its connection.
+/// A rule that a peer's frames broke. Ends its connection.
 ///
 /// The peer itself is at fault, even for another originator's envelope: an honest node verifies
 /// every envelope before it passes it on.

@@ -16,7 +16,7 @@ pub const VOIDS_MAX: usize = 4_096;
 pub struct KnownVoids(Vec<SignedVoid>);
 
 impl KnownVoids {
-    /// Takes over what was recorded.
+    /// Takes over recorded statements.
     #[must_use]
     pub fn of_recorded(recorded: Vec<SignedVoid>) -> Self {
         Self(recorded)

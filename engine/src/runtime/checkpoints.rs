@@ -87,7 +87,7 @@ impl From<hawser_storage::ReadError> for SignError {
 struct Signer {
     engine: Engine,
     key: SecretKey,
-    /// Strands whose trees contradict what was signed.
+    /// Strands whose trees contradict a checkpoint that this node has signed.
     halted: BTreeSet<OriginatorId>,
     /// Strands whose nodes sign nothing, or no further.
     silent: SilentStrands,

@@ -60,8 +60,8 @@ impl Committer {
         self.commit_by(Store::commit, changes, false)
     }
 
-    /// Commits as [`Committer::try_commit`] what is not verified yet: readers get it, and the store remembers that, and
-    /// the checkpoint by which it is shown.
+    /// Commits envelopes that are not verified yet, as [`Committer::try_commit`]: readers get them, and the store
+    /// remembers that, and the checkpoint by which they are shown.
     ///
     /// # Errors
     /// As [`Committer::commit`].
@@ -94,8 +94,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Announces that entries, which readers were shown before, are verified and durable so, up to `through`. To be called
-    /// after [`Store::commit_verified`], by the one who commits to the strand.
+    /// Announces that entries, which readers were shown before, are verified and durable so, up to `through`. To be
+    /// called after [`Store::commit_verified`], by the one who commits to the strand.
     pub(super) fn announce_verified(&self, through: EnvelopeId, entries: Vec<LogEntry>) {
         self.note_verified(through);
         let verified = entries.into_iter().filter_map(Committed::from_entry).map(Arc::new);
@@ -147,8 +147,8 @@ impl Committer {
         self.streams.settled().await;
     }
 
-    /// Announces what is durable now: heads first, so that a subscriber which the hub reaches finds the envelope
-    /// covered by them. Streams of whole strands get only verified envelopes. Waits for no stream.
+    /// Announces changes that are durable now: heads first, so that a subscriber which the hub reaches finds the
+    /// envelope covered by them. Streams of whole strands get only verified envelopes. Waits for no stream.
     fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>, is_shown: bool) {
         let mut shown = Vec::with_capacity(resolved.len() + changes.len());
         // Envelopes that waited come before new ones, because the hub passes on only ascending places.

@@ -11,7 +11,7 @@ use super::stoppable::{StoppableTask, blocking};
 use super::{Committer, Engine, LedgerAppender, Publisher};
 use crate::pauses::RetryPauses;
 
-/// Time between two looks. Guessed: the watermark is far above what is written in this time.
+/// Time between two looks. Guessed: a node writes far less than the watermark in this time.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Watches the disk while the node runs.

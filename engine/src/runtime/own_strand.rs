@@ -100,7 +100,7 @@ impl std::fmt::Display for OwnStrandError {
 }
 
 impl OwnStrand {
-    /// Starts with what the store knows of its folder. Without peers to ask, only a known folder may sign.
+    /// Starts with the store's knowledge of its folder. Without peers to ask, only a known folder may sign.
     pub(super) fn new(standing: FolderStanding) -> Self {
         let status = match standing {
             FolderStanding::Newest => OwnStrandStatus::Ready,

@@ -210,7 +210,7 @@ impl PruneRun {
 }
 
 impl PruneReport {
-    /// Counts what has gone, and what stays and makes room for others.
+    /// Counts the removed envelopes, and those that stay and make room for others.
     fn note(&mut self, done: PrunedBatch, rules: &mut PruneRules) {
         for (id, len_bytes) in done.pruned {
             self.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);

@@ -20,7 +20,7 @@ use super::call_error::PeerCallError;
 use super::message_reader::{LONG_BYTES, MessageReader, ReadStep};
 use crate::counters::PeerError;
 
-/// Largest message: the network's limit of 25 MiB, with room for what is around the envelopes. Specified in
+/// Largest message: the network's limit of 25 MiB, with room for the message around the envelopes. Specified in
 /// `docs/protocol/api.md`.
 pub(super) const MESSAGE_BYTES_MAX: usize = 25 * 1024 * 1024 + 1024;
 /// The bytes of long messages of one peer that are gathered at a time, in all calls together, and handed over. Their

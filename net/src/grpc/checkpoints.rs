@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::call_error::PeerCallError;
 use super::client::PeerClient;
 
-/// Time between two calls to a source, whatever the number of its strands: 1,200 an hour, which is what a node that
+/// Time between two calls to a source, whatever the number of its strands: 1,200 an hour, as many as a node that
 /// limits its callers gives one address by default (`docs/protocol/api.md`, *Limits on callers*).
 const ASK_EVERY: Duration = Duration::from_secs(3);
 

@@ -234,7 +234,7 @@ impl<'a> GrpcFollow<'a> {
         }
     }
 
-    /// Notes what the peer claims now of each strand that it is asked for.
+    /// Notes the heads that the peer claims now, of each strand that it is asked for.
     fn note_heads(&mut self) {
         let (now, heads) = (Instant::now(), self.heads.borrow_and_update());
         for (originator, call) in &mut self.wants {

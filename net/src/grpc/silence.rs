@@ -12,7 +12,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(9);
 
 /// The silence of a peer that was asked for a strand.
 ///
-/// Silence is a fault only while the peer claims to hold what was asked for and the want is in force: a peer without
+/// Silence is a fault only while the peer claims to hold the wanted places and the want is in force: a peer without
 /// envelopes has nothing to send, however often it is asked, and one whose want was taken back must not send.
 #[derive(Debug)]
 pub(super) struct WantSilence {
@@ -26,8 +26,8 @@ pub(super) struct WantSilence {
 }
 
 impl WantSilence {
-    /// Begins with a want that is sent now. `claimed` is the head of the strand that the peer has told, and `before` the
-    /// number of wants in a row to which nothing came.
+    /// Begins with a want that is sent now. `claimed` is the head of the strand that the peer has told, and `before`
+    /// the number of wants in a row to which nothing came.
     pub(super) fn new(now: Instant, want: Want, claimed: SequenceId, before: u32) -> Self {
         let mut silence = Self { want, owing_since: None, ended_at: None, before };
         silence.note_claim(now, claimed);

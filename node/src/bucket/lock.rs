@@ -19,12 +19,12 @@ use super::reader::ObjectReader;
 const LOCK: &str = "lock";
 /// The prefix of its content; the rest is chosen at random by its holder.
 const TITLE: &str = "hawser lock 1 ";
-/// The longest content that is read, in bytes. A guess: several times what a holder writes.
+/// The longest content that is read, in bytes. A guess: several times the length that a holder writes.
 const LEN_BYTES_MAX: u64 = 256;
 /// The interval at which the holder rewrites it. A guess.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// The age above which the lock is considered abandoned, by the clocks of service and reader together. A guess: more
-/// than the clocks differ, and many times what a holder takes for one file.
+/// than the clocks differ, and many times as long as a holder takes for one file.
 const LEFT_AFTER_S: u64 = 2 * 60 * 60;
 
 /// The held lock of a bucket.

@@ -38,7 +38,7 @@ pub struct NodeServiceSettings {
     pub peer_transport: PeerTransport,
     /// The peers that may be called without TLS.
     pub plain_text_peers: PlainTextPeers,
-    /// The condition under which readers are shown strands of other nodes. A replica shows what it has verified.
+    /// The condition under which readers are shown strands of other nodes. A replica shows verified envelopes only.
     pub catch_up: CatchUp,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
     pub migrated: Option<MigratedStrands>,

@@ -77,7 +77,7 @@ impl Checkpoint {
     }
 }
 
-/// The reason a checkpoint or a cosignature is not what it claims to be.
+/// The reason why a checkpoint or a cosignature is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// The signature is malformed, or not in the one form that is accepted.

@@ -21,7 +21,7 @@ pub enum WitnessError {
     /// The cosignature names another key.
     #[error("the cosignature is by another key than the witness's")]
     OtherKey,
-    /// The time is beyond what the format allows.
+    /// The time exceeds the range of the format.
     #[error("the time of the cosignature is not below 2^63")]
     Time,
     /// The key did not sign this checkpoint.
@@ -49,8 +49,8 @@ impl WitnessKey {
     /// Reads a key as text (C2SP signed-note, *Verifier keys*): name, id and key, with `+` between them.
     ///
     /// # Errors
-    /// [`WitnessError::Key`] if the text is not the key of a timestamped Ed25519 cosigner, or its id does not match name and
-    /// key.
+    /// [`WitnessError::Key`] if the text is not the key of a timestamped Ed25519 cosigner, or its id does not match
+    /// name and key.
     pub fn of_verifier_key(text: &str) -> Result<Self, WitnessError> {
         let mut parts = text.splitn(3, '+');
         let mut next = || parts.next().ok_or(WitnessError::Key);

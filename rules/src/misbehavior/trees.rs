@@ -198,7 +198,7 @@ impl<'a> OpenedEvidence<'a> {
     }
 
     /// Returns the verdict on a contradiction. An observer may have been shown two histories or restored from an older
-    /// backup, and in both cases it stated truthfully what it had, so only a claim remains.
+    /// backup, and in both cases it stated the tree that it had, so only a claim remains.
     fn verdict(&self) -> MisbehaviorVerdict {
         if self.first.checkpoint.is_observers() {
             MisbehaviorVerdict::Claim
@@ -364,8 +364,8 @@ impl<'a> OpenedEvidence<'a> {
         Ok(Ruling::new(MisbehaviorVerdict::Claim, fact("gap", text)))
     }
 
-    /// Returns the second checkpoint. [`Self::of`] has checked that faults about two have it; for others it is the first
-    /// one, which contradicts nothing.
+    /// Returns the second checkpoint. [`Self::of`] has checked that faults about two have it; for others it is the
+    /// first one, which contradicts nothing.
     fn second(&self) -> SignedCheckpoint {
         self.second.unwrap_or(self.first)
     }

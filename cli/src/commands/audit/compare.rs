@@ -56,7 +56,7 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
     Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
 }
 
-/// States what a verdict rests on, for people.
+/// Returns the basis of a verdict, for people.
 fn evidence(compared: ComparedPlaces) -> String {
     let ComparedPlaces { envelopes, stored_leaves, by_stored_trees } = compared;
     let count =

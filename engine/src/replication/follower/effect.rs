@@ -45,7 +45,7 @@ pub enum Effect {
         /// The peer that was asked.
         peer: OriginatorId,
     },
-    /// A peer has shown envelopes of this strand that are not held, in answer to what it was asked. Only
+    /// A peer has shown envelopes of this strand that are not held, in answer to a want. Only
     /// for a follower that [reports finds](super::Follower::reporting_finds).
     Found {
         /// The peer.

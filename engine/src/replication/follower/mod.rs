@@ -307,7 +307,7 @@ impl Follower {
             StrandItem::Envelope(Err(violation)) => Err(violation),
             StrandItem::Prefix(_) => Ok(()),
             StrandItem::Gap { from: first, to, expired } => {
-                // Only the strand's own node can know what it has stopped keeping.
+                // Only the strand's own node can know which places it has stopped keeping.
                 let is_own_claim = from == self.originator;
                 self.open_want_mut(from).note_gap(first, to, expired && is_own_claim)?;
                 if expired {

@@ -34,7 +34,7 @@ impl Default for SplitLimits {
 
 /// State of a backlog that is split.
 ///
-/// Invariant: the parts are contiguous, and the first one begins right after what was accepted.
+/// Invariant: the parts are contiguous, and the first one begins right after the accepted places.
 #[derive(Debug)]
 pub(super) struct Split {
     /// At most `PARTS_MAX` parts, in the order of their places.

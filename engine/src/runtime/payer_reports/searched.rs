@@ -6,7 +6,7 @@ use hawser_rules::payer_report::ReportId;
 
 use crate::payer_reports::NotYet;
 
-/// The most reports that are remembered. A guess: many times what the chain has unsettled.
+/// The most reports that are remembered. A guess: many times the number of unsettled reports on the chain.
 const SEARCHED_MAX: usize = 4096;
 /// The number of turns after which the log is searched again although the same places are missing: a price may have
 /// changed. A guess: a small part of the cost of a search at each turn.
@@ -26,8 +26,8 @@ struct SearchedReport {
 }
 
 impl SearchedReports {
-    /// Returns true if the log is to be searched now for the amounts of a report, and counts a turn if not. `missing` are the
-    /// places of its range that this node lacks: when they change, the amounts may be found.
+    /// Returns true if the log is to be searched now for the amounts of a report, and counts a turn if not. `missing`
+    /// are the places of its range that this node lacks: when they change, the amounts may be found.
     pub(super) fn may_search(&mut self, report: ReportId, missing: Option<&NotYet>) -> bool {
         if let Some(searched) = self.0.get_mut(&report)
             && searched.missing.as_ref() == missing

@@ -11,8 +11,8 @@ use super::{
 };
 
 impl PayerReporterState {
-    /// Returns the reports on the chain about an originator that have a leaf left, and forgets the leaves of those that need
-    /// none any more.
+    /// Returns the reports on the chain about an originator that have a leaf left, and forgets the leaves of those that
+    /// need none any more.
     pub(super) fn unsettled(
         &self,
         about: OriginatorId,
@@ -27,7 +27,7 @@ impl PayerReporterState {
         Ok(unsettled)
     }
 
-    /// Settles what is left of a report on the chain. Returns the number of leaves that this call has settled.
+    /// Settles the remaining leaves of a report on the chain. Returns the number of leaves that this call has settled.
     pub(super) async fn settle_one(
         self: &Arc<Self>,
         on_chain: &ChainReport,

@@ -44,7 +44,7 @@ impl CheckedBehind {
     }
 }
 
-/// The result of one step, and what was checked for the next one meanwhile.
+/// The result of one step, and of the checks that were made for the next one meanwhile.
 pub(super) type BehindStep = (Behind, Option<CheckedBehind>);
 
 /// Verifies the next places behind `verified`, at most to `through`. Meanwhile checks those behind them, which the next

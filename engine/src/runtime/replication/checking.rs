@@ -19,7 +19,7 @@ use crate::runtime::Priority;
 /// `docs/performance.md`).
 const CHUNK_ENVELOPES: usize = 128;
 
-/// The result of checking what has arrived.
+/// The result of checking a response.
 pub(super) enum Checked {
     /// Verified responses.
     Verified(Vec<WantResponse<VerifyResult>>),

@@ -63,7 +63,7 @@ const UNRECORDED_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct TimeWatch {
     pub(super) times: StrandTimes,
-    /// The missing places at the end of what has been looked at: the place before them, and the last one.
+    /// The missing places at the end of the changes looked at so far: the place before them, and the last one.
     gap: Option<(EnvelopeId, EnvelopeId)>,
     /// Places of the chains that are older than the strand.
     chain_places: KnownPlaces,

@@ -183,7 +183,8 @@ impl Replication {
 
     /// Fetches envelopes of a strand from the connected peers: those that its originator has signed and, where the
     /// strand's tree has the place, those of the tree. No key signs what a chain orders, so of a chain's strand they
-    /// are those of the tree alone. The strand is not followed meanwhile. One call at a time. Returns what was found.
+    /// are those of the tree alone. The strand is not followed meanwhile. One call at a time. Returns the envelopes
+    /// that were found.
     pub async fn fetch(
         &self,
         originator: OriginatorId,

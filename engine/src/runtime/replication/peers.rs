@@ -127,7 +127,7 @@ impl ConnectedPeers {
         })
     }
 
-    /// Merges what a peer claims to hold, unless a later connection has taken the place of this.
+    /// Merges the heads that a peer claims, unless a later connection has replaced this one.
     pub(super) fn merge_clock(
         &self,
         peer: OriginatorId,

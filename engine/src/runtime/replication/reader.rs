@@ -53,7 +53,7 @@ impl PageRoom {
         self.0.num_permits()
     }
 
-    /// Gives back what a page of this length leaves free.
+    /// Gives back the room that a page of this length does not use.
     fn shrink_to(&mut self, bytes: usize) {
         drop(self.0.split(self.bytes().saturating_sub(bytes)));
     }
@@ -66,7 +66,7 @@ impl PageReads {
         Self { session: Arc::new(Semaphore::new(SESSION_READS_MAX)), all, room }
     }
 
-    /// Returns the room of the pages that are being read or are held, and what the next one has of it already.
+    /// Returns the room of the pages that are being read or are held, including the part that the next one has already.
     #[must_use]
     pub fn bytes_ahead(&self) -> usize {
         bytes_ahead_max() - self.room.available_permits()
@@ -133,7 +133,7 @@ pub struct StrandReader {
     pub(super) position: SequenceId,
     /// The end to read to; `None` for everything that will come.
     pub(super) up_to: Option<SequenceId>,
-    /// Bounds what is read at once. A larger envelope comes alone.
+    /// Bounds the bytes of one read. A larger envelope comes alone.
     pub(super) bytes_max: usize,
     pub(super) counters: Arc<Counters>,
     pub(super) reads: PageReads,
@@ -157,7 +157,7 @@ impl StrandReader {
         self.position
     }
 
-    /// Returns what comes next.
+    /// Returns the next items of the strand.
     ///
     /// Without an end to read to, waits for envelopes that do not exist yet; always for room in the session. Returns
     /// `None` once the end is reached, or the head if that is lower. Cancel safe.

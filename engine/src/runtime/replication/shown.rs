@@ -17,8 +17,8 @@ use crate::replication::{
 };
 
 impl StrandTask {
-    /// Begins to check a response, or puts it aside until what is shown is verified. `is_idle` says that nothing is on its
-    /// way to the log.
+    /// Begins to check a response, or puts it aside until all shown places are verified. `is_idle` says that nothing is
+    /// on its way to the log.
     pub(super) fn start_checking(
         &mut self,
         response: WantResponse<Bytes>,
@@ -28,8 +28,8 @@ impl StrandTask {
         self.start_incoming(incoming)
     }
 
-    /// Begins to check the response that was put aside, if what is shown is verified. To be called while nothing is on its
-    /// way to the log.
+    /// Begins to check the response that was put aside, if all shown places are verified. To be called while nothing is
+    /// on its way to the log.
     pub(super) fn start_parked(&mut self) -> Option<JoinHandle<Checked>> {
         let incoming = self.ahead.take_parked(&self.follower)?;
         self.start_incoming(incoming)
@@ -118,8 +118,8 @@ impl StrandTask {
         true
     }
 
-    /// Ends the connection to the peer that has sent the place behind `verified` with an outer layer that its originator
-    /// has not signed.
+    /// Ends the connection to the peer that has sent the place behind `verified` with an outer layer that its
+    /// originator has not signed.
     fn send_away(&mut self, verified: SequenceId) {
         self.state.counters.forged.inc();
         let sender = self.ahead.note_forged(verified);
@@ -138,8 +138,8 @@ impl StrandTask {
         }
     }
 
-    /// Goes on to the next stage if what is shown is verified, or has to be asked for again. To be called while nothing of
-    /// the strand is under way.
+    /// Enters the next stage if all shown places are verified, or have to be asked for again. To be called while
+    /// nothing of the strand is under way.
     pub(super) fn settle(&mut self) {
         let Some(AskAgain { verified, head }) = self.ahead.settle(now(), &self.follower) else {
             return;
@@ -155,7 +155,8 @@ impl StrandTask {
         }
     }
 
-    /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is shown.
+    /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is
+    /// shown.
     fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
         self.writes = WriteQueue::default();
         let follower = self.ahead.ask_again(now(), &self.follower, verified, head);

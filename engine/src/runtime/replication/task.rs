@@ -65,7 +65,7 @@ pub(super) struct StrandTask {
     pub(super) watch: Arc<Mutex<TimeWatch>>,
     /// The state of what readers are shown before it is verified.
     pub(super) ahead: ShownStrand,
-    /// Verdicts on what is shown, which were made while those before them were written.
+    /// Verdicts on shown envelopes, which were made while those before them were written.
     pub(super) checked_behind: Option<CheckedBehind>,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Jobs {
 }
 
 impl StrandTask {
-    /// Goes on from what is on disk, and follows the strand until it is stopped. `source` is the peer that this
+    /// Continues from the state on disk, and follows the strand until it is stopped. `source` is the peer that this
     /// node's own strand and those of the older network are taken from; other strands choose theirs.
     pub(super) async fn follow(
         state: Arc<ReplicationState>,
@@ -236,8 +236,8 @@ impl StrandTask {
         jobs.committing.is_none() && jobs.checking.is_none() && self.failed.is_none()
     }
 
-    /// Takes over the result of a commit. Writes that failed by the disk are kept: what stands behind them
-    /// waits, and then the peer.
+    /// Takes over the result of a commit. Writes that failed by the disk are kept: later writes wait for
+    /// them, and then the peer does.
     ///
     /// # Errors
     /// An error that no other try can end.
@@ -349,7 +349,7 @@ impl StrandTask {
 
     /// Splits a long backlog among peers while fewer than [`SPLITS_MAX`](super::state::SPLITS_MAX) strands do.
     fn split(&mut self) {
-        // Only what comes in order can be shown before it is verified.
+        // Only envelopes that arrive in order can be shown before they are verified.
         if self.follower.is_split() || self.ahead.is_on() {
             return;
         }

@@ -9,7 +9,7 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 /// A node, and the strand that it signs checkpoints of.
 type Pair = (OriginatorId, OriginatorId);
 
-/// Checkpoints of one pair that wait. A guess: about what a node may show in one round. There are more only while
+/// Checkpoints of one pair that wait. A guess: about as many as a node may show in one round. There are more only while
 /// nothing can be written.
 const OF_PAIR_MAX: usize = 32;
 

@@ -41,7 +41,7 @@ impl WaitingVoids {
     }
 }
 
-/// The known statements, and what was logged about them.
+/// The known statements, and the contradictions that were logged.
 struct VoidBook {
     known: KnownVoids,
     /// Statements of which a contradiction was logged: with `true` one that breaks the node's word.

@@ -40,7 +40,7 @@ pub(super) fn declare(
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let newest_ns = newest_own_ns(state)?;
     let latest_ns = u64::try_from(now_ns.max(newest_ns).max(shown_ns)).ok();
-    // Peers do not show again what was recorded in an earlier run.
+    // Peers do not show a statement again that was recorded in an earlier run.
     let Some(time_ns) = latest_ns.max(state.voids.newest_ns(state.own)) else {
         tracing::warn!(%from, %through, "the clock is before 1970: these places stay missing without a statement");
         return Ok(());

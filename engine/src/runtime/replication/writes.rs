@@ -105,7 +105,7 @@ impl WriteQueue {
     }
 }
 
-/// Writes that were not all done, and may be done again: what is durable already changes nothing.
+/// Writes of which some have failed. All may be repeated: a change that is durable already has no further effect.
 pub(super) struct FailedWrites {
     pub(super) error: CommitError,
     pub(super) writes: Vec<StrandWrite>,
@@ -210,7 +210,8 @@ fn judge_shown(
         };
         take_verdicts(state, watch, std::mem::take(&mut entries))?;
         if !matches!(change, Change::Skip { reason: SkipReason::Expired, .. }) {
-            // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind it.
+            // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind
+            // it.
             return Err(CommitError::Gap { after: id.sequence.previous(), got: id });
         }
         prune_shown(state, id.originator, through)?;
@@ -249,7 +250,7 @@ fn prune_shown(
     let verified = loop {
         let verified = state.store.prune_shown(originator, through, now_unix_s, &derive)?;
         state.committer.announce_verified(EnvelopeId::new(originator, verified), Vec::new());
-        // The head may be below the end of what has expired.
+        // The head may be below the end of the expired range.
         if verified >= through || before.replace(verified) == Some(verified) {
             break verified;
         }

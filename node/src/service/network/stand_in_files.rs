@@ -74,7 +74,7 @@ pub(in crate::service) fn append_chain(
             return Ok(count);
         }
         if let Err(error) = append_events(&events, appender) {
-            file.go_back(before); // what is appended already is left out the next time
+            file.go_back(before); // envelopes that are appended already are left out the next time
             return Err(error.into());
         }
         count += events.len();
