@@ -279,8 +279,8 @@ impl KnownKeys {
 }
 
 impl EvidenceFile {
-    /// Makes a file of reports and of evidence that rests on signed trees, with all that is needed to judge them, and the
-    /// writer's judgements. It names no source of the registry.
+    /// Makes a file of reports and of evidence that rests on signed trees, with all that is needed to judge them, and
+    /// the writer's judgements. It names no source of the registry.
     #[must_use]
     pub fn new(
         tool: &str,

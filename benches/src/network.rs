@@ -229,8 +229,8 @@ impl Network {
         Ok(Node { process, member })
     }
 
-    /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks that. Fails if it asks
-    /// anything else.
+    /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks that. Fails if it
+    /// asks anything else.
     async fn declare_new(
         &self,
         process: &mut Process,

@@ -115,11 +115,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: report::ReportCommand,
     },
-    /// Watch balances, gas, reports, rates, pauses and upgrades on the chains, without privileges: as metrics, as a table, or
-    /// once, as a verdict.
+    /// Watch balances, gas, reports, rates, pauses and upgrades on the chains, without privileges: as metrics, as a
+    /// table, or once, as a verdict.
     ChainWatcher(watcher::ChainWatcherArgs),
-    /// Watch how far each node of the network holds each strand, without privileges: as metrics, as a table, or once, as a
-    /// verdict.
+    /// Watch how far each node of the network holds each strand, without privileges: as metrics, as a table, or once,
+    /// as a verdict.
     NetworkWatcher(network_watcher::NetworkWatcherArgs),
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(HealthArgs),

@@ -1,4 +1,5 @@
-//! Files and flags of auditors that are not what they should be: each is refused or named, and no command waits for ever.
+//! Files and flags of auditors that are not what they should be: each is refused or named, and no command waits for
+//! ever.
 
 use std::fs;
 use std::path::Path;

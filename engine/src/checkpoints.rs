@@ -37,8 +37,8 @@ pub enum CheckpointDecision {
 /// documented one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObserverPace {
-    /// Time for which a part of a strand has been held without a checkpoint of its node that covers it. A node that signs
-    /// shows one within seconds.
+    /// Time for which a part of a strand has been held without a checkpoint of its node that covers it. A node that
+    /// signs shows one within seconds.
     pub after: Duration,
     /// Time between two looks at such strands.
     pub every: Duration,
@@ -80,8 +80,8 @@ impl SilentStrands {
         Self { pace, ..Self::default() }
     }
 
-    /// Returns those of the strands that are to be signed as an observer now. `held` gives each strand of another node; it
-    /// is not read between two looks.
+    /// Returns those of the strands that are to be signed as an observer now. `held` gives each strand of another node;
+    /// it is not read between two looks.
     ///
     /// # Errors
     /// That of `held`.

@@ -76,8 +76,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 const FULL: &str = "all connections that this process may have are open: new ones are closed, or take the \
                     place of the address with most. Raise the limit of open files (LimitNOFILE=, ulimit -n) \
                     if these are callers in good standing";
-/// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A guess:
-/// a round trip.
+/// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A
+/// guess: a round trip.
 const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.

@@ -1,8 +1,9 @@
-//! The memory of HTTP/2 streams besides their messages: the heads of requests and answers, and the state of the library.
+//! The memory of HTTP/2 streams besides their messages: the heads of requests and answers, and the state of the
+//! library.
 //!
-//! An answer without a body, such as that to a preflight, is counted nowhere else: the budget charges requests until they
-//! are answered, and bodies until they are written. And the library keeps the state of as many streams as a connection
-//! had at one time until the connection ends, so one burst of small requests would make it large for good.
+//! An answer without a body, such as that to a preflight, is counted nowhere else: the budget charges requests until
+//! they are answered, and bodies until they are written. And the library keeps the state of as many streams as a
+//! connection had at one time until the connection ends, so one burst of small requests would make it large for good.
 
 use std::sync::Arc;
 

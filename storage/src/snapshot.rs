@@ -58,8 +58,8 @@ impl Snapshot<'_> {
         Self { view, hidden, store, of: PhantomData }
     }
 
-    /// Returns true if everything in this view is durable. A database that was opened for reading only also shows the end
-    /// of its write-ahead log, which may not be synced.
+    /// Returns true if everything in this view is durable. A database that was opened for reading only also shows the
+    /// end of its write-ahead log, which may not be synced.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         !self.store.is_read_only

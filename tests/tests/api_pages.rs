@@ -194,7 +194,8 @@ async fn a_node_and_a_gateway_answer_the_examples_of_curl_as_the_pages_say() {
     assert_eq!(asked, names.len() - 1, "all but Subscribe, a stream in both directions");
 }
 
-/// Runs an example in a shell that knows the function of the index. Returns what it prints, of a stream its first message.
+/// Runs an example in a shell that knows the function of the index. Returns what it prints, of a stream its first
+/// message.
 fn run(example: &str, is_stream: bool) -> String {
     let index = fs::read_to_string(root().join("docs/api/README.md")).unwrap();
     let frame = index.lines().find(|line| line.starts_with("frame() ")).unwrap();

@@ -122,8 +122,9 @@ async fn reads_that_fail_for_a_while_end_neither_a_strand_nor_the_publisher() {
     let mut publisher = Publisher::new(2);
     publisher.publish(&network.nodes[0], 200).await;
     network.converged().await;
-    // After a restart in order everything is in tables, so that reading needs the disk. A node may have looked at the end
-    // of a strand by then, and keeps that block in memory: the strand has many blocks, and is read from its beginning.
+    // After a restart in order everything is in tables, so that reading needs the disk. A node may have looked at the
+    // end of a strand by then, and keeps that block in memory: the strand has many blocks, and is read from its
+    // beginning.
     for node in &mut network.nodes {
         assert!(node.terminate().success());
     }

@@ -69,8 +69,8 @@ struct Line {
 /// The first number that a float does not hold exactly.
 const INEXACT_MIN: f64 = 9_007_199_254_740_992.0;
 
-/// A decimal without a fraction. Engines write it as an integer, as a number with the fraction `.0`, or as text. Numbers
-/// with a fraction are exact below 2^53 only.
+/// A decimal without a fraction. Engines write it as an integer, as a number with the fraction `.0`, or as text.
+/// Numbers with a fraction are exact below 2^53 only.
 #[derive(Debug, Clone, Copy)]
 struct Amount(u64);
 

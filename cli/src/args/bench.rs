@@ -33,8 +33,8 @@ pub(crate) struct BenchArgs {
     /// Make the same calls from all workers without a pause, in place of the tests.
     #[arg(long, conflicts_with_all = ["tests", "mix"])]
     pub(crate) blast: bool,
-    /// Make the calls of this many daily users at their pace, of 500 topics that are filled before and of 10,000 inboxes,
-    /// beside streams of all envelopes, in place of the tests.
+    /// Make the calls of this many daily users at their pace, of 500 topics that are filled before and of 10,000
+    /// inboxes, beside streams of all envelopes, in place of the tests.
     #[arg(long, value_name = "USERS", conflicts_with_all = ["tests", "mix", "blast"], value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) dau: Option<u64>,
     /// Make each kind of call 50 times without load, one after the other, in place of the tests.

@@ -20,11 +20,11 @@ pub(crate) enum ContractsCommand {
     Unpause(PauseArgs),
     /// Replace the code of a contract through its migrator, and verify the result. Steps that are done are left out.
     Upgrade(UpgradeArgs),
-    /// Deploy this program's deposit splitter for the network, beside the present one, which cannot be upgraded. Any account may.
-    /// Name the new address as `depositSplitter` in chain.json.
+    /// Deploy this program's deposit splitter for the network, beside the present one, which cannot be upgraded. Any
+    /// account may. Name the new address as `depositSplitter` in chain.json.
     Splitter(TransactionArgs),
-    /// Deploy all contracts of a new network on two chains, and configure them. Shows the whole plan first; an interrupted
-    /// run is continued by the same command.
+    /// Deploy all contracts of a new network on two chains, and configure them. Shows the whole plan first; an
+    /// interrupted run is continued by the same command.
     ///
     /// The deploying account must not have sent anything on either chain before: its first two transactions decide the
     /// addresses. It becomes the administrator of all contracts. A multisig deploys by --multisig and --calldata.
@@ -34,8 +34,8 @@ pub(crate) enum ContractsCommand {
 /// `hawser contracts pause` and `unpause`.
 #[derive(Debug, Args)]
 pub(crate) struct PauseArgs {
-    /// The contract: PayerRegistry, DistributionManager, SettlementChainGateway, AppChainGateway, GroupMessageBroadcaster
-    /// or IdentityUpdateBroadcaster.
+    /// The contract: PayerRegistry, DistributionManager, SettlementChainGateway, AppChainGateway,
+    /// GroupMessageBroadcaster or IdentityUpdateBroadcaster.
     #[arg(value_name = "CONTRACT", value_parser = contract)]
     pub(crate) contract: Contract,
     /// Payment for gas on the app chain.

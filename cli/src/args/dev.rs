@@ -21,8 +21,8 @@ pub(crate) struct DevArgs {
     /// [default: that of the folder, or 5050].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) base_port: Option<u16>,
-    /// Envelopes ordered by a chain, as lines of JSON; appended lines are read. A line without `block_time` has 1750000000 s plus its number, counted from 1. The
-    /// nodes take it in place of the chains, and there is no gateway.
+    /// Envelopes ordered by a chain, as lines of JSON; appended lines are read. A line without `block_time` has
+    /// 1750000000 s plus its number, counted from 1. The nodes take it in place of the chains, and there is no gateway.
     #[arg(long, value_name = "FILE")]
     pub(crate) chain_file: Option<PathBuf>,
     /// Time between two blocks of each chain, such as 5s; whole seconds from 1 s to 30 s [default: a

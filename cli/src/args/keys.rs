@@ -41,7 +41,8 @@ pub(crate) struct KeysRotateArgs {
     /// URL of the new node's API: http://host:port or https://host.
     #[arg(long, value_name = "URL")]
     pub(crate) http_address: Option<String>,
-    /// Write nothing. Only print which steps are done, according to the registry and both nodes, and exit with 9 if some are left.
+    /// Write nothing. Only print which steps are done, according to the registry and both nodes, and exit with 9 if
+    /// some are left.
     #[arg(long)]
     pub(crate) check: bool,
     /// Chains and contracts.

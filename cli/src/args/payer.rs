@@ -14,7 +14,8 @@ use super::report::ReportNodeArgs;
 pub(crate) enum PayerCommand {
     /// Deposit into a payer's balance.
     Deposit(DepositArgs),
-    /// Fund a payer on both chains with one transaction: its balance in the registry, and native tokens on the app chain.
+    /// Fund a payer on both chains with one transaction: its balance in the registry, and native tokens on the app
+    /// chain.
     Fund(FundArgs),
     /// Convert underlying tokens into fee tokens.
     Wrap(AmountArgs),
@@ -135,17 +136,17 @@ pub(crate) struct UsageArgs {
     /// Address of the payer.
     #[arg(value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Address,
-    /// Compute the usage again from a log, and compare it with the reports on the chain. Exits with 0 if all of them are
-    /// proven, with 8 if one differs or the log has faults, and with 9 if places of one were not shown, or the payer has
-    /// envelopes in a strand whose signatures could not be verified.
+    /// Compute the usage again from a log, and compare it with the reports on the chain. Exits with 0 if all of them
+    /// are proven, with 8 if one differs or the log has faults, and with 9 if places of one were not shown, or the
+    /// payer has envelopes in a strand whose signatures could not be verified.
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Public key that signed the strands of the older network (10, 11 and 13), as the node's setting of this name: 130 hex
-    /// digits that begin with 04. Without it their signatures are not verified, and the output says so.
+    /// Public key that signed the strands of the older network (10, 11 and 13), as the node's setting of this name: 130
+    /// hex digits that begin with 04. Without it their signatures are not verified, and the output says so.
     #[arg(long, value_name = "KEY", requires = "verify", value_parser = public_key)]
     pub(crate) migration_key: Option<PublicKey>,
-    /// The log to verify from: the data folder of a stopped node, a folder of backups, `snapshot:PLACE`, or the API of a
-    /// node that runs: `http://host:port` [default: the first node of the network file, that of --network or of
+    /// The log to verify from: the data folder of a stopped node, a folder of backups, `snapshot:PLACE`, or the API of
+    /// a node that runs: `http://host:port` [default: the first node of the network file, that of --network or of
     /// ./hawser-dev].
     #[arg(long, value_name = "DATA-DIR|BACKUP|URL", requires = "verify")]
     pub(crate) from: Option<String>,
@@ -169,8 +170,8 @@ pub(crate) struct EstimateArgs {
     /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
     #[arg(long, value_name = "DAYS", default_value_t = 60, value_parser = retention)]
     pub(crate) retention: u32,
-    /// Network whose rates count: the name of a deployed one, such as testnet (with --rpc-url), or a network file as for
-    /// --network, or its folder.
+    /// Network whose rates count: the name of a deployed one, such as testnet (with --rpc-url), or a network file as
+    /// for --network, or its folder.
     #[arg(long, value_name = "NETWORK", conflicts_with_all = [NetworkArgs::NETWORK, NetworkArgs::ENVIRONMENT])]
     pub(crate) at: Option<String>,
     /// Chains and contracts.
@@ -235,8 +236,8 @@ pub(crate) enum FeesCommand {
     Withdraw(FeesWithdrawArgs),
     /// Print fees that are owed, and the claims of each report.
     Show(FeesShowArgs),
-    /// Send the settled fees that the payer registry holds to the manager that pays them out. A withdrawal does so by itself
-    /// when tokens are missing.
+    /// Send the settled fees that the payer registry holds to the manager that pays them out. A withdrawal does so by
+    /// itself when tokens are missing.
     Excess(TransactionArgs),
 }
 

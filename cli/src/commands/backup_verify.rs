@@ -183,8 +183,8 @@ impl ChecksOfNode {
         made.backup == name || read.is_some_and(is_of)
     }
 
-    /// Returns the name of the last backup that was made of the folder, if all backups of its place were checked and it is
-    /// not among them: a stranger who may write there, or a rule of the bucket, has removed it.
+    /// Returns the name of the last backup that was made of the folder, if all backups of its place were checked and it
+    /// is not among them: a stranger who may write there, or a rule of the bucket, has removed it.
     fn gone(&self, args: &BackupVerifyArgs, names: &[String]) -> Option<String> {
         let place = backup::place_of(&args.from).ok()?.to_string();
         let made = self.made.as_ref().filter(|made| made.to == place)?;

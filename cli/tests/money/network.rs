@@ -79,8 +79,8 @@ impl Default for MoneySettings {
 }
 
 impl MoneyNetwork {
-    /// Starts everything and waits until each node may publish. The worker of payer reports looks once at the start, and
-    /// then waits for the test to take its steps.
+    /// Starts everything and waits until each node may publish. The worker of payer reports looks once at the start,
+    /// and then waits for the test to take its steps.
     pub fn start(settings: MoneySettings) -> Self {
         let alone = ALONE.lock();
         let place = tempfile::tempdir().unwrap();

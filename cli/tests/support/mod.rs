@@ -59,8 +59,8 @@ pub fn json(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Returns a port that is free together with those that `hawser dev` assigns from it for `nodes` nodes; with 0, one free
-/// port. No other process of tests gets them.
+/// Returns a port that is free together with those that `hawser dev` assigns from it for `nodes` nodes; with 0, one
+/// free port. No other process of tests gets them.
 pub fn free_base(nodes: u16) -> u16 {
     match nodes {
         0 => ports::free(),

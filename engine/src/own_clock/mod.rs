@@ -164,9 +164,9 @@ impl OtherClocks {
         }
     }
 
-    /// Returns the lead of the wall clock over each chain by its name, and over `peers`, in nanoseconds; negative where it
-    /// is behind. A source that has shown no time for an hour is left out, as are the peers while the clocks of fewer than
-    /// two are known.
+    /// Returns the lead of the wall clock over each chain by its name, and over `peers`, in nanoseconds; negative where
+    /// it is behind. A source that has shown no time for an hour is left out, as are the peers while the clocks of
+    /// fewer than two are known.
     #[must_use]
     pub fn leads_ns(&self, now: Instant, wall_ns: i64) -> Vec<(&'static str, i64)> {
         let chains = self.chains.iter();

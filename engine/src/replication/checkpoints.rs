@@ -80,7 +80,8 @@ impl CheckpointWatch {
         honest.filter_map(|it| it.agreed.as_ref())
     }
 
-    /// Takes over a checkpoint that an earlier run has stored, which agreed with the tree then. It is not verified again.
+    /// Takes over a checkpoint that an earlier run has stored, which agreed with the tree then. It is not verified
+    /// again.
     pub fn remember(&mut self, signed: SignedCheckpoint) {
         if let Some(strand) = self.strand(watched(&signed)) {
             let newest = strand.agreed.is_none_or(|it| it.checkpoint.size < signed.checkpoint.size);
@@ -88,8 +89,8 @@ impl CheckpointWatch {
         }
     }
 
-    /// Takes over a checkpoint that an earlier run has stored, and that is of another tree than the one held now: the strand
-    /// was cut since. It is not verified again.
+    /// Takes over a checkpoint that an earlier run has stored, and that is of another tree than the one held now: the
+    /// strand was cut since. It is not verified again.
     pub fn remember_disputed(&mut self, signed: SignedCheckpoint) {
         if let Some(strand) = self.strand(watched(&signed)) {
             strand.displace(signed);

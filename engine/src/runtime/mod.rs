@@ -276,8 +276,8 @@ impl Engine {
         Ok(self.publisher.own_clock().check(self.ports.clock.now_ns())?)
     }
 
-    /// Returns the lead of this node's clock over each chain by its name, and over the median of `peers`, in nanoseconds;
-    /// negative where it is behind. Sources that are not known are left out.
+    /// Returns the lead of this node's clock over each chain by its name, and over the median of `peers`, in
+    /// nanoseconds; negative where it is behind. Sources that are not known are left out.
     #[must_use]
     pub fn clock_leads_ns(&self) -> Vec<(&'static str, i64)> {
         self.publisher.own_clock().leads_ns(self.ports.clock.now_ns())

@@ -59,7 +59,8 @@ impl Remake {
     pub(super) fn run(&self, damaged: &[&str]) -> Result<RebuildReport, RemakeError> {
         if !damaged.is_empty() {
             if self.store.condemn_damaged(damaged).is_err() {
-                // A compaction may have met the damage before: RocksDB takes no writes until the log has been read again.
+                // A compaction may have met the damage before: RocksDB takes no writes until the log has been read
+                // again.
                 self.wait_until_writable()?;
                 self.store.condemn_damaged(damaged).map_err(RemakeError::Condemn)?;
             }

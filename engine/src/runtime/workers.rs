@@ -1,7 +1,7 @@
 //! One thread per core for work that is all computing: signatures, mostly.
 //!
-//! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests
-//! of callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
+//! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests of
+//! callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
 //! in it. Large requests of callers, and envelopes that readers already have, are checked by workers of a lower
 //! priority: separate threads, with a nice value that is higher by 5 on Linux.
 

@@ -17,8 +17,8 @@ pub(super) enum PeerCallError {
     /// The peer does not have this method.
     #[error("the peer does not have the method")]
     Unimplemented,
-    /// An HTTP server without this path has answered: one of another kind than gRPC that lacks the method, or a proxy in
-    /// front of the peer.
+    /// An HTTP server without this path has answered: one of another kind than gRPC that lacks the method, or a proxy
+    /// in front of the peer.
     #[error("the answer has the HTTP status 404")]
     NotFound,
     /// The peer refuses, or the connection fails.

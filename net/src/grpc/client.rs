@@ -87,9 +87,9 @@ enum StreamMethod {
 }
 
 impl PeerClient {
-    /// Connects to the API at `url`, over TLS for `https`: the certificate has to come from a public authority, or from one of
-    /// `SSL_CERT_FILE`. With `checked`, it dials these addresses one after another without TLS, also when it connects again,
-    /// and looks no name up; the peer still sees the authority of `url`.
+    /// Connects to the API at `url`, over TLS for `https`: the certificate has to come from a public authority, or from
+    /// one of `SSL_CERT_FILE`. With `checked`, it dials these addresses one after another without TLS, also when it
+    /// connects again, and looks no name up; the peer still sees the authority of `url`.
     ///
     /// # Errors
     /// When the URL is none, or no server answers there.
@@ -127,8 +127,8 @@ impl PeerClient {
         Ok(PeerHeads { heads, quic_address, round_trip: asked_at.elapsed() })
     }
 
-    /// Asks for the newest checkpoint that the peer holds of a strand. `None` if it holds none, or shows none now: a limit
-    /// on callers is no fault, and whether the connection has failed is told by the next clock.
+    /// Asks for the newest checkpoint that the peer holds of a strand. `None` if it holds none, or shows none now: a
+    /// limit on callers is no fault, and whether the connection has failed is told by the next clock.
     ///
     /// # Errors
     /// When the answer is no checkpoint.

@@ -23,8 +23,8 @@ pub enum PlainTextPeers {
 
 impl PlainTextPeers {
     /// Returns the addresses at which a peer at `url` may be called. All addresses of a name have to be permitted. The
-    /// caller dials these and does not look the name up again: a hostile server of the name may give other addresses next.
-    /// `None` when every address is permitted, or TLS proves the name.
+    /// caller dials these and does not look the name up again: a hostile server of the name may give other addresses
+    /// next. `None` when every address is permitted, or TLS proves the name.
     ///
     /// # Errors
     /// When the URL has no TLS, and has no address or one that is not permitted.

@@ -8,8 +8,8 @@
 //! `"isCanonical":false,"absences":[{"from":1750000000}]` (unix seconds). When it returns, the absence gets its end:
 //! `{"from":1750000000,"until":1750086400}`.
 //!
-//! `"source":{"contract":"0x…","chainId":1,"block":7}` names the contract that the records were read from; evidence files
-//! pass it on. A node does not use it.
+//! `"source":{"contract":"0x…","chainId":1,"block":7}` names the contract that the records were read from; evidence
+//! files pass it on. A node does not use it.
 
 use std::collections::BTreeSet;
 

@@ -2,9 +2,9 @@
 //!
 //! Each one gives a root, which is compared with that of the report: fees as the originator stated them; minutes that
 //! are left out at an end, or counted too many; envelopes that are left out at an end; a payer that is left out; one
-//! whose usage of a minute, or whose envelope, is left out, counted twice or counted for another payer; an amount that is
-//! doubled, or nothing, or that of another payer. An amount that follows from nothing in the log cannot be found, nor a
-//! payer without usage here: a root does not show what it was made of.
+//! whose usage of a minute, or whose envelope, is left out, counted twice or counted for another payer; an amount that
+//! is doubled, or nothing, or that of another payer. An amount that follows from nothing in the log cannot be found,
+//! nor a payer without usage here: a root does not show what it was made of.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

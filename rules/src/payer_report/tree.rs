@@ -124,8 +124,8 @@ impl Tree {
         }
     }
 
-    /// Returns the root of the tree that has these other leaves at their indexes, from 0, with at most one hash per level
-    /// and leaf; `None` if the tree lacks one of them, or the list is empty.
+    /// Returns the root of the tree that has these other leaves at their indexes, from 0, with at most one hash per
+    /// level and leaf; `None` if the tree lacks one of them, or the list is empty.
     #[must_use]
     pub fn root_with<L: AsRef<[u8]>>(&self, changed: &[(usize, L)]) -> Option<Hash> {
         let (_, below_top) = self.levels.split_last()?;
@@ -219,7 +219,8 @@ impl Proof {
 }
 
 /// Returns the top hash over known consecutive hashes of leaves that begin at `left`; the tree has `leaves` leaves.
-/// `known` is not empty and ends within them. Takes the missing hashes from `elements`, in the order of [`Tree::proof`].
+/// `known` is not empty and ends within them. Takes the missing hashes from `elements`, in the order of
+/// [`Tree::proof`].
 fn climb(
     mut known: Vec<Hash>,
     mut left: u64,

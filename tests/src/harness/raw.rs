@@ -62,7 +62,8 @@ pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     call
 }
 
-/// Returns the beginning of an HTTP/2 connection whose headers must not refer to earlier ones, so that each is sent whole.
+/// Returns the beginning of an HTTP/2 connection whose headers must not refer to earlier ones, so that each is sent
+/// whole.
 #[must_use]
 pub fn http2_preface_without_table() -> Vec<u8> {
     let table = [0, 1, 0, 0, 0, 0];

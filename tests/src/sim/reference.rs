@@ -117,8 +117,8 @@ impl Sim {
         }
     }
 
-    /// Asserts that all nodes have booked the same for every strand, and returns the number of envelopes that nodes of the
-    /// reference have ordered against a rule.
+    /// Asserts that all nodes have booked the same for every strand, and returns the number of envelopes that nodes of
+    /// the reference have ordered against a rule.
     ///
     /// # Panics
     /// When one has not.

@@ -18,7 +18,8 @@ use crate::output;
 /// Judges the reports of a file or of a node. A node's reports are judged page by page, so that only one page is held.
 ///
 /// # Errors
-/// When files or nodes cannot be read; and with the exit code of the verdict, or of a node that was not read to its end.
+/// When files or nodes cannot be read; and with the exit code of the verdict, or of a node that was not read to its
+/// end.
 pub(in super::super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), RunError> {
     if args.source.contains("://") {
         let keys = keys::load(&args.keys, None)?;

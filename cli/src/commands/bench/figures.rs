@@ -83,8 +83,8 @@ impl BenchFigures {
         Duration::from_secs_f64(self.sum_us / 1e6)
     }
 
-    /// Returns the latency that a share of the calls did not exceed, in milliseconds, rounded up by at most a hundredth; 0
-    /// without a call.
+    /// Returns the latency that a share of the calls did not exceed, in milliseconds, rounded up by at most a
+    /// hundredth; 0 without a call.
     fn quantile_ms(&self, share: f64) -> f64 {
         let wanted = (float(self.count) * share).max(1.0);
         let mut seen = 0;

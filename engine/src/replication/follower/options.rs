@@ -37,8 +37,8 @@ impl Follower {
     }
 
     /// Follows this node's own strand in a network with these other canonical nodes. Reports with
-    /// [`Effect::Found`](super::Effect::Found) which places peers show that are not held, and believes more than half of
-    /// the others that places have expired.
+    /// [`Effect::Found`](super::Effect::Found) which places peers show that are not held, and believes more than half
+    /// of the others that places have expired.
     #[must_use]
     pub fn reporting_finds(mut self, others: BTreeSet<OriginatorId>) -> Self {
         self.own_beside = Some(others);

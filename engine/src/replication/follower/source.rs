@@ -149,8 +149,8 @@ impl Follower {
         }
     }
 
-    /// Returns the time at which a silent source counts as stalled. Its silence begins with its claim: while it claims no
-    /// more than was accepted, there is nothing to send, and a clock may overtake the envelope that it tells of.
+    /// Returns the time at which a silent source counts as stalled. Its silence begins with its claim: while it claims
+    /// no more than was accepted, there is nothing to send, and a clock may overtake the envelope that it tells of.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         let owing_since = self.choice.owing_since.filter(|_| self.split.is_none())?;
         self.source()?;

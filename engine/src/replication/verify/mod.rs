@@ -116,8 +116,8 @@ impl EnvelopeVerifier {
         Ok(self.entry(opened.parse(), Ok(payer)))
     }
 
-    /// Returns the validity of an envelope of the log by its bytes. Its originator's signature was checked before it was
-    /// stored, and is not checked again.
+    /// Returns the validity of an envelope of the log by its bytes. Its originator's signature was checked before it
+    /// was stored, and is not checked again.
     #[must_use]
     pub fn validity_of_stored(&self, bytes: &Bytes) -> Validity {
         let envelope = self.open_unsigned(bytes.clone()).map(|(opened, _)| opened.parse());

@@ -12,8 +12,8 @@ use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
 pub struct ContractError {
     /// The reason.
     pub text: String,
-    /// The chain refused the transaction, and nothing was sent: a smaller one may be taken. Of a transaction that was sent and
-    /// may still be mined, no part may be sent again.
+    /// The chain refused the transaction, and nothing was sent: a smaller one may be taken. Of a transaction that was
+    /// sent and may still be mined, no part may be sent again.
     pub may_be_too_large: bool,
 }
 

@@ -66,8 +66,8 @@ impl StageCounts {
 }
 
 impl PayerReporter {
-    /// Counts the reports by stage: the newest ones on the chain, those there that have a leaf left, and those that would
-    /// continue them. Judges none, so it costs reads that are bounded for each pair of nodes. Blocks on the disk.
+    /// Counts the reports by stage: the newest ones on the chain, those there that have a leaf left, and those that
+    /// would continue them. Judges none, so it costs reads that are bounded for each pair of nodes. Blocks on the disk.
     ///
     /// # Errors
     /// [`ReportStepError`].

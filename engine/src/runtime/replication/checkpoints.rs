@@ -79,8 +79,8 @@ struct CheckpointExchange {
     silence: SilentStrands,
     /// The checkpoints that contradict each other, for peers.
     proofs: CheckpointOffers,
-    /// Checkpoints that peers have shown since the last round, each with its peer. Filled only when it is empty, with at
-    /// most what the queues of [`ShownCheckpoints`](crate::replication::ShownCheckpoints) hold.
+    /// Checkpoints that peers have shown since the last round, each with its peer. Filled only when it is empty, with
+    /// at most what the queues of [`ShownCheckpoints`](crate::replication::ShownCheckpoints) hold.
     shown: Vec<(OriginatorId, CosignedCheckpoint)>,
     unsaved: UnsavedCheckpoints,
     /// Evidence that is to be written.

@@ -63,8 +63,8 @@ fn is_page<T>(answer: &Result<T, Status>) -> bool {
     answer.as_ref().is_err_and(is_page)
 }
 
-/// Converts the status of a node that gives no proof. A tree that does not cover the envelope lacks the proof, as a folder
-/// without a checkpoint does.
+/// Converts the status of a node that gives no proof. A tree that does not cover the envelope lacks the proof, as a
+/// folder without a checkpoint does.
 fn no_proof(status: &Status) -> RunError {
     let failure = client::failure(status);
     match status.code() {
