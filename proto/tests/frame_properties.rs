@@ -341,19 +341,6 @@ fn versions_are_some_few_and_ascending() {
 }
 
 #[test]
-fn the_highest_common_version_is_used() {
-    let hello = |versions: &[u16]| Hello {
-        versions: versions.to_vec(),
-        features: 0,
-        node_id: OriginatorId(100),
-        clock: Cursor::new(),
-    };
-    assert_eq!(hello(&[1, 2, 5]).common_version(&hello(&[2, 3])), Some(2));
-    assert_eq!(hello(&[1, 2]).common_version(&hello(&[1, 2, 3])), Some(2));
-    assert_eq!(hello(&[1]).common_version(&hello(&[2])), None);
-}
-
-#[test]
 fn a_batch_ends_before_the_envelope_that_would_pass_its_size() {
     let mut builder = BatchBuilder::new(10);
     assert_eq!(builder.finish(), None);

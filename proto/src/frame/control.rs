@@ -235,12 +235,6 @@ impl Hello {
             clock: decode_clock(fields)?,
         })
     }
-
-    /// Returns the highest version that this hello and the peer's have in common.
-    #[must_use]
-    pub fn common_version(&self, peer: &Self) -> Option<u16> {
-        self.versions.iter().rev().copied().find(|version| peer.versions.contains(version))
-    }
 }
 
 impl WantFrame {
