@@ -37,7 +37,7 @@ fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_dear: bool) -> B
     UnsealedEnvelope::new(&statement).seal(&key(node))
 }
 
-fn dear(node: OriginatorId, sequence: u64) -> Evidence {
+fn overpriced(node: OriginatorId, sequence: u64) -> Evidence {
     let envelopes = vec![envelope(node, sequence, 0, true)];
     let at = EnvelopeId::new(node, SequenceId(sequence));
     Evidence { misbehavior: Misbehavior::Fee, at, from: None, envelopes }
@@ -84,8 +84,8 @@ fn record_evidence(store: &Store, after_s: i64, evidence: &[Evidence]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_price_waits_for_the_list_and_holds_up_no_other_report_also_after_a_restart() {
     let store = common::store();
-    record_evidence(&store, 1, &[back_in_time(SOURCE, 2), dear(SOURCE, 3)]);
-    record_evidence(&store, 2, &[dear(SOURCE, 4), back_in_time(SOURCE, 6)]);
+    record_evidence(&store, 1, &[back_in_time(SOURCE, 2), overpriced(SOURCE, 3)]);
+    record_evidence(&store, 2, &[overpriced(SOURCE, 4), back_in_time(SOURCE, 6)]);
     let first = start(store.clone(), &[SOURCE], 0);
     let back = (Kind::OutOfOrder, SOURCE);
     assert_eq!(reported(&first), [back, back], "the prices are older than the evidence");

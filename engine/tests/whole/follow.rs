@@ -394,8 +394,8 @@ async fn a_fee_that_no_rate_explains_holds_nothing_up_and_is_not_what_is_booked(
     let follower = Follower::start(common::store());
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
-    let dear = Rate { message_fee: 2000, ..rate() };
-    let sent = [envelope(SOURCE, 1, "true"), priced(SOURCE, 2, "true", dear)];
+    let expensive = Rate { message_fee: 2000, ..rate() };
+    let sent = [envelope(SOURCE, 1, "true"), priced(SOURCE, 2, "true", expensive)];
     source.send(sent.clone()).await;
     follower.wait_for(SOURCE, 2).await;
     assert_eq!(follower.held(SOURCE), sent);

@@ -19,7 +19,7 @@ const TITLE: &str = "hawser backup 1";
 const TITLE_OF_ANY: &str = "hawser backup ";
 /// Domain of the node's signature under a manifest.
 const SIGNED_AS: &[u8] = b"hawser backup|";
-/// Largest manifest, bytes. A file's line has about 120 bytes.
+/// Largest manifest, bytes. A guess: a file's line has about 120 bytes, so one can name a hundred thousand files.
 pub const MANIFEST_LEN_BYTES_MAX: u64 = 16 << 20;
 /// Largest number of files of a backup. A guess: at 64 MiB a file this is more than 6 TiB.
 const FILES_MAX: usize = 100_000;

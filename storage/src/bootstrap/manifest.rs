@@ -16,7 +16,7 @@ use crate::hex::{hex, unhex, unhex_all};
 const TITLE: &str = "hawser snapshot 1";
 /// The first line of a manifest with strands of chains, which older versions of this program refuse.
 const TITLE_WITH_CHAINS: &str = "hawser snapshot 2";
-/// Largest manifest, bytes. A chunk's line has about 120 bytes, so a manifest can describe a terabyte.
+/// Largest manifest, bytes. A guess: a chunk's line has about 120 bytes, so a manifest can describe a terabyte.
 pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
 /// Largest number of checkpoints of a strand. A guess: that of its node, and some of observers.
 pub(super) const CHECKPOINTS_MAX: usize = 8;

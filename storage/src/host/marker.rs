@@ -17,7 +17,7 @@ const TITLE: &str = "hawser host marker 1: do not copy, do not back up";
 const HEAD_AT: u64 = TITLE.len() as u64 + 1;
 /// Value of `standing` for a folder that may sign.
 const NEWEST: &str = "newest";
-/// Largest marker, bytes. Markers have a few hundred bytes.
+/// Largest marker, bytes. A guess: markers have a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 4096;
 
 /// The contents of a marker.
