@@ -19,7 +19,7 @@ use crate::follow::{OTHER, SOURCE, key};
 const SECOND_NS: i64 = 1_000_000_000;
 
 /// An envelope that a node dates so many seconds after the start, with a wrong price if it is to have one.
-fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_dear: bool) -> Bytes {
+fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_overpriced: bool) -> Bytes {
     let text = sequence.to_string();
     let client = client(&group_topic(1), None, group_payload(frame(1, 1, text.as_bytes())));
     let paid: Bytes = PayerEnvelope::sign(client, node, 60, &payer(0)).encode_to_vec().into();
@@ -29,7 +29,7 @@ fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_dear: bool) -> B
         originator_node_id: node.0,
         originator_sequence_id: sequence,
         originator_ns,
-        base_fee_picodollars: fee + u64::from(is_dear),
+        base_fee_picodollars: fee + u64::from(is_overpriced),
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(originator_ns / SECOND_NS).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,
@@ -95,15 +95,15 @@ async fn a_wrong_price_waits_for_the_list_and_holds_up_no_other_report_also_afte
 
     let again = start(store.clone(), &[SOURCE], 0);
     assert_eq!(reported(&again), [back, back, back], "none twice");
-    let dear = (Kind::InvalidPayload, SOURCE);
+    let overpriced = (Kind::InvalidPayload, SOURCE);
     again
         .rates
         .send_replace(Arc::new(RateTable::new(vec![rate()], Some(START_NS + SECOND_NS)).unwrap()));
-    assert_eq!(reported(&again), [back, back, back, dear], "the list covers the first one");
+    assert_eq!(reported(&again), [back, back, back, overpriced], "the list covers the first one");
     again.rates.send_replace(Arc::new(
         RateTable::new(vec![rate()], Some(START_NS + 600 * SECOND_NS)).unwrap(),
     ));
-    assert_eq!(reported(&again), [back, back, back, dear, dear]);
+    assert_eq!(reported(&again), [back, back, back, overpriced, overpriced]);
     let last = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap().pop();
     assert_eq!(store.reported_evidence().unwrap(), last.unwrap().at);
 }
