@@ -29,7 +29,7 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct RecentState {
-    known: HashMap<OriginatorId, KnownPlaces>,
+    known: HashMap<OriginatorId, RememberedPlaces>,
     /// Hashes of topics with their envelopes, oldest first.
     order: VecDeque<(u64, EnvelopeId)>,
     /// The last envelope of each strand in each topic, by the topic's hash.
@@ -40,7 +40,7 @@ struct RecentState {
 
 /// The places of a strand whose topics are known.
 #[derive(Debug, Clone, Copy)]
-struct KnownPlaces {
+struct RememberedPlaces {
     after: SequenceId,
     through: SequenceId,
 }
@@ -69,7 +69,7 @@ impl Recent {
 
     fn with_max(heads: &[EnvelopeId], envelopes_max: usize) -> Self {
         let known = |head: &EnvelopeId| {
-            (head.originator, KnownPlaces { after: head.sequence, through: head.sequence })
+            (head.originator, RememberedPlaces { after: head.sequence, through: head.sequence })
         };
         let state = RecentState { known: heads.iter().map(known).collect(), ..Default::default() };
         Self { state: RwLock::new(state), hasher: RandomState::new(), envelopes_max }
@@ -184,7 +184,7 @@ impl RecentState {
     /// Records that a strand has these places now.
     fn extend(&mut self, first: EnvelopeId, last: EnvelopeId) {
         let before = first.sequence.previous();
-        let fresh = KnownPlaces { after: before, through: before };
+        let fresh = RememberedPlaces { after: before, through: before };
         let known = self.known.entry(first.originator).or_insert(fresh);
         if before > known.through {
             known.after = before;
