@@ -21,7 +21,7 @@ use crate::keys::topic::{self, TopicKey};
 use crate::keys::{Key, decode_u64};
 use crate::projection::{Projection, ProjectionSet};
 use crate::raw_rows::stored;
-use crate::tallies::{CountedFacts, Pricing, Tallies, TallyReport};
+use crate::tallies::{Pricing, TalliedFacts, Tallies, TallyReport};
 
 /// Stages the rows that depend on one envelope alone: they may be written in any order, and more than once.
 pub(crate) struct EnvelopeRows<'a> {
@@ -78,13 +78,13 @@ impl<'a> EnvelopeRows<'a> {
 pub(crate) struct CountedFacts {
     receipt: Option<[u8; 32]>,
     addresses: Vec<AddressChange>,
-    counted: CountedFacts,
+    counted: TalliedFacts,
 }
 
 impl CountedFacts {
     /// Returns the counted facts of an envelope of `len_bytes`.
     pub(crate) fn of(len_bytes: usize, facts: Facts) -> Self {
-        let counted = CountedFacts::of(len_bytes, &facts);
+        let counted = TalliedFacts::of(len_bytes, &facts);
         Self { receipt: facts.receipt, addresses: facts.addresses, counted }
     }
 
@@ -164,7 +164,7 @@ impl<'a> ProjectionRows<'a> {
 
     /// Gathers the counters of the envelope `id` of `len_bytes`. [`EnvelopeRows`] stages its other rows.
     fn count(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) -> Result<(), ReadError> {
-        self.gather(id, facts.receipt, &facts.addresses, CountedFacts::of(len_bytes, facts))
+        self.gather(id, facts.receipt, &facts.addresses, TalliedFacts::of(len_bytes, facts))
     }
 
     /// Gathers the counters of facts that were kept without the envelope.
@@ -181,7 +181,7 @@ impl<'a> ProjectionRows<'a> {
         id: EnvelopeId,
         receipt: Option<[u8; 32]>,
         addresses: &[AddressChange],
-        counted: CountedFacts,
+        counted: TalliedFacts,
     ) -> Result<(), ReadError> {
         self.note_receipt(id, receipt.filter(|_| id.originator == self.own));
         let is_late = std::mem::take(&mut self.is_late);
@@ -208,7 +208,7 @@ impl<'a> ProjectionRows<'a> {
     ) -> Result<(), ReadError> {
         self.note_receipt(id, pruned.receipt);
         match self.made.has_tallies() {
-            true => self.tallies.count(id, CountedFacts::from(pruned), false),
+            true => self.tallies.count(id, TalliedFacts::from(pruned), false),
             false => Ok(()),
         }
     }

@@ -32,7 +32,7 @@ use crate::rebuild::Derive;
 use crate::repricing::{MinuteScan, MinuteSpan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::tallies::{CountedFacts, Pricing, put_usage};
+use crate::tallies::{Pricing, TalliedFacts, put_usage};
 
 /// Largest number of marks in a write while rates are recorded. A guess that bounds
 /// the memory of a batch to about a MiB.
@@ -299,7 +299,7 @@ impl Snapshot<'_> {
                     scan.read = through;
                     continue;
                 }
-                LogPlace::Pruned { id, envelope } => (id, Some(CountedFacts::from(&envelope))),
+                LogPlace::Pruned { id, envelope } => (id, Some(TalliedFacts::from(&envelope))),
                 LogPlace::Held { id, bytes, validity } => {
                     len_bytes += bytes.len();
                     (id, counted_in(at, id, &bytes, validity, derive))
@@ -307,7 +307,7 @@ impl Snapshot<'_> {
             };
             scan.read = id.sequence;
             let Some(counted) = counted else { continue };
-            let CountedFacts { len_bytes, originator_ns: ns, .. } = counted;
+            let TalliedFacts { len_bytes, originator_ns: ns, .. } = counted;
             let minute = minute_of(ns);
             let Some(age) = age(minute, at) else { continue };
             if age == 0 && counted.is_tallied() {
@@ -373,12 +373,12 @@ fn counted_in(
     bytes: &Bytes,
     validity: Validity,
     derive: &Derive<'_>,
-) -> Option<CountedFacts> {
+) -> Option<TalliedFacts> {
     if age_of(bytes, at).is_none() && time_of(bytes).is_some() {
         return None; // most of the cost is deriving: the payer is recovered from a signature
     }
     let facts = derive(id, bytes, validity)?;
-    Some(CountedFacts::of(bytes.len(), &facts))
+    Some(TalliedFacts::of(bytes.len(), &facts))
 }
 
 /// Returns the distance of `minute` before `at`, if it counts for congestion there.

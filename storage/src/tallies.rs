@@ -54,7 +54,7 @@ impl Pricing<'_> {
 
 /// The properties of an envelope that tallies count.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CountedFacts {
+pub(crate) struct TalliedFacts {
     /// Length of the stored envelope.
     pub(crate) len_bytes: u64,
     pub(crate) originator_ns: i64,
@@ -62,7 +62,7 @@ pub(crate) struct CountedFacts {
     pub(crate) counts_for_congestion: bool,
 }
 
-impl CountedFacts {
+impl TalliedFacts {
     /// Returns the counted values of an envelope of `len_bytes`.
     pub(crate) fn of(len_bytes: usize, facts: &Facts) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl CountedFacts {
     }
 }
 
-impl From<&PrunedEnvelope> for CountedFacts {
+impl From<&PrunedEnvelope> for TalliedFacts {
     fn from(pruned: &PrunedEnvelope) -> Self {
         Self {
             len_bytes: pruned.len_bytes,
@@ -136,10 +136,10 @@ impl<'a> Tallies<'a> {
     pub(crate) fn count(
         &mut self,
         id: EnvelopeId,
-        counted: CountedFacts,
+        counted: TalliedFacts,
         is_late: bool,
     ) -> Result<(), ReadError> {
-        let CountedFacts { len_bytes, originator_ns, charge, counts_for_congestion: counts } =
+        let TalliedFacts { len_bytes, originator_ns, charge, counts_for_congestion: counts } =
             counted;
         let (originator, minute) = (id.originator, minute_of(originator_ns));
         let at = CongestionKey { originator, minute };

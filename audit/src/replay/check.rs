@@ -72,14 +72,14 @@ pub(crate) enum CheckedRow {
 }
 
 /// An envelope whose outer layer is well-formed.
-struct OpenedEnvelope {
+struct UnjudgedEnvelope {
     statement: Bytes,
     proof: Proof,
     inner: Result<UnsignedOriginatorEnvelope, LayerError>,
     originator_ns: i64,
 }
 
-type OpenResult = Result<OpenedEnvelope, (FaultKind, String)>;
+type OpenResult = Result<UnjudgedEnvelope, (FaultKind, String)>;
 
 impl Checker {
     /// Makes the checker of a strand, by the keys and absences of a registry.
@@ -161,7 +161,7 @@ impl Checker {
             }
         }
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
-        Ok(OpenedEnvelope { statement, proof, inner, originator_ns })
+        Ok(UnjudgedEnvelope { statement, proof, inner, originator_ns })
     }
 
     /// Replaces each envelope that the strand's key has not signed by its fault.
@@ -170,8 +170,10 @@ impl Checker {
         let mut claims = Vec::with_capacity(opened.len());
         let mut slots = Vec::with_capacity(opened.len());
         for (slot, entry) in opened.iter().enumerate() {
-            if let Some(Ok(OpenedEnvelope {
-                statement, proof: Proof::Signature(signature), ..
+            if let Some(Ok(UnjudgedEnvelope {
+                statement,
+                proof: Proof::Signature(signature),
+                ..
             })) = entry
             {
                 let digest = originator_digest(statement);
@@ -209,11 +211,11 @@ impl Checker {
     /// the same marks and charges.
     fn judge(
         &self,
-        opened: OpenedEnvelope,
+        opened: UnjudgedEnvelope,
         payer: Result<Address, Violation>,
         len_bytes: usize,
     ) -> Signed {
-        let OpenedEnvelope { statement, proof, inner, originator_ns } = opened;
+        let UnjudgedEnvelope { statement, proof, inner, originator_ns } = opened;
         let data = match &proof {
             Proof::Signature(_) => LeafData::Signed(&statement),
             Proof::Transaction(hash) => LeafData::OnChain(&statement, hash),
@@ -281,7 +283,7 @@ impl Checker {
     }
 }
 
-fn claim_of(opened: &OpenedEnvelope) -> Result<SignatureClaim, Violation> {
+fn claim_of(opened: &UnjudgedEnvelope) -> Result<SignatureClaim, Violation> {
     // Never reported: the error of the layer itself comes first.
     let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     payer_claim(statement.payer())
