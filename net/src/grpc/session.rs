@@ -40,7 +40,7 @@ pub(super) struct SessionEnd {
 }
 
 /// A running session over gRPC.
-struct GrpcFollow<'a> {
+struct GrpcPeerSession<'a> {
     net: &'a NetState,
     peer: OriginatorId,
     client: PeerClient,
@@ -70,7 +70,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
         let opened = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => return SessionEnd { was_linked: false, is_lasting: false },
-            opened = GrpcFollow::open(net, peer, address) => opened,
+            opened = GrpcPeerSession::open(net, peer, address) => opened,
         };
         let mut session = match opened {
             Ok(session) => session,
@@ -134,7 +134,7 @@ fn lost(why: &str) -> SessionError {
     SessionError::Lost(why.to_owned())
 }
 
-impl<'a> GrpcFollow<'a> {
+impl<'a> GrpcPeerSession<'a> {
     /// Connects, asks for the peer's heads, and links it to the engine.
     async fn open(
         net: &'a NetState,
