@@ -11,7 +11,7 @@
 //! - [`mod@partition`]: a part of an exported log, checked beside other parts;
 //! - [`mod@html`]: the report of a replay as a page;
 //! - [`plain_file`]: opening files by their names;
-//! - [`mod@proof`]: files that prove that an envelope stands in its strand.
+//! - [`mod@proof`]: files that prove that an envelope is part of its strand.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
 

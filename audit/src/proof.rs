@@ -1,4 +1,4 @@
-//! Proof files: an envelope, and everything that shows that it stands in its strand.
+//! Proof files: an envelope, and everything that shows that it is part of its strand.
 //!
 //! A proof file is JSON. Verifying it needs only the keys of the nodes. Specified in `docs/auditing.md`.
 
@@ -78,7 +78,7 @@ pub struct EnvelopeProof {
     pub checkpoint: CosignedCheckpoint,
 }
 
-/// The reason a proof does not show that the envelope stands in the strand.
+/// The reason why a proof does not show that the envelope is part of the strand.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RefutedProof {
     /// The bytes are no originator envelope.
@@ -141,7 +141,7 @@ impl EnvelopeProof {
     /// Verifies the proof with the keys of the nodes.
     ///
     /// # Errors
-    /// The first reason why it does not prove that the envelope stands in its strand.
+    /// The first reason why it does not prove that the envelope is part of its strand.
     pub fn verify(&self, registry: &Registry) -> Result<ProvenEnvelope, RefutedProof> {
         let (statement, proof) = OriginatorEnvelope::open(self.envelope.clone())?;
         let digest = originator_digest(&statement);

@@ -60,7 +60,7 @@ pub(crate) fn failure(failure: &RunError, as_json: bool) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Returns the exit code that tells why a command failed.
+/// Returns the exit code for the reason of a failure.
 #[must_use]
 pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
     match reason {

@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(gone.now_unix_s(), at_minute(last), "it has stopped");
         assert_eq!(gone.verdict(at(0, OTHER, 5)), PruneVerdict::Goes, "its strand is pruned, too");
         assert_eq!(gone.verdict(at(0, OTHER, 10)), PruneVerdict::Stays(KeepReason::NotReported));
-        // Of those that go on, the one that reaches furthest does not count.
+        // Of those that have not stopped, the one that reaches furthest does not count.
         let third = submitted(OriginatorId(300), 0, (0, 10), last + 7);
         let of_three = [reports(last), vec![third]].concat();
         assert_eq!(rules(of_three, own).now_unix_s(), at_minute(last));

@@ -20,8 +20,8 @@ use crate::tls::SERVER_NAME;
 /// Longest wait for an address to answer. Guessed: three retransmissions at the initial round trip
 /// of QUIC, with room.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// Addresses that are tried of a name that a peer has told. A guess: one for each version of IP. A name that is not the
-/// peer's own has few hosts dialled.
+/// Addresses that are tried of a name that a peer has announced. A guess: one for each version of IP. A name that is
+/// not the peer's own has few hosts dialled.
 const TOLD_ADDRESSES_MAX: usize = 2;
 /// Longest wait for one of them, so that both have their turn within [`CONNECT_MAX`].
 const TOLD_CONNECT_MAX: Duration = Duration::from_millis(1500);
@@ -86,7 +86,7 @@ struct PeerAddresses {
     url: Option<String>,
 }
 
-/// Waits for the pause; while the peer has a session over gRPC, longer, unless it tells a first address.
+/// Waits for the pause; while the peer has a session over gRPC, longer, unless it announces a first address.
 async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &PeerAddresses) {
     tokio::time::sleep(pause).await;
     if net.sessions.has_grpc(peer) {

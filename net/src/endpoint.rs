@@ -277,7 +277,7 @@ async fn run_for_each<F>(
                 }
                 Some(ended) = tasks.join_next() => match ended {
                     Ok(()) => break,
-                    // It might fail again at once, and the tasks of the other peers go on.
+                    // It might fail again at once, and the tasks of the other peers continue.
                     Err(error) => tracing::error!(%error, "the task of a peer has failed"),
                 },
                 else => return,
@@ -384,7 +384,7 @@ mod tests {
         let again = timeout(patience, starts.recv()).await.expect("it is dialled again");
         assert_eq!(again.map(|(peer, _)| peer), Some(PEER));
 
-        // Without the sender of the registry the tasks go on.
+        // Without the sender of the registry the tasks continue.
         drop(nodes);
         tokio::task::yield_now().await;
         assert!(!dialling.is_finished());

@@ -46,13 +46,13 @@ pub struct RestoreAnswer {
 }
 
 impl RestoreAnswer {
-    /// Creates the answer that the folder may lack places that were signed: the node goes on behind a gap.
+    /// Creates the answer that the folder may lack places that were signed: the node continues behind a gap.
     #[must_use]
     pub fn behind_gap(question: &RestoreQuestion) -> Self {
         Self { id: question.id.clone(), gap: GAP }
     }
 
-    /// Creates the answer that the folder contains everything that was ever signed: the node goes on at the next
+    /// Creates the answer that the folder contains everything that was ever signed: the node continues at the next
     /// place. If that is false, it signs a place twice.
     #[must_use]
     pub fn complete(question: &RestoreQuestion) -> Self {

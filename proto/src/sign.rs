@@ -61,7 +61,7 @@ pub enum SignatureError {
     NotCanonical,
 }
 
-/// A signature of 65 bytes, `r ‖ s ‖ v` with v in 0..=3. It may still be invalid: only recovery tells.
+/// A signature of 65 bytes, `r ‖ s ‖ v` with v in 0..=3. It may still be invalid: only recovery shows that.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signature([u8; 65]);
 

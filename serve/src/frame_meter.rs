@@ -176,8 +176,8 @@ pub(crate) struct MeteredReads {
 }
 
 impl<T> Metered<T> {
-    /// Ends reads with an error after calling `flooded` once the peer floods the connection, and tells `unflushed` when
-    /// everything is written.
+    /// Ends reads with an error after calling `flooded` once the peer floods the connection, and notifies `unflushed`
+    /// when everything is written.
     pub(crate) fn new(
         inner: T,
         unflushed: UnflushedHeads,

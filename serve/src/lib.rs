@@ -7,7 +7,7 @@
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
 //!   the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of HTTP/2 frames;
-//!   `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that go on with HTTP/2;
+//!   `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that change to HTTP/2;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;

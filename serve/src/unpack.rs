@@ -246,7 +246,7 @@ struct Pieces {
 
 impl Read for Pieces {
     /// # Errors
-    /// `WouldBlock` when the turn is over; the decoder goes on at the next one.
+    /// `WouldBlock` when the turn is over; the decoder continues at the next one.
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let Some(first) = self.waiting.front_mut() else { return Ok(0) };
         if self.left_in_turn == 0 {

@@ -270,7 +270,7 @@ pub(crate) fn write_synced(db: &DB, batch: WriteBatch) -> Result<(), DatabaseErr
 /// Returns the handle of a family.
 ///
 /// If the disk fails after projections were dropped, their families may not exist, and the database is opened for
-/// reading only. The empty default family of RocksDB then stands in for them. Opening for writes creates them.
+/// reading only. The empty default family of RocksDB then takes their place. Opening for writes creates them.
 ///
 /// # Panics
 /// If the family does not exist; opening creates every family.

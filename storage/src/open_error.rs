@@ -1,4 +1,4 @@
-//! Errors of opening a folder as a store, which tell the operator what to do.
+//! Errors of opening a folder as a store. Their texts say what the operator can do.
 
 use std::io;
 use std::path::PathBuf;

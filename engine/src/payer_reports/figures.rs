@@ -44,7 +44,7 @@ pub enum FiguresError {
 /// The reason a report cannot be judged yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotYet {
-    /// The strand is not held up to the end of the report.
+    /// This node does not hold the strand up to the end of the report.
     #[error("this node has the strand only up to {head}")]
     Behind {
         /// The last envelope that is held without gap.

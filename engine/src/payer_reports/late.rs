@@ -153,7 +153,7 @@ fn leaves_without(
     let tried_max = (TRIED_LEAVES_MAX / sums.len().max(1)).max(TRIED_MIN);
     let mut left = late.iter().filter(|it| it.is_charged_in(minutes)).count();
     let newest_tried = left.min(may_keep).saturating_sub(tried_max);
-    // From the last one back: what is left then stands before the envelope whose price is needed.
+    // From the last one back, so that the counts contain only the envelopes before the one that is priced.
     while let Some(last) = late.pop() {
         let minute = minute_of(last.originator_ns);
         if last.counts_for_congestion {

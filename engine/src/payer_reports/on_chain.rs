@@ -357,7 +357,7 @@ mod tests {
         assert!(chain.is_settled(NODE, minute(999)));
     }
 
-    /// A report that no node settles holds nothing up: what is settled behind it stays so when both are forgotten.
+    /// A report that no node settles delays no other one: later minutes stay settled when both reports are forgotten.
     #[test]
     fn settled_reports_behind_an_open_one_stay_settled() {
         let mut chain = ChainReports::default();

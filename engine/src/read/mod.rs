@@ -1,4 +1,4 @@
-//! Decisions of reading: pages for queries, and streams that go on without gap or repeat.
+//! Decisions of reading: pages for queries, and streams that continue without gap or repeat.
 //!
 //! In reading order:
 //!

@@ -51,7 +51,7 @@ pub(crate) struct PlanTopic {
     pub(crate) resume: Arc<[EnvelopeId]>,
 }
 
-/// An originator that could not go on.
+/// An originator whose next envelope has to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldOriginator {
     /// The topics, by their places in the plan, in which it has envelopes that wait. Where each topic

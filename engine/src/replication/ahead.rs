@@ -309,7 +309,7 @@ impl ShownStrand {
 
     /// Schedules a new request of the strand after a pause, if an error of a commit calls for it: peers have sent
     /// something else for a place that is shown, or claim that there is nothing. A single peer can cause that, and
-    /// another one can end it, so the strand goes on waiting. Returns the pause; `None` for all other errors.
+    /// another one can end it, so the strand waits on. Returns the pause; `None` for all other errors.
     pub fn ask_later(&mut self, now: Instant, error: &CommitError) -> Option<Duration> {
         let is_other = matches!(error, CommitError::Gap { .. } | CommitError::Conflict { .. });
         if !is_other || !matches!(self.stage, ShownStage::AskedAgain { .. }) {

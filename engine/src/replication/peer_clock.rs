@@ -14,7 +14,7 @@ const UNKNOWN_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerClock {
     claims: Cursor,
-    /// The peer has told its heads at least once.
+    /// The peer has sent its heads at least once.
     is_told: bool,
 }
 
@@ -41,7 +41,7 @@ impl PeerClock {
         self.claims.get(originator)
     }
 
-    /// Returns the claimed head of a strand. `None` if the peer has not told any heads: it may hold anything.
+    /// Returns the claimed head of a strand. `None` if the peer has not sent any heads: it may hold any place.
     #[must_use]
     pub fn told_head(&self, originator: OriginatorId) -> Option<SequenceId> {
         self.is_told.then(|| self.head(originator))

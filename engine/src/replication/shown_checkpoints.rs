@@ -57,7 +57,7 @@ impl ShownCheckpoints {
         is_taken
     }
 
-    /// Takes up to `count` checkpoints, one of each node in turn. The next call goes on behind the last one's turn.
+    /// Takes up to `count` checkpoints, one of each node in turn. The next call continues behind the last one's turn.
     pub fn take(&mut self, now: Instant, count: usize) -> Vec<(OriginatorId, CosignedCheckpoint)> {
         let mut taken = Vec::new();
         while taken.len() < count {

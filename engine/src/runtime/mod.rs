@@ -7,7 +7,7 @@
 //! - [`PruneRun`]: removes expired envelopes; [`PruneTask`] does so periodically;
 //! - [`Scrubs`]: reads everything back, and repairs rows that the disk has damaged; [`ScrubTask`] does so
 //!   periodically;
-//! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
+//! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: makes the log writable again after the disk has failed;
 //!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
 //! - [`CheckpointTask`]: signs the roots of trees;
 //! - [`PayerReporter`]: writes, attests, submits and settles payer reports; [`PayerReportTask`] does it in time;
@@ -244,7 +244,7 @@ impl Engine {
         Ok(self.publisher.publish_own(envelopes).await?.envelopes)
     }
 
-    /// Checks that publishes can be taken now. Reads go on in any case.
+    /// Checks that publishes can be taken now. Reads are served in any case.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`] with the missing condition.

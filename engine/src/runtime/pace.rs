@@ -89,7 +89,7 @@ impl ShortTurns {
         self.begun = Instant::now();
     }
 
-    /// Adds work to what is owed. Returns the pause that is due now, which may be none.
+    /// Adds work to the owed pause. Returns the pause that is due now, which may be none.
     fn due(&mut self, worked: Duration) -> Duration {
         self.owed = self.owed.saturating_add(worked * PAUSES_OF_TWO / 2);
         let made_up = self.owed.min(self.ahead);

@@ -22,8 +22,8 @@ const PART_PLACES: usize = 256;
 /// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other
 /// work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
-/// Time to the next run after one that left envelopes which could go. A guess: it goes on soon, and others get the disk
-/// between.
+/// Time to the next run after one that left envelopes which could go. A guess: it continues soon, and others get the
+/// disk between.
 const BACKLOG_AFTER: Duration = Duration::from_secs(60);
 
 /// Settings of pruning.

@@ -18,7 +18,7 @@ use crate::facts;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looks for it. A guess: half a minute, in which a failing disk may be tried again a few times.
 const LOOKS_MAX: u32 = 300;
-/// Time between two log lines. A guess: often enough to see that it goes on.
+/// Time between two log lines. A guess: often enough to see progress.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// The reason a rebuild of projections failed. They cannot be read until a later attempt succeeds.

@@ -227,7 +227,7 @@ impl ReportsState {
                 continue;
             }
             progress.note_judged(stored.at);
-            // The schema has no report of checkpoints: the evidence stands for itself.
+            // The schema has no report of checkpoints: the evidence is served as it is.
             if !is_own && stored.evidence.misbehavior.kind() != 0 {
                 reports.extend(self.report_on(stored));
             }
@@ -353,7 +353,7 @@ async fn run(engine: Engine, reports: Reports, mut stopped: StopSignal) {
     let mut evidence = reports.0.evidence.subscribe();
     let ports = &reports.0.ports;
     let (mut registry, mut rates) = (ports.registry.clone(), ports.rates.clone());
-    // Not at once: a clock that is far ahead shows once chains and peers have told their times.
+    // Not at once: a clock that is far ahead is noticed when chains and peers have sent their times.
     let mut forget =
         tokio::time::interval_at(tokio::time::Instant::now() + FORGET_EVERY, FORGET_EVERY);
     loop {

@@ -128,7 +128,7 @@ struct ScrubParts {
     status: Mutex<ScrubStatus>,
 }
 
-/// Called with the bytes that were read. Waits as long as the work has to pause, and says if it goes on.
+/// Called with the bytes that were read. Waits as long as the work has to pause, and returns if it continues.
 pub type ScrubPace<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 impl Scrubs {

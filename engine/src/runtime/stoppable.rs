@@ -34,8 +34,8 @@ impl StoppableTask {
     }
 }
 
-/// Does work that blocks on a thread for such work, and returns its result. A panic of the work goes on in the caller.
-/// The work runs to its end even if this future is dropped.
+/// Does work that blocks on a thread for such work, and returns its result. A panic of the work is resumed in the
+/// caller. The work runs to its end even if this future is dropped.
 ///
 /// # Panics
 /// If the work panics, or the runtime shuts down.

@@ -16,7 +16,7 @@ use super::stoppable::{StoppableTask, blocking};
 const STEPS_AT_ONCE: usize = 32;
 /// Time between two looks for work. A guess: a place that is found late is proved a moment later.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time between two lines of progress. A guess: an operator who waits wants to see that it goes on.
+/// Time between two lines of progress. A guess: an operator who waits wants to see progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);

@@ -28,7 +28,7 @@ pub(super) async fn with_tls(endpoint: Endpoint) -> Result<Endpoint, tonic::tran
     with_tls_and(endpoint, file).await
 }
 
-/// Sets up TLS with the public authorities and those of `file`. Without a usable file it warns once, and goes on with
+/// Sets up TLS with the public authorities and those of `file`. Without a usable file it warns once, and uses
 /// the public ones.
 async fn with_tls_and(
     endpoint: Endpoint,

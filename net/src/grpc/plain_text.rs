@@ -96,7 +96,7 @@ mod tests {
     use super::super::client::PeerClient;
     use super::*;
 
-    /// A peer without any method, which tells the authority of each call.
+    /// A peer without any method, which records the authority of each call.
     #[derive(Clone)]
     struct Peer(mpsc::UnboundedSender<String>);
 

@@ -50,7 +50,7 @@ struct GrpcPeerSession<'a> {
     calls: JoinSet<Result<(), SessionError>>,
     /// The call in force for each strand.
     wants: HashMap<OriginatorId, OpenCall>,
-    /// The heads that the peer has told last.
+    /// The heads that the peer has sent last.
     heads: watch::Receiver<Cursor>,
     told: watch::Sender<Cursor>,
 }

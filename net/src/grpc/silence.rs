@@ -17,7 +17,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(9);
 #[derive(Debug)]
 pub(super) struct WantSilence {
     want: Want,
-    /// Time since which the peer claims more than it was asked to go on from.
+    /// Time since which the peer claims places behind the start of the want.
     owing_since: Option<Instant>,
     /// The time at which the want was taken back.
     ended_at: Option<Instant>,
@@ -26,7 +26,7 @@ pub(super) struct WantSilence {
 }
 
 impl WantSilence {
-    /// Begins with a want that is sent now. `claimed` is the head of the strand that the peer has told, and `before`
+    /// Begins with a want that is sent now. `claimed` is the head of the strand that the peer has sent, and `before`
     /// the number of wants in a row to which nothing came.
     pub(super) fn new(now: Instant, want: Want, claimed: SequenceId, before: u32) -> Self {
         let mut silence = Self { want, owing_since: None, ended_at: None, before };
@@ -34,7 +34,7 @@ impl WantSilence {
         silence
     }
 
-    /// Notes the head of the strand that the peer tells.
+    /// Notes the head of the strand that the peer sends.
     pub(super) fn note_claim(&mut self, now: Instant, claimed: SequenceId) {
         let is_owing = claimed > self.want.after;
         self.owing_since = is_owing.then(|| self.owing_since.unwrap_or(now));

@@ -262,7 +262,7 @@ impl NodeServiceSettings {
         })
     }
 
-    /// Returns the address at which peers are told to reach this node over QUIC. `None` if they use that of its
+    /// Returns the address that is announced to peers for QUIC. `None` if they use that of its
     /// registered URL, or if it opens no UDP port.
     #[must_use]
     pub fn announced_quic_address(&self) -> Option<QuicAddress> {

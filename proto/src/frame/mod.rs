@@ -5,8 +5,7 @@
 //! its type (`u8`), the length of its body (`u32`) and the body; integers are big-endian.
 //!
 //! The decoders do no I/O: they take arriving bytes and yield frames. They never reserve memory by a
-//! claimed length. An error shuts a decoder for good, because the frames after it cannot be told
-//! apart.
+//! claimed length. An error shuts a decoder for good, because it is unknown where the next frame begins.
 
 mod buffer;
 mod codes;

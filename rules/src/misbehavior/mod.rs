@@ -8,7 +8,7 @@
 //! - `case`, `chain_record`: the inputs of a judgement;
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
 //! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each;
-//! - [`trees`]: evidence that stands in no report, because it rests on signed trees;
+//! - [`trees`]: evidence based on signed trees, for which reports have no field;
 //! - [`quorum`]: the judgement on liveness, which needs the reports of many.
 //!
 //! Specified in `docs/protocol/misbehavior.md`.

@@ -18,7 +18,7 @@ const TIME_DIGITS_MIN: usize = 12;
 /// Largest number of these digits: those of the largest 64-bit number.
 const TIME_DIGITS_MAX: usize = 20;
 /// Digits of the manifest's hash in a backup's name. Chosen: 64 bits tell the backups of one second apart. The whole
-/// hash stands in the manifest.
+/// hash is in the manifest.
 const HASH_DIGITS: usize = 16;
 /// Seconds ahead of the reader's clock from which a backup's time counts as in the future. A guess: more than
 /// clocks differ.

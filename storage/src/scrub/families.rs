@@ -60,8 +60,8 @@ struct RowRange {
 }
 
 impl RowRange {
-    /// Reads the rows, reports each damaged part with the places that it can have held, and goes on behind it if a row
-    /// there can be read.
+    /// Reads the rows, reports each damaged part with the places that it can have held, and continues behind it if a
+    /// row there can be read.
     fn read(
         &self,
         database: &Database,

@@ -1,4 +1,4 @@
-//! `hawser audit prove` and `verify`: a proof that an envelope stands in its strand, as a file.
+//! `hawser audit prove` and `verify`: a proof that an envelope is part of its strand, as a file.
 
 use std::io::Write as _;
 

@@ -102,7 +102,7 @@ impl<'a> Judging<'a> {
         }
     }
 
-    /// Prints the verdict of all that was judged. `read` tells if all of it was read.
+    /// Prints the verdict on all judged reports. `read` states if all of them were read.
     fn finish(
         self,
         keys: &LoadedKeys,

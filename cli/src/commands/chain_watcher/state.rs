@@ -131,7 +131,7 @@ mod tests {
         let code: BTreeMap<_, _> = [(Contract::PayerRegistry, Address::repeat_byte(1))].into();
         let mut state = WatcherState::load(Some(&file)).unwrap();
         state.note(&code, &reports(&[(100, 1), (200, 0), (300, 0), (11, 0)]), 50).unwrap();
-        // Another process goes on, as with --once.
+        // Another process continues, as with --once.
         let mut state = WatcherState::load(Some(&file)).unwrap();
         let upgraded = [(Contract::PayerRegistry, Address::repeat_byte(2))].into();
         state.note(&upgraded, &reports(&[(100, 1), (200, 0), (300, 1), (400, 0)]), 90).unwrap();

@@ -85,7 +85,7 @@ pub(super) enum Rank {
     Own,
     /// Another peer whose claimed head covers what was accepted two seconds ago.
     Current,
-    /// The strand's own node, which is behind or was silent: it may still go on.
+    /// The strand's own node, which is behind or was silent: it may send again.
     OwnBehind,
     /// Another peer with a lower claimed head.
     Behind,

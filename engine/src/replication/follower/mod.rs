@@ -430,7 +430,7 @@ impl Follower {
             self.durable = through;
         }
         if self.search.as_ref().is_some_and(|search| search.through <= through) {
-            // The gap is closed: no other peer needs to answer, and the source goes on.
+            // The gap is closed: no other peer needs to answer, and the source is asked again.
             self.search = None;
             self.cancel_all_wants();
             self.choice.progress_at = now;
@@ -580,7 +580,7 @@ impl Follower {
         }
     }
 
-    /// Ends the open want of a peer, if there is one, and tells the peer.
+    /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.
     fn cancel_want(&mut self, id: OriginatorId) {
         self.release_part(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };

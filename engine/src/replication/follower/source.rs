@@ -150,7 +150,7 @@ impl Follower {
     }
 
     /// Returns the time at which a silent source counts as stalled. Its silence begins with its claim: while it claims
-    /// no more than was accepted, there is nothing to send, and a clock may overtake the envelope that it tells of.
+    /// no more than was accepted, there is nothing to send, and a clock may overtake the envelope that it announces.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         let owing_since = self.choice.owing_since.filter(|_| self.split.is_none())?;
         self.source()?;

@@ -102,7 +102,7 @@ impl PayerReporter {
 
     /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
     /// be computed yet; `None` if it is not among those that [`reports`](Self::reports) returns. An earlier refusal
-    /// ends if this node now comes to the same amounts. Blocks on the disk.
+    /// ends if this node now computes the same amounts. Blocks on the disk.
     ///
     /// # Errors
     /// [`ReportStepError`].

@@ -1,10 +1,10 @@
 //! The exchange of checkpoints with peers: what they show is checked, compared with the trees held here, cosigned,
 //! stored, and passed on.
 //!
-//! Peers can flood, replay, show sizes that no strand has, name nodes that the registry does not have, and tell two
-//! stories, and come back under the same id. Bounds: an allowance and a queue for each id, which have their turns
-//! ([`ShownCheckpoints`](crate::replication::ShownCheckpoints)), and [`CheckpointWatch`], which keeps a few checkpoints
-//! of each node of the registry. One synced write is made in each round at most.
+//! Peers can flood, replay, show sizes that no strand has, name nodes that the registry does not have, show
+//! contradictory checkpoints, and come back under the same id. Bounds: an allowance and a queue for each id, which have
+//! their turns ([`ShownCheckpoints`](crate::replication::ShownCheckpoints)), and [`CheckpointWatch`], which keeps a few
+//! checkpoints of each node of the registry. One synced write is made in each round at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -478,7 +478,7 @@ impl CheckpointExchange {
     }
 
     /// Keeps what shows that a node has contradicted itself. It proves that the node has lied about its own strand; an
-    /// observer may have been told two stories.
+    /// observer may have been shown two versions of the strand.
     fn expose(&mut self, found: &Contradiction, from: Option<OriginatorId>) {
         let [first, second] = found.checkpoints();
         let of = second.checkpoint;

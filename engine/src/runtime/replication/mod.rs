@@ -237,9 +237,9 @@ impl Replication {
         Link::new(self.state.clone(), peer, true, Some(&clock))
     }
 
-    /// Does the same for a peer that only answers at its address in the registry. No backlog is
-    /// split among such peers. `clock` is `None` for a peer that cannot tell its heads: it has said nothing about this
-    /// node's own strand then.
+    /// Does the same for a peer that only answers at its address in the registry. No backlog is split among such peers.
+    /// `clock` is `None` for a peer that cannot send its heads: it has stated nothing about this node's own strand
+    /// then.
     #[must_use]
     pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
         Link::new(self.state.clone(), peer, false, clock.as_ref())
@@ -287,7 +287,7 @@ impl Replication {
         })
     }
 
-    /// Returns the durable heads of all strands, as far as they are verified: what peers are told and sent.
+    /// Returns the durable heads of all strands, as far as they are verified: the heads that peers are sent.
     #[must_use]
     #[expect(
         clippy::misnamed_getters,

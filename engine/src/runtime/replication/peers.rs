@@ -42,7 +42,7 @@ impl ConnectedPeer {
 /// The connected peers by id.
 pub(super) type PeerTable = BTreeMap<OriginatorId, ConnectedPeer>;
 
-/// Table of the connected peers that tells its readers when it changes.
+/// Table of the connected peers that notifies its readers of changes.
 #[derive(Debug)]
 pub(super) struct ConnectedPeers {
     table: watch::Sender<PeerTable>,
@@ -78,7 +78,7 @@ impl ConnectedPeers {
         table.iter().map(|(id, peer)| (*id, peer.clock.lock().known(&is_known))).collect()
     }
 
-    /// Returns the head of a strand that each connected peer claims to hold; `None` for a peer that has told no heads.
+    /// Returns the head of a strand that each connected peer claims to hold; `None` for a peer that has sent no heads.
     pub(super) fn told_heads(
         &self,
         originator: OriginatorId,

@@ -183,7 +183,7 @@ fn append_again(
     if let Err(error) = judge_shown(state, watch, &changes[..shown]) {
         return Err((error, changes));
     }
-    // A range may begin with places that are shown and go on behind them.
+    // A range may begin with shown places and end behind them.
     let beyond = shown.checked_sub(1).and_then(|last| match changes[last] {
         Change::Skip { originator, through, reason, .. } if through > head => {
             Some(Change::Skip { originator, from: head.next(), through, reason })
@@ -231,7 +231,7 @@ fn take_verdicts(
         && let Some((at, other)) = sent.into_iter().find(|(id, _)| id == at)
         && let Err(error) = evidence::record_other_than_shown(state, at, other)
     {
-        // The strand goes on with another source all the same, and the next one that sends it is evidence again.
+        // The strand continues with another source anyway, and the next peer that sends it gives evidence again.
         tracing::error!(%error, "evidence against an originator cannot be recorded now");
     }
     result.map(|_| ())

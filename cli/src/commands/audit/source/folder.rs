@@ -81,7 +81,7 @@ impl<'s> FolderLog<'s> {
     }
 }
 
-/// Proves that an envelope stands in its strand, by the newest checkpoint: that of its originator, or else of a node
+/// Proves that an envelope is part of its strand, by the newest checkpoint: that of its originator, or else of a node
 /// that observes the strand.
 ///
 /// # Errors
@@ -175,7 +175,7 @@ struct FolderRows<'s> {
 }
 
 impl FolderRows<'_> {
-    /// Takes the next leaf if it stands before or at a place.
+    /// Takes the next leaf if it is that of a place or of an earlier one.
     fn leaf_through(
         &mut self,
         place: SequenceId,

@@ -94,7 +94,7 @@ impl NodeLog {
         Ok(Self { address, runtime, channel, signers, has_checkpoints })
     }
 
-    /// Asks for a proof that an envelope stands in its strand. Not verified.
+    /// Asks for a proof that an envelope is part of its strand. Not verified.
     ///
     /// # Errors
     /// When the node does not give one.
