@@ -15,7 +15,7 @@ use super::judge::{
     hole, is_late, judge, not_expired, other_leaf, pruned_head, time_ahead, time_back,
 };
 use super::stats::StrandFigures;
-use super::tally::{Tallies, TallyFault};
+use super::tally::{ReplayedEnvelope, Tallies, TallyFault};
 use super::tree::TreeReplay;
 use super::void::{DeclaredVoids, SeenVoids};
 
@@ -400,10 +400,14 @@ impl StrandReplay {
             stated_picodollars: charge.stated_picodollars,
         });
         if charge.is_some() || record.counts_for_congestion {
-            let of = (sequence.0, record.len_bytes, record.originator_ns);
-            let (rates, rows) = (context.booked_rates, context.rows);
-            let counts = record.counts_for_congestion;
-            let booked = self.tallies.count(minute, of, charge, counts, rates, rows)?;
+            let envelope = ReplayedEnvelope {
+                sequence,
+                len_bytes: record.len_bytes,
+                originator_ns: record.originator_ns,
+                charge,
+                counts_for_congestion: record.counts_for_congestion,
+            };
+            let booked = self.tallies.count(&envelope, context.booked_rates, context.rows)?;
             if let Some(charge) = &charge {
                 self.figures.count_charge(charge, booked);
             }
@@ -435,11 +439,14 @@ impl StrandReplay {
         if signed.charge.is_none() && !signed.counts_for_congestion {
             return Ok(());
         }
-        let len_bytes = u64::try_from(len_bytes).unwrap_or(u64::MAX);
-        let of = (sequence.0, len_bytes, signed.originator_ns);
-        let counts = signed.counts_for_congestion;
-        let (rates, rows) = (context.booked_rates, context.rows);
-        let booked = self.tallies.count(signed.minute, of, signed.charge, counts, rates, rows)?;
+        let envelope = ReplayedEnvelope {
+            sequence,
+            len_bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
+            originator_ns: signed.originator_ns,
+            charge: signed.charge,
+            counts_for_congestion: signed.counts_for_congestion,
+        };
+        let booked = self.tallies.count(&envelope, context.booked_rates, context.rows)?;
         if let Some(charge) = &signed.charge {
             self.figures.count_charge(charge, booked);
         }

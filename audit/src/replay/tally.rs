@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use hawser_proto::Address;
+use hawser_proto::{Address, SequenceId, minute_of};
 use hawser_rules::Rate;
 use hawser_rules::fees::has_started;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,18 @@ const DIFFERING_MAX: usize = 50_000;
 
 /// A payer in a minute.
 type UsageKey = (u32, [u8; 20]);
+
+/// The values of an envelope, or of the record of a pruned one, that tallies count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReplayedEnvelope {
+    pub(super) sequence: SequenceId,
+    /// Length of the originator envelope.
+    pub(super) len_bytes: u64,
+    pub(super) originator_ns: i64,
+    /// `None` if no payer owes for it.
+    pub(super) charge: Option<Charge>,
+    pub(super) counts_for_congestion: bool,
+}
 
 /// A tally that differs from the stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +66,8 @@ pub(super) struct Tallies {
     /// Messages by minute, of the last minutes.
     #[serde(with = "pairs")]
     counts: BTreeMap<u32, u64>,
-    /// Tallies of minutes that have not been compared.
+    /// Tallies of minutes that have not been compared: one for each payer and minute. A strand whose times stand still
+    /// keeps those of all its payers.
     #[serde(with = "pairs")]
     open: BTreeMap<UsageKey, Usage>,
     #[serde(with = "pairs")]
@@ -142,13 +155,12 @@ impl Tallies {
     /// Counts an envelope. Returns the amount that is booked for it.
     pub(super) fn count(
         &mut self,
-        minute: u32,
-        (sequence, len_bytes, originator_ns): (u64, u64, i64),
-        charge: Option<Charge>,
-        counts: bool,
+        envelope: &ReplayedEnvelope,
         rates: &[Rate],
         rows: &dyn StrandRows,
     ) -> Result<u64, SourceError> {
+        let ReplayedEnvelope { sequence, len_bytes, originator_ns, charge, .. } = *envelope;
+        let minute = minute_of(originator_ns);
         let mut booked = 0;
         if let Some(charge) = charge {
             booked = price(rates, originator_ns, &charge, self.earlier(minute));
@@ -156,11 +168,12 @@ impl Tallies {
                 picodollars: booked,
                 messages: 1,
                 bytes: len_bytes,
-                last_sequence: sequence,
+                last_sequence: sequence.0,
                 stated_picodollars: charge.stated_picodollars,
             };
             self.add_usage((minute, charge.payer.0), usage, rows)?;
         }
+        let counts = envelope.counts_for_congestion;
         if counts || charge.is_some() {
             self.add_count(minute, u64::from(counts), rows)?;
         }
