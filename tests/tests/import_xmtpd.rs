@@ -25,10 +25,11 @@ const GAP: u64 = 1_000_000;
 /// Time of the first envelope: 2026-01-01, in unix nanoseconds.
 const NS: i64 = 1_767_225_600_000_000_000;
 
-/// Returns an envelope as a node signs it.
+/// Returns an envelope as a node signs it. Three payers take turns.
 fn signed(node: OriginatorId, key: &SecretKey, sequence: u64, rng: &mut impl Rng) -> Bytes {
     let message = envelopes::group_message([5; 16], 200, rng);
-    let payer = envelopes::sign(&message, node, &envelopes::payer(1)).encode_to_vec();
+    let payer = envelopes::payer(u8::try_from(sequence % 3).unwrap());
+    let payer = envelopes::sign(&message, node, &payer).encode_to_vec();
     let ns = NS + i64::try_from(sequence).unwrap() * 1000;
     let days = u64::from(envelopes::RETENTION_DAYS);
     let statement = pb::UnsignedOriginatorEnvelope {

@@ -112,6 +112,26 @@ proptest! {
         prop_assert_eq!(recover_similar(claims.clone()), singly(&claims));
     }
 
+    /// Groups that name the signer, and groups that name another one, as an altered database does.
+    #[test]
+    fn groups_of_signers_change_no_result(
+        signers in proptest::collection::vec((0_u8..4, any::<bool>()), 0..200),
+        faults in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..15), 0..4),
+    ) {
+        let mut claims: Vec<_> = (0..).zip(&signers).map(|(text, (key, _))| claim(*key, text)).collect();
+        for (at, how) in faults {
+            if !claims.is_empty() {
+                let at = at.index(claims.len());
+                claims[at] = mutate(&claims[at], how);
+            }
+        }
+        let honest: Vec<u8> = signers.iter().map(|(key, _)| *key).collect();
+        prop_assert_eq!(recover_grouped(claims.clone(), &honest), singly(&claims));
+        let altered: Vec<Option<u8>> =
+            signers.iter().map(|(key, is_named)| is_named.then_some(key / 2)).collect();
+        prop_assert_eq!(recover_grouped(claims.clone(), &altered), singly(&claims));
+    }
+
     #[test]
     fn digits_add_up_to_the_number(number in any::<u128>(), bits in 5_u32..=8) {
         let mut sum = Scalar::ZERO;

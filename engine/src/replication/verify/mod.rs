@@ -4,9 +4,9 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
+use hawser_proto::batch::{SignatureClaim, recover_batch, recover_grouped, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
-use hawser_proto::sign::originator_digest;
+use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{
     Bytes, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
 };
@@ -34,6 +34,9 @@ pub struct EnvelopeVerifier {
     /// The times in which the strand's node was not in the network.
     pub absences: Absences,
 }
+
+/// The key that a payer's signature recovers to, or the reason there is none.
+type RecoveredPayer = Result<PublicKey, SignatureError>;
 
 /// An envelope whose outer layer is well-formed, not yet known to be signed by its originator.
 struct OpenedEnvelope {
@@ -69,6 +72,34 @@ impl EnvelopeVerifier {
     /// absence of its node, because a node that learns of one later judges the strand anew.
     #[must_use]
     pub fn check(&self, batch: Vec<Bytes>) -> Vec<VerifyResult> {
+        self.check_by(batch, |claims, _| recover_similar(claims))
+    }
+
+    /// Verifies a batch like [`check`](Self::check). `payers` has the payer of each envelope as a database names it,
+    /// which is a guess: envelopes with one name are expected to have one payer. A wrong one costs time and changes no
+    /// result.
+    ///
+    /// # Panics
+    /// If the number of payers is not that of the envelopes.
+    #[must_use]
+    pub fn check_named(
+        &self,
+        batch: Vec<Bytes>,
+        payers: &[Option<PayerAddress>],
+    ) -> Vec<VerifyResult> {
+        assert_eq!(batch.len(), payers.len(), "each envelope has a payer or none");
+        self.check_by(batch, |claims, indexes| {
+            let named: Vec<_> = indexes.iter().map(|index| payers[*index]).collect();
+            recover_grouped(claims, &named)
+        })
+    }
+
+    /// Verifies a batch. `recover` recovers the payers of some envelopes, whose indexes in the batch it gets too.
+    fn check_by(
+        &self,
+        batch: Vec<Bytes>,
+        recover: impl FnOnce(Vec<SignatureClaim>, &[usize]) -> Vec<RecoveredPayer>,
+    ) -> Vec<VerifyResult> {
         // Claims are collected first, recovered in one call, and matched with their envelopes by
         // order. An envelope that failed earlier has no claim, so each pass takes exactly one key
         // for each envelope that is still good; a key too few or too many would blame one
@@ -97,7 +128,7 @@ impl EnvelopeVerifier {
         let signed: Vec<_> = opened.into_iter().map(read_signed).collect();
         // Payers come second: recovering the payer of a forged envelope would be wasted work that
         // a hostile peer could cause.
-        let mut payers = self.payers(&signed).into_iter();
+        let mut payers = payers(&signed, recover).into_iter();
         let result = |slot: Result<ParsedEnvelope, PeerViolation>| {
             let envelope = slot?;
             let payer = payers.next().expect("one payer for each signed envelope");
@@ -121,7 +152,8 @@ impl EnvelopeVerifier {
     #[must_use]
     pub fn validity_of_stored(&self, bytes: &Bytes) -> Validity {
         let envelope = self.open_unsigned(bytes.clone()).map(|(opened, _)| opened.parse());
-        let payer = self.payers(std::slice::from_ref(&envelope)).pop();
+        let payer =
+            payers(std::slice::from_ref(&envelope), |claims, _| recover_similar(claims)).pop();
         match envelope.ok().zip(payer) {
             Some((envelope, payer)) => {
                 self.entry(envelope, payer.map(|key| key.address())).validity
@@ -155,25 +187,6 @@ impl EnvelopeVerifier {
         Ok((OpenedEnvelope { bytes, id, statement }, signature))
     }
 
-    /// Recovers the payer key of each envelope that is signed, in order.
-    fn payers(
-        &self,
-        signed: &[Result<ParsedEnvelope, PeerViolation>],
-    ) -> Vec<Result<PublicKey, Violation>> {
-        let mut claims = Vec::new();
-        let claimed: Vec<Result<(), Violation>> = signed
-            .iter()
-            .flatten()
-            .map(|envelope| {
-                claims.push(claim_of(envelope)?);
-                Ok(())
-            })
-            .collect();
-        let mut recovered = recover_similar(claims).into_iter();
-        let mut resolve = || recovered.next().expect("one for each claim").map_err(Violation::from);
-        claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
-    }
-
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
         let ParsedEnvelope { bytes, id, inner } = envelope;
         let read = check_length(bytes.len()).and_then(|()| Ok(inner?));
@@ -195,6 +208,24 @@ impl EnvelopeVerifier {
             }
         }
     }
+}
+
+/// Recovers the payer key of each envelope that is signed, in order. `recover` gets their indexes too.
+fn payers(
+    signed: &[Result<ParsedEnvelope, PeerViolation>],
+    recover: impl FnOnce(Vec<SignatureClaim>, &[usize]) -> Vec<RecoveredPayer>,
+) -> Vec<Result<PublicKey, Violation>> {
+    let (mut claims, mut indexes, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, envelope) in signed.iter().enumerate() {
+        let Ok(envelope) = envelope else { continue };
+        claimed.push(claim_of(envelope).map(|claim| {
+            claims.push(claim);
+            indexes.push(index);
+        }));
+    }
+    let mut recovered = recover(claims, &indexes).into_iter();
+    let mut resolve = || recovered.next().expect("one for each claim").map_err(Violation::from);
+    claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
 }
 
 fn rule(violation: &Violation) -> RuleNumber {

@@ -114,6 +114,25 @@ fn the_entry_of_a_checked_envelope_is_the_one_that_the_check_has_given() {
     }
 }
 
+/// Payers take turns, as those of several gateways do. A database may name them wrongly, and lists forged envelopes too.
+#[test]
+fn the_names_of_payers_change_no_result() {
+    let payer = |index: u64| key(u8::try_from(3 + index % 3).unwrap());
+    let envelope = |index: u64| {
+        let paid = PayerEnvelope::sign(application(), SOURCE, 60, &payer(index));
+        signed(&statement(1 + index, &paid), if index == 40 { 9 } else { 2 })
+    };
+    let batch: Vec<Bytes> = (0..90).map(envelope).collect();
+    let singly: Vec<_> = batch.iter().map(|bytes| check_one(bytes.clone())).collect();
+    assert_eq!(singly.iter().filter(|it| it.is_err()).count(), 1, "the forged one");
+    let named: Vec<_> = (0..90).map(|index| Some(payer(index).public_key().address())).collect();
+    assert_eq!(verifier().check_named(batch.clone(), &named), singly);
+    let altered: Vec<_> = (0..90).map(|index| named[index].filter(|_| index % 7 < 5)).collect();
+    assert_eq!(verifier().check_named(batch.clone(), &altered), singly);
+    let one = vec![named[1]; 90];
+    assert_eq!(verifier().check_named(batch, &one), singly);
+}
+
 #[test]
 fn a_forged_envelope_is_a_fault_of_the_peer() {
     let honest = statement(5, &paid(application(), SOURCE, 60));

@@ -83,7 +83,7 @@ fn held(store: &Store, strand: &StrandReport) -> CountAndDigest {
     let start = EnvelopeId::new(strand.originator, hawser_proto::SequenceId::NONE);
     for item in snapshot.log(start, snapshot.head(strand.originator)?) {
         if let LogItem::Envelope { id, bytes, .. } = item? {
-            digest.add(id.sequence, &bytes);
+            digest.add(id.sequence, &blake3::hash(&bytes));
             envelopes += 1;
         }
     }

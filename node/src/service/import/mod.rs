@@ -4,7 +4,8 @@
 //! - `session`: one session, with its time limits;
 //! - `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
 //! - `strand`: verifies one strand, and converts it to changes of the log;
-//! - `transfer`: reads and verifies, reads and writes, concurrently; `compare`: the final comparison;
+//! - `batches`: batches of rows on several threads; `transfer`: reads and verifies, reads and writes, concurrently;
+//! - `compare`: the final comparison;
 //! - `folder`: the data folder of an unfinished import;
 //! - `error`: the errors of an import.
 //!
@@ -17,6 +18,7 @@
 //! log were found equal.
 
 mod address;
+mod batches;
 mod check;
 mod compare;
 mod error;
@@ -27,6 +29,9 @@ mod source;
 mod strand;
 mod tls;
 mod transfer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hawser_chain::admin::Contract;
 use hawser_engine::ports::NodeRecord;
@@ -47,10 +52,9 @@ pub use error::ImportError;
 pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
 
-use check::{ImportPlan, NetworkContracts};
+use check::{ImportPlan, NetworkContracts, PlannedStrand};
 use session::PostgresLimits;
 use source::SourceDatabase;
-use strand::{CheckedStrand, StrandCheck, StrandConversion};
 
 pub(in crate::service) use folder::ImportFolder;
 pub(in crate::service) use strand::gap;
@@ -102,17 +106,22 @@ pub async fn run(
     let plan = check::check(&facts, &own, &registry, older, &contracts)?;
     ImportFolder::require_usable(&settings.store.data_dir, &facts.fingerprint)?;
     let mut progress = Passes { total: 2 * plan.envelopes(), done: 0, tell: progress };
-    let checked = check_all(&source, &plan, &own, &mut progress).await?;
+    let verifiers = verifiers(&plan, &own);
+    let checked = transfer::check(&source, &verifiers, &mut |rows| progress.note(rows)).await?;
+    let checked = Arc::new(checked);
     source.require_still(&facts).await?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
     let store = open_store(settings, &own)?;
     open::first_rates(settings, &chains, &store)?;
     progress.done = plan.envelopes();
-    write_all(&source, &store, &checked, &mut progress).await?;
+    let mut note = |rows| progress.note(rows);
+    transfer::write(&source, &store, &verifiers, &checked, &mut note).await?;
     compare::seal(&store, &own, &plan).await?;
-    let strands = checked.into_iter().map(|(_, checked)| checked.report).collect();
-    let strands = compare::require_same(&store, strands).await?;
-    source.require_still(&facts).await?;
+    let strands = checked.values().map(|checked| checked.report.clone()).collect();
+    let same = compare::require_same(&store, strands);
+    let (same, still) = tokio::join!(same, source.require_still(&facts));
+    let strands = same?;
+    still?;
     drop(store);
     folder.release()?;
     let head = facts.strands.get(&own.id).map_or(0, |strand| strand.head.unsigned_abs());
@@ -135,42 +144,14 @@ impl Passes<'_> {
     }
 }
 
-/// Checks all strands. Writes nothing.
-async fn check_all(
-    source: &SourceDatabase,
-    plan: &ImportPlan,
-    own: &NodeRecord,
-    progress: &mut Passes<'_>,
-) -> Result<Vec<(EnvelopeVerifier, CheckedStrand)>, ImportError> {
-    let mut all = Vec::new();
-    for (&originator, strand) in &plan.strands {
-        let verifier = EnvelopeVerifier {
-            originator,
-            key: strand.key,
-            own: own.id,
-            // The node judges the strand again when it learns of an absence.
-            absences: Absences::NONE,
-        };
-        let strand = StrandCheck::new(verifier.clone());
-        let checked = transfer::check(source, strand, &mut |rows| progress.note(rows)).await?;
-        all.push((verifier, checked));
-    }
-    Ok(all)
-}
-
-/// Writes what the log does not have yet.
-async fn write_all(
-    source: &SourceDatabase,
-    store: &Store,
-    strands: &[(EnvelopeVerifier, CheckedStrand)],
-    progress: &mut Passes<'_>,
-) -> Result<(), ImportError> {
-    for (verifier, checked) in strands {
-        let held = store.snapshot().head(verifier.originator)?;
-        let strand = StrandConversion::new(verifier.clone(), checked, held);
-        transfer::write(source, store.clone(), strand, &mut |rows| progress.note(rows)).await?;
-    }
-    Ok(())
+/// Returns the verifier of each strand.
+fn verifiers(plan: &ImportPlan, own: &NodeRecord) -> BTreeMap<OriginatorId, EnvelopeVerifier> {
+    let verifier = |(&originator, strand): (&OriginatorId, &PlannedStrand)| {
+        // The node judges the strand again when it learns of an absence.
+        let absences = Absences::NONE;
+        (originator, EnvelopeVerifier { originator, key: strand.key, own: own.id, absences })
+    };
+    plan.strands.iter().map(verifier).collect()
 }
 
 /// Returns the contracts whose events the database may contain. None if files substitute for the chains.

@@ -4,22 +4,23 @@ use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt as _;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
-use tokio::sync::mpsc;
 use tokio_postgres::Row;
 
 use super::address::DatabaseAddress;
+use super::batches::RowBatches;
 use super::error::ImportError;
 use super::facts::{AsideFacts, SCHEMA, SourceFacts, StrandFacts, TailEvidence};
 use super::session::{PostgresLimits, PostgresSession, failed, pair, within};
 use super::strand::SourceRow;
 
-/// The number of rows in one batch, which is one write. A guess: enough to verify signatures together on many cores.
-const BATCH_ROWS: u32 = 4096;
+/// The number of rows in one batch, which one thread checks and which is one write. With more, a signature costs hardly
+/// less (measured up to this number: docs/performance.md, signatures in batches).
+const BATCH_ROWS: u32 = 2048;
 /// The largest length of one batch in bytes, which bounds the memory. A guess.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// Rows that one query reads: whole batches. A guess: about a hundredth of the rows of a partition, so that no query is
 /// planned as a scan of one.
-const PAGE_ROWS: u32 = 3 * BATCH_ROWS;
+const PAGE_ROWS: u32 = 6 * BATCH_ROWS;
 /// The queries for the highest place of each strand that a table besides those of envelopes knows.
 const EVIDENCE: [(TailEvidence, &str); 2] = [
     (
@@ -118,16 +119,17 @@ impl SourceDatabase {
         Ok(through.and_then(|it| u64::try_from(it).ok()).map(SequenceId))
     }
 
-    /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when the receiver is gone.
+    /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when no results of these
+    /// are wanted any more.
     ///
     /// # Errors
     /// Fails when Postgres fails.
-    pub(super) async fn read_page(
+    pub(super) async fn read_page<T: Send + 'static>(
         &self,
         originator: OriginatorId,
         after: SequenceId,
         through: SequenceId,
-        rows_to: &mpsc::Sender<Vec<SourceRow>>,
+        batches: &RowBatches<T>,
         note: &mut (dyn FnMut(u64) + Send),
     ) -> Result<bool, ImportError> {
         let (step, limit) = ("reading envelopes", self.session.limits.answer);
@@ -157,11 +159,12 @@ impl SourceDatabase {
                 bytes += row.envelope.as_ref().map_or(0, Bytes::len);
                 batch.push(row);
             }
-            if is_end || batch.len() >= BATCH_ROWS as usize || bytes >= BATCH_BYTES {
+            let is_full = batch.len() >= BATCH_ROWS as usize || bytes >= BATCH_BYTES;
+            if is_full || (is_end && !batch.is_empty()) {
                 let count = batch.len();
                 let full = std::mem::take(&mut batch);
                 bytes = 0;
-                if rows_to.send(full).await.is_err() {
+                if !batches.send(originator, full).await {
                     return Ok(true);
                 }
                 note(count as u64);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_net::open_canonical;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, OriginatorId, PayerAddress, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 
 /// One row of the database.
@@ -19,6 +19,13 @@ pub(super) struct SourceRow {
     pub(super) payer: Option<String>,
     /// The envelope; `None` if the table of their bytes has no row.
     pub(super) envelope: Option<Bytes>,
+}
+
+impl SourceRow {
+    /// Returns the payer that the row names.
+    fn payer(&self) -> Option<PayerAddress> {
+        self.payer.as_ref()?.parse().ok()
+    }
 }
 
 /// The defect of a row.
@@ -51,7 +58,7 @@ pub struct StrandReport {
     pub originator: OriginatorId,
     /// The number of its envelopes.
     pub envelopes: u64,
-    /// The BLAKE3 hash over sequence ids and envelopes, in order.
+    /// The BLAKE3 hash over sequence ids and BLAKE3 hashes of envelopes, in order.
     pub digest: [u8; 32],
     /// Its last sequence id.
     pub head: SequenceId,
@@ -63,15 +70,14 @@ pub struct StrandReport {
     pub invalid: BTreeMap<u8, u64>,
 }
 
-/// The digest of a strand: sequence ids and canonically encoded envelopes.
+/// The digest of a strand: the sequence ids and the hashes of its canonically encoded envelopes, in order.
 #[derive(Debug, Default)]
 pub(super) struct StrandDigest(blake3::Hasher);
 
 impl StrandDigest {
-    pub(super) fn add(&mut self, at: SequenceId, bytes: &[u8]) {
+    pub(super) fn add(&mut self, at: SequenceId, envelope: &blake3::Hash) {
         self.0.update(&at.0.to_be_bytes());
-        self.0.update(&(bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes);
+        self.0.update(envelope.as_bytes());
     }
 
     pub(super) fn finish(&self) -> [u8; 32] {
@@ -79,10 +85,41 @@ impl StrandDigest {
     }
 }
 
-/// The check of one strand, before anything is written. Does no I/O.
+/// What a step makes of each row, by the sequence id in the row.
+pub(super) type OfRows<T> = Vec<(i64, Result<T, RowError>)>;
+
+/// A row that was found good by itself, without the preceding rows.
+#[derive(Debug)]
+pub(super) struct CheckedRow {
+    at: SequenceId,
+    /// The hash of the canonically encoded envelope.
+    hash: blake3::Hash,
+    was_rewritten: bool,
+    validity: Validity,
+}
+
+/// Checks rows of one strand, each by itself: both signatures, the rules of the network, and the columns of the tables.
+/// Does no I/O.
+pub(super) fn check_rows(verifier: &EnvelopeVerifier, rows: &[SourceRow]) -> OfRows<CheckedRow> {
+    let opened: Vec<_> = rows.iter().map(|row| open(verifier.originator, row)).collect();
+    let good = || rows.iter().zip(&opened).filter_map(|(row, it)| Some((row, it.as_ref().ok()?)));
+    let bytes = good().map(|(_, opened)| opened.bytes.clone()).collect();
+    let payers: Vec<_> = good().map(|(row, _)| row.payer()).collect();
+    let mut entries = verifier.check_named(bytes, &payers).into_iter();
+    let mut finish = |source: &SourceRow, opened: Result<OpenedRow, RowError>| {
+        let OpenedRow { at, bytes, was_rewritten } = opened?;
+        let entry = entries.next().expect("one result for each opened row");
+        let entry = entry.map_err(|_| RowError::Forged)?;
+        require_described(source, &entry)?;
+        let hash = blake3::hash(&bytes);
+        Ok(CheckedRow { at, hash, was_rewritten, validity: entry.validity })
+    };
+    rows.iter().zip(opened).map(|(row, opened)| (row.sequence, finish(row, opened))).collect()
+}
+
+/// The check of one strand, before anything is written.
 #[derive(Debug)]
 pub(super) struct StrandCheck {
-    verifier: EnvelopeVerifier,
     report: StrandReport,
     digest: StrandDigest,
     invalid: Vec<SequenceId>,
@@ -96,7 +133,7 @@ pub(super) struct CheckedStrand {
     invalid: Vec<SequenceId>,
 }
 
-/// A row that was decoded, without the preceding rows.
+/// A row that was decoded.
 struct OpenedRow {
     at: SequenceId,
     /// The canonically encoded envelope.
@@ -106,9 +143,9 @@ struct OpenedRow {
 
 impl StrandCheck {
     /// Begins with the first row of a strand.
-    pub(super) fn new(verifier: EnvelopeVerifier) -> Self {
+    pub(super) fn new(originator: OriginatorId) -> Self {
         let report = StrandReport {
-            originator: verifier.originator,
+            originator,
             envelopes: 0,
             digest: [0; 32],
             head: SequenceId::NONE,
@@ -116,47 +153,22 @@ impl StrandCheck {
             rewritten: 0,
             invalid: BTreeMap::new(),
         };
-        Self { verifier, report, digest: StrandDigest::default(), invalid: Vec::new() }
+        Self { report, digest: StrandDigest::default(), invalid: Vec::new() }
     }
 
-    pub(super) fn originator(&self) -> OriginatorId {
-        self.verifier.originator
-    }
-
-    /// Checks the next rows on `threads`: their signatures, the rules of the network, and the columns of the tables.
+    /// Records the next rows of the strand.
     ///
     /// # Errors
     /// The first bad row, by its sequence id.
-    pub(super) fn take(
-        &mut self,
-        rows: &[SourceRow],
-        threads: usize,
-    ) -> Result<(), (i64, RowError)> {
-        let checked = on_threads(rows, threads, |part| self.check(part));
-        for (row, checked) in rows.iter().zip(checked) {
-            let noted = checked.and_then(|(opened, validity)| self.note(&opened, validity));
-            noted.map_err(|error| (row.sequence, error))?;
+    pub(super) fn note(&mut self, rows: OfRows<CheckedRow>) -> Result<(), (i64, RowError)> {
+        for (sequence, row) in rows {
+            row.and_then(|row| self.note_row(&row)).map_err(|error| (sequence, error))?;
         }
         Ok(())
     }
 
-    fn check(&self, rows: &[SourceRow]) -> Vec<Result<(OpenedRow, Validity), RowError>> {
-        let opened: Vec<_> = rows.iter().map(|row| open(self.originator(), row)).collect();
-        let bytes = opened.iter().flatten().map(|row| row.bytes.clone());
-        let mut entries = self.verifier.check(bytes.collect()).into_iter();
-        let finish = |(source, opened): (&SourceRow, Result<OpenedRow, RowError>)| {
-            let opened = opened?;
-            let entry = entries.next().expect("one result for each opened row");
-            let entry = entry.map_err(|_| RowError::Forged)?;
-            require_described(source, &entry)?;
-            Ok((opened, entry.validity))
-        };
-        rows.iter().zip(opened).map(finish).collect()
-    }
-
-    /// Records an envelope as the next one of the strand.
-    fn note(&mut self, row: &OpenedRow, validity: Validity) -> Result<(), RowError> {
-        let OpenedRow { at, bytes, was_rewritten } = row;
+    fn note_row(&mut self, row: &CheckedRow) -> Result<(), RowError> {
+        let CheckedRow { at, hash, was_rewritten, validity } = row;
         if *at <= self.report.head {
             return Err(RowError::Order);
         }
@@ -164,7 +176,7 @@ impl StrandCheck {
             *self.report.invalid.entry(rule.0).or_default() += 1;
             self.invalid.push(*at);
         }
-        self.digest.add(*at, bytes);
+        self.digest.add(*at, hash);
         self.report.envelopes += 1;
         self.report.rewritten += u64::from(*was_rewritten);
         self.report.missing += at.0 - self.report.head.0 - 1;
@@ -179,95 +191,75 @@ impl StrandCheck {
     }
 }
 
-/// Converts the rows of a checked strand to changes of the log. Does no I/O.
+/// Makes entries of rows of a checked strand. The first pass has verified both signatures of each row, and that the
+/// payer's column is right where an envelope has a charge, so the keys of these are not recovered a second time. Does
+/// no I/O.
+pub(super) fn entries_of(
+    verifier: &EnvelopeVerifier,
+    strand: &CheckedStrand,
+    rows: &[SourceRow],
+) -> OfRows<LogEntry> {
+    // Envelopes whose payer the first pass has not compared with the column, and those payers as the column has them.
+    let (mut others, mut payers) = (Vec::new(), Vec::new());
+    let mut charged = |row: &SourceRow| {
+        let OpenedRow { at, bytes, .. } = open(verifier.originator, row)?;
+        let was_valid = strand.invalid.binary_search(&at).is_err();
+        if let Some(payer) = row.payer().filter(|_| was_valid) {
+            let entry = verifier.entry_of_checked(bytes.clone(), payer);
+            let entry = entry.map_err(|_| RowError::Forged)?;
+            if entry.facts.as_ref().is_some_and(|facts| facts.charge.is_some()) {
+                return Ok(Some(entry));
+            }
+        }
+        others.push(bytes);
+        payers.push(row.payer());
+        Ok(None)
+    };
+    let charged: OfRows<Option<LogEntry>> =
+        rows.iter().map(|row| (row.sequence, charged(row))).collect();
+    let mut others = verifier.check_named(others, &payers).into_iter();
+    let mut entry = |charged: Option<LogEntry>| {
+        let checked = || others.next().expect("one result for each envelope that is checked again");
+        charged.map_or_else(checked, Ok).map_err(|_| RowError::Forged)
+    };
+    charged.into_iter().map(|(sequence, row)| (sequence, row.and_then(&mut entry))).collect()
+}
+
+/// The conversion of a checked strand to changes of the log. Does no I/O.
 #[derive(Debug)]
 pub(super) struct StrandConversion {
-    verifier: EnvelopeVerifier,
-    invalid: Vec<SequenceId>,
+    originator: OriginatorId,
     /// The last converted sequence id, or the last one that the log has from an earlier run.
     last: SequenceId,
 }
 
 impl StrandConversion {
     /// Continues after `held`, the end of the log.
-    pub(super) fn new(
-        verifier: EnvelopeVerifier,
-        checked: &CheckedStrand,
-        held: SequenceId,
-    ) -> Self {
-        Self { verifier, invalid: checked.invalid.clone(), last: held }
+    pub(super) fn new(originator: OriginatorId, held: SequenceId) -> Self {
+        Self { originator, last: held }
     }
 
-    pub(super) fn originator(&self) -> OriginatorId {
-        self.verifier.originator
-    }
-
-    /// Returns the last sequence id that needs no row any more.
-    pub(super) fn last(&self) -> SequenceId {
-        self.last
-    }
-
-    /// Converts the next rows on `threads`. Returns the changes in order.
+    /// Returns the changes for the next rows, in order.
     ///
     /// # Errors
     /// The first row that is not the one that was checked, by its sequence id.
-    pub(super) fn take(
+    pub(super) fn changes(
         &mut self,
-        rows: &[SourceRow],
-        threads: usize,
+        rows: OfRows<LogEntry>,
     ) -> Result<Vec<Change>, (i64, RowError)> {
         let mut changes = Vec::with_capacity(rows.len());
-        let entries = on_threads(rows, threads, |part| {
-            part.iter().map(|row| self.entry(row)).collect::<Vec<_>>()
-        });
-        for (row, entry) in rows.iter().zip(entries) {
-            let entry = entry.map_err(|error| (row.sequence, error))?;
+        for (sequence, entry) in rows {
+            let entry = entry.map_err(|error| (sequence, error))?;
             let at = entry.id.sequence;
             if at <= self.last {
-                return Err((row.sequence, RowError::Order));
+                return Err((sequence, RowError::Order));
             }
-            changes.extend(gap(self.originator(), self.last, at));
+            changes.extend(gap(self.originator, self.last, at));
             changes.push(Change::Append(entry));
             self.last = at;
         }
         Ok(changes)
     }
-
-    /// Returns the entry of a row. The first pass has verified both signatures, and that the payer's column is right
-    /// where an envelope has a charge. So the keys of these are not recovered a second time.
-    fn entry(&self, row: &SourceRow) -> Result<LogEntry, RowError> {
-        let opened = open(self.originator(), row)?;
-        let payer = row.payer.as_ref().and_then(|it| it.parse().ok());
-        let was_valid = self.invalid.binary_search(&opened.at).is_err();
-        if let Some(payer) = payer.filter(|_| was_valid) {
-            let entry = self.verifier.entry_of_checked(opened.bytes.clone(), payer);
-            let entry = entry.map_err(|_| RowError::Forged)?;
-            if entry.facts.as_ref().is_some_and(|facts| facts.charge.is_some()) {
-                return Ok(entry);
-            }
-        }
-        let entry = self.verifier.check(vec![opened.bytes]).pop();
-        entry.expect("one result for each envelope").map_err(|_| RowError::Forged)
-    }
-}
-
-/// Applies `work` to parts of rows on several threads. Returns the results in the order of the rows.
-fn on_threads<T: Send>(
-    rows: &[SourceRow],
-    threads: usize,
-    work: impl Fn(&[SourceRow]) -> Vec<T> + Sync,
-) -> Vec<T> {
-    let part = rows.len().div_ceil(threads.max(1)).max(1);
-    let work = &work;
-    std::thread::scope(|scope| {
-        let running: Vec<_> =
-            rows.chunks(part).map(|part| scope.spawn(move || work(part))).collect();
-        let joined = running.into_iter().flat_map(|it| match it.join() {
-            Ok(results) => results,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.collect()
-    })
 }
 
 /// Returns the change that fills the sequence ids between two envelopes.
@@ -320,4 +312,107 @@ fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> 
         return Ok(());
     }
     Err(RowError::Described)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
+    use hawser_rules::Absences;
+
+    use super::*;
+
+    const OWN: OriginatorId = OriginatorId(100);
+    const S: u64 = 1_700_000_000;
+    const DAYS: u8 = 60;
+    /// An application message in a group.
+    const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
+                          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap()
+    }
+
+    fn verifier() -> EnvelopeVerifier {
+        let key = key(1).public_key();
+        EnvelopeVerifier { originator: OWN, key, own: OWN, absences: Absences::NONE }
+    }
+
+    /// Returns a row as xmtpd writes it.
+    fn row(place: u64, payer: &SecretKey, expiry_unix_s: u64) -> SourceRow {
+        let client = Bytes::from(hex::decode(CLIENT).unwrap());
+        let signed = PayerEnvelope::sign(client.clone(), OWN, DAYS.into(), payer);
+        let signature = signed.payer_signature.unwrap().bytes;
+        let head = [0x0a, u8::try_from(client.len()).unwrap()];
+        let tail = [0x18, 100, 0x20, DAYS];
+        let parts: [&[u8]; 5] = [&head, &client, &[0x12, 67, 0x0a, 65], &signature, &tail];
+        let bytes = UnsealedEnvelope::new(&UnsignedOriginatorEnvelope {
+            originator_node_id: OWN.0,
+            originator_sequence_id: place,
+            originator_ns: i64::try_from(S * 1_000_000_000 + place).unwrap(),
+            payer_envelope_bytes: parts.concat().into(),
+            base_fee_picodollars: 7,
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: expiry_unix_s,
+        })
+        .seal(&key(1));
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+        let topic = envelope.unsigned().payer().client().topic().as_bytes().to_vec();
+        SourceRow {
+            sequence: i64::try_from(place).unwrap(),
+            described: Some((topic, i64::try_from(expiry_unix_s).unwrap())),
+            payer: Some(payer.public_key().address().to_string()),
+            envelope: Some(bytes),
+        }
+    }
+
+    /// Three payers take turns. One envelope breaks a rule, and one row names no payer.
+    fn rows() -> Vec<SourceRow> {
+        let expiry = S + u64::from(DAYS) * 86_400;
+        let payer = |place: u64| key(u8::try_from(2 + place % 3).unwrap());
+        let mut rows: Vec<_> = (1..=90)
+            .map(|place| row(place, &payer(place), expiry + 86_400 * u64::from(place == 9)))
+            .collect();
+        rows[20].payer = None;
+        rows
+    }
+
+    #[test]
+    fn both_passes_give_the_entries_that_a_follower_makes() {
+        let (verifier, rows) = (verifier(), rows());
+        let mut check = StrandCheck::new(OWN);
+        check.note(check_rows(&verifier, &rows)).unwrap();
+        let checked = check.finish();
+        assert_eq!((checked.report.envelopes, checked.report.head), (90, SequenceId(90)));
+        assert_eq!(checked.invalid, [SequenceId(9)]);
+
+        let followed = rows.iter().map(|row| {
+            let bytes = row.envelope.clone().unwrap();
+            (row.sequence, Ok(verifier.check(vec![bytes]).remove(0).unwrap()))
+        });
+        let entries = entries_of(&verifier, &checked, &rows);
+        assert_eq!(entries, followed.collect::<Vec<_>>());
+        let charged = entries.iter().flat_map(|(_, it)| it.as_ref().unwrap().facts.as_ref());
+        assert_eq!(charged.filter(|facts| facts.charge.is_some()).count(), 90);
+    }
+
+    #[test]
+    fn a_bad_row_is_named_among_good_ones() {
+        let forged = SourceRow { envelope: rows()[30].envelope.clone(), ..rows()[31].clone() };
+        let other_payer = SourceRow { payer: rows()[30].payer.clone(), ..rows()[31].clone() };
+        let half = SourceRow { described: None, ..rows()[31].clone() };
+        for (bad, reason) in [
+            (forged, RowError::OtherPlace),
+            (other_payer, RowError::Described),
+            (half, RowError::Half),
+            (rows()[29].clone(), RowError::Order),
+        ] {
+            let mut rows = rows();
+            let at = bad.sequence;
+            rows[31] = bad;
+            let refused = StrandCheck::new(OWN).note(check_rows(&verifier(), &rows));
+            assert_eq!(refused, Err((at, reason)));
+        }
+    }
 }

@@ -1,128 +1,117 @@
-//! Reads and checks one strand, and later reads and writes it: each step concurrently, on its own thread.
+//! Reads and checks all strands, and later reads and writes them: each step concurrently with the others.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Store};
-use tokio::sync::mpsc;
+use hawser_storage::{LogEntry, ReadError, Store};
 
+use super::batches::{BatchResults, RowBatches, joined};
 use super::error::ImportError;
 use super::source::SourceDatabase;
-use super::strand::{CheckedStrand, RowError, SourceRow, StrandCheck, StrandConversion};
+use super::strand::{
+    CheckedRow, CheckedStrand, OfRows, RowError, StrandCheck, StrandConversion, check_rows,
+    entries_of,
+};
 use crate::service::blocking;
 
-/// The number of batches that wait between two steps, besides the one in progress. A guess: enough that no step waits
-/// for another one's pauses.
-const WAITING: usize = 2;
-
-/// Checks one strand and writes nothing. Calls `note` with the number of rows read.
+/// Checks strands, and writes nothing. Calls `note` with the number of rows read.
 ///
 /// # Errors
 /// Fails when a row is bad, or the database fails.
 pub(super) async fn check(
     source: &SourceDatabase,
-    strand: StrandCheck,
+    verifiers: &BTreeMap<OriginatorId, EnvelopeVerifier>,
     note: &mut (dyn FnMut(u64) + Send),
-) -> Result<CheckedStrand, ImportError> {
-    let start = (strand.originator(), SequenceId::NONE);
-    let (rows_to, rows) = mpsc::channel(WAITING);
-    let checking = tokio::spawn(blocking(move || check_rows(strand, rows)));
-    let read = read(source, start, &rows_to, note).await;
-    drop(rows_to);
+) -> Result<BTreeMap<OriginatorId, CheckedStrand>, ImportError> {
+    let starts: Vec<_> = verifiers.keys().map(|it| (*it, SequenceId::NONE)).collect();
+    let of = verifiers.clone();
+    let (batches, results) =
+        RowBatches::new(move |originator, rows| check_rows(&of[&originator], &rows));
+    let checks = verifiers.keys().map(|it| (*it, StrandCheck::new(*it))).collect();
+    let checking = tokio::spawn(take_checked(checks, results));
+    let read = read(source, &starts, &batches, note).await;
+    drop(batches);
     // A bad row makes the reading end too, so the check has the reason.
     let checked = joined(checking).await?;
     read?;
     Ok(checked)
 }
 
-/// Writes one checked strand. Calls `note` with the number of rows read.
+async fn take_checked(
+    mut checks: BTreeMap<OriginatorId, StrandCheck>,
+    mut results: BatchResults<OfRows<CheckedRow>>,
+) -> Result<BTreeMap<OriginatorId, CheckedStrand>, ImportError> {
+    while let Some((originator, rows)) = results.next().await {
+        let check = checks.get_mut(&originator).expect("rows of the strands that are checked");
+        check.note(rows).map_err(|bad| row_error(originator, bad))?;
+    }
+    Ok(checks.into_iter().map(|(originator, check)| (originator, check.finish())).collect())
+}
+
+/// Writes what the log lacks of checked strands. Calls `note` with the number of rows read.
 ///
 /// # Errors
-/// Fails when database or log fail. The log then contains a part of the strand.
+/// Fails when database or log fail. The log then contains a part of the strands.
 pub(super) async fn write(
     source: &SourceDatabase,
-    store: Store,
-    strand: StrandConversion,
+    store: &Store,
+    verifiers: &BTreeMap<OriginatorId, EnvelopeVerifier>,
+    checked: &Arc<BTreeMap<OriginatorId, CheckedStrand>>,
     note: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), ImportError> {
-    let start = (strand.originator(), strand.last());
-    let (rows_to, rows) = mpsc::channel(WAITING);
-    let (changes_to, changes) = mpsc::channel(WAITING);
-    let converting = tokio::spawn(blocking(move || convert_rows(strand, rows, &changes_to)));
-    let writing = tokio::spawn(blocking(move || write_changes(&store, changes)));
-    let read = read(source, start, &rows_to, note).await;
-    drop(rows_to);
-    let (converted, written) = (joined(converting).await, joined(writing).await);
-    // A step that fails makes the preceding steps end too, so the last step has the reason.
-    written?;
-    converted?;
+    let starts = {
+        let snapshot = store.snapshot();
+        let starts = verifiers.keys().map(|it| Ok((*it, snapshot.head(*it)?)));
+        starts.collect::<Result<Vec<_>, ReadError>>()?
+    };
+    let (of, checked) = (verifiers.clone(), Arc::clone(checked));
+    let (batches, results) = RowBatches::new(move |originator, rows| {
+        entries_of(&of[&originator], &checked[&originator], &rows)
+    });
+    let strands = starts.iter().map(|(it, held)| (*it, StrandConversion::new(*it, *held)));
+    let writing = tokio::spawn(take_entries(strands.collect(), results, store.clone()));
+    let read = read(source, &starts, &batches, note).await;
+    drop(batches);
+    // A write that fails makes the reading end too, so the writer has the reason.
+    joined(writing).await?;
     read
 }
 
-async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
-    match task.await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => std::future::pending().await,
+async fn take_entries(
+    mut strands: BTreeMap<OriginatorId, StrandConversion>,
+    mut results: BatchResults<OfRows<LogEntry>>,
+    store: Store,
+) -> Result<(), ImportError> {
+    while let Some((originator, entries)) = results.next().await {
+        let strand = strands.get_mut(&originator).expect("rows of the strands that are written");
+        let changes = strand.changes(entries).map_err(|bad| row_error(originator, bad))?;
+        let store = store.clone();
+        blocking(move || store.commit(&changes)).await?;
     }
+    Ok(())
 }
 
-async fn read(
+/// Reads strands, each from the place after the one beside it.
+async fn read<T: Send + 'static>(
     source: &SourceDatabase,
-    (originator, mut after): (OriginatorId, SequenceId),
-    rows_to: &mpsc::Sender<Vec<SourceRow>>,
+    starts: &[(OriginatorId, SequenceId)],
+    batches: &RowBatches<T>,
     note: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), ImportError> {
-    while let Some(through) = source.next_page(originator, after).await? {
-        let is_over = source.read_page(originator, after, through, rows_to, note).await?;
-        if is_over {
-            break;
-        }
-        after = through;
-    }
-    Ok(())
-}
-
-fn check_rows(
-    mut strand: StrandCheck,
-    mut rows: mpsc::Receiver<Vec<SourceRow>>,
-) -> Result<CheckedStrand, ImportError> {
-    let (threads, originator) = (threads(), strand.originator());
-    while let Some(batch) = rows.blocking_recv() {
-        strand.take(&batch, threads).map_err(|bad| row_error(originator, bad))?;
-    }
-    Ok(strand.finish())
-}
-
-fn convert_rows(
-    mut strand: StrandConversion,
-    mut rows: mpsc::Receiver<Vec<SourceRow>>,
-    changes_to: &mpsc::Sender<Vec<Change>>,
-) -> Result<(), ImportError> {
-    let (threads, originator) = (threads(), strand.originator());
-    while let Some(batch) = rows.blocking_recv() {
-        let changes = strand.take(&batch, threads).map_err(|bad| row_error(originator, bad))?;
-        if changes_to.blocking_send(changes).is_err() {
-            break;
+    for &(originator, mut after) in starts {
+        while let Some(through) = source.next_page(originator, after).await? {
+            let is_over = source.read_page(originator, after, through, batches, note).await?;
+            if is_over {
+                return Ok(());
+            }
+            after = through;
         }
     }
     Ok(())
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn row_error(originator: OriginatorId, (sequence, source): (i64, RowError)) -> ImportError {
     ImportError::Row { originator, sequence, source }
-}
-
-fn write_changes(
-    store: &Store,
-    mut changes: mpsc::Receiver<Vec<Change>>,
-) -> Result<(), CommitError> {
-    while let Some(batch) = changes.blocking_recv() {
-        if !batch.is_empty() {
-            store.commit(&batch)?;
-        }
-    }
-    Ok(())
 }
