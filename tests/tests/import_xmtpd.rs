@@ -28,7 +28,7 @@ const NS: i64 = 1_767_225_600_000_000_000;
 /// Returns an envelope as a node signs it. Three payers take turns.
 fn signed(node: OriginatorId, key: &SecretKey, sequence: u64, rng: &mut impl Rng) -> Bytes {
     let message = envelopes::group_message([5; 16], 200, rng);
-    let payer = envelopes::payer(u8::try_from(sequence % 3).unwrap());
+    let payer = envelopes::payer(u8::try_from(1 + sequence % 3).unwrap());
     let payer = envelopes::sign(&message, node, &payer).encode_to_vec();
     let ns = NS + i64::try_from(sequence).unwrap() * 1000;
     let days = u64::from(envelopes::RETENTION_DAYS);

@@ -114,7 +114,7 @@ fn the_entry_of_a_checked_envelope_is_the_one_that_the_check_has_given() {
     }
 }
 
-/// Payers take turns, as those of several gateways do. A database may name them wrongly, and lists forged envelopes too.
+/// Payers take turns, as those of several gateways do. A database may name them wrongly, and may list forged envelopes.
 #[test]
 fn the_names_of_payers_change_no_result() {
     let payer = |index: u64| key(u8::try_from(3 + index % 3).unwrap());
