@@ -16,6 +16,7 @@ use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url};
 
 use crate::requests::{Requests, StopCheck, is_loopback};
+use crate::settings::place_of;
 
 /// The time limit of connecting. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ pub enum WebError {
     /// The URL is not acceptable.
     #[error("{given:?}: {reason}")]
     Url {
-        /// The address as given.
+        /// Scheme, host and port of the address.
         given: String,
         /// The defect.
         reason: &'static str,
@@ -270,14 +271,9 @@ fn read_only() -> io::Error {
     io::Error::new(ErrorKind::Unsupported, "a web server is only read from")
 }
 
-/// Returns a URL as shown in logs and errors: complete, unless an `@` in it may follow a password.
-pub(crate) fn shown(given: &str) -> &str {
-    if given.contains('@') { "an address with an @" } else { given }
-}
-
 /// Parses and checks a URL.
 fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
-    let wrong = |reason| WebError::Url { given: shown(given).to_owned(), reason };
+    let wrong = |reason| WebError::Url { given: place_of(given), reason };
     let url: Url = given.parse().map_err(|_| wrong("it is no URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
         // The URL is not shown, because it contains a secret.

@@ -41,8 +41,7 @@ use super::tls;
 use super::validation::HeldUpdates;
 use crate::backup_notes::FolderNotes;
 use crate::error::RunError;
-use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings};
-use crate::web;
+use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings, place_of};
 
 /// The time limit for remaining tasks after everything has stopped in order. A guess: they hold no state.
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -295,7 +294,7 @@ impl InnerParts {
             match filling {
                 Ok(filling) => self.filling = Some(filling),
                 Err(error) => {
-                    let from = web::shown(from);
+                    let from = place_of(from);
                     tracing::warn!(code = "filling_failed", from, %error, "strands cannot be filled: no thread can be started");
                 }
             }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::settings::WitnessSource;
+use crate::settings::{WitnessSource, place_of};
 
 /// The pauses between two turns of a strand. A guess: a node with rate limits lets an address ask
 /// for three strands at this rate.
@@ -58,6 +58,7 @@ impl WitnessTasks {
             let client = match hawser_chain::send::direct_http_client() {
                 Ok(client) => client,
                 Err(error) => {
+                    let url = place_of(url);
                     tracing::error!(code = "witness_unasked", url, %error, "a witness cannot be asked");
                     continue;
                 }

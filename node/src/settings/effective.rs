@@ -1,6 +1,7 @@
 //! The effective settings with the source of each, to be displayed to operators.
 
 use hawser_proto::SecretKey;
+use hawser_proto::checkpoint::WitnessKey;
 
 use super::sources::{SettingOrigin, SettingSources};
 use super::table::{self, Setting, SettingKind};
@@ -45,19 +46,48 @@ pub fn effective(sources: &SettingSources) -> Vec<EffectiveSetting> {
 }
 
 fn shown(setting: &Setting, text: &str) -> ShownValue {
-    match setting.kind {
-        SettingKind::Value | SettingKind::Switch => ShownValue::Value(text.to_owned()),
-        SettingKind::Urls { .. } => ShownValue::Value(hosts_of(text)),
-        SettingKind::Secret { .. } => match SecretKey::from_hex(text) {
-            Ok(key) => ShownValue::Fingerprint(key.public_key().address().to_string()),
-            Err(_) => ShownValue::Hidden,
-        },
+    if let Some(text) = displayed(setting.kind, text) {
+        return ShownValue::Value(text);
+    }
+    match SecretKey::from_hex(text) {
+        Ok(key) => ShownValue::Fingerprint(key.public_key().address().to_string()),
+        Err(_) => ShownValue::Hidden,
+    }
+}
+
+/// Returns the part of a value that may be displayed; `None` if it is a secret.
+pub(super) fn displayed(kind: SettingKind, text: &str) -> Option<String> {
+    match kind {
+        SettingKind::Value | SettingKind::Switch => Some(text.to_owned()),
+        SettingKind::Urls { .. } => Some(hosts_of(text)),
+        SettingKind::Place => Some(place_of(text)),
+        SettingKind::Witnesses => Some(witnesses_of(text)),
+        SettingKind::Secret { .. } => None,
     }
 }
 
 /// Returns the schemes, hosts and ports of URLs.
 pub(crate) fn hosts_of(urls: &str) -> String {
     urls.split(',').map(host_of).collect::<Vec<_>>().join(",")
+}
+
+/// Returns a path, a name, or a URL that has no place for a key. Of any other URL only scheme, host and port.
+pub(crate) fn place_of(place: &str) -> String {
+    const WITHOUT_KEYS: [&str; 3] = ["config", "file", "s3"];
+    match place.trim().split_once("://") {
+        Some((scheme, _)) if !WITHOUT_KEYS.contains(&scheme) => host_of(place),
+        _ => place.to_owned(),
+    }
+}
+
+/// Returns verifier keys of witnesses, with the schemes, hosts and ports of the URLs behind them.
+fn witnesses_of(witnesses: &str) -> String {
+    let word = |word: &str| match WitnessKey::of_verifier_key(word) {
+        Ok(_) => word.to_owned(),
+        Err(_) => host_of(word),
+    };
+    let witness = |entry: &str| entry.split_whitespace().map(word).collect::<Vec<_>>().join(" ");
+    witnesses.split(',').map(witness).collect::<Vec<_>>().join(",")
 }
 
 /// Returns the scheme, host and port of a URL. Users, paths and queries may contain providers' keys.

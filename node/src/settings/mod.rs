@@ -31,8 +31,8 @@ pub use bootstrap::BootstrapTrust;
 pub use chains::{
     AddressSource, ChainAccessSettings, ChainReadSettings, ChainSettings, ContractSettings,
 };
-pub(crate) use effective::hosts_of;
 pub use effective::{EffectiveSetting, ShownValue, effective};
+pub(crate) use effective::{hosts_of, place_of};
 pub use error::{SettingError, SettingsError};
 pub use gateway::{GatewayServiceSettings, NodeSelectionSettings};
 pub use limits::CallerLimitSettings;

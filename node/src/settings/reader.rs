@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::effective::hosts_of;
+use super::effective::displayed;
 use super::error::{SettingError, SettingsError};
 use super::parse;
 use super::sources::{SettingOrigin, SettingSources, SourcedValue};
@@ -157,10 +157,9 @@ impl<'a> SettingsReader<'a> {
         }
         let parsed = parse(&value.text);
         if parsed.is_none() {
-            let given = match setting.kind {
-                SettingKind::Secret { .. } => "(secret, not shown)".to_owned(),
-                SettingKind::Urls { .. } => format!("{:?}", hosts_of(&value.text)),
-                SettingKind::Value | SettingKind::Switch => format!("{:?}", value.text.as_str()),
+            let given = match displayed(setting.kind, &value.text) {
+                Some(text) => format!("{text:?}"),
+                None => "(secret, not shown)".to_owned(),
             };
             self.error(setting, Some(given));
         }

@@ -59,3 +59,35 @@ fn a_url_in_place_of_the_name_of_its_file_is_not_repeated() {
         }
     }
 }
+
+/// The value that is shown of a setting, and the refusals of the settings.
+fn shown_and_told(env: &str, value: &str) -> (ShownValue, String) {
+    let given = SettingSources::new([], pairs(&[(env, value)]));
+    let shown = effective(&given).into_iter().find(|it| it.setting.env == env).unwrap().shown;
+    let told = read(&[], &[(env, value)]).err().map(|errors| errors.to_string());
+    (shown, told.unwrap_or_default())
+}
+
+#[test]
+fn of_every_setting_that_may_have_a_url_only_the_host_is_shown() {
+    const KEY: &str = "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea";
+    const URL: &str = "https://user:hunter2@a.example:8443/hunter2?key=hunter2,hunter2";
+    let asked = &*format!("{KEY} https://w.example/hunter2,{KEY}");
+    let asked_hosts = &*format!("{KEY} https://w.example/…,{KEY}");
+    let unread = &*format!("{KEY} {URL}");
+    let unread_hosts = &*format!("{KEY} https://a.example:8443/…,…");
+    for (env, value, hosts) in [
+        ("HAWSER_BOOTSTRAP_FROM", URL, "https://a.example:8443/…"),
+        ("HAWSER_BOOTSTRAP_FROM", "s3://bucket/node", "s3://bucket/node"),
+        ("HAWSER_BOOTSTRAP_FROM", "/srv/snapshots", "/srv/snapshots"),
+        ("XMTPD_CONTRACTS_CONFIG_FILE_PATH", URL, "https://a.example:8443/…"),
+        ("XMTPD_CONTRACTS_CONFIG_FILE_PATH", "config://testnet", "config://testnet"),
+        ("XMTPD_CONTRACTS_CONFIG_FILE_PATH", "file:///etc/chain.json", "file:///etc/chain.json"),
+        ("HAWSER_CHECKPOINT_WITNESSES", asked, asked_hosts),
+        ("HAWSER_CHECKPOINT_WITNESSES", unread, unread_hosts),
+    ] {
+        let (shown, told) = shown_and_told(env, value);
+        assert_eq!(shown, ShownValue::Value(hosts.to_owned()), "{env}");
+        assert!(!told.contains("hunter2"), "{env}: {told}");
+    }
+}

@@ -3,7 +3,7 @@
 use hawser_chain::admin::Contract;
 
 use super::node::CONFIG_FILE;
-use super::setting::{DURATION, Setting, urls, value};
+use super::setting::{DURATION, Setting, place, urls, value};
 
 /// The default chain id in the settings of the reference implementation. This id, or 0, is treated as not configured.
 pub const UNSET_CHAIN_ID: u64 = 31337;
@@ -50,10 +50,9 @@ pub(in crate::settings) const APP_ID: Setting = value(
     "The app chain's id, if it is not in the file with the addresses",
 );
 /// The file with all addresses.
-pub const FILE: Setting = value(
+pub const FILE: Setting = place(
     "contracts.config-file-path",
     "XMTPD_CONTRACTS_CONFIG_FILE_PATH",
-    None,
     "one of the three ways to give all addresses",
     "chain.json",
     "The file with all addresses, such as the chain.json of `hawser chain dev`: a path, file://…, \

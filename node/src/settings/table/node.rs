@@ -4,7 +4,8 @@
 //! environment also starts this node. All other settings have flags with dashes and `HAWSER_*` variables.
 
 use super::setting::{
-    DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, urls, urls_without_file, value,
+    DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, place, switch, urls, urls_without_file,
+    value,
 };
 
 const PORT: &str = "a port, 1 to 65535";
@@ -119,18 +120,19 @@ pub(in crate::settings) const WITNESS_KEY: Setting = Setting {
     example: "--witness-key-file witness.key",
     help: "For a replica: the secret Ed25519 key that it cosigns checkpoints with",
 };
-pub(in crate::settings) const CHECKPOINT_WITNESSES: Setting = value(
-    "checkpoint-witnesses",
-    "HAWSER_CHECKPOINT_WITNESSES",
-    None,
-    "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it is to be asked",
-    "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
-    "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
-);
-pub(in crate::settings) const BOOTSTRAP_FROM: Setting = value(
+pub(in crate::settings) const CHECKPOINT_WITNESSES: Setting = Setting {
+    flag: "checkpoint-witnesses",
+    short: None,
+    env: "HAWSER_CHECKPOINT_WITNESSES",
+    kind: SettingKind::Witnesses,
+    default: None,
+    form: "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it is to be asked",
+    example: "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
+    help: "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
+};
+pub(in crate::settings) const BOOTSTRAP_FROM: Setting = place(
     "bootstrap-from",
     "HAWSER_BOOTSTRAP_FROM",
-    None,
     "a folder, s3://BUCKET/PREFIX or https://…",
     "https://snapshots.example/hawser",
     "Place of snapshots that a node fills its strands from while it runs",

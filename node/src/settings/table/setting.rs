@@ -11,6 +11,10 @@ pub enum SettingKind {
         /// Flag and variable that name the file; `None` if there is no such form.
         file: Option<(&'static str, &'static str)>,
     },
+    /// `--flag PLACE`: a path, a name or one URL. Of a URL for the web only the host is displayed.
+    Place,
+    /// `--flag "KEY URL,KEY"`: keys of witnesses, and the URLs of some of them. Of these only the hosts are displayed.
+    Witnesses,
     /// `--flag`, `--flag=false`; in the environment `true` or `false`.
     Switch,
     /// A value, or the name of a file with the value. Never displayed.
@@ -52,6 +56,17 @@ pub(super) const fn value(
     help: &'static str,
 ) -> Setting {
     Setting { flag, short: None, env, kind: SettingKind::Value, default, form, example, help }
+}
+
+/// A path, a name or one URL.
+pub(super) const fn place(
+    flag: &'static str,
+    env: &'static str,
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { kind: SettingKind::Place, ..value(flag, env, None, form, example, help) }
 }
 
 /// URLs by the names of their flag and their variable, and by those of a file.
@@ -109,7 +124,10 @@ impl Setting {
         match self.kind {
             SettingKind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
             SettingKind::Urls { file } => file,
-            SettingKind::Value | SettingKind::Switch => None,
+            SettingKind::Value
+            | SettingKind::Place
+            | SettingKind::Witnesses
+            | SettingKind::Switch => None,
         }
     }
 

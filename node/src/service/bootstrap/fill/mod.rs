@@ -42,7 +42,8 @@ use super::strand::{Commit, Envelopes, Gaps, Write, Writing, write_signed};
 use super::verify::ReadChunk;
 use crate::bucket::{ObjectsAt, StopCheck};
 use crate::error::RunError;
-use crate::web::{WebObjects, shown};
+use crate::settings::place_of;
+use crate::web::WebObjects;
 
 pub(in crate::service) use chains::ChainFill;
 
@@ -174,12 +175,16 @@ impl FillParts {
         }
     }
 
+    /// Returns the text of an error. A path in it may be the source's address, of which only the host is shown.
+    fn text_of(&self, error: &RunError) -> String {
+        let from = self.from.trim_end_matches('/');
+        error.to_string().replace(from, &place_of(from))
+    }
+
     /// Logs a failure, and returns the pause before the next attempt.
     fn note_failure(&self, error: &RunError) -> Duration {
         let mut times = self.end.times.lock();
-        let from = shown(&self.from);
-        // A path in the error may be the source's address.
-        let error = error.to_string().replace(&self.from, from);
+        let (from, error) = (place_of(&self.from), self.text_of(error));
         let next = if times.is_too_slow() {
             "the snapshot comes too slowly: strands are taken from peers from now on"
         } else {
@@ -309,7 +314,7 @@ impl FillParts {
                     return Err(error);
                 }
                 Err(error) => {
-                    let error = error.to_string().replace(&self.from, shown(&self.from));
+                    let error = self.text_of(&error);
                     let next = "the chain is read from where the strand ends";
                     tracing::warn!(code = "filling_failed", %originator, error, "{next}");
                 }
