@@ -106,6 +106,32 @@ XMTPD_SETTLEMENT_CHAIN_UNDERLYING_FEE_TOKEN_ADDRESS=0x00000000000000000000000000
 XMTPD_SETTLEMENT_CHAIN_FEE_TOKEN_ADDRESS=0x0000000000000000000000000000000000000007
 ";
 
+/// The three ways to name the contracts, of which an environment has at most one.
+const CONTRACTS: [&str; 3] = [
+    "XMTPD_CONTRACTS_CONFIG_FILE_PATH",
+    "XMTPD_CONTRACTS_CONFIG_JSON",
+    "XMTPD_CONTRACTS_ENVIRONMENT",
+];
+
+/// Variables that released versions of the reference implementation have read and its present one does not.
+const OLDER: [&str; 15] = [
+    "XMTPD_CONTRACTS_CHAIN_ID",
+    "XMTPD_CONTRACTS_IDENTITY_UPDATES_ADDRESS",
+    "XMTPD_CONTRACTS_MAX_CHAIN_DISCONNECT_TIME",
+    "XMTPD_CONTRACTS_MESSAGES_ADDRESS",
+    "XMTPD_CONTRACTS_NODES_ADDRESS",
+    "XMTPD_CONTRACTS_RATES_REFRESH_INTERVAL",
+    "XMTPD_CONTRACTS_RATES_REGISTRY_ADDRESS",
+    "XMTPD_CONTRACTS_REFRESH_INTERVAL",
+    "XMTPD_CONTRACTS_REGISTRY_REFRESH_INTERVAL",
+    "XMTPD_CONTRACTS_RPC_URL",
+    "XMTPD_HTTP_API_PORT",
+    "XMTPD_METADATA_ENABLE",
+    "XMTPD_MIGRATION_START_DATE",
+    "XMTPD_PAYER_ENABLE_API",
+    "XMTPD_SETTLEMENT_CHAIN_MOCK_UNDERLYING_FEE_TOKEN_ADDRESS",
+];
+
 /// Returns the environment with `name` set to `value`.
 fn with(name: &str, value: &str) -> SettingSources {
     let lines = ENVIRONMENT.lines().filter_map(|line| line.split_once('='));
@@ -126,7 +152,8 @@ fn an_environment_of_the_reference_starts_a_node() {
 fn every_variable_of_the_reference_is_honoured_or_said_to_be_without_effect() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     let page = std::fs::read_to_string(path).unwrap();
-    for (name, _) in ENVIRONMENT.lines().filter_map(|line| line.split_once('=')) {
+    let present = ENVIRONMENT.lines().filter_map(|line| line.split_once('='));
+    for name in present.map(|(name, _)| name).chain(CONTRACTS).chain(OLDER) {
         let honoured = table::of_node().any(|setting| setting.env == name);
         let ignored = table::ignored::ALL.iter().find(|setting| setting.env == name);
         assert!(honoured != ignored.is_some(), "{name} is in one of the two tables");
@@ -143,5 +170,27 @@ fn a_protection_that_is_not_there_is_refused() {
     for name in ["XMTPD_MIGRATION_SERVER_ENABLE", "XMTPD_MIGRATION_CLIENT_ENABLE"] {
         let refused = NodeServiceSettings::read(&with(name, "true")).unwrap_err().to_string();
         assert!(refused.starts_with("1 fault ") && refused.contains(name), "{refused}");
+    }
+}
+
+/// An environment of a later version may request what this one does not have, and a name may be misspelt.
+#[test]
+fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {
+    for name in ["XMTPD_RATE_LIMIT_ENABEL", "XMTPD_API_REQUIRE_SOMETHING_LATER"] {
+        let refused = NodeServiceSettings::read(&with(name, "true")).unwrap_err().to_string();
+        assert!(refused.starts_with("1 fault ") && refused.contains(name), "{refused}");
+        let off = NodeServiceSettings::read(&with(name, "false")).unwrap();
+        assert!(off.notes.iter().any(|note| note.contains(name)), "{:?}", off.notes);
+    }
+    let later = NodeServiceSettings::read(&with("XMTPD_SYNC_LATER", "true")).unwrap();
+    assert!(later.notes.iter().any(|note| note.starts_with("XMTPD_SYNC_LATER is not known")));
+}
+
+#[test]
+fn an_environment_of_an_older_version_starts_a_node() {
+    for name in OLDER {
+        let settings = NodeServiceSettings::read(&with(name, "1")).unwrap();
+        let note = format!("{name} has no effect: ");
+        assert!(settings.notes.iter().any(|it| it.starts_with(&note)), "{:?}", settings.notes);
     }
 }

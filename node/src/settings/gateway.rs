@@ -95,7 +95,7 @@ impl GatewayServiceSettings {
         // The payer's key has no effect on a node, so the common check would refuse it as a flag without
         // advice; its own setting gives advice.
         let mut reader =
-            SettingsReader::new(sources).without_errors_about(&gateway::PAYER_PRIVATE_KEY);
+            SettingsReader::of_server(sources).without_errors_about(&gateway::PAYER_PRIVATE_KEY);
         // Every part is read before any is returned, so that all errors are found.
         let listen = reader.ip(&node::LISTEN_ADDRESS);
         let port = reader.get(&node::API_PORT, parse::port);

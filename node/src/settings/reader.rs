@@ -46,6 +46,13 @@ impl<'a> SettingsReader<'a> {
         Self { sources, errors: sources.placement_errors() }
     }
 
+    /// Creates a reader for a node or a gateway, which refuses variables that request an unknown protection.
+    pub(super) fn of_server(sources: &'a SettingSources) -> Self {
+        let mut reader = Self::new(sources);
+        reader.errors.extend(sources.unknown_protections());
+        reader
+    }
+
     /// Drops the errors about a setting that the caller of this reader judges itself.
     pub(super) fn without_errors_about(mut self, setting: &Setting) -> Self {
         let own = format!("--{}", setting.flag);

@@ -14,6 +14,10 @@ use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
 use super::table::{self, Setting, SettingKind, ignored};
 use crate::files::key;
 
+/// The beginnings of names of variables that request a protection. A node that does not know one of them must not start
+/// without it, because its operator would rely on it.
+const PROTECTIONS: [&str; 2] = ["XMTPD_API_REQUIRE_", "XMTPD_RATE_LIMIT_"];
+
 /// The given values of all settings. Flags take precedence over variables, variables over the
 /// file, and the file over defaults.
 pub struct SettingSources {
@@ -168,6 +172,24 @@ impl SettingSources {
             errors.extend(secrets.map(on_command_line));
         }
         errors
+    }
+
+    /// Returns an error for each unknown variable that requests a protection, unless it is switched off.
+    pub(super) fn unknown_protections(&self) -> Vec<SettingError> {
+        let known = table::variables();
+        let is_unknown = |name: &str| {
+            PROTECTIONS.iter().any(|start| name.starts_with(start)) && !known.contains(&name)
+        };
+        let is_given = |(name, value): &(&String, &Zeroizing<String>)| {
+            is_unknown(name) && parse::switch(value) != Some(false)
+        };
+        let error = |(name, _): (&String, _)| SettingError {
+            name: name.clone(),
+            given: Some("a protection that this version does not know".into()),
+            expected: "one that it has, or false if the node may start without it".into(),
+            example: nearest(name, &known).unwrap_or("XMTPD_RATE_LIMIT_ENABLE").into(),
+        };
+        self.env.iter().filter(is_given).map(error).collect()
     }
 
     /// Returns a note for each value that has no effect or is unknown.

@@ -24,6 +24,8 @@ const PRUNE: &str = "`hawser prune --dry-run` counts";
 const PROFILER: &str = "this version has no profiler";
 const TRACES: &str = "this version exports no traces";
 const MIGRATION: &str = "nothing is imported from the older network";
+const OLDER: &str = "no xmtpd since version 1.0 reads it";
+const ONE_CHAIN: &str = "no xmtpd since version 1.0 reads it; each chain has settings of its own";
 
 const fn takes(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
     Ignored { flag: Some(flag), env, switch: false, reason }
@@ -81,4 +83,27 @@ pub const ALL: &[Ignored] = &[
     takes("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS", MIGRATION),
     takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", PAYLOADS),
     variable("XMTPD_PRUNE_COUNT_DELETABLE", PRUNE),
+    variable("XMTPD_MIGRATION_START_DATE", MIGRATION),
+    variable("XMTPD_HTTP_API_PORT", OLDER),
+    variable("XMTPD_METADATA_ENABLE", OLDER),
+    variable("XMTPD_PAYER_ENABLE_API", OLDER),
+    variable("XMTPD_SETTLEMENT_CHAIN_MOCK_UNDERLYING_FEE_TOKEN_ADDRESS", OLDER),
+    variable("XMTPD_APP_CHAIN_BACKFILL_BLOCK_SIZE", ONE_CHAIN),
+    variable("XMTPD_APP_CHAIN_GROUP_MESSAGE_BROADCAST_START_BLOCK", ONE_CHAIN),
+    variable("XMTPD_APP_CHAIN_IDENTITY_UPDATE_BROADCAST_START_BLOCK", ONE_CHAIN),
+    variable("XMTPD_SETTLEMENT_CHAIN_BACKFILL_BLOCK_SIZE", ONE_CHAIN),
+    variable("XMTPD_SETTLEMENT_CHAIN_PAYER_REGISTRY_START_BLOCK", ONE_CHAIN),
+    variable("XMTPD_SETTLEMENT_CHAIN_PAYER_REPORT_MANAGER_START_BLOCK", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_BACKFILL_BLOCK_SIZE", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_CHAIN_ID", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_IDENTITY_UPDATES_ADDRESS", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_MAX_CHAIN_DISCONNECT_TIME", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_MESSAGES_ADDRESS", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_NODES_ADDRESS", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_RATES_MANAGER_ADDRESS", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_RATES_REFRESH_INTERVAL", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_RATES_REGISTRY_ADDRESS", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_REFRESH_INTERVAL", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_REGISTRY_REFRESH_INTERVAL", ONE_CHAIN),
+    variable("XMTPD_CONTRACTS_RPC_URL", ONE_CHAIN),
 ];
