@@ -122,6 +122,9 @@ impl SourceDatabase {
     /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when no results of these
     /// are wanted any more.
     ///
+    /// Reads what the first table describes. The second one has as many rows of the strand, so it has bytes without a
+    /// description only if bytes are missing elsewhere, and these are noticed.
+    ///
     /// # Errors
     /// Fails when Postgres fails.
     pub(super) async fn read_page<T: Send + 'static>(
@@ -138,12 +141,12 @@ impl SourceDatabase {
              AND originator_sequence_id <= {through}"
         );
         let page = format!(
-            "SELECT coalesce(m.place, b.place), m.topic, m.expiry, p.address, b.originator_envelope \
+            "SELECT m.place, m.topic, m.expiry, p.address, b.originator_envelope \
              FROM (SELECT originator_sequence_id AS place, topic, expiry, payer_id \
                    FROM gateway_envelopes_meta {part}) AS m \
-             FULL JOIN (SELECT originator_sequence_id AS place, originator_envelope \
+             LEFT JOIN (SELECT originator_sequence_id AS place, originator_envelope \
                    FROM gateway_envelopes_blob {part}) AS b ON b.place = m.place \
-             LEFT JOIN payers AS p ON p.id = m.payer_id ORDER BY 1"
+             LEFT JOIN payers AS p ON p.id = m.payer_id ORDER BY m.place"
         );
         let none: [i32; 0] = [];
         let rows = self.session.client.query_raw(&page, none);
@@ -247,12 +250,11 @@ fn originator_of(row: &Row, step: &'static str) -> Result<OriginatorId, ImportEr
 }
 
 fn source_row(row: &Row) -> Result<SourceRow, tokio_postgres::Error> {
-    let topic: Option<Vec<u8>> = row.try_get(1)?;
-    let expiry: Option<i64> = row.try_get(2)?;
     let envelope: Option<&[u8]> = row.try_get(4)?;
     Ok(SourceRow {
         sequence: row.try_get(0)?,
-        described: topic.zip(expiry),
+        topic: row.try_get(1)?,
+        expiry: row.try_get(2)?,
         payer: row.try_get(3)?,
         envelope: envelope.map(Bytes::copy_from_slice),
     })

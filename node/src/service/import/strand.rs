@@ -13,8 +13,8 @@ use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceRow {
     pub(super) sequence: i64,
-    /// Topic and expiry; `None` if the table that describes envelopes has no row.
-    pub(super) described: Option<(Vec<u8>, i64)>,
+    pub(super) topic: Vec<u8>,
+    pub(super) expiry: i64,
     /// The payer's address as text.
     pub(super) payer: Option<String>,
     /// The envelope; `None` if the table of their bytes has no row.
@@ -31,8 +31,8 @@ impl SourceRow {
 /// The defect of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
-    /// One of the two rows of an envelope is missing.
-    #[error("the row is missing in one of the two tables of envelopes")]
+    /// The envelope is described and its bytes are missing.
+    #[error("the row is missing in the table gateway_envelopes_blob")]
     Half,
     /// The rows are not ascending.
     #[error("the sequence id is out of order, or not a valid one")]
@@ -280,9 +280,7 @@ pub(in crate::service) fn gap(
 
 /// Decodes the envelope of a row, which must have this originator and sequence id.
 fn open(originator: OriginatorId, row: &SourceRow) -> Result<OpenedRow, RowError> {
-    let (Some(bytes), Some(_)) = (&row.envelope, &row.described) else {
-        return Err(RowError::Half);
-    };
+    let bytes = row.envelope.as_ref().ok_or(RowError::Half)?;
     let at = SequenceId(u64::try_from(row.sequence).map_err(|_| RowError::Order)?);
     let outer = open_canonical(bytes.clone()).ok_or(RowError::Malformed)?;
     let (id, _) =
@@ -295,9 +293,7 @@ fn open(originator: OriginatorId, row: &SourceRow) -> Result<OpenedRow, RowError
 
 /// Checks that the columns about an envelope agree with the envelope, as far as readers see them.
 fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> {
-    let (Some(facts), Some((topic, expiry))) = (&entry.facts, &row.described) else {
-        return Ok(());
-    };
+    let Some(facts) = &entry.facts else { return Ok(()) };
     let stated = facts.expiry_unix_s.and_then(|it| i64::try_from(it).ok());
     let is_payer = match (&facts.charge, &row.payer) {
         (Some(charge), Some(said)) => {
@@ -307,8 +303,8 @@ fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> 
         _ => true,
     };
     // Of an envelope that is hidden from readers, only the payer is compared.
-    let is_topic = facts.topic.as_ref().is_none_or(|it| it.as_bytes()[..] == topic[..]);
-    if is_topic && stated.is_none_or(|it| it == *expiry) && is_payer {
+    let is_topic = facts.topic.as_ref().is_none_or(|it| it.as_bytes()[..] == row.topic[..]);
+    if is_topic && stated.is_none_or(|it| it == row.expiry) && is_payer {
         return Ok(());
     }
     Err(RowError::Described)
@@ -361,7 +357,8 @@ mod tests {
         let topic = envelope.unsigned().payer().client().topic().as_bytes().to_vec();
         SourceRow {
             sequence: i64::try_from(place).unwrap(),
-            described: Some((topic, i64::try_from(expiry_unix_s).unwrap())),
+            topic,
+            expiry: i64::try_from(expiry_unix_s).unwrap(),
             payer: Some(payer.public_key().address().to_string()),
             envelope: Some(bytes),
         }
@@ -401,7 +398,7 @@ mod tests {
     fn a_bad_row_is_named_among_good_ones() {
         let forged = SourceRow { envelope: rows()[30].envelope.clone(), ..rows()[31].clone() };
         let other_payer = SourceRow { payer: rows()[30].payer.clone(), ..rows()[31].clone() };
-        let half = SourceRow { described: None, ..rows()[31].clone() };
+        let half = SourceRow { envelope: None, ..rows()[31].clone() };
         for (bad, reason) in [
             (forged, RowError::OtherPlace),
             (other_payer, RowError::Described),
