@@ -40,9 +40,9 @@ pub(super) async fn check(
     Ok(checked)
 }
 
-/// Returns the verifier as of another node, none of whose envelopes are imported. The results are the same except for the
-/// receipts of this node's envelopes. These cost another hash of each payload, and a pass that stores nothing has no use
-/// for them.
+/// Returns the verifier of a node whose own strand is not imported. Its results lack the receipts of this node's
+/// envelopes and are otherwise the same. A pass that stores nothing has no use for receipts, and each costs another
+/// hash of its payload.
 fn without_receipts(verifier: &EnvelopeVerifier) -> EnvelopeVerifier {
     EnvelopeVerifier { own: OriginatorId::GROUP_MESSAGES, ..verifier.clone() }
 }

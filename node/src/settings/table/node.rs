@@ -126,7 +126,8 @@ pub(in crate::settings) const CHECKPOINT_WITNESSES: Setting = Setting {
     env: "HAWSER_CHECKPOINT_WITNESSES",
     kind: SettingKind::Witnesses,
     default: None,
-    form: "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it is to be asked",
+    form: "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it \
+           is to be asked",
     example: "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
     help: "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
 };
