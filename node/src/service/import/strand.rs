@@ -85,7 +85,7 @@ impl StrandDigest {
     }
 }
 
-/// What a step makes of each row, by the sequence id in the row.
+/// The results of a step for rows, each by the sequence id in the row.
 pub(super) type OfRows<T> = Vec<(i64, Result<T, RowError>)>;
 
 /// A row that was found good by itself, without the preceding rows.
