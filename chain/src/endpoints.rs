@@ -21,6 +21,8 @@
 
 mod every;
 
+pub use every::AnswerTimes;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -154,14 +154,24 @@ impl UpdatePrecheck {
     /// pruned, never gets an answer.
     async fn ask(&self, question: &WalletQuestion, newest: NewestBlock) -> Result<(), VouchError> {
         let WalletQuestion { chain_id, address, block_number, .. } = question;
-        let unknown = |error| self.not_asked(*chain_id, &error);
-        if *block_number > newest.stated.saturating_add(WALLET_BLOCKS_AHEAD_MAX) {
+        let is_ahead_of =
+            |newest: u64| *block_number > newest.saturating_add(WALLET_BLOCKS_AHEAD_MAX);
+        if is_ahead_of(newest.stated) {
             let text = format!(
                 "Signature validation failed: a contract wallet is said to have signed at block \
                  {block_number} of chain {chain_id}, which has {}",
                 newest.stated
             );
             return Err(VouchError::Refused(text));
+        }
+        let unknown = |error| self.not_asked(*chain_id, &error);
+        let disagreed = || {
+            let reason = "its endpoints do not agree on the newest block".to_owned();
+            unknown(WalletError::NoAnswer { chain_id: *chain_id, reason })
+        };
+        // A wallet that accepted the signature so much earlier may have another owner by now.
+        if is_ahead_of(newest.reached) {
+            return Err(disagreed());
         }
         // Nodes wait a short time for a block that does not exist yet. Until then the wallet's answer at the newest
         // block counts: otherwise a hostile caller could block another user's inbox at the gateway's expense.
@@ -172,8 +182,7 @@ impl UpdatePrecheck {
         }
         if asked_at < (*block_number).min(newest.stated) {
             // The wallet may accept it at a later block, which an endpoint states to have.
-            let reason = "its endpoints do not agree on the newest block".to_owned();
-            return Err(unknown(WalletError::NoAnswer { chain_id: *chain_id, reason }));
+            return Err(disagreed());
         }
         let text = format!(
             "Signature validation failed: the contract wallet {address} of chain {chain_id} has \
@@ -373,10 +382,11 @@ mod tests {
         };
         assert_eq!(told(100, 101, 101).await, Ok(()), "an endpoint is a block behind");
         assert_eq!(told(100, 1 << 60, 105).await, Ok(()), "an endpoint states too high a block");
-        for block_number in [11, 100, 110] {
-            let low = told(10, 100, block_number).await;
+        for (reached, block_number) in [(10, 11), (10, 100), (10, 110), (60, 71), (60, 100)] {
+            let low = told(reached, 100, block_number).await;
             assert!(matches!(low, Err(VouchError::Unavailable(_))), "{low:?}");
         }
+        assert_eq!(told(60, 100, 70).await, Ok(()));
         for (reached, stated, block_number) in [(100, 101, 49), (10, 100, 111), (49, 49, 50)] {
             let refused = told(reached, stated, block_number).await;
             assert!(matches!(refused, Err(VouchError::Refused(_))), "{refused:?}");

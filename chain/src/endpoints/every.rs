@@ -11,6 +11,17 @@ use crate::send::{Chain, RequestError};
 /// The time limit for a recently failed endpoint while others can answer. Guess.
 const PAUSED_ANSWER_MAX: Duration = Duration::from_millis(500);
 
+/// The time limits of a question to several endpoints at once.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerTimes {
+    /// The limit for one endpoint.
+    pub time_max: Duration,
+    /// The limit for a recently failed endpoint.
+    pub paused_max: Duration,
+    /// The time left for the others once more than half have answered.
+    pub grace: Duration,
+}
+
 impl Endpoints {
     /// Sends a request to every endpoint at once, including recently failed ones, and returns their
     /// answers in order of preference.
@@ -108,11 +119,42 @@ impl Endpoints {
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, RequestError>>,
     {
+        let times = AnswerTimes { time_max, paused_max: PAUSED_ANSWER_MAX, grace };
+        self.soon(self.order(Instant::now()), times, ask).await
+    }
+
+    /// Asks like [`each_soon`](Self::each_soon), but also the paused endpoints, for at most `paused_max`. For answers
+    /// of which more than half decide: a pause must not leave the decision to the other endpoints.
+    ///
+    /// # Errors
+    /// The error of the last endpoint, if none has answered.
+    pub async fn each_soon_even_paused<T, F, Fut>(
+        &self,
+        times: AnswerTimes,
+        ask: F,
+    ) -> Result<Vec<T>, RequestError>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        self.soon((0..self.0.slots.len()).collect(), times, ask).await
+    }
+
+    /// Asks the endpoints at these indices: see [`each_soon`](Self::each_soon).
+    async fn soon<T, F, Fut>(
+        &self,
+        order: Vec<usize>,
+        AnswerTimes { time_max, paused_max, grace }: AnswerTimes,
+        ask: F,
+    ) -> Result<Vec<T>, RequestError>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
         let (ask, slots) = (&ask, &self.0.slots);
-        let order = self.order(Instant::now());
         let hosts: BTreeSet<_> = order.iter().map(|index| &slots[*index].display_url).collect();
         let asked = order.into_iter().map(|index| async move {
-            let answer = self.at_in_time(index, time_max, PAUSED_ANSWER_MAX, ask).await;
+            let answer = self.at_in_time(index, time_max, paused_max, ask).await;
             (&slots[index].display_url, answer)
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
@@ -219,5 +261,24 @@ mod tests {
         let answers = endpoints.each_in_whole_time(time_max, ask).await;
         let error = answers[0].as_ref().unwrap_err().to_string();
         assert!(error.contains(&format!("within {} ms", time_max.as_millis())), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_pause_does_not_leave_a_decision_to_the_other_endpoints() {
+        let silent = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (paused, other) = (silent(), silent());
+        paused.set_nonblocking(true).unwrap();
+        let urls = [&paused, &other].map(|it| format!("http://{}", it.local_addr().unwrap()));
+        let endpoints = Endpoints::new("wallet", &urls, 7).unwrap();
+        for _ in 0..8 {
+            endpoints.failed(0, EndpointErrorKind::Unreachable, "gone".into());
+        }
+        let second = Duration::from_secs(1);
+        let ask = |chain: Chain| async move { chain.newest_block().await };
+        endpoints.each_soon(second, Duration::ZERO, ask).await.unwrap_err();
+        assert!(paused.accept().is_err(), "it is not asked");
+        let times = AnswerTimes { time_max: second, paused_max: second, grace: Duration::ZERO };
+        endpoints.each_soon_even_paused(times, ask).await.unwrap_err();
+        assert!(paused.accept().is_ok(), "its answer could have decided");
     }
 }

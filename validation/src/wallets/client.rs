@@ -14,7 +14,7 @@ use alloy::primitives::{Address, B256, Bytes, TxKind};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionRequest;
 use alloy::sol_types::SolValue;
-use hawser_chain::endpoints::Endpoints;
+use hawser_chain::endpoints::{AnswerTimes, Endpoints};
 use hawser_chain::index::lookup;
 use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
@@ -100,10 +100,13 @@ static UNIVERSAL_VALIDATOR: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// cannot be asked on any chain.
 const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 
-/// The time limit for one endpoint's answer, and the time left for others once most have answered. Guesses: a call
-/// takes as long as a request, and its result is waited for once per identity update.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
-const GRACE: Duration = Duration::from_secs(1);
+/// The time limits for the endpoints of a chain. Guesses: a call takes as long as a request, its result is waited for
+/// once per identity update, and a recently failed endpoint needs time for a new connection.
+const ANSWER_TIMES: AnswerTimes = AnswerTimes {
+    time_max: Duration::from_secs(5),
+    paused_max: Duration::from_secs(2),
+    grace: Duration::from_secs(1),
+};
 
 /// The age in seconds from which an endpoint's newest block shows that it stands still. Guess: chains of wallets have
 /// blocks at least once a minute.
@@ -186,11 +189,15 @@ impl WalletChains for WalletRpc {
 
     async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
         let endpoints = self.endpoints(chain_id)?;
-        let asked = endpoints.each_soon(ANSWER_MAX, GRACE, |chain| async move {
+        let asked = endpoints.each_soon_even_paused(ANSWER_TIMES, |chain| async move {
             let newest = lookup::newest_of(&chain).await?;
             Ok((newest.block.number, newest.time_s))
         });
         let heads = asked.await.map_err(no_answer(chain_id))?;
+        let (stated, hosts) = (heads.len(), hosts_of(endpoints));
+        if !self.few.heads_suffice(chain_id, stated, hosts, Instant::now()) {
+            return Err(too_few(chain_id, stated, hosts));
+        }
         newest_together(&heads, system_unix_s()).ok_or_else(|| WalletError::NoAnswer {
             chain_id,
             reason: "no endpoint answers in time".to_owned(),
@@ -201,7 +208,7 @@ impl WalletChains for WalletRpc {
         let endpoints = self.endpoints(question.chain_id)?;
         let heard = &Mutex::new(BTreeSet::new());
         let asked = endpoints
-            .each_soon(ANSWER_MAX, GRACE, |chain| async move {
+            .each_soon_even_paused(ANSWER_TIMES, |chain| async move {
                 let reply = ask(&chain, question).await;
                 if matches!(reply, Ok(_) | Err(RequestError::Refused { .. })) {
                     heard.lock().insert(chain.endpoint().to_owned());
@@ -210,13 +217,10 @@ impl WalletChains for WalletRpc {
             })
             .await;
         let replies = asked.map_err(no_answer(question.chain_id))?;
-        let hosts: BTreeSet<_> =
-            endpoints.status().into_iter().map(|endpoint| endpoint.display_url).collect();
-        let (chain_id, replied, hosts) = (question.chain_id, replies.len(), hosts.len());
+        let (chain_id, replied, hosts) = (question.chain_id, replies.len(), hosts_of(endpoints));
         let counts = ReplyCounts { replied, heard: heard.lock().len(), hosts };
         if !self.few.suffice(chain_id, answer_key(question), counts, Instant::now()) {
-            let reason = format!("only {replied} of its {hosts} endpoints answer");
-            return Err(WalletError::NoAnswer { chain_id, reason });
+            return Err(too_few(chain_id, replied, hosts));
         }
         together(&replies, hosts, system_unix_s()).ok_or_else(|| WalletError::NoAnswer {
             chain_id,
@@ -225,15 +229,28 @@ impl WalletChains for WalletRpc {
     }
 }
 
+/// Returns the number of endpoints that differ in host or port.
+fn hosts_of(endpoints: &Endpoints) -> usize {
+    let all = endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
+    all.collect::<BTreeSet<_>>().len()
+}
+
+fn too_few(chain_id: u64, replied: usize, hosts: usize) -> WalletError {
+    let reason = format!("only {replied} of its {hosts} endpoints answer");
+    WalletError::NoAnswer { chain_id, reason }
+}
+
 /// Combines the newest blocks of the endpoints of one chain, of which each is a number and a time. Returns `None`
 /// without any. `now_s` and the times are unix seconds.
 ///
-/// An endpoint that has stood still for [`BEHIND_S_MAX`] does not count for the block that most have reached, unless
-/// all have.
+/// Endpoints that have stood still for [`BEHIND_S_MAX`] do not count for the block that most have reached, unless they
+/// are more than the others: then the chain itself may have no newer block, and one of the others may have invented its
+/// own.
 fn newest_together(heads: &[(u64, u64)], now_s: u64) -> Option<NewestBlock> {
     let is_current = |time_s: u64| time_s.saturating_add(BEHIND_S_MAX) > now_s;
-    let is_any_current = heads.iter().any(|(_, time_s)| is_current(*time_s));
-    let counted = heads.iter().filter(|(_, time_s)| !is_any_current || is_current(*time_s));
+    let current = heads.iter().filter(|(_, time_s)| is_current(*time_s)).count();
+    let do_all_count = heads.len() - current > current;
+    let counted = heads.iter().filter(|(_, time_s)| do_all_count || is_current(*time_s));
     let mut numbers: Vec<u64> = counted.map(|(number, _)| *number).collect();
     numbers.sort_unstable();
     let reached = *numbers.get(numbers.len().checked_sub(1)? / 2)?;
@@ -245,9 +262,10 @@ fn newest_together(heads: &[(u64, u64)], now_s: u64) -> Option<NewestBlock> {
 /// contradict each other or do not suffice. `now_s` is unix seconds.
 ///
 /// One endpoint may lie, so an answer counts if more than half of those that reply give it. One that does not have the
-/// block yet is among them, because a block in the future would otherwise be the liar's alone; one that has stood still
-/// for [`BEHIND_S_MAX`] is not. That the block is still to come counts in the same way. Its time is the lowest one of a
-/// newest block, because a later one could end the wait for the block too early.
+/// block yet is among them, because a block in the future would otherwise be the liar's alone. Those that have stood
+/// still for [`BEHIND_S_MAX`] are not, unless they are more than the others: then the chain itself may stand still, and
+/// the liar invents its next block. That the block is still to come counts in the same way. Its time is the lowest one
+/// of a newest block, because a later one could end the wait for the block too early.
 fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<ChainReply> {
     let (mut answers, mut newest, mut odd) = (Vec::new(), Vec::new(), 0);
     for reply in replies {
@@ -259,8 +277,10 @@ fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<Chain
             EndpointReply::Odd => odd += 1,
         }
     }
-    if !answers.is_empty() {
-        newest.retain(|newest_time_s| newest_time_s.saturating_add(BEHIND_S_MAX) > now_s);
+    let is_current = |newest_time_s: &u64| newest_time_s.saturating_add(BEHIND_S_MAX) > now_s;
+    let still = newest.iter().filter(|newest_time_s| !is_current(newest_time_s)).count();
+    if !answers.is_empty() && 2 * still <= replies.len() {
+        newest.retain(is_current);
     }
     let all = answers.len() + newest.len() + odd;
     let is_most = |count: usize| 2 * count > all;
@@ -442,6 +462,9 @@ mod tests {
         assert_eq!(stands_still, Some(NewestBlock { reached: 100, stated: 100 }));
         let all_do = newest_together(&[(5, behind_s), (6, behind_s)], now_s);
         assert_eq!(all_do, Some(NewestBlock { reached: 5, stated: 6 }));
+        // The chain has had no block for a while, and one of three endpoints invents some.
+        let invented = newest_together(&[(5, behind_s), (1 << 60, now_s), (6, behind_s)], now_s);
+        assert_eq!(invented, Some(NewestBlock { reached: 6, stated: 1 << 60 }));
     }
 
     #[test]
@@ -465,6 +488,9 @@ mod tests {
         assert_eq!(together(&[not_yet(7), yes_reply, yes_reply]), Some(yes));
         let stands_still = super::together(&[not_yet(7), yes_reply], 2, 7 + BEHIND_S_MAX);
         assert_eq!(stands_still, Some(yes));
+        let still_too = [not_yet(7), yes_reply, not_yet(8)];
+        let invented = super::together(&still_too, 3, 8 + BEHIND_S_MAX);
+        assert_eq!(invented, not_there, "the chain has had no block for a while");
         assert_eq!(together(&[EndpointReply::Odd, yes_reply]), None);
         let furthest_behind = ChainReply::NotYet { newest_time_s: 5 };
         assert_eq!(together(&[not_yet(7), not_yet(5)]), Some(furthest_behind));

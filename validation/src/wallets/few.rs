@@ -41,6 +41,8 @@ pub(super) struct FewReplies(Mutex<Silences>);
 #[derive(Debug, Default)]
 struct Silences {
     chains: BTreeMap<u64, Silence>,
+    /// Silences about the newest block of a chain.
+    heads: BTreeMap<u64, Silence>,
     questions: BTreeMap<Digest, Silence>,
 }
 
@@ -63,7 +65,7 @@ impl FewReplies {
     ) -> bool {
         let is_most = |count: usize| 2 * count > counts.hosts;
         let mut silences = self.0.lock();
-        let Silences { chains, questions } = &mut *silences;
+        let Silences { chains, questions, .. } = &mut *silences;
         let is_chain_silent = if is_most(counts.heard) {
             chains.remove(&chain_id);
             false
@@ -81,6 +83,27 @@ impl FewReplies {
             }
         }
         is_long(questions, question, QUESTION_PAUSE_MAX, now) || is_chain_silent
+    }
+
+    /// Takes note of the number of a chain's `hosts` that stated their newest block at `now`. Returns true if they
+    /// suffice: they are more than half, or there were not more of them for [`FEW_AFTER`].
+    pub(super) fn heads_suffice(
+        &self,
+        chain_id: u64,
+        replied: usize,
+        hosts: usize,
+        now: Instant,
+    ) -> bool {
+        let mut silences = self.0.lock();
+        let Silences { chains, heads, .. } = &mut *silences;
+        if 2 * replied > hosts {
+            chains.remove(&chain_id);
+            heads.remove(&chain_id);
+            return true;
+        }
+        // The questions that follow do not wait again.
+        let is_chain_silent = is_long(chains, chain_id, CHAIN_PAUSE_MAX, now);
+        is_long(heads, chain_id, CHAIN_PAUSE_MAX, now) || is_chain_silent
     }
 }
 
@@ -148,6 +171,26 @@ mod tests {
         }
         assert!(asked(1, PRUNED, FEW_AFTER));
         assert!(!asked(2, PRUNED, FEW_AFTER), "the chain is not silent");
+    }
+
+    /// One of two endpoints alone may state any newest block.
+    #[test]
+    fn few_newest_blocks_suffice_only_after_a_while_and_the_next_question_then_does_not_wait() {
+        let (few, start) = (FewReplies::default(), Instant::now());
+        let stated = |replied, after: Duration| few.heads_suffice(1, replied, 2, start + after);
+        let asked = |number, counts, after: Duration| {
+            few.suffice(1, question(number), counts, start + after)
+        };
+        assert!(!stated(1, Duration::ZERO));
+        assert!(!stated(1, FEW_AFTER / 2));
+        assert!(!few.heads_suffice(2, 1, 2, start + FEW_AFTER), "another chain");
+        assert!(stated(1, FEW_AFTER));
+        assert!(asked(1, DOWN, FEW_AFTER));
+        assert!(stated(2, FEW_AFTER + SECOND), "the other one is back");
+        assert!(!asked(2, DOWN, FEW_AFTER + SECOND) && !stated(1, FEW_AFTER + SECOND));
+        // An endpoint that refuses to state its block is heard when it is asked about a wallet.
+        assert!(!asked(3, PRUNED, 2 * FEW_AFTER));
+        assert!(stated(1, 2 * FEW_AFTER + SECOND), "it was silent about its block all the time");
     }
 
     #[test]
