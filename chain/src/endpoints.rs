@@ -389,7 +389,7 @@ fn kind_of(error: &RequestError) -> EndpointErrorKind {
 }
 
 /// Returns true if another endpoint may answer. An error caused by the request itself would come from every endpoint.
-fn is_endpoints_fault(error: &RequestError) -> bool {
+pub(crate) fn is_endpoints_fault(error: &RequestError) -> bool {
     match error {
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => true,
         RequestError::Refused { .. } => is_rate_limit(error),

@@ -157,6 +157,32 @@ async fn a_change_is_taken_when_most_endpoints_say_it() {
     assert_eq!((key, snapshot.error), (Some(honest_key), None));
 }
 
+/// The preferred endpoint answers each call with a word that no function of these contracts returns.
+#[tokio::test]
+async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let liar = Proxy::start(pair.settlement.endpoint(), 0).await;
+    liar.set(|faults| faults.feigns = true);
+    let honest = pair.settlement.endpoint().to_owned();
+    let also_honest = honest.replace("127.0.0.1", "localhost");
+    let urls = [liar.url(), honest, also_honest];
+    let endpoints = || Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (bell, rung) = tokio::sync::watch::channel(0);
+    let prices = deployment.addresses.rate_registry;
+    let prices = watch::rate_table(endpoints(), prices, HOUR, rung.clone()).await.unwrap();
+    assert!(!prices.subscribe().borrow().value.rates().is_empty());
+    let registry = deployment.addresses.node_registry;
+    let watcher = watch::registry(endpoints(), registry, HOUR, rung).await.unwrap();
+    assert_eq!(nodes(&watcher), 0);
+    // A later reading asks the preferred endpoint again at some time, and leaves it again.
+    add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    until("the new node is read", || {
+        bell.send_modify(|rings| *rings += 1);
+        nodes(&watcher) == 1
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     let liar = Administration::new(ChainBackend::Embedded).await;

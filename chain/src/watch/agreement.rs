@@ -6,20 +6,22 @@
 //! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the
 //! same host and port count as one endpoint, because one provider may have several. If no more than half of them
 //! answer, they are asked again, at least once and for a while, so that an honest endpoint that fails or hangs for a
-//! moment, such as by a rate limit or a lost packet, leaves nothing to a liar.
+//! moment, such as by a rate limit or a lost packet, leaves nothing to a liar. An endpoint whose contract answers with an
+//! error is left in the same way, since it may invent the error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WatchError;
-use crate::endpoints::{EndpointError, Endpoints};
+use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault};
 use crate::send::{Chain, RequestError};
 
 /// The time limit for one endpoint to read a whole list. Guess: a list of the longest permitted length is a hundred
 /// calls.
 const READ_MAX: Duration = Duration::from_secs(10);
-/// The age of its newest block from which an endpoint counts as stuck, so that its state contradicts no newer one.
-/// A guess: longer than an endpoint lags behind in use, short compared with the notice that a change of rates has.
+/// The age of its newest block from which an endpoint counts as stuck, so that its state contradicts no newer one as
+/// long as most endpoints are not stuck. A guess: longer than an endpoint lags behind in use, short compared with the
+/// notice that a change of rates has.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// The least time and the least number of rounds for which endpoints are asked while no more than half of them answer,
@@ -35,8 +37,9 @@ const FIRST_ROUND_MAX: Duration = Duration::from_secs(3);
 /// differs from `known`, every endpoint is asked for it.
 ///
 /// # Errors
-/// [`WatchError::Contradicted`] if at least as many endpoints say otherwise; the endpoint that was read is then paused,
-/// so that the next reading asks another one. Otherwise the error of the last endpoint.
+/// [`WatchError::Contradicted`] if at least as many endpoints say otherwise, or the error of the contract at the
+/// endpoint that was read. That endpoint is then paused, so that the next reading asks another one. If no endpoint
+/// answers, the error of the last one.
 pub(super) async fn read<T, F, Fut>(
     endpoints: &Endpoints,
     known: Option<&T>,
@@ -49,38 +52,65 @@ where
 {
     let read = &read;
     let asked = endpoints.ask(|chain| async move {
-        let newest = chain.newest_block().await?;
-        let reading = tokio::time::timeout(READ_MAX, read(chain.clone(), newest)).await;
-        let value = reading.map_err(|_| chain.too_slow(READ_MAX))??;
-        Ok::<_, WatchError>((value, newest))
+        let reading = async {
+            let newest = chain.newest_block().await?;
+            Ok::<_, WatchError>((read(chain.clone(), newest).await?, newest))
+        };
+        let reading = tokio::time::timeout(READ_MAX, reading).await;
+        match reading.unwrap_or_else(|_| Err(chain.too_slow(READ_MAX).into())) {
+            Err(error) if error.request_error().is_some_and(is_endpoints_fault) => Err(error),
+            said => Ok::<_, WatchError>((chain, said)),
+        }
     });
-    let (value, block) = match asked.await {
-        Err(error @ WatchError::Rates { .. }) => {
-            // No honest endpoint has such a list, unless the contract itself is wrong: then all of them say so.
-            endpoints.distrust(&error.to_string());
+    let (chain, said) = asked.await?;
+    let (value, block) = match said {
+        Ok(said) => said,
+        Err(error) => {
+            // If the contract itself is at fault, all endpoints say so and are paused, which is as if none were.
+            endpoints.distrust_asked(&chain, &error.to_string());
             return Err(error);
         }
-        asked => asked?,
     };
     let hosts = endpoints.display_urls().collect::<BTreeSet<_>>().len();
     if hosts == 1 || known == Some(&value) {
         return Ok((value, block));
     }
-    let read_at = endpoints.active();
-    let said = each_stated(endpoints, hosts, block, read).await;
+    let said = unless_stuck(each_stated(endpoints, hosts, block, read).await);
     let for_it = said.iter().filter(|other| **other == value).count();
     let against = said.len() - for_it;
     if for_it > against {
         return Ok((value, block));
     }
     let error = WatchError::Contradicted { block, for_it, against };
-    endpoints.distrust_at(read_at, &error.to_string());
+    endpoints.distrust_asked(&chain, &error.to_string());
     Err(error)
+}
+
+/// Returns the answers that count. Those of stuck endpoints do not if most endpoints are not stuck. Otherwise the chain
+/// itself may have no newer block, and the block that was read may be invented.
+fn unless_stuck<T>(said: Vec<StatedValue<T>>) -> Vec<T> {
+    let stuck = said.iter().filter(|one| one.is_stuck).count();
+    let do_all_count = 2 * stuck >= said.len();
+    let counted = said.into_iter().filter(|one| do_all_count || !one.is_stuck);
+    counted.map(|one| one.value).collect()
+}
+
+/// The value that an endpoint states.
+#[derive(Debug)]
+struct StatedValue<T> {
+    value: T,
+    /// True if the endpoint lacks the block in question, and its newest one is older than [`STUCK_AFTER`].
+    is_stuck: bool,
 }
 
 /// Asks every endpoint for the value at a block, and returns the answers, one for each of the `hosts` that gives one.
 /// While no more than half of them answer, asks again, at least [`ROUNDS_MIN`] times and for [`SILENT_MAX`].
-async fn each_stated<T, F, Fut>(endpoints: &Endpoints, hosts: usize, block: u64, read: &F) -> Vec<T>
+async fn each_stated<T, F, Fut>(
+    endpoints: &Endpoints,
+    hosts: usize,
+    block: u64,
+    read: &F,
+) -> Vec<StatedValue<T>>
 where
     F: Fn(Chain, u64) -> Fut + Sync,
     Fut: Future<Output = Result<T, WatchError>>,
@@ -110,19 +140,20 @@ where
 }
 
 /// Returns the value that an endpoint states for a block. If it does not have that block, because it is behind or the
-/// block is made up, returns the value at its own newest block; `None` if it is stuck or does not answer.
-async fn stated<T, F, Fut>(chain: Chain, block: u64, read: &F) -> Option<T>
+/// block is made up, returns the value at its own newest block; `None` if it does not answer.
+async fn stated<T, F, Fut>(chain: Chain, block: u64, read: &F) -> Option<StatedValue<T>>
 where
     F: Fn(Chain, u64) -> Fut,
     Fut: Future<Output = Result<T, WatchError>>,
 {
     let newest = chain.newest_block().await.ok()?;
     if newest >= block {
-        return read(chain, block).await.ok();
+        return Some(StatedValue { value: read(chain, block).await.ok()?, is_stuck: false });
     }
     let mined_at = UNIX_EPOCH + Duration::from_secs(chain.block_time(newest).await.ok()?);
     let age = SystemTime::now().duration_since(mined_at).unwrap_or_default();
-    if age >= STUCK_AFTER { None } else { read(chain, newest).await.ok() }
+    let is_stuck = age >= STUCK_AFTER;
+    Some(StatedValue { value: read(chain, newest).await.ok()?, is_stuck })
 }
 
 impl EndpointError for WatchError {
@@ -137,5 +168,25 @@ impl EndpointError for WatchError {
 impl From<RequestError> for WatchError {
     fn from(error: RequestError) -> Self {
         Self::View(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stuck_endpoints_count_only_while_the_chain_itself_may_be_stuck() {
+        let counted = |said: &[(char, bool)]| {
+            let said = said
+                .iter()
+                .map(|(value, is_stuck)| StatedValue { value: *value, is_stuck: *is_stuck });
+            unless_stuck(said.collect())
+        };
+        assert_eq!(counted(&[('a', false), ('b', true), ('a', false)]), ['a', 'a']);
+        assert_eq!(counted(&[('a', false), ('b', true)]), ['a', 'b'], "one of two decides nothing");
+        assert_eq!(counted(&[('a', false), ('b', true), ('b', true)]), ['a', 'b', 'b']);
+        assert_eq!(counted(&[('b', true)]), ['b']);
+        assert!(counted(&[]).is_empty());
     }
 }

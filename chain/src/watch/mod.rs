@@ -28,7 +28,7 @@ use hawser_rules::{RateTable, Registry};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::endpoints::Endpoints;
+use crate::endpoints::{EndpointError as _, Endpoints, is_endpoints_fault};
 use crate::send::ViewError;
 
 /// The longest interval between attempts while reading fails. Guess.
@@ -129,11 +129,12 @@ pub async fn registry(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<Registry>, WatchError> {
+    let attempts = endpoints.count();
     let read = move |known: Option<Arc<Registry>>| {
         let endpoints = endpoints.clone();
         async move { registry::read(&endpoints, address, known.as_deref()).await }
     };
-    watch_list("node registry", every, notify, read).await
+    watch_list("node registry", every, notify, attempts, read).await
 }
 
 /// Watches the rates: reads them at once, then at the interval `every` and whenever `notify` changes. Each table
@@ -147,6 +148,7 @@ pub async fn rate_table(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<RateTable>, WatchError> {
+    let attempts = endpoints.count();
     let read = move |known: Option<Arc<RateTable>>| {
         let endpoints = endpoints.clone();
         async move {
@@ -154,13 +156,14 @@ pub async fn rate_table(
             rates::read(&endpoints, address, known).await
         }
     };
-    watch_list("rate registry", every, notify, read).await
+    watch_list("rate registry", every, notify, attempts, read).await
 }
 
 async fn watch_list<T, F, Fut>(
     name: &'static str,
     every: Duration,
     mut notify: watch::Receiver<u64>,
+    attempts: usize,
     read: F,
 ) -> Result<ListWatcher<T>, WatchError>
 where
@@ -168,7 +171,7 @@ where
     F: Fn(Option<Arc<T>>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<(T, u64), WatchError>> + Send,
 {
-    let (value, block) = read(None).await?;
+    let (value, block) = first_reading(attempts, &read).await?;
     let (value, read_at) = (Arc::new(value), SystemTime::now());
     let first =
         ListSnapshot { value, block, read_at, error: None, failing_since: None, failures: 0 };
@@ -191,6 +194,25 @@ where
         }
     });
     Ok(ListWatcher { snapshots, task })
+}
+
+/// Reads a list for the first time, in at most so many `attempts`. An answer that does not count has its endpoint
+/// paused, so the next attempt asks another one: a start must not depend on the preferred endpoint.
+async fn first_reading<T, F, Fut>(attempts: usize, read: &F) -> Result<(T, u64), WatchError>
+where
+    F: Fn(Option<Arc<T>>) -> Fut,
+    Fut: Future<Output = Result<(T, u64), WatchError>>,
+{
+    let is_silence = |error: &WatchError| error.request_error().is_some_and(is_endpoints_fault);
+    for _ in 1..attempts {
+        match read(None).await {
+            // All endpoints were asked, and none answers.
+            Err(error) if is_silence(&error) => return Err(error),
+            Err(error) => tracing::debug!("another endpoint is asked: {error}"),
+            first => return first,
+        }
+    }
+    read(None).await
 }
 
 /// Returns true if readings have failed for so long that a reading at a lower block is accepted.
