@@ -210,8 +210,19 @@ impl Endpoints {
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
+        self.ask_in(self.order(Instant::now()), ask).await
+    }
+
+    /// Sends a request to these endpoints, in this order, until one answers: see [`ask`](Self::ask). The order comes
+    /// from [`order_preferring`](Self::order_preferring).
+    pub(crate) async fn ask_in<T, E, F, Fut>(&self, order: Vec<usize>, ask: F) -> Result<T, E>
+    where
+        E: EndpointError,
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
         let mut last: Option<E> = None;
-        for index in self.order(Instant::now()) {
+        for index in order {
             let chain = match self.chain(index).await {
                 Ok(chain) => chain,
                 Err(error) => {
@@ -294,6 +305,13 @@ impl Endpoints {
         };
         let due: Vec<_> = (0..self.0.slots.len()).filter(|i| is_due(&self.0.slots[*i])).collect();
         if due.is_empty() { (0..self.0.slots.len()).collect() } else { due }
+    }
+
+    /// Returns the endpoints to use, in order, with those first that `prefers` names by scheme, host and port.
+    pub(crate) fn order_preferring(&self, prefers: impl Fn(&str) -> bool) -> Vec<usize> {
+        let mut order = self.order(Instant::now());
+        order.sort_by_key(|index| !prefers(&self.0.slots[*index].display_url));
+        order
     }
 
     /// Returns the connection to an endpoint that has recently proved its chain id.
@@ -464,6 +482,15 @@ mod tests {
         two.distrust("it is far behind still");
         two.succeeded(0);
         assert_eq!(two.order(Instant::now() + DISTRUST_MIN / 2), [1], "longer than the first time");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_preferred_comes_first_unless_it_is_paused() {
+        let three = endpoints(3);
+        assert_eq!(three.order_preferring(|url| url.ends_with(":3")), [2, 0, 1]);
+        assert_eq!(three.order_preferring(|_| false), [0, 1, 2]);
+        three.failed(2, EndpointErrorKind::Unreachable, "gone".into());
+        assert_eq!(three.order_preferring(|url| url.ends_with(":3")), [0, 1]);
     }
 
     proptest! {

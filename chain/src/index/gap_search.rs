@@ -16,8 +16,14 @@ pub(super) struct GapSearch {
     /// does not cause endless requests.
     pause: Option<Duration>,
     pauses: Pauses,
-    /// The endpoints that gave pages since the present search began, by host and port.
-    givers: BTreeSet<String>,
+    /// True from the beginning of a search until reading comes to an event behind the gap.
+    is_running: bool,
+    /// The endpoint that gave the first page of the running search, by host and port.
+    giver: Option<String>,
+    /// True if another endpoint gave a later page of the present search.
+    is_mixed: bool,
+    /// True if the present search repeats one that was mixed.
+    is_repeated: bool,
     /// The endpoints that gave all pages of a search, up to the event behind the gap.
     searched: BTreeSet<String>,
 }
@@ -29,7 +35,10 @@ impl Default for GapSearch {
             searches: 0,
             pause: None,
             pauses: Pauses::new(RETRY_MIN, RETRY_MAX),
-            givers: BTreeSet::new(),
+            is_running: false,
+            giver: None,
+            is_mixed: false,
+            is_repeated: false,
             searched: BTreeSet::new(),
         }
     }
@@ -37,6 +46,9 @@ impl Default for GapSearch {
 
 impl GapSearch {
     /// Begins a search for the events after the stored block. Returns the number of searches for the same gap before.
+    ///
+    /// A search of which several endpoints gave parts is no answer of any of them, so the next one does not count as
+    /// a further search. Only one is repeated so: an endpoint that breaks off on purpose must not keep searches short.
     pub(super) fn begin(&mut self, after: Option<u64>) -> u32 {
         if after > self.after {
             *self = Self { after, ..Self::default() };
@@ -44,8 +56,9 @@ impl GapSearch {
         if self.searches > 0 {
             self.pause = Some(self.pauses.next());
         }
-        self.givers.clear();
-        self.searches += 1;
+        self.is_repeated = std::mem::take(&mut self.is_mixed) && !self.is_repeated;
+        (self.is_running, self.giver) = (true, None);
+        self.searches += u32::from(!self.is_repeated);
         self.searches - 1
     }
 
@@ -54,19 +67,33 @@ impl GapSearch {
         self.pause.take()
     }
 
-    /// Takes note of the endpoint that gave a page.
-    pub(super) fn note_page(&mut self, giver: &str) {
-        if self.searches > 0 && !self.givers.contains(giver) {
-            self.givers.insert(giver.to_owned());
+    /// Returns true if the next page is to come from this endpoint rather than from others: the one that gave the pages
+    /// of the running search so far, or at its beginning one that has not answered a search yet.
+    pub(super) fn prefers(&self, endpoint: &str) -> bool {
+        let is_wanted = match &self.giver {
+            Some(giver) => giver == endpoint,
+            None => !self.searched.contains(endpoint),
+        };
+        self.is_running && is_wanted
+    }
+
+    /// Takes note of the endpoint that gave a page, while blocks up to `stored` are stored.
+    pub(super) fn note_page(&mut self, giver: &str, stored: Option<u64>) {
+        self.is_running &= stored <= self.after;
+        if self.is_running {
+            let first = self.giver.get_or_insert_with(|| giver.to_owned());
+            self.is_mixed |= first.as_str() != giver;
         }
     }
 
     /// Takes note that reading has come to an event behind the gap after the block `stored`. An endpoint that gave all
     /// pages since the search began has answered it.
     pub(super) fn came_through(&mut self, stored: Option<u64>) {
-        if stored <= self.after && self.searches > 0 && self.givers.len() == 1 {
-            self.searched.extend(self.givers.iter().cloned());
+        if stored > self.after || !std::mem::take(&mut self.is_running) {
+            return;
         }
+        let giver = self.giver.take();
+        self.searched.extend(giver.filter(|_| !self.is_mixed));
     }
 
     /// Returns true if each of these endpoints has answered a search for the events after the block `stored`.
@@ -91,10 +118,10 @@ mod tests {
         };
         let search = |gap: &mut GapSearch, after, givers: &[&str]| {
             gap.begin(after);
-            givers.iter().for_each(|giver| gap.note_page(giver));
+            givers.iter().for_each(|giver| gap.note_page(giver, after));
             gap.came_through(after);
         };
-        gap.note_page("a");
+        gap.note_page("a", None);
         gap.came_through(None);
         assert!(!has_asked(&gap, None), "no search has begun");
         search(&mut gap, Some(5), &["a", "a"]);
@@ -108,5 +135,35 @@ mod tests {
         assert!(gap.take_pause().is_none(), "the first search does not wait");
         assert_eq!(gap.begin(Some(6)), 1);
         assert!(gap.take_pause().is_some());
+    }
+
+    /// The preferred endpoint `a` comes back, or another one breaks off, in the middle of a search.
+    #[test]
+    fn a_search_stays_with_one_endpoint_and_is_repeated_once_if_it_could_not() {
+        let mut gap = GapSearch::default();
+        assert!(!gap.prefers("a") && !gap.prefers("b"), "no search is running");
+        assert_eq!(gap.begin(Some(5)), 0);
+        assert!(gap.prefers("a") && gap.prefers("b"));
+        gap.note_page("b", Some(5));
+        assert!(gap.prefers("b") && !gap.prefers("a"));
+        gap.came_through(Some(5));
+        assert!(!gap.prefers("b"), "the search is over");
+        assert_eq!(gap.begin(Some(5)), 1);
+        assert!(gap.prefers("a") && !gap.prefers("b"), "b has answered");
+        gap.note_page("a", Some(5));
+        gap.note_page("b", Some(5));
+        gap.came_through(Some(5));
+        assert_eq!(gap.begin(Some(5)), 1, "as far back as before");
+        assert!(gap.prefers("a"));
+        gap.note_page("a", Some(5));
+        gap.note_page("b", Some(5));
+        gap.came_through(Some(5));
+        assert_eq!(gap.begin(Some(5)), 2, "a breaks off again, and searches go on");
+        gap.note_page("a", Some(5));
+        gap.came_through(Some(5));
+        assert!(gap.has_asked(["a", "b"].map(str::to_owned).into_iter(), Some(5)));
+        assert_eq!(gap.begin(Some(5)), 3);
+        gap.note_page("a", Some(6));
+        assert!(!gap.prefers("a"), "events came, and were stored");
     }
 }

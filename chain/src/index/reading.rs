@@ -317,7 +317,8 @@ impl PageReader {
         self.last_page = Some(Instant::now());
         let began = Instant::now();
         let (filter, wanted) = (&self.filter, &headers);
-        let response = self.endpoints.ask(|chain| async move {
+        let order = self.endpoints.order_preferring(|endpoint| self.gap.prefers(endpoint));
+        let response = self.endpoints.ask_in(order, |chain| async move {
             let page = fetch::page(&chain, filter, blocks, wanted).await?;
             Ok::<_, RequestError>((page, chain))
         });
@@ -385,7 +386,8 @@ impl PageReader {
 
     /// Passes a batch, which the endpoint `giver` gave, to the storing half. Returns false when that half has ended.
     async fn hand_over(&mut self, mut batch: EventBatch, giver: &Chain) -> bool {
-        self.gap.note_page(giver.endpoint());
+        let stored = self.context.status.lock().stored.map(|block| block.number);
+        self.gap.note_page(giver.endpoint(), stored);
         let confirmed = self.confirm(&batch, giver).await;
         let (Some(is_confirmed), true) = (confirmed, self.mark_bootstrapped(&mut batch).await)
         else {
