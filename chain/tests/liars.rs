@@ -32,7 +32,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 /// The seeds of the runs. HAWSER_SEED selects a single one.
-const SEEDS: std::ops::Range<u64> = 0..12;
+const SEEDS: std::ops::Range<u64> = 0..KINDS;
+/// The number of kinds of [`fault`].
+const KINDS: u64 = 16;
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("HAWSER_SEED").ok().and_then(|seed| seed.parse().ok()) {
@@ -41,10 +43,10 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// Returns a permanent fault of an endpoint.
-fn fault(random: &mut StdRng) -> Faults {
+/// Returns a permanent fault of this kind. `top` is a height that the chain has yet to reach.
+fn fault(kind: u64, top: u64, random: &mut StdRng) -> Faults {
     let none = Faults::default();
-    match random.random_range(0..12) {
+    match kind {
         0 => Faults { behind: random.random_range(1..6), ..none },
         1 => Faults { resyncing: Some(random.random_range(0..20)), ..none },
         2 => Faults { late_ms: random.random_range(50..1200), ..none },
@@ -56,8 +58,22 @@ fn fault(random: &mut StdRng) -> Faults {
         8 => Faults { omits: true, denies: true, ..none },
         9 => Faults { forked_at: Some(random.random_range(0..60)), ..none },
         10 => Faults { forges: true, ..none },
+        11 => Faults { range_max: Some(random.random_range(1..6)), ..none },
+        12 => Faults { renames: true, ..none },
+        13 => Faults { invents: Some(top), ..none },
+        14 => Faults { omits: true, claims_pause: Some(random.random()), ..none },
         _ => Faults::ALL,
     }
+}
+
+/// Returns all kinds of faults, of which each seed has another one first. No two endpoints have the same kind, because
+/// two that tell the same lie confirm each other.
+fn kinds(seed: u64, random: &mut StdRng) -> Vec<u64> {
+    let first = seed % KINDS;
+    let mut kinds: Vec<_> = (0..KINDS).filter(|kind| *kind != first).collect();
+    kinds.shuffle(random);
+    kinds.insert(0, first);
+    kinds
 }
 
 async fn mine(chain: &TestBroadcaster, blocks: u64) {
@@ -72,10 +88,12 @@ async fn one_honest_endpoint_is_enough() {
         let mut random = StdRng::seed_from_u64(seed);
         let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
         chain.send(10).await;
+        let height = chain.pair.app.provider().get_block_number().await.unwrap();
         let mut proxies = vec![Proxy::start(&chain.url(), seed).await];
-        for number in 1..random.random_range(2..4) {
+        let faulty = random.random_range(1..3);
+        for (number, kind) in (1..).zip(kinds(seed, &mut random)).take(faulty) {
             let proxy = Proxy::start(&chain.url(), seed + number).await;
-            let faults = fault(&mut random);
+            let faults = fault(kind, height + random.random_range(1..60), &mut random);
             proxy.set(|it| *it = faults);
             proxies.push(proxy);
         }
