@@ -504,6 +504,7 @@ mod tests {
             [default]
             envelopes_per_minute = 50
             kinds = ["message", "welcome"]
+            envelopes_per_hour_by_kind = { welcome = 5 }
             [policies.plenty]
             envelopes_per_day = 100000
             [callers]
@@ -515,6 +516,8 @@ mod tests {
         assert_eq!(file.identity.jwt.as_ref().unwrap().claim, "sub");
         assert_eq!(file.policy_of("alice").envelopes_per_day, Some(100_000));
         assert!(file.policy_of("alice").allows(PayloadClass::Commit));
+        let by_kind = BTreeMap::from([(PayloadClass::Welcome, 5)]);
+        assert_eq!(file.policy_of("bob").envelopes_per_hour_by_kind, by_kind);
         assert!(!file.policy_of("bob").allows(PayloadClass::Commit));
     }
 
@@ -564,6 +567,9 @@ mod tests {
             assert!(error(&of_tenant).contains("2 to 365"));
         }
         assert!(PolicyFile::parse("[total]\ngas_per_day = 1").is_ok());
+        let by_kind = |kind: &str| format!("[total.envelopes_per_minute_by_kind]\n{kind} = 1");
+        assert!(PolicyFile::parse(&by_kind("commit")).is_ok());
+        assert!(error(&by_kind("comit")).contains("\"comit\" is not a kind"));
         assert!(error("[default]\nkinds = [\"massage\"]").contains("massage"));
         assert!(error("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));
     }

@@ -4,7 +4,7 @@
 //! - `address`, `jwt`, `api_key`: identify a caller; `jwks`: fetches keys from a URL;
 //! - `rules`: the limits of a caller; `tenants`: callers with a payer key of their own;
 //! - `webhook`: asks a service of the operator;
-//! - `limits`: the usage of each caller.
+//! - `limits`: the usage of each caller; `kind_limits`: that of single kinds of envelopes.
 //!
 //! Usage is kept in memory, and in Redis if several gateways share it.
 
@@ -13,6 +13,7 @@ mod api_key;
 pub mod config;
 mod jwks;
 mod jwt;
+mod kind_limits;
 mod limits;
 #[cfg(test)]
 mod redirecting;
@@ -32,6 +33,7 @@ pub(crate) use jwks::KeyFetchSettings;
 pub use jwt::KeysError;
 pub(crate) use jwt::TokenError;
 use jwt::TokenKeys;
+use kind_limits::KindLimits;
 pub(crate) use limits::CallerCost;
 use limits::{CallerLimits, LimitExceeded, shared};
 use parking_lot::{Mutex, RwLock};
@@ -189,6 +191,8 @@ impl Drop for TakenCost {
 pub(crate) struct Policies {
     file: PolicyFile,
     limits: Mutex<CallerLimits>,
+    /// Locked after `limits`.
+    kinds: Mutex<KindLimits>,
     keys: RwLock<TokenKeys>,
     /// Notified when a token names an unknown key.
     keys_wanted: Notify,
@@ -229,10 +233,11 @@ impl Policies {
             },
             None => TokenKeys::default(),
         };
-        let (limits, keys_wanted) = (Mutex::default(), Notify::new());
+        let (limits, kinds, keys_wanted) = (Mutex::default(), Mutex::default(), Notify::new());
         let api_keys = ApiKeys::parse(&file.identity.api_keys)?;
         let webhook = file.webhook.clone().map(Webhook::new).transpose()?;
-        Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted, api_keys, webhook, share })
+        let keys = RwLock::new(keys);
+        Ok(Self { file, limits, kinds, keys, keys_wanted, api_keys, webhook, share })
     }
 
     /// Identifies the caller of a request, and the tenant that the caller claims.
@@ -316,14 +321,7 @@ impl Policies {
             cost.add(price);
             prices.push(price);
         }
-        {
-            let mut limits = self.limits.lock();
-            limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
-            limits.take_of_total(&self.file.total, cost, now_ms).map_err(|exceeded| {
-                limits.give_back(&caller.0, cost, now_ms);
-                PolicyError::TotalExceeded(exceeded)
-            })?;
-        }
+        self.take_here(caller, routed, cost, now_ms)?;
         Ok(TakenCost {
             policies: self.clone(),
             caller: caller.clone(),
@@ -332,6 +330,29 @@ impl Policies {
             admission: Admission { taken_ms: now_ms, shared: None },
             is_billed: false,
         })
+    }
+
+    /// Takes the cost of a request from all limits at this gateway, or from none.
+    fn take_here(
+        &self,
+        CallerId(caller): &CallerId,
+        routed: &[Routed],
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), PolicyError> {
+        let (policy, total) = (self.file.policy_of(caller), &self.file.total);
+        let counts = kind_limits::count(routed.iter().map(|envelope| envelope.kind));
+        let (mut limits, mut kinds) = (self.limits.lock(), self.kinds.lock());
+        let of_caller = kinds.check_caller(caller, policy, &counts, now_ms);
+        of_caller.map_err(PolicyError::LimitExceeded)?;
+        kinds.check_total(total, &counts, now_ms).map_err(PolicyError::TotalExceeded)?;
+        limits.take(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
+        limits.take_of_total(total, cost, now_ms).map_err(|exceeded| {
+            limits.give_back(caller, cost, now_ms);
+            PolicyError::TotalExceeded(exceeded)
+        })?;
+        kinds.take(caller, policy, total, &counts, now_ms);
+        Ok(())
     }
 
     /// Asks the operator's service, if configured, whether a caller may publish these envelopes.

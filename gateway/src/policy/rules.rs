@@ -1,6 +1,6 @@
 //! The limits of a caller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_rules::PayloadClass;
 use serde::{Deserialize, Deserializer};
@@ -27,6 +27,12 @@ pub struct Policy {
     pub envelopes_per_minute: Option<u64>,
     /// Envelopes an hour, as a token bucket: also the largest burst.
     pub envelopes_per_hour: Option<u64>,
+    /// Envelopes of single kinds a minute, as token buckets beside that of all kinds.
+    #[serde(deserialize_with = "by_kind")]
+    pub envelopes_per_minute_by_kind: BTreeMap<PayloadClass, u64>,
+    /// Envelopes of single kinds an hour, as token buckets beside that of all kinds.
+    #[serde(deserialize_with = "by_kind")]
+    pub envelopes_per_hour_by_kind: BTreeMap<PayloadClass, u64>,
     /// Envelopes in a day of UTC.
     pub envelopes_per_day: Option<u64>,
     /// Fees of nodes, and gas at its current price, in an hour of UTC, picodollars.
@@ -43,15 +49,21 @@ pub struct Policy {
 
 fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadClass>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
-    let kind = |name: String| {
-        PayloadClass::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
-            serde::de::Error::custom(format!(
-                "{name:?} is not a kind of envelope: use one of {known}"
-            ))
-        })
-    };
-    names.into_iter().map(kind).collect()
+    names.iter().map(|name| kind(name)).collect()
+}
+
+fn by_kind<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<PayloadClass, u64>, D::Error> {
+    let limits = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    limits.iter().map(|(name, limit)| Ok((kind::<D::Error>(name)?, *limit))).collect()
+}
+
+fn kind<E: serde::de::Error>(name: &str) -> Result<PayloadClass, E> {
+    PayloadClass::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+        let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
+        E::custom(format!("{name:?} is not a kind of envelope: use one of {known}"))
+    })
 }
 
 impl Policy {
@@ -60,6 +72,8 @@ impl Policy {
         let rates = Self {
             envelopes_per_minute: self.envelopes_per_minute,
             envelopes_per_hour: self.envelopes_per_hour,
+            envelopes_per_minute_by_kind: self.envelopes_per_minute_by_kind.clone(),
+            envelopes_per_hour_by_kind: self.envelopes_per_hour_by_kind.clone(),
             envelopes_per_day: self.envelopes_per_day,
             picodollars_per_hour: self.picodollars_per_hour,
             picodollars_per_day: self.picodollars_per_day,
@@ -68,6 +82,11 @@ impl Policy {
             ..Self::default()
         };
         *self == rates
+    }
+
+    /// Returns true if the policy limits single kinds of envelopes.
+    pub(super) fn limits_kinds(&self) -> bool {
+        !self.envelopes_per_minute_by_kind.is_empty() || !self.envelopes_per_hour_by_kind.is_empty()
     }
 
     /// Returns true if an envelope of this kind may be published.

@@ -14,7 +14,7 @@ use hawser_proto::{Address, SecretKey, Signature};
 use prost::Message as _;
 use tonic::{Code, Request, Status};
 
-use super::fixture::{FakeChain, Net, commit, message, until};
+use super::fixture::{FakeChain, Net, commit, message, until, welcome};
 
 /// Alice belongs to one tenant, bob to another, and carol to none. The keys are `key of NAME`.
 const POLICIES: &str = r#"
@@ -34,6 +34,8 @@ envelopes_per_day = 3
 [tenants.blue]
 payer_key_file = "blue.key"
 members = ["bob"]
+[tenants.blue.total]
+envelopes_per_hour_by_kind = { welcome = 2 }
 "#;
 
 fn payer(tenant: u8) -> SecretKey {
@@ -135,6 +137,20 @@ async fn each_tenant_pays_with_its_own_key_and_strangers_with_none() {
         csv.lines().skip(1).all(|row| row.ends_with(",red") || row.ends_with(",blue")),
         "{csv}"
     );
+}
+
+#[tokio::test]
+async fn a_limit_of_one_kind_leaves_other_kinds_and_tenants_alone() {
+    let tenants = Tenants::start().await;
+    for installation in [1, 2] {
+        assert_eq!(tenants.code("bob", welcome(installation)).await, Code::Ok);
+    }
+    let refused = tenants.publish("bob", welcome(3)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("welcomes an hour"), "{}", refused.message());
+    assert!(refused.metadata().contains_key("retry-after"));
+    assert_eq!(tenants.code("bob", message(1, "goes on")).await, Code::Ok);
+    assert_eq!(tenants.code("alice", welcome(4)).await, Code::Ok);
 }
 
 #[tokio::test]
