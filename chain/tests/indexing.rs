@@ -206,6 +206,40 @@ async fn requests_go_to_the_first_endpoint_of_the_right_chain_and_return_to_the_
     reader.stop().await;
 }
 
+/// Events without ids would be lost for good if the second look ended while the only endpoint that shows them refuses.
+#[tokio::test]
+async fn an_event_that_one_endpoint_leaves_out_is_read_although_the_other_one_fails_for_a_moment() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let mine = async |pair: &Pair, blocks: u64| {
+        let params = json!([format!("0x{blocks:x}")]);
+        let mined = pair.app.provider().raw_request("anvil_mine".into(), params);
+        let _: serde_json::Value = mined.await.unwrap();
+    };
+    let height = chain.pair.app.provider().get_block_number().await.unwrap();
+    // The proxy leaves out the logs of every third block.
+    mine(&chain.pair, 3 - (height + 1) % 3).await;
+    chain.send(1).await;
+    let event_block = chain.pair.app.provider().get_block_number().await.unwrap();
+    assert!(event_block.is_multiple_of(3), "block {event_block}");
+    mine(&chain.pair, 200).await;
+    let liar = Proxy::start(&chain.url(), 1).await;
+    liar.set(|faults| (faults.omits, faults.bloom) = (true, Some(false)));
+    let honest = Proxy::start(&chain.url(), 2).await;
+    honest.set(|faults| faults.range_max = Some(0));
+    let endpoints = Endpoints::new("app", &[liar.url(), honest.url()], APP_ID).unwrap();
+    let ledger = Arc::new(Ledger::default());
+    ledger.open();
+    let walk = WalkSettings { first_block: event_block - 1, ..chain.walk() };
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    // It refuses the page's seven blocks, then three, and then a single one: that ends its part of the look.
+    until("the first look has failed", || honest.asked("eth_getLogs") >= 3).await;
+    honest.set(|faults| faults.range_max = None);
+    until("the event is there", || ledger.payloads() == chain.sent).await;
+    assert!(liar.spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
+
 #[tokio::test]
 async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;

@@ -1,9 +1,10 @@
 //! The requests of the second look; its decisions are in `look`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
-use alloy::rpc::types::Filter;
+use alloy::rpc::types::{Filter, Log};
 
 use super::fetch;
 use super::look::{Claim, ClaimVerdict, Due, EventSet, Testimony};
@@ -12,11 +13,43 @@ use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
 
+/// The time limit for all logs of one look at one endpoint. A guess: an endpoint that accepts only short ranges takes
+/// some seconds.
+const LOGS_MAX: Duration = Duration::from_secs(30);
+/// The time for which an endpoint has to be silent before a look ends without it. A guess: failures that pass do so
+/// within seconds.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+
 /// The result of a second look at some blocks.
 pub(super) struct LookAnswer {
     pub(super) blocks: RangeInclusive<u64>,
-    /// The outcome; an error if an endpoint that is needed did not answer.
-    pub(super) outcome: Result<LookOutcome, RequestError>,
+    /// The outcome, with the endpoints that did not answer, by host and port; an error if one that is needed did not.
+    pub(super) outcome: Result<(LookOutcome, BTreeSet<String>), RequestError>,
+}
+
+/// The endpoints that do not answer looks, by host and port, with the times since which they are silent.
+#[derive(Debug, Default)]
+pub(super) struct LookSilences {
+    since: BTreeMap<String, Instant>,
+    is_waiting: bool,
+}
+
+impl LookSilences {
+    /// Takes note of the endpoints that did not answer a look at `now`. The look is repeated for them until each has
+    /// been silent for [`SILENT_MAX`].
+    pub(super) fn note(&mut self, silent: BTreeSet<String>, now: Instant) {
+        self.since.retain(|endpoint, _| silent.contains(endpoint));
+        for endpoint in silent {
+            self.since.entry(endpoint).or_insert(now);
+        }
+        let is_short = |since: &Instant| now.duration_since(*since) < SILENT_MAX;
+        self.is_waiting = self.since.values().any(is_short);
+    }
+
+    /// Returns true if the last look has to be repeated.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
 }
 
 /// The outcome of a second look.
@@ -53,20 +86,35 @@ pub(super) enum LookOutcome {
 /// [`proof::judge`]. A denied claim causes no pause.
 ///
 /// `held` are the indices of endpoints that contradicted others before; if they do not
-/// answer, the contradiction stands.
+/// answer, the contradiction stands. Returns the outcome, with the endpoints that did not answer, by host and port.
 pub(super) async fn look(
     endpoints: &Endpoints,
     settings: &WalkSettings,
     filter: &Filter,
     due: &Due,
     held: &BTreeSet<usize>,
-) -> Result<LookOutcome, RequestError> {
-    let (blocks, source, address) = (&due.blocks, settings.source, settings.address);
+) -> Result<(LookOutcome, BTreeSet<String>), RequestError> {
+    let blocks = &due.blocks;
     let shown = endpoints
-        .each(|chain| async move {
+        .each_in_whole_time(LOGS_MAX, |chain| async move {
             fetch::logs_in_parts(&chain, filter, std::slice::from_ref(blocks)).await
         })
         .await;
+    let told = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
+    let answered: BTreeSet<_> = told.map(|(endpoint, _)| endpoint).collect();
+    let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
+    Ok((compared(endpoints, settings, due, held, shown).await?, silent))
+}
+
+/// Compares the logs that endpoints show with the events that were read: see [`look`].
+async fn compared(
+    endpoints: &Endpoints,
+    settings: &WalkSettings,
+    due: &Due,
+    held: &BTreeSet<usize>,
+    shown: Vec<Result<Vec<Log>, RequestError>>,
+) -> Result<LookOutcome, RequestError> {
+    let (blocks, source, address) = (&due.blocks, settings.source, settings.address);
     let active = endpoints.active();
     let is_silent = |place: &usize| shown.get(*place).is_some_and(Result::is_err);
     let silent: BTreeSet<_> = held.iter().copied().filter(is_silent).collect();
@@ -172,5 +220,27 @@ impl Judging<'_> {
             .await;
         let answers = EndpointAnswers { by, active: self.active, told, shown: &shown };
         proof::judge(claim, self.settings.source, self.known, &answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_repeated_while_an_endpoint_has_been_silent_for_a_moment_only() {
+        let (mut silences, start) = (LookSilences::default(), Instant::now());
+        let mut is_waiting_after = |names: &[&str], after: Duration| {
+            silences.note(names.iter().map(|name| (*name).to_owned()).collect(), start + after);
+            silences.is_waiting()
+        };
+        assert!(!is_waiting_after(&[], Duration::ZERO));
+        assert!(is_waiting_after(&["a"], Duration::ZERO));
+        assert!(is_waiting_after(&["a"], SILENT_MAX / 2));
+        assert!(!is_waiting_after(&["a"], SILENT_MAX));
+        assert!(is_waiting_after(&["a", "b"], SILENT_MAX), "another one too");
+        assert!(!is_waiting_after(&["a"], SILENT_MAX), "b is back");
+        assert!(!is_waiting_after(&[], 2 * SILENT_MAX));
+        assert!(is_waiting_after(&["a"], 2 * SILENT_MAX), "a was back");
     }
 }

@@ -17,7 +17,7 @@ use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
-use super::looking::{LookAnswer, LookOutcome, look};
+use super::looking::{LookAnswer, LookOutcome, LookSilences, look};
 use super::status::ReaderState;
 use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
@@ -64,6 +64,7 @@ pub(super) struct PageReader {
     behind_since: Option<Instant>,
     /// The running second look.
     look: JoinSet<LookAnswer>,
+    silences: LookSilences,
     confirmer: Confirmer,
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
@@ -99,6 +100,7 @@ impl PageReader {
             served: None,
             behind_since: None,
             look: JoinSet::new(),
+            silences: LookSilences::default(),
             confirmer: Confirmer::default(),
             held: None,
             is_moving: false,
@@ -213,12 +215,10 @@ impl PageReader {
         if !self.look.is_empty() {
             return;
         }
-        // A previous finding needs time to be resolved.
-        let pause = if self.held.is_some() || self.walk.look().looks() > 0 {
-            RETRY_MAX
-        } else {
-            Duration::ZERO
-        };
+        // A previous finding needs time to be resolved, and a silent endpoint needs time to come back.
+        let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
+        let is_again = self.held.is_some() || self.walk.look().looks() > 0 || waits;
+        let pause = if is_again { RETRY_MAX } else { Duration::ZERO };
         let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
         let settings = self.settings.clone();
         let held = self.held.as_ref().map(|(places, _)| places.clone()).unwrap_or_default();
@@ -231,10 +231,17 @@ impl PageReader {
 
     fn looked(&mut self, done: Result<LookAnswer, JoinError>) {
         let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
+        let outcome = outcome.map(|(outcome, silent)| {
+            self.silences.note(silent, Instant::now());
+            outcome
+        });
         match outcome {
             Ok(LookOutcome::Nothing) => {
                 self.held = None;
-                self.walk.look().end(&blocks);
+                // The endpoint that alone has more events may have failed for a moment.
+                if !self.silences.is_waiting() || self.walk.look().is_far_behind() {
+                    self.walk.look().end(&blocks);
+                }
             }
             Ok(LookOutcome::Open { block, claimants }) => {
                 self.held = None;
