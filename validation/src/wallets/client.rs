@@ -104,7 +104,7 @@ const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 /// once per identity update, and a recently failed endpoint needs time for a new connection.
 const ANSWER_TIMES: AnswerTimes = AnswerTimes {
     time_max: Duration::from_secs(5),
-    paused_max: Duration::from_secs(2),
+    paused_max: Duration::from_secs(1),
     grace: Duration::from_secs(1),
 };
 
