@@ -1,7 +1,8 @@
 //! One chain behind several RPC URLs, in order of preference.
 //!
-//! A request goes to the first endpoint that is not paused after a failure, then to the next one. An endpoint that
-//! serves another chain receives no request.
+//! A request goes to the first endpoint that is not paused after a failure, then to the next one. An error response is
+//! a failure, unless an honest endpoint may refuse such a request. An endpoint that serves another chain receives no
+//! request.
 //!
 //! # Why not alloy's layers
 //!
@@ -406,11 +407,15 @@ fn kind_of(error: &RequestError) -> EndpointErrorKind {
     }
 }
 
+/// The methods whose requests an honest endpoint may refuse: for a range of blocks that is too long for it, or for a
+/// transaction that it does not accept. Every endpoint of a chain answers all others.
+const REFUSABLE: [&str; 3] = ["eth_getLogs", "eth_sendRawTransaction", "eth_estimateGas"];
+
 /// Returns true if another endpoint may answer. An error caused by the request itself would come from every endpoint.
 pub(crate) fn is_endpoints_fault(error: &RequestError) -> bool {
     match error {
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => true,
-        RequestError::Refused { .. } => is_rate_limit(error),
+        RequestError::Refused { method, .. } => !REFUSABLE.contains(method) || is_rate_limit(error),
     }
 }
 
@@ -435,24 +440,30 @@ mod tests {
         Endpoints::new("test", &urls, CHAIN_ID).expect("the URLs are well-formed")
     }
 
-    fn refused(code: i64, message: &str) -> RequestError {
-        RequestError::Refused {
-            endpoint: String::new(),
-            method: "eth_call",
-            code,
-            message: message.to_owned(),
-        }
+    fn refused(method: &'static str, code: i64, message: &str) -> RequestError {
+        let (endpoint, message) = (String::new(), message.to_owned());
+        RequestError::Refused { endpoint, method, code, message }
     }
 
     #[test]
-    fn rate_limits_are_the_endpoints_fault_and_other_errors_the_requests() {
-        assert!(is_endpoints_fault(&refused(429, "")));
-        assert!(is_endpoints_fault(&refused(-32005, "daily Request Limit reached")));
-        let units = "Your app has exceeded its compute units per second capacity";
-        assert!(is_endpoints_fault(&refused(-32000, units)));
-        assert!(!is_endpoints_fault(&refused(-32602, "query exceeds max block range 10000")));
-        assert!(!is_endpoints_fault(&refused(-32005, "query returned more than 10000 results")));
-        assert!(!is_endpoints_fault(&refused(3, "execution reverted")));
+    fn rate_limits_are_the_endpoints_fault_and_other_refusals_of_logs_and_transactions_are_not() {
+        let logs = |code, message| is_endpoints_fault(&refused("eth_getLogs", code, message));
+        assert!(logs(429, ""));
+        assert!(logs(-32005, "daily Request Limit reached"));
+        assert!(logs(-32000, "Your app has exceeded its compute units per second capacity"));
+        assert!(!logs(-32602, "query exceeds max block range 10000"));
+        assert!(!logs(-32005, "query returned more than 10000 results"));
+        let used = refused("eth_sendRawTransaction", -32000, "nonce too low");
+        assert!(!is_endpoints_fault(&used));
+        let reverted = refused("eth_estimateGas", 3, "execution reverted");
+        assert!(!is_endpoints_fault(&reverted));
+    }
+
+    #[test]
+    fn an_endpoint_that_refuses_what_every_endpoint_answers_is_at_fault() {
+        for method in ["eth_getBlockByNumber", "eth_blockNumber", "eth_call", "eth_getBalance"] {
+            assert!(is_endpoints_fault(&refused(method, -32603, "no upstream")), "{method}");
+        }
     }
 
     #[test]

@@ -206,6 +206,22 @@ async fn requests_go_to_the_first_endpoint_of_the_right_chain_and_return_to_the_
     reader.stop().await;
 }
 
+/// Proxies of providers answer with errors of JSON-RPC while what is behind them is down.
+#[tokio::test]
+async fn an_endpoint_that_answers_everything_with_errors_is_left() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let memory = Arc::new(Memory::default());
+    let broken = Proxy::start(&chain.url(), 1).await;
+    broken.set(|faults| faults.useless = true);
+    let reader = chain.read(&[broken.url(), chain.url()], Vec::new(), &memory);
+    for _ in 0..2 {
+        chain.send(1).await;
+        until("what was sent is there", || memory.payloads() == chain.sent).await;
+    }
+    assert!(broken.spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
+
 /// Events without ids would be lost for good if the second look ended while the only endpoint that shows them refuses.
 #[tokio::test]
 async fn an_event_that_one_endpoint_leaves_out_is_read_although_the_other_one_fails_for_a_moment() {

@@ -189,8 +189,13 @@ impl Endpoints {
 
     /// Pauses the endpoints with the host and port of `asked`. Does nothing if there is no other one.
     pub(crate) fn distrust_asked(&self, asked: &Chain, reason: &str) {
+        self.distrust_named(asked.endpoint(), reason);
+    }
+
+    /// Pauses the endpoints with this scheme, host and port. Does nothing if there is no other one.
+    pub(crate) fn distrust_named(&self, endpoint: &str, reason: &str) {
         let slots = self.0.slots.iter().enumerate();
-        for (index, _) in slots.filter(|(_, slot)| slot.display_url == asked.endpoint()) {
+        for (index, _) in slots.filter(|(_, slot)| slot.display_url == endpoint) {
             self.distrust_at(index, reason);
         }
     }

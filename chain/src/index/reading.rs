@@ -356,8 +356,10 @@ impl PageReader {
         }
         self.context.stuck(&error.to_string());
         sleep(self.pauses.next()).await;
-        if refusal.is_some() {
-            self.endpoints.distrust("it refuses the smallest request for logs");
+        if let RequestError::Refused { endpoint, .. } = error
+            && refusal.is_some()
+        {
+            self.endpoints.distrust_named(endpoint, "it refuses the smallest request for logs");
         }
     }
 

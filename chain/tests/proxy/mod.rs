@@ -46,6 +46,8 @@ pub(crate) struct Faults {
     pub(crate) weak: bool,
     /// The largest number of blocks of which it returns logs in one request; it refuses longer ranges.
     pub(crate) range_max: Option<u64>,
+    /// Refuses every request but that for its chain id.
+    pub(crate) useless: bool,
     /// Omits transactions although it has their logs.
     pub(crate) unindexed: bool,
     /// The number of newest blocks that it lacks.
@@ -119,6 +121,7 @@ impl Faults {
         narrow: true,
         weak: false,
         range_max: None,
+        useless: false,
         unindexed: false,
         behind: 0,
         resyncing: None,
@@ -373,6 +376,9 @@ impl ProxyState {
         let mut now = |is: bool, one_in| is && random.random_ratio(1, one_in);
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
+            _ if faults.useless && method != "eth_chainId" => {
+                *answer = refusal(asked, -32603, "no upstream is available");
+            }
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
             "eth_sendRawTransaction" if faults.says_used || faults.says_refused => {
                 let said = match faults.says_used {
