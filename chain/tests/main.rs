@@ -8,6 +8,7 @@ mod bootstraps;
 mod broadcaster;
 mod broadcasting;
 mod indexing;
+mod lied_bounds;
 mod lied_counts;
 mod lied_prices;
 mod lied_receipts;

@@ -13,7 +13,8 @@ use super::price::GasPrice;
 use super::times::TransactionTimes;
 use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
-use crate::send::{Chain, ViewError};
+use crate::prices;
+use crate::send::{Chain, REQUEST_MAX, ViewError};
 use crate::spending::CeilingReached;
 
 /// The state of one broadcaster outside its task.
@@ -46,16 +47,44 @@ impl BroadcasterState {
         }
     }
 
-    /// Reads the intersection of the payload bounds of both contracts and of the settings.
+    /// Reads the intersection of the payload bounds of both contracts and of the settings. Every endpoint is asked: one
+    /// that states bounds without room must not stop all payloads.
     pub(super) async fn read_bounds(
         &self,
         contracts: BroadcasterContracts,
     ) -> Result<PayloadBounds, ViewError> {
-        let bounds = self.endpoints.ask(|chain| async move { bounds_at(&chain, contracts).await });
-        let PayloadBounds { min, max } = bounds.await?;
+        let asked = self.endpoints.each_soon(REQUEST_MAX, prices::GRACE, |chain| async move {
+            match bounds_at(&chain, contracts).await {
+                Err(ViewError::Rpc(error)) => Err(error),
+                stated => Ok(stated),
+            }
+        });
+        let (mut stated, mut wrong) = (Vec::new(), None);
+        for answer in asked.await? {
+            match answer {
+                Ok(bounds) => stated.push(bounds),
+                Err(error) => wrong = Some(error),
+            }
+        }
+        let Some(PayloadBounds { min, max }) = median(&stated) else {
+            return Err(wrong.expect("an endpoint has answered, and none states bounds"));
+        };
         let own = if self.payload_bytes_max == 0 { usize::MAX } else { self.payload_bytes_max };
         Ok(PayloadBounds { min, max: max.min(own) })
     }
+}
+
+/// Returns the medians of both bounds, of an even number the wider ones: of three endpoints, one that lies moves them
+/// only to those of another one, and of two, it narrows none. Returns `None` without bounds.
+fn median(stated: &[PayloadBounds]) -> Option<PayloadBounds> {
+    let sorted = |bound: fn(&PayloadBounds) -> usize| {
+        let mut all: Vec<usize> = stated.iter().map(bound).collect();
+        all.sort_unstable();
+        all
+    };
+    let (mins, maxes) = (sorted(|it| it.min), sorted(|it| it.max));
+    let min = *mins.get(mins.len().checked_sub(1)? / 2)?;
+    Some(PayloadBounds { min, max: *maxes.get(maxes.len() / 2)? })
 }
 
 async fn bounds_at(
@@ -71,4 +100,22 @@ async fn bounds_at(
     )?;
     let (min, max) = (group_min.max(identity_min), group_max.min(identity_max));
     Ok(PayloadBounds { min: min as usize, max: max as usize })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_endpoint_neither_narrows_the_bounds_nor_widens_those_of_two_others() {
+        let bounds = |min, max| PayloadBounds { min, max };
+        let honest = bounds(78, 200_000);
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[honest]), Some(honest));
+        for lie in [bounds(0, 0), bounds(9, 9), bounds(usize::MAX, usize::MAX)] {
+            assert_eq!(median(&[lie, honest, honest]), Some(honest), "{lie:?}");
+            let of_two = median(&[lie, honest]).unwrap();
+            assert!(of_two.min <= honest.min && of_two.max >= honest.max, "{lie:?}: {of_two:?}");
+        }
+    }
 }
