@@ -1,0 +1,177 @@
+//! Differences of two logs are named, and nothing else.
+
+use super::ComparedBy::{Rows, StoredTrees};
+use super::*;
+use crate::replay::planted::PLANTED;
+use crate::replay::testing::{Draft, MemoryLog, NODE, draft, key, ns_of};
+use hawser_proto::envelope::UnsealedEnvelope;
+use std::collections::BTreeMap;
+
+fn only(first: &MemoryLog, second: &MemoryLog, by: ComparedBy) -> StrandDifference {
+    let mut found = compare(first, second, by).unwrap();
+    assert_eq!(found.len(), 1);
+    found.remove(0)
+}
+
+#[test]
+fn equal_logs_are_equal_and_a_longer_one_says_so() {
+    let log = MemoryLog::honest(90);
+    for by in [Rows, StoredTrees] {
+        let same = only(&log, &log, by);
+        assert!(same.is_equal(), "{same:?}");
+        assert_eq!(same.equal_tree_size, Some(90));
+        let compared = match by {
+            Rows => ComparedPlaces { envelopes: 90, ..ComparedPlaces::default() },
+            StoredTrees => ComparedPlaces { by_stored_trees: 90, ..ComparedPlaces::default() },
+        };
+        assert_eq!(same.compared, compared);
+    }
+    let shorter = MemoryLog::honest(60);
+    let found = only(&log, &shorter, StoredTrees);
+    assert_eq!((found.heads, found.equal_tree_size), ((90, 60), Some(60)));
+    assert!(!found.is_equal() && found.first_other_leaf.is_none());
+    let mut shorter = shorter;
+    shorter.rows.remove(30);
+    for (first, second, lacking) in [(&log, &shorter, Side::Second), (&shorter, &log, Side::First)]
+    {
+        let found = only(first, second, Rows);
+        let range = |from, through| MissingPlaces { lacking, from, through };
+        assert_eq!(found.lacking, [range(31, 31), range(61, 90)]);
+        assert_eq!(found.lacking_count, 31);
+    }
+    let none = MemoryLog::honest(0);
+    assert_eq!(only(&log, &none, Rows).lacking_count, 90);
+}
+
+#[test]
+fn the_first_other_leaf_is_found_wherever_it_is() {
+    let log = MemoryLog::honest(37);
+    for place in 1..=37 {
+        let envelopes = (1..=37).map(|at| {
+            let Draft { mut statement } = draft(at, ns_of(at));
+            statement.base_fee_picodollars += u64::from(at == place);
+            (Draft { statement }.seal(), StoredMark::Valid)
+        });
+        let other = MemoryLog::of(envelopes.collect());
+        let found = only(&log, &other, StoredTrees);
+        assert_eq!(found.first_other_leaf, Some(place));
+        assert_eq!(found.equal_tree_size, Some(place - 1));
+        assert_eq!((found.other_count, found.other[0].sequence_id), (1, place));
+        assert_eq!(found.other[0].what, "statement");
+    }
+}
+
+#[test]
+fn lacking_places_other_signatures_and_marks_are_told() {
+    let log = MemoryLog::honest(50);
+    let mut other = log.clone();
+    let again = UnsealedEnvelope::new(&draft(7, ns_of(7)).statement).seal(&key(5));
+    *other.bytes_at(7) = again;
+    *other.row_at(9).0 = StoredMark::Invalid(4);
+    other.rows.drain(19..29);
+    let found = only(&log, &other, Rows);
+    let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+    assert_eq!(told, [(7, "signature"), (9, "mark")]);
+    let lacking = MissingPlaces { lacking: Side::Second, from: 20, through: 29 };
+    assert_eq!((&found.lacking[..], found.lacking_count), (&[lacking][..], 10));
+    let turned = only(&other, &log, Rows);
+    assert_eq!(turned.lacking[0].lacking, Side::First);
+    assert_eq!(found.originator_id, NODE.0);
+}
+
+/// Compares an honest log with each log that a hostile keeper has changed.
+#[test]
+fn places_of_planted_faults_are_named_and_no_others() {
+    let honest = MemoryLog::honest(500);
+    let of = |log: &MemoryLog| -> BTreeMap<u64, (Bytes, StoredMark)> {
+        let rows = log.rows.iter().map(|row| match row {
+            StrandRow::Envelope { sequence, bytes, mark, .. } => {
+                (sequence.0, (bytes.clone(), *mark))
+            }
+            other => panic!("{other:?}"),
+        });
+        rows.collect()
+    };
+    let rows = of(&honest);
+    for (name, plant, faults) in PLANTED {
+        let mut log = honest.clone();
+        plant(&mut log);
+        let changed = of(&log);
+        let expected: Vec<u64> =
+            rows.iter().filter(|(at, row)| changed.get(at) != Some(row)).map(|it| *it.0).collect();
+        let found = only(&honest, &log, Rows);
+        let lacking = found.lacking.iter().flat_map(|it| it.from..=it.through);
+        let mut named: Vec<u64> =
+            found.other.iter().map(|it| it.sequence_id).chain(lacking).collect();
+        named.sort_unstable();
+        assert_eq!(named, expected, "{name}");
+        assert_eq!(found.other_count + found.lacking_count, expected.len() as u64, "{name}");
+        // One fault of an envelope, of its mark, or of no envelope at all.
+        let is_of_envelope = faults.iter().any(|(_, at, _)| expected.contains(at));
+        assert_eq!(is_of_envelope, !expected.is_empty(), "{name}");
+    }
+}
+
+/// A keeper serves its own envelopes, and stores the leaves and the root of the honest log beside them.
+#[test]
+fn a_log_that_stores_the_tree_of_another_one_does_not_pass_for_it() {
+    let honest = MemoryLog::honest(60);
+    let mut liar = honest.clone();
+    let mut other = draft(33, ns_of(33));
+    other.statement.base_fee_picodollars += 1;
+    *liar.bytes_at(33) = other.seal();
+    let found = only(&honest, &liar, Rows);
+    assert!(!found.is_equal());
+    let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+    assert_eq!(told, [(33, "statement")]);
+    assert_eq!(found.compared.by_stored_trees, 0);
+    let believed = only(&honest, &liar, StoredTrees);
+    assert!(believed.is_equal(), "the lie is believed if it is asked to be: {believed:?}");
+    assert_eq!(believed.compared.by_stored_trees, 60);
+    assert_eq!(believed.compared.envelopes, 0);
+}
+
+#[test]
+fn leaves_of_pruned_places_are_compared_with_leaves_and_with_envelopes() {
+    let honest = MemoryLog::honest(30);
+    let mut pruned = honest.clone();
+    pruned.prune(4);
+    let same = only(&pruned, &pruned, Rows);
+    assert!(same.is_equal(), "{same:?}");
+    let compared = ComparedPlaces { envelopes: 29, stored_leaves: 1, ..ComparedPlaces::default() };
+    assert_eq!(same.compared, compared);
+    let one_lacks = only(&honest, &pruned, Rows);
+    assert_eq!((one_lacks.lacking_count, one_lacks.other_count), (1, 0));
+
+    let mut liar = pruned.clone();
+    let StrandRow::Pruned { leaf, .. } = &mut liar.rows[3] else { panic!("not pruned") };
+    *leaf = Some(TreeHash([9; 32]));
+    for (first, second) in [(&pruned, &liar), (&liar, &honest), (&honest, &liar)] {
+        let found = only(first, second, Rows);
+        let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+        assert_eq!(told, [(4, "leaf")]);
+    }
+}
+
+#[test]
+fn a_stored_tree_that_cannot_be_read_hides_no_row() {
+    let log = MemoryLog::honest(50);
+    let mut other = MemoryLog { has_unreadable_tree: true, ..log.clone() };
+    other.rows.remove(30);
+    for by in [Rows, StoredTrees] {
+        let found = only(&log, &other, by);
+        assert_eq!(found.unreadable.len(), 1, "{found:?}");
+        assert_eq!((found.lacking_count, found.compared.envelopes), (1, 49), "{found:?}");
+    }
+}
+
+#[test]
+fn a_source_that_goes_back_ends_the_strand() {
+    let log = MemoryLog::honest(50);
+    let mut other = log.clone();
+    let row = other.rows[3].clone();
+    other.rows.insert(40, row);
+    let found = only(&log, &other, Rows);
+    assert_eq!(found.unreadable.len(), 1);
+    assert_eq!(found.unreadable[0].0, Side::Second);
+}
