@@ -8,6 +8,7 @@ use std::iter::Peekable;
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use serde::Serialize;
 
@@ -69,6 +70,18 @@ pub struct MissingPlaces {
     pub through: u64,
 }
 
+/// Places that a statement declares void, some of which a log lacks. A comparison has no keys, so the signature of the
+/// statement is not verified: a replay of the log that keeps it does that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StatedVoid {
+    /// The log that keeps the statement.
+    pub kept_by: Side,
+    /// The first place, included.
+    pub from: u64,
+    /// The last place, included.
+    pub through: u64,
+}
+
 /// A place at which the two logs hold other bytes, or another mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OtherPlace {
@@ -96,6 +109,8 @@ pub struct StrandDifference {
     pub lacking: Vec<MissingPlaces>,
     /// Number of places that one of them lacks.
     pub lacking_count: u64,
+    /// The first statements about void places that explain some of `lacking`.
+    pub stated_void: Vec<StatedVoid>,
     /// Places that differ: the first ones.
     pub other: Vec<OtherPlace>,
     /// Number of places that differ.
@@ -125,6 +140,23 @@ impl StrandDifference {
             last.through = through;
         } else if self.lacking.len() < KEPT_OF_KIND {
             self.lacking.push(MissingPlaces { lacking, from, through });
+        }
+    }
+
+    /// Adds the statements that one log keeps about places in `lacking`.
+    fn add_stated_void(&mut self, kept_by: Side, beside: &dyn StrandRows) {
+        let kept = beside.void_statements().unwrap_or_else(|error| {
+            self.unreadable.push((kept_by, error.to_string()));
+            Vec::new()
+        });
+        for VoidStatement { node, from, through, .. } in kept.iter().map(|it| it.statement) {
+            let (from, through) = (from.0, through.0);
+            let explains = |it: &MissingPlaces| from <= it.through && it.from <= through;
+            let is_of_strand = node.0 == self.originator_id;
+            let has_room = self.stated_void.len() < KEPT_OF_KIND;
+            if is_of_strand && has_room && self.lacking.iter().any(explains) {
+                self.stated_void.push(StatedVoid { kept_by, from, through });
+            }
         }
     }
 
@@ -172,8 +204,8 @@ fn strand(
     let mut found =
         StrandDifference { originator_id: originator.0, heads, ..StrandDifference::default() };
     let common = heads.0.min(heads.1);
-    let trees = (first.beside(originator), second.beside(originator));
-    let equal = match equal_size((&*trees.0, &*trees.1), common) {
+    let beside = (first.beside(originator), second.beside(originator));
+    let equal = match equal_size((&*beside.0, &*beside.1), common) {
         Ok(None) => 0, // a source without trees
         Ok(Some((equal, compared))) => {
             found.equal_tree_size = Some(equal);
@@ -201,6 +233,10 @@ fn strand(
     if heads.0 != heads.1 {
         let lacking = if heads.0 < heads.1 { Side::First } else { Side::Second };
         found.add_lacking(lacking, common + 1, heads.0.max(heads.1));
+    }
+    if found.lacking_count > 0 {
+        found.add_stated_void(Side::First, &*beside.0);
+        found.add_stated_void(Side::Second, &*beside.1);
     }
     found
 }

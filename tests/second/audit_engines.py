@@ -25,7 +25,8 @@ statements = [
     for statement in block.split(";")
     if statement.strip()
 ]
-views, queries = statements[:3], statements[3:]
+views, queries = statements[:3], statements[3:9]
+void_view, declared_void, void_signed = statements[9:]
 
 
 def hawser_json(*arguments):
@@ -49,7 +50,9 @@ def check(name, bills, tallies, booked, congestion, gaps, holes):
     places = {}
     for strand in strands:
         for gap in strand["figures"]["gaps"]:
-            key = (strand["originator_id"], gap["reason"])
+            # The rows are those of the log. The statements of nodes stand in a table of their own.
+            reason = "missing" if gap["reason"] == "declared_void" else gap["reason"]
+            key = (strand["originator_id"], reason)
             places[key] = places.get(key, 0) + gap["through"] - gap["from"] + 1
     assert {(row[0], row[1]): int(row[2]) for row in gaps} == places, (name, gaps, places)
     assert holes == [], (name, holes)
@@ -137,6 +140,30 @@ with tempfile.TemporaryDirectory() as place:
     assert verdict(8, killer) == whole
     assert os.path.exists(f"{place}/killed")
 
+
+def check_void(number, export, case):
+    """Compares what the statements of nodes say about the places of an export, in all three engines."""
+    context = datafusion.SessionContext()
+    for table in ("log", "void_statements"):
+        context.register_parquet(table, f"{export}/{table}/")
+    database = duckdb.connect()
+    for view in (views[0], void_view):
+        database.execute(view.replace("'export/", f"'{export}/"))
+    engines = (
+        lambda query: [tuple(row) for row in spark.sql(query).collect()],
+        lambda query: [tuple(row.values()) for batch in context.sql(query).collect() for row in batch.to_pylist()],
+        lambda query: database.execute(query).fetchall(),
+    )
+    signed = [(100, place) for kind, place in case["beside"] if kind == "void_signed"]
+    for engine in engines:
+        declared = [(row[0], int(row[1])) for row in engine(declared_void)]
+        assert declared == ([(100, 8)] if number == "98" else []), (case, declared)
+        assert engine(void_signed) == signed, (case, signed)
+    checked_statements.append(number)
+
+
+checked_statements = []
+
 # Each kind of fault, planted into a log of its own, is named by Spark, and nothing else is.
 command = f"{hawser} audit check-partition --json --threads 1 --registry {os.path.join(planted, 'registry.evidence')}"
 cases = sorted(name for name in os.listdir(planted) if os.path.isdir(os.path.join(planted, name)))
@@ -150,6 +177,10 @@ for number in cases:
         table.createOrReplaceTempView(name)
     checkpoints = tables["checkpoints"].repartition(2).select(f.to_json(f.struct("originator_id", "checkpoint")).alias("line"))
     more = piped(checkpoints, command)
+    if "void_statements" in tables:
+        stated = tables["void_statements"].select(f.to_json(f.struct("originator_id", "statement")).alias("line"))
+        more += piped(stated, command)
+        check_void(number, export, case)
     for partitions in (1, 8):
         merged = verdict(partitions, command, tables["log"], export, more)
         named = sorted([fault["kind"], fault["sequence_id"]] for fault in merged["first_faults"])
@@ -166,9 +197,10 @@ for number in cases:
             assert len(rates) != len(given), case
         else:
             # What an export does not have, or one partition cannot show: docs/audit-at-scale.md says why.
-            assert kind in ("root", "checkpoint_root"), case
+            assert kind in ("root", "checkpoint_root", "void_signed"), case
     if not case["by_partition"] and not case["beside"]:
         assert differing == [], (case, differing)
+assert "98" in checked_statements and len(checked_statements) == 3, checked_statements
 print("planted faults that Spark has named:", sorted(kinds))
 spark.stop()
 print("equal")

@@ -3,7 +3,7 @@
 use super::ComparedBy::{Rows, StoredTrees};
 use super::*;
 use crate::replay::planted::PLANTED;
-use crate::replay::testing::{Draft, MemoryLog, NODE, draft, key, ns_of};
+use crate::replay::testing::{Draft, MemoryLog, NODE, WITNESS, declared, draft, key, ns_of};
 use hawser_proto::envelope::UnsealedEnvelope;
 use std::collections::BTreeMap;
 
@@ -77,6 +77,26 @@ fn lacking_places_other_signatures_and_marks_are_told() {
     let turned = only(&other, &log, Rows);
     assert_eq!(turned.lacking[0].lacking, Side::First);
     assert_eq!(found.originator_id, NODE.0);
+}
+
+#[test]
+fn statements_about_lacking_places_are_told_with_the_log_that_keeps_them() {
+    let log = MemoryLog::honest(50);
+    let mut other = log.clone();
+    other.rows.drain(19..29);
+    let found = only(&log, &other, Rows);
+    assert_eq!((found.lacking_count, found.stated_void.len()), (10, 0));
+    // One about other places, one about some of these, and one of another strand.
+    other.voids = vec![declared(30, 40, 50, 1), declared(25, 26, 50, 1)];
+    let mut of_other = declared(25, 26, 50, 1);
+    of_other.statement.node = WITNESS;
+    other.voids.push(of_other);
+    let stated = |kept_by| StatedVoid { kept_by, from: 25, through: 26 };
+    assert_eq!(only(&log, &other, Rows).stated_void, [stated(Side::Second)]);
+    let turned = only(&other, &log, Rows);
+    assert_eq!(turned.stated_void, [stated(Side::First)]);
+    assert_eq!(turned.lacking_count, 10, "a statement makes no logs equal");
+    assert_eq!(only(&other, &other, Rows).stated_void, []);
 }
 
 /// Compares an honest log with each log that a hostile keeper has changed.

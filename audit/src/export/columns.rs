@@ -31,6 +31,8 @@ pub enum ExportedRow {
     Leaf(SequenceId),
     /// A checkpoint, in binary form: a row of another table, which lines of text may have.
     Checkpoint(Bytes),
+    /// A statement about void places, likewise.
+    VoidStatement(Bytes),
 }
 
 /// A row that was read, and all columns that state it; none for a row of another table.
@@ -216,8 +218,10 @@ impl LogColumns {
                 let values = |record| values_of(originator, row(record), None);
                 self.record(*originator_ns).map(values)
             }
-            // The lack of a time is a fault by itself, and no row of this table has a checkpoint.
-            ExportedRow::Pruned { .. } | ExportedRow::Checkpoint(_) => {
+            // The lack of a time is a fault by itself, and the others are no rows of this table.
+            ExportedRow::Pruned { .. }
+            | ExportedRow::Checkpoint(_)
+            | ExportedRow::VoidStatement(_) => {
                 return ColumnJudgement::default();
             }
         };

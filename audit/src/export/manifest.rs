@@ -36,6 +36,9 @@ pub struct Manifest {
     /// The files of the table `checkpoints`, likewise. Exports of earlier versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkpoints: Vec<TallyPart>,
+    /// The files of the table `void_statements`, likewise. Exports of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub void_statements: Vec<TallyPart>,
     /// The one file of the table `rates`, which is of no strand and no day: both are 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rates: Vec<TallyPart>,
@@ -163,6 +166,7 @@ impl Manifest {
             usage: Vec::new(),
             congestion: Vec::new(),
             checkpoints: Vec::new(),
+            void_statements: Vec::new(),
             rates: Vec::new(),
             tallies: Vec::new(),
         }
@@ -308,22 +312,24 @@ impl Manifest {
     }
 
     /// Returns the tables whose files are by strand and day.
-    pub(super) fn tables(&self) -> [(&'static str, &Vec<TallyPart>); 4] {
-        let Self { usage, congestion, checkpoints, rates, .. } = self;
+    pub(super) fn tables(&self) -> [(&'static str, &Vec<TallyPart>); 5] {
+        let Self { usage, congestion, checkpoints, void_statements, rates, .. } = self;
         [
             ("usage", usage),
             ("congestion", congestion),
             ("checkpoints", checkpoints),
+            ("void_statements", void_statements),
             ("rates", rates),
         ]
     }
 
-    pub(super) fn tables_mut(&mut self) -> [(&'static str, &mut Vec<TallyPart>); 4] {
-        let Self { usage, congestion, checkpoints, rates, .. } = self;
+    pub(super) fn tables_mut(&mut self) -> [(&'static str, &mut Vec<TallyPart>); 5] {
+        let Self { usage, congestion, checkpoints, void_statements, rates, .. } = self;
         [
             ("usage", usage),
             ("congestion", congestion),
             ("checkpoints", checkpoints),
+            ("void_statements", void_statements),
             ("rates", rates),
         ]
     }

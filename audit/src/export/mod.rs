@@ -8,7 +8,7 @@
 //! - `shown`: rows of a source that omits places;
 //! - `derived`: tallies of a source that has none;
 //! - `days`: files by strand and day, which later runs replace;
-//! - `checkpoints`: those beside a strand;
+//! - `checkpoints`: those beside a strand; `voids`: statements about void places, likewise;
 //! - `manifest`: what the folder holds, with digests;
 //! - `continued`: the comparison of the log with an export that is continued;
 //! - `run`: making an export, or continuing one;
@@ -44,6 +44,7 @@ mod table;
 mod tally_tests;
 #[cfg(test)]
 mod tests;
+mod voids;
 
 pub use columns::{ExportedRow, LogColumns, ReadRow};
 pub use error::ExportError;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hawser_proto::SequenceId;
 use hawser_rules::retention::RETENTION_INFINITE;
 use serde_json::json;
 
@@ -11,8 +12,8 @@ use super::tests::SETTINGS;
 use super::*;
 use crate::partition::tests::needs_the_strand;
 use crate::replay::planted::{PLANTED, sign_at};
-use crate::replay::testing::{MemoryLog, draft, ns_of, settings};
-use crate::replay::{FaultKind, StoredMark};
+use crate::replay::testing::{MemoryLog, declared, draft, ns_of, settings};
+use crate::replay::{FaultKind, GapReason, StoredMark, StrandRow};
 use crate::{Judged, KnownKeys};
 
 /// A time ahead of any clock: far beyond the time of the log, which clocks of this machine have passed.
@@ -30,6 +31,16 @@ fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, 
     };
     let case = json!({ "name": name, "by_partition": told(false), "beside": told(true) });
     fs::write(folder.join("case.json"), case.to_string()).unwrap();
+}
+
+/// A log whose last 20 places are missing. Two statements of its node, which overlap, are about eight of them.
+fn with_gap() -> MemoryLog {
+    let mut log = MemoryLog::honest(480);
+    let (from, through, reason) = (SequenceId(481), SequenceId(500), GapReason::Missing);
+    log.rows.push(StrandRow::Gap { from, through, reason });
+    log.head = 500;
+    log.voids = vec![declared(485, 490, 480, 1), declared(488, 492, 480, 1)];
+    log
 }
 
 #[test]
@@ -54,6 +65,7 @@ fn planted_faults_are_exported_for_other_engines() {
         }
         write(&folder.join(format!("{number:02}")), name, &log, faults);
     }
+    write(&folder.join("98"), "a gap that its node has declared void in parts", &with_gap(), &[]);
     let mut log = honest;
     log.prune(7).charge.as_mut().expect("it was charged").retention_days = RETENTION_INFINITE;
     let faults = [(FaultKind::NotExpired, 7, None)];

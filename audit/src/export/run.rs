@@ -21,7 +21,8 @@ use super::part::{FileDigest, FinishedPart, PartWriter, lock};
 use super::read::PartReader;
 use super::record::{Record, RecordKind, address_text, describe};
 use super::shown::ShownRows;
-use super::table::{CHECKPOINTS, CONGESTION, LOG, LogColumn, RATES, USAGE, Value};
+use super::table::{CHECKPOINTS, CONGESTION, LOG, LogColumn, RATES, USAGE, VOID_STATEMENTS, Value};
+use super::voids;
 use crate::replay::check::Checker;
 use crate::replay::pipeline;
 use crate::replay::run::unchecked_strands;
@@ -123,6 +124,7 @@ pub fn export(
     }
     for head in &heads {
         run.checkpoints(head.originator)?;
+        run.void_statements(head.originator)?;
     }
     if !source.shows_gaps() {
         let note = "checkpoints but the newest one of each node at the time of a run: the source shows no others";
@@ -468,6 +470,22 @@ impl Run<'_> {
             checkpoints::with_newest(files.collect(), &*beside, judged_by, notes, each)?;
         }
         let changed = days.end(&mut self.manifest.checkpoints)?;
+        self.show(changed)
+    }
+
+    /// Writes the statements of a strand's node about void places, by time.
+    fn void_statements(&mut self, originator: OriginatorId) -> Result<(), ExportError> {
+        let beside = self.source.beside(originator);
+        let key = self.settings.registry.and_then(|registry| registry.node(originator));
+        let key = key.map(|record| &record.public_key);
+        let all = voids::of_strand(&*beside, originator, key, &mut self.report.notes)?;
+        let mut days = DayWriter::new(self.folder, &VOID_STATEMENTS, originator.0);
+        for signed in &all {
+            let minute = signed.statement.time_ns / NS_PER_MINUTE;
+            let minute = u32::try_from(minute).unwrap_or(u32::MAX);
+            days.push_late(minute, |minute| voids::row(minute, signed));
+        }
+        let changed = days.end(&mut self.manifest.void_statements)?;
         self.show(changed)
     }
 

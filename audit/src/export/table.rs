@@ -174,6 +174,20 @@ pub(super) static CHECKPOINTS: Table = Table {
     sorted_by: 2,
 };
 
+/// Statements of a strand's node about void places.
+pub(super) static VOID_STATEMENTS: Table = Table {
+    name: "void_statements",
+    columns: &[
+        required("originator_id", ColumnKind::Int),
+        required("minute", ColumnKind::Int),
+        distinct(required("sequence_id", ColumnKind::Int)),
+        distinct(required("through_sequence_id", ColumnKind::Int)),
+        distinct(required("time_ns", ColumnKind::Amount)),
+        distinct(required("statement", ColumnKind::Binary)),
+    ],
+    sorted_by: 2,
+};
+
 /// The rates that the keeper of the log has recorded.
 pub(super) static RATES: Table = Table {
     name: "rates",

@@ -16,7 +16,7 @@ use parquet::record::{Field, RowAccessor as _};
 
 use super::read::check_group;
 use super::record::describe;
-use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, RowGroup, Table, USAGE};
+use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, RowGroup, Table, USAGE, VOID_STATEMENTS};
 use super::*;
 use crate::replay::testing::{MemoryLog, NODE, RATE, START_NS, draft, key, ns_of, settings};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
@@ -574,7 +574,7 @@ fn links_in_the_way_are_refused_and_what_they_lead_to_stays() {
 #[test]
 fn the_documentation_lists_every_column() {
     let page = fs::read_to_string("../docs/audit-export.md").unwrap();
-    for table in [&LOG, &USAGE, &CONGESTION, &CHECKPOINTS, &RATES] {
+    for table in [&LOG, &USAGE, &CONGESTION, &CHECKPOINTS, &VOID_STATEMENTS, &RATES] {
         let Table { name, columns, .. } = table;
         let part =
             page.split(&format!("## The table `{name}`")).nth(1).expect("a part of the page");

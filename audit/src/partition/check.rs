@@ -3,6 +3,7 @@
 use std::iter::Peekable;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{RateTable, Registry};
 
@@ -14,6 +15,7 @@ use crate::replay::check::{CheckedEnvelope, CheckedRow, Checker};
 use crate::replay::judge::not_expired;
 use crate::replay::pipeline::{self, PipelineRow};
 use crate::replay::run::judged_by;
+use crate::replay::void::forged_statement;
 use crate::replay::{Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow};
 
 /// Ranges of one call. A guess: sorted rows have one for each strand, and networks have far fewer.
@@ -140,7 +142,7 @@ struct RangeFindings {
     /// Rows of the table `log`.
     rows: u64,
     checkpoints: u64,
-    /// The faults of pruned places, of checkpoints, and of rows without an envelope.
+    /// The faults of pruned places, of checkpoints and statements, and of rows without an envelope.
     faults: Faults,
     unchecked: UncheckedCounts,
 }
@@ -161,7 +163,9 @@ impl<I: Iterator<Item = PartitionRow>> Range<'_, I> {
             ExportedRow::Pruned { sequence, .. }
             | ExportedRow::VoidLeaf(sequence, _)
             | ExportedRow::Leaf(sequence) => *sequence,
-            ExportedRow::Row(_) | ExportedRow::Checkpoint(_) => return,
+            ExportedRow::Row(_) | ExportedRow::Checkpoint(_) | ExportedRow::VoidStatement(_) => {
+                return;
+            }
         };
         let Some(columns) = columns else { return };
         let id = EnvelopeId::new(self.originator, place);
@@ -189,6 +193,10 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                 check_checkpoint(self.originator, &bytes, &self.settings.registry, self.findings);
                 continue;
             }
+            if let ExportedRow::VoidStatement(bytes) = row {
+                check_statement(self.originator, &bytes, &self.settings.registry, self.findings);
+                continue;
+            }
             self.findings.rows += 1;
             self.judge_columns(&row, columns.as_ref());
             let without = |row| Some(Ok(RangeRow { row, columns: None }));
@@ -205,7 +213,9 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
                     return without(StrandRow::Gap { from, through, reason });
                 }
-                ExportedRow::Leaf(_) | ExportedRow::Checkpoint(_) => {}
+                ExportedRow::Leaf(_)
+                | ExportedRow::Checkpoint(_)
+                | ExportedRow::VoidStatement(_) => {}
             }
         }
     }
@@ -246,5 +256,36 @@ fn check_checkpoint(
         if let Err(error) = cosignature.verify(&of, &record.public_key) {
             faults.add(Fault::at(FaultKind::Cosignature, id, error));
         }
+    }
+}
+
+/// Checks the signature of a statement about void places, as a replay does. One of a node that the registry does not
+/// name is counted as unchecked.
+fn check_statement(
+    originator: OriginatorId,
+    bytes: &[u8],
+    registry: &Registry,
+    findings: &mut RangeFindings,
+) {
+    let faults = &mut findings.faults;
+    let of_strand = |text: String| Fault::of_strand(FaultKind::Forged, originator, text);
+    let signed = match SignedVoid::decode(bytes) {
+        Ok(signed) => signed,
+        Err(error) => {
+            return faults
+                .add(of_strand(format!("a statement about void places is none: {error}")));
+        }
+    };
+    if signed.statement.node != originator {
+        let node = signed.statement.node;
+        return faults.add(of_strand(format!("a statement about void places is of node {node}")));
+    }
+    let Some(record) = registry.node(originator) else {
+        return findings
+            .unchecked
+            .add(UncheckedCounts { signers: 1, ..UncheckedCounts::default() });
+    };
+    if signed.verify(&record.public_key).is_err() {
+        faults.add(forged_statement(originator, &signed));
     }
 }

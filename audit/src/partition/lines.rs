@@ -1,4 +1,4 @@
-//! Rows of the tables `log` and `checkpoints` as lines of JSON, as engines pipe them to a program.
+//! Rows of the tables `log`, `checkpoints` and `void_statements` as lines of JSON, as engines pipe them to a program.
 
 use std::fmt;
 use std::io::{BufRead, Read};
@@ -25,7 +25,7 @@ struct Line {
     sequence_id: i64,
     #[serde(default)]
     through_sequence_id: i64,
-    /// Absent in a row of the table `checkpoints`, which alone has the last column.
+    /// Absent in a row of the tables `checkpoints` and `void_statements`, which alone have one of the last two.
     #[serde(default)]
     kind: Option<String>,
     #[serde(default)]
@@ -64,6 +64,8 @@ struct Line {
     bytes: Option<String>,
     #[serde(default)]
     checkpoint: Option<String>,
+    #[serde(default)]
+    statement: Option<String>,
 }
 
 /// The first number that a float does not hold exactly.
@@ -145,9 +147,9 @@ fn row(line: &[u8]) -> Result<(OriginatorId, ReadRow), String> {
         let columns = LogColumns::of_line(values(line)?);
         return columns.read().ok_or_else(|| "the row is not one of a log".to_owned());
     }
-    let checkpoint = decode(line.checkpoint, "checkpoint")?;
-    let checkpoint = checkpoint.ok_or_else(|| "it has no kind".to_owned())?;
-    let row = ExportedRow::Checkpoint(checkpoint);
+    let checkpoint = decode(line.checkpoint, "checkpoint")?.map(ExportedRow::Checkpoint);
+    let statement = decode(line.statement, "statement")?.map(ExportedRow::VoidStatement);
+    let row = checkpoint.or(statement).ok_or_else(|| "it has no kind".to_owned())?;
     Ok((OriginatorId(line.originator_id), ReadRow { row, columns: None }))
 }
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, OriginatorId, SequenceId, Signature, minute_of};
 use hawser_rules::Registry;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use super::*;
 use crate::export::columns::read_back;
 use crate::export::{ExportedRow, PartReader, ReadRow, encode_part};
 use crate::replay::planted::PLANTED;
-use crate::replay::testing::{MemoryLog, NODE, draft, ns_of, settings};
+use crate::replay::testing::{MemoryLog, NODE, declared, draft, ns_of, settings};
 use crate::replay::tests::replay;
 use crate::replay::{FaultKind, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow};
 
@@ -30,13 +31,15 @@ fn read(row: StrandRow) -> ReadRow {
     read_back(NODE, vec![row]).remove(0).1
 }
 
-/// The checkpoints of a log, and its rows.
-fn rows_and_checkpoints(log: &MemoryLog) -> Rows {
-    let row = |it: &CosignedCheckpoint| {
-        let row = ExportedRow::Checkpoint(it.encode().into());
-        (NODE, ReadRow { row, columns: None })
-    };
-    log.checkpoints.iter().map(row).chain(rows(log)).collect()
+/// The checkpoints of a log, the statements about its void places, and its rows.
+fn rows_and_beside(log: &MemoryLog) -> Rows {
+    let row = |row| (NODE, ReadRow { row, columns: None });
+    let checkpoint = |it: &CosignedCheckpoint| ExportedRow::Checkpoint(it.encode().into());
+    let statement =
+        |it: &SignedVoid| ExportedRow::VoidStatement(Bytes::copy_from_slice(&it.encode()));
+    let checkpoints = log.checkpoints.iter().map(checkpoint);
+    let beside = checkpoints.chain(log.voids.iter().map(statement)).map(row);
+    beside.chain(rows(log)).collect()
 }
 
 fn check(rows: &[(OriginatorId, ReadRow)]) -> Vec<RangeVerdict> {
@@ -61,7 +64,8 @@ fn equal_parts(rows: &Rows, parts: usize) -> String {
     in_parts(rows, &starts)
 }
 
-/// True for faults that need more than rows and the manifest: trees, tallies and recorded rates.
+/// True for faults that need more than rows and the manifest: trees, tallies, recorded rates, and statements about the
+/// places of other rows.
 pub(crate) fn needs_the_strand(kind: FaultKind) -> bool {
     matches!(
         kind,
@@ -70,6 +74,7 @@ pub(crate) fn needs_the_strand(kind: FaultKind) -> bool {
             | FaultKind::Usage
             | FaultKind::Congestion
             | FaultKind::Rates
+            | FaultKind::VoidSigned
     )
 }
 
@@ -78,7 +83,7 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
     for (name, plant, faults) in PLANTED {
         let mut log = MemoryLog::honest(500);
         plant(&mut log);
-        let rows = rows_and_checkpoints(&log);
+        let rows = rows_and_beside(&log);
         let rows_of_log = log.rows.len() as u64;
         let (originator_id, through) = (NODE.0, 500);
         let head = Some(log.head);
@@ -536,4 +541,35 @@ fn files_are_held_to_their_columns_too() {
     let merged = verdict(other.into());
     assert!(merged.faults.counts()[&FaultKind::Column] > 1, "{merged:?}");
     assert!(merged.faults.kept().iter().all(|it| it.text.ends_with(": payer")), "{merged:?}");
+}
+
+#[test]
+fn a_statement_that_is_not_its_nodes_is_a_fault_and_one_of_an_unknown_node_is_not_checked() {
+    let line = |originator: u32, bytes: &[u8]| {
+        let statement = STANDARD.encode(bytes);
+        let line = serde_json::json!({ "originator_id": originator, "statement": statement });
+        read_lines(&line.to_string())
+    };
+    let genuine = declared(3, 9, 20, 1).encode();
+    let found = check(&line(NODE.0, &genuine)).remove(0);
+    assert_eq!((found.from, found.rows, found.all_faults().count()), (0, 0, 0));
+    let forged = declared(3, 9, 20, 5).encode();
+    let mut other = genuine;
+    other[3] += 1; // the node
+    for (bytes, text) in [
+        (&forged[..], "has not signed that places 3 to 9 are void"),
+        (&other[..], "is of node 101"),
+        (&genuine[1..], "has 109 bytes, not 108"),
+    ] {
+        let faults = check(&line(NODE.0, bytes)).remove(0).all_faults();
+        let [fault] = faults.kept() else { panic!("one fault: {faults:?}") };
+        assert_eq!(fault.kind, FaultKind::Forged);
+        assert!(fault.text.contains(text), "{fault}");
+    }
+    let mut unknown = genuine;
+    unknown[..4].copy_from_slice(&300_u32.to_be_bytes());
+    let found = check(&line(300, &unknown));
+    assert_eq!(found[0].all_faults().count(), 0);
+    let text = merge(found, None).unwrap().unchecked.join("; ");
+    assert!(text.contains("1 checkpoints and cosignatures, or statements"), "{text}");
 }

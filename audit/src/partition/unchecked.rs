@@ -16,7 +16,7 @@ pub(super) struct UncheckedCounts {
     pub(super) payers: u64,
     /// Rows that lack columns.
     pub(super) columns: u64,
-    /// Checkpoints and cosignatures of nodes that the registry does not name.
+    /// Checkpoints, cosignatures and statements about void places of nodes that the registry does not name.
     pub(super) signers: u64,
     /// Cosignatures of witnesses.
     pub(super) witnesses: u64,
@@ -54,7 +54,8 @@ impl UncheckedCounts {
         tell(self.columns, "the other columns of # rows: their lines do not have them all");
         tell(
             self.signers,
-            "# checkpoints and cosignatures of nodes that the registry does not name",
+            "# checkpoints and cosignatures, or statements about void places, of nodes that the registry does \
+             not name",
         );
         tell(self.witnesses, "# cosignatures of witnesses");
         unchecked

@@ -43,8 +43,8 @@ pub enum GapReason {
     Expired,
     /// The rules of a chain's strand leave the places empty.
     Void,
-    /// The places are missing, and the strand's node has signed that it left them out. A replay finds this by the
-    /// statements; no source states it as a reason.
+    /// The places are missing or not shown, and the strand's node has signed that it left them out. A replay finds this
+    /// by the statements; no source states it as a reason.
     DeclaredVoid,
     /// The keeper of the log had the envelopes until they expired. Their statements cannot be checked again.
     Pruned,

@@ -40,7 +40,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tree;
-mod void;
+pub(crate) mod void;
 
 pub use bill::{BillSettings, BillVerdict, BilledPart, StrandBill, UnverifiedPart, bill};
 pub use fault::{Fault, FaultKind, Faults};

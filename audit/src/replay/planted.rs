@@ -17,7 +17,8 @@ use hawser_rules::Rate;
 use prost::Message as _;
 
 use super::testing::{
-    Draft, MemoryLog, NODE, RATE, WITNESS, checkpoint, draft, draft_for, draft_of, key, ns_of,
+    Draft, MemoryLog, NODE, RATE, WITNESS, checkpoint, declared, draft, draft_for, draft_of, key,
+    ns_of,
 };
 use super::*;
 
@@ -227,6 +228,16 @@ pub(crate) const PLANTED: &[Planted] = &[
             log.checkpoints[3].add_cosignature(of.cosign(WITNESS, 1, &key(5)));
         },
         &[(FaultKind::Cosignature, 40, None)],
+    ),
+    (
+        "a statement about void places that another key signed",
+        |log| log.voids.push(declared(501, 600, 500, 5)),
+        &[(FaultKind::Forged, 0, None)],
+    ),
+    (
+        "an envelope signed after its place was declared void",
+        |log| log.voids.push(declared(450, 450, 100, 1)),
+        &[(FaultKind::VoidSigned, 450, None)],
     ),
     (
         "a tally of a payer who never paid",

@@ -279,14 +279,7 @@ impl StrandReplay {
                 if through < from || through > SequenceId::MAX {
                     return Err(SourceError(format!("a gap from {from} to {through}")));
                 }
-                let parts = if reason == GapReason::Missing {
-                    self.declared.parts(from, through)
-                } else {
-                    vec![(from, through, reason)]
-                };
-                for (from, through, reason) in parts {
-                    self.figures.count_gap(from.0, through.0, reason);
-                }
+                self.count_gap(from, through, reason);
                 if reason == GapReason::Void {
                     self.void = Some((from.0, through.0));
                 }
@@ -319,13 +312,24 @@ impl StrandReplay {
         if place.0 > self.next {
             let (from, through) = (self.next, place.0 - 1);
             if are_not_shown {
-                self.figures.count_gap(from, through, GapReason::NotShown);
+                self.count_gap(SequenceId(from), SequenceId(through), GapReason::NotShown);
             } else {
                 self.fault(hole(self.originator(), from, through));
                 self.tallies.miss();
             }
         }
         Ok(())
+    }
+
+    /// Counts places without envelopes, and apart from others those that the strand's node has declared void.
+    fn count_gap(&mut self, from: SequenceId, through: SequenceId, reason: GapReason) {
+        let parts = match reason {
+            GapReason::Missing | GapReason::NotShown => self.declared.parts(from, through, reason),
+            _ => vec![(from, through, reason)],
+        };
+        for (from, through, reason) in parts {
+            self.figures.count_gap(from.0, through.0, reason);
+        }
     }
 
     /// Takes an envelope into the replay: its place, its time, its mark, its charge and its leaf. Of bytes

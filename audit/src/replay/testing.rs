@@ -9,7 +9,7 @@ use hawser_proto::merkle::{CompactRange, TreeHash, envelope_leaf};
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
-use hawser_proto::void::SignedVoid;
+use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::{NodeRecord, Rate, RateTable};
 use prost::Message as _;
@@ -224,6 +224,13 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
     };
     let payer = signature.recover(payer.digest()).ok()?.address();
     Some((minute_of(statement.originator_ns()), payer, usage))
+}
+
+/// The statement of the log's node about these places, at the time of place `at`, signed with this key.
+pub(crate) fn declared(from: u64, through: u64, at: u64, seed: u8) -> SignedVoid {
+    let (from, through) = (SequenceId(from), SequenceId(through));
+    let time_ns = ns_of(at).unsigned_abs();
+    VoidStatement { node: NODE, from, through, time_ns, incarnation: [4; 16] }.sign(&key(seed))
 }
 
 pub(crate) fn checkpoint(size: u64, root: TreeHash) -> CosignedCheckpoint {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::fault::{Fault, FaultKind};
 use super::item::{GapReason, StrandRows};
 
-/// Statements of one strand that are applied. The limit of nodes for all strands.
-const STATEMENTS_MAX: usize = 4_096;
+/// Statements of one strand that are applied or exported. The limit of nodes for all strands.
+pub(crate) const STATEMENTS_MAX: usize = 4_096;
 
 /// The statements that the strand's node has signed.
 #[derive(Debug, Clone, Default)]
@@ -85,25 +85,22 @@ impl DeclaredVoids {
             signed.statement.node == originator && signed.verify(&record.public_key).is_ok()
         };
         let (genuine, forged): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_genuine);
-        let fault = |signed: SignedVoid| {
-            let VoidStatement { from, through, .. } = signed.statement;
-            let text = format!("the node has not signed that places {from} to {through} are void");
-            Fault::of_strand(FaultKind::Forged, originator, text)
-        };
         let genuine: Vec<_> = genuine.into_iter().map(|signed| signed.statement).collect();
         for of in &genuine {
             let is_late = seen.note(of) && of.from <= reached;
             seen.late += u64::from(is_late);
         }
         let new = forged.into_iter().filter(|signed| seen.note(&signed.statement));
-        (Self(genuine), new.map(fault).collect())
+        (Self(genuine), new.map(|signed| forged_statement(originator, &signed)).collect())
     }
 
-    /// Divides a range of missing places into those that are declared void and the others, ascending.
+    /// Divides a range of places without envelopes into those that are declared void and the others, for which `reason`
+    /// stays, ascending.
     pub(super) fn parts(
         &self,
         from: SequenceId,
         through: SequenceId,
+        reason: GapReason,
     ) -> Vec<(SequenceId, SequenceId, GapReason)> {
         let mut parts = Vec::new();
         let mut next = from;
@@ -114,7 +111,7 @@ impl DeclaredVoids {
                 None => {
                     let later = self.0.iter().map(|of| of.from).filter(|first| *first > next);
                     let end = later.min().map_or(through, SequenceId::previous);
-                    (end, GapReason::Missing)
+                    (end, reason)
                 }
             };
             let end = end.min(through);
@@ -134,20 +131,19 @@ impl DeclaredVoids {
     }
 }
 
+/// Makes the fault of a statement that the strand's node has not signed.
+pub(crate) fn forged_statement(originator: OriginatorId, signed: &SignedVoid) -> Fault {
+    let VoidStatement { from, through, .. } = signed.statement;
+    let text = format!("the node has not signed that places {from} to {through} are void");
+    Fault::of_strand(FaultKind::Forged, originator, text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::testing::{MemoryLog, NODE, key, ns_of, settings};
+    use crate::replay::testing::{MemoryLog, declared, settings};
     use crate::replay::tests::{named, replay};
-    use crate::replay::{Gap, Replay, ReplayState, StrandRow};
-
-    /// The statement of the log's node about these places, at the time of place `at`, signed with this key.
-    fn declared(from: u64, through: u64, at: u64, seed: u8) -> SignedVoid {
-        let (from, through) = (SequenceId(from), SequenceId(through));
-        let time_ns = ns_of(at).unsigned_abs();
-        let of = VoidStatement { node: NODE, from, through, time_ns, incarnation: [4; 16] };
-        of.sign(&key(seed))
-    }
+    use crate::replay::{Gap, Replay, ReplayState, StoredMark, StrandRow};
 
     /// An honest log whose end, behind place 40, is one missing range up to 60.
     fn with_gap() -> MemoryLog {
@@ -158,10 +154,15 @@ mod tests {
         log
     }
 
-    fn gaps(log: &MemoryLog) -> Vec<(u64, u64, GapReason)> {
+    fn shown(log: &MemoryLog) -> (&'static str, Vec<(u64, u64, GapReason)>) {
         let report = replay(log, &settings());
-        let gaps = &report.strands[0].figures.gaps;
-        gaps.iter().map(|&Gap { from, through, reason }| (from, through, reason)).collect()
+        let gaps = report.strands[0].figures.gaps.iter();
+        let gaps = gaps.map(|&Gap { from, through, reason }| (from, through, reason)).collect();
+        (report.verdict(), gaps)
+    }
+
+    fn gaps(log: &MemoryLog) -> Vec<(u64, u64, GapReason)> {
+        shown(log).1
     }
 
     #[test]
@@ -182,6 +183,26 @@ mod tests {
         log.voids = vec![declared(1, SequenceId::MAX.0, 40, 1)];
         assert_eq!(gaps(&log), [(41, 60, GapReason::DeclaredVoid)]);
         assert_eq!(named(&replay(&log, &settings())), [], "what is held was signed before");
+    }
+
+    /// A snapshot leaves out places, and has the statements.
+    #[test]
+    fn places_that_are_not_shown_make_a_log_incomplete_unless_their_node_has_declared_them_void() {
+        let mut log = MemoryLog::honest(60);
+        log.is_node = true;
+        (1..=60).for_each(|at| *log.row_at(at).0 = StoredMark::Unknown);
+        log.rows.drain(40..50);
+        let (verdict, reasons) = shown(&log);
+        assert_eq!((verdict, &reasons[..]), ("incomplete", &[(41, 50, GapReason::NotShown)][..]));
+        log.voids = vec![declared(41, 48, 40, 1)];
+        let (verdict, reasons) = shown(&log);
+        let apart = [(41, 48, GapReason::DeclaredVoid), (49, 50, GapReason::NotShown)];
+        assert_eq!((verdict, &reasons[..]), ("incomplete", &apart[..]));
+        log.voids.push(declared(49, 50, 40, 1));
+        assert_eq!(shown(&log).0, "clean");
+        // A statement that the node has not signed explains nothing.
+        log.voids = vec![declared(41, 50, 40, 2)];
+        assert_eq!(shown(&log).1, [(41, 50, GapReason::NotShown)]);
     }
 
     #[test]

@@ -44,7 +44,9 @@ fn seeds() -> Vec<Vec<u8>> {
     let pruned = line
         .replace("envelope", "pruned")
         .replace(r#""mark":"invalid","rule":4"#, r#""mark":null,"rule":null"#);
-    let lines = [line.repeat(3), pruned, line.replace("AAAA", "")].map(String::into_bytes);
+    let statement = r#"{"originator_id":100,"statement":"AAAA"}"#.to_owned();
+    let lines =
+        [line.repeat(3), pruned, line.replace("AAAA", ""), statement].map(String::into_bytes);
     [part, bare, wide, manifest.into_bytes()].into_iter().chain(lines).collect()
 }
 

@@ -89,6 +89,13 @@ fn print(found: &StrandDifference, first: &str, second: &str) {
         let (from, through, of) = (lacking.from, lacking.through, name(lacking.lacking));
         output::line(format_args!("{strand}:{from} to {through}  not in {of}"));
     }
+    for stated in &found.stated_void {
+        let (from, through, of) = (stated.from, stated.through, name(stated.kept_by));
+        output::line(format_args!(
+            "{strand}:{from} to {through}  declared void by the node, as a statement in {of} says; \
+             its signature was not checked (audit replay)"
+        ));
+    }
     for other in &found.other {
         let (place, what, text) = (other.sequence_id, other.what, &other.text);
         output::line(format_args!("{strand}:{place}  other {what}: {text}"));
