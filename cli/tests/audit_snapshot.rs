@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::SecretKey;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
-use hawser_storage::{Change, LogEntry};
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+use hawser_storage::{Change, LogEntry, SkipReason};
 use serde_json::Value;
 
-use crate::support::log_folder::{entry, folder, open};
+use crate::support::log_folder::{NODE, entry, folder, open};
 use crate::support::{json, run, stderr};
 
 fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
@@ -85,4 +86,58 @@ fn a_snapshot_with_a_forged_envelope_or_other_bytes_is_refused_by_name() {
     let none = format!("snapshot:{}", place.path().join("none").display());
     let output = run(&["audit", "replay", "--from", &none, "--registry", registry]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
+
+/// The statement of the folder's node that places 21 to 25 are void, kept in the folder beside the gap.
+fn declare(data: &Path, signed_by: u8) {
+    let node = OriginatorId(NODE);
+    let (from, through) = (SequenceId(21), SequenceId(25));
+    let store = open(data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let reason = SkipReason::Missing;
+    store.commit(&[Change::Skip { originator: node, from, through, reason }]).unwrap();
+    let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
+    let signed = of.sign(&SecretKey::from_bytes(&[signed_by; 32]).unwrap());
+    store.record_void_statements(&[signed]).unwrap();
+}
+
+#[test]
+fn a_snapshot_and_an_export_of_it_carry_the_statements_about_void_places() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    declare(&data, 2);
+    let (_, source) = snapshot(place.path(), &data);
+    let [data, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    for from in [data, &source] {
+        let replay = ["audit", "replay", "--json", "--from", from, "--registry", registry];
+        let clean = json(&replay);
+        assert_eq!(clean["verdict"], "clean", "{clean}");
+        let gap = &clean["strands"][0]["figures"]["gaps"][0];
+        assert_eq!(
+            (&gap["from"], &gap["reason"]),
+            (&21.into(), &"declared_void".into()),
+            "{clean}"
+        );
+        let to = place.path().join(format!("export-{}", from == data));
+        let export = ["audit", "export", "--json", "--from", from, "--registry", registry, "--to"];
+        json(&[&export[..], &[to.to_str().unwrap()]].concat());
+        let manifest = fs::read_to_string(to.join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        let stated = &manifest["manifest"]["void_statements"][0];
+        assert_eq!((&stated["originator_id"], &stated["file"]["rows"]), (&NODE.into(), &1.into()));
+    }
+}
+
+#[test]
+fn a_snapshot_with_a_forged_statement_is_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    declare(&data, 9);
+    let (_, source) = snapshot(place.path(), &data);
+    let registry = registry.to_str().unwrap();
+    let output = run(&["audit", "replay", "--json", "--from", &source, "--registry", registry]);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = found["first_faults"][0]["text"].to_string();
+    assert!(text.contains("has not signed that places 21 to 25 are void"), "{found}");
+    assert_eq!(found["strands"][0]["figures"]["gaps"][0]["reason"], "not_shown", "{found}");
 }

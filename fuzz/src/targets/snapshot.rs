@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{OriginatorId, SecretKey, SequenceId};
 use hawser_storage::{
     BootstrapChunk, BootstrapManifest, BootstrapStrand, CHUNK_LEN_BYTES_MAX, FileHash,
@@ -40,7 +41,19 @@ fn seeds() -> Vec<Vec<u8>> {
         originator: OriginatorId(originator),
         head: SequenceId(12),
         checkpoints,
+        voids: Vec::new(),
         chunks,
+    };
+    let declared = VoidStatement {
+        node: STRAND,
+        from: SequenceId(6),
+        through: SequenceId(7),
+        time_ns: 5,
+        incarnation: [4; 16],
+    };
+    let with_void = BootstrapStrand {
+        voids: vec![declared.sign(&key)],
+        ..strand(200, Vec::new(), vec![chunk(1, 5), chunk(8, 12)])
     };
     let manifest = |strands| BootstrapManifest {
         network: "testnet".to_owned(),
@@ -58,6 +71,7 @@ fn seeds() -> Vec<Vec<u8>> {
             strand(1, Vec::new(), vec![chunk(3, 12)]),
             strand(100, Vec::new(), Vec::new()),
         ]),
+        manifest(vec![with_void]),
     ];
     let lines = manifests.iter().map(|manifest| {
         let mut bytes = manifest.encode().expect("it is within all bounds");
@@ -85,6 +99,7 @@ fn run(input: &[u8]) {
     let Ok(manifest) = BootstrapManifest::decode(&BootstrapManifest::ended(input)) else { return };
     for strand in &manifest.strands {
         assert!(strand.originator.is_node() || strand.is_of_chain());
+        assert!(strand.voids.iter().all(|it| it.statement.node == strand.originator));
         let mut after = SequenceId::NONE;
         for chunk in &strand.chunks {
             assert!(after < chunk.from && chunk.from <= chunk.through);

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::chunk::encode_chunk;
 use super::error::BootstrapError;
 use super::manifest::{
-    BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, is_of_chain,
+    BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, VOIDS_MAX, is_of_chain,
 };
 use super::stored::Bootstraps;
 use crate::backup::Pace;
@@ -67,7 +68,7 @@ impl Store {
         now_unix_s: u64,
         pace: &mut Pace<'_>,
     ) -> Result<BootstrapReport, BootstrapError> {
-        let mut strands = strands_of(&self.snapshot())?;
+        let mut strands = strands_of(&self.snapshot(), &self.void_statements()?)?;
         let (mut chunks_new, mut bytes_new) = (0, 0);
         for strand in &mut strands {
             let mut after = SequenceId::NONE;
@@ -121,8 +122,11 @@ impl Store {
     }
 }
 
-/// Returns the strands of nodes and chains, without chunks.
-fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError> {
+/// Returns the strands of nodes and chains, without chunks. `stated` has the statements about void places.
+fn strands_of(
+    snapshot: &Snapshot<'_>,
+    stated: &[SignedVoid],
+) -> Result<Vec<BootstrapStrand>, ReadError> {
     let heads = snapshot.heads()?;
     let is_copied = |it: OriginatorId| it.is_node() || is_of_chain(it);
     let copied = heads.iter().filter(|head| is_copied(head.originator));
@@ -131,7 +135,9 @@ fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError
         // Other nodes get only envelopes that this node has verified.
         let head = snapshot.verified_head(originator)?;
         let checkpoints = checkpoints_of(snapshot, originator, head)?;
-        Ok(BootstrapStrand { originator, head, checkpoints, chunks: Vec::new() })
+        let of_node = stated.iter().filter(|signed| signed.statement.node == originator);
+        let voids = of_node.copied().take(VOIDS_MAX).collect();
+        Ok(BootstrapStrand { originator, head, checkpoints, voids, chunks: Vec::new() })
     };
     copied.map(strand).collect()
 }

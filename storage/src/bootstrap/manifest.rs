@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint, NETWORK_LEN_MAX};
+use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid};
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::chunk::CHUNK_LEN_BYTES_MAX;
@@ -16,10 +17,15 @@ use crate::hex::{hex, unhex, unhex_all};
 const TITLE: &str = "hawser snapshot 1";
 /// The first line of a manifest with strands of chains, which older versions of this program refuse.
 const TITLE_WITH_CHAINS: &str = "hawser snapshot 2";
+/// The first line of a manifest with statements about void places, which older versions of this program refuse.
+const TITLE_WITH_VOIDS: &str = "hawser snapshot 3";
+const TITLES: [&str; 3] = [TITLE, TITLE_WITH_CHAINS, TITLE_WITH_VOIDS];
 /// Largest manifest, bytes. A guess: a chunk's line has about 120 bytes, so a manifest can describe a terabyte.
 pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
 /// Largest number of checkpoints of a strand. A guess: that of its node, and some of observers.
 pub(super) const CHECKPOINTS_MAX: usize = 8;
+/// Largest number of statements about void places of a strand. The limit of nodes.
+pub(super) const VOIDS_MAX: usize = 64;
 
 /// A range of a strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub struct BootstrapStrand {
     pub head: SequenceId,
     /// Checkpoints of the strand with sizes up to the head. They are not verified.
     pub checkpoints: Vec<CosignedCheckpoint>,
+    /// Statements of the strand's node about void places. They are not verified.
+    pub voids: Vec<SignedVoid>,
     /// Its envelopes, ascending.
     pub chunks: Vec<BootstrapChunk>,
 }
@@ -127,8 +135,13 @@ impl BootstrapManifest {
     }
 
     fn title(&self) -> &'static str {
-        let has_chains = self.strands.iter().any(BootstrapStrand::is_of_chain);
-        if has_chains { TITLE_WITH_CHAINS } else { TITLE }
+        if self.strands.iter().any(|strand| !strand.voids.is_empty()) {
+            TITLE_WITH_VOIDS
+        } else if self.strands.iter().any(BootstrapStrand::is_of_chain) {
+            TITLE_WITH_CHAINS
+        } else {
+            TITLE
+        }
     }
 
     fn body(&self) -> String {
@@ -139,10 +152,13 @@ impl BootstrapManifest {
         push(format_args!("{}", self.title()));
         push(format_args!("network={}", self.network));
         push(format_args!("made={}", self.made_unix_s));
-        for BootstrapStrand { originator, head, checkpoints, chunks } in &self.strands {
+        for BootstrapStrand { originator, head, checkpoints, voids, chunks } in &self.strands {
             push(format_args!("strand={originator} {head}"));
             for checkpoint in checkpoints {
                 push(format_args!("checkpoint={}", hex(&checkpoint.encode())));
+            }
+            for signed in voids {
+                push(format_args!("void={}", hex(&signed.encode())));
             }
             for BootstrapChunk { from, through, len_bytes, hash } in chunks {
                 push(format_args!("chunk={from} {through} {len_bytes} {hash}"));
@@ -160,7 +176,7 @@ impl BootstrapManifest {
             return Err(BootstrapManifestError::TooLong);
         }
         let text = std::str::from_utf8(bytes).map_err(|_| BootstrapManifestError::NotAManifest)?;
-        if !text.lines().next().is_some_and(|it| [TITLE, TITLE_WITH_CHAINS].contains(&it)) {
+        if !text.lines().next().is_some_and(|it| TITLES.contains(&it)) {
             return Err(BootstrapManifestError::NotAManifest);
         }
         let body = body_of(text).ok_or(BootstrapManifestError::Damaged)?;
@@ -216,6 +232,9 @@ fn parse(body: &str) -> Result<BootstrapManifest, BootstrapManifestError> {
         if let Some(text) = text.strip_prefix("checkpoint=") {
             let checkpoint = parse_checkpoint(text, strand);
             strand.checkpoints.push(checkpoint.ok_or(wrong(line, "a checkpoint of its strand"))?);
+        } else if let Some(text) = text.strip_prefix("void=") {
+            let signed = parse_void(text, strand);
+            strand.voids.push(signed.ok_or(wrong(line, "a statement of its strand's node"))?);
         } else {
             let chunk = text.strip_prefix("chunk=").and_then(|text| parse_chunk(text, strand));
             strand.chunks.push(chunk.ok_or(wrong(line, "a chunk behind the one before it"))?);
@@ -229,20 +248,34 @@ fn parse_strand(text: &str) -> Option<BootstrapStrand> {
     let originator = OriginatorId(originator.parse().ok()?);
     let head = SequenceId(head.parse().ok()?);
     let is_possible = (originator.is_node() || is_of_chain(originator)) && head <= SequenceId::MAX;
-    let (checkpoints, chunks) = (Vec::new(), Vec::new());
-    is_possible.then_some(BootstrapStrand { originator, head, checkpoints, chunks })
+    let (checkpoints, voids, chunks) = (Vec::new(), Vec::new(), Vec::new());
+    is_possible.then_some(BootstrapStrand { originator, head, checkpoints, voids, chunks })
 }
 
-/// Parses a checkpoint line, which precedes the chunks of its strand.
+/// Parses a checkpoint line, which precedes the statements and the chunks of its strand.
 fn parse_checkpoint(text: &str, strand: &BootstrapStrand) -> Option<CosignedCheckpoint> {
     if text.len() > 2 * CODEC_LEN_BYTES_MAX {
         return None;
     }
     let checkpoint = CosignedCheckpoint::decode(&unhex_all(text)?).ok()?;
     let is_next = strand.chunks.is_empty()
+        && strand.voids.is_empty()
         && strand.checkpoints.len() < CHECKPOINTS_MAX
         && checkpoint.signed.checkpoint.originator == strand.originator;
     is_next.then_some(checkpoint)
+}
+
+/// Parses the line of a statement about void places, which precedes the chunks of its strand.
+fn parse_void(text: &str, strand: &BootstrapStrand) -> Option<SignedVoid> {
+    if text.len() != 2 * SIGNED_VOID_LEN {
+        return None;
+    }
+    let signed = SignedVoid::decode(&unhex_all(text)?).ok()?;
+    let is_next = strand.chunks.is_empty()
+        && strand.voids.len() < VOIDS_MAX
+        && !strand.is_of_chain()
+        && signed.statement.node == strand.originator;
+    is_next.then_some(signed)
 }
 
 fn parse_chunk(text: &str, strand: &BootstrapStrand) -> Option<BootstrapChunk> {
@@ -265,6 +298,7 @@ mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::checkpoint::Checkpoint;
     use hawser_proto::merkle::TreeHash;
+    use hawser_proto::void::VoidStatement;
 
     use super::*;
 
@@ -286,12 +320,14 @@ mod tests {
             originator: OriginatorId(100),
             head: SequenceId::NONE,
             checkpoints: Vec::new(),
+            voids: Vec::new(),
             chunks: Vec::new(),
         };
         let full = BootstrapStrand {
             originator: node,
             head: SequenceId(12),
             checkpoints: vec![checkpoint],
+            voids: Vec::new(),
             chunks: vec![chunk(1, 5), chunk(8, 12)],
         };
         let network = "testnet".to_owned();
@@ -339,6 +375,46 @@ mod tests {
         }
     }
 
+    /// The statement of a node about places 13 to 20, as a line.
+    fn void_line(node: u32) -> String {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let (node, from, through) = (OriginatorId(node), SequenceId(13), SequenceId(20));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
+        format!("void={}\n", hex(&of.sign(&key).encode()))
+    }
+
+    #[test]
+    fn statements_about_void_places_have_a_form_of_their_own_and_a_bound() {
+        let honest = sample().body();
+        let with = |lines: &str, before: &str| {
+            let text = honest.replacen(before, &format!("{lines}{before}"), 1);
+            assert_ne!(text, honest, "{before}");
+            let text = text.replacen(TITLE, TITLE_WITH_VOIDS, 1);
+            BootstrapManifest::decode(&BootstrapManifest::ended(text.as_bytes()))
+        };
+        let (own, chunk) = (void_line(200), "chunk=1 5");
+        let read = with(&own.repeat(VOIDS_MAX), chunk).unwrap();
+        assert_eq!(read.strands[1].voids.len(), VOIDS_MAX);
+        let bytes = read.encode().unwrap();
+        assert!(bytes.starts_with(TITLE_WITH_VOIDS.as_bytes()), "older versions refuse it");
+        assert_eq!(BootstrapManifest::decode(&bytes), Ok(read));
+        let wanted = "a statement of its strand's node";
+        for (lines, before) in [
+            (own.repeat(VOIDS_MAX + 1), chunk),
+            (void_line(300), chunk),
+            (own.replace('\n', "00\n"), chunk),
+            ("void=\n".to_owned(), chunk),
+            (own.clone(), "chunk=8 12"),
+        ] {
+            match with(&lines, before).unwrap_err() {
+                BootstrapManifestError::Line { wanted: found, .. } => assert_eq!(found, wanted),
+                other => panic!("{before}: {other}"),
+            }
+        }
+        let behind = with(&own, "checkpoint=").unwrap_err();
+        assert!(behind.to_string().contains("a checkpoint of its strand"), "{behind}");
+    }
+
     #[test]
     fn a_lying_manifest_is_refused_by_its_line() {
         let honest = sample().body();
@@ -358,7 +434,8 @@ mod tests {
             ("network=testnet", "network=a\u{7}"),
             ("made=1", "made=-1"),
             (TITLE, TITLE_WITH_CHAINS),
-            (TITLE, "hawser snapshot 3"),
+            (TITLE, TITLE_WITH_VOIDS),
+            (TITLE, "hawser snapshot 4"),
         ];
         for (from, to) in cases {
             let text = honest.replacen(from, to, 1);

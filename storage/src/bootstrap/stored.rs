@@ -453,6 +453,7 @@ mod tests {
                 head: SequenceId(head),
                 chunks: Vec::new(),
                 checkpoints: Vec::new(),
+                voids: Vec::new(),
             };
             let (network, strands) = ("testnet".to_owned(), vec![strand]);
             let manifest = BootstrapManifest { network, made_unix_s: 50, strands };

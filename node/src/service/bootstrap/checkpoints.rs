@@ -10,16 +10,18 @@ use hawser_storage::{BootstrapManifest, BootstrapStrand, Store};
 
 use super::error::BootstrapFetchError;
 use super::report::FetchedStrand;
+use super::voids;
 
 /// The verified checkpoints of all strands.
 #[derive(Debug)]
 pub(super) struct Evidence(BTreeMap<OriginatorId, Vec<CosignedCheckpoint>>);
 
 impl Evidence {
-    /// Verifies the signatures. Checkpoints and cosignatures of nodes outside the registry are ignored.
+    /// Verifies the signatures of checkpoints, and of statements about void places. Those of nodes outside the registry
+    /// are ignored.
     ///
     /// # Errors
-    /// Fails when a node of the registry has not signed a checkpoint under its name, or has signed a
+    /// Fails when a node of the registry has not signed a checkpoint or a statement under its name, or has signed a
     /// larger size than the snapshot has.
     pub(super) fn of(
         manifest: &BootstrapManifest,
@@ -27,6 +29,7 @@ impl Evidence {
     ) -> Result<Self, BootstrapFetchError> {
         let mut evidence = BTreeMap::new();
         for strand in &manifest.strands {
+            voids::require_signed(strand, registry)?;
             let mut held = Vec::new();
             for checkpoint in &strand.checkpoints {
                 held.extend(check(checkpoint, strand, registry)?);

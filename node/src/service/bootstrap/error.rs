@@ -36,6 +36,19 @@ pub enum BootstrapFetchError {
         /// The node.
         node: OriginatorId,
     },
+    /// A statement about void places bears the name of a node that has not signed it.
+    #[error(
+        "strand {originator}: its node has not signed that places {from} to {through} are void, so the snapshot was \
+         altered: take another one. Nothing was written"
+    )]
+    ForgedVoid {
+        /// The strand.
+        originator: OriginatorId,
+        /// The first place.
+        from: SequenceId,
+        /// The last place.
+        through: SequenceId,
+    },
     /// The snapshot ends before the size that a node has signed.
     #[error(
         "strand {originator}: {signed} places were signed, and the snapshot ends at {head}: it was cut off. Take \
@@ -234,6 +247,7 @@ impl From<BootstrapFetchError> for RunError {
             | BootstrapFetchError::OneEndpoint => Self::usage(error),
             BootstrapFetchError::OtherNetwork { .. }
             | BootstrapFetchError::ForgedCheckpoint { .. }
+            | BootstrapFetchError::ForgedVoid { .. }
             | BootstrapFetchError::Cut { .. }
             | BootstrapFetchError::Forged { .. }
             | BootstrapFetchError::OtherTree { .. }

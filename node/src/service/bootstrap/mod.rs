@@ -3,7 +3,7 @@
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
-//! - `report`: the result; - `error`: why a snapshot was refused.
+//! - `voids`: statements about void places; - `report`: the result; - `error`: why a snapshot was refused.
 //!
 //! The adversaries are the maker of the snapshot, the operator of its source, and the network in between. None of their
 //! claims is trusted: each envelope must be signed by the originator of its strand, each checkpoint by the node that it
@@ -22,6 +22,7 @@ mod strand;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod voids;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -141,7 +142,7 @@ pub async fn fetch(
     let job =
         FetchJob { place, manifest, evidence, grounds, appender, registry, own, ends_early, store };
     let taken = blocking(move || {
-        let taken = job.run(tell);
+        let taken = job.run(now_unix_s, tell);
         if let Some((engine, threads)) = engine {
             // The process must not end while a thread is working on the database.
             engine.drain();
@@ -222,7 +223,11 @@ struct FetchJob {
 type FetchedStrands = (Vec<FetchedStrand>, Vec<OriginatorId>);
 
 impl FetchJob {
-    fn run(self, mut tell: ProgressFn) -> Result<FetchedStrands, BootstrapFetchError> {
+    fn run(
+        self,
+        now_unix_s: u64,
+        mut tell: ProgressFn,
+    ) -> Result<FetchedStrands, BootstrapFetchError> {
         let total = self.manifest.len_bytes();
         let (mut done, mut strands, mut left_out) = (0_u64, Vec::new(), Vec::new());
         for stated in &self.manifest.strands {
@@ -249,6 +254,7 @@ impl FetchJob {
                 Handle::current().block_on(chain::compare(&self.store, grounds, fetched))?;
             }
         }
+        voids::record(&self.manifest, &self.registry, now_unix_s, &self.store)?;
         self.store.flush()?;
         Ok((strands, left_out))
     }

@@ -9,6 +9,7 @@ use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::run_error;
 use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps, Objects};
@@ -159,6 +160,10 @@ impl SnapshotBeside<'_> {
 }
 
 impl StrandRows for SnapshotBeside<'_> {
+    fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
+        Ok(self.0.map_or_else(Vec::new, |strand| strand.voids.clone()))
+    }
+
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
         let mut nodes: Vec<OriginatorId> =
             self.checkpoints().map(|it| it.signed.checkpoint.node).collect();

@@ -219,7 +219,8 @@ mod tests {
 
     fn stated(originator: OriginatorId, chunks: &[BootstrapChunk]) -> BootstrapStrand {
         let head = chunks.last().map_or(SequenceId::NONE, |chunk| chunk.through);
-        BootstrapStrand { originator, head, chunks: chunks.to_vec(), checkpoints: Vec::new() }
+        let (checkpoints, voids) = (Vec::new(), Vec::new());
+        BootstrapStrand { originator, head, chunks: chunks.to_vec(), checkpoints, voids }
     }
 
     /// A plan with the heads of the strands.
