@@ -11,7 +11,8 @@
 //! - [`mod@partition`]: a part of an exported log, checked beside other parts;
 //! - [`mod@html`]: the report of a replay as a page;
 //! - [`plain_file`]: opening files by their names;
-//! - [`mod@proof`]: files that prove that an envelope is part of its strand.
+//! - [`mod@proof`]: files that prove that an envelope is part of its strand;
+//! - [`void_proof`]: files with the statement of a node that it left places out.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
 
@@ -29,6 +30,7 @@ pub mod proof;
 pub mod replay;
 #[cfg(test)]
 mod tests;
+pub mod void_proof;
 
 pub use file::{EvidenceFile, EvidenceFileError, KnownKeys};
 pub use judged::{Judged, JudgedTrees};

@@ -12,6 +12,7 @@ use hawser_proto::merkle::{
     InclusionProof, PROOF_LEN_MAX, ProofError, TreeHash, envelope_leaf, leaf_index,
 };
 use hawser_proto::sign::originator_digest;
+use hawser_proto::void::VoidStatementError;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ use crate::file::NodeEntry;
 
 /// The schema that this program writes and reads.
 pub const PROOF_SCHEMA: &str = "hawser-proof/1";
+/// The schema of proof files about void places.
+pub const VOID_PROOF_SCHEMA: &str = "hawser-void/1";
 /// Bytes of the longest proof file that is read: an envelope of 25 MiB in base64, and the fields around it.
 pub const PROOF_FILE_LEN_BYTES_MAX: usize = 40 * 1024 * 1024;
 
@@ -33,7 +36,9 @@ pub enum ProofFileError {
     #[error("the file is not a proof file: {0}")]
     Json(#[from] serde_json::Error),
     /// The file is of another schema.
-    #[error("the file has schema {0:?}, and this program reads {PROOF_SCHEMA:?}")]
+    #[error(
+        "the file has schema {0:?}, and this program reads {PROOF_SCHEMA:?} and {VOID_PROOF_SCHEMA:?}"
+    )]
     Schema(String),
     /// A field has another form.
     #[error("field {0} of the proof file is malformed")]
@@ -41,6 +46,9 @@ pub enum ProofFileError {
     /// The proof has more hashes than a proof in any tree.
     #[error("the proof has {0} hashes, at most {PROOF_LEN_MAX} are needed")]
     Hashes(usize),
+    /// The statement about void places cannot be read.
+    #[error("the statement is malformed: {0}")]
+    Statement(#[from] VoidStatementError),
     /// The checkpoint cannot be read.
     #[error("the checkpoint is malformed: {0}")]
     Checkpoint(#[from] CheckpointCodecError),

@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hawser_proto::SecretKey;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::void::VoidStatement;
-use hawser_proto::{OriginatorId, SecretKey, SequenceId};
-use hawser_storage::{Change, LogEntry, SkipReason};
+use hawser_storage::{Change, LogEntry};
 use serde_json::Value;
 
-use crate::support::log_folder::{NODE, entry, folder, open};
+use crate::support::log_folder::{NODE, declare_gap, entry, folder, open};
 use crate::support::{json, run, stderr};
 
 fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
@@ -88,23 +87,11 @@ fn a_snapshot_with_a_forged_envelope_or_other_bytes_is_refused_by_name() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
 }
 
-/// The statement of the folder's node that places 21 to 25 are void, kept in the folder beside the gap.
-fn declare(data: &Path, signed_by: u8) {
-    let node = OriginatorId(NODE);
-    let (from, through) = (SequenceId(21), SequenceId(25));
-    let store = open(data, &SecretKey::from_bytes(&[2; 32]).unwrap());
-    let reason = SkipReason::Missing;
-    store.commit(&[Change::Skip { originator: node, from, through, reason }]).unwrap();
-    let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
-    let signed = of.sign(&SecretKey::from_bytes(&[signed_by; 32]).unwrap());
-    store.record_void_statements(&[signed]).unwrap();
-}
-
 #[test]
 fn a_snapshot_and_an_export_of_it_carry_the_statements_about_void_places() {
     let place = tempfile::tempdir().unwrap();
     let (data, registry) = folder(place.path(), "data", 20);
-    declare(&data, 2);
+    declare_gap(&data, 21, 25, 2);
     let (_, source) = snapshot(place.path(), &data);
     let [data, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
     for from in [data, &source] {
@@ -131,7 +118,7 @@ fn a_snapshot_and_an_export_of_it_carry_the_statements_about_void_places() {
 fn a_snapshot_with_a_forged_statement_is_refused_by_name() {
     let place = tempfile::tempdir().unwrap();
     let (data, registry) = folder(place.path(), "data", 20);
-    declare(&data, 9);
+    declare_gap(&data, 21, 25, 9);
     let (_, source) = snapshot(place.path(), &data);
     let registry = registry.to_str().unwrap();
     let output = run(&["audit", "replay", "--json", "--from", &source, "--registry", registry]);

@@ -9,6 +9,7 @@ mod audit_export;
 mod audit_input;
 mod audit_report;
 mod audit_snapshot;
+mod audit_void;
 mod backup_place;
 mod backup_signatures;
 mod bench;

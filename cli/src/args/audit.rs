@@ -32,7 +32,8 @@ pub(crate) enum AuditCommand {
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
     /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.
     Compare(AuditCompareArgs),
-    /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone.
+    /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone. If the
+    /// log has no envelope there, write the statement of the node that the place is void.
     Prove(AuditProveArgs),
     /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is
     /// refuted.
@@ -192,12 +193,17 @@ pub(crate) struct AuditProveArgs {
     /// The envelope: `ORIGINATOR:SEQUENCE`.
     #[arg(value_name = "ENVELOPE-ID")]
     pub(crate) envelope_id: String,
-    /// The log: the data folder of a stopped node, or the API of a node that runs: `http://host:port`.
-    #[arg(long, value_name = "DATA-DIR|URL")]
+    /// The log: the data folder of a stopped node, a folder of backups, or the API of a node that runs:
+    /// `http://host:port`; for a statement also `snapshot:` and the place of snapshots.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
     pub(crate) from: String,
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
+    /// Write the statement of the node that the place is void, also if the log has an envelope there: both prove that the
+    /// node has signed the envelope afterwards, or that it had lost it.
+    #[arg(long)]
+    pub(crate) void: bool,
     /// The proof file to write [default: the standard output]. Never replaces a file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, PriceFn, Store, StoreIdentity,
-    StoreSettings,
+    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, PriceFn, SkipReason, Store,
+    StoreIdentity, StoreSettings,
 };
 use prost::Message as _;
 
@@ -115,4 +116,17 @@ pub fn entry_at(key: &SecretKey, sequence: u64, second: u64) -> LogEntry {
     };
     let id = EnvelopeId::new(originator, SequenceId(sequence));
     LogEntry::valid(id, UnsealedEnvelope::new(&statement).seal(key), facts)
+}
+
+/// Adds a gap to a folder of [`folder`], from its head to a place, and the statement of its node that the places from
+/// `from` on are void, signed with the key of this seed. The node's own seed is 2.
+pub fn declare_gap(data: &Path, from: u64, through: u64, seed: u8) {
+    let store = open(data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let originator = OriginatorId(NODE);
+    let head = store.snapshot().head(originator).unwrap();
+    let (from, through, reason) = (SequenceId(from), SequenceId(through), SkipReason::Missing);
+    store.commit(&[Change::Skip { originator, from: head.next(), through, reason }]).unwrap();
+    let of = VoidStatement { node: originator, from, through, time_ns: 5, incarnation: [4; 16] };
+    let signed = of.sign(&SecretKey::from_bytes(&[seed; 32]).unwrap());
+    store.record_void_statements(&[signed]).unwrap();
 }

@@ -1,0 +1,78 @@
+//! Proofs that a node has declared a place void, made on one machine and verified on another.
+
+use std::path::Path;
+
+use hawser_proto::SecretKey;
+use serde_json::Value;
+
+use crate::support::log_folder::{NODE, declare_gap, folder, write_registry};
+use crate::support::{json, run, stderr, stdout};
+
+/// Runs `prove`, and returns the exit code.
+fn prove(place: &str, data: &str, registry: &str, out: &Path, more: &[&str]) -> Option<i32> {
+    let out = out.to_str().unwrap();
+    let prove = ["audit", "prove", place, "--from", data, "--registry", registry, "--out", out];
+    let output = run(&[&prove[..], more].concat());
+    assert!(output.status.success() || !stderr(&output).is_empty(), "{output:?}");
+    output.status.code()
+}
+
+/// Verifies a proof as a stranger who has the registry.
+fn verified(proof: &Path, registry: &str) -> Value {
+    let proof = proof.to_str().unwrap();
+    json(&["audit", "verify", "--json", proof, "--registry", registry])
+}
+
+#[test]
+fn the_statement_that_a_place_is_void_is_written_and_verified_elsewhere() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    // The statement is about places 18 to 25, and the folder holds 18 to 20, which were signed later than it.
+    declare_gap(&data, 18, 25, 2);
+    let [data, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    let at = |name: &str| place.path().join(name);
+    assert_eq!(prove("200:22", data, registry, &at("missing"), &[]), Some(0));
+    let shown = verified(&at("missing"), registry);
+    assert_eq!(shown["verdict"], "proven", "{shown}");
+    let proof = &shown["proof"];
+    assert_eq!((&proof["void_from"], &proof["void_through"]), (&18.into(), &25.into()));
+    assert_eq!(proof["envelope"], Value::Null);
+
+    // The folder has the envelope: without `--void` its place in the tree is asked for, and no checkpoint covers it.
+    assert_eq!(prove("200:19", data, registry, &at("none"), &[]), Some(4));
+    assert_eq!(prove("200:19", data, registry, &at("broken"), &["--void"]), Some(0));
+    let shown = verified(&at("broken"), registry);
+    assert_eq!(shown["verdict"], "proven", "{shown}");
+    let envelope = &shown["proof"]["envelope"];
+    let broken = (&envelope["sequence_id"], &envelope["signed_afterwards"]);
+    assert_eq!(broken, (&19.into(), &true.into()), "{shown}");
+    let text = shown["text"].as_str().unwrap();
+    assert!(text.contains("has signed envelope 200:19 for one of them afterwards"), "{text}");
+    for void in [&["--void"][..], &[]] {
+        assert_eq!(prove("200:17", data, registry, &at("none"), void), Some(4));
+        assert_eq!(prove("200:26", data, registry, &at("none"), void), Some(4));
+    }
+    assert!(!at("none").exists());
+
+    // The keys of the writer alone make it a claim.
+    let output = run(&["audit", "verify", at("missing").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(stdout(&output).contains("declared places 18 to 25 void"), "{output:?}");
+}
+
+#[test]
+fn a_statement_that_the_node_has_not_signed_is_neither_written_nor_proven() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    declare_gap(&data, 21, 25, 9);
+    let key = SecretKey::from_bytes(&[9; 32]).unwrap();
+    let other = write_registry(place.path(), "other.evidence", NODE, &key);
+    let [data, registry, other] = [&data, &registry, &other].map(|path| path.to_str().unwrap());
+    let proof = place.path().join("proof");
+    assert_eq!(prove("200:22", data, registry, &proof, &[]), Some(4));
+    // The maker of the proof has other keys than its reader.
+    assert_eq!(prove("200:22", data, other, &proof, &[]), Some(0));
+    let output = run(&["audit", "verify", proof.to_str().unwrap(), "--registry", registry]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert!(stdout(&output).contains("not signed with the key of node 200"), "{output:?}");
+}
