@@ -101,6 +101,100 @@ async fn no_place_that_was_declared_is_signed_after_the_gap_could_not_be_recorde
     follower.stop().await;
 }
 
+/// The process ends while the statement is on disk and the record of the gap is not. After the restart the operator says
+/// that nothing is lost, or the same as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_a_statement_and_its_gap_signs_no_declared_place() {
+    for gap in [0, GAP] {
+        let store = common::store();
+        let full = full_behind_a_statement(&store);
+        let (follower, other) = restored(store.clone()).await;
+        say(&follower, GAP).await;
+        follower.until("the gap is not recorded", || !store.has_room()).await;
+        drop(other);
+        let ended = follower.stop().await;
+        let [first] = ended.void_statements().unwrap()[..] else { panic!("one statement") };
+        assert_eq!(first.statement.through, SequenceId(2 + GAP));
+        assert_eq!(ended.snapshot().head(NODE).unwrap(), SequenceId(2), "there is no gap");
+        *full.lock() = None;
+        ended.check_room().unwrap();
+
+        let again = Follower::start(ended);
+        assert!(again.complaint().is_some(), "its own statement keeps it from signing");
+        say(&again, gap).await;
+        again.until("the operator is heard", || again.complaint().is_none()).await;
+        let behind = OriginatorEnvelope::parse(again.publish("on").await.unwrap()).unwrap();
+        assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(2 + GAP + gap + 1)));
+        // A larger gap has a statement of its own, about all of its places.
+        let statements = kept(&again);
+        let last = statements[statements.len() - 1].statement;
+        assert_eq!((last.from, last.through), (SequenceId(3), SequenceId(2 + GAP + gap)));
+        assert_eq!((statements[0], statements.len()), (first, if gap == 0 { 1 } else { 2 }));
+        again.stop().await;
+    }
+}
+
+/// A peer that was away for long shows a statement of another folder of this node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_comes_after_the_release_ends_it_if_nothing_was_signed() {
+    let follower = Follower::start(common::store());
+    follower.until("it may sign", || follower.complaint().is_none()).await;
+    let other = follower.connect(OTHER, &[]);
+    let earlier = declared(NODE, 1, 1_000, NODE);
+    other.link.note_void(earlier);
+    confirm(&follower).await;
+    let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
+    assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(1_000 + GAP + 1)));
+    assert_eq!(kept(&follower)[0], earlier);
+    drop(other);
+    follower.stop().await;
+}
+
+/// As above, and this folder has signed: another one may sign the same places.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_about_places_above_those_that_a_released_node_has_signed_stops_it() {
+    let follower = Follower::start(common::store());
+    for text in ["one", "two"] {
+        follower.publish(text).await.unwrap();
+    }
+    let other = follower.connect(OTHER, &[]);
+    // About places that this folder has: it knows all that the other one knew.
+    let below = declared(NODE, 1, 2, NODE);
+    other.link.note_void(below);
+    follower.until("it is kept", || kept(&follower) == [below]).await;
+    follower.publish("three").await.unwrap();
+
+    let above = declared(NODE, 3, 1_000, NODE);
+    other.link.note_void(above);
+    let status = || follower.engine().own_strand_status();
+    follower.until("it does not sign", || status() == OwnStrandStatus::Stopped).await;
+    follower.publish("four").await.unwrap_err();
+    assert_eq!(kept(&follower), [below, above]);
+    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.until("the operator is heard", || follower.complaint().is_none()).await;
+    let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
+    assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(1_000 + GAP + 1)));
+    drop(other);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_node_goes_on_when_a_peer_shows_it_its_own_statement() {
+    let (follower, other) = restored(common::store()).await;
+    confirm(&follower).await;
+    let [own] = kept(&follower)[..] else { panic!("one statement: {:?}", kept(&follower)) };
+    follower.publish("behind the gap").await.unwrap();
+    other.link.note_void(own);
+    // A statement that is known is dropped at once, and the next one is taken.
+    let of_other = declared(SOURCE, 1, 4, SOURCE);
+    other.link.note_void(of_other);
+    follower.until("the next one is kept", || kept(&follower) == [own, of_other]).await;
+    assert_eq!(follower.engine().own_strand_status(), OwnStrandStatus::Ready);
+    follower.publish("and on").await.unwrap();
+    drop(other);
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_gap_cannot_be_recorded_stops_when_it_is_asked_to() {
     let store = common::store();
