@@ -6,6 +6,7 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::hawser::checkpoint_api as pb;
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_server::CheckpointApi;
+use hawser_proto::void::VOIDS_OF_NODE_MAX;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use tonic::{Request, Response, Status};
 
@@ -17,8 +18,8 @@ use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 
 /// Memory of an answer, as read and as a message, bytes. Calculated: three copies of a checkpoint with the largest
-/// number of cosignatures, and a proof.
-const ANSWER_BYTES: usize = 128 * 1024;
+/// number of cosignatures and of a strand's statements about void places, and a proof.
+const ANSWER_BYTES: usize = 160 * 1024;
 
 /// Serves proofs. Cheap to clone.
 #[derive(Clone)]
@@ -61,10 +62,18 @@ impl CheckpointApi for Proofs {
         request: Request<pb::GetCheckpointRequest>,
     ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
         self.read(request, |query, reader| {
-            let (originator, node) = (query.originator_id, query.node_id.map(OriginatorId));
+            let originator = OriginatorId(query.originator_id);
+            let node = query.node_id.map(OriginatorId);
             let size_max = query.size_max.unwrap_or(u64::MAX);
-            let found = reader.checkpoint(OriginatorId(originator), node, size_max)?;
-            Ok(found.map(|found| pb::GetCheckpointResponse { checkpoint: found.encode().into() }))
+            let found = match reader.checkpoint(originator, node, size_max)? {
+                Ok(found) => found,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let stated = reader.void_statements(originator)?.into_iter().take(VOIDS_OF_NODE_MAX);
+            let stated = stated.map(|signed| Bytes::copy_from_slice(&signed.encode()));
+            let void_statements = stated.collect();
+            let checkpoint = found.encode().into();
+            Ok(Ok(pb::GetCheckpointResponse { checkpoint, void_statements }))
         })
         .await
     }

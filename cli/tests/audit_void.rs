@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use hawser_proto::SecretKey;
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use serde_json::Value;
 
-use crate::support::log_folder::{NODE, declare_gap, folder, write_registry};
+use crate::support::fake_node::FakeNode;
+use crate::support::log_folder::{NODE, declare_gap, entry, folder, write_registry};
 use crate::support::{json, run, stderr, stdout};
 
 /// Runs `prove`, and returns the exit code.
@@ -75,4 +77,39 @@ fn a_statement_that_the_node_has_not_signed_is_neither_written_nor_proven() {
     let output = run(&["audit", "verify", proof.to_str().unwrap(), "--registry", registry]);
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     assert!(stdout(&output).contains("not signed with the key of node 200"), "{output:?}");
+}
+
+#[test]
+fn a_node_that_runs_shows_the_statements_beside_its_checkpoints() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 0);
+    let registry = registry.to_str().unwrap();
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let strand: Vec<Bytes> = (1..=20).map(|at| entry(&key, at).bytes).collect();
+    let node = FakeNode::start(&[(NODE, 25)], move |_, after| {
+        strand[usize::try_from(after).unwrap().min(strand.len())..].to_vec()
+    });
+    node.sign_as(NODE, key.clone());
+    let url = node.url();
+    let replayed = || {
+        let replay = ["audit", "replay", "--json", "--from", &url, "--registry", registry];
+        let report: Value = serde_json::from_str(&stdout(&run(&replay))).unwrap();
+        let gap = report["strands"][0]["figures"]["gaps"][0]["reason"].clone();
+        (report["verdict"].clone(), gap, report["first_faults"].to_string())
+    };
+    let (verdict, gap, _) = replayed();
+    assert_eq!((verdict, gap), ("incomplete".into(), "not_shown".into()));
+    let (from, through) = (SequenceId(21), SequenceId(25));
+    let of =
+        VoidStatement { node: OriginatorId(NODE), from, through, time_ns: 5, incarnation: [4; 16] };
+    node.show_voids(vec![Bytes::copy_from_slice(&of.sign(&key).encode())]);
+    let (verdict, gap, faults) = replayed();
+    assert_eq!((verdict, gap), ("clean".into(), "declared_void".into()), "{faults}");
+    let proof = place.path().join("proof");
+    assert_eq!(prove("200:22", &url, registry, &proof, &[]), Some(0));
+    assert_eq!(verified(&proof, registry)["proof"]["void_from"], 21);
+    node.show_voids(vec![Bytes::from_static(b"noise")]);
+    let (verdict, _, faults) = replayed();
+    assert_eq!(verdict, "faulty");
+    assert!(faults.contains("malformed statement"), "{faults}");
 }

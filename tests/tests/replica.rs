@@ -191,3 +191,40 @@ async fn publish_at_first(network: &Network) {
     let plan = Plan::new(node.port, node.id, seed::seed());
     Plan { connections: 2, envelopes_max: 100, ..plan }.start(Vec::new()).join().await;
 }
+
+/// A node lost its folder, and has continued behind a gap before the replica begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_gets_the_statements_about_void_places_that_its_sources_keep() {
+    let mut network = Network::start(3).await;
+    publish(&network, 1).await;
+    let of = network.nodes[0].id;
+    let head = network.nodes[0].client().cursor().await.expect("it answers").get(of).0;
+    // Sources show the statements beside a checkpoint of the strand.
+    for node in &network.nodes[1..] {
+        let path = format!("/strands/{of}/{of}/checkpoint");
+        wait::until("the peers hold a checkpoint", async || {
+            let (code, _) = raw::get(node.port, &path).await.ok()?;
+            (code == 200).then_some(())
+        })
+        .await;
+    }
+    let node = &mut network.nodes[0];
+    assert!(node.terminate().success());
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    std::fs::remove_dir_all(node.state_dir()).unwrap();
+    node.is_new = true;
+    node.start();
+    node.ready().await;
+
+    let mut replica = network.replica("replica", &[]);
+    replica.start();
+    let declared = wait::until("the replica shows that the gap is declared void", async || {
+        let (_, page) = raw::get(replica.metrics_port, "/status").await.ok()?;
+        let status: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let strands = status["originators"].as_array()?;
+        let strand = strands.iter().find(|it| it["originator_id"] == of.0)?;
+        strand["declared_void"].get(0).cloned()
+    })
+    .await;
+    assert_eq!(declared["from"].as_u64(), Some(head + 1), "{declared}");
+}

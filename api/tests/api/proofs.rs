@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_engine::runtime::CheckpointTask;
-use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::{ConsistencyProof, InclusionProof, TreeHash, envelope_leaf};
 use hawser_proto::pb::hawser::checkpoint_api as pb;
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{OriginatorId, SequenceId};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -77,6 +78,28 @@ async fn a_reader_checks_an_envelope_and_the_growth_of_the_strand() {
     };
     let found = client.get_checkpoint(request).await.unwrap().into_inner();
     assert_eq!(checked(&found.checkpoint), earlier);
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_statements_about_void_places_of_a_strand_stand_beside_its_checkpoint() {
+    let node = node().await;
+    let task = CheckpointTask::start(&node.engine, node_key());
+    let mut client = CheckpointApiClient::new(node.channel().await);
+    node.publish(vec![message(1, "a")]).await;
+    checkpoint(&mut client, NODE.0, 1).await;
+    let declared = |node: u32, from: u64| {
+        let (node, from, through) = (OriginatorId(node), SequenceId(from), SequenceId(from + 9));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
+        of.sign(&node_key())
+    };
+    let all = [declared(NODE.0 + 1, 2), declared(NODE.0, 2), declared(NODE.0, 30)];
+    node.engine.store().record_void_statements(&all).unwrap();
+    let request = pb::GetCheckpointRequest { originator_id: NODE.0, ..Default::default() };
+    let shown = client.get_checkpoint(request).await.unwrap().into_inner();
+    assert_eq!(checked(&shown.checkpoint).size, 1);
+    let stated = all[1..].iter().map(|signed| Bytes::copy_from_slice(&signed.encode()));
+    assert_eq!(shown.void_statements, stated.collect::<Vec<_>>());
     task.stop().await;
 }
 

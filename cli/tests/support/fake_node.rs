@@ -58,6 +58,7 @@ impl FakeNode {
             page,
             signer: signer.clone(),
             has_trees: has_trees.clone(),
+            void_statements: Arc::default(),
             checkpoint_calls: Arc::default(),
             pages: Arc::default(),
             behind_same_balancer: Arc::default(),
@@ -85,6 +86,11 @@ impl FakeNode {
         *self.signer.lock() = Some((node, key));
     }
 
+    /// Shows these statements about void places beside its checkpoints, from now on.
+    pub fn show_voids(&self, statements: Vec<Bytes>) {
+        *self.calls.void_statements.lock() = statements;
+    }
+
     /// Answers these calls for a checkpoint, counted from 0, with pages of HTTP, as a proxy without a server does.
     pub fn send_pages(&self, calls: Range<u64>, status: StatusCode) {
         self.calls.pages.lock().push((calls, status));
@@ -106,6 +112,8 @@ struct FakeCalls {
     page: Arc<GivenPage>,
     signer: Signer,
     has_trees: Arc<AtomicBool>,
+    /// The statements about void places that it shows beside a checkpoint of any strand.
+    void_statements: Arc<Mutex<Vec<Bytes>>>,
     /// The number of calls for a checkpoint so far, and those that are answered with pages of HTTP.
     checkpoint_calls: Arc<AtomicU64>,
     pages: Arc<Mutex<Vec<SentPages>>>,
@@ -186,7 +194,9 @@ impl FakeCalls {
                 let signed = Checkpoint { node, originator, size, root, time_ns: 1 }.sign(&key);
                 let checkpoint = CosignedCheckpoint::from(signed);
                 let checkpoint = checkpoint.encode().into();
-                Some(checkpoint_api::GetCheckpointResponse { checkpoint }.encode_to_vec())
+                let void_statements = self.void_statements.lock().clone();
+                let answer = checkpoint_api::GetCheckpointResponse { checkpoint, void_statements };
+                Some(answer.encode_to_vec())
             }
             _ => None,
         }

@@ -1,13 +1,10 @@
 //! The statements about void places that this node knows (`docs/protocol/replication.md`, *Void places*).
 
-use hawser_proto::void::{SignedVoid, VoidStatement};
+use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
-/// Statements of one node that are kept. Specified in `docs/protocol/replication.md`. A guess: a node makes one for
-/// each restore that leaves a gap.
-const OF_NODE_MAX: usize = 64;
-/// Statements of all nodes that are kept, and that a peer may show in one session. Specified (same page). With it the
-/// row of all of them has half a megabyte.
+/// Statements of all nodes that are kept, and that a peer may show in one session. Specified in
+/// `docs/protocol/replication.md`. With it the row of all of them has half a megabyte.
 pub const VOIDS_MAX: usize = 4_096;
 
 /// The statements that are known, in the order in which they became known. The first ones of a node stay: a node gains
@@ -27,7 +24,7 @@ impl KnownVoids {
     pub fn takes(&self, statement: &VoidStatement) -> bool {
         let of_node = self.of(statement.node);
         // The same statement with another signature says nothing more.
-        !self.is_known(statement) && of_node.count() < OF_NODE_MAX && self.0.len() < VOIDS_MAX
+        !self.is_known(statement) && of_node.count() < VOIDS_OF_NODE_MAX && self.0.len() < VOIDS_MAX
     }
 
     /// Adds a statement, whose signature the caller has verified. Returns false if it is known, or there is no room.
@@ -90,7 +87,7 @@ mod tests {
     fn a_node_that_signs_many_takes_no_room_from_others_and_the_first_ones_stay() {
         let mut known = KnownVoids::default();
         let taken = (1..=1_000).filter(|&place| known.add(signed(100, place, place))).count();
-        assert_eq!(taken, OF_NODE_MAX);
+        assert_eq!(taken, VOIDS_OF_NODE_MAX);
         assert!(!known.add(signed(100, 1, 1)), "it is known");
         assert!(known.add(signed(200, 1, SequenceId::MAX.0)));
         let other_signature = SignedVoid {

@@ -1,4 +1,5 @@
-//! Checkpoints that a replica asks its sources for: nodes show theirs to each other, and a replica is none.
+//! Checkpoints that a replica asks its sources for, and statements about void places: nodes show theirs to each other,
+//! and a replica is none.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,7 +11,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use tokio::time::sleep;
 
 use super::call_error::PeerCallError;
-use super::client::PeerClient;
+use super::client::{PeerClient, ShownCheckpoint};
 
 /// Time between two calls to a source, whatever the number of its strands: 1,200 an hour, as many as a node that
 /// limits its callers gives one address by default (`docs/protocol/api.md`, *Limits on callers*).
@@ -33,11 +34,13 @@ impl CheckpointCalls {
             sleep(ASK_EVERY).await;
             let Some(originator) = turns.next(self.heads.get().iter()) else { continue };
             match self.client.checkpoint(originator).await {
-                Ok(Some(shown)) => {
+                Ok(Some(ShownCheckpoint { checkpoint, mut voids })) => {
                     // A source may show that of another strand: it is then asked for this one again.
-                    let of = shown.signed.checkpoint;
+                    let of = checkpoint.signed.checkpoint;
                     turns.shown(of.originator, of.size);
-                    self.sink.note_checkpoint(shown);
+                    self.sink.note_checkpoint(checkpoint);
+                    voids.retain(|signed| signed.statement.node == originator);
+                    voids.into_iter().for_each(|signed| self.sink.note_void(signed));
                 }
                 Ok(None) => {}
                 Err(error) => return error,

@@ -9,6 +9,7 @@ use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
 use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
+use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{
     Bytes, Cursor, EnvelopeId, MARKED_HEADER, OriginatorId, QuicAddress, SequenceId,
 };
@@ -46,8 +47,10 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 const SUBSCRIBE_ORIGINATORS: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators";
 const SUBSCRIBE_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
-/// Longest answer with a checkpoint: one with all the cosignatures that it may have, in its field.
-const CHECKPOINT_BYTES_MAX: usize = CODEC_LEN_BYTES_MAX + 16;
+/// Longest answer with a checkpoint: one with all the cosignatures that it may have, and all statements about void
+/// places of a strand, each in its field.
+const CHECKPOINT_BYTES_MAX: usize =
+    CODEC_LEN_BYTES_MAX + 16 + VOIDS_OF_NODE_MAX * (SIGNED_VOID_LEN + 2);
 
 const GET_CHECKPOINT: &str = "/hawser.checkpoint_api.CheckpointApi/GetCheckpoint";
 const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor";
@@ -70,6 +73,26 @@ pub(super) struct PeerHeads {
     pub(super) quic_address: Option<QuicAddress>,
     /// Time that the answer took.
     pub(super) round_trip: Duration,
+}
+
+/// A checkpoint that a peer shows, and the statements about void places of the same strand. Nothing is verified.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ShownCheckpoint {
+    pub(super) checkpoint: CosignedCheckpoint,
+    pub(super) voids: Vec<SignedVoid>,
+}
+
+impl ShownCheckpoint {
+    /// Reads an answer. `None` if a part of it has another form, or there are more statements than nodes keep.
+    fn read(answer: &GetCheckpointResponse) -> Option<Self> {
+        let GetCheckpointResponse { checkpoint, void_statements } = answer;
+        if void_statements.len() > VOIDS_OF_NODE_MAX {
+            return None;
+        }
+        let checkpoint = CosignedCheckpoint::decode(checkpoint).ok()?;
+        let voids = void_statements.iter().map(|bytes| SignedVoid::decode(bytes).ok());
+        Some(Self { checkpoint, voids: voids.collect::<Option<_>>()? })
+    }
 }
 
 /// The messages of one stream. Dropping it cancels the call.
@@ -127,20 +150,23 @@ impl PeerClient {
         Ok(PeerHeads { heads, quic_address, round_trip: asked_at.elapsed() })
     }
 
-    /// Asks for the newest checkpoint that the peer holds of a strand. `None` if it holds none, or shows none now: a
-    /// limit on callers is no fault, and whether the connection has failed is told by the next clock.
+    /// Asks for the newest checkpoint that the peer holds of a strand, and for the statements beside it. `None` if it
+    /// holds none, or shows none now: a limit on callers is no fault, and the next clock shows if the connection has
+    /// failed.
     ///
     /// # Errors
-    /// When the answer is no checkpoint.
+    /// When the answer is no checkpoint, or no statements.
     pub(super) async fn checkpoint(
         &self,
         originator: OriginatorId,
-    ) -> Result<Option<CosignedCheckpoint>, PeerCallError> {
+    ) -> Result<Option<ShownCheckpoint>, PeerCallError> {
         let request = GetCheckpointRequest { originator_id: originator.0, ..Default::default() };
-        match self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX, None).await {
-            Ok((GetCheckpointResponse { checkpoint }, _)) => {
-                let read = CosignedCheckpoint::decode(&checkpoint);
-                read.map(Some).map_err(|_| PeerError::Protocol.into())
+        let answered = self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX, None).await;
+        let answered: Result<(GetCheckpointResponse, _), _> = answered;
+        match answered {
+            Ok((answer, _)) => {
+                let shown = ShownCheckpoint::read(&answer).ok_or(PeerError::Protocol)?;
+                Ok(Some(shown))
             }
             Err(
                 PeerCallError::Unimplemented
@@ -317,5 +343,39 @@ fn query(originator: OriginatorId, after: SequenceId) -> api::EnvelopesQuery {
         originator_node_ids: vec![originator.0],
         last_seen: Some(position(originator, after).to_pb()),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+    use hawser_proto::void::VoidStatement;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_with_noise_or_more_statements_than_nodes_keep_is_no_checkpoint() {
+        let key = SecretKey::from_bytes(&[7; 32]).expect("a key");
+        let node = OriginatorId(200);
+        let of =
+            Checkpoint { node, originator: node, size: 9, root: TreeHash([3; 32]), time_ns: 5 };
+        let signed = CosignedCheckpoint::from(of.sign(&key));
+        let (from, through) = (SequenceId(10), SequenceId(20));
+        let stated = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
+        let stated = stated.sign(&key);
+        let bytes = Bytes::copy_from_slice(&stated.encode());
+        let answer = |checkpoint: Bytes, void_statements| {
+            ShownCheckpoint::read(&GetCheckpointResponse { checkpoint, void_statements })
+        };
+        let checkpoint = || Bytes::from(signed.encode());
+        let shown = answer(checkpoint(), vec![bytes.clone()]).expect("it is one");
+        assert_eq!((shown.checkpoint, shown.voids), (signed.clone(), vec![stated]));
+        let most = vec![bytes.clone(); VOIDS_OF_NODE_MAX];
+        assert!(answer(checkpoint(), most.clone()).is_some());
+        assert!(answer(checkpoint(), [most, vec![bytes.clone()]].concat()).is_none());
+        assert!(answer(checkpoint(), vec![bytes.slice(1..)]).is_none());
+        assert!(answer(Bytes::new(), vec![bytes]).is_none());
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_proto::void::SignedVoid;
+use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::chunk::encode_chunk;
 use super::error::BootstrapError;
 use super::manifest::{
-    BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, VOIDS_MAX, is_of_chain,
+    BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, is_of_chain,
 };
 use super::stored::Bootstraps;
 use crate::backup::Pace;
@@ -136,7 +136,7 @@ fn strands_of(
         let head = snapshot.verified_head(originator)?;
         let checkpoints = checkpoints_of(snapshot, originator, head)?;
         let of_node = stated.iter().filter(|signed| signed.statement.node == originator);
-        let voids = of_node.copied().take(VOIDS_MAX).collect();
+        let voids = of_node.copied().take(VOIDS_OF_NODE_MAX).collect();
         Ok(BootstrapStrand { originator, head, checkpoints, voids, chunks: Vec::new() })
     };
     copied.map(strand).collect()

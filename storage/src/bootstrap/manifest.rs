@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint, NETWORK_LEN_MAX};
-use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid};
+use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::chunk::CHUNK_LEN_BYTES_MAX;
@@ -24,8 +24,6 @@ const TITLES: [&str; 3] = [TITLE, TITLE_WITH_CHAINS, TITLE_WITH_VOIDS];
 pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
 /// Largest number of checkpoints of a strand. A guess: that of its node, and some of observers.
 pub(super) const CHECKPOINTS_MAX: usize = 8;
-/// Largest number of statements about void places of a strand. The limit of nodes.
-pub(super) const VOIDS_MAX: usize = 64;
 
 /// A range of a strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,7 +270,7 @@ fn parse_void(text: &str, strand: &BootstrapStrand) -> Option<SignedVoid> {
     }
     let signed = SignedVoid::decode(&unhex_all(text)?).ok()?;
     let is_next = strand.chunks.is_empty()
-        && strand.voids.len() < VOIDS_MAX
+        && strand.voids.len() < VOIDS_OF_NODE_MAX
         && !strand.is_of_chain()
         && signed.statement.node == strand.originator;
     is_next.then_some(signed)
@@ -393,14 +391,14 @@ mod tests {
             BootstrapManifest::decode(&BootstrapManifest::ended(text.as_bytes()))
         };
         let (own, chunk) = (void_line(200), "chunk=1 5");
-        let read = with(&own.repeat(VOIDS_MAX), chunk).unwrap();
-        assert_eq!(read.strands[1].voids.len(), VOIDS_MAX);
+        let read = with(&own.repeat(VOIDS_OF_NODE_MAX), chunk).unwrap();
+        assert_eq!(read.strands[1].voids.len(), VOIDS_OF_NODE_MAX);
         let bytes = read.encode().unwrap();
         assert!(bytes.starts_with(TITLE_WITH_VOIDS.as_bytes()), "older versions refuse it");
         assert_eq!(BootstrapManifest::decode(&bytes), Ok(read));
         let wanted = "a statement of its strand's node";
         for (lines, before) in [
-            (own.repeat(VOIDS_MAX + 1), chunk),
+            (own.repeat(VOIDS_OF_NODE_MAX + 1), chunk),
             (void_line(300), chunk),
             (own.replace('\n', "00\n"), chunk),
             ("void=\n".to_owned(), chunk),

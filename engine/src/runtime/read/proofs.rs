@@ -2,6 +2,7 @@
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{ConsistencyProof, InclusionProof, ProofError, Tile, TreeHash};
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{ReadError, Snapshot, Store, TreeError};
 
@@ -95,6 +96,17 @@ impl ProofReader {
     ) -> Result<ProofAnswer<CosignedCheckpoint>, QueryError> {
         let found = self.find(&self.store.snapshot(), originator, node, size_max)?;
         Ok(found.ok_or(ProofRefusal::NoCheckpoint(originator)))
+    }
+
+    /// Returns the statements of a strand's node about void places that this node keeps, in the order in which they
+    /// became known.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the row cannot be read.
+    pub fn void_statements(&self, originator: OriginatorId) -> Result<Vec<SignedVoid>, QueryError> {
+        let mut kept = self.store.void_statements()?;
+        kept.retain(|signed| signed.statement.node == originator);
+        Ok(kept)
     }
 
     /// Proves that an envelope is in the tree of `size` leaves, or in that of the latest checkpoint.

@@ -55,8 +55,7 @@ impl Link {
     /// Hands over a statement about void places that the peer has shown. Its signature is checked later; it is
     /// dropped if it is known, or too many wait.
     pub fn note_void(&self, signed: SignedVoid) {
-        let ResponseSink { state, peer, .. } = &self.sink;
-        state.voids.show(*peer, signed, state.own);
+        self.sink.note_void(signed);
     }
 
     /// Returns the sink through which responses of the peer enter the engine.
@@ -113,6 +112,11 @@ impl ResponseSink {
         if !self.state.checkpoints.show(self.peer, checkpoint) {
             self.state.engine_counters.checkpoint_exchange.dropped.inc();
         }
+    }
+
+    /// Does what [`Link::note_void`] does.
+    pub fn note_void(&self, signed: SignedVoid) {
+        self.state.voids.show(self.peer, signed, self.state.own);
     }
 
     /// Notes that the peer has answered a request for its own strand, after `took`, with an error that blames no

@@ -19,6 +19,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use http::uri::PathAndQuery;
@@ -352,6 +353,32 @@ impl NodeBeside<'_> {
 }
 
 impl StrandRows for NodeBeside<'_> {
+    /// Asks for the statements, which the node shows beside a checkpoint of the strand.
+    fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
+        if !self.originator.is_node() {
+            return Ok(Vec::new());
+        }
+        let request = checkpoint_pb::GetCheckpointRequest {
+            originator_id: self.originator.0,
+            ..Default::default()
+        };
+        let answer = self.log.checkpoint(request).map_err(|status| failed(&status))?;
+        let stated = answer.map(|answer| answer.void_statements).unwrap_or_default();
+        if stated.len() > VOIDS_OF_NODE_MAX {
+            let text = format!(
+                "the node sent {} statements, and nodes keep {VOIDS_OF_NODE_MAX} of each",
+                stated.len()
+            );
+            return Err(SourceError(text));
+        }
+        let decode = |bytes: &Bytes| {
+            SignedVoid::decode(bytes).map_err(|error| {
+                SourceError(format!("the node sent a malformed statement: {error}"))
+            })
+        };
+        stated.iter().map(decode).collect()
+    }
+
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
         Ok(self.log.signers.clone())
     }
