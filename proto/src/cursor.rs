@@ -7,9 +7,13 @@ use crate::pb::xmtp::xmtpv4::envelopes as pb;
 
 /// A map from originator to the highest sequence id seen. An absent originator stands for 0, and
 /// entries of 0 are dropped, so two cursors with the same meaning are equal.
+///
+/// A list, because most cursors have few entries and a node keeps one for each topic of a stream that catches up. A tree
+/// would take ten times as much for a single entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
-    seen: BTreeMap<OriginatorId, SequenceId>,
+    /// One entry for each originator, ascending.
+    seen: Vec<EnvelopeId>,
 }
 
 impl Cursor {
@@ -22,21 +26,42 @@ impl Cursor {
     /// Returns the highest sequence id seen of `originator`, 0 for none.
     #[must_use]
     pub fn get(&self, originator: OriginatorId) -> SequenceId {
-        self.seen.get(&originator).copied().unwrap_or_default()
+        self.place(originator).map_or(SequenceId::NONE, |at| self.seen[at].sequence)
+    }
+
+    /// Returns the place of an originator's entry, or the place where it would be inserted.
+    fn place(&self, originator: OriginatorId) -> Result<usize, usize> {
+        match self.seen.last() {
+            // Entries mostly come in ascending order.
+            Some(last) if last.originator < originator => Err(self.seen.len()),
+            _ => self.seen.binary_search_by_key(&originator, |id| id.originator),
+        }
     }
 
     /// Moves an entry up to `id`. Never moves it down.
     pub fn advance(&mut self, id: EnvelopeId) {
         if id.sequence > SequenceId::NONE {
-            let seen = self.seen.entry(id.originator).or_default();
-            *seen = (*seen).max(id.sequence);
+            match self.place(id.originator) {
+                Ok(at) => self.seen[at].sequence = self.seen[at].sequence.max(id.sequence),
+                Err(at) => self.seen.insert(at, id),
+            }
         }
     }
 
-    /// Takes the higher entry of both cursors for every originator.
+    /// Takes the higher entry of both cursors for every originator. Costs a search for each entry of `other`, and one
+    /// pass over both if entries are missing here.
     pub fn merge(&mut self, other: &Self) {
+        let mut missing = Vec::new();
         for id in other.iter() {
-            self.advance(id);
+            match self.place(id.originator) {
+                Ok(at) => self.seen[at].sequence = self.seen[at].sequence.max(id.sequence),
+                Err(_) => missing.push(id),
+            }
+        }
+        if !missing.is_empty() {
+            self.seen.append(&mut missing);
+            // Two ascending runs: the stable sort merges them.
+            self.seen.sort_by_key(|id| id.originator);
         }
     }
 
@@ -48,7 +73,7 @@ impl Cursor {
 
     /// Iterates over the entries, by originator ascending.
     pub fn iter(&self) -> impl Iterator<Item = EnvelopeId> + '_ {
-        self.seen.iter().map(|(&originator, &sequence)| EnvelopeId { originator, sequence })
+        self.seen.iter().copied()
     }
 
     /// Returns the number of entries.
@@ -137,12 +162,23 @@ impl From<&pb::Cursor> for Cursor {
 }
 
 impl FromIterator<EnvelopeId> for Cursor {
+    /// Takes the highest entry of each originator. Sorts once if the ids do not ascend, so that no order is slow.
     fn from_iter<I: IntoIterator<Item = EnvelopeId>>(ids: I) -> Self {
-        let mut cursor = Self::new();
-        for id in ids {
-            cursor.advance(id);
+        let ids = ids.into_iter();
+        // Mostly exact, so that a cursor that is kept takes no more than its entries.
+        let mut seen = Vec::with_capacity(ids.size_hint().0);
+        seen.extend(ids.filter(|id| id.sequence > SequenceId::NONE));
+        if !seen.is_sorted_by(|a: &EnvelopeId, b| a.originator < b.originator) {
+            seen.sort_unstable();
+            seen.dedup_by(|higher, kept| {
+                let is_same = higher.originator == kept.originator;
+                if is_same {
+                    kept.sequence = higher.sequence;
+                }
+                is_same
+            });
         }
-        cursor
+        Self { seen }
     }
 }
 
@@ -186,6 +222,33 @@ mod tests {
     fn sequences_beyond_what_peers_store_mean_everything_seen() {
         let wire = pb::Cursor { node_id_to_sequence_id: [(100, u64::MAX)].into() };
         assert_eq!(Cursor::from(&wire).get(OriginatorId(100)), SequenceId::MAX);
+    }
+
+    /// Entries in any order, and originators that are named again, give the same cursor as single steps.
+    #[test]
+    fn collected_entries_may_come_in_any_order() {
+        let id =
+            |originator, sequence| EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
+        let ids = [id(7, 2), id(3, 9), id(7, 5), id(1, 0), id(3, 4), id(5, 1), id(7, 3)];
+        let mut stepped = Cursor::new();
+        ids.iter().for_each(|&id| stepped.advance(id));
+        let collected: Cursor = ids.into_iter().collect();
+        assert_eq!(collected, stepped);
+        assert_eq!(collected.iter().collect::<Vec<_>>(), [id(3, 9), id(5, 1), id(7, 5)]);
+    }
+
+    /// A peer may name strands in the worst order. Insertion one by one would move half of the list each time.
+    #[test]
+    fn a_hundred_thousand_descending_entries_are_sorted_once() {
+        let ids = (1..=100_000).rev().map(|it| EnvelopeId::new(OriginatorId(it), SequenceId(1)));
+        let mut cursor: Cursor = ids.clone().collect();
+        assert_eq!(cursor.len(), 100_000);
+        let others =
+            ids.map(|id| EnvelopeId::new(OriginatorId(id.originator.0 + 50_000), SequenceId(2)));
+        cursor.merge(&others.collect());
+        assert_eq!(cursor.len(), 150_000);
+        assert_eq!(cursor.get(OriginatorId(60_000)), SequenceId(2));
+        assert!(cursor.iter().is_sorted());
     }
 
     #[test]
