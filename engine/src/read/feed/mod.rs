@@ -24,6 +24,7 @@ mod released;
 mod tail;
 mod topics;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -93,9 +94,18 @@ pub(crate) enum PageRead {
     Log(LogPage),
 }
 
-/// Names a catch-up within one feed.
+/// Names a catch-up within one feed. Never zero, so that the state of a topic that is in none takes no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct CatchUpId(u64);
+pub(crate) struct CatchUpId(NonZeroU64);
+
+impl CatchUpId {
+    /// Before the first catch-up.
+    const BEGIN: Self = Self(NonZeroU64::MIN);
+
+    fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("fewer catch-ups than numbers"))
+    }
+}
 
 /// A selection of committed envelopes that the hub routes to a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Routes committed envelopes to the streams that want them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -34,8 +35,9 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct HubState {
     hasher: RandomState,
-    second_hasher: RandomState,
-    topics: Vec<Mutex<HashMap<TopicKey, Listeners>>>,
+    /// Chooses the part of the table. Different from `hasher`, so that both together tell topics apart.
+    part_hasher: RandomState,
+    topics: Vec<Mutex<TopicListeners>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
     /// Listeners of everything, in parts, so that a stream that opens or closes waits for the
     /// delivery to at most one part.
@@ -48,11 +50,12 @@ struct HubState {
     counters: Arc<StreamCounters>,
 }
 
-/// A topic in the table: 128 bits of hashes with secret keys, half the size of a topic's handle. Should two
-/// topics ever have the same one, their listeners get envelopes of both and leave out those that they
-/// have not asked for.
+/// A topic in its part of the table: a hash with a secret key, a quarter of the size of a topic's handle. Should two
+/// topics of a part ever have the same one, their listeners get envelopes of both, and leave out those that they have
+/// not asked for. A listener of both would lose both with the first that it leaves: among a million topics of one
+/// stream the chance of such a pair is one in two thousand million, and no caller can look for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct TopicKey(u64, u64);
+struct TopicKey(u64);
 
 /// Listeners that wait for a chain strand to grow, and how far each strand is.
 #[derive(Debug, Default)]
@@ -66,7 +69,7 @@ impl Default for HubState {
     fn default() -> Self {
         Self {
             hasher: RandomState::new(),
-            second_hasher: RandomState::new(),
+            part_hasher: RandomState::new(),
             topics: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             originators: Mutex::default(),
             everything: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
@@ -75,6 +78,55 @@ impl Default for HubState {
             awaited: Mutex::default(),
             counters: Arc::default(),
         }
+    }
+}
+
+/// The listeners of the topics of one part of the table. Nearly every topic has one listener, so those with more have a
+/// table of their own, and the entry of a topic takes no more than a hash and a pointer.
+///
+/// Invariant: a topic is in at most one of the two tables.
+#[derive(Debug, Default)]
+struct TopicListeners {
+    alone: HashMap<TopicKey, Arc<Listener>>,
+    together: HashMap<TopicKey, Listeners>,
+}
+
+impl TopicListeners {
+    /// Adds a listener to those of a topic, unless it is there.
+    fn join(&mut self, topic: TopicKey, listener: &Arc<Listener>) {
+        if let Some(listeners) = self.together.get_mut(&topic) {
+            return listeners.join(listener);
+        }
+        match self.alone.entry(topic) {
+            Entry::Vacant(entry) => _ = entry.insert(Arc::clone(listener)),
+            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), listener) => {}
+            Entry::Occupied(entry) => {
+                let mut listeners = Listeners::default();
+                listeners.join(&entry.remove());
+                listeners.join(listener);
+                self.together.insert(topic, listeners);
+            }
+        }
+    }
+
+    /// Removes a listener from those of a topic, if it is there.
+    fn leave(&mut self, topic: TopicKey, listener: &Arc<Listener>) {
+        match self.alone.entry(topic) {
+            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), listener) => _ = entry.remove(),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(_) => leave(&mut self.together, &topic, listener),
+        }
+    }
+
+    /// Returns the listeners of a topic, in no order.
+    fn of(&self, topic: TopicKey) -> impl Iterator<Item = &Arc<Listener>> {
+        let together = self.together.get(&topic).into_iter().flat_map(Listeners::iter);
+        self.alone.get(&topic).into_iter().chain(together)
+    }
+
+    /// Returns the listeners of all topics.
+    fn iter(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.alone.values().chain(self.together.values().flat_map(Listeners::iter))
     }
 }
 
@@ -109,10 +161,9 @@ impl Hub {
 
     fn pass_to_topics(&self, fresh: &[Arc<Committed>]) {
         for item in fresh {
-            let key = self.key(&item.topic);
-            if let Some(listeners) = self.shard(key).lock().get(&key) {
-                listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(item)));
-            }
+            let listeners = self.topic_part(&item.topic).lock();
+            let of_topic = listeners.of(self.key(&item.topic));
+            of_topic.for_each(|listener| listener.push(std::slice::from_ref(item)));
         }
     }
 
@@ -136,7 +187,7 @@ impl Hub {
     /// Makes every listener read from disk: envelopes could not be passed on.
     pub(crate) fn lose(&self) {
         for shard in &self.state.topics {
-            shard.lock().values().flat_map(Listeners::iter).for_each(|listener| listener.lose());
+            shard.lock().iter().for_each(|listener| listener.lose());
         }
         let originators = self.state.originators.lock();
         originators.values().flat_map(Listeners::iter).for_each(|listener| listener.lose());
@@ -198,8 +249,7 @@ impl Hub {
     pub(crate) fn listen(&self, interest: Interest, listener: &Arc<Listener>) {
         match interest {
             Interest::Topic(topic) => {
-                let key = self.key(&topic);
-                self.shard(key).lock().entry(key).or_default().join(listener);
+                self.topic_part(&topic).lock().join(self.key(&topic), listener);
             }
             Interest::Originator(originator) => {
                 self.state.originators.lock().entry(originator).or_default().join(listener);
@@ -212,8 +262,7 @@ impl Hub {
     pub(crate) fn unlisten(&self, interest: &Interest, listener: &Arc<Listener>) {
         match interest {
             Interest::Topic(topic) => {
-                let key = self.key(topic);
-                leave(&mut self.shard(key).lock(), &key, listener);
+                self.topic_part(topic).lock().leave(self.key(topic), listener);
             }
             Interest::Originator(originator) => {
                 leave(&mut self.state.originators.lock(), originator, listener);
@@ -223,12 +272,12 @@ impl Hub {
     }
 
     fn key(&self, topic: &Topic) -> TopicKey {
-        TopicKey(self.state.hasher.hash_one(topic), self.state.second_hasher.hash_one(topic))
+        TopicKey(self.state.hasher.hash_one(topic))
     }
 
-    fn shard(&self, key: TopicKey) -> &Mutex<HashMap<TopicKey, Listeners>> {
-        let shard = key.0 % SHARDS as u64;
-        &self.state.topics[usize::try_from(shard).expect("less than the number of shards")]
+    fn topic_part(&self, topic: &Topic) -> &Mutex<TopicListeners> {
+        let part = self.state.part_hasher.hash_one(topic) % SHARDS as u64;
+        &self.state.topics[usize::try_from(part).expect("less than the number of parts")]
     }
 
     fn part(&self, listener: &Arc<Listener>) -> &Mutex<Listeners> {
@@ -240,7 +289,7 @@ impl Hub {
     #[cfg(test)]
     pub(crate) fn registrations(&self) -> usize {
         let shards = self.state.topics.iter().map(Mutex::lock);
-        shards.map(|shard| shard.values().flat_map(Listeners::iter).count()).sum::<usize>()
+        shards.map(|shard| shard.iter().count()).sum::<usize>()
             + self.state.originators.lock().values().flat_map(Listeners::iter).count()
             + self.state.everything.iter().map(|part| part.lock().iter().count()).sum::<usize>()
             + self.state.awaited.lock().places.values().flat_map(Listeners::iter).count()
@@ -362,6 +411,32 @@ mod tests {
         assert_eq!(popped(&stays), ["100:1"; 3]);
         interests.iter().for_each(|interest| hub.unlisten(interest, &stays));
         assert_eq!(hub.registrations(), 0);
+    }
+
+    /// A topic moves between the two tables with its second listener, and no listener is lost or heard twice.
+    #[test]
+    fn a_topic_has_any_number_of_listeners_and_each_leaves_alone() {
+        let hub = Hub::new();
+        let all = [(); 3].map(|()| hub.listener());
+        for (joined, listener) in (1..).zip(&all) {
+            hub.listen(Interest::Topic(topic(1)), listener);
+            hub.listen(Interest::Topic(topic(1)), listener);
+            assert_eq!(hub.registrations(), joined);
+            publish(&hub, &[item(100, joined as u64, 1)]);
+        }
+        assert_eq!(popped(&all[0]), ["100:1", "100:2", "100:3"]);
+        assert_eq!(popped(&all[1]), ["100:2", "100:3"]);
+        assert_eq!(popped(&all[2]), ["100:3"]);
+        for left in [1, 0, 2] {
+            let stays = hub.registrations() - 1;
+            hub.unlisten(&Interest::Topic(topic(1)), &all[left]);
+            hub.unlisten(&Interest::Topic(topic(1)), &all[left]);
+            assert_eq!(hub.registrations(), stays);
+        }
+        hub.listen(Interest::Topic(topic(1)), &all[0]);
+        publish(&hub, &[item(100, 4, 1)]);
+        let got = all.each_ref().map(|listener| popped(listener).join(" "));
+        assert_eq!(got, ["100:4", "", ""]);
     }
 
     #[test]
