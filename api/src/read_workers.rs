@@ -6,7 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use hawser_engine::read::{QueryError, ReadMemory};
+use hawser_engine::read::{QueryError, ReadMemory, ReaderId};
 use hawser_engine::runtime::{FairQueue, begin_reader_thread};
 use hawser_serve::{CallCharge, Overloaded};
 use parking_lot::{Condvar, Mutex};
@@ -172,6 +172,22 @@ impl ReadMemory for CallMemory {
 
     fn give_back(&self, bytes: usize) {
         self.0.give_back(bytes);
+    }
+
+    fn take_lasting(&self, bytes: usize) -> bool {
+        self.0.take_lasting(bytes).is_ok()
+    }
+
+    fn take_spare(&self, bytes: usize) -> bool {
+        self.0.take_spare(bytes)
+    }
+
+    fn give_back_lasting(&self, bytes: usize) {
+        self.0.give_back_lasting(bytes);
+    }
+
+    fn reader(&self) -> ReaderId {
+        ReaderId { address: self.0.caller(), connection: self.0.connection_number() }
     }
 }
 

@@ -86,9 +86,10 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let topics = topic_filters(request.filters).map_err(CallError::of_subscription);
         let opened = topics.and_then(|topics| {
-            let subscription = self.reader(&charge).subscribe_topics(topics);
-            let held = HeldMemory::of(charge, &subscription)?;
-            Ok(self.stream(method, subscription, Some(held)))
+            let topics = topics.into_iter().collect();
+            let subscription = self.reader(&charge).subscribe_topics_in_turn(topics)?;
+            charge.keep_of_request(0)?;
+            Ok(self.stream(method, subscription, None))
         });
         opened.unwrap_or_else(|error| {
             stream::iter([Ok(StreamItem::opened()), Err(into_status(error))]).boxed()
@@ -168,7 +169,8 @@ impl HeldMemory {
 /// Renders the events of one subscription.
 struct Responder {
     subscription: Subscription,
-    /// `None` for streams of whole strands, which hold no memory besides their requests.
+    /// `None` for streams of whole strands, which hold no memory besides their requests, and for those that wait for
+    /// their turn, which charge it themselves.
     held: Option<HeldMemory>,
     method: EnvelopeMethod,
     metrics: Arc<HandlerMetrics>,

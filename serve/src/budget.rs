@@ -329,20 +329,29 @@ impl ConnectionShare {
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
     pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, Overloaded> {
+        match self.take_spare(bytes) {
+            Some(is_lent) => Ok(is_lent),
+            None => self.take(bytes).map(|()| false),
+        }
+    }
+
+    /// Takes `bytes` as [`ConnectionShare::take_lasting`] does, if requests and answers keep their room. Returns `None`,
+    /// and takes nothing, if they do not: closes no connection and counts no refusal.
+    pub(crate) fn take_spare(&self, bytes: usize) -> Option<bool> {
         // Half of the remaining share is left for requests and answers, which come and go.
         let has_room = self.add_if(bytes, |free| self.may_hold(bytes, free / 2));
         if has_room {
-            return Ok(false);
+            return Some(false);
         }
         let left_bytes = self.budget.kept_bytes() + self.budget.limit_bytes / LENT_LEAVES_DIVISOR;
         let may_be_lent = |free| self.kind != ConsumerKind::Proxy && free >= left_bytes;
-        if !self.close.is_cancelled() && self.add_if(bytes, may_be_lent) {
-            for lent in self.each_lent() {
-                lent.fetch_add(bytes, Relaxed);
-            }
-            return Ok(true);
+        if self.close.is_cancelled() || !self.add_if(bytes, may_be_lent) {
+            return None;
         }
-        self.take(bytes).map(|()| false)
+        for lent in self.each_lent() {
+            lent.fetch_add(bytes, Relaxed);
+        }
+        Some(true)
     }
 
     /// Adds `bytes` if `may` accepts the number of bytes that are free for all callers afterwards.
@@ -458,6 +467,11 @@ impl ConnectionShare {
     /// Returns a number that identifies the address, for queues that are fair between addresses.
     pub(crate) fn caller(&self) -> usize {
         Arc::as_ptr(&self.address).addr()
+    }
+
+    /// Returns a number that identifies the connection, or the call on a proxy's connection.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Completes when the connection, or the call, must end because its address holds too much.

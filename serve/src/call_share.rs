@@ -150,6 +150,18 @@ impl CallCharge {
         Ok(())
     }
 
+    /// Takes `bytes` for the state of a stream as [`CallCharge::take_lasting`] does, if requests and answers keep their
+    /// room. Returns false, and takes nothing, if they do not: the stream can wait.
+    #[must_use]
+    pub fn take_spare(&self, bytes: usize) -> bool {
+        let Some(is_lent) = self.0.connection.take_spare(bytes) else { return false };
+        if is_lent {
+            self.0.lent_bytes.fetch_add(bytes, Relaxed);
+        }
+        self.0.bytes.fetch_add(bytes, Relaxed);
+        true
+    }
+
     /// Gives back `bytes` of long-lived state, lent ones first.
     pub fn give_back_lasting(&self, bytes: usize) {
         let lent_bytes = self.0.lent_bytes.load(Relaxed).min(bytes);
@@ -244,6 +256,13 @@ impl CallCharge {
     #[must_use]
     pub fn caller(&self) -> usize {
         self.0.connection.caller()
+    }
+
+    /// Returns a number that calls of the same connection share, for queues that are fair between the connections of an
+    /// address. Each call of a client behind a proxy has a number of its own.
+    #[must_use]
+    pub fn connection_number(&self) -> u64 {
+        self.0.connection.number()
     }
 
     pub(crate) fn connection(&self) -> &Arc<ConnectionShare> {

@@ -9,7 +9,7 @@ use hawser_audit::replay::{
 use hawser_engine::price;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Place, Snapshot, Store, Validity};
+use hawser_storage::{LogPlace, Snapshot, Store, Validity};
 
 use crate::error::BenchError;
 use crate::network::{Network, RATE};
@@ -39,7 +39,7 @@ impl LogSource for StoppedLog<'_> {
 
     fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
         Box::new(self.snapshot.places(after, head).map(|place| match place.map_err(failed)? {
-            Place::Held { id, bytes, validity: Validity::Valid } => {
+            LogPlace::Held { id, bytes, validity: Validity::Valid } => {
                 let (sequence, mark) = (id.sequence, StoredMark::Valid);
                 Ok(StrandRow::Envelope { sequence, bytes, mark, leaf: None })
             }

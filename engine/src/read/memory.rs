@@ -5,6 +5,16 @@ use std::sync::Arc;
 
 use super::error::QueryError;
 
+/// A reader of streams, by numbers: its turns on disk alternate with those of other addresses, and of other connections
+/// of its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ReaderId {
+    /// Identifies the address.
+    pub address: usize,
+    /// Identifies the connection.
+    pub connection: u64,
+}
+
 /// The memory that a reader may take. It is taken before envelopes are read, so that a reader without memory costs
 /// no read either.
 pub trait ReadMemory: Send + Sync + fmt::Debug {
@@ -14,6 +24,28 @@ pub trait ReadMemory: Send + Sync + fmt::Debug {
     /// Gives back `bytes` that a stream has taken and delivered. The implementor gives back the bytes of a query
     /// when its answer is made.
     fn give_back(&self, bytes: usize);
+
+    /// Takes `bytes` for state that lasts as long as a stream. Returns false, and takes nothing, if the reader must not
+    /// have them now.
+    fn take_lasting(&self, bytes: usize) -> bool {
+        self.take(bytes)
+    }
+
+    /// Takes `bytes` as [`take_lasting`](Self::take_lasting) does, but only if that leaves enough for answers and for
+    /// other readers. A stream that can wait asks for its memory so.
+    fn take_spare(&self, bytes: usize) -> bool {
+        self.take_lasting(bytes)
+    }
+
+    /// Gives back `bytes` of such state.
+    fn give_back_lasting(&self, bytes: usize) {
+        self.give_back(bytes);
+    }
+
+    /// Returns the reader to which the memory is charged.
+    fn reader(&self) -> ReaderId {
+        ReaderId::default()
+    }
 }
 
 /// The memory of readers inside this process, which bound themselves.
@@ -74,17 +106,24 @@ impl PageMemory {
     }
 }
 
-/// Memory that a read holds between its turns. Given back when it is dropped.
+/// Memory that a read holds between its turns, or a stream as long as it lasts. Given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct HeldMemory {
     memory: Arc<dyn ReadMemory>,
     bytes: usize,
+    /// It is for the state of a stream.
+    lasts: bool,
 }
 
 impl HeldMemory {
     /// Begins with nothing.
     pub(crate) fn new(memory: Arc<dyn ReadMemory>) -> Self {
-        Self { memory, bytes: 0 }
+        Self { memory, bytes: 0, lasts: false }
+    }
+
+    /// Begins with nothing, for the state of a stream.
+    pub(crate) fn lasting(memory: Arc<dyn ReadMemory>) -> Self {
+        Self { memory, bytes: 0, lasts: true }
     }
 
     /// Charges or releases memory until exactly `bytes` are held.
@@ -92,17 +131,43 @@ impl HeldMemory {
     /// # Errors
     /// [`QueryError::NoMemory`]. The charge is then as before.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
-        if bytes > self.bytes && !self.memory.take(bytes - self.bytes) {
+        match self.lasts {
+            true => self.change(bytes, |memory, more| memory.take_lasting(more)),
+            false => self.change(bytes, |memory, more| memory.take(more)),
+        }
+    }
+
+    /// Does what [`hold`](Self::hold) does, if that leaves enough for answers and for other readers.
+    ///
+    /// # Errors
+    /// [`QueryError::NoMemory`]. The charge is then as before.
+    pub(crate) fn hold_spare(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.change(bytes, |memory, more| memory.take_spare(more))
+    }
+
+    fn change(
+        &mut self,
+        bytes: usize,
+        take: impl FnOnce(&dyn ReadMemory, usize) -> bool,
+    ) -> Result<(), QueryError> {
+        if bytes > self.bytes && !take(&*self.memory, bytes - self.bytes) {
             return Err(QueryError::NoMemory(bytes));
         }
-        self.memory.give_back(self.bytes.saturating_sub(bytes));
+        self.give_back(self.bytes.saturating_sub(bytes));
         self.bytes = bytes;
         Ok(())
+    }
+
+    fn give_back(&self, bytes: usize) {
+        match self.lasts {
+            true => self.memory.give_back_lasting(bytes),
+            false => self.memory.give_back(bytes),
+        }
     }
 }
 
 impl Drop for HeldMemory {
     fn drop(&mut self) {
-        self.memory.give_back(self.bytes);
+        self.give_back(self.bytes);
     }
 }

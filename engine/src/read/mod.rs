@@ -9,7 +9,8 @@
 //! - `log_page`: the same for whole strands, where nothing waits;
 //! - `newest`: the newest visible envelope of a topic;
 //! - `backlog` and `queue`: committed envelopes that the hub, and one listener, has not taken yet;
-//! - `feed`: everything that a stream still owes its reader.
+//! - `feed`: everything that a stream still owes its reader;
+//! - `packed`: the topics of a stream that waits for its first turn.
 //!
 //! [`Reader`](crate::runtime::Reader) and [`Subscription`](crate::runtime::Subscription) drive them.
 //!
@@ -27,6 +28,7 @@ pub(crate) mod limits;
 pub(crate) mod log_page;
 pub(crate) mod memory;
 pub(crate) mod newest;
+mod packed;
 pub(crate) mod page;
 pub(crate) mod plan;
 pub(crate) mod queue;
@@ -37,4 +39,5 @@ pub(crate) mod testing;
 pub use error::QueryError;
 pub use feed::{SubscriptionEvent, WaveId};
 pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, is_deliverable, wire_len_bytes};
-pub use memory::{ReadMemory, Unlimited};
+pub use memory::{ReadMemory, ReaderId, Unlimited};
+pub use packed::PackedTopics;

@@ -127,6 +127,7 @@ pub(crate) enum Feed {
 
 impl Feed {
     /// Returns the topics and strands that the hub has to route to this feed.
+    #[cfg(test)]
     pub(crate) fn interests(&self) -> Vec<Interest> {
         let mut interests = Vec::new();
         self.for_each_interest(|interest| interests.push(interest));

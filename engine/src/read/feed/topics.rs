@@ -544,12 +544,16 @@ impl TopicFeed {
         self.topics.len() * TOPIC_BYTES + read * READ_TOPIC_BYTES
     }
 
-    /// Returns the most memory that a cursor takes. One that is ahead of `heads` is merged with those
+    /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with those
     /// of a later time, and kept.
-    pub(crate) fn cursor_bytes(cursor: &Cursor, heads: &Cursor) -> usize {
-        let ahead = cursor.iter().any(|id| !heads.covers(id));
-        let entries = cursor.len() + if ahead { heads.len() } else { 0 };
-        CURSOR_BYTES + entries * CURSOR_ENTRY_BYTES
+    pub(crate) fn cursor_bytes(entries: impl Iterator<Item = EnvelopeId>, heads: &Cursor) -> usize {
+        let (mut len, mut is_ahead) = (0, false);
+        for id in entries {
+            len += 1;
+            is_ahead |= !heads.covers(id);
+        }
+        let later = if is_ahead { heads.len() } else { 0 };
+        CURSOR_BYTES + (len + later) * CURSOR_ENTRY_BYTES
     }
 
     /// Returns the memory that topics and cursors take.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use hawser_proto::Cursor;
 use hawser_storage::{Snapshot, Store};
-use tokio::sync::Semaphore;
 
 use super::hub::Hub;
-use super::page_threads::{PageThreads, STREAM_PAGES_AT_ONCE};
+use super::page_threads::PageThreads;
 use crate::read::feed::Feed;
 use crate::read::{ReadMemory, Unlimited};
 use crate::runtime::Heads;
@@ -21,9 +20,7 @@ pub(super) struct LogAccess {
     /// The heads as far as strands are verified: the ends of whole strands for their readers, other nodes among them.
     pub(super) verified: Heads,
     pub(super) hub: Hub,
-    /// A permit for each page that is being read for a stream.
-    pub(super) stream_pages: Arc<Semaphore>,
-    /// The threads that read them.
+    /// The threads that read pages for streams.
     pub(super) page_threads: PageThreads,
     pub(super) counters: Arc<ReadCounters>,
     /// The memory that answers are read into.
@@ -32,14 +29,12 @@ pub(super) struct LogAccess {
 
 impl LogAccess {
     pub(super) fn new(store: Store, heads: Heads, hub: Hub) -> Self {
-        let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
         let (page_threads, memory) = (PageThreads::new(), Arc::new(Unlimited));
         Self {
             store,
             verified: heads.clone(),
             heads,
             hub,
-            stream_pages,
             page_threads,
             counters: Arc::default(),
             memory,

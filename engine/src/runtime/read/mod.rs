@@ -9,7 +9,7 @@
 //! - `fetch`: envelopes that did not come with their topic rows;
 //! - `page_threads`, `pages`: pages that streams read from disk, in turns, and the threads for that;
 //! - [`ProofReader`]: proofs about strands; `witnessing`: what a witness has cosigned;
-//! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
+//! - [`Subscription`]: drives a feed of `engine::read` from disk and hub; `opening`: its first turn, if it waits for one.
 
 mod access;
 pub(crate) mod awaited;
@@ -18,6 +18,7 @@ mod fetch;
 pub(crate) mod hub;
 pub(crate) mod listener;
 mod listeners;
+mod opening;
 mod originators_query;
 mod page_threads;
 mod pages;

@@ -1,14 +1,18 @@
 //! The threads that read for callers: how they begin, and those that read pages for streams.
 
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::read::ReaderId;
+use crate::runtime::FairQueue;
 
 /// Pages that all streams together read from disk at one time: enough to keep disk and cores
 /// busy, and queries keep their threads however many streams catch up. Guessed.
-pub(super) const STREAM_PAGES_AT_ONCE: usize = 16;
+const STREAM_PAGES_AT_ONCE: usize = 16;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -27,53 +31,131 @@ pub fn begin_reader_thread() {
     }
 }
 
-/// The threads that read pages for streams, at most [`STREAM_PAGES_AT_ONCE`]. They are started when they are needed,
-/// and end with the last clone.
-#[derive(Debug, Clone)]
-pub(super) struct PageThreads {
-    jobs: Sender<Job>,
-    waiting: Receiver<Job>,
-    state: Arc<ThreadCounts>,
+/// The threads that read pages for streams, at most [`STREAM_PAGES_AT_ONCE`]. They are started when they are needed, and
+/// end with the last clone.
+///
+/// A job is a stream's turn. Turns go round between addresses, and between the connections of each address. A turn needs
+/// nothing of its stream's task, so a stream that is not polled takes no thread from the others.
+#[derive(Clone)]
+pub(super) struct PageThreads(Arc<ThreadsHandle>);
+
+struct ThreadsHandle(Arc<PageQueue>);
+
+#[derive(Default)]
+struct PageQueue {
+    jobs: Mutex<PageJobs>,
+    filled: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct ThreadCounts {
-    started: AtomicUsize,
-    /// Jobs that wait or run.
-    open: AtomicUsize,
+/// Unbounded, because a stream has one job at most, and streams are charged for.
+#[derive(Default)]
+struct PageJobs {
+    /// The addresses with jobs, in the order of their turns.
+    turns: VecDeque<usize>,
+    /// The jobs of each address, by connection.
+    waiting: HashMap<usize, FairQueue<u64, Job>>,
+    len: usize,
+    started: usize,
+    /// Threads that wait for a job.
+    idle: usize,
+    closed: bool,
+}
+
+impl PageJobs {
+    fn push(&mut self, reader: ReaderId, job: Job) {
+        let of_address = self.waiting.entry(reader.address).or_default();
+        if of_address.is_empty() {
+            self.turns.push_back(reader.address);
+        }
+        of_address.push(reader.connection, job);
+        self.len += 1;
+    }
+
+    /// Takes the job whose turn it is.
+    fn pop(&mut self) -> Option<Job> {
+        let address = self.turns.pop_front()?;
+        let of_address = self.waiting.get_mut(&address)?;
+        let job = of_address.pop();
+        if of_address.is_empty() {
+            self.waiting.remove(&address);
+        } else {
+            self.turns.push_back(address);
+        }
+        self.len -= 1;
+        job
+    }
+
+    /// Returns the number of a thread that has to be started, because the idle ones have jobs already.
+    fn lacks_thread(&mut self) -> Option<usize> {
+        let index = self.started;
+        let lacks = self.len > self.idle && index < STREAM_PAGES_AT_ONCE;
+        self.started += usize::from(lacks);
+        lacks.then_some(index)
+    }
 }
 
 impl PageThreads {
     pub(super) fn new() -> Self {
-        // Unbounded, because streams have permits for their pages.
-        let (jobs, waiting) = unbounded();
-        Self { jobs, waiting, state: Arc::default() }
+        Self(Arc::new(ThreadsHandle(Arc::default())))
     }
 
-    /// Runs a job on one of the threads.
-    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
-        let ThreadCounts { started, open } = &*self.state;
-        let open = open.fetch_add(1, Ordering::SeqCst) + 1;
-        self.jobs.send(Box::new(job)).expect("this handle has a receiver");
-        let add = |threads| (threads < open.min(STREAM_PAGES_AT_ONCE)).then_some(threads + 1);
-        if let Ok(index) = started.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add) {
-            let (waiting, counts) = (self.waiting.clone(), Arc::clone(&self.state));
+    /// Runs a job on one of the threads, in the reader's turn.
+    pub(super) fn run(&self, reader: ReaderId, job: impl FnOnce() + Send + 'static) {
+        let queue = &self.0.0;
+        let lacking = {
+            let mut jobs = queue.jobs.lock();
+            jobs.push(reader, Box::new(job));
+            jobs.lacks_thread()
+        };
+        queue.filled.notify_one();
+        if let Some(index) = lacking {
+            let of_thread = Arc::clone(queue);
             let thread = std::thread::Builder::new().name(format!("stream-{index}"));
-            let spawned = thread.spawn(move || work(&waiting, &counts.open));
+            let spawned = thread.spawn(move || of_thread.work());
             if spawned.is_err() {
                 // Others go on with the job; without any, the next stream tries again.
-                started.fetch_sub(1, Ordering::SeqCst);
+                queue.jobs.lock().started -= 1;
             }
         }
     }
 }
 
-fn work(waiting: &Receiver<Job>, open: &AtomicUsize) {
-    begin_reader_thread();
-    while let Ok(job) = waiting.recv() {
-        // The panic hook has logged it, and the stream panics in turn.
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
-        open.fetch_sub(1, Ordering::SeqCst);
+impl PageQueue {
+    fn work(&self) {
+        begin_reader_thread();
+        while let Some(job) = self.next() {
+            // The panic hook has logged it, and the stream panics in turn.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
+        }
+    }
+
+    /// Waits for the next job; `None` at the end.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if let Some(job) = jobs.pop() {
+                return Some(job);
+            }
+            if jobs.closed {
+                return None;
+            }
+            jobs.idle += 1;
+            self.filled.wait(&mut jobs);
+            jobs.idle -= 1;
+        }
+    }
+}
+
+impl Drop for ThreadsHandle {
+    fn drop(&mut self) {
+        self.0.jobs.lock().closed = true;
+        self.0.filled.notify_all();
+    }
+}
+
+impl fmt::Debug for PageThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageThreads").finish_non_exhaustive()
     }
 }
 
@@ -83,37 +165,55 @@ mod tests {
 
     use super::*;
 
+    const READER: ReaderId = ReaderId { address: 1, connection: 1 };
+
     #[test]
     fn jobs_run_at_once_and_no_more_than_there_are_threads() {
         let threads = PageThreads::new();
         let barrier = Arc::new(Barrier::new(STREAM_PAGES_AT_ONCE + 1));
         for _ in 0..STREAM_PAGES_AT_ONCE {
             let barrier = Arc::clone(&barrier);
-            threads.run(move || _ = barrier.wait());
+            threads.run(READER, move || _ = barrier.wait());
         }
         barrier.wait();
         let (done, ended) = mpsc::channel();
         for job in 0..1000 {
             let done = done.clone();
-            threads.run(move || {
+            threads.run(READER, move || {
                 assert_ne!(job, 7, "a job that panics ends no thread");
                 done.send(job).unwrap();
             });
         }
         drop(done);
         assert_eq!(ended.iter().count(), 999);
-        assert_eq!(threads.state.started.load(Ordering::Relaxed), STREAM_PAGES_AT_ONCE);
+        assert_eq!(threads.0.0.jobs.lock().started, STREAM_PAGES_AT_ONCE);
+    }
+
+    #[test]
+    fn turns_go_round_between_addresses_and_then_between_connections() {
+        let mut jobs = PageJobs::default();
+        let (done, ended) = mpsc::channel();
+        for reader in [(1, 1), (1, 1), (1, 1), (1, 2), (2, 3), (1, 2)] {
+            let (done, (address, connection)) = (done.clone(), reader);
+            let job = Box::new(move || done.send(reader).unwrap());
+            jobs.push(ReaderId { address, connection }, job);
+        }
+        drop(done);
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
+        let order: Vec<(usize, u64)> = ended.iter().collect();
+        assert_eq!(order, [(1, 1), (2, 3), (1, 2), (1, 1), (1, 2), (1, 1)]);
+        assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
     }
 
     #[test]
     fn threads_end_with_the_last_handle() {
         let threads = PageThreads::new();
-        let counts: Weak<ThreadCounts> = Arc::downgrade(&threads.state);
+        let queue: Weak<PageQueue> = Arc::downgrade(&threads.0.0);
         let (done, ended) = mpsc::channel();
-        threads.clone().run(move || done.send(()).unwrap());
+        threads.clone().run(READER, move || done.send(()).unwrap());
         ended.recv().unwrap();
         drop(threads);
-        while counts.strong_count() > 0 {
+        while queue.strong_count() > 0 {
             std::thread::yield_now();
         }
     }

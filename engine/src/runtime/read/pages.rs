@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::access::LogAccess;
 use super::fetch::complete;
 use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
-use crate::read::log_page::{LogFilling, LogRange};
+use crate::read::log_page::{LogFilling, LogPage, LogRange};
 use crate::read::memory::{PageMemory, answer_bytes};
 use crate::read::page::PlannedPage;
 use crate::read::plan::PagePlan;
@@ -36,13 +36,13 @@ const TURN_ROWS_MAX: usize = 5_000;
 /// [`QueryError`] if the log cannot be read, or the memory does not come.
 pub(super) async fn read(log: LogAccess, read: Read) -> Result<(PageRead, usize), QueryError> {
     match read {
-        Read::Topics(catch_up, plan) => read_topics(log, catch_up, plan).await,
+        Read::Topics(catch_up, plan) => read_topics(log, TopicsRead::new(catch_up, plan)).await,
         Read::Log(ranges) => read_strands(log, ranges).await,
     }
 }
 
 /// A page of topics on its way: planned from the index, then read into memory of that size.
-struct TopicsRead {
+pub(super) struct TopicsRead {
     catch_up: CatchUpId,
     plan: Box<PagePlan>,
     /// The rows, once they are known.
@@ -50,28 +50,25 @@ struct TopicsRead {
 }
 
 /// The outcome of a turn.
-enum Turn {
+pub(super) enum Turn {
     Read(PageRead, usize),
     /// The page needs this number of bytes, more than its caller may have now.
     NoMemory(TopicsRead, usize),
 }
 
-async fn read_topics(
+/// Reads the next page of a plan, as [`read`] does.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_topics(
     log: LogAccess,
-    catch_up: CatchUpId,
-    plan: Box<PagePlan>,
+    mut read: TopicsRead,
 ) -> Result<(PageRead, usize), QueryError> {
     // Turns that only open topics end without a page, and the wait goes on over them.
-    let mut wait = MemoryWait::after(plan.refusals());
-    let mut read = TopicsRead { catch_up, plan, page: None };
+    let mut wait = MemoryWait::after(read.plan.refusals());
     loop {
-        let permit = permit(&log).await;
         let of_turn = log.clone();
-        let turn = blocking(&log, move || {
-            let _permit = permit;
-            of_turn.counters.stream_page.measure(|| read.turn(&of_turn))
-        });
-        match turn.await? {
+        match in_turn(&log, move || read.turn(&of_turn)).await? {
             Turn::Read(page, taken_bytes) => return Ok((page, taken_bytes)),
             Turn::NoMemory(again, bytes) => {
                 read = again;
@@ -82,8 +79,19 @@ async fn read_topics(
 }
 
 impl TopicsRead {
+    pub(super) fn new(catch_up: CatchUpId, plan: Box<PagePlan>) -> Self {
+        Self { catch_up, plan, page: None }
+    }
+
     /// Plans the page, or a part of what comes before the first one, and reads it. Blocks on the disk.
-    fn turn(mut self, log: &LogAccess) -> Result<Turn, QueryError> {
+    ///
+    /// # Errors
+    /// [`QueryError`] if the log cannot be read.
+    pub(super) fn turn(self, log: &LogAccess) -> Result<Turn, QueryError> {
+        log.counters.stream_page.measure(|| self.read(log))
+    }
+
+    fn read(mut self, log: &LogAccess) -> Result<Turn, QueryError> {
         let snapshot = log.store.snapshot();
         let mut page = match self.page.take() {
             Some(page) => page,
@@ -125,57 +133,67 @@ impl TopicsRead {
 /// Reads a page of whole strands, into memory that is taken before it is known how much it needs.
 async fn read_strands(
     log: LogAccess,
-    ranges: Vec<LogRange>,
+    mut ranges: Vec<LogRange>,
 ) -> Result<(PageRead, usize), QueryError> {
     let BatchLimits { envelopes, len_bytes } = BatchLimits::STRANDS;
     let most_bytes = answer_bytes(envelopes, len_bytes);
     let mut wait = MemoryWait::default();
-    let mut turn_permit = loop {
-        let permit = permit(&log).await;
-        if log.memory.take(most_bytes) {
-            break permit;
-        }
-        drop(permit);
-        wait.pause(most_bytes).await?;
-    };
-    let memory = PageMemory::new(Arc::clone(&log.memory), most_bytes);
-    let mut filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
-    loop {
+    let (mut filling, mut page) = loop {
         let of_turn = log.clone();
-        let turn = blocking(&log, move || {
-            let _permit = turn_permit;
-            let snapshot = of_turn.store.snapshot();
-            let fill = || filling.fill(&snapshot, TURN_ROWS_MAX);
-            let page = of_turn.counters.stream_page.measure(fill)?;
-            Ok((filling, page))
+        let first = in_turn(&log, move || {
+            if !of_turn.memory.take(most_bytes) {
+                return Ok(Err(ranges));
+            }
+            let memory = PageMemory::new(Arc::clone(&of_turn.memory), most_bytes);
+            let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
+            fill_strands(&of_turn, filling).map(Ok)
         });
-        let (rest, page) = turn.await?;
-        if let Some(page) = page {
-            return Ok((PageRead::Log(page), rest.taken_bytes()));
+        match first.await? {
+            Ok(begun) => break begun,
+            Err(again) => {
+                ranges = again;
+                wait.pause(most_bytes).await?;
+            }
         }
-        filling = rest;
-        turn_permit = permit(&log).await;
+    };
+    loop {
+        if let Some(page) = page {
+            return Ok((PageRead::Log(page), filling.taken_bytes()));
+        }
+        let of_turn = log.clone();
+        (filling, page) = in_turn(&log, move || fill_strands(&of_turn, filling)).await?;
     }
 }
 
-async fn permit(log: &LogAccess) -> OwnedSemaphorePermit {
-    let permit = Arc::clone(&log.stream_pages).acquire_owned().await;
-    permit.expect("the semaphore is never closed")
+/// Does a turn of a page of strands. Returns the page once it is complete. Blocks on the disk.
+fn fill_strands(
+    log: &LogAccess,
+    mut filling: LogFilling,
+) -> Result<(LogFilling, Option<LogPage>), QueryError> {
+    let snapshot = log.store.snapshot();
+    let fill = || filling.fill(&snapshot, TURN_ROWS_MAX);
+    let page = log.counters.stream_page.measure(fill)?;
+    Ok((filling, page))
 }
 
-/// Runs work that blocks on a thread for streams' pages.
-async fn blocking<T: Send + 'static>(
+/// Runs work that may block on a thread for streams' pages, in the turn of the log's reader. A stream that has ended
+/// before its turn costs no work.
+pub(super) async fn in_turn<T: Send + 'static>(
     log: &LogAccess,
     work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
 ) -> Result<T, QueryError> {
     let (done, result) = oneshot::channel();
-    // Fails only if the stream has ended.
-    log.page_threads.run(move || _ = done.send(work()));
+    log.page_threads.run(log.memory.reader(), move || {
+        if !done.is_closed() {
+            // Fails only if the stream has ended.
+            _ = done.send(work());
+        }
+    });
     result.await.expect("reading a page does not panic")
 }
 
-/// The pauses of a page that waits for memory.
-struct MemoryWait {
+/// The pauses of a stream that waits for memory.
+pub(super) struct MemoryWait {
     waited: Duration,
     pause: Duration,
 }
@@ -208,7 +226,7 @@ impl MemoryWait {
     ///
     /// # Errors
     /// [`QueryError::NoMemory`] if it has waited long enough for `bytes`.
-    async fn pause(&mut self, bytes: usize) -> Result<(), QueryError> {
+    pub(super) async fn pause(&mut self, bytes: usize) -> Result<(), QueryError> {
         if self.waited >= MEMORY_WAIT_MAX {
             return Err(QueryError::NoMemory(bytes));
         }

@@ -14,6 +14,7 @@ use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
 use crate::payer_reports::ChainReports;
 use crate::ports::Clock;
+use crate::read::PackedTopics;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::memory::ReadMemory;
@@ -269,6 +270,20 @@ impl Reader {
         self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
     }
 
+    /// Opens a stream of topics as [`subscribe_topics`](Self::subscribe_topics) does, which charges its reader for topics
+    /// and cursors itself. Until its first turn on disk it holds little more than their names, and the hub does not know
+    /// it; turns go round between addresses and their connections. In its first turn it takes the memory of a catch-up,
+    /// if that leaves enough for others, and else it waits on. So any number of streams may be opened at once.
+    ///
+    /// # Errors
+    /// [`QueryError::NoMemory`].
+    pub fn subscribe_topics_in_turn(
+        &self,
+        topics: PackedTopics,
+    ) -> Result<Subscription, QueryError> {
+        Subscription::waiting(self.log.clone(), topics)
+    }
+
     /// Opens a stream without topics. Topics are added and removed while it runs: see
     /// [`Subscription::add`]. The reader learns which topics of a wave are live.
     #[must_use]
@@ -322,17 +337,12 @@ impl Reader {
         self.log.hub.counters()
     }
 
-    fn subscription(&self, mut feed: Feed, from_disk: bool) -> Subscription {
-        let listener = self.log.hub.listener();
-        for interest in feed.interests() {
-            self.log.hub.listen(interest, &listener);
-        }
-        // The heads are read after the registration: an envelope that is committed before the hub
-        // knows the listener lies below them, and a later one reaches the listener.
+    fn subscription(&self, feed: Feed, from_disk: bool) -> Subscription {
+        let mut stream = Subscription::listening(self.log.clone(), feed);
         if !from_disk {
-            feed.skip_to(&self.log.heads_for(&feed));
+            stream.skip_to_heads();
         }
-        Subscription::new(self.log.clone(), listener, feed)
+        stream
     }
 }
 

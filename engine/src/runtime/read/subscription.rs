@@ -12,10 +12,13 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
-use super::pages;
+use super::opening::{self, Opening};
+use super::pages::{self, TopicsRead, Turn};
+use crate::read::PackedTopics;
 use crate::read::error::QueryError;
-use crate::read::feed::{Feed, Interest, PageRead, SubscriptionEvent, TopicFeed, WaveId};
+use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::read::limits::BatchLimits;
+use crate::read::memory::HeldMemory;
 use crate::read::queue::PopOutcome;
 
 /// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
@@ -43,9 +46,13 @@ pub struct Subscription {
     listener: Arc<Listener>,
     feed: Feed,
     awaited: AwaitedPlaces,
+    /// The wait for the first turn. The stream has no topics before it.
+    opening: Option<Opening>,
     reading: Option<PageReading>,
     /// Memory of pages whose envelopes are not all delivered.
     taken_bytes: usize,
+    /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their users.
+    held: Option<HeldMemory>,
     failed: Option<QueryError>,
 }
 
@@ -56,10 +63,77 @@ enum Wakeup {
 }
 
 impl Subscription {
-    /// Creates a stream whose listener the hub has registered.
-    pub(super) fn new(log: LogAccess, listener: Arc<Listener>, feed: Feed) -> Self {
-        let awaited = AwaitedPlaces::default();
-        Self { log, listener, feed, awaited, reading: None, taken_bytes: 0, failed: None }
+    /// Creates a stream that the hub knows from now on.
+    pub(super) fn listening(log: LogAccess, feed: Feed) -> Self {
+        let listener = log.hub.listener();
+        feed.for_each_interest(|interest| log.hub.listen(interest, &listener));
+        Self {
+            log,
+            listener,
+            feed,
+            awaited: AwaitedPlaces::default(),
+            opening: None,
+            reading: None,
+            taken_bytes: 0,
+            held: None,
+            failed: None,
+        }
+    }
+
+    /// Creates a stream that waits for its first turn on disk, with little memory until then.
+    ///
+    /// # Errors
+    /// [`QueryError::NoMemory`].
+    pub(super) fn waiting(log: LogAccess, topics: PackedTopics) -> Result<Self, QueryError> {
+        let opening = opening::open(log.clone(), topics)?;
+        let no_topics = Feed::Topics(Box::new(TopicFeed::changing()));
+        let mut stream = Self::listening(log, no_topics);
+        stream.opening = Some(opening);
+        Ok(stream)
+    }
+
+    /// Begins at the heads instead of reading from disk. To be called before anything else.
+    pub(super) fn skip_to_heads(&mut self) {
+        // Read after the registration: an envelope that is committed before the hub knows the listener lies below
+        // them, and a later one reaches the listener.
+        let heads = self.log.heads_for(&self.feed);
+        self.feed.skip_to(&heads);
+    }
+
+    /// Keeps the charge for topics and cursors.
+    pub(super) fn hold(&mut self, held: HeldMemory) {
+        self.held = Some(held);
+    }
+
+    /// Reads the first page on this thread, which may block.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the log cannot be read.
+    pub(super) fn read_first(&mut self) -> Result<(), QueryError> {
+        let heads = self.log.heads_for(&self.feed);
+        let Some(Read::Topics(catch_up, plan)) = self.feed.poll_read(&heads) else { return Ok(()) };
+        match TopicsRead::new(catch_up, plan).turn(&self.log)? {
+            Turn::Read(page, taken_bytes) => {
+                self.taken_bytes += taken_bytes;
+                self.feed.handle_page(page);
+                self.settle()?;
+            }
+            Turn::NoMemory(read, _) => {
+                let reading: PageReading = Box::pin(pages::read_topics(self.log.clone(), read));
+                self.reading = Some(reading);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adjusts the charge for topics and cursors to what they take, once the stream has caught up.
+    fn settle(&mut self) -> Result<(), QueryError> {
+        match (&mut self.held, &self.feed) {
+            (Some(held), Feed::Topics(feed)) if !feed.is_catching_up() => {
+                held.hold(feed.held_bytes())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits for the next event. Cancel safe.
@@ -75,6 +149,15 @@ impl Subscription {
             if let Some(error) = &self.failed {
                 return Err(error.clone());
             }
+            if let Some(opening) = &mut self.opening {
+                let begun = opening.as_mut().await;
+                self.opening = None;
+                match begun {
+                    Ok(stream) => *self = *stream,
+                    Err(error) => self.failed = Some(error),
+                }
+                continue;
+            }
             // The reader asks for more, and nothing is left: it has what was read.
             self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
             self.awaited.update(&self.feed, &self.log.hub, &self.listener);
@@ -85,8 +168,12 @@ impl Subscription {
                 Wakeup::Read(Ok((page, taken_bytes))) => {
                     self.reading = None;
                     self.taken_bytes += taken_bytes;
+                    let was_catching_up = self.is_catching_up();
                     self.work(|feed| feed.handle_page(page));
                     self.read_ahead().await;
+                    if was_catching_up && let Err(error) = self.settle() {
+                        self.failed = Some(error);
+                    }
                 }
                 Wakeup::Read(Err(error)) => {
                     self.reading = None;
@@ -108,7 +195,7 @@ impl Subscription {
 
     /// Returns the memory that this stream holds for its topics and cursors, in bytes: less once it has
     /// caught up. Envelopes that wait do not count, nor does a stream of whole strands. Costs a look at each
-    /// topic.
+    /// topic. Not for a stream that was opened to wait for its turn, which charges its reader itself.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match &self.feed {
@@ -152,7 +239,7 @@ impl Subscription {
     /// of `heads` grows when it meets those of a later time.
     #[must_use]
     pub fn cursor_bytes(cursor: &Cursor, heads: &Cursor) -> usize {
-        TopicFeed::cursor_bytes(cursor, heads)
+        TopicFeed::cursor_bytes(cursor.iter(), heads)
     }
 
     /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
@@ -213,7 +300,12 @@ impl Subscription {
         }
     }
 
+    fn is_catching_up(&self) -> bool {
+        self.topics().is_some_and(TopicFeed::is_catching_up)
+    }
+
     fn changing(&mut self) -> &mut TopicFeed {
+        assert!(self.opening.is_none(), "a stream that waits for its topics does not change them");
         let Feed::Topics(feed) = &mut self.feed else { panic!("streams of strands do not change") };
         assert!(feed.has_cursor_per_topic(), "one cursor cannot take in another topic's past");
         feed
@@ -223,8 +315,7 @@ impl Subscription {
         if self.reading.is_none() {
             // Read after the queue was emptied: everything that was dropped from it lies below.
             let heads = self.log.heads_for(&self.feed);
-            let is_catching_up = self.topics().is_some_and(TopicFeed::is_catching_up);
-            let read = match is_catching_up {
+            let read = match self.is_catching_up() {
                 true => self.work(|feed| feed.poll_read(&heads)),
                 false => self.feed.poll_read(&heads),
             };
@@ -289,6 +380,7 @@ struct Leaving {
     log: LogAccess,
     listener: Arc<Listener>,
     feed: Feed,
+    _held: Option<HeldMemory>,
 }
 
 impl Leaving {
@@ -302,7 +394,8 @@ impl Drop for Subscription {
         self.awaited.leave(&self.log.hub, &self.listener);
         let feed = std::mem::replace(&mut self.feed, Feed::Topics(Box::new(TopicFeed::changing())));
         let many = matches!(&feed, Feed::Topics(feed) if feed.len() > TURN_TOPICS);
-        let leaving = Leaving { log: self.log.clone(), listener: self.listener.clone(), feed };
+        let (log, listener, held) = (self.log.clone(), self.listener.clone(), self.held.take());
+        let leaving = Leaving { log, listener, feed, _held: held };
         match Handle::try_current() {
             // A million topics take a while, which is not this thread's to give.
             Ok(runtime) if many => _ = runtime.spawn_blocking(|| leaving.leave()),
