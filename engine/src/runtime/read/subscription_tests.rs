@@ -20,6 +20,8 @@ use crate::runtime::Heads;
 
 #[path = "changing_tests.rs"]
 mod changing;
+#[path = "opening_tests.rs"]
+mod first_turns;
 
 /// A node that can commit.
 #[derive(Clone)]
@@ -447,10 +449,17 @@ impl Reading {
         let (reader, names) = (&self.node.reader, self.names.iter().cloned());
         match self.kind {
             0 => reader.subscribe_topics_sharing(names, Some(self.shared())),
-            1 => reader.subscribe_topics(names.map(|name| {
-                let from = self.reached.get(&name).cloned().unwrap_or_default();
-                (name, from)
-            })),
+            1 => {
+                let topics = names.map(|name| {
+                    let from = self.reached.get(&name).cloned().unwrap_or_default();
+                    (name, from)
+                });
+                // Half of them wait for their turn, and listen from then on.
+                match self.got.len() % 2 {
+                    0 => reader.subscribe_topics(topics),
+                    _ => reader.subscribe_topics_in_turn(topics.collect()).unwrap(),
+                }
+            }
             _ => reader.subscribe_originators(STRANDS.map(OriginatorId), Some(self.shared())),
         }
     }

@@ -1,0 +1,141 @@
+//! Streams that wait for their first turn: their memory, and what they deliver after it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::read::ReadMemory;
+
+const STREAMS: u16 = 200;
+const TOPICS: u16 = 100;
+
+/// Memory with a bound. Counts what is held.
+#[derive(Debug)]
+struct BoundedMemory {
+    bound: usize,
+    held: AtomicUsize,
+}
+
+impl BoundedMemory {
+    fn of(bound: usize) -> Arc<Self> {
+        Arc::new(Self { bound, held: AtomicUsize::new(0) })
+    }
+}
+
+impl ReadMemory for BoundedMemory {
+    fn take(&self, bytes: usize) -> bool {
+        let add = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.bound);
+        self.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::SeqCst);
+    }
+}
+
+fn name(stream: u16, n: u16) -> Topic {
+    let number = u32::from(stream) * u32::from(TOPICS) + u32::from(n);
+    Topic::parse([&[0], &number.to_be_bytes()[..], &[7; 28]].concat().into()).unwrap()
+}
+
+/// Topics of their own for each stream, each with a cursor of its own; the first one is read from its beginning.
+fn packed(stream: u16) -> PackedTopics {
+    (0..TOPICS).map(|n| (name(stream, n), cursor(&[(100, u64::from(n))]))).collect()
+}
+
+/// A caller opens many streams at once, and has memory for all of them when they are live, but only for a few that catch
+/// up. None is refused, and each gets what is stored and what comes later.
+#[tokio::test]
+async fn streams_that_would_not_fit_while_they_catch_up_wait_and_are_all_served() {
+    let node = Node::new();
+    let at = |stream: u16| id(100, u64::from(stream) + 1);
+    let stored = (0..STREAMS).map(|it| committed(at(it), name(it, 0), 0, vec![]));
+    node.commit(stored.collect());
+
+    let heads = node.heads.get();
+    let opened_bytes = packed(0).opened_bytes(&heads);
+    // One cursor for all topics, once they are live.
+    let live_bytes = usize::from(TOPICS) * 140 + 256;
+    assert!(packed(0).held_bytes() * 2 < live_bytes && live_bytes * 2 < opened_bytes);
+    let bound = usize::from(STREAMS) * live_bytes + 4 * opened_bytes;
+    let memory = BoundedMemory::of(bound);
+    let reader = node.reader.charged_to(memory.clone());
+    let mut tasks = Vec::new();
+    for number in 0..STREAMS {
+        let mut stream = reader.subscribe_topics_in_turn(packed(number)).unwrap();
+        tasks.push(tokio::spawn(async move {
+            assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, [at(number)]);
+            // The reader has taken all of it.
+            assert!(poll(&mut stream).await.is_none());
+            stream
+        }));
+    }
+    assert_eq!(node.hub.registrations(), 0, "the hub does not know streams that wait");
+    let mut streams = Vec::new();
+    for task in tasks {
+        streams.push(task.await.unwrap());
+    }
+    assert_eq!(node.hub.registrations(), usize::from(STREAMS) * usize::from(TOPICS));
+    assert!(usize::from(STREAMS) * opened_bytes > bound, "they would not fit at once");
+    let held = memory.held.load(Ordering::SeqCst);
+    assert!(held <= usize::from(STREAMS) * live_bytes, "{held} bytes are charged for live streams");
+    let live = STREAMS - 1;
+    node.commit(vec![committed(at(STREAMS), name(live, 99), 0, vec![])]);
+    assert_eq!(take(&mut streams[usize::from(live)], 1).await, [at(STREAMS)]);
+    drop(streams);
+    assert_eq!((memory.held.load(Ordering::SeqCst), node.hub.registrations()), (0, 0));
+}
+
+/// A client can make its stream stand still at any moment, by a window without room. It keeps no thread then.
+#[tokio::test]
+async fn streams_that_are_not_polled_keep_no_turn_from_others() {
+    let node = Node::new();
+    node.commit_one(id(100, 1), 1, &[]);
+    let topics = || [(topic(1), Cursor::new())];
+    let mut still = Vec::new();
+    for _ in 0..50 {
+        still.push(node.reader.subscribe_topics(topics()));
+        still.push(node.reader.subscribe_topics_in_turn(topics().into_iter().collect()).unwrap());
+    }
+    for stream in &mut still {
+        // Once, so that it stands in the queue. It may also be served at once.
+        let _ = poll(stream).await;
+    }
+    let mut other = node.reader.subscribe_topics(topics());
+    assert_eq!(caught_up(&mut other, WaveId::INITIAL).await, [id(100, 1)]);
+}
+
+/// A stream that ends in the queue, or while its first page is read, leaves nothing behind.
+#[tokio::test]
+async fn a_stream_that_ends_before_its_turn_leaves_nothing_behind() {
+    let node = Node::new();
+    node.commit_one(id(100, 1), 1, &[]);
+    let memory = BoundedMemory::of(usize::MAX);
+    let reader = node.reader.charged_to(memory.clone());
+    for number in 0..STREAMS {
+        let mut stream = reader.subscribe_topics_in_turn(packed(number)).unwrap();
+        let _ = poll(&mut stream).await;
+    }
+    drop(reader);
+    // The last turns may still be under way.
+    while memory.held.load(Ordering::SeqCst) > 0 || node.hub.registrations() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A stream whose memory does not come ends with the reason, and one for which there is not even room to wait does not
+/// begin.
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_memory_waits_for_a_minute_and_says_why_it_ends() {
+    let node = Node::new();
+    let few = BoundedMemory::of(packed(0).held_bytes() + 2048);
+    let mut stream =
+        node.reader.charged_to(few.clone()).subscribe_topics_in_turn(packed(0)).unwrap();
+    let ended = stream.next().await;
+    assert!(matches!(ended, Err(QueryError::NoMemory(_))), "{ended:?}");
+    assert_eq!(stream.next().await, ended, "it stays so");
+    drop(stream);
+    let none = BoundedMemory::of(100);
+    let refused = node.reader.charged_to(none).subscribe_topics_in_turn(packed(0));
+    assert!(matches!(refused, Err(QueryError::NoMemory(_))));
+    assert_eq!(few.held.load(Ordering::SeqCst), 0);
+}
