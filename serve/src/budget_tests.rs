@@ -84,6 +84,22 @@ fn a_flood_of_strangers_takes_back_what_was_lent_before_it_closes_others() {
     assert_eq!(budget.used_bytes(), 0);
 }
 
+/// Memory that can be waited for is only what others do not need: nothing is refused or closed for it.
+#[test]
+fn what_can_wait_gets_only_what_is_spare() {
+    let budget = MemoryBudget::new(LIMIT);
+    let large = budget.connection(address(1), budget.account()).unwrap();
+    let taken = std::iter::repeat_with(|| large.take_spare(MIB)).take_while(Option::is_some);
+    let taken = taken.count();
+    assert!((48..=51).contains(&taken), "thirteen parts of 64 stay free: {taken}");
+    let small = budget.connection(address(2), budget.account()).unwrap();
+    assert_eq!(small.take_spare(MIB), Some(false), "others have it from their own share");
+    assert!(large.take(MIB).is_ok(), "answers of the same caller have room");
+    assert!(!large.close.is_cancelled() && budget.0.refused.get() == 0);
+    drop((large, small));
+    assert_eq!((budget.used_bytes(), budget.0.lent_bytes.load(Relaxed)), (0, 0));
+}
+
 #[test]
 fn what_is_lent_is_given_back_first() {
     let budget = MemoryBudget::new(LIMIT);

@@ -177,19 +177,30 @@ async fn heads_that_are_not_read() {
     target.assert_held("unread heads", publisher).await;
 }
 
-/// Clients in good standing that lost their connections: every stream is served in the end, also if it has
-/// to come back.
+/// Clients in good standing that lost their connections, of proxies or networks that share an address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_streams_reconnect_at_once() {
+    ten_thousand_streams(20).await;
+}
+
+/// The same from one address, which is a server of an application.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_streams_of_one_address_reconnect_at_once() {
+    ten_thousand_streams(1).await;
+}
+
+/// Every stream is served, and none is refused or ended on the way: its client may be one that does not come back.
+async fn ten_thousand_streams(addresses: u32) {
     let _one = ONE_AT_A_TIME.lock().await;
     let mut target = Target::start().await;
     let publisher = Publisher::start(target.node()).await;
-    let streams = Streams::reconnect(target.node()).await;
+    let streams = Streams::reconnect(target.node(), addresses).await;
     streams.live().await;
     let used = target.node().metrics().await.sum("xmtp_api_memory_bytes", &[]);
     let open = target.node().metrics().await.sum("xmtp_subscribers", &[]);
     println!("{open} streams are charged {} KiB each; {streams}", used / open / 1024.0);
     assert_eq!(open, f64::from(streams::STREAMS));
+    assert_eq!(streams.came_back(), 0, "{streams}");
     target.assert_within_bounds("ten thousand streams", publisher).await;
     // Beside so many there is room for usual answers, not for one of 8 MiB from an address like theirs.
     target.assert_newest(publisher::GROUP, 100).await;

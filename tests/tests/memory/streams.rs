@@ -19,10 +19,8 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// All of them.
-pub(crate) const STREAMS: u32 = ADDRESSES * CONNECTIONS * STREAMS_PER_CONNECTION;
-/// Addresses of clients: proxies, or networks that share one.
-const ADDRESSES: u32 = 20;
-const CONNECTIONS: u32 = 5;
+pub(crate) const STREAMS: u32 = CONNECTIONS * STREAMS_PER_CONNECTION;
+const CONNECTIONS: u32 = 100;
 const STREAMS_PER_CONNECTION: u32 = 100;
 const TOPICS: u32 = 100;
 /// Pause of a client that is refused without being told one, or whose connection has ended.
@@ -44,13 +42,13 @@ struct Counts {
 }
 
 impl Streams {
-    /// Opens all of them at once.
-    pub(crate) async fn reconnect(node: &Node) -> Self {
+    /// Opens all of them at once, on connections of this number of addresses.
+    pub(crate) async fn reconnect(node: &Node, addresses: u32) -> Self {
         let counts = Arc::new(Counts::default());
         let begin = Arc::new(Barrier::new(STREAMS as usize));
         let mut clients = JoinSet::new();
-        for connection in 0..ADDRESSES * CONNECTIONS {
-            let address = Ipv4Addr::new(127, 0, 2, u8::try_from(connection / CONNECTIONS).unwrap());
+        for connection in 0..CONNECTIONS {
+            let address = Ipv4Addr::new(127, 0, 2, u8::try_from(connection % addresses).unwrap());
             let endpoint =
                 Endpoint::from_shared(format!("http://127.0.0.1:{}", node.port)).unwrap();
             let channel = endpoint.local_address(Some(address.into())).connect().await.unwrap();
@@ -67,6 +65,12 @@ impl Streams {
             }
         }
         Self { counts, _clients: clients }
+    }
+
+    /// Returns the number of times that a client had to come back.
+    pub(crate) fn came_back(&self) -> u32 {
+        let Counts { refused, ended, .. } = &*self.counts;
+        refused.load(Ordering::Relaxed) + ended.load(Ordering::Relaxed)
     }
 
     /// Waits until all of them are live at the same time.

@@ -34,7 +34,7 @@ impl ReadMemory for BoundedMemory {
 
 fn name(stream: u16, n: u16) -> Topic {
     let number = u32::from(stream) * u32::from(TOPICS) + u32::from(n);
-    Topic::parse([&[0], &number.to_be_bytes()[..], &[7; 28]].concat().into()).unwrap()
+    Topic::parse([&[0][..], &number.to_be_bytes(), &[7; 28]].concat().into()).unwrap()
 }
 
 /// Topics of their own for each stream, each with a cursor of its own; the first one is read from its beginning.
