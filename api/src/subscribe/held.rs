@@ -10,8 +10,9 @@ use hawser_serve::{CallCharge, Overloaded};
 
 /// Memory of the stream itself: its task, and the buffers for requests. A guess from the types.
 const STREAM_BYTES: usize = 16 * 1024;
-/// Memory that is taken in one step, so that not every topic changes the charge. A guess.
-const STEP_BYTES: usize = 64 * 1024;
+/// Memory that is taken in one step, so that not every topic changes the charge. A guess: two dozen topics. With much
+/// more, thousands of small streams are charged for what they do not hold.
+const STEP_BYTES: usize = 4 * 1024;
 
 /// The share of a stream in its caller's memory. It is taken before anything is allocated.
 #[derive(Debug)]

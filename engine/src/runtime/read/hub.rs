@@ -120,8 +120,9 @@ impl TopicListeners {
 
     /// Returns the listeners of a topic, in no order.
     fn of(&self, topic: TopicKey) -> impl Iterator<Item = &Arc<Listener>> {
-        let together = self.together.get(&topic).into_iter().flat_map(Listeners::iter);
-        self.alone.get(&topic).into_iter().chain(together)
+        let alone = self.alone.get(&topic);
+        let together = if alone.is_none() { self.together.get(&topic) } else { None };
+        alone.into_iter().chain(together.into_iter().flat_map(Listeners::iter))
     }
 
     /// Returns the listeners of all topics.
