@@ -57,6 +57,11 @@ impl FromIterator<(Topic, Cursor)> for PackedTopics {
 }
 
 impl PackedTopics {
+    /// Returns the number of topics.
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
     /// Returns the memory that this takes, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         self.names.len() + size_of_val(&*self.entries) + size_of_val(&*self.topics)

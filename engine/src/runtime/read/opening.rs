@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::access::LogAccess;
+use super::page_threads::JobSize;
 use super::pages::{MemoryWait, in_turn};
 use super::subscription::Subscription;
 use crate::read::PackedTopics;
@@ -47,8 +48,8 @@ async fn begun(log: LogAccess, topics: WaitingTopics) -> Result<Box<Subscription
     let mut wait = MemoryWait::default();
     let mut waiting = topics;
     loop {
-        let of_turn = log.clone();
-        match in_turn(&log, move || waiting.turn(&of_turn)).await? {
+        let (of_turn, size) = (log.clone(), JobSize::of_topics(waiting.topics.len()));
+        match in_turn(&log, size, move || waiting.turn(&of_turn)).await? {
             FirstTurn::Begun(stream) => return Ok(stream),
             FirstTurn::NoMemory(again, bytes) => {
                 waiting = again;

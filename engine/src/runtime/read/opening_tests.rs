@@ -85,6 +85,34 @@ async fn streams_that_would_not_fit_while_they_catch_up_wait_and_are_all_served(
     assert_eq!((memory.held.load(Ordering::SeqCst), node.hub.registrations()), (0, 0));
 }
 
+/// More topics than are looked at in one turn: they come a part at a time, each topic in order, and then live.
+#[tokio::test]
+async fn a_stream_of_many_topics_gets_everything_once_and_each_topic_in_order() {
+    const MANY: u16 = 1_500;
+    let node = Node::new();
+    let topic_of = |sequence: u64| u16::try_from((sequence - 1) % u64::from(MANY)).unwrap();
+    let item = |sequence: u64| committed(id(100, sequence), name(0, topic_of(sequence)), 0, vec![]);
+    let stored = 2 * u64::from(MANY);
+    node.commit((1..=stored).map(item).collect());
+    let topics = (0..MANY).map(|n| (name(0, n), Cursor::new())).collect();
+    let mut stream = node.reader.subscribe_topics_in_turn(topics).unwrap();
+    let mut got = take(&mut stream, 1).await;
+    assert!(got.len() < usize::from(MANY), "the first page comes before the last topics");
+    // Committed while the rest is read: to the first topic, and to the last one.
+    node.commit(vec![item(stored + 1)]);
+    node.commit((stored + 2..=stored + u64::from(MANY)).map(item).collect());
+    let all = stored + u64::from(MANY);
+    got.extend(take(&mut stream, usize::try_from(all).unwrap() - got.len()).await);
+    assert!(is_silent(&mut stream).await, "nothing comes twice");
+    let distinct: BTreeSet<EnvelopeId> = got.iter().copied().collect();
+    assert_eq!((distinct.len(), got.len()), (usize::try_from(all).unwrap(), distinct.len()));
+    let mut last: BTreeMap<u16, EnvelopeId> = BTreeMap::new();
+    for id in got {
+        let before = last.insert(topic_of(id.sequence.0), id);
+        assert!(before.is_none_or(|before| before < id), "{id} after {before:?}");
+    }
+}
+
 /// A client can make its stream stand still at any moment, by a window without room. It keeps no thread then.
 #[tokio::test]
 async fn streams_that_are_not_polled_keep_no_turn_from_others() {

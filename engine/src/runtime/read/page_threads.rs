@@ -14,7 +14,24 @@ use crate::runtime::FairQueue;
 /// busy, and queries keep their threads however many streams catch up. Guessed.
 const STREAM_PAGES_AT_ONCE: usize = 16;
 
+/// The most topics of a small job. A guess: looking at all of them is about the work of one turn.
+const SMALL_TOPICS_MAX: usize = 500;
+
 type Job = Box<dyn FnOnce() + Send>;
+
+/// The size of the stream of a job. Small and large ones of an address have every other turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JobSize {
+    Small,
+    Large,
+}
+
+impl JobSize {
+    /// Returns the size of a job of a stream that reads this number of topics.
+    pub(super) fn of_topics(topics: usize) -> Self {
+        if topics > SMALL_TOPICS_MAX { Self::Large } else { Self::Small }
+    }
+}
 
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 
@@ -34,8 +51,9 @@ pub fn begin_reader_thread() {
 /// The threads that read pages for streams, at most [`STREAM_PAGES_AT_ONCE`]. They are started when they are needed, and
 /// end with the last clone.
 ///
-/// A job is a stream's turn. Turns go round between addresses, and between the connections of each address. A turn needs
-/// nothing of its stream's task, so a stream that is not polled takes no thread from the others.
+/// A job is a stream's turn. Turns go round between addresses, and between the connections of each address; small streams
+/// of an address do not wait behind its large ones. A turn needs nothing of its stream's task, so a stream that is not
+/// polled takes no thread from the others.
 #[derive(Clone)]
 pub(super) struct PageThreads(Arc<ThreadsHandle>);
 
@@ -52,8 +70,7 @@ struct PageQueue {
 struct PageJobs {
     /// The addresses with jobs, in the order of their turns.
     turns: VecDeque<usize>,
-    /// The jobs of each address, by connection.
-    waiting: HashMap<usize, FairQueue<u64, Job>>,
+    waiting: HashMap<usize, AddressJobs>,
     len: usize,
     started: usize,
     /// Threads that wait for a job.
@@ -61,13 +78,41 @@ struct PageJobs {
     closed: bool,
 }
 
+/// The jobs of an address, by connection.
+#[derive(Default)]
+struct AddressJobs {
+    small: FairQueue<u64, Job>,
+    large: FairQueue<u64, Job>,
+    /// The last turn was a small job's.
+    was_small: bool,
+}
+
+impl AddressJobs {
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    fn push(&mut self, connection: u64, size: JobSize, job: Job) {
+        match size {
+            JobSize::Small => self.small.push(connection, job),
+            JobSize::Large => self.large.push(connection, job),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let is_large = self.was_small && !self.large.is_empty();
+        self.was_small = !is_large && !self.small.is_empty();
+        if self.was_small { self.small.pop() } else { self.large.pop() }
+    }
+}
+
 impl PageJobs {
-    fn push(&mut self, reader: ReaderId, job: Job) {
+    fn push(&mut self, reader: ReaderId, size: JobSize, job: Job) {
         let of_address = self.waiting.entry(reader.address).or_default();
         if of_address.is_empty() {
             self.turns.push_back(reader.address);
         }
-        of_address.push(reader.connection, job);
+        of_address.push(reader.connection, size, job);
         self.len += 1;
     }
 
@@ -100,11 +145,11 @@ impl PageThreads {
     }
 
     /// Runs a job on one of the threads, in the reader's turn.
-    pub(super) fn run(&self, reader: ReaderId, job: impl FnOnce() + Send + 'static) {
+    pub(super) fn run(&self, reader: ReaderId, size: JobSize, job: impl FnOnce() + Send + 'static) {
         let queue = &self.0.0;
         let lacking = {
             let mut jobs = queue.jobs.lock();
-            jobs.push(reader, Box::new(job));
+            jobs.push(reader, size, Box::new(job));
             jobs.lacks_thread()
         };
         queue.filled.notify_one();
@@ -173,13 +218,13 @@ mod tests {
         let barrier = Arc::new(Barrier::new(STREAM_PAGES_AT_ONCE + 1));
         for _ in 0..STREAM_PAGES_AT_ONCE {
             let barrier = Arc::clone(&barrier);
-            threads.run(READER, move || _ = barrier.wait());
+            threads.run(READER, JobSize::Small, move || _ = barrier.wait());
         }
         barrier.wait();
         let (done, ended) = mpsc::channel();
         for job in 0..1000 {
             let done = done.clone();
-            threads.run(READER, move || {
+            threads.run(READER, JobSize::Large, move || {
                 assert_ne!(job, 7, "a job that panics ends no thread");
                 done.send(job).unwrap();
             });
@@ -196,7 +241,7 @@ mod tests {
         for reader in [(1, 1), (1, 1), (1, 1), (1, 2), (2, 3), (1, 2)] {
             let (done, (address, connection)) = (done.clone(), reader);
             let job = Box::new(move || done.send(reader).unwrap());
-            jobs.push(ReaderId { address, connection }, job);
+            jobs.push(ReaderId { address, connection }, JobSize::Small, job);
         }
         drop(done);
         std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
@@ -206,11 +251,26 @@ mod tests {
     }
 
     #[test]
+    fn small_streams_of_an_address_do_not_wait_behind_its_large_ones() {
+        let mut jobs = PageJobs::default();
+        let (done, ended) = mpsc::channel();
+        for topics in [9_000, 8_000, 7_000, 6_000, 1, 2, 500] {
+            let done = done.clone();
+            let job = Box::new(move || done.send(topics).unwrap());
+            jobs.push(READER, JobSize::of_topics(topics), job);
+        }
+        drop(done);
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
+        let order: Vec<usize> = ended.iter().collect();
+        assert_eq!(order, [1, 9_000, 2, 8_000, 500, 7_000, 6_000]);
+    }
+
+    #[test]
     fn threads_end_with_the_last_handle() {
         let threads = PageThreads::new();
         let queue: Weak<PageQueue> = Arc::downgrade(&threads.0.0);
         let (done, ended) = mpsc::channel();
-        threads.clone().run(READER, move || done.send(()).unwrap());
+        threads.clone().run(READER, JobSize::Small, move || done.send(()).unwrap());
         ended.recv().unwrap();
         drop(threads);
         while queue.strong_count() > 0 {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::access::LogAccess;
 use super::fetch::complete;
+use super::page_threads::JobSize;
 use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
@@ -67,8 +68,8 @@ pub(super) async fn read_topics(
     // Turns that only open topics end without a page, and the wait goes on over them.
     let mut wait = MemoryWait::after(read.plan.refusals());
     loop {
-        let of_turn = log.clone();
-        match in_turn(&log, move || read.turn(&of_turn)).await? {
+        let (of_turn, size) = (log.clone(), JobSize::of_topics(read.plan.topics().len()));
+        match in_turn(&log, size, move || read.turn(&of_turn)).await? {
             Turn::Read(page, taken_bytes) => return Ok((page, taken_bytes)),
             Turn::NoMemory(again, bytes) => {
                 read = again;
@@ -140,7 +141,7 @@ async fn read_strands(
     let mut wait = MemoryWait::default();
     let (mut filling, mut page) = loop {
         let of_turn = log.clone();
-        let first = in_turn(&log, move || {
+        let first = in_turn(&log, JobSize::Small, move || {
             if !of_turn.memory.take(most_bytes) {
                 return Ok(Err(ranges));
             }
@@ -161,7 +162,8 @@ async fn read_strands(
             return Ok((PageRead::Log(page), filling.taken_bytes()));
         }
         let of_turn = log.clone();
-        (filling, page) = in_turn(&log, move || fill_strands(&of_turn, filling)).await?;
+        let turn = in_turn(&log, JobSize::Small, move || fill_strands(&of_turn, filling));
+        (filling, page) = turn.await?;
     }
 }
 
@@ -180,10 +182,11 @@ fn fill_strands(
 /// before its turn costs no work.
 pub(super) async fn in_turn<T: Send + 'static>(
     log: &LogAccess,
+    size: JobSize,
     work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
 ) -> Result<T, QueryError> {
     let (done, result) = oneshot::channel();
-    log.page_threads.run(log.memory.reader(), move || {
+    log.page_threads.run(log.memory.reader(), size, move || {
         if !done.is_closed() {
             // Fails only if the stream has ended.
             _ = done.send(work());
