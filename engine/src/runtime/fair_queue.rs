@@ -48,6 +48,16 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
         self.len += 1;
     }
 
+    /// Puts a job before the others of its key, whose turn comes after those of the other keys.
+    pub fn put_back(&mut self, key: K, job: J) {
+        let jobs = self.jobs.entry(key).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(key);
+        }
+        jobs.push_front(job);
+        self.len += 1;
+    }
+
     /// Takes the first job of the key whose turn it is.
     pub fn pop(&mut self) -> Option<J> {
         let key = self.turns.pop_front()?;
@@ -79,6 +89,23 @@ mod tests {
         assert_eq!((queue.len(), queue.len_of('b')), (8, 2));
         let order: String = std::iter::from_fn(|| queue.pop()).map(|(key, _)| key).collect();
         assert_eq!(order, "abcabaaa");
+        assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_is_put_back_goes_on_before_others_of_its_key_and_after_other_keys() {
+        let mut queue = FairQueue::default();
+        for job in ["a1", "a2", "b1"] {
+            queue.push(&job[..1], (job, 3));
+        }
+        let mut order = Vec::new();
+        while let Some((job, turns)) = queue.pop() {
+            order.push(job);
+            if turns > 1 {
+                queue.put_back(&job[..1], (job, turns - 1));
+            }
+        }
+        assert_eq!(order, ["a1", "b1", "a1", "b1", "a1", "b1", "a2", "a2", "a2"]);
         assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
     }
 }

@@ -108,6 +108,32 @@ async fn a_repeat_behind_a_sync_that_hangs_and_fails_is_not_acknowledged() {
     node.threads.join();
 }
 
+/// A large request is written in pieces. One whose later piece fails is not acknowledged; its repeat finds the pieces
+/// that are stored, and gives places to the others once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_that_fails_in_a_later_piece_is_completed_by_its_repeat() {
+    let node = start(store());
+    let disk = DiskTask::start(&node.engine);
+    let store = node.engine.store().clone();
+    let writes = AtomicU64::new(0);
+    store.set_write_faults(Some(Arc::new(move || {
+        (writes.fetch_add(1, Ordering::Relaxed) >= 4).then_some(WriteFault::Lost)
+    })));
+    let request = || (0..300).map(|number| message(1, &number.to_string())).collect();
+    refused(node.engine.publish(request()).await);
+    fail(&store, None);
+    let between = publish(&node, "another").await;
+    assert!((2..300).contains(&between), "a part is stored: {between}");
+    let repeat = node.engine.publish(request()).await.unwrap();
+    let ids: Vec<u64> = repeat.iter().map(id).collect();
+    let expected: Vec<u64> = (1..=301).filter(|id| *id != between).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(301));
+    disk.stop().await;
+    node.engine.drain();
+    node.threads.join();
+}
+
 /// Repeats of stored envelopes take no turn of the threads behind which publishers wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_of_what_is_stored_is_answered_while_a_sync_hangs() {

@@ -256,6 +256,64 @@ async fn a_large_request_holds_no_small_one_up() {
     assert_eq!(head(&store), 277);
 }
 
+/// Large requests get their places in pieces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_request_keeps_its_order_beside_small_ones() {
+    let store = store();
+    let node = start(store.clone());
+    let large: Vec<_> = (0..600).map(|number| message(1, &number.to_string())).collect();
+    let large = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.publish(large).await }
+    });
+    let mut answers = Vec::new();
+    while !large.is_finished() {
+        let small = message(2, &format!("small {}", answers.len()));
+        answers.extend(node.engine.publish(vec![small]).await.unwrap());
+    }
+    let large = large.await.unwrap().unwrap();
+    assert_eq!(large.len(), 600);
+    assert!(large.is_sorted_by(|one, next| id(one) < id(next)), "in the order of the request");
+    let texts = large.iter().enumerate().map(|(number, bytes)| {
+        let text = number.to_string();
+        bytes.windows(text.len()).any(|it| it == text.as_bytes())
+    });
+    assert!(texts.into_iter().all(|is_there| is_there), "each answer is that of its envelope");
+    answers.extend(large);
+    answers.sort_by_key(id);
+    assert_eq!(head(&store), answers.len() as u64);
+    for (index, bytes) in answers.iter().enumerate() {
+        assert_eq!(
+            (id(bytes), stored(&store, id(bytes)).as_ref()),
+            (index as u64 + 1, Some(bytes))
+        );
+    }
+    rebuilt(&store);
+}
+
+/// What can be known beforehand refuses a large request as a whole, before its first piece is stored.
+#[tokio::test]
+async fn the_last_envelope_of_a_large_request_refuses_all_of_it_if_it_has_no_price() {
+    let store = store();
+    let node = start(store.clone());
+    // A message may cost this much for two days, and not for a year.
+    let expensive =
+        hawser_rules::fees::Rate { storage_fee: u64::MAX >> 15, ..crate::common::rate() };
+    let table = hawser_rules::fees::RateTable::new(vec![expensive], None).unwrap();
+    node.rates.send_replace(Arc::new(table));
+    let kept = |number: usize, days| {
+        let mut message = message(1, &number.to_string());
+        message.message_retention_days = days;
+        message
+    };
+    let request = (0..300).map(|number| kept(number, if number == 299 { 365 } else { 2 }));
+    let refused = node.engine.publish(request.collect()).await;
+    let Err(PublishError::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    let named: Vec<_> = refusal.envelopes.iter().map(|it| (it.index, it.rule)).collect();
+    assert_eq!(named, [(299, "NO_PRICE")], "{refusal}");
+    assert_eq!(head(&store), 0);
+}
+
 /// A copy that arrives while the first one is being written finds it in memory. Its answer still waits for that
 /// write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,16 +1,18 @@
 //! Admission of one request: its chunks are checked on all cores, and the last one concludes it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_rules::Violation;
+use hawser_rules::{PriceError, Violation, is_free};
 use parking_lot::Mutex;
 
 use super::earlier::{LookUp, Receipt};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
 use super::request::{PendingReply, Published, Request};
+use super::size::{BatchSize, LARGE_FROM};
 use super::state::PublisherState;
 use crate::admission::{self, AdmissionContext, AdmissionError, Writer};
 use crate::runtime::Priority;
@@ -19,10 +21,6 @@ use crate::sequencer::{Admitted, is_too_far_ahead};
 /// Envelopes of a request that one core checks as one batch. Guessed: large enough to share the
 /// cost of a batch, small enough that a request of medium size uses several cores.
 const CHUNK_ENVELOPES: usize = 16;
-/// Largest number of envelopes of a request that is checked by the workers that also sign. A larger one keeps all cores
-/// busy for long, so workers of a lower priority (nice +5 on Linux) check it. As many as a gateway sends in one call.
-const SMALL_ENVELOPES_MAX: usize = 256;
-
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
 type CheckedChunk = (Vec<Result<Admitted, Violation>>, Result<LookUp, PublishError>);
 
@@ -30,6 +28,10 @@ type CheckedChunk = (Vec<Result<Admitted, Violation>>, Result<LookUp, PublishErr
 pub(super) struct AdmissionJob {
     state: Arc<PublisherState>,
     writer: Writer,
+    caller: usize,
+    /// A large request keeps all cores busy for long, so workers of a lower priority (nice +5 on Linux) check it, and not
+    /// those that also sign.
+    is_large: bool,
     /// The chunks that are checked, by place.
     chunks: Mutex<Vec<Option<CheckedChunk>>>,
     /// Chunks that are not checked yet.
@@ -47,7 +49,9 @@ impl AdmissionJob {
         envelopes: Vec<pb::PayerEnvelope>,
         reply: PendingReply,
     ) {
-        let priority = match envelopes.len() > SMALL_ENVELOPES_MAX {
+        let lengths = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
+        let is_large = BatchSize::of(lengths).reaches(LARGE_FROM);
+        let priority = match is_large {
             true => Priority::LargeOfCaller(caller),
             false => Priority::Caller(caller),
         };
@@ -59,6 +63,8 @@ impl AdmissionJob {
         let job = Arc::new(Self {
             state: state.clone(),
             writer,
+            caller,
+            is_large,
             chunks: Mutex::new((0..chunks.len()).map(|_| None).collect()),
             missing: AtomicUsize::new(chunks.len()),
             reply: Mutex::new(Some(reply)),
@@ -121,13 +127,17 @@ impl AdmissionJob {
         if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
             return reply.send(Err(PublishError::Refused(refusal)));
         }
-        let within_rate = self.take_from_rate(&envelopes, &earlier);
-        if let Err(error) = within_rate.and_then(|()| self.read_balance(&envelopes)) {
+        let checked = self
+            .take_from_rate(&envelopes, &earlier)
+            .and_then(|()| self.read_balance(&envelopes))
+            .and_then(|()| self.check_large(&envelopes, &earlier));
+        if let Err(error) = checked {
             return reply.send(Err(error));
         }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
-        self.state.send_to_sequencer(Request { envelopes, earlier, reply });
+        let Self { caller, is_large, .. } = *self;
+        self.state.send_to_sequencer(Request { caller, is_large, envelopes, earlier, reply });
     }
 
     /// Answers a request that adds nothing. The sequencing thread and the commit thread, behind which all publishers
@@ -209,5 +219,37 @@ impl AdmissionJob {
         }
         let now_ns = state.ports.clock.now_ns();
         balances.refresh(state.node, first.payer, now_ns)
+    }
+
+    /// Checks all of a large request before its first piece gets places: the answer's length, prices, and that the payer
+    /// can pay the base fees. For a smaller one, the sequencing thread does so.
+    fn check_large(&self, envelopes: &[Admitted], earlier: &LookUp) -> Result<(), PublishError> {
+        let (true, Some(first)) = (self.is_large, envelopes.first()) else { return Ok(()) };
+        let state = &*self.state;
+        let (mut answer_len, mut prices, mut seen) = (0, Vec::new(), HashSet::new());
+        let now_ns = state.ports.clock.now_ns();
+        let rates = state.ports.rates.borrow().clone();
+        for (index, admitted) in envelopes.iter().enumerate() {
+            let stored = earlier.get(&admitted.receipt);
+            let bytes = stored.unwrap_or(admitted.envelope.as_bytes());
+            answer_len += bytes.len() + STATEMENT_OVERHEAD_BYTES;
+            let is_repeat = stored.is_some() || state.idempotent && !seen.insert(admitted.receipt);
+            if is_repeat || is_free(admitted.envelope.client().topic().kind()) {
+                prices.push(0);
+                continue;
+            }
+            let (size, days) = (bytes.len() as u64, admitted.envelope.retention_days());
+            let price = rates.at(now_ns).and_then(|rate| rate.base_fee(size, days));
+            prices.push(price.map_err(|error| {
+                PublishError::Refused(AdmissionError::of_price(index, PriceError::Base(error)))
+            })?);
+        }
+        if answer_len > ANSWER_LEN_BYTES_MAX {
+            return Err(PublishError::AnswerTooLarge);
+        }
+        match &state.balances {
+            Some(balances) => balances.check(first.payer, &prices).map(drop),
+            None => Ok(()),
+        }
     }
 }

@@ -3,43 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use hawser_storage::{Change, CommitError, LogEntry};
 
 use super::earlier::Generation;
 use super::error::PublishError;
 use super::request::{PendingReply, Published};
+use super::size::{BatchSize, GROUP_MAX};
 use crate::runtime::Committer;
 use crate::runtime::counters::Counters;
-
-/// Envelopes at which a group stops growing, when it is sequenced and when it is written. Guessed:
-/// one write of some MiB, which a disk takes in about the time of its sync.
-const GROUP_ENVELOPES_MAX: usize = 4096;
-/// Bytes of envelopes at which a group stops growing. A guess: above what so many messages take, and one
-/// write is bounded however large the envelopes are. The last request of a group may exceed it.
-const GROUP_LEN_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// The size of a group that is growing.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct GroupSize {
-    envelopes: usize,
-    len_bytes: usize,
-}
-
-impl GroupSize {
-    /// Counts the envelopes of these lengths.
-    pub(super) fn add(&mut self, lengths: impl Iterator<Item = usize>) {
-        for len_bytes in lengths {
-            self.envelopes += 1;
-            self.len_bytes += len_bytes;
-        }
-    }
-
-    /// Returns true if the group stops growing.
-    pub(super) fn is_full(self) -> bool {
-        self.envelopes >= GROUP_ENVELOPES_MAX || self.len_bytes >= GROUP_LEN_BYTES_MAX
-    }
-}
 
 /// A signed group of requests on its way to disk.
 pub(super) struct SignedGroup {
@@ -61,6 +33,8 @@ pub(super) struct CommitThread {
     stored: Arc<AtomicU64>,
     /// Set when assigned places will never be filled; the sequencing thread reads it.
     broken: Arc<AtomicBool>,
+    /// Tells the sequencing thread that groups are done with, for which pieces of large requests wait.
+    written: Sender<()>,
     /// The last failure, and its epoch. Answers behind it may rest on bytes that are not stored. The
     /// sequencing thread begins the next epoch when all groups of this one have been answered.
     failure: Option<(u64, CommitError)>,
@@ -71,8 +45,9 @@ impl CommitThread {
         committer: Committer,
         stored: Arc<AtomicU64>,
         broken: Arc<AtomicBool>,
+        written: Sender<()>,
     ) -> Self {
-        Self { committer, stored, broken, failure: None }
+        Self { committer, stored, broken, written, failure: None }
     }
 
     /// Runs until the sequencing thread has ended.
@@ -85,11 +60,10 @@ impl CommitThread {
     /// Writes all groups that wait as one commit, then answers their requests.
     pub(super) fn commit(&mut self, first: SignedGroup, groups: &Receiver<SignedGroup>) {
         let epoch = first.epoch;
-        let mut size = GroupSize::default();
-        size.add(first.entries.iter().map(|entry| entry.bytes.len()));
+        let mut size = BatchSize::of(first.entries.iter().map(|entry| entry.bytes.len()));
         let mut waiting = vec![first];
         // Group commit: what was signed during the last sync shares the next one.
-        while !size.is_full() {
+        while !size.reaches(GROUP_MAX) {
             let Ok(next) = groups.try_recv() else { break };
             size.add(next.entries.iter().map(|entry| entry.bytes.len()));
             waiting.push(next);
@@ -110,6 +84,8 @@ impl CommitThread {
         }
         let generation = waiting.last().map_or(0, |group| group.generation);
         self.stored.store(generation, Ordering::Release);
+        // A message that waits already says the same.
+        let _ = self.written.try_send(());
         for group in waiting {
             answer(group, result.as_ref().err());
         }
@@ -131,25 +107,5 @@ fn answer(group: SignedGroup, error: Option<&CommitError>) {
     for (reply, _) in group.answers {
         let reason = format!("log cannot be written: {error}");
         reply.send(Err(PublishError::of_disk(reason)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_full_by_its_envelopes_or_by_their_bytes() {
-        let full_after = |len_bytes: usize| {
-            let mut size = GroupSize::default();
-            (1..).find(|_| {
-                size.add(std::iter::once(len_bytes));
-                size.is_full()
-            })
-        };
-        assert_eq!(full_after(700), Some(4096));
-        assert_eq!(full_after(1 << 20), Some(8));
-        assert_eq!(full_after(25 << 20), Some(1));
-        assert_eq!(full_after(0), Some(4096));
     }
 }

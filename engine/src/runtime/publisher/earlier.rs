@@ -71,6 +71,20 @@ impl LookUp {
         Ok(all)
     }
 
+    /// Returns the outcome for some of the publishes, as of the same moment.
+    pub(super) fn part(&self, receipts: impl Iterator<Item = Receipt>) -> Self {
+        let Self { stored, is_durable, last, .. } = *self;
+        let (mut found, mut expired) = (HashMap::new(), HashSet::new());
+        for receipt in receipts {
+            if let Some(bytes) = self.found.get(&receipt) {
+                found.insert(receipt, bytes.clone());
+            } else if self.expired.contains(&receipt) {
+                expired.insert(receipt);
+            }
+        }
+        Self { stored, is_durable, last, found, expired }
+    }
+
     /// Adds the outcome of a later look for everything that this one did not find.
     pub(super) fn renewed_by(mut self, later: Self) -> Self {
         debug_assert!(self.stored <= later.stored, "it was read later");

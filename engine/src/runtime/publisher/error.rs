@@ -24,8 +24,9 @@ const RETRY_BROKEN: Duration = Duration::from_secs(60);
 /// tried again within seconds, a full one takes an operator or a pruning run.
 const RETRY_DISK: Duration = Duration::from_secs(10);
 
-/// A publish that was not acknowledged. Nothing of it is in the log; only after a failed write the disk may
-/// have it, and then a repeat finds it.
+/// A publish that was not acknowledged. Nothing of it is in the log, with two exceptions, both
+/// [`Unavailable`](Self::Unavailable): after a failed write the disk may have it, and the first pieces of a large
+/// request may be stored. A repeat finds them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// An envelope breaks a rule; the text says which envelope and which rule.
@@ -71,6 +72,17 @@ impl PublishError {
             }
             other => other,
         }
+    }
+
+    /// Returns the error of a request whose first `begun` envelopes have got places before it. The publisher may try again
+    /// after `retry_after`, or after the time that the error names.
+    pub(super) fn after_pieces(self, begun: usize, retry_after: Duration) -> Self {
+        let retry_after = match &self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => retry_after,
+        };
+        let reason = format!("{self}; the first {begun} envelopes of the request may be stored");
+        Self::Unavailable { reason, retry_after }
     }
 
     /// This process takes no more publishes.

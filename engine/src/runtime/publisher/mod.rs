@@ -2,13 +2,15 @@
 //!
 //! One thread sequences and one commits. While one group is on its way to disk the next one is
 //! being priced and signed, and everything that has been signed meanwhile goes into the next write:
-//! one sync serves all requests that wait (group commit).
+//! one sync serves all requests that wait (group commit). Large requests get their places in pieces, between which others
+//! pass.
 
 mod admit;
 mod balance;
 mod commit;
 mod earlier;
 mod error;
+mod large;
 mod own_end;
 mod payer_rate;
 mod request;
@@ -16,12 +18,13 @@ mod sequence;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod size;
 mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{bounded, unbounded};
 use hawser_proto::SecretKey;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_storage::{ReadError, Store};
@@ -44,6 +47,7 @@ use own_end::OwnEnd;
 use payer_rate::PayerRates;
 use request::PendingReply;
 use sequence::SequencerThread;
+use size::PIECE_MAX;
 use state::PublisherState;
 
 pub use error::{ANSWER_LEN_BYTES_MAX, PublishError};
@@ -112,6 +116,7 @@ impl Publisher {
         // Unbounded channels, because the bytes in flight bound their content.
         let (to_sequencer, requests) = unbounded();
         let (to_committer, groups) = unbounded();
+        let (written, writes) = bounded(1);
         // The sequencing thread reads the end again before it gives out anything.
         let broken = Arc::new(AtomicBool::new(is_unread));
         let stored = Arc::new(AtomicU64::new(0));
@@ -137,19 +142,23 @@ impl Publisher {
             idempotent: settings.idempotent,
             to_sequencer: Mutex::new(Some(to_sequencer)),
         });
-        let sequencer = SequencerThread::new(state.clone(), settings, sequencer, to_committer);
+        let sequencer =
+            SequencerThread::new(state.clone(), settings, sequencer, to_committer, PIECE_MAX);
         let threads = vec![
-            spawn("sequencer", move || sequencer.run(&requests)),
-            spawn("commit", move || CommitThread::new(committer, stored, broken).run(&groups)),
+            spawn("sequencer", move || sequencer.run(&requests, &writes)),
+            spawn("commit", move || {
+                CommitThread::new(committer, stored, broken, written).run(&groups);
+            }),
         ];
         (Self { state }, PublisherThreads(threads))
     }
 
     /// Publishes the envelopes of one request, all or none. Requests wait in turns of their callers, which `caller`
-    /// distinguishes.
+    /// distinguishes. A large request (more than 256 envelopes, or a MiB) is checked as a whole and then stored in pieces,
+    /// in its order; envelopes of other requests may stand between them.
     ///
     /// # Errors
-    /// [`PublishError`]; nothing was stored then.
+    /// [`PublishError`], which says what may be stored of it.
     pub async fn publish(
         &self,
         caller: usize,

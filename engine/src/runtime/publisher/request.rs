@@ -10,6 +10,10 @@ use crate::sequencer::Admitted;
 
 /// A request whose envelopes have all been admitted.
 pub(super) struct Request {
+    /// Distinguishes callers, which take turns.
+    pub(super) caller: usize,
+    /// Its envelopes get their places piece by piece.
+    pub(super) is_large: bool,
     pub(super) envelopes: Vec<Admitted>,
     /// Earlier publishes of them that the disk knew of.
     pub(super) earlier: LookUp,

@@ -10,12 +10,14 @@ use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RateTable, is_free};
 use hawser_storage::{Charge, Facts, LogEntry};
 
-use super::commit::{GroupSize, SignedGroup};
+use super::commit::SignedGroup;
 use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
+use super::large::{LargeRequest, LargeRequests};
 use super::own_end::resume;
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
+use super::size::{BatchSize, GROUP_MAX};
 use super::state::PublisherState;
 use crate::admission::AdmissionError;
 use crate::facts;
@@ -37,6 +39,7 @@ pub(super) struct SequencerThread {
     releases: u64,
     /// The envelopes of the last groups. A repeat of one that is not stored yet finds no receipt on disk.
     recent: RecentGroups,
+    large: LargeRequests,
     generation: Generation,
     /// Number of times that the end of the strand has been read again after a failure.
     epoch: u64,
@@ -57,11 +60,19 @@ struct PlannedReply {
     answer: PlannedAnswer,
 }
 
-/// The answer of a request before its group is signed.
+/// A piece of a large request. The request goes on, or its answer is complete, once its group is signed.
+struct PlannedPiece {
+    request: LargeRequest,
+    answer: PlannedAnswer,
+}
+
+/// The answer of a request, or of a piece of one, before its group is signed.
 struct PlannedAnswer {
     sources: Vec<AnswerSource>,
     /// The number of envelopes that the request adds to the strand.
     added: usize,
+    /// Bound of the answer's length, in bytes.
+    len_bytes: usize,
 }
 
 /// The envelopes of the group that is being made.
@@ -77,8 +88,10 @@ impl SequencerThread {
         settings: PublishSettings,
         sequencer: Sequencer,
         to_committer: Sender<SignedGroup>,
+        piece_max: BatchSize,
     ) -> Self {
         let recent = RecentGroups::default();
+        let large = LargeRequests::new(piece_max);
         let releases = 0;
         Self {
             state,
@@ -87,29 +100,71 @@ impl SequencerThread {
             is_clock_back: false,
             releases,
             recent,
+            large,
             generation: 0,
             epoch: 0,
             to_committer,
         }
     }
 
-    /// Runs until every sender of requests is gone.
-    pub(super) fn run(mut self, requests: &Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
-            let len_bytes = |admitted: &Admitted| admitted.envelope.as_bytes().len();
-            let mut size = GroupSize::default();
-            size.add(first.envelopes.iter().map(len_bytes));
-            let mut group = vec![first];
-            while !size.is_full() {
-                let Ok(next) = requests.try_recv() else { break };
-                size.add(next.envelopes.iter().map(len_bytes));
-                group.push(next);
-            }
+    /// Runs until every sender of requests is gone. `writes` brings a message after groups have been written.
+    pub(super) fn run(mut self, requests: &Receiver<Request>, writes: &Receiver<()>) {
+        while let Some(group) = self.next_group(requests, writes) {
             self.sequence_group(group);
         }
     }
 
-    /// Gives places to all requests of a group, and hands it to the committing thread.
+    /// Waits until a request can get places. Returns all small requests that wait, or none if it is the turn of a large
+    /// one; `None` when all requests have been answered and no more will come.
+    fn next_group(
+        &mut self,
+        requests: &Receiver<Request>,
+        writes: &Receiver<()>,
+    ) -> Option<Vec<Request>> {
+        let mut group = Vec::new();
+        let mut size = BatchSize::default();
+        loop {
+            while !size.reaches(GROUP_MAX)
+                && let Ok(next) = requests.try_recv()
+            {
+                group.extend(self.take(next, &mut size));
+            }
+            if !group.is_empty() || self.large.can_go_on(self.written()) {
+                return Some(group);
+            }
+            if self.large.is_empty() {
+                group.extend(self.take(requests.recv().ok()?, &mut size));
+                continue;
+            }
+            // The large requests wait for a write.
+            crossbeam_channel::select! {
+                recv(requests) -> next => match next {
+                    Ok(next) => group.extend(self.take(next, &mut size)),
+                    // The path drains: they are finished first.
+                    Err(_) => writes.recv().ok()?,
+                },
+                recv(writes) -> write => write.ok()?,
+            }
+        }
+    }
+
+    /// Takes a request: it is returned if it is small, and waits for its turns if it is large.
+    pub(super) fn take(&mut self, request: Request, size: &mut BatchSize) -> Option<Request> {
+        if request.is_large {
+            self.large.push(request);
+            return None;
+        }
+        size.add(request.envelopes.iter().map(|admitted| admitted.envelope.as_bytes().len()));
+        Some(request)
+    }
+
+    /// Returns the newest group that is written, or has failed.
+    fn written(&self) -> Generation {
+        self.state.stored.load(Ordering::Acquire)
+    }
+
+    /// Gives places to small requests and, if it is its turn, to a piece of a large one. Hands them to the committing
+    /// thread.
     pub(super) fn sequence_group(&mut self, requests: Vec<Request>) {
         let now_ns = self.state.ports.clock.now_ns();
         // Checked here too: a claim of a peer may have come after the request was taken, and the
@@ -120,24 +175,70 @@ impl SequencerThread {
             .and_then(|()| self.state.check_world(now_ns))
             .and_then(|()| self.recover(now_ns));
         if let Err(error) = checked {
+            self.large.fail_all(&error);
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
-        self.recent.forget(self.state.stored.load(Ordering::Acquire));
+        self.recent.forget(self.written());
         self.state.kept_from.store(self.recent.first(), Ordering::Release);
         self.generation += 1;
         self.watch_steps_back(now_ns);
         let mut group = OpenGroup::default();
         let mut planned = Vec::with_capacity(requests.len());
         let rates = self.state.ports.rates.borrow().clone();
-        for Request { envelopes, earlier, reply } in requests {
-            match self.sequence_request(now_ns, &rates, envelopes, &earlier, &mut group) {
+        for Request { envelopes, earlier, reply, .. } in requests {
+            match self.sequence_request(now_ns, &rates, envelopes, &earlier, 0, &mut group) {
                 Ok(answer) => planned.push(PlannedReply { reply, answer }),
                 Err(error) => reply.send(Err(error)),
             }
         }
-        let group = self.seal_group(group.sequenced, planned);
+        let piece = self.sequence_piece(now_ns, &rates, !planned.is_empty(), &mut group);
+        let group = self.seal_group(group.sequenced, planned, piece);
         // The committing thread ends only after this sender is gone.
         let _ = self.to_committer.send(group);
+    }
+
+    /// Gives places to the next piece of a large request, if it is its turn.
+    fn sequence_piece(
+        &mut self,
+        now_ns: i64,
+        rates: &RateTable,
+        is_among_others: bool,
+        group: &mut OpenGroup,
+    ) -> Option<PlannedPiece> {
+        let written = self.written();
+        let (request, envelopes) =
+            self.large.take_piece(self.generation, written, is_among_others)?;
+        let (earlier, before) = (&request.earlier, request.answer_len);
+        let planned = match self.look_up_again(earlier, &envelopes) {
+            Err(error) => Err(error),
+            Ok(None) => self.sequence_request(now_ns, rates, envelopes, earlier, before, group),
+            Ok(Some(again)) => {
+                self.sequence_request(now_ns, rates, envelopes, &again, before, group)
+            }
+        };
+        match planned {
+            Ok(answer) => Some(PlannedPiece { request, answer }),
+            Err(error) => {
+                request.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Looks again for earlier publishes of a piece that has waited unusually long since its look-up: once for all of
+    /// its envelopes, instead of once for each.
+    fn look_up_again(
+        &self,
+        looked_up: &LookUp,
+        envelopes: &[Admitted],
+    ) -> Result<Option<LookUp>, PublishError> {
+        if !self.settings.idempotent || self.recent.complete(looked_up) {
+            return Ok(None);
+        }
+        let receipts = || envelopes.iter().map(|admitted| admitted.receipt);
+        let is_open = |it: &Receipt| self.recent.get(it).is_none() && !looked_up.knows(it);
+        let again = self.state.look_up(receipts().filter(is_open))?;
+        Ok(Some(looked_up.part(receipts()).renewed_by(again)))
     }
 
     /// Checks that this node may sign. Reads the end of the strand anew when signing has begun again: it
@@ -194,58 +295,32 @@ impl SequencerThread {
         }
         self.recent.restart_after(self.generation);
         self.state.kept_from.store(self.recent.first(), Ordering::Release);
+        let lost = PublishError::of_disk("the end of this node's own strand was read anew");
+        self.large.fail_begun(&lost);
         Ok(())
     }
 
-    /// Sequences the new envelopes of a request, and finds the repeated ones.
+    /// Sequences the new envelopes of a request, or of a piece of one, and finds the repeated ones. The answer to the
+    /// earlier pieces has `answered_len` bytes.
     fn sequence_request(
         &mut self,
         now_ns: i64,
         rates: &RateTable,
         envelopes: Vec<Admitted>,
         earlier: &LookUp,
+        answered_len: usize,
         group: &mut OpenGroup,
     ) -> Result<PlannedAnswer, PublishError> {
         let first_index = group.sequenced.len();
-        // Most requests have one envelope, which no other one of the request can repeat: they need no map.
-        let may_repeat_itself = envelopes.len() > 1;
-        let mut fresh: Vec<Admitted> = Vec::with_capacity(envelopes.len());
-        let mut fresh_receipts: HashMap<Receipt, usize> = HashMap::new();
-        let mut sources = Vec::with_capacity(envelopes.len());
-        let mut answer_len = 0;
-        for admitted in envelopes {
-            let receipt = admitted.receipt;
-            let len = admitted.envelope.as_bytes().len();
-            let in_group =
-                || group.by_receipt.get(&receipt).or(fresh_receipts.get(&receipt)).copied();
-            if self.settings.idempotent {
-                if let Some(index) = in_group() {
-                    answer_len += len + STATEMENT_OVERHEAD_BYTES;
-                    sources.push(AnswerSource::Group(index));
-                    continue;
-                }
-                if let Some(bytes) = self.earlier(&receipt, earlier)? {
-                    answer_len += bytes.len() + STATEMENT_OVERHEAD_BYTES;
-                    sources.push(AnswerSource::Earlier(bytes));
-                    continue;
-                }
-            }
-            let index = first_index + fresh.len();
-            if may_repeat_itself {
-                fresh_receipts.insert(receipt, index);
-            }
-            answer_len += len + STATEMENT_OVERHEAD_BYTES;
-            sources.push(AnswerSource::Group(index));
-            fresh.push(admitted);
-        }
+        let (answer, fresh) = self.find_repeats(envelopes, earlier, group)?;
         // Before anything is sequenced: the answer is the payer's only proof of what was charged.
-        if answer_len > ANSWER_LEN_BYTES_MAX {
+        if answered_len + answer.len_bytes > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
         }
         // Returns the index in the request of its `fresh`th new envelope, not counting repeats.
         let index_of = |fresh: usize| {
             let is_source = |it: &AnswerSource| matches!(it, AnswerSource::Group(at) if *at == first_index + fresh);
-            sources.iter().position(is_source).unwrap_or_default()
+            answer.sources.iter().position(is_source).unwrap_or_default()
         };
         let refused = |UnpricedError { index, error }: UnpricedError| {
             PublishError::Refused(AdmissionError::of_price(index_of(index), error))
@@ -263,9 +338,51 @@ impl SequencerThread {
         }
         let receipts = fresh.iter().map(|admitted| admitted.receipt);
         group.by_receipt.extend(receipts.zip(first_index..));
-        let added = fresh.len();
         group.sequenced.extend(places.into_iter().zip(fresh));
-        Ok(PlannedAnswer { sources, added })
+        Ok(answer)
+    }
+
+    /// Finds where the answer for each envelope comes from, and returns those that are new.
+    fn find_repeats(
+        &self,
+        envelopes: Vec<Admitted>,
+        earlier: &LookUp,
+        group: &OpenGroup,
+    ) -> Result<(PlannedAnswer, Vec<Admitted>), PublishError> {
+        let first_index = group.sequenced.len();
+        // Most requests have one envelope, which no other one of the request can repeat: they need no map.
+        let may_repeat_itself = envelopes.len() > 1;
+        let mut fresh: Vec<Admitted> = Vec::with_capacity(envelopes.len());
+        let mut fresh_receipts: HashMap<Receipt, usize> = HashMap::new();
+        let mut sources = Vec::with_capacity(envelopes.len());
+        let mut len_bytes = 0;
+        for admitted in envelopes {
+            let receipt = admitted.receipt;
+            let len = admitted.envelope.as_bytes().len();
+            let in_group =
+                || group.by_receipt.get(&receipt).or(fresh_receipts.get(&receipt)).copied();
+            if self.settings.idempotent {
+                if let Some(index) = in_group() {
+                    len_bytes += len + STATEMENT_OVERHEAD_BYTES;
+                    sources.push(AnswerSource::Group(index));
+                    continue;
+                }
+                if let Some(bytes) = self.earlier(&receipt, earlier)? {
+                    len_bytes += bytes.len() + STATEMENT_OVERHEAD_BYTES;
+                    sources.push(AnswerSource::Earlier(bytes));
+                    continue;
+                }
+            }
+            let index = first_index + fresh.len();
+            if may_repeat_itself {
+                fresh_receipts.insert(receipt, index);
+            }
+            len_bytes += len + STATEMENT_OVERHEAD_BYTES;
+            sources.push(AnswerSource::Group(index));
+            fresh.push(admitted);
+        }
+        let added = fresh.len();
+        Ok((PlannedAnswer { sources, added, len_bytes }, fresh))
     }
 
     /// Returns the result of an earlier publish: still on its way to disk, or stored. Reads the disk only for
@@ -289,6 +406,7 @@ impl SequencerThread {
         &mut self,
         sequenced: Vec<(Sequenced, Admitted)>,
         planned: Vec<PlannedReply>,
+        piece: Option<PlannedPiece>,
     ) -> SignedGroup {
         let key = self.state.key.clone();
         let node = self.state.node;
@@ -298,20 +416,27 @@ impl SequencerThread {
         let follows = |pair: &[LogEntry]| pair[1].id.sequence == pair[0].id.sequence.next();
         assert!(sealed.windows(2).all(follows), "a group is contiguous before it is appended");
         let mut replayed = 0;
-        let answers = planned
-            .into_iter()
-            .map(|PlannedReply { mut reply, answer: PlannedAnswer { sources, added } }| {
-                reply.stage.lap(&self.state.counters.sequence_seconds);
-                let envelopes = sources.into_iter().map(|source| match source {
-                    AnswerSource::Group(index) => sealed[index].bytes.clone(),
-                    AnswerSource::Earlier(bytes) => {
-                        replayed += 1;
-                        bytes
-                    }
-                });
-                (reply, Published { envelopes: envelopes.collect(), added })
-            })
-            .collect();
+        let mut bytes_of = |sources: Vec<AnswerSource>| -> Vec<Bytes> {
+            let bytes = sources.into_iter().map(|source| match source {
+                AnswerSource::Group(index) => sealed[index].bytes.clone(),
+                AnswerSource::Earlier(bytes) => {
+                    replayed += 1;
+                    bytes
+                }
+            });
+            bytes.collect()
+        };
+        let mut answers = Vec::with_capacity(planned.len() + 1);
+        for PlannedReply { reply, answer: PlannedAnswer { sources, added, .. } } in planned {
+            answers.push((reply, Published { envelopes: bytes_of(sources), added }));
+        }
+        if let Some(PlannedPiece { mut request, answer }) = piece {
+            request.add(bytes_of(answer.sources), answer.added, answer.len_bytes);
+            answers.extend(self.large.put_back(request));
+        }
+        for (reply, _) in &mut answers {
+            reply.stage.lap(&self.state.counters.sequence_seconds);
+        }
         if self.settings.idempotent {
             let receipt =
                 |entry: &LogEntry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));

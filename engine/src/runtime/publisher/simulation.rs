@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, LazyLock};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
-use hawser_storage::{ChainCommit, ChainPosition, RateRow, Store, WriteFault};
+use hawser_storage::{ChainCommit, ChainPosition, LogEntry, RateRow, Store, WriteFault};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -26,6 +26,7 @@ use super::error::PublishError;
 use super::own_end::{self, OwnEnd};
 use super::request::{PendingReply, Published, Request};
 use super::sequence::SequencerThread;
+use super::size::BatchSize;
 use super::state::PublisherState;
 use crate::ports::{PayloadValidator, TrustingJudge};
 use crate::read::testing::{self, Dice, StoppedClock};
@@ -50,6 +51,8 @@ const VARIABLE: &str = "HAWSER_TEST_SEED";
 const TURNS: u64 = 80;
 /// Different envelopes that clients publish.
 const ENVELOPES: usize = 24;
+/// The size of a piece of a large request, so small that few envelopes make several pieces.
+const PIECE: BatchSize = BatchSize { envelopes: 2, len_bytes: 1 << 20 };
 const NODE: OriginatorId = OriginatorId(100);
 const START_NS: i64 = 1_750_000_000_000_000_000;
 /// An application message of a group.
@@ -165,9 +168,9 @@ impl Process {
         let (to_committer, handed) = unbounded();
         Self {
             heads,
-            sequencer: SequencerThread::new(state.clone(), settings, first, to_committer),
+            sequencer: SequencerThread::new(state.clone(), settings, first, to_committer, PIECE),
             state,
-            committing: CommitThread::new(committer, stored, broken),
+            committing: CommitThread::new(committer, stored, broken, bounded(1).0),
             handed,
             ready: unbounded(),
             recovery,
@@ -177,7 +180,8 @@ impl Process {
         }
     }
 
-    fn request(&mut self, envelopes: Vec<usize>) {
+    /// A request of a caller. It is large if it has more than three envelopes.
+    fn request(&mut self, caller: usize, envelopes: Vec<usize>) {
         let (sender, answer) = oneshot::channel();
         let permit = self.in_flight.clone().try_acquire_owned().unwrap();
         let watch = Stopwatch::start();
@@ -186,15 +190,18 @@ impl Process {
             envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
         // The request may wait while groups are stored, or fail: what was looked up is then of before.
         let earlier = self.state.look_up(admitted.iter().map(|it| it.receipt)).unwrap();
-        self.requests.push(Request { envelopes: admitted, earlier, reply });
+        let is_large = admitted.len() > 3;
+        self.requests.push(Request { caller, is_large, envelopes: admitted, earlier, reply });
         self.awaited.push((envelopes, answer));
     }
 
     fn sequence(&mut self, requests_max: usize) {
         let count = requests_max.min(self.requests.len());
-        if count > 0 {
-            self.sequencer.sequence_group(self.requests.drain(..count).collect());
-        }
+        let mut size = BatchSize::default();
+        let taken: Vec<Request> = self.requests.drain(..count).collect();
+        let small = taken.into_iter().filter_map(|it| self.sequencer.take(it, &mut size));
+        let small = small.collect();
+        self.sequencer.sequence_group(small);
     }
 
     fn commit(&mut self, groups_max: usize) {
@@ -287,9 +294,13 @@ impl Sim {
     fn turn(&mut self) {
         match self.dice.below(20) {
             0..=6 => {
-                let count = 1 + self.dice.index(3);
+                let count = match self.dice.chance(6) {
+                    true => 4 + self.dice.index(9),
+                    false => 1 + self.dice.index(3),
+                };
                 let envelopes = (0..count).map(|_| self.dice.index(ENVELOPES)).collect();
-                self.process.request(envelopes);
+                let caller = self.dice.index(3);
+                self.process.request(caller, envelopes);
             }
             7..=11 => {
                 let count = 1 + self.dice.index(3);
@@ -379,7 +390,7 @@ impl Sim {
         for _ in 0..2 {
             // The first round may find groups on their way that have failed.
             for envelope in 0..ENVELOPES {
-                self.process.request(vec![envelope]);
+                self.process.request(0, vec![envelope]);
             }
             while !self.process.awaited.is_empty() {
                 self.process.sequence(5);
@@ -438,4 +449,46 @@ fn no_acknowledged_id_ever_has_other_bytes_or_none_whatever_syncs_do() {
     println!("{acknowledged} ids acknowledged, {refused} requests failed, {reopened} reopened");
     let few = seeds().count() < 50;
     assert!(few || (refused > 0 && reopened > 0 && acknowledged > 0), "nothing went wrong");
+}
+
+#[test]
+fn pieces_of_large_requests_take_turns_and_let_small_requests_pass() {
+    let mut sim = Sim::new(0);
+    sim.outcomes.lock().fails_one_in = 0;
+    let process = &mut sim.process;
+    // Returns the envelopes of the next group.
+    let next = |process: &mut Process| -> Vec<usize> {
+        process.sequence(9);
+        let group = process.handed.try_recv().unwrap();
+        let receipt = |entry: &LogEntry| entry.facts.as_ref().unwrap().receipt.unwrap();
+        let envelopes = group.entries.iter().map(|entry| receipt(entry)[0].into()).collect();
+        process.ready.0.send(group).unwrap();
+        envelopes
+    };
+    process.request(1, (0..6).collect());
+    process.request(2, (6..10).collect());
+    assert_eq!(next(process), [0, 1], "one piece, not all of the request");
+    process.request(3, vec![20]);
+    assert_eq!(next(process), [20], "a small request has a group without a piece");
+    assert_eq!(next(process), [6, 7], "the other caller has its turn");
+    assert!(next(process).is_empty(), "two pieces wait for their write");
+    process.request(3, vec![21]);
+    assert_eq!(next(process), [21], "a small request does not wait for that");
+    process.commit(usize::MAX);
+    assert_eq!(next(process), [2, 3]);
+    for small in 12..15 {
+        process.request(3, vec![small]);
+        assert_eq!(next(process), [small]);
+    }
+    process.request(3, vec![15]);
+    assert_eq!(next(process), [15, 8, 9], "small requests without end do not stop a large one");
+    process.commit(usize::MAX);
+    assert_eq!(next(process), [4, 5]);
+    assert_eq!(sim.process.awaited.len(), 8);
+    sim.process.commit(usize::MAX);
+    sim.take_answers();
+    assert!(sim.process.awaited.is_empty() && sim.refused == 0);
+    let ids = |envelopes: std::ops::Range<usize>| envelopes.map(|it| sim.ids[&it].0);
+    assert_eq!(ids(0..6).collect::<Vec<_>>(), [1, 2, 7, 8, 15, 16]);
+    assert_eq!(ids(6..10).collect::<Vec<_>>(), [4, 5, 13, 14]);
 }

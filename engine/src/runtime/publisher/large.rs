@@ -1,0 +1,161 @@
+//! Large requests, whose envelopes get their places piece by piece, so that other requests pass between the pieces.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hawser_proto::Bytes;
+
+use super::earlier::{Generation, LookUp};
+use super::error::PublishError;
+use super::request::{PendingReply, Published, Request};
+use super::size::BatchSize;
+use crate::runtime::fair_queue::FairQueue;
+use crate::sequencer::Admitted;
+
+/// Pieces that have places and are not written yet; the next one waits. A small request waits for the write of as many
+/// at most. Two, so that one is signed while the other one is written.
+const UNWRITTEN_MAX: usize = 2;
+/// Groups of small requests that go before a piece. A guess: under full load, large requests go on at a tenth of the
+/// pace.
+const PASSED_MAX: u32 = 3;
+/// Pause for publishers of a request that was refused after its first pieces. The same request again is told why: its
+/// first envelopes are repeats then.
+const RETRY_REST: Duration = Duration::from_secs(1);
+
+/// A large request that is being sequenced.
+pub(super) struct LargeRequest {
+    caller: usize,
+    /// Envelopes without a place, in the order of the request.
+    rest: std::vec::IntoIter<Admitted>,
+    /// Earlier publishes that the disk knew of when the request was admitted.
+    pub(super) earlier: LookUp,
+    /// The answer for the envelopes before the rest. Those may still be on their way to the disk.
+    answer: Published,
+    /// Bound of the length of that part of the answer, in bytes.
+    pub(super) answer_len: usize,
+    reply: PendingReply,
+}
+
+/// The large requests of all callers. Callers take turns; one request of a caller is finished before the next one.
+pub(super) struct LargeRequests {
+    waiting: FairQueue<usize, LargeRequest>,
+    /// Groups with a piece that are not written yet, oldest first, and the bytes of these pieces.
+    unwritten: VecDeque<(Generation, usize)>,
+    /// Groups that went before the piece whose turn it is.
+    passed: u32,
+    piece_max: BatchSize,
+}
+
+impl LargeRequest {
+    fn of(request: Request) -> Self {
+        let Request { caller, envelopes, earlier, reply, .. } = request;
+        let answer = Published { envelopes: Vec::with_capacity(envelopes.len()), added: 0 };
+        Self { caller, rest: envelopes.into_iter(), earlier, answer, answer_len: 0, reply }
+    }
+
+    /// Returns true if some of its envelopes have got places.
+    fn has_begun(&self) -> bool {
+        !self.answer.envelopes.is_empty()
+    }
+
+    /// Adds the answer for its next piece, of which `added` envelopes are new.
+    pub(super) fn add(&mut self, envelopes: Vec<Bytes>, added: usize, len_bytes: usize) {
+        self.answer.envelopes.extend(envelopes);
+        self.answer.added += added;
+        self.answer_len += len_bytes;
+    }
+
+    /// Answers with an error. After the first piece, that is always one after which the publisher tries again, because a
+    /// part of the request may be stored.
+    pub(super) fn fail(self, error: PublishError) {
+        let error = match self.has_begun() {
+            true => error.after_pieces(self.answer.envelopes.len(), RETRY_REST),
+            false => error,
+        };
+        self.reply.send(Err(error));
+    }
+}
+
+impl LargeRequests {
+    /// Creates the queue. Pieces end at `piece_max`.
+    pub(super) fn new(piece_max: BatchSize) -> Self {
+        let (waiting, unwritten) = (FairQueue::default(), VecDeque::new());
+        Self { waiting, unwritten, passed: 0, piece_max }
+    }
+
+    /// Adds a request behind the others of its caller.
+    pub(super) fn push(&mut self, request: Request) {
+        self.waiting.push(request.caller, LargeRequest::of(request));
+    }
+
+    /// Returns true if no request waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Returns true if a piece waits and can get its places now. Groups up to `written` are written.
+    pub(super) fn can_go_on(&mut self, written: Generation) -> bool {
+        while self.unwritten.pop_front_if(|(group, _)| *group <= written).is_some() {}
+        let len_bytes: usize = self.unwritten.iter().map(|(_, len_bytes)| len_bytes).sum();
+        !self.waiting.is_empty()
+            && self.unwritten.len() < UNWRITTEN_MAX
+            && len_bytes < UNWRITTEN_MAX * self.piece_max.len_bytes
+    }
+
+    /// Takes the next piece for a group, and the request that it belongs to. `None` if no piece can go on, or if it lets
+    /// this group of other requests pass first. Give the request back with [`Self::put_back`], or let it fail.
+    pub(super) fn take_piece(
+        &mut self,
+        group: Generation,
+        written: Generation,
+        is_among_others: bool,
+    ) -> Option<(LargeRequest, Vec<Admitted>)> {
+        if !self.can_go_on(written) {
+            return None;
+        }
+        if is_among_others && self.passed < PASSED_MAX {
+            self.passed += 1;
+            return None;
+        }
+        self.passed = 0;
+        let mut request = self.waiting.pop()?;
+        let (mut piece, mut size) = (Vec::new(), BatchSize::default());
+        while !size.reaches(self.piece_max)
+            && let Some(next) = request.rest.next()
+        {
+            size.add(std::iter::once(next.envelope.as_bytes().len()));
+            piece.push(next);
+        }
+        self.unwritten.push_back((group, size.len_bytes));
+        Some((request, piece))
+    }
+
+    /// Takes a request back after a piece, or returns its whole answer if that was the last one.
+    pub(super) fn put_back(&mut self, request: LargeRequest) -> Option<(PendingReply, Published)> {
+        if request.rest.len() == 0 {
+            return Some((request.reply, request.answer));
+        }
+        self.waiting.put_back(request.caller, request);
+        None
+    }
+
+    /// Answers all requests with an error.
+    pub(super) fn fail_all(&mut self, error: &PublishError) {
+        while let Some(request) = self.waiting.pop() {
+            request.fail(error.clone());
+        }
+    }
+
+    /// Answers requests with an error that have got places before the end of the strand was read anew: these places
+    /// may have been lost.
+    pub(super) fn fail_begun(&mut self, error: &PublishError) {
+        let mut kept = Vec::new();
+        while let Some(request) = self.waiting.pop() {
+            match request.has_begun() {
+                true => request.fail(error.clone()),
+                false => kept.push(request),
+            }
+        }
+        kept.into_iter().for_each(|request| self.waiting.push(request.caller, request));
+    }
+}
