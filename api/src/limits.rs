@@ -15,12 +15,12 @@ pub(crate) const SELECTED_MAX: usize = 10_000;
 /// Entries of one cursor. Specified: the network has far fewer originators.
 pub(crate) const CURSOR_ENTRIES_MAX: usize = 100;
 /// Identifiers of one request for inboxes. Specified.
-const IDENTIFIERS_MAX: usize = 1000;
+pub(crate) const IDENTIFIERS_MAX: usize = 1000;
 /// Payer envelopes of one publish. Specified in `docs/protocol/api.md`; the value is a guess, far above
 /// what clients and gateways send at once.
-const PUBLISHED_MAX: usize = 10_000;
+pub(crate) const PUBLISHED_MAX: usize = 10_000;
 /// Payers of one request. Specified. Each payer's rows are read once, however often it is named.
-const PAYERS_MAX: usize = 1000;
+pub(crate) const PAYERS_MAX: usize = 1000;
 
 /// The metadata key of the cursor after which a stream of all envelopes begins. Specified in
 /// `docs/protocol/api.md`.

@@ -3,6 +3,8 @@
 use hawser_serve::readiness::Purpose;
 use hawser_serve::{FieldCost, MethodKind, RpcMethod};
 
+use crate::limits::{IDENTIFIERS_MAX, PAYERS_MAX, PUBLISHED_MAX, SELECTED_MAX};
+
 use MethodKind::{Bidi, ServerStream, Unary};
 
 const REPLICATION: &str = "xmtp.xmtpv4.message_api.ReplicationApi";
@@ -127,6 +129,11 @@ impl EnvelopeMethod {
     }
 }
 
+/// Multiple of the elements which a handler takes that is decoded, so that the handler can refuse a request with its own
+/// words. More are refused before: decoding hundreds of thousands of them takes a thread of the runtime for many
+/// milliseconds.
+const DECODED: usize = 2;
+
 /// Entries of a cursor, each of a hash table when it is decoded, and of a tree after that.
 const CURSOR: &[FieldCost] = &[FieldCost::each(1, 48, &[])];
 
@@ -145,21 +152,27 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::each(
             FieldCost::by_length(7, 300),
         ],
     )],
-)];
+)
+.at_most(DECODED * PUBLISHED_MAX)];
 
 /// Topics, each with its place in a plan and first rows; originators; a cursor.
 const QUERY_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     0,
-    &[FieldCost::each(1, 1024, &[]), FieldCost::by_length(2, 16), FieldCost::each(3, 192, CURSOR)],
+    &[
+        FieldCost::each(1, 1024, &[]).at_most(DECODED * SELECTED_MAX),
+        FieldCost::by_length(2, 16),
+        FieldCost::each(3, 192, CURSOR),
+    ],
 )];
 
 /// Topics, each with its row.
-const NEWEST_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[])];
+const NEWEST_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[]).at_most(DECODED * SELECTED_MAX)];
 
 /// Topics, each with its registrations and its cursor, charged until the stream ends. Measured: a
 /// topic with a cursor of five entries takes 540 bytes.
-const TOPICS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)])];
+const TOPICS_FIELDS: &[FieldCost] =
+    &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)]).at_most(DECODED * SELECTED_MAX)];
 
 /// The adds of a Mutate, each with its cursor and its place in the checks, and the removes. The memory that the
 /// stream keeps is charged separately. Calculated from the types: 80 bytes and 43 in a table; a table of a cursor
@@ -182,10 +195,11 @@ const ORIGINATORS_FIELDS: &[FieldCost] =
     &[FieldCost::each(1, 0, &[FieldCost::by_length(1, 64), FieldCost::each(2, 192, CURSOR)])];
 
 /// Identifiers, each with its result.
-const IDENTIFIERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[FieldCost::by_length(1, 3)])];
+const IDENTIFIERS_FIELDS: &[FieldCost] =
+    &[FieldCost::each(1, 512, &[FieldCost::by_length(1, 3)]).at_most(DECODED * IDENTIFIERS_MAX)];
 
 /// Payers.
-const PAYERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[])];
+const PAYERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[]).at_most(DECODED * PAYERS_MAX)];
 
 /// A report: a failed request, which may decode into many small messages, or signed envelopes.
 const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(

@@ -9,7 +9,16 @@ pub struct FieldCost {
     number: u64,
     each_bytes: usize,
     per_byte: usize,
+    /// The largest number of these fields in a request.
+    most: usize,
     inner: &'static [FieldCost],
+}
+
+/// A request with more elements than any handler takes. Decoding them would hold up the other calls of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request has more than {most} elements: send fewer at once")]
+pub(crate) struct TooManyElementsError {
+    most: usize,
 }
 
 /// Cost of a field that is not listed, bytes: the decoder skips most of them.
@@ -20,7 +29,7 @@ impl FieldCost {
     /// message.
     #[must_use]
     pub const fn each(number: u64, each_bytes: usize, inner: &'static [Self]) -> Self {
-        Self { number, each_bytes, per_byte: 0, inner }
+        Self { number, each_bytes, per_byte: 0, most: usize::MAX, inner }
     }
 
     /// Describes a field that takes `each_bytes` for each occurrence and `per_byte` times its length, plus the cost
@@ -32,30 +41,41 @@ impl FieldCost {
         per_byte: usize,
         inner: &'static [Self],
     ) -> Self {
-        Self { number, each_bytes, per_byte, inner }
+        Self { number, each_bytes, per_byte, most: usize::MAX, inner }
     }
 
     /// Describes a field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
     /// fields are not listed.
     #[must_use]
     pub const fn by_length(number: u64, per_byte: usize) -> Self {
-        Self { number, each_bytes: 2 * per_byte, per_byte, inner: &[] }
+        Self { number, each_bytes: 2 * per_byte, per_byte, most: usize::MAX, inner: &[] }
+    }
+
+    /// Refuses requests with more than `most` of these fields before they are decoded. The fields of a request that have
+    /// such a bound are counted together.
+    #[must_use]
+    pub const fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 }
 
 /// Returns the cost of the gRPC messages in `pieces`, which together hold whole messages. Stops at `enough`, or where a
 /// message is malformed: the decoder stops there too.
+///
+/// # Errors
+/// [`TooManyElementsError`]; the scan stops there.
 pub(crate) fn cost_bytes<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     fields: &[FieldCost],
     enough: usize,
-) -> usize {
-    let mut scan = Scan { pieces, piece: &[], at: 0, end: usize::MAX, cost: 0, enough };
-    while scan.cost < enough
+) -> Result<usize, TooManyElementsError> {
+    let (at, end, cost, counted, too_many) = (0, usize::MAX, 0, 0, None);
+    let mut scan = Scan { pieces, piece: &[], at, end, cost, counted, too_many, enough };
+    while scan.goes_on()
         && let Some(len) = scan.head()
         && scan.inside(len, |scan| scan.message(fields)).is_some()
     {}
-    scan.cost
+    scan.too_many.map_or(Ok(scan.cost), |most| Err(TooManyElementsError { most }))
 }
 
 struct Scan<'a, P> {
@@ -65,12 +85,20 @@ struct Scan<'a, P> {
     /// End of the message that is being scanned. The scan never reads past it.
     end: usize,
     cost: usize,
+    /// Fields of a bounded number.
+    counted: usize,
+    /// The bound, after more fields than that.
+    too_many: Option<usize>,
     enough: usize,
 }
 
 impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
+    fn goes_on(&self) -> bool {
+        self.cost < self.enough && self.too_many.is_none()
+    }
+
     fn message(&mut self, fields: &[FieldCost]) {
-        while self.at < self.end && self.cost < self.enough && self.field(fields).is_some() {}
+        while self.at < self.end && self.goes_on() && self.field(fields).is_some() {}
     }
 
     /// Adds the cost of the next field, and of those inside it; `None` if the bytes are malformed, where the decoder
@@ -80,6 +108,10 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
         let listed = fields.iter().find(|field| field.number == tag >> 3);
         let each_bytes = listed.map_or(UNLISTED_BYTES, |field| field.each_bytes);
         self.cost = self.cost.saturating_add(each_bytes);
+        if let Some(most) = listed.map(|field| field.most).filter(|most| *most < usize::MAX) {
+            self.counted += 1;
+            self.too_many = (self.counted > most).then_some(most);
+        }
         match tag & 7 {
             0 => self.varint().map(|_| ()),
             1 => self.skip(8),
@@ -184,7 +216,7 @@ mod tests {
     }
 
     fn cost(bytes: &[u8], piece: usize) -> usize {
-        cost_bytes(bytes.chunks(piece), &FIELDS, 1_000_000)
+        cost_bytes(bytes.chunks(piece), &FIELDS, 1_000_000).unwrap()
     }
 
     #[test]
@@ -202,6 +234,24 @@ mod tests {
     fn a_million_elements_are_not_all_visited() {
         let many = framed(&[0x0a, 0].repeat(1_000_000));
         assert_eq!(cost(&many, many.len()), 1_000_000);
+    }
+
+    #[test]
+    fn more_elements_than_a_handler_takes_are_refused_at_the_first_one_too_many() {
+        let fields = [FieldCost::each(1, 0, &[FieldCost::each(2, 10, &[]).at_most(3)])];
+        let cost = |count: u8| {
+            let elements = [0x12, 0].repeat(count.into());
+            let bytes = framed(&[&[0x0a, 2 * count][..], &elements].concat());
+            cost_bytes([&bytes[..]].into_iter(), &fields, 1_000_000)
+        };
+        assert_eq!(cost(3), Ok(30));
+        for count in [4, 50] {
+            let error = cost(count).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the request has more than 3 elements: send fewer at once"
+            );
+        }
     }
 
     #[test]

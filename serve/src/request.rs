@@ -134,7 +134,9 @@ impl RequestBody {
     fn pass_on(&mut self) -> Result<(), Status> {
         let whole = self.pieces.iter().map(|piece| &piece[..]);
         let fields = self.metrics.method().fields();
-        self.charge.take_for_request(cost_bytes(whole, fields, COST_BYTES_MAX))?;
+        let cost = cost_bytes(whole, fields, COST_BYTES_MAX)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.charge.take_for_request(cost)?;
         self.whole = self.pieces.len();
         Ok(())
     }

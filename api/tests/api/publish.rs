@@ -252,6 +252,18 @@ async fn after_a_failed_write_the_log_takes_nothing_more() {
 }
 
 #[tokio::test]
+async fn requests_of_far_more_envelopes_than_one_publish_has_are_not_decoded() {
+    let node = node().await;
+    let mut publisher = node.publishing().await;
+    let many = |count| request(vec![pb_env::PayerEnvelope::default(); count]);
+    for (count, text) in [(10_001, "10001"), (20_001, "more than 20000 elements")] {
+        let refused = publisher.publish_payer_envelopes(many(count)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(text), "{}", refused.message());
+    }
+}
+
+#[tokio::test]
 async fn a_publish_whose_answer_would_be_too_large_is_refused() {
     let node = node().await;
     let large = |index| {

@@ -88,9 +88,9 @@ impl Attacker {
         let request = [0x0a, 0].repeat(1_000_000);
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
         for _ in 0..5 {
-            self.refused(&path, &request, RESOURCE_EXHAUSTED).await;
+            self.refused(&path, &request, INVALID_ARGUMENT).await;
         }
-        // Just as many as may be decoded.
+        // Just as many as the handler takes.
         let request = [0x0a, 0].repeat(10_000);
         self.refused(&path, &request, INVALID_ARGUMENT).await;
     }
