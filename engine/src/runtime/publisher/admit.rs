@@ -12,15 +12,12 @@ use parking_lot::Mutex;
 use super::earlier::{LookUp, Receipt};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
 use super::request::{PendingReply, Published, Request};
-use super::size::{BatchSize, LARGE_FROM};
+use super::size::{BatchSize, CHUNK_MAX, LARGE_FROM};
 use super::state::PublisherState;
 use crate::admission::{self, AdmissionContext, AdmissionError, Writer};
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
-/// Envelopes of a request that one core checks as one batch. Guessed: large enough to share the
-/// cost of a batch, small enough that a request of medium size uses several cores.
-const CHUNK_ENVELOPES: usize = 16;
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
 type CheckedChunk = (Vec<Result<Admitted, Violation>>, Result<LookUp, PublishError>);
 
@@ -55,11 +52,7 @@ impl AdmissionJob {
             true => Priority::LargeOfCaller(caller),
             false => Priority::Caller(caller),
         };
-        let mut chunks: Vec<Vec<_>> = Vec::with_capacity(envelopes.len() / CHUNK_ENVELOPES + 1);
-        let mut envelopes = envelopes.into_iter().peekable();
-        while envelopes.peek().is_some() {
-            chunks.push(envelopes.by_ref().take(CHUNK_ENVELOPES).collect());
-        }
+        let chunks = chunks_of(envelopes);
         let job = Arc::new(Self {
             state: state.clone(),
             writer,
@@ -251,5 +244,45 @@ impl AdmissionJob {
             Some(balances) => balances.check(first.payer, &prices).map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// Cuts the envelopes of a request into chunks, in their order.
+fn chunks_of(envelopes: Vec<pb::PayerEnvelope>) -> Vec<Vec<pb::PayerEnvelope>> {
+    let (mut chunks, mut chunk, mut size) = (Vec::new(), Vec::new(), BatchSize::default());
+    for envelope in envelopes {
+        size.add(std::iter::once(envelope.unsigned_client_envelope.len()));
+        chunk.push(envelope);
+        if size.reaches(CHUNK_MAX) {
+            chunks.push(std::mem::take(&mut chunk));
+            size = BatchSize::default();
+        }
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_of_a_caller_is_bounded_by_envelopes_and_by_their_bytes() {
+        let lengths = |lengths: &[usize]| -> Vec<usize> {
+            let envelope = |len: &usize| pb::PayerEnvelope {
+                unsigned_client_envelope: vec![0; *len].into(),
+                ..Default::default()
+            };
+            let chunks = chunks_of(lengths.iter().map(envelope).collect());
+            let all: usize = chunks.iter().map(Vec::len).sum();
+            assert_eq!(all, lengths.len());
+            chunks.iter().map(Vec::len).collect()
+        };
+        assert_eq!(lengths(&[700; 40]), [16, 16, 8]);
+        assert_eq!(lengths(&[30 << 10; 7]), [3, 3, 1]);
+        assert_eq!(lengths(&[100 << 10; 2]), [1, 1]);
+        assert_eq!(lengths(&[0]), [1]);
     }
 }
