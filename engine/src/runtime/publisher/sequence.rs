@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
-use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RateTable, is_free};
 use hawser_storage::{Charge, Facts, LogEntry};
@@ -316,6 +316,10 @@ impl SequencerThread {
         // Before anything is sequenced: the answer is the payer's only proof of what was charged.
         if answered_len + answer.len_bytes > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
+        }
+        // The end of the strand may be as high as its key has signed, by whatever process.
+        if SequenceId::MAX.0.saturating_sub(self.sequencer.last().0) < fresh.len() as u64 {
+            return Err(PublishError::broken("this node's strand has no place left"));
         }
         // Returns the index in the request of its `fresh`th new envelope, not counting repeats.
         let index_of = |fresh: usize| {

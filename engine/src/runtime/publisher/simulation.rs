@@ -16,7 +16,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
-use hawser_storage::{ChainCommit, ChainPosition, LogEntry, RateRow, Store, WriteFault};
+use hawser_storage::{
+    ChainCommit, ChainPosition, Change, LogEntry, RateRow, SkipReason, Store, WriteFault,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -491,4 +493,23 @@ fn pieces_of_large_requests_take_turns_and_let_small_requests_pass() {
     let ids = |envelopes: std::ops::Range<usize>| envelopes.map(|it| sim.ids[&it].0);
     assert_eq!(ids(0..6).collect::<Vec<_>>(), [1, 2, 7, 8, 15, 16]);
     assert_eq!(ids(6..10).collect::<Vec<_>>(), [4, 5, 13, 14]);
+}
+
+/// Another process with the key can sign the last place of the strand, and declare places up to it void.
+#[test]
+fn a_strand_without_a_place_left_refuses_publishes() {
+    let mut sim = Sim::new(0);
+    sim.outcomes.lock().fails_one_in = 0;
+    let (from, reason) = (SequenceId(1), SkipReason::Missing);
+    let through = SequenceId(SequenceId::MAX.0 - 1);
+    sim.store.commit(&[Change::Skip { originator: NODE, from, through, reason }]).unwrap();
+    sim.process = Process::start(&sim.store);
+    for envelopes in [vec![0, 1], vec![0], vec![1], vec![0]] {
+        sim.process.request(0, envelopes);
+        sim.process.sequence(1);
+        sim.process.commit(usize::MAX);
+        sim.take_answers();
+    }
+    assert_eq!(sim.ids, HashMap::from([(0, SequenceId::MAX)]), "the last place is given out");
+    assert_eq!(sim.refused, 2);
 }
