@@ -222,16 +222,36 @@ impl Attacker {
         self.publish_refused(&request(updates, 1_000)).await;
     }
 
-    /// Publishes as many envelopes as a request may have, and then repeats that request, four at a time.
-    pub(crate) async fn repeats(&self) {
-        let mut rng = seed::rng(seed::seed(), 4);
+    /// Returns a request of as many new envelopes as it may have, different for each number.
+    pub(crate) fn largest_publish(&self, number: u64) -> Vec<u8> {
+        let mut rng = seed::rng(seed::seed(), number);
         let payer = envelopes::payer(4);
         let mut sign = |_| {
             let message = envelopes::group_message([4; 16], 100, &mut rng);
             envelopes::sign(&message, self.node, &payer)
         };
         let payer_envelopes = (0..10_000).map(&mut sign).collect();
-        let request = api::PublishPayerEnvelopesRequest { payer_envelopes }.encode_to_vec();
+        api::PublishPayerEnvelopesRequest { payer_envelopes }.encode_to_vec()
+    }
+
+    /// Sends publishes, all at once.
+    pub(crate) async fn publishes(&self, requests: Vec<Vec<u8>>) {
+        let mut callers = JoinSet::new();
+        for request in requests {
+            let attacker = self.clone();
+            callers.spawn(async move {
+                let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+                let status = raw::grpc_status(&attacker.call(&path, &request).await);
+                let is_expected = |it| [0, RESOURCE_EXHAUSTED].contains(&it);
+                assert!(status.is_none_or(is_expected), "{status:?}");
+            });
+        }
+        callers.join_all().await;
+    }
+
+    /// Publishes as many envelopes as a request may have, and then repeats that request, four at a time.
+    pub(crate) async fn repeats(&self) {
+        let request = self.largest_publish(4);
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
         let answer = self.call(&path, &request).await;
         assert_eq!(raw::grpc_status(&answer), Some(0), "the first ones are new");

@@ -147,6 +147,18 @@ async fn old_envelopes_that_are_repeated_without_end() {
     under("repeats", async |attacker| attacker.repeats().await).await;
 }
 
+/// Requests of 10,000 new envelopes, each of which is verified, signed and written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_ten_thousand_new_envelopes() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let attacker = target.attacker(1);
+    let requests = (40..46).map(|number| attacker.largest_publish(number)).collect();
+    let publisher = Publisher::start(target.node()).await;
+    attacker.publishes(requests).await;
+    target.assert_held("new envelopes", publisher).await;
+}
+
 /// Topics by the hundred thousand, on streams that stay open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registrations_without_end() {
