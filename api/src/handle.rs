@@ -29,6 +29,7 @@ use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 use crate::callers::Callers;
 use crate::checkpoint_api::Proofs;
 use crate::conditions::NodeChecks;
+use crate::cursor_stream::CursorMoves;
 use crate::disk_trend::DiskTrend;
 use crate::lag::LagTracker;
 use crate::metadata::Metadata;
@@ -300,7 +301,7 @@ fn routes(
 ) -> Result<Routes, ApiError> {
     let metadata = Metadata {
         engine: api.engine.clone(),
-        heads,
+        cursor: CursorMoves::start(heads, api.stop.clone()),
         version: settings.version.as_str().into(),
         reads: api.reads.clone(),
         callers: api.callers.clone(),

@@ -30,6 +30,7 @@ mod callers;
 mod chain_status;
 mod checkpoint_api;
 mod conditions;
+mod cursor_stream;
 mod disk_trend;
 mod error;
 mod handle;

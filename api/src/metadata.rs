@@ -2,39 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::{Heads, ROWS_PER_TURN, UsageScan, UsedPeriod};
+use hawser_engine::runtime::{ROWS_PER_TURN, UsageScan, UsedPeriod};
+use hawser_proto::PayerAddress;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
     PayerInfo, PeriodSummary,
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApi;
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
-use hawser_proto::{Cursor, PayerAddress};
 use prost::Message as _;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status};
 
 use crate::callers::{Callers, caller_of};
+use crate::cursor_stream::CursorMoves;
 use crate::error::{CallError, into_status};
 use crate::limits::payers;
 use crate::metrics::LimitedCall;
 use crate::node_api::{MessageStream, charged};
 use crate::read_workers::ReadWorkers;
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
-
-/// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.
-const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
-/// Least time between two cursors of a stream: a busy log moves the cursor a thousand times in a
-/// second. Specified in `docs/protocol/api.md`.
-const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 
 /// Memory that a period takes: as read, as a message, and encoded. Counted from the types, with room to
 /// spare.
@@ -47,8 +39,8 @@ const ROWS_PER_SEEK: usize = 10;
 #[derive(Clone)]
 pub(crate) struct Metadata {
     pub(crate) engine: Engine,
-    /// The heads that callers get. Peers over gRPC treat them as verified.
-    pub(crate) heads: Heads,
+    /// The cursor that callers get. Peers over gRPC treat it as verified.
+    pub(crate) cursor: CursorMoves,
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
     pub(crate) callers: Callers,
@@ -66,7 +58,7 @@ impl MetadataApi for Metadata {
         &self,
         request: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<pb::GetSyncCursorResponse>, Status> {
-        let mut answer = Response::new(response(&self.heads.get()));
+        let mut answer = Response::new(self.cursor.now());
         let is_told = caller_of(&request).is_node();
         if let Some(address) = self.quic_address.clone().filter(|_| is_told) {
             answer.metadata_mut().insert(QUIC_ADDRESS_HEADER, address);
@@ -78,8 +70,7 @@ impl MetadataApi for Metadata {
         &self,
         _: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
-        let heads = self.heads.subscribe();
-        let follower = CursorFollower { heads, sent_at: None, stop: self.stop.clone() };
+        let follower = self.cursor.follow(self.stop.clone());
         let messages = stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;
             match follower.next().await {
@@ -249,38 +240,4 @@ impl UsageReader {
     fn take(&self, bytes: usize) -> Result<(), QueryError> {
         self.charge.take(bytes).map_err(|_| QueryError::NoMemory(bytes))
     }
-}
-
-/// A stream of this node's cursor to one caller.
-struct CursorFollower {
-    heads: watch::Receiver<Arc<Cursor>>,
-    sent_at: Option<Instant>,
-    stop: CancellationToken,
-}
-
-impl CursorFollower {
-    async fn next(&mut self) -> Result<pb::GetSyncCursorResponse, CallError> {
-        if let Some(sent_at) = self.sent_at {
-            tokio::select! {
-                () = sleep(CURSOR_REPEATED_AFTER) => {}
-                () = moved(&mut self.heads, sent_at) => {}
-                () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
-            }
-        }
-        self.sent_at = Some(Instant::now());
-        Ok(response(&self.heads.borrow_and_update()))
-    }
-}
-
-/// Returns when the cursor has moved and the least time since the last one has passed.
-async fn moved(heads: &mut watch::Receiver<Arc<Cursor>>, sent_at: Instant) {
-    if heads.changed().await.is_err() {
-        // The engine has stopped, so the cursor never moves again.
-        std::future::pending::<()>().await;
-    }
-    sleep_until(sent_at + CURSOR_SENT_EVERY).await;
-}
-
-fn response(cursor: &Cursor) -> pb::GetSyncCursorResponse {
-    pb::GetSyncCursorResponse { latest_sync: Some(cursor.to_pb()) }
 }
