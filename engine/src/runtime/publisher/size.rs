@@ -10,8 +10,9 @@ pub(super) const GROUP_MAX: BatchSize = BatchSize { envelopes: 4096, len_bytes: 
 pub(super) const LARGE_FROM: BatchSize = BatchSize { envelopes: 257, len_bytes: 1 << 20 };
 
 /// Envelopes of a request that one core checks as one batch, in one turn of the caller. Guessed: large enough to share the
-/// cost of a batch, small enough that a request of medium size uses several cores, and that no turn hashes megabytes.
-pub(super) const CHUNK_MAX: BatchSize = BatchSize { envelopes: 16, len_bytes: 64 << 10 };
+/// cost of a batch, small enough that a request of medium size uses several cores, and that no turn takes more
+/// than some milliseconds: key packages have kilobytes, and cost tenths of a millisecond each.
+pub(super) const CHUNK_MAX: BatchSize = BatchSize { envelopes: 16, len_bytes: 32 << 10 };
 
 /// A piece of a large request ends at this size. Guessed: half a millisecond of signing on two cores, so that a
 /// small request behind it does not wait for longer. Its last envelope may exceed the bytes.
