@@ -17,8 +17,11 @@ const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
 /// Least time between two cursors of a stream: a busy log moves the cursor a thousand times in a
 /// second. Specified in `docs/protocol/api.md`.
 const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
+/// Least time between two cursors for each stream that gets them, so that no number of streams takes more than a tenth
+/// of a core. Specified in `docs/protocol/api.md`; a guess.
+const CURSOR_COSTS: Duration = Duration::from_micros(50);
 
-/// Wakes the streams of the cursor when it has moved, at most ten times per second.
+/// Wakes the streams of the cursor when it has moved, at most ten times per second, and less often if there are thousands.
 ///
 /// A commit wakes one task, and that task wakes the streams. Callers can open thousands of them, and the thread that
 /// commits answers publishers only after it has announced the heads.
@@ -87,13 +90,19 @@ async fn pass_on(
     let passing = async {
         while heads.changed().await.is_ok() {
             moved.send_replace(());
-            sleep(CURSOR_SENT_EVERY).await;
+            sleep(pause_for(moved.receiver_count())).await;
         }
     };
     tokio::select! {
         () = passing => {}
         () = stop.cancelled() => {}
     }
+}
+
+/// Returns the time between two cursors for a number of streams.
+fn pause_for(streams: usize) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    CURSOR_SENT_EVERY.max(CURSOR_COSTS.saturating_mul(streams))
 }
 
 /// Returns when the cursor is another one than `sent`, and the least time since that one has passed.
@@ -141,6 +150,13 @@ mod tests {
 
     fn place(cursor: &pb::GetSyncCursorResponse) -> u64 {
         cursor.latest_sync.as_ref().unwrap().node_id_to_sequence_id[&100]
+    }
+
+    #[test]
+    fn a_flood_of_streams_gets_the_cursor_less_often() {
+        let pauses = [0, 1, 2_000, 20_000].map(|streams| pause_for(streams).as_millis());
+        assert_eq!(pauses, [100, 100, 100, 1_000]);
+        assert!(pause_for(usize::MAX) > Duration::from_secs(3600), "it does not overflow");
     }
 
     /// On a runtime of one thread, no other task runs while a test does not wait.

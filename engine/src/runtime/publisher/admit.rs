@@ -92,6 +92,7 @@ impl AdmissionJob {
         }
     }
 
+    /// Joins the chunks, and hands the request to the sequencing thread, or answers it.
     fn conclude(&self) {
         let chunks = std::mem::take(&mut *self.chunks.lock());
         let reply = self.reply.lock().take();

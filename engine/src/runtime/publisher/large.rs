@@ -47,6 +47,7 @@ pub(super) struct LargeRequests {
 }
 
 impl LargeRequest {
+    /// Begins with a request that has no places.
     fn of(request: Request) -> Self {
         let Request { caller, envelopes, earlier, reply, .. } = request;
         let answer = Published { envelopes: Vec::with_capacity(envelopes.len()), added: 0 };

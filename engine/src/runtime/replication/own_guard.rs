@@ -107,6 +107,7 @@ impl GuardTask {
         task.stop_fetching().await;
     }
 
+    /// Carries out one due action after the other, and waits for the next event, until it is stopped.
     async fn guard_until(&mut self, mut stopped: StopSignal) {
         let state = self.state.clone();
         let mut peers = self.state.peers.subscribe();
