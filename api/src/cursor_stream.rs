@@ -21,7 +21,8 @@ const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 /// of a core. Specified in `docs/protocol/api.md`; a guess.
 const CURSOR_COSTS: Duration = Duration::from_micros(50);
 
-/// Wakes the streams of the cursor when it has moved, at most ten times per second, and less often if there are thousands.
+/// Wakes the streams of the cursor when it has moved, at most ten times per second, and less often if there are
+/// thousands.
 ///
 /// A commit wakes one task, and that task wakes the streams. Callers can open thousands of them, and the thread that
 /// commits answers publishers only after it has announced the heads.

@@ -129,8 +129,8 @@ impl EnvelopeMethod {
     }
 }
 
-/// Multiple of the elements which a handler takes that is decoded, so that the handler can refuse a request with its own
-/// words. More are refused before: decoding hundreds of thousands of them takes a thread of the runtime for many
+/// Multiple of the elements which a handler takes that is decoded, so that the handler can refuse a request with its
+/// own words. More are refused before: decoding hundreds of thousands of them takes a thread of the runtime for many
 /// milliseconds.
 const DECODED: usize = 2;
 

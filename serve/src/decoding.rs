@@ -51,8 +51,8 @@ impl FieldCost {
         Self { number, each_bytes: 2 * per_byte, per_byte, most: usize::MAX, inner: &[] }
     }
 
-    /// Refuses requests with more than `most` of these fields before they are decoded. The fields of a request that have
-    /// such a bound are counted together.
+    /// Refuses requests with more than `most` of these fields before they are decoded. The fields of a request that
+    /// have such a bound are counted together.
     #[must_use]
     pub const fn at_most(self, most: usize) -> Self {
         Self { most, ..self }

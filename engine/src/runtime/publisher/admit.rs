@@ -26,8 +26,8 @@ pub(super) struct AdmissionJob {
     state: Arc<PublisherState>,
     writer: Writer,
     caller: usize,
-    /// A large request keeps all cores busy for long, so workers of a lower priority (nice +5 on Linux) check it, and not
-    /// those that also sign.
+    /// A large request keeps all cores busy for long, so workers of a lower priority (nice +5 on Linux) check it, and
+    /// not those that also sign.
     is_large: bool,
     /// The chunks that are checked, by place.
     chunks: Mutex<Vec<Option<CheckedChunk>>>,
@@ -215,8 +215,8 @@ impl AdmissionJob {
         balances.refresh(state.node, first.payer, now_ns)
     }
 
-    /// Checks all of a large request before its first piece gets places: the answer's length, prices, and that the payer
-    /// can pay the base fees. For a smaller one, the sequencing thread does so.
+    /// Checks all of a large request before its first piece gets places: the answer's length, prices, and that the
+    /// payer can pay the base fees. For a smaller one, the sequencing thread does so.
     fn check_large(&self, envelopes: &[Admitted], earlier: &LookUp) -> Result<(), PublishError> {
         let (true, Some(first)) = (self.is_large, envelopes.first()) else { return Ok(()) };
         let state = &*self.state;

@@ -66,8 +66,8 @@ impl LargeRequest {
         self.answer_len += len_bytes;
     }
 
-    /// Answers with an error. After the first piece, that is always one after which the publisher tries again, because a
-    /// part of the request may be stored.
+    /// Answers with an error. After the first piece, that is always one after which the publisher tries again, because
+    /// a part of the request may be stored.
     pub(super) fn fail(self, error: PublishError) {
         let error = match self.has_begun() {
             true => error.after_pieces(self.answer.envelopes.len(), RETRY_REST),
@@ -103,8 +103,8 @@ impl LargeRequests {
             && len_bytes < UNWRITTEN_MAX * self.piece_max.len_bytes
     }
 
-    /// Takes the next piece for a group, and the request that it belongs to. `None` if no piece can go on, or if it lets
-    /// this group of other requests pass first. Give the request back with [`Self::put_back`], or let it fail.
+    /// Takes the next piece for a group, and the request that it belongs to. `None` if no piece can go on, or if it
+    /// lets this group of other requests pass first. Give the request back with [`Self::put_back`], or let it fail.
     pub(super) fn take_piece(
         &mut self,
         group: Generation,

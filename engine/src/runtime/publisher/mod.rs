@@ -1,9 +1,8 @@
 //! The publish path: admit on all cores → sequence → sign on all cores → commit and sync → answer.
 //!
-//! One thread sequences and one commits. While one group is on its way to disk the next one is
-//! being priced and signed, and everything that has been signed meanwhile goes into the next write:
-//! one sync serves all requests that wait (group commit). Large requests get their places in pieces, between which others
-//! pass.
+//! One thread sequences and one commits. While one group is on its way to disk the next one is being priced and
+//! signed, and everything that has been signed meanwhile goes into the next write: one sync serves all requests that
+//! wait (group commit). Large requests get their places in pieces, between which others pass.
 
 mod admit;
 mod balance;
@@ -154,8 +153,8 @@ impl Publisher {
     }
 
     /// Publishes the envelopes of one request, all or none. Requests wait in turns of their callers, which `caller`
-    /// distinguishes. A large request (more than 256 envelopes, or a MiB) is checked as a whole and then stored in pieces,
-    /// in its order; envelopes of other requests may stand between them.
+    /// distinguishes. A large request (more than 256 envelopes, or a MiB) is checked as a whole and then stored in
+    /// pieces, in its order; envelopes of other requests may stand between them.
     ///
     /// # Errors
     /// [`PublishError`], which says what may be stored of it.

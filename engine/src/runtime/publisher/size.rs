@@ -9,8 +9,8 @@ pub(super) const GROUP_MAX: BatchSize = BatchSize { envelopes: 4096, len_bytes: 
 /// piece by piece. Smaller ones have at most as many envelopes as a gateway sends in one call; the bytes are a guess.
 pub(super) const LARGE_FROM: BatchSize = BatchSize { envelopes: 257, len_bytes: 1 << 20 };
 
-/// Envelopes of a request that one core checks as one batch, in one turn of the caller. Guessed: large enough to share the
-/// cost of a batch, small enough that a request of medium size uses several cores, and that no turn takes more
+/// Envelopes of a request that one core checks as one batch, in one turn of the caller. Guessed: large enough to share
+/// the cost of a batch, small enough that a request of medium size uses several cores, and that no turn takes more
 /// than some milliseconds: key packages have kilobytes, and cost tenths of a millisecond each.
 pub(super) const CHUNK_MAX: BatchSize = BatchSize { envelopes: 16, len_bytes: 32 << 10 };
 
