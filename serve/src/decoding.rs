@@ -238,11 +238,12 @@ mod tests {
 
     #[test]
     fn more_elements_than_a_handler_takes_are_refused_at_the_first_one_too_many() {
-        let fields = [FieldCost::each(1, 0, &[FieldCost::each(2, 10, &[]).at_most(3)])];
+        const FEW: FieldCost = FieldCost::each(2, 10, &[]).at_most(3);
+        const FIELDS: [FieldCost; 1] = [FieldCost::each(1, 0, &[FEW])];
         let cost = |count: u8| {
             let elements = [0x12, 0].repeat(count.into());
             let bytes = framed(&[&[0x0a, 2 * count][..], &elements].concat());
-            cost_bytes([&bytes[..]].into_iter(), &fields, 1_000_000)
+            cost_bytes([&bytes[..]].into_iter(), &FIELDS, 1_000_000)
         };
         assert_eq!(cost(3), Ok(30));
         for count in [4, 50] {
