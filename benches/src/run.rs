@@ -377,7 +377,7 @@ async fn publish_encrypted(
     rpc::speak_tls(Some(&std::fs::read(certificate)?));
     let published = publish::run(plan, &node, &[]).await?;
     node.stop();
-    tell(&published);
+    print_figures(&published);
     Ok(published)
 }
 
@@ -402,11 +402,12 @@ async fn publish(
             published
         }
     };
-    tell(&published);
+    print_figures(&published);
     Ok(published)
 }
 
-fn tell(published: &Published) {
+/// Prints the speed, the latencies and the CPU time of a run.
+fn print_figures(published: &Published) {
     let latency = published.latency;
     eprintln!(
         "  {:.0} envelopes/s, latency p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, CPU us an \

@@ -87,7 +87,7 @@ impl Times {
     }
 
     /// Adds the late places to the faults.
-    pub(super) fn tell(&self, originator: OriginatorId, faults: &mut Faults) {
+    pub(super) fn add_to(&self, originator: OriginatorId, faults: &mut Faults) {
         for late in &self.late {
             let id = EnvelopeId::new(originator, SequenceId(late.sequence_id));
             faults.add(time_back(id, late.ns, late.newest_ns));

@@ -44,20 +44,20 @@ impl UncheckedCounts {
     /// Returns the parts of these strands that were not checked, in sentences for people.
     pub(super) fn sentences(self, strands: &[OriginatorId]) -> Vec<String> {
         let mut unchecked = unchecked_strands(strands);
-        let mut tell = |count: u64, text: &str| {
+        let mut note = |count: u64, text: &str| {
             if count > 0 {
                 unchecked.push(text.replace('#', &count.to_string()));
             }
         };
-        tell(self.fees, "the fees of # envelopes: no given rates are of their time (--rates)");
-        tell(self.payers, "the payers of # envelopes: their rows name none (--without-payers)");
-        tell(self.columns, "the other columns of # rows: their lines do not have them all");
-        tell(
+        note(self.fees, "the fees of # envelopes: no given rates are of their time (--rates)");
+        note(self.payers, "the payers of # envelopes: their rows name none (--without-payers)");
+        note(self.columns, "the other columns of # rows: their lines do not have them all");
+        note(
             self.signers,
             "# checkpoints and cosignatures, or statements about void places, of nodes that the registry does \
              not name",
         );
-        tell(self.witnesses, "# cosignatures of witnesses");
+        note(self.witnesses, "# cosignatures of witnesses");
         unchecked
     }
 }

@@ -177,7 +177,7 @@ impl RangeVerdict {
     #[must_use]
     pub fn all_faults(&self) -> Faults {
         let mut faults = self.faults.clone();
-        self.times.tell(OriginatorId(self.originator_id), &mut faults);
+        self.times.add_to(OriginatorId(self.originator_id), &mut faults);
         faults.sort();
         faults
     }

@@ -463,8 +463,8 @@ impl<'a> Replay<'a> {
             for row in batch {
                 strand.take(row, &context)?;
             }
-            let told = told(state, heads, head);
-            paused = !progress(state, told);
+            let done = progress_of(state, heads, head);
+            paused = !progress(state, done);
             if paused { Err(SourceError("paused".to_owned())) } else { Ok(()) }
         });
         if paused {
@@ -535,20 +535,20 @@ impl<'a> Replay<'a> {
         let mut unchecked = self.source.unchecked();
         let ids = strands.iter().map(|strand| OriginatorId(strand.originator_id));
         unchecked.extend(unchecked_strands(&ids.collect::<Vec<_>>()));
-        let mut tell = |is_so: bool, text: &str| {
+        let mut note = |is_so: bool, text: &str| {
             if is_so {
                 unchecked.push(text.to_owned());
             }
         };
         let until_ns = self.settings.rates.as_ref().and_then(RateTable::refreshed_ns);
         let is_short = until_ns.is_some_and(|until_ns| Some(until_ns) < self.newest_ns);
-        tell(
+        note(
             is_short,
             "the fees of envelopes after the time at which the given rates were confirmed",
         );
         let of = |figure: fn(&StrandReport) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
-        tell(of(|it| it.figures.witnesses), "the cosignatures of witnesses");
-        tell(
+        note(of(|it| it.figures.witnesses), "the cosignatures of witnesses");
+        note(
             of(|it| it.figures.unknown_signers),
             "checkpoints and cosignatures of nodes that the registry does not name",
         );
@@ -570,7 +570,7 @@ pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {
 }
 
 /// Returns the progress of all strands together.
-fn told(state: &ReplayState, heads: &[EnvelopeId], head: EnvelopeId) -> ReplayProgress {
+fn progress_of(state: &ReplayState, heads: &[EnvelopeId], head: EnvelopeId) -> ReplayProgress {
     let reached = |id: &EnvelopeId| {
         let strand = state.strands.get(&id.originator.0);
         strand.map_or(0, |strand| strand.reached().0.min(id.sequence.0))

@@ -16,11 +16,11 @@ pub(crate) fn run(network: &Network) -> Result<(), BenchError> {
     let mut command = network.command();
     command.args(["backup", "create", "--rate", "0", "--data-dir"]).arg(network.data_dir(0));
     let took = child::to_its_end(command.arg("--to").arg(&backups))?;
-    tell("backed up", network, process::folder_bytes(&backups), &took)
+    print_rate("backed up", network, process::folder_bytes(&backups), &took)
 }
 
 /// Prints how fast so many bytes were copied, and how fast the disk takes as many.
-pub(crate) fn tell(
+pub(crate) fn print_rate(
     done: &str,
     network: &Network,
     bytes: u64,

@@ -3,7 +3,7 @@
 use crate::child;
 use crate::error::BenchError;
 use crate::network::Network;
-use crate::scenario::backup::tell;
+use crate::scenario::backup::print_rate;
 use crate::{process, stats};
 
 /// Has the first node, which runs, make a snapshot without a bound on its rate, fills the folder of the second one from
@@ -15,7 +15,7 @@ pub(crate) fn run(network: &Network, envelopes: u64) -> Result<(), BenchError> {
     command.args(["snapshot", "create", "--rate", "0", "--data-dir"]).arg(network.data_dir(0));
     let took = child::to_its_end(command.arg("--to").arg(&snapshots))?;
     let bytes = process::folder_bytes(&snapshots);
-    tell("snapshot made", network, bytes, &took)?;
+    print_rate("snapshot made", network, bytes, &took)?;
 
     let mut command = network.command();
     command.args(["snapshot", "fetch", "--from"]).arg(&snapshots);
@@ -24,5 +24,5 @@ pub(crate) fn run(network: &Network, envelopes: u64) -> Result<(), BenchError> {
     let cpu_us = took.cpu.as_secs_f64() * 1e6 / stats::float(envelopes.max(1));
     let rate = stats::per_second(envelopes, took.elapsed);
     println!("each envelope checked: {rate:.0}/s, {cpu_us:.1} us CPU each");
-    tell("node filled", network, bytes, &took)
+    print_rate("node filled", network, bytes, &took)
 }

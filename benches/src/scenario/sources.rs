@@ -15,16 +15,23 @@ pub(crate) async fn run(network: &Network, leader: Node) -> Result<(), BenchErro
     println!("| sources | envelopes per second | CPU at the leader | CPU at the follower |");
     println!("|---|--:|--:|--:|");
     let (alone, holder) = catch_up::keep(network, &leader, 1, &quic).await?;
-    tell("one peer over QUIC", &alone);
-    tell("two peers over QUIC", &catch_up::keep(network, &leader, 2, &quic).await?.0);
+    print_figures("one peer over QUIC", &alone);
+    print_figures("two peers over QUIC", &catch_up::keep(network, &leader, 2, &quic).await?.0);
     holder.stop();
-    tell("one peer over gRPC", &catch_up::keep(network, &leader, 3, &over("grpc")).await?.0);
-    tell("one peer over QUIC, again", &catch_up::keep(network, &leader, 4, &quic).await?.0);
+    print_figures(
+        "one peer over gRPC",
+        &catch_up::keep(network, &leader, 3, &over("grpc")).await?.0,
+    );
+    print_figures(
+        "one peer over QUIC, again",
+        &catch_up::keep(network, &leader, 4, &quic).await?.0,
+    );
     leader.stop();
     Ok(())
 }
 
-fn tell(sources: &str, caught_up: &CaughtUp) {
+/// Prints the line of one choice of sources.
+fn print_figures(sources: &str, caught_up: &CaughtUp) {
     let CaughtUp { envelopes_per_second, leader_cpu_us, follower_cpu_us, .. } = caught_up;
     println!(
         "| {sources} | {envelopes_per_second:.0} | {leader_cpu_us:.1} µs | {follower_cpu_us:.1} µs |"

@@ -73,8 +73,8 @@ pub(crate) async fn run(plan: Plan, hawser: &Path, data_dir: &Path) -> Result<()
     let third = publisher.alone().await?;
     node.stop();
 
-    tell("a backup", beside_backup, [first, second]);
-    tell("pruning", beside_pruning, [second, third]);
+    print_verdict("a backup", beside_backup, [first, second]);
+    print_verdict("pruning", beside_pruning, [second, third]);
     let said: Value = serde_json::from_slice(&said)?;
     let pruned = said["pruned"].as_u64().ok_or("hawser prune does not say how many have gone")?;
     // The end of the last report stays.
@@ -90,7 +90,7 @@ pub(crate) async fn run(plan: Plan, hawser: &Path, data_dir: &Path) -> Result<()
 }
 
 /// Prints the verdict on publishes beside some upkeep, next to those before and after it.
-fn tell(upkeep: &str, beside: Quantiles, alone: [Quantiles; 2]) {
+fn print_verdict(upkeep: &str, beside: Quantiles, alone: [Quantiles; 2]) {
     let share = beside.p99_us / f64::midpoint(alone[0].p99_us, alone[1].p99_us);
     println!(
         "promised beside {upkeep}: at most {:.0} % of the p99 before and after: {}, {:.0} %",

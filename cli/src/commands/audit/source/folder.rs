@@ -268,7 +268,7 @@ impl StrandRows for FolderBeside<'_, '_> {
         minutes: RangeInclusive<u32>,
         each: &mut dyn FnMut(u32, Address, Usage),
     ) -> Result<(), SourceError> {
-        let tell = |minute, payer, row: hawser_storage::UsageRow| {
+        let convert = |minute, payer, row: hawser_storage::UsageRow| {
             let usage = Usage {
                 picodollars: row.picodollars,
                 messages: row.messages,
@@ -278,7 +278,7 @@ impl StrandRows for FolderBeside<'_, '_> {
             };
             each(minute, payer, usage);
         };
-        self.log.snapshot.usage_rows(self.originator, minutes, tell).map_err(failed)
+        self.log.snapshot.usage_rows(self.originator, minutes, convert).map_err(failed)
     }
 
     fn congestion(
