@@ -277,7 +277,9 @@ impl StrandReplay {
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.skip_to(from, reason == GapReason::NotShown)?;
                 if through < from || through > SequenceId::MAX {
-                    return Err(SourceError(format!("a gap from {from} to {through}")));
+                    return Err(SourceError(format!(
+                        "the source gave a gap from {from} to {through}, which is not a range of places"
+                    )));
                 }
                 self.count_gap(from, through, reason);
                 if reason == GapReason::Void {
@@ -307,7 +309,10 @@ impl StrandReplay {
     /// Reports the places before `place` that no row covers.
     fn skip_to(&mut self, place: SequenceId, are_not_shown: bool) -> Result<(), SourceError> {
         if place.0 < self.next || place > SequenceId::MAX {
-            return Err(SourceError(format!("place {place} after {}", self.next - 1)));
+            return Err(SourceError(format!(
+                "the source gave place {place} after {}",
+                self.next - 1
+            )));
         }
         if place.0 > self.next {
             let (from, through) = (self.next, place.0 - 1);

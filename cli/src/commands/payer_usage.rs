@@ -44,7 +44,12 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
     let now = now.map_err(RunError::failed)?.as_secs();
     let all = rates::list(&network).await?;
     let in_force = all.iter().rev().find(|rate| rate.start_time <= now);
-    let prices = in_force.ok_or_else(|| RunError::not_found("no rate is in force"))?.prices;
+    let none = || {
+        RunError::not_found(
+            "no rate of the rate registry is in force yet: hawser registry rates list shows when they start",
+        )
+    };
+    let prices = in_force.ok_or_else(none)?.prices;
     let rate = Rate {
         start_unix_s: 0,
         message_fee: prices.message_fee,

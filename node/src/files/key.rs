@@ -18,8 +18,8 @@ pub enum SecretFileError {
     #[error(transparent)]
     Read(#[from] io::Error),
     /// The path names a folder.
-    #[error("not a file")]
-    NoFile,
+    #[error("it is a folder; name the file with the secret")]
+    IsFolder,
     /// Other users may read or write the file, so its content may no longer be secret.
     #[error("its mode is {mode:04o}: a secret may be readable by its owner only (chmod 600)")]
     Exposed {
@@ -41,7 +41,7 @@ impl SecretFileError {
                 RunError::not_found(text)
             }
             Self::Exposed { .. } => RunError::refused(text),
-            Self::Read(_) | Self::NoFile | Self::NoKey(_) => RunError::failed(text),
+            Self::Read(_) | Self::IsFolder | Self::NoKey(_) => RunError::failed(text),
         }
     }
 }
@@ -53,7 +53,7 @@ impl SecretFileError {
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let found = std::fs::metadata(path)?;
     if found.is_dir() {
-        return Err(SecretFileError::NoFile);
+        return Err(SecretFileError::IsFolder);
     }
     let mode = found.mode() & 0o7777;
     if mode & 0o077 != 0 {

@@ -110,7 +110,7 @@ impl<'a> Judging<'a> {
         read: Result<(), RunError>,
     ) -> Result<(), RunError> {
         if self.counts.is_empty() {
-            return read.and(Err(RunError::not_found("there are no reports to judge")));
+            return read.and(Err(RunError::not_found("the source holds no report to judge")));
         }
         // Printed beside the verdict: the agreement of most nodes is not a proof either.
         for outage in self.liveness.outages(&self.keys.registry) {
