@@ -194,7 +194,7 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         }));
     } else {
         output::line(format_args!("payer {}", args.payer));
-        bills.iter().for_each(tell_strand);
+        bills.iter().for_each(print_strand);
         output::line(format_args!("settled by the log: {} p$", totals.settled_picodollars));
         output::line(format_args!("taken for it: {} µ$", totals.settled_microdollars));
         output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars));

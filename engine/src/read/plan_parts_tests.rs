@@ -45,13 +45,16 @@ fn plan() -> PagePlan {
     PagePlan::new(Cursors::PerTopic, topics, Arc::new(heads))
 }
 
+/// An envelope with its topic.
+type OfTopic = (Topic, EnvelopeId);
+
 /// Reads a plan to its end. Returns its envelopes with their topics, and the held ones. A page that `has_memory` refuses
 /// is read again; it gets the plan, and true if the plan was open before the page.
 fn read_all(
     mut plan: PagePlan,
     rows: &mut MemoryRows,
     mut has_memory: impl FnMut(&PagePlan, bool) -> bool,
-) -> (Vec<(Topic, EnvelopeId)>, BTreeSet<(Topic, EnvelopeId)>) {
+) -> (Vec<OfTopic>, BTreeSet<OfTopic>) {
     let mut got = Vec::new();
     loop {
         let was_open = plan.is_open();

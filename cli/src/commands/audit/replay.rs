@@ -175,7 +175,7 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
             0 => output::line(&report.network),
             node => output::line(format_args!("node {node} of network {:?}", report.network)),
         }
-        report.strands.iter().for_each(tell_strand);
+        report.strands.iter().for_each(print_strand);
         faults.kept().iter().for_each(output::line);
         for (kind, count) in faults.counts() {
             output::line(format_args!("{:<22} {count}", kind.name()));

@@ -19,6 +19,7 @@
 mod chains;
 mod plan;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,7 +177,7 @@ impl FillParts {
     }
 
     /// Returns the text of an error. A path in it may be the source's address, of which only the host is shown.
-    fn text_of(&self, error: &RunError) -> String {
+    fn text_of(&self, error: &impl fmt::Display) -> String {
         let from = self.from.trim_end_matches('/');
         error.to_string().replace(from, &place_of(from))
     }
