@@ -1,5 +1,6 @@
 //! Catch-up of some topics of a stream from disk.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hawser_proto::{Cursor, Topic};
@@ -71,15 +72,18 @@ impl CatchUpProgress {
 }
 
 /// Merges one cursor into many that are mostly the same. Equal results share their memory: a stream
-/// of thousands of topics keeps a few cursors.
+/// of thousands of topics keeps a few cursors, in whatever order its topics come.
 pub(super) struct CursorMerger {
     with: Arc<Cursor>,
     last: Option<(Arc<Cursor>, Arc<Cursor>)>,
+    /// The cursors that were ahead, by their memory addresses, with their results. They are kept, so that no other one
+    /// gets the address of one.
+    ahead: HashMap<usize, (Arc<Cursor>, Arc<Cursor>)>,
 }
 
 impl CursorMerger {
     pub(super) fn new(with: Arc<Cursor>) -> Self {
-        Self { with, last: None }
+        Self { with, last: None, ahead: HashMap::new() }
     }
 
     pub(super) fn merge(&mut self, cursor: &Arc<Cursor>) -> Arc<Cursor> {
@@ -89,11 +93,40 @@ impl CursorMerger {
         let merged = if cursor.iter().all(|id| self.with.covers(id)) {
             Arc::clone(&self.with)
         } else {
-            let mut merged = Cursor::clone(cursor);
-            merged.merge(&self.with);
-            Arc::new(merged)
+            let merge = || {
+                let mut merged = Cursor::clone(cursor);
+                merged.merge(&self.with);
+                (Arc::clone(cursor), Arc::new(merged))
+            };
+            let (_, merged) = self.ahead.entry(Arc::as_ptr(cursor).addr()).or_insert_with(merge);
+            Arc::clone(merged)
         };
         self.last = Some((Arc::clone(cursor), Arc::clone(&merged)));
         merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::testing::cursor;
+
+    /// A reader chooses names so that topics of two cursors alternate. It is charged for two.
+    #[test]
+    fn cursors_that_alternate_give_as_many_results_as_there_are_cursors() {
+        let [first, second, behind] =
+            [&[(100, 9), (300, 1)], &[(200, 9), (300, 2)], &[(100, 1), (200, 1)]]
+                .map(|entries| Arc::new(cursor(entries)));
+        let heads = Arc::new(cursor(&[(100, 4), (200, 4)]));
+        let mut merger = CursorMerger::new(Arc::clone(&heads));
+        let results: Vec<_> = (0..100)
+            .flat_map(|_| [&first, &second, &behind].map(|cursor| merger.merge(cursor)))
+            .collect();
+        assert_eq!(*results[0], cursor(&[(100, 9), (200, 4), (300, 1)]));
+        assert_eq!(*results[1], cursor(&[(100, 4), (200, 9), (300, 2)]));
+        for (place, result) in results.iter().enumerate() {
+            let expected = if place % 3 == 2 { &heads } else { &results[place % 3] };
+            assert!(Arc::ptr_eq(result, expected), "{place}");
+        }
     }
 }
