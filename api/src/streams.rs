@@ -51,16 +51,25 @@ impl NodeApi {
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::of_subscription)?;
         let reader = self.reader(&charge);
-        let (subscription, held) = match selection {
+        let subscription = match selection {
             Selection::Nothing => return Err(CallError::of_subscription(LimitError::Neither)),
             Selection::Topics(topics) => {
-                let subscription = reader.subscribe_topics_sharing(topics, last_seen);
-                let held = HeldMemory::of(charge, &subscription)?;
-                (subscription, Some(held))
+                let subscription = match last_seen {
+                    Some(last_seen) => {
+                        reader.subscribe_topics_sharing_in_turn(topics, &last_seen)?
+                    }
+                    None => {
+                        let subscription = reader.subscribe_topics_sharing(topics, None);
+                        charge.take_lasting(subscription.held_bytes())?;
+                        subscription
+                    }
+                };
+                charge.keep_of_request(0)?;
+                subscription
             }
-            Selection::Originators(ids) => (reader.subscribe_originators(ids, last_seen), None),
+            Selection::Originators(ids) => reader.subscribe_originators(ids, last_seen),
         };
-        Ok(self.stream(EnvelopeMethod::ReplicationEnvelopes, subscription, held))
+        Ok(self.stream(EnvelopeMethod::ReplicationEnvelopes, subscription))
     }
 
     /// Opens a stream of originators.
@@ -74,7 +83,7 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let (ids, last_seen) = originators(request.filter).map_err(CallError::of_subscription)?;
         let subscription = self.reader(&charge).subscribe_originators(ids, Some(last_seen));
-        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription, None))
+        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription))
     }
 
     /// Opens a stream of topics. Clients expect status STARTED first, even before a refusal.
@@ -89,7 +98,7 @@ impl NodeApi {
             let topics = topics.into_iter().collect();
             let subscription = self.reader(&charge).subscribe_topics_in_turn(topics)?;
             charge.keep_of_request(0)?;
-            Ok(self.stream(method, subscription, None))
+            Ok(self.stream(method, subscription))
         });
         opened.unwrap_or_else(|error| {
             stream::iter([Ok(StreamItem::opened()), Err(into_status(error))]).boxed()
@@ -110,18 +119,16 @@ impl NodeApi {
             None => reader.subscribe_all(),
             Some(last_seen) => reader.subscribe_all_after(last_seen),
         };
-        Ok(self.stream(EnvelopeMethod::All, subscription, None))
+        Ok(self.stream(EnvelopeMethod::All, subscription))
     }
 
     fn stream<T: StreamItem>(
         &self,
         method: EnvelopeMethod,
         subscription: Subscription,
-        held: Option<HeldMemory>,
     ) -> MessageStream<T> {
         let responder = Responder {
             subscription,
-            held,
             method,
             metrics: self.metrics.clone(),
             keepalive_interval: self.keepalive_interval,
@@ -140,38 +147,9 @@ impl NodeApi {
     }
 }
 
-/// The memory that a stream of topics holds, as its call is charged for it.
-struct HeldMemory {
-    charge: CallCharge,
-    bytes: usize,
-}
-
-impl HeldMemory {
-    /// Replaces the charge for the request, which has been dropped, by one for the state of the
-    /// stream.
-    fn of(charge: CallCharge, subscription: &Subscription) -> Result<Self, CallError> {
-        let bytes = subscription.held_bytes();
-        charge.take_lasting(bytes)?;
-        charge.keep_of_request(0)?;
-        Ok(Self { charge, bytes })
-    }
-
-    /// Releases the charge for memory that the stream no longer holds.
-    fn shrink(&mut self, subscription: &Subscription) {
-        let bytes = subscription.held_bytes();
-        if bytes < self.bytes {
-            self.charge.give_back_lasting(self.bytes - bytes);
-            self.bytes = bytes;
-        }
-    }
-}
-
 /// Renders the events of one subscription.
 struct Responder {
     subscription: Subscription,
-    /// `None` for streams of whole strands, which hold no memory besides their requests, and for those that wait for
-    /// their turn, which charge it themselves.
-    held: Option<HeldMemory>,
     method: EnvelopeMethod,
     metrics: Arc<HandlerMetrics>,
     keepalive_interval: Duration,
@@ -194,9 +172,6 @@ impl Responder {
             let message = match event {
                 SubscriptionEvent::CaughtUp(_) => {
                     self.caught_up = true;
-                    if let Some(held) = &mut self.held {
-                        held.shrink(&self.subscription);
-                    }
                     T::caught_up()
                 }
                 SubscriptionEvent::Envelopes { envelopes, .. } => self.render(envelopes)?,

@@ -22,6 +22,7 @@ pub(super) type Opening =
 
 /// The topics of a stream that waits, with the charge for them.
 struct WaitingTopics {
+    cursors: Cursors,
     topics: PackedTopics,
     held: HeldMemory,
 }
@@ -37,10 +38,14 @@ enum FirstTurn {
 ///
 /// # Errors
 /// [`QueryError::NoMemory`].
-pub(super) fn open(log: LogAccess, topics: PackedTopics) -> Result<Opening, QueryError> {
+pub(super) fn open(
+    log: LogAccess,
+    cursors: Cursors,
+    topics: PackedTopics,
+) -> Result<Opening, QueryError> {
     let mut held = HeldMemory::lasting(Arc::clone(&log.memory));
     held.hold(WAITING_BYTES + topics.held_bytes())?;
-    Ok(Box::pin(begun(log, WaitingTopics { topics, held })))
+    Ok(Box::pin(begun(log, WaitingTopics { cursors, topics, held })))
 }
 
 /// Waits for a turn on disk and for memory. A stream that may not have its memory now lets the next one go first.
@@ -68,7 +73,7 @@ impl WaitingTopics {
         if self.held.hold_spare(bytes).is_err() {
             return Ok(FirstTurn::NoMemory(self, bytes));
         }
-        let feed = TopicFeed::new(Cursors::PerTopic, self.topics.unpack());
+        let feed = TopicFeed::new(self.cursors, self.topics.unpack());
         let mut stream = Subscription::listening(log.clone(), Feed::Topics(Box::new(feed)));
         stream.hold(self.held);
         stream.read_first()?;

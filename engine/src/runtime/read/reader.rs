@@ -281,7 +281,21 @@ impl Reader {
         &self,
         topics: PackedTopics,
     ) -> Result<Subscription, QueryError> {
-        Subscription::waiting(self.log.clone(), topics)
+        Subscription::waiting(self.log.clone(), Cursors::PerTopic, topics)
+    }
+
+    /// Opens a stream of `topics` from one cursor as [`subscribe_topics_sharing`](Self::subscribe_topics_sharing) does,
+    /// which waits for its turn as [`subscribe_topics_in_turn`](Self::subscribe_topics_in_turn) does.
+    ///
+    /// # Errors
+    /// [`QueryError::NoMemory`].
+    pub fn subscribe_topics_sharing_in_turn(
+        &self,
+        topics: impl IntoIterator<Item = Topic>,
+        last_seen: &Cursor,
+    ) -> Result<Subscription, QueryError> {
+        let topics = topics.into_iter().map(|topic| (topic, last_seen.clone())).collect();
+        Subscription::waiting(self.log.clone(), Cursors::Shared, topics)
     }
 
     /// Opens a stream without topics. Topics are added and removed while it runs: see

@@ -19,6 +19,7 @@ use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::read::limits::BatchLimits;
 use crate::read::memory::HeldMemory;
+use crate::read::plan::Cursors;
 use crate::read::queue::PopOutcome;
 
 /// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
@@ -84,8 +85,12 @@ impl Subscription {
     ///
     /// # Errors
     /// [`QueryError::NoMemory`].
-    pub(super) fn waiting(log: LogAccess, topics: PackedTopics) -> Result<Self, QueryError> {
-        let opening = opening::open(log.clone(), topics)?;
+    pub(super) fn waiting(
+        log: LogAccess,
+        cursors: Cursors,
+        topics: PackedTopics,
+    ) -> Result<Self, QueryError> {
+        let opening = opening::open(log.clone(), cursors, topics)?;
         let no_topics = Feed::Topics(Box::new(TopicFeed::changing()));
         let mut stream = Self::listening(log, no_topics);
         stream.opening = Some(opening);
@@ -193,9 +198,9 @@ impl Subscription {
         }
     }
 
-    /// Returns the memory that this stream holds for its topics and cursors, in bytes: less once it has
-    /// caught up. Envelopes that wait do not count, nor does a stream of whole strands. Costs a look at each
-    /// topic. Not for a stream that was opened to wait for its turn, which charges its reader itself.
+    /// Returns the memory that this stream holds for its topics and cursors, in bytes. Envelopes that wait do not count, nor
+    /// does a stream of whole strands. Costs a look at each topic. A stream that was opened to wait for its turn charges
+    /// its reader itself.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match &self.feed {

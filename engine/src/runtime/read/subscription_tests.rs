@@ -448,7 +448,10 @@ impl Reading {
     fn open(&self) -> Subscription {
         let (reader, names) = (&self.node.reader, self.names.iter().cloned());
         match self.kind {
-            0 => reader.subscribe_topics_sharing(names, Some(self.shared())),
+            0 if self.got.len() % 2 == 0 => {
+                reader.subscribe_topics_sharing(names, Some(self.shared()))
+            }
+            0 => reader.subscribe_topics_sharing_in_turn(names, &self.shared()).unwrap(),
             1 => {
                 let topics = names.map(|name| {
                     let from = self.reached.get(&name).cloned().unwrap_or_default();
