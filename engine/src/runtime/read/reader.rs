@@ -270,9 +270,9 @@ impl Reader {
         self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
     }
 
-    /// Opens a stream of topics as [`subscribe_topics`](Self::subscribe_topics) does, which charges its reader for topics
-    /// and cursors itself. Until its first turn on disk it holds little more than their names, and the hub does not know
-    /// it; turns go round between addresses and their connections. In its first turn it takes the memory of a catch-up,
+    /// Opens a stream of topics as [`subscribe_topics`](Self::subscribe_topics) does, which charges its reader for
+    /// topics and cursors itself. Until its first turn on disk it holds little more than their names, and the hub does
+    /// not know it; turns go round between addresses and their connections. In its first turn it takes the memory of a catch-up,
     /// if that leaves enough for others, and else it waits on. So any number of streams may be opened at once.
     ///
     /// # Errors

@@ -52,7 +52,8 @@ pub struct Subscription {
     reading: Option<PageReading>,
     /// Memory of pages whose envelopes are not all delivered.
     taken_bytes: usize,
-    /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their users.
+    /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their
+    /// users.
     held: Option<HeldMemory>,
     failed: Option<QueryError>,
 }
@@ -198,9 +199,9 @@ impl Subscription {
         }
     }
 
-    /// Returns the memory that this stream holds for its topics and cursors, in bytes. Envelopes that wait do not count, nor
-    /// does a stream of whole strands. Costs a look at each topic. A stream that was opened to wait for its turn charges
-    /// its reader itself.
+    /// Returns the memory that this stream holds for its topics and cursors, in bytes. Envelopes that wait do not
+    /// count, nor does a stream of whole strands. Costs a look at each topic. A stream that was opened to wait for its
+    /// turn charges its reader itself.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match &self.feed {
