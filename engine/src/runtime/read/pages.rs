@@ -29,9 +29,8 @@ const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// page. Guessed: a turn takes about as long as a page.
 const TURN_ROWS_MAX: usize = 5_000;
 
-/// Reads a page, and returns it with the memory that was taken for it. Streams have their turns in the
-/// order in which they ask. One that may not have its memory now lets the next one go first, and holds
-/// none while it waits.
+/// Reads a page in its stream's turn, and returns it with the memory that was taken for it.
+/// A stream that may not have its memory now lets the next one go first, and holds none while it waits.
 ///
 /// # Errors
 /// [`QueryError`] if the log cannot be read, or the memory does not come.
