@@ -90,6 +90,7 @@ fn a_node_that_runs_shows_the_statements_beside_its_checkpoints() {
         strand[usize::try_from(after).unwrap().min(strand.len())..].to_vec()
     });
     node.sign_as(NODE, key.clone());
+    node.sign_up_to(Some(20));
     let url = node.url();
     let replayed = || {
         let replay = ["audit", "replay", "--json", "--from", &url, "--registry", registry];
@@ -108,6 +109,11 @@ fn a_node_that_runs_shows_the_statements_beside_its_checkpoints() {
     let proof = place.path().join("proof");
     assert_eq!(prove("200:22", &url, registry, &proof, &[]), Some(0));
     assert_eq!(verified(&proof, registry)["proof"]["void_from"], 21);
+    // A tree that has the places: the envelopes were found again, and the node hides them.
+    node.sign_up_to(None);
+    let (verdict, gap, _) = replayed();
+    assert_eq!((verdict, gap), ("incomplete".into(), "not_shown".into()));
+    node.sign_up_to(Some(20));
     node.show_voids(vec![Bytes::from_static(b"noise")]);
     let (verdict, _, faults) = replayed();
     assert_eq!(verdict, "faulty");

@@ -193,13 +193,16 @@ impl StrandReplay {
         self.faults.add(fault);
     }
 
-    /// Reads the statements about void places.
+    /// Reads the statements about void places, and the size of the tree, whose places they do not explain.
     pub(super) fn load_declared(&mut self, context: &ReplayContext<'_>) {
         let at = (self.originator(), self.reached());
         let seen = &mut self.seen_voids;
         let (declared, faults) = DeclaredVoids::load(context.rows, context.registry, at, seen);
         self.declared = declared;
         faults.into_iter().for_each(|fault| self.fault(fault));
+        if let Err(error) = self.declared.load_tree_size(self.originator(), context) {
+            self.unreadable("checkpoints", &error);
+        }
     }
 
     /// Returns a sentence on the statements about void places that came too late to be compared with all envelopes.

@@ -1,23 +1,31 @@
 //! Statements of a strand's node about void places: missing places that a statement covers are counted apart.
 //!
-//! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints.
+//! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints. The tree of
+//! a strand ends before void places. A place under a signed root therefore had an envelope, and no statement explains its
+//! lack: the enemy is a keeper that hides an envelope behind an old statement, after which it was found again.
 
 use std::collections::BTreeSet;
 
+use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, FaultKind};
-use super::item::{GapReason, StrandRows};
+use super::item::{GapReason, SourceError, StrandRows};
+use super::strand::ReplayContext;
 
 /// Statements of one strand that are applied or exported. The limit of nodes for all strands.
 pub(crate) const STATEMENTS_MAX: usize = 4_096;
 
-/// The statements that the strand's node has signed.
+/// The statements that the strand's node has signed, and the places that they do not explain.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DeclaredVoids(Vec<VoidStatement>);
+pub(super) struct DeclaredVoids {
+    stated: Vec<VoidStatement>,
+    /// The size of the largest signed tree of the strand: each place up to it had an envelope.
+    in_tree: SequenceId,
+}
 
 /// The statements that a replay has seen, for the runs that continue it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -91,7 +99,39 @@ impl DeclaredVoids {
             seen.late += u64::from(is_late);
         }
         let new = forged.into_iter().filter(|signed| seen.note(&signed.statement));
-        (Self(genuine), new.map(|signed| forged_statement(originator, &signed)).collect())
+        let declared = Self { stated: genuine, ..Self::default() };
+        (declared, new.map(|signed| forged_statement(originator, &signed)).collect())
+    }
+
+    /// Reads the size of the largest tree up to the head that a known node has signed before the replay began.
+    ///
+    /// # Errors
+    /// When the source cannot read a checkpoint.
+    pub(super) fn load_tree_size(
+        &mut self,
+        originator: OriginatorId,
+        context: &ReplayContext<'_>,
+    ) -> Result<(), SourceError> {
+        if self.stated.is_empty() {
+            return Ok(());
+        }
+        let now_ns = u64::try_from(context.now_ns).unwrap_or_default();
+        for node in context.rows.checkpoint_nodes()? {
+            let Some(record) = context.registry.node(node) else { continue };
+            let newest = newest_checkpoint(context.rows, node, context.head.0)?;
+            let Some(CosignedCheckpoint { signed, .. }) = newest else { continue };
+            let of = signed.checkpoint;
+            let is_its = (of.originator, of.node) == (originator, node) && of.time_ns <= now_ns;
+            if is_its && signed.verify(&record.public_key).is_ok() {
+                self.in_tree = self.in_tree.max(SequenceId(of.size).min(SequenceId::MAX));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the first place that a statement explains, which may be behind its last one.
+    fn first_of(&self, of: &VoidStatement) -> SequenceId {
+        of.from.max(self.in_tree.next())
     }
 
     /// Divides a range of places without envelopes into those that are declared void and the others, for which `reason`
@@ -105,12 +145,14 @@ impl DeclaredVoids {
         let mut parts = Vec::new();
         let mut next = from;
         while next <= through {
-            let covering = self.0.iter().filter(|of| of.covers(next));
+            let covers = |of: &&VoidStatement| self.first_of(of) <= next && next <= of.through;
+            let covering = self.stated.iter().filter(covers);
             let (end, reason) = match covering.map(|of| of.through).max() {
                 Some(end) => (end, GapReason::DeclaredVoid),
                 None => {
-                    let later = self.0.iter().map(|of| of.from).filter(|first| *first > next);
-                    let end = later.min().map_or(through, SequenceId::previous);
+                    let firsts = self.stated.iter().map(|of| (self.first_of(of), of.through));
+                    let later = firsts.filter(|(first, last)| next < *first && first <= last);
+                    let end = later.map(|(first, _)| first.previous()).min().unwrap_or(through);
                     (end, reason)
                 }
             };
@@ -125,10 +167,44 @@ impl DeclaredVoids {
     pub(super) fn fault(&self, id: EnvelopeId, originator_ns: i64) -> Option<Fault> {
         let is_broken =
             |of: &&VoidStatement| of.covers(id.sequence) && of.is_broken_by(originator_ns);
-        let VoidStatement { from, through, .. } = self.0.iter().find(is_broken)?;
+        let VoidStatement { from, through, .. } = self.stated.iter().find(is_broken)?;
         let text = format!("its node had declared places {from} to {through} void before");
         Some(Fault::at(FaultKind::VoidSigned, id, text))
     }
+}
+
+/// Returns the newest checkpoint of a node up to `head`, or one above it. Asks the source for a number of checkpoints that
+/// grows with the logarithm of the head.
+fn newest_checkpoint(
+    rows: &dyn StrandRows,
+    node: OriginatorId,
+    head: u64,
+) -> Result<Option<CosignedCheckpoint>, SourceError> {
+    let size = |it: &CosignedCheckpoint| it.signed.checkpoint.size;
+    let next = |after: u64| {
+        let next = rows.checkpoint_after(node, after);
+        next.map(|next| next.filter(|next| size(next) > after))
+    };
+    // No checkpoint up to the head is larger than `high`.
+    let (mut newest, mut low, mut high) = (None, 0, head);
+    while low < high
+        && let Some(found) = next(low)?
+    {
+        low = size(&found);
+        newest = Some(found);
+        if low >= high {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        match next(middle)? {
+            Some(found) => {
+                low = size(&found);
+                newest = Some(found);
+            }
+            None => high = middle,
+        }
+    }
+    Ok(newest)
 }
 
 /// Makes the fault of a statement that the strand's node has not signed.
@@ -140,8 +216,11 @@ pub(crate) fn forged_statement(originator: OriginatorId, signed: &SignedVoid) ->
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+
     use super::*;
-    use crate::replay::testing::{MemoryLog, declared, settings};
+    use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
     use crate::replay::{Gap, Replay, ReplayState, StoredMark, StrandRow};
 
@@ -185,13 +264,20 @@ mod tests {
         assert_eq!(named(&replay(&log, &settings())), [], "what is held was signed before");
     }
 
-    /// A snapshot leaves out places, and has the statements.
-    #[test]
-    fn places_that_are_not_shown_make_a_log_incomplete_unless_their_node_has_declared_them_void() {
+    /// A log of 60 places of which a node shows neither 41 to 50 nor a tree of more than 40 places.
+    fn not_shown() -> MemoryLog {
         let mut log = MemoryLog::honest(60);
         log.is_node = true;
         (1..=60).for_each(|at| *log.row_at(at).0 = StoredMark::Unknown);
         log.rows.drain(40..50);
+        log.checkpoints.truncate(4);
+        log
+    }
+
+    /// A snapshot leaves out places, and has the statements.
+    #[test]
+    fn places_that_are_not_shown_make_a_log_incomplete_unless_their_node_has_declared_them_void() {
+        let mut log = not_shown();
         let (verdict, reasons) = shown(&log);
         assert_eq!((verdict, &reasons[..]), ("incomplete", &[(41, 50, GapReason::NotShown)][..]));
         log.voids = vec![declared(41, 48, 40, 1)];
@@ -203,6 +289,52 @@ mod tests {
         // A statement that the node has not signed explains nothing.
         log.voids = vec![declared(41, 50, 40, 2)];
         assert_eq!(shown(&log).1, [(41, 50, GapReason::NotShown)]);
+    }
+
+    /// A restored node has declared places void, some were found again, and the keeper of the log hides them.
+    #[test]
+    fn a_statement_does_not_explain_the_lack_of_places_that_a_signed_tree_has() {
+        let root = TreeHash([7; 32]);
+        let mut log = not_shown();
+        log.voids = vec![declared(41, 43, 40, 1), declared(41, 50, 40, 1)];
+        assert_eq!(shown(&log), ("clean", vec![(41, 50, GapReason::DeclaredVoid)]));
+        let none_shown = ("incomplete", vec![(41, 50, GapReason::NotShown)]);
+        let some_shown = vec![(41, 45, GapReason::NotShown), (46, 50, GapReason::DeclaredVoid)];
+        log.checkpoints.push(checkpoint(45, root));
+        assert_eq!(shown(&log), ("incomplete", some_shown));
+        for size in [50, 51, 60] {
+            log.checkpoints[4] = checkpoint(size, root);
+            assert_eq!(shown(&log), none_shown, "{size}");
+        }
+        // What another key has signed is no tree of the node.
+        let time_ns = ns_of(45).unsigned_abs();
+        let of = Checkpoint { node: NODE, originator: NODE, size: 45, root, time_ns };
+        log.checkpoints[4] = of.sign(&key(5)).into();
+        assert_eq!(shown(&log).1, [(41, 50, GapReason::DeclaredVoid)]);
+
+        let mut log = with_gap();
+        log.voids = vec![declared(41, 60, 40, 1)];
+        log.checkpoints.push(checkpoint(45, root));
+        let apart = [(41, 45, GapReason::Missing), (46, 60, GapReason::DeclaredVoid)];
+        assert_eq!(gaps(&log), apart);
+    }
+
+    #[test]
+    fn the_newest_checkpoint_is_found_among_many_and_among_none() {
+        let mut log = MemoryLog::honest(1);
+        let newest = |log: &MemoryLog, head| {
+            let found = newest_checkpoint(log, NODE, head).unwrap();
+            found.map(|it| it.signed.checkpoint.size)
+        };
+        assert_eq!(newest(&log, 9), None);
+        for sizes in [&[1][..], &[3, 4, 90], &[7, 8, 9, 10, 11, 12], &[100], &[50, 99, 100]] {
+            let all = sizes.iter().map(|size| checkpoint(*size, TreeHash([7; 32])));
+            log.checkpoints = all.collect();
+            assert_eq!(newest(&log, 100), sizes.last().copied(), "{sizes:?}");
+        }
+        assert!(newest(&log, 20) >= Some(20), "it is above the head");
+        log.is_node = true;
+        assert_eq!(newest(&log, 100), Some(100));
     }
 
     #[test]

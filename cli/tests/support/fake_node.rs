@@ -59,6 +59,7 @@ impl FakeNode {
             signer: signer.clone(),
             has_trees: has_trees.clone(),
             void_statements: Arc::default(),
+            tree_size: Arc::default(),
             checkpoint_calls: Arc::default(),
             pages: Arc::default(),
             behind_same_balancer: Arc::default(),
@@ -84,6 +85,11 @@ impl FakeNode {
     /// Signs a checkpoint of each strand that it holds, from now on.
     pub fn sign_as(&self, node: u32, key: SecretKey) {
         *self.signer.lock() = Some((node, key));
+    }
+
+    /// Signs the root of so many of its envelopes, from now on; `None` for a made-up one up to its head.
+    pub fn sign_up_to(&self, size: Option<u64>) {
+        *self.calls.tree_size.lock() = size;
     }
 
     /// Shows these statements about void places beside its checkpoints, from now on.
@@ -114,6 +120,8 @@ struct FakeCalls {
     has_trees: Arc<AtomicBool>,
     /// The statements about void places that it shows beside a checkpoint of any strand.
     void_statements: Arc<Mutex<Vec<Bytes>>>,
+    /// The size of the tree whose root it signs; `None` for a made-up root up to its head.
+    tree_size: Arc<Mutex<Option<u64>>>,
     /// The number of calls for a checkpoint so far, and those that are answered with pages of HTTP.
     checkpoint_calls: Arc<AtomicU64>,
     pages: Arc<Mutex<Vec<SentPages>>>,
@@ -149,6 +157,12 @@ impl FakeCalls {
         }
     }
 
+    /// Returns the leaves of the first `size` places of a strand; `None` if it has fewer envelopes.
+    fn leaves(&self, strand: u32, size: u64) -> Option<Vec<TreeHash>> {
+        let leaf = |after: u64| envelope_leaf((self.page)(strand, after).first()?);
+        (0..size).map(leaf).collect()
+    }
+
     /// Answers a call by the name of its method; `None` for one that is not served.
     fn answer(&self, method: &str, request: Bytes) -> Option<Vec<u8>> {
         match method {
@@ -171,11 +185,7 @@ impl FakeCalls {
             "GetInclusion" if self.has_trees.load(Ordering::Relaxed) => {
                 let request = checkpoint_api::GetInclusionRequest::decode(request).unwrap();
                 let size = request.size?;
-                let mut leaves = Vec::new();
-                while (leaves.len() as u64) < size {
-                    let page = (self.page)(request.originator_id, leaves.len() as u64);
-                    leaves.push(envelope_leaf(page.first()?)?);
-                }
+                let leaves = self.leaves(request.originator_id, size)?;
                 let index = usize::try_from(request.sequence_id - 1).unwrap();
                 let (_, path) = root_and_path(&leaves, index);
                 let bytes = |hash: &TreeHash| Bytes::copy_from_slice(&hash.0);
@@ -188,9 +198,13 @@ impl FakeCalls {
                 let strand =
                     checkpoint_api::GetCheckpointRequest::decode(request).unwrap().originator_id;
                 let (node, key) = self.signer.lock().clone()?;
-                let size = self.heads.iter().find(|head| head.0 == strand)?.1;
+                let head = self.heads.iter().find(|head| head.0 == strand)?.1;
                 let (node, originator) = (OriginatorId(node), OriginatorId(strand));
-                let root = TreeHash([7; 32]);
+                let tree_size = *self.tree_size.lock();
+                let (size, root) = match tree_size {
+                    Some(size) => (size, root_and_path(&self.leaves(strand, size)?, 0).0),
+                    None => (head, TreeHash([7; 32])),
+                };
                 let signed = Checkpoint { node, originator, size, root, time_ns: 1 }.sign(&key);
                 let checkpoint = CosignedCheckpoint::from(signed);
                 let checkpoint = checkpoint.encode().into();
