@@ -422,6 +422,13 @@ async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_writ
             "originator 200, place 3: the row is missing in the table gateway_envelopes_blob",
         ),
         (
+            "UPDATE gateway_envelopes_meta SET originator_sequence_id = 0 \
+             WHERE originator_sequence_id = 3 AND originator_node_id = 200",
+            "UPDATE gateway_envelopes_meta SET originator_sequence_id = 3 \
+             WHERE originator_sequence_id = 0 AND originator_node_id = 200",
+            "originator 200 has 4 rows in gateway_envelopes_meta, and 3 at places from 1 on",
+        ),
+        (
             "UPDATE gateway_envelopes_latest SET originator_sequence_id = 9 WHERE originator_node_id = 100",
             "UPDATE gateway_envelopes_latest SET originator_sequence_id = 5 WHERE originator_node_id = 100",
             "the database is cut off",

@@ -1,8 +1,8 @@
 //! Statements of a strand's node about void places: missing places that a statement covers are counted apart.
 //!
 //! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints. The tree of
-//! a strand ends before void places. A place under a signed root therefore had an envelope, and no statement explains its
-//! lack: the enemy is a keeper that hides an envelope behind an old statement, after which it was found again.
+//! a strand ends before void places. A place under a signed root therefore had an envelope, and no statement explains
+//! its lack: the enemy is a keeper that hides an envelope behind an old statement, after which it was found again.
 
 use std::collections::BTreeSet;
 
@@ -173,8 +173,8 @@ impl DeclaredVoids {
     }
 }
 
-/// Returns the newest checkpoint of a node up to `head`, or one above it. Asks the source for a number of checkpoints that
-/// grows with the logarithm of the head.
+/// Returns the newest checkpoint of a node up to `head`, or one above it. Asks the source for a number of checkpoints
+/// that grows with the logarithm of the head.
 fn newest_checkpoint(
     rows: &dyn StrandRows,
     node: OriginatorId,

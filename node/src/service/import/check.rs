@@ -120,6 +120,19 @@ pub enum ImportPlanError {
         /// The counter.
         counter: i64,
     },
+    /// Rows have places that no strand has, so they would be left out.
+    #[error(
+        "originator {originator} has {described} rows in gateway_envelopes_meta, and {read} at places from 1 on: the \
+         others stand at no place of a strand, so the database was altered"
+    )]
+    OtherPlaces {
+        /// The strand.
+        originator: OriginatorId,
+        /// The number of rows that describe envelopes.
+        described: u64,
+        /// The number of rows that were read.
+        read: u64,
+    },
     /// The database contains accepted messages that have no envelope yet.
     #[error(
         "{staged} messages were accepted and have no envelope yet: start xmtpd without traffic until the table \
@@ -146,6 +159,23 @@ impl ImportPlan {
     /// Returns the number of envelopes to import.
     pub(super) fn envelopes(&self) -> u64 {
         self.strands.values().map(|strand| strand.envelopes).sum()
+    }
+
+    /// Requires that so many rows of a strand were read as the database has. Rows at place 0 and below are not, and for
+    /// each of them the two tables of envelopes could hide one that only one of them has.
+    ///
+    /// # Errors
+    /// [`ImportPlanError::OtherPlaces`].
+    pub(super) fn require_read(
+        &self,
+        originator: OriginatorId,
+        read: u64,
+    ) -> Result<(), ImportPlanError> {
+        let described = self.strands.get(&originator).map_or(0, |strand| strand.envelopes);
+        if read == described {
+            return Ok(());
+        }
+        Err(ImportPlanError::OtherPlaces { originator, described, read })
     }
 }
 
@@ -382,6 +412,14 @@ mod tests {
         let mut cut = facts();
         strand(&mut cut, |it| it.recorded_head += 1);
         assert!(matches!(checked(&cut), Err(ImportPlanError::CutOff { .. })));
+    }
+
+    #[test]
+    fn rows_that_are_not_read_are_not_left_out_in_silence() {
+        let plan = checked(&facts()).unwrap();
+        assert_eq!(plan.require_read(OWN, 5), Ok(()));
+        let other = ImportPlanError::OtherPlaces { originator: OWN, described: 5, read: 4 };
+        assert_eq!(plan.require_read(OWN, 4), Err(other));
     }
 
     #[test]

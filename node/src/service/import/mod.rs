@@ -108,6 +108,9 @@ pub async fn run(
     let mut progress = Passes { total: 2 * plan.envelopes(), done: 0, tell: progress };
     let verifiers = verifiers(&plan, &own);
     let checked = transfer::check(&source, &verifiers, &mut |rows| progress.note(rows)).await?;
+    for (originator, checked) in &checked {
+        plan.require_read(*originator, checked.report.envelopes)?;
+    }
     let checked = Arc::new(checked);
     source.require_still(&facts).await?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
