@@ -109,6 +109,8 @@ fn a_node_that_runs_shows_the_statements_beside_its_checkpoints() {
     let proof = place.path().join("proof");
     assert_eq!(prove("200:22", &url, registry, &proof, &[]), Some(0));
     assert_eq!(verified(&proof, registry)["proof"]["void_from"], 21);
+    let written: Value = serde_json::from_slice(&std::fs::read(&proof).unwrap()).unwrap();
+    assert_eq!(written["network"], "", "the address of the node is no network");
     // A tree that has the places: the envelopes were found again, and the node hides them.
     node.sign_up_to(None);
     let (verdict, gap, _) = replayed();
@@ -118,4 +120,8 @@ fn a_node_that_runs_shows_the_statements_beside_its_checkpoints() {
     let (verdict, _, faults) = replayed();
     assert_eq!(verdict, "faulty");
     assert!(faults.contains("malformed statement"), "{faults}");
+    node.show_voids(vec![Bytes::new(); 65]);
+    assert!(replayed().2.contains("sent 65 statements"), "more than nodes keep");
+    node.show_voids(vec![Bytes::new(); 64 * 1024]);
+    assert!(replayed().2.contains("too large"), "they are not decoded");
 }

@@ -99,7 +99,10 @@ fn of_envelope(log: &OpenLog, id: EnvelopeId, registry: &Registry) -> Result<Mad
 fn of_void(log: &OpenLog, proof: &VoidProof, registry: &Registry) -> Result<MadeProof, RunError> {
     let refuted = |error| RunError::failed(format!("the statement does not verify: {error}"));
     let proven = proof.verify(registry).map_err(refuted)?;
-    let (network, _, _) = log.view()?.identity();
+    let network = match log {
+        OpenLog::Node(_) => String::new(), // it names none, and its address may have a key
+        OpenLog::Folder(_) | OpenLog::Snapshot(_) => log.view()?.identity().0,
+    };
     let file = VoidProofFile::new(TOOL, &network, proof, registry);
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
     Ok(MadeProof { text, sentence: proven.to_string(), size: None })
