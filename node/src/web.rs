@@ -271,6 +271,16 @@ fn read_only() -> io::Error {
     io::Error::new(ErrorKind::Unsupported, "a web server is only read from")
 }
 
+/// Returns the text of an error in which only the host of a source's address is shown. `given` is the address from the
+/// settings; errors have it in its normal form, with a host in lower case and without a usual port.
+pub(crate) fn with_host_only(text: &str, given: &str) -> String {
+    let given = given.trim_end_matches('/');
+    let shown = place_of(given);
+    let normal = Url::parse(given).map(String::from).unwrap_or_default();
+    let addresses = [normal.trim_end_matches('/'), given].into_iter().filter(|it| !it.is_empty());
+    addresses.fold(text.to_owned(), |text, address| text.replace(address, &shown))
+}
+
 /// Parses and checks a URL.
 fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
     let wrong = |reason| WebError::Url { given: place_of(given), reason };
@@ -327,6 +337,27 @@ mod tests {
             "nonsense",
         ] {
             assert!(!is_taken(given, true), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_an_object_shows_the_host_of_the_address_in_every_spelling() {
+        for given in [
+            "https://a.example/hidden",
+            "https://A.Example:443/hidden/",
+            "https://a.example/x/../hidden",
+            "https://a.example",
+        ] {
+            let web = WebObjects::new(given, false, std::sync::Arc::new(|| false)).unwrap();
+            let error =
+                format!("{}: the server answers 403", web.location("snapshots/1").display());
+            let shown = with_host_only(&error, given);
+            let is_whole = shown.ends_with("/snapshots/1: the server answers 403");
+            assert!(is_whole && !shown.contains("hidden"), "{shown}");
+        }
+        for place in ["/srv/snapshots", "s3://bucket/node"] {
+            let error = format!("{place}/snapshots/1: denied");
+            assert_eq!(with_host_only(&error, place), error);
         }
     }
 

@@ -38,8 +38,8 @@ const PAGE_ENVELOPES: u32 = 1_000;
 /// Fields of a page, with those of its envelopes. Calculated: an envelope has three, itself included, and later
 /// versions of the schema may add some. An empty one takes two bytes on the wire and a hundred in memory.
 const PAGE_FIELDS_MAX: usize = 16 * PAGE_ENVELOPES as usize;
-/// Length of an answer with a checkpoint in bytes. Calculated: one with all the cosignatures and all the statements about
-/// void places that it may have takes less. An empty statement takes two bytes on the wire and 32 in memory.
+/// Length of an answer with a checkpoint in bytes. Calculated: one with all the cosignatures and all the statements
+/// about void places that it may have takes less. An empty statement takes two bytes on the wire and 32 in memory.
 const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 /// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.

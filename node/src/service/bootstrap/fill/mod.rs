@@ -44,7 +44,7 @@ use super::verify::ReadChunk;
 use crate::bucket::{ObjectsAt, StopCheck};
 use crate::error::RunError;
 use crate::settings::place_of;
-use crate::web::WebObjects;
+use crate::web::{WebObjects, with_host_only};
 
 pub(in crate::service) use chains::ChainFill;
 
@@ -178,8 +178,7 @@ impl FillParts {
 
     /// Returns the text of an error. A path in it may be the source's address, of which only the host is shown.
     fn text_of(&self, error: &impl fmt::Display) -> String {
-        let from = self.from.trim_end_matches('/');
-        error.to_string().replace(from, &place_of(from))
+        with_host_only(&error.to_string(), &self.from)
     }
 
     /// Logs a failure, and returns the pause before the next attempt.
