@@ -1,6 +1,7 @@
 //! Statements of nodes about void places of their own strands. They stay when the log is rebuilt, and a backup has
 //! them.
 
+use hawser_proto::OriginatorId;
 use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid};
 use rocksdb::WriteBatch;
 
@@ -10,8 +11,17 @@ use crate::store::Store;
 
 /// Decodes the row of all of them.
 fn decode_all(row: &[u8]) -> Option<Vec<SignedVoid>> {
+    decode_some(row, |_| true)
+}
+
+/// Decodes those whose bytes are wanted.
+fn decode_some(
+    row: &[u8],
+    is_wanted: impl Fn(&[u8; SIGNED_VOID_LEN]) -> bool,
+) -> Option<Vec<SignedVoid>> {
     let (rows, rest) = row.as_chunks::<SIGNED_VOID_LEN>();
-    let read = rows.iter().map(|row| SignedVoid::decode(row).ok());
+    let wanted = rows.iter().filter(|row| is_wanted(row));
+    let read = wanted.map(|row| SignedVoid::decode(row).ok());
     if rest.is_empty() { read.collect() } else { None }
 }
 
@@ -22,6 +32,17 @@ impl Store {
     /// When the row cannot be read.
     pub fn void_statements(&self) -> Result<Vec<SignedVoid>, ReadError> {
         Ok(meta::void_statements(&self.database().db, decode_all)?.unwrap_or_default())
+    }
+
+    /// Returns the statements of one node, in their order. The others are not decoded: a caller pays for one strand.
+    ///
+    /// # Errors
+    /// When the row, or a statement of the node in it, cannot be read.
+    pub fn void_statements_of(&self, node: OriginatorId) -> Result<Vec<SignedVoid>, ReadError> {
+        // A statement begins with its node.
+        let is_its = |bytes: &[u8; SIGNED_VOID_LEN]| bytes.starts_with(&node.0.to_be_bytes());
+        let decode = |row: &[u8]| decode_some(row, is_its);
+        Ok(meta::void_statements(&self.database().db, decode)?.unwrap_or_default())
     }
 
     /// Records all statements that are known now, durably, in place of those before. The caller has verified them,
@@ -42,7 +63,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use hawser_proto::void::VoidStatement;
-    use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+    use hawser_proto::{SecretKey, SequenceId};
 
     use super::*;
     use crate::settings::StoreIdentity;
@@ -65,6 +86,13 @@ mod tests {
         assert_eq!(store.void_statements().unwrap(), [signed(9), signed(6)]);
         store.record_void_statements(&[signed(9), signed(6), signed(7)]).unwrap();
         assert_eq!(store.void_statements().unwrap(), [signed(9), signed(6), signed(7)]);
+
+        let mut of_other = signed(6);
+        of_other.statement.node = OriginatorId(201);
+        store.record_void_statements(&[signed(9), of_other, signed(7)]).unwrap();
+        let of = |node| store.void_statements_of(OriginatorId(node)).unwrap();
+        assert_eq!([of(200), of(201)], [vec![signed(9), signed(7)], vec![of_other]]);
+        assert!(of(0).is_empty() && of(200 << 8).is_empty());
 
         let row = [signed(9).encode(), signed(6).encode()].concat();
         assert_eq!(decode_all(&row).unwrap(), [signed(9), signed(6)]);

@@ -104,9 +104,7 @@ impl ProofReader {
     /// # Errors
     /// [`QueryError`] if the row cannot be read.
     pub fn void_statements(&self, originator: OriginatorId) -> Result<Vec<SignedVoid>, QueryError> {
-        let mut kept = self.store.void_statements()?;
-        kept.retain(|signed| signed.statement.node == originator);
-        Ok(kept)
+        Ok(self.store.void_statements_of(originator)?)
     }
 
     /// Proves that an envelope is in the tree of `size` leaves, or in that of the latest checkpoint.
