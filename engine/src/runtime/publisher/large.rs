@@ -1,9 +1,11 @@
 //! Large requests, whose envelopes get their places piece by piece, so that other requests pass between the pieces.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::earlier::{Generation, LookUp};
 use super::error::PublishError;
@@ -57,6 +59,12 @@ impl LargeRequest {
     /// Returns true if some of its envelopes have got places.
     fn has_begun(&self) -> bool {
         !self.answer.envelopes.is_empty()
+    }
+
+    /// Returns its share of the bytes in flight, for a group that has a piece of it: the request may fail before that
+    /// group is written.
+    pub(super) fn in_flight(&self) -> Arc<OwnedSemaphorePermit> {
+        self.reply.in_flight.clone()
     }
 
     /// Adds the answer for its next piece, of which `added` envelopes are new.

@@ -266,7 +266,8 @@ impl Publisher {
         let permit = in_flight.acquire_many_owned(kib.min(IN_FLIGHT_KIB_MAX)).await;
         let permit = permit.expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
-        let reply = PendingReply { sender, _permit: permit, stage: watch, admitted: watch };
+        let in_flight = Arc::new(permit);
+        let reply = PendingReply { sender, in_flight, stage: watch, admitted: watch };
         AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }

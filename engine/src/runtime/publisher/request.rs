@@ -1,5 +1,7 @@
 //! A publish request on its way through the threads, and its reply.
 
+use std::sync::Arc;
+
 use hawser_proto::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -30,10 +32,11 @@ pub struct Published {
     pub added: usize,
 }
 
-/// The reply that a publisher waits for. Holds the request's share of the bytes in flight.
+/// The reply that a publisher waits for. Holds the request's share of the bytes in flight, as each group with a piece of
+/// the request does until it is written.
 pub(super) struct PendingReply {
     pub(super) sender: oneshot::Sender<Result<Published, PublishError>>,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) in_flight: Arc<OwnedSemaphorePermit>,
     /// Runs since the last stage was over.
     pub(super) stage: Stopwatch,
     /// Runs since its envelopes were admitted.

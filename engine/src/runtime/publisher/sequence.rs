@@ -268,26 +268,26 @@ impl SequencerThread {
         self.is_clock_back = is_back;
     }
 
-    /// Goes on after a group that could not be stored: reads the end of the strand anew, once all groups
-    /// that rest on that one are answered and the disk can be written to.
+    /// Goes on after a group that could not be stored: reads the end of the strand anew, once the disk can be written to.
     fn recover(&mut self, now_ns: i64) -> Result<(), PublishError> {
         if !self.state.broken.load(Ordering::Acquire) {
             return Ok(());
         }
         self.state.check_disk()?;
-        if self.state.stored.load(Ordering::Acquire) != self.generation {
-            return Err(PublishError::of_disk(
-                "publishes that could not be stored are being answered",
-            ));
-        }
         self.resume(now_ns)?;
         self.epoch += 1;
         self.state.broken.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Reads the end of the strand anew.
+    /// Reads the end of the strand anew, once no group is on its way to the disk: its places would be given out again.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`]; nothing has changed then.
     fn resume(&mut self, now_ns: i64) -> Result<(), PublishError> {
+        if self.written() != self.generation {
+            return Err(PublishError::of_disk("earlier publishes are still being written"));
+        }
         let PublisherState { store, node, balances, own_end, .. } = &*self.state;
         self.sequencer = own_end.note(resume(store, *node, now_ns))?;
         if let Some(balances) = balances {
@@ -430,6 +430,7 @@ impl SequencerThread {
             });
             bytes.collect()
         };
+        let of_piece = piece.as_ref().map(|piece| piece.request.in_flight());
         let mut answers = Vec::with_capacity(planned.len() + 1);
         for PlannedReply { reply, answer: PlannedAnswer { sources, added, .. } } in planned {
             answers.push((reply, Published { envelopes: bytes_of(sources), added }));
@@ -452,6 +453,7 @@ impl SequencerThread {
             fresh: sealed.len() as u64,
             entries: sealed,
             answers,
+            _of_piece: of_piece,
             replayed,
             counters: self.state.counters.clone(),
         }

@@ -30,6 +30,7 @@ use super::request::{PendingReply, Published, Request};
 use super::sequence::SequencerThread;
 use super::size::BatchSize;
 use super::state::PublisherState;
+use crate::own_strand::OwnStrandStatus;
 use crate::ports::{PayloadValidator, TrustingJudge};
 use crate::read::testing::{self, Dice, StoppedClock};
 use crate::runtime::chain::{ChainAppender, ChainAppenderParts};
@@ -55,6 +56,8 @@ const TURNS: u64 = 80;
 const ENVELOPES: usize = 24;
 /// The size of a piece of a large request, so small that few envelopes make several pieces.
 const PIECE: BatchSize = BatchSize { envelopes: 2, len_bytes: 1 << 20 };
+/// Requests that may be in flight.
+const IN_FLIGHT: usize = 1 << 20;
 const NODE: OriginatorId = OriginatorId(100);
 const START_NS: i64 = 1_750_000_000_000_000_000;
 /// An application message of a group.
@@ -142,7 +145,7 @@ impl Process {
         let broken = Arc::new(AtomicBool::new(false));
         let stored = Arc::new(AtomicU64::new(0));
         let first = own_end::resume(store, NODE, ports.clock.now_ns()).unwrap();
-        let in_flight = Arc::new(Semaphore::new(1 << 20));
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
         let state = Arc::new(PublisherState {
             node: NODE,
             key: SecretKey::from_bytes(&[7; 32]).unwrap(),
@@ -187,7 +190,8 @@ impl Process {
         let (sender, answer) = oneshot::channel();
         let permit = self.in_flight.clone().try_acquire_owned().unwrap();
         let watch = Stopwatch::start();
-        let reply = PendingReply { sender, _permit: permit, stage: watch, admitted: watch };
+        let in_flight = Arc::new(permit);
+        let reply = PendingReply { sender, in_flight, stage: watch, admitted: watch };
         let admitted: Vec<Admitted> =
             envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
         // The request may wait while groups are stored, or fail: what was looked up is then of before.
@@ -512,4 +516,33 @@ fn a_strand_without_a_place_left_refuses_publishes() {
     }
     assert_eq!(sim.ids, HashMap::from([(0, SequenceId::MAX)]), "the last place is given out");
     assert_eq!(sim.refused, 2);
+}
+
+/// A peer's claim can stop signing in the middle of a large request, and its end can let it begin again, while the disk
+/// takes a piece.
+#[test]
+fn places_of_a_piece_are_in_flight_until_it_is_written_and_are_not_given_out_again() {
+    let mut sim = Sim::new(0);
+    sim.outcomes.lock().fails_one_in = 0;
+    sim.process.request(1, (0..6).collect());
+    sim.process.sequence(1);
+    sim.process.state.own_strand.set(OwnStrandStatus::Asking);
+    sim.process.request(2, vec![20]);
+    sim.process.sequence(1);
+    sim.take_answers();
+    assert_eq!((sim.process.awaited.len(), sim.refused), (0, 2), "nothing is signed any more");
+    let is_idle = |process: &Process| process.in_flight.available_permits() == IN_FLIGHT;
+    assert!(!is_idle(&sim.process), "the first piece has places");
+    sim.process.state.own_strand.set(OwnStrandStatus::Ready);
+    sim.process.request(2, vec![20]);
+    sim.process.sequence(1);
+    sim.take_answers();
+    assert_eq!(sim.refused, 3, "the end of the strand cannot be read before the piece is there");
+    sim.process.commit(usize::MAX);
+    assert!(is_idle(&sim.process));
+    sim.process.request(2, vec![20]);
+    sim.process.sequence(1);
+    sim.process.commit(usize::MAX);
+    sim.take_answers();
+    assert_eq!(sim.ids, HashMap::from([(20, SequenceId(3))]), "behind the piece");
 }
