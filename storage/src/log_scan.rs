@@ -43,7 +43,8 @@ const SHARED_LEN_BYTES_MAX: usize = 64 * 1024;
 /// A scan of one strand in ascending order; see [`Snapshot::log`](crate::Snapshot::log). Ends after
 /// the first error.
 ///
-/// Its envelopes share memory in pieces of at most 64 KiB: one that is kept keeps its piece.
+/// Its valid envelopes share memory in pieces of at most 64 KiB: one that is kept keeps its piece. Others have memory of
+/// their own, because a reader that leaves them out would keep theirs too.
 pub struct LogScan<'s> {
     log: DBRawIterator<'s>,
     marks: DBRawIterator<'s>,
@@ -145,7 +146,8 @@ impl<'s> LogScan<'s> {
             return Err(ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()));
         }
         let value = self.log.value().expect("the iterator stands on it");
-        let bytes = if value.len() > self.shared_len_bytes / 4 {
+        let is_alone = validity != Validity::Valid || value.len() > self.shared_len_bytes / 4;
+        let bytes = if is_alone {
             Bytes::copy_from_slice(value)
         } else {
             if self.shared.capacity() < value.len() {
@@ -204,15 +206,19 @@ mod tests {
     use hawser_proto::SecretKey;
 
     use super::*;
-    use crate::{Change, Store, StoreIdentity};
+    use crate::{Change, Facts, InvalidRule, LogEntry, Store, StoreIdentity};
 
     const NODE: OriginatorId = OriginatorId(100);
 
-    /// Returns a store with the places 1 to 5 skipped, and damage: an envelope within them.
-    fn damaged() -> Store {
+    fn store() -> Store {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        Store::in_memory(identity, |_, _| 0).unwrap()
+    }
+
+    /// Returns a store with the places 1 to 5 skipped, and damage: an envelope within them.
+    fn damaged() -> Store {
+        let store = store();
         let (from, through) = (SequenceId(1), SequenceId(5));
         let skip = Change::Skip { originator: NODE, from, through, reason: SkipReason::Missing };
         store.commit(&[skip]).unwrap();
@@ -233,5 +239,40 @@ mod tests {
         let key = EnvelopeKey(EnvelopeId::new(NODE, SequenceId(3))).encode();
         assert_eq!(scan.next(), Some(Err(ReadError::corrupt(Family::Log, &key))));
         assert_eq!(scan.next(), None, "it goes on after an error");
+    }
+
+    /// A registered node may have had millions of envelopes stored that break rules. Pages leave them out.
+    #[test]
+    fn envelopes_that_readers_do_not_get_take_no_room_beside_those_that_they_keep() {
+        let store = store();
+        let facts = || Facts {
+            topic: None,
+            originator_ns: 0,
+            depends_on: Vec::new(),
+            expiry_unix_s: None,
+            receipt: None,
+            charge: None,
+            counts_for_congestion: false,
+            addresses: Vec::new(),
+        };
+        let entry = |place: u64| {
+            let (id, bytes) = (EnvelopeId::new(NODE, SequenceId(place)), Bytes::from(vec![7; 100]));
+            match place % 5 {
+                0 => LogEntry::valid(id, bytes, facts()),
+                _ => LogEntry::invalid(id, bytes, InvalidRule(1)),
+            }
+        };
+        let changes: Vec<Change> = (1..=20).map(|place| Change::Append(entry(place))).collect();
+        store.commit(&changes).unwrap();
+        let snapshot = store.snapshot();
+        let scan = snapshot.log(EnvelopeId::new(NODE, SequenceId::NONE), SequenceId(20));
+        let valid = scan.filter_map(|item| match item.unwrap() {
+            LogItem::Envelope { bytes, validity: Validity::Valid, .. } => Some(bytes),
+            _ => None,
+        });
+        let valid: Vec<Bytes> = valid.collect();
+        assert_eq!(valid.len(), 4);
+        let follows = |pair: &[Bytes]| pair[0].as_ptr_range().end == pair[1].as_ptr();
+        assert!(valid.windows(2).all(follows), "nothing lies between those that are kept");
     }
 }
