@@ -76,7 +76,8 @@ pub(crate) struct HeldOriginator {
 /// on one above the ceiling is held.
 ///
 /// A plan of many topics may be read in parts: the first topics as far as the ceiling, then the next ones. Its first page
-/// comes before all topics have been looked at. Originators ascend in each part then, and in each topic.
+/// comes before all topics have been looked at. Originators ascend in each part then, and in each topic, and an envelope
+/// does not wait for a chain envelope that is below the ceiling and in a later part.
 ///
 /// Rows are read a few at a time, as pages need them. Between pages the source may be another, later
 /// view of the same log. After an error the plan cannot be used again.

@@ -109,6 +109,23 @@ fn parts_give_what_the_whole_gives_and_ascend_in_each_topic() {
     }
 }
 
+/// A chain envelope in a topic of a later part stops no part, and one of the same part goes first.
+#[test]
+fn an_envelope_comes_behind_the_chain_envelope_that_it_depends_on_if_both_are_in_one_part() {
+    let mut rows = MemoryRows::default();
+    rows.insert(name(0), row(id(100, 1), vec![id(0, 3)]));
+    rows.insert(name(0), row(id(0, 3), vec![]));
+    rows.insert(name(1), row(id(100, 2), vec![id(0, 2)]));
+    rows.insert(name(TOPICS - 1), row(id(0, 2), vec![]));
+    let ids = |plan: PagePlan| -> Vec<EnvelopeId> {
+        let (got, held) = read_all(plan, &mut rows.clone(), |_, _| true);
+        assert!(held.is_empty());
+        got.into_iter().map(|(_, id)| id).collect()
+    };
+    assert_eq!(ids(plan().in_parts()), [id(0, 3), id(100, 1), id(100, 2), id(0, 2)]);
+    assert_eq!(ids(plan()), [id(0, 2), id(0, 3), id(100, 1), id(100, 2)]);
+}
+
 /// A reader without memory makes a plan begin again. What earlier parts have given does not come again.
 #[test]
 fn a_part_begins_again_without_the_parts_before_it() {
