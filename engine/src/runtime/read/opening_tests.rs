@@ -85,6 +85,37 @@ async fn streams_that_would_not_fit_while_they_catch_up_wait_and_are_all_served(
     assert_eq!((memory.held.load(Ordering::SeqCst), node.hub.registrations()), (0, 0));
 }
 
+/// A client that reads slowly on purpose makes its topics be read again. They take more memory then, and wait for it.
+#[tokio::test]
+async fn topics_that_are_read_again_after_an_overflow_wait_for_their_memory() {
+    const MANY: u16 = 10_000;
+    let node = Node::new();
+    let memory = BoundedMemory::of(64 << 20);
+    let held = || memory.held.load(Ordering::SeqCst);
+    let reader = node.reader.charged_to(memory.clone());
+    let topics = (0..MANY).map(|n| (name(0, n), Cursor::new())).collect();
+    let mut stream = reader.subscribe_topics_in_turn(topics).unwrap();
+    assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, []);
+    let live = held();
+    // Others leave room for a page, but not for the topics.
+    let reads = usize::from(MANY) * 112;
+    let rest = memory.bound - live - reads * 2 / 3;
+    assert!(memory.take(rest));
+    let most = u64::try_from(BatchLimits::QUEUE.envelopes).unwrap() + 1;
+    let item = |sequence| committed(id(100, sequence), name(0, 0), 0, vec![]);
+    node.commit((1..=most).map(item).collect());
+    assert!(is_silent(&mut stream).await);
+    assert_eq!(held(), live + rest, "nothing is read");
+    memory.give_back(rest);
+    let got = take(&mut stream, 1).await;
+    assert!(held() >= live + reads, "topics that are read count");
+    let more = take(&mut stream, usize::try_from(most).unwrap() - got.len()).await;
+    let all: Vec<EnvelopeId> = (1..=most).map(|sequence| id(100, sequence)).collect();
+    assert_eq!([got, more].concat(), all);
+    assert!(is_silent(&mut stream).await);
+    assert!(held() < live + 100, "and no more once they are live");
+}
+
 /// More topics than are looked at in one turn: they come a part at a time, each topic in order, and then live.
 #[tokio::test]
 async fn a_stream_of_many_topics_gets_everything_once_and_each_topic_in_order() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::access::LogAccess;
 use super::fetch::complete;
@@ -211,17 +212,22 @@ impl MemoryWait {
     fn after(pauses: u32) -> Self {
         let mut wait = Self::default();
         for _ in 0..pauses {
-            if wait.waited >= MEMORY_WAIT_MAX {
+            if wait.next_pause().is_none() {
                 break;
             }
-            wait.paused();
         }
         wait
     }
 
-    fn paused(&mut self) {
-        self.waited += self.pause;
-        self.pause = (2 * self.pause).min(MEMORY_PAUSE_MAX);
+    /// Returns the next pause; `None` if the stream has waited long enough.
+    fn next_pause(&mut self) -> Option<Duration> {
+        if self.waited >= MEMORY_WAIT_MAX {
+            return None;
+        }
+        let pause = self.pause;
+        self.waited += pause;
+        self.pause = (2 * pause).min(MEMORY_PAUSE_MAX);
+        Some(pause)
     }
 
     /// Waits a while.
@@ -229,11 +235,44 @@ impl MemoryWait {
     /// # Errors
     /// [`QueryError::NoMemory`] if it has waited long enough for `bytes`.
     pub(super) async fn pause(&mut self, bytes: usize) -> Result<(), QueryError> {
-        if self.waited >= MEMORY_WAIT_MAX {
-            return Err(QueryError::NoMemory(bytes));
-        }
-        tokio::time::sleep(self.pause).await;
-        self.paused();
+        let pause = self.next_pause().ok_or(QueryError::NoMemory(bytes))?;
+        tokio::time::sleep(pause).await;
         Ok(())
+    }
+}
+
+/// A charge that a stream tries again after pauses, while it goes on with other events.
+pub(super) struct MemoryRetry {
+    wait: MemoryWait,
+    /// The time of the next try.
+    at: Instant,
+}
+
+impl MemoryRetry {
+    /// Returns a charge that is to be tried now.
+    pub(super) fn now() -> Self {
+        Self { wait: MemoryWait::default(), at: Instant::now() }
+    }
+
+    /// Returns the time of the next try.
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Tries the charge if it is time. Returns true if it was taken.
+    ///
+    /// # Errors
+    /// That of the charge, if the stream has waited for it long enough.
+    pub(super) fn attempt(
+        &mut self,
+        charge: impl FnOnce() -> Result<(), QueryError>,
+    ) -> Result<bool, QueryError> {
+        if Instant::now() < self.at {
+            return Ok(false);
+        }
+        let Err(error) = charge() else { return Ok(true) };
+        let pause = self.wait.next_pause().ok_or(error)?;
+        self.at = Instant::now() + pause;
+        Ok(false)
     }
 }

@@ -8,12 +8,13 @@ use std::task::Poll;
 
 use hawser_proto::{Cursor, Topic};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::sleep_until;
 
 use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
 use super::opening::{self, Opening};
-use super::pages::{self, TopicsRead, Turn};
+use super::pages::{self, MemoryRetry, TopicsRead, Turn};
 use crate::read::PackedTopics;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
@@ -55,6 +56,8 @@ pub struct Subscription {
     /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their
     /// users.
     held: Option<HeldMemory>,
+    /// The further charge for topics that are read again after an overflow, until it is taken. Nothing is read before.
+    uncharged: Option<MemoryRetry>,
     failed: Option<QueryError>,
 }
 
@@ -62,6 +65,8 @@ pub struct Subscription {
 enum Wakeup {
     Read(Result<(PageRead, usize), QueryError>),
     Filled,
+    /// It is time to try a charge again.
+    Retry,
 }
 
 impl Subscription {
@@ -78,6 +83,7 @@ impl Subscription {
             reading: None,
             taken_bytes: 0,
             held: None,
+            uncharged: None,
             failed: None,
         }
     }
@@ -167,7 +173,14 @@ impl Subscription {
             // The reader asks for more, and nothing is left: it has what was read.
             self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
             self.awaited.update(&self.feed, &self.log.hub, &self.listener);
-            self.start_reading();
+            match self.has_memory() {
+                Ok(true) => self.start_reading(),
+                Ok(false) => {}
+                Err(error) => {
+                    self.failed = Some(error);
+                    continue;
+                }
+            }
             let wakeup = self.wakeup().await;
             self.log.hub.counters().wakeups.inc();
             match wakeup {
@@ -185,6 +198,7 @@ impl Subscription {
                     self.reading = None;
                     self.failed = Some(error);
                 }
+                Wakeup::Retry => {}
                 Wakeup::Filled => match self.listener.pop(BatchLimits::STREAM) {
                     PopOutcome::Items(items, reached) => {
                         self.feed.handle_live(&items);
@@ -193,6 +207,9 @@ impl Subscription {
                     PopOutcome::Overflowed => {
                         self.work(Feed::handle_overflow);
                         self.awaited.ask_again(&self.log.hub, &self.listener);
+                        if self.held.is_some() {
+                            self.uncharged.get_or_insert_with(MemoryRetry::now);
+                        }
                     }
                 },
             }
@@ -317,6 +334,24 @@ impl Subscription {
         feed
     }
 
+    /// Takes the charge for topics that are read again after an overflow. Returns false if the reader may not have the
+    /// memory yet: a client that reads slowly on purpose would have that of a catch-up without a charge.
+    ///
+    /// # Errors
+    /// [`QueryError::NoMemory`] if the stream has waited long enough.
+    fn has_memory(&mut self) -> Result<bool, QueryError> {
+        let (Some(retry), Some(held), Feed::Topics(feed)) =
+            (&mut self.uncharged, &mut self.held, &self.feed)
+        else {
+            return Ok(true);
+        };
+        let is_charged = retry.attempt(|| held.hold_spare(feed.held_bytes()))?;
+        if is_charged {
+            self.uncharged = None;
+        }
+        Ok(is_charged)
+    }
+
     fn start_reading(&mut self) {
         if self.reading.is_none() {
             // Read after the queue was emptied: everything that was dropped from it lies below.
@@ -364,11 +399,15 @@ impl Subscription {
     async fn wakeup(&mut self) -> Wakeup {
         let reading = &mut self.reading;
         let reads = reading.is_some();
+        let retry_at = self.uncharged.as_ref().map(MemoryRetry::at);
         tokio::select! {
             page = async { reading.as_mut().expect("checked before").await }, if reads => {
                 Wakeup::Read(page)
             }
             () = self.listener.filled() => Wakeup::Filled,
+            () = async { sleep_until(retry_at.expect("checked before")).await }, if retry_at.is_some() => {
+                Wakeup::Retry
+            }
         }
     }
 }
