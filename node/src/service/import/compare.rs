@@ -1,13 +1,32 @@
 //! The final comparison of database and log after an import.
 
 use hawser_engine::ports::NodeRecord;
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{Change, LogItem, ReadError, SkipReason, Store};
 
 use super::check::ImportPlan;
 use super::error::ImportError;
 use super::strand::{StrandDigest, StrandReport};
 use crate::service::blocking;
+
+/// Requires that an earlier run has written no strand that this one leaves out. A part of it would stay, and nothing
+/// would compare it with the database.
+///
+/// # Errors
+/// [`ImportError::OtherStrand`], or when the log cannot be read.
+pub(super) fn require_planned(
+    store: &Store,
+    own: OriginatorId,
+    plan: &ImportPlan,
+) -> Result<(), ImportError> {
+    let heads = store.snapshot().heads()?;
+    // The own strand may have no envelope, and ends above every sequence id that was assigned.
+    let is_planned = |it: OriginatorId| it == own || plan.strands.contains_key(&it);
+    match heads.iter().map(|head| head.originator).find(|it| !is_planned(*it)) {
+        Some(originator) => Err(ImportError::OtherStrand { originator }),
+        None => Ok(()),
+    }
+}
 
 /// Moves the end of the own strand above every sequence id that was ever assigned, so that none is assigned again even
 /// if the operator confirms the folder as complete. Syncs everything to the disk.
@@ -92,4 +111,40 @@ fn held(store: &Store, strand: &StrandReport) -> CountAndDigest {
 
 fn text(envelopes: u64, digest: &[u8; 32]) -> String {
     format!("{envelopes} envelopes with digest {}", hex::encode(digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hawser_proto::{SecretKey, SequenceId};
+    use hawser_storage::StoreIdentity;
+
+    use super::super::check::PlannedStrand;
+    use super::super::strand::gap;
+    use super::*;
+
+    const OWN: OriginatorId = OriginatorId(100);
+    const OLDER: OriginatorId = OriginatorId(10);
+
+    /// The first run was given the signer of the older network, and the second one is not.
+    #[test]
+    fn a_strand_of_an_earlier_run_is_not_left_behind_in_part() {
+        let key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity = StoreIdentity { network: "test".to_owned(), node: OWN, public_key: key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        for originator in [OWN, OLDER] {
+            let places = gap(originator, SequenceId::NONE, SequenceId(6)).unwrap();
+            store.commit(&[places]).unwrap();
+        }
+        let plan = |strands: &[OriginatorId]| {
+            let planned = |it: &OriginatorId| (*it, PlannedStrand { key, envelopes: 5 });
+            let strands = strands.iter().map(planned).collect::<BTreeMap<_, _>>();
+            ImportPlan { strands, left_out: Vec::new(), counter: SequenceId(5) }
+        };
+        assert!(require_planned(&store, OWN, &plan(&[OWN, OLDER])).is_ok());
+        assert!(require_planned(&store, OWN, &plan(&[OLDER])).is_ok());
+        let refused = require_planned(&store, OWN, &plan(&[OWN])).unwrap_err();
+        assert!(matches!(refused, ImportError::OtherStrand { originator: OLDER }), "{refused}");
+    }
 }

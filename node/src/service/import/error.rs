@@ -132,6 +132,15 @@ pub enum ImportError {
         /// The folder.
         path: PathBuf,
     },
+    /// The data folder contains a part of a strand that this run leaves out.
+    #[error(
+        "the data folder holds a part of originator {originator} from an earlier run, and this run leaves that strand \
+         out: give the same --migration-key as before, or remove the data folder and import again"
+    )]
+    OtherStrand {
+        /// The strand.
+        originator: OriginatorId,
+    },
     /// The data folder cannot be used.
     #[error("{path}: {source}")]
     Folder {
@@ -189,7 +198,8 @@ impl From<ImportError> for RunError {
             | ImportError::Row { .. }
             | ImportError::Differs { .. }
             | ImportError::FolderInUse { .. }
-            | ImportError::OtherImport { .. } => Self::refused(error),
+            | ImportError::OtherImport { .. }
+            | ImportError::OtherStrand { .. } => Self::refused(error),
             ImportError::Postgres { .. }
             | ImportError::Silent { .. }
             | ImportError::Folder { .. }

@@ -115,6 +115,7 @@ pub async fn run(
     source.require_still(&facts).await?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
     let store = open_store(settings, &own)?;
+    compare::require_planned(&store, own.id, &plan)?;
     open::first_rates(settings, &chains, &store)?;
     progress.done = plan.envelopes();
     let mut note = |rows| progress.note(rows);
