@@ -486,6 +486,10 @@ impl<'a> Replay<'a> {
         self.not_compared.extend(ended.not_compared());
         self.not_compared.extend(ended.not_judged());
         self.incomplete.extend(ended.not_shown(end, &context));
+        match self.source.shows_gaps() {
+            true => self.not_compared.extend(ended.no_longer_void()),
+            false => self.incomplete.extend(ended.no_longer_void()),
+        }
         self.done.insert(originator.0, ended.report(&context));
         Ok(true)
     }

@@ -14,7 +14,7 @@ use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, S
 use super::judge::{
     hole, is_late, judge, not_expired, other_leaf, pruned_head, time_ahead, time_back,
 };
-use super::stats::StrandFigures;
+use super::stats::{Gap, StrandFigures};
 use super::tally::{ReplayedEnvelope, Tallies, TallyFault};
 use super::tree::TreeReplay;
 use super::void::{DeclaredVoids, SeenVoids};
@@ -208,6 +208,20 @@ impl StrandReplay {
     /// Returns a sentence on the statements about void places that came too late to be compared with all envelopes.
     pub(super) fn not_judged(&self) -> Option<String> {
         self.seen_voids.not_judged(self.originator())
+    }
+
+    /// Returns a sentence on places that an earlier run counted as declared void, and that a signed tree has by now.
+    /// Their envelopes were found again, and this run has not looked for them.
+    pub(super) fn no_longer_void(&self) -> Option<String> {
+        let is_in_tree = |gap: &&Gap| {
+            gap.reason == GapReason::DeclaredVoid && self.declared.is_in_tree(gap.from)
+        };
+        let Gap { from, .. } = self.figures.gaps.iter().find(is_in_tree)?;
+        let originator = self.originator();
+        Some(format!(
+            "strand {originator}: places from {from} on, which were counted as declared void and have leaves in a \
+            signed tree by now: replay from the beginning"
+        ))
     }
 
     /// Reads the next checkpoint of each node.

@@ -129,6 +129,11 @@ impl DeclaredVoids {
         Ok(())
     }
 
+    /// Returns true if a signed tree has this place.
+    pub(super) fn is_in_tree(&self, place: u64) -> bool {
+        place <= self.in_tree.0
+    }
+
     /// Returns the first place that a statement explains, which may be behind its last one.
     fn first_of(&self, of: &VoidStatement) -> SequenceId {
         of.from.max(self.in_tree.next())
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
     use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
-    use crate::replay::{Gap, Replay, ReplayState, StoredMark, StrandRow};
+    use crate::replay::{Gap, Replay, ReplayReport, ReplayState, StoredMark, StrandRow};
 
     /// An honest log whose end, behind place 40, is one missing range up to 60.
     fn with_gap() -> MemoryLog {
@@ -345,16 +350,38 @@ mod tests {
         assert_eq!(gaps(&log), [(41, 60, GapReason::Missing)]);
     }
 
+    /// Replays a log from a state, and returns the state of the end.
+    fn run(log: &MemoryLog, state: Option<ReplayState>) -> (ReplayReport, ReplayState) {
+        let settings = settings();
+        let mut replay = Replay::new(log, &settings, state).unwrap();
+        let report = replay.run(|_, _| true).unwrap().unwrap();
+        let text = replay.state().to_text().unwrap();
+        (report, ReplayState::parse(&text).unwrap())
+    }
+
+    #[test]
+    fn a_replay_that_continues_says_that_a_tree_has_places_that_it_took_for_void() {
+        let mut log = not_shown();
+        log.voids = vec![declared(41, 50, 40, 1)];
+        let (first, state) = run(&log, None);
+        assert_eq!(first.verdict(), "clean");
+        log.checkpoints.push(checkpoint(45, TreeHash([7; 32])));
+        let (then, _) = run(&log, Some(state));
+        assert_eq!(then.verdict(), "incomplete");
+        assert!(then.incomplete.join("; ").contains("places from 41 on"), "{then:?}");
+
+        let mut log = with_gap();
+        log.voids = vec![declared(41, 60, 40, 1)];
+        let (_, state) = run(&log, None);
+        log.checkpoints.push(checkpoint(45, TreeHash([7; 32])));
+        let (then, _) = run(&log, Some(state));
+        assert_eq!(then.verdict(), "clean", "missing places of a folder make none incomplete");
+        assert!(then.unchecked.join("; ").contains("places from 41 on"), "{then:?}");
+    }
+
     #[test]
     fn a_statement_that_comes_after_its_places_were_checked_is_told_and_a_forged_one_named_once() {
         let mut log = MemoryLog::honest(40);
-        let settings = settings();
-        let run = |log: &MemoryLog, state: Option<ReplayState>| {
-            let mut replay = Replay::new(log, &settings, state).unwrap();
-            let report = replay.run(|_, _| true).unwrap().unwrap();
-            let text = replay.state().to_text().unwrap();
-            (report, ReplayState::parse(&text).unwrap())
-        };
         log.voids = vec![declared(30, 30, 20, 1)];
         let (first, state) = run(&log, None);
         assert!(!first.unchecked.join("; ").contains("void"), "{first:?}");
