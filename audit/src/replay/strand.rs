@@ -200,9 +200,9 @@ impl StrandReplay {
         let (declared, faults) = DeclaredVoids::load(context.rows, context.registry, at, seen);
         self.declared = declared;
         faults.into_iter().for_each(|fault| self.fault(fault));
-        if let Err(error) = self.declared.load_tree_size(self.originator(), context) {
-            self.unreadable("checkpoints", &error);
-        }
+        let (rows, at) = (context.rows, (self.originator(), context.head));
+        let read = self.declared.load_tree_size(rows, context.registry, at, context.now_ns);
+        read.unwrap_or_else(|error| self.unreadable("checkpoints", &error));
     }
 
     /// Returns a sentence on the statements about void places that came too late to be compared with all envelopes.

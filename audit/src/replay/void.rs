@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, FaultKind};
 use super::item::{GapReason, SourceError, StrandRows};
-use super::strand::ReplayContext;
 
 /// Statements of one strand that are applied or exported. The limit of nodes for all strands.
 pub(crate) const STATEMENTS_MAX: usize = 4_096;
@@ -103,22 +102,24 @@ impl DeclaredVoids {
         (declared, new.map(|signed| forged_statement(originator, &signed)).collect())
     }
 
-    /// Reads the size of the largest tree up to the head that a known node has signed before the replay began.
+    /// Reads the size of the largest tree up to `head` that a known node has signed before `now_ns`, unix nanoseconds.
     ///
     /// # Errors
     /// When the source cannot read a checkpoint.
     pub(super) fn load_tree_size(
         &mut self,
-        originator: OriginatorId,
-        context: &ReplayContext<'_>,
+        rows: &dyn StrandRows,
+        registry: &Registry,
+        (originator, head): (OriginatorId, SequenceId),
+        now_ns: i64,
     ) -> Result<(), SourceError> {
         if self.stated.is_empty() {
             return Ok(());
         }
-        let now_ns = u64::try_from(context.now_ns).unwrap_or_default();
-        for node in context.rows.checkpoint_nodes()? {
-            let Some(record) = context.registry.node(node) else { continue };
-            let newest = newest_checkpoint(context.rows, node, context.head.0)?;
+        let now_ns = u64::try_from(now_ns).unwrap_or_default();
+        for node in rows.checkpoint_nodes()? {
+            let Some(record) = registry.node(node) else { continue };
+            let newest = newest_checkpoint(rows, node, head.0)?;
             let Some(CosignedCheckpoint { signed, .. }) = newest else { continue };
             let of = signed.checkpoint;
             let is_its = (of.originator, of.node) == (originator, node) && of.time_ns <= now_ns;
