@@ -43,8 +43,8 @@ const SHARED_LEN_BYTES_MAX: usize = 64 * 1024;
 /// A scan of one strand in ascending order; see [`Snapshot::log`](crate::Snapshot::log). Ends after
 /// the first error.
 ///
-/// Its valid envelopes share memory in pieces of at most 64 KiB: one that is kept keeps its piece. Others have memory of
-/// their own, because a reader that leaves them out would keep theirs too.
+/// Its valid envelopes share memory in pieces of at most 64 KiB: one that is kept keeps its piece. Others have memory
+/// of their own, because a reader that leaves them out would keep theirs too.
 pub struct LogScan<'s> {
     log: DBRawIterator<'s>,
     marks: DBRawIterator<'s>,

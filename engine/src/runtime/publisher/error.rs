@@ -64,11 +64,15 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Returns the error with the index of an envelope that a function makes of the one that it has.
+    /// Returns the error with the indexes of envelopes that a function makes of those that it has.
     pub(super) fn at_place(self, place: impl Fn(usize) -> usize) -> Self {
         match self {
             Self::Balance { price, left, index } => {
                 Self::Balance { price, left, index: place(index) }
+            }
+            Self::Refused(mut refused) => {
+                refused.envelopes.iter_mut().for_each(|it| it.index = place(it.index));
+                Self::Refused(refused)
             }
             other => other,
         }

@@ -20,8 +20,8 @@ const UNWRITTEN_MAX: usize = 2;
 /// Groups of small requests that go before a piece. A guess: under full load, large requests go on at a tenth of the
 /// pace.
 const PASSED_MAX: u32 = 3;
-/// Pause for publishers of a request that was refused after its first pieces. The same request again is told why: its
-/// first envelopes are repeats then.
+/// Pause for publishers of a request that was refused after its first pieces. The same request again is told why,
+/// unless it adds envelopes once more: its first envelopes are repeats then.
 const RETRY_REST: Duration = Duration::from_secs(1);
 
 /// A large request that is being sequenced.
@@ -74,12 +74,14 @@ impl LargeRequest {
         self.answer_len += len_bytes;
     }
 
-    /// Answers with an error. After the first piece, that is always one after which the publisher tries again, because
-    /// a part of the request may be stored.
+    /// Answers with an error. Once the request has added an envelope, that is always one after which the publisher
+    /// tries again, because a part of the request may be stored. The next try repeats that part, and is told why. The
+    /// error's indexes are those within the next piece.
     pub(super) fn fail(self, error: PublishError) {
-        let error = match self.has_begun() {
-            true => error.after_pieces(self.answer.envelopes.len(), RETRY_REST),
-            false => error,
+        let begun = self.answer.envelopes.len();
+        let error = match self.answer.added > 0 {
+            true => error.after_pieces(begun, RETRY_REST),
+            false => error.at_place(|index| begun + index),
         };
         self.reply.send(Err(error));
     }

@@ -32,8 +32,8 @@ pub struct Published {
     pub added: usize,
 }
 
-/// The reply that a publisher waits for. Holds the request's share of the bytes in flight, as each group with a piece of
-/// the request does until it is written.
+/// The reply that a publisher waits for. Holds the request's share of the bytes in flight, as each group with a piece
+/// of the request does until it is written.
 pub(super) struct PendingReply {
     pub(super) sender: oneshot::Sender<Result<Published, PublishError>>,
     pub(super) in_flight: Arc<OwnedSemaphorePermit>,

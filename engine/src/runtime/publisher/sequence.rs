@@ -268,7 +268,8 @@ impl SequencerThread {
         self.is_clock_back = is_back;
     }
 
-    /// Goes on after a group that could not be stored: reads the end of the strand anew, once the disk can be written to.
+    /// Goes on after a group that could not be stored: reads the end of the strand anew, once the disk can be
+    /// written to.
     fn recover(&mut self, now_ns: i64) -> Result<(), PublishError> {
         if !self.state.broken.load(Ordering::Acquire) {
             return Ok(());

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::PublishSettings;
 use super::commit::{CommitThread, SignedGroup};
 use super::error::PublishError;
+use super::large::LargeRequests;
 use super::own_end::{self, OwnEnd};
 use super::request::{PendingReply, Published, Request};
 use super::sequence::SequencerThread;
@@ -545,4 +546,24 @@ fn places_of_a_piece_are_in_flight_until_it_is_written_and_are_not_given_out_aga
     sim.process.commit(usize::MAX);
     sim.take_answers();
     assert_eq!(sim.ids, HashMap::from([(20, SequenceId(3))]), "behind the piece");
+}
+
+/// Congestion can make the rest of a request cost more than was checked before its first piece. A publisher that
+/// repeats it would else be asked to repeat it without end.
+#[test]
+fn a_large_request_that_has_only_repeated_envelopes_is_told_why_it_is_refused() {
+    let fail_after = |added: usize| {
+        let mut sim = Sim::new(0);
+        sim.process.request(1, (0..6).collect());
+        let mut large = LargeRequests::new(PIECE);
+        large.push(sim.process.requests.pop().unwrap());
+        let (mut request, piece) = large.take_piece(1, 0, false).unwrap();
+        let answer = piece.iter().map(|it| Bytes::copy_from_slice(it.envelope.as_bytes()));
+        request.add(answer.collect(), added, 0);
+        request.fail(PublishError::Balance { price: 2, left: 1, index: 0 });
+        let (_, mut answer) = sim.process.awaited.pop().unwrap();
+        answer.try_recv().unwrap().unwrap_err()
+    };
+    assert_eq!(fail_after(0), PublishError::Balance { price: 2, left: 1, index: 2 });
+    assert!(matches!(fail_after(1), PublishError::Unavailable { .. }));
 }
