@@ -12,7 +12,7 @@ use crate::runtime::FairQueue;
 
 /// Pages that all streams together read from disk at one time: enough to keep disk and cores
 /// busy, and queries keep their threads however many streams catch up. Guessed.
-const STREAM_PAGES_AT_ONCE: usize = 16;
+pub(super) const STREAM_PAGES_AT_ONCE: usize = 16;
 
 /// The most topics of a small job. A guess: looking at all of them is about the work of one turn.
 const SMALL_TOPICS_MAX: usize = 500;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -178,21 +179,35 @@ fn fill_strands(
     Ok((filling, page))
 }
 
-/// Runs work that may block on a thread for streams' pages, in the turn of the log's reader. A stream that has ended
-/// before its turn costs no work.
+/// Runs work that may block on a thread for streams' pages, in the turn of the log's reader. A stream that ends before
+/// its turn costs no work, and the memory that the work holds is freed with it.
 pub(super) async fn in_turn<T: Send + 'static>(
     log: &LogAccess,
     size: JobSize,
     work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
 ) -> Result<T, QueryError> {
     let (done, result) = oneshot::channel();
+    let queued = Arc::new(Mutex::new(Some(work)));
+    let _withdrawal = Withdrawal(Arc::clone(&queued));
     log.page_threads.run(log.memory.reader(), size, move || {
-        if !done.is_closed() {
+        let work = queued.lock().take();
+        if let Some(work) = work {
             // Fails only if the stream has ended.
             _ = done.send(work());
         }
     });
     result.await.expect("reading a page does not panic")
+}
+
+/// Takes work out of the queue when its stream ends. A plan of thousands of topics, which is charged to the stream,
+/// would wait there for its turn.
+struct Withdrawal<W>(Arc<Mutex<Option<W>>>);
+
+impl<W> Drop for Withdrawal<W> {
+    fn drop(&mut self) {
+        let work = self.0.lock().take();
+        drop(work);
+    }
 }
 
 /// The pauses of a stream that waits for memory.
@@ -274,5 +289,46 @@ impl MemoryRetry {
         let pause = self.wait.next_pause().ok_or(error)?;
         self.at = Instant::now() + pause;
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::sync::Barrier;
+
+    use hawser_proto::Cursor;
+
+    use super::super::hub::Hub;
+    use super::super::page_threads::STREAM_PAGES_AT_ONCE;
+    use super::*;
+    use crate::read::ReaderId;
+    use crate::read::testing::store;
+    use crate::runtime::Heads;
+
+    /// A client can open streams and end them while they wait, faster than their turns come.
+    #[tokio::test]
+    async fn work_of_a_stream_that_ends_before_its_turn_is_dropped_at_once() {
+        let log = LogAccess::new(store(), Heads::new(Cursor::new()), Hub::new());
+        let barrier = Arc::new(Barrier::new(STREAM_PAGES_AT_ONCE + 1));
+        for _ in 0..STREAM_PAGES_AT_ONCE {
+            let barrier = Arc::clone(&barrier);
+            log.page_threads.run(ReaderId::default(), JobSize::Small, move || _ = barrier.wait());
+        }
+        let memory = Arc::new(());
+        let of_work = Arc::clone(&memory);
+        let mut turn = Box::pin(in_turn(&log, JobSize::Small, move || {
+            drop(of_work);
+            Ok(())
+        }));
+        tokio::select! {
+            biased;
+            _ = &mut turn => panic!("no thread is free"),
+            () = ready(()) => {}
+        }
+        assert_eq!(Arc::strong_count(&memory), 2, "it waits for its turn");
+        drop(turn);
+        assert_eq!(Arc::strong_count(&memory), 1);
+        barrier.wait();
     }
 }
