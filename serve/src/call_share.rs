@@ -164,8 +164,8 @@ impl CallCharge {
 
     /// Gives back `bytes` of long-lived state, lent ones first.
     pub fn give_back_lasting(&self, bytes: usize) {
-        let lent_bytes = self.0.lent_bytes.load(Relaxed).min(bytes);
-        self.0.lent_bytes.fetch_sub(lent_bytes, Relaxed);
+        // At once, because two parts of a stream may be given back by two threads.
+        let lent_bytes = subtract(&self.0.lent_bytes, bytes);
         self.0.bytes.fetch_sub(lent_bytes, Relaxed);
         self.0.connection.give_back_lent(lent_bytes);
         self.give_back(bytes - lent_bytes);

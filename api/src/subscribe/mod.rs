@@ -299,7 +299,6 @@ impl Subscriber {
                 self.send(Frame::CatchupComplete(CatchupComplete { mutate_id: wave }));
             }
         }
-        // Also after an overflow, when live topics are read from disk for a while.
         self.held.settle(&self.subscription).map_err(into_status)
     }
 

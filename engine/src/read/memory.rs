@@ -153,9 +153,15 @@ impl HeldMemory {
         if bytes > self.bytes && !take(&*self.memory, bytes - self.bytes) {
             return Err(QueryError::NoMemory(bytes));
         }
-        self.give_back(self.bytes.saturating_sub(bytes));
+        self.shrink(bytes);
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// Releases memory until at most `bytes` are held.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        self.give_back(self.bytes.saturating_sub(bytes));
+        self.bytes = self.bytes.min(bytes);
     }
 
     fn give_back(&self, bytes: usize) {

@@ -548,10 +548,21 @@ impl TopicFeed {
         TOPIC_BYTES + READ_TOPIC_BYTES + name_len.saturating_sub(NAME_LEN_BYTES)
     }
 
-    /// Returns the memory that topics with usual names take, without cursors.
+    /// Returns the memory that topics with usual names take, without cursors, and without that of topics that are
+    /// [read again](Self::reread_bytes).
     pub(crate) fn topics_bytes(&self) -> usize {
-        let read = self.catch_ups.values().map(|catch_up| catch_up.topics.len()).sum::<usize>();
-        self.topics.len() * TOPIC_BYTES + read * READ_TOPIC_BYTES
+        self.topics.len() * TOPIC_BYTES + self.read_bytes(|cause| cause.wave().is_some())
+    }
+
+    /// Returns the memory that live topics take besides while they are read again, because the hub's queue has
+    /// overflowed.
+    pub(crate) fn reread_bytes(&self) -> usize {
+        self.read_bytes(|cause| cause.wave().is_none())
+    }
+
+    fn read_bytes(&self, is_counted: impl Fn(CatchUpCause) -> bool) -> usize {
+        let catch_ups = self.catch_ups.values().filter(|catch_up| is_counted(catch_up.cause));
+        catch_ups.map(|catch_up| catch_up.topics.len() * READ_TOPIC_BYTES).sum()
     }
 
     /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with those

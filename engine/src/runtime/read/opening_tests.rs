@@ -88,14 +88,24 @@ async fn streams_that_would_not_fit_while_they_catch_up_wait_and_are_all_served(
 /// A client that reads slowly on purpose makes its topics be read again. They take more memory then, and wait for it.
 #[tokio::test]
 async fn topics_that_are_read_again_after_an_overflow_wait_for_their_memory() {
+    for waits_for_turn in [true, false] {
+        read_again(waits_for_turn).await;
+    }
+}
+
+async fn read_again(waits_for_turn: bool) {
     const MANY: u16 = 10_000;
     let node = Node::new();
     let memory = BoundedMemory::of(64 << 20);
     let held = || memory.held.load(Ordering::SeqCst);
     let reader = node.reader.charged_to(memory.clone());
-    let topics = (0..MANY).map(|n| (name(0, n), Cursor::new())).collect();
-    let mut stream = reader.subscribe_topics_in_turn(topics).unwrap();
+    let topics = (0..MANY).map(|n| (name(0, n), Cursor::new()));
+    let mut stream = match waits_for_turn {
+        true => reader.subscribe_topics_in_turn(topics.collect()).unwrap(),
+        false => reader.subscribe_topics(topics),
+    };
     assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, []);
+    // Of a stream that has not waited for its turn, its user charges the live topics.
     let live = held();
     // Others leave room for a page, but not for the topics.
     let reads = usize::from(MANY) * 112;

@@ -56,7 +56,9 @@ pub struct Subscription {
     /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their
     /// users.
     held: Option<HeldMemory>,
-    /// The further charge for topics that are read again after an overflow, until it is taken. Nothing is read before.
+    /// The charge for live topics while they are read again after an overflow.
+    reread: HeldMemory,
+    /// That charge, until it is taken. Nothing is read before.
     uncharged: Option<MemoryRetry>,
     failed: Option<QueryError>,
 }
@@ -74,6 +76,7 @@ impl Subscription {
     pub(super) fn listening(log: LogAccess, feed: Feed) -> Self {
         let listener = log.hub.listener();
         feed.for_each_interest(|interest| log.hub.listen(interest, &listener));
+        let reread = HeldMemory::lasting(Arc::clone(&log.memory));
         Self {
             log,
             listener,
@@ -83,6 +86,7 @@ impl Subscription {
             reading: None,
             taken_bytes: 0,
             held: None,
+            reread,
             uncharged: None,
             failed: None,
         }
@@ -138,8 +142,10 @@ impl Subscription {
         Ok(())
     }
 
-    /// Adjusts the charge for topics and cursors to what they take, once the stream has caught up.
+    /// Adjusts the charges for topics and cursors to what they take, once the stream has caught up.
     fn settle(&mut self) -> Result<(), QueryError> {
+        let reread_bytes = self.topics().map_or(0, TopicFeed::reread_bytes);
+        self.reread.shrink(reread_bytes);
         match (&mut self.held, &self.feed) {
             (Some(held), Feed::Topics(feed)) if !feed.is_catching_up() => {
                 held.hold(feed.held_bytes())
@@ -207,9 +213,7 @@ impl Subscription {
                     PopOutcome::Overflowed => {
                         self.work(Feed::handle_overflow);
                         self.awaited.ask_again(&self.log.hub, &self.listener);
-                        if self.held.is_some() {
-                            self.uncharged.get_or_insert_with(MemoryRetry::now);
-                        }
+                        self.uncharged.get_or_insert_with(MemoryRetry::now);
                     }
                 },
             }
@@ -340,12 +344,9 @@ impl Subscription {
     /// # Errors
     /// [`QueryError::NoMemory`] if the stream has waited long enough.
     fn has_memory(&mut self) -> Result<bool, QueryError> {
-        let (Some(retry), Some(held), Feed::Topics(feed)) =
-            (&mut self.uncharged, &mut self.held, &self.feed)
-        else {
-            return Ok(true);
-        };
-        let is_charged = retry.attempt(|| held.hold_spare(feed.held_bytes()))?;
+        let bytes = self.topics().map_or(0, TopicFeed::reread_bytes);
+        let Some(retry) = &mut self.uncharged else { return Ok(true) };
+        let is_charged = retry.attempt(|| self.reread.hold_spare(bytes))?;
         if is_charged {
             self.uncharged = None;
         }
