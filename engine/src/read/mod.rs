@@ -4,6 +4,7 @@
 //!
 //! - `limits` and `rows`: bounds of one answer, and the source of its rows;
 //! - `memory`: the memory that a reader may take for its answers;
+//! - `tables`: hash tables that become smaller again;
 //! - `page` and `lane`: a page while it is filled, and one originator in one topic;
 //! - `plan`: the next envelopes of some topics, their order, and the ones that have to wait;
 //! - `log_page`: the same for whole strands, where nothing waits;
@@ -16,7 +17,8 @@
 //!
 //! Invariant: within one page or stream each originator ascends; across originators time decides. The parts of a stream of
 //! many topics, each with its own cursor, are streams of their own in this respect.
-//! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on.
+//! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on, except one of a later
+//! part.
 //! Invariant: every queue is bounded, and a slow reader delays no commit.
 //!
 //! See `docs/decisions/0003-reading.md` for the reasons.
@@ -34,6 +36,7 @@ pub(crate) mod page;
 pub(crate) mod plan;
 pub(crate) mod queue;
 pub(crate) mod rows;
+pub(crate) mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -1,8 +1,10 @@
 //! Streams by topic: a changeable set of topics, each on the disk lane or on the live lane.
 
+mod memory;
+
 use std::collections::btree_map;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -18,18 +20,7 @@ use super::{CatchUpId, Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
-
-/// Length of most topics: a kind, and an identifier of 32 bytes.
-const NAME_LEN_BYTES: usize = 33;
-/// Memory of a topic of a stream: its name, its state, and its registration at the hub. Calculated: 33
-/// bytes of name, 49 and 17 bytes in tables that are between half and nearly full.
-const TOPIC_BYTES: usize = 140;
-/// Memory of a topic while it is read from disk: its places in the catch-up and in the plan.
-const READ_TOPIC_BYTES: usize = 112;
-/// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list that
-/// may have grown by half.
-const CURSOR_BYTES: usize = 64;
-const CURSOR_ENTRY_BYTES: usize = 24;
+use crate::read::tables;
 
 /// Everything that a stream of topics still owes its reader.
 ///
@@ -207,7 +198,9 @@ impl TopicFeed {
             self.holds.take(Some(topic));
             self.released.remove(topic);
         }
-        self.topics.remove(topic).is_some()
+        let was_there = self.topics.remove(topic).is_some();
+        tables::shrink(&mut self.topics);
+        was_there
     }
 
     pub(super) fn skip_to(&mut self, heads: &Arc<Cursor>) {
@@ -345,6 +338,7 @@ impl TopicFeed {
                 self.history -= 1;
             }
         }
+        tables::shrink(&mut self.topics);
         self.tell(catch_up.cause, catch_up.topics);
     }
 
@@ -541,50 +535,6 @@ impl TopicFeed {
     pub(super) fn kept_bytes(&self) -> usize {
         let tails = self.catch_ups.values().map(|catch_up| catch_up.tail.len_bytes());
         tails.sum::<usize>() + self.released.kept_bytes()
-    }
-
-    /// Returns the most memory that a topic takes until it is live, without its cursor.
-    pub(crate) fn topic_bytes(name_len: usize) -> usize {
-        TOPIC_BYTES + READ_TOPIC_BYTES + name_len.saturating_sub(NAME_LEN_BYTES)
-    }
-
-    /// Returns the memory that topics with usual names take, without cursors, and without that of topics that are
-    /// [read again](Self::reread_bytes).
-    pub(crate) fn topics_bytes(&self) -> usize {
-        self.topics.len() * TOPIC_BYTES + self.read_bytes(|cause| cause.wave().is_some())
-    }
-
-    /// Returns the memory that live topics take besides while they are read again, because the hub's queue has
-    /// overflowed.
-    pub(crate) fn reread_bytes(&self) -> usize {
-        self.read_bytes(|cause| cause.wave().is_none())
-    }
-
-    fn read_bytes(&self, is_counted: impl Fn(CatchUpCause) -> bool) -> usize {
-        let catch_ups = self.catch_ups.values().filter(|catch_up| is_counted(catch_up.cause));
-        catch_ups.map(|catch_up| catch_up.topics.len() * READ_TOPIC_BYTES).sum()
-    }
-
-    /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with those
-    /// of a later time, and kept.
-    pub(crate) fn cursor_bytes(entries: impl Iterator<Item = EnvelopeId>, heads: &Cursor) -> usize {
-        let (mut len, mut is_ahead) = (0, false);
-        for id in entries {
-            len += 1;
-            is_ahead |= !heads.covers(id);
-        }
-        let later = if is_ahead { heads.len() } else { 0 };
-        CURSOR_BYTES + (len + later) * CURSOR_ENTRY_BYTES
-    }
-
-    /// Returns the memory that topics and cursors take.
-    pub(crate) fn held_bytes(&self) -> usize {
-        let mut counted = HashSet::new();
-        let floors = self.topics.values().map(|state| &state.floor);
-        let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
-        let cursors_bytes: usize =
-            cursors.map(|floor| CURSOR_BYTES + floor.len() * CURSOR_ENTRY_BYTES).sum();
-        self.topics_bytes() + cursors_bytes
     }
 
     fn is_in(&self, topic: &Topic, catch_up: CatchUpId) -> bool {

@@ -14,6 +14,7 @@ use crate::committed::Committed;
 use crate::read::backlog::Audience;
 use crate::read::feed::Interest;
 use crate::read::limits::BatchLimits;
+use crate::read::tables;
 use crate::runtime::counters::StreamCounters;
 
 /// Parts of the table of topics, each under a lock of its own: a stream that registers thousands
@@ -107,6 +108,7 @@ impl TopicListeners {
                 self.together.insert(topic, listeners);
             }
         }
+        tables::shrink(&mut self.alone);
     }
 
     /// Removes a listener from those of a topic, if it is there.
@@ -116,6 +118,7 @@ impl TopicListeners {
             Entry::Occupied(_) => {}
             Entry::Vacant(_) => leave(&mut self.together, &topic, listener),
         }
+        tables::shrink(&mut self.alone);
     }
 
     /// Returns the listeners of a topic, in no order.
@@ -316,6 +319,7 @@ where
         listeners.leave(listener);
         if listeners.is_empty() {
             table.remove(key);
+            tables::shrink(table);
         }
     }
 }
@@ -438,6 +442,26 @@ mod tests {
         publish(&hub, &[item(100, 4, 1)]);
         let got = all.each_ref().map(|listener| popped(listener).join(" "));
         assert_eq!(got, ["100:4", "", ""]);
+    }
+
+    /// Streams of a million topics can come and go, and are not charged for the room that their topics had.
+    #[test]
+    fn topics_that_were_left_keep_no_memory() {
+        let names = || (0..20_000_u64).map(TopicKey);
+        let (mut topics, [one, other]) =
+            (TopicListeners::default(), [(); 2].map(|()| Hub::new().listener()));
+        for listener in [&one, &other] {
+            names().for_each(|name| topics.join(name, listener));
+        }
+        assert!(topics.alone.capacity() < 100 && topics.together.capacity() >= 20_000);
+        for listener in [&one, &other] {
+            names().for_each(|name| topics.leave(name, listener));
+        }
+        assert!(topics.together.capacity() < 100);
+        names().for_each(|name| topics.join(name, &one));
+        assert!(topics.alone.capacity() >= 20_000);
+        names().for_each(|name| topics.leave(name, &one));
+        assert!(topics.alone.capacity() < 100);
     }
 
     #[test]

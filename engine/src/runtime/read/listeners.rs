@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::listener::Listener;
+use crate::read::tables;
 
 /// A set of listeners that costs O(1) to join and to leave, however many there are: a popular topic
 /// must not become slow to leave.
@@ -42,7 +43,10 @@ impl Listeners {
         match self {
             Self::One(one) if Arc::ptr_eq(one, listener) => *self = Self::default(),
             Self::One(_) => {}
-            Self::Many(all) => _ = all.remove(&address(listener)),
+            Self::Many(all) => {
+                all.remove(&address(listener));
+                tables::shrink(all);
+            }
         }
     }
 

@@ -1,0 +1,94 @@
+//! The memory that a stream of topics is charged for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hawser_proto::{Cursor, EnvelopeId};
+
+use super::TopicFeed;
+use crate::read::feed::catch_up::CatchUpCause;
+
+/// Length of most topics: a kind, and an identifier of 32 bytes.
+const NAME_LEN_BYTES: usize = 33;
+/// Memory of a topic of a stream: its name, its state, and its registration at the hub. Calculated: 33
+/// bytes of name, 49 and 17 bytes in tables that are between half and nearly full.
+const TOPIC_BYTES: usize = 140;
+/// Memory of a topic while it is read from disk: its places in the catch-up and in the plan.
+const READ_TOPIC_BYTES: usize = 112;
+/// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list that
+/// may have grown by half.
+const CURSOR_BYTES: usize = 64;
+const CURSOR_ENTRY_BYTES: usize = 24;
+
+impl TopicFeed {
+    /// Returns the most memory that a topic takes until it is live, without its cursor.
+    pub(crate) fn topic_bytes(name_len: usize) -> usize {
+        TOPIC_BYTES + READ_TOPIC_BYTES + name_len.saturating_sub(NAME_LEN_BYTES)
+    }
+
+    /// Returns the memory that topics with usual names take, without cursors, and without that of topics that are
+    /// [read again](Self::reread_bytes).
+    pub(crate) fn topics_bytes(&self) -> usize {
+        self.topics.len() * TOPIC_BYTES + self.read_bytes(|cause| cause.wave().is_some())
+    }
+
+    /// Returns the memory that live topics take besides while they are read again, because the hub's queue has
+    /// overflowed.
+    pub(crate) fn reread_bytes(&self) -> usize {
+        self.read_bytes(|cause| cause.wave().is_none())
+    }
+
+    fn read_bytes(&self, is_counted: impl Fn(CatchUpCause) -> bool) -> usize {
+        let catch_ups = self.catch_ups.values().filter(|catch_up| is_counted(catch_up.cause));
+        catch_ups.map(|catch_up| catch_up.topics.len() * READ_TOPIC_BYTES).sum()
+    }
+
+    /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with those
+    /// of a later time, and kept.
+    pub(crate) fn cursor_bytes(entries: impl Iterator<Item = EnvelopeId>, heads: &Cursor) -> usize {
+        let (mut len, mut is_ahead) = (0, false);
+        for id in entries {
+            len += 1;
+            is_ahead |= !heads.covers(id);
+        }
+        let later = if is_ahead { heads.len() } else { 0 };
+        CURSOR_BYTES + (len + later) * CURSOR_ENTRY_BYTES
+    }
+
+    /// Returns the memory that topics and cursors take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let mut counted = HashSet::new();
+        let floors = self.topics.values().map(|state| &state.floor);
+        let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
+        let cursors_bytes: usize =
+            cursors.map(|floor| CURSOR_BYTES + floor.len() * CURSOR_ENTRY_BYTES).sum();
+        self.topics_bytes() + cursors_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::Topic;
+
+    use super::*;
+    use crate::read::feed::WaveId;
+
+    /// A stream can add topics without end and remove them, or read their history, and is charged for none of them then.
+    #[test]
+    fn topics_that_have_left_keep_no_memory() {
+        let name = |n: u16| Topic::parse([&[0], n.to_be_bytes().as_slice()].concat().into());
+        let topics = || (0..20_000).map(|n| name(n).unwrap());
+        let mut feed = TopicFeed::changing();
+        feed.add(WaveId(1), topics().map(|topic| (topic, Arc::default())));
+        assert!(feed.topics.capacity() >= 20_000);
+        assert!(topics().all(|topic| feed.remove(&topic)));
+        assert!(feed.topics.capacity() < 100, "{}", feed.topics.capacity());
+
+        let history = feed.begin(WaveId(2), true);
+        topics().for_each(|topic| feed.add_to(history, topic, Arc::default()));
+        feed.end(history);
+        assert!(feed.topics.capacity() >= 20_000);
+        feed.end_history(history);
+        assert!(feed.topics.capacity() < 100, "{}", feed.topics.capacity());
+    }
+}
