@@ -15,10 +15,8 @@
 //!
 //! [`Reader`](crate::runtime::Reader) and [`Subscription`](crate::runtime::Subscription) drive them.
 //!
-//! Invariant: within one page or stream each originator ascends; across originators time decides. The parts of a stream of
-//! many topics, each with its own cursor, are streams of their own in this respect.
-//! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on, except one of a later
-//! part.
+//! Invariant: within one page or stream each originator ascends; across originators time decides.
+//! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on.
 //! Invariant: every queue is bounded, and a slow reader delays no commit.
 //!
 //! See `docs/decisions/0003-reading.md` for the reasons.

@@ -22,9 +22,8 @@ const OPENING_ROWS_MAX: usize = 4096;
 /// step is cheaper than a seek.
 const STEPS_BEFORE_SEEK: usize = 8;
 
-/// The most topics of a plan whose originators ascend over all of them, if its reader allows parts. As many as other
-/// software reads at once: `docs/protocol/api.md`, *Streams*.
-const WHOLE_TOPICS_MAX: usize = 500;
+/// Topics of a plan from which they are sorted. A guess: fewer are looked up in less time than a message takes.
+const SORTED_TOPICS_MIN: usize = 500;
 
 /// Strands of one topic after which the rows that are read first are halved no more: one is left of 128.
 const LATER_LANES: usize = 7;
@@ -75,10 +74,6 @@ pub(crate) struct HeldOriginator {
 /// node's envelope is due earlier by its time, the chain strand goes first. An envelope that depends
 /// on one above the ceiling is held.
 ///
-/// A plan of many topics may be read in parts: the first topics as far as the ceiling, then the next ones. Its first page
-/// comes before all topics have been looked at. Originators ascend in each part then, and in each topic, and an envelope
-/// does not wait for a chain envelope that is below the ceiling and in a later part.
-///
 /// Rows are read a few at a time, as pages need them. Between pages the source may be another, later
 /// view of the same log. After an error the plan cannot be used again.
 #[derive(Debug)]
@@ -92,11 +87,6 @@ pub(crate) struct PagePlan {
     ends: Vec<EnvelopeId>,
     /// The number of topics whose beginnings have been read.
     opened: usize,
-    /// True until the beginnings of all topics have been read, or those of the part.
-    opening: bool,
-    in_parts: bool,
-    /// The first topic of the part, and the number of originators that had to wait before it.
-    part: (usize, usize),
     lanes: LaneTable,
     strands: BTreeMap<OriginatorId, StrandLanes>,
     held: Vec<HeldOriginator>,
@@ -116,12 +106,11 @@ impl PagePlan {
         let mut known = HashSet::new();
         let mut topics: Vec<PlanTopic> =
             topics.into_iter().filter(|topic| known.insert(topic.topic.clone())).collect();
-        if topics.len() > WHOLE_TOPICS_MAX {
+        if topics.len() > SORTED_TOPICS_MIN {
             // In the order of the index, so that a seek finds what the last one has brought into memory.
             let len = |topic: &PlanTopic| topic.topic.as_bytes().len();
             topics.sort_unstable_by(|a, b| len(a).cmp(&len(b)).then_with(|| a.topic.cmp(&b.topic)));
         }
-        let opening = !topics.is_empty();
         let ends = ceiling.iter().collect();
         Self {
             cursors,
@@ -130,9 +119,6 @@ impl PagePlan {
             resumed_only: false,
             ends,
             opened: 0,
-            opening,
-            in_parts: false,
-            part: (0, 0),
             lanes: LaneTable::new(usize::MAX),
             strands: BTreeMap::new(),
             held: Vec::new(),
@@ -153,38 +139,18 @@ impl PagePlan {
         Self { lanes, ..Self::new(Cursors::Shared, topics, ceiling) }
     }
 
-    /// Allows the plan to be read in parts, if it has many topics.
-    pub(crate) fn in_parts(self) -> Self {
-        Self { in_parts: self.topics.len() > WHOLE_TOPICS_MAX, ..self }
-    }
-
-    /// Starts over with the same topics, or with those of the part.
+    /// Starts over with the same topics.
     pub(crate) fn restart(&mut self) {
-        let (first, held) = self.part;
-        self.opened = first;
-        self.opening = first < self.topics.len();
+        self.opened = 0;
         self.lanes.clear();
         self.strands.clear();
-        self.held.truncate(held);
+        self.held.clear();
         self.charge = None;
     }
 
-    /// Begins the next part. Returns false if there is none.
-    fn next_part(&mut self) -> bool {
-        if self.opened == self.topics.len() {
-            return false;
-        }
-        self.part = (self.opened, self.held.len());
-        self.opening = true;
-        self.lanes.clear();
-        self.strands.clear();
-        true
-    }
-
-    /// Returns true if the beginnings of all topics have been read, or those of the part. It takes no more memory from
-    /// then on, until the next part begins.
+    /// Returns true if the beginnings of all topics have been read. It takes no more memory from then on.
     pub(crate) fn is_open(&self) -> bool {
-        !self.opening
+        self.opened == self.topics.len()
     }
 
     /// Charges its lanes to the reader until it is dropped or restarted.
@@ -238,7 +204,7 @@ impl PagePlan {
         Self { resumed_only: true, ..Self::new(cursors, topics, Arc::new(ceiling)) }
     }
 
-    /// Returns the next page. A page that is not finished has at least one envelope, except at the end of a part.
+    /// Returns the next page. A page that is not finished has at least one envelope.
     pub(crate) fn next_page(
         &mut self,
         rows: &mut impl Rows,
@@ -273,7 +239,7 @@ impl PagePlan {
                 return Ok(false);
             }
         }
-        filling.finished = !self.next_part();
+        filling.finished = true;
         Ok(true)
     }
 
@@ -453,7 +419,7 @@ impl PagePlan {
     }
 
     /// Reads the beginnings of the lanes of topics, until about `work` rows were looked at: of one topic at least.
-    /// Returns true once all have been read, or those of a part, which ends with the work.
+    /// Returns true once all have been read.
     fn open(
         &mut self,
         rows: &mut impl Rows,
@@ -463,23 +429,18 @@ impl PagePlan {
         if self.is_open() {
             return Ok(true);
         }
-        let together = if self.in_parts { WHOLE_TOPICS_MAX } else { self.topics.len() };
-        let share = limits.envelopes.min(OPENING_ROWS_MAX).div_ceil(together);
+        let share = limits.envelopes.min(OPENING_ROWS_MAX).div_ceil(self.topics.len());
         // The row behind the page shows that there is more, without another seek.
-        let chunk = if self.in_parts || together == 1 { share + 1 } else { share };
+        let chunk = if self.topics.len() == 1 { share + 1 } else { share };
         let chunk = chunk.clamp(1, CHUNK_ROWS_MAX);
         let before = rows.looked_at();
         while self.opened < self.topics.len() {
             self.open_topic(rows, self.opened, chunk)?;
             self.opened += 1;
             if rows.looked_at() - before >= work && self.opened < self.topics.len() {
-                if self.in_parts {
-                    break;
-                }
                 return Ok(false);
             }
         }
-        self.opening = false;
         self.strands = self.lanes.take_opened();
         let nodes: Vec<OriginatorId> =
             self.strands.keys().copied().filter(|originator| originator.is_node()).collect();
@@ -565,9 +526,6 @@ fn push(lanes: &mut Vec<Lane>, topic: usize, row: TopicRow, chunk: usize) -> boo
     lanes.last_mut().expect("there is one now").push(row)
 }
 
-#[cfg(test)]
-#[path = "plan_parts_tests.rs"]
-mod parts_tests;
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;

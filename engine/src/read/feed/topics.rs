@@ -242,21 +242,11 @@ impl TopicFeed {
         let mut catch_up = self.catch_ups.remove(&id)?;
         let plan = match catch_up.reading {
             CatchUpProgress::Paused(plan) => plan,
-            _ => {
-                let plan = self.plan(id, &mut catch_up.topics, heads);
-                Box::new(if self.reads_in_parts(catch_up.cause) { plan.in_parts() } else { plan })
-            }
+            _ => Box::new(self.plan(id, &mut catch_up.topics, heads)),
         };
         catch_up.reading = CatchUpProgress::Page(Arc::clone(plan.ceiling()));
         self.catch_ups.insert(id, catch_up);
         Some(Read::Topics(id, plan))
-    }
-
-    /// Returns true if a catch-up may be read a part of its topics at a time. The waves of a stream that names its
-    /// topics ascend over all of them, and so do live topics, and topics that share a cursor.
-    fn reads_in_parts(&self, cause: CatchUpCause) -> bool {
-        let is_first = matches!(cause, CatchUpCause::Wave(_)) && !self.names_topics;
-        is_first && self.cursors == Cursors::PerTopic
     }
 
     /// Plans the topics of a catch-up that are still in the stream. Lanes that had to wait are read
