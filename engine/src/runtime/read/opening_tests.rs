@@ -8,6 +8,9 @@ use crate::read::ReadMemory;
 const STREAMS: u16 = 200;
 const TOPICS: u16 = 100;
 
+/// Bytes that are left for pages: without them, streams that have opened would wait for those that hold no less.
+const SPARE_LEAVES: usize = 16 * 1024;
+
 /// Memory with a bound. Counts what is held.
 #[derive(Debug)]
 struct BoundedMemory {
@@ -29,6 +32,11 @@ impl ReadMemory for BoundedMemory {
 
     fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    fn take_spare(&self, bytes: usize) -> bool {
+        let held = self.held.load(Ordering::SeqCst);
+        held.saturating_add(bytes).saturating_add(SPARE_LEAVES) <= self.bound && self.take(bytes)
     }
 }
 
