@@ -448,7 +448,7 @@ impl Reading {
     fn open(&self) -> Subscription {
         let (reader, names) = (&self.node.reader, self.names.iter().cloned());
         match self.kind {
-            0 if self.got.len() % 2 == 0 => {
+            0 if self.got.len().is_multiple_of(2) => {
                 reader.subscribe_topics_sharing(names, Some(self.shared()))
             }
             0 => reader.subscribe_topics_sharing_in_turn(names, &self.shared()).unwrap(),
