@@ -403,12 +403,10 @@ impl ProxyState {
                 answer["result"] =
                     json!(format!("0x{:x}", count.saturating_add_signed(faults.miscounts)));
             }
-            "eth_call" if faults.feigns => {
-                let word = format!("0x{:064x}", 9);
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
-            }
-            "eth_call" if faults.claims_pause.is_some() => {
-                let word = format!("0x{:064x}", u8::from(faults.claims_pause == Some(true)));
+            "eth_call" if faults.feigns || faults.claims_pause.is_some() => {
+                let value =
+                    if faults.feigns { 9 } else { u8::from(faults.claims_pause == Some(true)) };
+                let word = format!("0x{value:064x}");
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
             "eth_call" if faults.stateless => {

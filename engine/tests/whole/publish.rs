@@ -291,7 +291,7 @@ async fn a_large_request_keeps_its_order_beside_small_ones() {
     rebuilt(&store);
 }
 
-/// What can be known beforehand refuses a large request as a whole, before its first piece is stored.
+/// A large request is refused as a whole, before its first piece is stored, for anything that can be known beforehand.
 #[tokio::test]
 async fn the_last_envelope_of_a_large_request_refuses_all_of_it_if_it_has_no_price() {
     let store = store();

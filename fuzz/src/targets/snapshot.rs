@@ -16,6 +16,17 @@ pub(super) const TARGET: Target = Target { name: "snapshot", run, seeds, memory_
 
 const STRAND: OriginatorId = OriginatorId(200);
 
+/// Returns a statement of the strand's node about two places.
+fn declared() -> VoidStatement {
+    VoidStatement {
+        node: STRAND,
+        from: SequenceId(6),
+        through: SequenceId(7),
+        time_ns: 5,
+        incarnation: [4; 16],
+    }
+}
+
 /// Chunks, and manifests without their last line, which is a hash that no mutation would meet.
 fn seeds() -> Vec<Vec<u8>> {
     let key = SecretKey::from_bytes(&[7; 32]).expect("a scalar");
@@ -44,15 +55,8 @@ fn seeds() -> Vec<Vec<u8>> {
         voids: Vec::new(),
         chunks,
     };
-    let declared = VoidStatement {
-        node: STRAND,
-        from: SequenceId(6),
-        through: SequenceId(7),
-        time_ns: 5,
-        incarnation: [4; 16],
-    };
     let with_void = BootstrapStrand {
-        voids: vec![declared.sign(&key)],
+        voids: vec![declared().sign(&key)],
         ..strand(200, Vec::new(), vec![chunk(1, 5), chunk(8, 12)])
     };
     let manifest = |strands| BootstrapManifest {

@@ -1,6 +1,5 @@
 //! The first turn of a stream of topics. Before it the stream holds little memory, and the hub does not know it.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use super::access::LogAccess;
@@ -16,10 +15,6 @@ use crate::read::plan::Cursors;
 /// Memory of a stream that waits, besides its topics. A guess from the types: its place in the queue, and this task.
 const WAITING_BYTES: usize = 1024;
 
-/// A stream that waits for its first turn.
-pub(super) type Opening =
-    Pin<Box<dyn Future<Output = Result<Box<Subscription>, QueryError>> + Send>>;
-
 /// The topics of a stream that waits, with the charge for them.
 struct WaitingTopics {
     cursors: Cursors,
@@ -34,7 +29,8 @@ enum FirstTurn {
     NoMemory(WaitingTopics, usize),
 }
 
-/// Charges the topics, and returns the wait for the first turn. It begins with the first poll.
+/// Charges the topics, and creates a stream that waits for its first turn on disk, with little memory until then. The
+/// wait begins with the first poll.
 ///
 /// # Errors
 /// [`QueryError::NoMemory`].
@@ -42,10 +38,11 @@ pub(super) fn open(
     log: LogAccess,
     cursors: Cursors,
     topics: PackedTopics,
-) -> Result<Opening, QueryError> {
+) -> Result<Subscription, QueryError> {
     let mut held = HeldMemory::lasting(Arc::clone(&log.memory));
     held.hold(WAITING_BYTES + topics.held_bytes())?;
-    Ok(Box::pin(begun(log, WaitingTopics { cursors, topics, held })))
+    let waiting = WaitingTopics { cursors, topics, held };
+    Ok(Subscription::waiting(log.clone(), Box::pin(begun(log, waiting))))
 }
 
 /// Waits for a turn on disk and for memory. A stream that may not have its memory now lets the next one go first.

@@ -9,6 +9,7 @@ use hawser_storage::{Store, UsageRow};
 
 use super::access::LogAccess;
 use super::hub::Hub;
+use super::opening;
 use super::originators_query::OriginatorsQuery;
 use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
@@ -281,7 +282,7 @@ impl Reader {
         &self,
         topics: PackedTopics,
     ) -> Result<Subscription, QueryError> {
-        Subscription::waiting(self.log.clone(), Cursors::PerTopic, topics)
+        opening::open(self.log.clone(), Cursors::PerTopic, topics)
     }
 
     /// Opens a stream of `topics` from one cursor as [`subscribe_topics_sharing`](Self::subscribe_topics_sharing) does,
@@ -295,7 +296,7 @@ impl Reader {
         last_seen: &Cursor,
     ) -> Result<Subscription, QueryError> {
         let topics = topics.into_iter().map(|topic| (topic, last_seen.clone())).collect();
-        Subscription::waiting(self.log.clone(), Cursors::Shared, topics)
+        opening::open(self.log.clone(), Cursors::Shared, topics)
     }
 
     /// Opens a stream without topics. Topics are added and removed while it runs: see

@@ -13,18 +13,19 @@ use tokio::time::sleep_until;
 use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
-use super::opening::{self, Opening};
 use super::pages::{self, MemoryRetry, TopicsRead, Turn};
-use crate::read::PackedTopics;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::read::limits::BatchLimits;
 use crate::read::memory::HeldMemory;
-use crate::read::plan::Cursors;
 use crate::read::queue::PopOutcome;
 
 /// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
 const TURN_TOPICS: usize = 1024;
+
+/// A stream that waits for its first turn.
+pub(super) type Opening =
+    Pin<Box<dyn Future<Output = Result<Box<Subscription>, QueryError>> + Send>>;
 
 type PageReading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
 
@@ -92,20 +93,12 @@ impl Subscription {
         }
     }
 
-    /// Creates a stream that waits for its first turn on disk, with little memory until then.
-    ///
-    /// # Errors
-    /// [`QueryError::NoMemory`].
-    pub(super) fn waiting(
-        log: LogAccess,
-        cursors: Cursors,
-        topics: PackedTopics,
-    ) -> Result<Self, QueryError> {
-        let opening = opening::open(log.clone(), cursors, topics)?;
+    /// Creates a stream without topics, which becomes the one that `opening` makes.
+    pub(super) fn waiting(log: LogAccess, opening: Opening) -> Self {
         let no_topics = Feed::Topics(Box::new(TopicFeed::changing()));
         let mut stream = Self::listening(log, no_topics);
         stream.opening = Some(opening);
-        Ok(stream)
+        stream
     }
 
     /// Begins at the heads instead of reading from disk. To be called before anything else.
