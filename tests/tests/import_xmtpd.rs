@@ -394,6 +394,70 @@ async fn assert_waits_for_an_ending_session(postgres: &Postgres, other: &Node, u
     assert!(!other.data_dir().exists(), "nothing was written: {said}");
 }
 
+/// Changes of a database, each with the change that undoes it and a part of the reason for which it is refused.
+const ALTERED: &[(&str, &str, &str)] = &[
+    (
+        "DELETE FROM gateway_envelopes_blob WHERE originator_sequence_id = 5 AND originator_node_id = 200",
+        "DELETE FROM gateway_envelopes_meta WHERE originator_sequence_id = 5 AND originator_node_id = 200;
+         UPDATE gateway_envelopes_latest SET originator_sequence_id = 4 WHERE originator_node_id = 200",
+        "the database is cut off",
+    ),
+    (
+        "UPDATE gateway_envelopes_blob SET originator_sequence_id = 7 \
+         WHERE originator_sequence_id = 3 AND originator_node_id = 200",
+        "UPDATE gateway_envelopes_blob SET originator_sequence_id = 3 \
+         WHERE originator_sequence_id = 7 AND originator_node_id = 200",
+        "originator 200, place 3: the row is missing in the table gateway_envelopes_blob",
+    ),
+    (
+        "UPDATE gateway_envelopes_meta SET originator_sequence_id = 0 \
+         WHERE originator_sequence_id = 3 AND originator_node_id = 200",
+        "UPDATE gateway_envelopes_meta SET originator_sequence_id = 3 \
+         WHERE originator_sequence_id = 0 AND originator_node_id = 200",
+        "originator 200 has 4 rows in gateway_envelopes_meta, and 3 at places from 1 on",
+    ),
+    (
+        "UPDATE gateway_envelopes_latest SET originator_sequence_id = 9 WHERE originator_node_id = 100",
+        "UPDATE gateway_envelopes_latest SET originator_sequence_id = 5 WHERE originator_node_id = 100",
+        "the database is cut off",
+    ),
+    (
+        "INSERT INTO unsettled_usage VALUES (1, 100, 29000000, 6)",
+        "DELETE FROM unsettled_usage",
+        "ends at 5, and the table unsettled_usage knows its place 6",
+    ),
+    (
+        "INSERT INTO payer_reports VALUES ('\\x02', 100, 9)",
+        "DELETE FROM payer_reports",
+        "ends at 5, and the table payer_reports knows its place 9",
+    ),
+    (
+        "INSERT INTO staged_originator_envelopes VALUES (6, '\\x00')",
+        "DELETE FROM staged_originator_envelopes",
+        "1 messages were accepted",
+    ),
+    (
+        "UPDATE schema_migrations SET dirty = true",
+        "UPDATE schema_migrations SET dirty = false",
+        "version 0, and version 23 is needed",
+    ),
+    (
+        "ALTER TABLE gateway_envelopes_latest ALTER COLUMN originator_node_id TYPE bigint",
+        "ALTER TABLE gateway_envelopes_latest ALTER COLUMN originator_node_id TYPE integer",
+        "have version 23 and another form",
+    ),
+    (
+        "ALTER TABLE payer_reports RENAME TO reports",
+        "ALTER TABLE reports RENAME TO payer_reports",
+        "have version 23 and another form",
+    ),
+    (
+        "UPDATE node_info SET public_key = set_byte(public_key, 9, 1)",
+        "UPDATE node_info SET node_id = 300",
+        "another key of node 100",
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_written() {
     let Some(postgres) = Postgres::start().await else { return };
@@ -407,68 +471,7 @@ async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_writ
     assert_refused(node, &url, "other sessions have the database open");
     live.close().await;
     assert_waits_for_an_ending_session(&postgres, other, &url).await;
-    for (change, undo, reason) in [
-        (
-            "DELETE FROM gateway_envelopes_blob WHERE originator_sequence_id = 5 AND originator_node_id = 200",
-            "DELETE FROM gateway_envelopes_meta WHERE originator_sequence_id = 5 AND originator_node_id = 200;
-             UPDATE gateway_envelopes_latest SET originator_sequence_id = 4 WHERE originator_node_id = 200",
-            "the database is cut off",
-        ),
-        (
-            "UPDATE gateway_envelopes_blob SET originator_sequence_id = 7 \
-             WHERE originator_sequence_id = 3 AND originator_node_id = 200",
-            "UPDATE gateway_envelopes_blob SET originator_sequence_id = 3 \
-             WHERE originator_sequence_id = 7 AND originator_node_id = 200",
-            "originator 200, place 3: the row is missing in the table gateway_envelopes_blob",
-        ),
-        (
-            "UPDATE gateway_envelopes_meta SET originator_sequence_id = 0 \
-             WHERE originator_sequence_id = 3 AND originator_node_id = 200",
-            "UPDATE gateway_envelopes_meta SET originator_sequence_id = 3 \
-             WHERE originator_sequence_id = 0 AND originator_node_id = 200",
-            "originator 200 has 4 rows in gateway_envelopes_meta, and 3 at places from 1 on",
-        ),
-        (
-            "UPDATE gateway_envelopes_latest SET originator_sequence_id = 9 WHERE originator_node_id = 100",
-            "UPDATE gateway_envelopes_latest SET originator_sequence_id = 5 WHERE originator_node_id = 100",
-            "the database is cut off",
-        ),
-        (
-            "INSERT INTO unsettled_usage VALUES (1, 100, 29000000, 6)",
-            "DELETE FROM unsettled_usage",
-            "ends at 5, and the table unsettled_usage knows its place 6",
-        ),
-        (
-            "INSERT INTO payer_reports VALUES ('\\x02', 100, 9)",
-            "DELETE FROM payer_reports",
-            "ends at 5, and the table payer_reports knows its place 9",
-        ),
-        (
-            "INSERT INTO staged_originator_envelopes VALUES (6, '\\x00')",
-            "DELETE FROM staged_originator_envelopes",
-            "1 messages were accepted",
-        ),
-        (
-            "UPDATE schema_migrations SET dirty = true",
-            "UPDATE schema_migrations SET dirty = false",
-            "version 0, and version 23 is needed",
-        ),
-        (
-            "ALTER TABLE gateway_envelopes_latest ALTER COLUMN originator_node_id TYPE bigint",
-            "ALTER TABLE gateway_envelopes_latest ALTER COLUMN originator_node_id TYPE integer",
-            "have version 23 and another form",
-        ),
-        (
-            "ALTER TABLE payer_reports RENAME TO reports",
-            "ALTER TABLE reports RENAME TO payer_reports",
-            "have version 23 and another form",
-        ),
-        (
-            "UPDATE node_info SET public_key = set_byte(public_key, 9, 1)",
-            "UPDATE node_info SET node_id = 300",
-            "another key of node 100",
-        ),
-    ] {
+    for (change, undo, reason) in ALTERED {
         let session = postgres.open("node").await;
         session.change(change).await;
         session.close().await;
