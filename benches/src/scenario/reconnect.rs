@@ -119,7 +119,9 @@ async fn keep_open(
         else {
             return Err(error);
         };
-        again.fetch_add(1, Ordering::Relaxed);
+        if again.fetch_add(1, Ordering::Relaxed) == 0 {
+            println!("  the first stream that comes again: {error}");
+        }
         sleep(AGAIN_AFTER).await;
     }
 }

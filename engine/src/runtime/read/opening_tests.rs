@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::read::ReadMemory;
+use crate::read::{PackedTopics, ReadMemory};
 
 const STREAMS: u16 = 200;
 const TOPICS: u16 = 100;
