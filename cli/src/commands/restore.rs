@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hawser_node::backup;
@@ -22,6 +23,8 @@ use crate::output;
 /// The longest wait for the node to take the answer. A guess: the node checks twice a second, and may first finish the
 /// processing of a peer's envelopes.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The longest wait for a question of a node that has just started. A guess: four times the node's own interval.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
 /// Pause between two looks. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -95,8 +98,7 @@ fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
 fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     let state_dir = settings::state_dir(&args.sources()).map_err(RunError::usage)?;
     let unreadable = |error| RunError::failed(format!("{}: {error}", state_dir.display()));
-    let mut asking = RestoreFolder::asking(&state_dir).map_err(unreadable)?;
-    asking.retain(|(_, question)| args.node_id.is_none_or(|id| id == question.node_id));
+    let asking = wait_until_asked(&state_dir, args).map_err(unreadable)?;
     let (folder, question) = match asking.as_slice() {
         [one] => one,
         [] => {
@@ -164,6 +166,22 @@ fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
         return Ok(());
     }
     Err(RunError::refused("nothing was changed: it was not confirmed"))
+}
+
+/// Returns the questions that are meant. A node shows its quarantine up to half a second before it asks.
+fn wait_until_asked(
+    state_dir: &Path,
+    args: &RestoreConfirmArgs,
+) -> io::Result<Vec<(RestoreFolder, RestoreQuestion)>> {
+    let end = Instant::now() + ASKED_WITHIN;
+    loop {
+        let mut asking = RestoreFolder::asking(state_dir)?;
+        asking.retain(|(_, question)| args.node_id.is_none_or(|id| id == question.node_id));
+        if !asking.is_empty() || Instant::now() >= end {
+            return Ok(asking);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// The node removes its question once it may sign.
