@@ -42,11 +42,12 @@ impl BatchLimits {
     pub(crate) const STREAM: Self = Self { envelopes: 512, len_bytes: 2 * 1024 * 1024 };
 
     /// Bounds of one page of whole strands. More envelopes than a batch has, because a page costs two seeks and a
-    /// change of threads whatever its size: of small envelopes it becomes four batches. Measured: `hawser-bench readers`.
+    /// change of threads whatever its size: of small envelopes it becomes four batches. Measured: `hawser-bench
+    /// readers`.
     pub(crate) const STRANDS: Self = Self { envelopes: 2048, ..Self::STREAM };
 
     /// Bounds of each of the two queues of a stream: the hub's, and the one for topics that are
-    /// being read from disk. Worst-case memory of a stream is twice this and one page. Guessed.
+    /// being read from disk. Worst-case memory of a stream is twice this and one page, or two of strands. Guessed.
     pub(crate) const QUEUE: Self = Self { envelopes: 1024, len_bytes: 4 * 1024 * 1024 };
 
     /// Bounds of the queue between commits and all streams. Guessed: seconds of work for a fast disk.

@@ -152,9 +152,9 @@ impl Publisher {
         (Self { state }, PublisherThreads(threads))
     }
 
-    /// Publishes the envelopes of one request, all or none. Requests wait in turns of their callers, which `caller`
-    /// distinguishes. A large request (more than 256 envelopes, or a MiB) is checked as a whole and then stored in
-    /// pieces, in its order; envelopes of other requests may stand between them.
+    /// Publishes the envelopes of one request. Requests wait in turns of their callers, which `caller` distinguishes.
+    /// A request of at most 256 envelopes and less than a MiB is stored all or none. A larger one is checked as a
+    /// whole and then stored in pieces, in its order; envelopes of other requests may stand between them.
     ///
     /// # Errors
     /// [`PublishError`], which says what may be stored of it.
