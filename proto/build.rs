@@ -8,8 +8,20 @@ use std::{env, fs, io};
 
 use protox::Compiler;
 use protox::prost::Message;
+use tonic_prost_build::FileDescriptorSet;
 
 const ROOT: &str = "proto";
+
+/// Messages of streams whose field `envelopes` becomes bytes. A nested message and bytes are the same on the wire, so
+/// a node sends envelopes as they are stored, without decoding and encoding each for each of its readers.
+const WITH_ENVELOPES_AS_BYTES: [&str; 4] = [
+    "SubscribeEnvelopesResponse",
+    "SubscribeOriginatorsResponse.Envelopes",
+    "SubscribeTopicsResponse.Envelopes",
+    "SubscribeResponse.V1.Envelopes",
+];
+/// The number of the type `bytes` in a descriptor of a field.
+const TYPE_BYTES: i32 = 12;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -21,7 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = Compiler::new([ROOT])?;
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let mut set = compiler.file_descriptor_set();
-    generate(set.clone())?;
+    let mut generated = set.clone();
+    carry_envelopes_as_bytes(&mut generated)?;
+    generate(generated)?;
 
     for file in &mut set.file {
         file.source_code_info = None; // reflection serves no comments
@@ -44,9 +58,33 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes envelopes bytes in the messages of streams.
+fn carry_envelopes_as_bytes(set: &mut FileDescriptorSet) -> Result<(), Box<dyn Error>> {
+    const PACKAGE: &str = "xmtp.xmtpv4.message_api";
+    let file = set.file.iter_mut().find(|file| file.package() == PACKAGE);
+    let file = file.ok_or("there is no package of the message API")?;
+    for path in WITH_ENVELOPES_AS_BYTES {
+        let mut messages = &mut file.message_type;
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            let message = messages.iter_mut().find(|message| message.name() == name);
+            let message = message.ok_or_else(|| format!("there is no message {path}"))?;
+            if names.peek().is_some() {
+                messages = &mut message.nested_type;
+                continue;
+            }
+            let field = message.field.iter_mut().find(|field| field.name() == "envelopes");
+            let field = field.ok_or_else(|| format!("{path} has no envelopes"))?;
+            (field.r#type, field.type_name) = (Some(TYPE_BYTES), None);
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Generates the types: `bytes` fields share the buffer they were read from, and maps are written in
 /// ascending order. Stubs come with the feature `services` only, so that storage links no gRPC.
-fn generate(set: tonic_prost_build::FileDescriptorSet) -> io::Result<()> {
+fn generate(set: FileDescriptorSet) -> io::Result<()> {
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names(); // gives each type its full name, which `pb::to_json` takes

@@ -125,16 +125,13 @@ pub(crate) fn check_size(lengths: impl Iterator<Item = usize>) -> Result<(), Cal
     }
 }
 
-/// Counts envelopes of a stream as delivered and turns them into messages. An envelope that is too large for a
-/// message is left out, so that the stream continues.
-///
-/// # Errors
-/// [`CallError::Undecodable`] if a stored envelope is broken.
+/// Counts envelopes of a stream as delivered and returns those that a message carries. An envelope that is too large
+/// for a message is left out, so that the stream continues.
 pub(crate) fn rendered(
     metrics: &HandlerMetrics,
     method: EnvelopeMethod,
     mut stored: Vec<Bytes>,
-) -> Result<Vec<OriginatorEnvelope>, CallError> {
+) -> Vec<Bytes> {
     let len = stored.len();
     stored.retain(is_sendable);
     if stored.len() < len {
@@ -142,7 +139,7 @@ pub(crate) fn rendered(
         tracing::warn!(left_out, "envelopes fit into no message and were left out");
     }
     count_delivered(metrics, method, &stored);
-    stored.into_iter().map(decode).collect()
+    stored
 }
 
 /// Returns the most bytes that an envelope takes in a response.

@@ -10,7 +10,6 @@ use futures_util::stream::{self, StreamExt};
 use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::runtime::Subscription;
 use hawser_proto::Bytes;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::{
     StatusUpdate, SubscriptionStatus,
@@ -34,8 +33,8 @@ pub(crate) trait StreamItem: Send + Sized + 'static {
     fn caught_up() -> Option<Self>;
     /// The keepalive.
     fn idle() -> Self;
-    /// A message with at least one envelope.
-    fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self;
+    /// A message with at least one envelope, each as it is stored.
+    fn envelopes(envelopes: Vec<Bytes>) -> Self;
 }
 
 impl NodeApi {
@@ -174,7 +173,7 @@ impl Responder {
                     self.caught_up = true;
                     T::caught_up()
                 }
-                SubscriptionEvent::Envelopes { envelopes, .. } => self.render(envelopes)?,
+                SubscriptionEvent::Envelopes { envelopes, .. } => self.render(envelopes),
                 SubscriptionEvent::TopicsLive { .. } => None, // of streams whose topics change
             };
             if let Some(message) = message {
@@ -184,9 +183,9 @@ impl Responder {
     }
 
     /// Renders envelopes as a message; `None` if none is left.
-    fn render<T: StreamItem>(&self, stored: Vec<Bytes>) -> Result<Option<T>, CallError> {
-        let envelopes = rendered(&self.metrics, self.method, stored)?;
-        Ok((!envelopes.is_empty()).then(|| T::envelopes(envelopes)))
+    fn render<T: StreamItem>(&self, stored: Vec<Bytes>) -> Option<T> {
+        let envelopes = rendered(&self.metrics, self.method, stored);
+        (!envelopes.is_empty()).then(|| T::envelopes(envelopes))
     }
 }
 
@@ -203,7 +202,7 @@ impl StreamItem for pb::SubscribeEnvelopesResponse {
         Self::default()
     }
 
-    fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self {
+    fn envelopes(envelopes: Vec<Bytes>) -> Self {
         Self { envelopes }
     }
 }
@@ -221,7 +220,7 @@ impl StreamItem for pb::SubscribeOriginatorsResponse {
         Self::default()
     }
 
-    fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self {
+    fn envelopes(envelopes: Vec<Bytes>) -> Self {
         use pb::subscribe_originators_response::{Envelopes, Response};
         Self { response: Some(Response::Envelopes(Envelopes { envelopes })) }
     }
@@ -240,7 +239,7 @@ impl StreamItem for pb::SubscribeTopicsResponse {
         status(SubscriptionStatus::Waiting)
     }
 
-    fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self {
+    fn envelopes(envelopes: Vec<Bytes>) -> Self {
         use pb::subscribe_topics_response::{Envelopes, Response};
         Self { response: Some(Response::Envelopes(Envelopes { envelopes })) }
     }

@@ -283,8 +283,7 @@ impl Subscriber {
     fn handle_event(&mut self, event: SubscriptionEvent) -> Result<(), Status> {
         match event {
             SubscriptionEvent::Envelopes { wave, envelopes } => {
-                let rendered = rendered(&self.metrics, EnvelopeMethod::Subscribe, envelopes);
-                let envelopes = rendered.map_err(into_status)?;
+                let envelopes = rendered(&self.metrics, EnvelopeMethod::Subscribe, envelopes);
                 if !envelopes.is_empty() {
                     let mutate_id = wave.map_or(0, |WaveId(wave)| wave);
                     self.send(Frame::Envelopes(Envelopes { envelopes, mutate_id }));

@@ -360,13 +360,31 @@ pub(crate) fn wire_cursor<const N: usize>(entries: [(u32, u64); N]) -> pb_env::C
 }
 
 /// "100:1 100:2", in the order of delivery.
-pub(crate) fn ids(envelopes: &[pb_env::OriginatorEnvelope]) -> String {
+pub(crate) fn ids<E: Shown>(envelopes: &[E]) -> String {
     let ids: Vec<String> = envelopes.iter().map(|envelope| id(envelope).to_string()).collect();
     ids.join(" ")
 }
 
-pub(crate) fn id(envelope: &pb_env::OriginatorEnvelope) -> EnvelopeId {
-    OriginatorEnvelope::parse(envelope.encode_to_vec().into()).unwrap().id()
+pub(crate) fn id(envelope: &impl Shown) -> EnvelopeId {
+    OriginatorEnvelope::parse(envelope.shown()).unwrap().id()
+}
+
+/// An envelope in an answer: a message in those of queries, bytes in those of streams.
+pub(crate) trait Shown {
+    /// Returns the envelope's bytes.
+    fn shown(&self) -> Bytes;
+}
+
+impl Shown for pb_env::OriginatorEnvelope {
+    fn shown(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+}
+
+impl Shown for Bytes {
+    fn shown(&self) -> Bytes {
+        self.clone()
+    }
 }
 
 pub(crate) fn topics_query(

@@ -152,7 +152,7 @@ async fn receive(
             continue;
         };
         for envelope in envelopes.envelopes {
-            let envelope = OriginatorEnvelope::parse(envelope.encode_to_vec().into())?;
+            let envelope = OriginatorEnvelope::parse(envelope)?;
             let index = workload::index(envelope.unsigned().payer().client().payload())
                 .ok_or("an envelope that was not sent")?;
             if !seen.insert(index) {

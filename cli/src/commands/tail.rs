@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_request::OriginatorFilter;
@@ -17,7 +16,6 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -44,7 +42,7 @@ enum FollowTarget {
     All,
 }
 
-type Sender = mpsc::Sender<Result<envelopes_pb::OriginatorEnvelope, Status>>;
+type Sender = mpsc::Sender<Result<Bytes, Status>>;
 
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
@@ -219,7 +217,7 @@ async fn follow_all(
 async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: Sender,
-    envelopes: impl Fn(M) -> Vec<envelopes_pb::OriginatorEnvelope>,
+    envelopes: impl Fn(M) -> Vec<Bytes>,
 ) {
     loop {
         let items = match stream.message().await {
@@ -242,14 +240,14 @@ async fn forward<M: 'static>(
 }
 
 async fn print_all(
-    mut receiver: mpsc::Receiver<Result<envelopes_pb::OriginatorEnvelope, Status>>,
+    mut receiver: mpsc::Receiver<Result<Bytes, Status>>,
     limit: Option<u64>,
     as_json: bool,
 ) -> Result<(), RunError> {
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
         match receiver.recv().await {
-            Some(Ok(envelope)) => print(envelope.encode_to_vec().into(), as_json),
+            Some(Ok(envelope)) => print(envelope, as_json),
             Some(Err(status)) => return Err(client::failure(&status)),
             None => break,
         }

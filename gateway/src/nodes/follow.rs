@@ -9,6 +9,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, SubscribeEnvel
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
 use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -87,8 +88,11 @@ impl ChainStrands {
             let next = timeout(SILENCE_MAX, stream.message()).await;
             let silent = |_| Status::deadline_exceeded("the stream sent no message in time");
             let Some(message) = next.map_err(silent)?? else { return Ok(()) };
-            if !message.envelopes.is_empty() {
-                self.record(node, message.envelopes);
+            let envelopes = message.envelopes.into_iter().map(OriginatorEnvelope::decode);
+            let envelopes = envelopes.collect::<Result<Vec<_>, _>>();
+            let envelopes = envelopes.map_err(|error| Status::internal(error.to_string()))?;
+            if !envelopes.is_empty() {
+                self.record(node, envelopes);
             }
         }
     }

@@ -458,7 +458,8 @@ impl ReplicationApi for Inner {
         let first = stream::iter([Ok(api::SubscribeEnvelopesResponse::default())]);
         let live = stream::unfold(shown, |mut shown| async {
             let envelope = shown.recv().await.ok()?;
-            let message = api::SubscribeEnvelopesResponse { envelopes: vec![envelope] };
+            let envelopes = vec![envelope.encode_to_vec().into()];
+            let message = api::SubscribeEnvelopesResponse { envelopes };
             Some((Ok(message), shown))
         });
         Ok(Response::new(Box::pin(first.chain(live))))

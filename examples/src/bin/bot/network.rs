@@ -103,7 +103,7 @@ impl Network {
             let answer = api.get_newest_envelope(request.clone()).await?.into_inner();
             let found = answer.results.into_iter().find_map(|result| result.originator_envelope);
             if let Some(found) = found {
-                return Ok(Some(read(&found)?.envelope));
+                return Ok(Some(read(found.encode_to_vec().into())?.envelope));
             }
             // Another node has it, and replication is under way.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -129,7 +129,7 @@ impl Network {
 /// A subscription of one topic.
 pub(crate) struct Stream {
     messages: Streaming<SubscribeTopicsResponse>,
-    ready: std::vec::IntoIter<pb::OriginatorEnvelope>,
+    ready: std::vec::IntoIter<Bytes>,
 }
 
 impl Stream {
@@ -137,7 +137,7 @@ impl Stream {
     pub(crate) async fn next(&mut self) -> Result<Received, Failure> {
         loop {
             if let Some(envelope) = self.ready.next() {
-                return read(&envelope);
+                return read(envelope);
             }
             let message = self.messages.message().await?.ok_or("the node has ended the stream")?;
             if let Some(Response::Envelopes(envelopes)) = message.response {
@@ -147,8 +147,8 @@ impl Stream {
     }
 }
 
-fn read(envelope: &pb::OriginatorEnvelope) -> Result<Received, Failure> {
-    let envelope = OriginatorEnvelope::parse(Bytes::from(envelope.encode_to_vec()))?;
+fn read(envelope: Bytes) -> Result<Received, Failure> {
+    let envelope = OriginatorEnvelope::parse(envelope)?;
     let originator = envelope.id().originator.0;
     Ok(Received { originator, envelope: envelope.unsigned().payer().client().clone() })
 }
