@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -240,19 +240,35 @@ impl Network {
         let member = self.members[index];
         let state_dir = self.folder.path().join(format!("{}.state", member.id.0));
         let until = Instant::now() + START_MAX;
+        let mut confirming: Option<Child> = None;
         while !matches!(http::get(member.metrics, PUBLISHES).await, Ok((200, _))) {
             check_running(process, until, log)?;
-            let mut confirm = self.command();
-            confirm.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]);
-            // It fails and prints no question while the node does not ask.
-            let shown = confirm.arg(&state_dir).stdin(Stdio::null()).output()?.stdout;
-            let shown = String::from_utf8_lossy(&shown);
-            if !shown.is_empty() && !shown.contains(UnknownFolder::Unanswered.explanation()) {
-                return Err(format!("a new node asks: {shown}").into());
-            }
+            let child = match confirming.take() {
+                Some(mut child) if child.try_wait()?.is_none() => child,
+                Some(child) => {
+                    answered(&child.wait_with_output()?.stdout)?;
+                    continue;
+                }
+                None => self.confirmation(&state_dir).spawn()?,
+            };
+            confirming = Some(child);
             sleep(Duration::from_millis(20)).await;
         }
+        // The command waits for a question, which a node of a known folder does not ask.
+        if let Some(mut child) = confirming {
+            child.kill()?;
+            child.wait()?;
+        }
         Ok(())
+    }
+
+    /// Returns the command by which an operator says that a node's key is new. It prints no question while the node does
+    /// not ask.
+    fn confirmation(&self, state_dir: &Path) -> Command {
+        let mut command = self.command();
+        command.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]).arg(state_dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
     }
 
     /// Adds the settings of the `index`-th node, with its database in this folder.
@@ -404,6 +420,18 @@ async fn accepts(process: &mut Process, api: SocketAddr, log: &Path) -> Result<(
         sleep(Duration::from_millis(20)).await;
     }
     Ok(())
+}
+
+/// Checks what a confirmation has printed.
+///
+/// # Errors
+/// If the node asks anything else than whether its key is new.
+fn answered(shown: &[u8]) -> Result<(), BenchError> {
+    let shown = String::from_utf8_lossy(shown);
+    match shown.is_empty() || shown.contains(UnknownFolder::Unanswered.explanation()) {
+        true => Ok(()),
+        false => Err(format!("a new node asks: {shown}").into()),
+    }
 }
 
 /// Returns the end of the log as an error if the process has ended, or the time is over.
