@@ -262,8 +262,8 @@ impl Network {
         Ok(())
     }
 
-    /// Returns the command by which an operator says that a node's key is new. It prints no question while the node does
-    /// not ask.
+    /// Returns the command by which an operator says that a node's key is new. It prints no question while the node
+    /// does not ask.
     fn confirmation(&self, state_dir: &Path) -> Command {
         let mut command = self.command();
         command.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]).arg(state_dir);

@@ -144,9 +144,9 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
 
 /// Tunes the log. Envelopes are ciphertext, which does not compress; large ones stay out of compaction.
 /// There is no bloom filter: keys ascend, so files hardly overlap, and lookups nearly always hit
-/// (measured: a page of 100 takes 8 % less CPU time without). Most reads are scans of a strand: a block of 32 KiB takes a
-/// quarter of the reads and look-ups in the cache that one of 8 KiB takes. Small envelopes of topics stand beside their
-/// topic rows, so hardly any read takes a single one from here.
+/// (measured: a page of 100 takes 8 % less CPU time without). Most reads are scans of a strand: a block of 32 KiB takes
+/// a quarter of the reads and look-ups in the cache that one of 8 KiB takes. Small envelopes of topics stand beside
+/// their topic rows, so hardly any read takes a single one from here.
 fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(32 * MIB);
