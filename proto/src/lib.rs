@@ -5,7 +5,8 @@
 //!
 //! - [`ids`], [`topic`], [`cursor`], [`minute`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
-//! - [`envelope`]: the four layers, each parsed beside its exact bytes;
+//! - [`envelope`]: the four layers, each parsed beside its exact bytes; [`topic_place`]: the parts of a stored one that
+//!   a reader of topics needs;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
 //! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: the address at which a node accepts them;
 //! - [`batch`]: recovers the signers of many signatures at once;
@@ -36,6 +37,7 @@ pub mod pb;
 pub mod quic_address;
 pub mod sign;
 pub mod topic;
+pub mod topic_place;
 pub mod void;
 
 /// Version of the network's protocol that this software speaks, as node tokens claim it. Not the version of the
