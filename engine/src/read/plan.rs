@@ -1,6 +1,8 @@
 //! Plans pages of topics: the next envelopes, their order, and the originators that have to wait.
 
-use std::cmp::Reverse;
+mod log_order;
+
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use hawser_storage::TopicRow;
 use super::error::QueryError;
 use super::lane::{CHUNK_ROWS_MAX, Lane, LaneTable, StrandLanes};
 use super::limits::{BatchLimits, BatchSize};
+use super::log_page::LogRange;
 use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
@@ -66,6 +69,17 @@ pub(crate) struct HeldOriginator {
     pub(crate) on: EnvelopeId,
 }
 
+/// Progress of a plan in the order of the log, before the beginnings of its topics are read.
+#[derive(Debug)]
+enum LogOrder {
+    /// Nothing has been read.
+    Untried,
+    /// The rest of each strand.
+    Reading(Vec<LogRange>),
+    /// The plan goes on with the topic index.
+    Over,
+}
+
 /// Reads topics up to a ceiling, a page at a time.
 ///
 /// Originators are merged by time, each one ascending over all topics. An envelope of a node is
@@ -85,6 +99,9 @@ pub(crate) struct PagePlan {
     resumed_only: bool,
     /// The entries of the ceiling, ascending.
     ends: Vec<EnvelopeId>,
+    log_order: LogOrder,
+    /// Everything up to here has gone out in the order of the log, and is not read again.
+    out: Cursor,
     /// The number of topics whose beginnings have been read.
     opened: usize,
     lanes: LaneTable,
@@ -108,8 +125,7 @@ impl PagePlan {
             topics.into_iter().filter(|topic| known.insert(topic.topic.clone())).collect();
         if topics.len() > SORTED_TOPICS_MIN {
             // In the order of the index, so that a seek finds what the last one has brought into memory.
-            let len = |topic: &PlanTopic| topic.topic.as_bytes().len();
-            topics.sort_unstable_by(|a, b| len(a).cmp(&len(b)).then_with(|| a.topic.cmp(&b.topic)));
+            topics.sort_unstable_by(|a, b| in_index(&a.topic, &b.topic));
         }
         let ends = ceiling.iter().collect();
         Self {
@@ -118,6 +134,8 @@ impl PagePlan {
             ceiling,
             resumed_only: false,
             ends,
+            log_order: LogOrder::Untried,
+            out: Cursor::new(),
             opened: 0,
             lanes: LaneTable::new(usize::MAX),
             strands: BTreeMap::new(),
@@ -139,7 +157,7 @@ impl PagePlan {
         Self { lanes, ..Self::new(Cursors::Shared, topics, ceiling) }
     }
 
-    /// Starts over with the same topics.
+    /// Starts over with the same topics, after what has gone out in the order of the log.
     pub(crate) fn restart(&mut self) {
         self.opened = 0;
         self.lanes.clear();
@@ -511,8 +529,14 @@ impl PagePlan {
     fn start(&self, topic: usize, originator: OriginatorId) -> SequenceId {
         let topic = &self.topics[topic];
         let resumed = topic.resume.iter().find(|id| id.originator == originator);
-        resumed.map_or_else(|| topic.from.get(originator), |id| id.sequence)
+        let start = resumed.map_or_else(|| topic.from.get(originator), |id| id.sequence);
+        start.max(self.out.get(originator))
     }
+}
+
+/// Compares topics by their places in the index.
+fn in_index(a: &Topic, b: &Topic) -> Ordering {
+    a.as_bytes().len().cmp(&b.as_bytes().len()).then_with(|| a.cmp(b))
 }
 
 /// Puts a row into its lane, among those of its topic. Returns true if the lane is full now.

@@ -176,10 +176,42 @@ pub(crate) fn committed(
     originator_ns: i64,
     depends_on: Vec<EnvelopeId>,
 ) -> Committed {
+    with_payer_layer(id, topic, originator_ns, depends_on, Bytes::new())
+}
+
+/// An envelope of which all parts decode that put it in its place in its topic.
+pub(crate) fn placed(
+    id: EnvelopeId,
+    topic: Topic,
+    originator_ns: i64,
+    depends_on: Vec<EnvelopeId>,
+) -> Committed {
+    let client = pb::ClientEnvelope {
+        aad: Some(pb::AuthenticatedData {
+            target_topic: topic.as_bytes().clone(),
+            depends_on: Some(Cursor::from_iter(depends_on.iter().copied()).to_pb()),
+        }),
+        payload: None,
+    };
+    let payer = pb::PayerEnvelope {
+        unsigned_client_envelope: client.encode_to_vec().into(),
+        ..Default::default()
+    };
+    with_payer_layer(id, topic, originator_ns, depends_on, payer.encode_to_vec().into())
+}
+
+fn with_payer_layer(
+    id: EnvelopeId,
+    topic: Topic,
+    originator_ns: i64,
+    depends_on: Vec<EnvelopeId>,
+    payer_envelope_bytes: Bytes,
+) -> Committed {
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: id.originator.0,
         originator_sequence_id: id.sequence.0,
         originator_ns,
+        payer_envelope_bytes,
         ..Default::default()
     };
     let bytes =

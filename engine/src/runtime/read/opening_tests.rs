@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::read::testing::placed;
 use crate::read::{PackedTopics, ReadMemory};
 
 const STREAMS: u16 = 200;
@@ -134,13 +135,21 @@ async fn read_again(waits_for_turn: bool) {
     assert!(held() < live + 100, "and no more once they are live");
 }
 
-/// More topics than are looked at in one turn. Their originator ascends over all of them, and nothing comes twice.
+/// More topics than are looked at in one turn. Their originator ascends over all of them, and nothing comes twice: out
+/// of the topic index, as of envelopes that do not decode, and in the order of the log.
 #[tokio::test]
 async fn a_stream_of_many_topics_ascends_over_all_of_them() {
+    let kinds: [fn(EnvelopeId, Topic, i64, Vec<EnvelopeId>) -> Committed; 2] = [committed, placed];
+    for envelope in kinds {
+        ascends_over_many_topics(|at, topic| envelope(at, topic, 0, Vec::new())).await;
+    }
+}
+
+async fn ascends_over_many_topics(envelope: impl Fn(EnvelopeId, Topic) -> Committed) {
     const MANY: u16 = 1_500;
     let node = Node::new();
     let topic_of = |sequence: u64| u16::try_from((sequence - 1) % u64::from(MANY)).unwrap();
-    let item = |sequence: u64| committed(id(100, sequence), name(0, topic_of(sequence)), 0, vec![]);
+    let item = |sequence: u64| envelope(id(100, sequence), name(0, topic_of(sequence)));
     let stored = 2 * u64::from(MANY);
     node.commit((1..=stored).map(item).collect());
     let topics = (0..MANY).map(|n| (name(0, n), Cursor::new())).collect();
@@ -155,6 +164,33 @@ async fn a_stream_of_many_topics_ascends_over_all_of_them() {
     got.extend(take(&mut stream, rest).await);
     assert!(is_silent(&mut stream).await, "nothing comes twice");
     assert_eq!(got, (1..=all).map(|sequence| id(100, sequence)).collect::<Vec<_>>());
+}
+
+/// A stream of many topics is charged for the pages that it reads in the order of the log, as for others.
+#[tokio::test]
+async fn a_page_in_the_order_of_the_log_waits_for_its_memory() {
+    const MANY: u16 = 1_500;
+    let node = Node::new();
+    let item = |n: u16| placed(id(100, u64::from(n) + 1), name(0, n), 0, Vec::new());
+    node.commit((0..MANY).map(item).collect());
+    let memory = BoundedMemory::of(64 << 20);
+    let reader = node.reader.charged_to(memory.clone());
+    let topics: PackedTopics = (0..MANY).map(|n| (name(0, n), Cursor::new())).collect();
+    let opened_bytes = topics.held_bytes() + topics.opened_bytes(&node.heads.get());
+    // Others leave room for the topics, and not for a page of them.
+    let others = memory.bound - opened_bytes - SPARE_LEAVES - 4096;
+    assert!(memory.take(others));
+    let mut stream = reader.subscribe_topics_in_turn(topics).unwrap();
+    while node.hub.registrations() < usize::from(MANY) {
+        assert!(poll(&mut stream).await.is_none());
+        tokio::task::yield_now().await;
+    }
+    assert!(is_silent(&mut stream).await, "it has begun, and waits for its page");
+    memory.give_back(others);
+    let got = caught_up(&mut stream, WaveId::INITIAL).await;
+    let all: Vec<EnvelopeId> = (1..=u64::from(MANY)).map(|sequence| id(100, sequence)).collect();
+    assert_eq!(got, all);
+    assert!(is_silent(&mut stream).await, "nothing comes twice");
 }
 
 /// A client can make its stream stand still at any moment, by a window without room. It keeps no thread then.

@@ -95,7 +95,7 @@ impl TopicsRead {
 
     fn read(mut self, log: &LogAccess) -> Result<Turn, QueryError> {
         let snapshot = log.store.snapshot();
-        let mut page = match self.page.take() {
+        let mut page = match self.page.take().or_else(|| self.plan.next_in_log(&snapshot)) {
             Some(page) => page,
             None => {
                 let rows = &mut snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
@@ -104,7 +104,7 @@ impl TopicsRead {
                 self.plan.drop_envelopes();
                 if let Err(bytes) = self.plan.charge(&log.memory) {
                     assert!(!was_open, "a plan takes no more memory once all topics are open");
-                    // Nothing has gone out yet, and a plan that waits holds nothing.
+                    // Nothing of these lanes has gone out yet, and a plan that waits holds nothing.
                     self.plan.restart();
                     return Ok(Turn::NoMemory(self, bytes));
                 }
