@@ -200,6 +200,7 @@ pub(crate) fn placed(
     with_payer_layer(id, topic, originator_ns, depends_on, payer.encode_to_vec().into())
 }
 
+/// An envelope around these bytes of a payer envelope.
 fn with_payer_layer(
     id: EnvelopeId,
     topic: Topic,

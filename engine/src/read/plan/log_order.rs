@@ -59,9 +59,11 @@ enum TurnEnd {
 
 /// The strand whose envelope comes next.
 enum Pick {
+    /// The strand at this place.
     Strand(usize),
     /// The next envelope waits for another one that does not come from these strands.
     Waits,
+    /// All strands are at the ceiling.
     AtCeiling,
 }
 
@@ -94,10 +96,7 @@ impl PagePlan {
         let left: Vec<LogRange> = turn.strands.into_iter().map(|strand| strand.left).collect();
         left.iter().for_each(|range| self.out.advance(range.after));
         match end {
-            // Strands that were left out may have more.
-            TurnEnd::AtCeiling => {
-                filling.finished = self.ends.iter().all(|end| self.may_have(end.originator));
-            }
+            TurnEnd::AtCeiling => filling.finished = true,
             TurnEnd::Cut if is_dense => {
                 let unread = left.into_iter().filter(|it| it.after.sequence < it.through);
                 self.log_order = LogOrder::Reading(unread.collect());
@@ -141,8 +140,8 @@ impl PagePlan {
         (ranges.len() <= STRANDS_MAX).then_some(ranges)
     }
 
-    /// Returns false for a strand of a chain without any topic of its kind in the plan: a pass over all of it would
-    /// find nothing. It is left to the index.
+    /// Returns false for a strand of a chain if the plan has no topic of the strand's kind. Its valid envelopes are of
+    /// this kind alone ([`ChainEntry`](crate::chain_strand::ChainEntry)), so there is nothing to send of it.
     fn may_have(&self, originator: OriginatorId) -> bool {
         let kind = match originator {
             OriginatorId::GROUP_MESSAGES => TopicKind::GroupMessages,
@@ -194,7 +193,7 @@ struct LogTurn<'p, 's> {
 /// A strand within a turn.
 struct StrandInLog<'s> {
     scan: LogScan<'s>,
-    /// What is left of it. Everything before has gone out, or is not of the plan.
+    /// The rest of it. Everything before has gone out, or is not of the plan.
     left: LogRange,
     /// The next envelope of the plan, with the place of its topic.
     next: Option<(usize, TopicRow)>,
@@ -268,10 +267,12 @@ impl<'p, 's> LogTurn<'p, 's> {
                 let next = self.strands[index].next.as_ref();
                 next.is_none_or(|(_, row)| row.id.sequence > on.sequence)
             }
-            None => self.plan.may_have(on.originator),
+            // It is at the ceiling, or has nothing of the plan.
+            None => true,
         }
     }
 
+    /// Returns the place of a strand in this turn.
     fn place_of(&self, originator: OriginatorId) -> Option<usize> {
         self.strands.iter().position(|strand| strand.left.after.originator == originator)
     }

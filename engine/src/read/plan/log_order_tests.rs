@@ -24,7 +24,7 @@ struct LogCase {
     asked: Vec<(Topic, Arc<Cursor>)>,
 }
 
-/// What a reader gets: topics by their places in the plan, and envelopes, in the order of delivery.
+/// The envelopes that a reader gets: topics by their places in the plan, and envelopes, in the order of delivery.
 type Delivered = Vec<(usize, EnvelopeId)>;
 
 impl LogCase {
@@ -160,6 +160,23 @@ fn a_strand_of_these_topics_is_read_without_the_index() {
     let (got, finished) = case.read_in_log(&mut case.plan());
     assert!(finished);
     assert!(got.iter().map(|(_, id)| *id).eq((1..=3000).map(|sequence| id(100, sequence))));
+}
+
+/// The identity updates of a network are many, and a stream of groups has none of them.
+#[test]
+fn a_chain_of_another_kind_is_not_looked_at() {
+    let of_node = |sequence: u64| {
+        let number = u16::try_from(sequence % u64::from(TOPICS)).unwrap();
+        placed(id(100, sequence), name(number), 1000, vec![id(1, sequence)])
+    };
+    let mut case = LogCase::of_strand(&(1..=1000).map(of_node).collect::<Vec<_>>());
+    let inbox = Topic::new(TopicKind::IdentityUpdates, &[7; 32]).unwrap();
+    let of_chain = |sequence| append(&placed(id(1, sequence), inbox.clone(), 0, Vec::new()));
+    case.store.commit(&(1..=3000).map(of_chain).collect::<Vec<_>>()).unwrap();
+    case.heads.advance(id(1, 3000));
+    let (got, finished) = case.read_in_log(&mut case.plan());
+    assert!(got.len() == 1000 && finished);
+    assert_eq!(got, case.read_in_index(&mut case.plan()), "which finds no more");
 }
 
 /// A reader names topics that have few envelopes in a long strand. That costs one turn.
