@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 use hawser_storage::{Change, CommitError, LogEntry};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::earlier::Generation;
 use super::error::PublishError;
-use super::request::{PendingReply, Published};
+use super::request::{InFlightShare, PendingReply, Published};
 use super::size::{BatchSize, GROUP_MAX};
 use crate::runtime::Committer;
 use crate::runtime::counters::Counters;
@@ -22,9 +21,9 @@ pub(super) struct SignedGroup {
     /// New envelopes of this node's strand, contiguous.
     pub(super) entries: Vec<LogEntry>,
     pub(super) answers: Vec<(PendingReply, Published)>,
-    /// The share of the bytes in flight of the large request that has a piece here. Such a request may be answered with
-    /// an error before its pieces are written, and places are in flight until then.
-    pub(super) _of_piece: Option<Arc<OwnedSemaphorePermit>>,
+    /// The share of the bytes in flight of the large request that has a piece here. Such a request may fail before its
+    /// pieces are written: its places are in flight until then, and its answer waits.
+    pub(super) _of_piece: Option<Arc<InFlightShare>>,
     pub(super) fresh: u64,
     pub(super) replayed: u64,
     pub(super) counters: Arc<Counters>,

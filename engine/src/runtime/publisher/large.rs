@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::earlier::{Generation, LookUp};
 use super::error::PublishError;
-use super::request::{PendingReply, Published, Request};
+use super::request::{InFlightShare, PendingReply, Published, Request};
 use super::size::BatchSize;
 use crate::runtime::fair_queue::FairQueue;
 use crate::sequencer::Admitted;
@@ -63,7 +62,7 @@ impl LargeRequest {
 
     /// Returns its share of the bytes in flight, for a group that has a piece of it: the request may fail before that
     /// group is written.
-    pub(super) fn in_flight(&self) -> Arc<OwnedSemaphorePermit> {
+    pub(super) fn in_flight(&self) -> Arc<InFlightShare> {
         self.reply.in_flight.clone()
     }
 
@@ -74,16 +73,17 @@ impl LargeRequest {
         self.answer_len += len_bytes;
     }
 
-    /// Answers with an error. Once the request has added an envelope, that is always one after which the publisher
-    /// tries again, because a part of the request may be stored. The next try repeats that part, and is told why. The
-    /// error's indexes are those within the next piece.
+    /// Answers with an error, as soon as no piece of the request is on its way to the disk: a gateway looks once for
+    /// what is stored, and publishes the rest at another node. Once the request has added an envelope, the error is
+    /// always one after which the publisher tries again, because a part of the request may be stored. The next try
+    /// repeats that part, and is told why. The error's indexes are those within the next piece.
     pub(super) fn fail(self, error: PublishError) {
         let begun = self.answer.envelopes.len();
         let error = match self.answer.added > 0 {
             true => error.after_pieces(begun, RETRY_REST),
             false => error.at_place(|index| begun + index),
         };
-        self.reply.send(Err(error));
+        self.reply.fail_when_written(error);
     }
 }
 

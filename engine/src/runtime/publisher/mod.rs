@@ -44,7 +44,7 @@ use balance::Balances;
 use commit::CommitThread;
 use own_end::OwnEnd;
 use payer_rate::PayerRates;
-use request::PendingReply;
+use request::{InFlightShare, PendingReply};
 use sequence::SequencerThread;
 use size::PIECE_MAX;
 use state::PublisherState;
@@ -266,7 +266,7 @@ impl Publisher {
         let permit = in_flight.acquire_many_owned(kib.min(IN_FLIGHT_KIB_MAX)).await;
         let permit = permit.expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
-        let in_flight = Arc::new(permit);
+        let in_flight = Arc::new(InFlightShare::of(permit));
         let reply = PendingReply { sender, in_flight, stage: watch, admitted: watch };
         AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hawser_proto::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::earlier::LookUp;
@@ -32,11 +33,36 @@ pub struct Published {
     pub added: usize,
 }
 
+/// The channel to a publisher that waits.
+type ReplySender = oneshot::Sender<Result<Published, PublishError>>;
+
+/// A request's share of the bytes in flight. Its last holder answers the request if it has failed meanwhile.
+pub(super) struct InFlightShare {
+    failed: Mutex<Option<(ReplySender, PublishError)>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl InFlightShare {
+    /// Begins with a request that has not failed.
+    pub(super) fn of(permit: OwnedSemaphorePermit) -> Self {
+        Self { failed: Mutex::new(None), _permit: permit }
+    }
+}
+
+impl Drop for InFlightShare {
+    fn drop(&mut self) {
+        if let Some((sender, error)) = self.failed.get_mut().take() {
+            // A publisher that has gone away has not been promised anything.
+            let _ = sender.send(Err(error));
+        }
+    }
+}
+
 /// The reply that a publisher waits for. Holds the request's share of the bytes in flight, as each group with a piece
 /// of the request does until it is written.
 pub(super) struct PendingReply {
-    pub(super) sender: oneshot::Sender<Result<Published, PublishError>>,
-    pub(super) in_flight: Arc<OwnedSemaphorePermit>,
+    pub(super) sender: ReplySender,
+    pub(super) in_flight: Arc<InFlightShare>,
     /// Runs since the last stage was over.
     pub(super) stage: Stopwatch,
     /// Runs since its envelopes were admitted.
@@ -47,5 +73,12 @@ impl PendingReply {
     pub(super) fn send(self, answer: Result<Published, PublishError>) {
         // A publisher that has gone away has not been promised anything.
         let _ = self.sender.send(answer);
+    }
+
+    /// Answers with an error once every group with a piece of the request is written, or has failed to be. The publisher
+    /// may then look for what is stored: nothing more of the request is on its way.
+    pub(super) fn fail_when_written(self, error: PublishError) {
+        let Self { sender, in_flight, .. } = self;
+        *in_flight.failed.lock() = Some((sender, error));
     }
 }
