@@ -28,6 +28,9 @@ const OTHERS_MAX: usize = 2;
 /// Number of sequence ids before the newest envelope of a topic that are searched. A guess: more than a node issues
 /// during an attempt.
 const LOOK_BACK: u64 = 2000;
+/// Topics of one query for newest envelopes. A guess: most envelopes have some kilobytes, and an answer has at most
+/// 25 MiB.
+const TOPICS_MAX: usize = 64;
 /// Largest number of envelopes in a page. Specified: nodes return no more.
 const PAGE: u32 = 1000;
 /// Largest number of envelopes of a page whose signatures are verified. A guess: an honest node has published few
@@ -105,45 +108,97 @@ fn others(nodes: &Nodes, home: &Node) -> impl Iterator<Item = std::sync::Arc<Nod
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 
+/// The index of an item, and the newest envelope of its topic; `None` if the topic has none.
+type NewestOfItem = (usize, Option<OriginatorEnvelope>);
+
+/// The last envelopes of a topic. Kept, because the envelopes of one request often have one topic.
+struct TopicPage {
+    topic: Bytes,
+    envelopes: Vec<OriginatorEnvelope>,
+}
+
 /// Searches once, at `asked`, for each item of `home` that was not found yet. Returns true if `asked` has answered.
+///
+/// Asks for many topics in one call: an item that was not asked about when the time is up counts as not published, and
+/// another node would be paid for it too.
 async fn search(
     asked: &Node,
     home: &Node,
     items: &[PublishItem],
     found: &mut [Option<PlacedEnvelope>],
 ) -> bool {
-    let mut answers = false;
-    for (item, found) in items.iter().zip(found) {
-        if found.is_some() {
-            continue;
+    let open: Vec<usize> = (0..items.len()).filter(|index| found[*index].is_none()).collect();
+    let (mut answers, mut page) = (false, None);
+    for part in open.chunks(TOPICS_MAX) {
+        for (index, newest) in newest_of(asked, items, part).await {
+            answers = true;
+            let (Some(newest), item) = (newest, &items[index]) else { continue };
+            found[index] = match home.batcher.verify(item.wanted(), newest.clone()) {
+                Some(placed) => Some(placed),
+                None => among_earlier(asked, home, item, &newest, &mut page).await,
+            };
         }
-        // A failed query is repeated by the next search, if there is time.
-        let Ok(newest) = newest(asked, item).await else { continue };
-        answers = true;
-        let Some(newest) = newest else { continue };
-        *found = match home.batcher.verify(item.wanted(), newest.clone()) {
-            Some(placed) => Some(placed),
-            None => among_earlier(asked, home, item, &newest).await,
-        };
     }
     answers
 }
 
-async fn newest(asked: &Node, item: &PublishItem) -> Result<Option<OriginatorEnvelope>, Status> {
-    let mut client = ReplicationApiClient::new(asked.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let request = GetNewestEnvelopeRequest { topics: vec![item.topic.as_bytes().clone()] };
-    let answer = client.get_newest_envelope(request).await?.into_inner();
-    Ok(answer.results.into_iter().next().and_then(|result| result.originator_envelope))
+/// Returns the newest envelopes of the topics of some items. If there is no usable answer for all of them together,
+/// asks for each: one envelope may be large.
+async fn newest_of(asked: &Node, items: &[PublishItem], part: &[usize]) -> Vec<NewestOfItem> {
+    let topics: Vec<Bytes> =
+        part.iter().map(|index| items[*index].topic.as_bytes().clone()).collect();
+    if let Ok(all) = newest(asked, topics.clone()).await
+        && all.len() == part.len()
+    {
+        return part.iter().copied().zip(all).collect();
+    }
+    let mut each = Vec::new();
+    for (index, topic) in part.iter().zip(topics) {
+        // A failed query is repeated by the next search, if there is time.
+        if let Ok(one) = newest(asked, vec![topic]).await {
+            each.push((*index, one.into_iter().next().flatten()));
+        }
+    }
+    each
 }
 
-/// Searches the envelopes before the newest one: other clients may have published to the topic meanwhile.
+/// Asks a node for the newest envelopes of topics, in their order.
+async fn newest(
+    asked: &Node,
+    topics: Vec<Bytes>,
+) -> Result<Vec<Option<OriginatorEnvelope>>, Status> {
+    let mut client = ReplicationApiClient::new(asked.query_channel.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let answer =
+        client.get_newest_envelope(GetNewestEnvelopeRequest { topics }).await?.into_inner();
+    Ok(answer.results.into_iter().map(|result| result.originator_envelope).collect())
+}
+
+/// Searches the envelopes before the newest one: other clients may have published to the topic meanwhile. `page` has
+/// those of the last topic that was searched.
 async fn among_earlier(
     asked: &Node,
     home: &Node,
     item: &PublishItem,
     newest: &OriginatorEnvelope,
+    page: &mut Option<TopicPage>,
 ) -> Option<PlacedEnvelope> {
+    let topic = item.topic.as_bytes();
+    if page.as_ref().is_none_or(|page| page.topic != *topic) {
+        let envelopes = earlier(asked, home, topic, newest).await?;
+        *page = Some(TopicPage { topic: topic.clone(), envelopes });
+    }
+    let envelopes = page.as_ref()?.envelopes.clone();
+    candidates(envelopes, &item.client).find_map(|it| home.batcher.verify(item.wanted(), it))
+}
+
+/// Asks for the envelopes of `home` in a topic before the newest one.
+async fn earlier(
+    asked: &Node,
+    home: &Node,
+    topic: &Bytes,
+    newest: &OriginatorEnvelope,
+) -> Option<Vec<OriginatorEnvelope>> {
     let newest =
         UnsignedOriginatorEnvelope::parse(newest.unsigned_originator_envelope.clone()).ok()?.id();
     let from = match newest.originator == home.id() {
@@ -157,15 +212,14 @@ async fn among_earlier(
             .into();
     cursor.insert(home.id().0, from);
     let query = EnvelopesQuery {
-        topics: vec![item.topic.as_bytes().clone()],
+        topics: vec![topic.clone()],
         originator_node_ids: Vec::new(),
         last_seen: Some(Cursor { node_id_to_sequence_id: cursor }),
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE };
     let mut client = ReplicationApiClient::new(asked.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let page = client.query_envelopes(request).await.ok()?.into_inner().envelopes;
-    candidates(page, &item.client).find_map(|it| home.batcher.verify(item.wanted(), it))
+    Some(client.query_envelopes(request).await.ok()?.into_inner().envelopes)
 }
 
 /// Returns the envelopes of a page that contain these client bytes, at most [`CANDIDATES_MAX`]. The node may lie

@@ -84,6 +84,8 @@ struct Stored {
     /// The chain envelopes that the node has, by originator and sequence id.
     chain: BTreeMap<(u32, u64), pb::OriginatorEnvelope>,
     calls: usize,
+    /// The number of calls for newest envelopes.
+    newest_calls: usize,
     /// The number of envelopes in each refused call.
     refused: Vec<usize>,
     headers: Vec<HeaderMap>,
@@ -228,6 +230,11 @@ impl FakeNode {
 
     pub(crate) fn calls(&self) -> usize {
         self.inner.stored.lock().calls
+    }
+
+    /// Returns the number of calls for newest envelopes.
+    pub(crate) fn newest_calls(&self) -> usize {
+        self.inner.stored.lock().newest_calls
     }
 
     /// Returns the number of calls to publish that are neither answered nor cancelled.
@@ -435,7 +442,8 @@ impl ReplicationApi for Inner {
         &self,
         request: Request<api::GetNewestEnvelopeRequest>,
     ) -> Result<Response<api::GetNewestEnvelopeResponse>, Status> {
-        let stored = self.stored.lock();
+        let mut stored = self.stored.lock();
+        stored.newest_calls += 1;
         let newest = |topic: &Bytes| {
             let of_topic = |envelope: &&pb::OriginatorEnvelope| {
                 let client = client_of(envelope);

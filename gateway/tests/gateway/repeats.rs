@@ -11,7 +11,7 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::fake_node::{FakeNode, Manner, id_of};
-use super::fixture::{Net, commit, message, until};
+use super::fixture::{Net, commit, message, until, welcome};
 
 const DAY_S: u64 = 86_400;
 
@@ -74,6 +74,21 @@ async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is
         assert_eq!(answered, home, "{code:?}");
         assert_eq!(net.held_by(&message(1, "stored")), 1);
     }
+}
+
+/// A request that adds a hundred members to a group. Asked for one by one, its last envelopes would count as not
+/// published when the time is up, and another node would be paid for them too.
+#[tokio::test]
+async fn envelopes_that_may_have_arrived_are_looked_for_together() {
+    let net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::StoresAndFails(Code::Unavailable)));
+    let envelopes: Vec<_> =
+        (0..100).map(welcome).chain([message(1, "a"), message(1, "b")]).collect();
+    let answer = net.publish(envelopes.clone()).await.unwrap();
+    assert_eq!(answer.len(), envelopes.len());
+    assert!(envelopes.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+    let asked: usize = net.nodes.iter().map(FakeNode::newest_calls).sum();
+    assert!(asked <= 6, "{asked} calls");
 }
 
 #[tokio::test]
