@@ -35,6 +35,7 @@ use crate::metrics::{Counter, Exposition};
 use crate::overloaded::Overloaded;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, Turns};
+use crate::writing::Writing;
 
 /// The default limit of a listener in bytes. Of the 512 MiB that a node may take above its idle state, the database has
 /// 192 MiB and the allocator a tenth of the rest. 10,000 streams of a hundred topics fit, from one address too.
@@ -110,6 +111,8 @@ pub(crate) struct ConnectionShare {
     writing: Arc<Writing>,
     close: CancellationToken,
     paid_time: Arc<PaidTime>,
+    /// The order of its requests that wait for memory. Only the first of them asks for it.
+    pub(crate) waiting: tokio::sync::Mutex<()>,
 }
 
 /// The owner of a share.
@@ -120,15 +123,6 @@ enum ConsumerKind {
     Proxy,
     /// One call on a connection of a trusted proxy.
     ProxiedCall,
-}
-
-/// Answers that a connection still has to write.
-#[derive(Default)]
-struct Writing {
-    /// Bytes of answers that were handed to the connection and not written yet.
-    unwritten_bytes: AtomicUsize,
-    /// Counter that changes whenever some of these bytes are written.
-    progress: AtomicUsize,
 }
 
 impl MemoryBudget {
@@ -227,6 +221,7 @@ impl BudgetState {
             writing,
             close: CancellationToken::new(),
             paid_time,
+            waiting: tokio::sync::Mutex::const_new(()),
         });
         callers.consumers.insert(share.number, Arc::downgrade(&share));
         share
@@ -308,19 +303,31 @@ impl ConnectionShare {
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Overloaded> {
+        if self.try_take(bytes, 0) { Ok(()) } else { Err(self.refuse()) }
+    }
+
+    /// Takes `bytes` if `beside` more would fit as well. Returns false, and takes nothing, if they do not: counts no
+    /// refusal, because the caller may wait.
+    pub(crate) fn try_take(&self, bytes: usize, beside: usize) -> bool {
         // Adding first and checking later would make a charge that does not fit fail the charges of other callers. A
         // concurrent charge of the same address may exceed the address's part, never the limit.
-        let taken = self.add_if(bytes, |free| self.may_hold(bytes, free));
-        let asker_bytes = match taken {
-            true => self.address.used_bytes.load(Relaxed),
-            false => self.address.used_bytes.load(Relaxed).saturating_add(bytes),
-        };
-        self.budget.keep_free(asker_bytes);
-        if taken {
-            return Ok(());
-        }
+        let with_beside = bytes.saturating_add(beside);
+        let may = |free: usize| Some(self.may_hold(with_beside, free.checked_sub(beside)?));
+        let taken = self.add_if(bytes, |free| may(free).unwrap_or(false));
+        let more = if taken { 0 } else { bytes };
+        self.budget.keep_free(self.address.used_bytes.load(Relaxed).saturating_add(more));
+        taken
+    }
+
+    /// Counts a refusal, and returns it.
+    pub(crate) fn refuse(&self) -> Overloaded {
         self.budget.refused.inc();
-        Err(Overloaded)
+        Overloaded
+    }
+
+    /// Returns the limit of all callers together, in bytes.
+    pub(crate) fn limit_bytes(&self) -> usize {
+        self.budget.limit_bytes
     }
 
     /// Takes `bytes` for long-lived state. Returns true if they are lent, because the caller's share would otherwise
@@ -487,20 +494,18 @@ impl ConnectionShare {
 
     /// Records that `bytes`, which are charged already, wait to be written.
     pub(crate) fn waits(&self, bytes: usize) {
-        if self.writing.unwritten_bytes.fetch_add(bytes, Relaxed) == 0 {
-            self.wrote();
-        }
+        self.writing.waits(bytes);
     }
 
     /// Gives back a piece that was written, or dropped.
     pub(crate) fn written(&self, bytes: usize) {
-        self.writing.unwritten_bytes.fetch_sub(bytes, Relaxed);
+        self.writing.written(bytes);
         self.give_back(bytes);
     }
 
     /// Records that a part of a piece was written.
     pub(crate) fn wrote(&self) {
-        self.writing.progress.fetch_add(1, Relaxed);
+        self.writing.wrote();
     }
 
     /// Completes when answers have waited for `limit` without any byte being written.
@@ -515,13 +520,12 @@ impl ConnectionShare {
     }
 
     fn progress(&self) -> usize {
-        self.writing.progress.load(Relaxed)
+        self.writing.progress()
     }
 
     /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the current progress.
     fn is_unread_since(&self, seen: &mut usize) -> bool {
-        let before = std::mem::replace(seen, self.progress());
-        self.writing.unwritten_bytes.load(Relaxed) > 0 && before == *seen
+        self.writing.is_unread_since(seen)
     }
 }
 

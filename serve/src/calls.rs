@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span};
 use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
-use crate::method::RpcMethod;
+use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::Overloaded;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
@@ -32,9 +32,11 @@ const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// The longest text of a deadline. Specified: gRPC over HTTP/2, eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
-/// Charge of a new call, bytes: its task, the state of its HTTP/2 stream, 8 KiB of buffer for its request.
-/// Measured: 10 KiB for each of 5,000 silent streams that kept a buffer of 8 KiB.
-const CALL_BYTES: usize = 12 * 1024;
+/// Charge of a new call, bytes: its task and the state of its HTTP/2 stream. Measured, with [`BUFFER_BYTES`]: 10 KiB
+/// for each of 5,000 silent streams that kept a buffer of 8 KiB.
+const CALL_BYTES: usize = 4 * 1024;
+/// Charge of the library's buffer for decoding a request, bytes. The library makes it when the service is called.
+const BUFFER_BYTES: usize = 8 * 1024;
 /// Charge of a header besides its name and value. A guess: twice an entry of the table.
 const HEADER_BYTES: usize = 128;
 /// The longest text of a status, in its percent-encoded form. A guess: clients' limits for all headers
@@ -73,7 +75,11 @@ impl Service<Request<Body>> for Calls {
         let metrics = self.metrics.method(request.uri().path());
         let span = span(metrics.method().path(), &request);
         let mut call = CountedCall::start(metrics, span.clone());
-        let charge = match charge(&mut request, *metrics.method()) {
+        // Clients of unknown methods may wait for their refusal before they end their request.
+        let kind = self.metrics.kind(request.uri().path());
+        let is_received_first = kind.is_some_and(|kind| kind != MethodKind::Bidi);
+        let buffer_bytes = if is_received_first { 0 } else { BUFFER_BYTES };
+        let charge = match charge(&mut request, *metrics.method(), buffer_bytes) {
             Ok(charge) => charge,
             Err(overloaded) => {
                 call.end(Code::ResourceExhausted);
@@ -85,11 +91,16 @@ impl Service<Request<Body>> for Calls {
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
         let packed = self.packed.clone();
-        let guarded = |body| {
-            let body = RequestBody::new(body, version, metrics, of_request, timeout);
-            if packing.requests { body.unpacking() } else { body }
+        let (parts, body) = request.into_parts();
+        let body = RequestBody::new(body, version, metrics, of_request, timeout);
+        let mut body = if packing.requests { body.unpacking() } else { body };
+        let mut routes = self.routes.clone();
+        let answer = async move {
+            if is_received_first {
+                body.receive(BUFFER_BYTES).await;
+            }
+            routes.call(Request::from_parts(parts, Body::new(body))).await
         };
-        let answer = self.routes.call(request.map(|body| Body::new(guarded(body))));
         let connection = charge.connection().clone();
         let handled = async move {
             let ended = async {
@@ -163,19 +174,23 @@ impl Packing {
     }
 }
 
-/// Charges a call for itself and its headers. A stream of requests is also charged for requests that wait in its
-/// flow-control window, because they are not read before the service asks for them.
+/// Charges a call for itself, its headers and `buffer_bytes` for its request. A stream of requests is also charged for
+/// requests that wait in its flow-control window, because they are not read before the service asks for them.
 ///
 /// # Errors
 /// [`Overloaded`]: the call must be refused.
-fn charge(request: &mut Request<Body>, method: RpcMethod) -> Result<CallCharge, Overloaded> {
+fn charge(
+    request: &mut Request<Body>,
+    method: RpcMethod,
+    buffer_bytes: usize,
+) -> Result<CallCharge, Overloaded> {
     let connection = request.extensions().get::<Arc<ConnectionShare>>();
     let charge = CallCharge::new(connection.expect("every request has a connection").clone());
     let headers = request.headers().iter();
     let lengths = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
     let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };
     charge.take(unread_bytes)?;
-    charge.take_for_call(CALL_BYTES + lengths.sum::<usize>())?;
+    charge.take_for_call(CALL_BYTES + buffer_bytes + lengths.sum::<usize>())?;
     request.extensions_mut().insert(charge.clone());
     Ok(charge)
 }

@@ -2,9 +2,11 @@
 //!
 //! The decoder allocates for a message as soon as it has read its length. It gets a message only
 //! when all of it has arrived, so that a peer cannot reserve memory by claiming a length. Each piece is
-//! charged when it arrives, and the decoded size of a message before it is passed on.
+//! charged when it arrives, and the decoded size of a message before it is passed on. A request of one message is
+//! decoded only when all of it is here, to its end: until then it takes no more than its bytes.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub(crate) struct RequestBody {
     tail: BytesMut,
     /// The number of `pieces` that belong to whole messages.
     whole: usize,
+    /// Memory for decoding the one message of the request, which is not charged yet.
+    uncharged_bytes: usize,
     /// Decompresses messages; `None` if the request names no compression.
     unpacker: Option<Unpacker>,
     messages: u64,
@@ -52,6 +56,14 @@ pub(crate) struct RequestBody {
     refused: Option<RefusedBody>,
     timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The next event of a body.
+enum Arrival {
+    /// Whole messages wait.
+    Whole,
+    /// The body is over, or the request has to be refused with the status.
+    End(Option<Status>),
 }
 
 /// A body that is refused, with the status to answer and the bytes read since.
@@ -74,6 +86,7 @@ impl RequestBody {
             pieces: VecDeque::new(),
             tail: BytesMut::new(),
             whole: 0,
+            uncharged_bytes: 0,
             unpacker: None,
             messages: 0,
             charge,
@@ -130,13 +143,41 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Charges the decoded size of the messages, and passes them on.
+    /// Waits until all of a request of one message is here, and then for the memory to decode it, with `buffer_bytes`
+    /// for the decoder. A refusal stays here, for the decoder to read.
+    pub(crate) async fn receive(&mut self, buffer_bytes: usize) {
+        let end = loop {
+            match poll_fn(|cx| self.poll_arrival(cx)).await {
+                Arrival::Whole => {}
+                Arrival::End(end) => break end,
+            }
+        };
+        self.body = Body::empty();
+        let end = match end {
+            None => {
+                let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
+                let taken = self.charge.take_for_decoding(buffer_bytes, cost_bytes).await;
+                taken.err().map(Status::from)
+            }
+            refused => refused,
+        };
+        if let Some(status) = end {
+            self.refuse(status);
+        }
+    }
+
+    /// Determines the decoded size of the messages, and passes them on. That of the one message of a request is charged
+    /// when the message is taken.
     fn pass_on(&mut self) -> Result<(), Status> {
         let whole = self.pieces.iter().map(|piece| &piece[..]);
         let fields = self.metrics.method().fields();
         let cost = cost_bytes(whole, fields, COST_BYTES_MAX)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.charge.take_for_request(cost)?;
+        if self.takes_one_message() {
+            self.uncharged_bytes = cost;
+        } else {
+            self.charge.take_for_request(cost)?;
+        }
         self.whole = self.pieces.len();
         Ok(())
     }
@@ -185,6 +226,7 @@ impl RequestBody {
         self.pieces.clear();
         self.tail.clear();
         self.whole = 0;
+        self.uncharged_bytes = 0;
         self.unpacker.iter_mut().for_each(Unpacker::clear);
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
     }
@@ -231,6 +273,55 @@ impl RequestBody {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         timer.as_mut().poll(cx)
     }
+
+    /// Reads the body on, until whole messages wait or it is over.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
+        loop {
+            match self.unpack(cx) {
+                Ok(Poll::Ready(false)) => {}
+                Ok(Poll::Ready(true)) => return Poll::Ready(Arrival::Whole),
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(status) => self.refuse(status),
+            }
+            if !self.takes_one_message() && self.frames.at_boundary() {
+                // The handler polls for more, so it has dropped the earlier messages.
+                let kept = self.charge.keep_of_request(0);
+                debug_assert!(kept.is_ok(), "nothing is always given");
+            }
+            let polled = if self.refused.is_some() {
+                self.poll_refused(cx).map(|status| Arrival::End(Some(status)))
+            } else {
+                match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(piece) => {
+                            match self.take(piece) {
+                                Ok(()) if self.whole > 0 => return Poll::Ready(Arrival::Whole),
+                                Ok(()) => {}
+                                Err(status) => self.refuse(status),
+                            }
+                            continue;
+                        }
+                        // gRPC gives trailers of a request no meaning.
+                        Err(_) => continue,
+                    },
+                    Poll::Ready(Some(Err(status))) => Poll::Ready(Arrival::End(Some(status))),
+                    Poll::Ready(None) => match self.end() {
+                        Ok(()) => return Poll::Ready(Arrival::End(None)),
+                        Err(status) => {
+                            self.refuse(status);
+                            continue;
+                        }
+                    },
+                    Poll::Pending => Poll::Pending,
+                }
+            };
+            if polled.is_pending() && self.poll_timer(cx).is_ready() {
+                let status = Status::deadline_exceeded("the request did not arrive in time");
+                return Poll::Ready(Arrival::End(Some(status)));
+            }
+            return polled;
+        }
+    }
 }
 
 impl HttpBody for RequestBody {
@@ -242,52 +333,21 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
+            let uncharged_bytes = std::mem::take(&mut self.uncharged_bytes);
+            if uncharged_bytes > 0
+                && let Err(overloaded) = self.charge.take_for_request(uncharged_bytes)
+            {
+                self.refuse(overloaded.into());
+            }
             if self.whole > 0 {
                 debug_assert!(self.whole <= self.pieces.len(), "whole counts pieces");
                 self.whole -= 1;
                 return Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
             }
-            match self.unpack(cx) {
-                Ok(Poll::Ready(false)) => {}
-                Ok(Poll::Ready(true)) => continue,
-                Ok(Poll::Pending) => return Poll::Pending,
-                Err(status) => self.refuse(status),
+            match ready!(self.poll_arrival(cx)) {
+                Arrival::Whole => {}
+                Arrival::End(status) => return Poll::Ready(status.map(Err)),
             }
-            if !self.takes_one_message() && self.frames.at_boundary() {
-                // The handler polls for more, so it has dropped the earlier messages.
-                let kept = self.charge.keep_of_request(0);
-                debug_assert!(kept.is_ok(), "nothing is always given");
-            }
-            let polled = if self.refused.is_some() {
-                self.poll_refused(cx).map(|status| Some(Err(status)))
-            } else {
-                match Pin::new(&mut self.body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                        Ok(piece) => {
-                            if let Err(status) = self.take(piece) {
-                                self.refuse(status);
-                            }
-                            continue;
-                        }
-                        // gRPC gives trailers of a request no meaning.
-                        Err(_) => continue,
-                    },
-                    Poll::Ready(Some(Err(status))) => Poll::Ready(Some(Err(status))),
-                    Poll::Ready(None) => match self.end() {
-                        Ok(()) => return Poll::Ready(None),
-                        Err(status) => {
-                            self.refuse(status);
-                            continue;
-                        }
-                    },
-                    Poll::Pending => Poll::Pending,
-                }
-            };
-            if polled.is_pending() && self.poll_timer(cx).is_ready() {
-                let status = Status::deadline_exceeded("the request did not arrive in time");
-                return Poll::Ready(Some(Err(status)));
-            }
-            return polled;
         }
     }
 
@@ -303,11 +363,14 @@ impl HttpBody for RequestBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::{FutureExt as _, StreamExt as _};
     use http_body_util::{BodyExt, StreamBody};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::budget::MemoryBudget;
+    use crate::budget::{ConnectionShare, MemoryBudget};
     use crate::method::RpcMethod;
 
     fn metrics_of(kind: MethodKind) -> &'static MethodMetrics {
@@ -428,5 +491,86 @@ mod tests {
         let two = [message(1), message(2)].concat();
         let two = read(body_of(vec![two.into()], MethodKind::Unary)).await.1.unwrap();
         assert_eq!(two.code(), Code::InvalidArgument);
+    }
+
+    /// A body that has begun with `bytes` and may go on. Uses the memory of `connection`.
+    fn arriving(bytes: Vec<u8>, ends: bool, connection: &Arc<ConnectionShare>) -> RequestBody {
+        let pieces = tokio_stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(bytes)))]);
+        let body = if ends {
+            Body::new(StreamBody::new(pieces))
+        } else {
+            Body::new(StreamBody::new(pieces.chain(futures_util::stream::pending())))
+        };
+        let charge = CallCharge::new(Arc::clone(connection));
+        let metrics = metrics_of(MethodKind::ServerStream);
+        RequestBody::new(body, Version::HTTP_2, metrics, charge, Duration::from_secs(30))
+    }
+
+    /// A hundred topics of 17 bytes, as elements of a small request.
+    fn elements() -> Vec<u8> {
+        framed(&[[0x0a, 17].as_slice(), &[1; 17]].concat().repeat(100))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_charged_for_decoding_before_the_end_of_a_request() {
+        const BUFFER_BYTES: usize = 8 * 1024;
+        let budget = MemoryBudget::new(64 * 1024 * 1024);
+        let connection =
+            budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+        let idle_bytes = budget.used_bytes();
+        let sent = elements();
+        let mut body = arriving(sent.clone(), false, &connection);
+        assert!(body.receive(BUFFER_BYTES).now_or_never().is_none(), "it has not ended");
+        assert_eq!(budget.used_bytes(), idle_bytes + sent.len(), "what is here");
+        drop(body);
+        assert_eq!(budget.used_bytes(), idle_bytes);
+        let mut body = arriving(sent.clone(), true, &connection);
+        body.receive(BUFFER_BYTES).await;
+        assert!(budget.used_bytes() > idle_bytes + sent.len() + BUFFER_BYTES + 100 * 17);
+        assert!(matches!(read(body).await, (passed, None) if passed == sent));
+        assert_eq!(budget.used_bytes(), idle_bytes);
+    }
+
+    /// Open streams hold the share of a connection when the next request comes. It is served when another one has been
+    /// decoded, instead of being refused.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_the_memory_to_decode_it() {
+        let budget = MemoryBudget::new(64 * 1024 * 1024);
+        let connection =
+            budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+        let open = CallCharge::new(Arc::clone(&connection));
+        let step = 16 * 1024;
+        while open.take(step).is_ok() {}
+        open.give_back(step);
+        let mut body = arriving(elements(), true, &connection);
+        let received = async {
+            body.receive(8 * 1024).await;
+            read(body).await
+        };
+        let giving = async {
+            sleep(Duration::from_secs(1)).await;
+            open.give_back(16 * step);
+        };
+        let ((passed, status), ()) = tokio::join!(received, giving);
+        assert!(status.is_none(), "{status:?}");
+        assert_eq!(passed, elements());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_finds_no_memory_is_refused_after_its_wait() {
+        let budget = MemoryBudget::new(64 * 1024 * 1024);
+        let connection =
+            budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+        let open = CallCharge::new(Arc::clone(&connection));
+        let step = 16 * 1024;
+        while open.take(step).is_ok() {}
+        open.give_back(step);
+        let mut body = arriving(elements(), true, &connection);
+        let before_bytes = budget.used_bytes();
+        body.receive(8 * 1024).await;
+        let (passed, status) = read(body).await;
+        assert!(passed.is_empty());
+        assert_eq!(status.unwrap().code(), Code::ResourceExhausted);
+        assert_eq!(budget.used_bytes(), before_bytes, "given back");
     }
 }

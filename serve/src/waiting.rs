@@ -1,0 +1,163 @@
+//! The wait of a request for the memory that decoding it takes.
+//!
+//! That memory comes and goes within milliseconds, while most of a caller's share may be held by its open streams. So a
+//! request that finds too little waits for a moment before it is refused. It has arrived to its last byte by then:
+//! the memory that it holds is charged, and its peer can send nothing more on it. Newcomers ask once before they wait,
+//! so a small request does not stand behind a large one that does not fit.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::budget::ConnectionShare;
+use crate::overloaded::Overloaded;
+
+/// The longest wait. A guess: more than ten thousand streams take to open on two cores, less than clients wait for an
+/// answer.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pauses between two tries of a connection: each is twice as long as the one before it. Guesses: the first is about
+/// the time of a turn on disk. With the last, 10,000 connections take some percent of a core to try.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(160);
+/// Part of the limit, as a divisor, that a request may wait for. A larger one is refused at once, because it would have
+/// to wait for the end of streams. A guess: 4.5 MiB by default.
+const WAITS_DIVISOR: usize = 64;
+/// Part of the limit, as a divisor, that is left beside a decoded request for the state that its handler makes of it.
+/// A guess: 72 KiB by default, for a dozen streams of a hundred topics that open at the same moment.
+const LEAVES_DIVISOR: usize = 4096;
+
+/// Takes `bytes` for decoding a request. If they do not fit now, waits for them, behind earlier requests of the same
+/// connection that wait. Dropping the future ends the wait.
+///
+/// # Errors
+/// [`Overloaded`]: nothing was taken, and the caller must be refused.
+pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Overloaded> {
+    let beside = share.limit_bytes() / LEAVES_DIVISOR;
+    if share.try_take(bytes, beside) {
+        return Ok(());
+    }
+    if bytes > share.limit_bytes() / WAITS_DIVISOR {
+        return Err(share.refuse());
+    }
+    let taken = async {
+        let _first = share.waiting.lock().await;
+        let mut pause = PAUSE_MIN;
+        while !share.try_take(bytes, beside) {
+            sleep(pause).await;
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
+    };
+    timeout(WAIT_MAX, taken).await.map_err(|_| share.refuse())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::join_all;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+    const LIMIT: usize = 64 * MIB;
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// Takes what is left of a connection's share.
+    fn fill(share: &ConnectionShare) {
+        while share.take(4 * KIB).is_ok() {}
+    }
+
+    fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
+        budget.connection(ADDRESS, budget.account()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_memory_that_is_given_back_and_is_not_refused() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        fill(&share);
+        let before = budget.used_bytes();
+        let giving = async {
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(budget.used_bytes(), before, "a request that waits takes nothing");
+            share.give_back(MIB);
+        };
+        let (taken, ()) = tokio::join!(take(&share, 100 * KIB), giving);
+        assert_eq!(taken, Ok(()));
+        assert_eq!(budget.used_bytes(), before - MIB + 100 * KIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_and_what_could_never_fit_does_not_wait() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        fill(&share);
+        let before = budget.used_bytes();
+        let began = Instant::now();
+        assert_eq!(take(&share, 2 * MIB).await, Err(Overloaded));
+        assert_eq!(began.elapsed(), Duration::ZERO, "a large one is refused at once");
+        assert_eq!(take(&share, 100 * KIB).await, Err(Overloaded));
+        assert!(began.elapsed() >= WAIT_MAX && began.elapsed() < 2 * WAIT_MAX);
+        assert_eq!(budget.used_bytes(), before, "nothing was taken");
+    }
+
+    /// Fifty requests of a connection whose share has room for some of them at a time are all served, in their order.
+    #[tokio::test(start_paused = true)]
+    async fn requests_of_a_connection_are_served_in_their_order() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        fill(&share);
+        share.give_back(MIB);
+        let served = parking_lot::Mutex::new(Vec::new());
+        let requests = (0..50_usize).map(|number| {
+            let (share, served) = (&share, &served);
+            async move {
+                take(share, 64 * KIB).await.expect("it waits for those before it");
+                served.lock().push(number);
+                sleep(Duration::from_millis(1)).await;
+                share.give_back(64 * KIB);
+            }
+        });
+        join_all(requests).await;
+        let served = served.into_inner();
+        assert_eq!(served.len(), 50);
+        assert!(served.is_sorted(), "{served:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_request_does_not_stand_behind_one_that_does_not_fit() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        fill(&share);
+        share.give_back(256 * KIB);
+        let mut large = std::pin::pin!(take(&share, MIB));
+        assert!(large.as_mut().now_or_never().is_none(), "it waits");
+        assert_eq!(take(&share, 16 * KIB).now_or_never(), Some(Ok(())));
+        share.give_back(2 * MIB);
+        assert_eq!(large.await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_dropped_leaves_its_place_to_the_next() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        fill(&share);
+        let first = timeout(Duration::from_millis(50), take(&share, 512 * KIB));
+        let second = async {
+            sleep(Duration::from_millis(10)).await;
+            take(&share, 64 * KIB).await
+        };
+        let giving = async {
+            sleep(Duration::from_millis(100)).await;
+            share.give_back(256 * KIB);
+        };
+        let (first, second, ()) = tokio::join!(first, second, giving);
+        assert!(first.is_err(), "its caller has left");
+        assert_eq!(second, Ok(()));
+    }
+}

@@ -1,0 +1,42 @@
+//! The answers that a connection still has to write, and its progress with them.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Answers that a connection still has to write.
+#[derive(Default)]
+pub(crate) struct Writing {
+    /// Bytes of answers that were handed to the connection and not written yet.
+    unwritten_bytes: AtomicUsize,
+    /// Counter that changes whenever some of these bytes are written.
+    progress: AtomicUsize,
+}
+
+impl Writing {
+    /// Records that `bytes` wait to be written.
+    pub(crate) fn waits(&self, bytes: usize) {
+        if self.unwritten_bytes.fetch_add(bytes, Relaxed) == 0 {
+            self.wrote();
+        }
+    }
+
+    /// Records that `bytes` were written, or dropped.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.unwritten_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Records that a part of the waiting bytes was written.
+    pub(crate) fn wrote(&self) {
+        self.progress.fetch_add(1, Relaxed);
+    }
+
+    /// Returns a number that changes whenever some of the bytes are written.
+    pub(crate) fn progress(&self) -> usize {
+        self.progress.load(Relaxed)
+    }
+
+    /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the current progress.
+    pub(crate) fn is_unread_since(&self, seen: &mut usize) -> bool {
+        let before = std::mem::replace(seen, self.progress());
+        self.unwritten_bytes.load(Relaxed) > 0 && before == *seen
+    }
+}
