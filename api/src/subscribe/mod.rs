@@ -80,10 +80,12 @@ impl NodeApi {
             stop: self.stop.clone(),
             _open: self.metrics.stream_opened(),
         };
+        // Boxed, because each future around it would otherwise reserve its memory once more.
+        let run = Box::pin(subscriber.run());
         // A separate task, so that requests and timers are handled while the client reads no answers.
         tokio::spawn(charge.in_turn(async move {
             // Fails only if the client has ended the stream.
-            _ = end.send(subscriber.run().await);
+            _ = end.send(run.await);
         }));
         let messages = stream::unfold(Some((outgoing, ended)), |state| async {
             let (mut outgoing, ended) = state?;
