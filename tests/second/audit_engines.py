@@ -26,7 +26,7 @@ statements = [
     if statement.strip()
 ]
 views, queries = statements[:3], statements[3:9]
-void_view, declared_void, void_signed = statements[9:]
+void_view, checkpoint_view, declared_void, void_signed = statements[9:]
 
 
 def hawser_json(*arguments):
@@ -142,12 +142,12 @@ with tempfile.TemporaryDirectory() as place:
 
 
 def check_void(number, export, case):
-    """Compares what the statements of nodes say about the places of an export, in all three engines."""
+    """Compares what the statements of nodes say about the places of an export, in all three engines, with a replay of the same log."""
     context = datafusion.SessionContext()
-    for table in ("log", "void_statements"):
+    for table in ("log", "void_statements", "checkpoints"):
         context.register_parquet(table, f"{export}/{table}/")
     database = duckdb.connect()
-    for view in (views[0], void_view):
+    for view in (views[0], void_view, checkpoint_view):
         database.execute(view.replace("'export/", f"'{export}/"))
     engines = (
         lambda query: [tuple(row) for row in spark.sql(query).collect()],
@@ -157,12 +157,12 @@ def check_void(number, export, case):
     signed = [(100, place) for kind, place in case["beside"] if kind == "void_signed"]
     for engine in engines:
         declared = [(row[0], int(row[1])) for row in engine(declared_void)]
-        assert declared == ([(100, 8)] if number == "98" else []), (case, declared)
+        assert declared == ([(100, case["declared_void"])] if case["declared_void"] else []), (case, declared)
         assert engine(void_signed) == signed, (case, signed)
-    checked_statements.append(number)
+    checked_statements[number] = case["declared_void"]
 
 
-checked_statements = []
+checked_statements = {}
 
 # Each kind of fault, planted into a log of its own, is named by Spark, and nothing else is.
 command = f"{hawser} audit check-partition --json --threads 1 --registry {os.path.join(planted, 'registry.evidence')}"
@@ -200,7 +200,8 @@ for number in cases:
             assert kind in ("root", "checkpoint_root", "void_signed"), case
     if not case["by_partition"] and not case["beside"]:
         assert differing == [], (case, differing)
-assert "98" in checked_statements and len(checked_statements) == 3, checked_statements
+# A signed tree takes three of the eight places from the statements.
+assert (checked_statements["97"], checked_statements["98"]) == (5, 8) and len(checked_statements) == 4, checked_statements
 print("planted faults that Spark has named:", sorted(kinds))
 spark.stop()
 print("equal")

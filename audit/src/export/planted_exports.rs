@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hawser_proto::SequenceId;
+use hawser_proto::merkle::TreeHash;
 use hawser_rules::retention::RETENTION_INFINITE;
 use serde_json::json;
 
@@ -12,7 +13,10 @@ use super::tests::SETTINGS;
 use super::*;
 use crate::partition::tests::needs_the_strand;
 use crate::replay::planted::{PLANTED, sign_at};
-use crate::replay::testing::{MemoryLog, declared, draft, ns_of, settings};
+use crate::replay::testing::{
+    MemoryLog, checkpoint, declared, draft, ns_of, settings as replay_settings,
+};
+use crate::replay::tests::replay;
 use crate::replay::{FaultKind, GapReason, StoredMark, StrandRow};
 use crate::{Judged, KnownKeys};
 
@@ -29,8 +33,24 @@ fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, 
         let faults = faults.iter().filter(|it| of(it, beside));
         faults.map(|(kind, place, _)| json!([kind.name(), place])).collect::<Vec<_>>()
     };
-    let case = json!({ "name": name, "by_partition": told(false), "beside": told(true) });
+    let case = json!({
+        "name": name,
+        "by_partition": told(false),
+        "beside": told(true),
+        "declared_void": declared_void(log),
+    });
     fs::write(folder.join("case.json"), case.to_string()).unwrap();
+}
+
+/// Returns the number of places that a replay of the log counts as declared void.
+fn declared_void(log: &MemoryLog) -> u64 {
+    if log.voids.is_empty() {
+        return 0;
+    }
+    let report = replay(log, &replay_settings());
+    let gaps = report.strands.iter().flat_map(|strand| &strand.figures.gaps);
+    let declared = gaps.filter(|gap| gap.reason == GapReason::DeclaredVoid);
+    declared.map(|gap| gap.through - gap.from + 1).sum()
 }
 
 /// A log whose last 20 places are missing. Two statements of its node, which overlap, are about eight of them.
@@ -48,7 +68,7 @@ fn with_gap() -> MemoryLog {
 fn planted_faults_are_exported_for_other_engines() {
     let folder = std::env::var_os("HAWSER_PLANTED_EXPORTS").expect("scripts/audit-engines sets it");
     let folder = PathBuf::from(folder);
-    let settings = settings();
+    let settings = replay_settings();
     let keys = KnownKeys { registry: settings.registry, rates: settings.rates };
     fs::create_dir_all(&folder).unwrap();
     let file = serde_json::to_string(&Judged::file("test", &[], &[], &keys)).unwrap();
@@ -65,6 +85,9 @@ fn planted_faults_are_exported_for_other_engines() {
         }
         write(&folder.join(format!("{number:02}")), name, &log, faults);
     }
+    let mut log = with_gap();
+    log.checkpoints.push(checkpoint(487, TreeHash([7; 32])));
+    write(&folder.join("97"), "a declared gap of which a signed tree has a part", &log, &[]);
     write(&folder.join("98"), "a gap that its node has declared void in parts", &with_gap(), &[]);
     let mut log = honest;
     log.prune(7).charge.as_mut().expect("it was charged").retention_days = RETENTION_INFINITE;
