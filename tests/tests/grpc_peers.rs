@@ -445,6 +445,41 @@ async fn nodes_over_grpc_only_converge_also_when_one_is_killed_in_the_middle() {
 }
 
 /// The strand's own node is gone, and streams do not show what its holder has marked.
+/// A node loses its folder twice, and signs nothing behind the first gap: only a statement tells of that gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_about_void_places_come_over_grpc_also_back_to_the_node_that_signed_them() {
+    const GAP: u64 = 1_000_000;
+    let mut network = Network::new(3);
+    network.add_arguments(&["--peer-transport", "grpc"]);
+    network.start_all().await;
+    let plan = Plan::new(network.nodes[0].port, network.nodes[0].id, seed::seed());
+    Plan { connections: 2, envelopes_max: 100, ..plan }.start(Vec::new()).join().await;
+    network.converged().await;
+    let of = network.nodes[0].id;
+    let head = network.nodes[0].client().cursor().await.unwrap().get(of).0;
+    for gaps in 1..=2 {
+        let node = &mut network.nodes[0];
+        assert!(node.terminate().success());
+        std::fs::remove_dir_all(node.data_dir()).unwrap();
+        std::fs::remove_dir_all(node.state_dir()).unwrap();
+        node.is_new = true;
+        node.start();
+        node.ready().await;
+        for node in &network.nodes[1..] {
+            let what = format!("node {} shows that gap {gaps} is declared void", node.id);
+            wait::until_equal(&what, &(head + gaps * GAP), async || {
+                let (_, page) = raw::get(node.metrics_port, "/status").await.ok()?;
+                let status: serde_json::Value = serde_json::from_str(&page).ok()?;
+                let strands = status["originators"].as_array()?;
+                let strand = strands.iter().find(|it| it["originator_id"] == of.0)?;
+                let declared = strand["declared_void"].as_array()?.iter();
+                declared.filter_map(|it| it["through"].as_u64()).max()
+            })
+            .await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn marked_envelopes_come_over_grpc_also_from_a_node_that_does_not_originate_them() {
     let mut peer = ScriptedPeer::start(300, Habits::default());

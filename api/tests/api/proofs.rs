@@ -100,6 +100,14 @@ async fn the_statements_about_void_places_of_a_strand_stand_beside_its_checkpoin
     assert_eq!(checked(&shown.checkpoint).size, 1);
     let stated = all[1..].iter().map(|signed| Bytes::copy_from_slice(&signed.encode()));
     assert_eq!(shown.void_statements, stated.collect::<Vec<_>>());
+    // Of the other strand there is no checkpoint: the statement comes alone, unless a signer is named.
+    let request = pb::GetCheckpointRequest { originator_id: NODE.0 + 1, ..Default::default() };
+    let alone = client.get_checkpoint(request).await.unwrap().into_inner();
+    assert!(alone.checkpoint.is_empty(), "{alone:?}");
+    assert_eq!(alone.void_statements, [Bytes::copy_from_slice(&all[0].encode())]);
+    let request = pb::GetCheckpointRequest { node_id: Some(NODE.0 + 1), ..request };
+    let refused = client.get_checkpoint(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
     task.stop().await;
 }
 

@@ -1,5 +1,9 @@
-//! Checkpoints that a replica asks its sources for, and statements about void places: nodes show theirs to each other,
-//! and a replica is none.
+//! Checkpoints and statements about void places that a peer is asked for. Over QUIC, nodes show theirs without being
+//! asked.
+//!
+//! A peer could show forged ones, those of other strands, or as many as fit an answer. Each answer has at most the
+//! statements that nodes keep of one node, the next one comes after a pause, and signatures are checked behind the
+//! bounded queues of the engine, as over QUIC.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -7,8 +11,9 @@ use std::time::Duration;
 
 use hawser_engine::runtime::Heads;
 use hawser_engine::runtime::replication::ResponseSink;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::call_error::PeerCallError;
 use super::client::{PeerClient, ShownCheckpoint};
@@ -17,7 +22,33 @@ use super::client::{PeerClient, ShownCheckpoint};
 /// limits its callers gives one address by default (`docs/protocol/api.md`, *Limits on callers*).
 const ASK_EVERY: Duration = Duration::from_secs(3);
 
-/// The calls to one source.
+/// Time after which strands that have not grown are asked for again: a statement, or a cosignature, comes without
+/// growth. As often as nodes show everything again over QUIC.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Longest wait for the statements about this node's own strand before the peer counts as having answered. As long as
+/// a peer over QUIC is waited for.
+const OWN_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Asks for the statements about void places of the strand `own`, which is that of this node. They come from another of
+/// its folders. There are none if the peer does not answer in time, or keeps none.
+///
+/// # Errors
+/// When the answer has another form.
+pub(super) async fn statements_about(
+    client: &PeerClient,
+    own: OriginatorId,
+) -> Result<Vec<SignedVoid>, PeerCallError> {
+    let shown = match timeout(OWN_WAIT_MAX, client.checkpoint(own)).await {
+        Err(_) | Ok(Err(PeerCallError::Unimplemented)) => None,
+        Ok(answered) => answered?,
+    };
+    let mut voids = shown.map(|shown| shown.voids).unwrap_or_default();
+    voids.retain(|signed| signed.statement.node == own);
+    Ok(voids)
+}
+
+/// The calls to one peer.
 pub(super) struct CheckpointCalls {
     pub(super) client: PeerClient,
     pub(super) sink: ResponseSink,
@@ -27,22 +58,31 @@ pub(super) struct CheckpointCalls {
 
 impl CheckpointCalls {
     /// Asks for the checkpoints of strands that have grown since the last answer about them, one strand after the
-    /// other, and passes them on. They are not trusted here.
+    /// other, and from time to time for those of all strands. Passes them on. They are not trusted here. Does not end
+    /// for a peer without the method.
     pub(super) async fn run(self) -> PeerCallError {
         let mut turns = Turns::default();
+        let mut forgotten_at = Instant::now();
         loop {
             sleep(ASK_EVERY).await;
+            if forgotten_at.elapsed() >= AGAIN_AFTER {
+                forgotten_at = Instant::now();
+                turns.forget();
+            }
             let Some(originator) = turns.next(self.heads.get().iter()) else { continue };
             match self.client.checkpoint(originator).await {
                 Ok(Some(ShownCheckpoint { checkpoint, mut voids })) => {
-                    // A source may show that of another strand: it is then asked for this one again.
-                    let of = checkpoint.signed.checkpoint;
-                    turns.shown(of.originator, of.size);
-                    self.sink.note_checkpoint(checkpoint);
+                    if let Some(checkpoint) = checkpoint {
+                        // A peer may show that of another strand: it is then asked for this one again.
+                        let of = checkpoint.signed.checkpoint;
+                        turns.shown(of.originator, of.size);
+                        self.sink.note_checkpoint(checkpoint);
+                    }
                     voids.retain(|signed| signed.statement.node == originator);
                     voids.into_iter().for_each(|signed| self.sink.note_void(signed));
                 }
                 Ok(None) => {}
+                Err(PeerCallError::Unimplemented) => return std::future::pending().await,
                 Err(error) => return error,
             }
         }
@@ -74,7 +114,12 @@ impl Turns {
         next
     }
 
-    /// Notes the size that was shown of a strand. One that this replica does not hold is not kept.
+    /// Begins anew: each strand counts as grown.
+    fn forget(&mut self) {
+        self.shown.clear();
+    }
+
+    /// Notes the size that was shown of a strand. One that is not held here is not kept.
     fn shown(&mut self, originator: OriginatorId, size: u64) {
         if self.last == Some(originator) {
             self.shown.insert(originator, size);
@@ -110,6 +155,16 @@ mod tests {
         assert_eq!(next(&[(0, 4), (200, 2)], u64::MAX), Some(200));
         assert_eq!(next(&[(0, 4), (200, 9)], 4), Some(0), "a lie about a size ends the questions");
         assert_eq!(next(&[(0, 4), (200, 9)], 4), None);
+    }
+
+    #[test]
+    fn a_strand_that_does_not_grow_has_its_turn_again_after_a_while() {
+        let mut turns = Turns::default();
+        assert_eq!(turns.next(heads(&[(100, 5)])), Some(OriginatorId(100)));
+        turns.shown(OriginatorId(100), 5);
+        assert_eq!(turns.next(heads(&[(100, 5)])), None);
+        turns.forget();
+        assert_eq!(turns.next(heads(&[(100, 5)])), Some(OriginatorId(100)));
     }
 
     #[test]

@@ -78,18 +78,23 @@ pub(super) struct PeerHeads {
 /// A checkpoint that a peer shows, and the statements about void places of the same strand. Nothing is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ShownCheckpoint {
-    pub(super) checkpoint: CosignedCheckpoint,
+    /// `None` if the peer has statements alone.
+    pub(super) checkpoint: Option<CosignedCheckpoint>,
     pub(super) voids: Vec<SignedVoid>,
 }
 
 impl ShownCheckpoint {
-    /// Reads an answer. `None` if a part of it has another form, or there are more statements than nodes keep.
+    /// Reads an answer. `None` if a part of it has another form, if there are more statements than nodes keep, or if
+    /// there is nothing.
     fn read(answer: &GetCheckpointResponse) -> Option<Self> {
         let GetCheckpointResponse { checkpoint, void_statements } = answer;
         if void_statements.len() > VOIDS_OF_NODE_MAX {
             return None;
         }
-        let checkpoint = CosignedCheckpoint::decode(checkpoint).ok()?;
+        let checkpoint = match checkpoint.is_empty() && !void_statements.is_empty() {
+            true => None,
+            false => Some(CosignedCheckpoint::decode(checkpoint).ok()?),
+        };
         let voids = void_statements.iter().map(|bytes| SignedVoid::decode(bytes).ok());
         Some(Self { checkpoint, voids: voids.collect::<Option<_>>()? })
     }
@@ -151,11 +156,11 @@ impl PeerClient {
     }
 
     /// Asks for the newest checkpoint that the peer holds of a strand, and for the statements beside it. `None` if it
-    /// holds none, or shows none now: a limit on callers is no fault, and the next clock shows if the connection has
+    /// holds neither, or shows none now: a limit on callers is no fault, and the next clock shows if the connection has
     /// failed.
     ///
     /// # Errors
-    /// When the answer is no checkpoint, or no statements.
+    /// When the answer is no checkpoint, or no statements, or the peer does not have the method.
     pub(super) async fn checkpoint(
         &self,
         originator: OriginatorId,
@@ -169,13 +174,12 @@ impl PeerClient {
                 Ok(Some(shown))
             }
             Err(
-                PeerCallError::Unimplemented
-                | PeerCallError::NotFound
+                PeerCallError::NotFound
                 | PeerCallError::Failed(_)
                 | PeerCallError::Answered(_)
                 | PeerCallError::TooManyLong,
             ) => Ok(None),
-            Err(error @ PeerCallError::Peer(_)) => Err(error),
+            Err(error @ (PeerCallError::Peer(_) | PeerCallError::Unimplemented)) => Err(error),
         }
     }
 
@@ -371,11 +375,13 @@ mod tests {
         };
         let checkpoint = || Bytes::from(signed.encode());
         let shown = answer(checkpoint(), vec![bytes.clone()]).expect("it is one");
-        assert_eq!((shown.checkpoint, shown.voids), (signed.clone(), vec![stated]));
+        assert_eq!((shown.checkpoint, shown.voids), (Some(signed.clone()), vec![stated]));
         let most = vec![bytes.clone(); VOIDS_OF_NODE_MAX];
         assert!(answer(checkpoint(), most.clone()).is_some());
         assert!(answer(checkpoint(), [most, vec![bytes.clone()]].concat()).is_none());
         assert!(answer(checkpoint(), vec![bytes.slice(1..)]).is_none());
-        assert!(answer(Bytes::new(), vec![bytes]).is_none());
+        let alone = answer(Bytes::new(), vec![bytes]).expect("the peer has no checkpoint");
+        assert_eq!((alone.checkpoint, alone.voids), (None, vec![stated]));
+        assert!(answer(Bytes::new(), Vec::new()).is_none());
     }
 }

@@ -4,7 +4,7 @@
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `silence`: when a want without an answer is a peer's fault;
 //! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
-//! - `checkpoints`: what a replica asks for to compare it with its trees;
+//! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
 //! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.

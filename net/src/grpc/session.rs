@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::calls::WantCall;
-use super::checkpoints::CheckpointCalls;
+use super::checkpoints::{CheckpointCalls, statements_about};
 use super::client::{PeerClient, PeerHeads, is_tls};
 use super::silence::WantSilence;
 use super::token::PeerTokens;
@@ -147,10 +147,14 @@ impl<'a> GrpcPeerSession<'a> {
         let tokens =
             as_node.then(|| PeerTokens::new(net.identity.own, net.identity.key.clone(), peer));
         let client = PeerClient::connect(address, checked.as_deref(), tokens).await?;
+        let own = net.identity.own;
+        let voids = if as_node { statements_about(&client, own).await? } else { Vec::new() };
         let PeerHeads { heads, quic_address, round_trip } = client.heads().await?;
         let (guard, link) = net
             .sessions
             .link_grpc(peer, address, round_trip, || {
+                // Before the link, with which the peer counts as having answered about this node's own strand.
+                voids.into_iter().for_each(|signed| net.replication.note_void(peer, signed));
                 net.replication.connect_unproven(peer, heads.clone())
             })
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
@@ -182,7 +186,6 @@ impl<'a> GrpcPeerSession<'a> {
             }
         };
         tokio::pin!(watch);
-        let asks = self.net.observed.is_some();
         let checkpoints = CheckpointCalls {
             client: self.client.clone(),
             sink: self.link.sink().clone(),
@@ -207,7 +210,7 @@ impl<'a> GrpcPeerSession<'a> {
                 }
                 Ok(()) = self.heads.changed() => self.note_heads(),
                 error = &mut watch => return error.into(),
-                error = &mut checkpoints, if asks => return error.into(),
+                error = &mut checkpoints => return error.into(),
             }
         }
     }

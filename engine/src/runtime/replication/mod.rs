@@ -338,6 +338,12 @@ impl Replication {
         self.state.voids.after(sent, max)
     }
 
+    /// Hands over a statement about void places that a peer has shown before its link is made. Otherwise like
+    /// [`Link::note_void`].
+    pub fn note_void(&self, peer: OriginatorId, signed: SignedVoid) {
+        self.state.voids.show(peer, signed, self.state.own);
+    }
+
     /// Returns the counters over all strands.
     #[must_use]
     pub fn counters(&self) -> &ReplicationCounters {
