@@ -1,6 +1,9 @@
-//! Creates a copy of the strands of an open database.
+//! Creates a copy of the strands of an open database. While one chunk is written and synced, the next one is read and
+//! hashed.
 
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::CosignedCheckpoint;
@@ -13,7 +16,7 @@ use super::manifest::{
     BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, is_of_chain,
 };
 use super::stored::Bootstraps;
-use crate::backup::Pace;
+use crate::backup::{FileHash, Pace};
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
 use crate::objects::{Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
@@ -23,6 +26,10 @@ use crate::store::Store;
 /// Bytes of envelopes at which a chunk ends. A guess: a reader has several chunks in memory, and a lost chunk is
 /// soon fetched again.
 const CHUNK_FULL_BYTES: usize = 8 << 20;
+
+/// Chunks that wait to be written, besides the one being written and the one being read. Chosen: one keeps the disk
+/// busy, and each further one takes the memory of a chunk.
+const WAITING: usize = 1;
 
 /// The outcome of creating a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +42,30 @@ pub struct BootstrapReport {
     pub chunks_new: usize,
     /// Their length together, in bytes.
     pub bytes_new: u64,
+}
+
+/// A chunk that is not stored yet.
+struct MadeChunk {
+    /// The index of its strand.
+    strand: usize,
+    from: SequenceId,
+    through: SequenceId,
+    bytes: Vec<u8>,
+    hash: FileHash,
+}
+
+impl MadeChunk {
+    /// Makes a chunk of ascending envelopes; `None` of no envelopes.
+    fn of(
+        strand: usize,
+        originator: OriginatorId,
+        envelopes: &[(SequenceId, Bytes)],
+    ) -> Option<Self> {
+        let (from, through) = (envelopes.first()?.0, envelopes.last()?.0);
+        let bytes = encode_chunk(originator, envelopes);
+        let hash = FileHash(*blake3::hash(&bytes).as_bytes());
+        Some(Self { strand, from, through, bytes, hash })
+    }
 }
 
 impl Store {
@@ -70,33 +101,49 @@ impl Store {
     ) -> Result<BootstrapReport, BootstrapError> {
         let mut strands = strands_of(&self.snapshot(), &self.void_statements()?)?;
         let (mut chunks_new, mut bytes_new) = (0, 0);
-        for strand in &mut strands {
-            let mut after = SequenceId::NONE;
-            loop {
-                let envelopes = self.next_chunk(strand.originator, after, strand.head)?;
-                let (Some(first), Some(last)) = (envelopes.first(), envelopes.last()) else {
-                    break;
-                };
-                let (from, through) = (first.0, last.0);
-                let bytes = encode_chunk(strand.originator, &envelopes);
-                drop(envelopes);
+        let head = |it: &BootstrapStrand| EnvelopeId::new(it.originator, it.head);
+        let heads: Vec<EnvelopeId> = strands.iter().map(head).collect();
+        let (made_to, made) = sync_channel(WAITING);
+        thread::scope(|scope| {
+            scope.spawn(move || self.make_chunks(&heads, &made_to));
+            for chunk in made {
+                let MadeChunk { strand, from, through, bytes, hash } = chunk?;
                 let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                let (hash, is_new) = place.put_chunk(&bytes, seen)?;
+                let is_new = place.put_chunk(hash, &bytes, seen)?;
                 chunks_new += usize::from(is_new);
                 bytes_new += if is_new { len_bytes } else { 0 };
-                strand.chunks.push(BootstrapChunk { from, through, len_bytes, hash });
+                strands[strand].chunks.push(BootstrapChunk { from, through, len_bytes, hash });
                 if pace(len_bytes).is_break() {
                     return Err(BootstrapError::Stopped);
                 }
-                after = through;
             }
-        }
+            Ok(())
+        })?;
         let network = self.identity().network.clone();
         let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
         let manifest = place.with_own_second(manifest)?;
         let name = place.put_manifest(&manifest)?;
         place.put_names()?;
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
+    }
+
+    /// Makes the chunks of all strands up to these heads, in order. Ends with the first error, or when the receiver
+    /// takes no more.
+    fn make_chunks(&self, heads: &[EnvelopeId], to: &SyncSender<Result<MadeChunk, ReadError>>) {
+        for (strand, head) in heads.iter().enumerate() {
+            let mut after = SequenceId::NONE;
+            loop {
+                let envelopes = self.next_chunk(head.originator, after, head.sequence);
+                let made = envelopes.map(|all| MadeChunk::of(strand, head.originator, &all));
+                let Some(made) = made.transpose() else { break };
+                let through = made.as_ref().ok().map(|chunk| chunk.through);
+                if to.send(made).is_err() {
+                    return;
+                }
+                let Some(through) = through else { return };
+                after = through;
+            }
+        }
     }
 
     /// Reads the envelopes of the next chunk. Each chunk has its own view of the database: a single long-lived view

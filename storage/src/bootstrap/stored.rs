@@ -237,24 +237,24 @@ impl Bootstraps {
         Ok(())
     }
 
-    /// Stores a chunk under its hash. Returns its hash, and true if the place did not have it.
+    /// Stores a chunk under its hash, which is that of the bytes. Returns true if the place did not have it.
     pub(super) fn put_chunk(
         &self,
+        hash: FileHash,
         bytes: &[u8],
         seen: &mut SeenObjects,
-    ) -> Result<(FileHash, bool), BootstrapError> {
-        let hash = FileHash(*blake3::hash(bytes).as_bytes());
+    ) -> Result<bool, BootstrapError> {
         let object = chunk_name(hash);
         let location = self.objects.location(&object);
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         // An object of another length is an incomplete write.
         let found = self.objects.find(&object).map_err(at(&location))?;
         if found == FoundObject::Plain(len_bytes) && self.is_whole(&object, bytes, seen)? {
-            return Ok((hash, false));
+            return Ok(false);
         }
         let tag = self.put(&object, bytes).map_err(at(&location))?;
         seen.note(&object, tag);
-        Ok((hash, true))
+        Ok(true)
     }
 
     /// Returns true if an object has these bytes: the disk or another writer may have changed them since. Reads it,
@@ -430,13 +430,14 @@ mod tests {
         let place = Bootstraps::new(Arc::new(FolderObjects::new(folder.path())));
         place.make().unwrap();
         let mut seen = SeenObjects::read(None, SEEN_IN_SNAPSHOTS, &*place.objects);
-        let (hash, is_new) = place.put_chunk(b"a chunk", &mut seen).unwrap();
+        let hash = FileHash(*blake3::hash(b"a chunk").as_bytes());
+        let is_new = place.put_chunk(hash, b"a chunk", &mut seen).unwrap();
         assert!(is_new);
-        assert_eq!(place.put_chunk(b"a chunk", &mut seen).unwrap(), (hash, false), "it is there");
+        assert!(!place.put_chunk(hash, b"a chunk", &mut seen).unwrap(), "it is there");
         let path = folder.path().join(chunk_name(hash));
         for damaged in [&b"A chunk"[..], b"a chun", b"a chunk and more"] {
             std::fs::write(&path, damaged).unwrap();
-            assert_eq!(place.put_chunk(b"a chunk", &mut seen).unwrap(), (hash, true));
+            assert!(place.put_chunk(hash, b"a chunk", &mut seen).unwrap());
             assert_eq!(std::fs::read(&path).unwrap(), b"a chunk");
         }
     }
