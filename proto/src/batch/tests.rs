@@ -133,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn digits_add_up_to_the_number(number in any::<u128>(), bits in 5_u32..=8) {
+    fn digits_add_up_to_the_number(number in any::<u128>(), bits in 5_u32..=10) {
         let mut sum = Scalar::ZERO;
         for digit in signed_digits(number, bits).iter().rev() {
             for _ in 0..bits {
@@ -166,7 +166,7 @@ fn every_way_to_be_wrong_is_found_among_many_right_ones() {
 /// Honest claims are combined: the test above would pass as well if nothing ever was.
 #[test]
 fn the_combination_of_honest_claims_holds_for_every_size_of_window() {
-    for len in [32, 64, 192, 640] {
+    for len in [32, 64, 192, 640, 1_664, 2_816] {
         let claims: Vec<_> =
             (0..len).map(|text| claim(u8::try_from(text % 2).unwrap(), text)).collect();
         let mut claims = claims;
