@@ -280,12 +280,16 @@ impl FetchJob {
         // The node judges the strand again when it learns of an absence.
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
-        let commit: strand::Commit<'_> = &|changes: Vec<Change>| Ok(store.commit(&changes)?);
-        let write: strand::Write<'_> =
-            &|head, envelopes| strand::write_signed(&verifier, commit, head, envelopes);
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
-        let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
-        let (head, reached) = strand::take_over(place, stated, writing, note)?;
+        let (head, reached) = strand::beside_commits(
+            |changes: Vec<Change>| Ok(store.commit(&changes)?),
+            |commit| {
+                let write: strand::Write<'_> =
+                    &|head, envelopes| strand::write_signed(&verifier, commit, head, envelopes);
+                let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
+                strand::take_over(place, stated, writing, note)
+            },
+        )?;
         let (covered, is_tree_short, of_chain) = (None, false, None);
         Ok(Some(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain }))
     }

@@ -19,6 +19,9 @@ use crate::service::import::gap;
 /// The number of chunks that wait for verification, besides the one being verified and the one being read.
 /// Chosen: one keeps the cores busy, and each further one takes the memory of a chunk.
 const WAITING: usize = 1;
+/// The number of writes that wait, besides the one being committed and the one being verified. Chosen: one keeps the
+/// disk busy, and each further one takes the memory of its envelopes.
+const WRITES_WAITING: usize = 1;
 /// The number of envelopes per write. A guess: a write then has some MiB.
 const WRITE_ENVELOPES: usize = 4096;
 
@@ -185,6 +188,33 @@ pub(super) fn write_signed(
     Ok(invalid)
 }
 
+/// Calls `work` with a function that hands over changes, and commits these in order on a thread of its own, so that
+/// further envelopes are verified meanwhile. Ends when all of them are committed.
+///
+/// # Errors
+/// The first error of `commit`, or else that of `work`.
+pub(super) fn beside_commits<T>(
+    commit: impl FnMut(Vec<Change>) -> Result<(), BootstrapFetchError> + Send,
+    work: impl FnOnce(Commit<'_>) -> Result<T, BootstrapFetchError>,
+) -> Result<T, BootstrapFetchError> {
+    let (changes_to, changes) = mpsc::sync_channel::<Vec<Change>>(WRITES_WAITING);
+    thread::scope(|scope| {
+        let writing = scope.spawn(move || changes.into_iter().try_for_each(commit));
+        let worked = {
+            // The receiver is gone after an error of `commit`, which is returned in place of this one.
+            let hand_over = |of: Vec<Change>| {
+                changes_to.send(of).map_err(|_| BootstrapFetchError::from(BootstrapError::Stopped))
+            };
+            work(&hand_over)
+        };
+        drop(changes_to);
+        match writing.join() {
+            Ok(written) => written.and(worked),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// Verifies envelopes on all cores and returns them as log entries, in order.
 ///
 /// # Errors
@@ -243,4 +273,47 @@ fn is_at(bytes: &Bytes, originator: OriginatorId, place: SequenceId) -> bool {
     let Some(outer) = open_canonical(bytes.clone()) else { return false };
     let Ok((id, _)) = OriginatorEnvelope::statement(outer.statement) else { return false };
     !outer.was_rewritten && (id.originator, id.sequence) == (originator, place)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_storage::SkipReason;
+
+    use super::*;
+
+    fn change(place: u64) -> Vec<Change> {
+        let (from, through) = (SequenceId(place), SequenceId(place));
+        vec![Change::Skip {
+            originator: OriginatorId(200),
+            from,
+            through,
+            reason: SkipReason::Missing,
+        }]
+    }
+
+    #[test]
+    fn all_changes_are_committed_in_order_also_before_an_error() {
+        let mut committed = Vec::new();
+        let failed = beside_commits(
+            |changes: Vec<Change>| {
+                committed.extend(changes);
+                Ok(())
+            },
+            |commit| {
+                (1..=9).try_for_each(|place| commit(change(place)))?;
+                Err::<(), _>(BootstrapFetchError::NothingTaken)
+            },
+        );
+        assert!(matches!(failed, Err(BootstrapFetchError::NothingTaken)));
+        assert_eq!(committed, (1..=9).flat_map(change).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_commit_that_fails_ends_the_work_with_its_error() {
+        let failed = beside_commits(
+            |_| Err(BootstrapFetchError::NothingTaken),
+            |commit| (1..).try_for_each(|place| commit(change(place))),
+        );
+        assert!(matches!(failed, Err(BootstrapFetchError::NothingTaken)));
+    }
 }
