@@ -15,6 +15,7 @@ use super::judged_nodes::JudgedNodes;
 use super::pipeline;
 use super::rates::{self, JudgedRates};
 use super::strand::{ReplayContext, StrandReplay, StrandReport};
+use super::void::only_stated;
 
 /// The schema of state files.
 const STATE_SCHEMA: &str = "hawser-replay/3";
@@ -486,11 +487,15 @@ impl<'a> Replay<'a> {
         self.not_compared.extend(ended.not_compared());
         self.not_compared.extend(ended.not_judged());
         self.incomplete.extend(ended.not_shown(end, &context));
+        let report = ended.report(&context);
         match self.source.shows_gaps() {
             true => self.not_compared.extend(ended.no_longer_void()),
-            false => self.incomplete.extend(ended.no_longer_void()),
+            false => {
+                self.incomplete.extend(ended.no_longer_void());
+                self.not_compared.extend(only_stated(originator, &report.figures.gaps));
+            }
         }
-        self.done.insert(originator.0, ended.report(&context));
+        self.done.insert(originator.0, report);
         Ok(true)
     }
 

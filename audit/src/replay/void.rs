@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, FaultKind};
 use super::item::{GapReason, SourceError, StrandRows};
+use super::stats::Gap;
 
 /// Statements of one strand that are applied or exported. The limit of nodes for all strands.
 pub(crate) const STATEMENTS_MAX: usize = 4_096;
@@ -213,6 +214,19 @@ fn newest_checkpoint(
     Ok(newest)
 }
 
+/// Returns a sentence on the places that only a statement explains, if there are any. A tree that has one of them would
+/// refute the statement, but a source that leaves out places may leave out that tree's checkpoints, too.
+pub(super) fn only_stated(originator: OriginatorId, gaps: &[Gap]) -> Option<String> {
+    let declared = || gaps.iter().filter(|gap| gap.reason == GapReason::DeclaredVoid);
+    let first = declared().map(|gap| gap.from).min()?;
+    let places: u64 = declared().map(|gap| gap.through - gap.from + 1).sum();
+    Some(format!(
+        "strand {originator}: that none of {places} places from {first} on, which its node has declared void, was \
+        found again: the source may leave out an envelope together with the checkpoints that have it, so compare it \
+        with another node (hawser audit compare)"
+    ))
+}
+
 /// Makes the fault of a statement that the strand's node has not signed.
 pub(crate) fn forged_statement(originator: OriginatorId, signed: &SignedVoid) -> Fault {
     let VoidStatement { from, through, .. } = signed.statement;
@@ -228,7 +242,7 @@ mod tests {
     use super::*;
     use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
-    use crate::replay::{Gap, Replay, ReplayReport, ReplayState, StoredMark, StrandRow};
+    use crate::replay::{Replay, ReplayReport, ReplayState, StoredMark, StrandRow};
 
     /// An honest log whose end, behind place 40, is one missing range up to 60.
     fn with_gap() -> MemoryLog {
@@ -292,6 +306,12 @@ mod tests {
         assert_eq!((verdict, &reasons[..]), ("incomplete", &apart[..]));
         log.voids.push(declared(49, 50, 40, 1));
         assert_eq!(shown(&log).0, "clean");
+        // The maker of a snapshot could leave out the checkpoints of later trees, too.
+        let unchecked = |log: &MemoryLog| replay(log, &settings()).unchecked.join("; ");
+        assert!(unchecked(&log).contains("10 places from 41 on"), "{}", unchecked(&log));
+        let mut folder = with_gap();
+        folder.voids = vec![declared(41, 60, 40, 1)];
+        assert!(!unchecked(&folder).contains("places from 41 on"), "{}", unchecked(&folder));
         // A statement that the node has not signed explains nothing.
         log.voids = vec![declared(41, 50, 40, 2)];
         assert_eq!(shown(&log).1, [(41, 50, GapReason::NotShown)]);
