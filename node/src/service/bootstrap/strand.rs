@@ -22,8 +22,9 @@ const WAITING: usize = 1;
 /// The number of writes that wait, besides the one being committed and the one being verified. Chosen: one keeps the
 /// disk busy, and each further one takes the memory of its envelopes.
 const WRITES_WAITING: usize = 1;
-/// The number of envelopes per write. A guess: a write then has some MiB.
-const WRITE_ENVELOPES: usize = 4096;
+/// The number of envelopes per write. A guess: a write then has some MiB. The more there are, the less a signature in
+/// them costs (`docs/performance.md`, *Signatures in batches*).
+const WRITE_ENVELOPES: usize = 8192;
 
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 
