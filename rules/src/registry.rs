@@ -1,6 +1,6 @@
 //! The node registry as a value: the signer of each strand, and the addresses of nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::{Address, OriginatorId, PublicKey};
 
@@ -29,6 +29,8 @@ pub struct Registry {
     nodes: BTreeMap<OriginatorId, NodeRecord>,
     /// The absences of nodes that have left at least once.
     absences: BTreeMap<OriginatorId, Absences>,
+    /// The canonical nodes without a record in `nodes`, because theirs cannot be used.
+    unusable_members: BTreeSet<OriginatorId>,
 }
 
 impl Registry {
@@ -42,6 +44,20 @@ impl Registry {
     #[must_use]
     pub fn member(&self, id: OriginatorId) -> Option<&NodeRecord> {
         self.node(id).filter(|record| record.canonical)
+    }
+
+    /// Iterates over the ids of all canonical nodes, in no particular order, also of those whose record cannot be
+    /// used: the contracts count them like any other node.
+    pub fn canonical_ids(&self) -> impl Iterator<Item = OriginatorId> {
+        let usable = self.nodes().filter(|record| record.canonical).map(|record| record.id);
+        usable.chain(self.unusable_members.iter().copied())
+    }
+
+    /// Sets the canonical nodes whose records cannot be used. Ids with a record are left out.
+    #[must_use]
+    pub fn with_unusable_members(mut self, ids: impl IntoIterator<Item = OriginatorId>) -> Self {
+        self.unusable_members = ids.into_iter().filter(|id| !self.nodes.contains_key(id)).collect();
+        self
     }
 
     /// Returns the periods in which a node was absent after it had been in the network.
@@ -85,6 +101,6 @@ impl FromIterator<NodeRecord> for Registry {
     /// Collects records; a later record of the same id replaces an earlier one.
     fn from_iter<I: IntoIterator<Item = NodeRecord>>(records: I) -> Self {
         let nodes = records.into_iter().map(|record| (record.id, record)).collect();
-        Self { nodes, absences: BTreeMap::new() }
+        Self { nodes, absences: BTreeMap::new(), unusable_members: BTreeSet::new() }
     }
 }

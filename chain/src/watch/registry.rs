@@ -26,20 +26,24 @@ pub(super) async fn read(
     .await
 }
 
-/// Returns the usable records. An invalid record affects only its own node, so the others are kept.
+/// Returns the usable records. An invalid record affects only its own node, so the others are kept. The ids of canonical
+/// nodes among the invalid ones are kept too, because payer reports have to list them.
 fn usable(mut entries: Vec<NodeWithId>) -> Registry {
     // The oldest record with a key is kept, because a later one must not displace a running node.
     entries.sort_by_key(|entry| entry.nodeId);
-    let mut keys = BTreeSet::new();
-    let record = |entry: NodeWithId| {
-        let id = entry.nodeId;
-        let record = record(entry).filter(|record| keys.insert(record.public_key.to_string()));
-        if record.is_none() {
-            tracing::debug!(node_id = id, "a record of the node registry cannot be used");
+    let (mut keys, mut unusable_members) = (BTreeSet::new(), Vec::new());
+    let mut records = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (id, is_canonical) = (entry.nodeId, entry.node.isCanonical);
+        match record(entry).filter(|record| keys.insert(record.public_key.to_string())) {
+            Some(record) => records.push(record),
+            None => {
+                tracing::debug!(node_id = id, "a record of the node registry cannot be used");
+                unusable_members.extend(is_canonical.then_some(OriginatorId(id)));
+            }
         }
-        record
-    };
-    entries.into_iter().filter_map(record).collect()
+    }
+    records.into_iter().collect::<Registry>().with_unusable_members(unusable_members)
 }
 
 fn record(NodeWithId { nodeId, node }: NodeWithId) -> Option<NodeRecord> {
@@ -116,5 +120,22 @@ mod tests {
         let mut no_key = entry(100, &key, "http://a:1");
         no_key.node.signingPublicKey = vec![4; 65].into();
         assert_eq!(ids(vec![no_key, entry(200, &key, "http://a:1")]), [200]);
+    }
+
+    /// The contract of payer reports takes only the list of all canonical nodes, whatever their owners have registered.
+    #[test]
+    fn a_canonical_node_whose_record_cannot_be_used_stays_in_the_list_of_canonical_ones() {
+        let [shared, other] = [(); 2].map(|()| PrivateKeySigner::random());
+        let url = "http://127.0.0.1:5050";
+        let mut left = entry(500, &other, "none");
+        left.node.isCanonical = false;
+        let entries =
+            vec![entry(300, &shared, url), entry(100, &shared, url), entry(200, &other, "x"), left];
+        let registry = usable(entries);
+        assert_eq!(registry.nodes().map(|record| record.id.0).collect::<Vec<_>>(), [100]);
+        let mut canonical: Vec<_> = registry.canonical_ids().map(|id| id.0).collect();
+        canonical.sort_unstable();
+        assert_eq!(canonical, [100, 200, 300]);
+        assert_ne!(registry, usable(vec![entry(100, &shared, url)]), "a change is published");
     }
 }

@@ -29,12 +29,13 @@ pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
 pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};
 
-/// Returns the nodes that a report lists now: the canonical network.
+/// Returns the nodes that a report lists now: all canonical ones. The contract refuses every other list, so a node whose
+/// record cannot be used is listed as well: its owner alone could otherwise end all reports.
 ///
 /// # Errors
 /// When it is empty.
 pub fn nodes_of(registry: &Registry) -> Result<NodeIds, PayerReportError> {
-    NodeIds::new(registry.nodes().filter(|node| node.canonical).map(|node| node.id))
+    NodeIds::new(registry.canonical_ids())
 }
 
 /// Returns the originators that reports are written about: what was taken over from the older network, and all nodes of

@@ -20,7 +20,7 @@ use hawser_storage::Store;
 
 use crate::common::rate;
 use crate::common::record_rates;
-use crate::report_contract::{NODES, domain, key};
+use crate::report_contract::{JOINER, NODES, domain, key};
 use crate::report_network::{Network, smuggle};
 
 /// Each fee of the log is in a leaf once, and is taken from its payer once, rounded up; the worker of a node is made
@@ -119,6 +119,19 @@ async fn a_report_that_cannot_be_settled_holds_up_no_other() {
     let before = network.contract.0.lock().asked_to_settle;
     assert!(matches!(network.settle(300, 100).await, Err(ReportStepError::Contract(_))));
     assert_eq!(network.contract.0.lock().asked_to_settle - before, 3);
+}
+
+/// The contract takes only the list of all canonical nodes. The owner of a node can register any text as its address, so
+/// a list without that node would end all reports.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_record_cannot_be_used_is_listed_and_stops_no_report() {
+    let network = Network::start();
+    network.contract.0.lock().membership.add_unusable(JOINER);
+    network.follow_chain();
+    submit_reports(&network, "first", 1).await;
+    let chain = network.on_chain();
+    let report = chain.about(OriginatorId(100)).next().expect("the contract has taken it");
+    assert_eq!(report.nodes, [100, 200, 300, JOINER]);
 }
 
 /// The next report begins where the last one ends, and only after the period.

@@ -1,6 +1,6 @@
 //! The contract of payer reports, in memory: it judges as the real one does, and writes down its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -30,22 +30,33 @@ pub fn key(node: u32) -> SecretKey {
 
 /// The nodes that have ever been in the network, each with true while it is.
 #[derive(Clone)]
-pub struct Membership(BTreeMap<u32, bool>);
+pub struct Membership {
+    nodes: BTreeMap<u32, bool>,
+    /// Members whose record no node can use, such as one without a URL.
+    unusable: BTreeSet<u32>,
+}
 
 impl Default for Membership {
     fn default() -> Self {
-        Self(NODES.map(|node| (node, true)).into())
+        Self { nodes: NODES.map(|node| (node, true)).into(), unusable: BTreeSet::new() }
     }
 }
 
 impl Membership {
     pub fn set(&mut self, node: u32, is_member: bool) {
-        self.0.insert(node, is_member);
+        self.nodes.insert(node, is_member);
+    }
+
+    /// Adds a member whose record no node can use.
+    pub fn add_unusable(&mut self, node: u32) {
+        self.unusable.insert(node);
     }
 
     /// The present members, in their order.
     pub fn members(&self) -> Vec<u32> {
-        self.0.iter().filter(|(_, is_member)| **is_member).map(|(node, _)| *node).collect()
+        let usable = self.nodes.iter().filter(|(_, is_member)| **is_member).map(|(node, _)| *node);
+        let members: BTreeSet<u32> = usable.chain(self.unusable.iter().copied()).collect();
+        members.into_iter().collect()
     }
 
     pub fn registry(&self) -> Registry {
@@ -57,7 +68,8 @@ impl Membership {
             quic_address: None,
             canonical: *canonical,
         };
-        self.0.iter().map(record).collect()
+        let unusable = self.unusable.iter().copied().map(OriginatorId);
+        self.nodes.iter().map(record).collect::<Registry>().with_unusable_members(unusable)
     }
 }
 
