@@ -5,6 +5,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::congestion::CongestionWindow;
+use hawser_rules::fees::EnvelopeFees;
 use hawser_rules::retention::{expiry_unix_s, unix_s};
 use hawser_rules::{PriceError, Rate, RateTable, is_free};
 
@@ -173,12 +174,6 @@ struct RequestDraft {
     congestion: CongestionWindow,
 }
 
-/// Fees of one envelope, picodollars.
-struct Price {
-    base: u64,
-    congestion: u64,
-}
-
 impl RequestDraft {
     /// Places envelopes in the order of their request, each when the result is asked for it.
     fn place_all<'a>(
@@ -224,7 +219,7 @@ impl RequestDraft {
         Ok(Sequenced {
             id: EnvelopeId::new(node, self.sequence),
             originator_ns: self.ns,
-            picodollars: price.base.saturating_add(price.congestion),
+            picodollars: price.sum(),
             expiry_unix_s,
             unsealed,
         })
@@ -232,16 +227,15 @@ impl RequestDraft {
 
     /// Prices an envelope, then counts it: congestion is that of the envelopes before it, also of
     /// those in the same request.
-    fn price(&mut self, rate: &Rate, envelope: &PayerEnvelope) -> Result<Price, PriceError> {
+    fn price(&mut self, rate: &Rate, envelope: &PayerEnvelope) -> Result<EnvelopeFees, PriceError> {
         if is_free(envelope.client().topic().kind()) {
-            return Ok(Price { base: 0, congestion: 0 });
+            return Ok(EnvelopeFees::default());
         }
         let size = envelope.as_bytes().len() as u64;
-        let base = rate.base_fee(size, envelope.retention_days()).map_err(PriceError::Base)?;
         let units = self.congestion.advance_to(minute_of(self.ns), rate.target_rate_per_minute);
-        let congestion = rate.congestion_fee(units).map_err(PriceError::Congestion)?;
+        let fees = rate.fees(size, envelope.retention_days(), units)?;
         self.congestion.count_envelope();
-        Ok(Price { base, congestion })
+        Ok(fees)
     }
 }
 
@@ -249,6 +243,7 @@ impl RequestDraft {
 mod tests {
     use hawser_proto::envelope::OriginatorEnvelope;
     use hawser_proto::{Bytes, SecretKey};
+    use hawser_rules::fees::FeeError;
     use proptest::prelude::*;
 
     use super::*;
@@ -400,6 +395,28 @@ mod tests {
         assert_eq!(sequencer.prices(START_NS, &expensive, &request), Err(failed));
         let sequenced = sequencer.sequence(START_NS, &plain(), &[admitted(60)]).unwrap();
         assert_eq!(sequenced[0].id.sequence, SequenceId(1));
+    }
+
+    /// Other nodes book nothing for an envelope whose sum leaves the range of amounts, so none is signed.
+    #[test]
+    fn an_envelope_whose_fees_have_no_sum_is_refused() {
+        let mut sequencer = Sequencer::new(NODE, SequenceId(0), 0, START_NS, |_| 2);
+        let fees = |message_fee| {
+            rates(Rate {
+                start_unix_s: 0,
+                message_fee,
+                storage_fee: 0,
+                congestion_fee: 1,
+                target_rate_per_minute: 1,
+            })
+        };
+        let largest = i64::MAX.unsigned_abs();
+        let failed = sequencer.sequence(START_NS, &fees(largest - 99), &[admitted(60)]);
+        let overflow = PriceError::Congestion(FeeError::Overflow);
+        assert_eq!(failed.unwrap_err(), UnpricedError { index: 0, error: overflow });
+        let sequenced =
+            sequencer.sequence(START_NS, &fees(largest - 100), &[admitted(60)]).unwrap();
+        assert_eq!((sequenced[0].id.sequence, sequenced[0].picodollars), (SequenceId(1), largest));
     }
 
     #[test]

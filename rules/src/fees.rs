@@ -231,6 +231,23 @@ pub struct Charged {
     pub congestion: u64,
 }
 
+/// The fees of one envelope, picodollars. [`Rate::fees`] keeps their sum in the signed 64-bit range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EnvelopeFees {
+    /// The base fee.
+    pub base: u64,
+    /// The congestion fee.
+    pub congestion: u64,
+}
+
+impl EnvelopeFees {
+    /// Returns the amount that the payer owes.
+    #[must_use]
+    pub fn sum(self) -> u64 {
+        self.base.saturating_add(self.congestion)
+    }
+}
+
 impl Rate {
     /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
     /// units up to the largest one passes.
@@ -264,12 +281,22 @@ impl Rate {
     /// one, as for [`congestion_units`].
     ///
     /// # Errors
-    /// [`PriceError`] if one of the fees cannot be computed, or their sum exceeds the signed 64-bit range.
+    /// Those of [`Self::fees`].
     pub fn fee(&self, size_bytes: u64, days: u32, counts: [u64; 5]) -> Result<u64, PriceError> {
-        let base = self.base_fee(size_bytes, days).map_err(PriceError::Base)?;
         let units = congestion_units(counts, self.target_rate_per_minute);
+        self.fees(size_bytes, days, units).map(EnvelopeFees::sum)
+    }
+
+    /// Returns the base fee, and the fee for `units` units of congestion.
+    ///
+    /// # Errors
+    /// [`PriceError`] if one of the fees cannot be computed, or their sum exceeds the signed 64-bit range.
+    pub fn fees(&self, size_bytes: u64, days: u32, units: u64) -> Result<EnvelopeFees, PriceError> {
+        let base = self.base_fee(size_bytes, days).map_err(PriceError::Base)?;
         let congestion = self.congestion_fee(units).map_err(PriceError::Congestion)?;
-        in_range(u128::from(base).checked_add(congestion.into())).map_err(PriceError::Congestion)
+        in_range(u128::from(base).checked_add(congestion.into()))
+            .map_err(PriceError::Congestion)?;
+        Ok(EnvelopeFees { base, congestion })
     }
 
     /// Returns the fee for `units` units of congestion, in picodollars.
