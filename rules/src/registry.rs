@@ -1,6 +1,6 @@
 //! The node registry as a value: the signer of each strand, and the addresses of nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use hawser_proto::{Address, OriginatorId, PublicKey};
 
@@ -29,8 +29,8 @@ pub struct Registry {
     nodes: BTreeMap<OriginatorId, NodeRecord>,
     /// The absences of nodes that have left at least once.
     absences: BTreeMap<OriginatorId, Absences>,
-    /// The canonical nodes without a record in `nodes`, because theirs cannot be used.
-    unusable_members: BTreeSet<OriginatorId>,
+    /// The nodes without a record in `nodes`, because theirs cannot be used, each with true if it is canonical.
+    unusable: BTreeMap<OriginatorId, bool>,
 }
 
 impl Registry {
@@ -50,13 +50,19 @@ impl Registry {
     /// used: the contracts count them like any other node.
     pub fn canonical_ids(&self) -> impl Iterator<Item = OriginatorId> {
         let usable = self.nodes().filter(|record| record.canonical).map(|record| record.id);
-        usable.chain(self.unusable_members.iter().copied())
+        let unusable = self.unusable.iter().filter(|(_, is_canonical)| **is_canonical);
+        usable.chain(unusable.map(|(id, _)| *id))
     }
 
-    /// Sets the canonical nodes whose records cannot be used. Ids with a record are left out.
+    /// Iterates over the ids of all nodes, in no particular order, also of those whose record cannot be used.
+    pub fn registered_ids(&self) -> impl Iterator<Item = OriginatorId> {
+        self.nodes.keys().chain(self.unusable.keys()).copied()
+    }
+
+    /// Sets the nodes whose records cannot be used, each with true if it is canonical. Ids with a record are left out.
     #[must_use]
-    pub fn with_unusable_members(mut self, ids: impl IntoIterator<Item = OriginatorId>) -> Self {
-        self.unusable_members = ids.into_iter().filter(|id| !self.nodes.contains_key(id)).collect();
+    pub fn with_unusable(mut self, nodes: impl IntoIterator<Item = (OriginatorId, bool)>) -> Self {
+        self.unusable = nodes.into_iter().filter(|(id, _)| !self.nodes.contains_key(id)).collect();
         self
     }
 
@@ -101,6 +107,6 @@ impl FromIterator<NodeRecord> for Registry {
     /// Collects records; a later record of the same id replaces an earlier one.
     fn from_iter<I: IntoIterator<Item = NodeRecord>>(records: I) -> Self {
         let nodes = records.into_iter().map(|record| (record.id, record)).collect();
-        Self { nodes, absences: BTreeMap::new(), unusable_members: BTreeSet::new() }
+        Self { nodes, absences: BTreeMap::new(), unusable: BTreeMap::new() }
     }
 }

@@ -26,12 +26,12 @@ pub(super) async fn read(
     .await
 }
 
-/// Returns the usable records. An invalid record affects only its own node, so the others are kept. The ids of canonical
-/// nodes among the invalid ones are kept too, because payer reports have to list them.
+/// Returns the usable records. An invalid record affects only its own node, so the others are kept. The ids of the invalid
+/// ones are kept too: payer reports list the canonical ones, and there are reports about their strands.
 fn usable(mut entries: Vec<NodeWithId>) -> Registry {
     // The oldest record with a key is kept, because a later one must not displace a running node.
     entries.sort_by_key(|entry| entry.nodeId);
-    let (mut keys, mut unusable_members) = (BTreeSet::new(), Vec::new());
+    let (mut keys, mut unusable) = (BTreeSet::new(), Vec::new());
     let mut records = Vec::with_capacity(entries.len());
     for entry in entries {
         let (id, is_canonical) = (entry.nodeId, entry.node.isCanonical);
@@ -39,11 +39,11 @@ fn usable(mut entries: Vec<NodeWithId>) -> Registry {
             Some(record) => records.push(record),
             None => {
                 tracing::debug!(node_id = id, "a record of the node registry cannot be used");
-                unusable_members.extend(is_canonical.then_some(OriginatorId(id)));
+                unusable.push((OriginatorId(id), is_canonical));
             }
         }
     }
-    records.into_iter().collect::<Registry>().with_unusable_members(unusable_members)
+    records.into_iter().collect::<Registry>().with_unusable(unusable)
 }
 
 fn record(NodeWithId { nodeId, node }: NodeWithId) -> Option<NodeRecord> {
@@ -136,6 +136,9 @@ mod tests {
         let mut canonical: Vec<_> = registry.canonical_ids().map(|id| id.0).collect();
         canonical.sort_unstable();
         assert_eq!(canonical, [100, 200, 300]);
+        let mut all: Vec<_> = registry.registered_ids().map(|id| id.0).collect();
+        all.sort_unstable();
+        assert_eq!(all, [100, 200, 300, 500]);
         assert_ne!(registry, usable(vec![entry(100, &shared, url)]), "a change is published");
     }
 }

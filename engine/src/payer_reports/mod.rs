@@ -39,9 +39,8 @@ pub fn nodes_of(registry: &Registry) -> Result<NodeIds, PayerReportError> {
 }
 
 /// Returns the originators that reports are written about: what was taken over from the older network, and all nodes of
-/// the registry.
+/// the registry. It includes those whose record cannot be used now: usage of their strands stays settled.
 #[must_use]
 pub fn originators_of(registry: &Registry) -> Vec<OriginatorId> {
-    let nodes = registry.nodes().map(|node| node.id);
-    OriginatorId::MIGRATED.into_iter().chain(nodes).collect()
+    OriginatorId::MIGRATED.into_iter().chain(registry.registered_ids()).collect()
 }

@@ -282,4 +282,17 @@ mod tests {
         nodes.send_replace(registry(&[100]));
         assert_eq!(of(100), 1);
     }
+
+    /// The owner of a node can register any address: settled usage of its strand stays settled.
+    #[test]
+    fn reports_about_a_node_whose_record_cannot_be_used_count() {
+        let store = store();
+        let position = ChainPosition { block: 9, hash: [9; 32] };
+        store.record_payer_reports(0, &[submitted(1, 200)], position).unwrap();
+        let unusable = [(OriginatorId(200), false)];
+        let registry = Registry::clone(&registry(&[100])).with_unusable(unusable);
+        let (_nodes, watched) = watch::channel(Arc::new(registry));
+        let history = ReportHistory::new(store, Arc::new(StillClock), watched);
+        assert_eq!(history.now().unwrap().reports.about(OriginatorId(200)).count(), 1);
+    }
 }

@@ -126,7 +126,7 @@ async fn a_report_that_cannot_be_settled_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_record_cannot_be_used_is_listed_and_stops_no_report() {
     let network = Network::start();
-    network.contract.0.lock().membership.add_unusable(JOINER);
+    network.contract.0.lock().membership.set_unusable(JOINER);
     network.follow_chain();
     submit_reports(&network, "first", 1).await;
     let chain = network.on_chain();

@@ -47,8 +47,9 @@ impl Membership {
         self.nodes.insert(node, is_member);
     }
 
-    /// Adds a member whose record no node can use.
-    pub fn add_unusable(&mut self, node: u32) {
+    /// Makes a node a member whose record no node can use.
+    pub fn set_unusable(&mut self, node: u32) {
+        self.nodes.remove(&node);
         self.unusable.insert(node);
     }
 
@@ -68,8 +69,8 @@ impl Membership {
             quic_address: None,
             canonical: *canonical,
         };
-        let unusable = self.unusable.iter().copied().map(OriginatorId);
-        self.nodes.iter().map(record).collect::<Registry>().with_unusable_members(unusable)
+        let unusable = self.unusable.iter().map(|node| (OriginatorId(*node), true));
+        self.nodes.iter().map(record).collect::<Registry>().with_unusable(unusable)
     }
 }
 
