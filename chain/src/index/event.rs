@@ -176,7 +176,7 @@ fn report_change(log: &Log) -> Option<ContractEvent> {
                 index: u64::try_from(event.payerReportIndex).ok()?,
                 leaves: event.count.into(),
                 left: event.remaining.into(),
-                micro_dollars: u64::try_from(event.feesSettled).ok()?,
+                micro_dollars: event.feesSettled.saturating_to(),
             })
         }
         _ => None,
@@ -332,4 +332,35 @@ pub enum BalanceChange {
     WithdrawalCancelled,
     /// A payer report was settled.
     UsageSettled,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::U256;
+    use alloy::primitives::aliases::U96;
+
+    use super::*;
+
+    /// Leaves have 96 bits. A report with such an amount would otherwise never count as settled.
+    #[test]
+    fn a_settlement_of_more_than_fits_is_read_with_the_largest_amount() {
+        let event = PayerReportSubsetSettled {
+            originatorNodeId: 100,
+            payerReportIndex: U256::from(4),
+            count: 1,
+            remaining: 0,
+            feesSettled: U96::MAX,
+        };
+        let address = Address::repeat_byte(7);
+        let inner = alloy::primitives::Log { address, data: event.encode_log_data() };
+        let log = Log { inner, ..Log::default() };
+        let settled = ContractEvent::ReportSettled {
+            originator: 100,
+            index: 4,
+            leaves: 1,
+            left: 0,
+            micro_dollars: u64::MAX,
+        };
+        assert_eq!(EventSource::PayerReports.decode(&log), Some(settled));
+    }
 }
