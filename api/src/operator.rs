@@ -36,7 +36,7 @@ impl NodePages {
         match misbehavior_page::page(&self.observer.engine, after) {
             Ok(page) => json(StatusCode::OK, &page),
             Err(error) => {
-                tracing::error!(%error, "the evidence cannot be read");
+                tracing::error!(code = "read_failed", %error, "the evidence cannot be read");
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "the evidence cannot be read\n")
             }
         }

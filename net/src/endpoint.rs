@@ -278,7 +278,7 @@ async fn run_for_each<F>(
                 Some(ended) = tasks.join_next() => match ended {
                     Ok(()) => break,
                     // It might fail again at once, and the tasks of the other peers continue.
-                    Err(error) => tracing::error!(%error, "the task of a peer has failed"),
+                    Err(error) => tracing::error!(code = "peer_task_failed", %error, "the task of a peer has failed"),
                 },
                 else => return,
             }

@@ -383,7 +383,7 @@ impl Driver {
         // A restart would send what was signed before for it, although its caller is told that nothing was sent.
         let entries = over.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
         if let Err(error) = self.write(entries, true).await {
-            tracing::error!(%error, "the outcome of a transaction cannot be recorded");
+            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
         }
         for (job, error) in refused {
             self.finish(job, &Err(error));
@@ -484,7 +484,7 @@ impl Driver {
         // would send it again although its caller was told that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
-            tracing::error!(%error, "the outcome of a transaction cannot be recorded");
+            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
         }
         self.end_shared(&done, payloads).await;
         for done in done {

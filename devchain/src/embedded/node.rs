@@ -156,7 +156,7 @@ impl EmbeddedNode {
             WriteAccess::Memory => {}
             WriteAccess::Folder(journal) => {
                 journal.append(&steps).inspect_err(
-                    |error| tracing::error!(%error, "the chain cannot be written to disk"),
+                    |error| tracing::error!(code = "devchain_unwritable", %error, "the chain is not on disk"),
                 )?;
             }
             WriteAccess::Closed => return Err(JournalError::Closed),

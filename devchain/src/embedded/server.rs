@@ -127,7 +127,7 @@ async fn mine_at_intervals(node: Arc<EmbeddedNode>) {
                 let node = node.clone();
                 let mined = tokio::task::spawn_blocking(move || node.mine(&mut node.writer(), None));
                 if let Ok(Err(error)) = mined.await {
-                    tracing::error!(reason = error.message, "no block was made");
+                    tracing::error!(code = "devchain_without_block", reason = error.message, "no block was made");
                 }
             }
         }

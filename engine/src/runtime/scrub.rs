@@ -405,8 +405,8 @@ impl Scrubs {
                 Ok(still) => still,
                 Err(error) => {
                     if let Err(reason) = restored(overwritten.as_ref()) {
-                        tracing::error!(%reason, "a block that could not be repaired cannot be restored to its \
-                            earlier bytes");
+                        tracing::error!(code = "scrub_restore_failed", %reason,
+                            "a block that could not be repaired cannot be restored to its earlier bytes");
                     }
                     return Err(error);
                 }

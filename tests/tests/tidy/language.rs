@@ -127,6 +127,25 @@ fn every_log_code_is_explained() {
     assert_eq!(logged, explained, "codes in the program and in docs/log-codes.md");
 }
 
+/// An operator looks up an error by its code, so no error is logged without one. The code is the first text of the line.
+#[test]
+fn every_logged_error_has_a_code() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]).iter().filter(|(path, _)| !path.contains("tests")) {
+        let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (index, logged) in program.split("tracing::error!(").enumerate().skip(1) {
+            let before_texts = logged.split('"').next().unwrap_or_default();
+            if !before_texts.trim_end().ends_with("code =") {
+                broken.push(format!(
+                    "{path}: error {index}: {}",
+                    logged.lines().next().unwrap_or("")
+                ));
+            }
+        }
+    }
+    assert_none(&broken, "an error is logged with a code, which docs/log-codes.md explains");
+}
+
 /// The list of decisions repeats the titles of their pages, so each title has to be the decision.
 #[test]
 fn decisions_are_listed_with_their_titles() {

@@ -205,7 +205,7 @@ impl Driver {
         let over = waiting.iter().filter_map(|(_, former)| *former);
         let over = over.map(|slot| RecordEntry::Over { slot }).collect();
         if let Err(error) = self.write(over, true).await {
-            tracing::error!(%error, "the outcome of a transaction cannot be recorded");
+            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
         }
         for (job, _) in waiting {
             self.finish(job, &Err(error.clone()));

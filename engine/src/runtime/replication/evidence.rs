@@ -355,7 +355,7 @@ pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: Sto
         let judged = tokio::task::spawn_blocking(move || {
             for _ in 0..waiting.div_ceil(JUDGED_AT_ONCE) {
                 if let Err(error) = judge_some(&state) {
-                    tracing::error!(%error, "evidence about fees cannot be recorded");
+                    tracing::error!(code = "evidence_failed", %error, "evidence about fees cannot be recorded");
                     return;
                 }
             }
@@ -412,7 +412,7 @@ pub(super) async fn judge_suspected(state: Arc<ReplicationState>, mut stopped: S
             match blocking(move || judge_all(&state)).await {
                 Ok(()) => judged_at = Some(ends),
                 Err(error) => {
-                    tracing::error!(%error, "evidence about dependencies cannot be recorded");
+                    tracing::error!(code = "evidence_failed", %error, "evidence about dependencies cannot be recorded");
                 }
             }
         }

@@ -71,7 +71,7 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
             && let Err(error) =
                 judge_own_by(&state, record.public_key, known.absences(state.own)).await
         {
-            tracing::error!(%error, "this node's own strand cannot be judged by its absences now");
+            tracing::error!(code = "absences_unjudged", %error, "the own strand cannot be judged by its absences now");
             retry = Some(pauses.next());
         } else {
             pauses = RetryPauses::default();

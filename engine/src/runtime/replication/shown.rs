@@ -95,8 +95,8 @@ impl StrandTask {
             Behind::Forged(through) => self.send_away(through),
             Behind::Failed(error) if error.is_of_disk() => {
                 self.ahead.note_failed(now());
-                tracing::error!(originator = %self.originator, %error, "envelopes that readers were shown before \
-                    verification cannot be verified now");
+                tracing::error!(code = "shown_envelopes_unverified", originator = %self.originator, %error,
+                    "envelopes that readers were shown before verification cannot be verified now");
             }
             Behind::Failed(error) => return Err(error),
         }
@@ -149,8 +149,8 @@ impl StrandTask {
             Ok(verified) => self.ask_again(verified, head),
             Err(error) => {
                 self.ahead.note_failed(now());
-                tracing::error!(originator = %self.originator, %error, "the verified head of a strand cannot be \
-                    read now");
+                tracing::error!(code = "strand_unreadable", originator = %self.originator, %error,
+                    "the verified head of a strand cannot be read now");
             }
         }
     }

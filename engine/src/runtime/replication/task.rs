@@ -193,8 +193,8 @@ impl StrandTask {
             }
         };
         if let Some(error) = error {
-            tracing::error!(originator = %self.originator, %error, "the log accepts no more envelopes of this \
-                strand");
+            tracing::error!(code = "strand_not_followed", originator = %self.originator, %error,
+                "the log accepts no more envelopes of this strand");
         }
         // The results are no longer needed, but the store must not close during a commit.
         if let Some(committing) = jobs.committing {
@@ -538,7 +538,7 @@ pub(super) async fn read_strand(
         match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
             Ok(read) => return read,
             Err(error) => {
-                tracing::error!(%originator, %error, "a strand cannot be read now");
+                tracing::error!(code = "strand_unreadable", %originator, %error, "a strand cannot be read now");
                 tokio::time::sleep(pauses.next()).await;
             }
         }

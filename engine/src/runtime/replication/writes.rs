@@ -232,7 +232,7 @@ fn take_verdicts(
         && let Err(error) = evidence::record_other_than_shown(state, at, other)
     {
         // The strand continues with another source anyway, and the next peer that sends it gives evidence again.
-        tracing::error!(%error, "evidence against an originator cannot be recorded now");
+        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
     }
     result.map(|_| ())
 }
@@ -304,7 +304,7 @@ pub(super) fn commit_verified(
     let faults = evidence::watch(state, watch, &changes);
     watch.note(faults);
     if let Err(error) = evidence::record_faults(state, watch) {
-        tracing::error!(%error, "evidence against an originator cannot be recorded now");
+        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
     }
     // After the watch: what peers are sent counts as looked at.
     state.committer.announce_verified(verified, entries);
@@ -330,7 +330,7 @@ pub(super) fn append(
     counts.note(state);
     watch.note(faults);
     if let Err(error) = evidence::record_faults(state, watch) {
-        tracing::error!(%error, "evidence against an originator cannot be recorded now");
+        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
     }
     Ok(())
 }
