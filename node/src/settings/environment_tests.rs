@@ -186,6 +186,46 @@ fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {
     assert!(later.notes.iter().any(|note| note.starts_with("XMTPD_SYNC_LATER is not known")));
 }
 
+/// A process that an operator runs as a standby has the key of a node that signs elsewhere.
+#[test]
+fn a_role_that_a_process_would_not_have_is_refused() {
+    for (name, value) in
+        [("HAWSER_ROLE", "standby"), ("HAWSER_ROLE", "replica"), ("HAWSER_STANDBY_ACK", "required")]
+    {
+        let refused = NodeServiceSettings::read(&with(name, value)).unwrap_err().to_string();
+        assert!(refused.starts_with("1 fault ") && refused.contains(name), "{refused}");
+    }
+    let primary = NodeServiceSettings::read(&with("HAWSER_ROLE", "primary")).unwrap();
+    assert!(!primary.notes.iter().any(|note| note.contains("HAWSER_ROLE")), "{:?}", primary.notes);
+    let errors = |role| match NodeServiceSettings::read_replica(&with("HAWSER_ROLE", role)) {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string(),
+    };
+    assert!(errors("primary").contains("HAWSER_ROLE"));
+    assert!(!errors("replica").contains("HAWSER_ROLE"));
+}
+
+/// The limits of connections count by the address that proxies tell, so the setting has a name without rate limits.
+#[test]
+fn networks_of_proxies_have_two_names() {
+    let own = "HAWSER_TRUSTED_PROXY_CIDRS";
+    let reference = "XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS";
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let trusts = |more: &[(&str, &str)], address: &str| {
+        let lines = ENVIRONMENT.lines().filter_map(|line| line.split_once('='));
+        let others = lines.filter(|(name, _)| *name != reference);
+        let mut given: Vec<(String, String)> = others.map(owned).collect();
+        given.extend(more.iter().copied().map(owned));
+        let settings = NodeServiceSettings::read(&SettingSources::new([], given)).unwrap();
+        assert!(!settings.notes.iter().any(|note| note.contains(own)), "{:?}", settings.notes);
+        settings.limits.trusted_proxies.contains(address.parse().unwrap())
+    };
+    assert!(trusts(&[(own, "192.0.2.0/24")], "192.0.2.7"));
+    assert!(!trusts(&[(own, "192.0.2.0/24")], "10.0.0.1"));
+    let both = [(own, "192.0.2.0/24"), (reference, "10.0.0.0/8")];
+    assert!(trusts(&both, "10.0.0.1") && !trusts(&both, "192.0.2.7"));
+}
+
 #[test]
 fn an_environment_of_an_older_version_starts_a_node() {
     for name in OLDER {

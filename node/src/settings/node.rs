@@ -192,7 +192,7 @@ impl NodeServiceSettings {
 
     /// Reads all settings of a node, or of a replica.
     fn read_as(sources: &SettingSources, is_replica: bool) -> Result<Self, SettingsError> {
-        let mut reader = SettingsReader::of_server(sources);
+        let mut reader = SettingsReader::of_server(sources).in_role(is_replica);
         // Every part is read before any is returned, so that all errors are found.
         let (wallets, plain_text_peers) = (reader.wallets(), reader.plain_text_peers());
         let (api, metrics) = (reader.api(), reader.metrics());

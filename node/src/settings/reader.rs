@@ -53,6 +53,13 @@ impl<'a> SettingsReader<'a> {
         reader
     }
 
+    /// Adds an error if the environment asks for another role than that of this process.
+    pub(super) fn in_role(mut self, is_replica: bool) -> Self {
+        let role = if is_replica { "replica" } else { "primary" };
+        self.errors.extend(self.sources.other_role(role));
+        self
+    }
+
     /// Drops the errors about a setting that the caller of this reader judges itself.
     pub(super) fn without_errors_about(mut self, setting: &Setting) -> Self {
         let own = format!("--{}", setting.flag);

@@ -11,12 +11,12 @@ use super::file::SettingsFile;
 use super::nearest::nearest;
 use super::parse;
 use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
-use super::table::{self, Setting, SettingKind, ignored};
+use super::table::{self, Setting, SettingKind, ignored, limits};
 use crate::files::key;
 
 /// The beginnings of names of variables that request a protection. A node that does not know one of them must not start
 /// without it, because its operator would rely on it.
-const PROTECTIONS: [&str; 2] = ["XMTPD_API_REQUIRE_", "XMTPD_RATE_LIMIT_"];
+const PROTECTIONS: [&str; 3] = ["XMTPD_API_REQUIRE_", "XMTPD_RATE_LIMIT_", "HAWSER_STANDBY_"];
 
 /// The given values of all settings. Flags take precedence over variables, variables over the
 /// file, and the file over defaults.
@@ -82,7 +82,11 @@ impl SettingSources {
             (name.starts_with("XMTPD_") || name.starts_with("HAWSER_")) && !value.is_empty()
         };
         let flags: BTreeMap<_, _> = flags.into_iter().map(secret).collect();
-        let env: BTreeMap<_, _> = env.into_iter().filter(meant).map(secret).collect();
+        let mut env: BTreeMap<_, _> = env.into_iter().filter(meant).map(secret).collect();
+        if let Some(networks) = env.remove(table::PROXIES_ENV) {
+            // The name of the reference implementation wins.
+            env.entry(limits::TRUSTED_PROXIES.env.to_owned()).or_insert(networks);
+        }
         let path = flags.get(CONFIG_FILE.flag).or_else(|| env.get(CONFIG_FILE.env));
         let file = path.map(|path| SettingsFile::read(Path::new(path.as_str())));
         let file = file.unwrap_or_default();
@@ -190,6 +194,20 @@ impl SettingSources {
             example: nearest(name, &known).unwrap_or("XMTPD_RATE_LIMIT_ENABLE").into(),
         };
         self.env.iter().filter(is_given).map(error).collect()
+    }
+
+    /// Returns an error if a variable names another role than the one that this process would have. A second process
+    /// with a node's key must not sign, so it must not start as a primary either.
+    pub(super) fn other_role(&self, role: &str) -> Option<SettingError> {
+        let given = self.env.get(table::ROLE_ENV)?;
+        (given.as_str() != role).then(|| SettingError {
+            name: table::ROLE_ENV.into(),
+            given: Some(format!("{:?}, but this process would start as a {role}", given.as_str())),
+            expected: format!(
+                "{role}, or no role: `hawser audit watch` starts a replica, and this version has no standby"
+            ),
+            example: role.into(),
+        })
     }
 
     /// Returns a note for each value that has no effect or is unknown.

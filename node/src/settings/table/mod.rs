@@ -60,14 +60,20 @@ pub const DATABASE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING";
 /// The variable with the path of a file that contains it.
 pub const DATABASE_FILE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING_FILE";
 
+/// The variable that states the role of a process: `primary` for a node, `replica` for a replica. No setting chooses
+/// the role, because the command does.
+pub(super) const ROLE_ENV: &str = "HAWSER_ROLE";
+/// A second name of the variable for [`limits::TRUSTED_PROXIES`], which concerns more than rate limits.
+pub(super) const PROXIES_ENV: &str = "HAWSER_TRUSTED_PROXY_CIDRS";
+
 /// Returns every environment variable that is a setting, with or without effect.
 pub(super) fn variables() -> Vec<&'static str> {
     let used = of_node().flat_map(Setting::variables);
     let of_gateways = gateway::OWN.into_iter().flat_map(Setting::variables);
     let payer = gateway::PAYER_PRIVATE_KEY.file_names().map(|(_, env)| env);
     let ignored = ignored::ALL.iter().map(|setting| setting.env);
-    let of_imports = [DATABASE_FILE_ENV];
-    used.chain(of_gateways).chain(payer).chain(ignored).chain(of_imports).collect()
+    let others = [DATABASE_FILE_ENV, ROLE_ENV, PROXIES_ENV];
+    used.chain(of_gateways).chain(payer).chain(ignored).chain(others).collect()
 }
 
 #[cfg(test)]
