@@ -42,7 +42,25 @@ pub(super) fn payer_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -
     )
 }
 
-/// Writes the number of reports of misbehaviour.
+/// Writes the number of reports of misbehaviour that were stored since the start: `out` for those that this node has
+/// made, `in` for those that others have submitted.
+pub(super) fn stored_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counters = observer.engine.counters();
+    let both = [("out", &counters.reports_made), ("in", &counters.reports_submitted)];
+    let samples = both.into_iter().flat_map(|(direction, counted)| {
+        counted.all().map(move |(kind, count)| {
+            let kind = kind.trim_start_matches("MISBEHAVIOR_").to_lowercase();
+            ([("type", kind), ("direction", direction.to_owned())], count)
+        })
+    });
+    out.counters(
+        "xmtp_misbehavior_reports",
+        "Reports of misbehaviour that this node has stored since the start: out, its own; in, those of others",
+        samples,
+    )
+}
+
+/// Writes the number of reports of misbehaviour that are kept.
 pub(super) fn kept_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let kept = misbehavior_page::kept_reports(&observer.engine);
     let samples = |(node, counts): (u32, ReportCounts)| {
@@ -56,7 +74,7 @@ pub(super) fn kept_reports(out: &mut Exposition<'_>, observer: &NodeObserver) ->
         ]
     };
     out.gauges(
-        "xmtp_misbehavior_reports",
+        "xmtp_misbehavior_reports_kept",
         "Reports about the node that this node keeps",
         kept.by_node.into_iter().flat_map(samples),
     )?;

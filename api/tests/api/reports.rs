@@ -94,6 +94,12 @@ impl Stranger {
     }
 }
 
+/// Returns the number of reports of a kind that a node has stored: `out` for its own, `in` for those of others.
+async fn counted(node: &Node, kind: &str, direction: &str) -> Option<f64> {
+    let labels = format!("type=\"{kind}\",direction=\"{direction}\"");
+    node.sample(&format!("xmtp_misbehavior_reports_total{{{labels}}}")).await
+}
+
 /// Judges a report with the registry's keys only, as any reader can.
 fn judge(report: &pb::MisbehaviorReport) -> Judgement {
     let registry = registry();
@@ -129,6 +135,8 @@ async fn what_a_node_has_found_is_reported_and_any_stranger_can_judge_it() {
     assert_eq!(judgement.host, Host::Node(NODE));
     assert!(judgement.is_seen_by_host);
     assert_eq!(stranger.query(found[0].server_time_ns).await, [], "the end");
+    assert_eq!(counted(&node, "duplicate_sequence_id", "out").await, Some(1.0));
+    assert_eq!(counted(&node, "duplicate_sequence_id", "in").await, Some(0.0));
 }
 
 #[tokio::test]
@@ -155,6 +163,9 @@ async fn proofs_of_strangers_are_kept_once_and_signed_by_their_host() {
     let times: Vec<u64> = found.iter().map(|it| it.server_time_ns).collect();
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
     assert_eq!(stranger.query(times[0]).await, found[1..]);
+    assert_eq!(counted(&node, "duplicate_sequence_id", "in").await, Some(2.0), "a repeat is none");
+    assert_eq!(counted(&node, "out_of_order", "in").await, Some(1.0));
+    assert_eq!(counted(&node, "out_of_order", "out").await, Some(0.0));
 }
 
 #[tokio::test]

@@ -392,7 +392,7 @@ async fn reports_of_misbehaviour_are_counted_by_node_and_by_maker() {
     assert_eq!((&peer["proven"], &peer["own_claims"]), (&2.into(), &1.into()));
     assert_eq!((&peer["own_liveness"], &peer["submitted"]), (&1.into(), &1.into()));
     assert_eq!(shown["by_node"]["100"]["proven"], 1);
-    let proven = r#"xmtp_misbehavior_reports{originator_id="200",class="proven"}"#;
+    let proven = r#"xmtp_misbehavior_reports_kept{originator_id="200",class="proven"}"#;
     assert_eq!(node.sample(proven).await, Some(2.0));
     assert_eq!(node.sample("xmtp_misbehavior_reports_against_self").await, Some(2.0));
 }

@@ -6,6 +6,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use hawser_rules::misbehavior::Kind;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::histogram::Histogram;
 
@@ -194,6 +195,38 @@ pub struct LivenessCounters {
     pub failed: Counter,
 }
 
+/// The kinds of misbehaviour that reports name, in the order of the schema.
+const REPORTED_KINDS: [Kind; 8] = [
+    Kind::UnresponsiveNode,
+    Kind::SlowNode,
+    Kind::FailedRequest,
+    Kind::OutOfOrder,
+    Kind::DuplicateSequenceId,
+    Kind::CausalOrdering,
+    Kind::InvalidPayload,
+    Kind::BlockchainInconsistency,
+];
+
+/// Reports of misbehaviour that were stored since the start, by kind.
+#[derive(Debug, Default)]
+pub struct ReportsByKind([Counter; REPORTED_KINDS.len()]);
+
+impl ReportsByKind {
+    /// Counts one report.
+    pub(crate) fn count(&self, kind: Kind) {
+        let counters = REPORTED_KINDS.iter().zip(&self.0);
+        for (_, counter) in counters.filter(|(reported, _)| **reported == kind) {
+            counter.inc();
+        }
+    }
+
+    /// Returns the number of reports of each kind, with the name of the kind in the schema.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counters = REPORTED_KINDS.iter().zip(&self.0);
+        counters.map(|(kind, counter)| (kind.as_str_name(), counter.get()))
+    }
+}
+
 /// Requests for cosignatures to the witnesses that the operator names, since the start.
 #[derive(Debug, Default)]
 pub struct WitnessCounters {
@@ -240,6 +273,10 @@ pub struct Counters {
     pub checkpoint_exchange: CheckpointExchangeCounters,
     /// Reports of nodes that do not answer.
     pub liveness: LivenessCounters,
+    /// Reports of misbehaviour that this node has made and stored.
+    pub reports_made: ReportsByKind,
+    /// Reports of misbehaviour that callers have submitted and this node has stored.
+    pub reports_submitted: ReportsByKind,
     /// Requests to witnesses.
     pub witnesses: WitnessCounters,
     /// Places of strands that their trees do not cover, for any reason.
@@ -259,6 +296,20 @@ pub struct Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_kind_of_report_is_counted_by_itself() {
+        let counted = ReportsByKind::default();
+        counted.count(Kind::OutOfOrder);
+        counted.count(Kind::BlockchainInconsistency);
+        counted.count(Kind::BlockchainInconsistency);
+        let found: Vec<_> = counted.all().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(
+            found,
+            [("MISBEHAVIOR_OUT_OF_ORDER", 1), ("MISBEHAVIOR_BLOCKCHAIN_INCONSISTENCY", 2)]
+        );
+        assert_eq!(counted.all().count(), 8);
+    }
 
     #[test]
     fn an_operation_that_fails_is_counted_as_both() {

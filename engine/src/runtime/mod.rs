@@ -169,7 +169,7 @@ impl Engine {
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone())
             .with_verified(verified.clone());
-        let reports = Reports::new(key.clone(), store.clone(), ports.clone());
+        let reports = Reports::new(key.clone(), store.clone(), ports.clone(), counters.clone());
         let report_history =
             ReportHistory::new(store.clone(), ports.clock.clone(), ports.registry.clone());
         let scrubs = Scrubs::new(store.clone(), ports.clock.clone(), counters.clone());

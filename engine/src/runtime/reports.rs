@@ -13,6 +13,7 @@ use hawser_storage::{
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use super::counters::{Counters, ReportsByKind};
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
@@ -60,6 +61,7 @@ struct ReportsState {
     own: OriginatorId,
     store: Store,
     ports: Ports,
+    counters: Arc<Counters>,
     /// Counts up whenever there may be new evidence.
     evidence: watch::Sender<u64>,
     /// The evidence that reports were made of; `None` before it was read, and after an error.
@@ -72,12 +74,13 @@ struct ReportsState {
 }
 
 impl Reports {
-    pub(super) fn new(key: SecretKey, store: Store, ports: Ports) -> Self {
+    pub(super) fn new(key: SecretKey, store: Store, ports: Ports, counters: Arc<Counters>) -> Self {
         Self(Arc::new(ReportsState {
             key,
             own: store.identity().node,
             store,
             ports,
+            counters,
             evidence: watch::Sender::new(0),
             progress: Mutex::new(None),
             turn: Semaphore::new(1),
@@ -118,7 +121,9 @@ impl Reports {
             let fact = fact_of(&report, &bytes, &state.judge(&bytes, now_ns))?;
             Some(NewReport { fact, signature: state.sign(&bytes), report: bytes })
         });
-        state.store.record_reports(now_ns, signed.collect(), None).map(drop)
+        let stored = state.store.record_reports(now_ns, signed.collect(), None)?;
+        count_stored(&state.counters.reports_made, &stored);
+        Ok(())
     }
 
     /// Reads reports that were stored after `after_ns`; see [`hawser_storage::Snapshot::reports`]. Blocks on the
@@ -202,6 +207,7 @@ impl ReportsState {
         if stored.is_empty() {
             return Ok(Submitted::Known);
         }
+        count_stored(&self.counters.reports_submitted, &stored);
         if judgement.verdict == MisbehaviorVerdict::Proven {
             let (accused, fact) = (report.accused(), &judgement.facts[0]);
             tracing::warn!(%accused, %fact, "a client has proven that a node broke a rule");
@@ -235,7 +241,8 @@ impl ReportsState {
         let reported = progress.reported();
         if !reports.is_empty() || reported != before {
             let reported = (reported != before).then_some(reported);
-            self.store.record_reports(self.now_ns(), reports, reported)?;
+            let stored = self.store.record_reports(self.now_ns(), reports, reported)?;
+            count_stored(&self.counters.reports_made, &stored);
         }
         *slot = Some(progress);
         Ok(!is_end)
@@ -296,6 +303,16 @@ impl ReportsState {
         let at_ns = i64::try_from(waiting.at.server_time_ns).unwrap_or(i64::MAX);
         self.ports.registry.borrow().node(waiting.accused).is_some()
             && (!waiting.is_fee || self.ports.rates.borrow().covers(at_ns))
+    }
+}
+
+/// Counts reports that were new.
+fn count_stored(counted: &ReportsByKind, stored: &[StoredReport]) {
+    for StoredReport { kept, .. } in stored {
+        // This node has encoded each of them.
+        if let Ok(report) = Report::decode(&kept.report) {
+            counted.count(report.kind());
+        }
     }
 }
 
