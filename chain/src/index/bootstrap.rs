@@ -75,7 +75,7 @@ enum NumberOrigin {
 }
 
 impl Bootstraps {
-    /// Returns true if the operator chose the event's sequence id; `None` if the endpoint cannot tell.
+    /// Returns true if the operator chose the event's sequence id; `None` if the endpoint does not know.
     fn is_chosen(&self, event: &IndexedEvent) -> Option<bool> {
         if self.direct.contains(&event.transaction) {
             return Some(true);
@@ -104,7 +104,7 @@ impl BootstrapFindings {
     /// Combines the findings about an event of one of the transactions.
     ///
     /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
-    /// another call do not count. Otherwise one endpoint that contradicts, or half of all that cannot tell, is enough
+    /// another call do not count. Otherwise one endpoint that contradicts, or half of all that do not know, is enough
     /// to doubt the operator's choice, because skipped sequence ids are void for good.
     fn origin_of(&self, event: &IndexedEvent) -> NumberOrigin {
         let (all, transaction) = (&self.all, &event.transaction);
@@ -117,8 +117,8 @@ impl BootstrapFindings {
             _ => {}
         }
         let counts = |one: &&Bootstraps| proof.is_none() || one.indirect.contains_key(transaction);
-        let told = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
-        let (chosen, assigned): (Vec<_>, Vec<_>) = told.partition(|is_chosen| *is_chosen);
+        let answers = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
+        let (chosen, assigned): (Vec<_>, Vec<_>) = answers.partition(|is_chosen| *is_chosen);
         let carries_call = |one: &Bootstraps| one.indirect.get(transaction) == Some(&true);
         let most_say_so = 2 * chosen.len() > self.asked;
         match (chosen.len(), assigned.len()) {
@@ -143,15 +143,15 @@ struct Transaction {
 /// be missing: then the doubt is over.
 ///
 /// # Errors
-/// The block of an event about which no endpoint can tell.
+/// The block of an event about which no endpoint can answer.
 pub(super) fn mark(
     events: &mut [IndexedEvent],
     doubtful: &BTreeMap<B256, u64>,
-    told: &BootstrapFindings,
+    findings: &BootstrapFindings,
     has_searched: bool,
 ) -> Result<(), u64> {
     for event in events.iter_mut().filter(|event| doubtful.contains_key(&event.transaction)) {
-        let is_chosen = match told.origin_of(event) {
+        let is_chosen = match findings.origin_of(event) {
             NumberOrigin::Operator => true,
             NumberOrigin::DoubtfulOperator => has_searched,
             NumberOrigin::Contract => false,

@@ -295,13 +295,13 @@ impl Asked<'_> {
             .endpoints
             .each_in_time(ANSWER_MAX, |chain| async move { fetch::proof(&chain, block).await });
         let (heights, proofs) = tokio::join!(heights, proofs);
-        let told = heights.into_iter().zip(proofs).zip(self.endpoints.display_urls());
+        let answers = heights.into_iter().zip(proofs).zip(self.endpoints.display_urls());
         let evidence = |((height, proof), url): ((Result<_, _>, Result<_, _>), String)| Evidence {
             is_giver: url == self.giver.endpoint(),
             there: height.ok().flatten(),
             proof: proof.ok().flatten(),
         };
-        told.map(evidence).collect()
+        answers.map(evidence).collect()
     }
 }
 
@@ -495,14 +495,14 @@ mod tests {
 
     #[test]
     fn another_time_refutes_an_event_and_another_transaction_disputes_it() {
-        let told_at = |time_s, transaction| {
-            let told = IndexedEvent { block_time_s: time_s, transaction, ..event(1) };
-            let proof = Some(ProvenLogs::of_event(&told, ADDRESS));
+        let shown_at = |time_s, transaction| {
+            let shown = IndexedEvent { block_time_s: time_s, transaction, ..event(1) };
+            let proof = Some(ProvenLogs::of_event(&shown, ADDRESS));
             [has(true, OURS), Evidence { proof, ..has(false, OURS) }]
         };
         let of_event = event(1).transaction;
-        assert_eq!(verdict(1, &told_at(100, of_event)), BlockVerdict::Confirmed);
-        assert_eq!(verdict(1, &told_at(101, of_event)), BlockVerdict::Refuted);
-        assert_eq!(verdict(1, &told_at(100, B256::repeat_byte(2))), BlockVerdict::Disputed);
+        assert_eq!(verdict(1, &shown_at(100, of_event)), BlockVerdict::Confirmed);
+        assert_eq!(verdict(1, &shown_at(101, of_event)), BlockVerdict::Refuted);
+        assert_eq!(verdict(1, &shown_at(100, B256::repeat_byte(2))), BlockVerdict::Disputed);
     }
 }

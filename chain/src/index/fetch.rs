@@ -13,7 +13,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
-use super::look::{Claim, Testimony};
+use super::look::{Claim, ReceiptAnswer};
 use super::proof::{BlockReceipt, ProvenLogs};
 use super::walk::{BlockHeader, PageResponse, range_named};
 use crate::endpoints::is_rate_limit;
@@ -299,8 +299,11 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
     numbers.into_iter().collect()
 }
 
-/// Returns an endpoint's evidence about logs that another one claims.
-pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony, RequestError> {
+/// Returns an endpoint's receipts of the transactions whose logs another one claims to have.
+pub(super) async fn receipts_of_claim(
+    chain: &Chain,
+    claim: &Claim,
+) -> Result<ReceiptAnswer, RequestError> {
     #[derive(Debug, Deserialize)]
     struct Receipt {
         logs: Vec<Log>,
@@ -322,7 +325,7 @@ pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony,
         }
     }
     let found = headers(chain, &[claim.block.number], None).await?;
-    Ok(Testimony { logs, block: found.first().map(|header| header.block) })
+    Ok(ReceiptAnswer { logs, block: found.first().map(|header| header.block) })
 }
 
 /// Returns the logs of a block as proved by the endpoint's header and receipts. Returns `None` if it has no

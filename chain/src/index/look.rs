@@ -241,9 +241,9 @@ pub struct Claim {
     pub logs: Vec<Log>,
 }
 
-/// The evidence of one endpoint about a claim.
+/// The answer of one endpoint to the question about the receipts of a claim.
 #[derive(Debug, Clone, Default)]
-pub struct Testimony {
+pub struct ReceiptAnswer {
     /// The logs in the receipts of the claim's transactions.
     pub logs: Vec<Log>,
     /// The endpoint's block at the height of the claimed block.
@@ -323,27 +323,32 @@ impl Claim {
 
     /// Returns true if an endpoint has the claimed block without one of the claimed logs.
     #[must_use]
-    pub fn is_denied_by(&self, told: &Testimony) -> bool {
-        let lacks = |log: &Log| !told.logs.iter().any(|other| is_same(other, log));
-        told.block == Some(self.block) && self.logs.iter().any(lacks)
+    pub fn is_denied_by(&self, answer: &ReceiptAnswer) -> bool {
+        let lacks = |log: &Log| !answer.logs.iter().any(|other| is_same(other, log));
+        answer.block == Some(self.block) && self.logs.iter().any(lacks)
     }
 
-    /// Judges a claim by the evidence of each endpoint; `None` stands for one that did not answer. `by` is the index of
+    /// Judges a claim by the answer of each endpoint; `None` stands for one that did not answer. `by` is the index of
     /// the claiming endpoint, and `active` that of the endpoint in use.
     ///
     /// A log is confirmed if no endpoint denies it, and either another endpoint than `by` has it in a receipt, or `by`
     /// is the endpoint in use. An endpoint that has the block denies a log that it lacks; an endpoint that has another
     /// block at that height contradicts it.
     #[must_use]
-    pub fn judge(&self, by: usize, active: usize, told: &[Option<Testimony>]) -> ClaimVerdict {
+    pub fn judge(
+        &self,
+        by: usize,
+        active: usize,
+        answers: &[Option<ReceiptAnswer>],
+    ) -> ClaimVerdict {
         let (mut is_confirmed, mut is_contradicted, mut is_open) = (false, false, false);
         for log in &self.logs {
             let (mut denied, mut contradicted, mut counts) = (false, false, by == active);
-            for (place, told) in told.iter().enumerate() {
-                let Some(told) = told else { continue };
-                if told.logs.iter().any(|other| is_same(other, log)) {
+            for (place, answer) in answers.iter().enumerate() {
+                let Some(answer) = answer else { continue };
+                if answer.logs.iter().any(|other| is_same(other, log)) {
                     counts |= place != by;
-                } else if let Some(block) = told.block {
+                } else if let Some(block) = answer.block {
                     denied |= block == self.block;
                     contradicted |= block != self.block;
                 }
@@ -496,8 +501,8 @@ mod tests {
         Claim::find(&(0..=1), &events(&[100]), logs, EventSource::NodeRegistry, REGISTRY)
     }
 
-    fn told(logs: &[Log]) -> Option<Testimony> {
-        Some(Testimony { logs: logs.to_vec(), block: Some(block(1)) })
+    fn shows(logs: &[Log]) -> Option<ReceiptAnswer> {
+        Some(ReceiptAnswer { logs: logs.to_vec(), block: Some(block(1)) })
     }
 
     #[test]
@@ -537,38 +542,42 @@ mod tests {
         let (first, late) = (log(0, 100), log(1, 200));
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
-        let judge = |told: &[Option<Testimony>]| claim.judge(1, 0, told);
+        let judge = |answers: &[Option<ReceiptAnswer>]| claim.judge(1, 0, answers);
         // The endpoint in use had served its block before its logs.
-        assert_eq!(judge(&[told(&all), told(&all)]), ClaimVerdict::Confirmed);
+        assert_eq!(judge(&[shows(&all), shows(&all)]), ClaimVerdict::Confirmed);
         // The log or its content is invented.
-        assert_eq!(judge(&[told(slice::from_ref(&first)), told(&all)]), ClaimVerdict::Denied);
-        assert_eq!(judge(&[told(&[first.clone(), log(1, 300)]), told(&all)]), ClaimVerdict::Denied);
+        assert_eq!(judge(&[shows(slice::from_ref(&first)), shows(&all)]), ClaimVerdict::Denied);
+        assert_eq!(
+            judge(&[shows(&[first.clone(), log(1, 300)]), shows(&all)]),
+            ClaimVerdict::Denied
+        );
         // Two liars do not outweigh one endpoint that has the block.
         assert_eq!(
-            judge(&[told(slice::from_ref(&first)), told(&all), told(&all)]),
+            judge(&[shows(slice::from_ref(&first)), shows(&all), shows(&all)]),
             ClaimVerdict::Denied
         );
         // An endpoint without the block does not deny, and one that does not answer does not confirm.
-        let lagging = Some(Testimony::default());
-        assert_eq!(judge(&[told(&all), told(&all), lagging.clone()]), ClaimVerdict::Confirmed);
-        assert_eq!(judge(&[None, told(&all)]), ClaimVerdict::Open);
-        assert_eq!(judge(&[lagging, told(&all)]), ClaimVerdict::Open);
+        let lagging = Some(ReceiptAnswer::default());
+        assert_eq!(judge(&[shows(&all), shows(&all), lagging.clone()]), ClaimVerdict::Confirmed);
+        assert_eq!(judge(&[None, shows(&all)]), ClaimVerdict::Open);
+        assert_eq!(judge(&[lagging, shows(&all)]), ClaimVerdict::Open);
     }
 
     #[test]
-    fn a_log_of_one_branch_is_neither_believed_nor_dropped_while_another_branch_is_told() {
+    fn a_log_of_one_branch_is_neither_believed_nor_dropped_while_another_branch_is_shown() {
         let (first, late) = (log(0, 100), log(1, 200));
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
-        let forked = |logs: &[Log]| Some(Testimony { logs: logs.to_vec(), block: Some(block(3)) });
+        let forked =
+            |logs: &[Log]| Some(ReceiptAnswer { logs: logs.to_vec(), block: Some(block(3)) });
         for by in [0, 1] {
-            let told = [told(&all), told(&all), forked(&[])];
-            assert_eq!(claim.judge(by, 0, &told), ClaimVerdict::Contradicted);
+            let answers = [shows(&all), shows(&all), forked(&[])];
+            assert_eq!(claim.judge(by, 0, &answers), ClaimVerdict::Contradicted);
         }
         // Its own receipts differ from its logs.
-        assert_eq!(claim.judge(1, 0, &[forked(&all), told(&all)]), ClaimVerdict::Confirmed);
+        assert_eq!(claim.judge(1, 0, &[forked(&all), shows(&all)]), ClaimVerdict::Confirmed);
         // An endpoint on the same branch denies the log.
-        let denied = [forked(&[]), told(&all), told(slice::from_ref(&first))];
+        let denied = [forked(&[]), shows(&all), shows(slice::from_ref(&first))];
         assert_eq!(claim.judge(1, 0, &denied), ClaimVerdict::Denied);
     }
 
@@ -577,10 +586,10 @@ mod tests {
         let (first, late) = (log(0, 100), log(1, 200));
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
-        assert_eq!(claim.judge(0, 0, &[told(&all)]), ClaimVerdict::Confirmed);
-        assert_eq!(claim.judge(0, 0, &[told(&all), None]), ClaimVerdict::Confirmed);
+        assert_eq!(claim.judge(0, 0, &[shows(&all)]), ClaimVerdict::Confirmed);
+        assert_eq!(claim.judge(0, 0, &[shows(&all), None]), ClaimVerdict::Confirmed);
         assert_eq!(
-            claim.judge(0, 0, &[told(&all), told(slice::from_ref(&first))]),
+            claim.judge(0, 0, &[shows(&all), shows(slice::from_ref(&first))]),
             ClaimVerdict::Denied
         );
     }

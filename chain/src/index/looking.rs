@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use alloy::rpc::types::{Filter, Log};
 
 use super::fetch;
-use super::look::{Claim, ClaimVerdict, Due, EventSet, Testimony};
+use super::look::{Claim, ClaimVerdict, Due, EventSet, ReceiptAnswer};
 use super::proof::{self, EndpointAnswers};
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
@@ -100,8 +100,8 @@ pub(super) async fn look(
             fetch::logs_in_parts(&chain, filter, std::slice::from_ref(blocks)).await
         })
         .await;
-    let told = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
-    let answered: BTreeSet<_> = told.map(|(endpoint, _)| endpoint).collect();
+    let answering = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
+    let answered: BTreeSet<_> = answering.map(|(endpoint, _)| endpoint).collect();
     let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
     Ok((compared(endpoints, settings, due, held, shown).await?, silent))
 }
@@ -179,21 +179,28 @@ struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    /// Asks every endpoint about a claim of the endpoint at index `by` and returns the verdict. Adds to `liars` the
+    /// Asks every endpoint about a claim of the endpoint at index `by` and returns the verdict. Adds to `denying` the
     /// endpoints that deny events that the block provably has.
-    async fn verdict(&self, by: usize, claim: &Claim, liars: &mut BTreeSet<usize>) -> ClaimVerdict {
-        let told =
-            self.endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
-        let told: Vec<_> = told.await.into_iter().map(Result::ok).collect();
-        let verdict = match claim.judge(by, self.active, &told) {
+    async fn verdict(
+        &self,
+        by: usize,
+        claim: &Claim,
+        denying: &mut BTreeSet<usize>,
+    ) -> ClaimVerdict {
+        let receipts = self
+            .endpoints
+            .each(|chain| async move { fetch::receipts_of_claim(&chain, claim).await });
+        let receipts: Vec<_> = receipts.await.into_iter().map(Result::ok).collect();
+        let verdict = match claim.judge(by, self.active, &receipts) {
             unclear @ (ClaimVerdict::Denied | ClaimVerdict::Open) => {
-                let proven = self.proven(by, claim, &told).await;
+                let proven = self.proven(by, claim, &receipts).await;
                 if proven == Some(ClaimVerdict::Confirmed) {
-                    let denies = |told: &Option<Testimony>| {
-                        told.as_ref().is_some_and(|told| claim.is_denied_by(told))
+                    let denies = |answer: &Option<ReceiptAnswer>| {
+                        answer.as_ref().is_some_and(|answer| claim.is_denied_by(answer))
                     };
-                    let all = told.iter().enumerate();
-                    liars.extend(all.filter(|(_, told)| denies(told)).map(|(place, _)| place));
+                    let all = receipts.iter().enumerate();
+                    denying
+                        .extend(all.filter(|(_, answer)| denies(answer)).map(|(place, _)| place));
                 }
                 proven.unwrap_or(unclear)
             }
@@ -212,13 +219,13 @@ impl Judging<'_> {
         &self,
         by: usize,
         claim: &Claim,
-        told: &[Option<Testimony>],
+        receipts: &[Option<ReceiptAnswer>],
     ) -> Option<ClaimVerdict> {
         let shown = self
             .endpoints
             .each(|chain| async move { fetch::proof(&chain, claim.block).await })
             .await;
-        let answers = EndpointAnswers { by, active: self.active, told, shown: &shown };
+        let answers = EndpointAnswers { by, active: self.active, receipts, shown: &shown };
         proof::judge(claim, self.settings.source, self.known, &answers)
     }
 }

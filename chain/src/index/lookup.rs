@@ -49,7 +49,7 @@ pub enum AgreementError {
 }
 
 /// The answer of one endpoint about a transaction.
-struct Testimony {
+struct TransactionAnswer {
     endpoint: String,
     /// The transaction's payloads; `None` if the endpoint does not have the transaction. The header is `None`
     /// if it does not have the block.
@@ -122,13 +122,13 @@ pub async fn agreed_broadcasts(
     transaction: B256,
     wanted: usize,
 ) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
-    let testimonies = endpoints.each(|chain| async move {
+    let answers = endpoints.each(|chain| async move {
         let shown = with_header(&chain, source, address, transaction).await;
         // Requested last, so that it cannot be older than the transaction's block.
         let newest = fetch::head(&chain).await?.block.number;
-        Ok(Testimony { endpoint: chain.endpoint().to_owned(), shown, newest })
+        Ok(TransactionAnswer { endpoint: chain.endpoint().to_owned(), shown, newest })
     });
-    agreed(testimonies.await, wanted)
+    agreed(answers.await, wanted)
 }
 
 /// Returns one endpoint's payloads of a transaction, with the header of its block.
@@ -147,15 +147,15 @@ async fn with_header(
 
 /// Returns the common answer of all endpoints that answered, if there are enough of them.
 fn agreed(
-    testimonies: Vec<Result<Testimony, RequestError>>,
+    answers: Vec<Result<TransactionAnswer, RequestError>>,
     wanted: usize,
 ) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
     let (mut agreed, mut failure) = (None, None);
     let mut answered = BTreeSet::new();
     let mut lowest: Option<(u64, String)> = None;
-    for testimony in testimonies {
-        let Testimony { endpoint, shown, newest } = match testimony {
-            Ok(testimony) => testimony,
+    for answer in answers {
+        let TransactionAnswer { endpoint, shown, newest } = match answer {
+            Ok(answer) => answer,
             Err(error) => {
                 failure = Some(error);
                 continue;

@@ -14,7 +14,7 @@ use alloy::rpc::types::Log;
 use serde::Deserialize;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
-use super::look::{Claim, ClaimVerdict, EventSet, Testimony};
+use super::look::{Claim, ClaimVerdict, EventSet, ReceiptAnswer};
 
 /// The highest transaction type (EIP-2718), which prefixes the encoded receipt.
 const TYPE_MAX: u64 = 0x7f;
@@ -153,8 +153,8 @@ pub struct EndpointAnswers<'a, E> {
     pub by: usize,
     /// The index of the endpoint in use.
     pub active: usize,
-    /// The evidence of each endpoint; `None` for one that did not answer.
-    pub told: &'a [Option<Testimony>],
+    /// The answer of each endpoint about the receipts; `None` for one that did not answer.
+    pub receipts: &'a [Option<ReceiptAnswer>],
     /// The proof of the block by each endpoint; an error for one that did not answer.
     pub shown: &'a [Result<Option<ProvenLogs>, E>],
 }
@@ -165,22 +165,22 @@ impl<E> EndpointAnswers<'_, E> {
     /// that the hash belongs to the chain.
     fn is_vouched_for(&self, block: BlockRef) -> bool {
         let is_other = |place: usize| place != self.by;
-        let mut told = self.told.iter().enumerate();
+        let mut receipts = self.receipts.iter().enumerate();
         let mut shown = self.shown.iter().enumerate();
         self.by == self.active
-            || told.any(|(place, told)| is_other(place) && has_block(told.as_ref(), block))
+            || receipts.any(|(place, answer)| is_other(place) && has_block(answer.as_ref(), block))
             || shown.any(|(place, shown)| is_other(place) && matches!(shown, Ok(Some(_))))
     }
 
     /// Returns true if an endpoint had the block earlier and did not answer now, so it may have the proof.
     fn is_silent_about(&self, block: BlockRef) -> bool {
-        let mut both = self.shown.iter().zip(self.told);
-        both.any(|(shown, told)| shown.is_err() && has_block(told.as_ref(), block))
+        let mut both = self.shown.iter().zip(self.receipts);
+        both.any(|(shown, answer)| shown.is_err() && has_block(answer.as_ref(), block))
     }
 }
 
-fn has_block(told: Option<&Testimony>, block: BlockRef) -> bool {
-    told.is_some_and(|told| told.block == Some(block))
+fn has_block(answer: Option<&ReceiptAnswer>, block: BlockRef) -> bool {
+    answer.is_some_and(|answer| answer.block == Some(block))
 }
 
 /// Judges a claim by proofs of its block. Returns `None` if there is no proof and none is to be expected.
@@ -212,7 +212,7 @@ pub fn judge<E>(
     if !claim.logs.iter().any(counts) {
         return Some(ClaimVerdict::Denied);
     }
-    let mut blocks = answers.told.iter().flatten().filter_map(|told| told.block);
+    let mut blocks = answers.receipts.iter().flatten().filter_map(|answer| answer.block);
     if blocks.any(|block| block != claim.block) {
         return Some(ClaimVerdict::Contradicted);
     }
@@ -351,24 +351,24 @@ mod tests {
         Claim { block: block(&[&[100], &[200]]).0, logs: vec![log] }
     }
 
-    fn has(claim: &Claim) -> Option<Testimony> {
-        Some(Testimony { block: Some(claim.block), ..Testimony::default() })
+    fn has(claim: &Claim) -> Option<ReceiptAnswer> {
+        Some(ReceiptAnswer { block: Some(claim.block), ..ReceiptAnswer::default() })
     }
 
-    fn ruled(
+    fn verdict_of(
         claim: &Claim,
         known: &EventSet,
-        told: &[Option<Testimony>],
+        receipts: &[Option<ReceiptAnswer>],
         shown: &[Result<Option<ProvenLogs>, ()>],
     ) -> Option<ClaimVerdict> {
-        let answers = EndpointAnswers { by: 1, active: 0, told, shown };
+        let answers = EndpointAnswers { by: 1, active: 0, receipts, shown };
         judge(claim, EventSource::NodeRegistry, known, &answers)
     }
 
     /// Judges a claim of the second endpoint, when both endpoints have the block.
     fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<ClaimVerdict> {
         let shown: Vec<Result<_, ()>> = proven.iter().map(|one| Ok(Some(one.clone()))).collect();
-        ruled(claim, known, &[has(claim), has(claim)], &shown)
+        verdict_of(claim, known, &[has(claim), has(claim)], &shown)
     }
 
     #[test]
@@ -386,9 +386,9 @@ mod tests {
             assert_eq!(judged(&made_up, &none, &proven), Some(ClaimVerdict::Denied));
         }
         let other = BlockRef { number: 1, hash: B256::repeat_byte(3) };
-        let told = Some(Testimony { block: Some(other), ..Testimony::default() });
+        let elsewhere = Some(ReceiptAnswer { block: Some(other), ..ReceiptAnswer::default() });
         let shown = [Ok(None), Ok(Some(proven[0].clone()))];
-        let verdict = ruled(&left_out, &none, &[told, has(&left_out)], &shown);
+        let verdict = verdict_of(&left_out, &none, &[elsewhere, has(&left_out)], &shown);
         assert_eq!(
             verdict,
             Some(ClaimVerdict::Contradicted),
@@ -420,16 +420,19 @@ mod tests {
         let made_up = claim(1, 200, transaction(1));
         let proof = prove(&block(&[&[100], &[200]])).unwrap();
         let alone = [Err(()), Ok(Some(proof.clone()))];
-        let lagging = Some(Testimony::default());
+        let lagging = Some(ReceiptAnswer::default());
         for other in [None, lagging] {
-            let told = [other, has(&made_up)];
-            assert_eq!(ruled(&made_up, &none, &told, &alone), Some(ClaimVerdict::Open));
+            let receipts = [other, has(&made_up)];
+            assert_eq!(verdict_of(&made_up, &none, &receipts, &alone), Some(ClaimVerdict::Open));
             let both = [Ok(Some(proof.clone())), Ok(Some(proof.clone()))];
-            assert_eq!(ruled(&made_up, &none, &told, &both), Some(ClaimVerdict::Confirmed));
+            assert_eq!(
+                verdict_of(&made_up, &none, &receipts, &both),
+                Some(ClaimVerdict::Confirmed)
+            );
         }
         // It is the endpoint in use.
-        let (told, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
-        let answers = EndpointAnswers { by: 0, active: 0, told: &told, shown: &shown };
+        let (receipts, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
+        let answers = EndpointAnswers { by: 0, active: 0, receipts: &receipts, shown: &shown };
         let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &answers);
         assert_eq!(verdict, Some(ClaimVerdict::Confirmed));
     }
@@ -442,10 +445,10 @@ mod tests {
         let event = ContractEvent::MembershipChanged { node_id: 200, is_member: false };
         read.add(transaction(1), &event);
         let renamed = claim(1, 200, B256::repeat_byte(9));
-        let told = [has(&renamed), has(&renamed)];
-        let verdict = ruled(&renamed, &read, &told, &[Err(()), Ok(Some(liar))]);
+        let receipts = [has(&renamed), has(&renamed)];
+        let verdict = verdict_of(&renamed, &read, &receipts, &[Err(()), Ok(Some(liar))]);
         assert_eq!(verdict, Some(ClaimVerdict::Open));
-        let verdict = ruled(&renamed, &read, &told, &[Err(()), Ok(None)]);
+        let verdict = verdict_of(&renamed, &read, &receipts, &[Err(()), Ok(None)]);
         assert_eq!(verdict, Some(ClaimVerdict::Open), "nothing is proven yet");
     }
 }

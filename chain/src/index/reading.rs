@@ -458,12 +458,12 @@ impl PageReader {
         if !doubtful.is_empty() {
             let found =
                 bootstrap::find_all(&self.endpoints, &doubtful, self.settings.address, selector);
-            let told = match found.await {
-                Ok(told) if told.is_empty() => {
+            let findings = match found.await {
+                Ok(findings) if findings.is_empty() => {
                     self.useless("the transaction of an event is not known").await;
                     return false;
                 }
-                Ok(told) => told,
+                Ok(findings) => findings,
                 Err(error) => {
                     self.context.stuck(&error.to_string());
                     sleep(self.pauses.next()).await;
@@ -475,7 +475,9 @@ impl PageReader {
                 self.gap.came_through(stored);
             }
             let has_searched = self.gap.has_asked(self.endpoints.display_urls(), stored);
-            if let Err(block) = bootstrap::mark(&mut batch.events, &doubtful, &told, has_searched) {
+            if let Err(block) =
+                bootstrap::mark(&mut batch.events, &doubtful, &findings, has_searched)
+            {
                 self.context.stuck(&format!(
                     "no endpoint tells if the contract was paused in block {block}, so if events are \
                      missing before one of that block: an endpoint with the state of old blocks is needed"
@@ -548,10 +550,10 @@ impl PageReader {
     /// Returns true if an endpoint still has this block.
     async fn is_vouched_for(&self, block: BlockRef) -> bool {
         let numbers = &[block.number];
-        let told =
+        let answers =
             self.endpoints.each(|chain| async move { fetch::headers(&chain, numbers, None).await });
         let has = |headers: Vec<BlockHeader>| headers.iter().any(|header| header.block == block);
-        told.await.into_iter().filter_map(Result::ok).any(has)
+        answers.await.into_iter().filter_map(Result::ok).any(has)
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch

@@ -119,7 +119,7 @@ impl BatchWriter {
                         context.is_storing_stuck.store(true, Ordering::Release);
                         context.stuck(&format!("{doubt}, and one of them: {reason}"));
                         if !is_confirmed {
-                            self.endpoints.distrust("its events are not told by all endpoints");
+                            self.endpoints.distrust("not all endpoints show its events");
                         }
                         self.read_again().await;
                         tokio::select! {
@@ -180,7 +180,7 @@ impl BatchWriter {
             let place = (log.block_hash?, log.log_index?, log.transaction_hash?);
             Some((place, plain(self.source.decode(log).filter(|_| !log.removed)?)))
         };
-        let told: BTreeMap<_, _> = batch
+        let expected: BTreeMap<_, _> = batch
             .events
             .iter()
             .map(|event| {
@@ -188,12 +188,12 @@ impl BatchWriter {
                 (place, plain(event.decoded.clone()))
             })
             .collect();
-        let is_told = |(headers, logs): (Vec<BlockHeader>, Vec<Log>)| {
+        let is_equal = |(headers, logs): (Vec<BlockHeader>, Vec<Log>)| {
             let logs: BTreeMap<_, _> = logs.iter().filter_map(event_of).collect();
-            headers.first().is_some_and(|header| header.block == batch.position) && logs == told
+            headers.first().is_some_and(|header| header.block == batch.position) && logs == expected
         };
         let answers: Vec<_> =
-            answers.await.into_iter().map(|answer| answer.ok().map(is_told)).collect();
+            answers.await.into_iter().map(|answer| answer.ok().map(is_equal)).collect();
         let names = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
         doubt_of(&answers, names)
     }
