@@ -26,6 +26,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, Bytes};
+use redis::{FromRedisValue, ParsingError, Value};
 
 use super::slots::{JobId, SlotId};
 use crate::redis_link::{RedisAccess, RedisFault, RedisLink, number};
@@ -207,16 +208,21 @@ impl SharedNonces {
         arguments.extend(request.wanted.iter().map(|(_, digest)| hex_of(digest)));
         let digests = request.wanted.iter().map(|(_, digest)| Some(*digest));
         let keys = self.keys_with(digests);
-        let answer = self.link.eval(CALL_MAX, scripts::SYNC, &keys, &arguments).await?;
-        let (epoch, seq, calls, lost, unrecorded, fill, adopted, given): SyncAnswer = answer;
-        self.seen.fetch_max(seq, Relaxed);
-        self.calls.fetch_max(calls, Relaxed);
-        let adopted = adopted.chunks_exact(2).filter_map(|pair| {
+        let answer: SyncAnswer = self.link.eval(CALL_MAX, scripts::SYNC, &keys, &arguments).await?;
+        self.seen.fetch_max(answer.calls_of_all, Relaxed);
+        self.calls.fetch_max(answer.own_calls, Relaxed);
+        let adopted = answer.adopted.chunks_exact(2).filter_map(|pair| {
             let nonce = std::str::from_utf8(&pair[0]).ok()?.parse().ok()?;
             Some((nonce, split_raws(&pair[1])))
         });
-        let (adopted, given) = (adopted.collect(), shares(&request.wanted, &given));
-        Ok(SyncResponse { epoch, lost, unrecorded, fill, adopted, given })
+        Ok(SyncResponse {
+            adopted: adopted.collect(),
+            given: shares(&request.wanted, &answer.given),
+            epoch: answer.epoch,
+            lost: answer.lost,
+            unrecorded: answer.unrecorded,
+            fill: answer.fill,
+        })
     }
 
     /// Records transactions. Refuses those whose nonce another process owns, and those that
@@ -287,7 +293,30 @@ impl SharedNonces {
     }
 }
 
-type SyncAnswer = (String, u64, u64, Vec<u64>, Vec<u64>, Vec<u64>, Vec<Vec<u8>>, Vec<Vec<u8>>);
+/// The answer of [`scripts::SYNC`], as Redis returns it.
+struct SyncAnswer {
+    epoch: String,
+    /// The count of calls of all processes.
+    calls_of_all: u64,
+    /// The count of calls of this process.
+    own_calls: u64,
+    lost: Vec<u64>,
+    unrecorded: Vec<u64>,
+    fill: Vec<u64>,
+    /// Nonces that were taken over, each followed by its transactions.
+    adopted: Vec<Vec<u8>>,
+    /// A letter and a value for each payload that needs a nonce.
+    given: Vec<Vec<u8>>,
+}
+
+impl FromRedisValue for SyncAnswer {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        // A list, because scripts of Redis return no records. The order is that of the script's last line.
+        let (epoch, calls_of_all, own_calls, lost, unrecorded, fill, adopted, given) =
+            redis::from_redis_value(value)?;
+        Ok(Self { epoch, calls_of_all, own_calls, lost, unrecorded, fill, adopted, given })
+    }
+}
 
 fn share(kind: &[u8], value: &[u8]) -> Option<Share> {
     let text = std::str::from_utf8(value).ok()?;
@@ -305,9 +334,13 @@ fn share(kind: &[u8], value: &[u8]) -> Option<Share> {
 /// Returns an answer for each payload in `wanted`. A payload whose answer cannot be parsed gets [`Share::Later`], so it
 /// is asked for again after a pause.
 fn shares(wanted: &[(JobId, B256)], given: &[Vec<u8>]) -> Vec<(JobId, Share)> {
-    let told = given.chunks_exact(2).map(|pair| share(&pair[0], &pair[1]));
-    let told = told.chain(std::iter::repeat(None));
-    wanted.iter().zip(told).map(|((job, _), told)| (*job, told.unwrap_or(Share::Later))).collect()
+    let shares = given.chunks_exact(2).map(|pair| share(&pair[0], &pair[1]));
+    let shares = shares.chain(std::iter::repeat(None));
+    wanted
+        .iter()
+        .zip(shares)
+        .map(|((job, _), share)| (*job, share.unwrap_or(Share::Later)))
+        .collect()
 }
 
 fn millis(time: Duration) -> Vec<u8> {
@@ -319,8 +352,8 @@ fn wei(amount: u128) -> Vec<u8> {
 }
 
 /// Parses an amount in wei; `None` if it is malformed, because other programs may write to Redis.
-fn read_wei(told: &[u8]) -> Option<u128> {
-    std::str::from_utf8(told).ok()?.parse().ok()
+fn read_wei(text: &[u8]) -> Option<u128> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn hex_of(hash: &B256) -> Vec<u8> {
