@@ -24,6 +24,7 @@ use hawser_chain::contracts::{Factory, FeeToken, PayerReportManager, artifact, p
 use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy;
 use hawser_devchain::relay::{Relay, RelayPolicy};
+use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
 use crate::pair::{self, ChainBackend, Pair};
@@ -137,18 +138,19 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
     assert!(again.steps.is_empty() && again.notes[0].contains("node 100"), "{again:?}");
     let other = NewNode { http_address: "http://elsewhere:1".into(), ..new.clone() };
     let refused = nodes::add(network, &other).await.unwrap_err();
-    assert_eq!(refused, AdminError::KeyInUse { node_id: 100 });
+    assert_eq!(refused, AdminError::KeyInUse { node_id: OriginatorId(100) });
 
-    setup.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
-    assert!(nodes::get(network, 100).await.unwrap().is_canonical);
-    assert!(nodes::add_canonical(network, 100).await.unwrap().steps.is_empty());
-    setup.carry_out(&nodes::remove_canonical(network, 100).await.unwrap()).await;
-    assert!(!nodes::get(network, 100).await.unwrap().is_canonical);
-    assert!(nodes::remove_canonical(network, 100).await.unwrap().steps.is_empty());
-    let unknown = nodes::add_canonical(network, 200).await.unwrap_err();
-    assert_eq!(unknown, AdminError::UnknownNode { node_id: 200 });
+    setup.carry_out(&nodes::add_canonical(network, OriginatorId(100)).await.unwrap()).await;
+    assert!(nodes::get(network, OriginatorId(100)).await.unwrap().is_canonical);
+    assert!(nodes::add_canonical(network, OriginatorId(100)).await.unwrap().steps.is_empty());
+    setup.carry_out(&nodes::remove_canonical(network, OriginatorId(100)).await.unwrap()).await;
+    assert!(!nodes::get(network, OriginatorId(100)).await.unwrap().is_canonical);
+    assert!(nodes::remove_canonical(network, OriginatorId(100)).await.unwrap().steps.is_empty());
+    let unknown = nodes::add_canonical(network, OriginatorId(200)).await.unwrap_err();
+    assert_eq!(unknown, AdminError::UnknownNode { node_id: OriginatorId(200) });
 
-    let plan = nodes::update_http(network, 100, "https://moved.example").await.unwrap();
+    let plan =
+        nodes::update_http(network, OriginatorId(100), "https://moved.example").await.unwrap();
     let owner = pair::sender(&setup.pair.settlement, 1);
     setup.carry_out_as(&owner, &plan).await.unwrap();
     let listed = nodes::list(network).await.unwrap();
@@ -156,7 +158,8 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
     assert_eq!(listed[0].http_address, "https://moved.example");
     assert_eq!((listed[0].owner, listed[0].signer), (new.owner, key(1).address()));
     assert_eq!(listed[0].signing_public_key[..], new.signing_public_key);
-    let same = nodes::update_http(network, 100, "https://moved.example").await.unwrap();
+    let same =
+        nodes::update_http(network, OriginatorId(100), "https://moved.example").await.unwrap();
     assert!(same.steps.is_empty());
 }
 
@@ -472,8 +475,8 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     setup.carry_out(&deposit).await;
     setup.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;
     setup.carry_out(&nodes::add(network, &new_node(2)).await.unwrap()).await;
-    setup.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
-    let node = Beneficiary::Node(100);
+    setup.carry_out(&nodes::add_canonical(network, OriginatorId(100)).await.unwrap()).await;
+    let node = Beneficiary::Node(OriginatorId(100));
     let owner = pair::sender(&setup.pair.settlement, 1);
     let stranger = pair::sender(&setup.pair.settlement, 3);
     assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "no reports yet");
@@ -481,7 +484,7 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     for index in 0..4 {
         report(&setup, 100, index, payer, DOLLAR).await;
     }
-    let some = fees::claim(network, node, &[100]).await.unwrap();
+    let some = fees::claim(network, node, &[OriginatorId(100)]).await.unwrap();
     assert_eq!(functions(&some), ["DistributionManager.claim"]);
     let error = setup.carry_out_as(&stranger, &some).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NotNodeOwner()");
@@ -489,27 +492,31 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     report(&setup, 100, 4, payer, DOLLAR).await;
     report(&setup, 200, 0, payer, 0).await;
     let seen = fees::reports(network, &[]).await.unwrap();
-    let places: Vec<_> = seen.iter().map(|report| (report.originator, report.index)).collect();
+    let places: Vec<_> = seen.iter().map(|report| (report.originator.0, report.index)).collect();
     assert_eq!(places, [(100, 0), (100, 1), (100, 2), (100, 3), (100, 4), (200, 0)]);
     assert_eq!((seen[0].fees_settled, seen[0].share_of_node()), (usd("1"), usd("0.99")));
     let rest = fees::claim(network, node, &[]).await.unwrap();
     assert_eq!(rest.steps[0].call.data, vector("claim(uint32,uint32[],uint256[])"));
     setup.carry_out_as(&owner, &rest).await.unwrap();
     assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "each once");
-    let unlisted = fees::claim(network, Beneficiary::Node(200), &[]).await.unwrap();
+    let unlisted = fees::claim(network, Beneficiary::Node(OriginatorId(200)), &[]).await.unwrap();
     assert!(unlisted.steps.is_empty());
-    let plan = fees::claim(network, Beneficiary::Protocol, &[100]).await.unwrap();
+    let plan = fees::claim(network, Beneficiary::Protocol, &[OriginatorId(100)]).await.unwrap();
     setup.carry_out_as(&stranger, &plan).await.unwrap();
 
     what_was_taken_over_is_claimed_too(&setup, payer).await;
     let owed = fees::owed(network).await.unwrap();
-    assert_eq!(owed.nodes, [(100, usd("4.95")), (200, usd("0"))]);
+    assert_eq!(owed.nodes, [(OriginatorId(100), usd("4.95")), (OriginatorId(200), usd("0"))]);
     assert_eq!(owed.protocol, usd("0.05"));
     assert_eq!((owed.available, owed.excess), (usd("0"), usd("5")));
-    let claims = fees::claims(network, &[100]).await.unwrap();
-    assert!(claims.iter().all(|claim| claim.nodes == BTreeSet::from([100]) && claim.protocol));
-    let claims = fees::claims(network, &[200]).await.unwrap();
-    assert!(claims[0].nodes.contains(&100) && !claims[0].protocol);
+    let claims = fees::claims(network, &[OriginatorId(100)]).await.unwrap();
+    assert!(
+        claims
+            .iter()
+            .all(|claim| claim.nodes == BTreeSet::from([OriginatorId(100)]) && claim.protocol)
+    );
+    let claims = fees::claims(network, &[OriginatorId(200)]).await.unwrap();
+    assert!(claims[0].nodes.contains(&OriginatorId(100)) && !claims[0].protocol);
 
     let recipient = Address::repeat_byte(8);
     let plan = fees::withdraw(network, node, recipient, false).await.unwrap();
@@ -520,20 +527,22 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     let plan = fees::withdraw(network, Beneficiary::Protocol, Address::ZERO, true).await.unwrap();
     setup.carry_out_as(&stranger, &plan).await.unwrap();
     assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
-    let error = fees::claim(network, Beneficiary::Node(300), &[]).await.unwrap_err();
-    assert_eq!(error, AdminError::UnknownNode { node_id: 300 });
+    let error = fees::claim(network, Beneficiary::Node(OriginatorId(300)), &[]).await.unwrap_err();
+    assert_eq!(error, AdminError::UnknownNode { node_id: OriginatorId(300) });
 }
 
 /// Nodes also report on originators migrated from the older network, which no registry lists.
 async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Address) {
     report(setup, 11, 0, payer, 0).await;
-    let claim = fees::claim(&setup.network, Beneficiary::Node(100), &[]).await.unwrap();
+    let claim =
+        fees::claim(&setup.network, Beneficiary::Node(OriginatorId(100)), &[]).await.unwrap();
     assert_eq!(functions(&claim), ["DistributionManager.claim"]);
     let claims = fees::claims(&setup.network, &[]).await.unwrap();
-    let places: Vec<_> = claims.iter().map(|it| (it.report.originator, it.report.index)).collect();
+    let places: Vec<_> =
+        claims.iter().map(|it| (it.report.originator.0, it.report.index)).collect();
     assert_eq!(places[5..], [(200, 0), (11, 0)]);
     let seen = watcher::look(&setup.network, &Watched::default()).await.unwrap();
-    assert_eq!(seen.reports.keys().copied().collect::<Vec<_>>(), [11, 100, 200]);
+    assert_eq!(seen.reports.keys().copied().collect::<Vec<_>>(), [11, 100, 200].map(OriginatorId));
 }
 
 async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: ChainBackend) {

@@ -15,6 +15,7 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::Sender;
 use hawser_devchain::deploy;
+use hawser_proto::OriginatorId;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -84,8 +85,8 @@ async fn entries_and_removals_are_read_with_the_times_of_their_blocks(kind: Chai
     let mut expected = Vec::new();
     for is_member in [true, false, true] {
         let plan = match is_member {
-            true => nodes::add_canonical(&network, 100).await.unwrap(),
-            false => nodes::remove_canonical(&network, 100).await.unwrap(),
+            true => nodes::add_canonical(&network, OriginatorId(100)).await.unwrap(),
+            false => nodes::remove_canonical(&network, OriginatorId(100)).await.unwrap(),
         };
         expected.push((100, carry_out(&admin, &plan).await, is_member));
         let provider = pair.settlement.provider();

@@ -1,6 +1,7 @@
 //! The errors of administration.
 
 use alloy::primitives::Address;
+use hawser_proto::OriginatorId;
 
 use super::amount::MicroDollars;
 use super::contract::{ChainRole, Contract};
@@ -25,13 +26,13 @@ pub enum AdminError {
     #[error("there is no node {node_id} in the registry")]
     UnknownNode {
         /// The requested id.
-        node_id: u32,
+        node_id: OriginatorId,
     },
     /// Another record has the same key: peers could not tell the two nodes apart.
     #[error("node {node_id} has this key already, with another owner or address: take a new key")]
     KeyInUse {
         /// The node that has the key.
-        node_id: u32,
+        node_id: OriginatorId,
     },
     /// The start lies in the past, where every node has already charged by other prices.
     #[error("rates cannot begin in the past: {start_time} is before now ({now})")]

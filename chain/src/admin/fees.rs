@@ -31,7 +31,7 @@ const MANAGER: Contract = Contract::DistributionManager;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beneficiary {
     /// The owner of this node.
-    Node(u32),
+    Node(OriginatorId),
     /// The protocol's recipient. Any account may claim and withdraw for it.
     Protocol,
 }
@@ -40,7 +40,7 @@ pub enum Beneficiary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnchainReport {
     /// The originator whose usage it covers.
-    pub originator: u32,
+    pub originator: OriginatorId,
     /// The index in the originator's list, from 0.
     pub index: u64,
     /// The start of the covered range, exclusive.
@@ -58,7 +58,7 @@ pub struct OnchainReport {
     /// The protocol's share, in hundredths of a percent.
     pub protocol_fee_rate: u16,
     /// The nodes that share the remaining fees equally.
-    pub node_ids: Vec<u32>,
+    pub node_ids: Vec<OriginatorId>,
 }
 
 impl OnchainReport {
@@ -86,7 +86,7 @@ pub struct ReportClaims {
     /// The report.
     pub report: OnchainReport,
     /// The nodes that have claimed their share.
-    pub nodes: BTreeSet<u32>,
+    pub nodes: BTreeSet<OriginatorId>,
     /// True if the protocol's share has been claimed.
     pub protocol: bool,
 }
@@ -95,7 +95,7 @@ pub struct ReportClaims {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwedFees {
     /// The owed fees of each node, by id.
-    pub nodes: Vec<(u32, MicroDollars)>,
+    pub nodes: Vec<(OriginatorId, MicroDollars)>,
     /// The owed fees of the protocol.
     pub protocol: MicroDollars,
     /// The recipient of the protocol's fees; zero if none is set.
@@ -113,7 +113,7 @@ pub struct OwedFees {
 /// Fails when a contract cannot be read.
 pub async fn reports(
     network: &Network,
-    originators: &[u32],
+    originators: &[OriginatorId],
 ) -> Result<Vec<OnchainReport>, AdminError> {
     let mut all = Vec::new();
     for originator in originators_or_all(network, originators).await? {
@@ -129,7 +129,7 @@ pub async fn reports(
 /// Fails when a contract cannot be read.
 pub async fn claims(
     network: &Network,
-    originators: &[u32],
+    originators: &[OriginatorId],
 ) -> Result<Vec<ReportClaims>, AdminError> {
     let reports = reports(network, originators).await?;
     let claims = reports.into_iter().map(|report| claims_of(network, report));
@@ -163,7 +163,7 @@ pub async fn owed(network: &Network) -> Result<OwedFees, AdminError> {
 pub async fn claim(
     network: &Network,
     whose: Beneficiary,
-    originators: &[u32],
+    originators: &[OriginatorId],
 ) -> Result<Plan, AdminError> {
     let owner = owner(network, whose).await?;
     let reports = reports(network, originators).await?;
@@ -211,12 +211,12 @@ pub async fn withdraw(
     let owner = owner(network, whose).await?;
     let step = match (whose, into_underlying) {
         (Beneficiary::Node(node_id), false) => {
-            let withdraw = Manager::withdrawCall { nodeId_: node_id, recipient_: recipient };
+            let withdraw = Manager::withdrawCall { nodeId_: node_id.0, recipient_: recipient };
             network.step(MANAGER, &withdraw)?
         }
         (Beneficiary::Node(node_id), true) => {
             let withdraw =
-                Manager::withdrawIntoUnderlyingCall { nodeId_: node_id, recipient_: recipient };
+                Manager::withdrawIntoUnderlyingCall { nodeId_: node_id.0, recipient_: recipient };
             network.step(MANAGER, &withdraw)?
         }
         (Beneficiary::Protocol, false) => {
@@ -254,7 +254,7 @@ pub async fn send_excess(network: &Network) -> Result<Plan, AdminError> {
 pub async fn owed_to(network: &Network, whose: Beneficiary) -> Result<MicroDollars, AdminError> {
     let owed = match whose {
         Beneficiary::Node(node_id) => {
-            let owed = DistributionManager::getOwedFeesCall { nodeId_: node_id };
+            let owed = DistributionManager::getOwedFeesCall { nodeId_: node_id.0 };
             network.view(MANAGER, &owed).await?
         }
         Beneficiary::Protocol => {
@@ -292,12 +292,12 @@ fn claim_step(
     whose: Beneficiary,
     reports: &[&OnchainReport],
 ) -> Result<PlanStep, AdminError> {
-    let originators = reports.iter().map(|report| report.originator).collect();
+    let originators = reports.iter().map(|report| report.originator.0).collect();
     let indices = reports.iter().map(|report| U256::from(report.index)).collect();
     match whose {
         Beneficiary::Node(node_id) => {
             let claim = DistributionManager::claimCall {
-                nodeId_: node_id,
+                nodeId_: node_id.0,
                 originatorNodeIds_: originators,
                 payerReportIndices_: indices,
             };
@@ -325,11 +325,11 @@ async fn is_claimed(
     report: &OnchainReport,
     whose: Beneficiary,
 ) -> Result<bool, AdminError> {
-    let (originator, index) = (report.originator, U256::from(report.index));
+    let (originator, index) = (report.originator.0, U256::from(report.index));
     match whose {
         Beneficiary::Node(node_id) => {
             let claimed = DistributionManager::areFeesClaimedCall {
-                nodeId_: node_id,
+                nodeId_: node_id.0,
                 originatorNodeId_: originator,
                 payerReportIndex_: index,
             };
@@ -359,23 +359,25 @@ async fn claims_of(network: &Network, report: OnchainReport) -> Result<ReportCla
     Ok(ReportClaims { report, nodes, protocol })
 }
 
-async fn originators_or_all(network: &Network, named: &[u32]) -> Result<Vec<u32>, AdminError> {
+async fn originators_or_all(
+    network: &Network,
+    named: &[OriginatorId],
+) -> Result<Vec<OriginatorId>, AdminError> {
     if !named.is_empty() {
         // The contract refuses to pay for one originator twice.
         return Ok(named.iter().copied().collect::<BTreeSet<_>>().into_iter().collect());
     }
-    let migrated = OriginatorId::MIGRATED.map(|originator| originator.0);
-    Ok(registered(network).await?.into_iter().chain(migrated).collect())
+    Ok(registered(network).await?.into_iter().chain(OriginatorId::MIGRATED).collect())
 }
 
-async fn registered(network: &Network) -> Result<Vec<u32>, AdminError> {
+async fn registered(network: &Network) -> Result<Vec<OriginatorId>, AdminError> {
     let nodes = nodes::list(network).await?;
     Ok(nodes.into_iter().map(|node| node.node_id).collect())
 }
 
 async fn reports_about(
     network: &Network,
-    originator: u32,
+    originator: OriginatorId,
 ) -> Result<Vec<OnchainReport>, AdminError> {
     let count = count(network, originator).await?;
     reports_of(network, originator, 0, count).await
@@ -384,7 +386,7 @@ async fn reports_about(
 /// Returns the reports from one index, inclusive, to another, exclusive.
 async fn reports_of(
     network: &Network,
-    originator: u32,
+    originator: OriginatorId,
     mut from: u64,
     count: u64,
 ) -> Result<Vec<OnchainReport>, AdminError> {
@@ -392,7 +394,7 @@ async fn reports_of(
     while from < count {
         let to = count.min(from + PAGE);
         let page = PayerReportManager::getPayerReportsCall {
-            originatorNodeIds_: (from..to).map(|_| originator).collect(),
+            originatorNodeIds_: (from..to).map(|_| originator.0).collect(),
             payerReportIndices_: (from..to).map(U256::from).collect(),
         };
         let page = network.view(Contract::PayerReportManager, &page).await?;
@@ -409,7 +411,7 @@ async fn reports_of(
 /// Fails when the contract cannot be read.
 pub async fn newest_reports(
     network: &Network,
-    originator: u32,
+    originator: OriginatorId,
     most: u64,
 ) -> Result<(u64, Vec<OnchainReport>), AdminError> {
     let count = count(network, originator).await?;
@@ -419,7 +421,7 @@ pub async fn newest_reports(
 
 /// Returns the number of reports about an originator, at most [`REPORTS_MAX`]. The contract has no function for it, so
 /// the first index without a report is found by doubling and then bisection.
-async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
+async fn count(network: &Network, originator: OriginatorId) -> Result<u64, AdminError> {
     if !exists(network, originator, 0).await? {
         return Ok(0);
     }
@@ -440,15 +442,23 @@ async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
     Ok(absent)
 }
 
-async fn exists(network: &Network, originator: u32, index: u64) -> Result<bool, AdminError> {
+async fn exists(
+    network: &Network,
+    originator: OriginatorId,
+    index: u64,
+) -> Result<bool, AdminError> {
     let report = PayerReportManager::getPayerReportCall {
-        originatorNodeId_: originator,
+        originatorNodeId_: originator.0,
         payerReportIndex_: U256::from(index),
     };
     Ok(network.try_view(Contract::PayerReportManager, &report).await?.is_some())
 }
 
-fn read(originator: u32, index: u64, report: IPayerReportManager::PayerReport) -> OnchainReport {
+fn read(
+    originator: OriginatorId,
+    index: u64,
+    report: IPayerReportManager::PayerReport,
+) -> OnchainReport {
     OnchainReport {
         originator,
         index,
@@ -459,7 +469,7 @@ fn read(originator: u32, index: u64, report: IPayerReportManager::PayerReport) -
         fees_settled: report.feesSettled.into(),
         is_settled: report.isSettled,
         protocol_fee_rate: report.protocolFeeRate,
-        node_ids: report.nodeIds,
+        node_ids: report.nodeIds.into_iter().map(OriginatorId).collect(),
     }
 }
 
@@ -480,7 +490,7 @@ mod tests {
             };
             let nodes = u32::try_from(case["node_count"].as_u64().unwrap()).unwrap();
             let report = OnchainReport {
-                originator: 100,
+                originator: OriginatorId(100),
                 index: 0,
                 start_sequence_id: 0,
                 end_sequence_id: 1,
@@ -489,7 +499,7 @@ mod tests {
                 fees_settled: amount("fees_settled"),
                 is_settled: true,
                 protocol_fee_rate: u16::try_from(case["rate_bps"].as_u64().unwrap()).unwrap(),
-                node_ids: (1..=nodes).map(|node| 100 * node).collect(),
+                node_ids: (1..=nodes).map(|node| OriginatorId(100 * node)).collect(),
             };
             assert_eq!(report.share_of_node(), amount("per_node"), "{case}");
             assert_eq!(report.share_of_protocol(), amount("protocol_fees"), "{case}");

@@ -2,6 +2,7 @@
 
 use alloy::primitives::{Address, Bytes, U256};
 use futures_util::future::try_join_all;
+use hawser_proto::OriginatorId;
 
 use super::{AdminError, Contract, Network, Plan};
 use crate::contracts::NodeRegistry;
@@ -10,7 +11,7 @@ use crate::contracts::NodeRegistry;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredNode {
     /// The id that the registry assigned: 100, 200, 300, …
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// The account that may change the address and receives the fees.
     pub owner: Address,
     /// The account of the node's key.
@@ -42,8 +43,8 @@ pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> 
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     let records = nodes.into_iter().map(async |entry| {
         Ok(RegisteredNode {
-            node_id: entry.nodeId,
-            owner: owner_of(network, entry.nodeId).await?,
+            node_id: OriginatorId(entry.nodeId),
+            owner: owner_of(network, OriginatorId(entry.nodeId)).await?,
             signer: entry.node.signer,
             is_canonical: entry.node.isCanonical,
             signing_public_key: entry.node.signingPublicKey,
@@ -57,7 +58,7 @@ pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodePlace {
     /// The id that the registry assigned: 100, 200, 300, …
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// True if the node belongs to the canonical network.
     pub is_canonical: bool,
     /// The URL of the node's API. The contract does not check it.
@@ -71,7 +72,7 @@ pub struct NodePlace {
 pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     let place = |entry: crate::contracts::node_registry::NodeRegistry::NodeWithId| NodePlace {
-        node_id: entry.nodeId,
+        node_id: OriginatorId(entry.nodeId),
         is_canonical: entry.node.isCanonical,
         http_address: entry.node.httpAddress,
     };
@@ -84,8 +85,8 @@ pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
 ///
 /// # Errors
 /// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
-pub async fn get(network: &Network, node_id: u32) -> Result<RegisteredNode, AdminError> {
-    let get_node = NodeRegistry::getNodeCall { nodeId_: node_id };
+pub async fn get(network: &Network, node_id: OriginatorId) -> Result<RegisteredNode, AdminError> {
+    let get_node = NodeRegistry::getNodeCall { nodeId_: node_id.0 };
     let node = network.try_view(Contract::NodeRegistry, &get_node).await?;
     let node = node.ok_or(AdminError::UnknownNode { node_id })?;
     Ok(RegisteredNode {
@@ -105,7 +106,7 @@ pub async fn get(network: &Network, node_id: u32) -> Result<RegisteredNode, Admi
 pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<RegisteredNode>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     match nodes.into_iter().find(|entry| entry.node.signingPublicKey[..] == *key) {
-        Some(entry) => get(network, entry.nodeId).await.map(Some),
+        Some(entry) => get(network, OriginatorId(entry.nodeId)).await.map(Some),
         None => Ok(None),
     }
 }
@@ -136,7 +137,7 @@ pub async fn add(network: &Network, new: &NewNode) -> Result<Plan, AdminError> {
 /// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
 pub async fn update_http(
     network: &Network,
-    node_id: u32,
+    node_id: OriginatorId,
     http_address: &str,
 ) -> Result<Plan, AdminError> {
     let node = get(network, node_id).await?;
@@ -144,7 +145,7 @@ pub async fn update_http(
         return Ok(Plan::nothing(format!("node {node_id} has this address already")));
     }
     let set_address =
-        NodeRegistry::setHttpAddressCall { nodeId_: node_id, httpAddress_: http_address.into() };
+        NodeRegistry::setHttpAddressCall { nodeId_: node_id.0, httpAddress_: http_address.into() };
     let step = network.step(Contract::NodeRegistry, &set_address)?;
     Ok(by_owner(Plan::of([step]), node.owner))
 }
@@ -153,11 +154,11 @@ pub async fn update_http(
 ///
 /// # Errors
 /// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
-pub async fn add_canonical(network: &Network, node_id: u32) -> Result<Plan, AdminError> {
+pub async fn add_canonical(network: &Network, node_id: OriginatorId) -> Result<Plan, AdminError> {
     if get(network, node_id).await?.is_canonical {
         return Ok(Plan::nothing(format!("node {node_id} is canonical already")));
     }
-    let add = NodeRegistry::addToNetworkCall { nodeId_: node_id };
+    let add = NodeRegistry::addToNetworkCall { nodeId_: node_id.0 };
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &add)?])).await
 }
 
@@ -165,11 +166,14 @@ pub async fn add_canonical(network: &Network, node_id: u32) -> Result<Plan, Admi
 ///
 /// # Errors
 /// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
-pub async fn remove_canonical(network: &Network, node_id: u32) -> Result<Plan, AdminError> {
+pub async fn remove_canonical(
+    network: &Network,
+    node_id: OriginatorId,
+) -> Result<Plan, AdminError> {
     if !get(network, node_id).await?.is_canonical {
         return Ok(Plan::nothing(format!("node {node_id} is not canonical")));
     }
-    let remove = NodeRegistry::removeFromNetworkCall { nodeId_: node_id };
+    let remove = NodeRegistry::removeFromNetworkCall { nodeId_: node_id.0 };
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &remove)?])).await
 }
 
@@ -178,13 +182,17 @@ pub async fn remove_canonical(network: &Network, node_id: u32) -> Result<Plan, A
 ///
 /// # Errors
 /// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
-pub async fn transfer(network: &Network, node_id: u32, to: Address) -> Result<Plan, AdminError> {
+pub async fn transfer(
+    network: &Network,
+    node_id: OriginatorId,
+    to: Address,
+) -> Result<Plan, AdminError> {
     let owner = get(network, node_id).await?.owner;
     if owner == to {
         return Ok(Plan::nothing(format!("node {node_id} belongs to {to} already")));
     }
     let transfer =
-        NodeRegistry::safeTransferFrom_0Call { from: owner, to, tokenId: U256::from(node_id) };
+        NodeRegistry::safeTransferFrom_0Call { from: owner, to, tokenId: U256::from(node_id.0) };
     let step = network.step(Contract::NodeRegistry, &transfer)?;
     let note = "fees that were claimed and not withdrawn go to the new owner too";
     Ok(by_owner(Plan::of([step]), owner).note(note))
@@ -194,12 +202,16 @@ pub async fn transfer(network: &Network, node_id: u32, to: Address) -> Result<Pl
 ///
 /// # Errors
 /// [`AdminError::UnknownNode`], and an error if the registry cannot be read.
-pub async fn approve(network: &Network, node_id: u32, to: Address) -> Result<Plan, AdminError> {
+pub async fn approve(
+    network: &Network,
+    node_id: OriginatorId,
+    to: Address,
+) -> Result<Plan, AdminError> {
     let owner = get(network, node_id).await?.owner;
     if approved(network, node_id).await? == to {
         return Ok(Plan::nothing(format!("node {node_id} may be transferred so already")));
     }
-    let approve = NodeRegistry::approveCall { to, tokenId: U256::from(node_id) };
+    let approve = NodeRegistry::approveCall { to, tokenId: U256::from(node_id.0) };
     Ok(by_owner(Plan::of([network.step(Contract::NodeRegistry, &approve)?]), owner))
 }
 
@@ -207,8 +219,8 @@ pub async fn approve(network: &Network, node_id: u32, to: Address) -> Result<Pla
 ///
 /// # Errors
 /// Fails when the registry cannot be read, or has no such node.
-pub async fn approved(network: &Network, node_id: u32) -> Result<Address, AdminError> {
-    let get_approved = NodeRegistry::getApprovedCall { tokenId: U256::from(node_id) };
+pub async fn approved(network: &Network, node_id: OriginatorId) -> Result<Address, AdminError> {
+    let get_approved = NodeRegistry::getApprovedCall { tokenId: U256::from(node_id.0) };
     network.view(Contract::NodeRegistry, &get_approved).await
 }
 
@@ -230,7 +242,7 @@ async fn by_admin(network: &Network, plan: Plan) -> Result<Plan, AdminError> {
     Ok(plan.note(format!("only the registry's admin can do this: {admin}")))
 }
 
-async fn owner_of(network: &Network, node_id: u32) -> Result<Address, AdminError> {
-    let owner_of = NodeRegistry::ownerOfCall { tokenId: U256::from(node_id) };
+async fn owner_of(network: &Network, node_id: OriginatorId) -> Result<Address, AdminError> {
+    let owner_of = NodeRegistry::ownerOfCall { tokenId: U256::from(node_id.0) };
     network.view(Contract::NodeRegistry, &owner_of).await
 }

@@ -71,7 +71,7 @@ impl Chain {
             http_address: "http://node.example:5050".into(),
         };
         carry_out(&admin, &nodes::add(&network, &new).await.unwrap()).await;
-        carry_out(&admin, &nodes::add_canonical(&network, NODE.0).await.unwrap()).await;
+        carry_out(&admin, &nodes::add_canonical(&network, NODE).await.unwrap()).await;
         let honest = pair.settlement.endpoint().to_owned();
         let proxies = [Proxy::start(&honest, 0).await, Proxy::start(&honest, 1).await];
         let urls = [proxies[0].url(), honest, proxies[1].url()];
@@ -195,7 +195,7 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
         let balance = payers::balance(&chain.network, payer).await.unwrap();
         assert_eq!(balance.microdollars, -i128::from(*settled));
     }
-    let on_chain = fees::reports(&chain.network, &[NODE.0]).await.unwrap();
+    let on_chain = fees::reports(&chain.network, &[NODE]).await.unwrap();
     let [on_chain] = &on_chain[..] else { panic!("{on_chain:?}") };
     assert_eq!(on_chain.fees_settled.get(), u128::from(sum));
     let shared = on_chain.share_of_node().get() + on_chain.share_of_protocol().get();

@@ -2,6 +2,7 @@
 
 use hawser_chain::admin::fees::{self, Beneficiary, OwedFees, ReportClaims};
 use hawser_node::error::RunError;
+use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
 use super::payer_funds::recipient;
@@ -29,7 +30,7 @@ async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
-    let plan = fees::claim(&session.network, whose, &args.originator).await?;
+    let plan = fees::claim(&session.network, whose, &originators(&args.originator)).await?;
     session.carry_out(plan).await?;
     finish(session, whose).await
 }
@@ -51,7 +52,7 @@ async fn finish(session: OnchainSession, whose: Beneficiary) -> Result<(), RunEr
     let result = if session.sends() {
         let owed = fees::owed_to(&session.network, whose).await?;
         let fields = match whose {
-            Beneficiary::Node(node_id) => ResultFields::default().with("node", node_id),
+            Beneficiary::Node(node_id) => ResultFields::default().with("node", node_id.0),
             Beneficiary::Protocol => ResultFields::default().with("protocol", true),
         };
         Some(fields.amount("owed", owed))
@@ -75,9 +76,9 @@ async fn excess(args: &TransactionArgs, as_json: bool) -> Result<(), RunError> {
 async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
     let owed = fees::owed(&network).await?;
-    let claims = fees::claims(&network, &args.originator).await?;
+    let claims = fees::claims(&network, &originators(&args.originator)).await?;
     let nodes = owed.nodes.iter().map(|(node_id, owed)| {
-        ResultFields::default().with("node", *node_id).amount("owed", *owed)
+        ResultFields::default().with("node", node_id.0).amount("owed", *owed)
     });
     if as_json {
         output::line(json!({
@@ -93,6 +94,11 @@ async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Returns the ids that an argument lists.
+fn originators(ids: &[u32]) -> Vec<OriginatorId> {
+    ids.iter().copied().map(OriginatorId).collect()
+}
+
 fn totals(owed: &OwedFees) -> ResultFields {
     ResultFields::default()
         .amount("protocol_owed", owed.protocol)
@@ -104,9 +110,9 @@ fn totals(owed: &OwedFees) -> ResultFields {
 fn report(claims: &ReportClaims) -> ResultFields {
     let ReportClaims { report, nodes, protocol } = claims;
     let state = if report.is_settled { "settled" } else { "not settled" };
-    let ids = |ids: &mut dyn Iterator<Item = &u32>| ids.copied().collect::<Value>();
+    let ids = |ids: &mut dyn Iterator<Item = &OriginatorId>| ids.map(|id| id.0).collect::<Value>();
     ResultFields::default()
-        .with("originator", report.originator)
+        .with("originator", report.originator.0)
         .with("index", report.index)
         .with("end_sequence_id", report.end_sequence_id)
         .with("state", state)
@@ -120,7 +126,7 @@ fn report(claims: &ReportClaims) -> ResultFields {
 
 fn beneficiary(whose: &BeneficiaryArgs) -> Result<Beneficiary, RunError> {
     match (whose.node, whose.protocol) {
-        (Some(node_id), false) => Ok(Beneficiary::Node(node_id)),
+        (Some(node_id), false) => Ok(Beneficiary::Node(OriginatorId(node_id))),
         (None, true) => Ok(Beneficiary::Protocol),
         _ => Err(RunError::usage("give --node ID or --protocol")),
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use hawser_chain::admin::nodes::{self, RegisteredNode};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::key;
-use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Cursor, PublicKey, SequenceId};
 use serde_json::{Value, json};
 
 use answers::{BothCursors, Speaker};
@@ -285,7 +285,7 @@ impl Rotation<'_> {
 
     /// The old node's strand has reached the new one to its end. The end moves while the old node takes envelopes.
     fn hand_over(&self) -> RotationStep {
-        let strand = OriginatorId(self.old.node_id);
+        let strand = self.old.node_id;
         let place = |cursor: &Result<Cursor, String>| cursor.as_ref().map(|it| it.get(strand)).ok();
         let (old, new) = (place(&self.held.old), place(&self.held.new));
         let held = |place: Option<SequenceId>| {
@@ -344,8 +344,8 @@ impl Rotation<'_> {
                 })
             };
             output::line(json!({
-                "old_node_id": self.old.node_id,
-                "new_node_id": self.new.as_ref().map(|new| new.node_id),
+                "old_node_id": self.old.node_id.0,
+                "new_node_id": self.new.as_ref().map(|new| new.node_id.0),
                 "new_key_file": self.file.display().to_string(),
                 "new_public_key": self.new_key.as_ref().map_or(Value::Null, |key| json!(key.to_string())),
                 "steps": steps.iter().enumerate().map(step).collect::<Vec<_>>(),

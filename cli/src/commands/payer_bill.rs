@@ -76,7 +76,7 @@ async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
     let record = |node: nodes::RegisteredNode| {
         Some(NodeRecord {
-            id: OriginatorId(node.node_id),
+            id: node.node_id,
             public_key: PublicKey::from_uncompressed(&node.signing_public_key)?,
             owner: Address(node.signer.into_array()),
             http_address: node.http_address,
@@ -103,7 +103,7 @@ async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
 fn heads(mut heads: Vec<EnvelopeId>, reports: &[OnchainReport]) -> Vec<EnvelopeId> {
     heads.retain(|head| head.originator.is_node() || head.originator.is_migrated());
     for report in reports {
-        let originator = OriginatorId(report.originator);
+        let originator = report.originator;
         if heads.iter().all(|head| head.originator != originator) {
             heads.push(EnvelopeId::new(originator, SequenceId::NONE));
         }
@@ -289,7 +289,7 @@ mod tests {
 
     fn report(originator: u32) -> OnchainReport {
         OnchainReport {
-            originator,
+            originator: OriginatorId(originator),
             index: 0,
             start_sequence_id: 0,
             end_sequence_id: 9,
@@ -298,7 +298,7 @@ mod tests {
             fees_settled: MicroDollars::default(),
             is_settled: true,
             protocol_fee_rate: 0,
-            node_ids: vec![100],
+            node_ids: vec![OriginatorId(100)],
         }
     }
 

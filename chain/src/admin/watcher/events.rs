@@ -7,6 +7,7 @@ use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::SolEvent;
+use hawser_proto::OriginatorId;
 
 use super::look::NODES_MAX;
 use crate::admin::contract::Contract;
@@ -57,7 +58,7 @@ pub struct EventCounts {
     /// Events by kind, in the order of [`WatchedEvent::ALL`].
     counts: [u64; WatchedEvent::ALL.len()],
     /// The nodes that have attested the last submitted report of each originator.
-    pub attesting: BTreeMap<u32, usize>,
+    pub attesting: BTreeMap<OriginatorId, usize>,
     /// The last block whose events are counted; `None` before the first one.
     pub last_block: Option<u64>,
 }
@@ -80,7 +81,7 @@ impl EventCounts {
         let kind = match topic {
             PayerReportSubmitted::SIGNATURE_HASH if address == contracts.reports => {
                 let Ok(event) = PayerReportSubmitted::decode_log(&log.inner) else { return };
-                let originator = event.originatorNodeId;
+                let originator = OriginatorId(event.originatorNodeId);
                 if self.attesting.len() < NODES_MAX || self.attesting.contains_key(&originator) {
                     self.attesting.insert(originator, event.signingNodeIds.len());
                 }
@@ -228,7 +229,11 @@ mod tests {
             counts.add(&log, CONTRACTS, &(5..=9));
         }
         assert_eq!(WatchedEvent::ALL.map(|kind| counts.of(kind)), [3, 0, 1]);
-        assert_eq!(counts.attesting, BTreeMap::from([(100, 3), (200, 4)]), "of the last one");
+        assert_eq!(
+            counts.attesting,
+            BTreeMap::from([(OriginatorId(100), 3), (OriginatorId(200), 4)]),
+            "of the last one"
+        );
     }
 
     #[test]

@@ -185,7 +185,7 @@ pub fn judge(
 }
 
 fn of_reports(
-    node: u32,
+    node: OriginatorId,
     reports: &[OnchainReport],
     limits: &WatchLimits,
     now: u64,
@@ -200,7 +200,7 @@ fn of_reports(
         (AlarmKind::ReportStuck, text)
     });
     // Logs migrated from the older network end when the migration is complete, so no further report about them is due.
-    let grows = OriginatorId(node).is_node();
+    let grows = node.is_node();
     let overdue = reports.last().filter(|last| grows && age_s(last) > limits.report_age_s_max);
     let overdue = overdue.map(|last| {
         let hours = age_s(last) / 3600;
@@ -260,7 +260,7 @@ mod tests {
             fees_settled: crate::admin::MicroDollars::new(5).unwrap(),
             is_settled,
             protocol_fee_rate: 0,
-            node_ids: vec![100],
+            node_ids: vec![OriginatorId(100)],
         }
     }
 
@@ -282,8 +282,12 @@ mod tests {
             payers: vec![(Address::ZERO, 11_000_000)],
             senders: vec![(Address::ZERO, u128::MAX)],
             app_senders: vec![(Address::ZERO, u128::MAX)],
-            reports: [(100, (1, vec![report(0, 3600, true)])), (200, (0, vec![]))].into(),
-            unreported_since: [(200, NOW - 24 * 3600)].into(),
+            reports: [
+                (OriginatorId(100), (1, vec![report(0, 3600, true)])),
+                (OriginatorId(200), (0, vec![])),
+            ]
+            .into(),
+            unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
             paused: [(Contract::PayerRegistry, false)].into(),
             implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
@@ -306,10 +310,10 @@ mod tests {
             (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {
-                _ = it.reports.insert(300, (1, vec![report(0, 99_000, true)]))
+                _ = it.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, true)]))
             }),
             (AlarmKind::ReportMissing, |it| {
-                _ = it.unreported_since.insert(200, NOW - 24 * 3600 - 1);
+                _ = it.unreported_since.insert(OriginatorId(200), NOW - 24 * 3600 - 1);
             }),
             (AlarmKind::Rate, |it| it.rates.push(rate(NOW + 90, 2001))),
             (AlarmKind::Rate, |it| it.rates.clear()),
@@ -324,16 +328,18 @@ mod tests {
             assert_eq!(kinds(&seen), [kind]);
         }
         let mut stuck = healthy();
-        stuck.reports.insert(300, (2, vec![report(0, 99_000, false), report(1, 60, false)]));
+        stuck
+            .reports
+            .insert(OriginatorId(300), (2, vec![report(0, 99_000, false), report(1, 60, false)]));
         assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
     }
 
     #[test]
     fn a_strand_of_the_older_network_may_rest_and_its_reports_are_settled_all_the_same() {
         let mut seen = healthy();
-        seen.reports.insert(11, (1, vec![report(0, 99_000, true)]));
+        seen.reports.insert(OriginatorId(11), (1, vec![report(0, 99_000, true)]));
         assert_eq!(kinds(&seen), [], "nothing more is taken over");
-        seen.reports.insert(13, (1, vec![report(0, 99_000, false)]));
+        seen.reports.insert(OriginatorId(13), (1, vec![report(0, 99_000, false)]));
         assert_eq!(kinds(&seen), [AlarmKind::ReportStuck]);
     }
 

@@ -52,7 +52,7 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
             seen.reports.insert(node.node_id, newest);
         }
     }
-    for OriginatorId(migrated) in OriginatorId::MIGRATED {
+    for migrated in OriginatorId::MIGRATED {
         let newest = fees::newest_reports(network, migrated, REPORTS_LOOKED_AT).await?;
         // A network without migrated logs has no reports about them.
         if newest.0 > 0 {

@@ -11,6 +11,7 @@ mod look;
 use std::collections::BTreeMap;
 
 use alloy::primitives::Address;
+use hawser_proto::OriginatorId;
 
 use super::contract::Contract;
 use super::fees::OnchainReport;
@@ -46,10 +47,10 @@ pub struct Observation {
     pub app_senders: Vec<(Address, u128)>,
     /// The newest reports by originator: each node of the canonical network, and each other originator that has
     /// reports. Each value is the count of all reports and the newest ones in ascending index order.
-    pub reports: BTreeMap<u32, (u64, Vec<OnchainReport>)>,
+    pub reports: BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
     /// The time since which each node without any report is known to have none, unix seconds. Not read: the caller
     /// remembers it.
-    pub unreported_since: BTreeMap<u32, u64>,
+    pub unreported_since: BTreeMap<OriginatorId, u64>,
     /// The rates, ascending by start time.
     pub rates: Vec<RateEntry>,
     /// True for each pausable contract that is paused.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hawser_chain::admin::fees::OnchainReport;
 use hawser_chain::admin::watcher::{Alarm, AlarmKind, EventCounts, Observation, WatchedEvent};
+use hawser_proto::OriginatorId;
 
 use super::totals::ReportTotals;
 use crate::metrics_server::{MetricsPage, MetricsSource};
@@ -84,7 +85,7 @@ impl Watch {
 
     fn reports(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
-        let of = |node: &u32| format!("originator_id=\"{node}\"");
+        let of = |node: &OriginatorId| format!("originator_id=\"{node}\"");
         page.family("xmtp_chain_report_submitted_total", "Reports on the chain", "counter");
         all.iter().for_each(|(node, (count, _))| page.row(&of(node), count));
         page.family("xmtp_chain_watcher_reports_open", "Newest reports not settled", "gauge");
@@ -122,7 +123,7 @@ impl Watch {
 
     fn ranges(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
-        let of = |node: &u32| format!("originator_id=\"{node}\"");
+        let of = |node: &OriginatorId| format!("originator_id=\"{node}\"");
         let help = "Places that the reports cover";
         page.family("xmtp_chain_envelope_range_total", help, "counter");
         for (node, (_, newest)) in all {

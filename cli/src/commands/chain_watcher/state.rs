@@ -24,7 +24,7 @@ pub(super) struct WatcherState {
     /// The accepted code of each contract; `None` before the first look.
     accepted: Option<BTreeMap<Contract, Address>>,
     /// The time since which each node without any report is known to have none, unix seconds.
-    unreported_since: BTreeMap<u32, u64>,
+    unreported_since: BTreeMap<OriginatorId, u64>,
 }
 
 impl WatcherState {
@@ -60,11 +60,11 @@ impl WatcherState {
     pub(super) fn note(
         &mut self,
         code: &BTreeMap<Contract, Address>,
-        reports: &BTreeMap<u32, (u64, Vec<OnchainReport>)>,
+        reports: &BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
         now_s: u64,
     ) -> Result<(), RunError> {
-        let has_none = |node: &u32| {
-            OriginatorId(*node).is_node() && reports.get(node).is_some_and(|(count, _)| *count == 0)
+        let has_none = |node: &OriginatorId| {
+            node.is_node() && reports.get(node).is_some_and(|(count, _)| *count == 0)
         };
         let before = (self.accepted.is_some(), self.unreported_since.clone());
         self.unreported_since.retain(|node, _| has_none(node));
@@ -94,7 +94,7 @@ impl WatcherState {
     }
 
     /// Returns the time since which each node without any report is known to have none, unix seconds.
-    pub(super) fn unreported_since(&self) -> &BTreeMap<u32, u64> {
+    pub(super) fn unreported_since(&self) -> &BTreeMap<OriginatorId, u64> {
         &self.unreported_since
     }
 }
@@ -103,7 +103,8 @@ fn parse(text: &str) -> Option<WatcherState> {
     let mut entries: BTreeMap<String, Value> = serde_json::from_str(text).ok()?;
     let unreported = entries.remove(UNREPORTED).unwrap_or_else(|| json!({}));
     let unreported: BTreeMap<String, u64> = serde_json::from_value(unreported).ok()?;
-    let unreported = unreported.into_iter().map(|(node, since)| Some((node.parse().ok()?, since)));
+    let unreported =
+        unreported.into_iter().map(|(node, since)| Some((OriginatorId(node.parse().ok()?), since)));
     let all = || Contract::ALL.into_iter().chain(Contract::OPTIONAL);
     let contract = |name: &str| all().find(|it| it.name() == name);
     let accepted = entries.into_iter().map(|(name, code)| {
@@ -120,8 +121,8 @@ fn parse(text: &str) -> Option<WatcherState> {
 mod tests {
     use super::*;
 
-    fn reports(counts: &[(u32, u64)]) -> BTreeMap<u32, (u64, Vec<OnchainReport>)> {
-        counts.iter().map(|(node, count)| (*node, (*count, Vec::new()))).collect()
+    fn reports(counts: &[(u32, u64)]) -> BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)> {
+        counts.iter().map(|(node, count)| (OriginatorId(*node), (*count, Vec::new()))).collect()
     }
 
     #[test]
@@ -135,7 +136,10 @@ mod tests {
         let mut state = WatcherState::load(Some(&file)).unwrap();
         let upgraded = [(Contract::PayerRegistry, Address::repeat_byte(2))].into();
         state.note(&upgraded, &reports(&[(100, 1), (200, 0), (300, 1), (400, 0)]), 90).unwrap();
-        assert_eq!(*state.unreported_since(), [(200, 50), (400, 90)].into());
+        assert_eq!(
+            *state.unreported_since(),
+            [(OriginatorId(200), 50), (OriginatorId(400), 90)].into()
+        );
         assert_eq!(state.accepted(), code, "an upgrade is not accepted by itself");
         assert_eq!(
             WatcherState::load(Some(&file)).unwrap().unreported_since(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_chain::admin::fees::OnchainReport;
+use hawser_proto::OriginatorId;
 
 use crate::metrics_server::MetricsPage;
 
@@ -11,12 +12,12 @@ const BOUNDS_S: [u64; 6] = [600, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 24 * 3600]
 const PICODOLLARS: u128 = 1_000_000;
 
 /// Reports by originator, with the number of all.
-pub(super) type Reports = BTreeMap<u32, (u64, Vec<OnchainReport>)>;
+pub(super) type Reports = BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>;
 
 /// Sums over all looks. The first look counts the newest reports, which it shows.
 #[derive(Debug, Default)]
 pub(super) struct ReportTotals {
-    originators: BTreeMap<u32, OriginatorTotals>,
+    originators: BTreeMap<OriginatorId, OriginatorTotals>,
     has_looked: bool,
     /// The time of the chain when a report was seen first that an earlier look had not shown, unix seconds.
     last_submission_s: Option<u64>,
@@ -66,7 +67,7 @@ impl ReportTotals {
     /// Writes the counters.
     pub(super) fn write_to(&self, page: &mut MetricsPage) {
         let all = &self.originators;
-        let of = |originator: &u32| format!("originator_id=\"{originator}\"");
+        let of = |originator: &OriginatorId| format!("originator_id=\"{originator}\"");
         page.family("xmtp_chain_report_settled_total", "Reports settled", "counter");
         all.iter().for_each(|(id, it)| page.row(&of(id), it.settled));
         page.family("xmtp_chain_fees_settled_picodollars", "Fees settled", "counter");
@@ -126,7 +127,7 @@ mod tests {
 
     fn report(index: u64, fees: u128, is_settled: bool) -> OnchainReport {
         OnchainReport {
-            originator: 100,
+            originator: OriginatorId(100),
             index,
             start_sequence_id: index,
             end_sequence_id: index + 1,
@@ -135,7 +136,7 @@ mod tests {
             fees_settled: MicroDollars::new(fees).unwrap(),
             is_settled,
             protocol_fee_rate: 0,
-            node_ids: vec![100],
+            node_ids: vec![OriginatorId(100)],
         }
     }
 
@@ -149,7 +150,7 @@ mod tests {
     fn a_settlement_is_counted_once_with_its_fees_and_its_time() {
         let mut totals = ReportTotals::default();
         let look = |reports: &[OnchainReport]| {
-            Reports::from([(100, (reports.len() as u64, reports.to_vec()))])
+            Reports::from([(OriginatorId(100), (reports.len() as u64, reports.to_vec()))])
         };
         totals.note(&look(&[report(0, 5, true)]), 1000);
         assert_eq!(totals.last_submission_s(), None, "it was there before");

@@ -197,7 +197,7 @@ fn signer(bytes: &[u8], strand: OriginatorId, node: &RegisteredNode, key: &Publi
         return Speaker::Other(format!("the answer of {at} is not a checkpoint"));
     };
     let of = &checkpoint.signed.checkpoint;
-    if of.node.0 != node.node_id || of.originator != strand {
+    if of.node != node.node_id || of.originator != strand {
         return Speaker::Other(format!("{at} leads to node {}, not to {}", of.node, node.node_id));
     }
     match checkpoint.signed.verify(key) {

@@ -196,7 +196,7 @@ impl RegistrySource {
         };
         let places = nodes::places(network).await?.into_iter();
         let entry = |place: nodes::NodePlace| RegistryEntry {
-            id: place.node_id,
+            id: place.node_id.0,
             address: place.http_address,
             is_canonical: place.is_canonical,
         };

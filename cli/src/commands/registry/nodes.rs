@@ -5,7 +5,7 @@ use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_chain::admin::{Contract, Network};
 use hawser_node::error::RunError;
 use hawser_node::files::registry::{NodeEntry, RegistryContract, RegistryFile};
-use hawser_proto::PublicKey;
+use hawser_proto::{OriginatorId, PublicKey};
 use serde_json::Value;
 
 use crate::args::registry::{
@@ -65,7 +65,7 @@ async fn registry_file(network: &Network) -> Result<RegistryFile, RunError> {
         block.map_err(|error| RunError::failed(chain.request_error("eth_blockNumber", error)))?;
     let contract = network.contracts.get(Contract::NodeRegistry).unwrap_or_default();
     let entry = |node: RegisteredNode| NodeEntry {
-        node_id: node.node_id,
+        node_id: node.node_id.0,
         signer: node.signer.to_string(),
         is_canonical: node.is_canonical,
         signing_public_key: node.signing_public_key.to_string(),
@@ -83,9 +83,9 @@ pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<
     let address = http_address(&args.http_address)?;
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
-    let plan = nodes::update_http(&session.network, args.node, &address).await;
+    let plan = nodes::update_http(&session.network, OriginatorId(args.node), &address).await;
     session.carry_out(plan?).await?;
-    finish(session, args.node).await
+    finish(session, OriginatorId(args.node)).await
 }
 
 pub(super) async fn canonical(
@@ -96,17 +96,17 @@ pub(super) async fn canonical(
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = if belongs {
-        nodes::add_canonical(&session.network, args.node).await
+        nodes::add_canonical(&session.network, OriginatorId(args.node)).await
     } else {
-        nodes::remove_canonical(&session.network, args.node).await
+        nodes::remove_canonical(&session.network, OriginatorId(args.node)).await
     };
     session.carry_out(plan?).await?;
-    finish(session, args.node).await
+    finish(session, OriginatorId(args.node)).await
 }
 
 pub(super) async fn get(args: &NodeGetArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
-    let record = with_approved(&network, args.node).await?;
+    let record = with_approved(&network, OriginatorId(args.node)).await?;
     if as_json {
         output::line(record.into_json());
     } else {
@@ -121,18 +121,18 @@ pub(super) async fn transfer(args: &NodeTokenArgs, as_json: bool) -> Result<(), 
     }
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
-    let plan = nodes::transfer(&session.network, args.node, args.to).await?;
+    let plan = nodes::transfer(&session.network, OriginatorId(args.node), args.to).await?;
     session.carry_out(plan).await?;
-    finish(session, args.node).await
+    finish(session, OriginatorId(args.node)).await
 }
 
 pub(super) async fn approve(args: &NodeTokenArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
-    let plan = nodes::approve(&session.network, args.node, args.to).await?;
+    let plan = nodes::approve(&session.network, OriginatorId(args.node), args.to).await?;
     session.carry_out(plan).await?;
     let result = if session.sends() {
-        Some(with_approved(&session.network, args.node).await?)
+        Some(with_approved(&session.network, OriginatorId(args.node)).await?)
     } else {
         None
     };
@@ -151,13 +151,13 @@ pub(super) async fn base_uri(args: &BaseUriArgs, as_json: bool) -> Result<(), Ru
     Ok(())
 }
 
-async fn with_approved(network: &Network, node_id: u32) -> Result<ResultFields, RunError> {
+async fn with_approved(network: &Network, node_id: OriginatorId) -> Result<ResultFields, RunError> {
     let record = nodes::get(network, node_id).await?;
     let approved = nodes::approved(network, node_id).await?;
     Ok(fields(record).with("approved", approved.to_string()))
 }
 
-async fn finish(session: OnchainSession, node_id: u32) -> Result<(), RunError> {
+async fn finish(session: OnchainSession, node_id: OriginatorId) -> Result<(), RunError> {
     let result = if session.sends() {
         Some(fields(nodes::get(&session.network, node_id).await?))
     } else {
@@ -170,7 +170,7 @@ async fn finish(session: OnchainSession, node_id: u32) -> Result<(), RunError> {
 /// Returns a record with the field names of `registry.json`, and the owner.
 fn fields(node: RegisteredNode) -> ResultFields {
     ResultFields::default()
-        .with("nodeId", node.node_id)
+        .with("nodeId", node.node_id.0)
         .with("owner", node.owner.to_string())
         .with("signer", node.signer.to_string())
         .with("isCanonical", node.is_canonical)
