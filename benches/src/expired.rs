@@ -49,7 +49,7 @@ pub(crate) fn write_to(
     let payer = workload.payer().public_key().address();
     store.record_rates(&[price::rate_row(&RATE)])?;
     let rates = RateTable::new(vec![RATE], None)?;
-    let mut sequencer = Sequencer::new(node, SequenceId::NONE, 0, then_ns, |_| 0);
+    let mut sequencer = Sequencer::new(node, SequenceId::NONE, 0, |_| 0);
     for first in (0..places).step_by(usize::try_from(BATCH)?) {
         let mut changes = Vec::new();
         for body in workload.requests(first, BATCH.min(places - first), 1) {

@@ -90,16 +90,16 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// Continues the stored strand: `last` is its head, and `last_ns` the time of its newest
-    /// envelope. `counts` returns the number of its envelopes in a minute since the epoch.
+    /// envelope. `counts` returns the number of its envelopes in a minute since the epoch. The minutes that count for
+    /// congestion follow from the strand alone: a clock that is ahead now may be set right before the first envelope.
     pub fn new(
         node: OriginatorId,
         last: SequenceId,
         last_ns: i64,
-        now_ns: i64,
         counts: impl Fn(u32) -> u64,
     ) -> Self {
-        let minute = minute_of(now_ns.max(last_ns));
-        Self { node, last, last_ns, congestion: CongestionWindow::new(minute, counts) }
+        let congestion = CongestionWindow::new(minute_of(last_ns), counts);
+        Self { node, last, last_ns, congestion }
     }
 
     /// Returns the newest id handed out.
@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn sequencer() -> Sequencer {
-        Sequencer::new(NODE, SequenceId(0), 0, START_NS, |_| 0)
+        Sequencer::new(NODE, SequenceId(0), 0, |_| 0)
     }
 
     fn open(sequenced: Sequenced) -> OriginatorEnvelope {
@@ -400,7 +400,7 @@ mod tests {
     /// Other nodes book nothing for an envelope whose sum leaves the range of amounts, so none is signed.
     #[test]
     fn an_envelope_whose_fees_have_no_sum_is_refused() {
-        let mut sequencer = Sequencer::new(NODE, SequenceId(0), 0, START_NS, |_| 2);
+        let mut sequencer = Sequencer::new(NODE, SequenceId(0), START_NS, |_| 2);
         let fees = |message_fee| {
             rates(Rate {
                 start_unix_s: 0,
@@ -427,7 +427,7 @@ mod tests {
         let seed = batch["seed_count"].as_u64().unwrap();
         let now = minute_of(START_NS);
         let count = move |minute| if minute == now { seed } else { 0 };
-        let mut sequencer = Sequencer::new(NODE, SequenceId(0), 0, START_NS, count);
+        let mut sequencer = Sequencer::new(NODE, SequenceId(0), START_NS, count);
         let busy = rates(Rate {
             congestion_fee: batch["congestion_fee"].as_u64().unwrap(),
             target_rate_per_minute: batch["target"].as_u64().unwrap(),

@@ -134,7 +134,7 @@ fn pricing(payload_len: usize) -> Result<f64, BenchError> {
     let admitted = |envelope| Admitted { envelope, payer, receipt: [0; 32], depends_on_ns: None };
     let admitted: Vec<_> = payer_envelopes(payload_len)?.into_iter().map(admitted).collect();
     let rates = RateTable::new(vec![RATE], None)?;
-    let mut sequencer = Sequencer::new(NODE, SequenceId::NONE, 0, NOW_NS, |_| 0);
+    let mut sequencer = Sequencer::new(NODE, SequenceId::NONE, 0, |_| 0);
     let before = process::thread_cpu_time()?;
     for call in 0..CALLS {
         let one = &admitted[usize::try_from(call)? % admitted.len()];

@@ -1,16 +1,19 @@
 //! This node's own clock: far ahead of those of others, and stepping back.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hawser_engine::runtime::PublishError;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::{Rate, RateTable};
 
-use crate::common::{self, START_NS};
+use crate::common::{self, START_NS, message, rate};
 use crate::follow::{Follower, OTHER, Peer, SOURCE, dated};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
+const MINUTE_NS: i64 = 60_000_000_000;
 
 fn set(follower: &Follower, offset_ns: i64) {
     follower.node.clock.0.store(START_NS + offset_ns, Ordering::Relaxed);
@@ -102,4 +105,23 @@ async fn times_go_on_ascending_when_the_clock_steps_back_also_after_a_restart() 
     set(&follower, 11);
     assert_eq!(time(&follower.publish("four").await.unwrap()), 11);
     follower.stop().await;
+}
+
+/// A machine may start with a clock that is ahead, and set it right before anything is published. The minutes that count
+/// for congestion are those of the envelopes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_ahead_at_the_start_makes_no_congestion() {
+    let node = common::start(common::store());
+    let busy = Rate { congestion_fee: 7, target_rate_per_minute: 2, ..rate() };
+    node.rates.send_replace(Arc::new(RateTable::new(vec![busy], None).unwrap()));
+    for minute in 0..5_i64 {
+        let now_ns = START_NS - HOUR_NS + minute * MINUTE_NS;
+        node.clock.0.store(now_ns, Ordering::Relaxed);
+        let pair = [0, 1].map(|place| message(1, &format!("{minute} {place}"))).to_vec();
+        for envelope in node.engine.publish(pair).await.unwrap() {
+            let envelope = OriginatorEnvelope::parse(envelope).unwrap();
+            let fee = envelope.unsigned().congestion_fee_picodollars();
+            assert_eq!(fee, 0, "minute {minute} has no more than the target");
+        }
+    }
 }

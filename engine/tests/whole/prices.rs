@@ -49,7 +49,7 @@ fn strand() -> &'static [LogEntry] {
     static STRAND: OnceLock<Vec<LogEntry>> = OnceLock::new();
     STRAND.get_or_init(|| {
         let table = Arc::new(RateTable::new(rates().to_vec(), None).unwrap());
-        let mut sequencer = Sequencer::new(SOURCE, SequenceId(0), 0, START_NS, |_| 0);
+        let mut sequencer = Sequencer::new(SOURCE, SequenceId(0), 0, |_| 0);
         let envelope = |index: u64| -> Bytes {
             let text = frame(1, 1, &index.to_be_bytes());
             let client = client(&group_topic(1), None, group_payload(text));

@@ -49,7 +49,7 @@ fn strands() -> &'static [Vec<Bytes>; 2] {
     STRANDS.get_or_init(|| {
         NODES.map(|node| {
             let table = Arc::new(RateTable::new(vec![rate()], None).unwrap());
-            let mut sequencer = Sequencer::new(node, SequenceId(0), 0, START_NS, |_| 0);
+            let mut sequencer = Sequencer::new(node, SequenceId(0), 0, |_| 0);
             let key = SecretKey::from_bytes(&[103; 32]).unwrap();
             let envelope = |place: u64| -> Bytes {
                 let text = frame(1, 1, &place.to_be_bytes());

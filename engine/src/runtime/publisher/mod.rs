@@ -107,11 +107,10 @@ impl Publisher {
         let node = store.identity().node;
         let own_strand = OwnStrand::new(store.standing());
         let own_end = OwnEnd::default();
-        let now_ns = ports.clock.now_ns();
         // A node whose disk has damaged the end of its strand serves readers, and repairs it with peers.
-        let sequencer = own_end.note(own_end::resume(&store, node, now_ns));
+        let sequencer = own_end.note(own_end::resume(&store, node));
         let is_unread = sequencer.is_err();
-        let sequencer = sequencer.unwrap_or_else(|_| own_end::without_places(node, now_ns));
+        let sequencer = sequencer.unwrap_or_else(|_| own_end::without_places(node));
         // Unbounded channels, because the bytes in flight bound their content.
         let (to_sequencer, requests) = unbounded();
         let (to_committer, groups) = unbounded();
@@ -237,8 +236,8 @@ impl Publisher {
     /// Looks at the end of the own strand again if it could not be read. Returns true if it can be since now. Blocks on
     /// the disk.
     pub(super) fn look_at_own_end(&self) -> bool {
-        let PublisherState { own_end, store, node, ports, .. } = &*self.state;
-        own_end.look_again(store, *node, ports.clock.now_ns())
+        let PublisherState { own_end, store, node, .. } = &*self.state;
+        own_end.look_again(store, *node)
     }
 
     /// Waits until every request that was taken by now has been answered.

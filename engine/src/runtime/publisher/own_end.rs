@@ -15,11 +15,7 @@ use crate::sequencer::Sequencer;
 /// # Errors
 /// When the end of the strand, or the messages of the last minutes, cannot be read. An envelope that cannot be parsed
 /// is no envelope of time 0: the strand would go back in time.
-pub(super) fn resume(
-    store: &Store,
-    node: OriginatorId,
-    now_ns: i64,
-) -> Result<Sequencer, ReadError> {
+pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, ReadError> {
     let snapshot = store.snapshot();
     let last = snapshot.head(node)?;
     // The head may be the end of a gap that was declared after a restore.
@@ -40,13 +36,13 @@ pub(super) fn resume(
             0
         })
     };
-    let sequencer = Sequencer::new(node, last, last_ns, now_ns, count);
+    let sequencer = Sequencer::new(node, last, last_ns, count);
     unread.into_inner().map_or(Ok(sequencer), Err)
 }
 
 /// Returns a sequencer for a strand whose end cannot be read: it has no place left to give out.
-pub(super) fn without_places(node: OriginatorId, now_ns: i64) -> Sequencer {
-    Sequencer::new(node, SequenceId::MAX, 0, now_ns, |_| 0)
+pub(super) fn without_places(node: OriginatorId) -> Sequencer {
+    Sequencer::new(node, SequenceId::MAX, 0, |_| 0)
 }
 
 /// The reason for which the end of the own strand could not be read at the last look, if it could not. Nothing is given
@@ -78,8 +74,8 @@ impl OwnEnd {
     }
 
     /// Looks again after a look that failed: the disk may be repaired. Returns true if the end can be read since now.
-    pub(super) fn look_again(&self, store: &Store, node: OriginatorId, now_ns: i64) -> bool {
-        self.check().is_err() && self.note(resume(store, node, now_ns)).is_ok()
+    pub(super) fn look_again(&self, store: &Store, node: OriginatorId) -> bool {
+        self.check().is_err() && self.note(resume(store, node)).is_ok()
     }
 }
 
@@ -99,11 +95,11 @@ mod tests {
     fn a_newest_envelope_that_cannot_be_read_is_an_error_and_not_time_0() {
         let store = testing::store();
         let node = store.identity().node;
-        assert!(resume(&store, node, 5).is_ok(), "an empty strand has no newest envelope");
+        assert!(resume(&store, node).is_ok(), "an empty strand has no newest envelope");
         let id = EnvelopeId::new(node, SequenceId(1));
         let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule(1));
         store.commit(&[Change::Append(damaged)]).unwrap();
-        assert_eq!(resume(&store, node, 5).unwrap_err(), ReadError::unreadable_envelope(id));
+        assert_eq!(resume(&store, node).unwrap_err(), ReadError::unreadable_envelope(id));
     }
 
     #[test]
@@ -117,7 +113,7 @@ mod tests {
         assert_eq!(end.unread(), Some(failed));
         let refused = end.check().unwrap_err().to_string();
         assert!(refused.contains("cannot be read"), "{refused}");
-        assert!(end.look_again(&store, node, 5), "an empty strand can be read");
-        assert!(end.check().is_ok() && !end.look_again(&store, node, 5));
+        assert!(end.look_again(&store, node), "an empty strand can be read");
+        assert!(end.check().is_ok() && !end.look_again(&store, node));
     }
 }

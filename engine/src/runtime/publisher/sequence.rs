@@ -171,9 +171,9 @@ impl SequencerThread {
         // places that it speaks of must not be given out twice. The clock may have jumped since then, and
         // the node may have left the network.
         let checked = self
-            .check_own_strand(now_ns)
+            .check_own_strand()
             .and_then(|()| self.state.check_world(now_ns))
-            .and_then(|()| self.recover(now_ns));
+            .and_then(|()| self.recover());
         if let Err(error) = checked {
             self.large.fail_all(&error);
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
@@ -243,10 +243,10 @@ impl SequencerThread {
 
     /// Checks that this node may sign. Reads the end of the strand anew when signing has begun again: it
     /// may have grown without this thread.
-    fn check_own_strand(&mut self, now_ns: i64) -> Result<(), PublishError> {
+    fn check_own_strand(&mut self) -> Result<(), PublishError> {
         let releases = self.state.own_strand.check()?;
         if releases != self.releases {
-            self.resume(now_ns)?;
+            self.resume()?;
             self.releases = releases;
         }
         Ok(())
@@ -270,12 +270,12 @@ impl SequencerThread {
 
     /// Goes on after a group that could not be stored: reads the end of the strand anew, once the disk can be
     /// written to.
-    fn recover(&mut self, now_ns: i64) -> Result<(), PublishError> {
+    fn recover(&mut self) -> Result<(), PublishError> {
         if !self.state.broken.load(Ordering::Acquire) {
             return Ok(());
         }
         self.state.check_disk()?;
-        self.resume(now_ns)?;
+        self.resume()?;
         self.epoch += 1;
         self.state.broken.store(false, Ordering::Release);
         Ok(())
@@ -285,12 +285,12 @@ impl SequencerThread {
     ///
     /// # Errors
     /// [`PublishError::Unavailable`]; nothing has changed then.
-    fn resume(&mut self, now_ns: i64) -> Result<(), PublishError> {
+    fn resume(&mut self) -> Result<(), PublishError> {
         if self.written() != self.generation {
             return Err(PublishError::of_disk("earlier publishes are still being written"));
         }
         let PublisherState { store, node, balances, own_end, .. } = &*self.state;
-        self.sequencer = own_end.note(resume(store, *node, now_ns))?;
+        self.sequencer = own_end.note(resume(store, *node))?;
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
         }

@@ -145,7 +145,7 @@ impl Process {
         let ports = ports(store);
         let broken = Arc::new(AtomicBool::new(false));
         let stored = Arc::new(AtomicU64::new(0));
-        let first = own_end::resume(store, NODE, ports.clock.now_ns()).unwrap();
+        let first = own_end::resume(store, NODE).unwrap();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
         let state = Arc::new(PublisherState {
             node: NODE,
