@@ -285,6 +285,29 @@ fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
     }
 }
 
+/// The key is known to the process and to its file, and to no dump and no list of processes.
+#[test]
+fn a_running_node_shows_no_secret_and_leaves_no_core_dump() {
+    let single = Single::new();
+    let key = fs::read_to_string(single.place.path().join("key")).unwrap();
+    let key = key.trim();
+    let mut command = single.command();
+    command.env_remove("XMTPD_SIGNER_PRIVATE_KEY_FILE").env("XMTPD_SIGNER_PRIVATE_KEY", key);
+    command.env("XMTPD_LOG_ENCODING", "json");
+    let mut node = Running::start(command, true);
+    node.line("start", |line| line.contains("started api server"));
+    let environment = fs::read(format!("/proc/{}/environ", node.pid())).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(!environment.contains(key), "the key is in the environment");
+    assert!(environment.contains("XMTPD_LOG_ENCODING=json"), "other variables stay");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    let limit: Vec<&str> = limit.split_whitespace().take(2).collect();
+    assert!(limit.iter().all(|size| ["0", "1"].contains(size)), "{limits}");
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+}
+
 #[test]
 fn a_node_that_was_stopped_leaves_no_write_ahead_log_to_read_back() {
     let single = Single::new();

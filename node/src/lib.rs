@@ -1,7 +1,8 @@
 //! A node or a gateway as a library: typed settings, the order of start and stop, and the assembly
 //! of all parts. In reading order:
 //!
-//! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
+//! - [`settings`]: typed settings, read from flags, environment and file, and checked together; [`environment`]: the
+//!   environment after that, without its secrets;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`backup`]: backups, and the limit of their read rate; [`backup_notes`]: the records of backups in a data folder;
@@ -22,6 +23,7 @@ pub mod admin;
 pub mod backup;
 pub mod backup_notes;
 pub mod bucket;
+pub mod environment;
 pub mod error;
 pub mod files;
 pub mod log_control;

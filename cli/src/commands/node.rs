@@ -1,5 +1,6 @@
 //! `hawser node`: runs one node until a signal stops it.
 
+use hawser_node::environment;
 use hawser_node::error::RunError;
 use hawser_node::service::node;
 use hawser_node::service::stop_signal::StopOn;
@@ -24,6 +25,8 @@ pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
 /// # Errors
 /// When it does not start, or does not stop in order.
 pub(super) fn run_with(mut config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
+    // Before there is a second thread.
+    environment::erase_secrets();
     config.commit = COMMIT;
     config.log_control = Some(logging::install(config.log));
     logging::abort_on_panic();

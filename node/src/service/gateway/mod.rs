@@ -39,6 +39,7 @@ use crate::settings::{GatewayServiceSettings, StopSettings};
 /// # Errors
 /// Fails when it does not start, or does not stop in order.
 pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
+    system::forbid_core_dumps();
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
     let runtime = system::runtime().map_err(RunError::failed)?;

@@ -49,6 +49,19 @@ pub(super) fn file_keys() -> Vec<&'static str> {
     all.filter(|flag| *flag != node::CONFIG_FILE.flag).collect()
 }
 
+/// Returns the variables whose values are secrets, or URLs that may contain some.
+pub(crate) fn secret_variables() -> Vec<&'static str> {
+    let is_secret = |setting: &&Setting| {
+        matches!(setting.kind, SettingKind::Secret { .. } | SettingKind::Urls { .. })
+    };
+    let used = of_node().chain(of_gateway()).filter(is_secret).map(|setting| setting.env);
+    let is_ignored_secret = |setting: &&ignored::Ignored| {
+        setting.flag.is_some_and(|flag| ignored::SECRET_FLAGS.contains(&flag))
+    };
+    let ignored = ignored::ALL.iter().filter(is_ignored_secret).map(|setting| setting.env);
+    used.chain(ignored).collect()
+}
+
 /// Returns the flags of a node that are secrets.
 pub(super) fn secret_flags() -> Vec<&'static str> {
     let used = of_node().filter(|setting| matches!(setting.kind, SettingKind::Secret { .. }));
@@ -94,6 +107,21 @@ mod tests {
             nearest("XMTPD_SIGNER_PRIVATE_KEY_FIL", &known),
             Some("XMTPD_SIGNER_PRIVATE_KEY_FILE")
         );
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_variables() {
+        let secrets = secret_variables();
+        for name in [
+            "XMTPD_SIGNER_PRIVATE_KEY",
+            "XMTPD_PAYER_PRIVATE_KEY",
+            "XMTPD_DB_WRITER_CONNECTION_STRING",
+            "XMTPD_APP_CHAIN_RPC_URL",
+            "XMTPD_REDIS_URL",
+        ] {
+            assert!(secrets.contains(&name), "{name}");
+        }
+        assert!(!secrets.contains(&"XMTPD_API_PORT"));
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! The environment of this process, once the settings have been read from it.
+
+use std::ffi::CString;
+
+use crate::settings::table;
+
+/// Overwrites the values of secret settings in the environment of this process, so that neither `/proc/PID/environ` nor
+/// a child process shows them. To be called when the settings have been read.
+///
+/// Does nothing once the process has a second thread, which may read the environment at the same time.
+pub fn erase_secrets() {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        return;
+    }
+    for name in table::secret_variables() {
+        let Ok(name) = CString::new(name) else { continue };
+        #[expect(unsafe_code, reason = "the standard library does not overwrite a variable")]
+        // SAFETY: `name` ends with a zero byte. The value that is found is a text of this process's environment, which
+        // ends with a zero byte too, may be written to, and is read by no other thread, since there is none.
+        unsafe {
+            let value = libc::getenv(name.as_ptr());
+            if !value.is_null() {
+                value.write_bytes(0, libc::strlen(value));
+            }
+        }
+    }
+}
