@@ -230,14 +230,16 @@ impl ApiHandle {
     }
 }
 
-/// Records positions until `end`, so that lags have an age.
+/// Records positions until `end`, so that lags have an age, and watches this machine's clock.
 async fn record_positions(observer: NodeObserver, end: CancellationToken) {
+    let mut is_clock_off = false;
     loop {
         tokio::select! {
             () = end.cancelled() => return,
             () = sleep(POSITIONS_RECORDED_EVERY) => {
                 observer.note_lags();
                 observer.note_disk();
+                is_clock_off = observer.warn_of_clock(is_clock_off);
             }
         }
     }

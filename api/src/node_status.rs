@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{is_ahead, stated_ns};
+use hawser_engine::own_clock::is_off;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::BuildInfo;
@@ -287,6 +288,25 @@ impl NodeObserver {
             let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
             self.lags.note(now_ns, held, furthest.sequence);
         }
+    }
+
+    /// Returns true if this machine's clock differs from other clocks by more than two seconds, and warns when that
+    /// begins: if `was_off` is false.
+    pub(crate) fn warn_of_clock(&self, was_off: bool) -> bool {
+        let mut leads = self.engine.clock_leads_ns().into_iter();
+        let off = leads.find(|(source, lead_ns)| is_off(source, *lead_ns));
+        if let Some((source, lead_ns)) = off
+            && !was_off
+        {
+            let lead_ms = lead_ns / 1_000_000;
+            tracing::warn!(
+                code = "clock_differs",
+                source,
+                lead_ms,
+                "this machine's clock differs from others by more than two seconds"
+            );
+        }
+        off.is_some()
     }
 
     /// Records the free space of the disk, for the estimate of the days left. Takes at most one sample in ten

@@ -33,6 +33,19 @@ const ENVELOPE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// this node by itself.
 const PEERS_MIN: usize = 2;
 
+/// The name of the peers as a source.
+const PEERS: &str = "peers";
+/// The difference to another clock above which an operator is warned, in nanoseconds. Specified (`docs/log-codes.md`):
+/// hosts with a time service differ by milliseconds, and peers announce their places within a second.
+const WARNED_ABOVE_NS: i64 = 2_000_000_000;
+
+/// Returns true if a lead over the named source, as in [`OtherClocks::leads_ns`], calls for a look at this machine's
+/// clock. A block appears some time after the time that it states, so it shows only a clock that is behind.
+#[must_use]
+pub fn is_off(source: &str, lead_ns: i64) -> bool {
+    lead_ns < -WARNED_ABOVE_NS || (source == PEERS && lead_ns > WARNED_ABOVE_NS)
+}
+
 /// This node's clock is ahead of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClockAheadError {
@@ -171,7 +184,7 @@ impl OtherClocks {
     pub fn leads_ns(&self, now: Instant, wall_ns: i64) -> Vec<(&'static str, i64)> {
         let chains = self.chains.iter();
         let chains = chains.filter_map(|(&chain, it)| Some((chain, it.lead_ns(now, wall_ns)?)));
-        let peers = self.lead_over_peers_ns(now, wall_ns).map(|lead_ns| ("peers", lead_ns));
+        let peers = self.lead_over_peers_ns(now, wall_ns).map(|lead_ns| (PEERS, lead_ns));
         chains.chain(peers).collect()
     }
 

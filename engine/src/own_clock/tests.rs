@@ -50,6 +50,26 @@ fn a_clock_that_is_an_hour_ahead_of_a_chain_is_refused_until_it_is_right() {
 }
 
 #[test]
+fn a_clock_is_off_by_more_than_two_seconds_and_blocks_show_only_that_it_is_behind() {
+    const TWO_S: i64 = 2_000_000_000;
+    let mut clocks = TestClocks::new();
+    let at = clocks.at(1);
+    clocks.others.note_block("app", WALL_NS + 1_000_000_000, at);
+    let off_by = |clocks: &TestClocks, offset_ns: i64| -> Vec<&'static str> {
+        let leads = clocks.others.leads_ns(clocks.at(1), WALL_NS + 1_000_000_000 + offset_ns);
+        leads.into_iter().filter(|(by, lead)| is_off(by, *lead)).map(|(by, _)| by).collect()
+    };
+    assert_eq!(off_by(&clocks, -TWO_S), [""; 0]);
+    assert_eq!(off_by(&clocks, -TWO_S - 1), ["app"]);
+    assert_eq!(off_by(&clocks, 10 * TWO_S), [""; 0], "a block may be old when it appears");
+    clocks.add_peer(200, 0);
+    clocks.add_peer(300, 0);
+    assert_eq!(off_by(&clocks, TWO_S), [""; 0]);
+    assert_eq!(off_by(&clocks, TWO_S + 1), ["peers"]);
+    assert_eq!(off_by(&clocks, -TWO_S - 1), ["app", "peers"]);
+}
+
+#[test]
 fn most_peers_decide_and_never_one_alone() {
     let mut clocks = TestClocks::new();
     clocks.add_peer(200, -HOUR_NS);
