@@ -119,6 +119,12 @@ impl Database {
         put_heads(self, &heads, &mut batch);
         let mut trees = Growths::new(self, heads.iter().map(Head::durable))?;
         trees.stage(self, changes, &leaves, &mut batch);
+        let is_staged = |end: EnvelopeId| {
+            let mut of_strand = heads.iter().filter(|head| head.originator == end.originator);
+            of_strand.all(|head| end.sequence <= head.staged)
+        };
+        // Checkpoints would cover places without envelopes.
+        assert!(trees.ends().all(is_staged), "no tree ends above the head of its strand");
         if batch.is_empty() {
             return Ok(left_out);
         }

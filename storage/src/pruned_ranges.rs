@@ -71,6 +71,11 @@ impl PrunedRanges {
         id: EnvelopeId,
         marks: &mut MarksAround<'_>,
     ) -> Result<(), ReadError> {
+        let is_behind = |(first, last): (&EnvelopeId, &SequenceId)| {
+            EnvelopeId { sequence: *last, ..*first } < id
+        };
+        // Ranges that overlap would end the scan of the strand with an error.
+        assert!(self.made.last_key_value().is_none_or(is_behind), "pruned places ascend");
         let Around { below, above } = marks.of(id)?;
         let mut through = id.sequence;
         if let Some((at, Mark::Pruned { through: end })) = above

@@ -95,6 +95,11 @@ impl Growths {
         }
     }
 
+    /// Returns the place of each tree's last leaf.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = EnvelopeId> {
+        self.0.iter().map(|it| EnvelopeId::new(it.originator, SequenceId(it.edge.size())))
+    }
+
     /// Sets the trees' edges once the batch is durable.
     pub(crate) fn done(self, trees: &Trees) {
         for growth in self.0 {

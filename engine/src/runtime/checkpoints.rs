@@ -166,6 +166,11 @@ impl Signer {
         match decide(node, originator, last.as_ref(), tree, now_ns) {
             CheckpointDecision::Nothing => {}
             CheckpointDecision::Sign(checkpoint) => {
+                // Two roots of one size would be proof against this node.
+                assert!(
+                    last.is_none_or(|last| last.size < checkpoint.size),
+                    "a size is signed once"
+                );
                 store.put_checkpoint(&checkpoint.sign(&self.key).into())?;
                 self.engine.counters().checkpoints.inc();
             }

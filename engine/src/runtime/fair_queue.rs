@@ -69,6 +69,7 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
             self.turns.push_back(key);
         }
         self.len -= 1;
+        debug_assert_eq!(self.turns.len(), self.jobs.len(), "each key with jobs has one turn");
         job
     }
 }

@@ -83,6 +83,9 @@ impl LedgerAppender {
             let undone = ledger::reversals(ledger.entries(), from_block, |id| there.contains(id));
             count.reversed += undone.len();
             undone.iter().for_each(|entry| ledger.push(*entry));
+            let left = ledger::reversals(ledger.entries(), from_block, |id| there.contains(id));
+            // Otherwise a payer would keep, or owe, an amount of an event that the chain has taken back.
+            assert!(left.is_empty(), "the ledger of {payer} is balanced before it is written");
             entries.extend(undone.into_iter().map(|entry| (payer, entry)));
             ledgers.insert(payer, ledger);
         }

@@ -138,6 +138,7 @@ impl LargeRequests {
             piece.push(next);
         }
         self.unwritten.push_back((group, size.len_bytes));
+        debug_assert!(self.unwritten.len() <= UNWRITTEN_MAX, "`can_go_on` leaves room for one");
         Some((request, piece))
     }
 

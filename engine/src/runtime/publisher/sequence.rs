@@ -33,6 +33,8 @@ pub(super) struct SequencerThread {
     state: Arc<PublisherState>,
     settings: PublishSettings,
     sequencer: Sequencer,
+    /// The last place that was signed, or the end of the strand when it was last read.
+    signed: SequenceId,
     /// The clock was behind the strand when the last group was made.
     is_clock_back: bool,
     /// The number of times that signing had begun when `sequencer` was read from the log.
@@ -92,11 +94,12 @@ impl SequencerThread {
     ) -> Self {
         let recent = RecentGroups::default();
         let large = LargeRequests::new(piece_max);
-        let releases = 0;
+        let (releases, signed) = (0, sequencer.last());
         Self {
             state,
             settings,
             sequencer,
+            signed,
             is_clock_back: false,
             releases,
             recent,
@@ -291,6 +294,7 @@ impl SequencerThread {
         }
         let PublisherState { store, node, balances, own_end, .. } = &*self.state;
         self.sequencer = own_end.note(resume(store, *node))?;
+        self.signed = self.sequencer.last();
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
         }
@@ -420,6 +424,11 @@ impl SequencerThread {
         });
         let follows = |pair: &[LogEntry]| pair[1].id.sequence == pair[0].id.sequence.next();
         assert!(sealed.windows(2).all(follows), "a group is contiguous before it is appended");
+        if let Some((first, last)) = sealed.first().zip(sealed.last()) {
+            // Two statements about one place would be proof against this node.
+            assert_eq!(first.id.sequence, self.signed.next(), "a place is signed once");
+            self.signed = last.id.sequence;
+        }
         let mut replayed = 0;
         let mut bytes_of = |sources: Vec<AnswerSource>| -> Vec<Bytes> {
             let bytes = sources.into_iter().map(|source| match source {
