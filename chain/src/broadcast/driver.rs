@@ -451,7 +451,7 @@ impl Driver {
                 if let NoncePurpose::Payload(id) = purpose
                     && sent.may_be_out()
                 {
-                    self.jobs.is_out(id, self.now());
+                    self.jobs.note_sent(id, self.now());
                 }
                 let done = self.nonces.sent(nonce, sent, self.now());
                 self.done(done.into_iter().collect(), &HashMap::new()).await;

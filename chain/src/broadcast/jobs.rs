@@ -201,7 +201,7 @@ impl Jobs {
     }
 
     /// Records that a node may have a transaction of a payload.
-    pub(super) fn is_out(&mut self, id: JobId, now: Duration) {
+    pub(super) fn note_sent(&mut self, id: JobId, now: Duration) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.out_since.get_or_insert(now);
         }

@@ -466,7 +466,7 @@ impl Nonces {
     pub(super) fn polled(&mut self, state: &AccountState, now: Duration) -> Vec<SlotOutcome> {
         // The uses below may find another sender, which invalidates the state again.
         let before = self.mined;
-        if state.is_whole() && !self.is_doubtful(state, now) {
+        if state.is_whole() && !self.wait_for_others(state, now) {
             self.is_current = true;
             self.count(state, now);
         }

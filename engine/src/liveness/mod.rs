@@ -123,7 +123,8 @@ impl LivenessWatch {
                 continue;
             }
             let found = watched.faults(now, self.excused_until, other);
-            let due = found.into_iter().filter(|(kind, _)| watched.is_due(*kind, now, wall_ns));
+            let due =
+                found.into_iter().filter(|(kind, _)| watched.note_if_due(*kind, now, wall_ns));
             let complaint = |(kind, waited)| Complaint { accused: id, kind, waited };
             complaints.extend(due.map(complaint));
         }
@@ -185,8 +186,8 @@ impl Watched {
         faults
     }
 
-    /// Notes a report of a kind, if it is time for one.
-    fn is_due(&mut self, kind: Kind, now: Instant, wall_ns: i64) -> bool {
+    /// Notes a report of a kind, if it is time for one. Returns true then.
+    fn note_if_due(&mut self, kind: Kind, now: Instant, wall_ns: i64) -> bool {
         let slot_ns = i64::try_from(quorum::SLOT_NS).unwrap_or(i64::MAX);
         let slot = wall_ns.div_euclid(slot_ns);
         let last = self.reported.get(&i32::from(kind));

@@ -158,7 +158,7 @@ fn is_whole(
     let objects = &*backups.objects;
     let object = files::object_name(file.hash);
     let location = objects.location(&object);
-    if seen.is_unchanged(objects, &object).map_err(at(&location))? {
+    if seen.meet(objects, &object).map_err(at(&location))? {
         return Ok(true);
     }
     // The version is looked up before the bytes, because another writer may replace the object meanwhile.

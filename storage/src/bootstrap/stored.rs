@@ -266,7 +266,7 @@ impl Bootstraps {
         seen: &mut SeenObjects,
     ) -> Result<bool, BootstrapError> {
         let location = self.objects.location(object);
-        if seen.is_unchanged(&*self.objects, object).map_err(at(&location))? {
+        if seen.meet(&*self.objects, object).map_err(at(&location))? {
             return Ok(true);
         }
         // The version is looked up before the bytes, because another writer may replace the object meanwhile.

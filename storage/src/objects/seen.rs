@@ -44,11 +44,11 @@ impl SeenObjects {
         Self { path, title, tags: read.unwrap_or_default(), met: BTreeSet::new() }
     }
 
-    /// Returns true if the place still has the version of an object that was seen.
+    /// Notes that this run has met an object. Returns true if the place still has the version that was seen.
     ///
     /// # Errors
     /// When the place cannot be reached.
-    pub(crate) fn is_unchanged(&mut self, objects: &dyn Objects, name: &str) -> io::Result<bool> {
+    pub(crate) fn meet(&mut self, objects: &dyn Objects, name: &str) -> io::Result<bool> {
         self.met.insert(name.to_owned());
         let Some(seen) = self.tags.get(name) else { return Ok(false) };
         Ok(objects.tag(name)?.as_ref() == Some(seen))

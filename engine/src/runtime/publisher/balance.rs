@@ -108,7 +108,7 @@ impl Payers {
             Some(older) => std::mem::take(&mut older.charged),
             None if head < self.dropped_at => return Put::TooOld,
             None => {
-                if self.is_full_after_dropping(head, read_ns) {
+                if !self.make_room(head, read_ns) {
                     return Put::Full;
                 }
                 VecDeque::new()
@@ -121,16 +121,16 @@ impl Payers {
     }
 
     /// Makes room if there is none: balances go that are too old or used up, unless charges would be
-    /// forgotten that the database does not have at `head`. Returns true if there still is none.
-    fn is_full_after_dropping(&mut self, head: SequenceId, now_ns: i64) -> bool {
+    /// forgotten that the database does not have at `head`. Returns false if there still is none.
+    fn make_room(&mut self, head: SequenceId, now_ns: i64) -> bool {
         if self.known.len() < PAYERS_MAX {
-            return false;
+            return true;
         }
         self.known.retain(|_, balance| {
             balance.is_fresh(now_ns) && balance.left() > 0 || !balance.is_stored(head)
         });
         self.dropped_at = self.dropped_at.max(head);
-        self.known.len() >= PAYERS_MAX
+        self.known.len() < PAYERS_MAX
     }
 }
 
