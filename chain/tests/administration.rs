@@ -16,8 +16,8 @@ use hawser_chain::admin::rates::Prices;
 use hawser_chain::admin::upgrades::{MigratorChoice, NewCode};
 use hawser_chain::admin::watcher::{self, Watched};
 use hawser_chain::admin::{
-    Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, Plan, PlanStep,
-    bridge, nodes, parameters, payers, rates, upgrades,
+    Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, PaymentToken, Plan,
+    PlanStep, bridge, nodes, parameters, payers, rates, upgrades,
 };
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{Factory, FeeToken, PayerReportManager, artifact, parameter};
@@ -28,6 +28,10 @@ use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
 use crate::pair::{self, ChainBackend, Pair};
+
+const NODE: OriginatorId = OriginatorId(100);
+const FEE_TOKEN: PaymentToken = PaymentToken::FeeToken;
+const UNDERLYING: PaymentToken = PaymentToken::Underlying;
 
 crate::on_both_kinds_of_chain! {
     nodes_are_added_once_chosen_and_moved
@@ -138,19 +142,18 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
     assert!(again.steps.is_empty() && again.notes[0].contains("node 100"), "{again:?}");
     let other = NewNode { http_address: "http://elsewhere:1".into(), ..new.clone() };
     let refused = nodes::add(network, &other).await.unwrap_err();
-    assert_eq!(refused, AdminError::KeyInUse { node_id: OriginatorId(100) });
+    assert_eq!(refused, AdminError::KeyInUse { node_id: NODE });
 
-    setup.carry_out(&nodes::add_canonical(network, OriginatorId(100)).await.unwrap()).await;
-    assert!(nodes::get(network, OriginatorId(100)).await.unwrap().is_canonical);
-    assert!(nodes::add_canonical(network, OriginatorId(100)).await.unwrap().steps.is_empty());
-    setup.carry_out(&nodes::remove_canonical(network, OriginatorId(100)).await.unwrap()).await;
-    assert!(!nodes::get(network, OriginatorId(100)).await.unwrap().is_canonical);
-    assert!(nodes::remove_canonical(network, OriginatorId(100)).await.unwrap().steps.is_empty());
+    setup.carry_out(&nodes::add_canonical(network, NODE).await.unwrap()).await;
+    assert!(nodes::get(network, NODE).await.unwrap().is_canonical);
+    assert!(nodes::add_canonical(network, NODE).await.unwrap().steps.is_empty());
+    setup.carry_out(&nodes::remove_canonical(network, NODE).await.unwrap()).await;
+    assert!(!nodes::get(network, NODE).await.unwrap().is_canonical);
+    assert!(nodes::remove_canonical(network, NODE).await.unwrap().steps.is_empty());
     let unknown = nodes::add_canonical(network, OriginatorId(200)).await.unwrap_err();
     assert_eq!(unknown, AdminError::UnknownNode { node_id: OriginatorId(200) });
 
-    let plan =
-        nodes::update_http(network, OriginatorId(100), "https://moved.example").await.unwrap();
+    let plan = nodes::update_http(network, NODE, "https://moved.example").await.unwrap();
     let owner = pair::sender(&setup.pair.settlement, 1);
     setup.carry_out_as(&owner, &plan).await.unwrap();
     let listed = nodes::list(network).await.unwrap();
@@ -158,8 +161,7 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
     assert_eq!(listed[0].http_address, "https://moved.example");
     assert_eq!((listed[0].owner, listed[0].signer), (new.owner, key(1).address()));
     assert_eq!(listed[0].signing_public_key[..], new.signing_public_key);
-    let same =
-        nodes::update_http(network, OriginatorId(100), "https://moved.example").await.unwrap();
+    let same = nodes::update_http(network, NODE, "https://moved.example").await.unwrap();
     assert!(same.steps.is_empty());
 }
 
@@ -171,7 +173,7 @@ async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
     let error = setup.carry_out_as(&stranger, &plan).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NotAdmin()");
     let (account, payer) = (Account::Key(key(2)), stranger.account());
-    let error = payers::deposit(network, &account, payer, usd("9.999999"), false).await;
+    let error = payers::deposit(network, &account, payer, usd("9.999999"), FEE_TOKEN).await;
     assert_eq!(
         error.unwrap_err().to_string(),
         "PayerRegistry would revert: InsufficientDeposit(amount: 9999999, minimumDeposit: 10000000)"
@@ -311,23 +313,24 @@ async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
     let network = &setup.network;
     let (payer, ten) = (Address::repeat_byte(5), usd("10"));
     let signing = Account::Key(key(0));
-    let plan = payers::deposit(network, &signing, payer, ten, false).await.unwrap();
+    let plan = payers::deposit(network, &signing, payer, ten, FEE_TOKEN).await.unwrap();
     assert_eq!(functions(&plan), ["PayerRegistry.depositWithPermit"]);
     setup.carry_out(&plan).await;
 
     let known = Account::Address(setup.admin.account());
-    let plan = payers::deposit(network, &known, payer, ten, false).await.unwrap();
+    let plan = payers::deposit(network, &known, payer, ten, FEE_TOKEN).await.unwrap();
     assert_eq!(functions(&plan), ["FeeToken.approve", "PayerRegistry.deposit"]);
     setup.carry_out(&plan).await;
     let spender = setup.at(Contract::PayerRegistry);
     let approve = FeeToken::approveCall { spender, value: U256::from(ten.get()) };
     setup.admin.send(&Call::new(setup.at(Contract::FeeToken), &approve)).await.unwrap();
-    let plan = payers::deposit(network, &signing, payer, ten, false).await.unwrap();
+    let plan = payers::deposit(network, &signing, payer, ten, FEE_TOKEN).await.unwrap();
     assert_eq!(functions(&plan), ["PayerRegistry.deposit"], "it is approved already");
     setup.carry_out(&plan).await;
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 30_000_000);
 
-    let unknown = payers::deposit(network, &Account::Unknown, payer, ten, true).await.unwrap();
+    let unknown =
+        payers::deposit(network, &Account::Unknown, payer, ten, UNDERLYING).await.unwrap();
     assert_eq!(
         functions(&unknown),
         [
@@ -346,7 +349,8 @@ async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBa
     let payer = setup.admin.account();
     let before = payers::balance(network, payer).await.unwrap();
     let amount = MicroDollars::new(before.fee_tokens.get() + 5_000_000).unwrap();
-    let plan = async || payers::deposit(network, &account, payer, amount, true).await.unwrap();
+    let plan =
+        async || payers::deposit(network, &account, payer, amount, UNDERLYING).await.unwrap();
     let whole = plan().await;
     assert_eq!(
         functions(&whole),
@@ -364,9 +368,9 @@ async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBa
     assert_eq!(after.microdollars.unsigned_abs(), amount.get());
     assert_eq!(after.fee_tokens, MicroDollars::default());
 
-    let too_much = payers::deposit(network, &account, payer, usd("99999999"), true).await;
+    let too_much = payers::deposit(network, &account, payer, usd("99999999"), UNDERLYING).await;
     assert!(matches!(too_much, Err(AdminError::TooFewTokens { .. })), "{too_much:?}");
-    let plan = payers::deposit(network, &account, payer, usd("10"), false).await.unwrap();
+    let plan = payers::deposit(network, &account, payer, usd("10"), FEE_TOKEN).await.unwrap();
     assert!(plan.notes[0].contains("--from-underlying"), "{plan:?}");
     let error = setup.carry_out_as(&setup.admin, &plan).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("ERC20InsufficientBalance"), "{error}");
@@ -378,7 +382,7 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     let account = Account::Key(key(0));
     let payer = setup.admin.account();
     let recipient = Address::repeat_byte(6);
-    let deposit = payers::deposit(network, &account, payer, usd("25"), false).await.unwrap();
+    let deposit = payers::deposit(network, &account, payer, usd("25"), FEE_TOKEN).await.unwrap();
     setup.carry_out(&deposit).await;
     let request = payers::request_withdrawal(network, usd("5.5")).await.unwrap();
     assert!(request.notes[0].contains("172800 s"), "{request:?}");
@@ -393,14 +397,14 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     setup.carry_out(&payers::cancel_withdrawal(network, &account).await.unwrap()).await;
     assert_eq!(payers::balance(network, payer).await.unwrap().withdrawal, None);
     setup.carry_out(&request).await;
-    let early = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
+    let early = payers::finalize_withdrawal(network, &account, recipient, FEE_TOKEN).await.unwrap();
     assert!(early.notes[0].contains("ready in"), "{early:?}");
     let error = setup.carry_out_as(&setup.admin, &early).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("WithdrawalNotReady"), "{error}");
 
     // The timestamps of blocks made on demand may be some minutes ahead of the clock.
     setup.pass_time(172_800 + 3600).await;
-    let plan = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
+    let plan = payers::finalize_withdrawal(network, &account, recipient, FEE_TOKEN).await.unwrap();
     assert!(plan.notes[0].ends_with("ready"), "{plan:?}");
     setup.carry_out(&plan).await;
     assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("5.5"));
@@ -471,12 +475,12 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     let network = &setup.network;
     let account = Account::Key(key(0));
     let payer = setup.admin.account();
-    let deposit = payers::deposit(network, &account, payer, usd("25"), false).await.unwrap();
+    let deposit = payers::deposit(network, &account, payer, usd("25"), FEE_TOKEN).await.unwrap();
     setup.carry_out(&deposit).await;
     setup.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;
     setup.carry_out(&nodes::add(network, &new_node(2)).await.unwrap()).await;
-    setup.carry_out(&nodes::add_canonical(network, OriginatorId(100)).await.unwrap()).await;
-    let node = Beneficiary::Node(OriginatorId(100));
+    setup.carry_out(&nodes::add_canonical(network, NODE).await.unwrap()).await;
+    let node = Beneficiary::Node(NODE);
     let owner = pair::sender(&setup.pair.settlement, 1);
     let stranger = pair::sender(&setup.pair.settlement, 3);
     assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "no reports yet");
@@ -484,7 +488,7 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     for index in 0..4 {
         report(&setup, 100, index, payer, DOLLAR).await;
     }
-    let some = fees::claim(network, node, &[OriginatorId(100)]).await.unwrap();
+    let some = fees::claim(network, node, &[NODE]).await.unwrap();
     assert_eq!(functions(&some), ["DistributionManager.claim"]);
     let error = setup.carry_out_as(&stranger, &some).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NotNodeOwner()");
@@ -501,30 +505,27 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "each once");
     let unlisted = fees::claim(network, Beneficiary::Node(OriginatorId(200)), &[]).await.unwrap();
     assert!(unlisted.steps.is_empty());
-    let plan = fees::claim(network, Beneficiary::Protocol, &[OriginatorId(100)]).await.unwrap();
+    let plan = fees::claim(network, Beneficiary::Protocol, &[NODE]).await.unwrap();
     setup.carry_out_as(&stranger, &plan).await.unwrap();
 
     what_was_taken_over_is_claimed_too(&setup, payer).await;
     let owed = fees::owed(network).await.unwrap();
-    assert_eq!(owed.nodes, [(OriginatorId(100), usd("4.95")), (OriginatorId(200), usd("0"))]);
+    assert_eq!(owed.nodes, [(NODE, usd("4.95")), (OriginatorId(200), usd("0"))]);
     assert_eq!(owed.protocol, usd("0.05"));
     assert_eq!((owed.available, owed.excess), (usd("0"), usd("5")));
-    let claims = fees::claims(network, &[OriginatorId(100)]).await.unwrap();
-    assert!(
-        claims
-            .iter()
-            .all(|claim| claim.nodes == BTreeSet::from([OriginatorId(100)]) && claim.protocol)
-    );
+    let claims = fees::claims(network, &[NODE]).await.unwrap();
+    assert!(claims.iter().all(|claim| claim.nodes == BTreeSet::from([NODE]) && claim.protocol));
     let claims = fees::claims(network, &[OriginatorId(200)]).await.unwrap();
-    assert!(claims[0].nodes.contains(&OriginatorId(100)) && !claims[0].protocol);
+    assert!(claims[0].nodes.contains(&NODE) && !claims[0].protocol);
 
     let recipient = Address::repeat_byte(8);
-    let plan = fees::withdraw(network, node, recipient, false).await.unwrap();
+    let plan = fees::withdraw(network, node, recipient, FEE_TOKEN).await.unwrap();
     setup.carry_out_as(&owner, &plan).await.unwrap();
     assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("4.95"));
     let error = setup.carry_out_as(&owner, &plan).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NoFeesOwed()");
-    let plan = fees::withdraw(network, Beneficiary::Protocol, Address::ZERO, true).await.unwrap();
+    let plan =
+        fees::withdraw(network, Beneficiary::Protocol, Address::ZERO, UNDERLYING).await.unwrap();
     setup.carry_out_as(&stranger, &plan).await.unwrap();
     assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
     let error = fees::claim(network, Beneficiary::Node(OriginatorId(300)), &[]).await.unwrap_err();
@@ -534,8 +535,7 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
 /// Nodes also report on originators migrated from the older network, which no registry lists.
 async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Address) {
     report(setup, 11, 0, payer, 0).await;
-    let claim =
-        fees::claim(&setup.network, Beneficiary::Node(OriginatorId(100)), &[]).await.unwrap();
+    let claim = fees::claim(&setup.network, Beneficiary::Node(NODE), &[]).await.unwrap();
     assert_eq!(functions(&claim), ["DistributionManager.claim"]);
     let claims = fees::claims(&setup.network, &[]).await.unwrap();
     let places: Vec<_> =

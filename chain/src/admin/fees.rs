@@ -9,7 +9,9 @@ use alloy::primitives::{Address, U256};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hawser_proto::OriginatorId;
 
-use super::{AdminError, Contract, MicroDollars, Network, Plan, PlanStep, nodes, tokens};
+use super::{
+    AdminError, Contract, MicroDollars, Network, PaymentToken, Plan, PlanStep, nodes, tokens,
+};
 use crate::contracts::payer_report_manager::IPayerReportManager;
 use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
 
@@ -205,24 +207,24 @@ pub async fn withdraw(
     network: &Network,
     whose: Beneficiary,
     recipient: Address,
-    into_underlying: bool,
+    token: PaymentToken,
 ) -> Result<Plan, AdminError> {
     use DistributionManager as Manager;
     let owner = owner(network, whose).await?;
-    let step = match (whose, into_underlying) {
-        (Beneficiary::Node(node_id), false) => {
+    let step = match (whose, token) {
+        (Beneficiary::Node(node_id), PaymentToken::FeeToken) => {
             let withdraw = Manager::withdrawCall { nodeId_: node_id.0, recipient_: recipient };
             network.step(MANAGER, &withdraw)?
         }
-        (Beneficiary::Node(node_id), true) => {
+        (Beneficiary::Node(node_id), PaymentToken::Underlying) => {
             let withdraw =
                 Manager::withdrawIntoUnderlyingCall { nodeId_: node_id.0, recipient_: recipient };
             network.step(MANAGER, &withdraw)?
         }
-        (Beneficiary::Protocol, false) => {
+        (Beneficiary::Protocol, PaymentToken::FeeToken) => {
             network.step(MANAGER, &Manager::withdrawProtocolFeesCall {})?
         }
-        (Beneficiary::Protocol, true) => {
+        (Beneficiary::Protocol, PaymentToken::Underlying) => {
             network.step(MANAGER, &Manager::withdrawProtocolFeesIntoUnderlyingCall {})?
         }
     };

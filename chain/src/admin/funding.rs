@@ -7,7 +7,9 @@ use alloy::sol_types::SolError as _;
 
 use super::bridge::{self, GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use super::tokens::{self, Permit};
-use super::{Account, AdminError, ChainRole, Contract, MicroDollars, Network, Plan, payers};
+use super::{
+    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, payers,
+};
 use crate::contracts::revert::Revert;
 use crate::contracts::{
     AppChainGateway, DepositSplitter, FeeToken, PayerRegistry, SettlementChainGateway,
@@ -171,12 +173,12 @@ pub fn from_app_chain(
     network: &Network,
     recipient: Address,
     amount: MicroDollars,
-    into_underlying: bool,
+    token: PaymentToken,
 ) -> Result<Plan, AdminError> {
     const GATEWAY: Contract = Contract::AppChainGateway;
     network.chain(ChainRole::App)?;
     let recipient_ = recipient;
-    let mut step = if into_underlying {
+    let mut step = if token == PaymentToken::Underlying {
         network.step(GATEWAY, &AppChainGateway::withdrawIntoUnderlyingCall { recipient_ })?
     } else {
         network.step(GATEWAY, &AppChainGateway::withdrawCall { recipient_ })?

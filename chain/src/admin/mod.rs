@@ -36,3 +36,4 @@ pub use contract::{ChainRole, Contract, Contracts};
 pub use error::AdminError;
 pub use network::Network;
 pub use plan::{Plan, PlanStep};
+pub use tokens::PaymentToken;

@@ -4,7 +4,7 @@ use alloy::primitives::Address;
 use alloy::sol_types::SolError;
 
 use super::tokens::{self, Permit};
-use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
+use super::{Account, AdminError, Contract, MicroDollars, Network, PaymentToken, Plan};
 use crate::contracts::revert::Revert;
 use crate::contracts::{FeeToken, PayerRegistry};
 
@@ -81,8 +81,8 @@ pub async fn bounds(network: &Network) -> Result<PayerRegistryBounds, AdminError
     Ok(PayerRegistryBounds { minimum_deposit: minimum.into(), withdraw_lock_seconds: lock, paused })
 }
 
-/// Plans a deposit into a payer's balance from the account's fee tokens. With `wrap`, missing fee
-/// tokens are wrapped from underlying tokens first.
+/// Plans a deposit into a payer's balance from the account's fee tokens. With [`PaymentToken::Underlying`], missing
+/// fee tokens are wrapped from underlying tokens first.
 ///
 /// # Errors
 /// [`AdminError`] if the registry would refuse the deposit, tokens are missing, or a contract cannot be read.
@@ -91,9 +91,10 @@ pub async fn deposit(
     account: &Account,
     payer: Address,
     amount: MicroDollars,
-    wrap: bool,
+    token: PaymentToken,
 ) -> Result<Plan, AdminError> {
     check_deposit(network, payer, amount).await?;
+    let wrap = token == PaymentToken::Underlying;
     let payment = tokens::pay(network, account, Contract::PayerRegistry, amount, wrap).await?;
     let (payer_, amount_) = (payer, amount.on_chain());
     let step = match payment.permit {
@@ -164,10 +165,10 @@ pub async fn finalize_withdrawal(
     network: &Network,
     account: &Account,
     recipient: Address,
-    into_underlying: bool,
+    token: PaymentToken,
 ) -> Result<Plan, AdminError> {
     let recipient_ = recipient;
-    let step = if into_underlying {
+    let step = if token == PaymentToken::Underlying {
         let finalize = PayerRegistry::finalizeWithdrawalIntoUnderlyingCall { recipient_ };
         network.step(Contract::PayerRegistry, &finalize)?
     } else {

@@ -28,6 +28,23 @@ mod eip2612 {
     }
 }
 
+/// The token in which an account pays, or is paid out. Fee tokens are wrapped underlying tokens, one for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaymentToken {
+    /// The fee token, which the contracts hold.
+    FeeToken,
+    /// The token that the fee token wraps, such as USDC.
+    Underlying,
+}
+
+impl PaymentToken {
+    /// Returns the underlying token if a flag asks for it, and the fee token otherwise.
+    #[must_use]
+    pub fn underlying_if(is_asked_for: bool) -> Self {
+        if is_asked_for { Self::Underlying } else { Self::FeeToken }
+    }
+}
+
 /// The preparation of a payment to a contract.
 #[derive(Debug)]
 pub(super) struct Payment {

@@ -1,5 +1,6 @@
 //! `hawser fees`: the fees that nodes and the protocol have earned.
 
+use hawser_chain::admin::PaymentToken;
 use hawser_chain::admin::fees::{self, Beneficiary, OwedFees, ReportClaims};
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
@@ -43,7 +44,8 @@ async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError
         Beneficiary::Node(_) => recipient(args.recipient, &session.account)?,
         Beneficiary::Protocol => Default::default(),
     };
-    let plan = fees::withdraw(&session.network, whose, recipient, args.into_underlying).await;
+    let token = PaymentToken::underlying_if(args.into_underlying);
+    let plan = fees::withdraw(&session.network, whose, recipient, token).await;
     session.carry_out(plan?).await?;
     finish(session, whose).await
 }

@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
-use hawser_chain::admin::{MicroDollars, funding};
+use hawser_chain::admin::{MicroDollars, PaymentToken, funding};
 use hawser_node::error::RunError;
 
 use crate::args::onchain::TransactionArgs;
@@ -42,8 +42,8 @@ async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
             .await?;
     let payer = payer(args.payer, &session.account)?;
     let OnchainSession { network, account, .. } = &session;
-    let plan =
-        payers::deposit(network, account, payer, args.sum.amount, args.from_underlying).await;
+    let token = PaymentToken::underlying_if(args.from_underlying);
+    let plan = payers::deposit(network, account, payer, args.sum.amount, token).await;
     session.carry_out(plan?).await?;
     finish(session, Some(payer)).await
 }
@@ -101,7 +101,8 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunE
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let recipient = recipient(args.recipient, &session.account)?;
     let OnchainSession { network, account, .. } = &session;
-    let plan = payers::finalize_withdrawal(network, account, recipient, args.into_underlying).await;
+    let token = PaymentToken::underlying_if(args.into_underlying);
+    let plan = payers::finalize_withdrawal(network, account, recipient, token).await;
     session.carry_out(plan?).await?;
     let payer = session.account.address();
     finish(session, payer).await

@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::funding::{self, Funding};
-use hawser_chain::admin::{Account, payers};
+use hawser_chain::admin::{Account, PaymentToken, payers};
 use hawser_node::error::RunError;
 
 use crate::args::payer::{AmountArgs, FundArgs, LeaveAppArgs, UnwrapArgs};
@@ -67,9 +67,8 @@ pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), 
         OnchainSession::open(&args.sum.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json)
             .await?;
     let recipient = recipient(args.recipient, &session.account)?;
-    let into_underlying = args.into_underlying;
-    let plan =
-        funding::from_app_chain(&session.network, recipient, args.sum.amount, into_underlying)?;
+    let token = PaymentToken::underlying_if(args.into_underlying);
+    let plan = funding::from_app_chain(&session.network, recipient, args.sum.amount, token)?;
     session.carry_out(plan).await?;
     let account = session.account.address();
     finish(session, account).await

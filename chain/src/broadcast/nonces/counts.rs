@@ -8,7 +8,8 @@ use crate::broadcast::slots::AccountState;
 
 impl Nonces {
     /// Returns true if only one of several endpoints has answered and it reports a higher count than the known one. The
-    /// others may answer again soon; if they do not within the time limit, its count is used. Notes since when that is so.
+    /// others may answer again soon; if they do not within the time limit, its count is used. Notes since when that is
+    /// so.
     pub(super) fn wait_for_others(&mut self, state: &AccountState, now: Duration) -> bool {
         let known = self.known_count();
         let exceeds = match state.counts.as_slice() {
