@@ -44,7 +44,7 @@ impl Sink for Changes {
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let change = |event: &hawser_chain::index::IndexedEvent| match event.decoded {
             ContractEvent::MembershipChanged { node_id, is_member } => {
-                (node_id, event.block_time_s, is_member)
+                (node_id.0, event.block_time_s, is_member)
             }
             ref other => panic!("{other:?}"),
         };

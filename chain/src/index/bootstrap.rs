@@ -319,6 +319,8 @@ fn changes_in(logs: &[Log], contract: Address, block: u64) -> Vec<(u64, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::OriginatorId;
+
     use super::*;
     use crate::index::event::{BlockRef, ContractEvent};
 
@@ -344,7 +346,7 @@ mod tests {
             block_time_s: 0,
             log_index: 3,
             transaction,
-            decoded: ContractEvent::MembershipChanged { node_id: 1, is_member: true },
+            decoded: ContractEvent::MembershipChanged { node_id: OriginatorId(1), is_member: true },
         };
         let indirect = |carries_call, at_end| Bootstraps {
             indirect: BTreeMap::from([(transaction, carries_call)]),

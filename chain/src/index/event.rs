@@ -3,6 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, Keccak256};
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::{SolCall, SolEvent};
+use hawser_proto::OriginatorId;
 
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
     MessageSent, bootstrapMessagesCall,
@@ -143,7 +144,10 @@ fn balance_change(log: &Log) -> Option<ContractEvent> {
 }
 
 fn membership_change(log: &Log) -> Option<ContractEvent> {
-    let change = |node_id, is_member| ContractEvent::MembershipChanged { node_id, is_member };
+    let change = |node_id, is_member| ContractEvent::MembershipChanged {
+        node_id: OriginatorId(node_id),
+        is_member,
+    };
     match *log.topic0()? {
         NodeAddedToCanonicalNetwork::SIGNATURE_HASH => {
             decoded::<NodeAddedToCanonicalNetwork>(log).map(|event| change(event.nodeId, true))
@@ -160,19 +164,19 @@ fn report_change(log: &Log) -> Option<ContractEvent> {
         PayerReportSubmitted::SIGNATURE_HASH => {
             let event = decoded::<PayerReportSubmitted>(log)?;
             Some(ContractEvent::ReportSubmitted(SubmittedReport {
-                originator: event.originatorNodeId,
+                originator: OriginatorId(event.originatorNodeId),
                 index: u64::try_from(event.payerReportIndex).ok()?,
                 start: event.startSequenceId,
                 end: event.endSequenceId,
                 end_minute: event.endMinuteSinceEpoch,
                 root: event.payersMerkleRoot,
-                nodes: event.nodeIds,
+                nodes: event.nodeIds.into_iter().map(OriginatorId).collect(),
             }))
         }
         PayerReportSubsetSettled::SIGNATURE_HASH => {
             let event = decoded::<PayerReportSubsetSettled>(log)?;
             Some(ContractEvent::ReportSettled {
-                originator: event.originatorNodeId,
+                originator: OriginatorId(event.originatorNodeId),
                 index: u64::try_from(event.payerReportIndex).ok()?,
                 leaves: event.count.into(),
                 left: event.remaining.into(),
@@ -238,7 +242,7 @@ pub enum ContractEvent {
     /// A node was added to the canonical network or removed from it.
     MembershipChanged {
         /// The node's id.
-        node_id: u32,
+        node_id: OriginatorId,
         /// True if it was added.
         is_member: bool,
     },
@@ -247,7 +251,7 @@ pub enum ContractEvent {
     /// Leaves of a payer report were settled.
     ReportSettled {
         /// The originator that the report is about.
-        originator: u32,
+        originator: OriginatorId,
         /// The index of the report among its originator's reports, from 0.
         index: u64,
         /// The number of settled leaves.
@@ -263,7 +267,7 @@ pub enum ContractEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmittedReport {
     /// The originator that the report is about.
-    pub originator: u32,
+    pub originator: OriginatorId,
     /// The index of the report among its originator's reports, from 0.
     pub index: u64,
     /// The start of its range, exclusive.
@@ -275,7 +279,7 @@ pub struct SubmittedReport {
     /// The Merkle root over the payers' amounts.
     pub root: B256,
     /// The nodes that share the fees.
-    pub nodes: Vec<u32>,
+    pub nodes: Vec<OriginatorId>,
 }
 
 impl ContractEvent {
@@ -298,20 +302,20 @@ impl ContractEvent {
                 digest.update(micro_dollars.to_be_bytes());
             }
             Self::MembershipChanged { node_id, is_member } => {
-                digest.update(node_id.to_be_bytes());
+                digest.update(node_id.0.to_be_bytes());
                 digest.update([u8::from(*is_member)]);
             }
             Self::ReportSubmitted(report) => {
-                digest.update(report.originator.to_be_bytes());
+                digest.update(report.originator.0.to_be_bytes());
                 digest.update(report.index.to_be_bytes());
                 digest.update(report.start.to_be_bytes());
                 digest.update(report.end.to_be_bytes());
                 digest.update(report.end_minute.to_be_bytes());
                 digest.update(report.root);
-                report.nodes.iter().for_each(|node| digest.update(node.to_be_bytes()));
+                report.nodes.iter().for_each(|node| digest.update(node.0.to_be_bytes()));
             }
             Self::ReportSettled { originator, index, leaves, left, micro_dollars } => {
-                digest.update(originator.to_be_bytes());
+                digest.update(originator.0.to_be_bytes());
                 for number in [index, leaves, left, micro_dollars] {
                     digest.update(number.to_be_bytes());
                 }

@@ -379,12 +379,13 @@ mod tests {
     use std::slice;
 
     use alloy::primitives::LogData;
+    use hawser_proto::OriginatorId;
 
     use super::*;
     use crate::contracts::node_registry::NodeRegistry::NodeRemovedFromCanonicalNetwork;
 
     fn removal(node_id: u32) -> ContractEvent {
-        ContractEvent::MembershipChanged { node_id, is_member: false }
+        ContractEvent::MembershipChanged { node_id: OriginatorId(node_id), is_member: false }
     }
 
     fn events(nodes: &[u32]) -> EventSet {

@@ -249,6 +249,7 @@ mod tests {
     use alloy::eips::eip2718::Encodable2718 as _;
     use alloy::primitives::{Address, logs_bloom};
     use alloy::sol_types::SolEvent as _;
+    use hawser_proto::OriginatorId;
     use serde_json::json;
 
     use super::*;
@@ -404,7 +405,7 @@ mod tests {
         let mut read = EventSet::default();
         read.add(
             transaction(1),
-            &ContractEvent::MembershipChanged { node_id: 200, is_member: false },
+            &ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false },
         );
         let renamed = claim(1, 200, B256::repeat_byte(9));
         let both = [honest, liar];
@@ -442,7 +443,8 @@ mod tests {
         let mut liar = prove(&block(&[&[100], &[200]])).unwrap();
         liar.logs.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
         let mut read = EventSet::default();
-        let event = ContractEvent::MembershipChanged { node_id: 200, is_member: false };
+        let event =
+            ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
         read.add(transaction(1), &event);
         let renamed = claim(1, 200, B256::repeat_byte(9));
         let receipts = [has(&renamed), has(&renamed)];

@@ -58,7 +58,7 @@ fn change(event: &IndexedEvent) -> Option<MembershipChange> {
     Some(MembershipChange {
         block: event.block.number,
         log_index: event.log_index,
-        node: OriginatorId(node_id),
+        node: node_id,
         time_s: event.block_time_s,
         is_member,
     })
@@ -110,7 +110,7 @@ mod tests {
             block_time_s,
             log_index: 1,
             transaction: B256::ZERO,
-            decoded: ContractEvent::MembershipChanged { node_id: NODE.0, is_member },
+            decoded: ContractEvent::MembershipChanged { node_id: NODE, is_member },
         };
         let events = events.iter().map(event).collect();
         EventBatch { from_block, events, position: block(to), is_at_head: true }

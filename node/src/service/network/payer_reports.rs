@@ -1,7 +1,7 @@
 //! A sink for the events of the payer report manager.
 
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
 use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, Store};
 
@@ -41,7 +41,7 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
                 let (originator, nodes) = (report.originator, report.nodes.len());
                 tracing::error!(
                     code = "payer_report_event_ignored",
-                    originator,
+                    originator = originator.0,
                     nodes,
                     "an endpoint shows a payer report with more nodes than there can be: the report is ignored"
                 );
@@ -52,7 +52,7 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
                 end: SequenceId(report.end),
                 end_minute: report.end_minute,
                 root: report.root.0,
-                nodes: report.nodes.clone(),
+                nodes: report.nodes.iter().map(|node| node.0).collect(),
             };
             (report.originator, report.index, change)
         }
@@ -67,7 +67,7 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
     Some(PayerReportEvent {
         block: event.block.number,
         log_index: event.log_index,
-        originator: OriginatorId(originator),
+        originator,
         index,
         change,
     })
