@@ -125,6 +125,13 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_of_a_gateway_is_known() {
+        let known = variables();
+        let mut all = gateway::ALL.into_iter().flat_map(Setting::variables);
+        assert_eq!(all.find(|name| !known.contains(name)), None);
+    }
+
+    #[test]
     fn no_name_stands_in_two_tables() {
         let mut names = variables();
         let count = names.len();
