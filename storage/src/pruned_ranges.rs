@@ -66,6 +66,9 @@ pub(crate) struct PrunedRanges {
 
 impl PrunedRanges {
     /// Adds a place that no mark covers.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the marks cannot be read, or the place lies below the last one.
     pub(crate) fn add(
         &mut self,
         id: EnvelopeId,
@@ -74,8 +77,10 @@ impl PrunedRanges {
         let is_behind = |(first, last): (&EnvelopeId, &SequenceId)| {
             EnvelopeId { sequence: *last, ..*first } < id
         };
-        // Ranges that overlap would end the scan of the strand with an error.
-        assert!(self.made.last_key_value().is_none_or(is_behind), "pruned places ascend");
+        // Ranges that overlap would end every scan of the strand with an error. A damaged table can lead here.
+        if !self.made.last_key_value().is_none_or(is_behind) {
+            return Err(ReadError::corrupt(MarkKey::FAMILY, &MarkKey(id).encode()));
+        }
         let Around { below, above } = marks.of(id)?;
         let mut through = id.sequence;
         if let Some((at, Mark::Pruned { through: end })) = above
