@@ -243,15 +243,14 @@ impl Network {
         let mut confirming: Option<Child> = None;
         while !matches!(http::get(member.metrics, PUBLISHES).await, Ok((200, _))) {
             check_running(process, until, log)?;
-            let child = match confirming.take() {
-                Some(mut child) if child.try_wait()?.is_none() => child,
-                Some(child) => {
-                    answered(&child.wait_with_output()?.stdout)?;
-                    continue;
-                }
+            let mut child = match confirming.take() {
+                Some(child) => child,
                 None => self.confirmation(&state_dir).spawn()?,
             };
-            confirming = Some(child);
+            match child.try_wait()? {
+                None => confirming = Some(child),
+                Some(_) => answered(&child.wait_with_output()?.stdout)?,
+            }
             sleep(Duration::from_millis(20)).await;
         }
         // The command waits for a question, which a node of a known folder does not ask.

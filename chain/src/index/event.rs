@@ -359,7 +359,7 @@ mod tests {
         let inner = alloy::primitives::Log { address, data: event.encode_log_data() };
         let log = Log { inner, ..Log::default() };
         let settled = ContractEvent::ReportSettled {
-            originator: 100,
+            originator: OriginatorId(100),
             index: 4,
             leaves: 1,
             left: 0,

@@ -45,7 +45,7 @@ pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
     let failed = |error: SourceError| RunError::failed(format!("{from}: {error}"));
     let mut bills = Vec::new();
     for head in heads(log.heads().map_err(failed)?, &facts.reports) {
-        let of_strand = facts.reports.iter().filter(|it| it.originator == head.originator.0);
+        let of_strand = facts.reports.iter().filter(|it| it.originator == head.originator);
         let reports: Vec<_> = of_strand.map(billed).collect();
         bills.push(bill(&*log, head, &reports, &settings).map_err(failed)?);
     }

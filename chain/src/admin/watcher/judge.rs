@@ -251,7 +251,7 @@ mod tests {
 
     fn report(index: u64, age_s: u64, is_settled: bool) -> OnchainReport {
         OnchainReport {
-            originator: 100,
+            originator: OriginatorId(100),
             index,
             start_sequence_id: 0,
             end_sequence_id: 1,
