@@ -222,13 +222,13 @@ fn an_address_without_a_listener_is_a_failure_in_both_forms() {
 }
 
 /// A folder with the files that a single node needs.
-struct Single {
-    place: tempfile::TempDir,
-    base: u16,
+pub(crate) struct Single {
+    pub(crate) place: tempfile::TempDir,
+    pub(crate) base: u16,
 }
 
 impl Single {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
         let key = place.path().join("key");
         let made = json(&["keys", "generate", "--json", "--out", key.to_str().unwrap()]);
@@ -249,7 +249,7 @@ impl Single {
         Self { place, base }
     }
 
-    fn command(&self) -> std::process::Command {
+    pub(crate) fn command(&self) -> std::process::Command {
         let file = |name: &str| self.place.path().join(name).display().to_string();
         let mut command = hawser();
         command.args(["node", "--data-dir", &file("data"), "--shutdown-drain", "0s"]);
@@ -283,29 +283,6 @@ fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
         signal(node.pid(), name);
         assert_eq!(node.end().code(), Some(0), "{name}");
     }
-}
-
-/// The key is known to the process and to its file, and to no dump and no list of processes.
-#[test]
-fn a_running_node_shows_no_secret_and_leaves_no_core_dump() {
-    let single = Single::new();
-    let key = fs::read_to_string(single.place.path().join("key")).unwrap();
-    let key = key.trim();
-    let mut command = single.command();
-    command.env_remove("XMTPD_SIGNER_PRIVATE_KEY_FILE").env("XMTPD_SIGNER_PRIVATE_KEY", key);
-    command.env("XMTPD_LOG_ENCODING", "json");
-    let mut node = Running::start(command, true);
-    node.line("start", |line| line.contains("started api server"));
-    let environment = fs::read(format!("/proc/{}/environ", node.pid())).unwrap();
-    let environment = String::from_utf8_lossy(&environment).into_owned();
-    assert!(!environment.contains(key), "the key is in the environment");
-    assert!(environment.contains("XMTPD_LOG_ENCODING=json"), "other variables stay");
-    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
-    let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
-    let limit: Vec<&str> = limit.split_whitespace().take(2).collect();
-    assert!(limit.iter().all(|size| ["0", "1"].contains(size)), "{limits}");
-    signal(node.pid(), "TERM");
-    assert!(node.end().success());
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod network_watcher;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
 mod runbooks;
+mod secrets;
 mod splitter;
 mod support;
 mod two_gateways;

@@ -4,16 +4,16 @@ use std::ffi::CString;
 
 use crate::settings::table;
 
-/// Overwrites the values of secret settings in the environment of this process, so that neither `/proc/PID/environ` nor
-/// a child process shows them. To be called when the settings have been read.
+/// Overwrites the values of secret settings, and of the variables in `others`, in the environment of this process, so
+/// that neither `/proc/PID/environ` nor a child process shows them. To be called when all of them have been read.
 ///
 /// Does nothing once the process has a second thread, which may read the environment at the same time.
-pub fn erase_secrets() {
+pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
         return;
     }
-    for name in table::secret_variables() {
+    for name in table::secret_variables().into_iter().chain(others) {
         let Ok(name) = CString::new(name) else { continue };
         #[expect(unsafe_code, reason = "the standard library does not overwrite a variable")]
         // SAFETY: `name` ends with a zero byte. The value that is found is a text of this process's environment, which

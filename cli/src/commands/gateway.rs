@@ -1,6 +1,5 @@
 //! `hawser gateway`: runs a gateway until a signal stops it.
 
-use hawser_node::environment;
 use hawser_node::error::RunError;
 use hawser_node::service::gateway;
 use hawser_node::service::stop_signal::StopOn;
@@ -17,8 +16,6 @@ use crate::{COMMIT, logging};
 pub(super) fn run(args: GatewayArgs) -> Result<(), RunError> {
     let stop_on = StopOn::of_flag(args.exit_with_parent);
     let mut config = GatewayServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
-    // Before there is a second thread.
-    environment::erase_secrets();
     config.commit = COMMIT;
     logging::install(config.log);
     logging::abort_on_panic();

@@ -30,6 +30,7 @@ use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{StopOn, StopReason, StopSignals};
 use super::system::{self, OpenFiles};
 use super::tls;
+use crate::environment;
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
@@ -40,19 +41,33 @@ use crate::settings::{GatewayServiceSettings, StopSettings};
 /// Fails when it does not start, or does not stop in order.
 pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     system::forbid_core_dumps();
+    let policies = match &config.policies {
+        Some(path) => crate::files::read(path, PolicyFile::parse)?,
+        None => PolicyFile::of_public_gateway(),
+    };
+    let tenant_payers = tenants::payers(&policies)?;
+    // After the last secret was read, and before there is a second thread.
+    environment::erase_secrets(
+        policies.tenants.values().filter_map(|it| it.payer_key_env.as_deref()),
+    );
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
-    let done = runtime.block_on(live(config, stop_on));
+    let done = runtime.block_on(live(config, policies, tenant_payers, stop_on));
     runtime.shutdown_background();
     done
 }
 
-async fn live(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
+async fn live(
+    config: GatewayServiceSettings,
+    policies: PolicyFile,
+    tenant_payers: BTreeMap<String, SecretKey>,
+    stop_on: StopOn,
+) -> Result<(), RunError> {
     let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
     let gateway = tokio::select! {
-        gateway = start(config) => gateway?,
+        gateway = start(config, policies, tenant_payers) => gateway?,
         end = ends.next() => {
             tracing::info!(?end, "told to stop before the gateway had started");
             return Ok(());
@@ -85,14 +100,13 @@ struct SettlementReading {
 const WATCHED: &str = "the list is watched";
 
 /// Starts the parts of a gateway, the listener last.
-async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
+async fn start(
+    config: GatewayServiceSettings,
+    policies: PolicyFile,
+    tenant_payers: BTreeMap<String, SecretKey>,
+) -> Result<Running, RunError> {
     tls::warn_without(config.tls.as_ref(), config.listen);
     let tls = tls::load(config.tls.as_ref()).map_err(RunError::usage)?;
-    let policies = match &config.policies {
-        Some(path) => crate::files::read(path, PolicyFile::parse)?,
-        None => PolicyFile::of_public_gateway(),
-    };
-    let tenant_payers = tenants::payers(&policies)?;
     let (world, reading) = inputs(&config, &tenant_payers).await?;
     let settings = GatewaySettings {
         listen: config.listen,

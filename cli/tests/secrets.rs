@@ -1,0 +1,65 @@
+//! Secrets of running nodes and gateways: the system shows them to no other program.
+
+use std::fs;
+
+use crate::commands::Single;
+use crate::support::{Running, hawser, json, signal};
+
+/// Returns the environment of a process, as the system shows it.
+fn environment(process: &Running) -> String {
+    let environment = fs::read(format!("/proc/{}/environ", process.pid())).unwrap();
+    String::from_utf8_lossy(&environment).into_owned()
+}
+
+/// The key is known to the process and to its file, and to no dump and no list of processes.
+#[test]
+fn a_running_node_shows_no_secret_and_leaves_no_core_dump() {
+    let single = Single::new();
+    let key = fs::read_to_string(single.place.path().join("key")).unwrap();
+    let key = key.trim();
+    let mut command = single.command();
+    command.env_remove("XMTPD_SIGNER_PRIVATE_KEY_FILE").env("XMTPD_SIGNER_PRIVATE_KEY", key);
+    command.env("XMTPD_LOG_ENCODING", "json");
+    let mut node = Running::start(command, true);
+    node.line("start", |line| line.contains("started api server"));
+    let environment = environment(&node);
+    assert!(!environment.contains(key), "the key is in the environment");
+    assert!(environment.contains("XMTPD_LOG_ENCODING=json"), "other variables stay");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    let limit: Vec<&str> = limit.split_whitespace().take(2).collect();
+    assert!(limit.iter().all(|size| ["0", "1"].contains(size)), "{limits}");
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+}
+
+/// The variable of the gateway's own key may serve a tenant, and tenants have variables of their own. They are read
+/// before they are overwritten.
+#[test]
+fn a_gateway_reads_the_keys_of_its_tenants_and_shows_none() {
+    let single = Single::new();
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let key = |name: &str| {
+        json(&["keys", "generate", "--json", "--out", &file(name)]);
+        fs::read_to_string(file(name)).unwrap().trim().to_owned()
+    };
+    let keys = [key("acme"), key("other")];
+    let policies = "[identity]\nkind = \"api-key\"\n\
+        [tenants.acme]\npayer_key_env = \"XMTPD_PAYER_PRIVATE_KEY\"\n\
+        [tenants.other]\npayer_key_env = \"OTHER_PAYER_KEY\"\n";
+    fs::write(file("policies.toml"), policies).unwrap();
+    let mut command = hawser();
+    command.args(["gateway", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
+    command.args(["--allow-private-nodes", "-p", &single.base.to_string()]);
+    command.args(["--metrics.metrics-port", &(single.base + 1).to_string()]);
+    command.args(["--registry-file", &file("registry.json")]);
+    command.args(["--rates-file", &file("rates.json")]);
+    command.args(["--policies-file", &file("policies.toml")]);
+    command.env("XMTPD_PAYER_PRIVATE_KEY", &keys[0]).env("OTHER_PAYER_KEY", &keys[1]);
+    let mut gateway = Running::start(command, true);
+    gateway.line("start", |line| line.contains("started gateway server"));
+    let environment = environment(&gateway);
+    assert!(keys.iter().all(|key| !environment.contains(key)), "a key is in the environment");
+    signal(gateway.pid(), "TERM");
+    assert!(gateway.end().success());
+}
