@@ -181,7 +181,8 @@ impl SettingsReader<'_> {
         let connect_timeout = self.duration_above_zero(&gateway::CONNECT_TIMEOUT);
         let attempt_timeout = self.duration_above_zero(&gateway::PUBLISH_TIMEOUT);
         let attempts_max = self.get(&gateway::PUBLISH_ATTEMPTS, |text| {
-            text.parse::<usize>().ok().filter(|attempts| (1..=100).contains(attempts))
+            let attempts = text.parse::<usize>().ok().filter(|attempts| *attempts <= 100);
+            attempts.map(|attempts| attempts.max(1)) // as the reference implementation reads 0
         });
         Some(NodeSelectionSettings {
             strategy: strategy?,
@@ -328,12 +329,23 @@ mod tests {
         assert!(read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "false")]).is_ok());
     }
 
+    /// An operator of the reference implementation may have set it, and its gateway starts.
+    #[test]
+    fn no_retries_are_one_attempt() {
+        let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        let attempts = |given| {
+            let retries = ("XMTPD_PAYER_ENVELOPE_PUBLISH_RETRIES", given);
+            read(&flags, &[("XMTPD_PAYER_PRIVATE_KEY", KEY), retries]).unwrap().nodes.attempts_max
+        };
+        assert_eq!(["0", "1", "100"].map(attempts), [1, 1, 100]);
+    }
+
     #[test]
     fn all_errors_are_told_at_once() {
         let flags = [
             ("payer.private-key", KEY),
             ("payer.node-selector-strategy", "manual"),
-            ("payer.envelope-publish-retries", "0"),
+            ("payer.envelope-publish-retries", "101"),
             ("payer.node-selector-connect-timeout", "0"),
             ("contracts.app-chain.max-blockchain-payload-size", "x"),
         ];

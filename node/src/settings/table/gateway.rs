@@ -60,9 +60,9 @@ pub(in crate::settings) const PUBLISH_ATTEMPTS: Setting = value(
     "payer.envelope-publish-retries",
     "XMTPD_PAYER_ENVELOPE_PUBLISH_RETRIES",
     Some("5"),
-    "a number from 1 to 100",
+    "a number from 0 to 100",
     "5",
-    "The most nodes that are asked for one request",
+    "The most nodes that are asked for one request; 0 counts as 1",
 );
 pub(in crate::settings) const PAYLOAD_MAX: Setting = value(
     "contracts.app-chain.max-blockchain-payload-size",
