@@ -26,8 +26,8 @@ pub(super) async fn read(
     .await
 }
 
-/// Returns the usable records. An invalid record affects only its own node, so the others are kept. The ids of the invalid
-/// ones are kept too: payer reports list the canonical ones, and there are reports about their strands.
+/// Returns the usable records. An invalid record affects only its own node, so the others are kept. The ids of the
+/// invalid ones are kept too: payer reports list the canonical ones, and there are reports about their strands.
 fn usable(mut entries: Vec<NodeWithId>) -> Registry {
     // The oldest record with a key is kept, because a later one must not displace a running node.
     entries.sort_by_key(|entry| entry.nodeId);

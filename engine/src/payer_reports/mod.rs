@@ -29,8 +29,8 @@ pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
 pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};
 
-/// Returns the nodes that a report lists now: all canonical ones. The contract refuses every other list, so a node whose
-/// record cannot be used is listed as well: its owner alone could otherwise end all reports.
+/// Returns the nodes that a report lists now: all canonical ones. The contract refuses every other list, so a node
+/// whose record cannot be used is listed as well: its owner alone could otherwise end all reports.
 ///
 /// # Errors
 /// When it is empty.

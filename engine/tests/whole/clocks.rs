@@ -107,8 +107,8 @@ async fn times_go_on_ascending_when_the_clock_steps_back_also_after_a_restart() 
     follower.stop().await;
 }
 
-/// A machine may start with a clock that is ahead, and set it right before anything is published. The minutes that count
-/// for congestion are those of the envelopes.
+/// A machine may start with a clock that is ahead, and set it right before anything is published. The minutes that
+/// count for congestion are those of the envelopes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_was_ahead_at_the_start_makes_no_congestion() {
     let node = common::start(common::store());

@@ -189,7 +189,8 @@ pub(super) fn forbid_core_dumps() {
     // SAFETY: `limit` is a valid rlimit for the length of the call, and is only read.
     let is_set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) } == 0;
     if !is_set {
-        // The hard limit is 0, so no file is written, and only a privileged process may raise it.
+        // The hard limit is 0, and only a privileged process may raise it. No file is written, but Linux still gives a
+        // dump to a program.
         tracing::debug!("the limit of core dumps stays at 0");
     }
 }

@@ -127,7 +127,8 @@ fn every_log_code_is_explained() {
     assert_eq!(logged, explained, "codes in the program and in docs/log-codes.md");
 }
 
-/// An operator looks up an error by its code, so no error is logged without one. The code is the first text of the line.
+/// An operator looks up an error by its code, so no error is logged without one. The code comes before all other
+/// texts of the line.
 #[test]
 fn every_logged_error_has_a_code() {
     let mut broken = Vec::new();

@@ -75,8 +75,8 @@ impl PendingReply {
         let _ = self.sender.send(answer);
     }
 
-    /// Answers with an error once every group with a piece of the request is written, or has failed to be. The publisher
-    /// may then look for what is stored: nothing more of the request is on its way.
+    /// Answers with an error once every group with a piece of the request is written, or has failed to be. The
+    /// publisher may then look for what is stored: nothing more of the request is on its way.
     pub(super) fn fail_when_written(self, error: PublishError) {
         let Self { sender, in_flight, .. } = self;
         *in_flight.failed.lock() = Some((sender, error));

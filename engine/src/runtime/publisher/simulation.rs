@@ -548,8 +548,8 @@ fn places_of_a_piece_are_in_flight_until_it_is_written_and_are_not_given_out_aga
     assert_eq!(sim.ids, HashMap::from([(20, SequenceId(3))]), "behind the piece");
 }
 
-/// A gateway that gets an error looks for the envelopes once, and publishes those that it does not find at another node:
-/// they would be paid twice if they became readable later.
+/// A gateway that gets an error looks for the envelopes once, and publishes those that it does not find at another
+/// node: they would be paid twice if they became readable later.
 #[test]
 fn a_large_request_that_fails_is_answered_when_its_pieces_can_be_read() {
     let mut sim = Sim::new(0);

@@ -51,8 +51,8 @@ fn packed(stream: u16) -> PackedTopics {
     (0..TOPICS).map(|n| (name(stream, n), cursor(&[(100, u64::from(n))]))).collect()
 }
 
-/// A caller opens many streams at once, and has memory for all of them when they are live, but only for a few that catch
-/// up. None is refused, and each gets what is stored and what comes later.
+/// A caller opens many streams at once, and has memory for all of them when they are live, but only for a few that
+/// catch up. None is refused, and each gets what is stored and what comes later.
 #[tokio::test]
 async fn streams_that_would_not_fit_while_they_catch_up_wait_and_are_all_served() {
     let node = Node::new();

@@ -357,7 +357,7 @@ impl NodeBeside<'_> {
 }
 
 impl StrandRows for NodeBeside<'_> {
-    /// Asks for the statements, which the node shows beside a checkpoint of the strand.
+    /// Asks for the statements, which the node shows beside a checkpoint of the strand, or alone if it holds none.
     fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
         if !self.originator.is_node() {
             return Ok(Vec::new());
