@@ -44,9 +44,15 @@ fn a_gateway_reads_the_keys_of_its_tenants_and_shows_none() {
         fs::read_to_string(file(name)).unwrap().trim().to_owned()
     };
     let keys = [key("acme"), key("other")];
-    let policies = "[identity]\nkind = \"api-key\"\n\
-        [tenants.acme]\npayer_key_env = \"XMTPD_PAYER_PRIVATE_KEY\"\n\
-        [tenants.other]\npayer_key_env = \"OTHER_PAYER_KEY\"\n";
+    let hash = |digit: &str| digit.repeat(64);
+    let policies = format!(
+        "[identity]\nkind = \"api-key\"\n\
+         [identity.api_keys]\nalice = \"sha256:{}\"\nbob = \"sha256:{}\"\n\
+         [tenants.acme]\npayer_key_env = \"XMTPD_PAYER_PRIVATE_KEY\"\nmembers = [\"alice\"]\n\
+         [tenants.other]\npayer_key_env = \"OTHER_PAYER_KEY\"\nmembers = [\"bob\"]\n",
+        hash("1"),
+        hash("2")
+    );
     fs::write(file("policies.toml"), policies).unwrap();
     let mut command = hawser();
     command.args(["gateway", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
