@@ -7,11 +7,13 @@ use crate::settings::table;
 /// Overwrites the values of secret settings, and of the variables in `others`, in the environment of this process, so
 /// that neither `/proc/PID/environ` nor a child process shows them. To be called when all of them have been read.
 ///
-/// Does nothing once the process has a second thread, which may read the environment at the same time.
-pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) {
+/// Returns false, and overwrites nothing, once the process has a second thread, which may read the environment at the
+/// same time. The caller must report that.
+#[must_use]
+pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) -> bool {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
-        return;
+        return false;
     }
     for name in table::secret_variables().into_iter().chain(others) {
         let Ok(name) = CString::new(name) else { continue };
@@ -25,4 +27,14 @@ pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) {
             }
         }
     }
+    true
+}
+
+/// Logs that secrets are still in the environment.
+pub fn warn_of_secrets() {
+    tracing::warn!(
+        code = "secrets_in_environment",
+        "secrets stay in the environment of this process, which /proc shows to its user, because it has several threads \
+         already: give them in files"
+    );
 }

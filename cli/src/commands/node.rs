@@ -26,10 +26,13 @@ pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
 /// When it does not start, or does not stop in order.
 pub(super) fn run_with(mut config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     // Before there is a second thread.
-    environment::erase_secrets([]);
+    let is_erased = environment::erase_secrets([]);
     config.commit = COMMIT;
     config.log_control = Some(logging::install(config.log));
     logging::abort_on_panic();
+    if !is_erased {
+        environment::warn_of_secrets();
+    }
     for note in &config.notes {
         tracing::warn!("{note}");
     }

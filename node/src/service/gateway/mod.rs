@@ -47,9 +47,10 @@ pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunErr
     };
     let tenant_payers = tenants::payers(&policies)?;
     // After the last secret was read, and before there is a second thread.
-    environment::erase_secrets(
-        policies.tenants.values().filter_map(|it| it.payer_key_env.as_deref()),
-    );
+    let of_tenants = policies.tenants.values().filter_map(|it| it.payer_key_env.as_deref());
+    if !environment::erase_secrets(of_tenants) {
+        environment::warn_of_secrets();
+    }
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
