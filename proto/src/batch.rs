@@ -22,6 +22,10 @@ use k256::{AffinePoint, ProjectivePoint, Scalar};
 
 use crate::sign::{Digest, PublicKey, Signature, SignatureError};
 
+mod multiply;
+
+use multiply::{CurvePoint, sum_of_products};
+
 /// The fewest claims for one combination. Below it, single recoveries cost less (measured).
 const COMBINED_MIN: usize = 24;
 /// The fewest claims that share a key in a combination: each key adds a multiplication of about 50 µs.
@@ -173,8 +177,8 @@ impl SignerGuess {
 /// Recovers the signer of every claim, in order: the results of [`Signature::recover`].
 ///
 /// Claims with an expected key that 15 others share cost about a third of a recovery, in calls of some
-/// hundred, and less in larger ones. Callers split large batches over their threads. Memory: about 300 bytes for each
-/// claim.
+/// hundred, and less in larger ones. Callers split large batches over their threads. Memory: about 500 bytes for each
+/// claim, and 400 KiB.
 #[must_use]
 pub fn recover_batch(claims: &[SignatureClaim]) -> Vec<Result<PublicKey, SignatureError>> {
     let mut is_expected = vec![false; claims.len()];
@@ -206,7 +210,7 @@ struct Equation {
     claim: usize,
     /// Index of the expected key in [`Equations`].
     key: usize,
-    point: AffinePoint,
+    point: CurvePoint,
     u1: Scalar,
     u2: Scalar,
     /// The random coefficient.
@@ -265,72 +269,10 @@ impl Equations {
         for (key, factor) in self.1.iter().zip(keys) {
             right += *key * factor;
         }
-        sum(part) == right
+        let points: Vec<_> = part.iter().map(|it| it.point).collect();
+        let coefficients: Vec<_> = part.iter().map(|it| it.coefficient).collect();
+        sum_of_products(&points, &coefficients) == right
     }
-}
-
-/// Returns Σ aᵢ·Rᵢ by Pippenger's method: for each window of bits, points with the same digit are added
-/// up first. Digits are signed, which halves the number of sums.
-fn sum(equations: &[Equation]) -> ProjectivePoint {
-    // Fewest additions for each number of points; a window of c bits takes 2^(c−1) sums.
-    let bits: u32 = match equations.len() {
-        ..64 => 5,
-        64..192 => 6,
-        192..640 => 7,
-        640..1_664 => 8,
-        1_664..2_816 => 9,
-        _ => 10,
-    };
-    let mut total = ProjectivePoint::IDENTITY;
-    let mut buckets = vec![ProjectivePoint::IDENTITY; 1 << (bits - 1)];
-    let digits: Vec<_> = equations.iter().map(|it| signed_digits(it.coefficient, bits)).collect();
-    for window in (0..windows(bits)).rev() {
-        for _ in 0..bits {
-            total = total.double();
-        }
-        buckets.fill(ProjectivePoint::IDENTITY);
-        for (equation, digits) in equations.iter().zip(&digits) {
-            let digit = digits[window];
-            let at = usize::from(digit.unsigned_abs());
-            match digit {
-                0 => {}
-                1.. => buckets[at - 1] += &equation.point,
-                ..0 => buckets[at - 1] += &-equation.point,
-            }
-        }
-        // The sum of digit d has to count d times. Adding up the running sums from the highest digit down does that:
-        // each sum is part of d of them.
-        let mut running = ProjectivePoint::IDENTITY;
-        for bucket in buckets.iter().rev() {
-            running += bucket;
-            total += running;
-        }
-    }
-    total
-}
-
-/// The most windows of a coefficient.
-const WINDOWS_MAX: usize = windows(5);
-
-/// Returns the number of windows of a coefficient: one bit more than it has is for the last carry.
-const fn windows(bits: u32) -> usize {
-    129_u32.div_ceil(bits) as usize
-}
-
-/// Returns the digits of a coefficient in base 2^`bits`, lowest first, each above −2^(bits−1) and at most
-/// 2^(bits−1).
-fn signed_digits(mut number: u128, bits: u32) -> [i16; WINDOWS_MAX] {
-    let base = 1_i16 << bits;
-    let mut digits = [0; WINDOWS_MAX];
-    let mut carry = 0;
-    for digit in &mut digits[..windows(bits)] {
-        let low = i16::try_from(number & ((1 << bits) - 1)).expect("at most ten bits") + carry;
-        carry = i16::from(low > base / 2);
-        *digit = low - carry * base;
-        number >>= bits;
-    }
-    assert!(number == 0 && carry == 0, "the last window takes the last carry");
-    digits
 }
 
 /// Returns a source of the coefficients, one for each claim.
@@ -356,13 +298,13 @@ fn coefficients(claims: &[SignatureClaim]) -> impl FnMut() -> u128 {
 
 /// Returns R, r and s. `None` for a signature that single recovery refuses, and for one with v of 2 or 3: there r is
 /// not R's x coordinate but that minus the group order, which is rare enough to leave to single recovery.
-fn parse(signature: &Signature) -> Option<(AffinePoint, Scalar, Scalar)> {
+fn parse(signature: &Signature) -> Option<(CurvePoint, Scalar, Scalar)> {
     let bytes = signature.as_bytes();
     let (r, s, v) = (&bytes[..32], &bytes[32..64], bytes[64]);
     let mut compressed = [0; 33];
     compressed[0] = 2 + Some(v).filter(|v| *v <= 1)?;
     compressed[1..].copy_from_slice(r);
-    let point = affine(&PublicKey::from_sec1(&compressed)?);
+    let point = curve_point(&PublicKey::from_sec1(&compressed)?);
     let scalar = |bytes: &[u8]| {
         let bytes: [u8; 32] = bytes.try_into().expect("32 of 65 bytes");
         let scalar = Option::<Scalar>::from(Scalar::from_repr(bytes.into()));
@@ -375,6 +317,12 @@ fn parse(signature: &Signature) -> Option<(AffinePoint, Scalar, Scalar)> {
 fn reduce(bytes: &[u8; 32]) -> Scalar {
     use k256::elliptic_curve::ops::Reduce as _;
     Scalar::reduce(&k256::U256::from_be_slice(bytes))
+}
+
+fn curve_point(key: &PublicKey) -> CurvePoint {
+    let (x, rest) = key.as_bytes()[1..].split_first_chunk().expect("64 bytes");
+    let y = rest.try_into().expect("32 of 64 bytes");
+    CurvePoint::from_coordinates(x, y).expect("keys lie on the curve")
 }
 
 fn affine(key: &PublicKey) -> AffinePoint {

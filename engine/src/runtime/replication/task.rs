@@ -226,7 +226,9 @@ impl StrandTask {
                 jobs.checking = self.start_parked();
             }
         }
-        if jobs.behind.is_none() {
+        // Pages that arrive have the cores to themselves: a core that verifies is taken from the page that readers wait
+        // for. Verification has its turn between pages, after the backlog, and as soon as `AHEAD_MAX` stops the pages.
+        if jobs.behind.is_none() && self.is_idle(jobs) {
             jobs.behind = self.start_behind();
         }
     }
