@@ -160,7 +160,8 @@ impl PeerClient {
     /// failed.
     ///
     /// # Errors
-    /// When the answer is no checkpoint, or no statements, or the peer does not have the method.
+    /// When the answer is no checkpoint, or no statements, or the peer does not have the method
+    /// ([`PeerCallError::Unimplemented`]).
     pub(super) async fn checkpoint(
         &self,
         originator: OriginatorId,
@@ -174,11 +175,11 @@ impl PeerClient {
                 Ok(Some(shown))
             }
             Err(
-                PeerCallError::NotFound
-                | PeerCallError::Failed(_)
-                | PeerCallError::Answered(_)
-                | PeerCallError::TooManyLong,
+                PeerCallError::Failed(_) | PeerCallError::Answered(_) | PeerCallError::TooManyLong,
             ) => Ok(None),
+            // A server of the reference implementation answers so to a service that it does not have. If it was a proxy
+            // whose peer restarts, the next clock has the same answer, and ends the session.
+            Err(PeerCallError::NotFound) => Err(PeerCallError::Unimplemented),
             Err(error @ (PeerCallError::Peer(_) | PeerCallError::Unimplemented)) => Err(error),
         }
     }
@@ -352,12 +353,59 @@ fn query(originator: OriginatorId, after: SequenceId) -> api::EnvelopesQuery {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::task::{Context, Poll};
+
     use hawser_proto::SecretKey;
     use hawser_proto::checkpoint::Checkpoint;
     use hawser_proto::merkle::TreeHash;
     use hawser_proto::void::VoidStatement;
+    use tokio::net::TcpListener;
+    use tonic::codegen::Service;
+    use tonic::codegen::http::{Response, StatusCode};
+    use tonic::server::NamedService;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
 
     use super::*;
+
+    /// A server that answers calls of this service as the reference implementation answers those of services that it
+    /// does not have.
+    #[derive(Clone)]
+    struct WithoutCheckpoints;
+
+    impl NamedService for WithoutCheckpoints {
+        const NAME: &'static str = "hawser.checkpoint_api.CheckpointApi";
+    }
+
+    impl Service<Request<Body>> for WithoutCheckpoints {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            let mut page = Response::new(Body::empty());
+            *page.status_mut() = StatusCode::NOT_FOUND;
+            ready(Ok(page))
+        }
+    }
+
+    /// Otherwise the peer would be asked again every three seconds.
+    #[tokio::test]
+    async fn a_peer_that_answers_with_http_404_has_no_checkpoints() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let server = Server::builder().add_service(WithoutCheckpoints);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        let client = PeerClient::connect(&url, None, None).await.expect("it listens");
+        let answered = client.checkpoint(OriginatorId(200)).await;
+        assert!(matches!(answered, Err(PeerCallError::Unimplemented)), "{answered:?}");
+    }
 
     #[test]
     fn an_answer_with_noise_or_more_statements_than_nodes_keep_is_no_checkpoint() {
