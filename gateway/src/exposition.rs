@@ -73,7 +73,7 @@ impl GatewayCollector {
             "Nodes that had failed a request before this one took its envelopes",
             each().map(|(labels, metrics)| (labels, &metrics.failed_before)),
         )?;
-        out.counters(
+        out.plain_counters(
             "xmtp_gateway_messages_originated",
             "Envelopes that were published",
             each().map(|(labels, metrics)| (labels, metrics.originated.get())),

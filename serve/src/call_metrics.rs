@@ -201,7 +201,7 @@ impl Collector for CallMetrics {
             "Calls open now",
             all.iter().map(|it| (it.method.open_labels(), it.open.get())),
         )?;
-        out.counters(
+        out.plain_counters(
             "xmtp_api_failed_grpc_requests_counter",
             "Calls that did not end with OK, by status code",
             failed(&all).map(|(code, number)| ([("code", code)], number)),

@@ -69,6 +69,23 @@ impl<'a> Exposition<'a> {
         })
     }
 
+    /// Writes a family of counters whose samples have the family's own name, without `_total`. The reference
+    /// implementation has such counters, and dashboards name them. OpenMetrics allows no such counter, so the type is
+    /// left open there, as in the reference implementation.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn plain_counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) -> Result {
+        self.family(name, help, MetricType::Unknown, samples, |mut encoder, value| {
+            encoder.encode_gauge(&value)
+        })
+    }
+
     /// Writes a family of gauges.
     ///
     /// # Errors

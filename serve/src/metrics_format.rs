@@ -1,8 +1,8 @@
 //! The two text formats of metrics: OpenMetrics 1.0, and the older one of Prometheus (version 0.0.4).
 //!
 //! A scraper states the accepted format in `Accept`. A sample has the same name in both, so that a query works with
-//! either: the samples of a counter end in `_total`. The formats differ in the family's name before the samples, in
-//! the names of some types, and in the last line.
+//! either: the samples of a counter end in `_total`, except those of plain counters. The formats differ in the family's
+//! name before the samples, in the names of some types, and in the last line.
 
 use std::fmt::Write as _;
 
@@ -112,12 +112,12 @@ impl<'a> AcceptedType<'a> {
     }
 }
 
-/// Renders a page of OpenMetrics in the older format: a counter's family has the name of its samples, and there is no
-/// last line.
+/// Renders a page of OpenMetrics in the older format: a counter's family has the name of its samples, a family without
+/// a type is a plain counter, and there is no last line.
 fn plain_text(page: &str) -> String {
     renamed(page, |name, kind| match kind {
         "counter" => (format!("{name}_total"), kind),
-        "unknown" => (name.to_owned(), "untyped"),
+        "unknown" => (name.to_owned(), "counter"),
         kind => (name.to_owned(), kind),
     })
 }
@@ -200,12 +200,12 @@ mod tests {
         let expected = "# HELP calls_total Calls begun\n# TYPE calls_total counter\n\
                         calls_total{of=\"a b\"} 3\n\
                         # HELP took Seconds\n# TYPE took histogram\ntook_bucket{le=\"+Inf\"} 1\n\
-                        # TYPE odd untyped\nodd 1\n";
+                        # TYPE odd counter\nodd 1\n";
         assert_eq!(MetricsFormat::Text.from_open_metrics(page.to_owned()), expected);
         assert_eq!(MetricsFormat::Text.from_text(expected.to_owned()), expected);
         let back = open.from_text(expected.to_owned());
         assert_eq!(back, page.replace("# UNIT odd bytes\n", ""));
-        let other = open.from_text("# TYPE odd counter\nodd 1\n".to_owned());
+        let other = open.from_text("# TYPE odd untyped\nodd 1\n".to_owned());
         assert_eq!(other, "# TYPE odd unknown\nodd 1\n# EOF\n");
     }
 }

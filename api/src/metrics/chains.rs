@@ -104,12 +104,12 @@ fn label(reading: &ContractReading) -> [(&'static str, String); 1] {
 /// Writes the progress of reading each contract.
 fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     let readings = || readings(chains);
-    out.counters(
+    out.plain_counters(
         "xmtp_indexer_log_streamer_logs",
         "Events of the contract that were stored",
         readings().map(|it| (label(it), it.events)),
     )?;
-    out.counters(
+    out.plain_counters(
         "xmtp_indexer_bytes_indexer",
         "Bytes of payloads in stored events of the contract",
         readings().map(|it| (label(it), it.bytes)),
@@ -156,7 +156,7 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
         };
         [(labels("true"), it.pages), (labels("false"), it.failed_pages)]
     };
-    out.counters(
+    out.plain_counters(
         "xmtp_indexer_log_streamer_get_logs_requests",
         "Log queries (eth_getLogs) for the contract, by success",
         readings().flat_map(requests),
@@ -181,7 +181,7 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
         "Total time of storing the contract's events, seconds",
         readings().map(|it| (label(it), it.storing.as_secs_f64())),
     )?;
-    out.counters(
+    out.plain_counters(
         "xmtp_indexer_retryable_storage_error_count",
         "Retries of storing the contract's events",
         readings().map(|it| (label(it), it.retries)),

@@ -224,7 +224,7 @@ impl Collector for LimitMetrics {
             }),
         )?;
         let node_calls = self.node_calls();
-        out.counters(
+        out.plain_counters(
             "xmtp_api_node_connection_requests_by_version_counter",
             "Calls with a valid node token, by the version that it claims",
             node_calls.iter().map(|(version, calls)| ([("version", version.as_str())], calls.made)),

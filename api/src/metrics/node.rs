@@ -101,7 +101,7 @@ fn originators(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "1 for the peer that the strand is pulled from",
         strands.iter().filter_map(|it| Some((via(it.originator_id, it.source_node_id?), 1))),
     )?;
-    out.counters(
+    out.plain_counters(
         "xmtp_sync_messages_received_count",
         "Envelopes of the strand that peers sent and that were checked",
         strands.iter().filter_map(|it| Some((label(it.originator_id), it.received?))),
@@ -372,12 +372,12 @@ fn peers(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "To the peer and back, seconds",
         peers.iter().filter_map(|peer| Some((label(peer.node_id), peer.round_trip_s?))),
     )?;
-    out.counters(
+    out.plain_counters(
         "xmtp_sync_failed_outgoing_sync_connections_counter",
         "Attempts to reach the node that came to nothing",
         peers.iter().map(|peer| (originator(peer.node_id), peer.failed_attempts)),
     )?;
-    out.counters(
+    out.plain_counters(
         "xmtp_sync_messages_received_error_count",
         "Sessions with the peer, and attempts at one, that ended because of what it sent",
         peers.iter().map(|peer| (originator(peer.node_id), peer.refused)),

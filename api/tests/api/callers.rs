@@ -312,7 +312,7 @@ async fn a_page_of_crowded_topics_is_paid_by_what_it_costs() {
     let text = token(3600);
     let proven = [("node-authorization", text.as_str())];
     client.query_envelopes(with(topics(GROUPS), &proven)).await.unwrap();
-    let calls = r#"xmtp_api_node_connection_requests_by_version_counter_total{version="none"}"#;
+    let calls = r#"xmtp_api_node_connection_requests_by_version_counter{version="none"}"#;
     assert_eq!(node.sample(calls).await, Some(1.0));
 }
 

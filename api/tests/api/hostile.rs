@@ -50,7 +50,7 @@ async fn a_message_of_26_mib_is_too_large_in_every_protocol() {
     let answer = Http1Answer::read(exchange(node.address(), &request).await);
     assert_eq!(answer.header("grpc-status"), Some("8"));
 
-    let counted = r#"xmtp_api_failed_grpc_requests_counter_total{code="resource_exhausted"}"#;
+    let counted = r#"xmtp_api_failed_grpc_requests_counter{code="resource_exhausted"}"#;
     assert_eq!(node.sample(counted).await, Some(2.0));
     assert_serves(&node).await;
 }

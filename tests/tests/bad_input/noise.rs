@@ -23,7 +23,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 async fn failures(node: &Node) -> f64 {
     let metrics = node.metrics().await;
     [
-        "xmtp_api_failed_grpc_requests_counter_total",
+        "xmtp_api_failed_grpc_requests_counter",
         "xmtp_api_not_grpc_total",
         "xmtp_api_connections_failed_total",
     ]
