@@ -1,6 +1,6 @@
 //! `Subscribe` (XIP-83): waves, lanes, the switch to live envelopes, removal, history and liveness.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tonic::Code;
@@ -10,13 +10,16 @@ use crate::case::{Area, Case};
 use crate::context::{Context, same_envelopes, seen};
 use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, same};
+use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 
 const AREA: Area = Area::Streams;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
 /// Longest keepalive interval that the suite waits for. A guess: twice the default.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 const SLOW: Duration = Duration::from_secs(200);
+/// Time for which the reference node reads a request, less a second of slack. Its first ping is due at the end of this
+/// time, unless its interval is shorter.
+const REQUEST_READ_FOR: Duration = Duration::from_secs(29);
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -354,7 +357,12 @@ async fn patient(c: &Context) -> Checked<DuplexStream> {
 }
 
 async fn pings(c: &Context) -> Checked {
-    let mut duplex = patient(c).await?;
+    let opened = Instant::now();
+    let judged = pings_come(patient(c).await?).await;
+    unless_cut_off(judged, opened.elapsed())
+}
+
+async fn pings_come(mut duplex: DuplexStream) -> Checked {
     for nonce in 1..=2 {
         let received = duplex.receive_with_pings().await?;
         same("the frame", &Frame::Ping(nonce), &received)?;
@@ -365,8 +373,53 @@ async fn pings(c: &Context) -> Checked {
 }
 
 async fn leaves(c: &Context) -> Checked {
-    let mut duplex = patient(c).await?;
+    let opened = Instant::now();
+    let judged = client_is_left(patient(c).await?).await;
+    unless_cut_off(judged, opened.elapsed())
+}
+
+async fn client_is_left(mut duplex: DuplexStream) -> Checked {
     same("the frame", &Frame::Ping(1), &duplex.receive_with_pings().await?)?;
     duplex.pong(1_000).await;
     duplex.ends_with(Code::DeadlineExceeded, "").await
+}
+
+/// Returns the result of a case, as a known defect if the stream has ended as the reference node ends each request whose
+/// client still sends after 30 s.
+fn unless_cut_off(judged: Checked, open_for: Duration) -> Checked {
+    match judged {
+        Err(failure)
+            if failure.kind == FailureKind::Broken
+                && failure.got == r#"UNAVAILABLE "request has failed""#
+                && open_for >= REQUEST_READ_FOR =>
+        {
+            let software = "xmtpd 1.3: it reads a request for 30 s, also that of a stream";
+            Err(Failure::known(software, failure.expected, failure.got))
+        }
+        judged => judged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+    use crate::failure::status_text;
+
+    #[test]
+    fn only_the_end_after_30_s_is_the_one_that_is_known() {
+        let end = |text: &str| {
+            let status = Status::unavailable(text);
+            Err(Failure::new("a message of the stream", status_text(&status)))
+        };
+        let kind = |judged, seconds| {
+            let judged = unless_cut_off(judged, Duration::from_secs(seconds));
+            judged.err().map(|failure| failure.kind)
+        };
+        assert!(matches!(kind(end("request has failed"), 30), Some(FailureKind::Known(_))));
+        assert_eq!(kind(end("request has failed"), 3), Some(FailureKind::Broken));
+        assert_eq!(kind(end("out of memory"), 30), Some(FailureKind::Broken));
+        assert_eq!(kind(Ok(()), 30), None);
+    }
 }
