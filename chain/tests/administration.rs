@@ -22,7 +22,7 @@ use hawser_chain::admin::{
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{Factory, FeeToken, PayerReportManager, artifact, parameter};
 use hawser_chain::send::{Call, SendError, Sender};
-use hawser_devchain::deploy;
+use hawser_devchain::deploy::{self, Deployment};
 use hawser_devchain::relay::{Relay, RelayPolicy};
 use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
@@ -55,13 +55,13 @@ pub(crate) struct Administration {
 
 impl Administration {
     pub(crate) async fn new(kind: ChainBackend) -> Self {
-        let (pair, deployment) = Pair::deployed(kind).await;
-        let network = Network {
-            settlement: pair.settlement.clone(),
-            app: Some(pair.app.clone()),
-            app_id: pair::APP_ID,
-            contracts: Contracts::from(&deployment.addresses),
-        };
+        Self::of(Pair::deployed(kind).await)
+    }
+
+    pub(crate) fn of((pair, deployment): (Pair, Deployment)) -> Self {
+        let contracts = Contracts::from(&deployment.addresses);
+        let (settlement, app) = (pair.settlement.clone(), Some(pair.app.clone()));
+        let network = Network { settlement, app, app_id: pair::APP_ID, contracts };
         let (admin, app_admin) = (pair::sender(&pair.settlement, 0), pair::sender(&pair.app, 0));
         Self { pair, network, admin, app_admin }
     }

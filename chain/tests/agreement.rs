@@ -185,10 +185,14 @@ async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
 
 #[tokio::test]
 async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
-    let liar = Administration::new(ChainBackend::Embedded).await;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    // The first prices start at the time of a block of the deployment. Both chains get the same times, an hour ahead of
+    // the machine's clock, which they therefore do not follow.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = (now + HOUR).as_secs();
+    let liar = Administration::of(Pair::deployed_at(now).await);
+    let honest = Administration::of(Pair::deployed_at(now).await);
     let before = rates::list(&liar.network).await.unwrap();
-    let honest = Administration::new(ChainBackend::Embedded).await;
+    assert_eq!(rates::list(&honest.network).await.unwrap(), before, "the chains look the same");
     let prices = Prices { message_fee: 101, ..before[0].prices };
     liar.carry_out(&rates::add(&liar.network, &prices, None, now).await.unwrap()).await;
     let address = liar.network.contracts.get(Contract::RateRegistry).unwrap();

@@ -44,8 +44,12 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both chains.
     pub(crate) async fn start(kind: ChainBackend) -> Self {
-        let (settlement, first) = connected(kind, SETTLEMENT_ID).await;
-        let (app, second) = connected(kind, APP_ID).await;
+        Self::of(kind.start(SETTLEMENT_ID).await, kind.start(APP_ID).await).await
+    }
+
+    async fn of(first: RunningChain, second: RunningChain) -> Self {
+        let settlement = Chain::connect(&first.url, SETTLEMENT_ID).await.unwrap();
+        let app = Chain::connect(&second.url, APP_ID).await.unwrap();
         Self { settlement, app, _running: [first, second] }
     }
 
@@ -56,14 +60,20 @@ impl Pair {
         (pair, deployment)
     }
 
+    /// Starts embedded chains whose block 0 has this time, in unix seconds, and deploys all contracts. If that time is
+    /// in the future, each block is a second after the one before it, however long the deployment takes. Two pairs
+    /// that begin at the same time then have the same state, including the start of the first prices.
+    pub(crate) async fn deployed_at(genesis_time: u64) -> (Self, Deployment) {
+        let first = RunningChain::embedded(SETTLEMENT_ID, Some(genesis_time)).await;
+        let second = RunningChain::embedded(APP_ID, Some(genesis_time)).await;
+        let pair = Self::of(first, second).await;
+        let deployment = pair.deploy().await;
+        (pair, deployment)
+    }
+
     pub(crate) async fn deploy(&self) -> Deployment {
         deploy::deploy(&self.settlement, &self.app, &deploy::deployer()).await.unwrap()
     }
-}
-
-async fn connected(kind: ChainBackend, chain_id: u64) -> (Chain, RunningChain) {
-    let running = kind.start(chain_id).await;
-    (Chain::connect(&running.url, chain_id).await.unwrap(), running)
 }
 
 /// Returns a sender for one of the known accounts.

@@ -25,15 +25,8 @@ enum Process {
 impl ChainBackend {
     /// Starts a chain with the known accounts and blocks on demand.
     pub(crate) async fn start(self, chain_id: u64) -> RunningChain {
-        let (address, process) = match self {
-            Self::Embedded => {
-                let accounts = deploy::accounts();
-                let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE));
-                let genesis = Genesis { balances: balances.collect(), ..Genesis::default() };
-                let settings = EmbeddedSettings { genesis, ..EmbeddedSettings::new(chain_id) };
-                let chain = EmbeddedChain::start(settings).await.unwrap();
-                (chain.local_addr(), Process::Embedded { _chain: chain })
-            }
+        match self {
+            Self::Embedded => RunningChain::embedded(chain_id, None).await,
             Self::Anvil => {
                 let program = anvil::find_program().expect(
                     "no anvil: run scripts/test, which installs it, or name one in HAWSER_ANVIL",
@@ -41,9 +34,24 @@ impl ChainBackend {
                 let settings =
                     AnvilSettings { program, chain_id, port: 0, state: None, idle_blocks: false };
                 let anvil = Anvil::start(settings).await.unwrap();
-                (anvil.local_addr(), Process::Anvil { _anvil: anvil })
+                let url = format!("http://{}", anvil.local_addr());
+                RunningChain { url, _process: Process::Anvil { _anvil: anvil } }
             }
-        };
-        RunningChain { url: format!("http://{address}"), _process: process }
+        }
+    }
+}
+
+impl RunningChain {
+    /// Starts an embedded chain with the known accounts and blocks on demand. `genesis_time` is the time of block 0 in
+    /// unix seconds; without it, that is the machine's time.
+    pub(crate) async fn embedded(chain_id: u64, genesis_time: Option<u64>) -> Self {
+        let accounts = deploy::accounts();
+        let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE));
+        let balances = balances.collect();
+        let genesis = Genesis { balances, time: genesis_time, ..Genesis::default() };
+        let settings = EmbeddedSettings { genesis, ..EmbeddedSettings::new(chain_id) };
+        let chain = EmbeddedChain::start(settings).await.unwrap();
+        let url = format!("http://{}", chain.local_addr());
+        Self { url, _process: Process::Embedded { _chain: chain } }
     }
 }
