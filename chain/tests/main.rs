@@ -9,9 +9,11 @@ mod broadcaster;
 mod broadcasting;
 mod indexing;
 mod lied_bounds;
+mod lied_branches;
 mod lied_counts;
 mod lied_prices;
 mod lied_receipts;
+mod lied_times;
 mod membership;
 #[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;

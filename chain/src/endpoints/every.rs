@@ -237,6 +237,11 @@ impl Endpoints {
         self.0.slots.iter().map(|slot| slot.display_url.clone())
     }
 
+    /// Returns the number of different hosts and ports of the endpoints.
+    pub(crate) fn hosts(&self) -> usize {
+        self.display_urls().collect::<BTreeSet<_>>().len()
+    }
+
     /// Returns the number of endpoints.
     pub(crate) fn count(&self) -> usize {
         self.0.slots.len()

@@ -134,8 +134,8 @@ impl Confirmer {
                 Confirmation::Contradicted(_) => return confirmation,
             }
             let first_open = open.as_deref().and_then(<[_]>::first).map(|(block, _)| block.number);
-            if first_open.is_some() {
-                self.others.note(asked.heads_of_others().await, Instant::now());
+            if let Some(block) = first_open {
+                self.others.note(asked.heads_of_others(block).await, Instant::now());
             }
             let go_on = self.others.go_on(Instant::now(), unix_time_s());
             let wait = match (first_open, self.is_alone) {
@@ -272,13 +272,27 @@ impl Asked<'_> {
         is_reached.then(|| by_block.into_iter().collect())
     }
 
-    /// Returns the newest blocks of the endpoints that answer, with their hosts and ports.
-    async fn heads_of_others(&self) -> Vec<(String, BlockHeader)> {
+    /// Returns the newest blocks of the endpoints that answer, with their hosts and ports. `open` is the height of a
+    /// block that they lack.
+    ///
+    /// Leaves out blocks whose headers do not have their hashes, if that of the endpoint in use has it at `open`. So an
+    /// endpoint that is far behind does not pass for one that goes on by stating other times.
+    async fn heads_of_others(&self, open: u64) -> Vec<(String, BlockHeader)> {
         let ask = |chain: Chain| async move {
-            fetch::head(&chain).await.map(|head| (chain.endpoint().to_owned(), head))
+            let shown = fetch::head_with_header(&chain).await?;
+            let named = shown.map(|(head, has_hash)| (chain.endpoint().to_owned(), head, has_hash));
+            Ok::<_, RequestError>(named)
         };
         let answers = self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask);
-        answers.filter_map(|answer| async { answer.ok() }).collect().await
+        let shown: Vec<_> =
+            answers.filter_map(|answer| async { answer.ok().flatten() }).collect().await;
+        let is_proof_usual = shown.iter().all(|(.., has_hash)| *has_hash) || {
+            let there = fetch::block_with_header(self.giver, open);
+            matches!(tokio::time::timeout(ANSWER_MAX, there).await, Ok(Ok(Some((_, true)))))
+        };
+        let counts = |has_hash: bool| has_hash || !is_proof_usual;
+        let counted = shown.into_iter().filter(|(.., has_hash)| counts(*has_hash));
+        counted.map(|(endpoint, head, _)| (endpoint, head)).collect()
     }
 
     async fn judged(&self, block: BlockRef, events: &[&IndexedEvent]) -> BlockVerdict {

@@ -369,15 +369,32 @@ pub(super) async fn block_with_header(
     chain: &Chain,
     number: u64,
 ) -> Result<Option<(BlockRef, bool)>, RequestError> {
+    let shown = shown_block(chain, &format!("0x{number:x}")).await?;
+    let shown = shown.map(|(header, has_hash)| (header.block, has_hash));
+    Ok(shown.filter(|(block, _)| block.number == number))
+}
+
+/// Returns the newest block, with true if its header has the hash that the endpoint states; its time is proven then.
+pub(super) async fn head_with_header(
+    chain: &Chain,
+) -> Result<Option<(BlockHeader, bool)>, RequestError> {
+    shown_block(chain, "latest").await
+}
+
+/// Returns the block that an endpoint shows under a number or name, with true if its header has the stated hash.
+async fn shown_block(
+    chain: &Chain,
+    named: &str,
+) -> Result<Option<(BlockHeader, bool)>, RequestError> {
     const METHOD: &str = "eth_getBlockByNumber";
     let client = chain.provider().client();
-    let shown = client.request::<_, serde_json::Value>(METHOD, (U64::from(number), false)).await;
+    let shown = client.request::<_, serde_json::Value>(METHOD, (named.to_owned(), false)).await;
     let shown = shown.map_err(|error| chain.request_error(METHOD, error))?;
     let Ok(block) = serde_json::from_value::<FetchedBlock>(shown.clone()) else { return Ok(None) };
-    let block = block.header(None).block;
+    let shown_header = block.header(None);
     let has_hash = serde_json::from_value::<Header>(shown)
-        .is_ok_and(|header| header.hash_slow() == block.hash);
-    Ok((block.number == number).then_some((block, has_hash)))
+        .is_ok_and(|header| header.hash_slow() == shown_header.block.hash);
+    Ok(Some((shown_header, has_hash)))
 }
 
 /// Returns the receipts of a block by one request, which some endpoints do not support.

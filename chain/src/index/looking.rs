@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use alloy::rpc::types::{Filter, Log};
 
+use super::event::BlockRef;
 use super::fetch;
 use super::look::{Claim, ClaimVerdict, Due, EventSet, ReceiptAnswer};
 use super::proof::{self, EndpointAnswers};
@@ -192,6 +193,7 @@ impl Judging<'_> {
             .each(|chain| async move { fetch::receipts_of_claim(&chain, claim).await });
         let receipts: Vec<_> = receipts.await.into_iter().map(Result::ok).collect();
         let verdict = match claim.judge(by, self.active, &receipts) {
+            ClaimVerdict::Contradicted => self.of_branch(claim, &receipts),
             unclear @ (ClaimVerdict::Denied | ClaimVerdict::Open) => {
                 let proven = self.proven(by, claim, &receipts).await;
                 if proven == Some(ClaimVerdict::Confirmed) {
@@ -213,6 +215,22 @@ impl Judging<'_> {
         verdict
     }
 
+    /// Judges a claim of events on a branch that other endpoints contradict. The block at that height counts that
+    /// [`chain_of_most`] names.
+    fn of_branch(&self, claim: &Claim, receipts: &[Option<ReceiptAnswer>]) -> ClaimVerdict {
+        let stated = self.endpoints.display_urls().zip(receipts);
+        let stated =
+            stated.filter_map(|(endpoint, answer)| Some((endpoint, answer.as_ref()?.block?)));
+        match chain_of_most(stated, self.endpoints.hosts()) {
+            Some(block) if block != claim.block => ClaimVerdict::Denied,
+            // Then no endpoint with the block denies the claim, or it would not be contradicted only.
+            Some(_) if !receipts.iter().flatten().any(|answer| claim.is_denied_by(answer)) => {
+                ClaimVerdict::Confirmed
+            }
+            _ => ClaimVerdict::Contradicted,
+        }
+    }
+
     /// Judges a claim of the endpoint at index `by` by proofs of the block from any endpoint.
     /// Returns `None` if there is no proof.
     async fn proven(
@@ -230,9 +248,42 @@ impl Judging<'_> {
     }
 }
 
+/// Returns the block that more than half of all endpoints state at a height, each host and port once. `stated` has the
+/// answers with the host and port of each, and `count` is the number of hosts and ports, also of those that are silent.
+///
+/// Two endpoints that state different blocks decide nothing, and neither does one of which the others are silent.
+fn chain_of_most(
+    stated: impl Iterator<Item = (String, BlockRef)>,
+    count: usize,
+) -> Option<BlockRef> {
+    let mut of_block: BTreeMap<BlockRef, BTreeSet<String>> = BTreeMap::new();
+    for (endpoint, block) in stated {
+        of_block.entry(block).or_default().insert(endpoint);
+    }
+    let mut most = of_block.into_iter().filter(|(_, endpoints)| endpoints.len() * 2 > count);
+    most.next().filter(|_| count > 1).map(|(block, _)| block)
+}
+
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::B256;
+
     use super::*;
+
+    #[test]
+    fn a_branch_counts_if_more_than_half_of_all_endpoints_state_it() {
+        let block = |byte| BlockRef { number: 9, hash: B256::repeat_byte(byte) };
+        let most = |stated: &[(&str, u8)], count| {
+            let stated = stated.iter().map(|(name, byte)| ((*name).to_owned(), block(*byte)));
+            chain_of_most(stated, count)
+        };
+        assert_eq!(most(&[("a", 1), ("b", 2)], 2), None, "two decide nothing");
+        assert_eq!(most(&[("a", 1), ("b", 1)], 2), Some(block(1)));
+        assert_eq!(most(&[("a", 1), ("b", 2), ("c", 2)], 3), Some(block(2)));
+        assert_eq!(most(&[("a", 1), ("b", 2)], 3), None, "the third one is silent");
+        assert_eq!(most(&[("a", 1), ("a", 1), ("b", 2)], 3), None, "a host counts once");
+        assert_eq!(most(&[("a", 1)], 1), None);
+    }
 
     #[test]
     fn a_look_is_repeated_while_an_endpoint_has_been_silent_for_a_moment_only() {

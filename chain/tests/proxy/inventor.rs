@@ -1,4 +1,6 @@
-//! Blocks above the chain's, which a lying endpoint makes up.
+//! Blocks above the chain's, which a lying endpoint makes up, and times.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -74,4 +76,9 @@ fn invented_hash(number: u64) -> Value {
 fn number_of_word(word: &Value) -> u64 {
     let digits = word.as_str().and_then(|word| word.get(50..)).unwrap_or_default();
     u64::from_str_radix(digits, 16).unwrap_or_default()
+}
+
+/// Returns the time in an hour, unix seconds.
+pub(super) fn unix_s_in_an_hour() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
 }

@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use inventor::Inventor;
+use inventor::{Inventor, unix_s_in_an_hour};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -70,6 +70,8 @@ pub(crate) struct Faults {
     pub(crate) stateless: bool,
     /// Returns this from all functions of all contracts, so every contract is paused, or none.
     pub(crate) claims_pause: Option<bool>,
+    /// States a time in an hour for all blocks.
+    pub(crate) misdates: bool,
     /// Returns block headers whose bloom filters admit everything (true) or nothing (false).
     pub(crate) bloom: Option<bool>,
     /// The block from which on it is on another branch, with other hashes and without logs.
@@ -133,6 +135,7 @@ impl Faults {
         limited: false,
         stateless: false,
         claims_pause: None,
+        misdates: false,
         bloom: None,
         forked_at: None,
         denies: false,
@@ -488,6 +491,9 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
         let digit = if promises { "f" } else { "0" };
         block["logsBloom"] = json!(format!("0x{}", digit.repeat(512)));
     }
+    if faults.misdates {
+        block["timestamp"] = json!(format!("0x{:x}", unix_s_in_an_hour()));
+    }
     let forked = faults.forked_at.filter(|fork| number >= *fork);
     if let Some(fork) = forked {
         block["hash"] = other_hash(&block["hash"]);
@@ -495,7 +501,7 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
             block["parentHash"] = other_hash(&block["parentHash"]);
         }
     }
-    u64::from(faults.bloom.is_some() || forked.is_some())
+    u64::from(faults.bloom.is_some() || faults.misdates || forked.is_some())
 }
 
 /// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer. An error stays one.

@@ -1,0 +1,76 @@
+//! Tests of reading a chain while one of three endpoints follows a branch of its own. More than half of them decide, so
+//! that endpoint neither hides events nor holds the reader.
+
+use std::sync::Arc;
+
+use alloy::providers::Provider as _;
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{ChainReader, PushSettings, Sink};
+use serde_json::json;
+
+use crate::broadcaster::{Ledger, TestBroadcaster, until};
+use crate::pair::{APP_ID, ChainBackend};
+use crate::proxy::{Faults, Proxy};
+
+/// A branch without the events of the chain, whose endpoint has no receipts of them either.
+const BRANCH: Faults = Faults { forked_at: Some(0), denies: true, ..Faults::NONE };
+
+/// Starts a reader with a ledger, which cannot notice missing events.
+fn read(chain: &TestBroadcaster, urls: &[String]) -> (ChainReader, Arc<Ledger>) {
+    let ledger = Arc::new(Ledger::default());
+    ledger.open();
+    let endpoints = Endpoints::new("app", urls, APP_ID).unwrap();
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let walk = vec![(chain.walk(), sink)];
+    (ChainReader::start(endpoints, PushSettings::default(), walk), ledger)
+}
+
+/// Makes 100 blocks, and returns the height of the chain.
+async fn mine(chain: &TestBroadcaster) -> u64 {
+    let provider = chain.pair.app.provider();
+    let mined = provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), json!(["0x64"]));
+    mined.await.unwrap();
+    provider.get_block_number().await.unwrap()
+}
+
+#[tokio::test]
+async fn events_that_a_branch_hides_are_read_when_two_of_three_endpoints_have_them() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let liar = Proxy::start(&chain.url(), 1).await;
+    liar.set(|faults| *faults = BRANCH);
+    let honest = Proxy::start(&chain.url(), 2).await;
+    let (reader, ledger) = read(&chain, &[liar.url(), honest.url(), chain.url()]);
+    let view = reader.view();
+    chain.send(2).await;
+    let sent_in = chain.pair.app.provider().get_block_number().await.unwrap();
+    until("the liar has hidden them", || view.readers()[0].read >= Some(sent_in)).await;
+    mine(&chain).await;
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    assert!(liar.spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
+
+/// The two that agree stand for honest endpoints, and the third one for a liar that makes up events on a branch.
+#[tokio::test]
+async fn events_on_a_branch_of_one_of_three_endpoints_hold_no_reader() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let mut urls = Vec::new();
+    let mut alike = Vec::new();
+    for seed in 0..2 {
+        let proxy = Proxy::start(&chain.url(), seed).await;
+        proxy.set(|faults| *faults = BRANCH);
+        urls.push(proxy.url());
+        alike.push(proxy);
+    }
+    urls.push(chain.url());
+    let (reader, ledger) = read(&chain, &urls);
+    let view = reader.view();
+    chain.send(2).await;
+    for _ in 0..5 {
+        let head = mine(&chain).await;
+        until("the chain is read", || view.readers()[0].read >= Some(head)).await;
+    }
+    assert!(ledger.payloads().is_empty(), "an event of one branch only is stored");
+    assert!(alike[0].spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
