@@ -30,6 +30,17 @@ pub(super) struct Checkpoints {
     pub(super) watch: CheckpointWatch,
     /// The last one of its own strand.
     own: Option<SignedCheckpoint>,
+    /// The last round that had news.
+    last_round: Round,
+}
+
+/// A round in which a node tells its checkpoints. An equal one has nothing to tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Round {
+    /// The size of each checkpoint that the node holds.
+    sizes: Vec<(OriginatorId, u64)>,
+    /// The connections that are up, and their generations.
+    generations: Vec<(Path, u64)>,
 }
 
 impl ToldTree {
@@ -131,30 +142,40 @@ impl Sim {
         }
         let time_ns = self.now_ns().unsigned_abs();
         self.node(id).sign_own(time_ns);
-        for path in self.paths().into_iter().filter(|path| path.server == id) {
-            if !self.connections[&path].is_up {
-                continue;
-            }
-            let held = &self.nodes[&id].checkpoints;
-            let mut told: Vec<_> = held.watch.agreed().chain(&held.own).copied().collect();
-            told.retain(|it| it.checkpoint.originator != path.follower);
-            if id == LIAR {
-                told = told.into_iter().map(|it| self.as_scripted(it, path.follower)).collect();
-            }
-            for signed in told {
+        let held = &self.nodes[&id].checkpoints;
+        let held: Vec<_> = held.watch.agreed().chain(&held.own).copied().collect();
+        let others = self.members.iter().filter(|other| **other != id);
+        let paths = others.map(|&follower| Path { follower, server: id });
+        let paths: Vec<_> = paths.filter(|path| self.connections[path].is_up).collect();
+        let of = |signed: &SignedCheckpoint| (signed.checkpoint.originator, signed.checkpoint.size);
+        let round = Round {
+            sizes: held.iter().map(of).collect(),
+            generations: paths.iter().map(|it| (*it, self.connections[it].generation)).collect(),
+        };
+        if self.nodes[&id].checkpoints.last_round == round {
+            return; // most rounds of a long run have no news
+        }
+        for path in paths {
+            for signed in &held {
+                let (originator, size) = of(signed);
+                let told = self.connections[&path].told.get(&originator).copied();
+                if originator == path.follower || told.unwrap_or_default() >= size {
+                    continue;
+                }
+                // To make what the scripted node says costs a tree and a signature.
+                let signed =
+                    if id == LIAR { self.as_scripted(*signed, path.follower) } else { *signed };
                 self.tell_checkpoint(path, signed);
             }
         }
+        self.node(id).checkpoints.last_round = round;
     }
 
     fn tell_checkpoint(&mut self, path: Path, signed: SignedCheckpoint) {
         let Checkpoint { originator, size, .. } = signed.checkpoint;
-        let told = self.connection(path).told.entry(originator).or_default();
-        if *told >= size {
-            return;
-        }
-        *told = size;
-        let generation = self.connection(path).generation;
+        let connection = self.connection(path);
+        connection.told.insert(originator, size);
+        let generation = connection.generation;
         let at = self.control_arrival(path);
         let frame = ControlFrame::Checkpoint(Box::new(signed.into()));
         let mut bytes = BytesMut::new();

@@ -36,8 +36,8 @@ use crate::harness::seed::VARIABLE;
 const SEEDS: u64 = 200;
 /// Seeds of an ordinary run of the network with a hostile node.
 const HOSTILE_SEEDS: u64 = 2_000;
-/// Seeds of an ordinary run of the networks with a scripted liar.
-const SCRIPTED_SEEDS: u64 = 200;
+/// Seeds of an ordinary run of the networks with a scripted liar: about 140 of each role.
+const SCRIPTED_SEEDS: u64 = 2_000;
 /// Environment variable with another number of seeds.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
 
@@ -59,7 +59,8 @@ pub fn hostile_seeds() -> std::ops::Range<u64> {
     seeds_or(HOSTILE_SEEDS)
 }
 
-/// Returns the seeds to run of the networks with a scripted liar: the one that the environment names, or two hundred.
+/// Returns the seeds to run of the networks with a scripted liar: the one that the environment names, or a few
+/// thousand.
 ///
 /// # Panics
 /// Panics if a variable is not a number.

@@ -274,9 +274,10 @@ impl Sim {
     #[must_use]
     pub fn scripted(seed: u64) -> Self {
         let mut chance = rng(seed, 11);
-        let count = match chance.random_range(0..20) {
-            0..14 => chance.random_range(3..=6),
-            14..19 => chance.random_range(7..=10),
+        // The cost of a run grows with the third power of this number.
+        let count = match chance.random_range(0..100) {
+            0..75 => chance.random_range(3..=6),
+            75..98 => chance.random_range(7..=10),
             _ => chance.random_range(11..=20),
         };
         let delay_ms_max = chance.random_range(5..=150);
