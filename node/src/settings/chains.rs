@@ -6,8 +6,8 @@ use alloy::primitives::Address;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::admin::Contracts;
 
+use super::effective::displayed;
 use super::error::SettingsError;
-use super::parse;
 use super::reader::SettingsReader;
 use super::sources::SettingSources;
 use super::table::{Setting, chains as table};
@@ -84,6 +84,11 @@ struct ChainReadNames {
     confirmations: &'static Setting,
 }
 
+/// The schemes of the endpoints of a chain.
+const RPC_SCHEMES: [&str; 2] = ["http", "https"];
+/// The schemes of WebSockets for new blocks.
+const PUSH_SCHEMES: [&str; 2] = ["ws", "wss"];
+
 const APP: ChainReadNames = ChainReadNames {
     push: &table::APP_PUSH,
     disconnect: &table::APP_DISCONNECT,
@@ -149,8 +154,8 @@ impl SettingsReader<'_> {
 
     fn chain_reading(&mut self, names: &ChainReadNames) -> Option<ChainReadSettings> {
         let number = |text: &str| text.parse::<u64>().ok();
-        let push_urls = self.urls(names.push);
-        let disconnect_max = self.get(names.disconnect, parse::duration);
+        let push_urls = self.urls(names.push, PUSH_SCHEMES);
+        let disconnect_max = self.duration_above_zero(names.disconnect);
         let page_blocks = self.get(names.page, |text| number(text).filter(|size| *size > 0));
         let first_block = match self.non_empty(names.first_block) {
             Some(_) => self.get(names.first_block, number).filter(|block| *block > 0),
@@ -166,15 +171,24 @@ impl SettingsReader<'_> {
         })
     }
 
-    fn urls(&mut self, urls: &Setting) -> Vec<String> {
-        let text = self.non_empty(urls).unwrap_or_default();
-        self.refuses_spaces(urls, &text);
+    /// Reads URLs of these schemes. A URL of another scheme would be dialled for ever, or never be used.
+    fn urls(&mut self, setting: &Setting, schemes: [&str; 2]) -> Vec<String> {
+        let text = self.non_empty(setting).unwrap_or_default();
         let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
-        urls.map(str::to_owned).collect()
+        let urls: Vec<_> = urls.map(str::to_owned).collect();
+        let is_of_schemes = |url: &String| {
+            let url = reqwest::Url::parse(url);
+            url.is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host())
+        };
+        if !self.refuses_spaces(setting, &text) && !urls.iter().all(is_of_schemes) {
+            let given = displayed(setting.kind, &text).unwrap_or_default();
+            self.error(setting, Some(format!("{given:?}")));
+        }
+        urls
     }
 
     fn chain_access(&mut self, urls: &Setting, id: &Setting) -> ChainAccessSettings {
-        let urls = self.urls(urls);
+        let urls = self.urls(urls, RPC_SCHEMES);
         let id = self.non_empty(id).and_then(|text| {
             let number = text.parse::<u64>().ok();
             if number.is_none() {

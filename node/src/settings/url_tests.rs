@@ -91,3 +91,32 @@ fn of_every_setting_that_may_have_a_url_only_the_host_is_shown() {
         assert!(!told.contains("hunter2"), "{env}: {told}");
     }
 }
+
+#[test]
+fn the_url_of_a_chain_has_a_scheme_that_its_setting_takes() {
+    let (rpc, push) = (["http://a:8545", "https://b/k"], ["ws://a:8546", "wss://b/k"]);
+    for (env, right, others) in [
+        ("XMTPD_SETTLEMENT_CHAIN_RPC_URL", rpc, push),
+        ("XMTPD_APP_CHAIN_RPC_URL", rpc, push),
+        ("XMTPD_SETTLEMENT_CHAIN_WSS_URL", push, rpc),
+        ("XMTPD_APP_CHAIN_WSS_URL", push, rpc),
+    ] {
+        let told = |value: &str| shown_and_told(env, value).1;
+        assert!(!told(&right.join(",")).contains(env), "{env}");
+        let of_other_scheme = format!("{},{}/hunter2", right[0], others[0]);
+        for wrong in [of_other_scheme.as_str(), "a.example/hunter2", "a:8545", "hunter2"] {
+            let told = told(wrong);
+            assert_eq!(told.matches(env).count(), 1, "{env} {wrong}: {told}");
+            assert!(!told.contains("hunter2"), "{env}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_chain_may_not_be_gone_for_no_time_at_all() {
+    for chain in ["SETTLEMENT", "APP"] {
+        let env = format!("XMTPD_{chain}_CHAIN_MAX_CHAIN_DISCONNECT_TIME");
+        assert!(read(&[], &[(&env, "0")]).unwrap_err().to_string().contains(&env));
+        assert!(read(&[], &[(&env, "1s")]).is_ok());
+    }
+}

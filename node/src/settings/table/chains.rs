@@ -3,7 +3,7 @@
 use hawser_chain::admin::Contract;
 
 use super::node::CONFIG_FILE;
-use super::setting::{DURATION, Setting, place, urls, value};
+use super::setting::{Setting, place, urls, value};
 
 /// The default chain id in the settings of the reference implementation. This id, or 0, is treated as not configured.
 pub const UNSET_CHAIN_ID: u64 = 31337;
@@ -103,7 +103,7 @@ pub(in crate::settings) const APP_DISCONNECT: Setting = value(
     "contracts.app-chain.max-chain-disconnect-time",
     "XMTPD_APP_CHAIN_MAX_CHAIN_DISCONNECT_TIME",
     Some("60s"),
-    DURATION,
+    DURATION_ABOVE_ZERO,
     "60s",
     "Time without the app chain after which the node publishes nothing; it still serves reads",
 );
@@ -111,7 +111,7 @@ pub(in crate::settings) const SETTLEMENT_DISCONNECT: Setting = value(
     "contracts.settlement-chain.max-chain-disconnect-time",
     "XMTPD_SETTLEMENT_CHAIN_MAX_CHAIN_DISCONNECT_TIME",
     Some("300s"),
-    DURATION,
+    DURATION_ABOVE_ZERO,
     "300s",
     "Time without the settlement chain after which the node publishes nothing; it still serves reads",
 );
