@@ -9,7 +9,7 @@ use hawser_chain::broadcast::TransactionTimes;
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
 use hawser_serve::tls::TlsMetrics;
-use hawser_serve::{CallMetrics, ChainListStatus, ServeSettings};
+use hawser_serve::{CallMetrics, ChainListStatus, ProcessMetrics, ServeSettings};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
@@ -30,11 +30,12 @@ pub(crate) fn page(
     deposit: watch::Receiver<Option<i128>>,
     transactions: TransactionTimes,
 ) -> MetricsPage {
-    let collectors: [Box<dyn Collector>; 4] = [
+    let collectors: [Box<dyn Collector>; 5] = [
         Box::new(calls),
         Box::new(serve.memory.clone()),
         Box::new(TlsMetrics(serve.tls.clone())),
         Box::new(GatewayCollector { metrics, observer, deposit, transactions }),
+        Box::new(ProcessMetrics),
     ];
     MetricsPage::new(collectors)
 }

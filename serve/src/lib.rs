@@ -20,8 +20,8 @@
 //!   `charged_bytes`: a part of it that ends by itself; `unflushed`: heads that wait to be written; `shedding`: closes
 //!   the largest connections when it is short; [`FieldCost`]: the memory of a decoded request; `waiting`: requests that
 //!   wait for it; `writing`: progress with answers;
-//! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the one that a scraper
-//!   asks for;
+//! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the
+//!   one that a scraper asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`StatusDetails`]: statuses that programs understand; [`CheckedChannel`]: calls to servers that are not trusted;
 //! - [`reflect`]: gRPC reflection of the services that are served;
@@ -65,6 +65,7 @@ mod metrics_format;
 mod overloaded;
 mod pack;
 pub mod pages;
+mod process_metrics;
 mod proxy_protocol;
 pub mod public_pages;
 mod read_turn;
@@ -96,5 +97,6 @@ pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};
 pub use metrics_format::MetricsFormat;
 pub use overloaded::Overloaded;
+pub use process_metrics::ProcessMetrics;
 pub use reflection::{SchemaError, reflect};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};

@@ -125,6 +125,15 @@ impl<'a> Exposition<'a> {
         family.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
+    /// Writes a family that is one counter of a fraction, without labels. For `None` the family has no sample.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn fraction_counter(&mut self, name: &str, help: &str, value: Option<f64>) -> Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        value.map_or(Ok(()), |value| family.encode_counter::<NoLabelSet, _, u64>(&value, None))
+    }
+
     /// Writes a family of one gauge without labels. For `None` the family has no sample.
     ///
     /// # Errors

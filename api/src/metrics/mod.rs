@@ -16,7 +16,7 @@ use std::sync::Arc;
 use hawser_engine::runtime::PublishError;
 use hawser_serve::metrics::{Counter, Exposition, Gauge, MetricsPage};
 use hawser_serve::tls::{Tls, TlsMetrics};
-use hawser_serve::{CallMetrics, MemoryBudget};
+use hawser_serve::{CallMetrics, MemoryBudget, ProcessMetrics};
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -104,13 +104,14 @@ pub(crate) fn page(
     observer: NodeObserver,
     tls: Option<Tls>,
 ) -> MetricsPage {
-    let collectors: [Box<dyn Collector>; 6] = [
+    let collectors: [Box<dyn Collector>; 7] = [
         Box::new(calls),
         Box::new(TlsMetrics(tls)),
         Box::new(memory),
         Box::new(HandlerCollector(handlers)),
         Box::new(limits),
         Box::new(node::NodeCollector(observer)),
+        Box::new(ProcessMetrics),
     ];
     MetricsPage::new(collectors)
 }
