@@ -553,6 +553,7 @@ mod tests {
             "--sync.enable=false",
             "--db.max-open-conns=5",
             "--indexer.enable",
+            "--prune.count-deletable",
             "-l",
             "DEBUG",
         ];
@@ -567,6 +568,7 @@ mod tests {
                 ("db.max-open-conns", "5"),
                 ("indexer.enable", "true"),
                 ("log.log-level", "DEBUG"),
+                ("prune.count-deletable", "true"),
                 ("sync.enable", "false"),
             ]
         );

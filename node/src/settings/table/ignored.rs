@@ -82,7 +82,7 @@ pub const ALL: &[Ignored] = &[
     takes("migration-server.namespace", "XMTPD_MIGRATION_DB_NAMESPACE", MIGRATION),
     takes("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS", MIGRATION),
     takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", PAYLOADS),
-    variable("XMTPD_PRUNE_COUNT_DELETABLE", PRUNE),
+    switch("prune.count-deletable", "XMTPD_PRUNE_COUNT_DELETABLE", PRUNE),
     variable("XMTPD_MIGRATION_START_DATE", MIGRATION),
     variable("XMTPD_HTTP_API_PORT", OLDER),
     variable("XMTPD_METADATA_ENABLE", OLDER),
