@@ -394,8 +394,8 @@ async fn two_payers(c: &Context) -> Checked {
     refused("two payers", answer, Code::InvalidArgument, "must be from the same payer").map(|_| ())
 }
 
-/// Returns a new random key, whose address has no balance.
-fn stranger() -> Checked<SecretKey> {
+/// Returns a new random key, which no registry has and whose address has no balance.
+pub(super) fn stranger() -> Checked<SecretKey> {
     SecretKey::from_bytes(&rand::random()).map_err(|_| Failure::skip("the dice gave no key"))
 }
 

@@ -1,11 +1,15 @@
 //! Forged, broken and hostile input: it is refused, and the node goes on.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hawser_proto::SecretKey;
+use hawser_proto::sign::keccak256;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
@@ -17,6 +21,7 @@ use crate::envelopes::{message, new_group};
 use crate::failure::{Checked, Failure, ensure, refused};
 use crate::http::{self, HttpAnswer, framed, messages};
 
+use super::publish_refusals::stranger;
 use super::web::speaks_connect;
 
 const AREA: Area = Area::Security;
@@ -154,11 +159,27 @@ fn query_path() -> String {
     format!("{REPLICATION_API}/QueryEnvelopes")
 }
 
+/// Returns the token of a node for a peer, as nodes make it.
+fn node_token(key: &SecretKey, node: u32, peer: u32, now_s: u64) -> String {
+    let claims = format!(
+        r#"{{"version":"1.3.0","sub":"{node}","aud":["{peer}"],"exp":{},"iat":{now_s}}}"#,
+        now_s.saturating_add(3600)
+    );
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", part(r#"{"alg":"ES256K","typ":"JWT"}"#), part(&claims));
+    let signature = key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_bytes()))
+}
+
 async fn bad_token(c: &Context) -> Checked {
     // {"alg":"ES256K","typ":"JWT"}, {"sub":"100"} and a signature of zeros.
     let token =
         format!("eyJhbGciOiJFUzI1NksiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiIxMDAifQ.{}", "A".repeat(87));
-    for token in [token.as_str(), "nonsense", "a.b.c"] {
+    // Everything about this one is right but its key. Without the target's id it names the first node of most networks.
+    let id = c.node().map_or(100, |id| id.0);
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let forged = node_token(&stranger()?, id, id, now_s);
+    for token in [token.as_str(), "nonsense", "a.b.c", forged.as_str()] {
         let headers = [WEB, ("node-authorization", token)];
         let answer = c.target.post(&query_path(), &headers, &framed(&[])).await?;
         ensure(grpc_status(&answer) == Some(16), "UNAUTHENTICATED, 16", || {
@@ -327,4 +348,26 @@ async fn idle_connections(c: &Context) -> Checked {
     }
     drop(held);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A forged token says something about a node only if it differs from a good one by its key alone.
+    #[test]
+    fn a_token_of_the_suite_is_that_of_the_reference_node_to_the_byte() {
+        let key = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+        let key = SecretKey::from_hex(key).unwrap();
+        let token = node_token(&key, 100, 200, 1_700_000_000);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        assert_eq!(
+            signed,
+            "eyJhbGciOiJFUzI1NksiLCJ0eXAiOiJKV1QifQ.eyJ2ZXJzaW9uIjoiMS4zLjAiLCJzdWIiOiIxMDAiLCJhdWQiOlsiMjAwIl0sImV4cCI6MTcwMDAwMzYwMCwiaWF0IjoxNzAwMDAwMDAwfQ"
+        );
+        assert_eq!(
+            signature,
+            "46hhuV0KqEWGSRojJB9WuTnga_xb7w2l_0DWozmVH942X0ngCwVxaT5xOe27QfBi9OgwCbH6LVacTj9aIWyM9AA"
+        );
+    }
 }
