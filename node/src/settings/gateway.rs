@@ -15,7 +15,7 @@ use super::error::SettingsError;
 use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
 use super::sources::SettingSources;
-use super::table::{self, Setting, chains, gateway, limits, node};
+use super::table::{Setting, chains, gateway, limits, node};
 use super::wallets::WalletSettings;
 
 /// Settings of a gateway process.
@@ -124,8 +124,7 @@ impl GatewayServiceSettings {
             reader.error(&chains::SETTLEMENT_RPC, None);
         }
         reader.refuse_rate_limits();
-        let used: Vec<_> = table::of_gateway().collect();
-        let notes = sources.notes_beside(&used);
+        let notes = sources.notes_of_gateway();
         reader.finish(|| Self {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
@@ -271,6 +270,26 @@ mod tests {
         assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
         assert_eq!(config.redis.unwrap().key_prefix, "xmtpd:");
         assert!(config.notes.is_empty(), "{:?}", config.notes);
+    }
+
+    #[test]
+    fn settings_of_the_reference_without_effect_are_taken_and_named() {
+        let flags = [
+            ("registry-file", "registry.json"),
+            ("rates-file", "rates.json"),
+            ("api.enable", "true"),
+            ("tracing.enable", "true"),
+        ];
+        let env = [("XMTPD_PAYER_PRIVATE_KEY", KEY), ("XMTPD_PAYER_ENABLE", "true")];
+        let notes = read(&flags, &env).unwrap().notes;
+        assert_eq!(
+            notes,
+            [
+                "--api.enable has no effect: a gateway always serves its API",
+                "XMTPD_PAYER_ENABLE has no effect: a gateway always pays for its callers",
+                "--tracing.enable has no effect: this version exports no traces",
+            ]
+        );
     }
 
     #[test]

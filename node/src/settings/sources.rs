@@ -10,6 +10,7 @@ use super::error::SettingError;
 use super::file::SettingsFile;
 use super::nearest::nearest;
 use super::parse;
+use super::table::ignored::Ignored;
 use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
 use super::table::{self, Setting, SettingKind, ignored, limits};
 use crate::files::key;
@@ -210,15 +211,24 @@ impl SettingSources {
         })
     }
 
-    /// Returns a note for each value that has no effect or is unknown.
+    /// Returns a note for each value that has no effect on a node or is unknown.
     pub(super) fn notes(&self) -> Vec<String> {
-        self.notes_beside(&[])
+        self.notes_about(ignored::ALL.iter())
     }
 
-    /// Returns the notes for a program on which the settings in `used` do have an effect.
-    pub(super) fn notes_beside(&self, used: &[&Setting]) -> Vec<String> {
-        let unused = |name: &&ignored::Ignored| used.iter().all(|used| used.env != name.env);
-        let without_effect = ignored::ALL.iter().filter(unused).filter_map(|setting| {
+    /// Returns the notes for a gateway, on which other settings have no effect than on a node.
+    pub(super) fn notes_of_gateway(&self) -> Vec<String> {
+        let own = table::gateway::WITHOUT_EFFECT;
+        let is_of_node_alone = |setting: &&Ignored| {
+            table::of_gateway().all(|used| used.env != setting.env)
+                && own.iter().all(|own| own.env != setting.env)
+        };
+        self.notes_about(own.iter().chain(ignored::ALL.iter().filter(is_of_node_alone)))
+    }
+
+    /// Returns a note for each given one of the settings `without_effect`, and for each unknown variable.
+    fn notes_about<'a>(&self, without_effect: impl Iterator<Item = &'a Ignored>) -> Vec<String> {
+        let without_effect = without_effect.filter_map(|setting| {
             let by_flag = setting.flag.filter(|flag| self.flags.contains_key(*flag));
             let by_env = self.env.contains_key(setting.env).then_some(setting.env);
             let by_file = setting.flag.filter(|flag| self.file.values.contains_key(*flag));

@@ -1,5 +1,6 @@
 //! The settings of a gateway, except those of chains and contracts. Names that a node also has mean the same.
 
+use super::ignored::{self, Ignored, TRACES};
 use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
 use super::{limits, node};
 
@@ -158,4 +159,22 @@ pub const ALL: [&Setting; 36] = [
     &node::SHUTDOWN_DRAIN,
     &node::SHUTDOWN_GRACE,
     &node::ALLOW_SECRET_FLAGS,
+];
+
+/// Settings of the reference implementation's gateway that have no effect here, each with the reason. Most of them have
+/// one on a node.
+pub const WITHOUT_EFFECT: &[Ignored] = &[
+    ignored::switch("api.enable", "XMTPD_API_ENABLE", "a gateway always serves its API"),
+    ignored::takes(
+        "api.send-keep-alive-interval",
+        "XMTPD_API_SEND_KEEP_ALIVE_INTERVAL",
+        "a gateway has no streams of envelopes",
+    ),
+    ignored::takes(
+        "api.originator-cache-ttl",
+        "XMTPD_API_ORIGINATOR_CACHE_TTL",
+        "a gateway answers no queries",
+    ),
+    ignored::switch("payer.enable", "XMTPD_PAYER_ENABLE", "a gateway always pays for its callers"),
+    ignored::switch("tracing.enable", "XMTPD_TRACING_ENABLE", TRACES),
 ];

@@ -22,16 +22,18 @@ const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways 
 const GATEWAY: &str = "only a gateway uses it (hawser gateway)";
 const PRUNE: &str = "`hawser prune --dry-run` counts";
 const PROFILER: &str = "this version has no profiler";
-const TRACES: &str = "this version exports no traces";
+pub(super) const TRACES: &str = "this version exports no traces";
 const MIGRATION: &str = "nothing is imported from the older network";
 const OLDER: &str = "no xmtpd since version 1.0 reads it";
 const ONE_CHAIN: &str = "no xmtpd since version 1.0 reads it; each chain has settings of its own";
 
-const fn takes(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
+/// A setting with a value, by its flag and its variable.
+pub(super) const fn takes(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
     Ignored { flag: Some(flag), env, switch: false, reason }
 }
 
-const fn switch(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
+/// A switch, by its flag and its variable.
+pub(super) const fn switch(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
     Ignored { flag: Some(flag), env, switch: true, reason }
 }
 
