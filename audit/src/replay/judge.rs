@@ -35,7 +35,7 @@ pub(crate) fn time_back(id: EnvelopeId, ns: i64, newest: i64) -> Fault {
 
 /// Returns the fault of a place that is marked as pruned and whose envelope cannot have been
 /// (`docs/protocol/pruning.md`). `originator_ns` is the recorded time. Without a recorded retention the shortest one
-/// counts.
+/// counts. An envelope of the older network may have expired at any time, unless its retention is for ever.
 pub(crate) fn not_expired(
     id: EnvelopeId,
     originator_ns: Option<i64>,
@@ -43,8 +43,8 @@ pub(crate) fn not_expired(
     now_ns: i64,
 ) -> Option<Fault> {
     let fault = |text: String| Some(Fault::at(FaultKind::NotExpired, id, text));
-    if !id.originator.is_node() {
-        return fault("it is called pruned, and only strands of nodes are pruned".to_owned());
+    if !id.originator.is_node() && !id.originator.is_migrated() {
+        return fault("it is called pruned, and strands of chains never are".to_owned());
     }
     let days = retention_days.unwrap_or(RETENTION_DAYS_MIN).max(RETENTION_DAYS_MIN);
     if days == RETENTION_INFINITE {
@@ -53,6 +53,9 @@ pub(crate) fn not_expired(
     let Some(originator_ns) = originator_ns else {
         return fault("it is called pruned, and has no recorded time".to_owned());
     };
+    if id.originator.is_migrated() {
+        return None; // It expires by the time at which it was first sent, which no record has.
+    }
     let expiry_s = expiry_unix_s(unix_s(originator_ns), days);
     if expiry_s.saturating_sub(EXPIRY_TOLERANCE_S) > unix_s(now_ns) {
         return fault(format!("it is called pruned, and expires at {expiry_s} unix seconds"));
