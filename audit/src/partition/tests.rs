@@ -18,7 +18,9 @@ use crate::export::{ExportedRow, PartReader, ReadRow, encode_part};
 use crate::replay::planted::PLANTED;
 use crate::replay::testing::{MemoryLog, NODE, declared, draft, ns_of, settings};
 use crate::replay::tests::replay;
-use crate::replay::{FaultKind, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow};
+use crate::replay::{
+    FaultKind, Faults, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow,
+};
 
 type Rows = Vec<(OriginatorId, ReadRow)>;
 
@@ -104,6 +106,21 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
             assert!(whole.kept().contains(fault), "{name}: {fault}");
         }
     }
+}
+
+/// Rows of the older network that could not be taken over at first have later times than those behind them.
+#[test]
+fn times_that_go_back_are_no_faults_of_the_older_networks_strands() {
+    let mut times = super::times::Times::default();
+    times.take(SequenceId(3), ns_of(90));
+    times.take(SequenceId(4), ns_of(1));
+    let late_in = |originator| {
+        let mut faults = Faults::default();
+        times.add_to(originator, &mut faults);
+        faults.count()
+    };
+    assert_eq!(late_in(NODE), 1);
+    assert_eq!(OriginatorId::MIGRATED.map(late_in), [0; 3]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
-use crate::replay::judge::{is_late, time_back};
+use crate::replay::judge::{has_ordered_times, is_late, time_back};
 use crate::replay::{FaultKind, Faults};
 
 /// Late places that are listed. A guess: people read the first hundred.
@@ -86,8 +86,11 @@ impl Times {
         self.earliest.truncate(EARLIEST_MAX);
     }
 
-    /// Adds the late places to the faults.
+    /// Adds the late places to the faults, unless times that go back are none in this strand.
     pub(super) fn add_to(&self, originator: OriginatorId, faults: &mut Faults) {
+        if !has_ordered_times(originator) {
+            return;
+        }
         for late in &self.late {
             let id = EnvelopeId::new(originator, SequenceId(late.sequence_id));
             faults.add(time_back(id, late.ns, late.newest_ns));

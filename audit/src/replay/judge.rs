@@ -27,6 +27,12 @@ pub(crate) fn is_late(ns: i64, newest: i64) -> bool {
     i128::from(newest) - i128::from(ns) > i128::from(TIME_TOLERANCE_NS)
 }
 
+/// Returns true if times that go back are faults of a strand. Those of the older network's strands are the times of the
+/// takeover: a row that could not be taken over at first has a later one than the rows behind it.
+pub(crate) fn has_ordered_times(originator: OriginatorId) -> bool {
+    !originator.is_migrated()
+}
+
 /// Makes the fault of a time that goes back.
 pub(crate) fn time_back(id: EnvelopeId, ns: i64, newest: i64) -> Fault {
     let text = format!("its time is {ns} ns, and an earlier place has {newest} ns");

@@ -34,6 +34,8 @@ pub(crate) mod run;
 mod sample;
 mod stats;
 mod strand;
+#[cfg(test)]
+mod taken_over_tests;
 pub(crate) mod tally;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -12,7 +12,8 @@ use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::judge::{
-    hole, is_late, judge, not_expired, other_leaf, pruned_head, time_ahead, time_back,
+    has_ordered_times, hole, is_late, judge, not_expired, other_leaf, pruned_head, time_ahead,
+    time_back,
 };
 use super::stats::{Gap, StrandFigures};
 use super::tally::{ReplayedEnvelope, Tallies, TallyFault};
@@ -449,7 +450,9 @@ impl StrandReplay {
             self.fault(fault);
             return; // it does not make those behind it late
         }
-        if let Some(newest) = self.newest_ns.filter(|newest| is_late(ns, *newest)) {
+        if let Some(newest) = self.newest_ns.filter(|newest| is_late(ns, *newest))
+            && has_ordered_times(id.originator)
+        {
             self.fault(time_back(id, ns, newest));
         }
         self.newest_ns = Some(self.newest_ns.map_or(ns, |newest| newest.max(ns)));

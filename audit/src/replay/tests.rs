@@ -281,22 +281,6 @@ fn a_place_that_is_called_pruned_and_cannot_be_is_a_fault_of_its_keeper() {
     assert!(super::judge::not_expired(of_chain, Some(0), None, i64::MAX).is_some());
 }
 
-/// They are pruned like those of nodes, by the time at which an envelope was first sent.
-#[test]
-fn pruned_places_of_the_older_networks_strands_are_no_fault_of_their_keeper() {
-    use super::judge::not_expired;
-    let now_ns = settings().now_ns;
-    for originator in OriginatorId::MIGRATED {
-        let id = hawser_proto::EnvelopeId::new(originator, SequenceId(3));
-        assert_eq!(not_expired(id, Some(now_ns), Some(60), now_ns).map(|it| it.kind), None);
-        assert_eq!(not_expired(id, Some(now_ns), None, now_ns).map(|it| it.kind), None);
-        let for_ever = not_expired(id, Some(0), Some(u32::MAX), now_ns);
-        assert_eq!(for_ever.map(|it| it.kind), Some(FaultKind::NotExpired));
-        let without_time = not_expired(id, None, Some(60), now_ns);
-        assert_eq!(without_time.map(|it| it.kind), Some(FaultKind::NotExpired));
-    }
-}
-
 #[test]
 fn many_faults_are_counted_and_the_first_are_kept() {
     let mut log = MemoryLog::honest(300);
