@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::retention::RETENTION_INFINITE;
+use hawser_rules::retention::is_endless;
 use hawser_storage::{ExpiredEnvelope, Expiring, Facts};
 
 use crate::facts;
@@ -190,7 +190,7 @@ pub fn may_expire(bytes: &Bytes) -> bool {
 }
 
 fn is_to_expire(envelope: &OriginatorEnvelope) -> bool {
-    envelope.unsigned().payer().retention_days() != RETENTION_INFINITE
+    !is_endless(envelope.unsigned().payer().retention_days())
 }
 
 /// Returns the facts of stored envelopes, of each whose bytes let it be pruned.
@@ -206,6 +206,7 @@ mod tests {
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{PayerAddress, SecretKey};
+    use hawser_rules::retention::{RETENTION_INFINITE, RETENTION_MIGRATED};
     use hawser_storage::{PayerReportChange, PayerReportEvent, Validity};
     use proptest::prelude::*;
 
@@ -362,6 +363,7 @@ mod tests {
         let goes = |bytes| facts_of(vec![(bytes, None, None)], NODE)[0].is_some();
         assert!(goes(stored(2, 1_700_000_000)));
         assert!(!goes(stored(RETENTION_INFINITE, 1)), "wrapped around");
+        assert!(!goes(stored(RETENTION_MIGRATED, 1)), "wrapped around");
         assert!(!goes(stored(60, 0)), "no expiry");
         assert!(!goes(stored(60, u64::MAX)));
         assert!(!goes(Bytes::from_static(b"no envelope")));

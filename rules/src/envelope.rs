@@ -10,7 +10,7 @@ use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
 
 use crate::fees::{Charged, RateTable, WrongFee, is_free};
-use crate::retention::{check_expiry, check_retention};
+use crate::retention::{check_expiry, check_retention_in};
 use crate::violation::Violation;
 
 /// The class of a publishable payload. It decides whether a node or the app chain orders the envelope. Gateways'
@@ -196,7 +196,7 @@ pub fn check_statement(
     let client = envelope.client();
     check_topic(client)?;
     check_dependencies_on_chains(client)?;
-    check_retention(envelope.retention_days())?;
+    check_retention_in(statement.id().originator, envelope.retention_days())?;
     if client.topic().kind().is_reserved() {
         // Reports and attestations are published by nodes, each under its own key.
         if payer != node_key.address() {
@@ -246,13 +246,14 @@ pub fn check_charges(
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::EnvelopeId;
     use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::{EnvelopeId, SecretKey};
     use prost::Message as _;
     use serde_json::Value;
 
     use super::*;
+    use crate::retention::RETENTION_MIGRATED;
 
     fn welcome(topic: &[u8], depends_on: &[(u32, u64)]) -> ClientEnvelope {
         let cursor = pb::Cursor { node_id_to_sequence_id: depends_on.iter().copied().collect() };
@@ -298,6 +299,28 @@ mod tests {
         let long = welcome(&[1; TOPIC_LEN_BYTES_MAX + 1], &[]);
         assert_eq!(check_topic(&long), Err(Violation::TopicTooLong(TOPIC_LEN_BYTES_MAX + 1)));
         assert_eq!(check_topic(&welcome(&[0, 1], &[])), Err(Violation::TopicMismatch));
+    }
+
+    #[test]
+    fn data_of_the_older_network_may_have_a_retention_without_an_end() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let judged = |originator: OriginatorId| {
+            let client = welcome(&[1; 33], &[]).as_bytes().clone();
+            let payer = PayerEnvelope::sign(client, originator, RETENTION_MIGRATED, &key);
+            let statement = pb::UnsignedOriginatorEnvelope {
+                originator_node_id: originator.0,
+                originator_sequence_id: 1,
+                originator_ns: 1_750_000_000_000_000_000,
+                payer_envelope_bytes: payer.encode_to_vec().into(),
+                ..Default::default()
+            };
+            let statement =
+                UnsignedOriginatorEnvelope::parse(statement.encode_to_vec().into()).unwrap();
+            check_statement(&statement, Ok(key.public_key().address()), &key.public_key())
+        };
+        assert_eq!(judged(OriginatorId::MIGRATED[1]), Ok(()));
+        let refused = Err(Violation::Retention(RETENTION_MIGRATED));
+        assert_eq!(judged(OriginatorId::FIRST_NODE), refused);
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! Retention in days, and the resulting expiry.
 
+use hawser_proto::OriginatorId;
+
 use crate::violation::Violation;
 
 /// The retention in days that means forever. Specified: the reference implementation writes `u32::MAX`.
 pub const RETENTION_INFINITE: u32 = u32::MAX;
+/// The retention in days of data without an end that was taken over from the older network. Specified: the takeover
+/// writes `i32::MAX`.
+pub const RETENTION_MIGRATED: u32 = i32::MAX.unsigned_abs();
 /// The expiry of an envelope with infinite retention, unix seconds. Specified: the reference implementation writes
 /// `i64::MAX`, because it stores expiries in signed 64-bit columns.
 pub const EXPIRY_NEVER: u64 = i64::MAX as u64;
@@ -29,6 +34,25 @@ pub fn check_retention(days: u32) -> Result<(), Violation> {
         RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX | RETENTION_INFINITE => Ok(()),
         _ => Err(Violation::Retention(days)),
     }
+}
+
+/// Checks that an envelope in the strand of `originator` may state this retention: those of [`check_retention`], and in
+/// the strands of the older network [`RETENTION_MIGRATED`].
+///
+/// # Errors
+/// [`Violation::Retention`].
+pub fn check_retention_in(originator: OriginatorId, days: u32) -> Result<(), Violation> {
+    match days {
+        RETENTION_MIGRATED if originator.is_migrated() => Ok(()),
+        days => check_retention(days),
+    }
+}
+
+/// Returns true for a retention without an end. An expiry that is stated beside it means nothing: software that computes
+/// it in 64-bit nanoseconds states any time, also one in the past.
+#[must_use]
+pub fn is_endless(days: u32) -> bool {
+    matches!(days, RETENTION_INFINITE | RETENTION_MIGRATED)
 }
 
 /// Returns the unix second after which an envelope signed at `now_s` with a retention of `days` may be pruned.
@@ -75,6 +99,21 @@ mod tests {
         for days in [0, 1, 366, u32::MAX - 1] {
             assert_eq!(check_retention(days), Err(Violation::Retention(days)));
         }
+    }
+
+    #[test]
+    fn only_strands_of_the_older_network_have_their_retention_without_an_end() {
+        for migrated in OriginatorId::MIGRATED {
+            for days in [2, 60, 365, u32::MAX, RETENTION_MIGRATED] {
+                assert_eq!(check_retention_in(migrated, days), Ok(()));
+            }
+            for days in [0, 1, 366, RETENTION_MIGRATED - 1, RETENTION_MIGRATED + 1] {
+                assert_eq!(check_retention_in(migrated, days), Err(Violation::Retention(days)));
+            }
+        }
+        let refused = Err(Violation::Retention(RETENTION_MIGRATED));
+        assert_eq!(check_retention_in(OriginatorId::FIRST_NODE, RETENTION_MIGRATED), refused);
+        assert_eq!(check_retention_in(OriginatorId::FIRST_NODE, 60), Ok(()));
     }
 
     #[test]

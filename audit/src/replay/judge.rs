@@ -3,7 +3,7 @@
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Violation;
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
-use hawser_rules::retention::{RETENTION_DAYS_MIN, RETENTION_INFINITE, expiry_unix_s, unix_s};
+use hawser_rules::retention::{RETENTION_DAYS_MIN, expiry_unix_s, is_endless, unix_s};
 
 use super::check::Signed;
 use super::fault::{Fault, FaultKind};
@@ -53,7 +53,7 @@ pub(crate) fn not_expired(
         return fault("it is called pruned, and strands of chains never are".to_owned());
     }
     let days = retention_days.unwrap_or(RETENTION_DAYS_MIN).max(RETENTION_DAYS_MIN);
-    if days == RETENTION_INFINITE {
+    if is_endless(days) {
         return fault("it is called pruned, and its retention is for ever".to_owned());
     }
     let Some(originator_ns) = originator_ns else {

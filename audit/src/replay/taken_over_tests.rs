@@ -2,6 +2,7 @@
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
+use hawser_rules::retention::{RETENTION_INFINITE, RETENTION_MIGRATED};
 
 use super::judge::not_expired;
 use super::testing::{MemoryLog, draft_for, ns_of, settings};
@@ -88,7 +89,9 @@ fn pruned_places_are_no_fault_of_their_keeper() {
         assert_eq!(judged(Some(now_ns), Some(60)), None);
         assert_eq!(judged(Some(now_ns), None), None);
         let fault = Some(FaultKind::NotExpired);
-        assert_eq!(judged(Some(0), Some(u32::MAX)), fault, "its retention is for ever");
+        for days in [RETENTION_INFINITE, RETENTION_MIGRATED] {
+            assert_eq!(judged(Some(0), Some(days)), fault, "its retention is for ever");
+        }
         assert_eq!(judged(None, Some(60)), fault, "it has no record");
     }
 }
