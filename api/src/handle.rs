@@ -301,14 +301,15 @@ fn routes(
     heads: Heads,
     readiness: Readiness,
 ) -> Result<Routes, ApiError> {
+    let stop = api.stop.clone();
     let metadata = Metadata {
         engine: api.engine.clone(),
-        cursor: CursorMoves::start(heads, api.stop.clone()),
+        cursor: CursorMoves::start(heads, stop.clone()),
         version: settings.version.as_str().into(),
         reads: api.reads.clone(),
         callers: api.callers.clone(),
         quic_address: quic_address(settings),
-        stop: api.stop.clone(),
+        stop: stop.clone(),
     };
     let proofs = Proofs {
         reader: ProofReader::new(api.engine.store().clone()),
@@ -321,10 +322,9 @@ fn routes(
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let extra = settings.extra_service.iter().map(|it| (it.name, Purpose::Read));
     let named = methods::HEALTH.into_iter().chain(extra);
-    let health = HealthService::server(readiness, named, settings.reflection, api.stop.clone());
-    let check = api.callers.check(false);
+    let health = HealthService::server(readiness, named, settings.reflection, stop.clone());
     let nodes = api.callers.check(settings.require_node_auth);
-    let checked = InterceptorLayer::new(check);
+    let checked = InterceptorLayer::new(api.callers.check(false));
     let mut routes = match &settings.extra_service {
         Some(extra) => {
             let router = extra.routes.clone().into_axum_router();
@@ -361,7 +361,7 @@ fn routes(
         .add_service(health);
     if settings.reflection {
         let extra = settings.extra_service.iter().map(|it| it.name);
-        reflect(&mut routes, methods::SERVICES.into_iter().chain(extra))?;
+        reflect(&mut routes, methods::SERVICES.into_iter().chain(extra), &stop)?;
     }
     Ok(routes.routes())
 }

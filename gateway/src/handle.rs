@@ -171,7 +171,7 @@ pub async fn start(
     let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
     let has_reflection = settings.reflection;
     let health = HealthService::server(readiness.clone(), HEALTH, has_reflection, stop.clone());
-    let routes = routes(router, health, settings.reflection)?;
+    let routes = routes(router, health, settings.reflection, &stop)?;
     let server = Server::bind(serve, routes, calls, stop).await.map_err(listen(settings.listen))?;
     // After the API: `/readyz` must not say that this gateway takes calls while its port still refuses connections.
     let operators = match settings.metrics {
@@ -372,6 +372,7 @@ fn routes(
     service: Arc<ServiceRouter>,
     health: HealthServer<HealthService>,
     reflection: bool,
+    stop: &CancellationToken,
 ) -> Result<Routes, SchemaError> {
     let mut routes = RoutesBuilder::default();
     routes
@@ -379,7 +380,8 @@ fn routes(
         .add_service(wire::GatewayMethods::<wire::Gateway>::new(service))
         .add_service(health);
     if reflection {
-        reflect(&mut routes, wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]))?;
+        let services = wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]);
+        reflect(&mut routes, services, stop)?;
     }
     Ok(routes.routes())
 }

@@ -1,8 +1,24 @@
 //! gRPC reflection, v1 and v1alpha, of the services that are served.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use hawser_proto::pb::FILE_DESCRIPTOR_SET;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyStream, StreamBody};
+use hyper::body::{Body as _, Frame};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic_reflection::server::Builder;
+use tower::Service;
+
+use crate::settings::SHUTTING_DOWN;
 
 pub use tonic_reflection::server::Error as SchemaError;
 
@@ -10,13 +26,15 @@ pub use tonic_reflection::server::Error as SchemaError;
 pub(crate) const REFLECTION: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
-/// Adds reflection of `services`, by their full names. Other services of the schema stay hidden.
+/// Adds reflection of `services`, by their full names. Other services of the schema stay hidden. Streams end with
+/// UNAVAILABLE when `stop` is cancelled.
 ///
 /// # Errors
 /// [`SchemaError`] if the built-in descriptors do not decode.
 pub fn reflect(
     routes: &mut RoutesBuilder,
     services: impl IntoIterator<Item = &'static str> + Clone,
+    stop: &CancellationToken,
 ) -> Result<(), SchemaError> {
     let builder = || {
         let builder = Builder::configure()
@@ -25,6 +43,62 @@ pub fn reflect(
         let names = services.clone().into_iter();
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?);
+    let v1 = EndingService { service: builder().build_v1()?, stop: stop.clone() };
+    let v1alpha = EndingService { service: builder().build_v1alpha()?, stop: stop.clone() };
+    routes.add_service(v1).add_service(v1alpha);
     Ok(())
+}
+
+/// A service whose streams end when the server stops. Reflection itself waits for requests until its client ends them,
+/// so a stream that a client keeps open would delay every stop.
+#[derive(Clone)]
+struct EndingService<S> {
+    service: S,
+    stop: CancellationToken,
+}
+
+impl<S: NamedService> NamedService for EndingService<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for EndingService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let stop = self.stop.clone();
+        // The handler ends with the requests, and gives back the connection's stream.
+        let request = request.map(|body| {
+            let frames = BodyStream::new(body).take_until(stop.clone().cancelled_owned());
+            Body::new(StreamBody::new(frames))
+        });
+        let answer = self.service.call(request);
+        Box::pin(async move { answer.await.map(|it| it.map(|body| until_stop(body, stop))) })
+    }
+}
+
+/// Returns the body of an answer, which ends with UNAVAILABLE if the server stops before its end.
+fn until_stop(body: Body, stop: CancellationToken) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let frames = BodyStream::new(body).take_until(stop.clone().cancelled_owned());
+    let end = stream::once(async move { stop.is_cancelled().then(stopped) });
+    Body::new(StreamBody::new(frames.chain(end.filter_map(std::future::ready))))
+}
+
+/// Returns the status of a stream whose server stops, as the last frame of its body.
+fn stopped() -> Result<Frame<Bytes>, Status> {
+    let mut trailers = HeaderMap::new();
+    Status::unavailable(SHUTTING_DOWN).add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }

@@ -1,9 +1,11 @@
 //! The order of a shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
+use hawser_api::NoPeers;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
@@ -12,8 +14,14 @@ use hyper::body::Frame;
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tonic::Code;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::common::*;
+
+/// Time in which a stop has to end that nothing delays. A bound for a test that fails, and no promise.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
@@ -50,6 +58,23 @@ async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
     drop((topics, cursor));
     ending.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+}
+
+/// Its client keeps it open without a further request.
+#[tokio::test]
+async fn an_open_stream_of_reflection_ends_with_the_others() {
+    let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    let services = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(services) };
+    let requests = stream::iter([request]).chain(stream::pending());
+    let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
+    answers.message().await.unwrap().unwrap();
+    let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
+    let end = tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err();
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "server is shutting down"));
+    drop(answers);
+    tokio::time::timeout(PATIENCE, ending).await.unwrap().unwrap();
 }
 
 #[tokio::test]
