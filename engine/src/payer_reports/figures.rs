@@ -303,6 +303,19 @@ fn missing(
     Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
 }
 
+/// Returns the first places directly behind the end of a report that this node lacks. The rest of its last minute may
+/// have been there.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(crate) fn missing_behind(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<Option<NotYet>, ReadError> {
+    let end = report.end().sequence;
+    missing(snapshot, report.originator(), end, end.next())
+}
+
 /// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is
 /// charged there.
 fn leaves(

@@ -70,6 +70,31 @@ pub fn held_reports(
     Ok(reports.into_values().collect())
 }
 
+/// Returns the envelope in a node's strand with which it has attested a report about an originator, if it is among the
+/// newest of the node on the topic.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(crate) fn attestation_by(
+    snapshot: &Snapshot<'_>,
+    node: OriginatorId,
+    report: ReportId,
+    about: OriginatorId,
+) -> Result<Option<Bytes>, ReadError> {
+    let mut found = None;
+    newest(snapshot, &Topic::payer_report_attestations(about), &[node], |at, payload| {
+        let Payload::PayerReportAttestation(message) = payload else { return };
+        let attestation = Attestation::from_message(message);
+        if attestation.is_ok_and(|it| it.report == report && it.node == node) {
+            found = found.or(Some(at));
+        }
+    })?;
+    match found {
+        Some(at) => snapshot.get(at),
+        None => Ok(None),
+    }
+}
+
 /// Calls `each` with the newest payloads of each writer on a topic.
 fn newest(
     snapshot: &Snapshot<'_>,

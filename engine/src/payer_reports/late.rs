@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
-use hawser_rules::payer_report::Leaves;
 use hawser_rules::payer_report::tree::Hash;
+use hawser_rules::payer_report::{Leaves, PayerReport};
 use hawser_storage::{CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, Snapshot};
 
-use super::times::stated_ns;
+use super::times::{minute_at, stated_ns};
 use crate::facts;
 use crate::price::price;
 
@@ -90,6 +90,30 @@ struct LateEnvelopes {
 struct PayerSum {
     picodollars: u64,
     messages: u64,
+}
+
+/// Returns the place of a late envelope of a report on the chain; `None` if there is none, or the envelope at the
+/// report's end was never held. Only the last charged envelope of each payer and minute is looked at.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(crate) fn late_place(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<Option<EnvelopeId>, ReadError> {
+    let (about, start, end) = (report.originator(), report.start(), report.end().sequence);
+    let minute_at = |sequence| minute_at(snapshot, EnvelopeId::new(about, sequence));
+    let Some(last_minute) = minute_at(end)?.filter(|_| start != end) else { return Ok(None) };
+    let start_minute = match start {
+        SequenceId::NONE => None,
+        start => Some(minute_at(start)?.unwrap_or(last_minute.saturating_sub(1))),
+    };
+    let mut late = None;
+    snapshot.usage_of_minutes(about, start_minute, last_minute, |_, _, row| {
+        late = Some(row.last_sequence).filter(|last| *last > end);
+        late.is_none()
+    })?;
+    Ok(late.map(|sequence| EnvelopeId::new(about, sequence)))
 }
 
 /// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on.

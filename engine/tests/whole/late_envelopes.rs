@@ -4,8 +4,9 @@ use hawser_engine::payer_reports::{Recomputed, draft, recompute};
 use hawser_engine::runtime::{Attested, ReportContract as _, Submitted, Written};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
+use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd};
-use hawser_storage::{Change, Facts, LogEntry};
+use hawser_storage::{Change, EvidenceTime, Facts, LogEntry, Misbehavior, SkipReason};
 
 use crate::common::{START_NS, rate};
 use crate::payer_report_attacks::{ABOUT, MINUTE_NS, append, copy_without, dated, place, reprice};
@@ -83,6 +84,57 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
         assert_eq!(network.contract.0.lock().taken_from[&leaf.payer], leaf.fee.settled());
     }
     assert_eq!(network.contract.0.lock().taken_from.len(), 3);
+}
+
+/// An originator shows an envelope of a reported minute after it has attested the report. The evidence is judged by the
+/// registry alone, and is recorded once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envelope_between_the_reports_is_evidence_against_the_originator_that_attested_them() {
+    let network = congested().await;
+    submit_report(&network).await;
+    let store = &network.stores[&200];
+    let found = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+    assert!(found().is_empty(), "nothing is late");
+
+    let late = late(&network, 200, &[(2, 0), (1, 0)]);
+    let Change::Append(entry) = &late[1] else { panic!("an envelope") };
+    let at = entry.id;
+    store.commit(&late).unwrap();
+    for _ in 0..2 {
+        assert_eq!(network.settle(200, 100).await.unwrap(), 0);
+        let found = found();
+        let [it] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((it.evidence.misbehavior, it.evidence.at), (Misbehavior::LateRelease, at));
+        let pieces = it.evidence.envelopes.clone();
+        let evidence = TreeEvidence { fault: TreeFault::LateRelease, pieces };
+        let registry = network.contract.0.lock().membership.registry();
+        let judgement = verify_trees(&evidence, &registry);
+        assert_eq!(judgement.verdict, MisbehaviorVerdict::Proven, "{judgement:?}");
+        assert_eq!(judgement.accused, Some(ABOUT));
+    }
+}
+
+/// A node that has lost the end of its strand does not attest that the last minute before it ends there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_attests_no_end_of_its_own_strand_before_places_that_it_lacks() {
+    let mut network = Network::start();
+    for minute in 0..2 {
+        network.publish(100, 0, &[&format!("minute {minute}")]).await;
+        network.pass(1);
+    }
+    let lost = SequenceId(network.stores[&100].snapshot().head(ABOUT).unwrap().0 + 1);
+    let reason = SkipReason::Missing;
+    let gap = Change::Skip { originator: ABOUT, from: lost, through: lost, reason };
+    network.stores[&100].commit(&[gap]).unwrap();
+    network.restart(100);
+    network.publish(100, 0, &["behind the gap"]).await;
+    network.pass(20);
+    let Written::New(id) = network.worker(100).write(ABOUT).await.unwrap() else {
+        panic!("a report is due")
+    };
+    let judged = network.worker(100).attest(ABOUT).await.unwrap();
+    assert!(matches!(judged[..], [(of, Attested::NotNow(_))] if of == id), "{judged:?}");
 }
 
 /// The envelopes arrive before the other nodes have judged the report. Some are dated into its last minute, and some

@@ -75,7 +75,7 @@ fn record(id: OriginatorId) -> NodeRecord {
     }
 }
 
-/// Evidence of every kind about a strand of two places, against a liar that has another second place, and the same
+/// Evidence of every kind with a checkpoint, about a strand of two places, against a liar that has another second place, and the same
 /// pieces of a node that has not.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();

@@ -8,7 +8,8 @@
 //! - `case`, `chain_record`: the inputs of a judgement;
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
 //! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each;
-//! - [`trees`]: evidence based on signed trees, for which reports have no field;
+//! - [`trees`]: evidence based on signed trees, for which reports have no field; `late_release`: its judgement on payer
+//!   reports, whose root is that of a tree of amounts;
 //! - [`quorum`]: the judgement on liveness, which needs the reports of many.
 //!
 //! Specified in `docs/protocol/misbehavior.md`.
@@ -20,6 +21,9 @@ mod chain_record;
 mod difference;
 mod exhibits;
 pub mod judgement;
+mod late_release;
+#[cfg(test)]
+mod late_release_tests;
 mod liveness;
 mod order;
 mod payload;
@@ -40,6 +44,7 @@ pub use causal::{CYCLE, DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_stat
 pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
 pub use difference::{StatementDifference, difference};
 pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
+pub use late_release::late_release_pieces;
 pub use order::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 pub use report::{Kind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};

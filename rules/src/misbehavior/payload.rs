@@ -130,7 +130,8 @@ fn check_bytes(
     Ok(statement)
 }
 
-fn payer_of(envelope: &PayerEnvelope) -> Result<hawser_proto::Address, Violation> {
+/// Returns the account that the payer signature recovers to.
+pub(super) fn payer_of(envelope: &PayerEnvelope) -> Result<hawser_proto::Address, Violation> {
     let bytes = envelope.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
     let signer = Signature::from_bytes(bytes)?.recover(envelope.digest())?;
     Ok(signer.address())

@@ -1,4 +1,4 @@
-//! Evidence based on signed trees: checkpoints, leaves under them, and envelopes.
+//! Evidence based on signed trees: checkpoints, leaves under them, payer reports, and envelopes.
 //!
 //! The schema of reports has no field for such evidence. Evidence files and nodes store it as a list of pieces.
 
@@ -12,6 +12,7 @@ use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
 use super::judgement::{Fact, Judgement, MisbehaviorVerdict, Missing, Ruling};
+use super::late_release;
 use super::report::REPORT_LEN_BYTES_MAX;
 use crate::contradiction::{Contradiction, NoContradictionError};
 use crate::registry::Registry;
@@ -40,12 +41,21 @@ pub enum TreeFault {
     Gap,
     /// A checkpoint with another root than the reporter's tree. Pieces: the checkpoint.
     OtherTree,
+    /// An envelope that falls between the payer reports about its originator. Pieces: those of
+    /// [`late_release_pieces`](super::late_release_pieces).
+    LateRelease,
 }
 
 impl TreeFault {
     /// All faults.
-    pub const ALL: [Self; 5] =
-        [Self::TwoCheckpoints, Self::TwoLeaves, Self::OtherLeaf, Self::Gap, Self::OtherTree];
+    pub const ALL: [Self; 6] = [
+        Self::TwoCheckpoints,
+        Self::TwoLeaves,
+        Self::OtherLeaf,
+        Self::Gap,
+        Self::OtherTree,
+        Self::LateRelease,
+    ];
 
     /// Returns the name used in files and pages.
     #[must_use]
@@ -56,6 +66,7 @@ impl TreeFault {
             Self::OtherLeaf => "other_leaf",
             Self::Gap => "gap",
             Self::OtherTree => "other_tree",
+            Self::LateRelease => "late_release",
         }
     }
 
@@ -121,14 +132,37 @@ pub struct TreeEvidence {
 /// Judges evidence based on signed trees, with the keys of the registry alone. The result
 /// depends only on the arguments.
 ///
-/// Costs at most four signature recoveries and four proofs, for pieces of any length.
+/// Costs at most five signature recoveries and four proofs, for pieces of any length.
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
-    let (accused, ruling) = match OpenedEvidence::of(evidence, registry) {
-        Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
-        Err((accused, fact)) => (accused, Ruling::refuted(fact)),
+    let (accused, ruling) = match check_pieces(evidence) {
+        Err(fact) => (None, Ruling::refuted(fact)),
+        Ok(()) if evidence.fault == TreeFault::LateRelease => {
+            late_release::judge(&evidence.pieces, registry)
+        }
+        Ok(()) => match OpenedEvidence::of(evidence, registry) {
+            Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
+            Err((accused, fact)) => (accused, Ruling::refuted(fact)),
+        },
     };
     Judgement::of_trees(accused, ruling)
+}
+
+/// Checks the number of the pieces and their length, before anything is decoded.
+fn check_pieces(TreeEvidence { fault, pieces }: &TreeEvidence) -> Result<(), Fact> {
+    let is_count = match fault {
+        TreeFault::TwoCheckpoints => matches!(pieces.len(), 2 | 3),
+        TreeFault::TwoLeaves | TreeFault::LateRelease => pieces.len() == 4,
+        TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
+        TreeFault::OtherTree => pieces.len() == 1,
+    };
+    if !is_count {
+        return Err(Fact::malformed("the evidence has another number of pieces"));
+    }
+    match pieces.iter().map(Bytes::len).sum::<usize>() > REPORT_LEN_BYTES_MAX {
+        true => Err(Fact::new("too_large", "the evidence is longer than a report may be")),
+        false => Ok(()),
+    }
 }
 
 /// The decoded pieces, with the key of the node that signed the checkpoints.
@@ -141,30 +175,14 @@ struct OpenedEvidence<'a> {
 }
 
 impl<'a> OpenedEvidence<'a> {
-    /// Decodes the pieces, bounded in number and length, and verifies the signatures of the checkpoints. An error names
-    /// the accused if it is known by then.
+    /// Decodes the checkpoints, and verifies their signatures. An error names the accused if it is known by then.
     fn of(
         evidence: &'a TreeEvidence,
         registry: &Registry,
     ) -> Result<Self, (Option<OriginatorId>, Fact)> {
         let TreeEvidence { fault, pieces } = evidence;
         let has_two = matches!(fault, TreeFault::TwoCheckpoints | TreeFault::TwoLeaves);
-        let is_count = match fault {
-            TreeFault::TwoCheckpoints => matches!(pieces.len(), 2 | 3),
-            TreeFault::TwoLeaves => pieces.len() == 4,
-            TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
-            TreeFault::OtherTree => pieces.len() == 1,
-        };
         let malformed = |text: &str| (None, Fact::malformed(text));
-        if !is_count {
-            return Err(malformed("the evidence has another number of pieces"));
-        }
-        if pieces.iter().map(Bytes::len).sum::<usize>() > REPORT_LEN_BYTES_MAX {
-            return Err((
-                None,
-                Fact::new("too_large", "the evidence is longer than a report may be"),
-            ));
-        }
         let (head, rest) = pieces.split_at(if has_two { 2 } else { 1 });
         let read: Result<Vec<SignedCheckpoint>, _> =
             head.iter().map(|piece| SignedCheckpoint::decode(piece)).collect();
@@ -214,6 +232,8 @@ impl<'a> OpenedEvidence<'a> {
             TreeFault::OtherLeaf => self.other_leaf(registry),
             TreeFault::Gap => self.gap(registry),
             TreeFault::OtherTree => self.other_tree(registry),
+            // `verify_trees` has it judged elsewhere.
+            TreeFault::LateRelease => Err(Fact::malformed("a late release has no checkpoint")),
         };
         judged.unwrap_or_else(Ruling::refuted)
     }

@@ -317,6 +317,7 @@ proptest! {
                 TreeFault::TwoLeaves => [&checkpoints[..], &others[..]].concat(),
                 TreeFault::OtherLeaf | TreeFault::Gap => [&checkpoints[..1], &others[..]].concat(),
                 TreeFault::OtherTree => checkpoints[..1].to_vec(),
+                TreeFault::LateRelease => [&others[..], &checkpoints[..]].concat(),
             };
             if is_changed {
                 let which = which % pieces.len();

@@ -237,6 +237,10 @@ pub enum Misbehavior {
     OtherLeaf,
     /// It signed an envelope that depends on a place which its chain did not have yet. Evidence: the envelope.
     Dependency,
+    /// It signed an envelope that falls between the payer reports about it, one of which it had attested. Evidence: the
+    /// report behind the domain separator of its contract, the envelopes of the attestation and at the report's end,
+    /// and the late one.
+    LateRelease,
 }
 
 impl Misbehavior {
@@ -252,7 +256,8 @@ impl Misbehavior {
             | Self::TwoObservations
             | Self::OtherTree
             | Self::OtherThanPruned
-            | Self::OtherLeaf => 0,
+            | Self::OtherLeaf
+            | Self::LateRelease => 0,
         }
     }
 
@@ -271,6 +276,7 @@ impl Misbehavior {
             Self::OtherThanPruned => "other_than_pruned",
             Self::OtherLeaf => "other_leaf",
             Self::Dependency => "dependency",
+            Self::LateRelease => "late_release",
         }
     }
 
@@ -302,6 +308,7 @@ impl Misbehavior {
             Self::OtherThanPruned => (10, 0),
             Self::OtherLeaf => (11, 0),
             Self::Dependency => (12, 0),
+            Self::LateRelease => (13, 0),
         }
     }
 
@@ -321,6 +328,7 @@ impl Misbehavior {
             (10, 0) => Some(Self::OtherThanPruned),
             (11, 0) => Some(Self::OtherLeaf),
             (12, 0) => Some(Self::Dependency),
+            (13, 0) => Some(Self::LateRelease),
             _ => None,
         }
     }
@@ -422,6 +430,7 @@ mod tests {
             Just(Misbehavior::OtherLeaf),
             Just(Misbehavior::Dependency),
             Just(Misbehavior::OtherTree),
+            Just(Misbehavior::LateRelease),
         ]
     }
 

@@ -213,7 +213,9 @@ impl Sim {
             {
                 add(match found.evidence.misbehavior {
                     Misbehavior::TwoStatements(_) => Behaviour::Equivocation,
-                    Misbehavior::TimeBack | Misbehavior::TimeAhead => Behaviour::WrongTimes,
+                    Misbehavior::TimeBack | Misbehavior::TimeAhead | Misbehavior::LateRelease => {
+                        Behaviour::WrongTimes
+                    }
                     Misbehavior::Fee => Behaviour::WrongFees,
                     Misbehavior::Dependency => Behaviour::Dependencies,
                     Misbehavior::Invalid(16) => Behaviour::Oversized,

@@ -6,6 +6,7 @@
 mod contract;
 mod error;
 mod known_leaves;
+mod late_release;
 mod searched;
 mod settling;
 mod stages;
@@ -36,7 +37,7 @@ use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
     ChainReport, ChainReports, HeldReport, NotYet, Recomputed, draft, has_come, held_reports,
-    nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
+    missing_behind, nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
@@ -252,7 +253,11 @@ impl PayerReporter {
     pub async fn settle(&self, about: OriginatorId) -> Result<usize, ReportStepError> {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let unsettled = blocking(move || state.unsettled(about)).await?;
+        let look = move || {
+            state.note_late_releases(about)?;
+            state.unsettled(about)
+        };
+        let unsettled = blocking(look).await?;
         let (mut settled, mut failed) = (0, FailedReports::default());
         // The contract takes them in any order, so one that cannot be settled holds up no other.
         for on_chain in &unsettled {
@@ -441,6 +446,12 @@ impl PayerReporterState {
         }
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
+        // An attestation about its own strand binds a node: what it has lost there may be of the same minute.
+        if held.report.originator() == self.own()
+            && let Some(why) = missing_behind(&snapshot, &held.report)?
+        {
+            return Ok(PayerReportVerdict::NotNow(why.to_string()));
+        }
         let (mut leaves, mut differences) = (None, Vec::new());
         let may_search =
             |missing: Option<&NotYet>| self.searched_to_attest.lock().may_search(held.id, missing);
