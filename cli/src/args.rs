@@ -19,6 +19,7 @@ pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod running_node;
+pub(crate) mod size;
 pub(crate) mod snapshot;
 pub(crate) mod watcher;
 
@@ -129,6 +130,8 @@ pub(crate) enum Command {
     /// was reorganised below the stored envelopes and the strand has halted.
     #[command(alias = "recut")]
     TruncateStrand(TruncateStrandArgs),
+    /// Compute the disk that a node needs for a rate of envelopes.
+    Size(size::SizeArgs),
     /// Make, check, list and remove backups of a node.
     Backup {
         /// The subcommand.

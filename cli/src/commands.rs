@@ -41,6 +41,7 @@ mod registry;
 mod report;
 mod restore;
 mod scrub;
+mod size;
 mod snapshot;
 mod status;
 mod tail;
@@ -94,6 +95,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::NetworkWatcher(args) => blocking(network_watcher::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
+        Command::Size(args) => {
+            size::run(&args, json);
+            Ok(())
+        }
         Command::Backup { command } => match command {
             BackupCommand::Create(args) => backup::create(&args, json),
             BackupCommand::Verify(args) => backup_verify::run(&args, json),

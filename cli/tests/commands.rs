@@ -72,6 +72,21 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
+fn the_disk_for_a_rate_is_computed_with_the_second_copy_of_small_envelopes() {
+    let of = |args: &[&str]| json(&[&["size", "--json"][..], args].concat());
+    let small = of(&["--rate", "10/s", "--bytes", "720", "--retention", "30"]);
+    assert_eq!(small["envelopes_per_day"], 864_000);
+    assert_eq!(small["bytes_per_envelope"], 2 * 720 + 400);
+    assert_eq!(small["bytes"], 864_000_u64 * 1_840 * 30);
+    let large = of(&["--rate", "1000", "--bytes", "3000", "--retention", "4294967295"]);
+    assert_eq!((&large["bytes_per_day"], &large["bytes"]), (&3_400_000.into(), &Value::Null));
+    for (rate, retention) in [("fast", "60"), ("1/week", "60"), ("1", "1")] {
+        let wrong = run(&["size", "--rate", rate, "--bytes", "1", "--retention", retention]);
+        assert_eq!(wrong.status.code(), Some(2), "{rate} {retention}: {wrong:?}");
+    }
+}
+
+#[test]
 fn a_chain_watcher_takes_the_environment_of_the_reference() {
     let watch = |port: &str| {
         let mut command = hawser();
