@@ -26,6 +26,9 @@ use crate::select::Candidate;
 const CONGESTION_REMEMBERED: Duration = Duration::from_secs(60);
 /// Largest number of characters of a node's version. A guess: SemVer with a commit is shorter.
 const VERSION_CHARS_MAX: usize = 64;
+/// Newest major version of nodes that this gateway works with; nodes of this software have 0. Specified: nodes of the
+/// network take no tokens of a later one (`docs/protocol/api.md`).
+const MAJOR_VERSION_MAX: u64 = 1;
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
@@ -125,6 +128,14 @@ impl Node {
     /// Returns the version that the node reports; `None` if it reports none.
     pub(crate) fn version(&self) -> Option<String> {
         self.version.lock().clone()
+    }
+
+    /// Returns true if the node reports a later major version than this gateway works with. A node that reports no
+    /// version, or none that can be read, counts as compatible.
+    pub(super) fn is_incompatible(&self) -> bool {
+        let version = self.version.lock();
+        let major = version.as_deref().and_then(|it| it.split('.').next()?.parse::<u64>().ok());
+        major.is_some_and(|major| major > MAJOR_VERSION_MAX)
     }
 
     /// Records the version that the node reports, without control characters and cut to [`VERSION_CHARS_MAX`].

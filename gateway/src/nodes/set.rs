@@ -67,11 +67,18 @@ impl Nodes {
         self.all().get(&id).cloned()
     }
 
-    /// Returns the nodes that serve and keep up; all nodes when none does.
+    /// Returns the nodes of a compatible version that serve and keep up; all that do so when none is compatible, and all
+    /// nodes when none does.
     pub(crate) fn usable(&self) -> Vec<Arc<Node>> {
         let all = self.all();
         let usable: Vec<_> = all.values().filter(|node| self.is_usable(node)).cloned().collect();
-        if usable.is_empty() { all.values().cloned().collect() } else { usable }
+        let compatible: Vec<_> =
+            usable.iter().filter(|node| !node.is_incompatible()).cloned().collect();
+        match (compatible.is_empty(), usable.is_empty()) {
+            (false, _) => compatible,
+            (true, false) => usable,
+            (true, true) => all.values().cloned().collect(),
+        }
     }
 
     /// Returns the number of nodes that serve and keep up.
@@ -122,8 +129,8 @@ impl Nodes {
     }
 
     /// Chooses the node for a topic among those that are not banned: the last node of the topic if it
-    /// is usable, otherwise the strategy's choice. Avoids nodes that charge more than
-    /// `congestion_fee_max` for congestion. When no such node is left, chooses among the others.
+    /// is usable, otherwise the strategy's choice. Avoids nodes of an incompatible version, and those that charge more
+    /// than `congestion_fee_max` for congestion. When no such node is left, chooses among the others.
     pub(crate) fn choose(
         &self,
         topic: &Topic,
@@ -131,7 +138,11 @@ impl Nodes {
         congestion_fee_max: Option<u64>,
     ) -> Option<Arc<Node>> {
         let all = self.all();
-        let good = |node: &Node| self.is_usable(node) && !node.is_expensive(congestion_fee_max);
+        let good = |node: &Node| {
+            self.is_usable(node)
+                && !node.is_incompatible()
+                && !node.is_expensive(congestion_fee_max)
+        };
         let last = self.0.placements.get(topic).filter(|id| !banned.contains(id));
         if let Some(node) = last.and_then(|id| all.get(&id)).filter(|node| good(node)) {
             return Some(node.clone());
@@ -168,12 +179,15 @@ impl Nodes {
     }
 
     /// Records that a node has published an envelope of a topic. The topic leaves its last node only
-    /// if that node has `failed` or is unusable: a node that refused one request, or was too
+    /// if that node has `failed`, is unusable or incompatible: a node that refused one request, or was too
     /// expensive for one caller, keeps the topic. Returns true if it has a new node.
     fn place(&self, topic: &Topic, node: OriginatorId, failed: &BTreeSet<OriginatorId>) -> bool {
         let all = self.all();
         let keeps = |last: OriginatorId| {
-            !failed.contains(&last) && all.get(&last).is_some_and(|last| self.is_usable(last))
+            !failed.contains(&last)
+                && all
+                    .get(&last)
+                    .is_some_and(|last| self.is_usable(last) && !last.is_incompatible())
         };
         let last = self.0.placements.get(topic);
         if last.is_some_and(keeps) {

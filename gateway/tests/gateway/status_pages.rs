@@ -72,23 +72,23 @@ async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
 }
 
 #[tokio::test]
-async fn versions_of_nodes_are_shown_and_decide_nothing() {
+async fn versions_of_nodes_are_shown_and_only_a_later_major_one_is_avoided() {
     let net = Net::start(2).await;
     let node =
         async |place: usize, name: &str| net.json("/status").await.1["nodes"][place][name].clone();
-    let restarts_with = async |version: Option<&str>| {
-        net.nodes[0].runs(version);
-        net.nodes[0].serves(false);
-        until(async || node(0, "serves").await == false).await;
-        net.nodes[0].serves(true);
-        until(async || node(0, "serves").await == true).await;
+    let restarts_with = async |place: usize, version: Option<&str>| {
+        net.nodes[place].runs(version);
+        net.nodes[place].serves(false);
+        until(async || node(place, "serves").await == false).await;
+        net.nodes[place].serves(true);
+        until(async || node(place, "serves").await == true).await;
     };
-    restarts_with(Some("1.3.0")).await;
+    restarts_with(0, Some("1.3.0")).await;
     until(async || node(0, "version").await == "1.3.0").await;
-    restarts_with(Some(&format!("1.4.0\n{}", "x".repeat(1000)))).await;
+    restarts_with(0, Some(&format!("1.4.0\n{}", "x".repeat(1000)))).await;
     let shown = format!("1.4.0{}", "x".repeat(59));
     until(async || node(0, "version").await == shown.as_str()).await;
-    restarts_with(None).await;
+    restarts_with(0, None).await;
     until(async || node(0, "version").await.is_null()).await;
 
     assert!(node(1, "version").await.is_null(), "it does not know the question");
@@ -98,6 +98,18 @@ async fn versions_of_nodes_are_shown_and_decide_nothing() {
     let everywhere = (0..16).map(|group| message(group, "a")).collect();
     net.publish(everywhere).await.unwrap();
     assert!(net.nodes.iter().all(|node| !node.clients().is_empty()));
+
+    restarts_with(0, Some("2.0.0")).await;
+    until(async || node(0, "version").await == "2.0.0").await;
+    assert_eq!(net.get_nodes().await.into_keys().collect::<Vec<_>>(), [200]);
+    let before = net.nodes[0].clients().len();
+    let everywhere = (0..16).map(|group| message(group, "b")).collect();
+    net.publish(everywhere).await.unwrap();
+    assert_eq!(net.nodes[0].clients().len(), before, "topics leave a node that is avoided");
+    restarts_with(1, Some("2.1.0-rc1")).await;
+    until(async || net.get_nodes().await.len() == 2).await;
+    assert_eq!(node(0, "usable").await, true, "it is used if there is no other");
+    net.publish(vec![message(1, "c")]).await.unwrap();
 }
 
 #[tokio::test]
