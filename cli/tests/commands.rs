@@ -51,6 +51,7 @@ fn wrong_usage_exits_with_2() {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
     assert!(run(&["-v"]).status.success());
+    assert!(run(&["import", "xmtpd-postgres", "--help"]).status.success(), "another name");
     let estimate = run(&["payer", "estimate", "--size", "350", "--retention", "400"]);
     assert!(support::stderr(&estimate).contains("2 to 365 days"), "{estimate:?}");
     let estimate = ["payer", "estimate", "--size", "350", "--rpc-url", "http://127.0.0.1:1"];

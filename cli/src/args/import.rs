@@ -15,6 +15,7 @@ use super::NodeArgs;
 pub(crate) enum ImportCommand {
     /// Read the database of a stopped xmtpd node into an empty data folder. Repeat the command after an interruption:
     /// it continues where it stopped.
+    #[command(alias = "xmtpd-postgres")]
     Xmtpd(ImportXmtpdArgs),
 }
 
