@@ -268,6 +268,59 @@ fn malformed_details_of_an_error_end_no_command() {
 }
 
 #[test]
+fn probes_measure_the_way_of_an_envelope_from_each_node_to_the_other() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
+    let metrics = format!("127.0.0.1:{}", free_base(0));
+    let mut command = hawser();
+    command.args(["network-watcher", "--listen", &metrics, "--probe-every", "100ms", "--network"]);
+    command.arg(place.path().join("network.json")).arg("--probe-key-file").arg(dev.payer_key());
+    let mut watcher = Running::start(command, true);
+    watcher.line("address", |line| line.contains("/metrics"));
+    let has_delay = |seen: &str, from: u32, to: u32| {
+        let labels = format!("publisher_node_id=\"{to}\",originator_node_id=\"{from}\"");
+        seen.contains(&format!("xmtpd_network_watcher_probe_delay_seconds{{{labels}}} "))
+    };
+    until("an envelope of each node was shown by the other", || {
+        let seen = page(&metrics, "/metrics");
+        has_delay(&seen, 100, 200) && has_delay(&seen, 200, 100)
+    });
+    let seen = page(&metrics, "/metrics");
+    let failures = |node: u32, phase: &str| {
+        let labels = format!("publisher_node_id=\"{node}\",phase=\"{phase}\"");
+        value(&seen, "probe_failures_total", &labels)
+    };
+    assert_eq!([100, 200].map(|node| failures(node, "publish")), [Some(0); 2], "{seen}");
+    assert!(value(&seen, "probes_total", "originator_node_id=\"200\"") > Some(0), "{seen}");
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
+}
+
+#[test]
+fn a_node_that_takes_no_probe_is_counted() {
+    let runtime = Runtime::new().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let registry = registry_file(place.path(), &[start(&runtime, Liar::Honest)]);
+    let key = place.path().join("payer.key");
+    assert!(hawser().args(["keys", "generate", "--out"]).arg(&key).status().unwrap().success());
+    let metrics = format!("127.0.0.1:{}", free_base(0));
+    let mut command = hawser();
+    command.args(["network-watcher", "--listen", &metrics, "--probe-every", "20ms"]);
+    command.arg("--registry-file").arg(&registry).arg("--probe-key-file").arg(&key);
+    let mut watcher = Running::start(command, true);
+    watcher.line("address", |line| line.contains("/metrics"));
+    let labels = "publisher_node_id=\"100\",phase=\"publish\"";
+    let failures = || value(&page(&metrics, "/metrics"), "probe_failures_total", labels);
+    until("it does not know the call", || failures() > Some(1));
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
+
+    let mut once = hawser();
+    once.args(["network-watcher", "--once", "--probe-key-file"]).arg(&key);
+    assert_eq!(once.output().unwrap().status.code(), Some(2), "one look measures nothing");
+}
+
+#[test]
 fn a_network_is_quiet_until_a_node_of_it_ends() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);

@@ -30,6 +30,13 @@ pub(crate) struct NetworkWatcherArgs {
     /// Time between two comparisons of the nodes' contents.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) compare_every: Duration,
+    /// File with the secret key of a payer. Its account pays for probes: short envelopes that are published at one node
+    /// after another [default: no probes].
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    pub(crate) probe_key_file: Option<PathBuf>,
+    /// Time between two probes.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub(crate) probe_every: Duration,
     /// Places of one strand that two nodes may be apart.
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub(crate) divergence_max: u64,

@@ -4,12 +4,15 @@
 //! - [`state`]: the cursors and contents of the nodes, and the alarms; [`mod@follow`]: the stream of one node;
 //! - [`content`]: comparison of the nodes' contents at common places; [`sampling`]: places among nodes without trees;
 //!   [`finding`]: differences;
+//! - [`probe`]: envelopes that are published to measure delays; [`probe_view`]: their results;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
 mod content;
 mod finding;
 mod follow;
 mod page;
+mod probe;
+mod probe_view;
 mod sampling;
 mod state;
 mod table;
@@ -22,7 +25,7 @@ use std::time::Duration;
 
 use hawser_chain::admin::{Network, nodes};
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::files;
+use hawser_node::files::{self, key};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -35,6 +38,8 @@ use crate::commands::onchain::{self, ChainsNeeded};
 use crate::metrics_server;
 use follow::{ReconnectPauses, follow};
 use page::WatcherPage;
+use probe::Prober;
+use probe_view::ProbeView;
 use state::{NetworkView, RegistryEntry};
 
 /// Time limit of a reading of the registry. A guess: two calls at a slow endpoint.
@@ -57,7 +62,14 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
     if pauses.min > pauses.max {
         return Err(RunError::usage("the first pause is longer than the longest one"));
     }
-    let page = WatcherPage { view: NetworkView::default(), divergence_max: args.divergence_max };
+    let read = |path: &Path| key::read(path).map_err(|error| error.at(path));
+    let payer = args.probe_key_file.as_deref().map(read).transpose()?;
+    let prober = payer.map(|payer| Prober { payer, every: args.probe_every });
+    let page = WatcherPage {
+        view: NetworkView::default(),
+        probes: ProbeView::default(),
+        divergence_max: args.divergence_max,
+    };
     let watch = Arc::new(Mutex::new(page));
     let registry = match args.registry_file.clone() {
         Some(file) => RegistrySource::File(file),
@@ -90,6 +102,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
         () = show => Ok(()),
         never = watcher.refresh_forever(network, refresh) => match never {},
         never = content::compare_forever(&watch, compare_every) => match never {},
+        never = probe::probe_forever(&watch, prober) => match never {},
     }
 }
 

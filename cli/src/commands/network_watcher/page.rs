@@ -1,12 +1,14 @@
 //! The metrics of the network watcher. Names and labels are those of the reference implementation's, where it has them.
 
+use super::probe_view::ProbeView;
 use super::state::{NetworkAlarmKind, NetworkView, NodeView, StreamFault};
 use crate::metrics_server::{MetricsPage, MetricsSource};
 
-/// The nodes as they are seen, and the bound of the alarm about divergence.
+/// The nodes as they are seen, the probes, and the bound of the alarm about divergence.
 #[derive(Debug)]
 pub(super) struct WatcherPage {
     pub(super) view: NetworkView,
+    pub(super) probes: ProbeView,
     pub(super) divergence_max: u64,
 }
 
@@ -23,6 +25,7 @@ impl MetricsSource for WatcherPage {
         self.nodes(&mut page);
         self.cursors(&mut page);
         self.originators(&mut page);
+        self.probes.write_to(&mut page);
         page.into_text()
     }
 }

@@ -14,7 +14,7 @@ use crate::output;
 
 /// Prints the state of the nodes, and returns the number of alarms.
 pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
-    let WatcherPage { view, divergence_max } = watch;
+    let WatcherPage { view, divergence_max, .. } = watch;
     let alarms = view.judge(*divergence_max);
     if as_json {
         output::line(as_value(watch));
@@ -73,7 +73,7 @@ fn difference(finding: &ContentFinding) -> Value {
     })
 }
 
-fn as_value(WatcherPage { view, divergence_max }: &WatcherPage) -> Value {
+fn as_value(WatcherPage { view, divergence_max, .. }: &WatcherPage) -> Value {
     let alarms = view.judge(*divergence_max).into_iter();
     let alarms = alarms.map(|it| json!({ "alarm": it.kind.name(), "text": it.text }));
     let node = |(id, node): (&u32, &NodeView)| {
