@@ -10,6 +10,7 @@
 //! - [`mod@export`]: a log and its tallies as Parquet;
 //! - [`mod@partition`]: a part of an exported log, checked beside other parts;
 //! - [`mod@html`]: the report of a replay as a page;
+//! - [`mod@identity_repeats`]: identity updates with a signature that an earlier one has used;
 //! - [`plain_file`]: opening files by their names;
 //! - [`mod@proof`]: files that prove that an envelope is part of its strand;
 //! - [`void_proof`]: files with the statement of a node that it left places out.
@@ -22,6 +23,7 @@ pub mod compare;
 pub mod export;
 pub mod file;
 pub mod html;
+pub mod identity_repeats;
 pub mod judged;
 pub mod network;
 pub mod partition;

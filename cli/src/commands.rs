@@ -71,6 +71,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
         Command::Audit { command: AuditCommand::Replay(args) } => audit::replay(&args, json),
         Command::Audit { command: AuditCommand::Compare(args) } => audit::compare(&args, json),
+        Command::Audit { command: AuditCommand::Identities(args) } => {
+            audit::identities(&args, json)
+        }
         Command::Audit { command: AuditCommand::Prove(args) } => audit::prove(&args, json),
         Command::Audit { command: AuditCommand::Verify(args) } => audit::verify(&args, json),
         Command::Audit { command: AuditCommand::Export(args) } => audit::export(&args, json),

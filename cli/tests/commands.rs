@@ -70,6 +70,7 @@ fn wrong_usage_exits_with_2() {
     assert_eq!(bill.status.code(), Some(2));
     assert!(support::stderr(&bill).contains("--from"), "{bill:?}");
     assert_eq!(run(&["audit", "verify-evidence", "missing.evidence"]).status.code(), Some(4));
+    assert_eq!(run(&["audit", "identities", "--from", "missing"]).status.code(), Some(4));
 }
 
 #[test]

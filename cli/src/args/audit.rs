@@ -32,6 +32,9 @@ pub(crate) enum AuditCommand {
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
     /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.
     Compare(AuditCompareArgs),
+    /// List identity updates with a signature that an earlier update of their inbox has used, also in another form. Exits
+    /// with 8 if readers get one of them.
+    Identities(AuditIdentitiesArgs),
     /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone. If the
     /// log has no envelope there, write the statement of the node that the place is void.
     Prove(AuditProveArgs),
@@ -185,6 +188,15 @@ pub(crate) struct AuditCompareArgs {
     /// that stores the tree of another log passes for it, and other signatures and marks are not found.
     #[arg(long)]
     pub(crate) quick: bool,
+}
+
+/// `hawser audit identities`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditIdentitiesArgs {
+    /// The log: the data folder of a stopped node, a folder of backups, the API of a node that runs
+    /// (`http://host:port`), or `snapshot:` and the place of snapshots.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
+    pub(crate) from: String,
 }
 
 /// `hawser audit prove`.

@@ -2,6 +2,7 @@
 
 mod compare;
 mod export;
+mod identities;
 mod keys;
 mod network;
 mod partition;
@@ -24,6 +25,7 @@ use crate::args::audit::AuditCommand;
 
 pub(super) use compare::run as compare;
 pub(super) use export::run as export;
+pub(super) use identities::run as identities;
 pub(super) use keys::{load as load_keys, read as read_text};
 pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
@@ -41,6 +43,7 @@ pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunE
         AuditCommand::Watch(args) => watch(args),
         AuditCommand::Replay(args) => replay(&args, as_json),
         AuditCommand::Compare(args) => compare(&args, as_json),
+        AuditCommand::Identities(args) => identities(&args, as_json),
         AuditCommand::Prove(args) => prove(&args, as_json),
         AuditCommand::Verify(args) => verify(&args, as_json),
         AuditCommand::Export(args) => export(&args, as_json),

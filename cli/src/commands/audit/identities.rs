@@ -1,0 +1,52 @@
+//! `hawser audit identities`: identity updates with a used signature.
+
+use hawser_audit::identity_repeats::{IdentityRepeats, UsedSignature, identity_repeats};
+use hawser_node::error::{RunError, RunErrorKind};
+use serde_json::json;
+
+use super::replay::FAULTS_EXIT_CODE;
+use super::source;
+use crate::args::audit::AuditIdentitiesArgs;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the log cannot be read; and with an exit code of its own if readers get an update with a used signature.
+pub(in super::super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result<(), RunError> {
+    let opened = source::open(&args.from)?;
+    let view = opened.view()?;
+    let found = identity_repeats(&*view)
+        .map_err(|error| RunError::failed(format!("{}: {error}", args.from)))?;
+    match as_json {
+        true => output::line(json!(found)),
+        false => print(&found),
+    }
+    if found.delivered == 0 {
+        return Ok(());
+    }
+    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+}
+
+fn print(found: &IdentityRepeats) {
+    for UsedSignature { inbox_id, first, again, other_form, delivered } in &found.kept {
+        let form = if *other_form { " in another form" } else { "" };
+        let fate = if *delivered { "" } else { "; readers do not get it" };
+        output::line(format_args!(
+            "inbox {inbox_id}: 1:{again} has a signature that 1:{first} has used{form}{fate}"
+        ));
+    }
+    let (updates, count, delivered) = (found.updates, found.count, found.delivered);
+    output::line(format_args!(
+        "{updates} updates, {count} with a used signature; readers get {delivered} of these"
+    ));
+    if found.unreadable > 0 {
+        output::line(format_args!("{} envelopes hold no readable update", found.unreadable));
+    }
+    if found.not_compared > 0 {
+        output::line(format_args!(
+            "{} signatures were not remembered: later ones were not compared with them",
+            found.not_compared
+        ));
+    }
+}
