@@ -1,7 +1,7 @@
 //! Identity updates with a signature that an earlier update of the same inbox has used.
 //!
-//! Nodes and clients recognise a used signature by its bytes, and some forms of one signature have other bytes: v as 0 or
-//! 27, and both values of s in a passkey's. Here signatures are compared in one form, with s in the lower half and the
+//! Nodes and clients recognise a used signature by its bytes, and some forms of one signature have other bytes: v as 0
+//! or 27, and both values of s in a passkey's. Here signatures are compared in one form, with s in the lower half and the
 //! parity in place of v, so that an update that was signed once and counted twice is found.
 
 use std::collections::{BTreeMap, HashMap};
@@ -168,8 +168,8 @@ fn signatures(action: &pb::IdentityAction) -> Vec<&Kind> {
     signatures.into_iter().filter_map(|it| it.as_ref()?.signature.as_ref()).collect()
 }
 
-/// Returns the bytes by which clients recognise a used signature, and those of its one form. Each begins with a byte for
-/// the kind. Without a form of its own the bytes are those that were sent.
+/// Returns the bytes by which clients recognise a used signature, and those of its one form. Each begins with a byte
+/// for the kind. Without a form of its own the bytes are those that were sent.
 fn forms(signature: &Kind) -> (Vec<u8>, Vec<u8>) {
     let (kind, sent, canonical) = match signature {
         Kind::Erc191(it) => (1, it.bytes.to_vec(), of_account(&it.bytes)),

@@ -32,8 +32,8 @@ pub(crate) enum AuditCommand {
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
     /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.
     Compare(AuditCompareArgs),
-    /// List identity updates with a signature that an earlier update of their inbox has used, also in another form. Exits
-    /// with 8 if readers get one of them.
+    /// List identity updates with a signature that an earlier update of their inbox has used, also in another form.
+    /// Exits with 8 if readers get one of them.
     Identities(AuditIdentitiesArgs),
     /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone. If the
     /// log has no envelope there, write the statement of the node that the place is void.

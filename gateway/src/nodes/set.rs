@@ -67,8 +67,8 @@ impl Nodes {
         self.all().get(&id).cloned()
     }
 
-    /// Returns the nodes of a compatible version that serve and keep up; all that do so when none is compatible, and all
-    /// nodes when none does.
+    /// Returns the nodes of a compatible version that serve and keep up; all that do so when none is compatible, and
+    /// all nodes when none does.
     pub(crate) fn usable(&self) -> Vec<Arc<Node>> {
         let all = self.all();
         let usable: Vec<_> = all.values().filter(|node| self.is_usable(node)).cloned().collect();

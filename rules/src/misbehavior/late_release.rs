@@ -150,7 +150,8 @@ fn check_attestation(
     attestation.verify(key).map_err(|error| fault(error.to_string()))
 }
 
-/// Returns true if a payer owes for the envelope beyond doubt: it breaks no rule, and its originator was in the network.
+/// Returns true if a payer owes for the envelope beyond doubt: it breaks no rule, and its originator was in the
+/// network.
 fn is_charged(exhibit: &Exhibit, key: &PublicKey, registry: &Registry) -> bool {
     if check_length(exhibit.len_bytes).is_err()
         || registry.absences(exhibit.id.originator).cover(exhibit.ns())
