@@ -17,7 +17,10 @@ const REPORTS_LOOKED_AT: usize = 2;
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the last reports on the chain that are dated into their minutes, and
     /// records one of each report as evidence if the originator had attested that report. No report counts such
-    /// envelopes. A failure delays no step of reports.
+    /// envelopes. Evidence that cannot be recorded now is found again at the next look.
+    ///
+    /// # Errors
+    /// When a row cannot be read, or the reports on the chain are not known yet.
     pub(super) fn note_late_releases(&self, about: OriginatorId) -> Result<(), ReportStepError> {
         let chain = self.chain()?;
         let snapshot = self.engine.store().snapshot();
