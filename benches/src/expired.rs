@@ -72,7 +72,7 @@ pub(crate) fn write_to(
         // As if the report reached up to now: its end is the time that expiries are compared with.
         end_minute: minute_of(now_ns),
         root: [1; 32],
-        nodes: vec![node.0],
+        nodes: vec![node],
     };
     let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
     let events: Vec<_> = (0..)

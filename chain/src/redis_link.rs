@@ -34,7 +34,7 @@ impl fmt::Debug for RedisAccess {
 /// A failed call of Redis: no answer, or an unexpected one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Redis: {reason}")]
-pub struct RedisFault {
+pub struct RedisLinkError {
     reason: String,
     is_answer: bool,
     /// True if Redis has no script with this digest, because it was restarted or its scripts were flushed, or because
@@ -42,7 +42,7 @@ pub struct RedisFault {
     wants_text: bool,
 }
 
-impl RedisFault {
+impl RedisLinkError {
     /// Returns true if Redis itself returned this error, so it is reachable and the script is at fault.
     #[must_use]
     pub fn is_answer(&self) -> bool {
@@ -81,8 +81,8 @@ impl RedisLink {
     ///
     /// # Errors
     /// Fails when the URL is invalid, or Redis does not answer.
-    pub async fn connect(access: &RedisAccess) -> Result<Self, RedisFault> {
-        let client = Client::open(access.url.as_str()).map_err(fault)?;
+    pub async fn connect(access: &RedisAccess) -> Result<Self, RedisLinkError> {
+        let client = Client::open(access.url.as_str()).map_err(link_error)?;
         // Each call has its own time limit.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(access.connect_timeout))
@@ -92,7 +92,7 @@ impl RedisLink {
         let link = Self { client, config, key_prefix, connection, digests };
         let ping = async {
             let mut connection = link.connected().await?;
-            redis::cmd("PING").query_async(&mut connection).await.map_err(fault)
+            redis::cmd("PING").query_async(&mut connection).await.map_err(link_error)
         };
         let answered: String =
             timeout(access.connect_timeout, ping).await.unwrap_or_else(|_| Err(late()))?;
@@ -117,7 +117,7 @@ impl RedisLink {
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],
-    ) -> Result<T, RedisFault> {
+    ) -> Result<T, RedisLinkError> {
         let run = async { self.run(self.connected().await?, script, keys, arguments).await };
         let answer = timeout(limit, run).await;
         self.judged(answer.unwrap_or_else(|_| Err(late())))
@@ -135,8 +135,8 @@ impl RedisLink {
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],
-        is_awaited: impl FnOnce(&RedisFault) -> bool,
-    ) -> Result<T, RedisFault> {
+        is_awaited: impl FnOnce(&RedisLinkError) -> bool,
+    ) -> Result<T, RedisLinkError> {
         let run = async {
             // Other calls wait for a connection attempt in progress, so it is limited by the shorter time.
             let connection = timeout(limit.answer, self.connected()).await;
@@ -147,12 +147,12 @@ impl RedisLink {
         if let Ok(answer) = timeout(limit.answer, &mut run).await {
             return self.judged(answer);
         }
-        let fault = late();
+        let error = late();
         self.forget_connection();
-        if !is_awaited(&fault) {
-            return Err(fault);
+        if !is_awaited(&error) {
+            return Err(error);
         }
-        timeout(limit.late_answer, run).await.unwrap_or(Err(fault))
+        timeout(limit.late_answer, run).await.unwrap_or(Err(error))
     }
 
     /// Runs a script by its digest, if it is known, or else by its text: one round trip,
@@ -163,17 +163,17 @@ impl RedisLink {
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],
-    ) -> Result<T, RedisFault> {
+    ) -> Result<T, RedisLinkError> {
         let known = self.digests.lock().get(script).cloned();
         if let Some(Some(digest)) = &known {
             let call = call("EVALSHA", digest, keys, arguments);
-            match call.query_async(&mut connection).await.map_err(fault) {
-                Err(fault) if fault.wants_text => {} // the text gives it to Redis again
+            match call.query_async(&mut connection).await.map_err(link_error) {
+                Err(error) if error.wants_text => {} // the text gives it to Redis again
                 answer => return answer,
             }
         }
         let call = call("EVAL", script, keys, arguments);
-        let answer = call.query_async(&mut connection).await.map_err(fault);
+        let answer = call.query_async(&mut connection).await.map_err(link_error);
         if known.is_none() && answer.is_ok() {
             self.learn_digest(script, connection);
         }
@@ -202,7 +202,7 @@ impl RedisLink {
     }
 
     /// Returns the answer unchanged. After a failure, the next call connects anew.
-    fn judged<T>(&self, answer: Result<T, RedisFault>) -> Result<T, RedisFault> {
+    fn judged<T>(&self, answer: Result<T, RedisLinkError>) -> Result<T, RedisLinkError> {
         if answer.is_err() {
             self.forget_connection();
         }
@@ -216,13 +216,13 @@ impl RedisLink {
         }
     }
 
-    async fn connected(&self) -> Result<MultiplexedConnection, RedisFault> {
+    async fn connected(&self) -> Result<MultiplexedConnection, RedisLinkError> {
         let mut held = self.connection.lock().await;
         if let Some(connection) = &*held {
             return Ok(connection.clone());
         }
         let new = self.client.get_multiplexed_async_connection_with_config(&self.config);
-        Ok(held.insert(new.await.map_err(fault)?).clone())
+        Ok(held.insert(new.await.map_err(link_error)?).clone())
     }
 }
 
@@ -239,18 +239,18 @@ fn call(name: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> red
     command
 }
 
-fn late() -> RedisFault {
-    RedisFault {
+fn late() -> RedisLinkError {
+    RedisLinkError {
         reason: "Redis did not answer in time".into(),
         is_answer: false,
         wants_text: false,
     }
 }
 
-fn fault(error: redis::RedisError) -> RedisFault {
+fn link_error(error: redis::RedisError) -> RedisLinkError {
     let code = error.code();
     let wants_text = matches!(code, Some("NOSCRIPT" | "NOPERM"));
-    RedisFault { reason: error.to_string(), is_answer: code.is_some(), wants_text }
+    RedisLinkError { reason: error.to_string(), is_answer: code.is_some(), wants_text }
 }
 
 /// Encodes a number as an argument of a script.

@@ -12,6 +12,7 @@ use alloy::sol_types::SolValue as _;
 use hawser_chain::admin::bridge::BridgeTerms;
 use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::nodes::NewNode;
+use hawser_chain::admin::parameters::Adoption;
 use hawser_chain::admin::rates::Prices;
 use hawser_chain::admin::upgrades::{MigratorChoice, NewCode};
 use hawser_chain::admin::watcher::{self, Watched};
@@ -227,15 +228,15 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
     let network = &setup.network;
     let assigned = |key: &str, value: &str| parameters::assignment(key, value).unwrap();
     let lock = [assigned(parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, "60")];
-    let quiet = parameters::set(network, &lock, false).await.unwrap();
+    let quiet = parameters::set(network, &lock, Adoption::Noted).await.unwrap();
     assert_eq!(functions(&quiet), ["SettlementChainParameterRegistry.set"]);
     assert!(quiet.notes[0].ends_with("172800 becomes 60"), "{quiet:?}");
     assert!(quiet.notes[1].contains("PayerRegistry.updateWithdrawLockPeriod()"), "{quiet:?}");
     setup.carry_out(&quiet).await;
-    let rest = parameters::set(network, &lock, true).await.unwrap();
+    let rest = parameters::set(network, &lock, Adoption::Planned).await.unwrap();
     assert_eq!(functions(&rest), ["PayerRegistry.updateWithdrawLockPeriod"]);
     setup.carry_out(&rest).await;
-    assert!(parameters::set(network, &lock, true).await.unwrap().steps.is_empty());
+    assert!(parameters::set(network, &lock, Adoption::Planned).await.unwrap().steps.is_empty());
     assert_eq!(payers::bounds(network).await.unwrap().withdraw_lock_seconds, 60);
 
     // If the new upper limit is below the adopted lower limit, the lower limit is adopted first.
@@ -245,7 +246,7 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
             assigned(parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE, most),
         ];
         let keys: Vec<_> = limits.iter().map(|(key, _)| key.clone()).collect();
-        let set = parameters::set(network, &limits, true).await.unwrap();
+        let set = parameters::set(network, &limits, Adoption::Planned).await.unwrap();
         assert_eq!(functions(&set), ["SettlementChainParameterRegistry.set"]);
         assert!(set.notes[2].contains("params bridge"), "{set:?}");
         setup.carry_out(&set).await;
@@ -275,7 +276,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     let paused = parameter::GROUP_MESSAGE_PAUSED.to_owned();
     let keys = [paused.clone(), parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE.to_owned()];
     let on = [parameters::assignment(&paused, "true").unwrap()];
-    setup.carry_out(&parameters::set(network, &on, false).await.unwrap()).await;
+    setup.carry_out(&parameters::set(network, &on, Adoption::Noted).await.unwrap()).await;
     assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
 
     let account = Account::Key(key(0));
@@ -303,7 +304,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
 
     let multisig = Account::Address(Address::repeat_byte(7));
     let off = [parameters::assignment(&paused, "false").unwrap()];
-    setup.carry_out(&parameters::set(network, &off, false).await.unwrap()).await;
+    setup.carry_out(&parameters::set(network, &off, Adoption::Noted).await.unwrap()).await;
     let plan = bridge::send(network, &multisig, &keys, &BridgeTerms::default()).await.unwrap();
     assert_eq!(functions(&plan), ["FeeToken.approve", "SettlementChainGateway.sendParameters"]);
 }

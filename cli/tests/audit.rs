@@ -418,7 +418,7 @@ fn a_folder_is_pruned_and_still_replays_clean() {
         end: SequenceId(200),
         end_minute: 1_760_000_000 / 60,
         root: [1; 32],
-        nodes: vec![100, 200],
+        nodes: vec![OriginatorId(100), OriginatorId(200)],
     };
     drop(store);
     let nothing = json(&["prune", "--json", "--data-dir", data_dir]);

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::context::Context;
+use crate::context::JudgedNodes;
 use crate::failure::Checked;
 
 /// Time limit of a case that sets no other. A guess: several times the default timeout of an answer.
@@ -110,7 +110,7 @@ pub struct Case {
     /// Time after which the case has failed.
     pub limit: Duration,
     /// The check.
-    pub check: for<'a> fn(&'a Context) -> Running<'a>,
+    pub check: for<'a> fn(&'a JudgedNodes) -> Running<'a>,
 }
 
 impl Case {
@@ -120,7 +120,7 @@ impl Case {
         id: &'static str,
         rule: &'static str,
         source: &'static str,
-        check: for<'a> fn(&'a Context) -> Running<'a>,
+        check: for<'a> fn(&'a JudgedNodes) -> Running<'a>,
     ) -> Self {
         Self { id, area, rule, source, needs: &[], limit: LIMIT, check }
     }

@@ -27,7 +27,7 @@ pub const STREAM_TOPICS_MAX: u32 = 1_000_000;
 
 /// The nodes under judgement.
 #[derive(Debug)]
-pub struct Context {
+pub struct JudgedNodes {
     /// The node that is judged.
     pub target: Connection,
     /// Another node of its network.
@@ -46,7 +46,7 @@ pub struct Context {
     pub stream_topics: u32,
 }
 
-impl Context {
+impl JudgedNodes {
     /// Returns the second node.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use hawser_proto::{OriginatorId, SecretKey};
 use crate::case::{Case, Need};
 use crate::cases;
 use crate::connection::Connection;
-use crate::context::{Context, STREAM_TOPICS_MAX};
+use crate::context::{JudgedNodes, STREAM_TOPICS_MAX};
 use crate::failure::{Failure, FailureKind};
 use crate::http::Address;
 use crate::report::{CaseResult, Outcome, Report};
@@ -115,7 +115,7 @@ impl Plan {
         Ok(connection)
     }
 
-    async fn context(&self) -> Result<Context, StartError> {
+    async fn context(&self) -> Result<JudgedNodes, StartError> {
         if self.kill_command.is_some() != self.start_command.is_some() {
             let text = "--kill-command and --start-command belong together";
             return Err(StartError::Usage(text.to_owned()));
@@ -140,7 +140,7 @@ impl Plan {
             }
             (None, None) => Err(Failure::skip("needs --payer-key-file")),
         };
-        Ok(Context {
+        Ok(JudgedNodes {
             target,
             second,
             gateway,
@@ -194,7 +194,7 @@ pub async fn run(
 }
 
 /// Runs one case. A panic and a timeout fail this case only.
-async fn judge(plan: &Plan, context: &Context, case: Case) -> CaseResult {
+async fn judge(plan: &Plan, context: &JudgedNodes, case: Case) -> CaseResult {
     let started = Instant::now();
     let outcome = match plan.lacks(&case) {
         Some(need) => Outcome::Skipped(format!("needs {}", need.argument())),
@@ -203,7 +203,7 @@ async fn judge(plan: &Plan, context: &Context, case: Case) -> CaseResult {
     CaseResult { case, outcome, took: started.elapsed() }
 }
 
-async fn checked(context: &Context, case: &Case, limit: Option<Duration>) -> Outcome {
+async fn checked(context: &JudgedNodes, case: &Case, limit: Option<Duration>) -> Outcome {
     let limit = limit.map_or(case.limit, |limit| limit.min(case.limit));
     let check = AssertUnwindSafe((case.check)(context)).catch_unwind();
     let failure = match tokio::time::timeout(limit, check).await {
@@ -224,9 +224,9 @@ mod tests {
     use super::*;
     use crate::case::Area;
 
-    fn context() -> Context {
+    fn context() -> JudgedNodes {
         let address = Address::parse("127.0.0.1:9").unwrap();
-        Context {
+        JudgedNodes {
             target: Connection::new(address, Duration::from_secs(1)).unwrap(),
             second: None,
             gateway: None,

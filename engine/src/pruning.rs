@@ -223,7 +223,7 @@ mod tests {
         minute: u32,
     ) -> PayerReportEvent {
         let (start, end) = (SequenceId(range.0), SequenceId(range.1));
-        let (root, nodes) = ([1; 32], vec![100, 200]);
+        let (root, nodes) = ([1; 32], vec![NODE, OTHER]);
         let change = PayerReportChange::Submitted { start, end, end_minute: minute, root, nodes };
         PayerReportEvent { block: index, log_index: 0, originator, index, change }
     }

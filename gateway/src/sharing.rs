@@ -182,16 +182,16 @@ impl GatewayShare {
         };
         let (first, others) = self.parts(query);
         let ops = std::iter::once(take).chain(first.ops()).collect();
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let heard = count.clone();
         self.calls.ask(ops, move |answers| {
             let mut answers = answers.into_iter();
             let take = read::<Vec<i64>>(answers.next().flatten());
             let take = take.map_or(SharedTake::Skipped, |answer| taken(&answer));
             heard.answered(take == SharedTake::Taken);
-            let _ = tell.send((take, answers.collect::<Vec<_>>())); // the request may have gone on
+            let _ = sender.send((take, answers.collect::<Vec<_>>())); // the request may have gone on
         });
-        let answered = timeout(self.calls.answer_max(), told).await;
+        let answered = timeout(self.calls.answer_max(), receiver).await;
         let Ok(Ok((take, answers))) = answered else {
             return (SharedTake::Skipped, known);
         };
@@ -253,20 +253,20 @@ impl GatewayShare {
         let mut of_nodes = of_nodes.chunks(landed::PLACES_PER_CALL);
         let mut moved = moved.chunks(TOPICS_PER_CALL);
         loop {
-            let told = [(&OF_NODES, of_nodes.next()), (&OF_CHAIN, of_chain.next())];
-            let told = told.into_iter().filter_map(|(memory, places)| Some((memory, places?)));
-            let told: Vec<_> = told.collect();
-            let tell = told.iter().map(|(memory, places)| self.tell_places(memory, places));
+            let parts = [(&OF_NODES, of_nodes.next()), (&OF_CHAIN, of_chain.next())];
+            let parts = parts.into_iter().filter_map(|(memory, places)| Some((memory, places?)));
+            let parts: Vec<_> = parts.collect();
+            let tell = parts.iter().map(|(memory, places)| self.tell_places(memory, places));
             let ops: Vec<_> = tell.chain(moved.next().map(|it| self.set_nodes(it))).collect();
             if ops.is_empty() {
                 return known;
             }
             let mut answers = self.ask(ops).await.into_iter();
-            for (_, places) in told {
-                let told: Option<Vec<i64>> = read(answers.next().flatten());
-                let told = places.iter().zip(told.unwrap_or_default());
-                let told = told.filter(|(_, told)| *told == 1);
-                known.extend(told.map(|((client, place), _)| (*client, place.id)));
+            for (_, places) in parts {
+                let are_known: Option<Vec<i64>> = read(answers.next().flatten());
+                let places = places.iter().zip(are_known.unwrap_or_default());
+                let places = places.filter(|(_, is_known)| *is_known == 1);
+                known.extend(places.map(|((client, place), _)| (*client, place.id)));
             }
         }
     }
@@ -292,11 +292,11 @@ impl GatewayShare {
 
     /// Sends these operations in a call. Returns their answers, or none if Redis does not answer in time.
     async fn ask(&self, ops: Vec<SharedOp>) -> Vec<OpAnswer> {
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         self.calls.ask(ops, |answers| {
-            let _ = tell.send(answers); // the request may have gone on
+            let _ = sender.send(answers); // the request may have gone on
         });
-        match timeout(self.calls.answer_max(), told).await {
+        match timeout(self.calls.answer_max(), receiver).await {
             Ok(Ok(answers)) => answers,
             _ => Vec::new(),
         }

@@ -284,10 +284,10 @@ mod tests {
         assert!(text.contains("envelope 2: node 100: InvalidArgument: bad"), "{text}");
         assert!(text.contains(&format!("0x{}", "07".repeat(32))), "the transaction: {text}");
         let details = String::from_utf8_lossy(status.details()).into_owned();
-        for told in
+        for detail in
             ["ENVELOPES_FAILED", "envelopes[2]", "NODE_REFUSED", "envelopes[3]", "NOT_SHOWN_YET"]
         {
-            assert!(details.contains(told), "{told} in {details}");
+            assert!(details.contains(detail), "{detail} in {details}");
         }
         assert!(!details.contains("envelopes[1]"), "{details}");
     }
@@ -306,7 +306,7 @@ mod tests {
         assert!(status.details().len() <= 4096, "{}", status.details().len());
         let one = answer(vec![Err(refused())]).unwrap_err();
         assert!(one.message().len() <= 300 && one.message().ends_with("€…"), "{}", one.message());
-        assert_eq!(status.metadata().get(FAILED).unwrap(), "0-99", "all are told");
+        assert_eq!(status.metadata().get(FAILED).unwrap(), "0-99", "all are listed");
     }
 
     #[test]

@@ -32,17 +32,20 @@ impl AnnouncedAddresses {
         address: Option<QuicAddress>,
     ) -> bool {
         let Some(address) = address else { return self.0.remove(&peer).is_some() };
-        let told = AnnouncedAddress { by: by.to_owned(), address };
-        let is_new = self.0.get(&peer) != Some(&told);
+        let announced = AnnouncedAddress { by: by.to_owned(), address };
+        let is_new = self.0.get(&peer) != Some(&announced);
         if is_new {
-            self.0.insert(peer, told);
+            self.0.insert(peer, announced);
         }
         is_new
     }
 
     /// Returns the address that the API at `url` has announced for this peer.
     pub(crate) fn get(&self, peer: OriginatorId, url: &str) -> Option<&QuicAddress> {
-        self.0.get(&peer).filter(|told| told.by == url).map(|told| &told.address)
+        self.0
+            .get(&peer)
+            .filter(|announced| announced.by == url)
+            .map(|announced| &announced.address)
     }
 }
 
@@ -77,16 +80,16 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_told_any_more_is_forgotten() {
-        let mut told = AnnouncedAddresses::default();
+        let mut announced = AnnouncedAddresses::default();
         let first = QuicAddress::parse("a.example:1");
-        assert!(told.note(PEER, URL, first.clone()));
-        assert!(!told.note(PEER, URL, first.clone()));
-        assert_eq!(told.get(PEER, URL), first.as_ref());
-        assert_eq!(told.get(PEER, "https://b.example"), None, "another URL counts now");
-        assert!(told.note(PEER, URL, QuicAddress::parse("a.example:2")));
-        assert!(told.note(PEER, URL, None));
-        assert_eq!(told.get(PEER, URL), None);
-        assert!(!told.note(PEER, URL, None));
+        assert!(announced.note(PEER, URL, first.clone()));
+        assert!(!announced.note(PEER, URL, first.clone()));
+        assert_eq!(announced.get(PEER, URL), first.as_ref());
+        assert_eq!(announced.get(PEER, "https://b.example"), None, "another URL counts now");
+        assert!(announced.note(PEER, URL, QuicAddress::parse("a.example:2")));
+        assert!(announced.note(PEER, URL, None));
+        assert_eq!(announced.get(PEER, URL), None);
+        assert!(!announced.note(PEER, URL, None));
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn prune(node: &Node) -> u64 {
             end: SequenceId(end),
             end_minute: u32::try_from(now_s / 60).unwrap(),
             root: [1; 32],
-            nodes: vec![100, 200],
+            nodes: vec![OriginatorId(100), OriginatorId(200)],
         };
         PayerReportEvent { block: index, log_index: 0, originator: ORIGIN, index, change }
     };

@@ -202,7 +202,7 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn.is_over(cx) {
+        if self.turn.yield_if_over(cx) {
             return Poll::Pending;
         }
         let before = buf.filled().len();

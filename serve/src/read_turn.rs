@@ -15,8 +15,8 @@ pub(crate) struct ReadTurn {
 }
 
 impl ReadTurn {
-    /// Returns true if the turn is over. The caller has to return `Pending`; the task is already scheduled to wake.
-    pub(crate) fn is_over(&mut self, cx: &Context<'_>) -> bool {
+    /// Ends the turn and returns true if it has read its share. The caller has to return `Pending`; the task is already scheduled to wake.
+    pub(crate) fn yield_if_over(&mut self, cx: &Context<'_>) -> bool {
         let is_over = self.bytes >= TURN_BYTES;
         if is_over {
             self.bytes = 0;

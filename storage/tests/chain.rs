@@ -302,7 +302,7 @@ fn submitted(root: u8) -> PayerReportChange {
         end: SequenceId(9),
         end_minute: 5,
         root: [root; 32],
-        nodes: vec![100, 200],
+        nodes: vec![OriginatorId(100), OriginatorId(200)],
     }
 }
 

@@ -140,7 +140,7 @@ impl Subscriber {
                 self.change().await?;
                 continue;
             }
-            if self.is_drained() {
+            if self.note_drained() {
                 return Ok(());
             }
             self.charge_unread().map_err(into_status)?;
@@ -194,7 +194,7 @@ impl Subscriber {
 
     /// Returns true if the client has ended its requests and all frames for it are sent. Records the time from
     /// which only these frames are left.
-    fn is_drained(&mut self) -> bool {
+    fn note_drained(&mut self) -> bool {
         let ends = self.half_closed && self.mutate.is_none() && self.held.waves() == 0;
         if ends {
             self.times.drain(Instant::now());

@@ -98,7 +98,7 @@ fn settled_report(end_minute: u32, through: u64) -> [PayerReportEvent; 2] {
         end: SequenceId(through),
         end_minute,
         root: [7; 32],
-        nodes: vec![NODE.0],
+        nodes: vec![NODE],
     };
     let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
     [(0, submitted), (1, settled)].map(|(log_index, change)| PayerReportEvent {

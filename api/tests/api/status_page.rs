@@ -322,7 +322,7 @@ fn submitted_report() -> PayerReportEvent {
         end: SequenceId(9),
         end_minute,
         root: [7; 32],
-        nodes: vec![NODE.0],
+        nodes: vec![NODE],
     };
     PayerReportEvent { block: 1, log_index: 0, originator: NODE, index: 0, change }
 }

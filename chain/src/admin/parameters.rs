@@ -54,6 +54,15 @@ impl ParameterState {
     }
 }
 
+/// The treatment of values that a contract has to adopt by a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adoption {
+    /// The plan includes the calls.
+    Planned,
+    /// A note names the calls, which remain to be made.
+    Noted,
+}
+
 /// A parameter's name with its new value.
 pub type Assignment = (String, B256);
 
@@ -131,15 +140,14 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterSta
     Ok(ParameterState { key: key.to_owned(), value, on_app_chain, applied, parameter })
 }
 
-/// Plans to set parameters on the settlement chain, except those that already have the value. With `apply`, the plan
-/// includes the calls that make contracts adopt the values.
+/// Plans to set parameters on the settlement chain, except those that already have the value.
 ///
 /// # Errors
 /// Fails when a registry or a contract cannot be read.
 pub async fn set(
     network: &Network,
     assignments: &[Assignment],
-    apply: bool,
+    adoption: Adoption,
 ) -> Result<Plan, AdminError> {
     let keys: Vec<_> = assignments.iter().map(|(key, _)| key.clone()).collect();
     let mut states = get(network, &keys).await?;
@@ -158,7 +166,7 @@ pub async fn set(
         }
         state.value = *word;
     }
-    plan = plan.then(adopting(network, &states, apply)?);
+    plan = plan.then(adopting(network, &states, adoption)?);
     if plan.steps.is_empty() {
         plan = plan.note("everything is set so already");
     }
@@ -171,7 +179,7 @@ pub async fn set(
 /// # Errors
 /// Fails when a registry or a contract cannot be read.
 pub async fn apply(network: &Network, keys: &[String]) -> Result<Plan, AdminError> {
-    adopting(network, &get(network, keys).await?, true)
+    adopting(network, &get(network, keys).await?, Adoption::Planned)
 }
 
 /// Plans one transaction that sets all `changes`; an empty plan if there are none.
@@ -193,7 +201,11 @@ pub(super) fn setting(network: &Network, changes: &[Assignment]) -> Result<Plan,
     Ok(Plan::of([step]))
 }
 
-fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result<Plan, AdminError> {
+fn adopting(
+    network: &Network,
+    states: &[ParameterState],
+    adoption: Adoption,
+) -> Result<Plan, AdminError> {
     let mut plan = Plan::default();
     let mut adoptions = Vec::new();
     for state in states {
@@ -206,7 +218,7 @@ fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result
             plan = plan.note(format!(
                 "the app chain reads {key}: bring it there with `params bridge {key} --apply`"
             ));
-        } else if apply {
+        } else if adoption == Adoption::Planned {
             adoptions.push((state, parameter));
         } else {
             plan = plan.note(format!("{key} takes effect after {update}: --apply calls it"));

@@ -1,5 +1,6 @@
 //! Pauses and resumes contracts: sets a parameter, and plans the call by which the contract adopts it.
 
+use alloy::primitives::B256;
 use alloy::sol_types::SolError as _;
 
 use super::parameters::{self, ParameterState};
@@ -7,6 +8,39 @@ use super::{AdminError, ChainRole, Contract, Network, Plan};
 use crate::contracts::PayerRegistry;
 use crate::contracts::parameter::of_bool;
 use crate::contracts::revert::Revert;
+
+/// A change of the parameter that pauses a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseChange {
+    /// The contract refuses calls.
+    Pause,
+    /// The contract runs again.
+    Resume,
+}
+
+impl PauseChange {
+    /// Returns the value of the parameter.
+    #[must_use]
+    pub fn word(self) -> B256 {
+        of_bool(self == Self::Pause)
+    }
+
+    /// Returns the state after the change, as a word of a sentence.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Pause => "paused",
+            Self::Resume => "running",
+        }
+    }
+
+    /// Returns the change as a participle.
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Pause => "paused",
+            Self::Resume => "resumed",
+        }
+    }
+}
 
 /// Returns the name of the parameter that pauses a contract.
 ///
@@ -25,15 +59,18 @@ pub fn parameter_of(contract: Contract) -> Result<String, AdminError> {
 ///
 /// # Errors
 /// [`AdminError::NotPausable`], and an error if the bridge is paused or a contract cannot be read.
-pub async fn set(network: &Network, contract: Contract, paused: bool) -> Result<Plan, AdminError> {
+pub async fn set(
+    network: &Network,
+    contract: Contract,
+    change: PauseChange,
+) -> Result<Plan, AdminError> {
     let key = parameter_of(contract)?;
     network.chain(contract.chain())?;
-    let word = of_bool(paused);
+    let word = change.word();
     let state = state(network, &key).await?;
     let (is_set, is_adopted) = (state.value == word, state.applied == Some(word));
     if is_set && is_adopted {
-        let already = if paused { "paused" } else { "running" };
-        return Ok(Plan::nothing(format!("{contract} is {already} already")));
+        return Ok(Plan::nothing(format!("{contract} is {} already", change.state())));
     }
     let is_of_app = contract.chain() == ChainRole::App;
     if is_of_app && state.on_app_chain != Some(word) {
@@ -42,10 +79,10 @@ pub async fn set(network: &Network, contract: Contract, paused: bool) -> Result<
     let mut plan = if is_set {
         Plan::default()
     } else {
-        let change = format!("{contract} is {}", if paused { "paused" } else { "resumed" });
-        parameters::setting(network, &[(key, word)])?.note(change)
+        let note = format!("{contract} is {}", change.participle());
+        parameters::setting(network, &[(key, word)])?.note(note)
     };
-    if contract == Contract::SettlementChainGateway && paused {
+    if contract == Contract::SettlementChainGateway && change == PauseChange::Pause {
         plan = plan.note("while it is paused no parameter and no deposit reaches the app chain");
     }
     if is_of_app || is_adopted {
@@ -62,11 +99,11 @@ pub async fn set(network: &Network, contract: Contract, paused: bool) -> Result<
 pub async fn adopt(
     network: &Network,
     contract: Contract,
-    paused: bool,
+    change: PauseChange,
     is_there: bool,
 ) -> Result<Plan, AdminError> {
     let key = parameter_of(contract)?;
-    if state(network, &key).await?.applied == Some(of_bool(paused)) {
+    if state(network, &key).await?.applied == Some(change.word()) {
         return Ok(Plan::default());
     }
     let plan = poke(network, contract)?;
@@ -109,6 +146,6 @@ mod tests {
         }
         let error = parameter_of(Contract::NodeRegistry).unwrap_err().to_string();
         assert!(error.contains("PayerRegistry, DistributionManager"), "{error}");
-        assert!(of_bool(false).is_zero(), "an unset parameter means running");
+        assert!(PauseChange::Resume.word().is_zero(), "an unset parameter means running");
     }
 }

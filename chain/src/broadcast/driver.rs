@@ -33,7 +33,7 @@ use super::slots::{
     SlotOutcome, Timeouts,
 };
 use super::submission;
-use crate::redis_link::RedisFault;
+use crate::redis_link::RedisLinkError;
 use crate::send::RequestError;
 use crate::spending::{CeilingReached, Spending, SpendingLimits};
 
@@ -70,7 +70,7 @@ enum RequestResult {
     /// The contracts' payload bounds have been read.
     Bounds,
     /// The result of synchronizing shared nonces. The ends in the list were not reported to Redis.
-    Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisFault>),
+    Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisLinkError>),
     /// The receipt of a payload that another process has broadcast.
     FoundElsewhere(JobId, Option<MinedPayload>, Heads),
 }

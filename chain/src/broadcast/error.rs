@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 
 use crate::contracts::revert::Revert;
-use crate::redis_link::RedisFault;
+use crate::redis_link::RedisLinkError;
 use crate::send::{ConnectError, RequestError, ViewError};
 use crate::spending::CeilingReached;
 
@@ -61,7 +61,7 @@ pub enum BroadcastStartError {
     },
     /// Redis, which holds the shared nonces, does not answer.
     #[error("the Redis that shares nonces cannot be used: {0}")]
-    Redis(#[from] RedisFault),
+    Redis(#[from] RedisLinkError),
     /// Another process uses the record.
     #[error("{path} is used by another process: only one may send with a record")]
     RecordInUse {

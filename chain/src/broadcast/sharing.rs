@@ -29,7 +29,7 @@ use alloy::primitives::{Address, B256, Bytes};
 use redis::{FromRedisValue, ParsingError, Value};
 
 use super::slots::{JobId, SlotId};
-use crate::redis_link::{RedisAccess, RedisFault, RedisLink, number};
+use crate::redis_link::{RedisAccess, RedisLink, RedisLinkError, number};
 
 /// The time after which a silent process is considered gone, and for which an empty or older Redis assigns no
 /// nonce. A guess: five heartbeats.
@@ -178,7 +178,7 @@ impl SharedNonces {
         access: &RedisAccess,
         chain_id: u64,
         account: Address,
-    ) -> Result<Self, RedisFault> {
+    ) -> Result<Self, RedisLinkError> {
         let link = RedisLink::connect(access).await?;
         let base = link.key(&format!("nonces:{{{chain_id}:{account}}}"));
         let names = ["state", "owner", "signed", "payload", "alive", "since", "free"];
@@ -189,7 +189,7 @@ impl SharedNonces {
     }
 
     /// Sends a heartbeat and requests nonces.
-    pub(super) async fn sync(&self, request: &SyncRequest) -> Result<SyncResponse, RedisFault> {
+    pub(super) async fn sync(&self, request: &SyncRequest) -> Result<SyncResponse, RedisLinkError> {
         let or_none = |value: Option<u64>| value.map_or_else(|| b"-1".to_vec(), number);
         let mut arguments = vec![
             self.me.clone().into_bytes(),
@@ -231,7 +231,7 @@ impl SharedNonces {
         &self,
         transactions: &[SharedTransaction],
         hour: SharedHour,
-    ) -> Result<Vec<SharedRecord>, RedisFault> {
+    ) -> Result<Vec<SharedRecord>, RedisLinkError> {
         let mut arguments = vec![
             self.me.clone().into_bytes(),
             number(self.calls.load(Relaxed)),
@@ -258,7 +258,7 @@ impl SharedNonces {
     }
 
     /// Reports the outcomes of nonces.
-    pub(super) async fn finish(&self, finished: &[FinishedNonce]) -> Result<(), RedisFault> {
+    pub(super) async fn finish(&self, finished: &[FinishedNonce]) -> Result<(), RedisLinkError> {
         let calls = number(self.calls.load(Relaxed));
         let mut arguments = vec![self.me.clone().into_bytes(), calls, millis(RESULTS_KEPT)];
         for FinishedNonce { nonce, payload, end } in finished {
@@ -279,7 +279,7 @@ impl SharedNonces {
     }
 
     /// Announces that this process ends, so that another process takes over its nonces at once.
-    pub(super) async fn leave(&self) -> Result<(), RedisFault> {
+    pub(super) async fn leave(&self) -> Result<(), RedisLinkError> {
         let me = [self.me.clone().into_bytes()];
         let _: u64 = self.link.eval(CALL_MAX, scripts::LEAVE, &self.keys, &me).await?;
         Ok(())

@@ -3,9 +3,10 @@
 mod deploy;
 
 use hawser_chain::admin::installed::{self, InstalledContract};
+use hawser_chain::admin::pauses::{self, PauseChange};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
-use hawser_chain::admin::{ChainRole, Contract, pauses, splitter};
-use hawser_chain::contracts::parameter::{of_address, of_bool};
+use hawser_chain::admin::{ChainRole, Contract, splitter};
+use hawser_chain::contracts::parameter::of_address;
 use hawser_node::error::RunError;
 use serde_json::Value;
 
@@ -21,8 +22,8 @@ use crate::output;
 pub(super) async fn run(command: ContractsCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         ContractsCommand::List(args) => list(&args, as_json).await,
-        ContractsCommand::Pause(args) => pause(&args, true, as_json).await,
-        ContractsCommand::Unpause(args) => pause(&args, false, as_json).await,
+        ContractsCommand::Pause(args) => pause(&args, PauseChange::Pause, as_json).await,
+        ContractsCommand::Unpause(args) => pause(&args, PauseChange::Resume, as_json).await,
         ContractsCommand::Upgrade(args) => upgrade(&args, as_json).await,
         ContractsCommand::Splitter(args) => another_splitter(&args, as_json).await,
         ContractsCommand::Deploy(args) => deploy::run(&args, as_json).await,
@@ -41,17 +42,17 @@ async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn pause(args: &PauseArgs, paused: bool, as_json: bool) -> Result<(), RunError> {
+async fn pause(args: &PauseArgs, change: PauseChange, as_json: bool) -> Result<(), RunError> {
     let contract = args.contract;
     let key = pauses::parameter_of(contract)?;
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
-    let plan = pauses::set(&session.network, contract, paused).await?;
+    let plan = pauses::set(&session.network, contract, change).await?;
     session.carry_out(plan).await?;
     if contract.chain() == ChainRole::App {
-        onchain::bring(&mut session, &key, of_bool(paused), &args.bridge.terms()).await?;
+        onchain::bring(&mut session, &key, change.word(), &args.bridge.terms()).await?;
         let is_there = session.sends();
-        let plan = pauses::adopt(&session.network, contract, paused, is_there).await?;
+        let plan = pauses::adopt(&session.network, contract, change, is_there).await?;
         session.carry_out(plan).await?;
     }
     finish(session, contract).await

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
 use crate::connection::REPLICATION_API;
-use crate::context::{Context, same_envelopes};
+use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, same};
 use crate::http::{self, HttpAnswer, HttpStream, framed, whole_messages};
@@ -76,7 +76,7 @@ fn envelopes(answer: &HttpAnswer) -> Checked<Vec<Bytes>> {
     Ok(found)
 }
 
-async fn reads(c: &Context) -> Checked {
+async fn reads(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut sent = c.send(&topic, 2).await?;
     let body = framed(&request(&topic).encode_to_vec());
@@ -97,7 +97,7 @@ async fn reads(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn ends(c: &Context) -> Checked {
+async fn ends(c: &JudgedNodes) -> Checked {
     let headers = [("content-type", JSON), ("connect-protocol-version", "1")];
     let body = json!({ "filters": [{ "topic": "" }] }).to_string();
     let answer = c.target.post(&path(), &headers, &framed(body.as_bytes())).await?;

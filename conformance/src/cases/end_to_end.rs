@@ -9,7 +9,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
 use crate::connection::{PUBLISH_API, QUERY_API, REPLICATION_API};
-use crate::context::{Context, heads, names, parse_envelope, query_with, same_envelopes};
+use crate::context::{JudgedNodes, heads, names, parse_envelope, query_with, same_envelopes};
 use crate::envelopes::{RETENTION_DAYS, message, new_group, new_welcomes, welcome};
 use crate::failure::{Checked, Failure, ensure, same};
 use crate::wire::{List, NewestList};
@@ -123,20 +123,20 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer]),
 ];
 
-async fn published_is_read(c: &Context) -> Checked {
+async fn published_is_read(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let answer = c.send(&topic, 3).await?;
     let read = c.query(&c.target, &[&topic], None, 0).await?;
     same_envelopes("the query", &answer, &read)
 }
 
-async fn published_at_second(c: &Context) -> Checked {
+async fn published_at_second(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let answer = c.send(&topic, 3).await?;
     c.shows(c.second()?, &topic, &answer).await
 }
 
-async fn answer_has_bytes(c: &Context) -> Checked {
+async fn answer_has_bytes(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.sign(message(&topic))?;
     let answer = c.publish(vec![sent.clone()]).await?;
@@ -156,7 +156,7 @@ async fn answer_has_bytes(c: &Context) -> Checked {
     same("retention in days", &RETENTION_DAYS, &payer.retention_days())
 }
 
-async fn signed_by_one_key(c: &Context) -> Checked {
+async fn signed_by_one_key(c: &JudgedNodes) -> Checked {
     let mut keys = Vec::new();
     for _ in 0..2 {
         let answer = c.send(&new_group(), 2).await?;
@@ -171,7 +171,7 @@ async fn signed_by_one_key(c: &Context) -> Checked {
     })
 }
 
-async fn retention_sets_expiry(c: &Context) -> Checked {
+async fn retention_sets_expiry(c: &JudgedNodes) -> Checked {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for days in [2, 3] {
         let client = message(&new_group());
@@ -185,7 +185,7 @@ async fn retention_sets_expiry(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn repeat_same_answer(c: &Context) -> Checked {
+async fn repeat_same_answer(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let envelope = c.sign(message(&topic))?;
     let first = c.publish(vec![envelope.clone()]).await?;
@@ -212,14 +212,14 @@ fn envelope_bytes(envelope: &hawser_proto::envelope::OriginatorEnvelope) -> Byte
     envelope.unsigned().payer().client().as_bytes().clone()
 }
 
-async fn welcome_is_stored(c: &Context) -> Checked {
+async fn welcome_is_stored(c: &JudgedNodes) -> Checked {
     let topic = new_welcomes();
     let answer = c.publish(vec![c.sign(welcome(&topic))?]).await?;
     let read = c.query(&c.target, &[&topic], None, 0).await?;
     same_envelopes("the query", &answer, &read)
 }
 
-async fn services_mean_one(c: &Context) -> Checked {
+async fn services_mean_one(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut all = Vec::new();
     for service in [PUBLISH_API, REPLICATION_API] {
@@ -242,7 +242,7 @@ async fn services_mean_one(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn newest(c: &Context) -> Checked {
+async fn newest(c: &JudgedNodes) -> Checked {
     let (full, other, empty) = (new_group(), new_group(), new_group());
     // In requests of their own: other software gives the envelopes of a request one time, so none of them is the newest.
     let sent = c.send_one_by_one(&full, 3).await?;
@@ -276,7 +276,7 @@ async fn newest(c: &Context) -> Checked {
     Err(failure)
 }
 
-async fn inbox_ids(c: &Context) -> Checked {
+async fn inbox_ids(c: &JudgedNodes) -> Checked {
     let number: [u8; 20] = rand::random();
     let hex: String = number.iter().map(|byte| format!("{byte:02x}")).collect();
     let asked = [
@@ -300,7 +300,7 @@ async fn inbox_ids(c: &Context) -> Checked {
     ensure(found.is_empty(), "no inbox of a random address", || format!("{found:?}"))
 }
 
-async fn query_for_nothing(c: &Context) -> Checked {
+async fn query_for_nothing(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     c.send(&topic, 1).await?;
     let nothing = query_with(&c.target, REPLICATION_API, api::EnvelopesQuery::default(), 0).await?;
@@ -309,7 +309,7 @@ async fn query_for_nothing(c: &Context) -> Checked {
     same_envelopes("a query for a topic without envelopes", &[], &other)
 }
 
-async fn cursor_covers(c: &Context) -> Checked {
+async fn cursor_covers(c: &JudgedNodes) -> Checked {
     // A node that cached its answer would show this one again.
     heads(&c.target).await?;
     let id = parse_envelope(&c.send(&new_group(), 1).await?[0])?.id();

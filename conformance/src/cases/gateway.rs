@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use crate::case::Need::Gateway;
 use crate::case::{Area, Case};
 use crate::connection::{Connection, GATEWAY_API, PAYER_API};
-use crate::context::{Context, GLANCE, id_of, names, parse_envelope, seen};
+use crate::context::{GLANCE, JudgedNodes, id_of, names, parse_envelope, seen};
 use crate::envelopes::{client, frame, group_payload, message, new_group, new_welcomes, welcome};
 use crate::failure::{Checked, Failure, ensure, refused, same};
 use crate::http::Address;
@@ -63,7 +63,7 @@ fn request(envelopes: &[Bytes]) -> List {
     List { items: envelopes.to_vec() }
 }
 
-async fn publishes(c: &Context) -> Checked {
+async fn publishes(c: &JudgedNodes) -> Checked {
     let (group, welcomes) = (new_group(), new_welcomes());
     let mut stored = Vec::new();
     for service in [PAYER_API, GATEWAY_API] {
@@ -89,7 +89,7 @@ async fn publishes(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn lists(c: &Context) -> Checked {
+async fn lists(c: &JudgedNodes) -> Checked {
     for service in [PAYER_API, GATEWAY_API] {
         let path = format!("{service}/GetNodes");
         let answer: payer::GetNodesResponse = c
@@ -106,7 +106,7 @@ async fn lists(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn refuses(c: &Context) -> Checked {
+async fn refuses(c: &JudgedNodes) -> Checked {
     let group = new_group();
     let mut cut = frame(&group[1..], 1, 40);
     cut.pop();
@@ -130,7 +130,7 @@ async fn refuses(c: &Context) -> Checked {
     c.shows(&c.target, &group, &later.items).await
 }
 
-async fn publish(c: &Context, envelopes: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+async fn publish(c: &JudgedNodes, envelopes: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
     let path = format!("{PAYER_API}/PublishClientEnvelopes");
     let answer: Result<List, Status> = c.gateway()?.unary(&path, request(envelopes)).await;
     match answer {
@@ -145,7 +145,7 @@ async fn publish(c: &Context, envelopes: &[Bytes]) -> Result<Vec<Bytes>, Failure
     }
 }
 
-async fn orders_commits(c: &Context) -> Checked {
+async fn orders_commits(c: &JudgedNodes) -> Checked {
     let group = new_group();
     let commit = client(&group, None, Some(group_payload(frame(&group[1..], 3, 40))));
     let mut sent = publish(c, &[message(&group), commit.clone()]).await?;
@@ -168,7 +168,7 @@ async fn orders_commits(c: &Context) -> Checked {
 
 /// Waits until a node shows three envelopes of a topic: the third comes after the second.
 async fn shows_in_order(
-    c: &Context,
+    c: &JudgedNodes,
     node: &Connection,
     topic: &Bytes,
     expected: &[Bytes],

@@ -7,7 +7,7 @@ use tonic::Code;
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
 use crate::connection::PUBLISH_API;
-use crate::context::{Context, same_envelopes};
+use crate::context::{JudgedNodes, same_envelopes};
 use crate::duplex::{DuplexStream, Frame, adds};
 use crate::envelopes::{message_of, new_group};
 use crate::failure::{Checked, Failure, ensure, refused};
@@ -78,7 +78,7 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer]),
 ];
 
-async fn large_message(c: &Context) -> Checked {
+async fn large_message(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
     stream.receive_until(CAUGHT_UP).await?;
@@ -95,14 +95,14 @@ fn padded(len: usize) -> Bytes {
     message.into()
 }
 
-async fn just_within(c: &Context) -> Checked {
+async fn just_within(c: &JudgedNodes) -> Checked {
     let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
     let answer = c.target.raw(&path, padded(MESSAGE_LEN_BYTES_MAX)).await;
     refused("25 MiB without an envelope", answer, Code::InvalidArgument, "missing payer envelope")
         .map(|_| ())
 }
 
-async fn oversize(c: &Context) -> Checked {
+async fn oversize(c: &JudgedNodes) -> Checked {
     let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
     for more in [1, 1024 * 1024] {
         let answer = c.target.raw(&path, padded(MESSAGE_LEN_BYTES_MAX + more)).await;
@@ -115,7 +115,7 @@ fn groups(count: usize) -> Vec<Bytes> {
     (0..count).map(|_| new_group()).collect()
 }
 
-async fn many_filters(c: &Context) -> Checked {
+async fn many_filters(c: &JudgedNodes) -> Checked {
     let topics = groups(10_000);
     let (first, last) = (&topics[0], &topics[topics.len() - 1]);
     let history = [c.send(first, 1).await?, c.send(last, 1).await?].concat();
@@ -126,7 +126,7 @@ async fn many_filters(c: &Context) -> Checked {
     same_envelopes("live", &live, &stream.receive_envelopes(2).await?)
 }
 
-async fn many_adds(c: &Context) -> Checked {
+async fn many_adds(c: &JudgedNodes) -> Checked {
     let topics = groups(100_000);
     let (first, last) = (&topics[0], &topics[topics.len() - 1]);
     let history = [c.send(first, 1).await?, c.send(last, 1).await?].concat();
@@ -152,7 +152,7 @@ async fn many_adds(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
-async fn many_streams(c: &Context) -> Checked {
+async fn many_streams(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut streams = Vec::new();
     for number in 0..100 {
@@ -170,7 +170,7 @@ async fn many_streams(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn many_envelopes(c: &Context) -> Checked {
+async fn many_envelopes(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 100).await?;
     same_envelopes("the query", &sent, &c.query(&c.target, &[&topic], None, 0).await?)?;

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::case::Need::{Destructive, Load, Payer};
 use crate::case::{Area, Case};
-use crate::context::{Context, STREAM_TOPICS_MAX, same_envelopes};
+use crate::context::{JudgedNodes, STREAM_TOPICS_MAX, same_envelopes};
 use crate::duplex::{DuplexStream, Frame, Mutate, add};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, same};
@@ -54,7 +54,7 @@ impl Groups {
     }
 }
 
-async fn million(c: &Context) -> Checked {
+async fn million(c: &JudgedNodes) -> Checked {
     let count = c.stream_topics;
     let groups = Groups { first: new_group() };
     let (first, last) = (groups.topic(0), groups.topic(count - 1));

@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
 use crate::connection::{HEALTH, METADATA_API};
-use crate::context::{Context, id_of};
+use crate::context::{JudgedNodes, id_of};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 use crate::listener::Listener;
@@ -64,7 +64,7 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-async fn version(c: &Context) -> Checked {
+async fn version(c: &JudgedNodes) -> Checked {
     let path = format!("{METADATA_API}/GetVersion");
     let answer: meta::GetVersionResponse =
         c.target.unary(&path, meta::GetVersionRequest {}).await?;
@@ -77,7 +77,7 @@ async fn version(c: &Context) -> Checked {
     })
 }
 
-async fn cursor_stream(c: &Context) -> Checked {
+async fn cursor_stream(c: &JudgedNodes) -> Checked {
     let path = format!("{METADATA_API}/SubscribeSyncCursor");
     let stream = c.target.stream(&path, meta::GetSyncCursorRequest {}).await?;
     let mut cursors =
@@ -96,7 +96,7 @@ async fn cursor_stream(c: &Context) -> Checked {
     }
 }
 
-async fn payer_info(c: &Context) -> Checked {
+async fn payer_info(c: &JudgedNodes) -> Checked {
     c.send(&new_group(), 2).await?;
     let address = c.payer()?.public_key().address().to_string();
     let path = format!("{METADATA_API}/GetPayerInfo");
@@ -121,7 +121,7 @@ async fn payer_info(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn unknown_payer(c: &Context) -> Checked {
+async fn unknown_payer(c: &JudgedNodes) -> Checked {
     let path = format!("{METADATA_API}/GetPayerInfo");
     let number: [u8; 20] = rand::random();
     let address = hawser_proto::Address(number).to_string();
@@ -142,7 +142,7 @@ fn named(name: &str) -> Bytes {
     bytes.into()
 }
 
-async fn health(c: &Context) -> Checked {
+async fn health(c: &JudgedNodes) -> Checked {
     const SERVING: u32 = 1;
     let path = format!("{HEALTH}/Check");
     let services = [
@@ -166,7 +166,7 @@ async fn health(c: &Context) -> Checked {
     refused("another name", other, Code::NotFound, "").map(|_| ())
 }
 
-async fn reflection(c: &Context) -> Checked {
+async fn reflection(c: &JudgedNodes) -> Checked {
     const SERVED: &str = "xmtp.xmtpv4.message_api.ReplicationApi";
     for version in ["v1", "v1alpha"] {
         let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");

@@ -8,7 +8,7 @@ use tonic::{Code, Request};
 
 use crate::case::{Area, Case};
 use crate::connection::{CHECKPOINT_API, REPLICATION_API};
-use crate::context::{Context, heads, id_of};
+use crate::context::{JudgedNodes, heads, id_of};
 use crate::envelopes::cursor;
 use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 use crate::wire::{Framed, List};
@@ -45,7 +45,7 @@ fn named_place(metadata: &MetadataMap, originator: u32) -> Checked<Option<u64>> 
 
 /// Reads the first place of a strand after `after`, and the place that the metadata names for the strand.
 async fn first_after(
-    c: &Context,
+    c: &JudgedNodes,
     originator: u32,
     after: u64,
 ) -> Checked<(Option<u64>, Option<u64>)> {
@@ -62,7 +62,7 @@ async fn first_after(
     Ok((first.map(|id| id.sequence.0), oldest))
 }
 
-async fn oldest(c: &Context) -> Checked {
+async fn oldest(c: &JudgedNodes) -> Checked {
     let heads = heads(&c.target).await?.node_id_to_sequence_id;
     let strands = heads.into_iter().filter(|(id, _)| *id >= FIRST_NODE).take(STRANDS_MAX);
     let mut others = Ok(());
@@ -99,7 +99,7 @@ async fn oldest(c: &Context) -> Checked {
 
 /// Skips the case at a node that has named nothing and does not offer Hawser's other extensions either: its silence
 /// says nothing about the metadata.
-async fn offered(c: &Context) -> Checked {
+async fn offered(c: &JudgedNodes) -> Checked {
     let path = format!("{CHECKPOINT_API}/GetInclusion");
     let request = GetInclusionRequest { originator_id: 0, sequence_id: 0, size: None };
     match c.target.unary::<_, GetInclusionResponse>(&path, request).await {
@@ -113,7 +113,7 @@ async fn offered(c: &Context) -> Checked {
 /// Judges a strand that begins at `first`, or ends before it and shows nothing, while the metadata names no place for
 /// it. Its beginning may have been declared void, which is no expiry. The leaf of the place in the node's tree
 /// distinguishes them.
-async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
+async fn silent(c: &JudgedNodes, originator_id: u32, first: u64) -> Checked {
     let path = format!("{CHECKPOINT_API}/GetInclusion");
     let request = GetInclusionRequest { originator_id, sequence_id: first - 1, size: None };
     let expected = format!("hawser-oldest about strand {originator_id}");
@@ -140,7 +140,7 @@ async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
 
 /// Checks the place after the last expired one. No envelope is left right below it, an envelope follows from it on
 /// unless the strand ends before, and a reader whose cursor is past all that has expired gets no such metadata.
-async fn names_it(c: &Context, originator: u32, oldest: u64) -> Checked {
+async fn names_it(c: &JudgedNodes, originator: u32, oldest: u64) -> Checked {
     ensure(oldest > 1, "a place behind an expired one", || oldest.to_string())?;
     let head = heads(&c.target).await?.node_id_to_sequence_id.get(&originator).copied();
     let (first, _) = first_after(c, originator, oldest - 2).await?;
@@ -156,7 +156,7 @@ async fn names_it(c: &Context, originator: u32, oldest: u64) -> Checked {
     ensure(holds, format_args!("nothing named behind {}", oldest - 1), || format!("{behind:?}"))
 }
 
-async fn streamed(c: &Context, originator: u32) -> Checked<Option<u64>> {
+async fn streamed(c: &JudgedNodes, originator: u32) -> Checked<Option<u64>> {
     let filter = api::subscribe_originators_request::OriginatorFilter {
         originator_node_ids: vec![originator],
         last_seen: Some(cursor([(originator, 0)])),

@@ -6,7 +6,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use crate::case::Need::{Load, Payer, Second};
 use crate::case::{Area, Case};
 use crate::connection::REPLICATION_API;
-use crate::context::{Context, id_of, names, parse_envelope, query_with, same_envelopes, seen};
+use crate::context::{JudgedNodes, id_of, names, parse_envelope, query_with, same_envelopes, seen};
 use crate::envelopes::{cursor, new_group};
 use crate::failure::{Checked, Failure, ensure};
 
@@ -108,7 +108,7 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer, Load]),
 ];
 
-async fn contiguous(c: &Context) -> Checked {
+async fn contiguous(c: &JudgedNodes) -> Checked {
     let sent = c.send(&new_group(), 8).await?;
     let ids: Checked<Vec<_>> = sent.iter().map(id_of).collect();
     let is_next = |pair: &[hawser_proto::EnvelopeId]| {
@@ -118,7 +118,7 @@ async fn contiguous(c: &Context) -> Checked {
     ensure(ids?.windows(2).all(is_next), "contiguous sequence ids", || names(&sent))
 }
 
-async fn ascend(c: &Context) -> Checked {
+async fn ascend(c: &JudgedNodes) -> Checked {
     let mut all = Vec::new();
     for _ in 0..5 {
         all.extend(c.send(&new_group(), 2).await?);
@@ -127,7 +127,7 @@ async fn ascend(c: &Context) -> Checked {
     ensure(ids?.is_sorted_by(|a, b| a < b), "ascending sequence ids", || names(&all))
 }
 
-async fn times(c: &Context) -> Checked {
+async fn times(c: &JudgedNodes) -> Checked {
     let mut sent = c.send(&new_group(), 5).await?;
     sent.extend(c.send(&new_group(), 5).await?);
     let times: Checked<Vec<_>> =
@@ -148,7 +148,7 @@ async fn times(c: &Context) -> Checked {
     Err(failure)
 }
 
-async fn pages(c: &Context) -> Checked {
+async fn pages(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 7).await?;
     let mut read: Vec<Bytes> = Vec::new();
@@ -162,7 +162,7 @@ async fn pages(c: &Context) -> Checked {
     ensure(sizes == [3, 3, 1, 0], "pages of 3, 3, 1 and 0", || format!("{sizes:?}"))
 }
 
-async fn exclusive(c: &Context) -> Checked {
+async fn exclusive(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 4).await?;
     for after in 0..=sent.len() {
@@ -172,7 +172,7 @@ async fn exclusive(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn beyond(c: &Context) -> Checked {
+async fn beyond(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let last =
         id_of(c.send(&topic, 2).await?.last().ok_or_else(|| Failure::skip("nothing was sent"))?)?;
@@ -197,7 +197,7 @@ async fn beyond(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn beginnings(c: &Context) -> Checked {
+async fn beginnings(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 3).await?;
     for last_seen in [None, Some(cursor([])), Some(cursor([(c.node()?.0, 0), (0, 0), (12_345, 9)]))]
@@ -208,7 +208,7 @@ async fn beginnings(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn several_topics(c: &Context) -> Checked {
+async fn several_topics(c: &JudgedNodes) -> Checked {
     let topics = [new_group(), new_group(), new_group()];
     let mut sent = Vec::new();
     for number in [0, 1, 2, 1, 0, 2, 0] {
@@ -223,7 +223,7 @@ async fn several_topics(c: &Context) -> Checked {
     same_envelopes("its second page", &sent[2..4], &page)
 }
 
-async fn repeated(c: &Context) -> Checked {
+async fn repeated(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 2).await?;
     let page = c.query(&c.target, &[&topic, &topic], None, 0).await?;
@@ -237,7 +237,7 @@ async fn repeated(c: &Context) -> Checked {
     same_envelopes("the query", &sent, &page)
 }
 
-async fn by_originator(c: &Context) -> Checked {
+async fn by_originator(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 5).await?;
     let first = id_of(&sent[0])?;
@@ -250,7 +250,7 @@ async fn by_originator(c: &Context) -> Checked {
     same_envelopes("the query", &sent, &page)
 }
 
-async fn resumes_elsewhere(c: &Context) -> Checked {
+async fn resumes_elsewhere(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 6).await?;
     let second = c.second()?;
@@ -266,7 +266,7 @@ async fn resumes_elsewhere(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn thousand(c: &Context) -> Checked {
+async fn thousand(c: &JudgedNodes) -> Checked {
     const PAGE: usize = 1000;
     let topic = new_group();
     let sent = c.send(&topic, PAGE + 1).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::Need::{Load, Payer, Second};
 use crate::case::{Area, Case};
-use crate::context::{Context, same_envelopes};
+use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::{message, new_group};
 use crate::failure::{Checked, Failure, ensure};
 use crate::listener::CAUGHT_UP;
@@ -76,7 +76,7 @@ fn middle_within(limit: Duration, mut times: Vec<Duration>) -> Checked {
     )
 }
 
-async fn health(c: &Context) -> Checked {
+async fn health(c: &JudgedNodes) -> Checked {
     let mut times = Vec::new();
     for _ in 0..TRIES {
         let started = Instant::now();
@@ -86,7 +86,7 @@ async fn health(c: &Context) -> Checked {
     middle_within(ANSWER_MAX, times)
 }
 
-async fn publish_read(c: &Context) -> Checked {
+async fn publish_read(c: &JudgedNodes) -> Checked {
     let mut times = Vec::new();
     for _ in 0..TRIES {
         let topic = new_group();
@@ -98,7 +98,7 @@ async fn publish_read(c: &Context) -> Checked {
     middle_within(ANSWER_MAX, times)
 }
 
-async fn second_shows(c: &Context) -> Checked {
+async fn second_shows(c: &JudgedNodes) -> Checked {
     let mut times = Vec::new();
     for _ in 0..TRIES {
         let topic = new_group();
@@ -110,7 +110,7 @@ async fn second_shows(c: &Context) -> Checked {
     middle_within(READ_BACK_MAX, times)
 }
 
-async fn stream_delivers(c: &Context) -> Checked {
+async fn stream_delivers(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
     stream.receive_until(CAUGHT_UP).await?;
@@ -124,7 +124,7 @@ async fn stream_delivers(c: &Context) -> Checked {
     middle_within(READ_BACK_MAX, times)
 }
 
-async fn thousand(c: &Context) -> Checked {
+async fn thousand(c: &JudgedNodes) -> Checked {
     const REQUEST: usize = 100;
     const COUNT: usize = 10 * PUBLISHED_PER_SECOND_MIN;
     let topic = new_group();

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
 use crate::connection::CHECKPOINT_API;
-use crate::context::{Context, parse_envelope};
+use crate::context::{JudgedNodes, parse_envelope};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 
@@ -91,7 +91,7 @@ struct Published {
     key: PublicKey,
 }
 
-async fn publish(c: &Context) -> Checked<Published> {
+async fn publish(c: &JudgedNodes) -> Checked<Published> {
     let bytes = c.send(&new_group(), 1).await?.remove(0);
     let envelope = parse_envelope(&bytes)?;
     let key = envelope.recover_originator();
@@ -105,7 +105,7 @@ async fn publish(c: &Context) -> Checked<Published> {
 }
 
 async fn ask_checkpoint(
-    c: &Context,
+    c: &JudgedNodes,
     originator: u32,
     size_max: Option<u64>,
 ) -> Result<Bytes, Status> {
@@ -128,7 +128,7 @@ fn own(signed: SignedCheckpoint, of: &Published) -> Checked<SignedCheckpoint> {
 }
 
 /// Waits for a checkpoint of the node that covers an envelope.
-async fn covering(c: &Context, of: &Published) -> Checked<SignedCheckpoint> {
+async fn covering(c: &JudgedNodes, of: &Published) -> Checked<SignedCheckpoint> {
     let deadline = Instant::now() + c.target.answer_timeout();
     loop {
         let mut last = "none".to_owned();
@@ -150,7 +150,7 @@ async fn covering(c: &Context, of: &Published) -> Checked<SignedCheckpoint> {
     }
 }
 
-async fn covers(c: &Context) -> Checked {
+async fn covers(c: &JudgedNodes) -> Checked {
     let first = covering(c, &publish(c).await?).await?;
     let second = covering(c, &publish(c).await?).await?;
     let (earlier, later) = (first.checkpoint, second.checkpoint);
@@ -168,7 +168,7 @@ fn hashes(proof: &[Bytes]) -> Checked<Vec<TreeHash>> {
     read.ok_or_else(|| Failure::new("hashes of 32 bytes", "others"))
 }
 
-async fn inclusion(c: &Context) -> Checked {
+async fn inclusion(c: &JudgedNodes) -> Checked {
     let published = publish(c).await?;
     let stated = covering(c, &published).await?.checkpoint;
     let path = format!("{CHECKPOINT_API}/GetInclusion");
@@ -185,7 +185,7 @@ async fn inclusion(c: &Context) -> Checked {
         .map_err(|error| Failure::new("a proof that leads to the signed root", error))
 }
 
-async fn consistency(c: &Context) -> Checked {
+async fn consistency(c: &JudgedNodes) -> Checked {
     let earlier = covering(c, &publish(c).await?).await?.checkpoint;
     let later = covering(c, &publish(c).await?).await?.checkpoint;
     let path = format!("{CHECKPOINT_API}/GetConsistency");
@@ -201,7 +201,7 @@ async fn consistency(c: &Context) -> Checked {
         .map_err(|error| Failure::new("a proof that the later tree begins with the earlier", error))
 }
 
-async fn no_proofs(c: &Context) -> Checked {
+async fn no_proofs(c: &JudgedNodes) -> Checked {
     let stated = covering(c, &publish(c).await?).await?.checkpoint;
     let originator_id = stated.originator.0;
     let inclusion = async |sequence_id, size| {
@@ -227,7 +227,7 @@ async fn no_proofs(c: &Context) -> Checked {
 
 /// A reader of the tiles of a tree of one size. Keeps the tiles that it has read.
 struct Tiles<'a> {
-    context: &'a Context,
+    context: &'a JudgedNodes,
     /// The path of the log, without a slash at its end.
     log: String,
     size: u64,
@@ -284,7 +284,7 @@ impl Tiles<'_> {
 }
 
 /// Waits for a note of the node that covers an envelope.
-async fn covering_note(c: &Context, of: &Published, log: &str) -> Checked<SignedCheckpoint> {
+async fn covering_note(c: &JudgedNodes, of: &Published, log: &str) -> Checked<SignedCheckpoint> {
     let path = format!("{log}/checkpoint");
     let deadline = Instant::now() + c.target.answer_timeout();
     loop {
@@ -313,7 +313,7 @@ async fn covering_note(c: &Context, of: &Published, log: &str) -> Checked<Signed
     }
 }
 
-async fn tiles(c: &Context) -> Checked {
+async fn tiles(c: &JudgedNodes) -> Checked {
     let published = publish(c).await?;
     // A node without the service has no pages either.
     covering(c, &published).await?;
@@ -326,7 +326,7 @@ async fn tiles(c: &Context) -> Checked {
     same("the root of the note", &stated.root, &tiles.root().await?)
 }
 
-async fn no_pages(c: &Context) -> Checked {
+async fn no_pages(c: &JudgedNodes) -> Checked {
     let answer = ask_checkpoint(c, NO_STRAND, None).await;
     if answer.as_ref().err().map(Status::code) == Some(Code::Unimplemented) {
         return optional("CheckpointApi", answer).map(|_| ());

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
-use crate::context::{Context, heads, id_of, same_envelopes};
+use crate::context::{JudgedNodes, heads, id_of, same_envelopes};
 use crate::envelopes::{client, cursor, frame, group_payload, message, new_group, new_welcomes};
 use crate::failure::{Checked, Failure, ensure, refused};
 
@@ -189,11 +189,11 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Checks that the target refuses an envelope with INVALID_ARGUMENT and this text.
-async fn refuses(c: &Context, what: &str, envelope: pb::PayerEnvelope, text: &str) -> Checked {
+async fn refuses(c: &JudgedNodes, what: &str, envelope: pb::PayerEnvelope, text: &str) -> Checked {
     refused(what, c.try_publish(vec![envelope]).await, Code::InvalidArgument, text).map(|_| ())
 }
 
-async fn refuses_client(c: &Context, what: &str, client: Bytes, text: &str) -> Checked {
+async fn refuses_client(c: &JudgedNodes, what: &str, client: Bytes, text: &str) -> Checked {
     refuses(c, what, c.sign(client)?, text).await
 }
 
@@ -202,7 +202,7 @@ fn payload(topic: &[u8]) -> Option<Payload> {
     Some(group_payload(frame(&topic[1..], 1, 40)))
 }
 
-async fn undecodable(c: &Context) -> Checked {
+async fn undecodable(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let layer = "could not unmarshal payer envelope";
     refuses_client(c, "bytes that are no protobuf", Bytes::from_static(&[0xff; 9]), layer).await?;
@@ -220,7 +220,7 @@ async fn undecodable(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn wrong_target(c: &Context) -> Checked {
+async fn wrong_target(c: &JudgedNodes) -> Checked {
     let own = c.node()?.0;
     for target in [0, own.wrapping_add(1), own.wrapping_add(100), u32::MAX] {
         let client = message(&new_group());
@@ -230,7 +230,7 @@ async fn wrong_target(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn bad_signature(c: &Context) -> Checked {
+async fn bad_signature(c: &JudgedNodes) -> Checked {
     let mut missing = c.sign(message(&new_group()))?;
     missing.payer_signature = None;
     refuses(c, "no signature", missing, "payer signature is missing").await?;
@@ -257,7 +257,7 @@ fn pb_signature(bytes: Vec<u8>) -> identity::RecoverableEcdsaSignature {
     identity::RecoverableEcdsaSignature { bytes: bytes.into() }
 }
 
-async fn topic_mismatch(c: &Context) -> Checked {
+async fn topic_mismatch(c: &JudgedNodes) -> Checked {
     let text = "topic does not match payload";
     let (group, welcomes) = (new_group(), new_welcomes());
     refuses_client(c, "a message for welcomes", client(&welcomes, None, payload(&group)), text)
@@ -266,25 +266,25 @@ async fn topic_mismatch(c: &Context) -> Checked {
     refuses_client(c, "a welcome for a group", client(&group, None, welcome), text).await
 }
 
-async fn depends(c: &Context, what: &str, on: &[(u32, u64)], text: &str) -> Checked {
+async fn depends(c: &JudgedNodes, what: &str, on: &[(u32, u64)], text: &str) -> Checked {
     let topic = new_group();
     let client = client(&topic, Some(cursor(on.iter().copied())), payload(&topic));
     refuses_client(c, what, client, text).await
 }
 
-async fn depends_on_node(c: &Context) -> Checked {
+async fn depends_on_node(c: &JudgedNodes) -> Checked {
     let text = "a message can not depend on a non-commit";
     let own = c.node()?.0;
     depends(c, "after a message of this node", &[(own, 1)], text).await?;
     depends(c, "after a message of another node", &[(100, 1)], text).await
 }
 
-async fn depends_on_unseen(c: &Context) -> Checked {
+async fn depends_on_unseen(c: &JudgedNodes) -> Checked {
     // An id between those of chains, of the older network and of nodes: no strand has it.
     depends(c, "after an unknown strand", &[(42, 1)], "has not been seen by this node").await
 }
 
-async fn depends_on_later(c: &Context) -> Checked {
+async fn depends_on_later(c: &JudgedNodes) -> Checked {
     let heads = heads(&c.target).await?;
     let has_commits = heads.node_id_to_sequence_id.get(&0).is_some_and(|head| *head > 0);
     // The last word is left out because xmtpd writes it in capitals.
@@ -292,7 +292,7 @@ async fn depends_on_later(c: &Context) -> Checked {
     depends(c, "after a commit that is far from here", &[(0, i64::MAX.unsigned_abs())], text).await
 }
 
-async fn bad_retention(c: &Context) -> Checked {
+async fn bad_retention(c: &JudgedNodes) -> Checked {
     for days in [0, 1, 366, u32::MAX - 1] {
         let envelope = PayerEnvelope::sign(message(&new_group()), c.node()?, days, c.payer()?);
         refuses(c, &format!("{days} days"), envelope, "invalid expiry retention days").await?;
@@ -300,7 +300,7 @@ async fn bad_retention(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn reserved(c: &Context) -> Checked {
+async fn reserved(c: &JudgedNodes) -> Checked {
     let text = "reserved topics cannot be published to by gateways";
     let report = Some(Payload::PayerReport(pb::PayerReport::default()));
     refuses_client(c, "a payer report", client(&[4, 100, 0, 0, 0], None, report), text).await?;
@@ -308,7 +308,7 @@ async fn reserved(c: &Context) -> Checked {
     refuses_client(c, "an attestation", client(&[5, 100, 0, 0, 0], None, attestation), text).await
 }
 
-async fn identity_update(c: &Context) -> Checked {
+async fn identity_update(c: &JudgedNodes) -> Checked {
     let update = Some(Payload::IdentityUpdate(identity::IdentityUpdate::default()));
     let client = client(&[2; 33], None, update);
     refuses_client(
@@ -320,7 +320,7 @@ async fn identity_update(c: &Context) -> Checked {
     .await
 }
 
-async fn commit(c: &Context) -> Checked {
+async fn commit(c: &JudgedNodes) -> Checked {
     for (what, content_type) in [("a proposal", 2), ("a commit", 3)] {
         let topic = new_group();
         let data = frame(&topic[1..], content_type, 40);
@@ -330,7 +330,7 @@ async fn commit(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn bad_group_message(c: &Context) -> Checked {
+async fn bad_group_message(c: &JudgedNodes) -> Checked {
     type Change = fn(&mut Vec<u8>);
     let changes: [(&str, Change); 7] = [
         ("no MLS message", Vec::clear),
@@ -369,7 +369,7 @@ async fn bad_group_message(c: &Context) -> Checked {
     .await
 }
 
-async fn bad_key_package(c: &Context) -> Checked {
+async fn bad_key_package(c: &JudgedNodes) -> Checked {
     let installation: [u8; 32] = rand::random();
     let topic = [&[3][..], &installation].concat();
     for (what, package) in [
@@ -386,7 +386,7 @@ async fn bad_key_package(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn two_payers(c: &Context) -> Checked {
+async fn two_payers(c: &JudgedNodes) -> Checked {
     let stranger = stranger()?;
     let other = PayerEnvelope::sign(message(&new_group()), c.node()?, 2, &stranger);
     let both = vec![c.sign(message(&new_group()))?, other];
@@ -399,12 +399,12 @@ pub(super) fn stranger() -> Checked<SecretKey> {
     SecretKey::from_bytes(&rand::random()).map_err(|_| Failure::skip("the dice gave no key"))
 }
 
-async fn nothing(c: &Context) -> Checked {
+async fn nothing(c: &JudgedNodes) -> Checked {
     let answer = c.try_publish(Vec::new()).await;
     refused("no envelopes", answer, Code::InvalidArgument, "missing payer envelope").map(|_| ())
 }
 
-async fn all_or_nothing(c: &Context) -> Checked {
+async fn all_or_nothing(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let before = c.send(&topic, 1).await?;
     let mut broken = c.sign(message(&topic))?;
@@ -420,7 +420,7 @@ async fn all_or_nothing(c: &Context) -> Checked {
     ensure(after > id_of(&before[0])?, "a later place", || after.to_string())
 }
 
-async fn every_fault(c: &Context) -> Checked {
+async fn every_fault(c: &JudgedNodes) -> Checked {
     let mut three = Vec::new();
     for _ in 0..3 {
         three.push(c.sign(message(&new_group()))?);
@@ -443,7 +443,7 @@ async fn every_fault(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn long_topic(c: &Context) -> Checked {
+async fn long_topic(c: &JudgedNodes) -> Checked {
     let topic = [&[0][..], &[7; 128]].concat();
     let envelope = c.sign(client(&topic, None, payload(&topic)))?;
     match refuses(c, "129 bytes", envelope, "").await {
@@ -454,7 +454,7 @@ async fn long_topic(c: &Context) -> Checked {
     }
 }
 
-async fn details(c: &Context) -> Checked {
+async fn details(c: &JudgedNodes) -> Checked {
     let mut broken = c.sign(message(&new_group()))?;
     broken.message_retention_days = 1;
     let both = vec![c.sign(message(&new_group()))?, broken];
@@ -470,7 +470,7 @@ async fn details(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn edges(c: &Context) -> Checked {
+async fn edges(c: &JudgedNodes) -> Checked {
     let mut longest = vec![0];
     longest.extend(rand::random::<[u8; 32]>().repeat(4));
     longest.truncate(128);
@@ -483,7 +483,7 @@ async fn edges(c: &Context) -> Checked {
     c.publish(vec![none]).await.map_err(|failure| failure.at("an empty depends_on")).map(|_| ())
 }
 
-async fn long_retentions(c: &Context) -> Checked {
+async fn long_retentions(c: &JudgedNodes) -> Checked {
     for days in [365, u32::MAX] {
         let envelope = PayerEnvelope::sign(message(&new_group()), c.node()?, days, c.payer()?);
         c.publish(vec![envelope])

@@ -7,7 +7,7 @@ use tonic::{Code, Request};
 
 use crate::case::{Area, Case};
 use crate::connection::{NOTIFICATION_API, QUERY_API, REPLICATION_API};
-use crate::context::{Context, query_with};
+use crate::context::{JudgedNodes, query_with};
 use crate::envelopes::cursor;
 use crate::failure::{Checked, Failure, refused};
 use crate::listener::{Listener, STARTED};
@@ -120,7 +120,7 @@ fn query(
     api::EnvelopesQuery { topics, originator_node_ids, last_seen }
 }
 
-async fn query_refused(c: &Context, what: &str, query: api::EnvelopesQuery) -> Checked {
+async fn query_refused(c: &JudgedNodes, what: &str, query: api::EnvelopesQuery) -> Checked {
     for service in [REPLICATION_API, QUERY_API] {
         let answer = query_with(&c.target, service, query.clone(), 0).await;
         refused(what, answer, Code::InvalidArgument, "invalid query:")?;
@@ -128,7 +128,7 @@ async fn query_refused(c: &Context, what: &str, query: api::EnvelopesQuery) -> C
     Ok(())
 }
 
-async fn too_many(c: &Context) -> Checked {
+async fn too_many(c: &JudgedNodes) -> Checked {
     query_refused(c, "10,001 topics", query(topics(10_001, 5), vec![], None)).await?;
     query_refused(c, "10,001 originators", query(vec![], vec![100; 10_001], None)).await?;
     let most = query(topics(10_000, 5), vec![], None);
@@ -136,7 +136,7 @@ async fn too_many(c: &Context) -> Checked {
     answer.map(|_| ()).map_err(|status| Failure::from(status).at("10,000 topics"))
 }
 
-async fn bad_topics(c: &Context) -> Checked {
+async fn bad_topics(c: &JudgedNodes) -> Checked {
     query_refused(c, "an empty topic", query(topics(1, 0), vec![], None)).await?;
     query_refused(c, "a topic of 129 bytes", query(topics(1, 129), vec![], None)).await?;
     let longest =
@@ -144,7 +144,7 @@ async fn bad_topics(c: &Context) -> Checked {
     longest.map(|_| ()).map_err(|status| Failure::from(status).at("a topic of 128 bytes"))
 }
 
-async fn inbox_ids(c: &Context) -> Checked {
+async fn inbox_ids(c: &JudgedNodes) -> Checked {
     let path = format!("{REPLICATION_API}/GetInboxIds");
     let one = api::get_inbox_ids_request::Request { identifier: "0x".into(), identifier_kind: 1 };
     let request = |count| api::GetInboxIdsRequest { requests: vec![one.clone(); count] };
@@ -154,7 +154,7 @@ async fn inbox_ids(c: &Context) -> Checked {
     most.map(|_| ()).map_err(|status| Failure::from(status).at("1000 identifiers"))
 }
 
-async fn newest(c: &Context) -> Checked {
+async fn newest(c: &JudgedNodes) -> Checked {
     let path = format!("{REPLICATION_API}/GetNewestEnvelope");
     let request = api::GetNewestEnvelopeRequest { topics: topics(10_001, 5) };
     match c.target.unary::<_, NewestList>(&path, request).await {
@@ -165,7 +165,7 @@ async fn newest(c: &Context) -> Checked {
 
 /// Checks that a stream of `ReplicationApi` ends with a refusal, at once or after its first message.
 async fn stream_refused<Q: prost::Message + 'static>(
-    c: &Context,
+    c: &JudgedNodes,
     method: &str,
     request: Q,
     what: &str,
@@ -182,7 +182,7 @@ async fn stream_refused<Q: prost::Message + 'static>(
     }
 }
 
-async fn subscribe_envelopes(c: &Context) -> Checked {
+async fn subscribe_envelopes(c: &JudgedNodes) -> Checked {
     let nothing = "query must contain either topics or originators";
     let prefix = "invalid subscription request:";
     for (what, query, text) in [
@@ -205,7 +205,7 @@ async fn subscribe_envelopes(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn subscribe_originators(c: &Context) -> Checked {
+async fn subscribe_originators(c: &JudgedNodes) -> Checked {
     type Filter = api::subscribe_originators_request::OriginatorFilter;
     let filter = |originator_node_ids, last_seen| Some(Filter { originator_node_ids, last_seen });
     for (what, filter, text) in [
@@ -233,7 +233,7 @@ async fn subscribe_originators(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn subscribe_topics(c: &Context) -> Checked {
+async fn subscribe_topics(c: &JudgedNodes) -> Checked {
     let filter = |len: usize, last_seen| api::subscribe_topics_request::TopicFilter {
         topic: vec![0; len].into(),
         last_seen,
@@ -260,7 +260,7 @@ async fn subscribe_topics(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn bad_resume(c: &Context) -> Checked {
+async fn bad_resume(c: &JudgedNodes) -> Checked {
     for text in ["nonsense", "100=1,100=2", "100=-1", "100"] {
         let mut request = Request::new(api::SubscribeAllEnvelopesRequest {});
         request.metadata_mut().insert("hawser-resume", text.parse().expect("it is ASCII"));
@@ -285,7 +285,7 @@ async fn bad_resume(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn unknown(c: &Context) -> Checked {
+async fn unknown(c: &JudgedNodes) -> Checked {
     let paths = [
         format!("{QUERY_API}/Nothing"),
         "/no.such.Api/QueryEnvelopes".to_owned(),
@@ -297,7 +297,7 @@ async fn unknown(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn broken(c: &Context) -> Checked {
+async fn broken(c: &JudgedNodes) -> Checked {
     for message in [
         &[0xff; 20][..],
         &[0x0a, 0x7f, 1],

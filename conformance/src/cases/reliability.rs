@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::case::Need::{Load, Payer, Restart};
 use crate::case::{Area, Case};
 use crate::connection::QUERY_API;
-use crate::context::{Context, id_of, same_envelopes, seen};
+use crate::context::{JudgedNodes, id_of, same_envelopes, seen};
 use crate::duplex::{DuplexStream, adds};
 use crate::envelopes::{message_of, new_group};
 use crate::failure::{Checked, Failure, ensure};
@@ -65,7 +65,7 @@ pub(super) const CASES: &[Case] = &[
     .limit(Duration::from_secs(300)),
 ];
 
-async fn cancelled(c: &Context) -> Checked {
+async fn cancelled(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     for _ in 0..50 {
         drop(c.subscribe_topics(&[(&topic, None)]).await?);
@@ -79,7 +79,7 @@ async fn cancelled(c: &Context) -> Checked {
     same_envelopes("the stream that stays", &sent, &stream.receive_envelopes(1).await?)
 }
 
-async fn abandoned(c: &Context) -> Checked {
+async fn abandoned(c: &JudgedNodes) -> Checked {
     for _ in 0..20 {
         let mut stream = c.target.address.connect(c.target.answer_timeout()).await?;
         let head = format!(
@@ -91,7 +91,7 @@ async fn abandoned(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn resumes(c: &Context) -> Checked {
+async fn resumes(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut read = Vec::new();
     let mut sent = Vec::new();
@@ -106,7 +106,7 @@ async fn resumes(c: &Context) -> Checked {
     same_envelopes("all streams together", &sent, &read)
 }
 
-async fn slow_reader(c: &Context) -> Checked {
+async fn slow_reader(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut duplex = DuplexStream::open(&c.target).await?;
     duplex.mutate(adds(1, &[&topic])).await;
@@ -136,7 +136,7 @@ async fn shell(command: &str) -> Checked {
     }
 }
 
-async fn crash(c: &Context) -> Checked {
+async fn crash(c: &JudgedNodes) -> Checked {
     let (Some(kill), Some(start)) = (&c.kill_command, &c.start_command) else {
         return Err(Failure::skip("needs --kill-command and --start-command"));
     };

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
 use crate::connection::MISBEHAVIOR_API;
-use crate::context::{Context, parse_envelope};
+use crate::context::{JudgedNodes, parse_envelope};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 
@@ -69,21 +69,21 @@ fn unanswered(node: u32) -> api::UnsignedMisbehaviorReport {
 }
 
 async fn submit(
-    c: &Context,
+    c: &JudgedNodes,
     report: Option<api::UnsignedMisbehaviorReport>,
 ) -> Result<api::SubmitMisbehaviorReportResponse, Status> {
     let path = format!("{MISBEHAVIOR_API}/SubmitMisbehaviorReport");
     c.target.unary(&path, api::SubmitMisbehaviorReportRequest { report }).await
 }
 
-async fn reports_after(c: &Context, after_ns: u64) -> Checked<Vec<api::MisbehaviorReport>> {
+async fn reports_after(c: &JudgedNodes, after_ns: u64) -> Checked<Vec<api::MisbehaviorReport>> {
     let path = format!("{MISBEHAVIOR_API}/QueryMisbehaviorReports");
     let request = api::QueryMisbehaviorReportsRequest { after_ns };
     let answer = c.target.unary::<_, api::QueryMisbehaviorReportsResponse>(&path, request).await;
     Ok(optional("MisbehaviorApi", answer)?.reports)
 }
 
-async fn refusals(c: &Context) -> Checked {
+async fn refusals(c: &JudgedNodes) -> Checked {
     // Skips the case before the first submission if the node does not offer the service.
     reports_after(c, u64::MAX).await?;
     let report = || unanswered(NO_NODE);
@@ -103,7 +103,10 @@ async fn refusals(c: &Context) -> Checked {
 }
 
 /// Reads every report and gives each to `look`.
-async fn each(c: &Context, mut look: impl FnMut(&api::MisbehaviorReport) -> Checked) -> Checked {
+async fn each(
+    c: &JudgedNodes,
+    mut look: impl FnMut(&api::MisbehaviorReport) -> Checked,
+) -> Checked {
     let mut after_ns = 0;
     for _ in 0..PAGES_MAX {
         let page = reports_after(c, after_ns).await?;
@@ -130,11 +133,11 @@ fn signer(report: &api::MisbehaviorReport) -> Checked<PublicKey> {
     recovered.map_err(|error| Failure::new("a signature of the node that keeps the report", error))
 }
 
-async fn ascending(c: &Context) -> Checked {
+async fn ascending(c: &JudgedNodes) -> Checked {
     each(c, |report| signer(report).map(|_| ())).await
 }
 
-async fn kept(c: &Context) -> Checked {
+async fn kept(c: &JudgedNodes) -> Checked {
     reports_after(c, u64::MAX).await?;
     let envelope = parse_envelope(&c.send(&new_group(), 1).await?[0])?;
     let key = envelope.recover_originator();

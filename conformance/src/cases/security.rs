@@ -16,7 +16,7 @@ use tonic::Code;
 use crate::case::Need::{Destructive, Payer};
 use crate::case::{Area, Case};
 use crate::connection::{METADATA_API, REPLICATION_API};
-use crate::context::{Context, same_envelopes};
+use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::{message, new_group};
 use crate::failure::{Checked, Failure, ensure, refused};
 use crate::http::{self, HttpAnswer, framed, messages};
@@ -118,7 +118,7 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Destructive]),
 ];
 
-async fn forged(c: &Context) -> Checked {
+async fn forged(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let text = "must be from the same payer";
     let mut other_bytes = c.sign(message(&topic))?;
@@ -171,7 +171,7 @@ fn node_token(key: &SecretKey, node: u32, peer: u32, now_s: u64) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_bytes()))
 }
 
-async fn bad_token(c: &Context) -> Checked {
+async fn bad_token(c: &JudgedNodes) -> Checked {
     // {"alg":"ES256K","typ":"JWT"}, {"sub":"100"} and a signature of zeros.
     let token =
         format!("eyJhbGciOiJFUzI1NksiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiIxMDAifQ.{}", "A".repeat(87));
@@ -189,7 +189,7 @@ async fn bad_token(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn noise(c: &Context) -> Checked {
+async fn noise(c: &JudgedNodes) -> Checked {
     for _ in 0..10 {
         let noise: [u8; 400] = std::array::from_fn(|_| rand::random());
         http::exchange(&c.target.address, &noise, c.target.answer_timeout())
@@ -203,7 +203,7 @@ async fn noise(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn large_head(c: &Context) -> Checked {
+async fn large_head(c: &JudgedNodes) -> Checked {
     let long = "a".repeat(70_000);
     let request = http::post(&query_path(), &[WEB, ("x-large", &long)], &framed(&[]));
     let answer = http::exchange(&c.target.address, &request, c.target.answer_timeout()).await?;
@@ -216,7 +216,7 @@ async fn large_head(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn claims(c: &Context) -> Checked {
+async fn claims(c: &JudgedNodes) -> Checked {
     for body in
         [&[0, 0xff, 0xff, 0xff, 0xff, 1][..], &[0, 0, 0, 0, 200, 1], &[0, 0], &[7, 0, 0, 0, 0]]
     {
@@ -230,7 +230,7 @@ async fn claims(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn bomb(c: &Context) -> Checked {
+async fn bomb(c: &JudgedNodes) -> Checked {
     let skip = |error| Failure::skip(format_args!("the suite cannot compress: {error}"));
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let zeros = vec![0; 1024 * 1024];
@@ -246,7 +246,7 @@ async fn bomb(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn deep_json(c: &Context) -> Checked {
+async fn deep_json(c: &JudgedNodes) -> Checked {
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     let answer =
         c.target.post(&query_path(), &[("content-type", "application/json")], &deep).await?;
@@ -257,7 +257,7 @@ async fn deep_json(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn flipped(c: &Context) -> Checked {
+async fn flipped(c: &JudgedNodes) -> Checked {
     let envelope = c.sign(message(&new_group()))?;
     let mut fine = Vec::new();
     prost::encoding::message::encode(1, &envelope, &mut fine);
@@ -277,7 +277,7 @@ async fn flipped(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn slow_head(c: &Context) -> Checked {
+async fn slow_head(c: &JudgedNodes) -> Checked {
     let mut stream = c.target.address.connect(c.target.answer_timeout()).await?;
     let started = format!("POST {METADATA_API}/GetVersion HTTP/1.1\r\nhost: no");
     let _ = stream.write_all(started.as_bytes()).await;
@@ -296,7 +296,7 @@ fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     [&len[1..], &[kind, flags], &stream.to_be_bytes()[..], content].concat()
 }
 
-async fn resets(c: &Context) -> Checked {
+async fn resets(c: &JudgedNodes) -> Checked {
     // POST http /, without a body yet.
     let head = [0x83, 0x86, 0x84, 0x41, 1, b'x'];
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -322,7 +322,7 @@ async fn resets(c: &Context) -> Checked {
     c.target.serves().await
 }
 
-async fn idle_connections(c: &Context) -> Checked {
+async fn idle_connections(c: &JudgedNodes) -> Checked {
     let mut held = Vec::new();
     for _ in 0..300 {
         // Above its bound the node may refuse or close connections.

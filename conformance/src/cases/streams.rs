@@ -9,7 +9,7 @@ use tonic::Request;
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
 use crate::connection::{NOTIFICATION_API, QUERY_API};
-use crate::context::{Context, id_of, same_envelopes, seen};
+use crate::context::{JudgedNodes, id_of, same_envelopes, seen};
 use crate::duplex::DuplexStream;
 use crate::envelopes::{cursor, new_group};
 use crate::failure::{Checked, Failure, ensure, same};
@@ -125,7 +125,7 @@ pub(super) const CASES: &[Case] = &[
     .limit(Duration::from_secs(150)),
 ];
 
-async fn topics_states(c: &Context) -> Checked {
+async fn topics_states(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let history = c.send(&topic, 4).await?;
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
@@ -140,7 +140,7 @@ async fn topics_states(c: &Context) -> Checked {
     same_envelopes("live", &live, &stream.receive_envelopes(3).await?)
 }
 
-async fn topics_cursors(c: &Context) -> Checked {
+async fn topics_cursors(c: &JudgedNodes) -> Checked {
     let topics = [new_group(), new_group()];
     let mut sent = [Vec::new(), Vec::new()];
     for number in [0, 1, 0, 1, 0, 1] {
@@ -162,7 +162,7 @@ async fn topics_cursors(c: &Context) -> Checked {
     same_envelopes("both topics", &expected, &got)
 }
 
-async fn topics_twice(c: &Context) -> Checked {
+async fn topics_twice(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 3).await?;
     let filters = [(&topic, Some(seen(&sent[..1])?)), (&topic, None)];
@@ -172,7 +172,7 @@ async fn topics_twice(c: &Context) -> Checked {
     same_envelopes("live", &live, &stream.receive_envelopes(2).await?)
 }
 
-async fn topics_services(c: &Context) -> Checked {
+async fn topics_services(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 2).await?;
     let filter = api::subscribe_topics_request::TopicFilter { topic, last_seen: None };
@@ -183,7 +183,7 @@ async fn topics_services(c: &Context) -> Checked {
 }
 
 /// Publishes while streams open, so that some envelopes are history and some are live.
-async fn topics_seam(c: &Context) -> Checked {
+async fn topics_seam(c: &JudgedNodes) -> Checked {
     const COUNT: usize = 30;
     let topic = new_group();
     let publish = c.send_one_by_one(&topic, COUNT);
@@ -202,7 +202,7 @@ async fn topics_seam(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn topics_elsewhere(c: &Context) -> Checked {
+async fn topics_elsewhere(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let filter =
         api::subscribe_topics_request::TopicFilter { topic: topic.clone(), last_seen: None };
@@ -216,7 +216,7 @@ async fn topics_elsewhere(c: &Context) -> Checked {
 }
 
 async fn subscribe_envelopes(
-    c: &Context,
+    c: &JudgedNodes,
     topic: &Bytes,
     last_seen: Option<Cursor>,
 ) -> Checked<Listener<List>> {
@@ -231,7 +231,7 @@ async fn subscribe_envelopes(
 
 /// An earlier stream has shown the first messages live before the stream opens whose beginning is judged: a node may
 /// acknowledge a message a moment before its streams get it, and then it is no history.
-async fn envelopes_live(c: &Context) -> Checked {
+async fn envelopes_live(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut earlier = subscribe_envelopes(c, &topic, None).await?;
     let sent = c.send(&topic, 2).await?;
@@ -242,7 +242,7 @@ async fn envelopes_live(c: &Context) -> Checked {
     same_envelopes("live envelopes alone", &live, &stream.receive_envelopes(2).await?)
 }
 
-async fn envelopes_history(c: &Context) -> Checked {
+async fn envelopes_history(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut sent = c.send(&topic, 4).await?;
     let mut from_start = subscribe_envelopes(c, &topic, Some(cursor([]))).await?;
@@ -282,7 +282,7 @@ where
     same_envelopes("the published envelopes in the stream", wanted, &found)
 }
 
-async fn originators(c: &Context) -> Checked {
+async fn originators(c: &JudgedNodes) -> Checked {
     let mut sent = c.send(&new_group(), 4).await?;
     let before = id_of(&sent[0])?;
     let filter = api::subscribe_originators_request::OriginatorFilter {
@@ -296,7 +296,7 @@ async fn originators(c: &Context) -> Checked {
     among_others(&mut stream, &sent[1..]).await
 }
 
-async fn all(c: &Context) -> Checked {
+async fn all(c: &JudgedNodes) -> Checked {
     let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
     let stream = c.target.stream(&path, api::SubscribeAllEnvelopesRequest {}).await?;
     let mut stream = Listener::<List>::new(stream, c.target.answer_timeout());
@@ -305,7 +305,7 @@ async fn all(c: &Context) -> Checked {
     among_others(&mut stream, &sent).await
 }
 
-async fn all_resumes(c: &Context) -> Checked {
+async fn all_resumes(c: &JudgedNodes) -> Checked {
     let sent = c.send(&new_group(), 3).await?;
     let mut heads = crate::context::heads(&c.target).await?;
     let first = id_of(&sent[0])?;
@@ -335,7 +335,7 @@ async fn all_resumes(c: &Context) -> Checked {
     }
 }
 
-async fn signs_of_life(c: &Context) -> Checked {
+async fn signs_of_life(c: &JudgedNodes) -> Checked {
     let interval = DuplexStream::open(&c.target).await?.interval;
     if interval > INTERVAL_MAX {
         return Err(Failure::skip(format_args!(

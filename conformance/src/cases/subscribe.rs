@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
-use crate::context::{Context, same_envelopes, seen};
+use crate::context::{JudgedNodes, same_envelopes, seen};
 use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, FailureKind, ensure, same};
@@ -154,11 +154,11 @@ pub(super) const CASES: &[Case] = &[
     .limit(SLOW),
 ];
 
-async fn starts(c: &Context) -> Checked {
+async fn starts(c: &JudgedNodes) -> Checked {
     DuplexStream::open(&c.target).await.map(|_| ())
 }
 
-async fn answers_pings(c: &Context) -> Checked {
+async fn answers_pings(c: &JudgedNodes) -> Checked {
     let mut duplex = DuplexStream::open(&c.target).await?;
     duplex.ask(None).await;
     duplex.pong(9).await;
@@ -181,7 +181,7 @@ fn same_topics(expected: &[&Bytes], got: &[Bytes]) -> Checked {
     )
 }
 
-async fn wave_then_live(c: &Context) -> Checked {
+async fn wave_then_live(c: &JudgedNodes) -> Checked {
     let (one, two, empty) = (new_group(), new_group(), new_group());
     let sent = [c.send(&one, 2).await?, c.send(&two, 2).await?, c.send(&one, 1).await?].concat();
     let mut duplex = DuplexStream::open(&c.target).await?;
@@ -193,7 +193,7 @@ async fn wave_then_live(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
-async fn cursors_count(c: &Context) -> Checked {
+async fn cursors_count(c: &JudgedNodes) -> Checked {
     let (one, two) = (new_group(), new_group());
     let of_one = c.send(&one, 3).await?;
     let of_two = c.send(&two, 2).await?;
@@ -205,7 +205,7 @@ async fn cursors_count(c: &Context) -> Checked {
     same_topics(&[&one, &two], &live)
 }
 
-async fn seam(c: &Context) -> Checked {
+async fn seam(c: &JudgedNodes) -> Checked {
     const COUNT: usize = 30;
     let topic = new_group();
     let publish = c.send_one_by_one(&topic, COUNT);
@@ -230,14 +230,14 @@ async fn seam(c: &Context) -> Checked {
 }
 
 /// Opens a stream whose topics are live.
-async fn live_on(c: &Context, topics: &[&Bytes]) -> Checked<DuplexStream> {
+async fn live_on(c: &JudgedNodes, topics: &[&Bytes]) -> Checked<DuplexStream> {
     let mut duplex = DuplexStream::open(&c.target).await?;
     duplex.mutate(adds(1, topics)).await;
     duplex.wave(1).await?;
     Ok(duplex)
 }
 
-async fn removed_is_silent(c: &Context) -> Checked {
+async fn removed_is_silent(c: &JudgedNodes) -> Checked {
     let (one, two) = (new_group(), new_group());
     let mut duplex = live_on(c, &[&one, &two]).await?;
     duplex.mutate(removes(2, &[&one, &new_group()])).await;
@@ -248,7 +248,7 @@ async fn removed_is_silent(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(1).await?)
 }
 
-async fn reset_replays(c: &Context) -> Checked {
+async fn reset_replays(c: &JudgedNodes) -> Checked {
     let (one, two) = (new_group(), new_group());
     let mut duplex = live_on(c, &[&one, &two]).await?;
     let of_one = c.send(&one, 3).await?;
@@ -262,7 +262,7 @@ async fn reset_replays(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
-async fn again_is_nothing(c: &Context) -> Checked {
+async fn again_is_nothing(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     c.send(&topic, 2).await?;
     let mut duplex = live_on(c, &[&topic]).await?;
@@ -274,7 +274,7 @@ async fn again_is_nothing(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
-async fn history_only(c: &Context) -> Checked {
+async fn history_only(c: &JudgedNodes) -> Checked {
     let (past, here) = (new_group(), new_group());
     let sent = c.send(&past, 3).await?;
     let mut duplex = live_on(c, &[&here]).await?;
@@ -287,7 +287,7 @@ async fn history_only(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(1).await?)
 }
 
-async fn empty_mutate(c: &Context) -> Checked {
+async fn empty_mutate(c: &JudgedNodes) -> Checked {
     let mut duplex = DuplexStream::open(&c.target).await?;
     for id in [0, 4] {
         duplex.mutate(Mutate { mutate_id: id, ..Mutate::default() }).await;
@@ -299,7 +299,7 @@ async fn empty_mutate(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn id_again(c: &Context) -> Checked {
+async fn id_again(c: &JudgedNodes) -> Checked {
     let (one, two) = (new_group(), new_group());
     let sent = [c.send(&one, 1).await?, c.send(&two, 1).await?];
     let mut duplex = DuplexStream::open(&c.target).await?;
@@ -310,7 +310,7 @@ async fn id_again(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn live_ascends(c: &Context) -> Checked {
+async fn live_ascends(c: &JudgedNodes) -> Checked {
     let topics: Vec<Bytes> = (0..4).map(|_| new_group()).collect();
     let named: Vec<&Bytes> = topics.iter().collect();
     let mut duplex = live_on(c, &named).await?;
@@ -321,7 +321,7 @@ async fn live_ascends(c: &Context) -> Checked {
     same_envelopes("live", &sent, &duplex.live(sent.len()).await?)
 }
 
-async fn elsewhere(c: &Context) -> Checked {
+async fn elsewhere(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut duplex = DuplexStream::open(c.second()?).await?;
     duplex.mutate(adds(1, &[&topic])).await;
@@ -330,7 +330,7 @@ async fn elsewhere(c: &Context) -> Checked {
     same_envelopes("the stream of the second node", &sent, &duplex.live(3).await?)
 }
 
-async fn half_close(c: &Context) -> Checked {
+async fn half_close(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 20).await?;
     let mut duplex = DuplexStream::open(&c.target).await?;
@@ -344,7 +344,7 @@ async fn half_close(c: &Context) -> Checked {
 }
 
 /// Opens a stream with a timeout that is long enough for the node's pings.
-async fn patient(c: &Context) -> Checked<DuplexStream> {
+async fn patient(c: &JudgedNodes) -> Checked<DuplexStream> {
     let mut duplex = DuplexStream::open(&c.target).await?;
     if duplex.interval > INTERVAL_MAX {
         let seconds = duplex.interval.as_secs();
@@ -356,7 +356,7 @@ async fn patient(c: &Context) -> Checked<DuplexStream> {
     Ok(duplex)
 }
 
-async fn pings(c: &Context) -> Checked {
+async fn pings(c: &JudgedNodes) -> Checked {
     let opened = Instant::now();
     let judged = pings_come(patient(c).await?).await;
     unless_cut_off(judged, opened.elapsed())
@@ -372,7 +372,7 @@ async fn pings_come(mut duplex: DuplexStream) -> Checked {
     same("the frame", &Frame::Pong(77), &duplex.receive_with_pings().await?)
 }
 
-async fn leaves(c: &Context) -> Checked {
+async fn leaves(c: &JudgedNodes) -> Checked {
     let opened = Instant::now();
     let judged = client_is_left(patient(c).await?).await;
     unless_cut_off(judged, opened.elapsed())

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::case::Need::Load;
 use crate::case::{Area, Case};
-use crate::context::Context;
+use crate::context::JudgedNodes;
 use crate::duplex::{DuplexStream, Mutate, add, adds};
 use crate::envelopes::{cursor, new_group};
 use crate::failure::Checked;
@@ -70,19 +70,19 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Checks that a Mutate ends a new stream with this code and text.
-async fn refused(c: &Context, mutate: Mutate, code: Code, text: &str) -> Checked {
+async fn refused(c: &JudgedNodes, mutate: Mutate, code: Code, text: &str) -> Checked {
     let mut duplex = DuplexStream::open(&c.target).await?;
     duplex.mutate(mutate).await;
     duplex.ends_with(code, text).await
 }
 
-async fn no_version(c: &Context) -> Checked {
+async fn no_version(c: &JudgedNodes) -> Checked {
     let mut duplex = DuplexStream::open(&c.target).await?;
     duplex.send(api::SubscribeRequest { version: None }).await;
     duplex.ends_with(Code::InvalidArgument, "unrecognized SubscribeRequest version").await
 }
 
-async fn too_many_adds(c: &Context) -> Checked {
+async fn too_many_adds(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mutate =
         Mutate { adds: vec![add(&topic, None); 100_001], mutate_id: 1, ..Mutate::default() };
@@ -90,7 +90,7 @@ async fn too_many_adds(c: &Context) -> Checked {
     refused(c, mutate, Code::ResourceExhausted, "").await
 }
 
-async fn too_many_cursors(c: &Context) -> Checked {
+async fn too_many_cursors(c: &JudgedNodes) -> Checked {
     let entries = || Some(cursor((0..100).map(|originator| (originator, 1))));
     let topic = new_group();
     let adds: Vec<_> = (0..10_001).map(|_| add(&topic, entries())).collect();
@@ -101,7 +101,7 @@ async fn too_many_cursors(c: &Context) -> Checked {
 /// Malformed topics: too short, or of an unknown kind.
 const NO_TOPICS: [&[u8]; 3] = [b"", b"\0", b"\x09\x01"];
 
-async fn bad_removes(c: &Context) -> Checked {
+async fn bad_removes(c: &JudgedNodes) -> Checked {
     for topic in NO_TOPICS {
         let mutate =
             Mutate { removes: vec![Bytes::from_static(topic)], mutate_id: 1, ..Mutate::default() };
@@ -110,14 +110,14 @@ async fn bad_removes(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn bad_adds(c: &Context) -> Checked {
+async fn bad_adds(c: &JudgedNodes) -> Checked {
     for topic in NO_TOPICS {
         refused(c, adds(1, &[&Bytes::from_static(topic)]), Code::InvalidArgument, "add:").await?;
     }
     Ok(())
 }
 
-async fn bad_cursors(c: &Context) -> Checked {
+async fn bad_cursors(c: &JudgedNodes) -> Checked {
     for entry in [(1 << 31, 1), (100, 1 << 63)] {
         let adds = vec![add(&new_group(), Some(cursor([entry])))];
         refused(c, Mutate { adds, mutate_id: 1, ..Mutate::default() }, Code::InvalidArgument, "")
@@ -126,7 +126,7 @@ async fn bad_cursors(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn history_of_live(c: &Context) -> Checked {
+async fn history_of_live(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let mut duplex = DuplexStream::open(&c.target).await?;
     duplex.mutate(adds(1, &[&topic])).await;
@@ -135,7 +135,7 @@ async fn history_of_live(c: &Context) -> Checked {
     duplex.ends_with(Code::InvalidArgument, "").await
 }
 
-async fn atomic(c: &Context) -> Checked {
+async fn atomic(c: &JudgedNodes) -> Checked {
     let mut duplex = DuplexStream::open(&c.target).await?;
     let bad = add(&Bytes::from_static(b"\x09\x01"), None);
     let adds = vec![add(&new_group(), None), bad];

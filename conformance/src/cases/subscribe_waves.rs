@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
-use crate::context::{Context, names, parse_envelope, same_envelopes, seen};
+use crate::context::{JudgedNodes, names, parse_envelope, same_envelopes, seen};
 use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, status_text};
@@ -57,7 +57,7 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer]),
 ];
 
-async fn changes(c: &Context) -> Checked {
+async fn changes(c: &JudgedNodes) -> Checked {
     let (left, stays, late) = (new_group(), new_group(), new_group());
     let of_left = c.send(&left, STORED).await?;
     let of_stays = c.send(&stays, STORED).await?;
@@ -112,7 +112,7 @@ async fn changes(c: &Context) -> Checked {
 /// Sends a Mutate, a second one with the same id and a ping before it reads any frame. The wave is longer than the
 /// HTTP/2 window, so it stays in flight until the client reads. A node reads requests in order: a pong before the wave
 /// is complete shows that the node read the second Mutate while the wave was in flight.
-async fn id_in_flight(c: &Context) -> Checked {
+async fn id_in_flight(c: &JudgedNodes) -> Checked {
     let (first, second) = (new_group(), new_group());
     for _ in 0..IN_FLIGHT / PUBLISHED_AT_ONCE {
         c.send(&first, PUBLISHED_AT_ONCE).await?;
@@ -243,7 +243,7 @@ impl TwoTopics {
     }
 }
 
-async fn during_publishes(c: &Context) -> Checked {
+async fn during_publishes(c: &JudgedNodes) -> Checked {
     const COUNT: usize = 20;
     let (steady, changing) = (new_group(), new_group());
     let mut duplex = DuplexStream::open(&c.target).await?;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::case::{Area, Case};
 use crate::connection::METADATA_API;
-use crate::context::Context;
+use crate::context::JudgedNodes;
 use crate::failure::{Checked, Failure, ensure, same};
 use crate::http::{HttpAnswer, Wire, framed, whole_messages};
 
@@ -84,7 +84,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, &[u8])> {
     found
 }
 
-async fn upgrade(c: &Context) -> Checked {
+async fn upgrade(c: &JudgedNodes) -> Checked {
     if c.target.address.tls {
         return Err(Failure::skip("a connection with TLS becomes one of HTTP/2 by ALPN"));
     }

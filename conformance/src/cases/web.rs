@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
 use crate::connection::{METADATA_API, QUERY_API, REPLICATION_API};
-use crate::context::{Context, same_envelopes};
+use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, same};
 use crate::http::{HttpAnswer, framed, messages};
@@ -136,7 +136,7 @@ fn grpc_web_parts(answer: &HttpAnswer, body: &[u8]) -> Checked<(Vec<u8>, String)
     Ok((message.to_vec(), trailers))
 }
 
-async fn web_query(c: &Context, headers: &[(&str, &str)], body: &[u8]) -> Checked<Vec<Bytes>> {
+async fn web_query(c: &JudgedNodes, headers: &[(&str, &str)], body: &[u8]) -> Checked<Vec<Bytes>> {
     let answer = c.target.post(&query_path(), headers, body).await?;
     let (message, _) = grpc_web_parts(&answer, &answer.body)?;
     page(&message)
@@ -148,7 +148,7 @@ fn page(message: &[u8]) -> Checked<Vec<Bytes>> {
     Ok(page.map_err(|error| Failure::new("an answer of QueryEnvelopes", error))?.items)
 }
 
-async fn web_reads(c: &Context) -> Checked {
+async fn web_reads(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 2).await?;
     let body = framed(&query_bytes(&topic));
@@ -161,7 +161,7 @@ async fn web_reads(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn web_text(c: &Context) -> Checked {
+async fn web_text(c: &JudgedNodes) -> Checked {
     let path = format!("{METADATA_API}/GetVersion");
     let headers = [
         ("content-type", "application/grpc-web-text"),
@@ -186,7 +186,7 @@ fn from_base64(text: &[u8]) -> Checked<Vec<u8>> {
     Ok(body)
 }
 
-async fn web_refusal(c: &Context) -> Checked {
+async fn web_refusal(c: &JudgedNodes) -> Checked {
     let request = api::QueryEnvelopesRequest {
         query: Some(api::EnvelopesQuery { topics: vec![Bytes::new()], ..Default::default() }),
         limit: 0,
@@ -234,7 +234,7 @@ fn unpacked(body: &[u8]) -> Checked<Vec<u8>> {
     Ok(plain)
 }
 
-async fn gzip(c: &Context) -> Checked {
+async fn gzip(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 1).await?;
     let mut body = framed(&packed(&query_bytes(&topic))?);
@@ -260,7 +260,7 @@ fn assert_marked(answer: &HttpAnswer) -> Checked {
     same("headers access-control-allow-origin:", &1, &origins)
 }
 
-async fn preflight(c: &Context) -> Checked {
+async fn preflight(c: &JudgedNodes) -> Checked {
     for path in [query_path(), "/".to_owned(), "/nothing/here".to_owned()] {
         let request = format!(
             "OPTIONS {path} HTTP/1.1\r\nhost: node\r\norigin: https://app.example\r\naccess-control-request-method: POST\r\n\
@@ -288,7 +288,7 @@ async fn preflight(c: &Context) -> Checked {
     Ok(())
 }
 
-async fn marked(c: &Context) -> Checked {
+async fn marked(c: &JudgedNodes) -> Checked {
     let path = format!("{METADATA_API}/GetVersion");
     let answer =
         c.target.post(&path, &[("content-type", WEB), ("x-grpc-web", "1")], &framed(&[])).await?;
@@ -300,7 +300,7 @@ async fn marked(c: &Context) -> Checked {
     assert_marked(&nothing).map_err(|failure| failure.at("the refusal of an unknown service"))
 }
 
-async fn other_methods(c: &Context) -> Checked {
+async fn other_methods(c: &JudgedNodes) -> Checked {
     let get = format!("GET {} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n", query_path());
     let answer = c.target.http(get.as_bytes()).await?;
     same("GET: the status of HTTP", &405, &answer.status)?;
@@ -334,7 +334,7 @@ fn parsed(answer: &HttpAnswer) -> Checked<Value> {
     })
 }
 
-async fn connect_json(c: &Context) -> Checked {
+async fn connect_json(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 2).await?;
     let body = json!({ "query": { "topics": [STANDARD.encode(&topic)] } }).to_string();
@@ -357,7 +357,7 @@ async fn connect_json(c: &Context) -> Checked {
     })
 }
 
-async fn connect_errors(c: &Context) -> Checked {
+async fn connect_errors(c: &JudgedNodes) -> Checked {
     let headers = [("content-type", JSON), ("connect-protocol-version", "1")];
     let path = format!("{QUERY_API}/QueryEnvelopes");
     for body in [&br#"{"query":{"topics":[""]}}"#[..], b"{\"no_such_field\":1}", b"{", b"\xff"] {

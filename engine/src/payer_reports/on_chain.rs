@@ -26,7 +26,7 @@ pub struct ChainReport {
     /// The root of its tree.
     pub root: Hash,
     /// The nodes that share its fees.
-    pub nodes: Vec<u32>,
+    pub nodes: Vec<OriginatorId>,
     /// Leaves that are settled.
     pub leaves_settled: u64,
     /// Their sum, microdollars.
@@ -58,7 +58,7 @@ impl ChainReport {
     /// Returns the report; `None` if this node would not have read it as one.
     #[must_use]
     pub fn report(&self) -> Option<PayerReport> {
-        let nodes = NodeIds::new(self.nodes.iter().copied().map(OriginatorId)).ok()?;
+        let nodes = NodeIds::new(self.nodes.iter().copied()).ok()?;
         PayerReport::new(self.originator, self.start, self.end, self.root, nodes).ok()
     }
 }
@@ -308,7 +308,7 @@ mod tests {
             end: SequenceId(index * 100 + 100),
             end_minute: minute(index),
             root: [1; 32],
-            nodes: vec![100],
+            nodes: vec![NODE],
         };
         event(index, change)
     }
@@ -397,7 +397,7 @@ mod tests {
             end: SequenceId(0),
             end_minute: 500,
             root: EMPTY_ROOT,
-            nodes: vec![100],
+            nodes: vec![NODE],
         };
         chain.note(event(0, nothing), None, u32::MAX);
         let first = PayerReportEvent { index: 1, ..submitted(0) };

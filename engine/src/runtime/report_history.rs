@@ -188,7 +188,7 @@ mod tests {
             end: SequenceId(9),
             end_minute: 5,
             root: [1; 32],
-            nodes: vec![100],
+            nodes: vec![OriginatorId(100)],
         };
         let originator = OriginatorId(originator);
         PayerReportEvent { block, log_index: 0, originator, index: 0, change }

@@ -189,7 +189,7 @@ fn settled_through(minute: u32) -> ChainReports {
         end: SequenceId(10_000),
         end_minute: minute,
         root: [1; 32],
-        nodes: vec![SOURCE.0],
+        nodes: vec![SOURCE],
     };
     let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
     ChainReports::of_events([submitted, settled].into_iter().enumerate().map(|(at, change)| {

@@ -135,7 +135,7 @@ fn events(reports: &[Report]) -> (Vec<PayerReportEvent>, [u64; 2], [BTreeSet<u64
             end: SequenceId(end),
             end_minute,
             root: [1; 32],
-            nodes: vec![100, 200],
+            nodes: NODES.to_vec(),
         };
         let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
         let changes = [Some(submitted), is_settled.then_some(settled)];

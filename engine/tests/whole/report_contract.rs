@@ -151,7 +151,7 @@ impl Chain {
             end: report.end().sequence,
             end_minute: report.end().minute,
             root: report.root(),
-            nodes: report.nodes().numbers(),
+            nodes: report.nodes().get().to_vec(),
         };
         self.note(originator, index, change);
         Ok(Submitted::Now)

@@ -238,25 +238,25 @@ impl ChainPath {
     }
 
     /// Looks for payloads that other gateways have put on the chain, at the ids that these gateways have shared
-    /// (`told`). If a node shows such an envelope, requests are answered with it. Other payloads are sent like new
+    /// (`shared`). If a node shows such an envelope, requests are answered with it. Other payloads are sent like new
     /// ones, and so are those that were not found within [`RECALL_TIMEOUT`].
     pub(crate) async fn recall(
         &self,
         payloads: impl Iterator<Item = &Bytes>,
-        told: &[(ClientKey, LandedEnvelope)],
+        shared: &[(ClientKey, LandedEnvelope)],
     ) {
-        if told.is_empty() {
+        if shared.is_empty() {
             return;
         }
         let unknown = payloads.filter(|payload| !self.knows(payload));
         let unknown: BTreeMap<ClientKey, &Bytes> =
             unknown.map(|payload| (client_key(payload), payload)).collect();
         let recalled = async {
-            let told = told.iter();
-            let told: Vec<_> =
-                told.filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed))).collect();
-            for told in told.chunks(ASKS_MAX) {
-                let asked = told.iter().map(async |(payload, landed)| {
+            let shared = shared.iter();
+            let shared: Vec<_> =
+                shared.filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed))).collect();
+            for shared in shared.chunks(ASKS_MAX) {
+                let asked = shared.iter().map(async |(payload, landed)| {
                     if let Some(envelope) = self.shown_at(payload, *landed).await {
                         self.record_found(payload, envelope);
                     }

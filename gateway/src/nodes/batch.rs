@@ -234,7 +234,7 @@ impl Batcher {
         let jobs = if self.caller.suspects(caller) { &self.suspect_jobs } else { &self.jobs };
         let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer, held };
         let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
-        let told = |answer: Result<_, _>| match answer {
+        let outcome_of = |answer: Result<_, _>| match answer {
             Ok(answer) => Some(answer),
             // A job that is dropped without an answer was never sent.
             Err(_) if gone.is_cancelled() => None,
@@ -250,7 +250,7 @@ impl Batcher {
         };
         tokio::select! {
             biased;
-            answer = &mut answered => return told(answer),
+            answer = &mut answered => return outcome_of(answer),
             () = gone.cancelled() => if waiting.give_up() {
                 return None;
             },
@@ -261,7 +261,7 @@ impl Batcher {
         // The caller has hung up, and the node was called: the answer is awaited for the bill.
         tokio::select! {
             biased;
-            answer = answered => told(answer),
+            answer = answered => outcome_of(answer),
             error = end => Some(Err(error)),
         }
     }

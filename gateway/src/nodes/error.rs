@@ -7,7 +7,7 @@ use tonic::Status;
 use super::answer::AnswerError;
 
 /// Largest number of bytes of a node's own text in an error. A guess: a sentence or two.
-const TOLD_LEN_MAX: usize = 200;
+const STATUS_TEXT_LEN_MAX: usize = 200;
 
 /// Why an attempt at a node failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -113,10 +113,10 @@ fn never_connected(status: &Status) -> bool {
 /// Renders a node's status on one line, without control characters and cut. The node chooses its text, which may be
 /// as long as a header and could forge log lines.
 fn status_text(status: &Status) -> String {
-    let told: String = status.message().chars().filter(|it| !it.is_control()).collect();
-    let end = told.floor_char_boundary(TOLD_LEN_MAX);
-    let dots = if end < told.len() { "…" } else { "" };
-    format!("{:?}: {}{dots}", status.code(), &told[..end])
+    let text: String = status.message().chars().filter(|it| !it.is_control()).collect();
+    let end = text.floor_char_boundary(STATUS_TEXT_LEN_MAX);
+    let dots = if end < text.len() { "…" } else { "" };
+    format!("{:?}: {}{dots}", status.code(), &text[..end])
 }
 
 #[cfg(test)]

@@ -393,7 +393,7 @@ mod tests {
     fn a_strand_that_its_node_has_lost_makes_no_other_late_but_that_node() {
         let start = Instant::now();
         let later = start + Duration::from_secs(200);
-        // A has started on an empty disk, or has not told what it holds.
+        // A has started on an empty disk, or has not stated what it holds.
         for at_originator in [Some(3), Some(0), None] {
             let lags = one_that_joined(at_originator, start);
             assert_eq!(late(&lags, D, later), Duration::ZERO, "{at_originator:?}");

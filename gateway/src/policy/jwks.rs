@@ -70,14 +70,14 @@ async fn fetch(url: &str) -> Result<String, String> {
     // Redirects are not followed: the keys would come from a host, or over a connection, that the operator has not
     // configured.
     let client = hawser_chain::send::direct_http_client().map_err(|error| error.to_string())?;
-    let told = |error: reqwest::Error| error.without_url().to_string();
+    let error_text = |error: reqwest::Error| error.without_url().to_string();
     let fetched = async {
-        let mut response = client.get(url).send().await.map_err(told)?;
+        let mut response = client.get(url).send().await.map_err(error_text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("HTTP status {}", response.status().as_u16()));
         }
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(told)? {
+        while let Some(piece) = response.chunk().await.map_err(error_text)? {
             body.extend_from_slice(&piece);
             if body.len() > SET_LEN_BYTES_MAX {
                 return Err("the answer is too long".to_owned());

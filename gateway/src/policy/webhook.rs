@@ -217,18 +217,18 @@ impl Webhook {
         }
         let question = serde_json::to_string(&Question { caller, envelopes });
         let question = question.map_err(|error| error.to_string())?;
-        let told = |error: reqwest::Error| error.without_url().to_string();
+        let error_text = |error: reqwest::Error| error.without_url().to_string();
         let mut request = self.client.post(&self.settings.url);
         request = request.header(http::header::CONTENT_TYPE, "application/json").body(question);
         if let Some(authorization) = &self.authorization {
             request = request.header(http::header::AUTHORIZATION, authorization);
         }
-        let mut response = request.send().await.map_err(told)?;
+        let mut response = request.send().await.map_err(error_text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("HTTP status {}", response.status().as_u16()));
         }
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(told)? {
+        while let Some(piece) = response.chunk().await.map_err(error_text)? {
             body.extend_from_slice(&piece);
             if body.len() > ANSWER_LEN_BYTES_MAX {
                 return Err("its answer is too long".into());

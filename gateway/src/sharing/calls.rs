@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use hawser_chain::redis_link::{PatientLimit, RedisFault, RedisLink, number};
+use hawser_chain::redis_link::{PatientLimit, RedisLink, RedisLinkError, number};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, Value};
 use tokio::time::timeout;
@@ -228,12 +228,12 @@ impl SharedCalls {
         // bounded.
         let limit = PatientLimit { answer: self.answer_max, late_answer: LATE_ANSWER_MAX };
         let (words, mut is_late) = (keys.len() + arguments.len(), false);
-        let is_awaited = |fault: &RedisFault| {
-            self.pause(fault);
+        let is_awaited = |error: &RedisLinkError| {
+            self.pause(error);
             is_late = true;
             self.late_words.fetch_add(words, Relaxed) + words <= LATE_WORDS_MAX
         };
-        let answer: Result<Vec<Value>, RedisFault> =
+        let answer: Result<Vec<Value>, RedisLinkError> =
             self.link.eval_patiently(limit, scripts::CALL, &keys, &arguments, is_awaited).await;
         if is_late {
             self.late_words.fetch_sub(words, Relaxed);
@@ -246,8 +246,8 @@ impl SharedCalls {
                 self.pass_on(answers, hearing);
             }
             // No pause: Redis is up and has refused this call, and the next one may succeed.
-            Err(fault) if fault.is_answer() => self.refused(&fault.to_string()),
-            Err(fault) if !is_late => self.pause(&fault),
+            Err(error) if error.is_answer() => self.refused(&error.to_string()),
+            Err(error) if !is_late => self.pause(&error),
             Err(_) => {} // the pause began when the answer became late
         }
     }
@@ -276,9 +276,9 @@ impl SharedCalls {
         self.now_ms() < self.paused_until_ms.load(Relaxed)
     }
 
-    fn pause(&self, fault: &RedisFault) {
+    fn pause(&self, error: &RedisLinkError) {
         if self.paused_until_ms.swap(self.now_ms() + PAUSE_MS, Relaxed) == 0 {
-            tracing::warn!(code = "redis_gone", %fault, "Redis does not answer: each gateway applies \
+            tracing::warn!(code = "redis_gone", %error, "Redis does not answer: each gateway applies \
                  only its own limits until it does");
         }
     }
@@ -289,9 +289,9 @@ impl SharedCalls {
         }
     }
 
-    fn refused(&self, fault: &str) {
+    fn refused(&self, error: &str) {
         if !self.has_failed.swap(true, Relaxed) {
-            tracing::warn!(code = "redis_refuses", %fault, "Redis answers with an error: a request, a \
+            tracing::warn!(code = "redis_refuses", %error, "Redis answers with an error: a request, a \
                  topic or an envelope id is not shared");
         }
     }

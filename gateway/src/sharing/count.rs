@@ -128,11 +128,11 @@ impl SharedCount {
         }
         let now = self.state.lock().change(change);
         let Some(now) = now else { return };
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let wait = self.calls.tell(vec![self.op(now)], |_| {
-            let _ = tell.send(()); // the request may have gone on
+            let _ = sender.send(()); // the request may have gone on
         });
-        let _ = timeout(wait, told).await;
+        let _ = timeout(wait, receiver).await;
     }
 
     fn op(&self, change: CountChange) -> SharedOp {

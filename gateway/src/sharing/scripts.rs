@@ -101,10 +101,10 @@ function ops.set_topics(key, arg, keys)
 end
 
 local function transaction(place) return place:match('^%d+%.%d+%.(%x+)$') end
-local function is_same(told, place)
-  if not told or told == place then return told == place end
+local function is_same(known_place, place)
+  if not known_place or known_place == place then return known_place == place end
   local sent = transaction(place)
-  return sent ~= nil and sent == transaction(told)
+  return sent ~= nil and sent == transaction(known_place)
 end
 local function turn_of(key) return redis.call('GET', KEYS[key + 3]) == '1' and 1 or 0 end
 
@@ -112,8 +112,8 @@ function ops.tell(first, arg, keys, arguments)
   local kept, known, turn = tonumber(ARGV[arg + 1]), {}, turn_of(first)
   local key, older = KEYS[first + 1 + turn], KEYS[first + 2 - turn]
   for at = arg + 3, arg + arguments, 2 do
-    local told = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
-    known[#known + 1] = is_same(told, ARGV[at + 1]) and 1 or 0
+    local known_place = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
+    known[#known + 1] = is_same(known_place, ARGV[at + 1]) and 1 or 0
   end
   if redis.call('HLEN', key) >= tonumber(ARGV[arg + 2]) or redis.call('PTTL', key) < kept then
     turn = 1 - turn

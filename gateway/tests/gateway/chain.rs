@@ -189,8 +189,8 @@ async fn a_pending_transaction_is_followed_and_a_repeated_request_waits_for_it()
     // Taken from the end: the payload is pending twice, and then an attempt to learn its outcome fails.
     let faults = [ChainPublishError::NotSent("the chain is silent".into()), pending(), pending()];
     net.chain.faults.lock().extend(faults);
-    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
-    assert_eq!(told.code(), Code::DeadlineExceeded);
+    let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     until(async || net.chain.count() == 1).await; // no request waits any more
     let showing = net.chain.shown_by(0, &net.nodes[..1]);
     let again = net.publish(vec![commit(1, "a")]);
@@ -204,8 +204,8 @@ async fn a_pending_transaction_is_polled_with_pauses() {
     let net = Net::start(1).await;
     let pending = ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
     net.chain.faults.lock().extend(vec![pending; 1000]);
-    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
-    assert_eq!(told.code(), Code::DeadlineExceeded);
+    let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(!net.chain.faults.lock().is_empty(), "it was asked a thousand times");
 }
 
@@ -216,13 +216,13 @@ async fn a_payload_of_unknown_outcome_is_reported_and_not_sent_again() {
     let unknown =
         ChainPublishError::Unknown { hash: TRANSACTION, reason: "it may have been mined".into() };
     net.chain.faults.lock().extend([unknown, pending]);
-    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
-    assert_eq!(told.code(), Code::DeadlineExceeded);
+    let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     until(async || net.chain.faults.lock().is_empty()).await;
     for _ in 0..2 {
-        let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
-        assert_eq!(told.code(), Code::DeadlineExceeded);
-        assert!(told.message().contains("it may have been mined"), "{}", told.message());
+        let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("it may have been mined"), "{}", status.message());
     }
     assert_eq!(net.chain.count(), 0);
 }
@@ -233,8 +233,8 @@ async fn a_payload_that_failed_is_sent_with_the_next_request() {
     let pending = ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
     let failed = ChainPublishError::Failed { hash: TRANSACTION, reason: "it was reverted".into() };
     net.chain.faults.lock().extend([failed, pending]);
-    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
-    assert_eq!(told.code(), Code::DeadlineExceeded);
+    let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     until(async || net.chain.faults.lock().is_empty()).await;
     assert_eq!(net.chain.count(), 0);
     let again = async {
@@ -301,8 +301,8 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
         (VouchError::Unavailable("it is away".into()), Code::Unavailable),
     ] {
         let text = fault.to_string();
-        let told = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
-        let net = Net::with(1, |_| {}, told).await;
+        let ports = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
+        let net = Net::with(1, |_| {}, ports).await;
         let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
         assert_eq!(refused.code(), code);
         assert!(refused.message().contains(&text), "{}", refused.message());
@@ -461,11 +461,11 @@ async fn an_update_that_lost_a_race_is_invalid_as_soon_as_nodes_are_past_it() {
         net.show_update(1, 3, &numbered_update([6; 32], 0));
     };
     let both = futures_util::future::join(net.publish(vec![ours.clone()]), losing);
-    let (told, ()) = tokio::time::timeout(SOON, both).await.expect("it is not waited for");
-    let told = told.unwrap_err();
-    assert_eq!(told.code(), Code::InvalidArgument);
-    assert!(told.message().contains("it is 0 and not 1"), "{}", told.message());
-    assert!(told.message().contains("on the chain as number 2"), "{}", told.message());
+    let (status, ()) = tokio::time::timeout(SOON, both).await.expect("it is not waited for");
+    let status = status.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("it is 0 and not 1"), "{}", status.message());
+    assert!(status.message().contains("on the chain as number 2"), "{}", status.message());
     let again = net.publish(vec![ours]).await.unwrap_err();
     assert_eq!(again.code(), Code::InvalidArgument);
     assert_eq!(net.chain.count(), 2);
@@ -480,10 +480,10 @@ async fn an_update_that_lost_a_race_is_invalid_when_it_was_waited_for() {
         net.show_update(0, 1, &rival_of(&ours));
     };
     // The first request may be answered before nodes show the rival update.
-    let (told, ()) = futures_util::future::join(net.publish(vec![ours.clone()]), losing).await;
-    assert!(told.is_err());
-    let told = net.publish(vec![ours]).await.unwrap_err();
-    assert_eq!(told.code(), Code::InvalidArgument);
+    let (status, ()) = futures_util::future::join(net.publish(vec![ours.clone()]), losing).await;
+    assert!(status.is_err());
+    let status = net.publish(vec![ours]).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(net.chain.count(), 2);
 }
 

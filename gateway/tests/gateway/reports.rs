@@ -107,13 +107,13 @@ async fn a_node_that_lies_in_each_answer_is_reported_once_for_each_kind() {
     let liar = net.nodes[0].id.0;
     let name =
         format!("xmtp_gateway_node_faults_total{{originator_id=\"{liar}\",kind=\"wrong_answer\"}}");
-    let told = net.sample(&name).await;
-    assert!(told > 20, "{told} lies");
+    let lies = net.sample(&name).await;
+    assert!(lies > 20, "{lies} lies");
     let mut outcomes = 0;
     for outcome in ["sent", "repeated", "unproven", "dropped", "failed"] {
         outcomes += count(&net, outcome).await;
     }
-    assert_eq!(outcomes, told, "each lie is counted once");
+    assert_eq!(outcomes, lies, "each lie is counted once");
     let reports = submitted(&net);
     assert_eq!(reports.len(), 2, "one report at two hosts");
     assert!(reports.iter().all(|(_, report)| report.misbehaving_node_id == liar));

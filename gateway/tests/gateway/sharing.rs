@@ -499,7 +499,7 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
     let redis = RedisServer::start();
     let (first, _second) = two(&redis, 1, |_| {}).await;
     let own = hex::encode(TRANSACTION.0);
-    let told = [
+    let places = [
         (format!("0.5.{own}"), false, "moved"),
         (format!("0.5.{}", hex::encode([8; 32])), true, "paid for twice"),
         // No version writes this form.
@@ -508,9 +508,9 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
         ("0.5".to_owned(), true, "a node's"),
     ];
     let mut expected = 0;
-    for (number, (told, is_billed, what)) in told.into_iter().enumerate() {
+    for (number, (place, is_billed, what)) in places.into_iter().enumerate() {
         let payload = commit(1, what);
-        tell(&redis, &payload, &told).await;
+        tell(&redis, &payload, &place).await;
         let publishing = first.publish(vec![payload]);
         let showing = first.chain.shown_by(number, &first.nodes);
         let (answer, ()) = tokio::join!(publishing, showing);
@@ -531,7 +531,7 @@ async fn of_two_places_of_an_envelope_the_one_that_was_told_is_in_another_bill_a
     tell(&redis, &envelope, &format!("{}.1", node.id.0)).await;
     let answer = first.publish(vec![envelope.clone(), envelope]).await.unwrap();
     assert_eq!([id_of(&answer[0]).1, id_of(&answer[1]).1], [1, 2], "the node has charged for both");
-    assert_eq!(billed(&first).await, 1, "another gateway has told one of them");
+    assert_eq!(billed(&first).await, 1, "another gateway has shared one of them");
 }
 
 #[tokio::test]

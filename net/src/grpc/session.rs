@@ -52,7 +52,7 @@ struct GrpcPeerSession<'a> {
     wants: HashMap<OriginatorId, OpenCall>,
     /// The heads that the peer has sent last.
     heads: watch::Receiver<Cursor>,
-    told: watch::Sender<Cursor>,
+    stated_heads: watch::Sender<Cursor>,
 }
 
 /// A want that was sent, until the next one for the same strand.
@@ -161,15 +161,15 @@ impl<'a> GrpcPeerSession<'a> {
         guard.note_answer(round_trip, quic_address);
         let (calls, wants) = (JoinSet::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
-        let (told, heads) = watch::channel(heads.unwrap_or_default());
-        Ok(Self { net, peer, client, link, guard, is_tls, calls, wants, heads, told })
+        let (stated_heads, heads) = watch::channel(heads.unwrap_or_default());
+        Ok(Self { net, peer, client, link, guard, is_tls, calls, wants, heads, stated_heads })
     }
 
     /// Serves the session until an error ends it. The clock of the peer is asked beside its calls, so that a silent
     /// stream does not hide a dead peer.
     async fn run(&mut self) -> SessionError {
         let (client, sink) = (self.client.clone(), self.link.sink().clone());
-        let (guard, told) = (self.guard.clone(), self.told.clone());
+        let (guard, stated_heads) = (self.guard.clone(), self.stated_heads.clone());
         let watch = async move {
             loop {
                 sleep(CLOCK_EVERY).await;
@@ -178,7 +178,7 @@ impl<'a> GrpcPeerSession<'a> {
                         guard.note_answer(round_trip, quic_address);
                         if let Some(heads) = heads {
                             sink.note_clock(&heads);
-                            told.send_replace(heads);
+                            stated_heads.send_replace(heads);
                         }
                     }
                     Err(error) => return error,

@@ -304,22 +304,22 @@ struct Pacer<'a> {
     parts: &'a AdminParts,
     out: &'a mut UnixStream,
     bytes: u64,
-    told: Instant,
+    reported_at: Instant,
 }
 
 impl<'a> Pacer<'a> {
     fn new(bytes_per_s: u64, parts: &'a AdminParts, out: &'a mut UnixStream) -> Self {
         let throttle = Throttle::new(bytes_per_s);
-        Self { throttle, parts, out, bytes: 0, told: Instant::now() }
+        Self { throttle, parts, out, bytes: 0, reported_at: Instant::now() }
     }
 
     fn moved(&mut self, bytes: u64) -> ControlFlow<()> {
         self.bytes += bytes;
-        let Self { throttle, parts, out, told, bytes: sum } = self;
+        let Self { throttle, parts, out, reported_at, bytes: sum } = self;
         throttle.wait(bytes, &mut || {
             let mut is_gone = false;
-            if told.elapsed() >= PROGRESS_EVERY {
-                *told = Instant::now();
+            if reported_at.elapsed() >= PROGRESS_EVERY {
+                *reported_at = Instant::now();
                 is_gone = write_line(out, &AdminReply::Progress { bytes: *sum }).is_err();
             }
             is_gone || parts.stop.is_wanted.load(Ordering::Relaxed)

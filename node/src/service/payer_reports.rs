@@ -49,7 +49,7 @@ impl ReportContract for Contract {
         attestations: &'a [Attestation],
     ) -> BoxFuture<'a, Result<Submitted, ContractError>> {
         async move {
-            Ok(match self.0.submit(report, attestations).await.map_err(told)? {
+            Ok(match self.0.submit(report, attestations).await.map_err(contract_error)? {
                 SubmitOutcome::Taken => Submitted::Now,
                 SubmitOutcome::AlreadyTaken => Submitted::Before,
                 SubmitOutcome::OtherTaken => Submitted::Superseded,
@@ -64,7 +64,7 @@ impl ReportContract for Contract {
         index: u64,
     ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
         async move {
-            let kept = self.0.kept(originator.0, index).await.map_err(told)?;
+            let kept = self.0.kept(originator.0, index).await.map_err(contract_error)?;
             Ok(SettledSoFar {
                 start: SequenceId(kept.start),
                 end: SequenceId(kept.end),
@@ -83,11 +83,11 @@ impl ReportContract for Contract {
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
         proof: &'a Proof,
     ) -> BoxFuture<'a, Result<(), ContractError>> {
-        async move { self.0.settle(originator.0, index, leaves, proof).await.map_err(told) }.boxed()
+        async move { self.0.settle(originator.0, index, leaves, proof).await.map_err(contract_error) }.boxed()
     }
 }
 
-fn told(error: ReportManagerError) -> ContractError {
+fn contract_error(error: ReportManagerError) -> ContractError {
     // Nothing was sent in this case. After any other error, a transaction may be in flight, or a
     // smaller one would fail as well.
     let may_be_too_large = match &error {
@@ -113,7 +113,7 @@ mod tests {
 
     fn may_be_too_large(reason: RevertReason) -> bool {
         let revert = Revert { data: hawser_proto::Bytes::new().into(), reason };
-        told(ReportManagerError::Send(SendError::WouldRevert(revert))).may_be_too_large
+        contract_error(ReportManagerError::Send(SendError::WouldRevert(revert))).may_be_too_large
     }
 
     #[test]
@@ -126,8 +126,9 @@ mod tests {
     #[test]
     fn a_transaction_above_the_ceiling_of_the_hour_may_be_too_large_and_one_above_that_of_the_price_is_not()
      {
-        let told = |reached| told(ReportManagerError::Send(SendError::Ceiling(reached)));
-        assert!(told(CeilingReached::Hour { spent_wei: 0, max_wei: 1 }).may_be_too_large);
-        assert!(!told(CeilingReached::GasPrice { price_wei: 2, max_wei: 1 }).may_be_too_large);
+        let stopped =
+            |reached| contract_error(ReportManagerError::Send(SendError::Ceiling(reached)));
+        assert!(stopped(CeilingReached::Hour { spent_wei: 0, max_wei: 1 }).may_be_too_large);
+        assert!(!stopped(CeilingReached::GasPrice { price_wei: 2, max_wei: 1 }).may_be_too_large);
     }
 }

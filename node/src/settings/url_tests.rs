@@ -18,12 +18,12 @@ fn a_file_with_one_url_per_line_is_refused_with_the_way_to_write_it() {
             read(&[], &[(env, &path)]).err().map(|errors| errors.to_string()).unwrap_or_default()
         };
         for between in ["\n", "\r\n", "\t", " "] {
-            let told = refusal(format!("{scheme}://a/hunter2{between}{scheme}://b/hunter2\n"));
-            assert_eq!(told.matches(WAY).count(), 1, "{env} {between:?}: {told}");
-            assert!(!told.contains("hunter2"), "{env} {between:?}: {told}");
+            let error = refusal(format!("{scheme}://a/hunter2{between}{scheme}://b/hunter2\n"));
+            assert_eq!(error.matches(WAY).count(), 1, "{env} {between:?}: {error}");
+            assert!(!error.contains("hunter2"), "{env} {between:?}: {error}");
         }
-        let told = refusal(format!("{scheme}://a,\n{scheme}://b\n"));
-        assert!(!told.contains(WAY), "{env}: {told}");
+        let error = refusal(format!("{scheme}://a,\n{scheme}://b\n"));
+        assert!(!error.contains(WAY), "{env}: {error}");
     }
 }
 
@@ -40,8 +40,8 @@ fn of_the_nodes_to_follow_only_the_hosts_are_shown() {
     for wrong in ["ftp://user:hunter2@a.example/hunter2", "hunter2", "https://a hunter2"] {
         let given = [&files[..], &[("HAWSER_FOLLOW", wrong)]].concat();
         let refused = NodeServiceSettings::read_replica(&SettingSources::new([], pairs(&given)));
-        let told = refused.unwrap_err().to_string();
-        assert!(told.contains("--follow") && !told.contains("hunter2"), "{told}");
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("--follow") && !error.contains("hunter2"), "{error}");
     }
 }
 
@@ -54,18 +54,18 @@ fn a_url_in_place_of_the_name_of_its_file_is_not_repeated() {
             SettingSources::new(pairs(&[(flag, url)]), []),
             SettingSources::new([], pairs(&[(env, url)])),
         ] {
-            let told = given.value(setting).err().unwrap().to_string();
-            assert!(told.contains("a URL (not shown)") && !told.contains("hunter2"), "{told}");
+            let error = given.value(setting).err().unwrap().to_string();
+            assert!(error.contains("a URL (not shown)") && !error.contains("hunter2"), "{error}");
         }
     }
 }
 
 /// The value that is shown of a setting, and the refusals of the settings.
-fn shown_and_told(env: &str, value: &str) -> (ShownValue, String) {
+fn shown_and_refused(env: &str, value: &str) -> (ShownValue, String) {
     let given = SettingSources::new([], pairs(&[(env, value)]));
     let shown = effective(&given).into_iter().find(|it| it.setting.env == env).unwrap().shown;
-    let told = read(&[], &[(env, value)]).err().map(|errors| errors.to_string());
-    (shown, told.unwrap_or_default())
+    let error = read(&[], &[(env, value)]).err().map(|errors| errors.to_string());
+    (shown, error.unwrap_or_default())
 }
 
 #[test]
@@ -86,9 +86,9 @@ fn of_every_setting_that_may_have_a_url_only_the_host_is_shown() {
         ("HAWSER_CHECKPOINT_WITNESSES", asked, asked_hosts),
         ("HAWSER_CHECKPOINT_WITNESSES", unread, unread_hosts),
     ] {
-        let (shown, told) = shown_and_told(env, value);
+        let (shown, error) = shown_and_refused(env, value);
         assert_eq!(shown, ShownValue::Value(hosts.to_owned()), "{env}");
-        assert!(!told.contains("hunter2"), "{env}: {told}");
+        assert!(!error.contains("hunter2"), "{env}: {error}");
     }
 }
 

@@ -64,7 +64,7 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for ReadTurn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_over(cx) {
+        if self.yield_if_over(cx) {
             return Poll::Pending;
         }
         let before = buf.filled().len();

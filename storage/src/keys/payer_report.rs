@@ -60,7 +60,7 @@ pub enum PayerReportChange {
         /// The root of the tree over the payers' amounts.
         root: [u8; 32],
         /// The nodes that share the fees.
-        nodes: Vec<u32>,
+        nodes: Vec<OriginatorId>,
     },
     /// Some leaves of the report were settled.
     Settled {
@@ -87,7 +87,7 @@ impl PayerReportEvent {
                 value.extend_from_slice(&end.0.to_be_bytes());
                 value.extend_from_slice(&end_minute.to_be_bytes());
                 value.extend_from_slice(root);
-                nodes.iter().for_each(|node| value.extend_from_slice(&node.to_be_bytes()));
+                nodes.iter().for_each(|node| value.extend_from_slice(&node.0.to_be_bytes()));
             }
             PayerReportChange::Settled { leaves, left, microdollars } => {
                 value.push(1);
@@ -131,7 +131,7 @@ fn submitted(bytes: &[u8]) -> Option<PayerReportChange> {
     if !nodes.len().is_multiple_of(4) {
         return None;
     }
-    let node = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).ok();
+    let node = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).map(OriginatorId).ok();
     Some(PayerReportChange::Submitted {
         start: SequenceId(u64::from_be_bytes(start)),
         end: SequenceId(u64::from_be_bytes(end)),
@@ -156,6 +156,7 @@ mod tests {
         let submitted = any::<(u64, u64, u32, [u8; 32], Vec<u32>)>().prop_map(|it| {
             let (start, end, end_minute, root, nodes) = it;
             let (start, end) = (SequenceId(start), SequenceId(end));
+            let nodes = nodes.into_iter().map(OriginatorId).collect();
             PayerReportChange::Submitted { start, end, end_minute, root, nodes }
         });
         let settled = any::<[u64; 3]>().prop_map(|[leaves, left, microdollars]| {
@@ -194,7 +195,7 @@ mod tests {
             end: SequenceId(4),
             end_minute: 5,
             root: [6; 32],
-            nodes: vec![7],
+            nodes: vec![OriginatorId(7)],
         };
         let event = PayerReportEvent {
             block: 1,

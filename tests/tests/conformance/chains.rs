@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::faults::OF_CHAINS;
-use crate::{local, told};
+use crate::{cases_of, local};
 
 /// A network with both chains and a gateway.
 struct Dev {
@@ -71,11 +71,11 @@ async fn what_a_chain_orders_passes_and_fails_with_a_fault() {
     for (fault, ids) in OF_CHAINS {
         faulty.set(None);
         let report = hawser_conformance::run(&plan(faulty.port, ids), |_| ()).await.unwrap();
-        let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+        let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         faulty.set(Some(*fault));
         let report = hawser_conformance::run(&plan(faulty.port, ids), |_| ()).await.unwrap();
-        let wrong = told(&report, |outcome| !matches!(outcome, Outcome::Failed(_)));
+        let wrong = cases_of(&report, |outcome| !matches!(outcome, Outcome::Failed(_)));
         assert!(wrong.is_empty(), "{fault:?}: {}", wrong.join("\n"));
     }
     assert!(dev.process.terminate().success());

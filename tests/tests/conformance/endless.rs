@@ -121,9 +121,9 @@ pub(crate) async fn judged(target: &str, cases: &[&str], arguments: &[&str]) -> 
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{errors}");
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let told = result["cases"].as_array().unwrap();
-    assert_eq!(told.len(), cases.len());
-    told.clone()
+    let results = result["cases"].as_array().unwrap();
+    assert_eq!(results.len(), cases.len());
+    results.clone()
 }
 
 /// Cases that did not fail, or ended the suite's task.

@@ -11,7 +11,7 @@ use hawser_tests::harness::faulty::FaultyNode;
 use hawser_tests::harness::network::{Network, Node};
 
 use crate::faults::OF_EXPIRED;
-use crate::{local, told};
+use crate::{cases_of, local};
 
 /// Removes the first places of a strand from the folder of a node that has ended, as if they had expired.
 fn prune(node: &Node, places: usize) {
@@ -43,7 +43,7 @@ async fn what_a_node_says_of_expired_places_is_judged() {
     let covered = plan(port, "checkpoint-covers-the-published");
     for _ in 0..2 {
         let report = hawser_conformance::run(&covered, |_| ()).await.unwrap();
-        let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+        let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
     assert!(network.nodes[0].terminate().success());
@@ -54,13 +54,13 @@ async fn what_a_node_says_of_expired_places_is_judged() {
     let faulty = FaultyNode::before(port).await;
     for good in [port, faulty.port] {
         let report = hawser_conformance::run(&plan(good, case), |_| ()).await.unwrap();
-        let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+        let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
     for fault in OF_EXPIRED {
         faulty.set(Some(*fault));
         let report = hawser_conformance::run(&plan(faulty.port, case), |_| ()).await.unwrap();
-        let wrong = told(&report, |outcome| !matches!(outcome, Outcome::Failed(_)));
+        let wrong = cases_of(&report, |outcome| !matches!(outcome, Outcome::Failed(_)));
         assert!(wrong.is_empty(), "{fault:?}: {}", wrong.join("\n"));
     }
 }

@@ -101,7 +101,7 @@ async fn run(plan: &Plan, requests: &Requests, node: &mut Node) -> Report {
     }
 }
 
-pub(crate) fn told(report: &Report, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
+pub(crate) fn cases_of(report: &Report, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
     let verdicts = report.results.iter().filter(|verdict| wanted(&verdict.outcome));
     let text = |outcome: &Outcome| outcome.reason().unwrap_or_default();
     verdicts
@@ -119,7 +119,7 @@ async fn a_node_of_ours_passes_every_case() {
     let ports = [network.nodes[0].port, network.nodes[1].port, gateway.port];
     let plan = Plan { load: false, ..plan(&network, &requests, ports) };
     let report = run(&plan, &requests, &mut network.nodes[0]).await;
-    let wrong = told(&report, |outcome| match outcome {
+    let wrong = cases_of(&report, |outcome| match outcome {
         Outcome::Passed => false,
         Outcome::Skipped(reason) => {
             reason != "needs --load" && reason != "the gateway has no chain"
@@ -132,7 +132,7 @@ async fn a_node_of_ours_passes_every_case() {
     let only = ["a-report-is-kept", "a-stream-of-a-million-topics"].map(str::to_owned);
     let plan = Plan { load: true, only: only.to_vec(), ..plan };
     let report = run(&plan, &requests, &mut network.nodes[0]).await;
-    let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+    let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -145,7 +145,7 @@ async fn without_a_key_nothing_is_published() {
     let plan = Plan::new(&local(network.nodes[0].port));
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     let wrong =
-        told(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
+        cases_of(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let head = network.nodes[0].client().cursor().await.unwrap().get(network.nodes[0].id);
     assert_eq!(head.0, 0, "nothing was published");
@@ -171,7 +171,7 @@ async fn a_node_with_tls_passes_too() {
     let plan = Plan { payer: Some(payer(5)), node_id, authorities, ..Plan::new(&url) };
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     let wrong =
-        told(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
+        cases_of(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(report.counts(None).passed > 80, "{}", report.summary());
     let stranger = hawser_conformance::run(&Plan::new(&url), |_| ()).await;
@@ -190,7 +190,7 @@ async fn passes_without_a_fault(all: &Plan, requests: &Requests, node: &mut Node
         .collect();
     let count = only.len();
     let report = run(&Plan { only, ..all.clone() }, requests, node).await;
-    let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+    let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
     assert!(wrong.is_empty(), "without a fault: {}", wrong.join("\n"));
     assert_eq!(report.counts(None).passed, count);
 }
@@ -215,7 +215,7 @@ async fn each_case_passes_without_a_fault_and_fails_with_one() {
         let report = run(&plan, &requests, &mut network.nodes[0]).await;
         assert_eq!(report.results.len(), ids.len(), "{fault:?}");
         wrong.extend(
-            told(&report, |outcome| !matches!(outcome, Outcome::Failed(_)))
+            cases_of(&report, |outcome| !matches!(outcome, Outcome::Failed(_)))
                 .into_iter()
                 .map(|text| format!("{fault:?}: {text}")),
         );
@@ -235,7 +235,7 @@ async fn a_defect_that_is_known_of_other_software_is_a_finding() {
         ..Plan::new(&local(faulty.port))
     };
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
-    assert_eq!(report.counts(None).findings, 2, "{:?}", told(&report, |_| true));
+    assert_eq!(report.counts(None).findings, 2, "{:?}", cases_of(&report, |_| true));
 }
 
 /// A server of HTTP tells of a service that it does not know with status 404 and a page, which gRPC maps to
@@ -255,12 +255,12 @@ async fn services_that_other_software_lacks_neither_pass_nor_fail() {
     let report = hawser_conformance::run(&plan(OF_EXTENSIONS), |_| ()).await.unwrap();
     assert_eq!(report.results.len(), OF_EXTENSIONS.len());
     let wrong =
-        told(&report, |outcome| !matches!(outcome, Outcome::Skipped(_) | Outcome::Finding(..)));
+        cases_of(&report, |outcome| !matches!(outcome, Outcome::Skipped(_) | Outcome::Finding(..)));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The rest of the node is judged as ever.
     let others = ["unknown-methods", "published-is-read-at-once"];
     let report = hawser_conformance::run(&plan(&others), |_| ()).await.unwrap();
-    let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+    let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -302,7 +302,7 @@ async fn a_port_that_is_no_node_fails_every_case() {
         };
         let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
         speaking.abort();
-        let wrong = told(&report, |outcome| match outcome {
+        let wrong = cases_of(&report, |outcome| match outcome {
             Outcome::Failed(failure) => failure.got.contains("a panic"),
             Outcome::Skipped(_) => false,
             Outcome::Passed | Outcome::Finding(..) => true,

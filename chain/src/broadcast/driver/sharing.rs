@@ -18,7 +18,7 @@ use crate::broadcast::sharing::{
 use crate::broadcast::slots::{
     JobId, NoncePurpose, Recorded, SignRequest, SignedTransaction, SlotId, SlotOutcome,
 };
-use crate::redis_link::RedisFault;
+use crate::redis_link::RedisLinkError;
 use crate::spending::CeilingReached;
 
 impl Driver {
@@ -68,7 +68,7 @@ impl Driver {
             };
             match told {
                 Ok(()) => RequestResult::Synced(Vec::new(), shared.sync(&request).await),
-                Err(fault) => RequestResult::Synced(finished, Err(fault)),
+                Err(error) => RequestResult::Synced(finished, Err(error)),
             }
         });
     }
@@ -77,7 +77,7 @@ impl Driver {
     pub(super) async fn synced(
         &mut self,
         untold: Vec<FinishedNonce>,
-        synced: Result<SyncResponse, RedisFault>,
+        synced: Result<SyncResponse, RedisLinkError>,
     ) {
         let Some(sharing) = &mut self.sharing else { return };
         sharing.is_syncing = false;
@@ -85,7 +85,7 @@ impl Driver {
         sharing.finished.extend(untold);
         let response = match synced {
             Ok(response) => response,
-            Err(fault) => return self.sharing_failed(&fault).await,
+            Err(error) => return self.sharing_failed(&error).await,
         };
         if self.state.halt.lock().take().is_some() {
             tracing::info!("nonces are shared again");
@@ -187,8 +187,8 @@ impl Driver {
     }
 
     /// Refuses all payloads that wait for a nonce, because Redis cannot be reached.
-    async fn sharing_failed(&mut self, fault: &RedisFault) {
-        let reason = fault.to_string();
+    async fn sharing_failed(&mut self, error: &RedisLinkError) {
+        let reason = error.to_string();
         let before = self.state.halt.lock().replace(reason.clone());
         if before.is_none() {
             tracing::error!(
@@ -257,8 +257,8 @@ impl Driver {
                 let answers = answers.into_iter().zip(costs_wei);
                 answers.map(|(answer, cost)| self.recorded(answer, *cost, taken)).collect()
             }
-            Err(fault) => {
-                self.state.halt.lock().get_or_insert(fault.to_string());
+            Err(error) => {
+                self.state.halt.lock().get_or_insert(error.to_string());
                 vec![Recorded::Maybe; signed.len()]
             }
         }
@@ -310,8 +310,8 @@ impl Driver {
                     self.nonces.recorded(it.nonce, now);
                 }
             }
-            Err(fault) => {
-                tracing::debug!(%fault, "transactions that Redis has lost cannot be recorded again now")
+            Err(error) => {
+                tracing::debug!(%error, "transactions that Redis has lost cannot be recorded again now")
             }
         }
     }
@@ -347,8 +347,8 @@ impl Driver {
             return;
         }
         let shared = sharing.shared.clone();
-        if let Err(fault) = shared.finish(&finished).await {
-            tracing::debug!(%fault, "Redis cannot be told now how transactions ended: tried again later");
+        if let Err(error) = shared.finish(&finished).await {
+            tracing::debug!(%error, "Redis cannot be told now how transactions ended: tried again later");
             sharing.finished.extend(finished);
         }
     }
@@ -368,8 +368,8 @@ impl Driver {
     /// Announces that this process ends, so that another one takes over its nonces at once.
     pub(super) async fn leave(&mut self) {
         let Some(sharing) = &self.sharing else { return };
-        if let Err(fault) = sharing.shared.leave().await {
-            tracing::debug!(%fault, "Redis cannot be told that this process ends: other processes will notice it \
+        if let Err(error) = sharing.shared.leave().await {
+            tracing::debug!(%error, "Redis cannot be told that this process ends: other processes will notice it \
                 later");
         }
     }

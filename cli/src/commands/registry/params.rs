@@ -1,7 +1,7 @@
 //! `hawser registry params`.
 
 use hawser_chain::admin::bridge;
-use hawser_chain::admin::parameters::{self, Assignment, ParameterState};
+use hawser_chain::admin::parameters::{self, Adoption, Assignment, ParameterState};
 use hawser_node::error::RunError;
 use serde_json::Value;
 
@@ -28,7 +28,8 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), RunEr
     let keys = once_each(assignments.iter().map(|(key, _)| key))?;
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
-    let plan = parameters::set(&session.network, &assignments, args.apply).await;
+    let adoption = if args.apply { Adoption::Planned } else { Adoption::Noted };
+    let plan = parameters::set(&session.network, &assignments, adoption).await;
     session.carry_out(plan?).await?;
     finish(session, &keys).await
 }

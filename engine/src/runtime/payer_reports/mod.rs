@@ -453,8 +453,9 @@ impl PayerReporterState {
             return Ok(PayerReportVerdict::NotNow(why.to_string()));
         }
         let (mut leaves, mut differences) = (None, Vec::new());
-        let may_search =
-            |missing: Option<&NotYet>| self.searched_to_attest.lock().may_search(held.id, missing);
+        let may_search = |missing: Option<&NotYet>| {
+            self.searched_to_attest.lock().begin_search(held.id, missing)
+        };
         match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.

@@ -26,9 +26,9 @@ struct SearchedReport {
 }
 
 impl SearchedReports {
-    /// Returns true if the log is to be searched now for the amounts of a report, and counts a turn if not. `missing`
-    /// are the places of its range that this node lacks: when they change, the amounts may be found.
-    pub(super) fn may_search(&mut self, report: ReportId, missing: Option<&NotYet>) -> bool {
+    /// Notes a search of the log for the amounts of a report and returns true, if it is to begin now; counts a turn if
+    /// not. `missing` are the places of its range that this node lacks: when they change, the amounts may be found.
+    pub(super) fn begin_search(&mut self, report: ReportId, missing: Option<&NotYet>) -> bool {
         if let Some(searched) = self.0.get_mut(&report)
             && searched.missing.as_ref() == missing
             && searched.turns < TURNS_OF_A_SEARCH
@@ -59,13 +59,13 @@ mod tests {
     fn a_search_is_repeated_when_places_have_come_or_after_a_day_of_turns() {
         let (mut searched, report) = (SearchedReports::default(), ReportId([1; 32]));
         let missing = NotYet::Missing(SequenceId(2), SequenceId(3));
-        assert!(searched.may_search(report, Some(&missing)));
-        assert!(!searched.may_search(report, Some(&missing)));
-        assert!(searched.may_search(report, None), "the places have come");
-        let turns = (0..50).filter(|_| searched.may_search(report, None)).count();
+        assert!(searched.begin_search(report, Some(&missing)));
+        assert!(!searched.begin_search(report, Some(&missing)));
+        assert!(searched.begin_search(report, None), "the places have come");
+        let turns = (0..50).filter(|_| searched.begin_search(report, None)).count();
         assert_eq!(turns, 2);
         searched.forget(report);
-        assert!(searched.may_search(report, None));
+        assert!(searched.begin_search(report, None));
     }
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
         for number in 0..SEARCHED_MAX + 2 {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            assert!(searched.may_search(ReportId(id), None));
+            assert!(searched.begin_search(ReportId(id), None));
         }
         assert!(searched.0.len() <= SEARCHED_MAX);
     }

@@ -98,7 +98,7 @@ impl PayerReporterState {
         let (state, id) = (self.clone(), report.id(self.domain));
         let compute = move || {
             let may_search =
-                |missing: Option<&NotYet>| state.searched.lock().may_search(id, missing);
+                |missing: Option<&NotYet>| state.searched.lock().begin_search(id, missing);
             let snapshot = state.engine.store().snapshot();
             let computed = recompute_on_chain(&snapshot, &report, may_search)?;
             let leaves = match computed {

@@ -104,9 +104,13 @@ impl LargeRequests {
         self.waiting.is_empty()
     }
 
-    /// Returns true if a piece waits and can get its places now. Groups up to `written` are written.
-    pub(super) fn can_go_on(&mut self, written: Generation) -> bool {
+    /// Frees the room of the groups up to `written`, which are on disk.
+    pub(super) fn forget_written(&mut self, written: Generation) {
         while self.unwritten.pop_front_if(|(group, _)| *group <= written).is_some() {}
+    }
+
+    /// Returns true if a piece waits and can get its places now.
+    pub(super) fn can_go_on(&self) -> bool {
         let len_bytes: usize = self.unwritten.iter().map(|(_, len_bytes)| len_bytes).sum();
         !self.waiting.is_empty()
             && self.unwritten.len() < UNWRITTEN_MAX
@@ -121,7 +125,8 @@ impl LargeRequests {
         written: Generation,
         is_among_others: bool,
     ) -> Option<(LargeRequest, Vec<Admitted>)> {
-        if !self.can_go_on(written) {
+        self.forget_written(written);
+        if !self.can_go_on() {
             return None;
         }
         if is_among_others && self.passed < PASSED_MAX {

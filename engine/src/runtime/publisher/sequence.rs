@@ -132,7 +132,8 @@ impl SequencerThread {
             {
                 group.extend(self.take(next, &mut size));
             }
-            if !group.is_empty() || self.large.can_go_on(self.written()) {
+            self.large.forget_written(self.written());
+            if !group.is_empty() || self.large.can_go_on() {
                 return Some(group);
             }
             if self.large.is_empty() {

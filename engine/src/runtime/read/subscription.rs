@@ -172,7 +172,7 @@ impl Subscription {
             // The reader asks for more, and nothing is left: it has what was read.
             self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
             self.awaited.update(&self.feed, &self.log.hub, &self.listener);
-            match self.has_memory() {
+            match self.charge_reread() {
                 Ok(true) => self.start_reading(),
                 Ok(false) => {}
                 Err(error) => {
@@ -336,7 +336,7 @@ impl Subscription {
     ///
     /// # Errors
     /// [`QueryError::NoMemory`] if the stream has waited long enough.
-    fn has_memory(&mut self) -> Result<bool, QueryError> {
+    fn charge_reread(&mut self) -> Result<bool, QueryError> {
         let bytes = self.topics().map_or(0, TopicFeed::reread_bytes);
         let Some(retry) = &mut self.uncharged else { return Ok(true) };
         let is_charged = retry.attempt(|| self.reread.hold_spare(bytes))?;

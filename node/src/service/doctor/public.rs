@@ -18,7 +18,7 @@ const DNS_MAX: Duration = Duration::from_secs(5);
 /// The time limit of the request to the public URL. A guess.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// The number of addresses that are shown. A guess: names have one or two.
-const ADDRESSES_TOLD_MAX: usize = 4;
+const ADDRESSES_SHOWN_MAX: usize = 4;
 /// The RPC for whose path the preflight request is sent.
 const CALL: &str = "xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 /// The origin in the preflight request. The response does not depend on it.
@@ -56,28 +56,30 @@ fn judge_addresses(
     const NAME: &str = "dns";
     const REMEDY: &str =
         "register a name that others can reach, unless this is a network on one machine";
-    let told = addresses.iter().take(ADDRESSES_TOLD_MAX).map(|it| it.ip().to_string());
-    let told = told.collect::<Vec<_>>().join(", ");
+    let resolved = addresses.iter().take(ADDRESSES_SHOWN_MAX).map(|it| it.ip().to_string());
+    let resolved = resolved.collect::<Vec<_>>().join(", ");
     if addresses.is_empty() {
         let found = format!("{host} has no address, as this machine resolves it");
         return Checked::failed(NAME, found, REMEDY);
     }
     // An entry in the hosts file or a local resolver may hide what others resolve.
-    let told = format!("{told}, as this machine resolves it");
+    let resolved = format!("{resolved}, as this machine resolves it");
     if addresses.iter().all(|it| is_of_one_machine(it.ip())) {
-        let found = format!("{host} is {told}: only programs on this machine reach it");
+        let found = format!("{host} is {resolved}: only programs on this machine reach it");
         return Checked::doubtful(NAME, found, REMEDY);
     }
     if let Some(inner) = addresses.iter().find(|it| is_of_one_network(it.ip())) {
-        let found = format!("{host} is {told}: {} is not reached from the internet", inner.ip());
+        let found =
+            format!("{host} is {resolved}: {} is not reached from the internet", inner.ip());
         return Checked::doubtful(NAME, found, REMEDY);
     }
     match addresses.iter().find(|it| is_own(it.ip())) {
         Some(own) => {
-            Checked::fine(NAME, format!("{host} is {told}; {} is of this machine", own.ip()))
+            Checked::fine(NAME, format!("{host} is {resolved}; {} is of this machine", own.ip()))
         }
         None => {
-            let found = format!("{host} is {told}: a balancer or router in front of this machine");
+            let found =
+                format!("{host} is {resolved}: a balancer or router in front of this machine");
             Checked::fine(NAME, found)
         }
     }

@@ -98,7 +98,7 @@ impl ChainWriter for BroadcastWriter {
                 ChainTopic::Group(group) => self.broadcaster.group_message(group, payload).await,
                 ChainTopic::Inbox(inbox) => self.broadcaster.identity_update(inbox, payload).await,
             };
-            let on_chain = sent.map_err(told)?;
+            let on_chain = sent.map_err(publish_error)?;
             Ok(OnChain {
                 sequence_id: on_chain.sequence_id,
                 transaction_hash: TransactionHash(on_chain.transaction_hash.0),
@@ -141,7 +141,7 @@ impl ChainWriter for BroadcastWriter {
     }
 }
 
-fn told(error: BroadcastError) -> ChainPublishError {
+fn publish_error(error: BroadcastError) -> ChainPublishError {
     let reason = error.to_string();
     match error {
         BroadcastError::TooShort { .. }

@@ -52,7 +52,7 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
                 end: SequenceId(report.end),
                 end_minute: report.end_minute,
                 root: report.root.0,
-                nodes: report.nodes.iter().map(|node| node.0).collect(),
+                nodes: report.nodes.clone(),
             };
             (report.originator, report.index, change)
         }
