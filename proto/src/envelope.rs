@@ -53,6 +53,17 @@ pub enum LayerError {
 /// contracts accept.
 const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
 
+/// Returns the topic that a client names, and the envelopes that its envelope depends on, by originator ascending.
+pub(crate) fn topic_and_dependencies(
+    aad: pb::AuthenticatedData,
+) -> Result<(Topic, Vec<EnvelopeId>), TopicError> {
+    let topic = Topic::parse(aad.target_topic)?;
+    let entries = aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
+    let id =
+        |(originator, sequence)| EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
+    Ok((topic, entries.into_iter().map(id).collect()))
+}
+
 /// The innermost layer: the client's payload, its topic, and the commits that it depends on.
 #[derive(Debug, Clone)]
 pub struct ClientEnvelope {
@@ -75,15 +86,7 @@ impl ClientEnvelope {
         let message = pb::ClientEnvelope::decode(bytes.clone())?;
         let aad = message.aad.ok_or(LayerError::AadMissing)?;
         let payload = message.payload.ok_or(LayerError::PayloadMissing)?;
-        let topic = Topic::parse(aad.target_topic)?;
-        let entries =
-            aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
-        let depends_on = entries
-            .into_iter()
-            .map(|(originator, sequence)| {
-                EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
-            })
-            .collect();
+        let (topic, depends_on) = topic_and_dependencies(aad)?;
         Ok(Self { bytes, topic, depends_on, payload })
     }
 

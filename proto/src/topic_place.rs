@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::envelope::LayerError;
-use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
+use crate::envelope::{LayerError, topic_and_dependencies};
+use crate::ids::EnvelopeId;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 use crate::topic::Topic;
 
@@ -39,15 +39,7 @@ impl TopicPlace {
         let payer = pb::PayerEnvelope::decode(statement.payer_envelope_bytes)?;
         let client = ClientWithoutPayload::decode(payer.unsigned_client_envelope)?;
         let aad = client.aad.ok_or(LayerError::AadMissing)?;
-        let topic = Topic::parse(aad.target_topic)?;
-        let entries =
-            aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
-        let depends_on = entries
-            .into_iter()
-            .map(|(originator, sequence)| {
-                EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
-            })
-            .collect();
+        let (topic, depends_on) = topic_and_dependencies(aad)?;
         Ok(Self { topic, originator_ns: statement.originator_ns, depends_on })
     }
 }
@@ -57,6 +49,7 @@ mod tests {
     use super::*;
     use crate::cursor::Cursor;
     use crate::envelope::{OriginatorEnvelope, Payload, Proof};
+    use crate::ids::{OriginatorId, SequenceId};
 
     fn stored(client: &[u8]) -> Bytes {
         let payer = pb::PayerEnvelope {

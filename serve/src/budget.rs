@@ -18,6 +18,8 @@
 //!
 //! [`shedding`]: crate::shedding
 
+mod metrics;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -26,12 +28,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::ClientAddress;
-use crate::metrics::{Counter, Exposition};
+use crate::metrics::Counter;
 use crate::overloaded::Overloaded;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, Turns};
@@ -561,36 +561,6 @@ impl fmt::Debug for ConnectionShare {
         f.debug_struct("ConnectionShare")
             .field("used_bytes", &self.used_bytes())
             .finish_non_exhaustive()
-    }
-}
-
-impl Collector for MemoryBudget {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Exposition::new(encoder);
-        let gauge = |bytes: usize| Some(i64::try_from(bytes).unwrap_or(i64::MAX));
-        out.gauge(
-            "xmtp_api_memory_bytes",
-            "Memory charged to callers now: requests, answers, streams",
-            gauge(self.used_bytes()),
-        )?;
-        out.gauge(
-            "xmtp_api_memory_limit_bytes",
-            "The most memory that is charged to callers",
-            gauge(self.0.limit_bytes),
-        )?;
-        out.counter(
-            "xmtp_api_memory_refused",
-            "Connections, requests and answers refused because their caller held too much",
-            self.0.refused.get(),
-        )?;
-        out.counters(
-            "xmtp_api_connections_closed",
-            "Connections, and calls behind proxies, closed for what their peers made this process hold",
-            [
-                ([("reason", "memory_short")], self.0.closed.get()),
-                ([("reason", "unread")], self.0.unread.get()),
-            ],
-        )
     }
 }
 

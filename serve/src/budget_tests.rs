@@ -385,6 +385,33 @@ fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
     assert_eq!(budget.used_bytes(), 0);
 }
 
+/// A task gives back the state of a stream while its caller goes.
+#[test]
+fn a_call_that_ends_beside_its_task_gives_each_byte_back_once() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = budget.connection(address(1), budget.account()).unwrap();
+    let open = CallCharge::new(Arc::clone(&connection));
+    for _ in 0..40 {
+        open.take_lasting(MIB).unwrap();
+    }
+    let open_bytes = connection.used_bytes();
+    for _ in 0..2_000 {
+        let call = CallCharge::new(Arc::clone(&connection));
+        let before = budget.0.lent_bytes.load(Relaxed);
+        call.take_lasting(MIB).unwrap();
+        assert_eq!(budget.0.lent_bytes.load(Relaxed), before + MIB);
+        std::thread::scope(|scope| {
+            scope.spawn(|| call.give_back_lasting(MIB));
+            scope.spawn(|| drop(call.watch_caller()));
+        });
+        assert_eq!(format!("{call:?}"), "CallCharge(0)");
+        assert_eq!(connection.used_bytes(), open_bytes);
+        drop(call);
+        assert_eq!(budget.0.lent_bytes.load(Relaxed), before);
+        assert_eq!(budget.used_bytes(), open_bytes);
+    }
+}
+
 /// Returns the ways in which a call ends without an answer: a status in the headers, one in trailers, an error, and
 /// nothing.
 fn unanswered() -> Vec<(&'static str, Response<Body>)> {

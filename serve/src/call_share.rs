@@ -8,8 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
 use http::Extensions;
+use parking_lot::Mutex;
 
 use crate::budget::ConnectionShare;
+use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::overloaded::Overloaded;
 use crate::turns::in_turn;
 use crate::waiting;
@@ -29,17 +31,7 @@ pub struct CallCharge(Arc<CallShare>);
 
 struct CallShare {
     connection: Arc<ConnectionShare>,
-    bytes: AtomicUsize,
-    /// The part of `bytes` that is lent from free memory.
-    lent_bytes: AtomicUsize,
-    /// The part of `bytes` for the request: its encoded bytes and its decoded form.
-    request_bytes: AtomicUsize,
-    /// The part of `bytes` that the call itself takes until it answers.
-    call_bytes: AtomicUsize,
-    /// Bytes that the connection is no longer charged for, because its end would not free them, and the lent part of
-    /// them. They stay charged to the address and the budget.
-    left_bytes: AtomicUsize,
-    left_lent_bytes: AtomicUsize,
+    bytes: Mutex<CallBytes>,
     /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
     /// A value of the service, dropped at the end of the call.
@@ -80,12 +72,7 @@ impl CallCharge {
     pub(crate) fn new(connection: Arc<ConnectionShare>) -> Self {
         Self(Arc::new(CallShare {
             connection,
-            bytes: AtomicUsize::new(0),
-            lent_bytes: AtomicUsize::new(0),
-            request_bytes: AtomicUsize::new(0),
-            call_bytes: AtomicUsize::new(0),
-            left_bytes: AtomicUsize::new(0),
-            left_lent_bytes: AtomicUsize::new(0),
+            bytes: Mutex::default(),
             holders: AtomicUsize::new(0),
             kept: OnceLock::new(),
         }))
@@ -124,17 +111,15 @@ impl CallCharge {
     /// [`Overloaded`]: nothing was taken, and the caller must be refused.
     pub fn take(&self, bytes: usize) -> Result<(), Overloaded> {
         self.0.connection.take(bytes)?;
-        self.0.bytes.fetch_add(bytes, Relaxed);
+        self.0.bytes.lock().add(bytes, MemorySource::Share);
         Ok(())
     }
 
     /// Gives back `bytes` that were taken, also after the end of the call, when only its address is still charged for
     /// them.
     pub fn give_back(&self, bytes: usize) {
-        let here = subtract(&self.0.bytes, bytes);
-        self.0.connection.give_back(here);
-        let left = subtract(&self.0.left_bytes, bytes - here);
-        self.0.connection.give_back_left(left, 0);
+        let returned = self.0.bytes.lock().give_back(bytes);
+        self.0.pass_on(returned);
     }
 
     /// Takes `bytes` for the state of a stream. If the caller's share would then have too little left for requests
@@ -144,10 +129,8 @@ impl CallCharge {
     /// # Errors
     /// [`Overloaded`]: nothing was taken, and the stream must end.
     pub fn take_lasting(&self, bytes: usize) -> Result<(), Overloaded> {
-        if self.0.connection.take_lasting(bytes)? {
-            self.0.lent_bytes.fetch_add(bytes, Relaxed);
-        }
-        self.0.bytes.fetch_add(bytes, Relaxed);
+        let is_lent = self.0.connection.take_lasting(bytes)?;
+        self.0.bytes.lock().add(bytes, source_of(is_lent));
         Ok(())
     }
 
@@ -156,20 +139,14 @@ impl CallCharge {
     #[must_use]
     pub fn take_spare(&self, bytes: usize) -> bool {
         let Some(is_lent) = self.0.connection.take_spare(bytes) else { return false };
-        if is_lent {
-            self.0.lent_bytes.fetch_add(bytes, Relaxed);
-        }
-        self.0.bytes.fetch_add(bytes, Relaxed);
+        self.0.bytes.lock().add(bytes, source_of(is_lent));
         true
     }
 
     /// Gives back `bytes` of long-lived state, lent ones first.
     pub fn give_back_lasting(&self, bytes: usize) {
-        // At once, because two parts of a stream may be given back by two threads.
-        let lent_bytes = subtract(&self.0.lent_bytes, bytes);
-        self.0.bytes.fetch_sub(lent_bytes, Relaxed);
-        self.0.connection.give_back_lent(lent_bytes);
-        self.give_back(bytes - lent_bytes);
+        let returned = self.0.bytes.lock().give_back_lasting(bytes);
+        self.0.pass_on(returned);
     }
 
     /// Takes `bytes` for the call itself.
@@ -178,7 +155,7 @@ impl CallCharge {
     /// [`Overloaded`]: nothing was taken, and the caller must be refused.
     pub(crate) fn take_for_call(&self, bytes: usize) -> Result<(), Overloaded> {
         self.take(bytes)?;
-        self.0.call_bytes.fetch_add(bytes, Relaxed);
+        self.0.bytes.lock().assign_to_call(bytes);
         Ok(())
     }
 
@@ -188,7 +165,7 @@ impl CallCharge {
     /// [`Overloaded`]: nothing was taken, and the caller must be refused.
     pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), Overloaded> {
         self.take(bytes)?;
-        self.0.request_bytes.fetch_add(bytes, Relaxed);
+        self.0.bytes.lock().assign_to_request(bytes);
         Ok(())
     }
 
@@ -204,15 +181,16 @@ impl CallCharge {
     ) -> Result<(), Overloaded> {
         let bytes = buffer_bytes.saturating_add(request_bytes);
         waiting::take(&self.0.connection, bytes).await?;
-        self.0.bytes.fetch_add(bytes, Relaxed);
-        self.0.call_bytes.fetch_add(buffer_bytes, Relaxed);
-        self.0.request_bytes.fetch_add(request_bytes, Relaxed);
+        let mut charged = self.0.bytes.lock();
+        charged.add(bytes, MemorySource::Share);
+        charged.assign_to_call(buffer_bytes);
+        charged.assign_to_request(request_bytes);
         Ok(())
     }
 
     /// Records that a stream has begun to answer: the charge of the call itself falls to [`STREAM_BYTES`].
     pub(crate) fn answers(&self) {
-        let taken_bytes = self.0.call_bytes.swap(STREAM_BYTES, Relaxed);
+        let taken_bytes = self.0.bytes.lock().replace_call(STREAM_BYTES);
         self.give_back(taken_bytes.saturating_sub(STREAM_BYTES));
     }
 
@@ -222,12 +200,12 @@ impl CallCharge {
     /// # Errors
     /// [`Overloaded`] if `bytes` is more than the request was charged, and the difference does not fit.
     pub fn keep_of_request(&self, bytes: usize) -> Result<(), Overloaded> {
-        let taken_bytes = self.0.request_bytes.load(Relaxed);
+        let taken_bytes = self.0.bytes.lock().request();
         if bytes > taken_bytes {
             return self.take_for_request(bytes - taken_bytes);
         }
-        self.0.request_bytes.store(bytes, Relaxed);
-        self.give_back(taken_bytes - bytes);
+        let taken_bytes = self.0.bytes.lock().replace_request(bytes);
+        self.give_back(taken_bytes.saturating_sub(bytes));
         Ok(())
     }
 
@@ -238,7 +216,8 @@ impl CallCharge {
         if self.0.holders.load(Relaxed) > 0 {
             return self.leave();
         }
-        self.give_back_lasting(self.0.bytes.load(Relaxed));
+        let returned = self.0.bytes.lock().give_back_held();
+        self.0.pass_on(returned);
     }
 
     /// Records that the call has ended with a status and without an answer. Tasks may still work for it, so everything
@@ -263,10 +242,7 @@ impl CallCharge {
     }
 
     fn leave(&self) {
-        let (bytes, lent_bytes) =
-            (self.0.bytes.swap(0, Relaxed), self.0.lent_bytes.swap(0, Relaxed));
-        self.0.left_bytes.fetch_add(bytes, Relaxed);
-        self.0.left_lent_bytes.fetch_add(lent_bytes, Relaxed);
+        let (bytes, lent_bytes) = self.0.bytes.lock().leave();
         self.0.connection.leave(bytes, lent_bytes);
     }
 
@@ -289,27 +265,34 @@ impl CallCharge {
     }
 }
 
-/// Subtracts up to `bytes` from a count and returns the subtracted number.
-fn subtract(count: &AtomicUsize, bytes: usize) -> usize {
-    let less = |held: usize| Some(held.saturating_sub(bytes));
-    let held = count.fetch_update(Relaxed, Relaxed, less).expect("there is always a next value");
-    held.min(bytes)
+impl CallShare {
+    /// Subtracts bytes that the call is no longer charged from the shares.
+    fn pass_on(&self, returned: ReturnedBytes) {
+        let ReturnedBytes { held, held_lent, left, left_lent } = returned;
+        self.connection.give_back(held - held_lent);
+        if held_lent > 0 {
+            self.connection.give_back_lent(held_lent);
+        }
+        if left > 0 {
+            self.connection.give_back_left(left, left_lent);
+        }
+    }
+}
+
+fn source_of(is_lent: bool) -> MemorySource {
+    if is_lent { MemorySource::Lent } else { MemorySource::Share }
 }
 
 impl fmt::Debug for CallCharge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CallCharge").field(&self.0.bytes.load(Relaxed)).finish()
+        f.debug_tuple("CallCharge").field(&self.0.bytes.lock().held()).finish()
     }
 }
 
 impl Drop for CallShare {
     fn drop(&mut self) {
-        let (left_bytes, left_lent_bytes) =
-            (*self.left_bytes.get_mut(), *self.left_lent_bytes.get_mut());
-        self.connection.give_back_left(left_bytes, left_lent_bytes);
-        let (held_bytes, lent_bytes) = (*self.bytes.get_mut(), *self.lent_bytes.get_mut());
-        self.connection.give_back_lent(lent_bytes);
-        self.connection.give_back(held_bytes - lent_bytes);
+        let returned = self.bytes.get_mut().give_back_all();
+        self.pass_on(returned);
     }
 }
 

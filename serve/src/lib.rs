@@ -17,7 +17,7 @@
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
-//!   `charged_bytes`: a part of it that ends by itself; `unflushed`: heads that wait to be written; `shedding`: closes
+//!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `unflushed`: heads that wait to be written; `shedding`: closes
 //!   the largest connections when it is short; [`FieldCost`]: the memory of a decoded request; `waiting`: requests that
 //!   wait for it; `writing`: progress with answers;
 //! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the
@@ -39,6 +39,7 @@ mod arrival;
 pub mod bucket;
 mod budget;
 mod build_info;
+mod call_bytes;
 mod call_metrics;
 mod call_share;
 pub mod caller_table;

@@ -1,0 +1,208 @@
+//! Tests of the body of a request: whole messages, and the memory that it is charged.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use http_body_util::{BodyExt, StreamBody};
+use proptest::prelude::*;
+
+use super::*;
+use crate::budget::{ConnectionShare, MemoryBudget};
+use crate::method::RpcMethod;
+
+fn metrics_of(kind: MethodKind) -> &'static MethodMetrics {
+    Box::leak(Box::new(MethodMetrics::new(RpcMethod::new("/a.B/C", kind))))
+}
+
+fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {
+    let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
+    let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+    charged_body_of(body, kind, &MemoryBudget::new(usize::MAX / 4))
+}
+
+fn charged_body_of(body: Body, kind: MethodKind, budget: &MemoryBudget) -> RequestBody {
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let timeout = Duration::from_secs(30);
+    RequestBody::new(body, Version::HTTP_2, metrics_of(kind), CallCharge::new(connection), timeout)
+}
+
+async fn read(mut body: RequestBody) -> (Vec<u8>, Option<Status>) {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap()),
+            Err(status) => return (bytes, Some(status)),
+        }
+    }
+    (bytes, None)
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.unwrap().block_on(work)
+}
+
+fn message(len: usize) -> Vec<u8> {
+    let mut message = vec![0];
+    message.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+    message.resize(5 + len, 9);
+    message
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(message);
+    framed
+}
+
+fn cut(bytes: &[u8], len: usize) -> Vec<Bytes> {
+    bytes.chunks(len).map(Bytes::copy_from_slice).collect()
+}
+
+proptest! {
+    #[test]
+    fn whole_messages_pass_as_they_are(
+        lens in proptest::collection::vec(0usize..50, 0..6),
+        piece in 1usize..40,
+    ) {
+        let bytes: Vec<u8> = lens.iter().flat_map(|&len| message(len)).collect();
+        let body = body_of(cut(&bytes, piece), MethodKind::Bidi);
+        let (passed, status) = run(read(body));
+        prop_assert_eq!(passed, bytes);
+        prop_assert!(status.is_none());
+    }
+
+    #[test]
+    fn nothing_of_a_message_passes_before_all_of_it_is_here(
+        len in 1usize..50,
+        missing in 1usize..50,
+        piece in 1usize..20,
+    ) {
+        let bytes = message(len);
+        let bytes = &bytes[..bytes.len() - missing.min(len)];
+        let body = body_of(cut(bytes, piece), MethodKind::Unary);
+        let (passed, status) = run(read(body));
+        prop_assert!(passed.is_empty());
+        let status = status.unwrap();
+        prop_assert_eq!(status.message(), "incomplete request message");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_beyond_the_limit_is_refused_before_the_message_comes() {
+    let mut head = message(0);
+    head[1..].copy_from_slice(&(26 * 1024 * 1024u32).to_be_bytes());
+    let (passed, status) = read(body_of(vec![head.into()], MethodKind::Unary)).await;
+    assert!(passed.is_empty());
+    assert_eq!(status.unwrap().code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_message_that_grows_when_it_is_decoded_is_refused_before() {
+    let budget = MemoryBudget::new(16 * 1024 * 1024);
+    // 200 kB, and by the costs of a small request 64 times as much.
+    let elements = framed(&[[0x0a, 100].as_slice(), &[1; 100]].concat().repeat(2000));
+    let pieces = cut(&elements, 16 * 1024).into_iter();
+    let pieces = pieces.map(|piece| Ok::<_, Status>(Frame::data(piece)));
+    let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+    let (passed, status) = read(charged_body_of(body, MethodKind::Unary, &budget)).await;
+    assert!(passed.is_empty());
+    let status = status.unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.metadata().get("retry-after").is_some());
+    assert_eq!(budget.used_bytes(), 0, "given back");
+}
+
+#[tokio::test]
+async fn a_unary_request_is_one_message() {
+    let none = read(body_of(vec![], MethodKind::Unary)).await.1.unwrap();
+    assert_eq!(none.message(), "missing request message");
+    let two = [message(1), message(2)].concat();
+    let two = read(body_of(vec![two.into()], MethodKind::Unary)).await.1.unwrap();
+    assert_eq!(two.code(), Code::InvalidArgument);
+}
+
+/// A body that has begun with `bytes` and may go on. Uses the memory of `connection`.
+fn arriving(bytes: Vec<u8>, ends: bool, connection: &Arc<ConnectionShare>) -> RequestBody {
+    let pieces = tokio_stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(bytes)))]);
+    let body = if ends {
+        Body::new(StreamBody::new(pieces))
+    } else {
+        Body::new(StreamBody::new(pieces.chain(futures_util::stream::pending())))
+    };
+    let charge = CallCharge::new(Arc::clone(connection));
+    let metrics = metrics_of(MethodKind::ServerStream);
+    RequestBody::new(body, Version::HTTP_2, metrics, charge, Duration::from_secs(30))
+}
+
+/// A hundred topics of 17 bytes, as elements of a small request.
+fn elements() -> Vec<u8> {
+    framed(&[[0x0a, 17].as_slice(), &[1; 17]].concat().repeat(100))
+}
+
+#[tokio::test]
+async fn nothing_is_charged_for_decoding_before_the_end_of_a_request() {
+    const BUFFER_BYTES: usize = 8 * 1024;
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let sent = elements();
+    let mut body = arriving(sent.clone(), false, &connection);
+    assert!(body.receive(BUFFER_BYTES).now_or_never().is_none(), "it has not ended");
+    assert_eq!(budget.used_bytes(), idle_bytes + sent.len(), "what is here");
+    drop(body);
+    assert_eq!(budget.used_bytes(), idle_bytes);
+    let mut body = arriving(sent.clone(), true, &connection);
+    body.receive(BUFFER_BYTES).await;
+    assert!(budget.used_bytes() > idle_bytes + sent.len() + BUFFER_BYTES + 100 * 17);
+    assert!(matches!(read(body).await, (passed, None) if passed == sent));
+    assert_eq!(budget.used_bytes(), idle_bytes);
+}
+
+/// A part of the memory that open streams hold.
+const STEP_BYTES: usize = 16 * 1024;
+
+/// A connection whose open streams hold its share but for one step.
+fn with_open_streams() -> (MemoryBudget, Arc<ConnectionShare>, CallCharge) {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let open = CallCharge::new(Arc::clone(&connection));
+    while open.take(STEP_BYTES).is_ok() {}
+    open.give_back(STEP_BYTES);
+    (budget, connection, open)
+}
+
+/// Open streams hold the share of a connection when the next request comes. It is served when another one has been
+/// decoded, instead of being refused.
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_the_memory_to_decode_it() {
+    let (_budget, connection, open) = with_open_streams();
+    let mut body = arriving(elements(), true, &connection);
+    let received = async {
+        body.receive(8 * 1024).await;
+        read(body).await
+    };
+    let giving = async {
+        sleep(Duration::from_secs(1)).await;
+        open.give_back(16 * STEP_BYTES);
+    };
+    let ((passed, status), ()) = tokio::join!(received, giving);
+    assert!(status.is_none(), "{status:?}");
+    assert_eq!(passed, elements());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_finds_no_memory_is_refused_after_its_wait() {
+    let (budget, connection, _open) = with_open_streams();
+    let mut body = arriving(elements(), true, &connection);
+    let before_bytes = budget.used_bytes();
+    body.receive(8 * 1024).await;
+    let (passed, status) = read(body).await;
+    assert!(passed.is_empty());
+    assert_eq!(status.unwrap().code(), Code::ResourceExhausted);
+    assert_eq!(budget.used_bytes(), before_bytes, "given back");
+}
