@@ -35,8 +35,8 @@ impl Store {
 }
 
 impl Database {
-    /// Removes everything of a chain's strand from `from` on, moves head and reader's position, and drops the
-    /// projections, in one synced write.
+    /// Removes everything of a chain's strand from `from` on, moves head, verified end and reader's position, and drops
+    /// the projections, in one synced write.
     fn truncate_strand(
         &self,
         from: EnvelopeId,
@@ -70,6 +70,11 @@ impl Database {
             batch.put_cf(marks, MarkKey(at).encode(), value);
         }
         self.stage_tree_end(EnvelopeId { sequence: last, ..from }, &mut batch);
+        if let Some(verified) = self.verified(from.originator)? {
+            // A verified place above the head would let later envelopes there pass as verified.
+            let verified = EnvelopeId { sequence: verified.min(last), ..from };
+            self.stage_verified_head(verified, last, &mut batch);
+        }
         let cursors = self.family(CursorKey::FAMILY);
         let cursor = |name| CursorKey { name, originator: from.originator }.encode();
         batch.put_cf(cursors, cursor(CursorName::Head), last.0.to_be_bytes());

@@ -7,7 +7,7 @@ use hawser_proto::checkpoint::{Checkpoint, SignedPrefix};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     Change, CommitError, Expiring, Facts, InvalidRule, LogEntry, Mark, Store, Validity,
     VerifiedBatch,
@@ -289,4 +289,42 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
     verify(&store, 5..=5).unwrap();
     assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None);
     assert_equal(&store, &mirror(5));
+}
+
+/// What comes to a freed place was never checked, whatever was verified there before.
+#[test]
+fn a_strand_that_is_cut_has_no_verified_place_above_its_end() {
+    const STRAND: OriginatorId = OriginatorId::MIGRATED[0];
+    let entry_at = |sequence| {
+        let at = id(STRAND, sequence);
+        LogEntry { facts: Some(plain(at)), ..entry(at) }
+    };
+    let shown = |sequence| {
+        let entry = entry_at(sequence);
+        Change::Append(LogEntry { facts: entry.facts.map(Facts::unbooked), ..entry })
+    };
+    let show = |store: &Store, places: std::ops::RangeInclusive<u64>| {
+        store.commit_shown(&places.map(shown).collect::<Vec<_>>()).unwrap();
+    };
+    on_each(|store| {
+        let cut = |from| {
+            store.truncate_strand(id(STRAND, from), None).unwrap();
+            store.rebuild(&derive, &mut |_| {}).unwrap();
+        };
+        let verified = || store.snapshot().verified_head(STRAND).unwrap().0;
+        show(store, 1..=10);
+        let verdicts: Vec<_> = (1..=8).map(entry_at).collect();
+        store.commit_verified(STRAND, &verdicts, &derive).unwrap();
+        cut(5);
+        assert_eq!(verified(), 4);
+        assert_eq!(store.unverified().unwrap(), []);
+        show(store, 5..=7);
+        assert_eq!(verified(), 4, "the places are new");
+        assert_eq!(store.unverified().unwrap(), [id(STRAND, 4)]);
+        cut(7);
+        assert_eq!(verified(), 4, "it is below the end");
+        assert_eq!(store.unverified().unwrap(), [id(STRAND, 4)]);
+        cut(5);
+        assert_eq!(store.unverified().unwrap(), []);
+    });
 }
