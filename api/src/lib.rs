@@ -13,7 +13,7 @@
 //! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`, `breaker`:
 //!   parts of it;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
-//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `node_status`: readiness and status of the node;
+//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the node;
 //!   `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
@@ -29,6 +29,7 @@ mod breaker;
 mod callers;
 mod chain_status;
 mod checkpoint_api;
+mod clock_warning;
 mod conditions;
 mod cursor_stream;
 mod disk_trend;
@@ -37,6 +38,8 @@ mod handle;
 mod lag;
 mod limit_status;
 mod limits;
+#[cfg(test)]
+mod log_lines;
 mod metadata;
 mod methods;
 mod metrics;

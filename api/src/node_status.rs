@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{is_ahead, stated_ns};
-use hawser_engine::own_clock::is_off;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::BuildInfo;
@@ -15,6 +14,7 @@ use serde::Serialize;
 
 use crate::backup_status::BackupReport;
 use crate::chain_status::ChainReport;
+use crate::clock_warning;
 use crate::conditions::READS_ONLY;
 use crate::disk_trend::DiskTrend;
 use crate::lag::LagTracker;
@@ -290,23 +290,10 @@ impl NodeObserver {
         }
     }
 
-    /// Returns true if this machine's clock differs from other clocks by more than two seconds, and warns when that
-    /// begins: if `was_off` is false.
+    /// Returns true if this machine's clock differs from other clocks, and warns when that begins: if `was_off` is
+    /// false.
     pub(crate) fn warn_of_clock(&self, was_off: bool) -> bool {
-        let mut leads = self.engine.clock_leads_ns().into_iter();
-        let off = leads.find(|(source, lead_ns)| is_off(source, *lead_ns));
-        if let Some((source, lead_ns)) = off
-            && !was_off
-        {
-            let lead_ms = lead_ns / 1_000_000;
-            tracing::warn!(
-                code = "clock_differs",
-                source,
-                lead_ms,
-                "this machine's clock differs from others by more than two seconds"
-            );
-        }
-        off.is_some()
+        clock_warning::warn(&self.engine.clock_leads(), was_off)
     }
 
     /// Records the free space of the disk, for the estimate of the days left. Takes at most one sample in ten

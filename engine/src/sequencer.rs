@@ -212,8 +212,8 @@ impl RequestDraft {
             originator_sequence_id: self.sequence.0,
             originator_ns: self.ns,
             payer_envelope_bytes: envelope.as_bytes().clone(),
-            base_fee_picodollars: price.base,
-            congestion_fee_picodollars: price.congestion,
+            base_fee_picodollars: price.base(),
+            congestion_fee_picodollars: price.congestion(),
             expiry_unixtime: expiry_unix_s,
         });
         Ok(Sequenced {

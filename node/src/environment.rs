@@ -1,5 +1,9 @@
 //! The environment of this process, once the settings have been read from it.
 
+#[cfg(test)]
+#[path = "../../api/src/log_lines.rs"]
+mod log_lines;
+
 use std::ffi::CString;
 
 use crate::settings::table;
@@ -37,4 +41,30 @@ pub fn warn_of_secrets() {
         "secrets stay in the environment of this process, which /proc shows to its user, because it has several threads \
          already: give them in files"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::log_lines::LogLines;
+    use super::*;
+
+    /// The other thread may read the environment while it is overwritten.
+    #[test]
+    fn a_process_with_several_threads_keeps_its_secrets_and_says_so() {
+        let (end, ended) = mpsc::channel::<()>();
+        let other = thread::spawn(move || ended.recv());
+        assert!(!erase_secrets(["PATH"]));
+        assert!(std::env::var("PATH").is_ok_and(|path| !path.is_empty()), "it is left as it is");
+        drop(end);
+        assert!(other.join().unwrap().is_err(), "it was there to the end");
+        let log = LogLines::default();
+        tracing::subscriber::with_default(log.clone(), warn_of_secrets);
+        let lines = log.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("WARN "), "{lines:?}");
+        assert!(lines[0].contains("code=\"secrets_in_environment\""), "{lines:?}");
+    }
 }

@@ -231,20 +231,39 @@ pub struct Charged {
     pub congestion: u64,
 }
 
-/// The fees of one envelope, picodollars. [`Rate::fees`] keeps their sum in the signed 64-bit range.
+/// The fees of one envelope, picodollars. Their sum is in the signed 64-bit range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EnvelopeFees {
-    /// The base fee.
-    pub base: u64,
-    /// The congestion fee.
-    pub congestion: u64,
+    base: u64,
+    congestion: u64,
 }
 
 impl EnvelopeFees {
+    /// Creates the fees.
+    ///
+    /// # Errors
+    /// [`FeeError::Overflow`] if their sum exceeds the signed 64-bit range.
+    pub fn new(base: u64, congestion: u64) -> Result<Self, FeeError> {
+        in_range(base.checked_add(congestion).map(u128::from))?;
+        Ok(Self { base, congestion })
+    }
+
+    /// Returns the base fee.
+    #[must_use]
+    pub fn base(self) -> u64 {
+        self.base
+    }
+
+    /// Returns the congestion fee.
+    #[must_use]
+    pub fn congestion(self) -> u64 {
+        self.congestion
+    }
+
     /// Returns the amount that the payer owes.
     #[must_use]
     pub fn sum(self) -> u64 {
-        self.base.saturating_add(self.congestion)
+        self.base + self.congestion
     }
 }
 
@@ -294,9 +313,7 @@ impl Rate {
     pub fn fees(&self, size_bytes: u64, days: u32, units: u64) -> Result<EnvelopeFees, PriceError> {
         let base = self.base_fee(size_bytes, days).map_err(PriceError::Base)?;
         let congestion = self.congestion_fee(units).map_err(PriceError::Congestion)?;
-        in_range(u128::from(base).checked_add(congestion.into()))
-            .map_err(PriceError::Congestion)?;
-        Ok(EnvelopeFees { base, congestion })
+        EnvelopeFees::new(base, congestion).map_err(PriceError::Congestion)
     }
 
     /// Returns the fee for `units` units of congestion, in picodollars.
@@ -364,6 +381,16 @@ mod tests {
                 Some(golden) => assert_eq!(fee, Ok(golden.parse().unwrap()), "{case}"),
                 None => assert!(fee.is_err(), "{case}"),
             }
+        }
+    }
+
+    #[test]
+    fn fees_whose_sum_is_out_of_range_are_refused() {
+        const MAX: u64 = i64::MAX.unsigned_abs();
+        let fees = EnvelopeFees::new(MAX - 7, 7).unwrap();
+        assert_eq!((fees.base(), fees.congestion(), fees.sum()), (MAX - 7, 7, MAX));
+        for (base, congestion) in [(MAX, 1), (1, MAX), (MAX, MAX), (u64::MAX, 0), (1, u64::MAX)] {
+            assert_eq!(EnvelopeFees::new(base, congestion), Err(FeeError::Overflow));
         }
     }
 

@@ -291,7 +291,7 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
     assert_equal(&store, &mirror(5));
 }
 
-/// What comes to a freed place was never checked, whatever was verified there before.
+/// An envelope that comes to a freed place was never checked, although another one was verified there before.
 #[test]
 fn a_strand_that_is_cut_has_no_verified_place_above_its_end() {
     const STRAND: OriginatorId = OriginatorId::MIGRATED[0];

@@ -56,9 +56,9 @@ fn identity(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
         "Always 1; the labels say which node this is",
         [([("node_id", node.as_str()), ("network", identity.network.as_str()), ("role", role)], 1)],
     )?;
-    let leads = observer.engine.clock_leads_ns().into_iter();
+    let leads = observer.engine.clock_leads().into_iter();
     #[expect(clippy::cast_precision_loss, reason = "leads of years are whole microseconds still")]
-    let seconds = leads.map(|(source, lead_ns)| ([("source", source)], lead_ns as f64 / 1e9));
+    let seconds = leads.map(|it| ([("source", it.source.name())], it.lead_ns as f64 / 1e9));
     out.gauges(
         "xmtp_clock_offset_seconds",
         "Lead of this node's clock over that of the chain, or over the median of the peers' clocks, in seconds",

@@ -33,17 +33,49 @@ const ENVELOPE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// this node by itself.
 const PEERS_MIN: usize = 2;
 
-/// The name of the peers as a source.
-const PEERS: &str = "peers";
 /// The difference to another clock above which an operator is warned, in nanoseconds. Specified (`docs/log-codes.md`):
 /// hosts with a time service differ by milliseconds, and peers announce their places within a second.
 const WARNED_ABOVE_NS: i64 = 2_000_000_000;
 
-/// Returns true if a lead over the named source, as in [`OtherClocks::leads_ns`], calls for a look at this machine's
-/// clock. A block appears some time after the time that it states, so it shows only a clock that is behind.
-#[must_use]
-pub fn is_off(source: &str, lead_ns: i64) -> bool {
-    lead_ns < -WARNED_ABOVE_NS || (source == PEERS && lead_ns > WARNED_ABOVE_NS)
+/// A source that shows another clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockSource {
+    /// The newest block of a chain, with the chain's name.
+    Chain(&'static str),
+    /// The median of the peers' clocks.
+    Peers,
+}
+
+impl ClockSource {
+    /// Returns the name that logs and metrics use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chain(name) => name,
+            Self::Peers => "peers",
+        }
+    }
+}
+
+/// The lead of this machine's clock over another clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockLead {
+    /// The source of the other clock.
+    pub source: ClockSource,
+    /// The lead in nanoseconds; negative if this machine's clock is behind.
+    pub lead_ns: i64,
+}
+
+impl ClockLead {
+    /// Returns true if the lead calls for a look at this machine's clock. A block appears some time after the time that
+    /// it states, so it shows only a clock that is behind.
+    #[must_use]
+    pub fn is_off(self) -> bool {
+        match self.source {
+            ClockSource::Chain(_) => self.lead_ns < -WARNED_ABOVE_NS,
+            ClockSource::Peers => self.lead_ns.unsigned_abs() > WARNED_ABOVE_NS.unsigned_abs(),
+        }
+    }
 }
 
 /// This node's clock is ahead of others.
@@ -177,15 +209,17 @@ impl OtherClocks {
         }
     }
 
-    /// Returns the lead of the wall clock over each chain by its name, and over `peers`, in nanoseconds; negative where
-    /// it is behind. A source that has shown no time for an hour is left out, as are the peers while the clocks of
-    /// fewer than two are known.
+    /// Returns the lead of the wall clock over each chain, and over the peers. A source that has shown no time for an
+    /// hour is left out, as are the peers while the clocks of fewer than two are known.
     #[must_use]
-    pub fn leads_ns(&self, now: Instant, wall_ns: i64) -> Vec<(&'static str, i64)> {
-        let chains = self.chains.iter();
-        let chains = chains.filter_map(|(&chain, it)| Some((chain, it.lead_ns(now, wall_ns)?)));
-        let peers = self.lead_over_peers_ns(now, wall_ns).map(|lead_ns| (PEERS, lead_ns));
-        chains.chain(peers).collect()
+    pub fn leads(&self, now: Instant, wall_ns: i64) -> Vec<ClockLead> {
+        let chains = self
+            .chains
+            .iter()
+            .map(|(&chain, reading)| (ClockSource::Chain(chain), reading.lead_ns(now, wall_ns)));
+        let peers = (ClockSource::Peers, self.lead_over_peers_ns(now, wall_ns));
+        let all = chains.chain(std::iter::once(peers));
+        all.filter_map(|(source, lead_ns)| Some(ClockLead { source, lead_ns: lead_ns? })).collect()
     }
 
     /// Returns the lead over the median of the peers' clocks; `None` if too few are known.

@@ -56,8 +56,8 @@ fn a_clock_is_off_by_more_than_two_seconds_and_blocks_show_only_that_it_is_behin
     let at = clocks.at(1);
     clocks.others.note_block("app", WALL_NS + 1_000_000_000, at);
     let off_by = |clocks: &TestClocks, offset_ns: i64| -> Vec<&'static str> {
-        let leads = clocks.others.leads_ns(clocks.at(1), WALL_NS + 1_000_000_000 + offset_ns);
-        leads.into_iter().filter(|(by, lead)| is_off(by, *lead)).map(|(by, _)| by).collect()
+        let leads = clocks.others.leads(clocks.at(1), WALL_NS + 1_000_000_000 + offset_ns);
+        leads.into_iter().filter(|lead| lead.is_off()).map(|lead| lead.source.name()).collect()
     };
     assert_eq!(off_by(&clocks, -TWO_S), [""; 0]);
     assert_eq!(off_by(&clocks, -TWO_S - 1), ["app"]);
@@ -141,7 +141,8 @@ fn leads_are_shown_of_each_source_that_is_known() {
     let mut clocks = TestClocks::new();
     let leads = |clocks: &TestClocks, seconds: u64| {
         let right_ns = WALL_NS + i64::try_from(seconds).unwrap() * 1_000_000_000;
-        clocks.others.leads_ns(clocks.at(seconds), right_ns)
+        let leads = clocks.others.leads(clocks.at(seconds), right_ns).into_iter();
+        leads.map(|lead| (lead.source.name(), lead.lead_ns)).collect::<Vec<_>>()
     };
     assert_eq!(leads(&clocks, 1), []);
     let at = clocks.at(0);

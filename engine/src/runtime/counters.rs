@@ -212,8 +212,10 @@ pub struct LivenessCounters {
     pub failed: Counter,
 }
 
-/// The kinds of misbehaviour that reports name, in the order of the schema.
-const REPORTED_KINDS: [Kind; 8] = [
+/// The kinds of misbehaviour that reports name, in the order of the schema. The first one stands for every kind that
+/// this version does not know.
+const REPORTED_KINDS: [Kind; 9] = [
+    Kind::Unspecified,
     Kind::UnresponsiveNode,
     Kind::SlowNode,
     Kind::FailedRequest,
@@ -231,10 +233,8 @@ pub struct ReportsByKind([Counter; REPORTED_KINDS.len()]);
 impl ReportsByKind {
     /// Counts one report.
     pub(crate) fn count(&self, kind: Kind) {
-        let counters = REPORTED_KINDS.iter().zip(&self.0);
-        for (_, counter) in counters.filter(|(reported, _)| **reported == kind) {
-            counter.inc();
-        }
+        let known = REPORTED_KINDS.iter().position(|reported| *reported == kind);
+        self.0[known.unwrap_or(0)].inc();
     }
 
     /// Returns the number of reports of each kind, with the name of the kind in the schema.
@@ -320,12 +320,17 @@ mod tests {
         counted.count(Kind::OutOfOrder);
         counted.count(Kind::BlockchainInconsistency);
         counted.count(Kind::BlockchainInconsistency);
+        counted.count(Kind::Unspecified);
         let found: Vec<_> = counted.all().filter(|(_, count)| *count > 0).collect();
         assert_eq!(
             found,
-            [("MISBEHAVIOR_OUT_OF_ORDER", 1), ("MISBEHAVIOR_BLOCKCHAIN_INCONSISTENCY", 2)]
+            [
+                ("MISBEHAVIOR_UNSPECIFIED", 1),
+                ("MISBEHAVIOR_OUT_OF_ORDER", 1),
+                ("MISBEHAVIOR_BLOCKCHAIN_INCONSISTENCY", 2)
+            ]
         );
-        assert_eq!(counted.all().count(), 8);
+        assert_eq!(counted.all().count(), 9);
     }
 
     /// A dashboard names bounds, and sums nodes of both kinds bound by bound.

@@ -61,6 +61,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, PayerAddress, SecretKey, SequenceId};
 use hawser_storage::{ReadError, Store};
 
+use crate::own_clock::ClockLead;
 use crate::own_strand::{OperatorWord, OwnStrandStatus};
 use chain_clock::ChainClock;
 use counters::Counters;
@@ -276,11 +277,11 @@ impl Engine {
         Ok(self.publisher.own_clock().check(self.ports.clock.now_ns())?)
     }
 
-    /// Returns the lead of this node's clock over each chain by its name, and over the median of `peers`, in
-    /// nanoseconds; negative where it is behind. Sources that are not known are left out.
+    /// Returns the lead of this node's clock over each chain, and over the median of the peers. Sources that are not
+    /// known are left out.
     #[must_use]
-    pub fn clock_leads_ns(&self) -> Vec<(&'static str, i64)> {
-        self.publisher.own_clock().leads_ns(self.ports.clock.now_ns())
+    pub fn clock_leads(&self) -> Vec<ClockLead> {
+        self.publisher.own_clock().leads(self.ports.clock.now_ns())
     }
 
     /// Notes that a block with this time, unix seconds, appeared at the head of a chain at the moment `at`. A

@@ -7,7 +7,7 @@ use std::time::Instant;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
-use crate::own_clock::{ClockAheadError, OtherClocks};
+use crate::own_clock::{ClockAheadError, ClockLead, OtherClocks};
 
 /// Handle to the clocks of others. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -23,9 +23,9 @@ impl OwnClock {
     }
 
     /// Returns the lead of a wall clock that shows `wall_ns` now over the clocks of others, as
-    /// [`OtherClocks::leads_ns`] does.
-    pub(super) fn leads_ns(&self, wall_ns: i64) -> Vec<(&'static str, i64)> {
-        self.0.lock().leads_ns(now(), wall_ns)
+    /// [`OtherClocks::leads`] does.
+    pub(super) fn leads(&self, wall_ns: i64) -> Vec<ClockLead> {
+        self.0.lock().leads(now(), wall_ns)
     }
 
     /// Notes a block that appeared at the head of a chain at the moment `at`.

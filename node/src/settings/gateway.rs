@@ -124,7 +124,8 @@ impl GatewayServiceSettings {
             reader.error(&chains::SETTLEMENT_RPC, None);
         }
         reader.refuse_rate_limits();
-        let notes = sources.notes_of_gateway();
+        let mut notes = sources.notes_of_gateway();
+        notes.extend(sources.note_of_role());
         reader.finish(|| Self {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
@@ -270,6 +271,19 @@ mod tests {
         assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
         assert_eq!(config.redis.unwrap().key_prefix, "xmtpd:");
         assert!(config.notes.is_empty(), "{:?}", config.notes);
+    }
+
+    /// An operator who runs a gateway as a standby has to learn that it pays like every other one.
+    #[test]
+    fn a_gateway_says_that_it_has_no_role() {
+        let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        for role in ["primary", "standby"] {
+            let env = [("XMTPD_PAYER_PRIVATE_KEY", KEY), ("HAWSER_ROLE", role)];
+            let config = read(&flags, &env).unwrap();
+            let [note] = &config.notes[..] else { panic!("{:?}", config.notes) };
+            assert!(note.contains("HAWSER_ROLE") && note.contains(role), "{note}");
+        }
+        assert!(read(&flags, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap().notes.is_empty());
     }
 
     #[test]

@@ -211,6 +211,16 @@ impl SettingSources {
         })
     }
 
+    /// Returns a note if a variable names a role, for a gateway, which has none.
+    pub(super) fn note_of_role(&self) -> Option<String> {
+        let given = self.env.get(table::ROLE_ENV)?;
+        Some(format!(
+            "{}={:?} has no effect: a gateway has no role, so this one serves its callers and pays for them",
+            table::ROLE_ENV,
+            given.as_str()
+        ))
+    }
+
     /// Returns a note for each value that has no effect on a node or is unknown.
     pub(super) fn notes(&self) -> Vec<String> {
         self.notes_about(ignored::ALL.iter())
