@@ -13,8 +13,8 @@
 //! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`, `breaker`:
 //!   parts of it;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
-//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the node;
-//!   `chain_status`, `backup_status`, `payer_report_status`: parts of it;
+//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the
+//!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
 //! - [`start`] and [`ApiHandle`]: start and shutdown; [`CheckedStream`]: the checks of a stream's requests, without a

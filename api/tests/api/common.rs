@@ -186,22 +186,13 @@ impl Node {
         originator_ns: i64,
         depends_on: Option<pb_env::Cursor>,
     ) {
-        let payload = group_payload(frame(group, 1, &sequence.to_be_bytes()));
-        let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
-        let client = client(&group_topic(group), depends_on, payload);
-        let statement = pb_env::UnsignedOriginatorEnvelope {
-            originator_node_id: PEER.0,
-            originator_sequence_id: sequence,
-            originator_ns,
-            payer_envelope_bytes: PayerEnvelope::sign(client, PEER, 60, &payer)
-                .encode_to_vec()
-                .into(),
-            ..Default::default()
-        };
-        let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
-        let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
-        let facts = facts::of_statement(envelope.unsigned(), None, NODE);
-        let entry = LogEntry::valid(envelope.id(), bytes, facts);
+        let entry = entry_of_peer(sequence, group, originator_ns, depends_on);
+        self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
+    }
+
+    /// Stores other bytes at a place of another node's strand, as damage would that no checksum shows.
+    pub(crate) fn damaged_of_peer(&self, sequence: u64, group: u8, bytes: Bytes) {
+        let entry = LogEntry { bytes, ..entry_of_peer(sequence, group, START_NS, None) };
         self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
     }
 
@@ -357,6 +348,29 @@ pub(crate) fn sign_as(client: Bytes, payer: u8, days: u32) -> pb_env::PayerEnvel
 
 pub(crate) fn wire_cursor<const N: usize>(entries: [(u32, u64); N]) -> pb_env::Cursor {
     pb_env::Cursor { node_id_to_sequence_id: entries.into() }
+}
+
+/// Returns an envelope that another node has ordered and dated.
+fn entry_of_peer(
+    sequence: u64,
+    group: u8,
+    originator_ns: i64,
+    depends_on: Option<pb_env::Cursor>,
+) -> LogEntry {
+    let payload = group_payload(frame(group, 1, &sequence.to_be_bytes()));
+    let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
+    let client = client(&group_topic(group), depends_on, payload);
+    let statement = pb_env::UnsignedOriginatorEnvelope {
+        originator_node_id: PEER.0,
+        originator_sequence_id: sequence,
+        originator_ns,
+        payer_envelope_bytes: PayerEnvelope::sign(client, PEER, 60, &payer).encode_to_vec().into(),
+        ..Default::default()
+    };
+    let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
+    let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+    let facts = facts::of_statement(envelope.unsigned(), None, NODE);
+    LogEntry::valid(envelope.id(), bytes, facts)
 }
 
 /// "100:1 100:2", in the order of delivery.

@@ -174,6 +174,44 @@ async fn strands_come_whole_and_without_waiting() {
     assert_eq!(brought(&mut older).await, "0:1");
 }
 
+/// Only damage that passes the checksums of the database leaves such an envelope. The reader gets its bytes, and what
+/// follows (`docs/decisions/0060-streams-send-stored-bytes.md`).
+#[tokio::test]
+async fn an_envelope_that_does_not_decode_reaches_the_reader_and_ends_no_stream() {
+    use pb::subscribe_originators_response::Response;
+    let node = node().await;
+    let damaged = Bytes::from_static(&[0xff; 40]);
+    node.ordered_by_peer(1, 1, None);
+    node.damaged_of_peer(2, 1, damaged.clone());
+    node.ordered_by_peer(3, 1, None);
+    let filter = pb::subscribe_originators_request::OriginatorFilter {
+        originator_node_ids: vec![PEER.0],
+        last_seen: Some(pb_env::Cursor::default()),
+    };
+    let request = pb::SubscribeOriginatorsRequest { filter: Some(filter) };
+    let mut client = node.replication().await;
+    let mut stream = client.subscribe_originators(request).await.unwrap().into_inner();
+    let mut read: Vec<Bytes> = Vec::new();
+    let mut read_up_to = async |count: usize| {
+        while read.len() < count {
+            let response = stream.message().await.unwrap().unwrap().response;
+            if let Some(Response::Envelopes(envelopes)) = response {
+                read.extend(envelopes.envelopes);
+            }
+        }
+        read.clone()
+    };
+    let stored = read_up_to(3).await;
+    assert_eq!(ids(&[stored[0].clone(), stored[2].clone()]), "200:1 200:3");
+    assert_eq!(stored[1], damaged);
+    // And of those that are new.
+    node.damaged_of_peer(4, 1, damaged.clone());
+    node.ordered_by_peer(5, 1, None);
+    let all = read_up_to(5).await;
+    assert_eq!(all[3], damaged);
+    assert_eq!(ids(&all[4..]), "200:5");
+}
+
 #[tokio::test]
 async fn everything_is_live_only() {
     let node = node().await;
