@@ -8,6 +8,8 @@
 //! The test shows that no acknowledged id ever has other bytes or none, that one envelope has one id, and that
 //! everything can be published once the disk works.
 
+mod large_requests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, LazyLock};
@@ -16,22 +18,18 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
-use hawser_storage::{
-    ChainCommit, ChainPosition, Change, LogEntry, RateRow, SkipReason, Store, WriteFault,
-};
+use hawser_storage::{ChainCommit, ChainPosition, Change, RateRow, SkipReason, Store, WriteFault};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::PublishSettings;
 use super::commit::{CommitThread, SignedGroup};
 use super::error::PublishError;
-use super::large::LargeRequests;
 use super::own_end::{self, OwnEnd};
 use super::request::{InFlightShare, PendingReply, Published, Request};
 use super::sequence::SequencerThread;
 use super::size::BatchSize;
 use super::state::PublisherState;
-use crate::own_strand::OwnStrandStatus;
 use crate::ports::{PayloadValidator, TrustingJudge};
 use crate::read::testing::{self, Dice, StoppedClock};
 use crate::runtime::chain::{ChainAppender, ChainAppenderParts};
@@ -458,48 +456,6 @@ fn no_acknowledged_id_ever_has_other_bytes_or_none_whatever_syncs_do() {
     assert!(few || (refused > 0 && reopened > 0 && acknowledged > 0), "nothing went wrong");
 }
 
-#[test]
-fn pieces_of_large_requests_take_turns_and_let_small_requests_pass() {
-    let mut sim = Sim::new(0);
-    sim.outcomes.lock().fails_one_in = 0;
-    let process = &mut sim.process;
-    // Returns the envelopes of the next group.
-    let next = |process: &mut Process| -> Vec<usize> {
-        process.sequence(9);
-        let group = process.handed.try_recv().unwrap();
-        let receipt = |entry: &LogEntry| entry.facts.as_ref().unwrap().receipt.unwrap();
-        let envelopes = group.entries.iter().map(|entry| receipt(entry)[0].into()).collect();
-        process.ready.0.send(group).unwrap();
-        envelopes
-    };
-    process.request(1, (0..6).collect());
-    process.request(2, (6..10).collect());
-    assert_eq!(next(process), [0, 1], "one piece, not all of the request");
-    process.request(3, vec![20]);
-    assert_eq!(next(process), [20], "a small request has a group without a piece");
-    assert_eq!(next(process), [6, 7], "the other caller has its turn");
-    assert!(next(process).is_empty(), "two pieces wait for their write");
-    process.request(3, vec![21]);
-    assert_eq!(next(process), [21], "a small request does not wait for that");
-    process.commit(usize::MAX);
-    assert_eq!(next(process), [2, 3]);
-    for small in 12..15 {
-        process.request(3, vec![small]);
-        assert_eq!(next(process), [small]);
-    }
-    process.request(3, vec![15]);
-    assert_eq!(next(process), [15, 8, 9], "small requests without end do not stop a large one");
-    process.commit(usize::MAX);
-    assert_eq!(next(process), [4, 5]);
-    assert_eq!(sim.process.awaited.len(), 8);
-    sim.process.commit(usize::MAX);
-    sim.take_answers();
-    assert!(sim.process.awaited.is_empty() && sim.refused == 0);
-    let ids = |envelopes: std::ops::Range<usize>| envelopes.map(|it| sim.ids[&it].0);
-    assert_eq!(ids(0..6).collect::<Vec<_>>(), [1, 2, 7, 8, 15, 16]);
-    assert_eq!(ids(6..10).collect::<Vec<_>>(), [4, 5, 13, 14]);
-}
-
 /// Another process with the key can sign the last place of the strand, and declare places up to it void.
 #[test]
 fn a_strand_without_a_place_left_refuses_publishes() {
@@ -517,71 +473,4 @@ fn a_strand_without_a_place_left_refuses_publishes() {
     }
     assert_eq!(sim.ids, HashMap::from([(0, SequenceId::MAX)]), "the last place is given out");
     assert_eq!(sim.refused, 2);
-}
-
-/// A peer's claim can stop signing in the middle of a large request, and its end can let it begin again, while the disk
-/// takes a piece.
-#[test]
-fn places_of_a_piece_are_in_flight_until_it_is_written_and_are_not_given_out_again() {
-    let mut sim = Sim::new(0);
-    sim.outcomes.lock().fails_one_in = 0;
-    sim.process.request(1, (0..6).collect());
-    sim.process.sequence(1);
-    sim.process.state.own_strand.set(OwnStrandStatus::Asking);
-    sim.process.request(2, vec![20]);
-    sim.process.sequence(1);
-    sim.take_answers();
-    assert_eq!((sim.process.awaited.len(), sim.refused), (1, 1), "nothing is signed any more");
-    let is_idle = |process: &Process| process.in_flight.available_permits() == IN_FLIGHT;
-    assert!(!is_idle(&sim.process), "the first piece has places");
-    sim.process.state.own_strand.set(OwnStrandStatus::Ready);
-    sim.process.request(2, vec![20]);
-    sim.process.sequence(1);
-    sim.take_answers();
-    assert_eq!(sim.refused, 2, "the end of the strand cannot be read before the piece is there");
-    sim.process.commit(usize::MAX);
-    assert!(is_idle(&sim.process));
-    sim.process.request(2, vec![20]);
-    sim.process.sequence(1);
-    sim.process.commit(usize::MAX);
-    sim.take_answers();
-    assert_eq!(sim.ids, HashMap::from([(20, SequenceId(3))]), "behind the piece");
-}
-
-/// A gateway that gets an error looks for the envelopes once, and publishes those that it does not find at another
-/// node: they would be paid twice if they became readable later.
-#[test]
-fn a_large_request_that_fails_is_answered_when_its_pieces_can_be_read() {
-    let mut sim = Sim::new(0);
-    sim.outcomes.lock().fails_one_in = 0;
-    sim.process.request(1, (0..6).collect());
-    sim.process.sequence(1);
-    sim.process.state.own_strand.set(OwnStrandStatus::Asking);
-    sim.process.sequence(1);
-    sim.take_answers();
-    assert_eq!((sim.process.awaited.len(), sim.refused), (1, 0), "the first piece is not written");
-    sim.process.commit(usize::MAX);
-    assert_eq!(sim.process.heads.get().get(NODE), SequenceId(2), "readers get it");
-    sim.take_answers();
-    assert_eq!((sim.process.awaited.len(), sim.refused), (0, 1));
-}
-
-/// Congestion can make the rest of a request cost more than was checked before its first piece. A publisher that
-/// repeats it would else be asked to repeat it without end.
-#[test]
-fn a_large_request_that_has_only_repeated_envelopes_is_told_why_it_is_refused() {
-    let fail_after = |added: usize| {
-        let mut sim = Sim::new(0);
-        sim.process.request(1, (0..6).collect());
-        let mut large = LargeRequests::new(PIECE);
-        large.push(sim.process.requests.pop().unwrap());
-        let (mut request, piece) = large.take_piece(1, 0, false).unwrap();
-        let answer = piece.iter().map(|it| Bytes::copy_from_slice(it.envelope.as_bytes()));
-        request.add(answer.collect(), added, 0);
-        request.fail(PublishError::Balance { price: 2, left: 1, index: 0 });
-        let (_, mut answer) = sim.process.awaited.pop().unwrap();
-        answer.try_recv().unwrap().unwrap_err()
-    };
-    assert_eq!(fail_after(0), PublishError::Balance { price: 2, left: 1, index: 2 });
-    assert!(matches!(fail_after(1), PublishError::Unavailable { .. }));
 }
