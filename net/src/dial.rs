@@ -79,7 +79,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
 struct PeerAddresses {
     /// The address that the peer has announced over gRPC. It is tried first, because a peer that announces one may not
     /// answer at the other.
-    told: Option<String>,
+    stated: Option<String>,
     /// The one of its registry record; empty if it has none.
     registered: String,
     /// URL of the peer's API, if the peer may still announce a QUIC address there.
@@ -90,8 +90,8 @@ struct PeerAddresses {
 async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &PeerAddresses) {
     tokio::time::sleep(pause).await;
     if net.sessions.has_grpc(peer) {
-        let url = addresses.url.as_deref().filter(|_| addresses.told.is_none());
-        let told = async {
+        let url = addresses.url.as_deref().filter(|_| addresses.stated.is_none());
+        let announcement = async {
             match url {
                 Some(url) => net.sessions.wait_for_announced_address(peer, url).await,
                 None => std::future::pending().await,
@@ -99,7 +99,7 @@ async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &P
         };
         tokio::select! {
             () = net.sessions.wait_for_no_grpc(peer) => {}
-            () = told => {}
+            () = announcement => {}
             () = tokio::time::sleep(AGAIN_BESIDE_GRPC) => {}
         }
     }
@@ -112,9 +112,9 @@ fn addresses_of(net: &NetState, peer: OriginatorId) -> Option<PeerAddresses> {
     let record = registry.member(peer)?;
     // A record that has one of its own is the operator's word.
     let url = record.quic_address.is_none().then(|| record.http_address.clone());
-    let told = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
+    let stated = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
     Some(PeerAddresses {
-        told: told.map(|it| it.to_string()),
+        stated: stated.map(|it| it.to_string()),
         registered: quic_address(record).unwrap_or_default(),
         url,
     })
@@ -128,17 +128,17 @@ async fn attempt(
     addresses: &PeerAddresses,
     announced_pause: &mut AnnouncedPause,
 ) -> Result<ProvenConnection, SessionError> {
-    if let Some(told) = &addresses.told
+    if let Some(stated) = &addresses.stated
         && announced_pause.begin(Instant::now())
     {
-        let connecting = connect_to_announced(endpoint, told);
+        let connecting = connect_to_announced(endpoint, stated);
         match attempt_with(net, peer, connecting).await {
             Ok(proven) => {
                 announced_pause.end();
                 return Ok(proven);
             }
             Err(error) => {
-                tracing::debug!(%peer, told, %error, "no session at the address that the peer stated")
+                tracing::debug!(%peer, stated, %error, "no session at the address that the peer stated")
             }
         }
     }

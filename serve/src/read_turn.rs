@@ -15,7 +15,8 @@ pub(crate) struct ReadTurn {
 }
 
 impl ReadTurn {
-    /// Ends the turn and returns true if it has read its share. The caller has to return `Pending`; the task is already scheduled to wake.
+    /// Ends the turn and returns true if it has read its share. The caller then has to return `Pending`; the task is
+    /// already scheduled to wake.
     pub(crate) fn yield_if_over(&mut self, cx: &Context<'_>) -> bool {
         let is_over = self.bytes >= TURN_BYTES;
         if is_over {

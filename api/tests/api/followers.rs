@@ -90,9 +90,9 @@ async fn a_token_counts_in_any_spelling_of_its_header() {
             request.extend(&body);
             let answer = Http1Answer::read(exchange(node.address(), &request).await);
             let trailers = String::from_utf8_lossy(&answer.body).replace(' ', "");
-            let told = answer.header("grpc-status") == Some(&status.to_string())
+            let is_stated = answer.header("grpc-status") == Some(&status.to_string())
                 || trailers.contains(&format!("grpc-status:{status}"));
-            assert!(told, "{name}: {answer:?}");
+            assert!(is_stated, "{name}: {answer:?}");
         }
     }
 }
@@ -128,17 +128,17 @@ async fn a_follower_gets_a_first_frame_at_once_and_frames_that_it_reads() {
 async fn the_address_for_quic_is_told_to_nodes_if_there_is_one() {
     let text = token(60);
     let of_node = [(TOKEN, text.as_str())];
-    let told = async |address: Option<QuicAddress>, headers: &[(&'static str, &str)]| {
+    let address_for = async |address: Option<QuicAddress>, headers: &[(&'static str, &str)]| {
         let node = node_with(|settings| settings.quic_address = address, Arc::new(NoPeers)).await;
         let mut client = MetadataApiClient::new(node.channel().await);
         let request = with(metadata_api::GetSyncCursorRequest {}, headers);
         let answer = client.get_sync_cursor(request).await.unwrap();
         answer.metadata().get(QUIC_ADDRESS_HEADER).map(|it| it.to_str().unwrap().to_owned())
     };
-    assert_eq!(told(None, &of_node).await, None);
+    assert_eq!(address_for(None, &of_node).await, None);
     let address = QuicAddress::parse("node.example:5050");
-    assert_eq!(told(address.clone(), &of_node).await.as_deref(), Some("node.example:5050"));
-    assert_eq!(told(address, &[]).await, None, "other callers have no use for it");
+    assert_eq!(address_for(address.clone(), &of_node).await.as_deref(), Some("node.example:5050"));
+    assert_eq!(address_for(address, &[]).await, None, "other callers have no use for it");
 }
 
 /// Stores an envelope that another node has signed and that breaks a rule.

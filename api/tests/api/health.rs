@@ -76,16 +76,16 @@ async fn a_watch_sends_changes() {
     let node = node().await;
     let mut client = HealthClient::new(node.channel().await);
     let mut stream = client.watch(about(PUBLISH)).await.unwrap().into_inner();
-    let mut told = async || stream.message().await.unwrap().unwrap().status;
-    assert_eq!(told().await, SERVING);
+    let mut next_status = async || stream.message().await.unwrap().unwrap().status;
+    assert_eq!(next_status().await, SERVING);
     let mut other = record();
     other.canonical = false;
     node.set_registry([other]);
-    assert_eq!(told().await, NOT_SERVING);
+    assert_eq!(next_status().await, NOT_SERVING);
     node.set_registry([record()]);
-    assert_eq!(told().await, SERVING);
+    assert_eq!(next_status().await, SERVING);
     node.api.drain();
-    assert_eq!(told().await, NOT_SERVING);
+    assert_eq!(next_status().await, NOT_SERVING);
 }
 
 #[tokio::test]

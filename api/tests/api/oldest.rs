@@ -11,7 +11,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::common::*;
 
-fn told(metadata: &MetadataMap) -> Option<String> {
+fn oldest_of(metadata: &MetadataMap) -> Option<String> {
     metadata.get("hawser-oldest").map(|it| it.to_str().unwrap().to_owned())
 }
 
@@ -40,8 +40,12 @@ async fn queried(node: &Node, query: pb::EnvelopesQuery) -> (String, Option<Stri
     let request = pb::QueryEnvelopesRequest { query: Some(query), limit: 0 };
     let answer = node.query().await.query_envelopes(request.clone()).await.unwrap();
     let other = node.replication().await.query_envelopes(request).await.unwrap();
-    assert_eq!(told(answer.metadata()), told(other.metadata()), "both names answer alike");
-    let oldest = told(answer.metadata());
+    assert_eq!(
+        oldest_of(answer.metadata()),
+        oldest_of(other.metadata()),
+        "both names answer alike"
+    );
+    let oldest = oldest_of(answer.metadata());
     (ids(&answer.into_inner().envelopes), oldest)
 }
 
@@ -73,27 +77,27 @@ async fn a_stream_that_begins_below_is_told_it_in_its_headers() {
     let seen = |place| Some(wire_cursor([(100, place)]));
     let mut query = node.query().await;
     let opened = query.subscribe_topics(topics(None)).await.unwrap();
-    assert_eq!(told(opened.metadata()), four);
+    assert_eq!(oldest_of(opened.metadata()), four);
     let opened = query.subscribe_topics(topics(seen(3))).await.unwrap();
-    assert_eq!(told(opened.metadata()), None);
+    assert_eq!(oldest_of(opened.metadata()), None);
     let envelopes =
         |last_seen| pb::SubscribeEnvelopesRequest { query: Some(topics_query([1], last_seen)) };
     let mut replication = node.replication().await;
     let opened = replication.subscribe_envelopes(envelopes(seen(1))).await.unwrap();
-    assert_eq!(told(opened.metadata()), four);
+    assert_eq!(oldest_of(opened.metadata()), four);
     let opened = replication.subscribe_envelopes(envelopes(None)).await.unwrap();
-    assert_eq!(told(opened.metadata()), None, "it begins now");
+    assert_eq!(oldest_of(opened.metadata()), None, "it begins now");
     let filter = pb::subscribe_originators_request::OriginatorFilter {
         originator_node_ids: vec![100],
         last_seen: seen(0),
     };
     let request = pb::SubscribeOriginatorsRequest { filter: Some(filter) };
     let opened = replication.subscribe_originators(request).await.unwrap();
-    assert_eq!(told(opened.metadata()), four);
+    assert_eq!(oldest_of(opened.metadata()), four);
     let mut all = Request::new(pb::SubscribeAllEnvelopesRequest::default());
     all.metadata_mut().insert("hawser-resume", "100=1".parse().unwrap());
     let opened = node.notification().await.subscribe_all_envelopes(all).await.unwrap();
-    assert_eq!(told(opened.metadata()), four);
+    assert_eq!(oldest_of(opened.metadata()), four);
 }
 
 /// Queries of all callers wait for the same threads, and some for long. What has expired is in memory by then.
@@ -107,7 +111,7 @@ async fn a_stream_waits_for_no_query_to_be_told_what_has_expired() {
     let seen = Some(wire_cursor([(100, 1)]));
     let request = pb::SubscribeEnvelopesRequest { query: Some(topics_query([1], seen)) };
     let opened = node.replication().await.subscribe_envelopes(request).await.unwrap();
-    assert_eq!(told(opened.metadata()).as_deref(), Some("100=4"));
+    assert_eq!(oldest_of(opened.metadata()).as_deref(), Some("100=4"));
 }
 
 /// Without the metadata, a reader takes what has expired for what never was.

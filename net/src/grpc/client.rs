@@ -146,8 +146,8 @@ impl PeerClient {
         let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None).await;
         let (heads, quic_address) = match answer {
             Ok((metadata_api::GetSyncCursorResponse { latest_sync }, answer)) => {
-                let told = answer.header(QUIC_ADDRESS_HEADER).and_then(QuicAddress::parse);
-                (Some(latest_sync.as_ref().map(Cursor::from).unwrap_or_default()), told)
+                let address = answer.header(QUIC_ADDRESS_HEADER).and_then(QuicAddress::parse);
+                (Some(latest_sync.as_ref().map(Cursor::from).unwrap_or_default()), address)
             }
             Err(PeerCallError::Unimplemented) => (None, None),
             Err(error) => return Err(error),

@@ -158,8 +158,8 @@ impl Sim {
         for path in paths {
             for signed in &held {
                 let (originator, size) = of(signed);
-                let told = self.connections[&path].told.get(&originator).copied();
-                if originator == path.follower || told.unwrap_or_default() >= size {
+                let shown = self.connections[&path].shown_sizes.get(&originator).copied();
+                if originator == path.follower || shown.unwrap_or_default() >= size {
                     continue;
                 }
                 // To make what the scripted node says costs a tree and a signature.
@@ -174,7 +174,7 @@ impl Sim {
     fn tell_checkpoint(&mut self, path: Path, signed: SignedCheckpoint) {
         let Checkpoint { originator, size, .. } = signed.checkpoint;
         let connection = self.connection(path);
-        connection.told.insert(originator, size);
+        connection.shown_sizes.insert(originator, size);
         let generation = connection.generation;
         let at = self.control_arrival(path);
         let frame = ControlFrame::Checkpoint(Box::new(signed.into()));
@@ -226,9 +226,9 @@ impl Sim {
             && originator == LIAR
             && let Some(script) = &self.script
         {
-            let told = told_tree(script, path.follower, signed.checkpoint.size);
+            let tree = told_tree(script, path.follower, signed.checkpoint.size);
             let signed = self.as_scripted(signed, path.follower);
-            return Some(SignedPrefix { size, signed, proof: told.consistency(size)? });
+            return Some(SignedPrefix { size, signed, proof: tree.consistency(size)? });
         }
         let snapshot = self.nodes[&path.server].store.snapshot();
         let proof = snapshot.consistency(originator, size, signed.checkpoint.size).ok()?;

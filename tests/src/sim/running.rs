@@ -43,7 +43,7 @@ impl Sim {
         connection.generation += 1;
         connection.last_control = now;
         connection.clock_due.clear();
-        connection.told.clear();
+        connection.shown_sizes.clear();
         for originator in self.followed_by(path.follower) {
             let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();

@@ -178,5 +178,5 @@ pub(super) struct Connection {
     /// Strands that have grown since the server's last clock.
     pub(super) clock_due: BTreeSet<OriginatorId>,
     /// The size of the last checkpoint of each strand that the server has shown.
-    pub(super) told: BTreeMap<OriginatorId, u64>,
+    pub(super) shown_sizes: BTreeMap<OriginatorId, u64>,
 }

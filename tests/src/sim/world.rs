@@ -158,7 +158,7 @@ impl Sim {
                 last_control: now,
                 streams: BTreeMap::new(),
                 clock_due: BTreeSet::new(),
-                told: BTreeMap::new(),
+                shown_sizes: BTreeMap::new(),
             };
             sim.connections.insert(path, connection);
             sim.plan(50, Event::Up { path });
