@@ -71,13 +71,13 @@ fn taken_over(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Asserts that an import is refused for a reason, and that nothing was written.
+/// Asserts that an import is refused for a reason, and that nothing of the database is kept.
 fn assert_refused(node: &Node, url: &str, reason: &str) {
     let output = import(node, url).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains(reason), "{reason}: {said}");
-    assert!(!node.data_dir().exists(), "nothing was written: {said}");
+    assert!(!node.data_dir().exists(), "nothing is kept: {said}");
 }
 
 /// Publishes messages one by one; returns their places. The same `author` sends the same messages.
@@ -255,7 +255,7 @@ async fn strands_of_the_older_network_are_taken_over_when_their_signer_is_named(
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("originator 10, place 3") && said.contains("has not signed"), "{said}");
-    assert!(!network.nodes[0].data_dir().exists(), "nothing was written");
+    assert!(!network.nodes[0].data_dir().exists(), "nothing is kept");
 
     network.add_arguments(&["--migration-key", &signer.public_key().to_string()]);
     let report = taken_over(&import(&network.nodes[0], &url).output().unwrap());
@@ -317,7 +317,7 @@ async fn the_database_is_reached_over_tls_with_the_checks_that_are_asked_for() {
         };
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(reason), "{url}: {said}");
-        assert!(!node.data_dir().exists(), "nothing was written");
+        assert!(!node.data_dir().exists(), "nothing is kept");
     }
     let Some(plain) = Postgres::start().await else { return };
     plain.create("safe", node.id, &node.key.public_key()).await.close().await;
@@ -391,7 +391,7 @@ async fn assert_waits_for_an_ending_session(postgres: &Postgres, other: &Node, u
     let said = running.wait_with_output().unwrap().stderr;
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains("belongs to node 100"), "{said}");
-    assert!(!other.data_dir().exists(), "nothing was written: {said}");
+    assert!(!other.data_dir().exists(), "nothing is kept: {said}");
 }
 
 /// Changes of a database, each with the change that undoes it and a part of the reason for which it is refused.
@@ -459,7 +459,7 @@ const ALTERED: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_written() {
+async fn what_is_not_the_nodes_whole_database_is_refused_and_nothing_of_it_is_kept() {
     let Some(postgres) = Postgres::start().await else { return };
     let network = Network::new(2);
     let (node, other) = (&network.nodes[0], &network.nodes[1]);
@@ -484,7 +484,7 @@ async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_writ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_altered_row_is_refused_before_anything_is_written() {
+async fn an_altered_row_is_refused_and_nothing_of_the_database_is_kept() {
     let Some(postgres) = Postgres::start().await else { return };
     let network = Network::new(2);
     let (node, other) = (&network.nodes[0], &network.nodes[1]);

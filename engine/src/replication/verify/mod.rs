@@ -137,16 +137,6 @@ impl EnvelopeVerifier {
         signed.into_iter().map(result).collect()
     }
 
-    /// Returns the entry of an envelope that [`check`](Self::check) has found valid, with this payer, before.
-    /// Recovers no key.
-    ///
-    /// # Errors
-    /// Fails if the bytes are no envelope of this strand.
-    pub fn entry_of_checked(&self, bytes: Bytes, payer: PayerAddress) -> VerifyResult {
-        let (opened, _) = self.open_unsigned(bytes)?;
-        Ok(self.entry(opened.parse(), Ok(payer)))
-    }
-
     /// Returns the validity of an envelope of the log by its bytes. Its originator's signature was checked before it
     /// was stored, and is not checked again.
     #[must_use]

@@ -100,20 +100,6 @@ fn an_honest_envelope_is_taken_over_with_its_facts() {
     assert_eq!(facts.receipt, None, "receipts are kept for the own strand only");
 }
 
-/// An envelope that was checked before gives the same entry without a key being recovered.
-#[test]
-fn the_entry_of_a_checked_envelope_is_the_one_that_the_check_has_given() {
-    for own in [OWN, SOURCE] {
-        let verifier = EnvelopeVerifier { own, ..verifier() };
-        let checked = verifier.check(vec![good(5)]).remove(0);
-        let payer = key(3).public_key().address();
-        assert_eq!(verifier.entry_of_checked(good(5), payer), checked);
-        let other = EnvelopeVerifier { originator: OWN, ..verifier };
-        let refused = other.entry_of_checked(good(5), payer);
-        assert_eq!(refused, Err(PeerViolation::WrongOriginator));
-    }
-}
-
 /// Payers take turns, as those of several gateways do. A database may name them wrongly, and may list forged envelopes.
 #[test]
 fn the_names_of_payers_change_no_result() {

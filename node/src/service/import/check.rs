@@ -1,4 +1,4 @@
-//! Decides whether a database may be imported, before anything is written.
+//! Decides whether a database may be imported, by facts about it, before its rows are read.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::facts::{SourceFacts, StrandFacts, TailEvidence};
 /// publish that fails and each repeated one. A guess: ten years of three of them in a second.
 const COUNTER_AHEAD_MAX: i64 = 1_000_000_000;
 
-/// The reason why a database is not imported. Nothing has been written.
+/// The reason why a database is not imported. Nothing of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportPlanError {
     /// No node has ever started on the database.

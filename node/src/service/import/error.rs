@@ -15,7 +15,7 @@ use crate::service::open::OpenNodeError;
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The database is refused.
-    #[error("{0}. Nothing was written")]
+    #[error("{0}. Nothing was imported")]
     Refused(#[from] ImportPlanError),
     /// The connection string is malformed, or requests an unsupported option.
     #[error("--postgres: {0}")]
@@ -50,7 +50,7 @@ pub enum ImportError {
     /// The database has changed since the import began.
     #[error(
         "the database has changed while it was read ({what}): a node writes to it. Stop that node, remove the \
-         data folder if there is one, and import again"
+         data folder if it is still there, and import again"
     )]
     Changed {
         /// The change.
@@ -149,6 +149,18 @@ pub enum ImportError {
         /// The failure.
         source: std::io::Error,
     },
+    /// The database was refused, and what was written of it cannot be removed.
+    #[error(
+        "{refused}. What was written of it cannot be removed: {path}: {source}. Remove the data folder"
+    )]
+    NotCleared {
+        /// The reason for the refusal.
+        refused: Box<ImportError>,
+        /// The folder.
+        path: PathBuf,
+        /// The failure.
+        source: std::io::Error,
+    },
     /// Registry, rates or chains cannot be used.
     #[error(transparent)]
     Node(#[from] Box<OpenNodeError>),
@@ -164,6 +176,17 @@ pub enum ImportError {
     /// The log cannot be read.
     #[error("reading the log: {0}")]
     Read(#[from] ReadError),
+}
+
+impl ImportError {
+    /// Returns true if a row, or what the database has become, is the reason, so that a later run could not continue
+    /// with what was written of it.
+    pub(super) fn refuses_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::Row { .. } | Self::Changed { .. } | Self::Tables { .. }
+        )
+    }
 }
 
 /// Returns the cause of an error, which its own text omits, as the end of a sentence.
@@ -199,7 +222,8 @@ impl From<ImportError> for RunError {
             | ImportError::Differs { .. }
             | ImportError::FolderInUse { .. }
             | ImportError::OtherImport { .. }
-            | ImportError::OtherStrand { .. } => Self::refused(error),
+            | ImportError::OtherStrand { .. }
+            | ImportError::NotCleared { .. } => Self::refused(error),
             ImportError::Postgres { .. }
             | ImportError::Silent { .. }
             | ImportError::Folder { .. }

@@ -7,20 +7,27 @@ use std::path::{Path, PathBuf};
 use super::error::ImportError;
 use crate::service::unfinished_import::UNFINISHED;
 
+/// The entry that a new file system has.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// The data folder of a running import.
 #[derive(Debug)]
-pub(in crate::service) struct ImportFolder(PathBuf);
+pub(in crate::service) struct ImportFolder {
+    path: PathBuf,
+    /// True if this run has created the folder.
+    was_created: bool,
+}
 
 impl ImportFolder {
     /// Claims an empty folder, or that of an earlier run for the same database. Returns true for the latter.
     ///
     /// # Errors
-    /// As [`require_usable`](Self::require_usable), and if the folder cannot be written.
+    /// Fails if the folder holds something else, or cannot be read or written.
     pub(in crate::service) fn claim(
         path: &Path,
         fingerprint: &str,
     ) -> Result<(Self, bool), ImportError> {
-        let folder = Self(path.to_owned());
+        let folder = Self { path: path.to_owned(), was_created: !path.exists() };
         let is_resumed = Self::require_usable(path, fingerprint)?;
         if !is_resumed {
             let failed = |source| ImportError::Folder { path: path.to_owned(), source };
@@ -31,10 +38,7 @@ impl ImportFolder {
 
     /// Checks that a folder can be claimed, and writes nothing. Returns true for that of an earlier run for the same
     /// database.
-    ///
-    /// # Errors
-    /// Fails if the folder holds something else, or cannot be read.
-    pub(super) fn require_usable(path: &Path, fingerprint: &str) -> Result<bool, ImportError> {
+    fn require_usable(path: &Path, fingerprint: &str) -> Result<bool, ImportError> {
         let failed = |source| ImportError::Folder { path: path.to_owned(), source };
         match fs::read_to_string(path.join(UNFINISHED)) {
             // An interrupted run may have left the file empty, and then nothing else.
@@ -55,7 +59,7 @@ impl ImportFolder {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.0)?;
+        builder.create(&self.path)?;
         let mut file = File::create(self.marker())?;
         file.write_all(fingerprint.as_bytes())?;
         file.sync_all()?;
@@ -65,26 +69,56 @@ impl ImportFolder {
     /// Marks the import as finished, so that nodes may start from the folder.
     pub(in crate::service) fn release(self) -> Result<(), ImportError> {
         let done = fs::remove_file(self.marker()).and_then(|()| self.sync());
-        done.map_err(|source| ImportError::Folder { path: self.0, source })
+        done.map_err(|source| ImportError::Folder { path: self.path, source })
+    }
+
+    /// Removes everything that this run has written, because the database was refused for this reason. May only be
+    /// called by the run that has found the folder empty, when its store is closed. Returns the error to report.
+    pub(super) fn clear(self, refused: ImportError) -> ImportError {
+        match self.remove_all() {
+            Ok(()) => refused,
+            Err(source) => {
+                ImportError::NotCleared { refused: Box::new(refused), path: self.path, source }
+            }
+        }
+    }
+
+    fn remove_all(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            // The marker goes last, so no node starts from a part.
+            if name == UNFINISHED || name == LOST_AND_FOUND {
+                continue;
+            }
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+        self.sync()?;
+        fs::remove_file(self.marker())?;
+        self.sync()?;
+        if self.was_created { fs::remove_dir(&self.path) } else { Ok(()) }
     }
 
     fn marker(&self) -> PathBuf {
-        self.0.join(UNFINISHED)
+        self.path.join(UNFINISHED)
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        File::open(&self.path)?.sync_all()
     }
 }
 
-/// Returns true for a folder without entries, or a missing one. A new file system has the entry `lost+found`.
+/// Returns true for a folder without entries of its own, or a missing one.
 fn is_empty(path: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         entries => entries?,
     };
     for entry in entries {
-        if entry?.file_name() != "lost+found" {
+        if entry?.file_name() != LOST_AND_FOUND {
             return Ok(false);
         }
     }
@@ -111,6 +145,30 @@ mod tests {
         require_finished(&path).unwrap();
         let in_use = ImportFolder::claim(&path, "one").unwrap_err();
         assert!(matches!(in_use, ImportError::FolderInUse { .. }), "{in_use}");
+    }
+
+    #[test]
+    fn a_refused_import_leaves_the_folder_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = || ImportError::Address("refused".to_owned());
+        let fill = |path: &Path| {
+            fs::write(path.join("CURRENT"), "MANIFEST-000001").unwrap();
+            fs::create_dir(path.join("archive")).unwrap();
+            fs::write(path.join("archive/000003.log"), "rows").unwrap();
+        };
+        // A folder that is there, such as a mount point, stays.
+        fs::create_dir(folder.path().join(LOST_AND_FOUND)).unwrap();
+        let (claimed, _) = ImportFolder::claim(folder.path(), "one").unwrap();
+        fill(folder.path());
+        assert!(matches!(claimed.clear(refused()), ImportError::Address(_)));
+        assert!(is_empty(folder.path()).unwrap());
+        assert!(folder.path().join(LOST_AND_FOUND).exists());
+
+        let path = folder.path().join("data");
+        let (claimed, _) = ImportFolder::claim(&path, "one").unwrap();
+        fill(&path);
+        assert!(matches!(claimed.clear(refused()), ImportError::Address(_)));
+        assert!(!path.exists());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! - `session`: one session, with its time limits;
 //! - `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
 //! - `strand`: verifies one strand, and converts it to changes of the log;
-//! - `batches`: batches of rows on several threads; `transfer`: reads and verifies, reads and writes, concurrently;
+//! - `batches`: batches of rows on several threads; `transfer`: reads, verifies and writes, concurrently;
 //! - `compare`: the final comparison;
 //! - `folder`: the data folder of an unfinished import;
 //! - `error`: the errors of an import.
@@ -12,10 +12,12 @@
 //! The strands of nodes are imported, and those of the older network if their signer is named. Chain strands are not: a
 //! node reads them from the chain, because each node of the reference implementation has dated them with its own clock.
 //!
-//! The database is read twice: the first pass checks each row, the second one writes. Both read one Postgres snapshot.
+//! The database is read once: each row is checked, and then written to a folder from which no node starts. If a row is
+//! refused, the run that began the folder empties it. A run that continues an earlier one checks all rows again, and
+//! writes those that the log lacks.
 //!
-//! Invariants: nothing is written before every row was found good. No node starts from the folder before database and
-//! log were found equal.
+//! Invariants: no row is written before it and all earlier rows of its strand were found good. No node starts from the
+//! folder before every row was found good, and database and log were found equal.
 
 mod address;
 mod batches;
@@ -31,7 +33,6 @@ mod tls;
 mod transfer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use hawser_chain::admin::Contract;
 use hawser_engine::ports::NodeRecord;
@@ -53,6 +54,7 @@ pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
 
 use check::{ImportPlan, NetworkContracts, PlannedStrand};
+use facts::SourceFacts;
 use session::PostgresLimits;
 use source::SourceDatabase;
 
@@ -62,9 +64,9 @@ pub(in crate::service) use strand::gap;
 /// The progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportProgress {
-    /// The number of envelopes checked so far, and of those written.
+    /// The number of envelopes read so far.
     pub done: u64,
-    /// The number of envelopes, counted twice.
+    /// The number of envelopes.
     pub total: u64,
 }
 
@@ -89,8 +91,8 @@ pub struct ImportReport {
 /// intervals. A second call continues an interrupted one.
 ///
 /// # Errors
-/// [`ImportError`]. If the database, one of its rows or the folder was refused, nothing was written. Otherwise the
-/// folder keeps the imported data for the next call, and no node starts from it.
+/// [`ImportError`]. If the database or one of its rows was refused, the folder is as it was before. Otherwise it keeps
+/// the imported data for the next call, as it keeps those of an earlier call, and no node starts from it.
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,
@@ -104,29 +106,21 @@ pub async fn run(
     let contracts = contracts(settings).await?;
     let older = settings.migrated.map(|it| it.key);
     let plan = check::check(&facts, &own, &registry, older, &contracts)?;
-    ImportFolder::require_usable(&settings.store.data_dir, &facts.fingerprint)?;
-    let mut progress = Passes { total: 2 * plan.envelopes(), done: 0, tell: progress };
-    let verifiers = verifiers(&plan, &own);
-    let checked = transfer::check(&source, &verifiers, &mut |rows| progress.note(rows)).await?;
-    for (originator, checked) in &checked {
-        plan.require_read(*originator, checked.report.envelopes)?;
-    }
-    let checked = Arc::new(checked);
-    source.require_still(&facts).await?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
-    let store = open_store(settings, &own)?;
-    compare::require_planned(&store, own.id, &plan)?;
-    open::first_rates(settings, &chains, &store)?;
-    progress.done = plan.envelopes();
-    let mut note = |rows| progress.note(rows);
-    transfer::write(&source, &store, &verifiers, &checked, &mut note).await?;
-    compare::seal(&store, &own, &plan).await?;
-    let strands = checked.values().map(|checked| checked.report.clone()).collect();
-    let same = compare::require_same(&store, strands);
-    let (same, still) = tokio::join!(same, source.require_still(&facts));
-    let strands = same?;
-    still?;
-    drop(store);
+    let total = plan.envelopes();
+    let mut done = 0;
+    let mut note = |rows: u64| {
+        done += rows;
+        progress(ImportProgress { done, total });
+    };
+    let planned = PlannedImport { source: &source, facts: &facts, own: &own, plan: &plan };
+    let taken = planned.take(settings, &chains, &mut note).await;
+    let strands = match taken {
+        Err(refused) if !resumed && refused.refuses_content() => {
+            return Err(folder.clear(refused));
+        }
+        taken => taken?,
+    };
     folder.release()?;
     let head = facts.strands.get(&own.id).map_or(0, |strand| strand.head.unsigned_abs());
     let unused = plan.counter.0.saturating_sub(head);
@@ -134,17 +128,38 @@ pub async fn run(
     Ok(ImportReport { node: own.id, resumed, strands, left_out, unused, aside })
 }
 
-/// The progress of both passes over the database.
-struct Passes<'a> {
-    total: u64,
-    done: u64,
-    tell: &'a mut (dyn FnMut(ImportProgress) + Send),
+/// The import of a database that was found to be this node's, as far as its facts tell.
+struct PlannedImport<'a> {
+    source: &'a SourceDatabase,
+    facts: &'a SourceFacts,
+    own: &'a NodeRecord,
+    plan: &'a ImportPlan,
 }
 
-impl Passes<'_> {
-    fn note(&mut self, rows: u64) {
-        self.done += rows;
-        (self.tell)(ImportProgress { done: self.done, total: self.total });
+impl PlannedImport<'_> {
+    /// Takes all strands over, and compares both sides. The log is closed afterwards.
+    async fn take(
+        &self,
+        settings: &NodeServiceSettings,
+        chains: &Chains,
+        note: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Vec<StrandReport>, ImportError> {
+        let Self { source, facts, own, plan } = *self;
+        let store = open_store(settings, own)?;
+        compare::require_planned(&store, own.id, plan)?;
+        open::first_rates(settings, chains, &store)?;
+        let taken = transfer::take(source, &store, verifiers(plan, own), note).await?;
+        for strand in &taken {
+            plan.require_read(strand.originator, strand.envelopes)?;
+        }
+        let compared = async {
+            compare::seal(&store, own, plan).await?;
+            compare::require_same(&store, taken).await
+        };
+        let (same, still) = tokio::join!(compared, source.require_still(facts));
+        let strands = same?;
+        still?;
+        Ok(strands)
     }
 }
 

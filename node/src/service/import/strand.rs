@@ -1,5 +1,5 @@
 //! One strand of a database: verifies its rows like a follower verifies envelopes from peers, and converts them to
-//! changes of the log afterwards.
+//! changes of the log.
 
 use std::collections::BTreeMap;
 
@@ -91,11 +91,11 @@ pub(super) type OfRows<T> = Vec<(i64, Result<T, RowError>)>;
 /// A row that was found good by itself, without the preceding rows.
 #[derive(Debug)]
 pub(super) struct CheckedRow {
-    at: SequenceId,
     /// The hash of the canonically encoded envelope.
     hash: blake3::Hash,
     was_rewritten: bool,
-    validity: Validity,
+    /// The entry for the log.
+    entry: LogEntry,
 }
 
 /// Checks rows of one strand, each by itself: both signatures, the rules of the network, and the columns of the tables.
@@ -107,43 +107,34 @@ pub(super) fn check_rows(verifier: &EnvelopeVerifier, rows: &[SourceRow]) -> OfR
     let payers: Vec<_> = good().map(|(row, _)| row.payer()).collect();
     let mut entries = verifier.check_named(bytes, &payers).into_iter();
     let mut finish = |source: &SourceRow, opened: Result<OpenedRow, RowError>| {
-        let OpenedRow { at, bytes, was_rewritten } = opened?;
+        let was_rewritten = opened?.was_rewritten;
         let entry = entries.next().expect("one result for each opened row");
         let entry = entry.map_err(|_| RowError::Forged)?;
         require_described(source, &entry)?;
-        let hash = blake3::hash(&bytes);
-        Ok(CheckedRow { at, hash, was_rewritten, validity: entry.validity })
+        Ok(CheckedRow { hash: blake3::hash(&entry.bytes), was_rewritten, entry })
     };
     rows.iter().zip(opened).map(|(row, opened)| (row.sequence, finish(row, opened))).collect()
 }
 
-/// The check of one strand, before anything is written.
-#[derive(Debug)]
-pub(super) struct StrandCheck {
-    report: StrandReport,
-    digest: StrandDigest,
-    invalid: Vec<SequenceId>,
-}
-
-/// A strand of which every row was found good.
-#[derive(Debug, Clone)]
-pub(super) struct CheckedStrand {
-    pub(super) report: StrandReport,
-    /// The envelopes that break a rule, ascending.
-    invalid: Vec<SequenceId>,
-}
-
 /// A row that was decoded.
 struct OpenedRow {
-    at: SequenceId,
     /// The canonically encoded envelope.
     bytes: Bytes,
     was_rewritten: bool,
 }
 
-impl StrandCheck {
-    /// Begins with the first row of a strand.
-    pub(super) fn new(originator: OriginatorId) -> Self {
+/// The import of one strand: takes checked rows in their order, and converts them to changes of the log. Does no I/O.
+#[derive(Debug)]
+pub(super) struct StrandImport {
+    report: StrandReport,
+    digest: StrandDigest,
+    /// The end of the strand in the log, from an earlier run.
+    held: SequenceId,
+}
+
+impl StrandImport {
+    /// Begins with the first row of a strand. The log has the strand up to `held`.
+    pub(super) fn new(originator: OriginatorId, held: SequenceId) -> Self {
         let report = StrandReport {
             originator,
             envelopes: 0,
@@ -153,112 +144,49 @@ impl StrandCheck {
             rewritten: 0,
             invalid: BTreeMap::new(),
         };
-        Self { report, digest: StrandDigest::default(), invalid: Vec::new() }
+        Self { report, digest: StrandDigest::default(), held }
     }
 
-    /// Records the next rows of the strand.
+    /// Takes the next rows of the strand. Returns the changes for those that the log lacks, in order.
     ///
     /// # Errors
     /// The first bad row, by its sequence id.
-    pub(super) fn note(&mut self, rows: OfRows<CheckedRow>) -> Result<(), (i64, RowError)> {
-        for (sequence, row) in rows {
-            row.and_then(|row| self.note_row(&row)).map_err(|error| (sequence, error))?;
-        }
-        Ok(())
-    }
-
-    fn note_row(&mut self, row: &CheckedRow) -> Result<(), RowError> {
-        let CheckedRow { at, hash, was_rewritten, validity } = row;
-        if *at <= self.report.head {
-            return Err(RowError::Order);
-        }
-        if let Validity::Invalid(rule) = validity {
-            *self.report.invalid.entry(rule.0).or_default() += 1;
-            self.invalid.push(*at);
-        }
-        self.digest.add(*at, hash);
-        self.report.envelopes += 1;
-        self.report.rewritten += u64::from(*was_rewritten);
-        self.report.missing += at.0 - self.report.head.0 - 1;
-        self.report.head = *at;
-        Ok(())
-    }
-
-    /// Returns the checked strand.
-    pub(super) fn finish(self) -> CheckedStrand {
-        let report = StrandReport { digest: self.digest.finish(), ..self.report };
-        CheckedStrand { report, invalid: self.invalid }
-    }
-}
-
-/// Makes entries of rows of a checked strand. The first pass has verified both signatures of each row, and that the
-/// payer's column is right where an envelope has a charge, so the keys of these are not recovered a second time. Does
-/// no I/O.
-pub(super) fn entries_of(
-    verifier: &EnvelopeVerifier,
-    strand: &CheckedStrand,
-    rows: &[SourceRow],
-) -> OfRows<LogEntry> {
-    // Envelopes whose payer the first pass has not compared with the column, and those payers as the column has them.
-    let (mut others, mut payers) = (Vec::new(), Vec::new());
-    let mut charged = |row: &SourceRow| {
-        let OpenedRow { at, bytes, .. } = open(verifier.originator, row)?;
-        let was_valid = strand.invalid.binary_search(&at).is_err();
-        if let Some(payer) = row.payer().filter(|_| was_valid) {
-            let entry = verifier.entry_of_checked(bytes.clone(), payer);
-            let entry = entry.map_err(|_| RowError::Forged)?;
-            if entry.facts.as_ref().is_some_and(|facts| facts.charge.is_some()) {
-                return Ok(Some(entry));
-            }
-        }
-        others.push(bytes);
-        payers.push(row.payer());
-        Ok(None)
-    };
-    let charged: OfRows<Option<LogEntry>> =
-        rows.iter().map(|row| (row.sequence, charged(row))).collect();
-    let mut others = verifier.check_named(others, &payers).into_iter();
-    let mut entry = |charged: Option<LogEntry>| {
-        let checked = || others.next().expect("one result for each envelope that is checked again");
-        charged.map_or_else(checked, Ok).map_err(|_| RowError::Forged)
-    };
-    charged.into_iter().map(|(sequence, row)| (sequence, row.and_then(&mut entry))).collect()
-}
-
-/// The conversion of a checked strand to changes of the log. Does no I/O.
-#[derive(Debug)]
-pub(super) struct StrandConversion {
-    originator: OriginatorId,
-    /// The last converted sequence id, or the last one that the log has from an earlier run.
-    last: SequenceId,
-}
-
-impl StrandConversion {
-    /// Continues after `held`, the end of the log.
-    pub(super) fn new(originator: OriginatorId, held: SequenceId) -> Self {
-        Self { originator, last: held }
-    }
-
-    /// Returns the changes for the next rows, in order.
-    ///
-    /// # Errors
-    /// The first row that is not the one that was checked, by its sequence id.
-    pub(super) fn changes(
+    pub(super) fn take(
         &mut self,
-        rows: OfRows<LogEntry>,
+        rows: OfRows<CheckedRow>,
     ) -> Result<Vec<Change>, (i64, RowError)> {
         let mut changes = Vec::with_capacity(rows.len());
-        for (sequence, entry) in rows {
-            let entry = entry.map_err(|error| (sequence, error))?;
-            let at = entry.id.sequence;
-            if at <= self.last {
-                return Err((sequence, RowError::Order));
-            }
-            changes.extend(gap(self.originator, self.last, at));
-            changes.push(Change::Append(entry));
-            self.last = at;
+        for (sequence, row) in rows {
+            let taken = row.and_then(|row| self.take_row(row, &mut changes));
+            taken.map_err(|error| (sequence, error))?;
         }
         Ok(changes)
+    }
+
+    fn take_row(&mut self, row: CheckedRow, changes: &mut Vec<Change>) -> Result<(), RowError> {
+        let CheckedRow { hash, was_rewritten, entry } = row;
+        let (at, last) = (entry.id.sequence, self.report.head);
+        if at <= last {
+            return Err(RowError::Order);
+        }
+        if let Validity::Invalid(rule) = entry.validity {
+            *self.report.invalid.entry(rule.0).or_default() += 1;
+        }
+        self.digest.add(at, &hash);
+        self.report.envelopes += 1;
+        self.report.rewritten += u64::from(was_rewritten);
+        self.report.missing += at.0 - last.0 - 1;
+        self.report.head = at;
+        if at > self.held {
+            changes.extend(gap(entry.id.originator, last.max(self.held), at));
+            changes.push(Change::Append(entry));
+        }
+        Ok(())
+    }
+
+    /// Returns the report on the rows that were taken.
+    pub(super) fn finish(self) -> StrandReport {
+        StrandReport { digest: self.digest.finish(), ..self.report }
     }
 }
 
@@ -288,7 +216,7 @@ fn open(originator: OriginatorId, row: &SourceRow) -> Result<OpenedRow, RowError
     if (id.originator, id.sequence) != (originator, at) {
         return Err(RowError::OtherPlace);
     }
-    Ok(OpenedRow { at, bytes: outer.bytes, was_rewritten: outer.was_rewritten })
+    Ok(OpenedRow { bytes: outer.bytes, was_rewritten: outer.was_rewritten })
 }
 
 /// Checks that the columns about an envelope agree with the envelope, as far as readers see them.
@@ -376,22 +304,44 @@ mod tests {
     }
 
     #[test]
-    fn both_passes_give_the_entries_that_a_follower_makes() {
+    fn rows_become_the_entries_that_a_follower_makes() {
         let (verifier, rows) = (verifier(), rows());
-        let mut check = StrandCheck::new(OWN);
-        check.note(check_rows(&verifier, &rows)).unwrap();
-        let checked = check.finish();
-        assert_eq!((checked.report.envelopes, checked.report.head), (90, SequenceId(90)));
-        assert_eq!(checked.invalid, [SequenceId(9)]);
+        let mut strand = StrandImport::new(OWN, SequenceId::NONE);
+        let changes = strand.take(check_rows(&verifier, &rows)).unwrap();
+        let report = strand.finish();
+        assert_eq!((report.envelopes, report.head), (90, SequenceId(90)));
+        assert_eq!(report.invalid.values().sum::<u64>(), 1);
 
         let followed = rows.iter().map(|row| {
             let bytes = row.envelope.clone().unwrap();
-            (row.sequence, Ok(verifier.check(vec![bytes]).remove(0).unwrap()))
+            Change::Append(verifier.check(vec![bytes]).remove(0).unwrap())
         });
-        let entries = entries_of(&verifier, &checked, &rows);
-        assert_eq!(entries, followed.collect::<Vec<_>>());
-        let charged = entries.iter().flat_map(|(_, it)| it.as_ref().unwrap().facts.as_ref());
-        assert_eq!(charged.filter(|facts| facts.charge.is_some()).count(), 90);
+        assert_eq!(changes, followed.collect::<Vec<_>>());
+        let is_charged = |change: &&Change| match change {
+            Change::Append(entry) => entry.facts.as_ref().is_some_and(|it| it.charge.is_some()),
+            Change::Skip { .. } => false,
+        };
+        assert_eq!(changes.iter().filter(is_charged).count(), 90);
+    }
+
+    #[test]
+    fn rows_of_an_earlier_run_are_checked_again_and_not_written_again() {
+        let (verifier, mut rows) = (verifier(), rows());
+        rows.remove(40);
+        let of = |held, rows: &[SourceRow]| {
+            let mut strand = StrandImport::new(OWN, SequenceId(held));
+            strand.take(check_rows(&verifier, rows)).map(|changes| (changes, strand.finish()))
+        };
+        let (all, report) = of(0, &rows).unwrap();
+        assert_eq!((all.len(), report.missing), (90, 1), "89 envelopes and a gap");
+        // The earlier run has ended before, within and after the gap.
+        for (held, rest) in [(40, 50), (41, 49), (60, 30), (90, 0)] {
+            let (changes, again) = of(held, &rows).unwrap();
+            assert_eq!((changes.len(), &again), (rest, &report), "held up to {held}");
+            assert_eq!(changes, all[all.len() - rest..]);
+        }
+        rows[10].expiry += 1;
+        assert_eq!(of(90, &rows).unwrap_err(), (11, RowError::Described));
     }
 
     #[test]
@@ -408,7 +358,8 @@ mod tests {
             let mut rows = rows();
             let at = bad.sequence;
             rows[31] = bad;
-            let refused = StrandCheck::new(OWN).note(check_rows(&verifier(), &rows));
+            let mut strand = StrandImport::new(OWN, SequenceId::NONE);
+            let refused = strand.take(check_rows(&verifier(), &rows));
             assert_eq!(refused, Err((at, reason)));
         }
     }
