@@ -4,6 +4,7 @@
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
 //! the contract wallets that are asked for all of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -24,7 +25,7 @@ use tonic::{Request, Response, Status};
 
 use crate::clock::UnixClock;
 use crate::limits::{
-    ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ACTIONS_MAX, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
+    ACTIONS_PER_TURN, ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
     REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX, WALLETS_PER_PERIOD_MAX,
 };
 use crate::wallets::{WalletError, Wallets};
@@ -97,10 +98,12 @@ impl ValidationService {
         Ok(outputs)
     }
 
-    /// Returns the state after all updates; asks contract wallets within `budget`.
+    /// Returns the state after all updates; asks contract wallets within `budget`. Works in turns, between which other
+    /// requests get the core.
     ///
     /// # Errors
-    /// `InvalidArgument` names the invalid update. `Unavailable` means that a wallet's chain does not answer now.
+    /// `InvalidArgument` names the invalid update. `Unavailable` means that a wallet's chain does not answer now, and
+    /// `ResourceExhausted` that another request has to ask the remaining wallets.
     async fn fold(
         &self,
         mut state: Option<AssociationState>,
@@ -108,7 +111,7 @@ impl ValidationService {
         budget: &mut WalletBudget,
     ) -> Result<Option<AssociationState>, Status> {
         let updates = Arc::new(updates);
-        let (mut next, mut answers) = (0, Vec::new());
+        let (mut next, mut answers) = (0, WalletAnswers::new());
         while next < updates.len() {
             let (list, known) = (updates.clone(), std::mem::take(&mut answers));
             let stretch = self.compute(move || stretch(state, &list, next, &known)).await?;
@@ -121,31 +124,51 @@ impl ValidationService {
         Ok(state)
     }
 
+    /// Returns the answers to these questions. Asks those that are not known, within `budget`. The answers are known
+    /// afterwards, so a caller that repeats a request gets further each time.
     async fn ask(
         &self,
         questions: Vec<WalletQuestion>,
         budget: &mut WalletBudget,
-    ) -> Result<Vec<(WalletQuestion, bool)>, Status> {
-        budget.take(questions.len())?;
-        self.quota.take(questions.len())?;
-        let asked = stream::iter(questions).map(|question| async move {
-            match self.wallets.ask(&question).await {
-                // A wallet of an unsupported chain never agrees.
-                Err(WalletError::UnknownChain(_)) => Ok((question, false)),
-                agrees => agrees.map(|agrees| (question, agrees)),
+    ) -> Result<WalletAnswers, Status> {
+        let (mut answers, mut open) = (WalletAnswers::new(), Vec::new());
+        for question in questions {
+            match self.wallets.known(&question) {
+                Some(agrees) => {
+                    answers.insert(question, agrees);
+                }
+                None => open.push(question),
             }
+        }
+        let granted = budget.take(open.len());
+        let is_whole = granted == open.len();
+        open.truncate(granted);
+        self.quota.take(open.len())?;
+        let asked = stream::iter(open).map(|question| async move {
+            let agrees = self.wallets.ask(&question).await?;
+            Ok::<_, WalletError>((question, agrees))
         });
         let mut asked = asked.buffer_unordered(WALLETS_CONCURRENT_MAX);
-        let answers = async {
-            let mut answers = Vec::new();
+        let answered = async {
             while let Some(answer) = asked.next().await {
-                answers.push(answer.map_err(|error| Status::unavailable(error.to_string()))?);
+                let (question, agrees) =
+                    answer.map_err(|error| Status::unavailable(error.to_string()))?;
+                answers.insert(question, agrees);
             }
             Ok(answers)
         };
-        tokio::time::timeout_at(budget.until, answers)
-            .await
-            .unwrap_or_else(|_| Err(Status::unavailable("contract wallets did not answer in time")))
+        let answers =
+            tokio::time::timeout_at(budget.until, answered).await.unwrap_or_else(|_| {
+                Err(Status::unavailable("contract wallets did not answer in time"))
+            })?;
+        if is_whole {
+            return Ok(answers);
+        }
+        let text = format!(
+            "{REQUEST_WALLETS_MAX} contract wallets were asked, and more have signed: repeat the request, which asks \
+             the others"
+        );
+        Err(Status::resource_exhausted(text))
     }
 
     async fn verify_wallet(
@@ -225,12 +248,11 @@ impl WalletBudget {
         }
     }
 
-    fn take(&mut self, count: usize) -> Result<(), Status> {
-        self.left = self
-            .left
-            .checked_sub(count)
-            .ok_or_else(|| too_many("contract wallets", REQUEST_WALLETS_MAX))?;
-        Ok(())
+    /// Takes as many of these as are left. Returns their number.
+    fn take(&mut self, wanted: usize) -> usize {
+        let granted = wanted.min(self.left);
+        self.left -= granted;
+        granted
     }
 }
 
@@ -238,27 +260,33 @@ fn too_many(what: &str, max: usize) -> Status {
     Status::invalid_argument(format!("a request may hold {max} {what}; send several"))
 }
 
-/// Updates that were applied in a row without waiting for a contract wallet.
+/// The answers of contract wallets to questions.
+type WalletAnswers = BTreeMap<WalletQuestion, bool>;
+
+/// Updates that were applied in one turn, without waiting for a contract wallet.
 struct Stretch {
     state: Option<AssociationState>,
     /// Index of the first update that was not applied.
     next: usize,
-    /// The questions of that update; empty at the end of the log.
+    /// The questions of that update; empty at the end of the turn or of the log.
     questions: Vec<WalletQuestion>,
 }
 
-/// Applies updates from index `next` on. `answers` belong to the wallets of that update. The state is advanced
+/// Applies updates from index `next` on, for one turn. `answers` belong to the wallets of that update. The state is advanced
 /// and not copied, so the cost of a log is linear in its length.
 fn stretch(
     mut state: Option<AssociationState>,
     updates: &[pb::IdentityUpdate],
     next: usize,
-    answers: &[(WalletQuestion, bool)],
+    answers: &WalletAnswers,
 ) -> Result<Stretch, IdentityError> {
-    let answer = |question: &WalletQuestion| {
-        answers.iter().find(|(asked, _)| asked == question).map(|(_, agrees)| *agrees)
-    };
+    let answer = |question: &WalletQuestion| answers.get(question).copied();
+    let mut actions = 0;
     for (at, update) in updates.iter().enumerate().skip(next) {
+        if actions >= ACTIONS_PER_TURN {
+            return Ok(Stretch { state, next: at, questions: Vec::new() });
+        }
+        actions += update.actions.len();
         let change = check(state.as_ref(), update)?;
         match change.decide(answer) {
             ChangeDecision::Agreed => {
@@ -269,18 +297,6 @@ fn stretch(
         }
     }
     Ok(Stretch { state, next: updates.len(), questions: Vec::new() })
-}
-
-fn check_size(updates: &[&[pb::IdentityUpdate]]) -> Result<(), Status> {
-    let count: usize = updates.iter().map(|updates| updates.len()).sum();
-    let actions: usize = updates.iter().copied().flatten().map(|update| update.actions.len()).sum();
-    if count > REQUEST_ITEMS_MAX {
-        return Err(too_many("updates", REQUEST_ITEMS_MAX));
-    }
-    if actions > REQUEST_ACTIONS_MAX {
-        return Err(too_many("actions", REQUEST_ACTIONS_MAX));
-    }
-    Ok(())
 }
 
 #[tonic::async_trait]
@@ -317,7 +333,9 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::GetAssociationStateResponse>, Status> {
         let _place = self.place()?;
         let api::GetAssociationStateRequest { old_updates, new_updates } = request.into_inner();
-        check_size(&[&old_updates, &new_updates])?;
+        if old_updates.len() + new_updates.len() > REQUEST_ITEMS_MAX {
+            return Err(too_many("updates", REQUEST_ITEMS_MAX));
+        }
         let mut budget = WalletBudget::new();
         let before = self.fold(None, old_updates, &mut budget).await?;
         let after = self.fold(before.clone(), new_updates, &mut budget).await?;

@@ -7,9 +7,10 @@ use api::validation_api_server::ValidationApi as _;
 use bytes::Bytes;
 use hawser_mls::identity::{MemberIdentifier, WalletQuestion};
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
+use hawser_proto::pb::xmtp::identity::associations::IdentityAction;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
-use hawser_validation::limits::{REQUESTS_MAX, WALLETS_PER_PERIOD_MAX};
+use hawser_validation::limits::{REQUEST_WALLETS_MAX, REQUESTS_MAX, WALLETS_PER_PERIOD_MAX};
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{
     ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError, Wallets,
@@ -206,6 +207,54 @@ async fn wallets_are_answered_in_order_with_errors_in_their_places() {
     assert!(!responses[1].is_valid && responses[1].block_number == Some(99));
     assert!(responses[..2].iter().all(|response| response.error.is_none()));
     assert!(responses[2..].iter().all(|it| !it.is_valid && it.error.is_some()));
+}
+
+/// A reference node repeats a request until its inbox is found valid or invalid. The phrase says that it is invalid.
+#[tokio::test]
+async fn a_log_of_any_length_gets_a_verdict() {
+    let (service, _) = service();
+    let owner = wallet(1);
+    let id = owner.identifier().inbox_id(1);
+    let mut log = vec![update(&id, vec![create(&owner.identifier(), 1, &owner)])];
+    for part in 0..4u8 {
+        let phones = (0..48).map(|phone| installation(2 + 48 * part + phone));
+        let adding = phones.map(|phone| add(&phone.identifier(), &owner, &phone));
+        log.push(update(&id, adding.collect()));
+    }
+    assert_eq!(members(&state(&service, log.clone(), vec![]).await.unwrap()), 1 + 4 * 48);
+
+    // As many actions as fit into the longest update of a chain.
+    let mut absurd = update(&id, vec![]);
+    absurd.actions = vec![IdentityAction::default(); 128 << 10];
+    let error = state(&service, log.clone(), vec![absurd]).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("Deserialization error"), "{error}");
+}
+
+/// A reference node repeats a request that fails for another reason than an invalid update.
+#[tokio::test]
+async fn a_request_with_many_contract_wallets_gets_on_when_it_is_repeated() {
+    let (service, chains) = service();
+    let owner = wallet(1);
+    let id = owner.identifier().inbox_id(1);
+    let adding = (0..REQUEST_WALLETS_MAX + 6).map(|number| {
+        let account = MemberIdentifier::Ethereum(format!("0x{:040x}", number + 1));
+        let name = format!("eip155:1:{account}");
+        let sign = move |_: &str| contract_signature(&name, 7, &[1]);
+        add(&account, &owner, common::by(sign))
+    });
+    let founding = update(&id, vec![create(&owner.identifier(), 1, &owner)]);
+    let log = vec![founding, update(&id, adding.collect())];
+    let error = state(&service, vec![], log.clone()).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_eq!(chains.asked.load(Ordering::Relaxed), REQUEST_WALLETS_MAX);
+    let answered = state(&service, vec![], log).await.unwrap();
+    assert_eq!(members(&answered), 1 + REQUEST_WALLETS_MAX + 6);
+    assert_eq!(chains.asked.load(Ordering::Relaxed), REQUEST_WALLETS_MAX + 6);
+}
+
+fn members(answered: &api::GetAssociationStateResponse) -> usize {
+    answered.association_state.as_ref().unwrap().members.len()
 }
 
 #[tokio::test]

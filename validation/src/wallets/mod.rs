@@ -169,6 +169,16 @@ impl Wallets {
         self.chain_time_s.fetch_max(unix_s, Ordering::Relaxed);
     }
 
+    /// Returns the answer of a wallet if it is known without its chain: the cached one, or that a wallet of a chain that
+    /// the network does not support never agrees.
+    #[must_use]
+    pub fn known(&self, question: &WalletQuestion) -> Option<bool> {
+        if !self.listed.contains(question.chain_id) {
+            return Some(false);
+        }
+        self.answers.get(&answer_key(question)).map(|answer| answer.agrees)
+    }
+
     /// Returns the answer of a wallet: the cached one, or its chain's, which is then cached.
     ///
     /// # Errors
