@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use hawser_mls::identity::{
@@ -157,10 +158,11 @@ impl ValidationService {
             }
             Ok(answers)
         };
-        let answers =
-            tokio::time::timeout_at(budget.until, answered).await.unwrap_or_else(|_| {
-                Err(Status::unavailable("contract wallets did not answer in time"))
-            })?;
+        let began = Instant::now();
+        let answers = tokio::time::timeout(budget.time, answered).await.unwrap_or_else(|_| {
+            Err(Status::unavailable("contract wallets did not answer in time"))
+        })?;
+        budget.time = budget.time.saturating_sub(began.elapsed());
         if is_whole {
             return Ok(answers);
         }
@@ -234,18 +236,15 @@ impl WalletQuota {
     }
 }
 
-/// The remaining contract wallets that may be asked for one request, and its deadline.
+/// The remaining contract wallets that may be asked for one request, and the remaining time for their answers.
 struct WalletBudget {
     left: usize,
-    until: tokio::time::Instant,
+    time: Duration,
 }
 
 impl WalletBudget {
     fn new() -> Self {
-        Self {
-            left: REQUEST_WALLETS_MAX,
-            until: tokio::time::Instant::now() + REQUEST_WALLETS_TIMEOUT,
-        }
+        Self { left: REQUEST_WALLETS_MAX, time: REQUEST_WALLETS_TIMEOUT }
     }
 
     /// Takes as many of these as are left. Returns their number.
@@ -272,8 +271,8 @@ struct Stretch {
     questions: Vec<WalletQuestion>,
 }
 
-/// Applies updates from index `next` on, for one turn. `answers` belong to the wallets of that update. The state is advanced
-/// and not copied, so the cost of a log is linear in its length.
+/// Applies updates from index `next` on, for one turn. `answers` belong to the wallets of that update. The state is
+/// advanced and not copied, so the cost of a log is linear in its length.
 fn stretch(
     mut state: Option<AssociationState>,
     updates: &[pb::IdentityUpdate],
