@@ -125,3 +125,40 @@ fn a_node_that_runs_shows_the_statements_beside_its_checkpoints() {
     node.show_voids(vec![Bytes::new(); 64 * 1024]);
     assert!(replayed().2.contains("too large"), "they are not decoded");
 }
+
+#[test]
+fn another_nodes_checkpoints_refute_a_statement_behind_which_a_node_hides_envelopes() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 0);
+    let registry = registry.to_str().unwrap();
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let strand: Vec<Bytes> = (1..=25).map(|at| entry(&key, at).bytes).collect();
+    let start = |held: u64| {
+        let shown = strand[..usize::try_from(held).unwrap()].to_vec();
+        let node = FakeNode::start(&[(NODE, 25)], move |_, after| {
+            shown[usize::try_from(after).unwrap().min(shown.len())..].to_vec()
+        });
+        node.sign_as(NODE, key.clone());
+        node.sign_up_to(Some(held));
+        node
+    };
+    let (keeper, other) = (start(20), start(25));
+    let (from, through) = (SequenceId(21), SequenceId(25));
+    let of =
+        VoidStatement { node: OriginatorId(NODE), from, through, time_ns: 5, incarnation: [4; 16] };
+    keeper.show_voids(vec![Bytes::copy_from_slice(&of.sign(&key).encode())]);
+    let url = keeper.url();
+    let replay = ["audit", "replay", "--json", "--from", &url, "--registry", registry];
+    let verdict = |more: &[&str]| {
+        let output = run(&[&replay[..], more].concat());
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        (report["verdict"].clone(), report["strands"][0]["figures"]["gaps"][0]["reason"].clone())
+    };
+    assert_eq!(verdict(&[]), ("clean".into(), "declared_void".into()));
+    let second = other.url();
+    let told = verdict(&["--checkpoints-from", &second]);
+    assert_eq!(told, ("incomplete".into(), "not_shown".into()));
+    drop(other);
+    let silent = run(&[&replay[..], &["--checkpoints-from", &second]].concat());
+    assert!(!silent.status.success() && !stdout(&silent).contains("verdict"), "{silent:?}");
+}

@@ -13,7 +13,8 @@
 //! - `run`: a whole log, and the state from which a replay continues;
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `report_ranges`: its
 //!   division among them; `report_sums`: the amounts of one report; `repeats`: payer envelopes charged more than once;
-//! - `sample`: the signatures of a part of it.
+//! - `sample`: the signatures of a part of it;
+//! - `second`: checkpoints of a second source.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
@@ -32,6 +33,7 @@ mod report_ranges;
 mod report_sums;
 pub(crate) mod run;
 mod sample;
+mod second;
 mod stats;
 mod strand;
 #[cfg(test)]
@@ -56,5 +58,6 @@ pub use run::{
     ReplayStateError, STATE_LEN_BYTES_MAX,
 };
 pub use sample::{SAMPLE_MAX, SampleSize, SampledSignatures, sample_signatures};
+pub use second::{LogWithSecond, SecondCheckpoints};
 pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
 pub use strand::{StrandReplay, StrandReport};

@@ -182,7 +182,7 @@ impl DeclaredVoids {
 
 /// Returns the newest checkpoint of a node up to `head`, or one above it. Asks the source for a number of checkpoints
 /// that grows with the logarithm of the head.
-fn newest_checkpoint(
+pub(super) fn newest_checkpoint(
     rows: &dyn StrandRows,
     node: OriginatorId,
     head: u64,
@@ -222,8 +222,8 @@ pub(super) fn only_stated(originator: OriginatorId, gaps: &[Gap]) -> Option<Stri
     let places: u64 = declared().map(|gap| gap.through - gap.from + 1).sum();
     Some(format!(
         "strand {originator}: that none of {places} places from {first} on, which its node has declared void, was \
-        found again: the source may leave out an envelope together with the checkpoints that have it, so compare it \
-        with another node (hawser audit compare)"
+        found again: the source may leave out an envelope together with the checkpoints that have it, so judge it \
+        by another node's checkpoints too (--checkpoints-from), or compare both (hawser audit compare)"
     ))
 }
 

@@ -88,6 +88,10 @@ pub(crate) struct AuditReplayArgs {
     /// Name of the backup in a folder of backups, or of the snapshot [default: the newest one].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
+    /// A second source, of the same kinds as the log: the newest checkpoints that it shows judge the log too, so that
+    /// the log's keeper cannot hide envelopes together with the checkpoints that have them.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
+    pub(crate) checkpoints_from: Option<String>,
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,

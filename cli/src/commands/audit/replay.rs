@@ -7,16 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hawser_audit::html;
 use hawser_audit::plain_file;
 use hawser_audit::replay::{
-    LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
-    STATE_LEN_BYTES_MAX, StrandReport,
+    LogSource, LogWithSecond, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
+    STATE_LEN_BYTES_MAX, SecondCheckpoints, StrandReport,
 };
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::OriginatorId;
+use hawser_rules::Registry;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
-use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup};
+use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup, open_with_signers};
 use crate::args::audit::AuditReplayArgs;
 use crate::{output, output_file};
 
@@ -84,6 +85,11 @@ fn replay(
         threads: args.threads.unwrap_or_else(cores),
         now_ns: now_ns(),
     };
+    let second = args.checkpoints_from.as_deref();
+    let second =
+        second.map(|name| second_checkpoints(name, log, &settings.registry)).transpose()?;
+    let both = second.as_ref().map(|second| LogWithSecond::new(log, second));
+    let log = both.as_ref().map_or(log, |both| both as &dyn LogSource);
     let state_file = args.state.as_deref();
     let state = state_file.map(read_state).transpose()?.flatten();
     let mut replay = Replay::new(log, &settings, state).map_err(RunError::refused)?;
@@ -110,6 +116,18 @@ fn replay(
         report.ok_or_else(|| RunError::failed("the replay was interrupted before it was done"))?;
     report.unchecked.extend(notes);
     Ok(report)
+}
+
+/// Reads the checkpoints that a second source shows of the strands of a log.
+fn second_checkpoints(
+    name: &str,
+    log: &dyn LogSource,
+    registry: &Registry,
+) -> Result<SecondCheckpoints, RunError> {
+    let opened = open_with_signers(name, registry.nodes().map(|node| node.id).collect())?;
+    let view = opened.view()?;
+    let read = SecondCheckpoints::read(&*view, log, registry);
+    read.map_err(|error| RunError::failed(format!("checkpoints from {name}: {error}")))
 }
 
 /// Progress on the error output: a bar on a terminal, lines elsewhere.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use hawser_audit::replay::LogSource;
 use hawser_node::error::RunError;
+use hawser_proto::OriginatorId;
 
 pub(in super::super) use folder::FolderLog;
 pub(super) use folder::prove as prove_from_folder;
@@ -32,11 +33,22 @@ pub(in super::super) enum OpenLog {
 /// # Errors
 /// When there is no log.
 pub(in super::super) fn open(name: &str) -> Result<OpenLog, RunError> {
+    open_with_signers(name, Vec::new())
+}
+
+/// Opens a log like [`open`]. A node is asked for the checkpoints of each of `signers`.
+///
+/// # Errors
+/// When there is no log.
+pub(super) fn open_with_signers(
+    name: &str,
+    signers: Vec<OriginatorId>,
+) -> Result<OpenLog, RunError> {
     if let Some(place) = SnapshotLog::place_in(name) {
         return SnapshotLog::open(place, None).map(OpenLog::Snapshot);
     }
     if name.contains("://") {
-        return NodeLog::connect(name, Vec::new()).map(OpenLog::Node);
+        return NodeLog::connect(name, signers).map(OpenLog::Node);
     }
     StoredLog::open(Path::new(name), None).map(OpenLog::Folder)
 }

@@ -1,0 +1,327 @@
+//! Checkpoints of a second source, by which a log is judged too.
+//!
+//! The enemy is the keeper of a log, or the maker of a snapshot, that hides envelopes together with the checkpoints of
+//! the trees that have them. The second source need not be honest: of its checkpoints only those count that a node of
+//! the registry has signed. Its cosignatures do not count.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::void::SignedVoid;
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::{Rate, Registry};
+
+use super::item::{SourceError, StrandRows, Usage};
+use super::run::{LogRows, LogSource};
+use super::void::newest_checkpoint;
+
+/// The newest checkpoint of each strand and node that a second source shows, and beside it the newest one up to the end
+/// of the log.
+#[derive(Debug, Clone, Default)]
+pub struct SecondCheckpoints {
+    by_strand: BTreeMap<OriginatorId, Vec<CosignedCheckpoint>>,
+    /// The number of those that are not signed by their node.
+    unsigned: usize,
+}
+
+impl SecondCheckpoints {
+    /// Reads the checkpoints of the strands of `log` that nodes of the registry have signed.
+    ///
+    /// # Errors
+    /// When one of both sources cannot be read.
+    pub fn read(
+        second: &dyn LogSource,
+        log: &dyn LogSource,
+        registry: &Registry,
+    ) -> Result<Self, SourceError> {
+        let mut read = Self::default();
+        for EnvelopeId { originator, sequence: head } in log.heads()? {
+            let rows = second.beside(originator);
+            for node in rows.checkpoint_nodes()? {
+                let Some(record) = registry.node(node) else { continue };
+                for CosignedCheckpoint { signed, .. } in newest_of(&*rows, node, head.0)? {
+                    let of = signed.checkpoint;
+                    let is_its = (of.originator, of.node) == (originator, node);
+                    if is_its && signed.verify(&record.public_key).is_ok() {
+                        read.by_strand.entry(originator).or_default().push(signed.into());
+                    } else {
+                        read.unsigned += 1;
+                    }
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    fn of(&self, originator: OriginatorId) -> &[CosignedCheckpoint] {
+        self.by_strand.get(&originator).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn size(of: &CosignedCheckpoint) -> u64 {
+    of.signed.checkpoint.size
+}
+
+/// Returns the newest checkpoint of a node, and the newest one of at most `head` places if that is another one.
+fn newest_of(
+    rows: &dyn StrandRows,
+    node: OriginatorId,
+    head: u64,
+) -> Result<Vec<CosignedCheckpoint>, SourceError> {
+    let Some(newest) = newest_checkpoint(rows, node, head)? else { return Ok(Vec::new()) };
+    if size(&newest) <= head {
+        return Ok(vec![newest]);
+    }
+    let within = match rows.checkpoint_up_to(node, head)? {
+        Some(within) => Some(within).filter(|it| size(it) <= head),
+        None => largest_up_to(rows, node, head)?,
+    };
+    Ok(within.into_iter().chain([newest]).collect())
+}
+
+/// Searches a source that shows all checkpoints of a node for the largest one of at most `head` places. Asks for a
+/// number of checkpoints that grows with the logarithm of the head.
+fn largest_up_to(
+    rows: &dyn StrandRows,
+    node: OriginatorId,
+    head: u64,
+) -> Result<Option<CosignedCheckpoint>, SourceError> {
+    // The largest one is `largest`, which has `low` places, or has more than `low` and up to `high`.
+    let (mut largest, mut low, mut high) = (None, 0, head);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let next = rows.checkpoint_after(node, middle)?;
+        match next.filter(|it| (middle + 1..=high).contains(&size(it))) {
+            Some(next) => {
+                low = size(&next);
+                largest = Some(next);
+            }
+            None => high = middle,
+        }
+    }
+    Ok(largest)
+}
+
+/// A log beside the checkpoints of a second source.
+pub struct LogWithSecond<'a> {
+    log: &'a dyn LogSource,
+    second: &'a SecondCheckpoints,
+}
+
+impl<'a> LogWithSecond<'a> {
+    /// Combines both.
+    #[must_use]
+    pub fn new(log: &'a dyn LogSource, second: &'a SecondCheckpoints) -> Self {
+        Self { log, second }
+    }
+}
+
+impl LogSource for LogWithSecond<'_> {
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+        self.log.identity()
+    }
+
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+        self.log.heads()
+    }
+
+    fn last_held(&self, originator: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+        self.log.last_held(originator)
+    }
+
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
+        self.log.rows(after, head)
+    }
+
+    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
+        let (rows, second) = (self.log.beside(originator), self.second.of(originator));
+        Box::new(RowsWithSecond { rows, second })
+    }
+
+    fn shows_gaps(&self) -> bool {
+        self.log.shows_gaps()
+    }
+
+    fn unchecked(&self) -> Vec<String> {
+        let mut unchecked = self.log.unchecked();
+        if self.second.unsigned > 0 {
+            unchecked.push(format!(
+                "{} checkpoints of the second source, which their nodes have not signed",
+                self.second.unsigned
+            ));
+        }
+        unchecked
+    }
+
+    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+        self.log.rates()
+    }
+}
+
+/// The records beside a strand, with the checkpoints of a second source.
+struct RowsWithSecond<'a> {
+    rows: Box<dyn StrandRows + 'a>,
+    second: &'a [CosignedCheckpoint],
+}
+
+impl RowsWithSecond<'_> {
+    fn second_of(&self, node: OriginatorId) -> impl Iterator<Item = &CosignedCheckpoint> {
+        self.second.iter().filter(move |it| it.signed.checkpoint.node == node)
+    }
+}
+
+/// Returns the one of two checkpoints of one size to judge by. If they differ, the keeper of the log is not believed.
+fn of_one_size(own: CosignedCheckpoint, second: CosignedCheckpoint) -> CosignedCheckpoint {
+    let is_same = own.signed.checkpoint.root == second.signed.checkpoint.root;
+    if is_same { own } else { second }
+}
+
+impl StrandRows for RowsWithSecond<'_> {
+    fn has_tallies(&self) -> bool {
+        self.rows.has_tallies()
+    }
+
+    fn usage(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError> {
+        self.rows.usage(minutes, each)
+    }
+
+    fn congestion(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError> {
+        self.rows.congestion(minutes, each)
+    }
+
+    fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
+        self.rows.root(size)
+    }
+
+    fn void_statements(&self) -> Result<Vec<SignedVoid>, SourceError> {
+        self.rows.void_statements()
+    }
+
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
+        let mut nodes = self.rows.checkpoint_nodes()?;
+        nodes.extend(self.second.iter().map(|it| it.signed.checkpoint.node));
+        nodes.sort_unstable();
+        nodes.dedup();
+        Ok(nodes)
+    }
+
+    fn checkpoint_after(
+        &self,
+        node: OriginatorId,
+        after: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let own = self.rows.checkpoint_after(node, after)?;
+        let later = self.second_of(node).filter(|it| size(it) > after);
+        let Some(second) = later.min_by_key(|it| size(it)).cloned() else { return Ok(own) };
+        let own = match own {
+            // A source that shows the newest one alone may have an earlier one, too.
+            Some(own) if size(&own) > size(&second) => {
+                self.rows.checkpoint_up_to(node, size(&second))?.filter(|it| size(it) > after)
+            }
+            own => own,
+        };
+        Ok(Some(match own {
+            Some(own) if size(&own) < size(&second) => own,
+            Some(own) if size(&own) == size(&second) => of_one_size(own, second),
+            _ => second,
+        }))
+    }
+
+    fn checkpoint_up_to(
+        &self,
+        node: OriginatorId,
+        size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let own = self.rows.checkpoint_up_to(node, size_max)?;
+        let within = self.second_of(node).filter(|it| size(it) <= size_max);
+        let Some(second) = within.max_by_key(|it| size(it)).cloned() else { return Ok(own) };
+        Ok(Some(match own {
+            Some(own) if size(&own) > size(&second) => own,
+            Some(own) if size(&own) == size(&second) => of_one_size(own, second),
+            _ => second,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::checkpoint::Checkpoint;
+
+    use super::*;
+    use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
+    use crate::replay::tests::{named, replay};
+    use crate::replay::{FaultKind, GapReason, Replay, ReplayReport, StoredMark};
+
+    /// A log of 60 places of which a node hides 41 to 50 behind a statement, and all trees of more than 40 places.
+    fn hiding() -> MemoryLog {
+        let mut log = MemoryLog::honest(60);
+        log.is_node = true;
+        (1..=60).for_each(|at| *log.row_at(at).0 = StoredMark::Unknown);
+        log.rows.drain(40..50);
+        log.checkpoints.truncate(4);
+        log.voids = vec![declared(41, 50, 40, 1)];
+        log
+    }
+
+    fn judged(log: &MemoryLog, by: &MemoryLog) -> ReplayReport {
+        let settings = settings();
+        let second = SecondCheckpoints::read(by, log, &settings.registry).unwrap();
+        let both = LogWithSecond::new(log, &second);
+        let mut replay = Replay::new(&both, &settings, None).unwrap();
+        replay.run(|_, _| true).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_tree_that_a_second_source_shows_refutes_a_statement_about_void_places() {
+        let log = hiding();
+        assert_eq!(replay(&log, &settings()).verdict(), "clean", "one source cannot refute it");
+        assert_eq!(judged(&log, &log).verdict(), "clean");
+        // The second source holds fewer places than the log, as many, or more of them.
+        for len in [50, 60, 80] {
+            for is_node in [false, true] {
+                let second = MemoryLog { is_node, ..MemoryLog::honest(len) };
+                let report = judged(&log, &second);
+                assert_eq!(report.verdict(), "incomplete", "{len}, {is_node}");
+                let gap = &report.strands[0].figures.gaps[0];
+                assert_eq!((gap.from, gap.through, gap.reason), (41, 50, GapReason::NotShown));
+                assert_eq!(named(&report), []);
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_shows_two_sources_two_trees_is_named() {
+        let log = MemoryLog::honest(60);
+        let mut second = MemoryLog::honest(60);
+        assert_eq!(named(&judged(&log, &second)), []);
+        second.checkpoints = vec![checkpoint(40, TreeHash([7; 32]))];
+        assert_eq!(named(&judged(&log, &second)), [(FaultKind::CheckpointRoot, 40, None)]);
+        second.checkpoints = vec![checkpoint(45, TreeHash([7; 32]))];
+        assert_eq!(named(&judged(&log, &second)), [(FaultKind::CheckpointRoot, 45, None)]);
+        // The newest one is above the end of the log, and the one before it is found.
+        second.checkpoints.push(checkpoint(90, TreeHash([8; 32])));
+        assert_eq!(named(&judged(&log, &second)), [(FaultKind::CheckpointRoot, 45, None)]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_its_node_has_not_signed_is_no_fault_of_the_log_and_is_told() {
+        let (log, mut second) = (hiding(), MemoryLog::honest(60));
+        let (size, root, time_ns) = (50, TreeHash([7; 32]), ns_of(50).unsigned_abs());
+        let of = Checkpoint { node: NODE, originator: NODE, size, root, time_ns };
+        second.checkpoints = vec![of.sign(&key(5)).into()];
+        let report = judged(&log, &second);
+        assert_eq!((report.verdict(), named(&report)), ("clean", Vec::new()));
+        let told = report.unchecked.join("; ");
+        assert!(told.contains("1 checkpoints of the second source"), "{told}");
+    }
+}
