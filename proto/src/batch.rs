@@ -39,9 +39,12 @@ const SPLIT_MIN: usize = 256;
 /// The fewest claims for which [`recover_similar`] guesses signers. A guess: the five extra recoveries cost little
 /// beside them.
 const GUESSED_MIN: usize = 64;
-/// Distance between sampled claims in a batch with several signers. A guess: the samples cost about 3 % of all
-/// recoveries, and a shorter run of one signer saves little.
+/// Distance between sampled claims in a run of unknown length. A guess: the samples cost about 3 % of all recoveries,
+/// and a shorter run of one signer saves little.
 const SAMPLED_EVERY: usize = 32;
+/// The longest run that is foreseen from the one before it, without samples within it. A guess: about as much as a
+/// gateway sends at once. If others sign within such a run, the combination fails, and its part is recovered singly.
+const RUN_FORESEEN_MAX: usize = 128;
 
 /// A signature over a digest, with the key that is expected to have made it, if one is.
 #[derive(Debug, Clone, Copy)]
@@ -67,8 +70,9 @@ type RecoveredSigner = Result<PublicKey, SignatureError>;
 /// Recovers the signer of every claim as [`recover_batch`] does, with guesses at the expected signers.
 ///
 /// Signers come in runs: one gateway pays for most of a batch, or at least each request has one payer. A few claims are
-/// sampled and recovered alone. The claims between two samples of one signer are expected to have it too. The
-/// recoveries of samples are part of the result, and a wrong guess changes no result.
+/// sampled and recovered alone, such as both ends of each run. A run is expected to be as long as the one before it. The
+/// claims between two samples of one signer are expected to have it too. The recoveries of samples are part of the
+/// result, and a wrong guess changes no result.
 #[must_use]
 pub fn recover_similar(claims: Vec<SignatureClaim>) -> Vec<RecoveredSigner> {
     if claims.len() < GUESSED_MIN {
@@ -137,7 +141,7 @@ impl SignerGuess {
         let first = guess.signer(0);
         let has_one = first.is_some() && quarters.clone().all(|at| guess.signer(at) == first);
         if !has_one {
-            (0..last).step_by(SAMPLED_EVERY).for_each(|at| guess.sample(at));
+            guess.sample_runs();
         }
         let known = (0..=last).filter(|at| guess.known[*at].is_some());
         let known: Vec<usize> = known.collect();
@@ -154,6 +158,53 @@ impl SignerGuess {
     /// Returns the signer of a sample; `None` if the claim is not one, or no key can be recovered from it.
     fn signer(&self, at: usize) -> Option<PublicKey> {
         self.known[at].and_then(Result::ok)
+    }
+
+    /// Samples both ends of each run.
+    fn sample_runs(&mut self) {
+        let (mut start, mut length) = (0, SAMPLED_EVERY);
+        while start < self.claims.len() {
+            let next = self.end_of_run(start, length);
+            length = (next - start).min(RUN_FORESEEN_MAX);
+            start = next;
+        }
+    }
+
+    /// Samples the run that begins at `start`, and returns the index behind it. Requests have sizes in common, so its
+    /// end is looked for first where a run of `length` claims ends.
+    fn end_of_run(&mut self, start: usize, length: usize) -> usize {
+        let end = self.claims.len();
+        self.sample(start);
+        if self.signer(start).is_none() {
+            return start + 1;
+        }
+        let (mut last, mut probe, mut step) = (start, (start + length).min(end) - 1, 1);
+        let mut behind = loop {
+            if !self.is_of_run(start, probe) {
+                break probe;
+            }
+            last = probe;
+            if last + 1 == end {
+                return end;
+            }
+            probe = (last + step).min(end - 1);
+            step = SAMPLED_EVERY;
+        };
+        while behind - last > 1 {
+            let middle = usize::midpoint(last, behind);
+            if self.is_of_run(start, middle) {
+                last = middle;
+            } else {
+                behind = middle;
+            }
+        }
+        behind
+    }
+
+    /// Samples the claim at `at`. Returns true if it has the signer of the one at `start`.
+    fn is_of_run(&mut self, start: usize, at: usize) -> bool {
+        self.sample(at);
+        self.signer(at) == self.signer(start)
     }
 
     /// Sets the expected signer of the claims between two samples of one signer. Samples the middle if the signers

@@ -228,6 +228,11 @@ fn few_claims_are_recovered_where_signers_come_in_runs() {
     let runs: Vec<(u8, usize)> = (0..5).map(|key| (key, 100)).collect();
     // Each 32nd claim and the last one, and five looks at each of four borders.
     assert!(recovered(&runs) <= 16 + 1 + 3 + 4 * 5, "{}", recovered(&runs));
+    let alike: Vec<(u8, usize)> = (0..12).map(|at| (at % 4, 40)).collect();
+    // A look at each quarter, the search for the first border, and both ends of each later run.
+    assert!(recovered(&alike) <= 5 + 8 + 2 * 12, "{}", recovered(&alike));
+    let other: Vec<(u8, usize)> = (0..9).map(|at| (at % 3, 20 + 9 * usize::from(at))).collect();
+    assert!(recovered(&other) < 9 * 12, "{}", recovered(&other));
 }
 
 /// A sender who knows where the samples are makes every guess wrong.
