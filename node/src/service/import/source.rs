@@ -13,14 +13,14 @@ use super::facts::{AsideFacts, SCHEMA, SourceFacts, StrandFacts, TailEvidence};
 use super::session::{PostgresLimits, PostgresSession, failed, pair, within};
 use super::strand::SourceRow;
 
-/// The number of rows in one batch, which one thread checks and which is one write. With more, a signature costs hardly
-/// less (measured up to this number: docs/performance.md, signatures in batches).
-const BATCH_ROWS: u32 = 2048;
+/// The number of rows in one batch, which one thread checks and which is one write. As in an export: the larger a batch,
+/// the fewer additions a signature in it takes (`docs/decisions/0036-payers-of-an-export-are-recovered.md`).
+const BATCH_ROWS: u32 = 8192;
 /// The largest length of one batch in bytes, which bounds the memory. A guess.
 const BATCH_BYTES: usize = 4 << 20;
 /// Rows that one query reads: whole batches. A guess: about a hundredth of the rows of a partition, so that no query is
 /// planned as a scan of one.
-const PAGE_ROWS: u32 = 6 * BATCH_ROWS;
+const PAGE_ROWS: u32 = 2 * BATCH_ROWS;
 /// The queries for the highest place of each strand that a table besides those of envelopes knows.
 const EVIDENCE: [(TailEvidence, &str); 2] = [
     (
