@@ -21,6 +21,8 @@ use count::bounded;
 pub(crate) use count::{SharedCost, SharedCount};
 use hawser_chain::redis_link::{RedisLink, number};
 use hawser_proto::{Address, EnvelopeId, OriginatorId};
+use hawser_rules::PayloadClass;
+use hawser_serve::bucket::BucketSize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -66,12 +68,27 @@ pub(crate) struct SharedLimits {
     pub(crate) day: [Option<u64>; 3],
 }
 
+impl SharedLimits {
+    /// The number of limits: the two buckets, then the two of the hour, then the three of the day.
+    pub(crate) const COUNT: usize = 7;
+}
+
+/// A token bucket of one kind of envelopes, with the envelopes that a request takes from it, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharedBucket {
+    /// True for the bucket of all callers together, false for that of the caller.
+    pub(crate) of_total: bool,
+    pub(crate) kind: PayloadClass,
+    pub(crate) size: BucketSize,
+    pub(crate) cost: u64,
+}
+
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SharedExceeded {
     /// True for a limit of all callers together, false for one of the caller.
     pub(crate) of_total: bool,
-    /// Index of the limit: the two buckets, then the two of the hour, then the three of the day.
+    /// Index of the limit: those of [`SharedLimits`], then the buckets of kinds.
     pub(crate) place: usize,
     /// Time after which the same cost fits the bucket, ms. 0 for a limit of the hour or day. `None` if the cost
     /// alone exceeds the limit.
@@ -90,8 +107,11 @@ pub(crate) enum SharedTake {
 
 /// The cost of a request, with the limits of its caller and of all callers together, in this order.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SharedCharge {
+pub(crate) struct SharedCharge<'a> {
+    pub(crate) caller: &'a str,
     pub(crate) limits: [SharedLimits; 2],
+    /// The buckets of the kinds in the request that have one. Nothing returns to them.
+    pub(crate) kinds: &'a [SharedBucket],
     pub(crate) cost: SharedCost,
     /// Unix time, ms.
     pub(crate) now_ms: u64,
@@ -171,15 +191,13 @@ impl GatewayShare {
     pub(crate) async fn admit(
         &self,
         count: &Arc<SharedCount>,
-        charge: SharedCharge,
+        charge: SharedCharge<'_>,
         query: &SharedQuery,
     ) -> (SharedTake, SharedKnowledge) {
         let mut known = SharedKnowledge::default();
-        let take = SharedOp {
-            name: "take",
-            keys: count.keys().to_vec(),
-            arguments: charge.to_arguments(),
-        };
+        let buckets = charge.kinds.iter().map(|bucket| self.bucket_key(charge.caller, bucket));
+        let keys = count.keys().iter().cloned().chain(buckets).collect();
+        let take = SharedOp { name: "take", keys, arguments: charge.to_arguments() };
         let (first, others) = self.parts(query);
         let ops = std::iter::once(take).chain(first.ops()).collect();
         let (sender, receiver) = oneshot::channel();
@@ -312,6 +330,11 @@ impl GatewayShare {
         names.map(|name: String| format!("{base}:{name}"))
     }
 
+    fn bucket_key(&self, caller: &str, bucket: &SharedBucket) -> String {
+        let base = if bucket.of_total { self.total_key() } else { self.caller_key(caller) };
+        format!("{base}:k:{}:{}", bucket.kind.name(), bucket.size.window_ms)
+    }
+
     /// Returns the prefix of a caller's keys. A caller chooses its name, so the prefix has a digest of it: the name
     /// can neither lengthen keys nor collide with those of another caller.
     fn caller_key(&self, caller: &str) -> String {
@@ -327,7 +350,7 @@ impl GatewayShare {
     }
 }
 
-impl SharedCharge {
+impl SharedCharge<'_> {
     fn to_arguments(self) -> Vec<Vec<u8>> {
         let or_none = |limit: Option<u64>| limit.map_or_else(|| b"-1".to_vec(), number);
         let mut arguments = vec![number(self.now_ms)];
@@ -338,6 +361,10 @@ impl SharedCharge {
             }
             arguments.extend(bounded(self.cost));
             arguments.extend(hour.into_iter().chain(day).map(or_none));
+        }
+        for SharedBucket { of_total, size, cost, .. } in self.kinds {
+            let of_bucket = [u64::from(*of_total), size.capacity, size.window_ms, *cost];
+            arguments.extend(of_bucket.map(number));
         }
         arguments
     }

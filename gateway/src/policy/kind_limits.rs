@@ -1,7 +1,7 @@
 //! Applies the limits of single kinds of envelopes. Plain values; time is an argument.
 //!
-//! They are token buckets beside the limits of all kinds together, for a caller and for all callers. They count at this
-//! gateway only, and nothing returns to a bucket.
+//! They are token buckets beside the limits of all kinds together, for a caller and for all callers. Nothing returns to a
+//! bucket.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use hawser_serve::caller_table::CallerTable;
 
 use super::limits::LimitExceeded;
 use super::rules::Policy;
+use crate::sharing::SharedBucket;
 
 /// Largest number of callers whose usage is kept. A guess: 50,000 take about 25 MB. Beyond it, the caller whose usage
 /// expires first is removed.
@@ -107,6 +108,29 @@ fn names(kind: PayloadClass) -> [&'static str; 2] {
         PayloadClass::KeyPackage => ["key packages a minute", "key packages an hour"],
         PayloadClass::IdentityUpdate => ["identity updates a minute", "identity updates an hour"],
     }
+}
+
+/// Returns the buckets that all gateways share and from which a request takes: those of its kinds that the policies of
+/// its caller and of all callers limit.
+pub(super) fn shared(policy: &Policy, total: &Policy, counts: &KindCounts) -> Vec<SharedBucket> {
+    let mut buckets = Vec::new();
+    for kind in PayloadClass::ALL.into_iter().filter(|kind| counts[*kind as usize] > 0) {
+        let cost = counts[kind as usize];
+        for (of_total, policy) in [(false, policy), (true, total)] {
+            let limited = sizes(policy, kind).into_iter().flatten();
+            buckets.extend(limited.map(|size| SharedBucket { of_total, kind, size, cost }));
+        }
+    }
+    buckets
+}
+
+/// Returns the error for a bucket that all gateways together have emptied. `wait_ms` is the time after which the same
+/// request fits; `None` if it never does.
+pub(super) fn exceeded(bucket: &SharedBucket, wait_ms: Option<u64>) -> LimitExceeded {
+    let [minute, hour] = names(bucket.kind);
+    let is_minute = bucket.size.window_ms == BucketSize::per_minute(0).window_ms;
+    let what = if is_minute { minute } else { hour };
+    LimitExceeded { what, retry_after_s: wait_ms.map(|wait_ms| wait_ms.div_ceil(1000)) }
 }
 
 fn check(
@@ -222,6 +246,20 @@ mod tests {
             assert_eq!(publish(&mut limits, &number.to_string(), rules, one, NOON_MS), Ok(()));
         }
         assert_eq!(limits.callers.len(), CALLERS_MAX);
+    }
+
+    #[test]
+    fn gateways_share_the_buckets_of_the_kinds_in_a_request() {
+        use PayloadClass::{Commit, Message, Welcome};
+        let (of_caller, total) =
+            (policy(&[(Commit, 2)], &[(Welcome, 3)]), policy(&[], &[(Commit, 9)]));
+        let shared = shared(&of_caller, &total, &count([Commit, Message, Commit].into_iter()));
+        let size = [BucketSize::per_minute(2), BucketSize::per_hour(9)];
+        let bucket = |of_total, size| SharedBucket { of_total, kind: Commit, size, cost: 2 };
+        assert_eq!(shared, [bucket(false, size[0]), bucket(true, size[1])]);
+        assert_eq!(exceeded(&shared[0], Some(1500)).what, "commits a minute");
+        let of_hour = LimitExceeded { what: "commits an hour", retry_after_s: None };
+        assert_eq!(exceeded(&shared[1], None), of_hour);
     }
 
     #[test]

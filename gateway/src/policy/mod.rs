@@ -33,7 +33,7 @@ pub(crate) use jwks::KeyFetchSettings;
 pub use jwt::KeysError;
 pub(crate) use jwt::TokenError;
 use jwt::TokenKeys;
-use kind_limits::KindLimits;
+use kind_limits::{KindCounts, KindLimits};
 pub(crate) use limits::CallerCost;
 use limits::{CallerLimits, LimitExceeded, shared};
 use parking_lot::{Mutex, RwLock};
@@ -46,7 +46,7 @@ pub use webhook::WebhookStartError;
 
 use crate::routing::Routed;
 use crate::sharing::{
-    GatewayShare, SharedCharge, SharedCount, SharedKnowledge, SharedQuery, SharedTake,
+    GatewayShare, SharedCharge, SharedCount, SharedKnowledge, SharedLimits, SharedQuery, SharedTake,
 };
 use hawser_rules::PayloadClass;
 
@@ -137,6 +137,8 @@ pub(crate) struct TakenCost {
     cost: CallerCost,
     /// The cost of each envelope, in the order of the request.
     prices: Vec<CallerCost>,
+    /// The number of envelopes of each kind.
+    kinds: KindCounts,
     admission: Admission,
     /// True once a bill is responsible for the cost.
     is_billed: bool,
@@ -164,14 +166,20 @@ impl TakenCost {
             return Ok((self, SharedKnowledge::default()));
         };
         let Policies { file, .. } = &*self.policies;
-        let limits = [shared(file.policy_of(&self.caller.0)), shared(&file.total)];
+        let (policy, total) = (file.policy_of(&self.caller.0), &file.total);
+        let limits = [shared(policy), shared(total)];
+        let kinds = kind_limits::shared(policy, total, &self.kinds);
         let (cost, now_ms) = (self.cost.to_share(), self.admission.taken_ms);
         let count = share.count(&self.caller.0, now_ms);
         self.admission.shared = Some(count.clone());
-        let charge = SharedCharge { limits, cost, now_ms };
+        let charge = SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost, now_ms };
         let (take, known) = share.admit(&count, charge, query).await;
         let SharedTake::Exceeded(exceeded) = take else { return Ok((self, known)) };
-        let limit = LimitExceeded::of_shared(exceeded, now_ms);
+        let of_kind = exceeded.place.checked_sub(SharedLimits::COUNT).and_then(|at| kinds.get(at));
+        let limit = match of_kind {
+            Some(bucket) => kind_limits::exceeded(bucket, exceeded.wait_ms),
+            None => LimitExceeded::of_shared(exceeded, now_ms),
+        };
         Err(match exceeded.of_total {
             true => PolicyError::TotalExceeded(limit),
             false => PolicyError::LimitExceeded(limit),
@@ -321,12 +329,14 @@ impl Policies {
             cost.add(price);
             prices.push(price);
         }
-        self.take_here(caller, routed, cost, now_ms)?;
+        let kinds = kind_limits::count(routed.iter().map(|envelope| envelope.kind));
+        self.take_here(caller, &kinds, cost, now_ms)?;
         Ok(TakenCost {
             policies: self.clone(),
             caller: caller.clone(),
             cost,
             prices,
+            kinds,
             admission: Admission { taken_ms: now_ms, shared: None },
             is_billed: false,
         })
@@ -336,22 +346,21 @@ impl Policies {
     fn take_here(
         &self,
         CallerId(caller): &CallerId,
-        routed: &[Routed],
+        counts: &KindCounts,
         cost: CallerCost,
         now_ms: u64,
     ) -> Result<(), PolicyError> {
         let (policy, total) = (self.file.policy_of(caller), &self.file.total);
-        let counts = kind_limits::count(routed.iter().map(|envelope| envelope.kind));
         let (mut limits, mut kinds) = (self.limits.lock(), self.kinds.lock());
-        let of_caller = kinds.check_caller(caller, policy, &counts, now_ms);
+        let of_caller = kinds.check_caller(caller, policy, counts, now_ms);
         of_caller.map_err(PolicyError::LimitExceeded)?;
-        kinds.check_total(total, &counts, now_ms).map_err(PolicyError::TotalExceeded)?;
+        kinds.check_total(total, counts, now_ms).map_err(PolicyError::TotalExceeded)?;
         limits.take(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
         limits.take_of_total(total, cost, now_ms).map_err(|exceeded| {
             limits.give_back(caller, cost, now_ms);
             PolicyError::TotalExceeded(exceeded)
         })?;
-        kinds.take(caller, policy, total, &counts, now_ms);
+        kinds.take(caller, policy, total, counts, now_ms);
         Ok(())
     }
 

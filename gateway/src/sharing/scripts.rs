@@ -10,9 +10,11 @@
 ///
 /// - `take` takes a cost from all limits, or from none. Keys, first for the caller and then for all callers: the
 ///   time of the buckets, the bucket of the minute, the bucket of the hour, the counts of the hour, the counts of
-///   the day. Arguments: unix time in ms; then, for each of the two, capacity and window in ms of both buckets, the
-///   cost (envelopes, picodollars, gas), the limits of picodollars and gas in the hour, and the limits of
-///   envelopes, picodollars and gas in the day; -1 is no limit. The answer is empty if the cost was taken.
+///   the day; after these ten, one for each bucket of a kind. Arguments: unix time in ms; then, for each of the two,
+///   capacity and window in ms of both buckets, the cost (envelopes, picodollars, gas), the limits of picodollars and
+///   gas in the hour, and the limits of envelopes, picodollars and gas in the day; -1 is no limit; then, for each
+///   bucket of a kind, 0 for the caller or 1 for all callers, its capacity, its window in ms, and the envelopes to
+///   take from it, at least one. The answer is empty if the cost was taken.
 ///   Otherwise it has 0 for the caller or 1 for all callers, the index of the exceeded limit, and the ms after
 ///   which the cost fits (-1: never). Every request runs this operation, so it reads and writes each count once,
 ///   with all parts.
@@ -30,7 +32,7 @@
 pub(super) const CALL: &str = r"
 local ops = {}
 
-function ops.take(key, arg)
+function ops.take(key, arg, keys, arguments)
   local now, writes, counts = tonumber(ARGV[arg + 1]), {}, {}
   for group = 0, 1 do
     local k, a = key + group * 5, arg + 1 + group * 12
@@ -65,6 +67,17 @@ function ops.take(key, arg)
       end
       counts[#counts + 1] = {key, after, not used[1] and (of_day == 1 and 172800 or 7200)}
     end
+  end
+  for b = 1, (arguments - 25) / 4 do
+    local bucket, a = KEYS[key + 10 + b], arg + 21 + 4 * b
+    local group, capacity = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
+    local window, cost = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+    if cost > capacity then return {group, 6 + b, -1} end
+    local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
+    last, left = tonumber(last or now), tonumber(left or capacity)
+    left = math.min(capacity, left + math.max(0, now - last) * capacity / window) - cost
+    if left < 0 then return {group, 6 + b, math.ceil(-left * window / capacity)} end
+    writes[#writes + 1] = {bucket, string.format('%.0f %.17g', math.max(now, last), left), window}
   end
   for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
   for _, count in ipairs(counts) do

@@ -63,6 +63,25 @@ async fn a_caller_has_one_limit_at_both_gateways() {
 }
 
 #[tokio::test]
+async fn a_kind_has_one_limit_at_both_gateways() {
+    for (of, whose) in [("default", "too many"), ("total", "all callers together")] {
+        let redis = RedisServer::start();
+        let limit = format!("[{of}]\nenvelopes_per_hour_by_kind = {{ message = 2 }}");
+        let (first, second) = two(&redis, 1, policies(&limit)).await;
+        assert_eq!(code(&first, "a").await, Code::Ok);
+        assert_eq!(code(&second, "b").await, Code::Ok);
+        for net in [&first, &second] {
+            let refused = net.publish(vec![message(1, "one more")]).await.unwrap_err();
+            assert_eq!(refused.code(), Code::ResourceExhausted);
+            let text = refused.message();
+            assert!(text.contains(whose) && text.contains("messages an hour"), "{text}");
+            assert!(refused.metadata().contains_key("retry-after"));
+        }
+        assert_eq!(first.nodes[0].calls(), 2, "what is refused reaches no node");
+    }
+}
+
+#[tokio::test]
 async fn the_money_of_an_hour_is_counted_once_for_both_and_comes_back() {
     let redis = RedisServer::start();
     // An envelope of this size costs between one and two million picodollars.
