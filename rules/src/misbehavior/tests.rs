@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::envelope::{PayerEnvelope, Payload};
-use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
-use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+use hawser_proto::pb::xmtp::identity::associations::{IdentityUpdate, RecoverableEcdsaSignature};
+use hawser_proto::pb::xmtp::mls::api::v1::{
+    GroupMessageInput, UploadKeyPackageRequest, WelcomeMessageInput,
+};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::sign::originator_digest;
@@ -333,6 +335,26 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
         it.payer_envelope_bytes = payer.encode_to_vec().into();
     };
     assert_eq!(with(unpaid), Some(2));
+    for (rule, topic, payload) in [
+        (5, [4, 9], Payload::PayerReport(env::PayerReport::default())),
+        (6, [0, 9], Payload::GroupMessage(GroupMessageInput::default())),
+        (6, [2, 9], Payload::IdentityUpdate(IdentityUpdate::default())),
+        (14, [3, 9], Payload::UploadKeyPackage(UploadKeyPackageRequest::default())),
+    ] {
+        let aad = env::AuthenticatedData {
+            target_topic: Bytes::copy_from_slice(&topic),
+            ..Default::default()
+        };
+        let client = env::ClientEnvelope { aad: Some(aad), payload: Some(payload) };
+        let client = Bytes::from(client.encode_to_vec());
+        let payer = PayerEnvelope::sign(client, OriginatorId(100), base().days, &key(9));
+        let mut statement = base().statement();
+        statement.payer_envelope_bytes = payer.encode_to_vec().into();
+        let envelope = sign(statement.encode_to_vec().into(), &key(1));
+        let judgement = judge(&report(Kind::InvalidPayload, vec![envelope]));
+        assert_eq!(judgement.verdict, Proven, "{rule}");
+        assert_eq!(number(&judgement, "rule"), Some(rule));
+    }
     assert_eq!(of(&base()).facts[0].name, "no_rule_broken");
     assert_eq!(of(&base()).verdict, Refuted);
     let chain_proof = report(Kind::InvalidPayload, vec![of_chain(7)]);

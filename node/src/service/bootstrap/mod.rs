@@ -3,7 +3,8 @@
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
-//! - `voids`: statements about void places; - `report`: the result; - `error`: why a snapshot was refused.
+//! - `voids`: statements about void places; - `faults`: evidence in the strands that are taken;
+//! - `report`: the result; - `error`: why a snapshot was refused.
 //!
 //! The adversaries are the maker of the snapshot, the operator of its source, and the network in between. None of their
 //! claims is trusted: each envelope must be signed by the originator of its strand, each checkpoint by the node that it
@@ -16,6 +17,7 @@
 mod chain;
 mod checkpoints;
 mod error;
+mod faults;
 mod fill;
 mod report;
 mod strand;
@@ -48,6 +50,7 @@ pub use verify::verify;
 
 use chain::{AskedContract, ChainGrounds};
 use checkpoints::Evidence;
+use faults::StrandFaults;
 
 /// The requested snapshot, and the operator's trust decisions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -235,7 +238,7 @@ impl FetchJob {
                 done = done.saturating_add(bytes);
                 tell(BootstrapProgress { done, total });
             };
-            match self.take_over(stated, &mut note)? {
+            match self.take_over(stated, now_unix_s, &mut note)? {
                 Some(taken) => strands.push(taken),
                 None => left_out.push(stated.originator),
             }
@@ -263,6 +266,7 @@ impl FetchJob {
     fn take_over(
         &self,
         stated: &BootstrapStrand,
+        now_unix_s: u64,
         note: &mut dyn FnMut(u64),
     ) -> Result<Option<FetchedStrand>, BootstrapFetchError> {
         let Self { place, store, own, .. } = self;
@@ -281,8 +285,9 @@ impl FetchJob {
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
+        let mut faults = StrandFaults::after_log(store, originator, now_unix_s)?;
         let (head, reached) = strand::beside_commits(
-            |changes: Vec<Change>| Ok(store.commit(&changes)?),
+            |changes: Vec<Change>| faults.commit(store, &changes),
             |commit| {
                 let write: strand::Write<'_> =
                     &|head, envelopes| strand::write_signed(&verifier, commit, head, envelopes);

@@ -1,0 +1,179 @@
+//! Faults of the nodes whose strands a snapshot holds: broken rules and wrong times, which signed envelopes show by
+//! themselves. They become the same evidence as when a follower gets the envelopes from peers.
+//!
+//! The maker of a snapshot cannot make another node guilty: each envelope is signed by the originator of its strand.
+
+use hawser_engine::misbehavior::{StrandTimes, TimeFault, stated_ns};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_rules::RuleNumber;
+use hawser_storage::{Change, Evidence, LogEntry, Misbehavior, Store, Validity};
+
+use super::error::BootstrapFetchError;
+
+/// The length of the envelopes of one write of evidence, in bytes. A guess: a write of some milliseconds.
+const PART_BYTES: usize = 4 * 1024 * 1024;
+
+/// Looks for faults in the envelopes of one strand, in their order.
+pub(super) struct StrandFaults {
+    times: StrandTimes,
+    /// The present time, unix nanoseconds.
+    now_ns: u64,
+}
+
+impl StrandFaults {
+    /// Continues after the last envelope of a strand in the log. `now_unix_s` is the present time.
+    ///
+    /// # Errors
+    /// Fails when the log cannot be read.
+    pub(super) fn after_log(
+        store: &Store,
+        originator: OriginatorId,
+        now_unix_s: u64,
+    ) -> Result<Self, BootstrapFetchError> {
+        let last = store.snapshot().last_held(originator)?;
+        let last = last.and_then(|(id, bytes)| Some((stated_ns(&bytes)?, id)));
+        let now_ns = now_unix_s.saturating_mul(1_000_000_000);
+        Ok(Self { times: StrandTimes::after(last), now_ns })
+    }
+
+    /// Records the faults that changes show, and then commits the changes. So a crash in between loses none.
+    ///
+    /// # Errors
+    /// Fails when the log cannot be read or written.
+    pub(super) fn commit(
+        &mut self,
+        store: &Store,
+        changes: &[Change],
+    ) -> Result<(), BootstrapFetchError> {
+        let now_ns = i64::try_from(self.now_ns).unwrap_or(i64::MAX);
+        let mut part = EvidencePart::default();
+        for change in changes {
+            let Change::Append(entry) = change else { continue };
+            let LogEntry { id, bytes, validity, facts } = entry;
+            let mut found = |misbehavior, envelopes| {
+                part.pieces.push(Evidence { misbehavior, at: *id, from: None, envelopes });
+            };
+            if let Validity::Invalid(rule) = validity
+                && rule.0 != RuleNumber::ABSENT.0
+            {
+                found(Misbehavior::Invalid(rule.0), vec![bytes.clone()]);
+            }
+            let stated = facts.as_ref().map(|facts| facts.originator_ns);
+            let Some(ns) = stated.or_else(|| stated_ns(bytes)) else { continue };
+            for fault in self.times.next(*id, ns, now_ns) {
+                match fault {
+                    TimeFault::Ahead => found(Misbehavior::TimeAhead, vec![bytes.clone()]),
+                    TimeFault::Back { earlier } => {
+                        if let Some(before) = envelope_at(store, changes, earlier)? {
+                            found(Misbehavior::TimeBack, vec![before, bytes.clone()]);
+                        }
+                    }
+                }
+            }
+            if part.len_bytes() >= PART_BYTES {
+                part.record(store, self.now_ns)?;
+            }
+        }
+        part.record(store, self.now_ns)?;
+        Ok(store.commit(changes)?)
+    }
+}
+
+/// Evidence that is recorded in one write.
+#[derive(Default)]
+struct EvidencePart {
+    pieces: Vec<Evidence>,
+}
+
+impl EvidencePart {
+    fn len_bytes(&self) -> usize {
+        self.pieces.iter().flat_map(|piece| &piece.envelopes).map(Bytes::len).sum()
+    }
+
+    /// Records the evidence, and empties the part.
+    fn record(&mut self, store: &Store, now_ns: u64) -> Result<(), BootstrapFetchError> {
+        if !self.pieces.is_empty() {
+            store.record_evidence(now_ns, &self.pieces)?;
+            self.pieces.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Returns the envelope of a place from changes, or else from the log.
+fn envelope_at(
+    store: &Store,
+    changes: &[Change],
+    at: EnvelopeId,
+) -> Result<Option<Bytes>, BootstrapFetchError> {
+    let appended = changes.iter().find_map(|change| match change {
+        Change::Append(entry) if entry.id == at => Some(entry.bytes.clone()),
+        _ => None,
+    });
+    match appended {
+        Some(bytes) => Ok(Some(bytes)),
+        None => Ok(store.snapshot().get(at)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_engine::replication::EnvelopeVerifier;
+    use hawser_proto::SequenceId;
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_rules::Absences;
+    use hawser_storage::EvidenceTime;
+
+    use super::super::strand::{Commit, write_signed};
+    use super::super::testing::{OWN, key, open};
+    use super::*;
+
+    const NODE: OriginatorId = OriginatorId(300);
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    /// Returns an envelope that the node has signed, dated so many seconds after 1970, without a payer's envelope.
+    fn unpaid(sequence: u64, second: i64) -> (SequenceId, Bytes) {
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: sequence,
+            originator_ns: second * SECOND_NS,
+            payer_envelope_bytes: Bytes::from_static(b"no payer's envelope"),
+            ..Default::default()
+        };
+        (SequenceId(sequence), UnsealedEnvelope::new(&statement).seal(&key(NODE.0)))
+    }
+
+    #[test]
+    fn broken_rules_and_wrong_times_in_a_snapshot_are_evidence() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        let public_key = key(NODE.0).public_key();
+        let absences = Absences::NONE;
+        let verifier = EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences };
+        let take = |head: u64, envelopes: &[(SequenceId, Bytes)]| {
+            let faults = StrandFaults::after_log(&store, NODE, 1000).unwrap();
+            let faults = std::cell::RefCell::new(faults);
+            let commit: Commit<'_> =
+                &|changes: Vec<Change>| faults.borrow_mut().commit(&store, &changes);
+            write_signed(&verifier, commit, SequenceId(head), envelopes).unwrap()
+        };
+        let first = [unpaid(1, 500), unpaid(2, 400)];
+        assert_eq!(take(0, &first), 2);
+        // A later call continues with the times of the strand.
+        let second = [unpaid(3, 300), unpaid(4, 1301)];
+        assert_eq!(take(2, &second), 2);
+        let all = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
+        let told = |wanted: Misbehavior| {
+            let of_kind = all.iter().filter(|it| it.evidence.misbehavior == wanted);
+            of_kind.map(|it| it.evidence.at.sequence.0).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Misbehavior::Invalid(1)), [1, 2, 3, 4]);
+        assert_eq!(told(Misbehavior::TimeBack), [2, 3]);
+        assert_eq!(told(Misbehavior::TimeAhead), [4], "more than five minutes");
+        assert_eq!(all.len(), 7);
+        let back = all.iter().rfind(|it| it.evidence.misbehavior == Misbehavior::TimeBack).unwrap();
+        assert_eq!(back.evidence.envelopes, [first[1].1.clone(), second[0].1.clone()]);
+        assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(4));
+    }
+}
