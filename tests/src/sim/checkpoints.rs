@@ -20,6 +20,8 @@ use super::world::Sim;
 
 /// Time between two rounds of a node.
 const EXCHANGE_MS: u64 = 1_000;
+/// The same in a network that comes to rest, which takes many minutes without news.
+const EXCHANGE_AT_REST_MS: u64 = 10_000;
 
 /// The leaves of a story that the scripted node tells.
 struct ToldTree(Vec<TreeHash>);
@@ -135,7 +137,8 @@ impl Sim {
         if !self.exchanges {
             return;
         }
-        let next = self.now + std::time::Duration::from_millis(EXCHANGE_MS);
+        let pause_ms = if self.is_mended { EXCHANGE_AT_REST_MS } else { EXCHANGE_MS };
+        let next = self.now + std::time::Duration::from_millis(pause_ms);
         self.queue.push(next, Event::Exchange { node: id });
         if !self.nodes[&id].is_running {
             return;

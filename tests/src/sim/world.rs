@@ -70,6 +70,8 @@ pub struct Sim {
     pub(super) members: Vec<OriginatorId>,
     /// Nodes exchange checkpoints.
     pub(super) exchanges: bool,
+    /// The network's own faults have ended.
+    pub(super) is_mended: bool,
     /// Behaviours of node 300, if it is hostile.
     pub(super) hostility: Option<Hostility>,
     /// The role of node 300, if it has one.
@@ -141,6 +143,7 @@ impl Sim {
             trace: Vec::new(),
             members: members.clone(),
             exchanges: false,
+            is_mended: false,
             hostility: None,
             script: None,
             reference: ReferenceHabits::new(),
@@ -215,6 +218,7 @@ impl Sim {
     /// Ends all faults of the network. A hostile node stays as it is.
     pub(super) fn mend(&mut self) {
         self.faults = Faults { lies: self.faults.lies, ..Faults::NONE };
+        self.is_mended = true;
         self.cuts.clear();
         for path in self.paths() {
             self.plan(1, Event::Up { path });
