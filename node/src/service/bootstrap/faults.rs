@@ -1,12 +1,12 @@
-//! Faults of the nodes whose strands a snapshot holds: broken rules and wrong times, which signed envelopes show by
-//! themselves. They become the same evidence as when a follower gets the envelopes from peers.
+//! Faults of the nodes whose strands a snapshot holds: broken rules, wrong times and wrong fees, which signed envelopes
+//! show by themselves. They become the same evidence as when a follower gets the envelopes from peers.
 //!
 //! The maker of a snapshot cannot make another node guilty: each envelope is signed by the originator of its strand.
 
-use hawser_engine::misbehavior::{StrandTimes, TimeFault, stated_ns};
+use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, TimeFault, judge_fees, stated_ns};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
-use hawser_rules::RuleNumber;
-use hawser_storage::{Change, Evidence, LogEntry, Misbehavior, Store, Validity};
+use hawser_rules::{RateTable, RuleNumber};
+use hawser_storage::{Change, Charge, Evidence, LogEntry, Misbehavior, Store, Validity};
 
 use super::error::BootstrapFetchError;
 
@@ -14,13 +14,14 @@ use super::error::BootstrapFetchError;
 const PART_BYTES: usize = 4 * 1024 * 1024;
 
 /// Looks for faults in the envelopes of one strand, in their order.
-pub(super) struct StrandFaults {
+pub(super) struct StrandFaults<'a> {
     times: StrandTimes,
+    rates: &'a RateTable,
     /// The present time, unix nanoseconds.
     now_ns: u64,
 }
 
-impl StrandFaults {
+impl<'a> StrandFaults<'a> {
     /// Continues after the last envelope of a strand in the log. `now_unix_s` is the present time.
     ///
     /// # Errors
@@ -28,12 +29,13 @@ impl StrandFaults {
     pub(super) fn after_log(
         store: &Store,
         originator: OriginatorId,
+        rates: &'a RateTable,
         now_unix_s: u64,
     ) -> Result<Self, BootstrapFetchError> {
         let last = store.snapshot().last_held(originator)?;
         let last = last.and_then(|(id, bytes)| Some((stated_ns(&bytes)?, id)));
         let now_ns = now_unix_s.saturating_mul(1_000_000_000);
-        Ok(Self { times: StrandTimes::after(last), now_ns })
+        Ok(Self { times: StrandTimes::after(last), rates, now_ns })
     }
 
     /// Records the faults that changes show, and then commits the changes. So a crash in between loses none.
@@ -50,6 +52,7 @@ impl StrandFaults {
         for change in changes {
             let Change::Append(entry) = change else { continue };
             let LogEntry { id, bytes, validity, facts } = entry;
+            let has_wrong_fee = self.has_wrong_fee(entry);
             let mut found = |misbehavior, envelopes| {
                 part.pieces.push(Evidence { misbehavior, at: *id, from: None, envelopes });
             };
@@ -57,6 +60,9 @@ impl StrandFaults {
                 && rule.0 != RuleNumber::ABSENT.0
             {
                 found(Misbehavior::Invalid(rule.0), vec![bytes.clone()]);
+            }
+            if has_wrong_fee {
+                found(Misbehavior::Fee, vec![bytes.clone()]);
             }
             let stated = facts.as_ref().map(|facts| facts.originator_ns);
             let Some(ns) = stated.or_else(|| stated_ns(bytes)) else { continue };
@@ -76,6 +82,19 @@ impl StrandFaults {
         }
         part.record(store, self.now_ns)?;
         Ok(store.commit(changes)?)
+    }
+
+    /// Returns true if no rate in force explains the fees of a valid envelope.
+    fn has_wrong_fee(&self, entry: &LogEntry) -> bool {
+        let Some(facts) = entry.facts.as_ref().filter(|_| entry.validity == Validity::Valid) else {
+            return false;
+        };
+        let explains = |Charge { size_bytes, retention_days, stated_picodollars, .. }: Charge| {
+            let (ns, sum) = (facts.originator_ns, stated_picodollars);
+            self.rates.explains_sum(ns, size_bytes, retention_days, sum)
+        };
+        let is_doubtful = facts.charge.is_some_and(|charge| !explains(charge));
+        is_doubtful && judge_fees(&entry.bytes, self.rates) == FeeVerdict::Wrong
     }
 }
 
@@ -120,9 +139,9 @@ fn envelope_at(
 mod tests {
     use hawser_engine::replication::EnvelopeVerifier;
     use hawser_proto::SequenceId;
-    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-    use hawser_rules::Absences;
+    use hawser_rules::{Absences, Rate};
     use hawser_storage::EvidenceTime;
 
     use super::super::strand::{Commit, write_signed};
@@ -132,27 +151,58 @@ mod tests {
     const NODE: OriginatorId = OriginatorId(300);
     const SECOND_NS: i64 = 1_000_000_000;
 
-    /// Returns an envelope that the node has signed, dated so many seconds after 1970, without a payer's envelope.
-    fn unpaid(sequence: u64, second: i64) -> (SequenceId, Bytes) {
+    /// The price of an envelope.
+    const FEE: u64 = 7;
+    const DAYS: u8 = 60;
+    /// An application message in a group.
+    const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
+                          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
+
+    /// Returns an envelope that the node has signed, dated so many seconds after 1970.
+    fn signed(sequence: u64, second: u32, fee: u64, payer_bytes: Bytes) -> (SequenceId, Bytes) {
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
             originator_sequence_id: sequence,
-            originator_ns: second * SECOND_NS,
-            payer_envelope_bytes: Bytes::from_static(b"no payer's envelope"),
-            ..Default::default()
+            originator_ns: i64::from(second) * SECOND_NS,
+            payer_envelope_bytes: payer_bytes,
+            base_fee_picodollars: fee,
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: u64::from(second) + u64::from(DAYS) * 86_400,
         };
         (SequenceId(sequence), UnsealedEnvelope::new(&statement).seal(&key(NODE.0)))
     }
 
+    fn unpaid(sequence: u64, second: u32) -> (SequenceId, Bytes) {
+        signed(sequence, second, FEE, Bytes::from_static(b"no payer's envelope"))
+    }
+
+    fn paid(sequence: u64, second: u32, fee: u64) -> (SequenceId, Bytes) {
+        let client = Bytes::from(hex::decode(CLIENT).unwrap());
+        let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(200));
+        let signature = payer.payer_signature.unwrap().bytes;
+        let head = [0x0a, u8::try_from(client.len()).unwrap()];
+        let tail = [0x18, 0xac, 0x02, 0x20, DAYS]; // for node 300
+        let parts: [&[u8]; 5] = [&head, &client, &[0x12, 67, 0x0a, 65], &signature, &tail];
+        signed(sequence, second, fee, parts.concat().into())
+    }
+
     #[test]
-    fn broken_rules_and_wrong_times_in_a_snapshot_are_evidence() {
+    fn broken_rules_wrong_times_and_wrong_fees_in_a_snapshot_are_evidence() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder, "new", OWN.0);
         let public_key = key(NODE.0).public_key();
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences };
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee: FEE,
+            storage_fee: 0,
+            congestion_fee: 0,
+            target_rate_per_minute: 0,
+        };
+        let rates = RateTable::new(vec![rate], None).unwrap();
         let take = |head: u64, envelopes: &[(SequenceId, Bytes)]| {
-            let faults = StrandFaults::after_log(&store, NODE, 1000).unwrap();
+            let faults = StrandFaults::after_log(&store, NODE, &rates, 1000).unwrap();
             let faults = std::cell::RefCell::new(faults);
             let commit: Commit<'_> =
                 &|changes: Vec<Change>| faults.borrow_mut().commit(&store, &changes);
@@ -163,6 +213,8 @@ mod tests {
         // A later call continues with the times of the strand.
         let second = [unpaid(3, 300), unpaid(4, 1301)];
         assert_eq!(take(2, &second), 2);
+        let third = [paid(5, 1302, FEE), paid(6, 1303, FEE - 1)];
+        assert_eq!(take(4, &third), 0);
         let all = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
         let told = |wanted: Misbehavior| {
             let of_kind = all.iter().filter(|it| it.evidence.misbehavior == wanted);
@@ -170,10 +222,11 @@ mod tests {
         };
         assert_eq!(told(Misbehavior::Invalid(1)), [1, 2, 3, 4]);
         assert_eq!(told(Misbehavior::TimeBack), [2, 3]);
-        assert_eq!(told(Misbehavior::TimeAhead), [4], "more than five minutes");
-        assert_eq!(all.len(), 7);
+        assert_eq!(told(Misbehavior::TimeAhead), [4, 5, 6], "more than five minutes");
+        assert_eq!(told(Misbehavior::Fee), [6]);
+        assert_eq!(all.len(), 10);
         let back = all.iter().rfind(|it| it.evidence.misbehavior == Misbehavior::TimeBack).unwrap();
         assert_eq!(back.evidence.envelopes, [first[1].1.clone(), second[0].1.clone()]);
-        assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(4));
+        assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(6));
     }
 }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::ChainAppender;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::{Absences, Registry};
+use hawser_rules::{Absences, RateTable, Registry};
 use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Change, Objects, Store};
 use tokio::runtime::Handle;
 
@@ -136,14 +136,14 @@ pub async fn fetch(
     let engine = if grounds.is_empty() {
         None
     } else {
-        let network = NetworkState::new(own.id, store.clone(), registry.clone(), rates);
+        let network = NetworkState::new(own.id, store.clone(), registry.clone(), rates.clone());
         let wallets = open::wallets_of(settings);
         Some(open::start_engine(settings, &network, wallets).map_err(open::OpenNodeError::from)?)
     };
     let appender = engine.as_ref().map(|(engine, _)| engine.chain_appender());
-    let own = own.id;
+    let (own, lists) = (own.id, KnownLists { registry, rates });
     let job =
-        FetchJob { place, manifest, evidence, grounds, appender, registry, own, ends_early, store };
+        FetchJob { place, manifest, evidence, grounds, appender, lists, own, ends_early, store };
     let taken = blocking(move || {
         let taken = job.run(now_unix_s, tell);
         if let Some((engine, threads)) = engine {
@@ -208,6 +208,12 @@ fn manifest_digest(manifest: &BootstrapManifest) -> String {
     blake3::hash(&bytes).to_hex().to_string()
 }
 
+/// The lists of the chain, by which strands are verified and judged.
+struct KnownLists {
+    registry: Registry,
+    rates: RateTable,
+}
+
 /// The part of the work that runs on a blocking thread.
 struct FetchJob {
     place: Bootstraps,
@@ -217,7 +223,7 @@ struct FetchJob {
     grounds: BTreeMap<OriginatorId, ChainGrounds>,
     /// The appender for chain strands; `None` if there are none.
     appender: Option<ChainAppender>,
-    registry: Registry,
+    lists: KnownLists,
     own: OriginatorId,
     ends_early: bool,
     store: Store,
@@ -257,7 +263,7 @@ impl FetchJob {
                 Handle::current().block_on(chain::compare(&self.store, grounds, fetched))?;
             }
         }
-        voids::record(&self.manifest, &self.registry, now_unix_s, &self.store)?;
+        voids::record(&self.manifest, &self.lists.registry, now_unix_s, &self.store)?;
         self.store.flush()?;
         Ok((strands, left_out))
     }
@@ -279,13 +285,13 @@ impl FetchJob {
             let append = &|originator, events: &[_]| appender.append(originator, events, None);
             return chain::take_over(place, store, stated, &grounds.signed, append, note).map(Some);
         }
-        let key = self.registry.node(originator).map(|record| record.public_key);
+        let key = self.lists.registry.node(originator).map(|record| record.public_key);
         let Some(key) = key.filter(|_| originator != *own) else { return Ok(None) };
         // The node judges the strand again when it learns of an absence.
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
-        let mut faults = StrandFaults::after_log(store, originator, now_unix_s)?;
+        let mut faults = StrandFaults::after_log(store, originator, &self.lists.rates, now_unix_s)?;
         let (head, reached) = strand::beside_commits(
             |changes: Vec<Change>| faults.commit(store, &changes),
             |commit| {
