@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, Bytes, FixedBytes, keccak256};
 use alloy::rpc::types::Log;
@@ -16,21 +17,23 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// The seeds of the runs. HAWSER_SEED selects a single one.
-const SEEDS: std::ops::Range<u64> = 0..60;
+/// The number of seeds of an ordinary run. HAWSER_SIM_SEEDS sets another one, and HAWSER_SEED selects a single seed.
+const SEEDS: u64 = 300;
 const CONTRACT: Address = Address::repeat_byte(7);
 
 fn seeds() -> std::ops::Range<u64> {
-    match std::env::var("HAWSER_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    let number = |name: &str| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
+    match number("HAWSER_SEED") {
         Some(seed) => seed..seed + 1,
-        None => SEEDS,
+        None => 0..number("HAWSER_SIM_SEEDS").unwrap_or(SEEDS),
     }
 }
 
 #[derive(Clone)]
 struct Block {
     header: BlockHeader,
-    logs: Vec<Log>,
+    /// Shared, because each disturbance keeps a copy of the whole chain.
+    logs: Arc<Vec<Log>>,
 }
 
 /// A simulated chain that can be reorganised.
@@ -69,8 +72,8 @@ impl Chain {
         };
         let first = self.next_sequence();
         let log = |index| self.log(header, index, first + index);
-        let logs = (0..events).map(log).collect();
-        self.blocks.push(Block { header, logs });
+        let logs: Vec<_> = (0..events).map(log).collect();
+        self.blocks.push(Block { header, logs: Arc::new(logs) });
         self.highest = self.highest.max(self.blocks.len());
     }
 
@@ -107,7 +110,7 @@ impl Chain {
 
     fn logs(&self, blocks: &RangeInclusive<u64>) -> Vec<Log> {
         let inside = |block: &&Block| blocks.contains(&block.header.block.number);
-        self.blocks.iter().filter(inside).flat_map(|block| block.logs.clone()).collect()
+        self.blocks.iter().filter(inside).flat_map(|block| block.logs.iter().cloned()).collect()
     }
 
     /// Returns block, index and sequence id of all events.
@@ -115,7 +118,7 @@ impl Chain {
         let mut sequence = 0;
         let mut events = Vec::new();
         for block in &self.blocks {
-            for log in &block.logs {
+            for log in &*block.logs {
                 sequence += 1;
                 events.push((block.header.block, log.log_index.unwrap(), sequence));
             }
@@ -125,7 +128,7 @@ impl Chain {
 
     /// Returns the chain's payloads by sequence id.
     fn payloads(&self) -> BTreeMap<u64, Bytes> {
-        let logs = self.blocks.iter().flat_map(|block| &block.logs);
+        let logs = self.blocks.iter().flat_map(|block| block.logs.iter());
         let decoded = logs.map(|log| MessageSent::decode_log(&log.inner).unwrap().data);
         decoded.map(|event| (event.sequenceId, event.message)).collect()
     }
@@ -286,7 +289,7 @@ impl Run {
         }
         if random.random_ratio(1, 3) {
             let inside = |block: &&Block| blocks.contains(&block.header.block.number);
-            let old = self.before.iter().filter(inside).flat_map(|block| block.logs.clone());
+            let old = self.before.iter().filter(inside).flat_map(|it| it.logs.iter().cloned());
             logs.extend(old.map(|log| Log { removed: true, ..log }));
         }
         if let Some(log) = logs.first().cloned().filter(|_| random.random_ratio(1, 3)) {
@@ -303,7 +306,8 @@ impl Run {
         if self.settings.confirmations > 0 && random.random_ratio(1, 6) {
             // One response mixes logs and headers of two branches.
             let inside = |block: &&Block| blocks.contains(&block.header.block.number);
-            *logs = self.before.iter().filter(inside).flat_map(|it| it.logs.clone()).collect();
+            *logs =
+                self.before.iter().filter(inside).flat_map(|it| it.logs.iter().cloned()).collect();
         }
     }
 
