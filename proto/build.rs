@@ -12,9 +12,10 @@ use tonic_prost_build::FileDescriptorSet;
 
 const ROOT: &str = "proto";
 
-/// Messages of streams whose field `envelopes` becomes bytes. A nested message and bytes are the same on the wire, so
-/// a node sends envelopes as they are stored, without decoding and encoding each for each of its readers.
-const WITH_ENVELOPES_AS_BYTES: [&str; 4] = [
+/// Messages of streams and pages whose field `envelopes` becomes bytes. A nested message and bytes are the same on the
+/// wire, so a node sends envelopes as they are stored, without decoding and encoding each for each of its readers.
+const WITH_ENVELOPES_AS_BYTES: [&str; 5] = [
+    "QueryEnvelopesResponse",
     "SubscribeEnvelopesResponse",
     "SubscribeOriginatorsResponse.Envelopes",
     "SubscribeTopicsResponse.Envelopes",
@@ -58,7 +59,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes envelopes bytes in the messages of streams.
+/// Makes envelopes bytes in the messages of streams and pages.
 fn carry_envelopes_as_bytes(set: &mut FileDescriptorSet) -> Result<(), Box<dyn Error>> {
     const PACKAGE: &str = "xmtp.xmtpv4.message_api";
     let file = set.file.iter_mut().find(|file| file.package() == PACKAGE);

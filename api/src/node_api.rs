@@ -103,11 +103,7 @@ pub(crate) fn count_delivered<'a>(
         return; // an id is known only after parsing the envelope
     }
     for bytes in stored {
-        let outer = OriginatorEnvelope::decode(bytes.clone()).ok();
-        let id = outer.and_then(|outer| {
-            envelope::OriginatorEnvelope::statement(outer.unsigned_originator_envelope).ok()
-        });
-        if let Some((id, _)) = id {
+        if let Ok(id) = envelope::OriginatorEnvelope::id_of(bytes.clone()) {
             tracing::debug!(envelope = %id, "delivered");
         }
     }

@@ -86,8 +86,8 @@ impl NodeApi {
         let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
         // The engine keeps pages below the limit; only a single large envelope can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
-        let envelopes = self.deliver(method, page)?;
-        let mut response = Response::new(pb::QueryEnvelopesResponse { envelopes });
+        count_delivered(&self.metrics, method, &page);
+        let mut response = Response::new(pb::QueryEnvelopesResponse { envelopes: page });
         put_oldest(&oldest, &from, &mut response);
         Ok(response)
     }

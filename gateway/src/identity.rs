@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 pub use hawser_validation::precheck::{BrokenLogError, PrecheckCaller, VouchError};
 
 use crate::fair::{FairGate, TenantGate, TenantPass, TooManyWait};
-use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_place};
+use crate::nodes::{ExpectedEnvelope, Node, Nodes, all_decoded, query_place};
 use crate::policy::CallerId;
 
 /// Time for a node to return the log of an inbox. A guess.
@@ -399,7 +399,7 @@ async fn ask_log(
     let mut client = ReplicationApiClient::new(node.query_channel.clone())
         .max_decoding_message_size(len_bytes_max);
     let asked = timeout(LOG_TIMEOUT, client.query_envelopes(request)).await.ok()?;
-    Some(asked.map(|answer| answer.into_inner().envelopes))
+    Some(asked.and_then(|answer| all_decoded(answer.into_inner().envelopes)))
 }
 
 fn log_update(envelope: OriginatorEnvelope) -> Option<LogUpdate> {

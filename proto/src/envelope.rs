@@ -396,6 +396,15 @@ impl OriginatorEnvelope {
         Ok(originator_ns)
     }
 
+    /// Reads the id of an envelope, and checks nothing else.
+    ///
+    /// # Errors
+    /// Returns an error if a layer does not decode as a protobuf message.
+    pub fn id_of(bytes: Bytes) -> Result<EnvelopeId, LayerError> {
+        let message = pb::OriginatorEnvelope::decode(bytes)?;
+        Ok(Self::statement(message.unsigned_originator_envelope)?.0)
+    }
+
     /// Encodes a statement and its proof in canonical form.
     #[must_use]
     pub fn encode(unsigned: Bytes, proof: Proof) -> Bytes {

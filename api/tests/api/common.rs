@@ -190,8 +190,9 @@ impl Node {
         self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
     }
 
-    /// Stores other bytes at a place of another node's strand, as damage would that no checksum shows.
-    pub(crate) fn damaged_of_peer(&self, sequence: u64, group: u8, bytes: Bytes) {
+    /// Has these bytes in the log in place of an envelope of another node, as an error of the disk that no checksum
+    /// shows would leave them.
+    pub(crate) fn damaged_in_log(&self, sequence: u64, group: u8, bytes: Bytes) {
         let entry = LogEntry { bytes, ..entry_of_peer(sequence, group, START_NS, None) };
         self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
     }
@@ -337,6 +338,29 @@ pub(crate) fn dependent_message(
     sign(client(&group_topic(group), depends_on, payload))
 }
 
+/// What another node has ordered and dated as it likes.
+fn entry_of_peer(
+    sequence: u64,
+    group: u8,
+    originator_ns: i64,
+    depends_on: Option<pb_env::Cursor>,
+) -> LogEntry {
+    let payload = group_payload(frame(group, 1, &sequence.to_be_bytes()));
+    let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
+    let client = client(&group_topic(group), depends_on, payload);
+    let statement = pb_env::UnsignedOriginatorEnvelope {
+        originator_node_id: PEER.0,
+        originator_sequence_id: sequence,
+        originator_ns,
+        payer_envelope_bytes: PayerEnvelope::sign(client, PEER, 60, &payer).encode_to_vec().into(),
+        ..Default::default()
+    };
+    let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
+    let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+    let facts = facts::of_statement(envelope.unsigned(), None, NODE);
+    LogEntry::valid(envelope.id(), bytes, facts)
+}
+
 pub(crate) fn sign(client: Bytes) -> pb_env::PayerEnvelope {
     sign_as(client, 0, 60)
 }
@@ -383,7 +407,7 @@ pub(crate) fn id(envelope: &impl Shown) -> EnvelopeId {
     OriginatorEnvelope::parse(envelope.shown()).unwrap().id()
 }
 
-/// An envelope in an answer: a message in those of queries, bytes in those of streams.
+/// An envelope in an answer: bytes in pages and streams, a message in others.
 pub(crate) trait Shown {
     /// Returns the envelope's bytes.
     fn shown(&self) -> Bytes;

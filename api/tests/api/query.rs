@@ -143,6 +143,38 @@ async fn the_newest_comes_for_each_topic_in_its_place() {
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
+/// A scrub finds such damage. Until then it reaches readers, and ends no call of this node.
+#[tokio::test]
+async fn a_stored_envelope_that_does_not_decode_reaches_readers_as_it_is() {
+    use pb::subscribe_topics_request::TopicFilter;
+    use pb::subscribe_topics_response::Response;
+    let node = node().await;
+    node.ordered_by_peer(1, 1, None);
+    let broken = Bytes::from_static(&[0x0a, 0xff, 0xff]);
+    node.damaged_in_log(2, 1, broken.clone());
+    node.ordered_by_peer(3, 1, None);
+    let check = |mut shown: Vec<Bytes>| {
+        assert_eq!(shown.remove(1), broken, "as the log has it");
+        assert_eq!(ids(&shown), "200:1 200:3");
+    };
+    for query in [topics_query([1], None), originators([200])] {
+        let request = pb::QueryEnvelopesRequest { query: Some(query), limit: 0 };
+        let page = node.query().await.query_envelopes(request).await.unwrap().into_inner();
+        check(page.envelopes);
+    }
+    let filter = TopicFilter { topic: topic_bytes(1), last_seen: None };
+    let request = pb::SubscribeTopicsRequest { filters: vec![filter] };
+    let mut stream = node.query().await.subscribe_topics(request).await.unwrap().into_inner();
+    let mut streamed = Vec::new();
+    while streamed.len() < 3 {
+        let message = stream.message().await.unwrap().unwrap();
+        if let Some(Response::Envelopes(found)) = message.response {
+            streamed.extend(found.envelopes);
+        }
+    }
+    check(streamed);
+}
+
 #[tokio::test]
 async fn an_answer_is_cut_below_the_message_limit() {
     let node = node().await;

@@ -182,7 +182,7 @@ async fn an_envelope_that_does_not_decode_reaches_the_reader_and_ends_no_stream(
     let node = node().await;
     let damaged = Bytes::from_static(&[0xff; 40]);
     node.ordered_by_peer(1, 1, None);
-    node.damaged_of_peer(2, 1, damaged.clone());
+    node.damaged_in_log(2, 1, damaged.clone());
     node.ordered_by_peer(3, 1, None);
     let filter = pb::subscribe_originators_request::OriginatorFilter {
         originator_node_ids: vec![PEER.0],
@@ -205,7 +205,7 @@ async fn an_envelope_that_does_not_decode_reaches_the_reader_and_ends_no_stream(
     assert_eq!(ids(&[stored[0].clone(), stored[2].clone()]), "200:1 200:3");
     assert_eq!(stored[1], damaged);
     // And of those that are new.
-    node.damaged_of_peer(4, 1, damaged.clone());
+    node.damaged_in_log(4, 1, damaged.clone());
     node.ordered_by_peer(5, 1, None);
     let all = read_up_to(5).await;
     assert_eq!(all[3], damaged);

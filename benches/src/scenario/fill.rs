@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
@@ -94,7 +93,7 @@ async fn envelope_len(connection: &mut Connection, topics: u64) -> Result<u64, B
         let ask = api::QueryEnvelopesRequest { query: Some(query), limit: 1 };
         let answer: api::QueryEnvelopesResponse = connection.ask(rpc::QUERY, &ask).await?;
         if let Some(envelope) = answer.envelopes.first() {
-            return Ok(envelope.encoded_len() as u64);
+            return Ok(envelope.len() as u64);
         }
     }
     Ok(0)

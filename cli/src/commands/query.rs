@@ -84,8 +84,7 @@ async fn pages(
             break;
         }
         any = true;
-        for envelope in page.envelopes.into_iter() {
-            let bytes: Bytes = envelope.encode_to_vec().into();
+        for bytes in page.envelopes {
             let id = OriginatorEnvelope::parse(bytes.clone()).map(|envelope| envelope.id());
             let id = id.map_err(|error| {
                 RunError::failed(format!(

@@ -177,10 +177,8 @@ impl FakeCalls {
                 let strand = query.originator_node_ids[0];
                 let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
                 let after = seen.get(&strand).copied().unwrap_or(0);
-                let envelopes = (self.page)(strand, after).into_iter();
-                let envelopes =
-                    envelopes.map(|bytes| pb::OriginatorEnvelope::decode(bytes).unwrap());
-                Some(api::QueryEnvelopesResponse { envelopes: envelopes.collect() }.encode_to_vec())
+                let envelopes = (self.page)(strand, after);
+                Some(api::QueryEnvelopesResponse { envelopes }.encode_to_vec())
             }
             "GetInclusion" if self.has_trees.load(Ordering::Relaxed) => {
                 let request = checkpoint_api::GetInclusionRequest::decode(request).unwrap();

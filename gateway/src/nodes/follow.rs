@@ -9,7 +9,6 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, SubscribeEnvel
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
 use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use tonic::Status;
 
 use super::fresh::FreshPlaces;
 use super::observed::{Comparison, ExpectedEnvelope, Observations};
+use super::query::all_decoded;
 
 const STRANDS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 /// Pause before an ended stream is opened again. A guess.
@@ -88,9 +88,7 @@ impl ChainStrands {
             let next = timeout(SILENCE_MAX, stream.message()).await;
             let silent = |_| Status::deadline_exceeded("the stream sent no message in time");
             let Some(message) = next.map_err(silent)?? else { return Ok(()) };
-            let envelopes = message.envelopes.into_iter().map(OriginatorEnvelope::decode);
-            let envelopes = envelopes.collect::<Result<Vec<_>, _>>();
-            let envelopes = envelopes.map_err(|error| Status::internal(error.to_string()))?;
+            let envelopes = all_decoded(message.envelopes)?;
             if !envelopes.is_empty() {
                 self.record(node, envelopes);
             }

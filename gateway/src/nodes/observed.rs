@@ -251,11 +251,12 @@ mod tests {
     #[test]
     fn a_small_envelope_keeps_no_large_message() {
         use hawser_proto::pb::xmtp::xmtpv4::message_api::QueryEnvelopesResponse;
-        let envelopes = vec![proven(7, envelope(1, 5, 0)), envelope(1, 6, 1 << 20)];
+        let envelopes = [proven(7, envelope(1, 5, 0)), envelope(1, 6, 1 << 20)];
+        let envelopes = envelopes.iter().map(|it| it.encode_to_vec().into()).collect();
         let received = Bytes::from(QueryEnvelopesResponse { envelopes }.encode_to_vec());
         let mut message = QueryEnvelopesResponse::decode(received.clone()).unwrap();
         message.envelopes.truncate(1);
-        let small = message.envelopes.remove(0);
+        let small = OriginatorEnvelope::decode(message.envelopes.remove(0)).unwrap();
         assert!(!received.is_unique(), "a decoded envelope is a part of its message");
         let mut observed = Observations::default();
         let mut other = small.clone();

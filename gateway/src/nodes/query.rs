@@ -1,10 +1,11 @@
-//! Asks a node for the envelope at an id.
+//! Asks a node for the envelope at an id, and decodes the envelopes of answers.
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
-use hawser_proto::{Cursor, EnvelopeId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use prost::Message as _;
 use tonic::Status;
 
 use super::node::Node;
@@ -13,7 +14,7 @@ use super::node::Node;
 /// verified.
 ///
 /// # Errors
-/// The status of the failed query.
+/// The status of the failed query, or INTERNAL if the envelope does not decode.
 pub(crate) async fn query_place(
     node: &Node,
     id: EnvelopeId,
@@ -27,5 +28,19 @@ pub(crate) async fn query_place(
     let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
     let mut client = ReplicationApiClient::new(node.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    Ok(client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next())
+    let first = client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next();
+    first.map(decoded).transpose()
+}
+
+/// Decodes the outer layers of all envelopes of an answer.
+///
+/// # Errors
+/// INTERNAL if one of them does not decode, as for any other answer that is no message.
+pub(crate) fn all_decoded(envelopes: Vec<Bytes>) -> Result<Vec<OriginatorEnvelope>, Status> {
+    envelopes.into_iter().map(decoded).collect()
+}
+
+/// Decodes the outer layer of one envelope.
+fn decoded(envelope: Bytes) -> Result<OriginatorEnvelope, Status> {
+    OriginatorEnvelope::decode(envelope).map_err(|error| Status::internal(error.to_string()))
 }

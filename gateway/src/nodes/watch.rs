@@ -169,10 +169,7 @@ async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId
     let mut client = ReplicationApiClient::new(node.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let page = client.query_envelopes(request).await?.into_inner();
-    let ids = page.envelopes.into_iter().map(|envelope| {
-        let unsigned = envelope.unsigned_originator_envelope;
-        OriginatorEnvelope::statement(unsigned).map(|(id, _)| id)
-    });
+    let ids = page.envelopes.into_iter().map(OriginatorEnvelope::id_of);
     let ids: Vec<_> = ids
         .collect::<Result<_, _>>()
         .map_err(|_| Status::internal("the node sent bytes that do not decode as an envelope"))?;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
 
 use super::item::PublishItem;
-use crate::nodes::{Node, Nodes, PlacedEnvelope, query_place};
+use crate::nodes::{Node, Nodes, PlacedEnvelope, all_decoded, query_place};
 
 /// Time for which a node is asked, and the pause between two searches. Guesses: a node that is only slow has
 /// committed by then.
@@ -219,7 +219,7 @@ async fn earlier(
     let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE };
     let mut client = ReplicationApiClient::new(asked.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    Some(client.query_envelopes(request).await.ok()?.into_inner().envelopes)
+    all_decoded(client.query_envelopes(request).await.ok()?.into_inner().envelopes).ok()
 }
 
 /// Returns the envelopes of a page that contain these client bytes, at most [`CANDIDATES_MAX`]. The node may lie

@@ -434,7 +434,8 @@ impl ReplicationApi for Inner {
                 && (query.topics.contains(client.topic().as_bytes())
                     || query.originator_node_ids.contains(&originator))
         };
-        let envelopes = stored.chain.values().chain(&stored.log).filter(fits).cloned().collect();
+        let found = stored.chain.values().chain(&stored.log).filter(fits);
+        let envelopes = found.map(|envelope| envelope.encode_to_vec().into()).collect();
         Ok(Response::new(api::QueryEnvelopesResponse { envelopes }))
     }
 

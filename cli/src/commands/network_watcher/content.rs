@@ -24,7 +24,6 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Request;
@@ -247,10 +246,9 @@ async fn by_envelope(
     let answer = grpc.unary(request, path, codec).await;
     let answer: QueryEnvelopesResponse =
         answer.map_err(|status| client::failure(&status).text)?.into_inner();
-    let Some(envelope) = answer.envelopes.into_iter().next() else { return Ok(None) };
-    let bytes: Bytes = envelope.encode_to_vec().into();
-    let statement = OriginatorEnvelope::statement(envelope.unsigned_originator_envelope);
-    let (id, _) = statement.map_err(|error| format!("at {place} it gives no envelope: {error}"))?;
+    let Some(bytes) = answer.envelopes.into_iter().next() else { return Ok(None) };
+    let id = OriginatorEnvelope::id_of(bytes.clone());
+    let id = id.map_err(|error| format!("at {place} it gives no envelope: {error}"))?;
     if id.originator != place.originator || id.sequence < place.sequence {
         return Err(format!("{id} came, and {place} was asked for"));
     }

@@ -23,7 +23,6 @@ use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use http::uri::PathAndQuery;
-use prost::Message as _;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tonic::client::Grpc;
@@ -211,11 +210,8 @@ impl NodeLog {
         }
         let mut page = VecDeque::with_capacity(envelopes.len());
         let mut last = after;
-        for envelope in envelopes {
-            let bytes: Bytes = envelope.encode_to_vec().into();
-            let unsigned = envelope.unsigned_originator_envelope.clone();
-            let statement = OriginatorEnvelope::statement(unsigned);
-            let (id, _) = statement.map_err(|error| {
+        for bytes in envelopes {
+            let id = OriginatorEnvelope::id_of(bytes.clone()).map_err(|error| {
                 SourceError(format!(
                     "after {last} the node sent bytes that do not decode as an envelope: {error}"
                 ))
