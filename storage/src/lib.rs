@@ -19,7 +19,7 @@
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
-//! - `snapshot`, `topic_scan`, `log_scan`: reading;
+//! - `snapshot`, `topic_scan`, `log_scan`, `shared_copies`: reading;
 //! - `recent`, `remember`: the topics of the last written envelopes, so that readers who lack nothing cost no
 //!   search;
 //! - `audit_read`: reading a folder to audit it;
@@ -100,6 +100,7 @@ mod repricing;
 mod room;
 mod scrub;
 mod settings;
+mod shared_copies;
 mod snapshot;
 mod stale;
 mod store;

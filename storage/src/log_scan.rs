@@ -1,6 +1,6 @@
 //! Scans one strand: merges its envelopes with its marks.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
@@ -11,6 +11,7 @@ use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::raw_rows::current_mark;
+use crate::shared_copies::SharedCopies;
 
 /// An item of a strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +36,6 @@ pub enum LogItem {
     },
 }
 
-/// First size of the memory that envelopes of one scan share, in bytes; doubled up to the last. A scan of few envelopes
-/// holds little, and a long one allocates seldom. Guesses.
-const SHARED_LEN_BYTES_MIN: usize = 4 * 1024;
-const SHARED_LEN_BYTES_MAX: usize = 64 * 1024;
-
 /// A scan of one strand in ascending order; see [`Snapshot::log`](crate::Snapshot::log). Ends after
 /// the first error.
 ///
@@ -52,10 +48,8 @@ pub struct LogScan<'s> {
     next: EnvelopeId,
     through: SequenceId,
     ended: bool,
-    /// Memory for the next envelopes.
-    shared: BytesMut,
-    /// Size of the next piece of it.
-    shared_len_bytes: usize,
+    /// Memory for valid envelopes.
+    copies: SharedCopies,
 }
 
 impl<'s> LogScan<'s> {
@@ -74,9 +68,8 @@ impl<'s> LogScan<'s> {
         if !marks.valid() {
             marks.seek(from);
         }
-        let (shared, shared_len_bytes) = (BytesMut::new(), SHARED_LEN_BYTES_MIN);
         let ended = through <= after.sequence;
-        Self { log, marks, next, through, ended, shared, shared_len_bytes }
+        Self { log, marks, next, through, ended, copies: SharedCopies::new() }
     }
 
     /// Merges the two iterators: returns the next envelope with the validity of its mark, or the next skipped range.
@@ -146,16 +139,9 @@ impl<'s> LogScan<'s> {
             return Err(ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()));
         }
         let value = self.log.value().expect("the iterator stands on it");
-        let is_alone = validity != Validity::Valid || value.len() > self.shared_len_bytes / 4;
-        let bytes = if is_alone {
-            Bytes::copy_from_slice(value)
-        } else {
-            if self.shared.capacity() < value.len() {
-                self.shared = BytesMut::with_capacity(self.shared_len_bytes);
-                self.shared_len_bytes = SHARED_LEN_BYTES_MAX.min(2 * self.shared_len_bytes);
-            }
-            self.shared.extend_from_slice(value);
-            self.shared.split().freeze()
+        let bytes = match validity {
+            Validity::Valid => self.copies.copy(value),
+            Validity::Invalid(_) | Validity::Waiting => Bytes::copy_from_slice(value),
         };
         self.log.next();
         self.next.sequence = id.sequence.next();

@@ -9,6 +9,7 @@ use crate::error::ReadError;
 use crate::keys::Key;
 use crate::keys::topic::{TopicKey, TopicRow, TopicValue};
 use crate::recent::Recent;
+use crate::shared_copies::SharedCopies;
 
 /// A scan over rows of topics, each topic by originator and then by sequence.
 ///
@@ -24,6 +25,8 @@ pub struct TopicScan<'s> {
     on_row: bool,
     /// Bytes of envelopes that further rows may include.
     room_bytes: usize,
+    /// Memory for these envelopes; `None` if each has its own.
+    copies: Option<SharedCopies>,
     seeks: usize,
     rows_read: usize,
     recent: &'s Recent,
@@ -35,8 +38,24 @@ impl<'s> TopicScan<'s> {
         room_bytes: usize,
         recent: &'s Recent,
     ) -> Self {
-        let (key, seeks, rows_read) = (Vec::new(), 0, 0);
-        Self { rows, key, prefix_len: 0, on_row: false, room_bytes, seeks, rows_read, recent }
+        Self {
+            rows,
+            key: Vec::new(),
+            prefix_len: 0,
+            on_row: false,
+            room_bytes,
+            copies: None,
+            seeks: 0,
+            rows_read: 0,
+            recent,
+        }
+    }
+
+    /// Makes the envelopes of rows share memory, in pieces of at most 64 KiB: one that is kept keeps its piece. For
+    /// readers who keep nearly all of them; others would hold the memory of rows that they have dropped.
+    #[must_use]
+    pub fn sharing_memory(self) -> Self {
+        Self { copies: Some(SharedCopies::new()), ..self }
     }
 
     /// Returns false if `topic` certainly has no row after `after` and up to `ends`. Does not read the disk, and
@@ -149,7 +168,10 @@ impl<'s> TopicScan<'s> {
         let mut row = value.row(id);
         if let Some(envelope) = value.envelope.filter(|bytes| bytes.len() <= self.room_bytes) {
             self.room_bytes -= envelope.len();
-            row.envelope = Some(Bytes::copy_from_slice(envelope));
+            row.envelope = Some(match &mut self.copies {
+                Some(copies) => copies.copy(envelope),
+                None => Bytes::copy_from_slice(envelope),
+            });
         }
         self.on_row = true;
         Ok(Some(row))

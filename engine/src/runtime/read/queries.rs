@@ -145,6 +145,11 @@ impl TopicsQuery {
             }
         };
         let mut rows = snapshot.topics_with_envelopes(self.room_bytes);
+        // Of one topic nearly all rows that are read go into the page.
+        let shares_memory = plan.topics().len() == 1;
+        if shares_memory {
+            rows = rows.sharing_memory();
+        }
         let is_complete = plan.fill(&mut rows, self.limits, &mut self.filling, work)?;
         self.room_bytes = rows.room_bytes();
         let spent = rows.looked_at();
@@ -156,8 +161,10 @@ impl TopicsQuery {
                 self.restart(true);
                 return Ok(spent);
             }
+            // An envelope of the page keeps the memory of others that it shares.
+            let kept_bytes = if shares_memory { beside_bytes(self.room_bytes) } else { 0 };
             PageMemory::new(Arc::clone(&self.log.memory), 0)
-                .add(page.rows.len(), page.len_bytes)?;
+                .add(page.rows.len(), page.len_bytes.max(kept_bytes))?;
             // Rows that have no place in the page are not needed any more.
             plan.restart();
             self.reading = Some(PageReading::new(page));

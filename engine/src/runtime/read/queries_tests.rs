@@ -232,6 +232,23 @@ fn a_small_page_takes_one_turn() {
     assert_eq!(query.turn().unwrap(), Some(Vec::new()));
 }
 
+/// With memory of its own each envelope would cost an allocation, and another one when it is encoded.
+#[test]
+fn the_envelopes_of_a_page_of_one_topic_share_memory_that_is_charged() {
+    let store = crowded_with(1, 500);
+    let memory = CountedMemory::of(usize::MAX);
+    let reader = reader(&store).charged_to(memory.clone());
+    let mut page = reader.topics_query(vec![name(0)], &Cursor::new(), 60).turn().unwrap().unwrap();
+    assert_eq!(page.len(), 60);
+    page.sort_unstable_by_key(|bytes| bytes.as_ptr());
+    let is_apart = |pair: &&[Bytes]| pair[0].as_ptr_range().end != pair[1].as_ptr();
+    let pieces = 1 + page.windows(2).filter(is_apart).count();
+    assert!(pieces <= 6, "{pieces} pieces");
+    // A hundred strands have a row each, and all of them were read.
+    let read_bytes = page.iter().map(Bytes::len).sum::<usize>() / 60 * 100;
+    assert!(memory.held.load(Ordering::Relaxed) >= 2 * read_bytes);
+}
+
 #[test]
 fn a_plan_that_its_reader_has_no_memory_for_ends() {
     let store = crowded();
