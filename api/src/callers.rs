@@ -205,14 +205,14 @@ impl Callers {
     }
 
     /// Starts the turns of a call. The first `paid` are free: the call has paid for them at its start.
-    pub(crate) fn turns(
-        &self,
+    pub(crate) fn turns<'a>(
+        &'a self,
         caller: Caller,
         call: LimitedCall,
         paid: u64,
-        stop: CancellationToken,
-    ) -> PaidTurns {
-        PaidTurns { callers: self.clone(), caller, call, paid, stop }
+        stop: &'a CancellationToken,
+    ) -> PaidTurns<'a> {
+        PaidTurns { callers: self, caller, call, paid, stop }
     }
 
     /// Takes a slot for a stream of all envelopes; `None` if the caller needs none.
@@ -302,18 +302,19 @@ impl KnownTokens {
     }
 }
 
-/// The turns of one call, for which its caller pays.
-pub(crate) struct PaidTurns {
-    callers: Callers,
+/// The turns of one call, for which its caller pays. Borrows what all calls share: a clone of the token that ends them
+/// takes a lock.
+pub(crate) struct PaidTurns<'a> {
+    callers: &'a Callers,
     caller: Caller,
     call: LimitedCall,
     /// Turns that are paid for.
     paid: u64,
     /// Cancelled when waiting calls must end.
-    stop: CancellationToken,
+    stop: &'a CancellationToken,
 }
 
-impl PaidTurns {
+impl PaidTurns<'_> {
     /// Pays for one more turn, before its work begins. If the caller's limits are used up, waits until they have
     /// room again, so that a call of many turns is possible at all.
     ///

@@ -106,7 +106,7 @@ impl Metadata {
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
         // The service has no limits of its own, and the first turn is free: it suffices for one seek per payer.
-        let turns = self.callers.turns(caller, LimitedCall::Usage, 1, self.stop.clone());
+        let turns = self.callers.turns(caller, LimitedCall::Usage, 1, &self.stop);
         let usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
         let mut usage = Some(Box::new(usage));
         let turn = move || {

@@ -82,7 +82,7 @@ impl NodeApi {
             page.map(|page| Ok((page, reader.oldest()?))).transpose()
         };
         let paid = paid_turns(method, topics);
-        let turns = self.callers.turns(caller, LimitedCall::Query, paid, self.stop.clone());
+        let turns = self.callers.turns(caller, LimitedCall::Query, paid, &self.stop);
         let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
         // The engine keeps pages below the limit; only a single large envelope can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
@@ -105,7 +105,7 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let requested = newest_topics(request.topics).map_err(CallError::Query)?;
         let topics: Vec<_> = requested.iter().flatten().cloned().collect();
-        let turns = self.callers.turns(caller, LimitedCall::Newest, FIRST_TURN, self.stop.clone());
+        let turns = self.callers.turns(caller, LimitedCall::Newest, FIRST_TURN, &self.stop);
         let mut query = self.reader(&charge).newest_query(topics);
         let found = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
         let mut found = found.into_iter();

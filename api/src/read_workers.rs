@@ -108,7 +108,7 @@ impl ReadWorkers {
     pub(crate) async fn in_turns<T: Send + 'static>(
         &self,
         charge: &CallCharge,
-        mut paid: PaidTurns,
+        mut paid: PaidTurns<'_>,
         mut turn: impl FnMut() -> Result<Option<T>, QueryError> + Send + 'static,
     ) -> Result<T, CallError> {
         loop {
