@@ -1,5 +1,6 @@
 //! The parts of the engine that queries and subscriptions read from.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use hawser_proto::Cursor;
@@ -12,9 +13,17 @@ use crate::read::{ReadMemory, Unlimited};
 use crate::runtime::Heads;
 use crate::runtime::counters::ReadCounters;
 
-/// Access to the log, shared by a reader and its subscriptions. Cheap to clone.
+/// Access to the log for one reader and its subscriptions. Cheap to clone: every query does it.
 #[derive(Debug, Clone)]
 pub(super) struct LogAccess {
+    parts: Arc<LogParts>,
+    /// The memory that answers are read into.
+    pub(super) memory: Arc<dyn ReadMemory>,
+}
+
+/// The parts that all readers of a log share.
+#[derive(Debug, Clone)]
+pub(super) struct LogParts {
     pub(super) store: Store,
     pub(super) heads: Heads,
     /// The heads as far as strands are verified: the ends of whole strands for their readers, other nodes among them.
@@ -23,22 +32,38 @@ pub(super) struct LogAccess {
     /// The threads that read pages for streams.
     pub(super) page_threads: PageThreads,
     pub(super) counters: Arc<ReadCounters>,
-    /// The memory that answers are read into.
-    pub(super) memory: Arc<dyn ReadMemory>,
+}
+
+impl Deref for LogAccess {
+    type Target = LogParts;
+
+    fn deref(&self) -> &LogParts {
+        &self.parts
+    }
 }
 
 impl LogAccess {
     pub(super) fn new(store: Store, heads: Heads, hub: Hub) -> Self {
-        let (page_threads, memory) = (PageThreads::new(), Arc::new(Unlimited));
-        Self {
+        let parts = LogParts {
             store,
             verified: heads.clone(),
             heads,
             hub,
-            page_threads,
+            page_threads: PageThreads::new(),
             counters: Arc::default(),
-            memory,
-        }
+        };
+        Self { parts: Arc::new(parts), memory: Arc::new(Unlimited) }
+    }
+
+    /// Returns the same access with these verified heads.
+    pub(super) fn with_verified(self, verified: Heads) -> Self {
+        let parts = LogParts { verified, ..(*self.parts).clone() };
+        Self { parts: Arc::new(parts), ..self }
+    }
+
+    /// Returns the same access for a caller whose answers take `memory`.
+    pub(super) fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
+        Self { parts: Arc::clone(&self.parts), memory }
     }
 
     /// Returns the heads as announced, and a view that has every place up to them.

@@ -41,13 +41,13 @@ impl Reader {
     /// Returns the same reader, whose streams of whole strands end at these heads. Without them they end at all heads.
     #[must_use]
     pub(crate) fn with_verified(self, verified: Heads) -> Self {
-        Self { log: LogAccess { verified, ..self.log }, ..self }
+        Self { log: self.log.with_verified(verified), ..self }
     }
 
     /// Returns the same reader for a caller whose answers, and streams, take `memory` before they read.
     #[must_use]
     pub fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
-        Self { log: LogAccess { memory, ..self.log.clone() }, clock: Arc::clone(&self.clock) }
+        Self { log: self.log.charged_to(memory), clock: Arc::clone(&self.clock) }
     }
 
     /// Returns a reader over a store that nothing commits to while it is read, as of now.
