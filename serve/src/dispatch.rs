@@ -30,7 +30,8 @@ const WEB_TYPES: [&str; 4] = [
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     calls: Calls,
-    pages: Vec<Arc<dyn PublicPages>>,
+    /// Shared, because every request has a clone of this.
+    pages: Arc<[Arc<dyn PublicPages>]>,
     body_timeout: Duration,
 }
 
@@ -51,7 +52,8 @@ impl Dispatcher {
         pages: Vec<Arc<dyn PublicPages>>,
         body_timeout: Duration,
     ) -> Self {
-        Self { calls: Calls::new(routes.prepare(), metrics, body_timeout), pages, body_timeout }
+        let calls = Calls::new(routes.prepare(), metrics, body_timeout);
+        Self { calls, pages: pages.into(), body_timeout }
     }
 
     pub(crate) fn metrics(&self) -> &CallMetrics {
