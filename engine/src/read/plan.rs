@@ -340,9 +340,12 @@ impl PagePlan {
     fn pick(&self, may_go: impl Fn(OriginatorId) -> bool) -> Option<OriginatorId> {
         let (_, originator) = self
             .strands
-            .keys()
-            .filter(|&&originator| may_go(originator))
-            .filter_map(|&originator| Some((self.head(originator)?.originator_ns, originator)))
+            .iter()
+            .filter(|&(&originator, _)| may_go(originator))
+            .filter_map(|(&originator, strand)| {
+                let (_, row) = self.head_of(strand)?;
+                Some((row.originator_ns, originator))
+            })
             .min()?;
         // A chain strand never waits itself, so its turn ends this wait.
         Some(self.pending_chain(originator).unwrap_or(originator))
@@ -404,7 +407,11 @@ impl PagePlan {
     }
 
     fn head_lane(&self, originator: OriginatorId) -> Option<(&Lane, &TopicRow)> {
-        let Reverse((_, lane)) = self.strands.get(&originator)?.lanes.peek()?;
+        self.head_of(self.strands.get(&originator)?)
+    }
+
+    fn head_of(&self, strand: &StrandLanes) -> Option<(&Lane, &TopicRow)> {
+        let Reverse((_, lane)) = strand.lanes.peek()?;
         let lane = &self.lanes.lanes[*lane];
         Some((lane, lane.rows.front()?))
     }
