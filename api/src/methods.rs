@@ -125,7 +125,7 @@ impl EnvelopeMethod {
         };
         let method = RpcMethod::new(self.path(), kind).decoding(self.fields());
         // The handler reads requests as they arrive, and charges those that must wait.
-        if self == Self::Subscribe { method.reading_always() } else { method }
+        if self == Self::Subscribe { method.taking_messages() } else { method }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use prost::Message;
-use prost::bytes::Buf as _;
+use prost::bytes::{Buf as _, Bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
@@ -91,17 +91,31 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // A field takes at least one byte, so a message of at most `fields_max` bytes needs no count. tonic hands a
-        // message over as one chunk; the count would cover only the first of several.
-        let fields_max = self.fields_max;
-        if source.remaining() > fields_max {
-            let message = &source.chunk()[..source.remaining().min(source.chunk().len())];
-            if !budget::has_at_most(message, fields_max) {
-                return Err(Status::resource_exhausted(format!(
-                    "message has more than {fields_max} fields"
-                )));
-            }
-        }
+        // tonic hands a message over as one chunk; the count would cover only the first of several.
+        let message = &source.chunk()[..source.remaining().min(source.chunk().len())];
+        check_fields(message, self.fields_max)?;
         self.decoder.decode(source)
     }
+}
+
+/// Decodes a message of at most [`MESSAGE_FIELDS_MAX`] fields, as the stubs do. Its bytes share the memory of `message`.
+///
+/// # Errors
+/// The status of the stubs: RESOURCE_EXHAUSTED for more fields, INTERNAL for a message that does not decode.
+pub fn decode<U: Message + Default>(message: Bytes) -> Result<U, Status> {
+    check_fields(&message, MESSAGE_FIELDS_MAX)?;
+    U::decode(message).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Checks the number of fields of a message.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED if there are more than `fields_max`.
+fn check_fields(message: &[u8], fields_max: usize) -> Result<(), Status> {
+    // A field takes at least one byte, so a message of at most `fields_max` bytes needs no count.
+    if message.len() > fields_max && !budget::has_at_most(message, fields_max) {
+        let text = format!("message has more than {fields_max} fields");
+        return Err(Status::resource_exhausted(text));
+    }
+    Ok(())
 }

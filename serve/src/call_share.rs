@@ -188,6 +188,18 @@ impl CallCharge {
         Ok(())
     }
 
+    /// Takes the memory for decoding messages that change an open stream. Waits a moment if there is none for them, or
+    /// for what the stream may keep of them.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: nothing was taken, and the stream must end.
+    pub(crate) async fn take_for_change(&self, bytes: usize) -> Result<(), Overloaded> {
+        waiting::take_for_change(&self.0.connection, bytes).await?;
+        self.0.bytes.fetch_add(bytes, Relaxed);
+        self.0.request_bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
     /// Records that a stream has begun to answer: the charge of the call itself falls to [`STREAM_BYTES`].
     pub(crate) fn answers(&self) {
         let taken_bytes = self.0.bytes.lock().replace_call(STREAM_BYTES);

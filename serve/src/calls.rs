@@ -23,6 +23,7 @@ use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::Overloaded;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
+use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
 
@@ -78,7 +79,8 @@ impl Service<Request<Body>> for Calls {
         // Clients of unknown methods may wait for their refusal before they end their request.
         let kind = self.metrics.kind(request.uri().path());
         let is_received_first = kind.is_some_and(|kind| kind != MethodKind::Bidi);
-        let buffer_bytes = if is_received_first { 0 } else { BUFFER_BYTES };
+        let takes_messages = metrics.method().takes_messages();
+        let buffer_bytes = if is_received_first || takes_messages { 0 } else { BUFFER_BYTES };
         let charge = match charge(&mut request, *metrics.method(), buffer_bytes) {
             Ok(charge) => charge,
             Err(overloaded) => {
@@ -91,7 +93,7 @@ impl Service<Request<Body>> for Calls {
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
         let packed = self.packed.clone();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body, version, metrics, of_request, timeout);
         let mut body = if packing.requests { body.unpacking() } else { body };
         let mut routes = self.routes.clone();
@@ -99,7 +101,13 @@ impl Service<Request<Body>> for Calls {
             if is_received_first {
                 body.receive(BUFFER_BYTES).await;
             }
-            routes.call(Request::from_parts(parts, Body::new(body))).await
+            let body = if takes_messages {
+                parts.extensions.insert(UntakenBody::new(body));
+                Body::empty()
+            } else {
+                Body::new(body)
+            };
+            routes.call(Request::from_parts(parts, body)).await
         };
         let connection = charge.connection().clone();
         let handled = async move {

@@ -36,7 +36,7 @@ pub struct RpcMethod {
     path: &'static str,
     kind: MethodKind,
     fields: &'static [FieldCost],
-    reads_always: bool,
+    takes_messages: bool,
 }
 
 /// The default costs, for requests with a handful of fields at most: strings, and messages of strings.
@@ -55,7 +55,7 @@ impl RpcMethod {
     /// if they were all small fields; see [`RpcMethod::decoding`].
     #[must_use]
     pub const fn new(path: &'static str, kind: MethodKind) -> Self {
-        Self { path, kind, fields: SMALL_REQUEST, reads_always: false }
+        Self { path, kind, fields: SMALL_REQUEST, takes_messages: false }
     }
 
     /// Sets the costs of the fields of requests.
@@ -64,16 +64,22 @@ impl RpcMethod {
         Self { fields, ..self }
     }
 
-    /// Declares that the handler of a stream of requests reads them without delay, or charges its call for a full
-    /// flow-control window itself. Calls of other methods are charged for the window from the beginning.
+    /// Declares that the handler of a stream of requests takes its [messages](crate::RequestMessages). It reads them
+    /// without delay, or charges its call for a full flow-control window itself. Calls of other methods are charged for
+    /// the window from the beginning.
     #[must_use]
-    pub const fn reading_always(self) -> Self {
-        Self { reads_always: true, ..self }
+    pub const fn taking_messages(self) -> Self {
+        Self { takes_messages: true, ..self }
+    }
+
+    /// Returns true if the handler takes the messages of a stream of requests itself.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.takes_messages
     }
 
     /// Returns true if unread requests may stay in the flow-control window of a call until it ends.
     pub(crate) fn leaves_unread(&self) -> bool {
-        self.kind == MethodKind::Bidi && !self.reads_always
+        self.kind == MethodKind::Bidi && !self.takes_messages
     }
 
     pub(crate) fn fields(&self) -> &'static [FieldCost] {

@@ -166,14 +166,36 @@ impl RequestBody {
         }
     }
 
-    /// Determines the decoded size of the messages, and passes them on. That of the one message of a request is charged
-    /// when the message is taken.
+    /// Waits for the next whole messages of a stream of requests and for the memory to decode them. Appends them to `to`.
+    /// Returns false at the end of the requests. Cancel safe.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
+    pub(crate) async fn next_whole(&mut self, to: &mut BytesMut) -> Result<bool, Status> {
+        if self.whole == 0
+            && let Arrival::End(end) = poll_fn(|cx| self.poll_arrival(cx)).await
+        {
+            return end.map_or(Ok(false), Err);
+        }
+        if self.uncharged_bytes > 0 {
+            self.charge.take_for_change(self.uncharged_bytes).await?;
+            self.uncharged_bytes = 0;
+        }
+        to.reserve(self.pieces.iter().take(self.whole).map(Bytes::len).sum());
+        self.pieces.drain(..self.whole).for_each(|piece| to.extend_from_slice(&piece));
+        self.pieces.shrink_to_fit();
+        self.whole = 0;
+        Ok(true)
+    }
+
+    /// Determines the decoded size of the messages, and passes them on. That of the one message of a request, and of
+    /// messages that a handler takes, is charged when they are taken.
     fn pass_on(&mut self) -> Result<(), Status> {
         let whole = self.pieces.iter().map(|piece| &piece[..]);
         let fields = self.metrics.method().fields();
         let cost = cost_bytes(whole, fields, COST_BYTES_MAX)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if self.takes_one_message() {
+        if self.takes_one_message() || self.metrics.method().takes_messages() {
             self.uncharged_bytes = cost;
         } else {
             self.charge.take_for_request(cost)?;
@@ -218,7 +240,8 @@ impl RequestBody {
 
     fn keep_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
+            // Taken whole: the empty rest of a split buffer would keep its memory.
+            self.pieces.push_back(std::mem::take(&mut self.tail).freeze());
         }
     }
 
@@ -358,6 +381,14 @@ impl HttpBody for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+impl RequestBody {
+    /// Returns the memory of what has arrived and was not taken.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.tail.capacity() + self.pieces.iter().map(Bytes::len).sum::<usize>()
     }
 }
 

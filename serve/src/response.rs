@@ -170,6 +170,10 @@ impl HttpBody for ResponseBody {
                         // The answer is encoded, so the data that it was made of is freed.
                         MethodKind::Unary => self.charge.clear(),
                         MethodKind::ServerStream => self.charge.answers(),
+                        // Its headers are dropped, and its requests have no buffer of the library.
+                        MethodKind::Bidi if self.call.metrics.method().takes_messages() => {
+                            self.charge.answers();
+                        }
                         MethodKind::Bidi => {}
                     }
                 } else if let Some(code) = frame.trailers_ref().and_then(status_of) {

@@ -25,6 +25,14 @@ const WAITS_DIVISOR: usize = 64;
 /// Part of the limit, as a divisor, that is left beside a decoded request for the state that its handler makes of it.
 /// A guess: 72 KiB by default, for a dozen streams of a hundred topics that open at the same moment.
 const LEAVES_DIVISOR: usize = 4096;
+/// Bounds of messages whose streams' state is waited for: smaller ones are pings, or changes of a dozen topics, and
+/// larger ones, by this part of the limit, would wait for the end of other streams. Guesses: 288 KiB by default, some
+/// thousand topics.
+const CHANGE_BYTES_MIN: usize = 4 * 1024;
+const CHANGE_DIVISOR: usize = 1024;
+/// Memory that a stream takes for a change until it has caught up, as a multiple of that for decoding it. Calculated:
+/// 252 bytes for a topic and 88 for its cursor, after 144 to 280 for decoding both.
+const STATE_PER_DECODED: usize = 2;
 
 /// Takes `bytes` for decoding a request. If they do not fit now, waits for them, behind earlier requests of the same
 /// connection that wait. Dropping the future ends the wait.
@@ -33,21 +41,60 @@ const LEAVES_DIVISOR: usize = 4096;
 /// [`Overloaded`]: nothing was taken, and the caller must be refused.
 pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Overloaded> {
     let beside = share.limit_bytes() / LEAVES_DIVISOR;
-    if share.try_take(bytes, beside) {
+    let try_take = || share.try_take(bytes, beside);
+    if try_take() {
         return Ok(());
     }
-    if bytes > share.limit_bytes() / WAITS_DIVISOR {
+    if bytes > share.limit_bytes() / WAITS_DIVISOR || !until(share, try_take).await {
         return Err(share.refuse());
     }
+    Ok(())
+}
+
+/// Takes `bytes` for decoding messages that change an open stream. The stream keeps a part of what they become, and
+/// reads their past at once, so usual messages wait until there is room for that too. If there is none after the wait,
+/// only the bytes themselves count. Dropping the future ends the wait.
+///
+/// # Errors
+/// [`Overloaded`]: nothing was taken, and the stream must end.
+pub(crate) async fn take_for_change(
+    share: &ConnectionShare,
+    bytes: usize,
+) -> Result<(), Overloaded> {
+    let usual = CHANGE_BYTES_MIN..share.limit_bytes() / CHANGE_DIVISOR;
+    if usual.contains(&bytes) {
+        let state_bytes = bytes * STATE_PER_DECODED;
+        let try_take = || has_spare(share, state_bytes) && share.try_take(bytes, 0);
+        if try_take() || until(share, try_take).await {
+            return Ok(());
+        }
+    }
+    take(share, bytes).await
+}
+
+/// Tries again and again, as the first of the connection's requests, until it succeeds. Returns false if it does not
+/// within the longest wait.
+async fn until(share: &ConnectionShare, mut try_take: impl FnMut() -> bool) -> bool {
     let taken = async {
         let _first = share.waiting.lock().await;
         let mut pause = PAUSE_MIN;
-        while !share.try_take(bytes, beside) {
+        while !try_take() {
             sleep(pause).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }
     };
-    timeout(WAIT_MAX, taken).await.map_err(|_| share.refuse())
+    timeout(WAIT_MAX, taken).await.is_ok()
+}
+
+/// Returns true if a stream could now take `bytes` for its state without taking room from requests and answers.
+fn has_spare(share: &ConnectionShare, bytes: usize) -> bool {
+    let Some(is_lent) = share.take_spare(bytes) else { return false };
+    if is_lent {
+        share.give_back_lent(bytes);
+    } else {
+        share.give_back(bytes);
+    }
+    true
 }
 
 #[cfg(test)]
@@ -127,6 +174,37 @@ mod tests {
         let served = served.into_inner();
         assert_eq!(served.len(), 50);
         assert!(served.is_sorted(), "{served:?}");
+    }
+
+    /// What is left would be enough to decode a change of a stream, and not for the state that it becomes.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_a_stream_waits_for_room_for_its_state() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let mut lasting = Vec::new();
+        while let Some(is_lent) = share.take_spare(64 * KIB) {
+            lasting.push(is_lent);
+        }
+        assert!(lasting.contains(&true), "some of it is lent");
+        let before = budget.used_bytes();
+        let mut changing = std::pin::pin!(take_for_change(&share, 32 * KIB));
+        assert!(changing.as_mut().now_or_never().is_none(), "it waits");
+        assert_eq!(budget.used_bytes(), before, "and takes nothing");
+        assert_eq!(take_for_change(&share, KIB).now_or_never(), Some(Ok(())), "a ping does not");
+        share.give_back_lent(256 * KIB);
+        assert_eq!(changing.await, Ok(()));
+        assert_eq!(budget.used_bytes(), before + 33 * KIB - 256 * KIB);
+    }
+
+    /// A stream that is served without the wait is served after it.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_has_waited_is_taken_if_it_fits_alone() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        while share.take_spare(64 * KIB).is_some() {}
+        let began = Instant::now();
+        assert_eq!(take_for_change(&share, 32 * KIB).await, Ok(()));
+        assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

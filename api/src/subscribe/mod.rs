@@ -16,10 +16,10 @@ mod timers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use hawser_engine::read::{QueryError, SubscriptionEvent, WaveId};
 use hawser_engine::runtime::{Past, Reader, Subscription};
-use hawser_proto::Topic;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::Version as RequestVersion;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::{
@@ -30,7 +30,8 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::v1::{
     CatchupComplete, Envelopes, Response as Frame, Started, TopicsLive,
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse};
-use hawser_serve::{CallCharge, Overloaded, STREAM_WINDOW_BYTES};
+use hawser_proto::{Topic, codec};
+use hawser_serve::{CallCharge, Overloaded, RequestMessages, STREAM_WINDOW_BYTES};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,8 @@ impl NodeApi {
         request: Request<Streaming<pb::SubscribeRequest>>,
     ) -> Result<MessageStream<SubscribeResponse>, CallError> {
         let charge = CallCharge::of(request.extensions());
+        let requests = RequestMessages::take(request.extensions());
+        drop(request); // with the library's reader, which has nothing to read, and its buffer
         let reader = self.reader(&charge);
         let (frames, outgoing) = mpsc::channel(1);
         let (end, ended) = oneshot::channel();
@@ -67,7 +70,7 @@ impl NodeApi {
         let subscriber = Subscriber {
             subscription: reader.subscribe_changing(),
             reader,
-            requests: request.into_inner(),
+            requests,
             held: HeldBytes::new(charge.clone())?,
             times: StreamTimers::new(interval, Instant::now()),
             frames,
@@ -90,7 +93,7 @@ impl NodeApi {
         let messages = stream::unfold(Some((outgoing, ended)), |state| async {
             let (mut outgoing, ended) = state?;
             if let Some(frame) = outgoing.recv().await {
-                return Some((Ok(frame), Some((outgoing, ended))));
+                return Some((Ok(*frame), Some((outgoing, ended))));
             }
             let ended = ended.await.unwrap_or_else(|_| Err(into_status(CallError::Interrupted)));
             Some((Err(ended.err()?), None))
@@ -103,12 +106,13 @@ impl NodeApi {
 struct Subscriber {
     reader: Reader,
     subscription: Subscription,
-    requests: Streaming<pb::SubscribeRequest>,
+    requests: RequestMessages,
     held: HeldBytes,
     times: StreamTimers,
-    frames: mpsc::Sender<SubscribeResponse>,
+    /// Frames are boxed, because the channel has room for many more than the one that it takes.
+    frames: mpsc::Sender<Box<SubscribeResponse>>,
     /// Room for the next frame.
-    permit: Option<mpsc::OwnedPermit<SubscribeResponse>>,
+    permit: Option<mpsc::OwnedPermit<Box<SubscribeResponse>>>,
     /// Frames that are sent before further events of the subscription.
     answers: VecDeque<Frame>,
     /// A change that waits until the events before it are delivered.
@@ -124,8 +128,8 @@ struct Subscriber {
 /// An event that a stream has waited for.
 enum Wakeup {
     Gone,
-    Room(mpsc::OwnedPermit<SubscribeResponse>),
-    Request(Result<Option<pb::SubscribeRequest>, Status>),
+    Room(mpsc::OwnedPermit<Box<SubscribeResponse>>),
+    Request(Result<Option<Bytes>, Status>),
     Event(Result<SubscriptionEvent, QueryError>),
     Stop,
     Time,
@@ -147,7 +151,10 @@ impl Subscriber {
             match self.wakeup().await {
                 Wakeup::Gone => return Ok(()),
                 Wakeup::Room(permit) => self.permit = Some(permit),
-                Wakeup::Request(Ok(Some(request))) => self.handle_request(request)?,
+                Wakeup::Request(Ok(Some(message))) => match codec::decode(message) {
+                    Ok(request) => self.handle_request(request)?,
+                    Err(status) => return received(status),
+                },
                 Wakeup::Request(Ok(None)) => {
                     self.half_closed = true;
                     self.times.half_close();
@@ -181,7 +188,7 @@ impl Subscriber {
                 Ok(permit) => Wakeup::Room(permit),
                 Err(_) => Wakeup::Gone,
             },
-            request = self.requests.message(), if reads => Wakeup::Request(request),
+            request = self.requests.next(), if reads => Wakeup::Request(request),
             event = self.subscription.next(), if is_open => Wakeup::Event(event),
             () = self.stop.cancelled(), if is_open => Wakeup::Stop,
             () = time => Wakeup::Time,
@@ -227,7 +234,7 @@ impl Subscriber {
     fn send(&mut self, frame: Frame) {
         let v1 = pb::subscribe_response::V1 { response: Some(frame) };
         if let Some(permit) = self.permit.take() {
-            permit.send(SubscribeResponse { version: Some(Version::V1(v1)) });
+            permit.send(Box::new(SubscribeResponse { version: Some(Version::V1(v1)) }));
             self.times.sent(Instant::now());
         }
     }

@@ -177,10 +177,10 @@ impl Addition {
     /// Decides how two points are added, and returns the divisor of the slope, which is not 0.
     fn of(a: &CurvePoint, b: &CurvePoint) -> (Self, Field) {
         // Magnitude 3.
-        let run = b.x + &a.x.negate(1);
+        let run = b.x + a.x.negate(1);
         if !bool::from(run.normalizes_to_zero()) {
             (Self::Distinct, run)
-        } else if bool::from((b.y + &a.y.negate(1)).normalizes_to_zero()) {
+        } else if bool::from((b.y + a.y.negate(1)).normalizes_to_zero()) {
             // No point of the curve has y = 0, because the order of the group is odd.
             (Self::Doubling, a.y.double())
         } else {
@@ -191,14 +191,14 @@ impl Addition {
     /// Adds two points, given the inverse of the divisor. `None` for the neutral element.
     fn add(self, a: &CurvePoint, b: &CurvePoint, inverse: &Field) -> Option<CurvePoint> {
         let rise = match self {
-            Self::Distinct => b.y + &a.y.negate(1),
+            Self::Distinct => b.y + a.y.negate(1),
             Self::Doubling => a.x.square().mul_single(3),
             Self::Cancelling => return None,
         };
         let slope = rise.mul(inverse);
         // Magnitude 5, and below it 3.
-        let x = (slope.square() + &a.x.negate(1) + &b.x.negate(1)).normalize_weak();
-        let y = (slope.mul(&(a.x + &x.negate(1))) + &a.y.negate(1)).normalize_weak();
+        let x = (slope.square() + a.x.negate(1) + b.x.negate(1)).normalize_weak();
+        let y = (slope.mul(&(a.x + x.negate(1))) + a.y.negate(1)).normalize_weak();
         Some(CurvePoint { x, y })
     }
 }
@@ -214,7 +214,8 @@ struct Round {
 impl Round {
     /// Adds the points of each bucket in pairs. An odd one remains as it is.
     fn add_pairs(&mut self, points: &mut [CurvePoint], ranges: &mut [(usize, usize)]) {
-        (self.additions.clear(), self.divisors.clear());
+        self.additions.clear();
+        self.divisors.clear();
         for (start, end) in ranges.iter() {
             for pair in points[*start..*end].chunks_exact(2) {
                 let (addition, divisor) = Addition::of(&pair[0], &pair[1]);

@@ -1,6 +1,5 @@
 //! Batches give the results of single recoveries, for honest and for hostile claims.
 
-use k256::elliptic_curve::Field as _;
 use proptest::prelude::*;
 
 use super::*;

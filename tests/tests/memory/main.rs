@@ -17,7 +17,7 @@ use hawser_tests::harness::memory::{MemoryWatch, resident_bytes};
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{envelopes, seed};
 use publisher::Publisher;
-use streams::Streams;
+use streams::{Streams, TopicsCall};
 
 const MIB: u64 = 1024 * 1024;
 /// Memory that a node may take above its idle state, by default.
@@ -165,6 +165,18 @@ async fn registrations_without_end() {
     under("registrations", async |attacker| attacker.registrations().await).await;
 }
 
+/// 702 streams that have each sent a ping of 950 KiB, and stay open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_requests_on_streams_that_stay_open() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    let attackers = [1, 2, 3].map(|number| target.attacker(number));
+    let [first, second, third] = attackers.each_ref().map(|it| it.long_pings(234));
+    tokio::join!(first, second, third);
+    target.assert_held("long requests", publisher).await;
+}
+
 /// 750 connections that fill their flow-control windows, 1.3 GB, with requests that never end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_that_are_filled_and_never_read() {
@@ -192,21 +204,27 @@ async fn heads_that_are_not_read() {
 /// Clients in good standing that lost their connections, of proxies or networks that share an address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_streams_reconnect_at_once() {
-    ten_thousand_streams(20).await;
+    ten_thousand_streams(TopicsCall::SubscribeTopics, 20).await;
 }
 
 /// The same from one address, which is a server of an application.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_streams_of_one_address_reconnect_at_once() {
-    ten_thousand_streams(1).await;
+    ten_thousand_streams(TopicsCall::SubscribeTopics, 1).await;
+}
+
+/// The same by the call whose streams can change their topics.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_streams_with_requests_of_one_address_reconnect_at_once() {
+    ten_thousand_streams(TopicsCall::Subscribe, 1).await;
 }
 
 /// Every stream is served, and none is refused or ended on the way: its client may be one that does not come back.
-async fn ten_thousand_streams(addresses: u32) {
+async fn ten_thousand_streams(call: TopicsCall, addresses: u32) {
     let _one = ONE_AT_A_TIME.lock().await;
     let mut target = Target::start().await;
     let publisher = Publisher::start(target.node()).await;
-    let streams = Streams::reconnect(target.node(), addresses).await;
+    let streams = Streams::reconnect(target.node(), call, addresses).await;
     streams.live().await;
     let used = target.node().metrics().await.sum("xmtp_api_memory_bytes", &[]);
     let open = target.node().metrics().await.sum("xmtp_subscribers", &[]);

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api};
 use hawser_tests::harness::client::QUERY_API;
 use hawser_tests::harness::network::Node;
 use hawser_tests::harness::wait;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::client::Grpc;
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -25,6 +28,15 @@ const STREAMS_PER_CONNECTION: u32 = 100;
 const TOPICS: u32 = 100;
 /// Pause of a client that is refused without being told one, or whose connection has ended.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The call that opens a stream of topics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TopicsCall {
+    /// All topics are in the request.
+    SubscribeTopics,
+    /// Topics are added by a request on the open stream, whose client answers pings.
+    Subscribe,
+}
 
 /// Streams that are kept open: a client opens its stream again after any end.
 pub(crate) struct Streams {
@@ -43,7 +55,7 @@ struct Counts {
 
 impl Streams {
     /// Opens all of them at once, on connections of this number of addresses.
-    pub(crate) async fn reconnect(node: &Node, addresses: u32) -> Self {
+    pub(crate) async fn reconnect(node: &Node, call: TopicsCall, addresses: u32) -> Self {
         let counts = Arc::new(Counts::default());
         let begin = Arc::new(Barrier::new(STREAMS as usize));
         let mut clients = JoinSet::new();
@@ -58,7 +70,7 @@ impl Streams {
                 clients.spawn(async move {
                     begin.wait().await;
                     loop {
-                        let ended = keep_open(channel.clone(), number, &counts).await;
+                        let ended = keep_open(channel.clone(), call, number, &counts).await;
                         sleep(pause_after(&ended, &counts)).await;
                     }
                 });
@@ -106,21 +118,92 @@ fn pause_after(status: &Status, counts: &Counts) -> Duration {
 }
 
 /// Opens a stream, counts it as live while it is, and returns the status that ended it.
-async fn keep_open(channel: Channel, number: u32, counts: &Counts) -> Status {
-    let mut stream = match catch_up(channel, number).await {
-        Ok(stream) => stream,
+async fn keep_open(channel: Channel, call: TopicsCall, number: u32, counts: &Counts) -> Status {
+    match call {
+        TopicsCall::SubscribeTopics => {
+            let mut stream = match catch_up(channel, number).await {
+                Ok(stream) => stream,
+                Err(status) => return status,
+            };
+            counts.live.fetch_add(1, Ordering::Relaxed);
+            let ended = loop {
+                match stream.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Status::unavailable("the stream ended"),
+                    Err(status) => break status,
+                }
+            };
+            counts.live.fetch_sub(1, Ordering::Relaxed);
+            ended
+        }
+        TopicsCall::Subscribe => {
+            let mut is_live = false;
+            let ended = change_once(channel, number, || {
+                is_live = true;
+                counts.live.fetch_add(1, Ordering::Relaxed);
+            })
+            .await;
+            if is_live {
+                counts.live.fetch_sub(1, Ordering::Relaxed);
+            }
+            ended
+        }
+    }
+}
+
+/// Opens a stream with requests, adds its topics at once, and answers its pings until it ends. Calls `live` when the
+/// topics have caught up.
+async fn change_once(channel: Channel, number: u32, mut live: impl FnMut()) -> Status {
+    use api::subscribe_request::v1::mutate::Subscription;
+    use api::subscribe_request::v1::{Mutate, Request};
+    use api::subscribe_request::{V1, Version};
+    use api::subscribe_response::Version as Answered;
+    use api::subscribe_response::v1::Response;
+
+    let request = |request| {
+        let version = Some(Version::V1(V1 { request: Some(request) }));
+        api::SubscribeRequest { version }
+    };
+    let add = |index: u32| {
+        let (topic, last_seen) = place(number, index);
+        Subscription { topic, last_seen }
+    };
+    let adds = (0..TOPICS).map(add).collect();
+    let mutate = Mutate { adds, mutate_id: 1, ..Mutate::default() };
+    // Room for the topics and a few answers to pings, which come one at a time.
+    let (requests, sent) = mpsc::channel(4);
+    requests.send(request(Request::Mutate(mutate))).await.unwrap();
+    let opened = QueryApiClient::new(channel).subscribe(ReceiverStream::new(sent)).await;
+    let mut stream = match opened {
+        Ok(stream) => stream.into_inner(),
         Err(status) => return status,
     };
-    counts.live.fetch_add(1, Ordering::Relaxed);
-    let ended = loop {
-        match stream.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => break Status::unavailable("the stream ended"),
-            Err(status) => break status,
+    loop {
+        let message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Status::unavailable("the stream ended"),
+            Err(status) => return status,
+        };
+        let Some(Answered::V1(v1)) = message.version else { continue };
+        match v1.response {
+            Some(Response::CatchupComplete(_)) => live(),
+            Some(Response::Ping(ping)) => {
+                let pong = api::Pong { nonce: ping.nonce };
+                if requests.send(request(Request::Pong(pong))).await.is_err() {
+                    return Status::unavailable("the stream ended");
+                }
+            }
+            _ => {}
         }
-    };
-    counts.live.fetch_sub(1, Ordering::Relaxed);
-    ended
+    }
+}
+
+/// Returns a topic of a stream, and a cursor of its own: another place of the node's strand, which it has.
+fn place(number: u32, index: u32) -> (Bytes, Option<pb::Cursor>) {
+    let mut topic = vec![0; 17];
+    topic[1..9].copy_from_slice(&(u64::from(number) << 32 | u64::from(index)).to_be_bytes());
+    let entries = [(100, u64::from(index))].into();
+    (topic.into(), Some(pb::Cursor { node_id_to_sequence_id: entries }))
 }
 
 /// Opens a stream and waits until it has all that is stored.
@@ -130,12 +213,8 @@ async fn catch_up(
 ) -> Result<Streaming<api::SubscribeTopicsResponse>, Status> {
     use api::subscribe_topics_response::{Response, SubscriptionStatus};
     let filter = |index: u32| {
-        let mut topic = vec![0; 17];
-        topic[1..9].copy_from_slice(&(u64::from(number) << 32 | u64::from(index)).to_be_bytes());
-        // Other places of the node's strand, all of which it has.
-        let entries = [(100, u64::from(index))].into();
-        let last_seen = Some(pb::Cursor { node_id_to_sequence_id: entries });
-        api::subscribe_topics_request::TopicFilter { topic: topic.into(), last_seen }
+        let (topic, last_seen) = place(number, index);
+        api::subscribe_topics_request::TopicFilter { topic, last_seen }
     };
     let request = api::SubscribeTopicsRequest { filters: (0..TOPICS).map(filter).collect() };
     let mut grpc = Grpc::new(channel);

@@ -1,0 +1,180 @@
+//! The messages of a stream of requests, for a handler that takes them itself.
+//!
+//! The library's reader keeps the buffer of the longest message for as long as its stream lasts, and twice that length
+//! for a message that came in one piece. A stream that has sent one message of megabytes and then nothing would hold
+//! them, charged to no one. This reader holds a message until its handler has it, and nothing between two messages.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::Extensions;
+use parking_lot::Mutex;
+use tonic::{Code, Status};
+
+use crate::frames::HEAD_LEN_BYTES;
+use crate::request::RequestBody;
+
+/// The messages of a stream of requests, whole and not decoded. A handler gets them with [`RequestMessages::take`].
+pub struct RequestMessages {
+    body: RequestBody,
+    /// Messages with their heads, all of them whole.
+    unread: BytesMut,
+}
+
+/// The body of a request in its extensions, until its handler takes it.
+#[derive(Clone)]
+pub(crate) struct UntakenBody(Arc<Mutex<Option<RequestBody>>>);
+
+impl UntakenBody {
+    /// Keeps a body for the handler.
+    pub(crate) fn new(body: RequestBody) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+}
+
+impl RequestMessages {
+    /// Takes the messages of the request with these extensions. The request's own body is empty.
+    ///
+    /// # Panics
+    /// If the method is not [declared](crate::RpcMethod::taking_messages) to take its messages, or they were taken
+    /// before.
+    #[must_use]
+    pub fn take(extensions: &Extensions) -> Self {
+        let untaken = extensions.get::<UntakenBody>();
+        let body = untaken.and_then(|untaken| untaken.0.lock().take());
+        let body = body.expect("the listener hands over the messages of such a method once");
+        Self::new(body)
+    }
+
+    pub(crate) fn new(body: RequestBody) -> Self {
+        Self { body, unread: BytesMut::new() }
+    }
+
+    /// Returns the next message; `None` after the last one, or if the caller has left. The memory to decode it is
+    /// charged until the next call. Cancel safe.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.unread.is_empty() {
+            match self.body.next_whole(&mut self.unread).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(status) if status.code() == Code::Cancelled => return Ok(None),
+                Err(status) => return Err(status),
+            }
+        }
+        self.cut().map(Some)
+    }
+
+    /// Cuts the first message off.
+    ///
+    /// # Errors
+    /// A status for a compressed message of a request that names no compression.
+    fn cut(&mut self) -> Result<Bytes, Status> {
+        let [flag, length @ ..] =
+            *self.unread.first_chunk::<HEAD_LEN_BYTES>().unwrap_or(&[0; HEAD_LEN_BYTES]);
+        if flag != 0 {
+            return Err(Status::internal(
+                "received a message with compressed-flag but no grpc-encoding was specified",
+            ));
+        }
+        let end = HEAD_LEN_BYTES.saturating_add(u32::from_be_bytes(length) as usize);
+        let mut message = self.unread.split_to(end.min(self.unread.len()));
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new(); // the empty rest would keep the memory of the message
+        }
+        Ok(message.split_off(HEAD_LEN_BYTES.min(message.len())).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use http::Version;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use proptest::prelude::*;
+    use tonic::body::Body;
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+    use crate::call_metrics::MethodMetrics;
+    use crate::call_share::CallCharge;
+    use crate::method::{MethodKind, RpcMethod};
+
+    const LIMIT: usize = 64 * 1024 * 1024;
+
+    fn framed(len: usize) -> Vec<u8> {
+        let mut framed = vec![0];
+        framed.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+        framed.resize(HEAD_LEN_BYTES + len, 9);
+        framed
+    }
+
+    /// Returns the messages of a body that comes in pieces of a length.
+    fn messages(bytes: &[u8], piece: usize, budget: &MemoryBudget) -> RequestMessages {
+        let pieces: Vec<Bytes> = bytes.chunks(piece).map(Bytes::copy_from_slice).collect();
+        let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
+        let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account()).unwrap();
+        let method = RpcMethod::new("/a.B/C", MethodKind::Bidi).decoding(&[]).taking_messages();
+        let metrics = Box::leak(Box::new(MethodMetrics::new(method)));
+        let (charge, timeout) = (CallCharge::new(connection), Duration::from_secs(30));
+        RequestMessages::new(RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout))
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(work)
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_what_they_were_whatever_pieces_they_come_in(
+            lens in proptest::collection::vec(0usize..50, 0..6),
+            piece in 1usize..200,
+        ) {
+            let bytes: Vec<u8> = lens.iter().flat_map(|&len| framed(len)).collect();
+            let mut messages = messages(&bytes, piece, &MemoryBudget::new(LIMIT));
+            let taken = run(async {
+                let mut taken = Vec::new();
+                while let Some(message) = messages.next().await.unwrap() {
+                    taken.push(message.len());
+                }
+                taken
+            });
+            prop_assert_eq!(taken, lens);
+        }
+    }
+
+    /// A client sends a message of megabytes and keeps its stream open.
+    #[tokio::test]
+    async fn nothing_of_a_message_is_kept_when_its_handler_has_dropped_it() {
+        for piece in [1000, 64 * 1024, usize::MAX] {
+            let budget = MemoryBudget::new(LIMIT);
+            let bytes = [framed(4 << 20), framed(3)].concat();
+            let mut messages = messages(&bytes, piece, &budget);
+            let first = messages.next().await.unwrap().unwrap();
+            assert_eq!(first.len(), 4 << 20);
+            assert!(budget.used_bytes() > 4 << 20, "it is charged while it is used");
+            drop(first);
+            assert_eq!(messages.next().await.unwrap().unwrap().len(), 3);
+            assert_eq!(messages.unread.capacity(), 0);
+            assert!(messages.body.kept_bytes() < 64 * 1024, "{}", messages.body.kept_bytes());
+            assert!(messages.next().await.unwrap().is_none());
+            assert!(budget.used_bytes() < 64 * 1024, "{}", budget.used_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_compressed_message_without_a_named_compression_is_refused() {
+        let mut bytes = framed(3);
+        bytes[0] = 1;
+        let mut messages = messages(&bytes, 100, &MemoryBudget::new(LIMIT));
+        assert_eq!(messages.next().await.unwrap_err().code(), Code::Internal);
+    }
+}
