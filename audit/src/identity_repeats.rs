@@ -340,7 +340,8 @@ mod tests {
                 ..Default::default()
             };
             for kind in [erc191(bytes), Kind::Passkey(passkey)] {
-                let twice = [(); 2].map(|()| (update("aa", &[kind.clone()]), StoredMark::Valid));
+                let update = update("aa", &[kind]);
+                let twice = [(); 2].map(|()| (update.clone(), StoredMark::Valid));
                 assert_eq!(found(&twice).count, 1, "{bytes:?}");
             }
         }

@@ -195,8 +195,9 @@ impl CallCharge {
     /// [`Overloaded`]: nothing was taken, and the stream must end.
     pub(crate) async fn take_for_change(&self, bytes: usize) -> Result<(), Overloaded> {
         waiting::take_for_change(&self.0.connection, bytes).await?;
-        self.0.bytes.fetch_add(bytes, Relaxed);
-        self.0.request_bytes.fetch_add(bytes, Relaxed);
+        let mut charged = self.0.bytes.lock();
+        charged.add(bytes, MemorySource::Share);
+        charged.assign_to_request(bytes);
         Ok(())
     }
 

@@ -131,7 +131,7 @@ async fn a_member_whose_record_cannot_be_used_is_listed_and_stops_no_report() {
     submit_reports(&network, "first", 1).await;
     let chain = network.on_chain();
     let report = chain.about(OriginatorId(100)).next().expect("the contract has taken it");
-    assert_eq!(report.nodes, [100, 200, 300, JOINER]);
+    assert_eq!(report.nodes, [100, 200, 300, JOINER].map(OriginatorId));
 }
 
 /// The next report begins where the last one ends, and only after the period.
