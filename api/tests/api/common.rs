@@ -338,7 +338,7 @@ pub(crate) fn dependent_message(
     sign(client(&group_topic(group), depends_on, payload))
 }
 
-/// What another node has ordered and dated as it likes.
+/// Returns an envelope that another node has ordered and dated as it likes.
 fn entry_of_peer(
     sequence: u64,
     group: u8,
@@ -372,29 +372,6 @@ pub(crate) fn sign_as(client: Bytes, payer: u8, days: u32) -> pb_env::PayerEnvel
 
 pub(crate) fn wire_cursor<const N: usize>(entries: [(u32, u64); N]) -> pb_env::Cursor {
     pb_env::Cursor { node_id_to_sequence_id: entries.into() }
-}
-
-/// Returns an envelope that another node has ordered and dated.
-fn entry_of_peer(
-    sequence: u64,
-    group: u8,
-    originator_ns: i64,
-    depends_on: Option<pb_env::Cursor>,
-) -> LogEntry {
-    let payload = group_payload(frame(group, 1, &sequence.to_be_bytes()));
-    let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
-    let client = client(&group_topic(group), depends_on, payload);
-    let statement = pb_env::UnsignedOriginatorEnvelope {
-        originator_node_id: PEER.0,
-        originator_sequence_id: sequence,
-        originator_ns,
-        payer_envelope_bytes: PayerEnvelope::sign(client, PEER, 60, &payer).encode_to_vec().into(),
-        ..Default::default()
-    };
-    let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
-    let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
-    let facts = facts::of_statement(envelope.unsigned(), None, NODE);
-    LogEntry::valid(envelope.id(), bytes, facts)
 }
 
 /// "100:1 100:2", in the order of delivery.

@@ -101,13 +101,13 @@ fn the_url_of_a_chain_has_a_scheme_that_its_setting_takes() {
         ("XMTPD_SETTLEMENT_CHAIN_WSS_URL", push, rpc),
         ("XMTPD_APP_CHAIN_WSS_URL", push, rpc),
     ] {
-        let told = |value: &str| shown_and_told(env, value).1;
-        assert!(!told(&right.join(",")).contains(env), "{env}");
+        let refusal = |value: &str| shown_and_refused(env, value).1;
+        assert!(!refusal(&right.join(",")).contains(env), "{env}");
         let of_other_scheme = format!("{},{}/hunter2", right[0], others[0]);
         for wrong in [of_other_scheme.as_str(), "a.example/hunter2", "a:8545", "hunter2"] {
-            let told = told(wrong);
-            assert_eq!(told.matches(env).count(), 1, "{env} {wrong}: {told}");
-            assert!(!told.contains("hunter2"), "{env}: {told}");
+            let refusal = refusal(wrong);
+            assert_eq!(refusal.matches(env).count(), 1, "{env} {wrong}: {refusal}");
+            assert!(!refusal.contains("hunter2"), "{env}: {refusal}");
         }
     }
 }

@@ -137,7 +137,8 @@ async fn publish(
     let answer = api.publish_payer_envelopes(request).await;
     let answer = answer.map_err(|status| client::failure(&status).text)?.into_inner();
     let envelope = answer.originator_envelopes.into_iter().next();
-    let place = envelope.and_then(|envelope| place_of(&envelope, client_bytes));
+    let place =
+        envelope.and_then(|envelope| place_of(envelope.encode_to_vec().into(), client_bytes));
     let place = place.filter(|place| place.originator == at);
     place.ok_or_else(|| "it answers with another envelope".to_owned())
 }
@@ -162,7 +163,7 @@ async fn until_shown(
         // A refusal is no answer: the node may show the envelope later.
         let answer = api.query_envelopes(request.clone()).await.ok();
         let shown = answer.and_then(|answer| answer.into_inner().envelopes.into_iter().next());
-        if shown.and_then(|envelope| place_of(&envelope, client_bytes)) == Some(id) {
+        if shown.and_then(|bytes| place_of(bytes, client_bytes)) == Some(id) {
             return;
         }
         sleep((begin.elapsed() / PAUSE_PART).max(PAUSE_MIN)).await;
@@ -170,8 +171,8 @@ async fn until_shown(
 }
 
 /// Returns the place of an envelope that carries the sent client envelope; `None` for another one.
-fn place_of(envelope: &pb::OriginatorEnvelope, client_bytes: &Bytes) -> Option<EnvelopeId> {
-    let parsed = OriginatorEnvelope::parse(envelope.encode_to_vec().into()).ok()?;
+fn place_of(envelope: Bytes, client_bytes: &Bytes) -> Option<EnvelopeId> {
+    let parsed = OriginatorEnvelope::parse(envelope).ok()?;
     let is_sent = parsed.unsigned().payer().client().as_bytes() == client_bytes;
     is_sent.then(|| parsed.id())
 }
