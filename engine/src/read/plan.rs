@@ -74,6 +74,8 @@ pub(crate) struct HeldOriginator {
 enum LogOrder {
     /// Nothing has been read.
     Untried,
+    /// The rest of each strand, after this number of turns that found nothing.
+    Searching(Vec<LogRange>, usize),
     /// The rest of each strand.
     Reading(Vec<LogRange>),
     /// The plan goes on with the topic index.

@@ -5,6 +5,9 @@
 //! thousands of topics mostly wants a large part of the log, and then a page costs one pass over some hundred
 //! neighbouring rows. Where few rows are of the topics, the plan goes on with the index, behind what has gone out.
 //!
+//! A page of few rows is a first page, too, and comes before thousands of seeks. So as long as no row was found, the
+//! plan looks at further places, fewer than it has topics: a tenth of the work of their seeks.
+//!
 //! The order is the one of the index: the same strands are merged in the same way. Whatever is not simple is left to
 //! the index: an envelope that has to wait, a row that does not decode, a log that cannot be read.
 
@@ -78,30 +81,36 @@ enum Search {
 }
 
 impl PagePlan {
-    /// Returns the next page in the order of the log; `None` if the plan goes on with the topic index. A page that is
-    /// not finished has at least one envelope.
+    /// Returns the next page in the order of the log; `None` if the plan goes on with the topic index. A page without
+    /// envelopes that is not finished ends a turn in which none was found.
     ///
     /// Looks at a bounded number of places and bytes. Errors of the log are left to the index, whose page may need none
     /// of the rows that cannot be read.
     pub(crate) fn next_in_log(&mut self, snapshot: &Snapshot<'_>) -> Option<PlannedPage> {
-        let ranges = match std::mem::replace(&mut self.log_order, LogOrder::Over) {
-            LogOrder::Untried => self.log_ranges()?,
-            LogOrder::Reading(ranges) => ranges,
+        let (ranges, searched) = match std::mem::replace(&mut self.log_order, LogOrder::Over) {
+            LogOrder::Untried => (self.log_ranges()?, Some(0)),
+            LogOrder::Searching(ranges, turns) => (ranges, Some(turns)),
+            LogOrder::Reading(ranges) => (ranges, None),
             LogOrder::Over => return None,
         };
+        let turns_max = self.topics.len() / PLACES_PER_TURN;
+        let may_search = searched.map(|turns| turns + 1).filter(|turns| *turns < turns_max);
         let mut filling = Filling::default();
         let mut turn = LogTurn::new(self, ranges, snapshot);
         let end = turn.fill(&mut filling);
         let is_dense = turn.taken * PLACES_PER_ENVELOPE_MAX >= turn.looked_at;
+        let has_found = turn.taken > 0;
         let left: Vec<LogRange> = turn.strands.into_iter().map(|strand| strand.left).collect();
         left.iter().for_each(|range| self.out.advance(range.after));
-        match end {
-            TurnEnd::AtCeiling => filling.finished = true,
-            TurnEnd::Cut if is_dense => {
-                let unread = left.into_iter().filter(|it| it.after.sequence < it.through);
-                self.log_order = LogOrder::Reading(unread.collect());
+        let unread = left.into_iter().filter(|it| it.after.sequence < it.through).collect();
+        match (end, may_search) {
+            (TurnEnd::AtCeiling, _) => filling.finished = true,
+            (TurnEnd::Cut, _) if is_dense => self.log_order = LogOrder::Reading(unread),
+            (TurnEnd::Cut, Some(turns)) if !has_found => {
+                self.log_order = LogOrder::Searching(unread, turns);
+                return Some(PlannedPage::empty(false));
             }
-            TurnEnd::Cut | TurnEnd::Stopped => {}
+            (TurnEnd::Cut | TurnEnd::Stopped, _) => {}
         }
         let page = filling.into_page();
         (page.finished || !page.rows.is_empty()).then_some(page)

@@ -30,13 +30,15 @@ type Delivered = Vec<(usize, EnvelopeId)>;
 impl LogCase {
     /// A chain and two nodes with envelopes in all topics and some others; times that do not descend; dependencies on
     /// the chain, some of them above its head; places that are missing, and envelopes that break a rule.
-    fn random(seed: u64) -> Self {
+    ///
+    /// Each node has up to 600 places more than `len_min`.
+    fn random(seed: u64, len_min: u64) -> Self {
         let dice = &mut Dice::new(seed);
         let (store, mut heads) = (store(), Cursor::new());
         let chain_len = 100 + dice.below(200);
         for originator in [0, 100, 200] {
             let is_chain = originator == 0;
-            let len = if is_chain { chain_len } else { 200 + dice.below(600) };
+            let len = if is_chain { chain_len } else { len_min + dice.below(600) };
             let (mut ns, mut changes) = (0, Vec::new());
             for sequence in 1..=len {
                 ns += i64::try_from(dice.below(3)).unwrap();
@@ -111,7 +113,7 @@ impl LogCase {
             // Each turn has a view of its own.
             let snapshot = self.store.snapshot();
             let Some(page) = plan.next_in_log(&snapshot) else { return (got, false) };
-            assert!(page.finished || !page.rows.is_empty());
+            assert!(page.finished || !page.rows.is_empty() || got.is_empty());
             assert!(page.rows.len() <= PAGE.envelopes && page.len_bytes <= PAGE.len_bytes);
             got.extend(page.rows);
             if page.finished {
@@ -132,7 +134,7 @@ fn held(plan: &PagePlan) -> Vec<(EnvelopeId, EnvelopeId)> {
 fn the_order_of_the_log_is_that_of_the_index() {
     let (mut in_log, mut finished) = (0, 0);
     for seed in 0..40 {
-        let case = LogCase::random(seed);
+        let case = LogCase::random(seed, 200);
         let mut of_index = case.plan();
         let all = case.read_in_index(&mut of_index);
         let mut plan = case.plan();
@@ -147,6 +149,76 @@ fn the_order_of_the_log_is_that_of_the_index() {
     }
     assert!(in_log > 40 * 100, "{in_log} envelopes came in the order of the log");
     assert!(finished < 40, "some plans have envelopes that wait");
+}
+
+/// The topics of many readers are rare in the log: it is searched for the first envelopes, and the index has the rest.
+#[test]
+fn the_order_of_a_search_is_that_of_the_index() {
+    let (mut searched, mut found) = (0, 0);
+    for seed in 0..12 {
+        let mut case = LogCase::random(seed, 900);
+        // One of the topics that have envelopes, beside thousands that have none.
+        let from = Arc::clone(&case.asked[0].1);
+        let rare = name(TOPICS);
+        let others = (1000..1000 + 3 * PLACES_PER_TURN).map(|it| name(u16::try_from(it).unwrap()));
+        case.asked = others.chain([rare]).map(|topic| (topic, Arc::clone(&from))).collect();
+        let mut of_index = case.plan();
+        let all = case.read_in_index(&mut of_index);
+        let mut plan = case.plan();
+        let mut turns = plan_turns(&case, &mut plan);
+        searched += usize::from(turns.first().is_some_and(Vec::is_empty));
+        found += usize::from(turns.iter().skip(1).any(|turn| !turn.is_empty()));
+        turns.push(case.read_in_index(&mut plan));
+        assert_eq!(turns.concat(), all, "seed {seed}");
+        assert_eq!(held(&plan), held(&of_index), "seed {seed}");
+    }
+    assert!(searched > 0 && found > 0, "{searched} and {found} of the plans took several turns");
+}
+
+/// Returns what each turn in the order of the log delivers.
+fn plan_turns(case: &LogCase, plan: &mut PagePlan) -> Vec<Delivered> {
+    let mut turns = Vec::new();
+    while let Some(page) = plan.next_in_log(&case.store.snapshot()) {
+        turns.push(page.rows);
+        if page.finished {
+            break;
+        }
+    }
+    turns
+}
+
+/// Returns the sequence ids that each turn delivers.
+fn sequences(turns: &[Delivered]) -> Vec<Vec<u64>> {
+    turns.iter().map(|turn| turn.iter().map(|(_, id)| id.sequence.0).collect()).collect()
+}
+
+/// The first envelope of a stream of thousands of topics lies behind thousands of others.
+#[test]
+fn a_first_page_behind_a_few_thousand_places_needs_no_index() {
+    let place = 3 * PLACES_PER_TURN as u64 + 100;
+    let topics = u16::try_from(4 * PLACES_PER_TURN).unwrap();
+    let envelope = |sequence: u64| {
+        let number = if sequence == place { 7 } else { u64::from(topics) + sequence };
+        placed(id(100, sequence), name(u16::try_from(number).unwrap()), 0, Vec::new())
+    };
+    let of_topics = |topics: u16| {
+        let mut case = LogCase::of_strand(&(1..=place + 2000).map(envelope).collect::<Vec<_>>());
+        let from = Arc::clone(&case.asked[0].1);
+        case.asked = (0..topics).map(|number| (name(number), Arc::clone(&from))).collect();
+        case
+    };
+    let case = of_topics(topics);
+    let mut plan = case.plan();
+    let turns = sequences(&plan_turns(&case, &mut plan));
+    assert_eq!(turns, [vec![], vec![], vec![], vec![place]]);
+    assert!(case.read_in_index(&mut plan).is_empty());
+
+    // One topic fewer pays for one turn fewer, and the index finds the envelope.
+    let case = of_topics(topics - 1);
+    let mut plan = case.plan();
+    let turns = sequences(&plan_turns(&case, &mut plan));
+    assert_eq!(turns, vec![Vec::<u64>::new(); 2]);
+    assert_eq!(case.read_in_index(&mut plan).len(), 1);
 }
 
 /// All of a strand is of the topics: the plan never needs the index.
