@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::call_share::CallCharge;
 use crate::decoding::cost_bytes;
 use crate::frames::{Frames, MessageHeadError};
 use crate::method::MethodKind;
+use crate::overloaded::Overloaded;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use crate::unpack::{Turn, Unpacker};
 
@@ -47,6 +48,9 @@ pub(crate) struct RequestBody {
     whole: usize,
     /// Memory for decoding the one message of the request, which is not charged yet.
     uncharged_bytes: usize,
+    /// Bytes that came while messages waited for memory, and the end of the body, if it came then.
+    ahead: BytesMut,
+    ahead_end: Option<Result<(), Status>>,
     /// Decompresses messages; `None` if the request names no compression.
     unpacker: Option<Unpacker>,
     messages: u64,
@@ -87,6 +91,8 @@ impl RequestBody {
             tail: BytesMut::new(),
             whole: 0,
             uncharged_bytes: 0,
+            ahead: BytesMut::new(),
+            ahead_end: None,
             unpacker: None,
             messages: 0,
             charge,
@@ -178,7 +184,13 @@ impl RequestBody {
             return end.map_or(Ok(false), Err);
         }
         if self.uncharged_bytes > 0 {
-            self.charge.take_for_change(self.uncharged_bytes).await?;
+            let charge = self.charge.clone();
+            let mut taking = pin!(charge.take_for_change(self.uncharged_bytes));
+            poll_fn(|cx| match taking.as_mut().poll(cx) {
+                Poll::Ready(taken) => Poll::Ready(taken),
+                Poll::Pending => self.poll_ahead(cx).map(Err),
+            })
+            .await?;
             self.uncharged_bytes = 0;
         }
         to.reserve(self.pieces.iter().take(self.whole).map(Bytes::len).sum());
@@ -186,6 +198,37 @@ impl RequestBody {
         self.pieces.shrink_to_fit();
         self.whole = 0;
         Ok(true)
+    }
+
+    /// Reads on while messages wait for memory. What the peer sends meanwhile is charged, and does not fill the window of
+    /// the call, for which nothing is charged. Completes if the peer must have no more.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Overloaded> {
+        while self.ahead_end.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let Ok(piece) = frame.into_data() else { continue };
+                    if let Err(overloaded) = self.charge.take_for_request(piece.len()) {
+                        return Poll::Ready(overloaded);
+                    }
+                    self.ahead.extend_from_slice(&piece);
+                }
+                Some(Err(status)) => self.ahead_end = Some(Err(status)),
+                None => self.ahead_end = Some(Ok(())),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns the next frame of the body: first what was read ahead.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.ahead.is_empty() {
+            let piece = std::mem::take(&mut self.ahead).freeze();
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        match self.ahead_end.take() {
+            Some(end) => Poll::Ready(end.err().map(Err)),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
     }
 
     /// Determines the decoded size of the messages, and passes them on. That of the one message of a request, and of
@@ -314,7 +357,7 @@ impl RequestBody {
             let polled = if self.refused.is_some() {
                 self.poll_refused(cx).map(|status| Arrival::End(Some(status)))
             } else {
-                match Pin::new(&mut self.body).poll_frame(cx) {
+                match self.poll_body(cx) {
                     Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                         Ok(piece) => {
                             match self.take(piece) {
@@ -388,7 +431,9 @@ impl HttpBody for RequestBody {
 impl RequestBody {
     /// Returns the memory of what has arrived and was not taken.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.tail.capacity() + self.pieces.iter().map(Bytes::len).sum::<usize>()
+        self.tail.capacity()
+            + self.ahead.capacity()
+            + self.pieces.iter().map(Bytes::len).sum::<usize>()
     }
 }
 

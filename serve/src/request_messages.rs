@@ -93,6 +93,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use futures_util::FutureExt as _;
     use http::Version;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
@@ -100,7 +101,7 @@ mod tests {
     use tonic::body::Body;
 
     use super::*;
-    use crate::budget::MemoryBudget;
+    use crate::budget::{ConnectionShare, MemoryBudget};
     use crate::call_metrics::MethodMetrics;
     use crate::call_share::CallCharge;
     use crate::method::{MethodKind, RpcMethod};
@@ -114,16 +115,18 @@ mod tests {
         framed
     }
 
+    fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
+        budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap()
+    }
+
     /// Returns the messages of a body that comes in pieces of a length.
-    fn messages(bytes: &[u8], piece: usize, budget: &MemoryBudget) -> RequestMessages {
+    fn messages(bytes: &[u8], piece: usize, share: &Arc<ConnectionShare>) -> RequestMessages {
         let pieces: Vec<Bytes> = bytes.chunks(piece).map(Bytes::copy_from_slice).collect();
         let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
         let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
-        let address = Ipv4Addr::LOCALHOST.into();
-        let connection = budget.connection(address, budget.account()).unwrap();
         let method = RpcMethod::new("/a.B/C", MethodKind::Bidi).decoding(&[]).taking_messages();
         let metrics = Box::leak(Box::new(MethodMetrics::new(method)));
-        let (charge, timeout) = (CallCharge::new(connection), Duration::from_secs(30));
+        let (charge, timeout) = (CallCharge::new(Arc::clone(share)), Duration::from_secs(30));
         RequestMessages::new(RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout))
     }
 
@@ -139,7 +142,7 @@ mod tests {
             piece in 1usize..200,
         ) {
             let bytes: Vec<u8> = lens.iter().flat_map(|&len| framed(len)).collect();
-            let mut messages = messages(&bytes, piece, &MemoryBudget::new(LIMIT));
+            let mut messages = messages(&bytes, piece, &connection(&MemoryBudget::new(LIMIT)));
             let taken = run(async {
                 let mut taken = Vec::new();
                 while let Some(message) = messages.next().await.unwrap() {
@@ -157,7 +160,7 @@ mod tests {
         for piece in [1000, 64 * 1024, usize::MAX] {
             let budget = MemoryBudget::new(LIMIT);
             let bytes = [framed(4 << 20), framed(3)].concat();
-            let mut messages = messages(&bytes, piece, &budget);
+            let mut messages = messages(&bytes, piece, &connection(&budget));
             let first = messages.next().await.unwrap().unwrap();
             assert_eq!(first.len(), 4 << 20);
             assert!(budget.used_bytes() > 4 << 20, "it is charged while it is used");
@@ -170,11 +173,29 @@ mod tests {
         }
     }
 
+    /// A peer fills the window of its call while a message waits for memory.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_while_a_message_waits_for_memory_is_charged() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        while share.take_spare(16 * 1024).is_some() {}
+        let before = budget.used_bytes();
+        // A thousand fields, and then more than one piece.
+        let bytes = [framed(9000), framed(100_000)].concat();
+        let mut messages = messages(&bytes, HEAD_LEN_BYTES + 9000, &share);
+        assert!(messages.next().now_or_never().is_none(), "it waits");
+        assert_eq!(budget.used_bytes(), before + bytes.len());
+        assert_eq!(messages.next().await.unwrap().unwrap().len(), 9000);
+        assert_eq!(messages.next().await.unwrap().unwrap().len(), 100_000);
+        assert!(messages.next().await.unwrap().is_none());
+        assert_eq!(budget.used_bytes(), before);
+    }
+
     #[tokio::test]
     async fn a_compressed_message_without_a_named_compression_is_refused() {
         let mut bytes = framed(3);
         bytes[0] = 1;
-        let mut messages = messages(&bytes, 100, &MemoryBudget::new(LIMIT));
+        let mut messages = messages(&bytes, 100, &connection(&MemoryBudget::new(LIMIT)));
         assert_eq!(messages.next().await.unwrap_err().code(), Code::Internal);
     }
 }
