@@ -172,8 +172,8 @@ impl RequestBody {
         }
     }
 
-    /// Waits for the next whole messages of a stream of requests and for the memory to decode them. Appends them to `to`.
-    /// Returns false at the end of the requests. Cancel safe.
+    /// Waits for the next whole messages of a stream of requests and for the memory to decode them, and appends them to
+    /// `to`. Returns false at the end of the requests. Cancel safe.
     ///
     /// # Errors
     /// The status that refuses the request.
@@ -200,8 +200,8 @@ impl RequestBody {
         Ok(true)
     }
 
-    /// Reads on while messages wait for memory. What the peer sends meanwhile is charged, and does not fill the window of
-    /// the call, for which nothing is charged. Completes if the peer must have no more.
+    /// Reads on while messages wait for memory. What the peer sends meanwhile is charged, and does not fill the window
+    /// of the call, for which nothing is charged. Completes if the peer must have no more.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Overloaded> {
         while self.ahead_end.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {

@@ -3,8 +3,8 @@
 //! That memory comes and goes within milliseconds, while most of a caller's share may be held by its open streams. So a
 //! request that finds too little waits for a moment before it is refused. It has arrived to its last byte by then:
 //! the memory that it holds is charged, and its peer can send nothing more on it. Newcomers ask once before they wait,
-//! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it waits,
-//! so that what its peer sends meanwhile is charged, too.
+//! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it
+//! waits, so that what its peer sends meanwhile is charged, too.
 
 use std::time::Duration;
 
