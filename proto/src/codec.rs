@@ -98,7 +98,8 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
-/// Decodes a message of at most [`MESSAGE_FIELDS_MAX`] fields, as the stubs do. Its bytes share the memory of `message`.
+/// Decodes a message of at most [`MESSAGE_FIELDS_MAX`] fields, as the stubs do. Its bytes share the memory of
+/// `message`.
 ///
 /// # Errors
 /// The status of the stubs: RESOURCE_EXHAUSTED for more fields, INTERNAL for a message that does not decode.

@@ -280,7 +280,8 @@ impl Attacker {
         let ping = Request::Ping(api::Ping { nonce: 1 });
         let version = Some(Version::V1(V1 { request: Some(ping) }));
         let mut message = api::SubscribeRequest { version }.encode_to_vec();
-        // Field 15 by length, which is not known. The whole fits into the window of a call, so that flow control has no say.
+        // Field 15 by length, which is not known. The whole fits into the window of a call, so that flow control has
+        // no say.
         let padding = vec![0; 950 * 1024];
         message.push(0x7a);
         prost::encode_length_delimiter(padding.len(), &mut message).unwrap();
