@@ -282,7 +282,7 @@ impl Attacker {
         let mut message = api::SubscribeRequest { version }.encode_to_vec();
         // Field 15 by length, which is not known. The whole fits into the window of a call, so that flow control has
         // no say.
-        let padding = vec![0; 950 * 1024];
+        let padding = vec![0_u8; 950 * 1024];
         message.push(0x7a);
         prost::encode_length_delimiter(padding.len(), &mut message).unwrap();
         message.extend(padding);
