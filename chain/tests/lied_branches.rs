@@ -1,5 +1,5 @@
-//! Tests of reading a chain while one of three endpoints follows a branch of its own. More than half of them decide, so
-//! that endpoint neither hides events nor holds the reader.
+//! Tests of reading a chain while one of three endpoints follows a branch of its own. More than half of them decide,
+//! so that endpoint neither hides events nor holds the reader.
 
 use std::sync::Arc;
 

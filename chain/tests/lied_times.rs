@@ -20,8 +20,8 @@ async fn mine(chain: &TestBroadcaster, blocks: u64) {
     provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), params).await.unwrap();
 }
 
-/// An endpoint far behind may not stop the reader of a node with two endpoints by stating that its blocks are new: their
-/// hashes refute the times.
+/// An endpoint far behind may not stop the reader of a node with two endpoints by stating that its blocks are new:
+/// their hashes refute the times.
 #[tokio::test]
 async fn an_endpoint_far_behind_does_not_pass_for_one_that_goes_on() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;

@@ -275,8 +275,8 @@ impl Asked<'_> {
     /// Returns the newest blocks of the endpoints that answer, with their hosts and ports. `open` is the height of a
     /// block that they lack.
     ///
-    /// Leaves out blocks whose headers do not have their hashes, if that of the endpoint in use has it at `open`. So an
-    /// endpoint that is far behind does not pass for one that goes on by stating other times.
+    /// Leaves out blocks whose headers do not have their hashes, if that of the endpoint in use has it at `open`. So
+    /// an endpoint that is far behind does not pass for one that goes on by stating other times.
     async fn heads_of_others(&self, open: u64) -> Vec<(String, BlockHeader)> {
         let ask = |chain: Chain| async move {
             let shown = fetch::head_with_header(&chain).await?;

@@ -248,8 +248,8 @@ impl Judging<'_> {
     }
 }
 
-/// Returns the block that more than half of all endpoints state at a height, each host and port once. `stated` has the
-/// answers with the host and port of each, and `count` is the number of hosts and ports, also of those that are silent.
+/// Returns the block that more than half of all endpoints state at a height, each host and port once. `stated` has
+/// the answers with the host and port of each, and `count` is the number of hosts and ports, also of silent ones.
 ///
 /// Two endpoints that state different blocks decide nothing, and neither does one of which the others are silent.
 fn chain_of_most(
