@@ -1,7 +1,7 @@
 //! Applies the limits of single kinds of envelopes. Plain values; time is an argument.
 //!
-//! They are token buckets beside the limits of all kinds together, for a caller and for all callers. Nothing returns to a
-//! bucket.
+//! They are token buckets beside the limits of all kinds together, for a caller and for all callers. Nothing returns to
+//! a bucket.
 
 use std::sync::Arc;
 

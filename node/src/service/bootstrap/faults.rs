@@ -1,5 +1,5 @@
-//! Faults of the nodes whose strands a snapshot holds: broken rules, wrong times and wrong fees, which signed envelopes
-//! show by themselves. They become the same evidence as when a follower gets the envelopes from peers.
+//! Faults of the nodes whose strands a snapshot holds: broken rules, wrong times and wrong fees, which signed
+//! envelopes show by themselves. They become the same evidence as when a follower gets the envelopes from peers.
 //!
 //! The maker of a snapshot cannot make another node guilty: each envelope is signed by the originator of its strand.
 
