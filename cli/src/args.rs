@@ -10,6 +10,7 @@ pub(crate) mod contracts;
 #[cfg(feature = "dev")]
 pub(crate) mod dev;
 pub(crate) mod gateway;
+pub(crate) mod health;
 pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod network_watcher;
@@ -123,7 +124,7 @@ pub(crate) enum Command {
     /// as a verdict.
     NetworkWatcher(network_watcher::NetworkWatcherArgs),
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
-    Health(HealthArgs),
+    Health(health::HealthArgs),
     /// Rebuild all projections of a stopped node from its log.
     Rebuild(RebuildArgs),
     /// Cut the end off a chain strand of a stopped node, so that it is read from the chain again. Needed when the chain
@@ -298,53 +299,6 @@ impl MisbehaviorListArgs {
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
         SettingSources::new([], environment())
-    }
-}
-
-/// `hawser health`.
-#[derive(Debug, Args)]
-pub(crate) struct HealthArgs {
-    /// Purpose of the readiness.
-    #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
-    pub(crate) purpose: HealthPurpose,
-    /// Address of the node's metrics, `host:port` [default: that of its settings].
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) metrics: Option<String>,
-    /// File with the node's settings [env: HAWSER_CONFIG].
-    #[arg(long, value_name = "FILE")]
-    config: Option<String>,
-}
-
-/// A purpose of readiness. Each needs all conditions of those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum HealthPurpose {
-    /// Database, registry and rates are loaded.
-    Start,
-    /// Answers queries and serves streams.
-    #[default]
-    Read,
-    /// Accepts publishes.
-    Publish,
-}
-
-impl HealthPurpose {
-    /// Returns the word for command line and URL.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Read => "read",
-            Self::Publish => "publish",
-        }
-    }
-}
-
-impl HealthArgs {
-    /// Returns the flags together with the environment.
-    #[must_use]
-    pub(crate) fn sources(&self) -> SettingSources {
-        let file = self.config.clone().map(|path| ("config".to_owned(), path));
-        SettingSources::new(file, environment())
     }
 }
 

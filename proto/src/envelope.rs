@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::budget::field_len_bytes;
+use crate::client_aad::topic_and_dependencies;
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
@@ -52,17 +53,6 @@ pub enum LayerError {
 /// Length of the longest identity update or report. Guessed: above the 200,000 bytes that the chain's
 /// contracts accept.
 const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
-
-/// Returns the topic that a client names, and the envelopes that its envelope depends on, by originator ascending.
-pub(crate) fn topic_and_dependencies(
-    aad: pb::AuthenticatedData,
-) -> Result<(Topic, Vec<EnvelopeId>), TopicError> {
-    let topic = Topic::parse(aad.target_topic)?;
-    let entries = aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
-    let id =
-        |(originator, sequence)| EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
-    Ok((topic, entries.into_iter().map(id).collect()))
-}
 
 /// The innermost layer: the client's payload, its topic, and the commits that it depends on.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@
 //!
 //! - [`ids`], [`topic`], [`cursor`], [`minute`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
-//! - [`envelope`]: the four layers, each parsed beside its exact bytes; [`topic_place`]: the parts of a stored one that
-//!   a reader of topics needs;
+//! - [`envelope`]: the four layers, each parsed beside its exact bytes; `client_aad`: the topic and the dependencies in
+//!   the innermost one; [`topic_place`]: the parts of a stored envelope that a reader of topics needs;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
 //! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: the address at which a node accepts them;
 //! - [`batch`]: recovers the signers of many signatures at once;
@@ -22,6 +22,7 @@
 pub mod batch;
 pub mod budget;
 pub mod checkpoint;
+mod client_aad;
 #[cfg(feature = "services")]
 pub mod codec;
 pub mod cursor;

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::envelope::{LayerError, topic_and_dependencies};
+use crate::client_aad::topic_and_dependencies;
+use crate::envelope::LayerError;
 use crate::ids::EnvelopeId;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 use crate::topic::Topic;

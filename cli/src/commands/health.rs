@@ -4,7 +4,7 @@ use hawser_node::error::RunError;
 use hawser_node::settings;
 use serde_json::{Value, json};
 
-use crate::args::HealthArgs;
+use crate::args::health::HealthArgs;
 use crate::{client, output};
 
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.

@@ -1,0 +1,53 @@
+//! `hawser health`.
+
+use clap::{Args, ValueEnum};
+use hawser_node::settings::SettingSources;
+
+use super::environment;
+
+/// `hawser health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// Purpose of the readiness.
+    #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
+    pub(crate) purpose: HealthPurpose,
+    /// Address of the node's metrics, `host:port` [default: that of its settings].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+    /// File with the node's settings [env: HAWSER_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+/// A purpose of readiness. Each needs all conditions of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum HealthPurpose {
+    /// Database, registry and rates are loaded.
+    Start,
+    /// Answers queries and serves streams.
+    #[default]
+    Read,
+    /// Accepts publishes.
+    Publish,
+}
+
+impl HealthPurpose {
+    /// Returns the word for command line and URL.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Read => "read",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+impl HealthArgs {
+    /// Returns the flags together with the environment.
+    #[must_use]
+    pub(crate) fn sources(&self) -> SettingSources {
+        let file = self.config.clone().map(|path| ("config".to_owned(), path));
+        SettingSources::new(file, environment())
+    }
+}
