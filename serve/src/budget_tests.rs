@@ -391,7 +391,7 @@ fn a_call_that_ends_beside_its_task_gives_each_byte_back_once() {
     let budget = MemoryBudget::new(LIMIT);
     let connection = budget.connection(address(1), budget.account()).unwrap();
     let open = CallCharge::new(Arc::clone(&connection));
-    for _ in 0..40 {
+    for _ in 0..30 {
         open.take_lasting(MIB).unwrap();
     }
     let open_bytes = connection.used_bytes();

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
@@ -111,20 +112,10 @@ impl Service<Request<Body>> for Calls {
         };
         let connection = charge.connection().clone();
         let handled = async move {
-            let ended = async {
-                match &mut late {
-                    None => connection.closed().await,
-                    Some(late) => tokio::select! {
-                        () = connection.closed() => {}
-                        () = late.as_mut() => return Status::deadline_exceeded(LATE),
-                    },
-                }
-                Status::from(Overloaded)
-            };
             let mut response = tokio::select! {
                 biased;
                 response = answer => response?,
-                status = ended => status.into_http(),
+                status = ended(&connection, &mut late) => status.into_http(),
             };
             correct(response.headers_mut());
             let ended = status_of(response.headers());
@@ -144,6 +135,19 @@ impl Service<Request<Body>> for Calls {
         };
         Box::pin(handled.instrument(span))
     }
+}
+
+/// Returns the status of a call that has to end without an answer: its connection is closed because memory is short, or
+/// its deadline is over.
+async fn ended(connection: &ConnectionShare, late: &mut Option<Pin<Box<Sleep>>>) -> Status {
+    match late {
+        None => connection.closed().await,
+        Some(late) => tokio::select! {
+            () = connection.closed() => {}
+            () = late.as_mut() => return Status::deadline_exceeded(LATE),
+        },
+    }
+    Status::from(Overloaded)
 }
 
 /// The compression of a call's messages (gRPC over HTTP/2, Message-Encoding).

@@ -177,7 +177,7 @@ mod tests {
         assert!(served.is_sorted(), "{served:?}");
     }
 
-    /// What is left would be enough to decode a change of a stream, and not for the state that it becomes.
+    /// Leaves memory that is enough to decode a change of a stream, but not for the state that it becomes.
     #[tokio::test(start_paused = true)]
     async fn a_change_of_a_stream_waits_for_room_for_its_state() {
         let budget = MemoryBudget::new(LIMIT);
