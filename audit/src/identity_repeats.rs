@@ -1,8 +1,8 @@
 //! Identity updates with a signature that an earlier update of the same inbox has used.
 //!
-//! Nodes and clients recognise a used signature by its bytes, and some forms of one signature have other bytes: v as 0
-//! or 27, and both values of s in a passkey's. Here signatures are compared in one form, with s in the lower half and the
-//! parity in place of v, so that an update that was signed once and counted twice is found.
+//! Nodes and clients recognise a used signature by its bytes. Some forms of one signature have other bytes: v as 0 or
+//! 27, and both values of s in a passkey's. Here signatures are compared in one form, with s in the lower half and the
+//! parity in place of v. So an update that was signed once and counted twice is found.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -70,8 +70,8 @@ type RecoveredSigner = Result<PublicKey, SignatureError>;
 /// Recovers the signer of every claim as [`recover_batch`] does, with guesses at the expected signers.
 ///
 /// Signers come in runs: one gateway pays for most of a batch, or at least each request has one payer. A few claims are
-/// sampled and recovered alone, such as both ends of each run. A run is expected to be as long as the one before it. The
-/// claims between two samples of one signer are expected to have it too. The recoveries of samples are part of the
+/// sampled and recovered alone, such as both ends of each run. A run is expected to be as long as the one before it.
+/// The claims between two samples of one signer are expected to have it too. The recoveries of samples are part of the
 /// result, and a wrong guess changes no result.
 #[must_use]
 pub fn recover_similar(claims: Vec<SignatureClaim>) -> Vec<RecoveredSigner> {

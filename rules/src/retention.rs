@@ -48,8 +48,8 @@ pub fn check_retention_in(originator: OriginatorId, days: u32) -> Result<(), Vio
     }
 }
 
-/// Returns true for a retention without an end. An expiry that is stated beside it means nothing: software that computes
-/// it in 64-bit nanoseconds states any time, also one in the past.
+/// Returns true for a retention without an end. An expiry that is stated beside it means nothing: software that
+/// computes it in 64-bit nanoseconds states any time, also one in the past.
 #[must_use]
 pub fn is_endless(days: u32) -> bool {
     matches!(days, RETENTION_INFINITE | RETENTION_MIGRATED)

@@ -342,8 +342,8 @@ impl ConnectionShare {
         }
     }
 
-    /// Takes `bytes` as [`ConnectionShare::take_lasting`] does, if requests and answers keep their room. Returns `None`,
-    /// and takes nothing, if they do not: closes no connection and counts no refusal.
+    /// Takes `bytes` as [`ConnectionShare::take_lasting`] does, if requests and answers keep their room. Returns
+    /// `None`, and takes nothing, if they do not: closes no connection and counts no refusal.
     pub(crate) fn take_spare(&self, bytes: usize) -> Option<bool> {
         // Half of the remaining share is left for requests and answers, which come and go.
         let has_room = self.add_if(bytes, |free| self.may_hold(bytes, free / 2));

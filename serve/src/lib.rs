@@ -17,11 +17,11 @@
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
-//!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `unflushed`: heads that wait to be
-//!   written; `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded
+//!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `unflushed`: heads that wait to
+//!   be written; `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded
 //!   request; `waiting`: requests that wait for it; `writing`: progress with answers;
-//! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]: the
-//!   one that a scraper asks for;
+//! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]:
+//!   the one that a scraper asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`StatusDetails`]: statuses that programs understand; [`CheckedChannel`]: calls to servers that are not trusted;
 //! - [`reflect`]: gRPC reflection of the services that are served;

@@ -2,7 +2,8 @@
 //!
 //! The library's reader keeps the buffer of the longest message for as long as its stream lasts, and twice that length
 //! for a message that came in one piece. A stream that has sent one message of megabytes and then nothing would hold
-//! them, charged to no one. This reader holds a message until its handler has it, and nothing between two messages.
+//! memory that its caller is not charged for. This reader holds a message until its handler has it, and nothing between
+//! two messages.
 
 use std::sync::Arc;
 

@@ -26,10 +26,11 @@ const WAITS_DIVISOR: usize = 64;
 /// Part of the limit, as a divisor, that is left beside a decoded request for the state that its handler makes of it.
 /// A guess: 72 KiB by default, for a dozen streams of a hundred topics that open at the same moment.
 const LEAVES_DIVISOR: usize = 4096;
-/// Bounds of messages whose streams' state is waited for: smaller ones are pings, or changes of a dozen topics, and
-/// larger ones, by this part of the limit, would wait for the end of other streams. Guesses: 288 KiB by default, some
-/// thousand topics.
+/// Memory to decode a message, in bytes, from which it waits for the state of its stream too. A guess: less is a ping,
+/// or a change of a dozen topics.
 const CHANGE_BYTES_MIN: usize = 4 * 1024;
+/// Part of the limit, as a divisor, up to which a message waits for that state: a larger one would have to wait for the
+/// end of other streams. A guess: 288 KiB by default, some thousand topics.
 const CHANGE_DIVISOR: usize = 1024;
 /// Memory that a stream takes for a change until it has caught up, as a multiple of that for decoding it. Calculated:
 /// 252 bytes for a topic and 88 for its cursor, after 144 to 280 for decoding both.
@@ -73,8 +74,8 @@ pub(crate) async fn take_for_change(
     take(share, bytes).await
 }
 
-/// Tries again and again, as the first of the connection's requests, until it succeeds. Returns false if it does not
-/// within the longest wait.
+/// Repeats `try_take`, as the first of the connection's waiting requests, until it returns true. Returns false if it
+/// does not within [`WAIT_MAX`].
 async fn until(share: &ConnectionShare, mut try_take: impl FnMut() -> bool) -> bool {
     let taken = async {
         let _first = share.waiting.lock().await;

@@ -8,10 +8,11 @@ use std::time::Duration;
 /// what one device of a user holds.
 pub const REQUEST_ITEMS_MAX: usize = 4096;
 
-/// The fewest actions of a log after which its check lets other requests have the core. A guess: an action costs at most
-/// two signature checks of about 100 µs, so a turn takes some 25 ms, or as long as one update. The number of a request's
-/// actions has no bound besides the length of a message: a reference node repeats its request until it learns that an
-/// update is valid or invalid.
+/// The fewest actions of a log after which its check lets other requests have the core. A guess: an action costs at
+/// most two signature checks of about 100 µs, so a turn takes some 25 ms, or as long as one update.
+///
+/// The number of a request's actions has no bound besides the length of a message: a reference node repeats its
+/// request until it learns that an update is valid or invalid.
 pub const ACTIONS_PER_TURN: usize = 128;
 
 /// Largest number of contract wallets that the service asks for one request. Known answers do not count, so a caller

@@ -109,7 +109,7 @@ struct Subscriber {
     requests: RequestMessages,
     held: HeldBytes,
     times: StreamTimers,
-    /// Frames are boxed, because the channel has room for many more than the one that it takes.
+    /// The frames of the answer. Boxed, because a channel of one allocates the slots of many.
     frames: mpsc::Sender<Box<SubscribeResponse>>,
     /// Room for the next frame.
     permit: Option<mpsc::OwnedPermit<Box<SubscribeResponse>>>,

@@ -60,7 +60,7 @@ async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
 }
 
-/// Its client keeps it open without a further request.
+/// The client of the stream keeps it open without a further request.
 #[tokio::test]
 async fn an_open_stream_of_reflection_ends_with_the_others() {
     let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;

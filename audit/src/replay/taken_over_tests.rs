@@ -77,7 +77,7 @@ fn a_row_that_was_taken_over_later_than_those_behind_it_is_no_fault() {
     assert!(!kinds.contains(&FaultKind::TimeBack), "{kinds:?}");
 }
 
-/// They are pruned like those of nodes, by the time at which an envelope was first sent.
+/// Nodes prune these strands too, by the time at which an envelope was first sent.
 #[test]
 fn pruned_places_are_no_fault_of_their_keeper() {
     let now_ns = settings().now_ns;

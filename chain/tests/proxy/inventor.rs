@@ -78,7 +78,7 @@ fn number_of_word(word: &Value) -> u64 {
     u64::from_str_radix(digits, 16).unwrap_or_default()
 }
 
-/// Returns the time in an hour, unix seconds.
+/// Returns the time an hour ahead, unix seconds.
 pub(super) fn unix_s_in_an_hour() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
 }

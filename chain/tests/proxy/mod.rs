@@ -70,7 +70,7 @@ pub(crate) struct Faults {
     pub(crate) stateless: bool,
     /// Returns this from all functions of all contracts, so every contract is paused, or none.
     pub(crate) claims_pause: Option<bool>,
-    /// States a time in an hour for all blocks.
+    /// States a time an hour ahead for all blocks.
     pub(crate) misdates: bool,
     /// Returns block headers whose bloom filters admit everything (true) or nothing (false).
     pub(crate) bloom: Option<bool>,

@@ -35,8 +35,8 @@ pub(crate) enum AuditCommand {
     /// List identity updates with a signature that an earlier update of their inbox has used, also in another form.
     /// Exits with 8 if readers get one of them.
     Identities(AuditIdentitiesArgs),
-    /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone. If the
-    /// log has no envelope there, write the statement of the node that the place is void.
+    /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone. If
+    /// the log has no envelope there, write the statement of the node that the place is void.
     Prove(AuditProveArgs),
     /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is
     /// refuted.
@@ -216,8 +216,8 @@ pub(crate) struct AuditProveArgs {
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
-    /// Write the statement of the node that the place is void, also if the log has an envelope there: both prove that the
-    /// node has signed the envelope afterwards, or that it had lost it.
+    /// Write the statement of the node that the place is void, also if the log has an envelope there: both prove that
+    /// the node has signed the envelope afterwards, or that it had lost it.
     #[arg(long)]
     pub(crate) void: bool,
     /// The proof file to write [default: the standard output]. Never replaces a file.

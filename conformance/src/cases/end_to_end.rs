@@ -244,7 +244,7 @@ async fn services_mean_one(c: &JudgedNodes) -> Checked {
 
 async fn newest(c: &JudgedNodes) -> Checked {
     let (full, other, empty) = (new_group(), new_group(), new_group());
-    // In requests of their own: other software gives the envelopes of a request one time, so none of them is the newest.
+    // Each has a request of its own: other software gives the envelopes of a request one time, so none is the newest.
     let sent = c.send_one_by_one(&full, 3).await?;
     let more = c.send(&other, 1).await?;
     let request = api::GetNewestEnvelopeRequest { topics: vec![other, empty, full.clone(), full] };

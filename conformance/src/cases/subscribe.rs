@@ -384,8 +384,8 @@ async fn client_is_left(mut duplex: DuplexStream) -> Checked {
     duplex.ends_with(Code::DeadlineExceeded, "").await
 }
 
-/// Returns the result of a case, as a known defect if the stream has ended as the reference node ends each request whose
-/// client still sends after 30 s.
+/// Returns the result of a case, as a known defect if the stream has ended as the reference node ends each request
+/// whose client still sends after 30 s.
 fn unless_cut_off(judged: Checked, open_for: Duration) -> Checked {
     match judged {
         Err(failure)

@@ -74,7 +74,7 @@ pub(crate) struct HeldOriginator {
 enum LogOrder {
     /// Nothing has been read.
     Untried,
-    /// The rest of each strand, after this number of turns that found nothing.
+    /// The rest of each strand, and the number of turns that have found nothing.
     Searching(Vec<LogRange>, usize),
     /// The rest of each strand.
     Reading(Vec<LogRange>),

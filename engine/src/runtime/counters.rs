@@ -19,7 +19,8 @@ const DURATION_BOUNDS_S: [f64; 16] = [
     5.0, 10.0,
 ];
 
-/// A histogram of durations in seconds. That of a stage of publishing has bounds of its own.
+/// A histogram of durations in seconds. With `IS_OF_STAGE` it has the bounds of the stages of publishing, otherwise
+/// those of all other operations.
 #[derive(Debug)]
 pub struct DurationHistogram<const IS_OF_STAGE: bool = false>(Histogram);
 

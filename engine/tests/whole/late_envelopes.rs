@@ -17,7 +17,8 @@ fn nodes() -> NodeIds {
     NodeIds::new(NODES.map(OriginatorId)).unwrap()
 }
 
-/// Three minutes of traffic, in which each envelope behind the first one of a minute makes the next ones more expensive.
+/// Makes three minutes of traffic, in which each envelope behind the first one of a minute makes the next ones more
+/// expensive.
 async fn congested() -> Network {
     let mut network = Network::start();
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();

@@ -75,8 +75,8 @@ fn record(id: OriginatorId) -> NodeRecord {
     }
 }
 
-/// Evidence of every kind with a checkpoint, about a strand of two places, against a liar that has another second place, and the same
-/// pieces of a node that has not.
+/// Returns evidence of every kind with a checkpoint, about a strand of two places: against a liar that has another
+/// second place, and the same pieces of a node that has not.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for node in [HONEST, LIAR] {

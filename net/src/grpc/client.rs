@@ -177,8 +177,8 @@ impl PeerClient {
             Err(
                 PeerCallError::Failed(_) | PeerCallError::Answered(_) | PeerCallError::TooManyLong,
             ) => Ok(None),
-            // A server of the reference implementation answers so to a service that it does not have. If it was a proxy
-            // whose peer restarts, the next clock has the same answer, and ends the session.
+            // A server of the reference implementation answers so to a service that it does not have. If a proxy
+            // answers so while the peer restarts, the next request for its heads gets this answer and ends the session.
             Err(PeerCallError::NotFound) => Err(PeerCallError::Unimplemented),
             Err(error @ (PeerCallError::Peer(_) | PeerCallError::Unimplemented)) => Err(error),
         }
@@ -395,7 +395,7 @@ mod tests {
         }
     }
 
-    /// Otherwise the peer would be asked again every three seconds.
+    /// The client reports the method as missing. Otherwise the peer would be asked again every three seconds.
     #[tokio::test]
     async fn a_peer_that_answers_with_http_404_has_no_checkpoints() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");

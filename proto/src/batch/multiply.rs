@@ -20,9 +20,9 @@ type Field = <Secp256k1 as FieldArithmetic>::FieldElement;
 const PLACED_MAX: usize = 4_096;
 /// Number of bits of a coefficient, and one more for the last carry.
 const COEFFICIENT_BITS: u32 = 129;
-/// The smallest size of a digit.
+/// The smallest size of a digit that [`bits_for`] returns.
 const BITS_MIN: u32 = 4;
-/// The most digits of a coefficient.
+/// The most digits of a coefficient: those of the smallest size.
 const DIGITS_MAX: usize = digits(BITS_MIN);
 
 /// Returns the number of digits of a coefficient.

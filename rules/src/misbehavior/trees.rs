@@ -232,7 +232,7 @@ impl<'a> OpenedEvidence<'a> {
             TreeFault::OtherLeaf => self.other_leaf(registry),
             TreeFault::Gap => self.gap(registry),
             TreeFault::OtherTree => self.other_tree(registry),
-            // `verify_trees` has it judged elsewhere.
+            // `verify_trees` passes late releases to `late_release::judge`.
             TreeFault::LateRelease => Err(Fact::malformed("a late release has no checkpoint")),
         };
         judged.unwrap_or_else(Ruling::refuted)

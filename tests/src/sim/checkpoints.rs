@@ -20,7 +20,8 @@ use super::world::Sim;
 
 /// Time between two rounds of a node.
 const EXCHANGE_MS: u64 = 1_000;
-/// The same in a network that comes to rest, which takes many minutes without news.
+/// Time between two rounds of a node after the network's own faults have ended. Longer, because the many minutes until
+/// the network rests bring little news.
 const EXCHANGE_AT_REST_MS: u64 = 10_000;
 
 /// The leaves of a story that the scripted node tells.

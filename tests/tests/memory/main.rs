@@ -213,7 +213,7 @@ async fn ten_thousand_streams_of_one_address_reconnect_at_once() {
     ten_thousand_streams(TopicsCall::SubscribeTopics, 1).await;
 }
 
-/// The same by the call whose streams can change their topics.
+/// Ten thousand streams from one address by `Subscribe`, whose streams can change their topics.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_streams_with_requests_of_one_address_reconnect_at_once() {
     ten_thousand_streams(TopicsCall::Subscribe, 1).await;

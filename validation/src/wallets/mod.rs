@@ -169,8 +169,8 @@ impl Wallets {
         self.chain_time_s.fetch_max(unix_s, Ordering::Relaxed);
     }
 
-    /// Returns the answer of a wallet if it is known without its chain: the cached one, or that a wallet of a chain that
-    /// the network does not support never agrees.
+    /// Returns the answer of a wallet if it is known without its chain: the cached one, or false for a wallet of a
+    /// chain that the network does not support.
     #[must_use]
     pub fn known(&self, question: &WalletQuestion) -> Option<bool> {
         if !self.listed.contains(question.chain_id) {

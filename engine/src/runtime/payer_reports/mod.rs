@@ -446,7 +446,7 @@ impl PayerReporterState {
         }
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
-        // An attestation about its own strand binds a node: what it has lost there may be of the same minute.
+        // An attestation binds a node about its own strand, and places that it has lost may be of the same minute.
         if held.report.originator() == self.own()
             && let Some(why) = missing_behind(&snapshot, &held.report)?
         {

@@ -232,7 +232,7 @@ fn a_small_page_takes_one_turn() {
     assert_eq!(query.turn().unwrap(), Some(Vec::new()));
 }
 
-/// With memory of its own each envelope would cost an allocation, and another one when it is encoded.
+/// Shared memory saves two allocations for each envelope: its own, and one when it is encoded.
 #[test]
 fn the_envelopes_of_a_page_of_one_topic_share_memory_that_is_charged() {
     let store = crowded_with(1, 500);

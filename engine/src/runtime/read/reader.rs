@@ -273,8 +273,9 @@ impl Reader {
 
     /// Opens a stream of topics as [`subscribe_topics`](Self::subscribe_topics) does, which charges its reader for
     /// topics and cursors itself. Until its first turn on disk it holds little more than their names, and the hub does
-    /// not know it; turns go round between addresses and their connections. In its first turn it takes the memory of a catch-up,
-    /// if that leaves enough for others, and else it waits on. So any number of streams may be opened at once.
+    /// not know it; turns go round between addresses and their connections. In its first turn it takes the memory of a
+    /// catch-up, if that leaves enough for others, and else it waits on. So any number of streams may be opened at
+    /// once.
     ///
     /// # Errors
     /// [`QueryError::NoMemory`].
@@ -327,8 +328,8 @@ impl Reader {
         self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
     }
 
-    /// Opens a stream of every valid and verified envelope behind `last_seen`; of an originator that it does not name, from
-    /// the beginning. Nothing waits for a dependency.
+    /// Opens a stream of every valid and verified envelope behind `last_seen`; of an originator that it does not name,
+    /// from the beginning. Nothing waits for a dependency.
     #[must_use]
     pub fn subscribe_all_after(&self, last_seen: Cursor) -> Subscription {
         self.subscription(Feed::Log(LogFeed::new(None, last_seen)), true)
@@ -369,7 +370,8 @@ pub struct UsageScan {
     after: Option<(OriginatorId, u32)>,
     is_done: bool,
     periods: BTreeMap<u32, UsedPeriod>,
-    /// The reports on the chain when the scan began: a report that is settled meanwhile moves nothing from one part to the other.
+    /// The reports on the chain when the scan began: a report that is settled meanwhile moves nothing from one part to
+    /// the other.
     chain: Arc<ChainReports>,
 }
 

@@ -3,7 +3,7 @@
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
-//! - `voids`: statements about void places; - `faults`: evidence in the strands that are taken;
+//! - `voids`: statements about void places; - `faults`: records evidence against nodes in the strands that it takes;
 //! - `report`: the result; - `error`: why a snapshot was refused.
 //!
 //! The adversaries are the maker of the snapshot, the operator of its source, and the network in between. None of their

@@ -91,8 +91,8 @@ pub struct ImportReport {
 /// intervals. A second call continues an interrupted one.
 ///
 /// # Errors
-/// [`ImportError`]. If the database or one of its rows was refused, the folder is as it was before. Otherwise it keeps
-/// the imported data for the next call, as it keeps those of an earlier call, and no node starts from it.
+/// [`ImportError`]. If this call began the folder, and the database or one of its rows was refused, the folder is as it
+/// was before. Otherwise the folder keeps the imported data for the next call, and no node starts from it.
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,

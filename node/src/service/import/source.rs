@@ -13,8 +13,8 @@ use super::facts::{AsideFacts, SCHEMA, SourceFacts, StrandFacts, TailEvidence};
 use super::session::{PostgresLimits, PostgresSession, failed, pair, within};
 use super::strand::SourceRow;
 
-/// The number of rows in one batch, which one thread checks and which is one write. As in an export: the larger a batch,
-/// the fewer additions a signature in it takes (`docs/decisions/0036-payers-of-an-export-are-recovered.md`).
+/// The number of rows in one batch, which one thread checks and which is one write. As in an export: the larger a
+/// batch, the fewer additions a signature in it takes (`docs/decisions/0036-payers-of-an-export-are-recovered.md`).
 const BATCH_ROWS: u32 = 8192;
 /// The largest length of one batch in bytes, which bounds the memory. A guess.
 const BATCH_BYTES: usize = 4 << 20;
