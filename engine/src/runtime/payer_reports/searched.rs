@@ -27,7 +27,7 @@ struct SearchedReport {
 
 impl SearchedReports {
     /// Returns true if the log is to be searched for the amounts of a report now, and notes that search. Otherwise
-    /// counts a turn. `missing` are the places of its range that this node lacks: a search may succeed when they change.
+    /// counts a turn. `missing` are places of its range that this node lacks: a search may succeed when they change.
     pub(super) fn begin_search(&mut self, report: ReportId, missing: Option<&NotYet>) -> bool {
         if let Some(searched) = self.0.get_mut(&report)
             && searched.missing.as_ref() == missing
