@@ -167,6 +167,14 @@ impl ShownStrand {
         self.accepted.0.saturating_sub(verified.0) >= self.ahead_max
     }
 
+    /// Returns true if so many places are shown that verification may no longer wait for a gap between pages: half of
+    /// the bound. Without this, a peer that sends pages without a pause would keep verification away up to the bound.
+    #[must_use]
+    pub fn is_half_ahead(&self) -> bool {
+        let ShownStage::Shown { verified } = self.stage else { return false };
+        self.accepted.0.saturating_sub(verified.0) >= self.ahead_max / 2
+    }
+
     /// True if peers were asked again and have sent other envelopes than the shown ones, which are dropped.
     #[must_use]
     pub fn asks_later(&self) -> bool {

@@ -227,8 +227,9 @@ impl StrandTask {
             }
         }
         // Pages that arrive have the cores to themselves: a core that verifies is taken from the page that readers wait
-        // for. Verification has its turn between pages, after the backlog, and as soon as `AHEAD_MAX` stops the pages.
-        if jobs.behind.is_none() && self.is_idle(jobs) {
+        // for. Verification has its turn between pages, after the backlog, and beside them once half of `AHEAD_MAX` is
+        // shown.
+        if jobs.behind.is_none() && (self.is_idle(jobs) || self.ahead.is_half_ahead()) {
             jobs.behind = self.start_behind();
         }
     }
