@@ -56,6 +56,11 @@ pub enum NotYet {
     /// Places of the range are missing in this node's copy of the strand, or had expired before it was made.
     #[error("this node lacks envelopes {0} to {1}")]
     Missing(SequenceId, SequenceId),
+    /// The minute in which the report ends may get further envelopes.
+    #[error(
+        "minute {0}, in which the report ends, may get further envelopes: none of a later minute follows"
+    )]
+    Filling(u32),
     /// Amounts of the range are being corrected.
     #[error(
         "amounts of this originator are still being corrected: a rate or an envelope came late"
@@ -301,19 +306,6 @@ fn missing(
 ) -> Result<Option<NotYet>, ReadError> {
     let not_held = snapshot.first_not_held(about, start, end)?;
     Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
-}
-
-/// Returns the first places directly behind the end of a report that this node lacks. The rest of its last minute may
-/// have been there.
-///
-/// # Errors
-/// When a row cannot be read.
-pub(crate) fn missing_behind(
-    snapshot: &Snapshot<'_>,
-    report: &PayerReport,
-) -> Result<Option<NotYet>, ReadError> {
-    let end = report.end().sequence;
-    missing(snapshot, report.originator(), end, end.next())
 }
 
 /// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is

@@ -10,8 +10,11 @@ use std::ops::RangeInclusive;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, PayerReport};
-use hawser_storage::{CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, Snapshot};
+use hawser_storage::{
+    CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot,
+};
 
+use super::figures::NotYet;
 use super::times::{minute_at, stated_ns};
 use crate::facts;
 use crate::price::price;
@@ -114,6 +117,34 @@ pub(crate) fn late_place(
         late.is_none()
     })?;
     Ok(late.map(|sequence| EnvelopeId::new(about, sequence)))
+}
+
+/// Returns the reason why the last minute of a report may get further envelopes in the strand of this node itself:
+/// no place of a later minute follows the report's end, or the node lacks one before that place. `None` if none can
+/// come: a node signs its places in order, and with times that do not go back.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(crate) fn may_grow(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<Option<NotYet>, ReadError> {
+    let end = EnvelopeId::new(report.originator(), report.end().sequence);
+    let Some(last_minute) = minute_at(snapshot, end)? else {
+        return Ok(Some(NotYet::NoEnvelope(end)));
+    };
+    for place in snapshot.places(end, snapshot.verified_head(end.originator)?) {
+        let place = place?;
+        if let LogPlace::Empty { from, through, reason } = &place
+            && matches!(reason, SkipReason::Missing | SkipReason::Expired)
+        {
+            return Ok(Some(NotYet::Missing(*from, *through)));
+        }
+        if stated_ns_of(&place).is_some_and(|ns| minute_of(ns) > last_minute) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(NotYet::Filling(last_minute)))
 }
 
 /// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on.

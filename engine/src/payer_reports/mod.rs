@@ -19,14 +19,14 @@ use hawser_rules::Registry;
 use hawser_rules::payer_report::{NodeIds, PayerReportError};
 
 pub use explained::{ComparedReport, EXPLAINED_ROWS_MAX, recompute_explained};
-pub(crate) use figures::{AHEAD_MINUTES, missing_behind};
+pub(crate) use figures::AHEAD_MINUTES;
 pub use figures::{
     FiguresError, NotYet, Recomputed, draft, has_come, recompute, recompute_on_chain,
     recompute_to_attest,
 };
 pub(crate) use held::attestation_by;
 pub use held::{HeldReport, held_reports};
-pub(crate) use late::late_place;
+pub(crate) use late::{late_place, may_grow};
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
 pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};

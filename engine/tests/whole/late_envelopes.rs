@@ -5,13 +5,13 @@ use hawser_engine::runtime::{Attested, ReportContract as _, Submitted, Written};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
-use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd};
+use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
 use hawser_storage::{Change, EvidenceTime, Facts, LogEntry, Misbehavior, SkipReason};
 
 use crate::common::{START_NS, rate};
 use crate::payer_report_attacks::{ABOUT, MINUTE_NS, append, copy_without, dated, place, reprice};
 use crate::report_contract::{NODES, domain, key};
-use crate::report_network::{Network, smuggle};
+use crate::report_network::{Network, smuggle, smuggle_unseen};
 
 fn nodes() -> NodeIds {
     NodeIds::new(NODES.map(OriginatorId)).unwrap()
@@ -120,10 +120,13 @@ async fn an_envelope_between_the_reports_is_evidence_against_the_originator_that
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_attests_no_end_of_its_own_strand_before_places_that_it_lacks() {
     let mut network = Network::start();
-    for minute in 0..2 {
-        network.publish(100, 0, &[&format!("minute {minute}")]).await;
-        network.pass(1);
-    }
+    network.publish(100, 0, &["of the first minute"]).await;
+    network.pass(1);
+    network.publish(100, 0, &["of the second minute"]).await;
+    // A free envelope is between the end of the report and the places that are lost.
+    let free = Attestation::sign(ReportId([7; 32]), ABOUT, &key(100)).client_envelope(ABOUT);
+    smuggle_unseen(&network, 100, free).await;
+    network.pass(1);
     let lost = SequenceId(network.stores[&100].snapshot().head(ABOUT).unwrap().0 + 1);
     let reason = SkipReason::Missing;
     let gap = Change::Skip { originator: ABOUT, from: lost, through: lost, reason };
@@ -136,6 +139,33 @@ async fn a_node_attests_no_end_of_its_own_strand_before_places_that_it_lacks() {
     };
     let judged = network.worker(100).attest(ABOUT).await.unwrap();
     assert!(matches!(judged[..], [(of, Attested::NotNow(_))] if of == id), "{judged:?}");
+}
+
+/// The writer of a report ends it in a minute in which the originator still publishes. An attestation that is signed
+/// late would prove the originator guilty of the rest of the minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_attests_about_itself_only_minutes_that_get_no_further_envelope() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.publish(100, 0, &["of a minute that still fills"]).await;
+    network.replicate();
+    let snapshot = network.stores[&200].snapshot();
+    let last = snapshot.last_used_minute(ABOUT, network.now_minute());
+    let (minute, sequence) = last.unwrap().unwrap();
+    assert_eq!(minute, network.now_minute());
+    let root = booked(&network, 200, minute).root();
+    let end = RangeEnd { minute, sequence };
+    let report = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap();
+    smuggle(&network, 300, report.client_envelope()).await;
+    assert_eq!(network.attest(200, 100).await, [Attested::Signed], "it binds no other node");
+    // The originator's clock is beyond the minute, and its strand is not.
+    for _ in 0..2 {
+        let judged = network.attest(100, 100).await;
+        assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+        network.pass(1);
+    }
+    network.publish(100, 0, &["of a later minute"]).await;
+    assert_eq!(network.attest(100, 100).await, [Attested::Signed]);
 }
 
 /// The envelopes arrive before the other nodes have judged the report. Some are dated into its last minute, and some

@@ -37,7 +37,7 @@ use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
     ChainReport, ChainReports, HeldReport, NotYet, Recomputed, draft, has_come, held_reports,
-    missing_behind, nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
+    may_grow, nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
@@ -446,12 +446,6 @@ impl PayerReporterState {
         }
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
-        // An attestation binds a node about its own strand, and places that it has lost may be of the same minute.
-        if held.report.originator() == self.own()
-            && let Some(why) = missing_behind(&snapshot, &held.report)?
-        {
-            return Ok(PayerReportVerdict::NotNow(why.to_string()));
-        }
         let (mut leaves, mut differences) = (None, Vec::new());
         let may_search = |missing: Option<&NotYet>| {
             self.searched_to_attest.lock().begin_search(held.id, missing)
@@ -475,6 +469,12 @@ impl PayerReporterState {
             return Ok(PayerReportVerdict::Different(differences));
         }
         self.differing.lock().remove(&held.id);
+        // An attestation binds a node about its own strand, however long after this verdict it is signed.
+        if held.report.originator() == self.own()
+            && let Some(why) = may_grow(&snapshot, &held.report)?
+        {
+            return Ok(PayerReportVerdict::NotNow(why.to_string()));
+        }
         if nodes_of(&self.registry())? != *held.report.nodes() {
             return Ok(PayerReportVerdict::NotNow(OTHER_NODES.into()));
         }
