@@ -41,17 +41,19 @@ impl ImportFolder {
     fn require_usable(path: &Path, fingerprint: &str) -> Result<bool, ImportError> {
         let failed = |source| ImportError::Folder { path: path.to_owned(), source };
         match fs::read_to_string(path.join(UNFINISHED)) {
-            // An interrupted run may have left the file empty, and then nothing else.
-            Ok(found) if found.is_empty() => Ok(false),
-            Ok(found) if found == fingerprint => Ok(true),
-            Ok(_) => Err(ImportError::OtherImport { path: path.to_owned() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if !is_empty(path).map_err(failed)? {
-                    return Err(ImportError::FolderInUse { path: path.to_owned() });
-                }
-                Ok(false)
+            Ok(found) if found == fingerprint => return Ok(true),
+            Ok(found) if !found.is_empty() => {
+                return Err(ImportError::OtherImport { path: path.to_owned() });
             }
-            Err(error) => Err(failed(error)),
+            // An interrupted run may have left the file empty, and then nothing else.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // A refused run empties the folder, so it must never begin beside files of the operator.
+        match is_empty(path).map_err(failed)? {
+            true => Ok(false),
+            false => Err(ImportError::FolderInUse { path: path.to_owned() }),
         }
     }
 
@@ -111,14 +113,15 @@ impl ImportFolder {
     }
 }
 
-/// Returns true for a folder without entries of its own, or a missing one.
+/// Returns true for a missing folder, or one without entries other than the marker and that of a new file system.
 fn is_empty(path: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         entries => entries?,
     };
     for entry in entries {
-        if entry?.file_name() != LOST_AND_FOUND {
+        let name = entry?.file_name();
+        if name != LOST_AND_FOUND && name != UNFINISHED {
             return Ok(false);
         }
     }
@@ -162,6 +165,7 @@ mod tests {
         fill(folder.path());
         assert!(matches!(claimed.clear(refused()), ImportError::Address(_)));
         assert!(is_empty(folder.path()).unwrap());
+        assert!(!folder.path().join(UNFINISHED).exists());
         assert!(folder.path().join(LOST_AND_FOUND).exists());
 
         let path = folder.path().join("data");
@@ -177,5 +181,16 @@ mod tests {
         fs::write(folder.path().join(UNFINISHED), "").unwrap();
         assert!(!ImportFolder::claim(folder.path(), "one").unwrap().1);
         assert!(ImportFolder::claim(folder.path(), "one").unwrap().1);
+    }
+
+    /// A refused run removes all files of the folder that it has begun.
+    #[test]
+    fn an_empty_marker_beside_files_begins_no_run() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(UNFINISHED), "").unwrap();
+        fs::write(folder.path().join("CURRENT"), "MANIFEST-000001").unwrap();
+        let in_use = ImportFolder::claim(folder.path(), "one").unwrap_err();
+        assert!(matches!(in_use, ImportError::FolderInUse { .. }), "{in_use}");
+        assert_eq!(fs::read(folder.path().join(UNFINISHED)).unwrap(), b"");
     }
 }
