@@ -26,7 +26,7 @@ pub struct Admitted {
 /// Upper bound of a chain's lead over this node's clock. Specified (`docs/protocol/rules.md`, Expiry and time): ten
 /// minutes. A chain that is further ahead is not followed, because its operator could otherwise set this node's
 /// times, and with them prices and expiries. Envelopes that depend on such a chain are refused.
-const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
+pub const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
 /// Returns true if an envelope that depends on a chain envelope of this time is dated after it, and not
 /// by this node's clock.
