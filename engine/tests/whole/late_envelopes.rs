@@ -168,6 +168,21 @@ async fn a_node_attests_about_itself_only_minutes_that_get_no_further_envelope()
     assert_eq!(network.attest(100, 100).await, [Attested::Signed]);
 }
 
+/// The times of a strand that was taken over from other software may go back at the border of a minute. The other nodes
+/// leave out such envelopes, and an attestation of the originator itself would prove it guilty of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_attests_no_report_about_itself_that_leaves_out_late_envelopes() {
+    let network = congested().await;
+    let Written::New(id) = network.write(300, 100).await else { panic!("a report is due") };
+    for node in [100, 200] {
+        network.stores[&node].commit(&late(&network, node, &[(1, 0)])).unwrap();
+    }
+    let judged = network.worker(100).attest(ABOUT).await.unwrap();
+    assert!(matches!(judged[..], [(of, Attested::Refused(_))] if of == id), "{judged:?}");
+    let judged = network.worker(200).attest(ABOUT).await.unwrap();
+    assert_eq!(judged, [(id, Attested::Signed)]);
+}
+
 /// The envelopes arrive before the other nodes have judged the report. Some are dated into its last minute, and some
 /// are not verified yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -446,9 +446,11 @@ impl PayerReporterState {
         }
         let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
+        let is_own = held.report.originator() == self.own();
         let (mut leaves, mut differences) = (None, Vec::new());
+        // Late envelopes excuse other originators only: an attestation binds a node about its own strand.
         let may_search = |missing: Option<&NotYet>| {
-            self.searched_to_attest.lock().begin_search(held.id, missing)
+            !is_own && self.searched_to_attest.lock().begin_search(held.id, missing)
         };
         match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
             Recomputed::NotYet(why) => {
@@ -469,10 +471,8 @@ impl PayerReporterState {
             return Ok(PayerReportVerdict::Different(differences));
         }
         self.differing.lock().remove(&held.id);
-        // An attestation binds a node about its own strand, however long after this verdict it is signed.
-        if held.report.originator() == self.own()
-            && let Some(why) = may_grow(&snapshot, &held.report)?
-        {
+        // The attestation binds however long after this verdict it is signed.
+        if is_own && let Some(why) = may_grow(&snapshot, &held.report)? {
             return Ok(PayerReportVerdict::NotNow(why.to_string()));
         }
         if nodes_of(&self.registry())? != *held.report.nodes() {
