@@ -190,6 +190,7 @@ mod tests {
     use crate::policy::config::PolicyFile;
     use crate::policy::{PolicyError, TakenCost};
     use crate::routing::Route;
+    use crate::sharing::SharedQuery;
 
     const PRICE: CallerCost = CallerCost { envelopes: 1, picodollars: 5, gas: 0 };
 
@@ -212,7 +213,12 @@ mod tests {
 
     fn take(policies: &Arc<Policies>, count: usize) -> Result<TakenCost, PolicyError> {
         let (caller, envelopes) = (CallerId::of_name("alice"), envelopes(count));
-        policies.admit(&caller, &envelopes, |_| PRICE, 1_750_000_000_000)
+        everywhere(policies.admit(&caller, &envelopes, |_| PRICE, 1_750_000_000_000)?)
+    }
+
+    fn everywhere(taken: TakenCost) -> Result<TakenCost, PolicyError> {
+        let taken = taken.take_everywhere(&SharedQuery::default()).now_or_never();
+        taken.expect("no Redis is asked").map(|(taken, _)| taken)
     }
 
     fn bill(policies: &Arc<Policies>, count: usize) -> Arc<RequestBill> {
@@ -243,6 +249,26 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_redis_or_the_webhook_holds_nothing_of_all_callers_and_returns_nothing_to_them()
+     {
+        let text = "[default]\nenvelopes_per_day = 9\n[total]\nenvelopes_per_day = 2";
+        let policies = Arc::new(Policies::new(PolicyFile::parse(text).unwrap(), None).unwrap());
+        let admit = |name: &str| {
+            let caller = CallerId::of_name(name);
+            policies.admit(&caller, &envelopes(1), |_| PRICE, crate::now_ms())
+        };
+        let [waits, is_late] = ["alice", "carol"].map(|name| admit(name).ok().unwrap());
+        for _ in 0..2 {
+            let _published = everywhere(admit("bob").ok().unwrap()).ok().unwrap().into_bill();
+        }
+        drop(waits);
+        assert!(matches!(admit("dave"), Err(PolicyError::TotalExceeded(_))), "none comes back");
+        let refused = everywhere(is_late);
+        assert!(matches!(refused, Err(PolicyError::TotalExceeded(_))), "others were faster");
+        assert!(admit("dave").is_err(), "nor is anything made by that refusal");
+    }
+
+    #[test]
     fn what_is_certainly_not_published_goes_back_with_the_last_task_that_knows_of_it() {
         let policies = policies(4);
         let bill = bill(&policies, 4);
@@ -270,7 +296,7 @@ mod tests {
                 let picodollars = left.borrow_mut().pop().expect("each is asked for once");
                 CallerCost { picodollars, ..PRICE }
             };
-            policies.admit(&caller, &envelopes, price, 1_750_000_000_000)
+            everywhere(policies.admit(&caller, &envelopes, price, 1_750_000_000_000)?)
         };
         drop(billed(&policies, take([7, 5]).ok().unwrap()));
         assert!(take([7, 6]).is_err(), "no more than was taken");

@@ -62,6 +62,14 @@ impl Bucket {
         self.at_ms = now_ms;
     }
 
+    /// Gives back a `cost` that was taken at `taken_ms`, except for the part that may have been refilled since. So the
+    /// bucket never lets more through than if the cost had not been taken.
+    pub fn give_back(&mut self, size: BucketSize, cost: u64, taken_ms: u64, now_ms: u64) {
+        let cost = u128::from(cost) * u128::from(size.window_ms);
+        let refilled = u128::from(size.capacity) * u128::from(now_ms.saturating_sub(taken_ms));
+        self.taken = self.taken.saturating_sub(cost.saturating_sub(refilled));
+    }
+
     /// Returns the time in milliseconds at which the bucket is full again if nothing more is taken. From then on it
     /// equals a new bucket and need not be kept.
     #[must_use]
@@ -100,7 +108,45 @@ mod tests {
         assert_eq!(bucket.wait_ms(size, 1, 0), Some(360_000));
     }
 
+    #[test]
+    fn what_is_given_back_at_once_leaves_no_trace() {
+        let size = BucketSize::per_minute(60);
+        let mut bucket = Bucket::default();
+        bucket.take(size, 20, 1000);
+        let before = bucket;
+        bucket.take(size, 40, 1000);
+        bucket.give_back(size, 40, 1000, 1000);
+        assert_eq!(bucket, before);
+        bucket.take(size, 1, 1000);
+        // A token flows in each second, so the one that was taken may be back already.
+        bucket.give_back(size, 1, 1000, 2000);
+        assert_eq!(bucket.wait_ms(size, 60, 2000), Some(20_000));
+    }
+
     proptest! {
+        /// What is given back late, while others take, lets them take no more than without it.
+        #[test]
+        fn what_is_given_back_creates_nothing(
+            capacity in 1u64..50,
+            window_ms in 1u64..100_000,
+            calls in proptest::collection::vec((0u64..5_000, 1u64..60, 0u64..2_000, 1u64..60), 1..100),
+        ) {
+            let size = BucketSize { capacity, window_ms };
+            let (mut bucket, mut without, mut now_ms) = (Bucket::default(), Bucket::default(), 0u64);
+            for (pause, cost, delay, other) in calls {
+                now_ms += pause;
+                let taken_ms = now_ms;
+                bucket.take(size, cost, now_ms);
+                now_ms += delay;
+                if bucket.wait_ms(size, other, now_ms) == Some(0) {
+                    bucket.take(size, other, now_ms);
+                    without.take(size, other, now_ms);
+                }
+                bucket.give_back(size, cost, taken_ms, now_ms);
+                prop_assert!(bucket.taken(capacity, now_ms) >= without.taken(capacity, now_ms));
+            }
+        }
+
         /// A caller gets at most the capacity and the refill, and a wait is exact.
         #[test]
         fn no_more_is_taken_than_flowed_in(

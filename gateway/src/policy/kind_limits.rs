@@ -1,7 +1,7 @@
 //! Applies the limits of single kinds of envelopes. Plain values; time is an argument.
 //!
-//! They are token buckets beside the limits of all kinds together, for a caller and for all callers. Nothing returns to
-//! a bucket.
+//! They are token buckets beside the limits of all kinds together, for a caller and for all callers. Tokens return to
+//! a caller's buckets only if another limit refuses the request.
 
 use std::sync::Arc;
 
@@ -74,20 +74,41 @@ impl KindLimits {
         check(&self.total, total, counts, now_ms)
     }
 
-    /// Takes envelopes from the buckets of a caller and of all callers together. Both checks come before.
-    pub(super) fn take(
+    /// Takes envelopes from the buckets of a caller. [`check_caller`](Self::check_caller) comes before.
+    pub(super) fn take_of_caller(
         &mut self,
         caller: &str,
         policy: &Policy,
-        total: &Policy,
         counts: &KindCounts,
         now_ms: u64,
     ) {
-        take(&mut self.total, total, counts, now_ms);
         if policy.limits_kinds() {
             let mut buckets = self.callers.get(caller).copied().unwrap_or_default();
             take(&mut buckets, policy, counts, now_ms);
             self.callers.put(caller.into(), buckets, ends_ms(&buckets, policy), now_ms);
+        }
+    }
+
+    /// Takes envelopes from the buckets of all callers together. [`check_total`](Self::check_total) comes before.
+    pub(super) fn take_of_total(&mut self, total: &Policy, counts: &KindCounts, now_ms: u64) {
+        take(&mut self.total, total, counts, now_ms);
+    }
+
+    /// Gives back envelopes that were taken from the buckets of a caller at `taken_ms`.
+    pub(super) fn give_back(
+        &mut self,
+        caller: &str,
+        policy: &Policy,
+        counts: &KindCounts,
+        [taken_ms, now_ms]: [u64; 2],
+    ) {
+        let Some(buckets) = self.callers.get_mut(caller) else { return };
+        for kind in PayloadClass::ALL {
+            for (bucket, size) in buckets[kind as usize].iter_mut().zip(sizes(policy, kind)) {
+                if let Some(size) = size {
+                    bucket.give_back(size, counts[kind as usize], taken_ms, now_ms);
+                }
+            }
         }
     }
 }
@@ -197,7 +218,8 @@ mod tests {
         let counts = count(std::iter::repeat_n(kind, times));
         limits.check_caller(caller, policy, &counts, now_ms)?;
         limits.check_total(total, &counts, now_ms)?;
-        limits.take(caller, policy, total, &counts, now_ms);
+        limits.take_of_caller(caller, policy, &counts, now_ms);
+        limits.take_of_total(total, &counts, now_ms);
         Ok(())
     }
 
@@ -234,6 +256,24 @@ mod tests {
         let fourth = publish(&mut limits, "d", rules, (PayloadClass::Welcome, 1), NOON_MS);
         assert_eq!(fourth.unwrap_err().what, "welcomes a minute");
         assert!(limits.callers.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_by_another_limit_gives_the_tokens_of_its_kinds_back() {
+        use PayloadClass::{Commit, Message};
+        let of_caller = policy(&[(Commit, 3)], &[(Commit, 3)]);
+        let mut limits = KindLimits::default();
+        let [one, two] = [1, 2].map(|times| count(std::iter::repeat_n(Commit, times)));
+        limits.take_of_caller("a", &of_caller, &one, NOON_MS);
+        limits.take_of_caller("a", &of_caller, &two, NOON_MS);
+        assert!(limits.check_caller("a", &of_caller, &one, NOON_MS).is_err());
+        limits.give_back("a", &of_caller, &count([Message].into_iter()), [NOON_MS; 2]);
+        assert!(limits.check_caller("a", &of_caller, &one, NOON_MS).is_err(), "another kind");
+        limits.give_back("a", &of_caller, &two, [NOON_MS; 2]);
+        assert!(limits.check_caller("a", &of_caller, &two, NOON_MS).is_ok());
+        let three = count(std::iter::repeat_n(Commit, 3));
+        assert!(limits.check_caller("a", &of_caller, &three, NOON_MS).is_err(), "one is used");
+        limits.give_back("b", &of_caller, &two, [NOON_MS; 2]); // a caller that was forgotten
     }
 
     #[test]

@@ -87,9 +87,10 @@ struct Budget {
 }
 
 impl Budget {
-    /// Resets the usage if the hour or day has changed.
+    /// Resets the usage if the hour or day has changed. A request that began just before the change counts to the new
+    /// one, whose usage it must not reset.
     fn turn_to(&mut self, number: u64) {
-        if self.number != number {
+        if self.number != number && self.number != number + 1 {
             *self = Self { number, used: CallerCost::default() };
         }
     }
@@ -165,8 +166,8 @@ impl CallerUsage {
         minute.max(hour).max(of_hour).max(of_day)
     }
 
-    /// Takes `cost` from all limits, or from none. All limits are checked before the first one changes.
-    fn take(
+    /// Checks that `cost` fits all limits. Takes nothing.
+    fn check(
         &mut self,
         policy: &Policy,
         cost: CallerCost,
@@ -175,7 +176,17 @@ impl CallerUsage {
         self.hour_budget.turn_to(now_ms / HOUR_MS);
         self.day_budget.turn_to(now_ms / DAY_MS);
         self.check_buckets(policy, cost, now_ms)?;
-        self.check_budgets(policy, cost, now_ms)?;
+        self.check_budgets(policy, cost, now_ms)
+    }
+
+    /// Takes `cost` from all limits, or from none. All limits are checked before the first one changes.
+    fn take(
+        &mut self,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        self.check(policy, cost, now_ms)?;
         if let Some(size) = minute(policy) {
             self.minute.take(size, cost.envelopes, now_ms);
         }
@@ -271,6 +282,19 @@ impl CallerLimits {
         Ok(())
     }
 
+    /// Checks that `cost` fits all limits of all callers together. Takes nothing.
+    ///
+    /// # Errors
+    /// Returns the first limit that is exceeded.
+    pub(crate) fn check_total(
+        &mut self,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        self.total.check(policy, cost, now_ms)
+    }
+
     /// Takes `cost` from all limits of all callers together, or from none. `now_ms` is unix time.
     ///
     /// # Errors
@@ -295,10 +319,27 @@ impl CallerLimits {
 
     /// Returns a cost that was taken at `taken_ms` to the budgets of that hour and day, if they have not ended.
     /// Nothing returns to the buckets, which limit floods of requests, whether or not their envelopes are
-    /// published.
+    /// published; [`give_tokens_back`](Self::give_tokens_back) does that for a request that another limit refuses.
     pub(crate) fn give_back(&mut self, caller: &str, cost: CallerCost, taken_ms: u64) {
         if let Some(used) = self.callers.get_mut(caller) {
             used.give_back(cost, taken_ms);
+        }
+    }
+
+    /// Gives back envelopes that were taken from the buckets of a caller at `taken_ms`.
+    pub(crate) fn give_tokens_back(
+        &mut self,
+        caller: &str,
+        policy: &Policy,
+        envelopes: u64,
+        [taken_ms, now_ms]: [u64; 2],
+    ) {
+        let Some(used) = self.callers.get_mut(caller) else { return };
+        let of_minute = (&mut used.minute, minute(policy));
+        for (bucket, size) in [of_minute, (&mut used.hour, hour(policy))] {
+            if let Some(size) = size {
+                bucket.give_back(size, envelopes, taken_ms, now_ms);
+            }
         }
     }
 
@@ -426,6 +467,30 @@ mod tests {
         limits.give_back("a", envelopes(1), NOON);
         let refused = limits.take("a", &policy, envelopes(1), tomorrow).unwrap_err();
         assert_eq!(refused.what, "envelopes a day");
+    }
+
+    #[test]
+    fn a_request_of_the_hour_before_resets_no_usage() {
+        let policy = Policy { picodollars_per_hour: Some(10), ..Policy::default() };
+        let mut limits = CallerLimits::default();
+        let cost = |picodollars| CallerCost { envelopes: 1, picodollars, gas: 0 };
+        assert_eq!(limits.take("a", &policy, cost(8), NOON), Ok(()));
+        assert_eq!(limits.take("a", &policy, cost(1), NOON - 1), Ok(()));
+        assert!(limits.take("a", &policy, cost(2), NOON).is_err());
+        assert_eq!(limits.take("a", &policy, cost(1), NOON), Ok(()));
+        assert_eq!(limits.take("a", &policy, cost(10), NOON - 2 * HOUR_MS), Ok(()), "a set clock");
+    }
+
+    #[test]
+    fn a_refusal_by_another_limit_gives_tokens_back() {
+        let policy = policy(Some(3), Some(3));
+        let mut limits = CallerLimits::default();
+        assert_eq!(limits.take("a", &policy, envelopes(1), NOON), Ok(()));
+        assert_eq!(limits.take("a", &policy, envelopes(2), NOON), Ok(()));
+        limits.give_tokens_back("a", &policy, 2, [NOON; 2]);
+        assert!(limits.take("a", &policy, envelopes(3), NOON).is_err(), "one is used");
+        assert_eq!(limits.take("a", &policy, envelopes(2), NOON), Ok(()));
+        limits.give_tokens_back("b", &policy, 2, [NOON; 2]); // a caller that was forgotten
     }
 
     #[test]

@@ -44,6 +44,7 @@ use webhook::Webhook;
 pub(crate) use webhook::WebhookError;
 pub use webhook::WebhookStartError;
 
+use crate::now_ms;
 use crate::routing::Routed;
 use crate::sharing::{
     GatewayShare, SharedCharge, SharedCount, SharedKnowledge, SharedLimits, SharedQuery, SharedTake,
@@ -123,14 +124,19 @@ impl CallerId {
 /// The record of a request's cost in the limits, needed to give parts of it back.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
-    /// Time at which the cost was taken, unix milliseconds.
+    /// Time at which the cost was taken from the limits of the caller, unix milliseconds.
     taken_ms: u64,
+    /// Time at which it was taken from those of all callers together; `None` until then.
+    total_taken_ms: Option<u64>,
     /// The count in the limits that all gateways share, once it was requested. Redis may not have answered yet.
     shared: Option<Arc<SharedCount>>,
 }
 
 /// A cost that was taken from limits and that no bill holds yet. Its drop gives the cost back, because a caller may
 /// hang up, and the request be dropped, at any await.
+///
+/// The limits of all callers together come last: while anything can still refuse the request, it holds nothing that
+/// other callers need.
 pub(crate) struct TakenCost {
     policies: Arc<Policies>,
     caller: CallerId,
@@ -148,33 +154,51 @@ impl TakenCost {
     /// Transfers the cost to a bill, as the amount taken for each envelope. A refund returns exactly this amount,
     /// because the price of gas may have changed since.
     pub(crate) fn into_bill(mut self) -> (Admission, Vec<CallerCost>) {
+        debug_assert!(self.admission.total_taken_ms.is_some(), "it is taken everywhere");
         self.is_billed = true;
         (self.admission.clone(), std::mem::take(&mut self.prices))
     }
 
-    /// Takes the cost from the limits that all gateways share, and reads their shared state, in one call. Without
-    /// an answer in time the request counts at this gateway only, until Redis answers late that it has taken the
-    /// cost.
+    /// Takes the cost from the limits that all gateways share, and then from those of all callers together at this
+    /// gateway. Returns the shared state, which the same call of Redis reads.
     ///
     /// # Errors
-    /// [`PolicyError`] if the cost exceeds a shared limit. The cost taken at this gateway is given back.
+    /// [`PolicyError`] if the cost exceeds one of these limits. All that the request has taken is given back, except
+    /// for tokens that have been refilled meanwhile, and those of shared buckets if a limit of this gateway refuses.
     pub(crate) async fn take_everywhere(
         mut self,
         query: &SharedQuery,
     ) -> Result<(Self, SharedKnowledge), PolicyError> {
-        let Some(share) = self.policies.share.clone() else {
-            return Ok((self, SharedKnowledge::default()));
+        let asked = match self.policies.share.clone() {
+            Some(share) => self.take_shared(&share, query).await,
+            None => Ok(SharedKnowledge::default()),
         };
-        let Policies { file, .. } = &*self.policies;
-        let (policy, total) = (file.policy_of(&self.caller.0), &file.total);
+        match asked.and_then(|known| self.take_of_total().map(|()| known)) {
+            Ok(known) => Ok((self, known)),
+            Err(refusal) => {
+                self.give_tokens_back();
+                Err(refusal) // the drop gives the budgets back
+            }
+        }
+    }
+
+    /// Takes the cost from the limits that all gateways share, and reads their shared state. Without an answer in time
+    /// the request counts at this gateway only, until Redis answers late that it has taken the cost.
+    async fn take_shared(
+        &mut self,
+        share: &GatewayShare,
+        query: &SharedQuery,
+    ) -> Result<SharedKnowledge, PolicyError> {
+        let policies = self.policies.clone();
+        let (policy, total) = (policies.file.policy_of(&self.caller.0), &policies.file.total);
         let limits = [shared(policy), shared(total)];
         let kinds = kind_limits::shared(policy, total, &self.kinds);
-        let (cost, now_ms) = (self.cost.to_share(), self.admission.taken_ms);
+        let (cost, now_ms) = (self.cost.to_share(), now_ms());
         let count = share.count(&self.caller.0, now_ms);
         self.admission.shared = Some(count.clone());
         let charge = SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost, now_ms };
         let (take, known) = share.admit(&count, charge, query).await;
-        let SharedTake::Exceeded(exceeded) = take else { return Ok((self, known)) };
+        let SharedTake::Exceeded(exceeded) = take else { return Ok(known) };
         let of_kind = exceeded.place.checked_sub(SharedLimits::COUNT).and_then(|at| kinds.get(at));
         let limit = match of_kind {
             Some(bucket) => kind_limits::exceeded(bucket, exceeded.wait_ms),
@@ -184,6 +208,31 @@ impl TakenCost {
             true => PolicyError::TotalExceeded(limit),
             false => PolicyError::LimitExceeded(limit),
         })
+    }
+
+    /// Takes the cost from the limits of all callers together at this gateway. Other requests may have used them up
+    /// since [`Policies::admit`] has checked them.
+    fn take_of_total(&mut self) -> Result<(), PolicyError> {
+        let Policies { file, limits, kinds, .. } = &*self.policies;
+        let (total, now_ms) = (&file.total, now_ms());
+        let (mut limits, mut kinds) = (limits.lock(), kinds.lock());
+        let of_kinds = kinds.check_total(total, &self.kinds, now_ms);
+        let taken = of_kinds.and_then(|()| limits.take_of_total(total, self.cost, now_ms));
+        taken.map_err(PolicyError::TotalExceeded)?;
+        kinds.take_of_total(total, &self.kinds, now_ms);
+        self.admission.total_taken_ms = Some(now_ms);
+        Ok(())
+    }
+
+    /// Returns the tokens of the caller at this gateway. Otherwise a refusal would make the caller wait for longer than
+    /// it is told.
+    fn give_tokens_back(&self) {
+        let Policies { file, limits, kinds, .. } = &*self.policies;
+        let (caller, times) = (&*self.caller.0, [self.admission.taken_ms, now_ms()]);
+        let policy = file.policy_of(caller);
+        let (mut limits, mut kinds) = (limits.lock(), kinds.lock());
+        limits.give_tokens_back(caller, policy, self.cost.envelopes, times);
+        kinds.give_back(caller, policy, &self.kinds, times);
     }
 }
 
@@ -294,9 +343,10 @@ impl Policies {
         if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(()) }
     }
 
-    /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of all
-    /// callers at this gateway; [`take_everywhere`](TakenCost::take_everywhere) follows. `price` returns the cost
-    /// of one envelope without congestion; `now_ms` is unix milliseconds.
+    /// Checks that a caller may publish these envelopes, and takes their cost from its limits at this gateway. Also
+    /// checks the limits of all callers together at this gateway, from which
+    /// [`take_everywhere`](TakenCost::take_everywhere) takes. `price` returns the cost of one envelope without
+    /// congestion; `now_ms` is unix milliseconds.
     ///
     /// # Errors
     /// Returns the first reason to refuse. Nothing is then taken.
@@ -330,20 +380,21 @@ impl Policies {
             prices.push(price);
         }
         let kinds = kind_limits::count(routed.iter().map(|envelope| envelope.kind));
-        self.take_here(caller, &kinds, cost, now_ms)?;
+        self.take_of_caller(caller, &kinds, cost, now_ms)?;
         Ok(TakenCost {
             policies: self.clone(),
             caller: caller.clone(),
             cost,
             prices,
             kinds,
-            admission: Admission { taken_ms: now_ms, shared: None },
+            admission: Admission { taken_ms: now_ms, total_taken_ms: None, shared: None },
             is_billed: false,
         })
     }
 
-    /// Takes the cost of a request from all limits at this gateway, or from none.
-    fn take_here(
+    /// Takes the cost of a request from all limits of its caller at this gateway, or from none, after checking those of
+    /// all callers together too.
+    fn take_of_caller(
         &self,
         CallerId(caller): &CallerId,
         counts: &KindCounts,
@@ -355,12 +406,9 @@ impl Policies {
         let of_caller = kinds.check_caller(caller, policy, counts, now_ms);
         of_caller.map_err(PolicyError::LimitExceeded)?;
         kinds.check_total(total, counts, now_ms).map_err(PolicyError::TotalExceeded)?;
+        limits.check_total(total, cost, now_ms).map_err(PolicyError::TotalExceeded)?;
         limits.take(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
-        limits.take_of_total(total, cost, now_ms).map_err(|exceeded| {
-            limits.give_back(caller, cost, now_ms);
-            PolicyError::TotalExceeded(exceeded)
-        })?;
-        kinds.take(caller, policy, total, counts, now_ms);
+        kinds.take_of_caller(caller, policy, counts, now_ms);
         Ok(())
     }
 
@@ -440,17 +488,19 @@ impl Policies {
         if cost == CallerCost::default() {
             return None;
         }
-        self.give_back_here(caller, cost, admission.taken_ms);
+        self.give_back_here(caller, cost, admission);
         let count = admission.shared.clone()?;
         let telling = async move { count.give_back(cost.to_share()).await };
         // A drop at the end of the process may find no runtime. The shared limits then keep the cost.
         Some(Handle::try_current().ok()?.spawn(telling))
     }
 
-    fn give_back_here(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
+    fn give_back_here(&self, caller: &CallerId, cost: CallerCost, admission: &Admission) {
         let mut limits = self.limits.lock();
-        limits.give_back(&caller.0, cost, taken_ms);
-        limits.give_back_to_total(cost, taken_ms);
+        limits.give_back(&caller.0, cost, admission.taken_ms);
+        if let Some(taken_ms) = admission.total_taken_ms {
+            limits.give_back_to_total(cost, taken_ms);
+        }
     }
 
     /// Returns true if tokens are required and no key to verify them is known yet.

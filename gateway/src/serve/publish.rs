@@ -64,8 +64,8 @@ impl PublishService {
         GetNodesResponse { nodes: usable.iter().map(address).collect() }
     }
 
-    /// Publishes client envelopes of a caller. Returns when readers can get all of them. `now_ms` is unix
-    /// milliseconds; `charge` is the memory of the call.
+    /// Publishes client envelopes of a caller. Returns when readers can get all of them. `charge` is the memory of the
+    /// call.
     ///
     /// # Errors
     /// The status of the first failed envelope. Its metadata names the envelopes that were published nevertheless.
@@ -73,7 +73,6 @@ impl PublishService {
         &self,
         caller: CallerId,
         envelopes: Vec<Bytes>,
-        now_ms: u64,
         charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
         let refused = |refusal: PolicyError| self.refused(&refusal);
@@ -85,7 +84,10 @@ impl PublishService {
         check_response_size(&routed)?;
         let (rates, retention_days) = (self.rates.borrow().clone(), self.retention_days(&caller));
         let price = |envelope: &Routed| self.price(envelope, &rates, retention_days);
-        let taken = self.policies.admit(&caller, &routed, price, now_ms).map_err(refused)?;
+        let admitted = self.policies.admit(&caller, &routed, price, crate::now_ms());
+        let taken = admitted.map_err(refused)?;
+        // Before the limits that callers share: one that the operator's service refuses takes nothing from others.
+        self.policies.ask(&caller, &routed).await.map_err(refused)?;
         let taking = taken.take_everywhere(&self.shared_query(&routed)).await;
         let (taken, known) = taking.map_err(refused)?;
         let (admission, prices) = taken.into_bill();
@@ -111,8 +113,6 @@ impl PublishService {
         };
         let allowed = if let Some(index) = routed.iter().position(all_are_expensive) {
             Err(self.refused(&PolicyError::AllNodesExpensive { index }))
-        } else if let Err(refusal) = self.policies.ask(&caller, &routed).await {
-            Err(self.refused(&refusal))
         } else {
             self.validate_identities(&caller, &routed).await
         };

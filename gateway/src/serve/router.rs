@@ -49,11 +49,10 @@ impl ServiceRouter {
         envelopes: Vec<Bytes>,
         charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
-        let now_ms = u64::try_from(crate::now_ns() / 1_000_000).unwrap_or(0);
-        let identified = self.policies.identify(headers, peer, now_ms / 1000);
+        let identified = self.policies.identify(headers, peer, crate::now_ms() / 1000);
         let (caller, tenant) = identified.map_err(|refusal| self.own.refused(&refusal))?;
         if self.tenants.is_empty() {
-            return self.own.publish(caller, envelopes, now_ms, charge).await;
+            return self.own.publish(caller, envelopes, charge).await;
         }
         let tenant = match tenant {
             Some(tenant) => Ok(Some(tenant)),
@@ -64,6 +63,6 @@ impl ServiceRouter {
         let tenant = tenant.map_err(|refusal| self.own.refused(&refusal))?;
         let service = tenant.and_then(|tenant| self.tenants.get(&tenant));
         let service = service.ok_or_else(|| self.own.refused(&PolicyError::NoTenant))?;
-        service.publish(caller, envelopes, now_ms, charge).await
+        service.publish(caller, envelopes, charge).await
     }
 }

@@ -14,6 +14,7 @@ mod policies;
 mod publish;
 #[path = "../../../chain/tests/redis_server/mod.rs"]
 mod redis_server;
+mod refusals;
 mod repeats;
 mod reports;
 mod sharing;

@@ -15,7 +15,7 @@ use super::fake_node::{Manner, id_of};
 use super::fixture::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
 
 /// Returns policies with the test's address as a trusted proxy, so that a header names the caller.
-fn parse(policies: &str) -> PolicyFile {
+pub(super) fn parse(policies: &str) -> PolicyFile {
     let identity = "[identity]\ntrusted_proxies = [\"127.0.0.1\"]\n";
     PolicyFile::parse(&format!("{identity}{policies}")).unwrap()
 }
@@ -28,7 +28,7 @@ async fn with_file(policies: PolicyFile) -> Net {
     Net::with(1, |settings| settings.policies = policies, |_| {}).await
 }
 
-async fn publish_from(net: &Net, address: &str, text: &str) -> Result<(), Status> {
+pub(super) async fn publish_from(net: &Net, address: &str, text: &str) -> Result<(), Status> {
     node_for(net, address, text).await.map(|_| ())
 }
 

@@ -21,7 +21,11 @@ use super::redis_server::RedisServer;
 use super::strangers::hung_up;
 
 /// Starts two gateways with the same nodes.
-async fn two(redis: &RedisServer, nodes: u32, adjust: impl Fn(&mut GatewaySettings)) -> (Net, Net) {
+pub(super) async fn two(
+    redis: &RedisServer,
+    nodes: u32,
+    adjust: impl Fn(&mut GatewaySettings),
+) -> (Net, Net) {
     let [link, other] = [connect(redis).await, connect(redis).await];
     // A long time for answers: on a busy machine Redis may answer late, and the test needs its counts.
     let adjust = |settings: &mut GatewaySettings| {
