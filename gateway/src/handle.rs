@@ -228,7 +228,7 @@ fn tenants(
         };
         let account = payer.public_key().address();
         let share = share(settings, ports, account);
-        let policies = Policies::new(settings.policies.of_tenant(tenant), share.clone())?;
+        let policies = Policies::new(settings.policies.of_tenant(name, tenant), share.clone())?;
         let strands = ChainStrands::default();
         let nodes = common.nodes(payer, &strands, share, end.clone());
         let (policies, running) = (Arc::new(policies), running.clone());

@@ -57,6 +57,9 @@ pub struct WebhookSettings {
     /// Asks the service for the tenant of a caller whose token or API key does not name it. Default: no.
     #[serde(default)]
     pub names_tenant: bool,
+    /// The tenant whose callers the service is asked about.
+    #[serde(skip)]
+    pub tenant: Option<String>,
 }
 
 fn webhook_timeout_ms() -> u64 {
@@ -399,13 +402,14 @@ impl PolicyFile {
     /// Returns the policies of one tenant. They apply to its callers, which the gateway's own policies have
     /// identified before.
     #[must_use]
-    pub fn of_tenant(&self, tenant: &TenantSettings) -> Self {
+    pub fn of_tenant(&self, name: &str, tenant: &TenantSettings) -> Self {
+        let webhook = self.webhook.clone();
         Self {
             default: tenant.default.clone(),
             policies: self.policies.clone(),
             callers: tenant.callers.clone(),
             total: tenant.total.clone(),
-            webhook: self.webhook.clone(),
+            webhook: webhook.map(|it| WebhookSettings { tenant: Some(name.to_owned()), ..it }),
             ..Self::default()
         }
     }

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::CallerId;
 use super::config::WebhookSettings;
+use crate::fair::FairGate;
 use crate::routing::Routed;
 
 /// Largest number of answers that are kept. A guess: some megabytes.
 const ANSWERS_MAX: usize = 20_000;
-/// Largest number of open calls; further ones wait, at most for the time of an answer. A guess: more than a service
-/// needs to be busy.
+/// Largest number of open calls; further ones wait, at most for the time of an answer, and callers take turns. A guess:
+/// more than a service needs to be busy.
 const ASKED_AT_ONCE: usize = 64;
 /// Largest answer in bytes. A guess: usual answers have less than 100.
 const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
@@ -58,6 +59,9 @@ pub enum WebhookStartError {
 #[derive(Debug, Serialize)]
 struct Question<'a> {
     caller: &'a str,
+    /// Names of callers are unique only within a tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
     envelopes: BTreeMap<&'static str, KindSum>,
 }
 
@@ -95,7 +99,7 @@ pub(crate) struct Webhook {
     client: reqwest::Client,
     authorization: Option<http::HeaderValue>,
     answers: Cache<AnswerKey, KeptAnswer>,
-    asking: Semaphore,
+    asking: FairGate,
     is_failing: AtomicBool,
 }
 
@@ -123,7 +127,7 @@ impl Webhook {
         // configured, and let it decide.
         let client = hawser_chain::send::direct_http_client();
         let client = client.map_err(|error| WebhookStartError::Client(error.to_string()))?;
-        let (answers, asking) = (Cache::new(ANSWERS_MAX), Semaphore::new(ASKED_AT_ONCE));
+        let (answers, asking) = (Cache::new(ANSWERS_MAX), FairGate::new(ASKED_AT_ONCE));
         let is_failing = AtomicBool::new(false);
         Ok(Self { settings, client, authorization, answers, asking, is_failing })
     }
@@ -158,32 +162,12 @@ impl Webhook {
     ) -> Result<Option<WebhookAnswer>, WebhookError> {
         let kinds = routed.iter().fold(0, |kinds, envelope| kinds | 1 << envelope.kind as u8);
         let key: AnswerKey = (caller.into(), kinds);
-        let kept = self.answers.get(&key).filter(|kept| kept.until > Instant::now());
-        let answer = match kept {
-            Some(kept) => kept.answer,
-            None => {
-                let limit = Duration::from_millis(self.settings.timeout_ms);
-                // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a
-                // gateway with `allow_without_answer`.
-                let permit = timeout(limit, self.asking.acquire()).await;
-                let Ok(Ok(_permit)) = permit else { return Err(WebhookError::Busy) };
-                let asked = timeout(limit, self.fetch(caller, routed)).await;
-                let asked = asked.unwrap_or_else(|_| {
-                    Err("the policy service (webhook) did not answer in \
-                    time"
-                        .into())
-                });
-                self.note(asked.as_ref().err());
-                match asked {
-                    Ok(answer) => {
-                        let until = Instant::now() + Duration::from_secs(self.settings.cache_s);
-                        self.answers.insert(key, KeptAnswer { answer: answer.clone(), until });
-                        answer
-                    }
-                    Err(_) if self.settings.allow_without_answer => return Ok(None),
-                    Err(_) => return Err(WebhookError::NoAnswer),
-                }
-            }
+        let answer = match self.kept(&key) {
+            Some(answer) => answer,
+            None => match self.ask_in_turn(key, routed).await? {
+                Some(answer) => answer,
+                None => return Ok(None),
+            },
         };
         match answer {
             WebhookAnswer { allow: true, .. } => Ok(Some(answer)),
@@ -193,6 +177,43 @@ impl Webhook {
                 let printable = reason.chars().filter(|it| !it.is_control());
                 Err(WebhookError::Refused(printable.take(REASON_CHARS_MAX).collect()))
             }
+        }
+    }
+
+    /// Returns the answer to an equal question, if it may still be reused.
+    fn kept(&self, key: &AnswerKey) -> Option<WebhookAnswer> {
+        let kept = self.answers.get(key).filter(|kept| kept.until > Instant::now());
+        kept.map(|kept| kept.answer)
+    }
+
+    /// Asks the service when it is the caller's turn, unless an equal question was answered meanwhile. Returns `None`
+    /// if the service did not answer and the settings admit callers then.
+    async fn ask_in_turn(
+        &self,
+        key: AnswerKey,
+        routed: &[Routed],
+    ) -> Result<Option<WebhookAnswer>, WebhookError> {
+        let limit = Duration::from_millis(self.settings.timeout_ms);
+        let caller = CallerId::of_name(&key.0);
+        // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a gateway with
+        // `allow_without_answer`.
+        let turn = timeout(limit, self.asking.enter(&caller)).await;
+        let Ok(Ok(_turn)) = turn else { return Err(WebhookError::Busy) };
+        if let Some(answer) = self.kept(&key) {
+            return Ok(Some(answer));
+        }
+        let asked = timeout(limit, self.fetch(&key.0, routed)).await;
+        let late = |_| Err("the policy service (webhook) did not answer in time".to_owned());
+        let asked = asked.unwrap_or_else(late);
+        self.note(asked.as_ref().err());
+        match asked {
+            Ok(answer) => {
+                let until = Instant::now() + Duration::from_secs(self.settings.cache_s);
+                self.answers.insert(key, KeptAnswer { answer: answer.clone(), until });
+                Ok(Some(answer))
+            }
+            Err(_) if self.settings.allow_without_answer => Ok(None),
+            Err(_) => Err(WebhookError::NoAnswer),
         }
     }
 
@@ -215,7 +236,8 @@ impl Webhook {
             sum.count += 1;
             sum.bytes += envelope.bytes.len();
         }
-        let question = serde_json::to_string(&Question { caller, envelopes });
+        let tenant = self.settings.tenant.as_deref();
+        let question = serde_json::to_string(&Question { caller, tenant, envelopes });
         let question = question.map_err(|error| error.to_string())?;
         let error_text = |error: reqwest::Error| error.without_url().to_string();
         let mut request = self.client.post(&self.settings.url);

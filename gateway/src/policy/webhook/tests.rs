@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use hawser_proto::{Bytes, Topic};
 use hawser_rules::PayloadClass;
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::super::redirecting::redirecting;
 use super::*;
+use crate::fair::Pass;
 use crate::routing::Route;
 
 /// The answer of the service: a status and a body, or `None` for no answer.
@@ -71,6 +73,7 @@ impl Service {
             token_file: None,
             allow_without_answer: false,
             names_tenant: false,
+            tenant: None,
         };
         adjust(&mut settings);
         Webhook::new(settings).unwrap()
@@ -137,6 +140,20 @@ async fn the_service_is_told_who_publishes_how_much_of_what() {
     assert_eq!(body, &expected);
 }
 
+/// Two tenants may each have a caller of this name.
+#[tokio::test]
+async fn the_service_is_told_the_tenant_of_a_caller() {
+    let service = Service::start().await;
+    for tenant in ["red", "blue"] {
+        let webhook = service.webhook(|settings| settings.tenant = Some(tenant.to_owned()));
+        let asked = webhook.ask("alice", &[envelope(PayloadClass::Message, 1)]).await;
+        assert_eq!(asked, Ok(()));
+    }
+    let asked = service.asked.lock();
+    let tenants: Vec<_> = asked.iter().map(|(_, body)| body["tenant"].as_str()).collect();
+    assert_eq!(tenants, [Some("red"), Some("blue")]);
+}
+
 #[tokio::test]
 async fn a_refusal_is_passed_on_with_its_reason() {
     let service = Service::start().await;
@@ -171,6 +188,42 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()), "no failure is kept");
 }
 
+/// Takes all places for open calls but so many.
+async fn all_places_but(webhook: &Webhook, free: usize) -> Vec<Pass> {
+    let mut taken = Vec::new();
+    while taken.len() < ASKED_AT_ONCE - free {
+        taken.push(webhook.asking.enter(&CallerId::of_name("others")).await.unwrap());
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_flood_of_equal_questions_is_asked_once() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|settings| settings.cache_s = 60);
+    let routed = [envelope(PayloadClass::Message, 1)];
+    let _others = all_places_but(&webhook, 1).await;
+    let answers = join_all((0..100).map(|_| webhook.ask("alice", &routed))).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(())), "{answers:?}");
+    assert_eq!(service.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_with_many_questions_delays_another_by_one() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|_| {});
+    let routed = [envelope(PayloadClass::Message, 1)];
+    let mut others = all_places_but(&webhook, 0).await;
+    let callers = std::iter::repeat_n("greedy", 10).chain(["other"]);
+    let asking = join_all(callers.map(|caller| webhook.ask(caller, &routed)));
+    // All questions wait by then: `join!` polls `asking` first.
+    let (answers, ()) = tokio::join!(asking, async { drop(others.pop()) });
+    assert!(answers.iter().all(|answer| *answer == Ok(())), "{answers:?}");
+    let asked = service.asked.lock();
+    let callers = asked.iter().map(|(_, body)| body["caller"].as_str());
+    assert_eq!(callers.take(2).collect::<Vec<_>>(), [Some("greedy"), Some("other")]);
+}
+
 /// Otherwise callers could bypass the service by causing too many calls to it.
 #[tokio::test]
 async fn nothing_passes_because_too_many_ask() {
@@ -180,7 +233,7 @@ async fn nothing_passes_because_too_many_ask() {
         settings.timeout_ms = 50;
     });
     let routed = [envelope(PayloadClass::Message, 1)];
-    let others = webhook.asking.acquire_many(u32::try_from(ASKED_AT_ONCE).unwrap()).await;
+    let others = all_places_but(&webhook, 0).await;
     assert_eq!(webhook.ask("alice", &routed).await, Err(WebhookError::Busy));
     drop(others);
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
