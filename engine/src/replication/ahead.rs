@@ -24,6 +24,9 @@ use crate::pauses::RetryPauses;
 /// bound memory. It bounds the places that may be withdrawn, and the time that peers wait for them. A guess: a
 /// minute of verification on two cores.
 pub const AHEAD_MAX: u64 = 1 << 21;
+/// Time for which pages have the cores to themselves, counted from the first place that is shown. A guess: a node on
+/// two cores takes about as long to show half of [`AHEAD_MAX`], so a backlog of a million places is shown no later.
+const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
 
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +94,9 @@ pub struct ShownStrand {
     accepted: SequenceId,
     /// See [`AHEAD_MAX`].
     ahead_max: u64,
+    /// The time at which the first place was shown since everything was verified; `None` if an earlier process has
+    /// shown it.
+    shown_since: Option<Instant>,
     /// Verifying failed by the disk, or asking again did, and is not tried before this time.
     retry_at: Option<Instant>,
     pauses: RetryPauses,
@@ -119,6 +125,7 @@ impl ShownStrand {
             knows_absences: false,
             accepted: stored,
             ahead_max: AHEAD_MAX,
+            shown_since: None,
             retry_at: None,
             pauses: RetryPauses::default(),
         }
@@ -163,16 +170,21 @@ impl ShownStrand {
 
     /// True if so many places are shown that others wait until more of them are verified.
     fn is_far_ahead(&self) -> bool {
-        let ShownStage::Shown { verified } = self.stage else { return false };
-        self.accepted.0.saturating_sub(verified.0) >= self.ahead_max
+        self.places_ahead().is_some_and(|places| places >= self.ahead_max)
     }
 
-    /// Returns true if so many places are shown that verification may no longer wait for a gap between pages: half of
-    /// the bound. Without this, a peer that sends pages without a pause would keep verification away up to the bound.
-    #[must_use]
-    pub fn is_half_ahead(&self) -> bool {
-        let ShownStage::Shown { verified } = self.stage else { return false };
-        self.accepted.0.saturating_sub(verified.0) >= self.ahead_max / 2
+    /// True if verification no longer waits for a gap between pages: half of the bound is shown, or places have been
+    /// shown for [`PAGES_FIRST_FOR`] and were never all verified. Otherwise a peer that sends pages without a pause,
+    /// however small, would keep verification away.
+    fn is_overdue(&self, now: Instant) -> bool {
+        let is_old = self.shown_since.is_none_or(|since| now >= since + PAGES_FIRST_FOR);
+        is_old || self.places_ahead().is_some_and(|places| places >= self.ahead_max / 2)
+    }
+
+    /// Returns the number of places that are shown and not verified; `None` if the strand is not in that stage.
+    fn places_ahead(&self) -> Option<u64> {
+        let ShownStage::Shown { verified } = self.stage else { return None };
+        Some(self.accepted.0.saturating_sub(verified.0))
     }
 
     /// True if peers were asked again and have sent other envelopes than the shown ones, which are dropped.
@@ -250,6 +262,7 @@ impl ShownStrand {
         self.accepted = follower.accepted();
         if self.stage == ShownStage::Verified && self.accepted > before {
             self.stage = ShownStage::Shown { verified: before };
+            self.shown_since = Some(now);
         }
     }
 
@@ -276,16 +289,19 @@ impl ShownStrand {
         self.handed_over = Some(signed);
     }
 
-    /// Returns the places to verify next: behind the first, up to the second one.
+    /// Returns the places to verify next: behind the first, up to the second one. `is_idle` is true if nothing is on
+    /// its way to the log: pages that arrive have the cores to themselves, up to a bound in places and in time.
     #[must_use]
     pub fn next_behind(
         &self,
         now: Instant,
         follower: &Follower,
+        is_idle: bool,
     ) -> Option<(SequenceId, SequenceId)> {
         let ShownStage::Shown { verified } = self.stage else { return None };
         let durable = follower.durable();
-        let is_ready = self.is_due(now) && self.knows_absences && !self.asks_again;
+        let has_turn = is_idle || self.is_overdue(now);
+        let is_ready = has_turn && self.is_due(now) && self.knows_absences && !self.asks_again;
         (verified < durable && is_ready).then_some((verified, durable))
     }
 
@@ -397,3 +413,6 @@ impl ShownStrand {
         self.runs.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

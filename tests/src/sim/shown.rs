@@ -64,7 +64,7 @@ impl Sim {
                 self.check(id, originator, incoming);
                 continue;
             }
-            self.start_behind(id, originator);
+            self.start_behind(id, originator, is_idle);
             let Some(following) = self.node(id).following.get_mut(&originator) else { return };
             if following.ahead.is_waiting() {
                 return;
@@ -129,7 +129,7 @@ impl Sim {
         judge.accept(prefix, verifier.read(envelopes?)?)
     }
 
-    fn start_behind(&mut self, id: OriginatorId, originator: OriginatorId) {
+    fn start_behind(&mut self, id: OriginatorId, originator: OriginatorId, is_idle: bool) {
         let now = self.now;
         let node = self.node(id);
         let incarnation = node.incarnation;
@@ -137,9 +137,8 @@ impl Sim {
         if following.is_verifying {
             return;
         }
-        let Some((after, through)) = following.ahead.next_behind(now, &following.follower) else {
-            return;
-        };
+        let next = following.ahead.next_behind(now, &following.follower, is_idle);
+        let Some((after, through)) = next else { return };
         following.is_verifying = true;
         let behind = Event::Behind { node: id, incarnation, originator, after, through };
         self.plan(VERIFY_MS_MAX, behind);

@@ -71,9 +71,10 @@ impl StrandTask {
         }
     }
 
-    /// Begins to verify durable envelopes that readers were shown.
-    pub(super) fn start_behind(&mut self) -> Option<JoinHandle<BehindStep>> {
-        let range = self.ahead.next_behind(now(), &self.follower)?;
+    /// Begins to verify durable envelopes that readers were shown. `is_idle` says that nothing is on its way to the
+    /// log.
+    pub(super) fn start_behind(&mut self, is_idle: bool) -> Option<JoinHandle<BehindStep>> {
+        let range = self.ahead.next_behind(now(), &self.follower, is_idle)?;
         let (state, watch) = (self.state.clone(), self.watch.clone());
         let checked = self.checked_behind.take();
         Some(tokio::spawn(verify_next(state, self.verifier(), watch, range, checked)))

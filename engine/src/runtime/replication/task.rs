@@ -226,11 +226,9 @@ impl StrandTask {
                 jobs.checking = self.start_parked();
             }
         }
-        // Pages that arrive have the cores to themselves: a core that verifies is taken from the page that readers wait
-        // for. Verification has its turn between pages, after the backlog, and beside them once half of `AHEAD_MAX` is
-        // shown.
-        if jobs.behind.is_none() && (self.is_idle(jobs) || self.ahead.is_half_ahead()) {
-            jobs.behind = self.start_behind();
+        // A core that verifies is taken from the page that readers wait for.
+        if jobs.behind.is_none() {
+            jobs.behind = self.start_behind(self.is_idle(jobs));
         }
     }
 

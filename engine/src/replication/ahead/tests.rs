@@ -1,0 +1,131 @@
+//! The turn of verification beside the pages that readers are shown.
+
+use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::merkle::{CompactRange, ConsistencyProof, TreeHash};
+use hawser_proto::{EnvelopeId, SecretKey};
+use hawser_storage::{InvalidRule, LogEntry};
+
+use super::*;
+use crate::replication::{Effect, RequestId};
+
+const STRAND: OriginatorId = OriginatorId(200);
+
+fn key() -> SecretKey {
+    SecretKey::from_bytes(&[2; 32]).unwrap()
+}
+
+/// A strand whose node sends it in pages of one place.
+struct Rig {
+    ahead: ShownStrand,
+    follower: Follower,
+    request: RequestId,
+    /// The tree of all places that were sent.
+    edge: CompactRange,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(ahead_max: u64) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
+        let now = Instant::now();
+        let mut follower = Follower::new(STRAND, SequenceId::NONE, [], now);
+        follower.handle_peer_up(now, STRAND, SequenceId(1_000));
+        let request = match follower.poll_effect() {
+            Some(Effect::Want { request, .. }) => request,
+            other => panic!("the strand's node is asked, not {other:?}"),
+        };
+        let none = SequenceId::NONE;
+        let ahead = ShownStrand::new(STRAND, key().public_key(), none, none);
+        let mut ahead = ahead.with_runs_shown_first().ahead_at_most(ahead_max);
+        ahead.note_absences_known();
+        Self { ahead, follower, request, edge: CompactRange::default(), now }
+    }
+
+    /// Takes a page with the next place, which its node has signed. It is on disk at once.
+    fn page(&mut self) {
+        let before = self.edge.clone();
+        let place = SequenceId(before.size() + 1);
+        let leaf = TreeHash([u8::try_from(place.0).unwrap(); 32]);
+        self.edge.append(leaf, |_, _| {});
+        let (size, root) = (place.0, self.edge.root());
+        let of = Checkpoint { node: STRAND, originator: STRAND, size, root, time_ns: 5 };
+        let proof = ConsistencyProof(Vec::new());
+        let prefix = SignedPrefix { size, signed: of.sign(&key()), proof };
+        let bytes = Bytes::from_static(b"not read here");
+        let items =
+            vec![StrandItem::Prefix(Box::new(prefix.clone())), StrandItem::Envelope(bytes.clone())];
+        let response = WantResponse { peer: STRAND, request: self.request, items };
+        let is_idle = self.ahead.stage() == ShownStage::Verified;
+        let (judge, response) = match self.ahead.take(&self.follower, response, is_idle) {
+            Some(Incoming::Judge(judge, response)) => (*judge, response),
+            other => panic!("a page with a proof is judged, not {other:?}"),
+        };
+        let judge = if judge.needs_tree() { judge.with_tree(before) } else { judge };
+        let id = EnvelopeId::new(STRAND, place);
+        let entry = LogEntry::invalid(id, bytes, InvalidRule(1));
+        let run = judge.accept(&prefix, vec![(entry, leaf)]).expect("its node has signed it");
+        self.ahead.accept(self.now, &mut self.follower, response, run);
+        self.follower.handle_durable(place);
+    }
+
+    /// Returns the places to verify while pages are on their way to the log.
+    fn beside_pages(&self) -> Option<(u64, u64)> {
+        self.next_behind(false)
+    }
+
+    fn next_behind(&self, is_idle: bool) -> Option<(u64, u64)> {
+        let next = self.ahead.next_behind(self.now, &self.follower, is_idle);
+        next.map(|(after, through)| (after.0, through.0))
+    }
+}
+
+#[test]
+fn verification_runs_beside_pages_once_half_of_the_bound_is_shown() {
+    let mut rig = Rig::new(8);
+    for _ in 0..3 {
+        rig.page();
+        assert_eq!(rig.beside_pages(), None);
+    }
+    assert_eq!(rig.next_behind(true), Some((0, 3)), "between pages it always has its turn");
+    rig.page();
+    assert_eq!(rig.beside_pages(), Some((0, 4)));
+    assert!(!rig.ahead.is_waiting(), "pages are taken on");
+    rig.ahead.note_verified(SequenceId(2));
+    assert_eq!(rig.beside_pages(), None);
+}
+
+/// However small the pages are, and whatever was verified meanwhile.
+#[test]
+fn verification_runs_beside_pages_that_never_pause_after_a_bound_in_time() {
+    const LITTLE: Duration = Duration::from_millis(1);
+    let mut rig = Rig::new(AHEAD_MAX);
+    rig.page();
+    rig.now += PAGES_FIRST_FOR - LITTLE;
+    rig.page();
+    assert_eq!(rig.beside_pages(), None);
+    rig.now += LITTLE;
+    assert_eq!(rig.beside_pages(), Some((0, 2)));
+    // From then on, until nothing is left to verify.
+    rig.ahead.note_verified(SequenceId(1));
+    rig.page();
+    assert_eq!(rig.beside_pages(), Some((1, 3)));
+    rig.ahead.note_verified(SequenceId(3));
+    assert_eq!(rig.ahead.settle(rig.now, &rig.follower), None);
+    assert_eq!(rig.ahead.stage(), ShownStage::Verified);
+    // The time of the next backlog begins with it.
+    rig.page();
+    assert_eq!(rig.beside_pages(), None);
+    rig.now += PAGES_FIRST_FOR;
+    assert_eq!(rig.beside_pages(), Some((3, 4)));
+}
+
+#[test]
+fn what_an_earlier_process_has_shown_is_verified_beside_pages_at_once() {
+    let rig = Rig::new(AHEAD_MAX);
+    let (verified, stored) = (SequenceId(1), SequenceId(4));
+    let follower = Follower::new(STRAND, stored, [], rig.now);
+    let mut ahead = ShownStrand::new(STRAND, key().public_key(), verified, stored);
+    ahead.note_absences_known();
+    let next = ahead.next_behind(rig.now, &follower, false);
+    assert_eq!(next, Some((verified, stored)));
+}
