@@ -58,6 +58,8 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<(), BenchError> {
+    // Some commands open databases in this process, and a node that lacks instructions could not say so.
+    hawser_storage::check_processor()?;
     match command {
         Command::IdleServer { answer_len } => {
             let runtime = Builder::new_multi_thread().enable_all().build()?;

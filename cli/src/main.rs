@@ -22,8 +22,9 @@ mod render;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use hawser_node::error::RunError;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 
 /// The commit that the program was built from; empty if it is not known. `build.rs` finds it.
 const COMMIT: &str = env!("HAWSER_COMMIT");
@@ -36,11 +37,20 @@ const VECTORS: &str =
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let as_json = cli.json;
-    match commands::run(cli) {
+    match check_processor(&cli.command).and_then(|()| commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failure(&failure, as_json);
             ExitCode::from(output::exit_code(failure.kind))
         }
+    }
+}
+
+/// Refuses to run where RocksDB would end the program with an illegal instruction. `hawser doctor` opens no database, and
+/// has this as one of its checks.
+fn check_processor(command: &Command) -> Result<(), RunError> {
+    match command {
+        Command::Doctor(_) => Ok(()),
+        _ => hawser_storage::check_processor().map_err(RunError::failed),
     }
 }

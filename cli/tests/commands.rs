@@ -549,7 +549,7 @@ fn a_doctor_examines_a_node_before_it_runs_beside_it_and_when_it_cannot() {
     let single = Single::new();
     let (code, checks) = examined(&single.command());
     assert_eq!(code, Some(0), "{checks:?}");
-    for name in ["settings", "data_folder", "registry", "host_marker", "process"] {
+    for name in ["settings", "processor", "data_folder", "registry", "host_marker", "process"] {
         assert_eq!(result_of(&checks, name), ["ok"], "{name}: {checks:?}");
     }
     assert_eq!(result_of(&checks, "ports"), ["ok", "ok", "ok"], "TCP twice, and UDP");

@@ -4,6 +4,7 @@
 //! and no rule about envelopes: the engine computes the meaning of an envelope and passes it in as [`Facts`]. In
 //! reading order:
 //!
+//! - `processor`: the check that the processor has the instructions that RocksDB is compiled with;
 //! - [`Family`] and `keys`: the column families, and one file per key type;
 //! - `change`: the parts of a commit;
 //! - `error`: errors of reads and writes;
@@ -82,6 +83,7 @@ mod options;
 mod payer_reports;
 mod poison;
 mod price;
+mod processor;
 mod progress;
 mod projection;
 mod projection_rows;
@@ -161,6 +163,7 @@ pub use open_error::OpenError;
 pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};
 pub use payer_reports::{NewReportEvents, ReportEventsRead};
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
+pub use processor::{ProcessorError, check_processor};
 pub use progress::RebuildReport;
 pub use prune::{AfterPruned, DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{LogPlace, PlaceScan, PrunedScan};

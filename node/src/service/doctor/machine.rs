@@ -1,4 +1,4 @@
-//! Checks of the machine: open files, folders, disk, ports, certificate.
+//! Checks of the machine: processor, open files, folders, disk, ports, certificate.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hawser_api::{DiskSpace, DiskView as _};
 use hawser_serve::tls::Tls;
-use hawser_storage::{StoreIdentity, has_host_marker, host_dir};
+use hawser_storage::{ProcessorError, StoreIdentity, check_processor, has_host_marker, host_dir};
 
 use super::checked::Checked;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
@@ -22,6 +22,18 @@ pub(super) const CERTIFICATE_DAYS_MIN: i64 = 14;
 const PROBE: &str = "doctor-probe";
 /// The time limit for a listener on this machine to answer. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// Checks that the processor has the instructions that the database is compiled with.
+pub(super) fn processor() -> Checked {
+    const NAME: &str = "processor";
+    match check_processor() {
+        Ok(()) => Checked::fine(NAME, "it has all instructions that RocksDB is compiled with"),
+        Err(error) => {
+            let found = format!("it lacks {}", error.missing.join(" and "));
+            Checked::failed(NAME, found, ProcessorError::REMEDY)
+        }
+    }
+}
 
 /// Checks the limit of open files.
 pub(super) fn open_files() -> Checked {

@@ -1,6 +1,6 @@
 //! The operator's examination of a node's machine, folders and chains, before the node runs and while it runs.
 //!
-//! - `machine`: open files, folders, disk, ports, certificate;
+//! - `machine`: processor, open files, folders, disk, ports, certificate;
 //! - `chains`: endpoints, clock, the node's registry record, rates, the paying account;
 //! - `public`: the DNS name, and the headers for browsers; `handshake`: the certificate that clients see;
 //! - `checked`: the outcome of a check.
@@ -42,7 +42,7 @@ pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<Checked> {
 
 /// Runs all checks. `is_running` is true if the node answers at its operator port. Blocks on disk access at times.
 pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
-    let mut all = vec![machine::open_files()];
+    let mut all = vec![machine::processor(), machine::open_files()];
     all.extend(machine::data_folder(&config.store.data_dir));
     all.push(machine::disk_room(&config.store));
     all.extend(machine::ports(config, is_running));
