@@ -15,6 +15,9 @@ const LOCK: &str = "lock";
 const UNFINISHED: &str = ".part";
 /// Digits of the writer in such a name.
 const WRITER_DIGITS: usize = 16;
+/// Bytes of a new file that the system may keep to itself. With more, the sync of a log on the same disk would wait for all
+/// of them: most file systems write the data of new files out before their own journal. A guess.
+const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 /// The most files of a list. A guess: a hundred times those of a large backup.
 const FILES_MAX: usize = 10_000_000;
 /// The greatest depth of nested folders. A guess: this program makes two.
@@ -99,7 +102,7 @@ impl Objects for FolderObjects {
         let part = self.root.join(format!("{name}.{writer:0WRITER_DIGITS$x}{UNFINISHED}"));
         make_folder(path.parent().unwrap_or(&self.root))?;
         let file = File::create_new(&part)?;
-        Ok(Box::new(NewFile { file, part, path, is_finished: false }))
+        Ok(Box::new(NewFile { file, part, path, unsynced_bytes: 0, is_finished: false }))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
@@ -145,12 +148,19 @@ struct NewFile {
     file: File,
     part: PathBuf,
     path: PathBuf,
+    unsynced_bytes: usize,
     is_finished: bool,
 }
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.unsynced_bytes += written;
+        if self.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+            self.file.sync_data()?;
+            self.unsynced_bytes = 0;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
