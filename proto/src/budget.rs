@@ -4,15 +4,15 @@
 //! check the counts of this module against their limits before they decode. The limits are about bytes, not about the
 //! meaning of a message, which is why they stand in this crate.
 
-/// Iterator over the top-level fields of a message, up to the first that is malformed. Groups, which
-/// no message of the network has, count as malformed.
+/// Iterator over the top-level fields of a message, up to the first that is malformed. A group, which no message of the
+/// network has, is one field without content: the decoder skips it and reads on behind it.
 struct Fields<'a> {
     rest: &'a [u8],
 }
 
 struct Field<'a> {
     number: u64,
-    /// Content of a length-delimited or fixed field; empty for a varint.
+    /// Content of a length-delimited or fixed field; empty for a varint and a group.
     bytes: &'a [u8],
 }
 
@@ -37,20 +37,38 @@ impl<'a> Fields<'a> {
 
     fn field(&mut self) -> Option<Field<'a>> {
         let tag = self.varint()?;
-        let bytes = match tag & 7 {
-            0 => {
-                self.varint()?;
-                &[][..]
-            }
-            1 => self.split(8)?,
+        Some(Field { number: tag >> 3, bytes: self.content(tag)? })
+    }
+
+    /// Returns the content of the field with this tag, and moves past it.
+    fn content(&mut self, tag: u64) -> Option<&'a [u8]> {
+        match tag & 7 {
+            0 => self.varint().map(|_| &[][..]),
+            1 => self.split(8),
             2 => {
                 let len = self.varint()?;
-                self.split(len)?
+                self.split(len)
             }
-            5 => self.split(4)?,
-            _ => return None,
-        };
-        Some(Field { number: tag >> 3, bytes })
+            3 => self.skip_group().map(|()| &[][..]),
+            5 => self.split(4),
+            _ => None,
+        }
+    }
+
+    /// Moves past the rest of a group. Only counts the groups inside it: a sender can open one with each byte.
+    fn skip_group(&mut self) -> Option<()> {
+        let mut open = 1_usize;
+        while open > 0 {
+            let tag = self.varint()?;
+            match tag & 7 {
+                3 => open += 1,
+                4 => open -= 1,
+                _ => {
+                    self.content(tag)?;
+                }
+            }
+        }
+        Some(())
     }
 }
 
@@ -58,7 +76,15 @@ impl<'a> Iterator for Fields<'a> {
     type Item = Field<'a>;
 
     fn next(&mut self) -> Option<Field<'a>> {
-        if self.rest.is_empty() { None } else { self.field() }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let before = self.rest;
+        let field = self.field();
+        if field.is_none() {
+            self.rest = before; // a malformed field is left unread
+        }
+        field
     }
 }
 
@@ -162,8 +188,42 @@ mod tests {
         let bytes = [report.encode_to_vec(), report.encode_to_vec()].concat();
         assert_eq!(nested_count(&bytes, 5, 1), Some(6), "fields that repeat are merged");
         assert_eq!(nested_count(&bytes, 4, 1), Some(0));
-        let group = [vec![0x7b, 0x7c], bytes].concat();
-        assert_eq!(nested_count(&group, 5, 1), None, "and nothing hides behind a group");
+        let group = [&[0x7b, 0x7c][..], &bytes].concat();
+        assert_eq!(nested_count(&group, 5, 1), Some(6), "nothing hides behind a group");
+        for cut in [&[0x7b][..], &[0x08], &[0x2d, 1, 2, 3]] {
+            assert_eq!(nested_count(&[&bytes[..], cut].concat(), 5, 1), None, "{cut:?} is cut off");
+        }
+    }
+
+    /// Groups that the decoder skips: empty, with fields, with groups and what looks like the end of one inside.
+    const GROUPS: [&[u8]; 4] = [
+        &[0x7b, 0x7c],
+        &[0x7b, 0x0a, 1, 0x7c, 0x08, 5, 0x7c],
+        &[0x7b, 0x73, 0x0a, 0, 0x74, 0x7d, 0x7c, 0x7c, 0x7c, 0x7c, 0x7c],
+        &[0xfb, 0x01, 0xfc, 0x81, 0],
+    ];
+
+    #[test]
+    fn nothing_hides_behind_a_group() {
+        let elements = [0x0a, 0].repeat(50);
+        for group in GROUPS {
+            let message = [group, &elements].concat();
+            let read = api::PublishPayerEnvelopesRequest::decode(&message[..]).unwrap();
+            assert_eq!(read.payer_envelopes.len(), 50, "the decoder reads on behind {group:?}");
+            assert!(!has_at_most(&message, 50) && has_at_most(&message, 51), "{group:?}");
+            let len = u8::try_from(message.len()).unwrap();
+            let nested = [&[0x0a, len][..], &message].concat();
+            assert!(!has_at_most(&nested, 51) && has_at_most(&nested, 52), "{group:?}");
+            assert_eq!(field_len_bytes(&[group, &[0x2a, 3, 1, 2, 3]].concat(), 5..=5), 3);
+        }
+        // Each byte opens a group, and none is closed.
+        assert!(has_at_most(&vec![0x7b; 1 << 20], 0), "the decoder refuses it");
+    }
+
+    #[test]
+    fn fields_within_a_group_do_not_count() {
+        let group = [0x7b, 0x2a, 3, 1, 2, 3, 0x7c];
+        assert_eq!(field_len_bytes(&group, 5..=7), 0);
     }
 
     proptest! {

@@ -50,6 +50,8 @@ mod tests {
     fn garbage_is_the_peers_fault_and_many_empty_fields_are_not_read() {
         assert_eq!(read::<EnvelopeList>(Bytes::from_static(&[0x0a, 9])), Err(PeerError::Protocol));
         let empty = [0x0a, 0].repeat(MESSAGE_FIELDS_MAX + 1);
+        let behind_a_group = [&[0x7b, 0x7c][..], &empty].concat();
+        assert_eq!(read::<EnvelopeList>(behind_a_group.into()), Err(PeerError::Oversized));
         assert_eq!(read::<EnvelopeList>(empty.into()), Err(PeerError::Oversized));
     }
 }
