@@ -27,7 +27,6 @@ pub(super) struct HeldBytes {
     /// Bytes of cursors ahead of this node and of unusually long names. They may last as long as their topics, so
     /// their charge is returned when the stream has no topic.
     lasting: usize,
-    last: Arc<Cursor>,
 }
 
 impl HeldBytes {
@@ -37,8 +36,8 @@ impl HeldBytes {
     /// [`Overloaded`]: the stream must be refused.
     pub(super) fn new(charge: CallCharge) -> Result<Self, Overloaded> {
         charge.take(STREAM_BYTES)?;
-        let (waves, last) = (HashMap::new(), Arc::default());
-        Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0, last })
+        let waves = HashMap::new();
+        Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0 })
     }
 
     /// Returns the number of waves in flight.
@@ -57,7 +56,8 @@ impl HeldBytes {
     }
 
     /// Charges the memory of an add, and creates its topic and its cursor. They share no buffer with the request.
-    /// Consecutive adds share equal cursors.
+    /// Consecutive adds of a wave share equal cursors: `last` is that of the add before, or empty. Waves share none,
+    /// because each copies a cursor that is ahead of this node when it has caught up.
     ///
     /// # Errors
     /// [`Overloaded`]: the stream must end.
@@ -66,12 +66,13 @@ impl HeldBytes {
         wave: u64,
         add: &Add,
         heads: &Cursor,
+        last: &mut Arc<Cursor>,
     ) -> Result<Option<(Topic, Arc<Cursor>)>, Overloaded> {
         let name_bytes = Subscription::topic_bytes(add.topic.len());
         self.take(name_bytes)?;
         self.lasting += name_bytes - Subscription::topic_bytes(0);
         let from = add.last_seen.as_ref().map(Cursor::from).unwrap_or_default();
-        if *self.last != from {
+        if **last != from {
             let bytes = Subscription::cursor_bytes(&from, heads);
             self.take(bytes)?;
             if from.iter().all(|id| heads.covers(id)) {
@@ -79,16 +80,15 @@ impl HeldBytes {
             } else {
                 self.lasting += bytes;
             }
-            self.last = Arc::new(from);
+            *last = Arc::new(from);
         }
         let name = hawser_proto::Bytes::copy_from_slice(&add.topic);
-        Ok(Topic::parse(name).ok().map(|topic| (topic, Arc::clone(&self.last))))
+        Ok(Topic::parse(name).ok().map(|topic| (topic, Arc::clone(last))))
     }
 
     /// Ends a wave.
     pub(super) fn end(&mut self, wave: u64) {
         self.waves.remove(&wave);
-        self.last = Arc::default();
     }
 
     /// Adjusts the charge to the memory that the stream now holds.

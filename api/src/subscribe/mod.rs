@@ -272,15 +272,16 @@ impl Subscriber {
             let heads = self.reader.heads();
             let mut refused = None;
             self.held.begin(wave);
-            let held = &mut self.held;
-            let adds =
-                mutate.adds.into_iter().map_while(|add| match held.add(wave, &add, &heads) {
+            let (held, mut last) = (&mut self.held, Arc::default());
+            let adds = mutate.adds.into_iter().map_while(|add| {
+                match held.add(wave, &add, &heads, &mut last) {
                     Ok(add) => add,
                     Err(overloaded) => {
                         refused = Some(overloaded);
                         None
                     }
-                });
+                }
+            });
             self.subscription.add(WaveId(wave), past, adds).await;
             if let Some(overloaded) = refused {
                 return Err(into_status(overloaded));

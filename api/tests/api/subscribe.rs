@@ -407,6 +407,39 @@ async fn streams_take_the_memory_of_their_topics_and_give_it_back() {
     }
 }
 
+/// The client sends many changes at once, all with one cursor that is ahead of the node. Each wave copies it.
+#[tokio::test]
+async fn each_wave_is_charged_for_a_cursor_that_others_have_too() {
+    const WAVES: u8 = 8;
+    const ENTRIES: u32 = 250;
+    let ahead: Vec<(u32, u64)> = (1000..1000 + ENTRIES).map(|originator| (originator, 5)).collect();
+    let node = node().await;
+    let mut client = node.query().await;
+    let first = Talk::over(client.clone()).await.unwrap();
+    let used = "xmtp_api_memory_bytes";
+    let before = node.sample(used).await.unwrap();
+    let (requests, receiver) = mpsc::channel(64);
+    for wave in 1..=WAVES {
+        let adds = vec![add(wave, &ahead)];
+        let request =
+            Some(Ask::Mutate(Mutate { adds, mutate_id: wave.into(), ..Mutate::default() }));
+        let version = Some(pb::subscribe_request::Version::V1(V1 { request }));
+        requests.send(pb::SubscribeRequest { version }).await.unwrap();
+    }
+    // All of them are there before the stream opens, so they come together, before the first wave has caught up.
+    let frames = client.subscribe(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut talk = Talk { requests: Some(requests), frames };
+    let mut complete = 0;
+    while complete < WAVES {
+        complete += u8::from(talk.heard().await.unwrap().starts_with("complete"));
+    }
+    let grown = node.sample(used).await.unwrap() - before;
+    // 24 bytes for an entry (`docs/protocol/api.md`, Memory).
+    let copies = f64::from(u32::from(WAVES) * ENTRIES * 24);
+    assert!(grown >= copies, "{grown} bytes are charged for {copies}");
+    drop((first, talk));
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_topics_are_added_at_once() {
     let node = node().await;
