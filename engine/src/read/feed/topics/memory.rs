@@ -55,14 +55,16 @@ impl TopicFeed {
         CURSOR_BYTES + (len + later) * CURSOR_ENTRY_BYTES
     }
 
-    /// Returns the memory that topics and cursors take.
+    /// Returns the memory that topics, with what their names have above usual ones, and cursors take.
     pub(crate) fn held_bytes(&self) -> usize {
+        let lens = self.topics.keys().map(|topic| topic.as_bytes().len());
+        let names_bytes: usize = lens.map(|len| len.saturating_sub(NAME_LEN_BYTES)).sum();
         let mut counted = HashSet::new();
         let floors = self.topics.values().map(|state| &state.floor);
         let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
         let cursors_bytes: usize =
             cursors.map(|floor| CURSOR_BYTES + floor.len() * CURSOR_ENTRY_BYTES).sum();
-        self.topics_bytes() + cursors_bytes
+        self.topics_bytes() + names_bytes + cursors_bytes
     }
 }
 
@@ -72,6 +74,18 @@ mod tests {
 
     use super::*;
     use crate::read::feed::WaveId;
+    use crate::read::plan::Cursors;
+
+    /// A request may have 10,000 topics whose names are four times as long as usual ones.
+    #[test]
+    fn long_names_count_as_long_as_their_topics() {
+        let held = |len: usize| {
+            let name = |n: u8| [&[0, n][..], &vec![7; len - 2]].concat();
+            let topics = (0..10).map(|n| (Topic::parse(name(n).into()).unwrap(), Arc::default()));
+            TopicFeed::new(Cursors::PerTopic, topics).held_bytes()
+        };
+        assert_eq!(held(NAME_LEN_BYTES + 90), held(NAME_LEN_BYTES) + 10 * 90);
+    }
 
     /// A stream can add topics without end and remove them, or read their history, and is charged for none of them then.
     #[test]
