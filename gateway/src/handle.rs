@@ -12,6 +12,7 @@ use hawser_serve::{
     BuildInfo, CallMetrics, FieldCost, HealthService, MemoryBudget, MethodKind, RpcMethod,
     SchemaError, ServeSettings, Server, pages, reflect,
 };
+use hawser_validation::limits::ACTION_BYTES;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::server::NamedService as _;
@@ -45,14 +46,14 @@ const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The memory that a publish request takes once it is decoded. A client envelope is copied three times: to be
 /// signed, to be sent, and into the response. The identity updates in it decode into many small messages. The
-/// factors are guesses.
+/// other factors are guesses.
 const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
     1,
     1024,
     3,
     &[
         FieldCost::each(1, 0, &[FieldCost::each(3, 0, &[FieldCost::each(1, 96, &[])])]),
-        FieldCost::by_length(5, 64),
+        FieldCost::with_length(5, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
     ],
 )];
 

@@ -4,6 +4,12 @@
 
 use std::time::Duration;
 
+use hawser_proto::pb::xmtp::identity::associations::IdentityAction;
+
+/// Memory that an action of an identity update takes in a request, bytes; an empty one has two on the wire. Calculated:
+/// the list that it is decoded into may have grown to twice its length, and is copied once.
+pub const ACTION_BYTES: usize = 3 * size_of::<IdentityAction>();
+
 /// Largest number of items (messages, key packages, updates) in one request to the service. A guess: a few times
 /// what one device of a user holds.
 pub const REQUEST_ITEMS_MAX: usize = 4096;

@@ -44,6 +44,22 @@ async fn an_update_that_changes_nothing_is_refused() {
     assert_eq!(net.chain.count(), 0);
 }
 
+/// Each action has two bytes in the request, and hundreds in the memory of the gateway, twice.
+#[tokio::test]
+async fn an_update_of_thousands_of_empty_actions_is_charged_for_what_it_becomes() {
+    let small = |settings: &mut GatewaySettings| settings.callers_bytes_max = 16 * 1024 * 1024;
+    let net = Net::with(1, small, |_| {}).await;
+    let mut update = identity_update([5; 32]);
+    let Some(pb::client_envelope::Payload::IdentityUpdate(inner)) = &mut update.payload else {
+        panic!("it is an update");
+    };
+    inner.actions = vec![inner.actions[0].clone(); 12_000];
+    let refused = net.publish(vec![update]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(net.chain.count(), 0);
+    net.publish(vec![message(1, "a")]).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_cannot_be_judged_is_not_paid_for() {
     let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox([9; 32])));

@@ -16,8 +16,9 @@ use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use hawser_serve::tls::{Tls, TlsFilesError};
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
+use hawser_serve::{FieldCost, MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
+use hawser_validation::limits::ACTION_BYTES;
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
 use parking_lot::Mutex;
@@ -404,11 +405,16 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
 /// Offers this node's payload validation to other software over gRPC. Its cached wallet answers and its threads are
 /// separate, so that its callers cannot exhaust the node's, and it uses half of the cores.
 fn validation_service(wallets: &WalletSettings) -> ExtraService {
-    const METHODS: [&str; 4] = [
+    const METHODS: [&str; 3] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
-        "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState",
         "/xmtp.mls_validation.v1.ValidationApi/ValidateInboxIdKeyPackages",
         "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures",
+    ];
+    const STATE: &str = "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState";
+    /// Earlier and new updates, with their actions.
+    const UPDATES: &[FieldCost] = &[
+        FieldCost::with_length(1, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
+        FieldCost::with_length(2, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wallets = Arc::new(Wallets::over_rpc(wallets.rpcs.clone(), wallets.list()));
@@ -416,9 +422,11 @@ fn validation_service(wallets: &WalletSettings) -> ExtraService {
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let state = RpcMethod::new(STATE, MethodKind::Unary).decoding(UPDATES);
+    let others = METHODS.into_iter().map(|path| RpcMethod::new(path, MethodKind::Unary));
     ExtraService {
         name: "xmtp.mls_validation.v1.ValidationApi",
-        methods: METHODS.map(|path| RpcMethod::new(path, MethodKind::Unary)).to_vec(),
+        methods: others.chain([state]).collect(),
         routes: Routes::new(service),
     }
 }
