@@ -96,14 +96,15 @@ impl MemberIdentifier {
         hex::encode(Sha256::digest(format!("{self}{nonce}")))
     }
 
-    /// Converts from the wire form; `None` if it holds no identifier.
+    /// Converts from the wire form; `None` if it holds no identifier. Copies keys, because a change that waits for a
+    /// contract wallet outlives the envelope that it comes from.
     #[must_use]
     pub fn from_pb(identifier: &pb::MemberIdentifier) -> Option<Self> {
         Some(match identifier.kind.as_ref()? {
             PbKind::EthereumAddress(text) => Self::Ethereum(text.clone()),
-            PbKind::InstallationPublicKey(key) => Self::Installation(key.clone()),
+            PbKind::InstallationPublicKey(key) => Self::Installation(Bytes::copy_from_slice(key)),
             PbKind::Passkey(passkey) => Self::Passkey(Passkey {
-                key: passkey.key.clone(),
+                key: Bytes::copy_from_slice(&passkey.key),
                 relying_party: passkey.relying_party.clone(),
             }),
         })
@@ -158,6 +159,29 @@ impl Member {
             added_by_entity: self.added_by.as_ref().map(MemberIdentifier::to_pb),
             client_timestamp_ns: self.client_timestamp_ns,
             added_on_chain_id: self.chain_id,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An update of 200 kB that revokes a key, and waits for a contract wallet, would stay in memory for that key.
+    #[test]
+    fn an_identifier_keeps_no_envelope_in_memory() {
+        let key = Bytes::from(vec![7; 1000]).slice(..32);
+        let passkey = pb::Passkey { key: key.clone(), relying_party: None };
+        for kind in [PbKind::InstallationPublicKey(key.clone()), PbKind::Passkey(passkey)] {
+            let read =
+                MemberIdentifier::from_pb(&pb::MemberIdentifier { kind: Some(kind) }).unwrap();
+            let (MemberIdentifier::Installation(held)
+            | MemberIdentifier::Passkey(Passkey { key: held, .. })) = &read
+            else {
+                panic!("{read:?}")
+            };
+            assert_eq!(held, &key);
+            assert_ne!(held.as_ptr(), key.as_ptr());
         }
     }
 }
