@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, ReportId};
 use hawser_storage::{ReadError, Snapshot};
 
@@ -70,29 +70,51 @@ pub fn held_reports(
     Ok(reports.into_values().collect())
 }
 
-/// Returns the envelope in a node's strand with which it has attested a report about an originator, if it is among the
-/// newest of the node on the topic.
+/// Looks for the envelope with which a node has attested a report about itself, behind a place of its strand. Returns
+/// the place behind which the next look goes on, and the envelope if it is found. One look reads at most
+/// `attestations_max` envelopes of the topic, so that others which the node writes there delay the search, and do not
+/// end it. Passes over attestations that another key than the node's has signed.
 ///
 /// # Errors
 /// When a row cannot be read.
-pub(crate) fn attestation_by(
+pub(crate) fn attestation_behind(
     snapshot: &Snapshot<'_>,
-    node: OriginatorId,
     report: ReportId,
-    about: OriginatorId,
-) -> Result<Option<Bytes>, ReadError> {
-    let mut found = None;
-    newest(snapshot, &Topic::payer_report_attestations(about), &[node], |at, payload| {
-        let Payload::PayerReportAttestation(message) = payload else { return };
-        let attestation = Attestation::from_message(message);
-        if attestation.is_ok_and(|it| it.report == report && it.node == node) {
-            found = found.or(Some(at));
+    after: EnvelopeId,
+    key: &PublicKey,
+    attestations_max: usize,
+) -> Result<(SequenceId, Option<Bytes>), ReadError> {
+    let node = after.originator;
+    let topic = Topic::payer_report_attestations(node);
+    let mut scan = snapshot.topics();
+    let mut searched = after.sequence;
+    let mut row = scan.seek(topic.as_bytes(), EnvelopeId::new(node, searched.next()))?;
+    for _ in 0..attestations_max {
+        let Some(found) = row.filter(|row| row.id.originator == node) else { break };
+        if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
+            && let Some(bytes) = snapshot.get(found.id)?
+            && parsed(bytes.clone()).is_some_and(|it| attests(&it, report, node, key))
+        {
+            return Ok((searched, Some(bytes)));
         }
-    })?;
-    match found {
-        Some(at) => snapshot.get(at),
-        None => Ok(None),
+        searched = found.id.sequence;
+        row = scan.next_row()?;
     }
+    Ok((searched, None))
+}
+
+/// Returns true if an envelope carries a node's attestation of a report, signed with the node's key.
+fn attests(
+    envelope: &OriginatorEnvelope,
+    report: ReportId,
+    node: OriginatorId,
+    key: &PublicKey,
+) -> bool {
+    let payload = envelope.unsigned().payer().client().payload();
+    let Payload::PayerReportAttestation(message) = payload else { return false };
+    let Ok(attestation) = Attestation::from_message(message) else { return false };
+    let is_it = attestation.report == report && attestation.node == node;
+    is_it && attestation.verify(key).is_ok()
 }
 
 /// Calls `each` with the newest payloads of each writer on a topic.
@@ -121,4 +143,66 @@ fn newest(
 
 fn parsed(bytes: Bytes) -> Option<OriginatorEnvelope> {
     OriginatorEnvelope::parse(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{PayerEnvelope, Proof};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::sign::originator_digest;
+    use hawser_storage::{Change, LogEntry, Validity};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::facts;
+    use crate::read::testing;
+
+    const NODE: OriginatorId = OriginatorId(200);
+    const REPORT: ReportId = ReportId([1; 32]);
+
+    fn secret(seed: u8) -> SecretKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap()
+    }
+
+    /// Returns the envelope at a place of the node's strand that carries an attestation.
+    fn carrying(at: u64, attestation: Attestation) -> Change {
+        let client = attestation.client_envelope(NODE);
+        let paid = PayerEnvelope::sign(client, NODE, 60, &secret(2)).encode_to_vec();
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: at,
+            originator_ns: 1,
+            payer_envelope_bytes: paid.into(),
+            ..Default::default()
+        };
+        let statement = Bytes::from(statement.encode_to_vec());
+        let signature = secret(2).sign(originator_digest(&statement));
+        let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(signature));
+        let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(100));
+        let id = EnvelopeId::new(NODE, SequenceId(at));
+        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
+    }
+
+    #[test]
+    fn a_search_for_an_attestation_goes_on_where_it_ended_and_passes_over_what_others_signed() {
+        let store = testing::store();
+        let own = Attestation::sign(REPORT, NODE, &secret(2));
+        let of_other = Attestation::sign(ReportId([7; 32]), NODE, &secret(2));
+        let by_other = Attestation::sign(REPORT, NODE, &secret(3));
+        let strand = [own, by_other, of_other, own, of_other];
+        let changes = (1..).zip(strand).map(|(at, attestation)| carrying(at, attestation));
+        store.commit(&changes.collect::<Vec<_>>()).unwrap();
+        let snapshot = store.snapshot();
+        let at = |sequence| EnvelopeId::new(NODE, SequenceId(sequence));
+        let searched = |after, attestations_max| {
+            let key = secret(2).public_key();
+            attestation_behind(&snapshot, REPORT, at(after), &key, attestations_max).unwrap()
+        };
+        assert_eq!(searched(1, 2), (SequenceId(3), None), "it goes on behind");
+        let found = (SequenceId(3), snapshot.get(at(4)).unwrap());
+        assert!(found.1.is_some());
+        assert_eq!(searched(3, 2), found);
+        assert_eq!(searched(4, 9), (SequenceId(5), None));
+    }
 }

@@ -4,7 +4,7 @@
 //! Late envelopes follow the end of the report in the strand, and are in no report. If nodes counted them, one such
 //! envelope would keep nodes from attesting or settling the report for ever, and its payers from paying.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
@@ -28,6 +28,9 @@ const TRIED_MIN: usize = 16;
 /// The number of places before the end of a report that are searched for one of a later minute. A guess: a node of
 /// other software may be a second out of order.
 const BEFORE_END_MAX: u64 = 65_536;
+/// The most late places of a report that one look returns. A guess: the first one is a proof, unless its envelope
+/// breaks a rule, which is evidence by itself, or is too long for evidence.
+const LATE_PLACES_MAX: usize = 16;
 /// The number of minutes before its own that decide about the congestion of an envelope.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
 const EARLIER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
@@ -95,28 +98,51 @@ struct PayerSum {
     messages: u64,
 }
 
-/// Returns the place of a late envelope of a report on the chain; `None` if there is none, or the envelope at the
-/// report's end was never held. Only the last charged envelope of each payer and minute is looked at.
+/// The minutes in which late envelopes of a report on the chain are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LateMinutes {
+    /// All minutes of the report.
+    All,
+    /// The last two. An envelope of an earlier minute behind the end of the report is more than a second older than the
+    /// end, and that is evidence by itself.
+    LastTwo,
+}
+
+/// Returns places of late envelopes of a report on the chain, at most [`LATE_PLACES_MAX`], whose range ends in
+/// `last_minute`. Only the last charged envelope of each payer and minute is looked at. Those of payers with few bytes
+/// in that minute come first: evidence has no room for a long envelope.
 ///
 /// # Errors
 /// When a row cannot be read.
-pub(crate) fn late_place(
+pub(crate) fn late_places(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-) -> Result<Option<EnvelopeId>, ReadError> {
+    last_minute: u32,
+    minutes: LateMinutes,
+) -> Result<Vec<EnvelopeId>, ReadError> {
     let (about, start, end) = (report.originator(), report.start(), report.end().sequence);
-    let minute_at = |sequence| minute_at(snapshot, EnvelopeId::new(about, sequence));
-    let Some(last_minute) = minute_at(end)?.filter(|_| start != end) else { return Ok(None) };
-    let start_minute = match start {
-        SequenceId::NONE => None,
-        start => Some(minute_at(start)?.unwrap_or(last_minute.saturating_sub(1))),
+    if start == end {
+        return Ok(Vec::new());
+    }
+    let start_minute = match (minutes, start) {
+        (LateMinutes::LastTwo, _) => last_minute.checked_sub(2),
+        (LateMinutes::All, SequenceId::NONE) => None,
+        (LateMinutes::All, start) => Some(
+            minute_at(snapshot, EnvelopeId::new(about, start))?
+                .unwrap_or(last_minute.saturating_sub(1)),
+        ),
     };
-    let mut late = None;
+    let mut late = BTreeSet::new();
     snapshot.usage_of_minutes(about, start_minute, last_minute, |_, _, row| {
-        late = Some(row.last_sequence).filter(|last| *last > end);
-        late.is_none()
+        if row.last_sequence > end {
+            late.insert((row.bytes, row.last_sequence));
+        }
+        if late.len() > LATE_PLACES_MAX {
+            late.pop_last();
+        }
+        true
     })?;
-    Ok(late.map(|sequence| EnvelopeId::new(about, sequence)))
+    Ok(late.into_iter().map(|(_, sequence)| EnvelopeId::new(about, sequence)).collect())
 }
 
 /// Returns the reason why the last minute of a report may get further envelopes in the strand of this node itself:

@@ -24,9 +24,9 @@ pub use figures::{
     FiguresError, NotYet, Recomputed, draft, has_come, recompute, recompute_on_chain,
     recompute_to_attest,
 };
-pub(crate) use held::attestation_by;
+pub(crate) use held::attestation_behind;
 pub use held::{HeldReport, held_reports};
-pub(crate) use late::{late_place, may_grow};
+pub(crate) use late::{LateMinutes, late_places, may_grow};
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
 pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};

@@ -1,15 +1,20 @@
 //! Payer reports while an originator dates envelopes back into minutes that are reported, or shows places late.
 
+use hawser_engine::facts;
 use hawser_engine::payer_reports::{Recomputed, draft, recompute};
 use hawser_engine::runtime::{Attested, ReportContract as _, Submitted, Written};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
-use hawser_storage::{Change, EvidenceTime, Facts, LogEntry, Misbehavior, SkipReason};
+use hawser_storage::{
+    Change, EvidenceTime, Facts, InvalidRule, LogEntry, Misbehavior, SkipReason, Validity,
+};
 
 use crate::common::{START_NS, rate};
-use crate::payer_report_attacks::{ABOUT, MINUTE_NS, append, copy_without, dated, place, reprice};
+use crate::payer_report_attacks::{
+    ABOUT, MINUTE_NS, append, copy_without, dated, dated_until, place, reprice,
+};
 use crate::report_contract::{NODES, domain, key};
 use crate::report_network::{Network, smuggle, smuggle_unseen};
 
@@ -114,6 +119,103 @@ async fn an_envelope_between_the_reports_is_evidence_against_the_originator_that
         assert_eq!(judgement.verdict, MisbehaviorVerdict::Proven, "{judgement:?}");
         assert_eq!(judgement.accused, Some(ABOUT));
     }
+}
+
+/// Returns the places of late releases that a node has as evidence. There is no other evidence.
+fn released_late(network: &Network, node: u32) -> Vec<u64> {
+    let snapshot = network.stores[&node].snapshot();
+    let found = snapshot.evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let place = |it: &hawser_storage::StoredEvidence| {
+        assert_eq!(it.evidence.misbehavior, Misbehavior::LateRelease);
+        assert_eq!(it.evidence.at.originator, ABOUT);
+        it.evidence.at.sequence.0
+    };
+    found.iter().map(place).collect()
+}
+
+/// Has the originator attest reports that do not exist.
+async fn write_others(network: &Network, of: std::ops::Range<u8>) {
+    for other in of {
+        let other = Attestation::sign(ReportId([other; 32]), ABOUT, &key(100));
+        smuggle_unseen(network, 100, other.client_envelope(ABOUT)).await;
+    }
+    network.replicate();
+}
+
+/// The originator writes many attestations of other reports before and after its own, and one that counts for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attestation_binds_however_many_others_are_around_it() {
+    let network = congested().await;
+    let Written::New(id) = network.write(300, 100).await else { panic!("a report is due") };
+    let by_other = Attestation::sign(id, ABOUT, &key(200));
+    smuggle_unseen(&network, 100, by_other.client_envelope(ABOUT)).await;
+    write_others(&network, 0..40).await;
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+    write_others(&network, 100..140).await;
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+    assert!(released_late(&network, 200).is_empty(), "nothing is late");
+
+    let at = network.stores[&200].snapshot().head(ABOUT).unwrap().next();
+    network.stores[&200].commit(&late(&network, 200, &[(1, 0)])).unwrap();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 0);
+    assert_eq!(released_late(&network, 200), [at.0]);
+}
+
+/// The originator shows the last envelope of a minute when three more reports about it are on the chain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envelope_that_is_shown_many_reports_later_is_evidence() {
+    const HIDDEN: u64 = 6;
+    let network = Network::start();
+    network.traffic("first").await;
+    for node in [200, 300] {
+        copy_without(&network, 100, node, HIDDEN);
+    }
+    for round in 0..4 {
+        // Later reports are over the place, which may still come for half a day.
+        network.pass(13 * 60);
+        let Written::New(id) = network.write(200, 100).await else { panic!("a report is due") };
+        let own = Attestation::sign(id, ABOUT, &key(100));
+        smuggle(&network, 100, own.client_envelope(ABOUT)).await;
+        for node in [200, 300] {
+            assert_eq!(network.attest(node, 100).await, [Attested::Signed], "round {round}");
+        }
+        assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+        network.traffic(&format!("after {round}")).await;
+        network.replicate();
+    }
+    let first = network.on_chain().about(ABOUT).next().unwrap().end.sequence;
+    assert_eq!(first.0, HIDDEN - 1, "the hidden envelope follows the first report");
+    assert_eq!(network.settle(200, 100).await.unwrap(), 4 * 3);
+    assert!(released_late(&network, 200).is_empty(), "nothing is late");
+
+    network.stores[&200].commit(&[place(&network, 100, HIDDEN)]).unwrap();
+    reprice(&network.stores[&200]);
+    assert_eq!(network.settle(200, 100).await.unwrap(), 0);
+    assert_eq!(released_late(&network, 200), [HIDDEN]);
+}
+
+/// A late envelope that breaks a rule is no proof of a late release, although its payer owes for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_envelope_that_proves_nothing_hides_no_other_one() {
+    let network = congested().await;
+    submit_report(&network).await;
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+    let store = &network.stores[&200];
+    let id = EnvelopeId::new(ABOUT, store.snapshot().head(ABOUT).unwrap().next());
+    let bytes = dated_until(id, START_NS + 5, 0, "of another expiry", 1);
+    let validity = Validity::Invalid(InvalidRule(9));
+    let facts = facts::of_stored(&bytes, validity, OriginatorId(u32::MAX));
+    assert!(facts.as_ref().is_some_and(|it| it.charge.is_some()), "its payer owes for it");
+    store.commit(&[Change::Append(LogEntry { id, bytes, validity, facts })]).unwrap();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 0);
+    assert!(released_late(&network, 200).is_empty());
+
+    store.commit(&late(&network, 200, &[(1, 1)])).unwrap();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 0);
+    assert_eq!(released_late(&network, 200), [id.sequence.next().0]);
 }
 
 /// A node that has lost the end of its strand does not attest that the last minute before it ends there.

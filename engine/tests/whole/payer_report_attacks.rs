@@ -122,6 +122,18 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
 
 /// The statement of an originator that dates an envelope as it likes.
 pub fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
+    let expiry_unix_s = u64::try_from(originator_ns / 1_000_000_000).unwrap() + 60 * 86_400;
+    dated_until(at, originator_ns, by, text, expiry_unix_s)
+}
+
+/// The same, with an expiry as the originator likes.
+pub fn dated_until(
+    at: EnvelopeId,
+    originator_ns: i64,
+    by: u8,
+    text: &str,
+    expiry_unix_s: u64,
+) -> Bytes {
     let message = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, message);
     let paid = PayerEnvelope::sign(client, at.originator, 60, &payer(by)).encode_to_vec();
@@ -132,7 +144,7 @@ pub fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
         payer_envelope_bytes: paid.into(),
         base_fee_picodollars: 1,
         congestion_fee_picodollars: 0,
-        expiry_unixtime: u64::try_from(originator_ns / 1_000_000_000).unwrap() + 60 * 86_400,
+        expiry_unixtime: expiry_unix_s,
     };
     let statement = Bytes::from(statement.encode_to_vec());
     let signature = key(at.originator.0).sign(originator_digest(&statement));

@@ -44,6 +44,7 @@ pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
 use error::FailedReports;
 pub use error::ReportStepError;
 use known_leaves::KnownLeaves;
+use late_release::SearchedStrands;
 use searched::SearchedReports;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
@@ -114,6 +115,7 @@ struct PayerReporterState {
     /// The reports whose amounts were searched for to settle them, and to attest them.
     searched: Mutex<SearchedReports>,
     searched_to_attest: Mutex<SearchedReports>,
+    searched_strands: Mutex<SearchedStrands>,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
@@ -149,6 +151,7 @@ impl PayerReporter {
             known_leaves: Mutex::default(),
             searched: Mutex::default(),
             searched_to_attest: Mutex::default(),
+            searched_strands: Mutex::default(),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))
