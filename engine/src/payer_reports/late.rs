@@ -173,6 +173,21 @@ pub(crate) fn may_grow(
     Ok(Some(NotYet::Filling(last_minute)))
 }
 
+/// Returns the reason why the last minute of a report that this node computes may get further envelopes: its originator
+/// has no usage in a later minute here. A node writes no such report, because the rest of the minute would be in none.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(crate) fn may_fill(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<Option<NotYet>, ReadError> {
+    let last_minute = report.end().minute;
+    let newest = snapshot.last_used_minute(report.originator(), u32::MAX)?;
+    let is_newest = newest.is_none_or(|(minute, _)| minute <= last_minute);
+    Ok(is_newest.then_some(NotYet::Filling(last_minute)))
+}
+
 /// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on.
 /// `None` if no such leaves are found within the bounds.
 ///

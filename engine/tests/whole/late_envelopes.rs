@@ -243,10 +243,10 @@ async fn a_node_attests_no_end_of_its_own_strand_before_places_that_it_lacks() {
     assert!(matches!(judged[..], [(of, Attested::NotNow(_))] if of == id), "{judged:?}");
 }
 
-/// The writer of a report ends it in a minute in which the originator still publishes. An attestation that is signed
-/// late would prove the originator guilty of the rest of the minute.
+/// The writer of a report ends it in a minute in which the originator still publishes. The rest of the minute would be in
+/// no report, and an attestation of the originator that is signed late would prove it guilty of that rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_attests_about_itself_only_minutes_that_get_no_further_envelope() {
+async fn a_node_attests_only_minutes_that_get_no_further_envelope() {
     let network = Network::start();
     network.traffic("some").await;
     network.publish(100, 0, &["of a minute that still fills"]).await;
@@ -259,15 +259,35 @@ async fn a_node_attests_about_itself_only_minutes_that_get_no_further_envelope()
     let end = RangeEnd { minute, sequence };
     let report = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap();
     smuggle(&network, 300, report.client_envelope()).await;
-    assert_eq!(network.attest(200, 100).await, [Attested::Signed], "it binds no other node");
-    // The originator's clock is beyond the minute, and its strand is not.
+    // Their clocks are beyond the minute, and the strand is not.
     for _ in 0..2 {
-        let judged = network.attest(100, 100).await;
-        assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+        for node in [100, 200] {
+            let judged = network.attest(node, 100).await;
+            assert!(matches!(judged[..], [Attested::NotNow(_)]), "node {node}: {judged:?}");
+        }
         network.pass(1);
     }
     network.publish(100, 0, &["of a later minute"]).await;
-    assert_eq!(network.attest(100, 100).await, [Attested::Signed]);
+    network.replicate();
+    for node in [100, 200] {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed], "node {node}");
+    }
+}
+
+/// A report ends before the newest minute with usage, so the originator attests it also if it publishes no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_about_an_idle_originator_reaches_the_majority_of_two_nodes() {
+    let mut network = Network::start();
+    network.set_member(300, false);
+    network.follow_chain();
+    network.traffic("before it falls silent").await;
+    network.replicate();
+    network.pass(24 * 60);
+    let Written::New(_) = network.write(200, 100).await else { panic!("a report is due") };
+    for node in [200, 100] {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed], "node {node}");
+    }
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
 }
 
 /// The times of a strand that was taken over from other software may go back at the border of a minute. The other nodes

@@ -37,7 +37,7 @@ use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
     ChainReport, ChainReports, HeldReport, NotYet, Recomputed, draft, has_come, held_reports,
-    may_grow, nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
+    may_fill, may_grow, nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
@@ -474,8 +474,12 @@ impl PayerReporterState {
             return Ok(PayerReportVerdict::Different(differences));
         }
         self.differing.lock().remove(&held.id);
-        // The attestation binds however long after this verdict it is signed.
-        if is_own && let Some(why) = may_grow(&snapshot, &held.report)? {
+        let unfinished = match is_own {
+            // The attestation binds however long after this verdict it is signed.
+            true => may_grow(&snapshot, &held.report)?,
+            false => may_fill(&snapshot, &held.report)?,
+        };
+        if let Some(why) = unfinished {
             return Ok(PayerReportVerdict::NotNow(why.to_string()));
         }
         if nodes_of(&self.registry())? != *held.report.nodes() {
