@@ -10,15 +10,16 @@ use hawser_rules::payer_report::{
 };
 use hawser_storage::{ReadError, Snapshot};
 
-use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle};
+use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle, missing_behind};
 use super::times::minute_at;
 
-/// Minutes after the end of a range in which a missing place of it keeps this node from writing a report over it. A
-/// guess: the time after which any node reports about an originator. A place that no peer has shown by then was
+/// Minutes after the end of a range in which a missing place of its minutes keeps this node from writing a report over
+/// it. A guess: the time after which any node reports about an originator. A place that no peer has shown by then was
 /// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
-/// Minutes after the end of a range in which a missing place of it keeps this node from attesting a report over it. A
-/// guess: a node that is restarted, or loses its connection for a moment, has received what its peers show by then.
+/// Minutes after the end of a range in which a missing place of its minutes keeps this node from attesting a report
+/// over it. A guess: a node that is restarted, or loses its connection for a moment, has received what its peers show
+/// by then.
 /// Nodes of the reference implementation use up sequence ids, so most of their reports are over missing places.
 const ARRIVING_MINUTES: u32 = 15;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
@@ -115,7 +116,7 @@ pub fn draft(
         return Err(NotYet::Unpriced.into());
     }
     let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
-    if let Some(why) = missing(snapshot, about, start, end.sequence)?.filter(|_| may_come) {
+    if may_come && let Some(why) = missing_of_minutes(snapshot, about, start, end)? {
         return Err(why.into());
     }
     let (leaves, _) = leaves(snapshot, about, start_minute, end.minute)?;
@@ -145,9 +146,9 @@ pub fn recompute(
 }
 
 /// Computes a report again to attest it, in minute `now_minute`. Differs from [`recompute`] only while the range has
-/// ended less than a quarter of an hour ago: a report over missing places is then not judged yet, because they may
-/// still come. Envelopes that are dated back are searched for if `may_search` returns true; it gets the places of the
-/// range that this node lacks.
+/// ended less than a quarter of an hour ago: a report whose minutes have missing places is then not judged yet, because
+/// they may still come. Envelopes that are dated back are searched for if `may_search` returns true; it gets the places
+/// of the range that this node lacks.
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -161,7 +162,11 @@ pub fn recompute_to_attest(
     let may_search =
         |missing: Option<&NotYet>| !(may_come && missing.is_some()) && may_search(missing);
     Ok(match recomputed(snapshot, report, may_search)? {
-        (Recomputed::Equal(_), Some(missing)) if may_come => Recomputed::NotYet(missing),
+        (Recomputed::Equal(leaves), _) if may_come => {
+            let (about, start, end) = (report.originator(), report.start(), report.end());
+            let missing = missing_of_minutes(snapshot, about, start, end)?;
+            missing.map_or(Recomputed::Equal(leaves), Recomputed::NotYet)
+        }
         (recomputed, _) => recomputed,
     })
 }
@@ -294,6 +299,20 @@ pub(super) fn figures_of(
 /// originator that has its own corrected again and again holds up no report about another one.
 fn minutes_of(start_minute: Option<u32>, end_minute: u32) -> RangeInclusive<u32> {
     start_minute.map_or(0, |minute| minute.saturating_add(1))..=end_minute
+}
+
+/// Returns the first places that are not held and may be of the minutes of a range: those of the range, and those behind
+/// it that may be of its last minute.
+fn missing_of_minutes(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    start: SequenceId,
+    end: RangeEnd,
+) -> Result<Option<NotYet>, ReadError> {
+    match missing(snapshot, about, start, end.sequence)? {
+        None => missing_behind(snapshot, about, end),
+        found => Ok(found),
+    }
 }
 
 /// Returns the first places of a range that are not held, if there are any. They are read from the snapshot that the

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Leaves, PayerReport};
+use hawser_rules::payer_report::{Leaves, PayerReport, RangeEnd};
 use hawser_storage::{
     CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot,
 };
@@ -28,6 +28,9 @@ const TRIED_MIN: usize = 16;
 /// The number of places before the end of a report that are searched for one of a later minute. A guess: a node of
 /// other software may be a second out of order.
 const BEFORE_END_MAX: u64 = 65_536;
+/// The number of places behind the end of a report that are searched for one of a later minute. A guess: only free
+/// envelopes and those that break a rule come between.
+const BEHIND_END_MAX: usize = 65_536;
 /// The most late places of a report that one look returns. A guess: the first one is a proof, unless its envelope
 /// breaks a rule, which is evidence by itself, or is too long for evidence.
 const LATE_PLACES_MAX: usize = 16;
@@ -159,7 +162,33 @@ pub(crate) fn may_grow(
     let Some(last_minute) = minute_at(snapshot, end)? else {
         return Ok(Some(NotYet::NoEnvelope(end)));
     };
-    for place in snapshot.places(end, snapshot.verified_head(end.originator)?) {
+    unfinished(snapshot, end, last_minute)
+}
+
+/// Returns the first places behind a range that this node lacks and that may be of the minute with which it ends: none
+/// of a later minute comes before them.
+///
+/// # Errors
+/// When a row cannot be read.
+pub(super) fn missing_behind(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    end: RangeEnd,
+) -> Result<Option<NotYet>, ReadError> {
+    let why = unfinished(snapshot, EnvelopeId::new(about, end.sequence), end.minute)?;
+    Ok(why.filter(|why| matches!(why, NotYet::Missing(..))))
+}
+
+/// Returns the first reason why further envelopes of a minute may follow a place: this node lacks a place behind it,
+/// or there is none of a later minute. Looks at most at [`BEHIND_END_MAX`] places.
+fn unfinished(
+    snapshot: &Snapshot<'_>,
+    end: EnvelopeId,
+    last_minute: u32,
+) -> Result<Option<NotYet>, ReadError> {
+    let places = snapshot.places(end, snapshot.verified_head(end.originator)?);
+    let mut len_bytes = 0_usize;
+    for place in places.take(BEHIND_END_MAX) {
         let place = place?;
         if let LogPlace::Empty { from, through, reason } = &place
             && matches!(reason, SkipReason::Missing | SkipReason::Expired)
@@ -168,6 +197,10 @@ pub(crate) fn may_grow(
         }
         if stated_ns_of(&place).is_some_and(|ns| minute_of(ns) > last_minute) {
             return Ok(None);
+        }
+        len_bytes = len_bytes.saturating_add(len_of(&place));
+        if len_bytes > TO_ATTEST.len_bytes {
+            break;
         }
     }
     Ok(Some(NotYet::Filling(last_minute)))

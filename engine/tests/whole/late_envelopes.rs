@@ -1,8 +1,8 @@
 //! Payer reports while an originator dates envelopes back into minutes that are reported, or shows places late.
 
 use hawser_engine::facts;
-use hawser_engine::payer_reports::{Recomputed, draft, recompute};
-use hawser_engine::runtime::{Attested, ReportContract as _, Submitted, Written};
+use hawser_engine::payer_reports::{FiguresError, NotYet, Recomputed, draft, recompute};
+use hawser_engine::runtime::{Attested, ReportContract as _, ReportStepError, Submitted, Written};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
@@ -235,7 +235,7 @@ async fn a_node_attests_no_end_of_its_own_strand_before_places_that_it_lacks() {
     network.stores[&100].commit(&[gap]).unwrap();
     network.restart(100);
     network.publish(100, 0, &["behind the gap"]).await;
-    network.pass(20);
+    network.pass(13 * 60);
     let Written::New(id) = network.worker(100).write(ABOUT).await.unwrap() else {
         panic!("a report is due")
     };
@@ -427,6 +427,40 @@ async fn a_report_over_places_that_may_still_come_waits_for_a_while() {
     assert!(matches!(judged[..], [Attested::Refused(_)]), "it has come: {judged:?}");
     let judged = network.attest(300, 100).await;
     assert!(matches!(judged[..], [Attested::NotNow(_)]), "{judged:?}");
+    network.pass(15);
+    assert_eq!(network.attest(300, 100).await, [Attested::Signed]);
+}
+
+/// The places may also be the last ones of the minute with which the report would end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_waits_for_places_behind_its_end_that_may_be_of_its_last_minute() {
+    const HIDDEN: u64 = 6;
+    let network = Network::start();
+    network.traffic("some").await;
+    for node in [200, 300] {
+        copy_without(&network, 100, node, HIDDEN);
+    }
+    let drafted = network.worker(200).write(ABOUT).await;
+    let Err(ReportStepError::Figures(FiguresError::NotYet(why))) = drafted else {
+        panic!("{drafted:?}")
+    };
+    assert_eq!(why, NotYet::Missing(SequenceId(HIDDEN), SequenceId(HIDDEN)));
+
+    let last = network.stores[&200].snapshot().last_used_minute(ABOUT, network.now_minute() - 2);
+    let (minute, sequence) = last.unwrap().unwrap();
+    assert_eq!(sequence.0, HIDDEN - 1);
+    let root = booked(&network, 200, minute).root();
+    let end = RangeEnd { minute, sequence };
+    let without = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes()).unwrap();
+    smuggle(&network, 300, without.client_envelope()).await;
+    for node in [200, 300] {
+        let judged = network.attest(node, 100).await;
+        assert!(matches!(judged[..], [Attested::NotNow(_)]), "node {node}: {judged:?}");
+    }
+    network.stores[&200].commit(&[place(&network, 100, HIDDEN)]).unwrap();
+    reprice(&network.stores[&200]);
+    let judged = network.attest(200, 100).await;
+    assert!(matches!(judged[..], [Attested::Refused(_)]), "it has come: {judged:?}");
     network.pass(15);
     assert_eq!(network.attest(300, 100).await, [Attested::Signed]);
 }
