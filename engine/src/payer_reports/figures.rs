@@ -301,8 +301,8 @@ fn minutes_of(start_minute: Option<u32>, end_minute: u32) -> RangeInclusive<u32>
     start_minute.map_or(0, |minute| minute.saturating_add(1))..=end_minute
 }
 
-/// Returns the first places that are not held and may be of the minutes of a range: those of the range, and those behind
-/// it that may be of its last minute.
+/// Returns the first places that are not held and may be of the minutes of a range: those of the range, and those
+/// behind it that may be of its last minute.
 fn missing_of_minutes(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,

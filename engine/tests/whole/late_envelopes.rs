@@ -243,8 +243,8 @@ async fn a_node_attests_no_end_of_its_own_strand_before_places_that_it_lacks() {
     assert!(matches!(judged[..], [(of, Attested::NotNow(_))] if of == id), "{judged:?}");
 }
 
-/// The writer of a report ends it in a minute in which the originator still publishes. The rest of the minute would be in
-/// no report, and an attestation of the originator that is signed late would prove it guilty of that rest.
+/// The writer of a report ends it in a minute in which the originator still publishes. The rest of the minute would be
+/// in no report, and an attestation of the originator that is signed late would prove it guilty of that rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_attests_only_minutes_that_get_no_further_envelope() {
     let network = Network::start();
