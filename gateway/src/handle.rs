@@ -148,6 +148,7 @@ pub async fn start(
     let calls = CallMetrics::new(&METHODS);
     let observer = observer(&settings, nodes.clone(), checks.clone(), readiness.clone());
     let serve = ServeSettings {
+        trusted_proxies: settings.policies.identity.trusted_proxies.clone(),
         memory: MemoryBudget::new(settings.callers_bytes_max),
         connections_max: settings.connections_max,
         tls: settings.tls.clone(),

@@ -76,8 +76,8 @@ fn webhook_cache_s() -> u64 {
 pub struct CallerIdentitySettings {
     /// Property by which callers are distinguished.
     pub kind: CallerIdentityKind,
-    /// Networks of proxies whose `X-Forwarded-For` counts. The header of any other sender is ignored, because any
-    /// client can set it.
+    /// Networks of proxies whose `X-Forwarded-For` and PROXY headers count, for callers of any kind. Those of any other
+    /// sender are ignored, because any client can send them.
     pub trusted_proxies: TrustedProxies,
     /// Rules for tokens.
     pub jwt: Option<JwtSettings>,

@@ -12,17 +12,17 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::fake_node::Manner;
 use super::fixture::{Net, message, raw, until};
+use super::policies::parse;
 
-#[tokio::test]
-async fn browsers_are_answered_over_http_1() {
-    let net = Net::start(1).await;
-    let request = api::PublishClientEnvelopesRequest { envelopes: vec![message(1, "a")] };
+/// Publishes a message over gRPC-Web, on a connection that begins with these bytes. Returns the response.
+async fn publish_over_http_1(net: &Net, begin: &str, text: &str) -> String {
+    let request = api::PublishClientEnvelopesRequest { envelopes: vec![message(1, text)] };
     let body = request.encode_to_vec();
     let mut framed = vec![0];
     framed.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
     framed.extend(body);
     let mut http = format!(
-        "POST /xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes HTTP/1.1\r\nhost: a\r\n\
+        "{begin}POST /xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes HTTP/1.1\r\nhost: a\r\n\
          content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
         framed.len()
@@ -30,11 +30,40 @@ async fn browsers_are_answered_over_http_1() {
     .into_bytes();
     http.extend(framed);
     let answer = raw(net.gateway.address(), &http).await;
-    let text = String::from_utf8_lossy(&answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn has_status(answer: &str, code: Code) -> bool {
+    let code = i32::from(code);
+    [format!("grpc-status:{code}"), format!("grpc-status: {code}")]
+        .iter()
+        .any(|status| answer.contains(status))
+}
+
+#[tokio::test]
+async fn browsers_are_answered_over_http_1() {
+    let net = Net::start(1).await;
+    let text = publish_over_http_1(&net, "", "a").await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.to_ascii_lowercase().contains("access-control-allow-origin: *"), "{text}");
-    assert!(text.contains("grpc-status:0") || text.contains("grpc-status: 0"), "{text}");
+    assert!(has_status(&text, Code::Ok), "{text}");
     assert_eq!(net.nodes[0].clients().len(), 1);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_of_connections_names_the_callers() {
+    let policies = parse("[default]\nenvelopes_per_minute = 1");
+    let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
+    for (caller, text, code) in [
+        ("1.2.3.4", "a", Code::Ok),
+        ("1.2.3.5", "b", Code::Ok),
+        ("1.2.3.4", "c", Code::ResourceExhausted),
+    ] {
+        let header = format!("PROXY TCP4 {caller} 127.0.0.1 1000 443\r\n");
+        let answer = publish_over_http_1(&net, &header, text).await;
+        assert!(has_status(&answer, code), "{caller}: {answer}");
+    }
+    assert_eq!(net.nodes[0].calls(), 2);
 }
 
 #[tokio::test]
