@@ -86,7 +86,18 @@ impl PublishService {
         let price = |envelope: &Routed| self.price(envelope, &rates, retention_days);
         let admitted = self.policies.admit(&caller, &routed, price, crate::now_ms());
         let taken = admitted.map_err(refused)?;
-        // Before the limits that callers share: one that the operator's service refuses takes nothing from others.
+        let price_max = self.policies.price_max(&caller);
+        // Congestion fees may use the rest of the caller's largest price after the base fee.
+        let congestion_fee_max = |envelope: &Routed| {
+            price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
+        };
+        let all_are_expensive = |it: &Routed| {
+            it.route == Route::Node && self.nodes.all_are_expensive(congestion_fee_max(it))
+        };
+        // Before the limits that callers share, so that a refused caller takes nothing from others.
+        if let Some(index) = routed.iter().position(all_are_expensive) {
+            return Err(self.refused(&PolicyError::AllNodesExpensive { index }));
+        }
         self.policies.ask(&caller, &routed).await.map_err(refused)?;
         let taking = taken.take_everywhere(&self.shared_query(&routed)).await;
         let (taken, known) = taking.map_err(refused)?;
@@ -103,20 +114,7 @@ impl PublishService {
         });
         let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
         self.chain.recall(for_chain.map(|envelope| &envelope.bytes), &known.places).await;
-        let price_max = self.policies.price_max(&caller);
-        // Congestion fees may use the rest of the caller's largest price after the base fee.
-        let congestion_fee_max = |envelope: &Routed| {
-            price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
-        };
-        let all_are_expensive = |it: &Routed| {
-            it.route == Route::Node && self.nodes.all_are_expensive(congestion_fee_max(it))
-        };
-        let allowed = if let Some(index) = routed.iter().position(all_are_expensive) {
-            Err(self.refused(&PolicyError::AllNodesExpensive { index }))
-        } else {
-            self.validate_identities(&caller, &routed).await
-        };
-        if let Err(refused) = allowed {
+        if let Err(refused) = self.validate_identities(&caller, &routed).await {
             bill.give_all_back().await;
             return Err(refused);
         }

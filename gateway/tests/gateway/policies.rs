@@ -92,7 +92,7 @@ async fn kinds_sizes_and_prices_are_limited() {
 }
 
 /// Returns policies of two callers that allow a congestion fee of 5,000 and of 20,000 picodollars.
-async fn poor_and_rich() -> String {
+pub(super) async fn poor_and_rich() -> String {
     let base = base_fee().await;
     format!(
         "[policies.poor]\npicodollars_per_envelope_max = {}\n\
@@ -364,6 +364,8 @@ async fn without_the_webhooks_word_nothing_reaches_a_node_and_the_budget_is_cred
         assert_eq!(refused.code(), Code::Unavailable, "and not that the day is used up");
     }
     assert_eq!(net.nodes[0].calls(), 0);
+    let nothing = net.publish(Vec::new()).await.unwrap();
+    assert!(nothing.is_empty(), "a request that no limit counts causes no question");
     let open = with(&format!("{nowhere}allow_without_answer = true")).await;
     open.publish(vec![message(1, "a")]).await.unwrap();
 }

@@ -4,8 +4,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tonic::Code;
 
+use super::fake_node::Manner;
 use super::fixture::Net;
-use super::policies::{parse, publish_from};
+use super::policies::{parse, poor_and_rich, publish_from};
 use super::redis_server::RedisServer;
 use super::sharing::two;
 
@@ -76,7 +77,7 @@ async fn service_that_refuses(caller: &'static str) -> String {
 #[tokio::test]
 async fn a_caller_that_the_webhook_refuses_takes_nothing_from_all_callers_together() {
     let url = service_that_refuses("\"1.2.3.4\"").await;
-    for total in ["envelopes_per_minute = 3", "envelopes_per_hour_by_kind = { message = 3 }"] {
+    for total in ["envelopes_per_hour = 3", "envelopes_per_hour_by_kind = { message = 3 }"] {
         let policies = parse(&format!("[webhook]\nurl = {url:?}\n[total]\n{total}"));
         let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
         for _ in 0..10 {
@@ -89,4 +90,23 @@ async fn a_caller_that_the_webhook_refuses_takes_nothing_from_all_callers_togeth
         let refused = publish_from(&net, OTHER, "d").await.unwrap_err();
         assert!(refused.message().contains("all callers together"), "{}", refused.message());
     }
+}
+
+#[tokio::test]
+async fn a_caller_for_whom_all_nodes_are_too_expensive_takes_nothing_from_all_callers_together() {
+    let (poor, rich) = (SPENT, OTHER);
+    let total = "[total]\nenvelopes_per_hour = 3";
+    let policies = parse(&format!("{}\n{total}", poor_and_rich().await));
+    let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
+    net.nodes[0].becomes(Manner::IsBusy(15_000));
+    publish_from(&net, poor, "a").await.unwrap(); // no fee is known yet
+    for _ in 0..10 {
+        let refused = publish_from(&net, poor, "b").await.unwrap_err();
+        assert!(refused.message().contains("congestion fee"), "{}", refused.message());
+    }
+    for text in ["c", "d"] {
+        publish_from(&net, rich, text).await.unwrap();
+    }
+    let refused = publish_from(&net, rich, "e").await.unwrap_err();
+    assert!(refused.message().contains("all callers together"), "{}", refused.message());
 }
