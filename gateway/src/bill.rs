@@ -234,7 +234,7 @@ mod tests {
             caller: CallerId::of_name("alice"),
             admission,
             policies: policies.clone(),
-            metrics: Arc::new(GatewayMetrics::new(Default::default())),
+            metrics: Arc::new(GatewayMetrics::new(&PolicyFile::default())),
             lines: lines.collect(),
         })
     }

@@ -129,7 +129,7 @@ pub async fn start(
     let payer = settings.payer.public_key().address();
     let share = share(&settings, &ports, payer);
     let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
-    let metrics = Arc::new(GatewayMetrics::new(settings.policies.named_callers()));
+    let metrics = Arc::new(GatewayMetrics::new(&settings.policies));
     let strands = ChainStrands::default();
     let (reporter, report_task) = reporter(metrics.clone());
     let common = Common { settings: &settings, ports: &ports, metrics: &metrics, reporter };

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 
 /// Hours that are kept, the current one included. A guess: the operator's collector may be down for a weekend.
 const HOURS_MAX: usize = 72;
-/// Largest number of rows of an hour. A guess: some megabytes. Further callers are counted together as [`OTHERS`].
+/// Largest number of rows of an hour; each tenant has an equal share. A guess: some megabytes. Further callers are
+/// counted together as [`OTHERS`].
 const ROWS_PER_HOUR_MAX: usize = 50_000;
-/// The name of the row of all callers beyond [`ROWS_PER_HOUR_MAX`].
+/// The name of the row of all callers of a tenant beyond its share of [`ROWS_PER_HOUR_MAX`].
 const OTHERS: &str = "(others)";
 const HOUR_S: u64 = 3600;
 
@@ -40,11 +41,16 @@ impl Usage {
 /// Usage by caller, kind and tenant; the tenant is empty without tenants.
 type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 
+/// Usage of a tenant's callers, by caller and kind.
+type TenantRows = BTreeMap<(Box<str>, PayloadClass), Usage>;
+
 /// The usage of all callers.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Rows by hour, counted from 1970-01-01T00:00Z.
-    hours: BTreeMap<u64, Rows>,
+    /// Rows by hour, counted from 1970-01-01T00:00Z, and by tenant.
+    hours: BTreeMap<u64, BTreeMap<Box<str>, TenantRows>>,
+    /// Number of tenants; 0 for a gateway without tenants.
+    tenants: usize,
     /// The callers that have time series of their own: those that the operator's policies name. Other callers would
     /// create an unbounded number.
     named: BTreeSet<String>,
@@ -53,9 +59,9 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Creates a meter with time series for these callers.
-    pub(crate) fn new(named: BTreeSet<String>) -> Self {
-        Self { named, ..Self::default() }
+    /// Creates a meter with time series for these callers, for this number of tenants.
+    pub(crate) fn new(named: BTreeSet<String>, tenants: usize) -> Self {
+        Self { named, tenants, ..Self::default() }
     }
 
     /// Adds a caller's published envelopes to the current hour and to the totals. `now_s` is in unix seconds.
@@ -67,11 +73,12 @@ impl Meter {
         usage: Usage,
         now_s: u64,
     ) {
-        let hour = now_s / HOUR_S;
-        let rows = self.hours.entry(hour).or_default();
-        let key = (caller.into(), kind, tenant.into());
-        let has_room = rows.len() < ROWS_PER_HOUR_MAX || rows.contains_key(&key);
-        let key = if has_room { key } else { (OTHERS.into(), kind, tenant.into()) };
+        let rows_max = ROWS_PER_HOUR_MAX / self.tenants.max(1);
+        let hour = self.hours.entry(now_s / HOUR_S).or_default();
+        let rows = hour.entry(tenant.into()).or_default();
+        let key = (caller.into(), kind);
+        let has_room = rows.len() < rows_max || rows.contains_key(&key);
+        let key = if has_room { key } else { (OTHERS.into(), kind) };
         rows.entry(key).or_default().add(usage);
         while self.hours.len() > HOURS_MAX {
             self.hours.pop_first();
@@ -89,9 +96,11 @@ impl Meter {
 
     /// Appends the rows of an hour to the CSV text.
     fn append(&self, hour: u64, text: &mut String) {
-        let Some(rows) = self.hours.get(&hour) else { return };
+        let Some(tenants) = self.hours.get(&hour) else { return };
         let hour = hour_text(hour);
-        for ((caller, kind, tenant), usage) in rows {
+        let rows =
+            tenants.iter().flat_map(|(tenant, rows)| rows.iter().map(move |row| (tenant, row)));
+        for (tenant, ((caller, kind), usage)) in rows {
             let Usage { envelopes, bytes, picodollars, gas } = usage;
             let (caller, kind) = (quoted(caller), kind.name());
             let _ = write!(
@@ -188,8 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn callers_of_one_tenant_take_no_rows_of_another() {
+        let mut meter = Meter::new(BTreeSet::new(), 2);
+        for caller in 0..ROWS_PER_HOUR_MAX {
+            let caller = caller.to_string();
+            meter.record("red", &caller, PayloadClass::Message, usage(1, 1), NOON_S);
+        }
+        meter.record("blue", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
+        let tenants = meter.hours.values().next().unwrap();
+        assert_eq!(tenants["red"].len(), ROWS_PER_HOUR_MAX / 2 + 1);
+        let csv = csv(&Mutex::new(meter));
+        let others = format!("\"(others)\",message,{0},{0},", ROWS_PER_HOUR_MAX / 2);
+        let rows = |part: &str| csv.lines().filter(|row| row.contains(part)).count();
+        assert_eq!(rows(&others), 1);
+        assert_eq!((rows(",red"), rows(",blue")), (ROWS_PER_HOUR_MAX / 2 + 1, 1));
+        assert_eq!(rows("\"bob\",message,1,1,10,0,blue"), 1);
+    }
+
+    #[test]
     fn strangers_make_no_series_and_take_bounded_memory() {
-        let mut meter = Meter::new(["bob".to_owned()].into());
+        let mut meter = Meter::new(["bob".to_owned()].into(), 0);
         for stranger in 0..ROWS_PER_HOUR_MAX + 10 {
             meter.record("", &stranger.to_string(), PayloadClass::Message, usage(1, 1), NOON_S);
         }
@@ -199,9 +226,9 @@ mod tests {
         assert_eq!(totals.len(), 2);
         assert_eq!((totals[0].0, totals[0].3.envelopes), ("", all));
         assert_eq!((totals[1].0, totals[1].3.envelopes), ("bob", 1));
-        let rows = meter.hours.values().next().unwrap();
+        let rows = &meter.hours.values().next().unwrap()[""];
         assert_eq!(rows.len(), ROWS_PER_HOUR_MAX + 1);
-        assert_eq!(rows[&(OTHERS.into(), PayloadClass::Message, "".into())].envelopes, 11);
+        assert_eq!(rows[&(OTHERS.into(), PayloadClass::Message)].envelopes, 11);
         for hour in 0..200 {
             meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
         }

@@ -1,7 +1,7 @@
 //! The gateway's counters, gauges and histograms, which requests and calls to nodes update. `exposition` gives them
 //! their names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::metering::Meter;
 use crate::nodes::{NodeErrorKind, ReportOutcome};
 use crate::policy::PolicyError;
+use crate::policy::config::PolicyFile;
 use crate::routing::ChainTopic;
 
 /// Bucket bounds of the time of a publish, seconds. Specified: those of the network's reference gateway.
@@ -102,8 +103,9 @@ pub(crate) struct GatewayMetrics {
 }
 
 impl GatewayMetrics {
-    /// Creates the metrics. Only the callers in `named` get usage series of their own.
-    pub(crate) fn new(named: BTreeSet<String>) -> Self {
+    /// Creates the metrics. Only the callers that the policies name get usage series of their own.
+    pub(crate) fn new(policies: &PolicyFile) -> Self {
+        let meter = Meter::new(policies.named_callers(), policies.tenants.len());
         Self {
             originators: Mutex::default(),
             refused: Default::default(),
@@ -114,7 +116,7 @@ impl GatewayMetrics {
             groups_written: Histogram::new(WRITE_BOUNDS_S),
             identities_written: Histogram::new(WRITE_BOUNDS_S),
             available_nodes: Gauge::default(),
-            meter: Mutex::new(Meter::new(named)),
+            meter: Mutex::new(meter),
         }
     }
 

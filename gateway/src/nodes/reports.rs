@@ -168,8 +168,6 @@ async fn submit_to(host: &Node, request: SubmitMisbehaviorReportRequest) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use hawser_proto::envelope::UnsealedEnvelope;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
@@ -179,6 +177,7 @@ mod tests {
 
     use super::super::answer::AnswerError;
     use super::*;
+    use crate::policy::config::PolicyFile;
     use crate::select::Strategy;
 
     fn key(id: u32) -> SecretKey {
@@ -211,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_waits_for_its_turn_is_judged_by_the_registry_of_then() {
-        let metrics = Arc::new(GatewayMetrics::new(BTreeSet::new()));
+        let metrics = Arc::new(GatewayMetrics::new(&PolicyFile::default()));
         let (reporter, task) = reporter(metrics.clone());
         let known = watch::Sender::new(registry(&[100, 101]));
         let rate = Rate {

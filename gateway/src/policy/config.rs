@@ -426,10 +426,13 @@ impl PolicyFile {
         }
     }
 
-    /// Returns the names of all callers in the file: those with a policy or an API key of their own.
+    /// Returns the names of all callers in the file: those with a policy or an API key of their own, and those that a
+    /// tenant gives a policy.
     #[must_use]
     pub fn named_callers(&self) -> BTreeSet<String> {
-        self.callers.keys().chain(self.identity.api_keys.keys()).cloned().collect()
+        let of_tenants = self.tenants.values().flat_map(|tenant| tenant.callers.keys());
+        let all = self.callers.keys().chain(self.identity.api_keys.keys()).chain(of_tenants);
+        all.cloned().collect()
     }
 
     /// Returns the policy of a caller: its own, otherwise that of the smallest network with its address, otherwise the
