@@ -79,20 +79,24 @@ impl ApiKeys {
     /// # Errors
     /// [`ApiKeyError`] if the request has no key or an unknown one.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Arc<str>, ApiKeyError> {
-        let bearer = || {
-            let value = headers.get(AUTHORIZATION)?.as_bytes();
-            let (scheme, key) = value.split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
-        };
-        let key = headers.get(API_KEY).map(http::HeaderValue::as_bytes).or_else(bearer);
-        let key = key.map(<[u8]>::trim_ascii).filter(|key| !key.is_empty());
-        let key = key.ok_or(ApiKeyError::Missing)?;
+        let key = credential(headers).ok_or(ApiKeyError::Missing)?;
         if key.len() > KEY_LEN_BYTES_MAX {
             return Err(ApiKeyError::Unknown);
         }
         let hash: [u8; 32] = Sha256::digest(key).into();
         self.0.get(&hash).cloned().ok_or(ApiKeyError::Unknown)
     }
+}
+
+/// Returns the secret in a request's headers; `None` if there is none.
+pub(super) fn credential(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = || {
+        let value = headers.get(AUTHORIZATION)?.as_bytes();
+        let (scheme, key) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+    };
+    let key = headers.get(API_KEY).map(http::HeaderValue::as_bytes).or_else(bearer);
+    key.map(<[u8]>::trim_ascii).filter(|key| !key.is_empty())
 }
 
 fn hash_of(text: &str) -> Option<[u8; 32]> {

@@ -117,6 +117,8 @@ pub enum CallerIdentityKind {
     /// An API key of the caller.
     #[serde(rename = "api-key")]
     ApiKey,
+    /// The webhook, which is told the credential in the request's headers.
+    Webhook,
     /// None: all clients count as one caller.
     None,
 }
@@ -260,6 +262,9 @@ pub enum PolicyFileError {
     /// A tenant is wrong.
     #[error(transparent)]
     Tenants(#[from] TenantsError),
+    /// Callers are identified by the webhook, and the file has none.
+    #[error("identity.kind is \"webhook\", so the section [webhook] is required")]
+    NoWebhook,
     /// The webhook's requests and answers could be read or changed in transit.
     #[error(
         "[webhook] url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
@@ -392,7 +397,7 @@ impl PolicyFile {
             {
                 Err(TenantsError::NoClaim)
             }
-            CallerIdentityKind::Jwt | CallerIdentityKind::ApiKey => {
+            CallerIdentityKind::Jwt | CallerIdentityKind::ApiKey | CallerIdentityKind::Webhook => {
                 tenants::check(&self.tenants, &self.policies, &identity.api_keys)
             }
             CallerIdentityKind::Address | CallerIdentityKind::None => Err(TenantsError::Identity),
@@ -416,6 +421,9 @@ impl PolicyFile {
 
     fn check_webhook(&self) -> Result<(), PolicyFileError> {
         match &self.webhook {
+            None if self.identity.kind == CallerIdentityKind::Webhook => {
+                Err(PolicyFileError::NoWebhook)
+            }
             Some(webhook) if !is_safe(&webhook.url) => {
                 Err(PolicyFileError::PlainWebhook(webhook.url.clone()))
             }
@@ -557,6 +565,7 @@ mod tests {
         }
         assert!(error("[identity]\nkind = \"api-key\"").contains("[identity.api_keys]"));
         assert!(error("[identity.api_keys]\nalice = \"secret\"").contains("alice"));
+        assert!(error("[identity]\nkind = \"webhook\"").contains("[webhook]"));
         assert!(error("[webhook]\nurl = \"http://decide.example/\"").contains("https:"));
         let webhook = "[webhook]\nurl = \"http://127.0.0.1:1/\"\n";
         assert!(error(&format!("{webhook}timeout_ms = 0")).contains("timeout_ms"));

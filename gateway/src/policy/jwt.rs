@@ -19,7 +19,7 @@ const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Length of an uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
 const P256_POINT_LEN_BYTES: usize = 65;
 /// Largest name of a caller in bytes. A guess: identity providers have shorter subjects.
-const CALLER_LEN_BYTES_MAX: usize = 256;
+pub(super) const CALLER_LEN_BYTES_MAX: usize = 256;
 
 /// Why a token does not identify a caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -51,6 +51,8 @@ use crate::sharing::{
 };
 use hawser_rules::PayloadClass;
 
+/// Largest credential that the webhook is asked about, bytes. A guess: as for tokens.
+const CREDENTIAL_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Name of the caller to which a gateway that does not distinguish callers counts all requests.
 const ALL_CALLERS: &str = "everybody";
 
@@ -297,7 +299,33 @@ impl Policies {
         Ok(Self { file, limits, kinds, keys, keys_wanted, api_keys, webhook, share })
     }
 
-    /// Identifies the caller of a request, and the tenant that the caller claims.
+    /// Identifies the caller of a request, and the tenant that its token, its key or the operator's service names.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if the token, the key or the credential is not accepted, or if the service does not answer.
+    pub(crate) async fn caller_of(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<SocketAddr>,
+        now_s: u64,
+    ) -> Result<(CallerId, Option<String>), PolicyError> {
+        let identity = &self.file.identity;
+        if identity.kind != CallerIdentityKind::Webhook {
+            return self.identify(headers, peer, now_s);
+        }
+        let unknown = ApiKeyError::Unknown;
+        let credential = api_key::credential(headers).ok_or(ApiKeyError::Missing)?;
+        let credential = std::str::from_utf8(credential).map_err(|_| unknown)?;
+        if credential.len() > CREDENTIAL_LEN_BYTES_MAX {
+            return Err(unknown.into());
+        }
+        let webhook = self.webhook.as_ref().ok_or(WebhookError::NoAnswer)?;
+        let address = address::caller(headers, peer, &identity.trusted_proxies).to_string();
+        let (name, tenant) = webhook.identify(credential, &address).await?.ok_or(unknown)?;
+        Ok((CallerId(name.into()), tenant))
+    }
+
+    /// Identifies the caller of a request without the operator's service, and the tenant that the caller claims.
     ///
     /// # Errors
     /// [`PolicyError`] if the token or the key is not accepted.
@@ -331,6 +359,8 @@ impl Policies {
                 caller.to_string()
             }
             (CallerIdentityKind::None, _) => ALL_CALLERS.to_owned(),
+            // `caller_of` asks the service.
+            (CallerIdentityKind::Webhook, _) => return Err(WebhookError::NoAnswer.into()),
         };
         Ok((CallerId(name.into()), tenant))
     }

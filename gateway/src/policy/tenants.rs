@@ -42,7 +42,7 @@ pub enum TenantsError {
     )]
     Name(String),
     /// Callers are identified in a way that does not assign them to tenants.
-    #[error("[tenants] needs identity.kind \"api-key\" or \"jwt\"")]
+    #[error("[tenants] needs identity.kind \"api-key\", \"jwt\" or \"webhook\"")]
     Identity,
     /// A tenant has no payer key, or two.
     #[error("[tenants.{0}] needs either payer_key_file or payer_key_env")]

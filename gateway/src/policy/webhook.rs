@@ -1,18 +1,21 @@
-//! Asks a service of the operator, the webhook, whether a caller may publish.
+//! Asks a service of the operator, the webhook, whether a caller may publish, and whose a credential is.
 //!
 //! Without an answer the request is refused, unless the settings allow it. An answer is reused for the same caller
-//! and the same kinds of envelopes, for the time in the settings.
+//! and the same kinds of envelopes, or for the same credential, for the time in the settings.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout};
 
 use super::CallerId;
 use super::config::WebhookSettings;
+use super::jwt::CALLER_LEN_BYTES_MAX;
 use crate::fair::FairGate;
 use crate::routing::Routed;
 
@@ -56,13 +59,18 @@ pub enum WebhookStartError {
 }
 
 /// The body of a call, as JSON.
-#[derive(Debug, Serialize)]
+#[derive(Default, Serialize)]
 struct Question<'a> {
-    caller: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a str>,
     /// Names of callers are unique only within a tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
-    envelopes: BTreeMap<&'static str, KindSum>,
+    /// The secret of a caller whose name is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envelopes: Option<BTreeMap<&'static str, KindSum>>,
 }
 
 /// Number and total length of the envelopes of one kind.
@@ -78,6 +86,9 @@ struct WebhookAnswer {
     allow: bool,
     #[serde(default)]
     reason: Option<String>,
+    /// Name of the caller to whom a credential belongs.
+    #[serde(default)]
+    caller: Option<String>,
     /// Name of the caller's tenant.
     #[serde(default)]
     tenant: Option<String>,
@@ -93,13 +104,32 @@ struct KeptAnswer {
 /// A caller, and the kinds of its envelopes as a bit set.
 type AnswerKey = (Box<str>, u8);
 
+/// The answers to questions of one sort, and the turns of those that wait for one.
+struct Answers<K> {
+    cache: Cache<K, KeptAnswer>,
+    asking: FairGate,
+}
+
+impl<K: Eq + Hash> Answers<K> {
+    fn new() -> Self {
+        Self { cache: Cache::new(ANSWERS_MAX), asking: FairGate::new(ASKED_AT_ONCE) }
+    }
+
+    /// Returns the answer to an equal question, if it may still be reused.
+    fn kept(&self, key: &K) -> Option<WebhookAnswer> {
+        let kept = self.cache.get(key).filter(|kept| kept.until > Instant::now());
+        kept.map(|kept| kept.answer)
+    }
+}
+
 /// A webhook in use.
 pub(crate) struct Webhook {
     settings: WebhookSettings,
     client: reqwest::Client,
     authorization: Option<http::HeaderValue>,
-    answers: Cache<AnswerKey, KeptAnswer>,
-    asking: FairGate,
+    of_callers: Answers<AnswerKey>,
+    /// By the SHA-256 of each credential. Apart, so that a flood of unknown ones takes no turn of a known caller.
+    of_credentials: Answers<[u8; 32]>,
     is_failing: AtomicBool,
 }
 
@@ -127,9 +157,9 @@ impl Webhook {
         // configured, and let it decide.
         let client = hawser_chain::send::direct_http_client();
         let client = client.map_err(|error| WebhookStartError::Client(error.to_string()))?;
-        let (answers, asking) = (Cache::new(ANSWERS_MAX), FairGate::new(ASKED_AT_ONCE));
+        let (of_callers, of_credentials) = (Answers::new(), Answers::new());
         let is_failing = AtomicBool::new(false);
-        Ok(Self { settings, client, authorization, answers, asking, is_failing })
+        Ok(Self { settings, client, authorization, of_callers, of_credentials, is_failing })
     }
 
     /// Returns if the service allows the caller to publish these envelopes.
@@ -153,6 +183,29 @@ impl Webhook {
         Ok(self.answer(caller, &[]).await?.and_then(|answer| answer.tenant))
     }
 
+    /// Asks the service whose this credential is. Clients take turns by their `address`. Returns the caller's name, and
+    /// its tenant if the service names one; `None` if the credential is no caller's.
+    ///
+    /// # Errors
+    /// [`WebhookError`] without an answer, even if the settings admit callers then: the gateway must not choose a name.
+    pub(crate) async fn identify(
+        &self,
+        credential: &str,
+        address: &str,
+    ) -> Result<Option<(String, Option<String>)>, WebhookError> {
+        let key: [u8; 32] = Sha256::digest(credential).into();
+        let answer = match self.of_credentials.kept(&key) {
+            Some(answer) => answer,
+            None => {
+                let question = Question { credential: Some(credential), ..Question::default() };
+                self.ask_in_turn(&self.of_credentials, key, address, &question).await?
+            }
+        };
+        let WebhookAnswer { allow, caller, tenant, .. } = answer;
+        let fits = |name: &String| (1..=CALLER_LEN_BYTES_MAX).contains(&name.len());
+        Ok(caller.filter(|name| allow && fits(name)).map(|name| (name, tenant)))
+    }
+
     /// Returns the service's answer, which allows the caller to publish; `None` if it did not answer and the
     /// settings admit callers then.
     async fn answer(
@@ -162,12 +215,20 @@ impl Webhook {
     ) -> Result<Option<WebhookAnswer>, WebhookError> {
         let kinds = routed.iter().fold(0, |kinds, envelope| kinds | 1 << envelope.kind as u8);
         let key: AnswerKey = (caller.into(), kinds);
-        let answer = match self.kept(&key) {
+        let answer = match self.of_callers.kept(&key) {
             Some(answer) => answer,
-            None => match self.ask_in_turn(key, routed).await? {
-                Some(answer) => answer,
-                None => return Ok(None),
-            },
+            None => {
+                let tenant = self.settings.tenant.as_deref();
+                let (caller_name, envelopes) = (Some(caller), Some(sums(routed)));
+                let question =
+                    Question { caller: caller_name, tenant, envelopes, ..Question::default() };
+                match self.ask_in_turn(&self.of_callers, key, caller, &question).await {
+                    Err(WebhookError::NoAnswer) if self.settings.allow_without_answer => {
+                        return Ok(None);
+                    }
+                    answer => answer?,
+                }
+            }
         };
         match answer {
             WebhookAnswer { allow: true, .. } => Ok(Some(answer)),
@@ -180,41 +241,31 @@ impl Webhook {
         }
     }
 
-    /// Returns the answer to an equal question, if it may still be reused.
-    fn kept(&self, key: &AnswerKey) -> Option<WebhookAnswer> {
-        let kept = self.answers.get(key).filter(|kept| kept.until > Instant::now());
-        kept.map(|kept| kept.answer)
-    }
-
-    /// Asks the service when it is the caller's turn, unless an equal question was answered meanwhile. Returns `None`
-    /// if the service did not answer and the settings admit callers then.
-    async fn ask_in_turn(
+    /// Asks the service when it is the turn of `who`, unless an equal question was answered meanwhile.
+    async fn ask_in_turn<K: Eq + Hash>(
         &self,
-        key: AnswerKey,
-        routed: &[Routed],
-    ) -> Result<Option<WebhookAnswer>, WebhookError> {
+        answers: &Answers<K>,
+        key: K,
+        who: &str,
+        question: &Question<'_>,
+    ) -> Result<WebhookAnswer, WebhookError> {
         let limit = Duration::from_millis(self.settings.timeout_ms);
-        let caller = CallerId::of_name(&key.0);
+        let who = CallerId::of_name(who);
         // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a gateway with
         // `allow_without_answer`.
-        let turn = timeout(limit, self.asking.enter(&caller)).await;
+        let turn = timeout(limit, answers.asking.enter(&who)).await;
         let Ok(Ok(_turn)) = turn else { return Err(WebhookError::Busy) };
-        if let Some(answer) = self.kept(&key) {
-            return Ok(Some(answer));
+        if let Some(answer) = answers.kept(&key) {
+            return Ok(answer);
         }
-        let asked = timeout(limit, self.fetch(&key.0, routed)).await;
+        let asked = timeout(limit, self.fetch(question)).await;
         let late = |_| Err("the policy service (webhook) did not answer in time".to_owned());
         let asked = asked.unwrap_or_else(late);
         self.note(asked.as_ref().err());
-        match asked {
-            Ok(answer) => {
-                let until = Instant::now() + Duration::from_secs(self.settings.cache_s);
-                self.answers.insert(key, KeptAnswer { answer: answer.clone(), until });
-                Ok(Some(answer))
-            }
-            Err(_) if self.settings.allow_without_answer => Ok(None),
-            Err(_) => Err(WebhookError::NoAnswer),
-        }
+        let answer = asked.map_err(|_| WebhookError::NoAnswer)?;
+        let until = Instant::now() + Duration::from_secs(self.settings.cache_s);
+        answers.cache.insert(key, KeptAnswer { answer: answer.clone(), until });
+        Ok(answer)
     }
 
     /// Logs the first failure after a success, and the first success after a failure.
@@ -229,16 +280,8 @@ impl Webhook {
         }
     }
 
-    async fn fetch(&self, caller: &str, routed: &[Routed]) -> Result<WebhookAnswer, String> {
-        let mut envelopes: BTreeMap<_, KindSum> = BTreeMap::new();
-        for envelope in routed {
-            let sum = envelopes.entry(envelope.kind.name()).or_default();
-            sum.count += 1;
-            sum.bytes += envelope.bytes.len();
-        }
-        let tenant = self.settings.tenant.as_deref();
-        let question = serde_json::to_string(&Question { caller, tenant, envelopes });
-        let question = question.map_err(|error| error.to_string())?;
+    async fn fetch(&self, question: &Question<'_>) -> Result<WebhookAnswer, String> {
+        let question = serde_json::to_string(question).map_err(|error| error.to_string())?;
         let error_text = |error: reqwest::Error| error.without_url().to_string();
         let mut request = self.client.post(&self.settings.url);
         request = request.header(http::header::CONTENT_TYPE, "application/json").body(question);
@@ -258,6 +301,17 @@ impl Webhook {
         }
         serde_json::from_slice(&body).map_err(|error| format!("its answer: {error}"))
     }
+}
+
+/// Returns the number and the total length of the envelopes of each kind.
+fn sums(routed: &[Routed]) -> BTreeMap<&'static str, KindSum> {
+    let mut sums: BTreeMap<_, KindSum> = BTreeMap::new();
+    for envelope in routed {
+        let sum = sums.entry(envelope.kind.name()).or_default();
+        sum.count += 1;
+        sum.bytes += envelope.bytes.len();
+    }
+    sums
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl ServiceRouter {
         envelopes: Vec<Bytes>,
         charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
-        let identified = self.policies.identify(headers, peer, crate::now_ms() / 1000);
+        let identified = self.policies.caller_of(headers, peer, crate::now_ms() / 1000).await;
         let (caller, tenant) = identified.map_err(|refusal| self.own.refused(&refusal))?;
         if envelopes.is_empty() {
             // No limit counts this request, so it causes no call to Redis or the webhook.

@@ -21,3 +21,4 @@ mod sharing;
 mod status_pages;
 mod strangers;
 mod tenants;
+mod webhook;

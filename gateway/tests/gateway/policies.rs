@@ -298,7 +298,11 @@ async fn gas_is_limited_for_each_caller_and_money_for_all_together() {
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
 }
 
-async fn publish_with_key(net: &Net, key: Option<&str>, text: &str) -> Result<(), Status> {
+pub(super) async fn publish_with_key(
+    net: &Net,
+    key: Option<&str>,
+    text: &str,
+) -> Result<(), Status> {
     let envelopes = vec![message(1, text)];
     let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
     if let Some(key) = key {

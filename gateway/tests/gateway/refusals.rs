@@ -1,7 +1,5 @@
 //! Tests of refused requests: they take nothing that other callers, or later requests of the same caller, need.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tonic::Code;
 
 use super::fake_node::Manner;
@@ -10,8 +8,8 @@ use super::policies::{parse, poor_and_rich, publish_from};
 use super::redis_server::RedisServer;
 use super::sharing::two;
 
-const SPENT: &str = "1.2.3.4";
-const OTHER: &str = "1.2.3.5";
+pub(super) const SPENT: &str = "1.2.3.4";
+pub(super) const OTHER: &str = "1.2.3.5";
 
 #[tokio::test]
 async fn what_a_shared_limit_refuses_takes_nothing_from_all_callers_together() {
@@ -49,46 +47,6 @@ async fn what_a_shared_limit_refuses_does_not_make_its_caller_wait_for_longer() 
         let mut connection = redis.connect().await;
         redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
         publish_from(&second, SPENT, "c").await.unwrap();
-    }
-}
-
-/// Starts a service of the operator that refuses the caller with this name, and returns its URL.
-async fn service_that_refuses(caller: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/decide", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (mut question, mut part) = (Vec::new(), vec![0; 4096]);
-            while !question.ends_with(b"}}") {
-                let len = stream.read(&mut part).await.unwrap();
-                assert_ne!(len, 0, "the question has an end");
-                question.extend_from_slice(&part[..len]);
-            }
-            let is_refused = String::from_utf8(question).unwrap().contains(caller);
-            let body = format!(r#"{{"allow": {}}}"#, !is_refused);
-            let head = format!("HTTP/1.1 200 _\r\ncontent-length: {}\r\n", body.len());
-            let reply = format!("{head}connection: close\r\n\r\n{body}");
-            stream.write_all(reply.as_bytes()).await.unwrap();
-        }
-    });
-    url
-}
-
-#[tokio::test]
-async fn a_caller_that_the_webhook_refuses_takes_nothing_from_all_callers_together() {
-    let url = service_that_refuses("\"1.2.3.4\"").await;
-    for total in ["envelopes_per_hour = 3", "envelopes_per_hour_by_kind = { message = 3 }"] {
-        let policies = parse(&format!("[webhook]\nurl = {url:?}\n[total]\n{total}"));
-        let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
-        for _ in 0..10 {
-            let refused = publish_from(&net, SPENT, "refused").await.unwrap_err();
-            assert_eq!(refused.code(), Code::PermissionDenied, "{total}");
-        }
-        for text in ["a", "b", "c"] {
-            publish_from(&net, OTHER, text).await.unwrap();
-        }
-        let refused = publish_from(&net, OTHER, "d").await.unwrap_err();
-        assert!(refused.message().contains("all callers together"), "{}", refused.message());
     }
 }
 

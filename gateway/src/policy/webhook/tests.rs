@@ -118,6 +118,30 @@ async fn the_service_says_whose_caller_it_is_and_silence_names_no_tenant() {
 }
 
 #[tokio::test]
+async fn the_service_says_whose_a_credential_is_and_silence_names_no_caller() {
+    let service = Service::start().await;
+    let open = |settings: &mut WebhookSettings| {
+        (settings.cache_s, settings.allow_without_answer) = (60, true);
+    };
+    let webhook = service.webhook(open);
+    service.replies(200, r#"{"allow": true, "caller": "alice", "tenant": "acme"}"#);
+    let alice = Ok(Some(("alice".to_owned(), Some("acme".to_owned()))));
+    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
+    assert_eq!(service.asked.lock()[0].1, json!({ "credential": "secret" }));
+    service.replies(500, "");
+    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice, "it is kept");
+    let unknown = webhook.identify("other secret", "1.2.3.4").await;
+    assert_eq!(unknown, Err(WebhookError::NoAnswer), "no caller is guessed");
+    let long = format!(r#"{{"allow": true, "caller": "{}"}}"#, "x".repeat(300));
+    let refused = r#"{"allow": false, "caller": "alice"}"#;
+    for (number, body) in [refused, r#"{"allow": true}"#, &long].into_iter().enumerate() {
+        service.replies(200, body);
+        let credential = format!("secret {number}");
+        assert_eq!(webhook.identify(&credential, "1.2.3.4").await, Ok(None), "{body:.40}");
+    }
+}
+
+#[tokio::test]
 async fn the_service_is_told_who_publishes_how_much_of_what() {
     let service = Service::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -192,7 +216,7 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
 async fn all_places_but(webhook: &Webhook, free: usize) -> Vec<Pass> {
     let mut taken = Vec::new();
     while taken.len() < ASKED_AT_ONCE - free {
-        taken.push(webhook.asking.enter(&CallerId::of_name("others")).await.unwrap());
+        taken.push(webhook.of_callers.asking.enter(&CallerId::of_name("others")).await.unwrap());
     }
     taken
 }
