@@ -1,7 +1,7 @@
 //! Identifies callers and limits what each may publish.
 //!
 //! - [`config`]: the file with policies;
-//! - `address`, `jwt`, `api_key`: identify a caller; `jwks`: fetches keys from a URL;
+//! - `caller`: the name of a caller; `address`, `jwt`, `api_key`: identify one; `jwks`: fetches keys from a URL;
 //! - `rules`: the limits of a caller; `tenants`: callers with a payer key of their own;
 //! - `webhook`: asks a service of the operator;
 //! - `limits`: the usage of each caller; `kind_limits`: that of single kinds of envelopes.
@@ -10,6 +10,7 @@
 
 mod address;
 mod api_key;
+mod caller;
 pub mod config;
 mod jwks;
 mod jwt;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub(crate) use api_key::ApiKeyError;
 use api_key::ApiKeys;
 pub use api_key::ApiKeysError;
+pub(crate) use caller::CallerId;
 use config::{CallerIdentityKind, PolicyFile, TenantSettings};
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
@@ -104,22 +106,6 @@ impl PolicyError {
             Self::Webhook(_) => 7,
             Self::NoTenant => 8,
         }
-    }
-}
-
-/// The name of a caller: an address, or a claim of its token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct CallerId(Arc<str>);
-
-impl CallerId {
-    /// Creates the id of a caller, or of a tenant that counts as one.
-    pub(crate) fn of_name(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// Returns the name.
-    pub(crate) fn name(&self) -> &str {
-        &self.0
     }
 }
 
