@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_mls::identity::{
-    AssociationState, ChangeDecision, Judgement, MemberIdentifier, add_trusted, check,
+    AssociationState, ChangeDecision, Judgement, MemberIdentifier, UpdateCheck, add_trusted, check,
     fold_trusted, judge,
 };
 use hawser_proto::pb::xmtp::identity::associations as pb;
@@ -84,6 +84,36 @@ fn a_state_is_kept_and_advanced_and_an_update_that_does_not_hold_leaves_it_as_it
     assert_eq!(state.as_ref(), Some(&expected), "it waits");
     assert_eq!(change.decide(|_| Some(true)), ChangeDecision::Agreed);
     assert!(change.apply(&mut state).member(&account).is_some());
+}
+
+#[test]
+fn an_update_that_is_checked_in_steps_is_judged_as_in_one() {
+    let (id, before) = inbox();
+    let (owner, phone) = (wallet(1), installation(2));
+    let adding = |number| add(&wallet(number).identifier(), &owner, &wallet(number));
+    let good = update(&id, (3..10).map(adding).collect());
+    for step in 1..9 {
+        let mut steps = UpdateCheck::begin(&good).unwrap();
+        let mut sizes = vec![steps.verify_next(step).unwrap()];
+        while sizes.last() == Some(&step) {
+            sizes.push(steps.verify_next(step).unwrap());
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), 7, "{sizes:?}");
+        let mut state = Some(before.clone());
+        assert_eq!(
+            steps.finish(Some(&before)).unwrap().apply(&mut state),
+            &valid(Some(&before), &good)
+        );
+    }
+
+    let mut forged = good.clone();
+    let swapped = update(&id, vec![add(&phone.identifier(), &owner, &phone)]);
+    forged.actions[4] = swapped.actions[0].clone();
+    let expected = check(Some(&before), &forged).unwrap_err();
+    let mut steps = UpdateCheck::begin(forged).unwrap();
+    assert_eq!(steps.verify_next(4).unwrap(), 4);
+    assert_eq!(steps.verify_next(1).unwrap_err(), expected);
+    assert_eq!(expected.action, Some(4));
 }
 
 #[test]

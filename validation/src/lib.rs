@@ -11,7 +11,7 @@
 //! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches
 //!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
-//! - [`service`]: `xmtp.mls_validation.v1` over gRPC.
+//! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
 //! their own ports.
@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+mod fold;
 pub mod identity;
 pub mod limits;
 pub mod precheck;

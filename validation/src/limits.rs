@@ -14,11 +14,12 @@ pub const ACTION_BYTES: usize = 3 * size_of::<IdentityAction>();
 /// what one device of a user holds.
 pub const REQUEST_ITEMS_MAX: usize = 4096;
 
-/// The fewest actions of a log after which its check lets other requests have the core. A guess: an action costs at
-/// most two signature checks of about 100 µs, so a turn takes some 25 ms, or as long as one update.
+/// The actions of a log after whose check other requests have the core. A guess: an action costs at most two signature
+/// checks of about 100 µs, so a turn takes some 25 ms.
 ///
-/// The number of a request's actions has no bound besides the length of a message: a reference node repeats its
-/// request until it learns that an update is valid or invalid.
+/// The number of a request's actions has no bound besides the length of a message, nor has that of one update: a
+/// bootstrapped update may be longer than those that the contract accepts from payers, and a reference node repeats
+/// its request until it learns that an update is valid or invalid.
 pub const ACTIONS_PER_TURN: usize = 128;
 
 /// Largest number of contract wallets that the service asks for one request. Known answers do not count, so a caller

@@ -4,14 +4,11 @@
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
 //! the contract wallets that are asked for all of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use hawser_mls::identity::{
-    AssociationState, ChangeDecision, IdentityError, WalletQuestion, check, parse_account_id,
-};
+use hawser_mls::identity::{AssociationState, WalletQuestion, parse_account_id};
 use hawser_mls::{group_message, key_package};
 use hawser_proto::Digest;
 use hawser_proto::pb::xmtp::identity::MlsCredential;
@@ -25,8 +22,9 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::clock::UnixClock;
+use crate::fold::{LogFold, TurnEnd, WalletAnswers};
 use crate::limits::{
-    ACTIONS_PER_TURN, ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
+    ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
     REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX, WALLETS_PER_PERIOD_MAX,
 };
 use crate::wallets::{WalletError, Wallets};
@@ -107,22 +105,27 @@ impl ValidationService {
     /// `ResourceExhausted` that another request has to ask the remaining wallets.
     async fn fold(
         &self,
-        mut state: Option<AssociationState>,
+        state: Option<AssociationState>,
         updates: Vec<pb::IdentityUpdate>,
         budget: &mut WalletBudget,
     ) -> Result<Option<AssociationState>, Status> {
-        let updates = Arc::new(updates);
-        let (mut next, mut answers) = (0, WalletAnswers::new());
-        while next < updates.len() {
-            let (list, known) = (updates.clone(), std::mem::take(&mut answers));
-            let stretch = self.compute(move || stretch(state, &list, next, &known)).await?;
-            let stretch = stretch.map_err(|error| Status::invalid_argument(error.to_string()))?;
-            (state, next) = (stretch.state, stretch.next);
-            if !stretch.questions.is_empty() {
-                answers = self.ask(stretch.questions, budget).await?;
+        if updates.is_empty() {
+            return Ok(state);
+        }
+        let (mut fold, mut answers) = (LogFold::new(state, updates), WalletAnswers::new());
+        loop {
+            let known = std::mem::take(&mut answers);
+            let turn = move || fold.turn(&known).map(|end| (fold, end));
+            let turned = self.compute(turn).await?;
+            let (rest, end) =
+                turned.map_err(|error| Status::invalid_argument(error.to_string()))?;
+            fold = rest;
+            match end {
+                TurnEnd::Done => return Ok(fold.into_state()),
+                TurnEnd::Later => {}
+                TurnEnd::Asks(questions) => answers = self.ask(questions, budget).await?,
             }
         }
-        Ok(state)
     }
 
     /// Returns the answers to these questions. Asks those that are not known, within `budget`. The answers are known
@@ -257,45 +260,6 @@ impl WalletBudget {
 
 fn too_many(what: &str, max: usize) -> Status {
     Status::invalid_argument(format!("a request may hold {max} {what}; send several"))
-}
-
-/// The answers of contract wallets to questions.
-type WalletAnswers = BTreeMap<WalletQuestion, bool>;
-
-/// Updates that were applied in one turn, without waiting for a contract wallet.
-struct Stretch {
-    state: Option<AssociationState>,
-    /// Index of the first update that was not applied.
-    next: usize,
-    /// The questions of that update; empty at the end of the turn or of the log.
-    questions: Vec<WalletQuestion>,
-}
-
-/// Applies updates from index `next` on, for one turn. `answers` belong to the wallets of that update. The state is
-/// advanced and not copied, so the cost of a log is linear in its length.
-fn stretch(
-    mut state: Option<AssociationState>,
-    updates: &[pb::IdentityUpdate],
-    next: usize,
-    answers: &WalletAnswers,
-) -> Result<Stretch, IdentityError> {
-    let answer = |question: &WalletQuestion| answers.get(question).copied();
-    let mut actions = 0;
-    for (at, update) in updates.iter().enumerate().skip(next) {
-        if actions >= ACTIONS_PER_TURN {
-            return Ok(Stretch { state, next: at, questions: Vec::new() });
-        }
-        actions += update.actions.len();
-        let change = check(state.as_ref(), update)?;
-        match change.decide(answer) {
-            ChangeDecision::Agreed => {
-                change.apply(&mut state);
-            }
-            ChangeDecision::Open(questions) => return Ok(Stretch { state, next: at, questions }),
-            ChangeDecision::Refused(error) => return Err(error),
-        }
-    }
-    Ok(Stretch { state, next: updates.len(), questions: Vec::new() })
 }
 
 #[tonic::async_trait]

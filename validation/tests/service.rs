@@ -10,7 +10,9 @@ use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations::IdentityAction;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
-use hawser_validation::limits::{REQUEST_WALLETS_MAX, REQUESTS_MAX, WALLETS_PER_PERIOD_MAX};
+use hawser_validation::limits::{
+    ACTIONS_PER_TURN, REQUEST_WALLETS_MAX, REQUESTS_MAX, WALLETS_PER_PERIOD_MAX,
+};
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{
     ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError, Wallets,
@@ -56,10 +58,14 @@ impl WalletChains for Chains {
 }
 
 fn service() -> (ValidationService, Arc<Chains>) {
+    service_on(2)
+}
+
+fn service_on(cores: usize) -> (ValidationService, Arc<Chains>) {
     let chains = Arc::new(Chains::default());
     let now = Arc::new(|| common::TIME_NS / 1_000_000_000);
     let wallets = Wallets::new(chains.clone(), WalletChainList::with([2, 3]));
-    (ValidationService::new(Arc::new(wallets), now, 2), chains)
+    (ValidationService::new(Arc::new(wallets), now, cores), chains)
 }
 
 fn key_package(bytes: Bytes) -> api::validate_key_packages_request::KeyPackage {
@@ -229,6 +235,35 @@ async fn a_log_of_any_length_gets_a_verdict() {
     let error = state(&service, log.clone(), vec![absurd]).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("Deserialization error"), "{error}");
+}
+
+/// One update may fill a request. Its check must not keep the only core from the requests of others.
+#[tokio::test]
+async fn other_requests_are_answered_between_the_turns_of_one_long_update() {
+    let (service, _) = service_on(1);
+    let sign = |account: &MemberIdentifier| {
+        let name = format!("eip155:1:{account}");
+        common::by(move |_: &str| contract_signature(&name, 7, &[1]))
+    };
+    let [owner, second] =
+        [1, 2].map(|number: u8| MemberIdentifier::Ethereum(format!("0x{number:040x}")));
+    let mut actions = vec![create(&owner, 1, sign(&owner))];
+    let adding = || add(&second, sign(&owner), sign(&second));
+    actions.extend(std::iter::repeat_with(adding).take(100 * ACTIONS_PER_TURN));
+    let long = update(&owner.inbox_id(1), actions);
+
+    let other = service.clone();
+    let checking = tokio::spawn(async move { state(&other, vec![], vec![long]).await });
+    let mut answered = 0;
+    while !checking.is_finished() {
+        let group_messages = vec![api::validate_group_messages_request::GroupMessage::default()];
+        let request = api::ValidateGroupMessagesRequest { group_messages };
+        service.validate_group_messages(Request::new(request)).await.unwrap();
+        answered += 1;
+    }
+    assert_eq!(members(&checking.await.unwrap().unwrap()), 2);
+    // About one after each of the 101 turns; the scheduler may let some turns follow one another.
+    assert!(answered > 8, "{answered} requests were answered meanwhile");
 }
 
 /// A reference node repeats a request that fails for another reason than an invalid update.

@@ -2,7 +2,7 @@
 //!
 //! [`judge`] validates one update against the state before it. An update is valid as a whole or not at all. The
 //! state of an inbox is the result of its valid updates in their order. [`check`] does the same for callers that
-//! keep the state and advance it.
+//! keep the state and advance it, and [`UpdateCheck`] for those that do other work in between.
 
 mod error;
 mod kind;
@@ -12,6 +12,7 @@ mod pending_state;
 mod recover;
 mod signature;
 mod state;
+mod steps;
 mod text;
 mod update;
 mod wallet;
@@ -24,12 +25,13 @@ pub use error::{IdentityError, IdentityViolation};
 pub use kind::{MemberKind, SignatureKind};
 pub use member::{Member, MemberIdentifier, Passkey};
 pub use state::AssociationState;
+pub use steps::UpdateCheck;
 pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
 use pending_state::PendingState;
 use signature::{SignedText, Signer, UnverifiedSignature};
 use state::StateDelta;
-use update::{Action, Update};
+use update::Action;
 
 /// The judgement of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +96,7 @@ pub fn check(
     before: Option<&AssociationState>,
     update: &pb::IdentityUpdate,
 ) -> Result<CheckedChange, IdentityError> {
-    let (supposed, questions) = verified(update)?;
-    Ok(CheckedChange { delta: pending_state::changes(before, &supposed)?, questions })
+    UpdateCheck::begin(update)?.finish(before)
 }
 
 impl CheckedChange {
@@ -161,25 +162,6 @@ pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestio
     let signed = SignedText::new(text::signed_text(&claimed));
     let claims = claimed.actions.iter().flat_map(Action::signatures);
     Ok(claims.filter_map(|claim| claim.question(&signed)).collect())
-}
-
-/// An update with its signers, if all contract wallets agree, and the question for each of them with the
-/// index of its action.
-type AssumedUpdate<'a> = (Update<'a, Signer>, Vec<(usize, WalletQuestion)>);
-
-/// Verifies every signature except those of contract wallets.
-fn verified(update: &pb::IdentityUpdate) -> Result<AssumedUpdate<'_>, IdentityError> {
-    let claimed = update::parse(update)?;
-    let signed = SignedText::new(text::signed_text(&claimed));
-    let (mut actions, mut questions) = (Vec::with_capacity(claimed.actions.len()), Vec::new());
-    for (place, action) in claimed.actions.iter().enumerate() {
-        let verified = action.try_map(|claim| claim.verify(&signed));
-        actions.push(verified.map_err(|violation| violation.in_action(place))?);
-        let asked = action.signatures().filter_map(|claim| claim.question(&signed));
-        questions.extend(asked.map(|question| (place, question)));
-    }
-    let (inbox_id, client_timestamp_ns) = (claimed.inbox_id, claimed.client_timestamp_ns);
-    Ok((Update { inbox_id, client_timestamp_ns, actions }, questions))
 }
 
 /// Applies an update that was judged valid earlier to `state`. Verifies no signature again, so a long log is cheap.

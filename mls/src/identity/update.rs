@@ -74,7 +74,7 @@ pub(super) fn parse(
 }
 
 /// Converts one action of an update; signatures in it are not verified.
-fn action(
+pub(super) fn action(
     action: &pb::IdentityAction,
 ) -> Result<Action<UnverifiedSignature<'_>>, IdentityViolation> {
     let kind =
