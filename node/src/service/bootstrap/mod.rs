@@ -128,6 +128,7 @@ pub async fn fetch(
     let fingerprint = format!("snapshot {}{trust}", manifest_digest(&manifest));
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &fingerprint)?;
     if ends_early && !resumed {
+        folder.undo()?;
         return Err(BootstrapFetchError::NothingTaken);
     }
     let store = open_store(settings, &own).map_err(open::OpenNodeError::from)?;

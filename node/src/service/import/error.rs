@@ -124,6 +124,15 @@ pub enum ImportError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another import holds the data folder.
+    #[error(
+        "{path}: another import is at work in this folder, or has just ended. Wait for its end, or name another folder \
+         (--data-dir). This one has changed nothing"
+    )]
+    FolderHeld {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The data folder contains the unfinished import of another database.
     #[error(
         "{path} holds the unfinished import of another database: name another folder (--data-dir)"
@@ -221,6 +230,7 @@ impl From<ImportError> for RunError {
             | ImportError::Row { .. }
             | ImportError::Differs { .. }
             | ImportError::FolderInUse { .. }
+            | ImportError::FolderHeld { .. }
             | ImportError::OtherImport { .. }
             | ImportError::OtherStrand { .. }
             | ImportError::NotCleared { .. } => Self::refused(error),
