@@ -111,8 +111,10 @@ pub(crate) struct ConnectionShare {
     writing: Arc<Writing>,
     close: CancellationToken,
     paid_time: Arc<PaidTime>,
-    /// The order of its requests that wait for memory. Only the first of them asks for it.
-    pub(crate) waiting: tokio::sync::Mutex<()>,
+    /// The lines of its requests that wait for memory, and of the changes of its streams that wait for the memory of
+    /// their state too. Only the first of each line asks for it.
+    pub(crate) waiting_requests: tokio::sync::Mutex<()>,
+    pub(crate) waiting_changes: tokio::sync::Mutex<()>,
 }
 
 /// The owner of a share.
@@ -221,7 +223,8 @@ impl BudgetState {
             writing,
             close: CancellationToken::new(),
             paid_time,
-            waiting: tokio::sync::Mutex::const_new(()),
+            waiting_requests: tokio::sync::Mutex::const_new(()),
+            waiting_changes: tokio::sync::Mutex::const_new(()),
         });
         callers.consumers.insert(share.number, Arc::downgrade(&share));
         share

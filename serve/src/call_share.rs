@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Buf, Bytes};
 use http::Extensions;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
@@ -188,13 +189,17 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Takes the memory for decoding messages that change an open stream. Waits a moment if there is none for them, or
-    /// for what the stream may keep of them.
+    /// Takes the memory for decoding messages that change an open stream. Waits until `wait_end` if there is none for
+    /// them, or for what the stream may keep of them.
     ///
     /// # Errors
     /// [`Overloaded`]: nothing was taken, and the stream must end.
-    pub(crate) async fn take_for_change(&self, bytes: usize) -> Result<(), Overloaded> {
-        waiting::take_for_change(&self.0.connection, bytes).await?;
+    pub(crate) async fn take_for_change(
+        &self,
+        wait_end: Instant,
+        bytes: usize,
+    ) -> Result<(), Overloaded> {
+        waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_request(bytes);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::Version;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -26,6 +26,7 @@ use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use crate::unpack::{Turn, Unpacker};
+use crate::waiting;
 
 /// Bytes of a refused body that are still read over HTTP/1.1, because such clients read a response only after they have
 /// sent the request. A guess: more than two of the largest messages.
@@ -48,6 +49,8 @@ pub(crate) struct RequestBody {
     whole: usize,
     /// Memory for decoding the one message of the request, which is not charged yet.
     uncharged_bytes: usize,
+    /// The end of the wait for that memory, while whole messages of a stream of requests wait for it.
+    wait_end: Option<Instant>,
     /// Bytes that came while messages waited for memory, and the end of the body, if it came then.
     ahead: BytesMut,
     ahead_end: Option<Result<(), Status>>,
@@ -91,6 +94,7 @@ impl RequestBody {
             tail: BytesMut::new(),
             whole: 0,
             uncharged_bytes: 0,
+            wait_end: None,
             ahead: BytesMut::new(),
             ahead_end: None,
             unpacker: None,
@@ -185,13 +189,15 @@ impl RequestBody {
         }
         if self.uncharged_bytes > 0 {
             let charge = self.charge.clone();
-            let mut taking = pin!(charge.take_for_change(self.uncharged_bytes));
+            // A caller that takes other events meanwhile drops this future at each of them, and calls again.
+            let wait_end = *self.wait_end.get_or_insert_with(waiting::wait_end);
+            let mut taking = pin!(charge.take_for_change(wait_end, self.uncharged_bytes));
             poll_fn(|cx| match taking.as_mut().poll(cx) {
                 Poll::Ready(taken) => Poll::Ready(taken),
                 Poll::Pending => self.poll_ahead(cx).map(Err),
             })
             .await?;
-            self.uncharged_bytes = 0;
+            (self.uncharged_bytes, self.wait_end) = (0, None);
         }
         to.reserve(self.pieces.iter().take(self.whole).map(Bytes::len).sum());
         self.pieces.drain(..self.whole).for_each(|piece| to.extend_from_slice(&piece));

@@ -99,6 +99,7 @@ mod tests {
     use http_body_util::StreamBody;
     use hyper::body::Frame;
     use proptest::prelude::*;
+    use tokio::time::{Instant, timeout};
     use tonic::body::Body;
 
     use super::*;
@@ -190,6 +191,26 @@ mod tests {
         assert_eq!(messages.next().await.unwrap().unwrap().len(), 100_000);
         assert!(messages.next().await.unwrap().is_none());
         assert_eq!(budget.used_bytes(), before);
+    }
+
+    /// Other events of the stream interrupt the wait of a message for memory: it goes on where it was.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_waits_for_memory_as_long_however_often_its_wait_is_interrupted() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        while share.take(1024).is_ok() {}
+        share.give_back(16 * 1024);
+        // A thousand fields: their bytes fit, and decoding them takes more than is left.
+        let mut messages = messages(&framed(9000), HEAD_LEN_BYTES + 9000, &share);
+        let began = Instant::now();
+        let status = loop {
+            match timeout(Duration::from_millis(300), messages.next()).await {
+                Ok(message) => break message.unwrap_err(),
+                Err(_) => assert!(began.elapsed() < Duration::from_secs(6), "it waits anew"),
+            }
+        };
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(began.elapsed().as_secs(), 5);
     }
 
     #[tokio::test]

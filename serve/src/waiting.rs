@@ -5,10 +5,14 @@
 //! the memory that it holds is charged, and its peer can send nothing more on it. Newcomers ask once before they wait,
 //! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it
 //! waits, so that what its peer sends meanwhile is charged, too.
+//!
+//! A change of an open stream also waits for memory that stays spare for the stream's state. That takes longer to come
+//! than what a request needs, so changes have a line of their own.
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
@@ -36,30 +40,29 @@ const CHANGE_DIVISOR: usize = 1024;
 /// 252 bytes for a topic and 88 for its cursor, after 144 to 280 for decoding both.
 const STATE_PER_DECODED: usize = 2;
 
+/// Returns the end of a wait that begins now.
+pub(crate) fn wait_end() -> Instant {
+    Instant::now() + WAIT_MAX
+}
+
 /// Takes `bytes` for decoding a request. If they do not fit now, waits for them, behind earlier requests of the same
 /// connection that wait. Dropping the future ends the wait.
 ///
 /// # Errors
 /// [`Overloaded`]: nothing was taken, and the caller must be refused.
 pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Overloaded> {
-    let beside = share.limit_bytes() / LEAVES_DIVISOR;
-    let try_take = || share.try_take(bytes, beside);
-    if try_take() {
-        return Ok(());
-    }
-    if bytes > share.limit_bytes() / WAITS_DIVISOR || !until(share, try_take).await {
-        return Err(share.refuse());
-    }
-    Ok(())
+    take_until(wait_end(), share, bytes).await
 }
 
 /// Takes `bytes` for decoding messages that change an open stream. The stream keeps a part of what they become, and
-/// reads their past at once, so usual messages wait until there is room for that too. If there is none after the wait,
-/// only the bytes themselves count. Dropping the future ends the wait.
+/// reads their past at once, so usual messages wait until there is room for that too. If there is none at the `end` of
+/// the wait, only the bytes themselves count. Dropping the future leaves the line; a later call with the same `end`
+/// goes on with the wait.
 ///
 /// # Errors
 /// [`Overloaded`]: nothing was taken, and the stream must end.
 pub(crate) async fn take_for_change(
+    end: Instant,
     share: &ConnectionShare,
     bytes: usize,
 ) -> Result<(), Overloaded> {
@@ -67,25 +70,37 @@ pub(crate) async fn take_for_change(
     if usual.contains(&bytes) {
         let state_bytes = bytes * STATE_PER_DECODED;
         let try_take = || has_spare(share, state_bytes) && share.try_take(bytes, 0);
-        if try_take() || until(share, try_take).await {
+        if try_take() || wait(end, &share.waiting_changes, try_take).await {
             return Ok(());
         }
     }
-    take(share, bytes).await
+    take_until(end, share, bytes).await
 }
 
-/// Repeats `try_take`, as the first of the connection's waiting requests, until it returns true. Returns false if it
-/// does not within [`WAIT_MAX`].
-async fn until(share: &ConnectionShare, mut try_take: impl FnMut() -> bool) -> bool {
+async fn take_until(end: Instant, share: &ConnectionShare, bytes: usize) -> Result<(), Overloaded> {
+    let beside = share.limit_bytes() / LEAVES_DIVISOR;
+    let try_take = || share.try_take(bytes, beside);
+    if try_take() {
+        return Ok(());
+    }
+    let may_wait = bytes <= share.limit_bytes() / WAITS_DIVISOR;
+    if may_wait && wait(end, &share.waiting_requests, try_take).await {
+        return Ok(());
+    }
+    Err(share.refuse())
+}
+
+/// Repeats `try_take`, as the first of its line, until it returns true. Returns false if it does not before `end`.
+async fn wait(end: Instant, line: &Mutex<()>, mut try_take: impl FnMut() -> bool) -> bool {
     let taken = async {
-        let _first = share.waiting.lock().await;
+        let _first = line.lock().await;
         let mut pause = PAUSE_MIN;
         while !try_take() {
             sleep(pause).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }
     };
-    timeout(WAIT_MAX, taken).await.is_ok()
+    timeout_at(end, taken).await.is_ok()
 }
 
 /// Returns true if a stream could now take `bytes` for its state without taking room from requests and answers.
@@ -106,7 +121,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use futures_util::future::join_all;
-    use tokio::time::Instant;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::budget::MemoryBudget;
@@ -189,10 +204,11 @@ mod tests {
         }
         assert!(lasting.contains(&true), "some of it is lent");
         let before = budget.used_bytes();
-        let mut changing = std::pin::pin!(take_for_change(&share, 32 * KIB));
+        let mut changing = std::pin::pin!(take_for_change(wait_end(), &share, 32 * KIB));
         assert!(changing.as_mut().now_or_never().is_none(), "it waits");
         assert_eq!(budget.used_bytes(), before, "and takes nothing");
-        assert_eq!(take_for_change(&share, KIB).now_or_never(), Some(Ok(())), "a ping does not");
+        let ping = take_for_change(wait_end(), &share, KIB);
+        assert_eq!(ping.now_or_never(), Some(Ok(())), "a ping does not");
         share.give_back_lent(256 * KIB);
         assert_eq!(changing.await, Ok(()));
         assert_eq!(budget.used_bytes(), before + 33 * KIB - 256 * KIB);
@@ -205,8 +221,44 @@ mod tests {
         let share = connection(&budget);
         while share.take_spare(64 * KIB).is_some() {}
         let began = Instant::now();
-        assert_eq!(take_for_change(&share, 32 * KIB).await, Ok(()));
+        assert_eq!(take_for_change(wait_end(), &share, 32 * KIB).await, Ok(()));
         assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
+    }
+
+    /// Neither the state of a change nor the change itself fits.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_does_not_wait_a_second_time_for_its_bytes_alone() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        fill(&share);
+        let began = Instant::now();
+        assert_eq!(take_for_change(wait_end(), &share, 32 * KIB).await, Err(Overloaded));
+        assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
+    }
+
+    /// A change waits for the memory of its state. What is given back meanwhile is too little for it, and enough for a
+    /// request that came later.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_does_not_stand_behind_a_change_that_waits_for_its_state() {
+        let budget = MemoryBudget::new(LIMIT);
+        let others: Vec<_> = (1..3_u8)
+            .map(|last| budget.connection([127, 0, 1, last].into(), budget.account()).unwrap())
+            .collect();
+        others.iter().for_each(|other| fill(other));
+        let share = connection(&budget);
+        fill(&share);
+        assert_eq!(share.take_spare(4 * KIB), None, "nothing can be lent");
+        let mut change = std::pin::pin!(take_for_change(wait_end(), &share, 32 * KIB));
+        assert!(change.as_mut().now_or_never().is_none(), "it waits");
+        let mut request = std::pin::pin!(take(&share, 100 * KIB));
+        assert!(request.as_mut().now_or_never().is_none(), "it waits, too");
+        share.give_back(256 * KIB);
+        let first = tokio::select! {
+            biased;
+            _ = change => "change",
+            taken = request => if taken.is_ok() { "request" } else { "refusal" },
+        };
+        assert_eq!(first, "request");
     }
 
     #[tokio::test(start_paused = true)]
