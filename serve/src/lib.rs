@@ -15,7 +15,7 @@
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
-//!   in a body; `unpack`, `pack`: messages that are compressed;
+//!   in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `unflushed`: heads that wait to
 //!   be written; `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded
@@ -59,6 +59,7 @@ mod frame_meter;
 mod frames;
 mod head_timer;
 mod health;
+mod held_pieces;
 mod listener;
 mod method;
 pub mod metrics;

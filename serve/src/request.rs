@@ -3,7 +3,8 @@
 //! The decoder allocates for a message as soon as it has read its length. It gets a message only
 //! when all of it has arrived, so that a peer cannot reserve memory by claiming a length. Each piece is
 //! charged when it arrives, and the decoded size of a message before it is passed on. A request of one message is
-//! decoded only when all of it is here, to its end: until then it takes no more than its bytes.
+//! decoded only when all of it is here, to its end: until then it takes no more than its bytes. A stream of requests
+//! is charged for its earlier messages until its handler polls for more.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -22,6 +23,7 @@ use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
 use crate::decoding::cost_bytes;
 use crate::frames::{Frames, MessageHeadError};
+use crate::held_pieces::HeldPieces;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
@@ -31,9 +33,6 @@ use crate::waiting;
 /// Bytes of a refused body that are still read over HTTP/1.1, because such clients read a response only after they have
 /// sent the request. A guess: more than two of the largest messages.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Length below which pieces are copied together. A piece keeps the connection's whole read buffer alive, so many small
-/// pieces would hold far more memory than is charged. A whole frame of HTTP/2 (RFC 9113 §4.2).
-const PIECE_LEN_BYTES_MIN: usize = 16 * 1024;
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 
@@ -41,18 +40,16 @@ const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 pub(crate) struct RequestBody {
     body: Body,
     frames: Frames,
-    /// Pieces of whole messages, then those of an unfinished one.
-    pieces: VecDeque<Bytes>,
-    /// Small pieces at the end of `pieces`.
-    tail: BytesMut,
-    /// The number of `pieces` that belong to whole messages.
-    whole: usize,
+    /// Pieces of whole messages.
+    whole: VecDeque<Bytes>,
+    /// Pieces of the message that comes after them.
+    unfinished: HeldPieces,
     /// Memory for decoding the one message of the request, which is not charged yet.
     uncharged_bytes: usize,
     /// The end of the wait for that memory, while whole messages of a stream of requests wait for it.
     wait_end: Option<Instant>,
     /// Bytes that came while messages waited for memory, and the end of the body, if it came then.
-    ahead: BytesMut,
+    ahead: HeldPieces,
     ahead_end: Option<Result<(), Status>>,
     /// Decompresses messages; `None` if the request names no compression.
     unpacker: Option<Unpacker>,
@@ -90,12 +87,11 @@ impl RequestBody {
         Self {
             body,
             frames: Frames::default(),
-            pieces: VecDeque::new(),
-            tail: BytesMut::new(),
-            whole: 0,
+            whole: VecDeque::new(),
+            unfinished: HeldPieces::default(),
             uncharged_bytes: 0,
             wait_end: None,
-            ahead: BytesMut::new(),
+            ahead: HeldPieces::default(),
             ahead_end: None,
             unpacker: None,
             messages: 0,
@@ -123,6 +119,9 @@ impl RequestBody {
     /// # Errors
     /// The status that refuses the request.
     fn take(&mut self, mut piece: Bytes) -> Result<(), Status> {
+        if piece.is_empty() {
+            return Ok(());
+        }
         let step = self.frames.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
             let code = match error {
                 MessageHeadError::TooLarge { .. } => Code::ResourceExhausted,
@@ -135,22 +134,32 @@ impl RequestBody {
         if self.takes_one_message() && self.messages > 1 {
             return Err(Status::invalid_argument("more than one request message"));
         }
-        self.charge.take_for_request(piece.len())?;
-        if let Some(end) = step.whole {
-            let last = piece.split_to(end);
-            if self.tail.is_empty() {
-                self.pieces.push_back(last);
-            } else {
-                self.keep(last);
-                self.keep_tail();
-            }
-            match &mut self.unpacker {
-                Some(unpacker) => self.pieces.drain(..).for_each(|piece| unpacker.push(piece)),
-                None => self.pass_on()?,
-            }
+        let Some(end) = step.whole else {
+            self.charge_held(self.unfinished.growth_bytes(piece.len()))?;
+            self.unfinished.push(piece);
+            return Ok(());
+        };
+        let rest = piece.split_off(end);
+        let whole = self.unfinished.finish(piece);
+        let whole_bytes: usize = whole.iter().map(Bytes::len).sum();
+        self.charge_held(whole_bytes + self.unfinished.growth_bytes(rest.len()))?;
+        match &mut self.unpacker {
+            Some(unpacker) => whole.into_iter().for_each(|piece| unpacker.push(piece)),
+            None => self.pass_on(whole)?,
         }
-        self.keep(piece);
+        self.unfinished.push(rest);
         Ok(())
+    }
+
+    /// Charges the request for what is held of unfinished and later messages, and for `more`. To be called while no
+    /// message is passed on or being decompressed.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: the request must be refused.
+    fn charge_held(&self, more: usize) -> Result<(), Overloaded> {
+        let packed_bytes = self.unpacker.as_ref().map_or(0, Unpacker::packed_bytes);
+        let held_bytes = self.unfinished.held_bytes() + self.ahead.held_bytes() + packed_bytes;
+        self.charge.keep_of_request(held_bytes + more)
     }
 
     /// Waits until all of a request of one message is here, and then for the memory to decode it, with `buffer_bytes`
@@ -182,7 +191,7 @@ impl RequestBody {
     /// # Errors
     /// The status that refuses the request.
     pub(crate) async fn next_whole(&mut self, to: &mut BytesMut) -> Result<bool, Status> {
-        if self.whole == 0
+        if self.whole.is_empty()
             && let Arrival::End(end) = poll_fn(|cx| self.poll_arrival(cx)).await
         {
             return end.map_or(Ok(false), Err);
@@ -199,10 +208,9 @@ impl RequestBody {
             .await?;
             (self.uncharged_bytes, self.wait_end) = (0, None);
         }
-        to.reserve(self.pieces.iter().take(self.whole).map(Bytes::len).sum());
-        self.pieces.drain(..self.whole).for_each(|piece| to.extend_from_slice(&piece));
-        self.pieces.shrink_to_fit();
-        self.whole = 0;
+        to.reserve(self.whole.iter().map(Bytes::len).sum());
+        let whole = std::mem::take(&mut self.whole);
+        whole.into_iter().for_each(|piece| to.extend_from_slice(&piece));
         Ok(true)
     }
 
@@ -213,10 +221,11 @@ impl RequestBody {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let Ok(piece) = frame.into_data() else { continue };
-                    if let Err(overloaded) = self.charge.take_for_request(piece.len()) {
+                    let growth_bytes = self.ahead.growth_bytes(piece.len());
+                    if let Err(overloaded) = self.charge.take_for_request(growth_bytes) {
                         return Poll::Ready(overloaded);
                     }
-                    self.ahead.extend_from_slice(&piece);
+                    self.ahead.push(piece);
                 }
                 Some(Err(status)) => self.ahead_end = Some(Err(status)),
                 None => self.ahead_end = Some(Ok(())),
@@ -227,8 +236,7 @@ impl RequestBody {
 
     /// Returns the next frame of the body: first what was read ahead.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if !self.ahead.is_empty() {
-            let piece = std::mem::take(&mut self.ahead).freeze();
+        if let Some(piece) = self.ahead.pop() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match self.ahead_end.take() {
@@ -239,17 +247,17 @@ impl RequestBody {
 
     /// Determines the decoded size of the messages, and passes them on. That of the one message of a request, and of
     /// messages that a handler takes, is charged when they are taken.
-    fn pass_on(&mut self) -> Result<(), Status> {
-        let whole = self.pieces.iter().map(|piece| &piece[..]);
+    fn pass_on(&mut self, whole: VecDeque<Bytes>) -> Result<(), Status> {
+        let pieces = whole.iter().map(|piece| &piece[..]);
         let fields = self.metrics.method().fields();
-        let cost = cost_bytes(whole, fields, COST_BYTES_MAX)
+        let cost = cost_bytes(pieces, fields, COST_BYTES_MAX)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if self.takes_one_message() || self.metrics.method().takes_messages() {
             self.uncharged_bytes = cost;
         } else {
             self.charge.take_for_request(cost)?;
         }
-        self.whole = self.pieces.len();
+        self.whole = whole;
         Ok(())
     }
 
@@ -266,38 +274,27 @@ impl RequestBody {
                 cx.waker().wake_by_ref();
                 Ok(Poll::Pending)
             }
-            Turn::Whole(mut pieces) => {
-                // Inserted before the pieces of the unfinished message that came last.
-                let unfinished = std::mem::take(&mut self.pieces);
-                std::mem::swap(&mut self.pieces, &mut pieces);
-                self.pass_on()?;
-                self.pieces.extend(unfinished);
+            Turn::Whole(pieces) => {
+                self.pass_on(pieces)?;
                 Ok(Poll::Ready(true))
             }
         }
     }
 
-    /// Appends a piece of an unfinished message.
-    fn keep(&mut self, piece: Bytes) {
-        if piece.len() < PIECE_LEN_BYTES_MIN {
-            self.tail.extend_from_slice(&piece);
-        } else {
-            self.keep_tail();
-            self.pieces.push_back(piece);
+    /// Gives back the memory of earlier messages of a stream of requests: the handler polls for more, so it has dropped
+    /// them. A message that is being decompressed keeps its own.
+    fn drop_earlier(&self) {
+        if self.takes_one_message() || self.unpacker.as_ref().is_some_and(Unpacker::is_unpacking) {
+            return;
         }
-    }
-
-    fn keep_tail(&mut self) {
-        if !self.tail.is_empty() {
-            // Taken whole: the empty rest of a split buffer would keep its memory.
-            self.pieces.push_back(std::mem::take(&mut self.tail).freeze());
-        }
+        let kept = self.charge_held(0);
+        debug_assert!(kept.is_ok(), "what is held is charged");
     }
 
     fn refuse(&mut self, status: Status) {
-        self.pieces.clear();
-        self.tail.clear();
-        self.whole = 0;
+        self.whole.clear();
+        self.unfinished = HeldPieces::default();
+        self.ahead = HeldPieces::default();
         self.uncharged_bytes = 0;
         self.unpacker.iter_mut().for_each(Unpacker::clear);
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
@@ -349,16 +346,12 @@ impl RequestBody {
     /// Reads the body on, until whole messages wait or it is over.
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
         loop {
+            self.drop_earlier();
             match self.unpack(cx) {
                 Ok(Poll::Ready(false)) => {}
                 Ok(Poll::Ready(true)) => return Poll::Ready(Arrival::Whole),
                 Ok(Poll::Pending) => return Poll::Pending,
                 Err(status) => self.refuse(status),
-            }
-            if !self.takes_one_message() && self.frames.at_boundary() {
-                // The handler polls for more, so it has dropped the earlier messages.
-                let kept = self.charge.keep_of_request(0);
-                debug_assert!(kept.is_ok(), "nothing is always given");
             }
             let polled = if self.refused.is_some() {
                 self.poll_refused(cx).map(|status| Arrival::End(Some(status)))
@@ -367,7 +360,9 @@ impl RequestBody {
                     Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                         Ok(piece) => {
                             match self.take(piece) {
-                                Ok(()) if self.whole > 0 => return Poll::Ready(Arrival::Whole),
+                                Ok(()) if !self.whole.is_empty() => {
+                                    return Poll::Ready(Arrival::Whole);
+                                }
                                 Ok(()) => {}
                                 Err(status) => self.refuse(status),
                             }
@@ -411,10 +406,8 @@ impl HttpBody for RequestBody {
             {
                 self.refuse(overloaded.into());
             }
-            if self.whole > 0 {
-                debug_assert!(self.whole <= self.pieces.len(), "whole counts pieces");
-                self.whole -= 1;
-                return Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
+            if let Some(piece) = self.whole.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             match ready!(self.poll_arrival(cx)) {
                 Arrival::Whole => {}
@@ -437,9 +430,8 @@ impl HttpBody for RequestBody {
 impl RequestBody {
     /// Returns the memory of what has arrived and was not taken.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.tail.capacity()
-            + self.ahead.capacity()
-            + self.pieces.iter().map(Bytes::len).sum::<usize>()
+        let whole_bytes: usize = self.whole.iter().map(Bytes::len).sum();
+        self.unfinished.held_bytes() + self.ahead.held_bytes() + whole_bytes
     }
 }
 

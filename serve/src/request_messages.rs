@@ -91,10 +91,13 @@ impl RequestMessages {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use futures_util::FutureExt as _;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use futures_util::{FutureExt as _, StreamExt as _};
     use http::Version;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
@@ -121,15 +124,25 @@ mod tests {
         budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap()
     }
 
-    /// Returns the messages of a body that comes in pieces of a length.
+    /// Returns the messages of a body that comes in pieces of a length, and ends.
     fn messages(bytes: &[u8], piece: usize, share: &Arc<ConnectionShare>) -> RequestMessages {
+        RequestMessages::new(body(bytes, piece, true, share))
+    }
+
+    /// Returns a body that comes in pieces of a length, and then ends or stays open.
+    fn body(bytes: &[u8], piece: usize, ends: bool, share: &Arc<ConnectionShare>) -> RequestBody {
         let pieces: Vec<Bytes> = bytes.chunks(piece).map(Bytes::copy_from_slice).collect();
         let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
-        let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+        let pieces = tokio_stream::iter(pieces);
+        let body = if ends {
+            Body::new(StreamBody::new(pieces))
+        } else {
+            Body::new(StreamBody::new(pieces.chain(futures_util::stream::pending())))
+        };
         let method = RpcMethod::new("/a.B/C", MethodKind::Bidi).decoding(&[]).taking_messages();
         let metrics = Box::leak(Box::new(MethodMetrics::new(method)));
         let (charge, timeout) = (CallCharge::new(Arc::clone(share)), Duration::from_secs(30));
-        RequestMessages::new(RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout))
+        RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout)
     }
 
     fn run<T>(work: impl Future<Output = T>) -> T {
@@ -186,10 +199,69 @@ mod tests {
         let bytes = [framed(9000), framed(100_000)].concat();
         let mut messages = messages(&bytes, HEAD_LEN_BYTES + 9000, &share);
         assert!(messages.next().now_or_never().is_none(), "it waits");
-        assert_eq!(budget.used_bytes(), before + bytes.len());
+        let kept_bytes = messages.body.kept_bytes();
+        assert_eq!(budget.used_bytes(), before + kept_bytes);
+        assert!((bytes.len()..bytes.len() + 16 * 1024).contains(&kept_bytes), "{kept_bytes}");
         assert_eq!(messages.next().await.unwrap().unwrap().len(), 9000);
         assert_eq!(messages.next().await.unwrap().unwrap().len(), 100_000);
         assert!(messages.next().await.unwrap().is_none());
+        assert_eq!(budget.used_bytes(), before);
+    }
+
+    /// A message waits for memory, and what is read ahead meanwhile ends within the next one.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_ahead_is_charged_once() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        while share.take_spare(16 * 1024).is_some() {}
+        let before = budget.used_bytes();
+        let bytes = [framed(9000), framed(100_000)].concat();
+        let mut messages = RequestMessages::new(body(&bytes[..50_000], 10_000, false, &share));
+        assert!(messages.next().now_or_never().is_none(), "it waits");
+        assert_eq!(budget.used_bytes(), before + messages.body.kept_bytes());
+        assert_eq!(messages.next().await.unwrap().unwrap().len(), 9000);
+        assert!(messages.next().now_or_never().is_none(), "the second one is not here");
+        assert_eq!(budget.used_bytes(), before + messages.body.kept_bytes());
+        assert!(messages.body.kept_bytes() < 64 * 1024, "{}", messages.body.kept_bytes());
+    }
+
+    /// A client sends message after message, in pieces that do not end with any of them.
+    #[tokio::test]
+    async fn a_message_is_charged_no_longer_than_until_its_handler_asks_for_more() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let before = budget.used_bytes();
+        let mut messages = messages(&framed(9000).repeat(100), 10_000, &share);
+        let (mut taken, mut most_bytes) = (0, 0_usize);
+        while messages.next().await.unwrap().is_some() {
+            taken += 1;
+            most_bytes = most_bytes.max(budget.used_bytes() - before);
+        }
+        assert_eq!(taken, 100);
+        assert!(most_bytes < 100 * 1024, "{most_bytes}");
+        assert_eq!(budget.used_bytes(), before);
+    }
+
+    /// A client sends a hundred compressed messages in one piece.
+    #[tokio::test]
+    async fn compressed_messages_are_charged_one_after_the_other() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let before = budget.used_bytes();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&[9; 900]).unwrap();
+        let packed = encoder.finish().unwrap();
+        let head = [&[1][..], &u32::try_from(packed.len()).unwrap().to_be_bytes()[..]].concat();
+        let bytes = [head, packed].concat().repeat(100);
+        let mut messages = RequestMessages::new(body(&bytes, usize::MAX, true, &share).unpacking());
+        let (mut taken, mut most_bytes) = (0, 0_usize);
+        while let Some(message) = messages.next().await.unwrap() {
+            assert_eq!(message.len(), 900);
+            taken += 1;
+            most_bytes = most_bytes.max(budget.used_bytes() - before);
+        }
+        assert_eq!(taken, 100);
+        assert!(most_bytes < 128 * 1024, "{most_bytes}");
         assert_eq!(budget.used_bytes(), before);
     }
 

@@ -90,6 +90,16 @@ impl Unpacker {
         self.current.is_some() || self.packed_bytes > 0
     }
 
+    /// Returns the bytes of messages that wait, without one that is being decompressed.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        self.packed_bytes
+    }
+
+    /// Returns true while a message is being decompressed.
+    pub(crate) fn is_unpacking(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// Drops all messages.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
