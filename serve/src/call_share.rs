@@ -116,6 +116,13 @@ impl CallCharge {
         Ok(())
     }
 
+    /// Takes `bytes` that are allocated already. Nothing is refused: the caller's next requests may be, and its
+    /// connections are closed before those of callers that hold less.
+    pub fn take_anyway(&self, bytes: usize) {
+        self.0.connection.take_anyway(bytes);
+        self.0.bytes.lock().add(bytes, MemorySource::Share);
+    }
+
     /// Gives back `bytes` that were taken, also after the end of the call, when only its address is still charged for
     /// them.
     pub fn give_back(&self, bytes: usize) {

@@ -127,6 +127,18 @@ impl HeldBytes {
         self.charge.give_back(bytes);
     }
 
+    /// Changes the charge to `bytes`, for what is left of the stream at its end. It is not refused: the memory is used
+    /// already, and what the caller takes next may be refused for it.
+    pub(super) fn keep(mut self, bytes: usize) -> Self {
+        if bytes > self.taken {
+            self.charge.take_anyway(bytes - self.taken);
+        } else {
+            self.charge.give_back_lasting(self.taken - bytes);
+        }
+        self.taken = bytes;
+        self
+    }
+
     fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
         self.used += bytes;
         if self.used > self.taken {

@@ -48,6 +48,9 @@ use timers::{StreamTimers, TimerEvent};
 
 /// Largest number of answers that wait for the client to read. When it is reached, requests wait, too. A guess.
 const ANSWERS_MAX: usize = 16;
+/// Memory of a topic in the frame that names it, besides its name. Calculated from the types: a place in the list, the
+/// counter of its users, and what the allocator adds.
+const NAMED_TOPIC_BYTES: usize = 80;
 
 impl NodeApi {
     /// Opens a stream without topics, which its client changes by requests.
@@ -75,6 +78,7 @@ impl NodeApi {
             times: StreamTimers::new(interval, Instant::now()),
             frames,
             permit: None,
+            frame_bytes: 0,
             answers: [Frame::Started(started)].into(),
             mutate: None,
             half_closed: false,
@@ -95,8 +99,10 @@ impl NodeApi {
             if let Some(frame) = outgoing.recv().await {
                 return Some((Ok(*frame), Some((outgoing, ended))));
             }
-            let ended = ended.await.unwrap_or_else(|_| Err(into_status(CallError::Interrupted)));
-            Some((Err(ended.err()?), None))
+            let ended: Result<StreamEnd, _> = ended.await;
+            let interrupted = |_| Err(into_status(CallError::Interrupted));
+            let status = ended.map_or_else(interrupted, |end| end.status);
+            Some((Err(status.err()?), None))
         });
         Ok(messages.boxed())
     }
@@ -113,6 +119,8 @@ struct Subscriber {
     frames: mpsc::Sender<Box<SubscribeResponse>>,
     /// Room for the next frame.
     permit: Option<mpsc::OwnedPermit<Box<SubscribeResponse>>>,
+    /// Memory of the last frame, which the connection has not taken as long as there is no room.
+    frame_bytes: usize,
     /// Frames that are sent before further events of the subscription.
     answers: VecDeque<Frame>,
     /// A change that waits until the events before it are delivered.
@@ -123,6 +131,13 @@ struct Subscriber {
     metrics: Arc<HandlerMetrics>,
     stop: CancellationToken,
     _open: OpenStream,
+}
+
+/// The end of a stream.
+struct StreamEnd {
+    status: Result<(), Status>,
+    /// The charge for the last frame, if it waits for a client that reads nothing.
+    _waiting: Option<HeldBytes>,
 }
 
 /// An event that a stream has waited for.
@@ -136,8 +151,17 @@ enum Wakeup {
 }
 
 impl Subscriber {
-    /// Runs until the stream ends. Returns the status of its end.
-    async fn run(mut self) -> Result<(), Status> {
+    /// Runs until the stream ends. The end comes after the last frame, which is charged until then.
+    async fn run(mut self) -> StreamEnd {
+        let status = self.serve().await;
+        drop(self.subscription); // before its charge
+        let waits = self.permit.is_none();
+        let waiting = if waits { Some(self.held.keep(self.frame_bytes)) } else { None };
+        StreamEnd { status, _waiting: waiting }
+    }
+
+    /// Serves the stream. Returns the status of its end.
+    async fn serve(&mut self) -> Result<(), Status> {
         loop {
             self.send_answer();
             if self.mutate.is_some() && self.answers.is_empty() && !self.subscription.has_events() {
@@ -150,7 +174,10 @@ impl Subscriber {
             self.charge_unread().map_err(into_status)?;
             match self.wakeup().await {
                 Wakeup::Gone => return Ok(()),
-                Wakeup::Room(permit) => self.permit = Some(permit),
+                Wakeup::Room(permit) => {
+                    self.permit = Some(permit);
+                    self.settle()?;
+                }
                 Wakeup::Request(Ok(Some(message))) => match codec::decode(message) {
                     Ok(request) => self.handle_request(request)?,
                     Err(status) => return received(status),
@@ -160,7 +187,7 @@ impl Subscriber {
                     self.times.half_close();
                 }
                 Wakeup::Request(Err(status)) => return received(status),
-                Wakeup::Event(Ok(event)) => self.handle_event(event)?,
+                Wakeup::Event(Ok(event)) => self.handle_event(event),
                 Wakeup::Event(Err(error)) => return Err(unreadable(error)),
                 Wakeup::Stop => return Err(into_status(CallError::ShuttingDown)),
                 Wakeup::Time => self.handle_time()?,
@@ -232,6 +259,7 @@ impl Subscriber {
 
     /// Sends a frame, for which there is room.
     fn send(&mut self, frame: Frame) {
+        self.frame_bytes = frame_bytes(&frame);
         let v1 = pb::subscribe_response::V1 { response: Some(frame) };
         if let Some(permit) = self.permit.take() {
             permit.send(Box::new(SubscribeResponse { version: Some(Version::V1(v1)) }));
@@ -290,7 +318,16 @@ impl Subscriber {
         self.held.settle(&self.subscription).map_err(into_status)
     }
 
-    fn handle_event(&mut self, event: SubscriptionEvent) -> Result<(), Status> {
+    /// Gives back the memory of waves that have ended, once the connection has taken everything that was ready. Until
+    /// then the topics of such a wave are in the frame that names them, also if the stream has them no longer.
+    fn settle(&mut self) -> Result<(), Status> {
+        if self.subscription.has_events() {
+            return Ok(());
+        }
+        self.held.settle(&self.subscription).map_err(into_status)
+    }
+
+    fn handle_event(&mut self, event: SubscriptionEvent) {
         match event {
             SubscriptionEvent::Envelopes { wave, envelopes } => {
                 let envelopes = rendered(&self.metrics, EnvelopeMethod::Subscribe, envelopes);
@@ -308,7 +345,6 @@ impl Subscriber {
                 self.send(Frame::CatchupComplete(CatchupComplete { mutate_id: wave }));
             }
         }
-        self.held.settle(&self.subscription).map_err(into_status)
     }
 
     fn handle_time(&mut self) -> Result<(), Status> {
@@ -323,6 +359,17 @@ impl Subscriber {
             Some(TimerEvent::DrainLate) => StreamError::DrainLate,
         };
         Err(into_status(error))
+    }
+}
+
+/// Returns the memory of a frame that may have much, in bytes.
+fn frame_bytes(frame: &Frame) -> usize {
+    match frame {
+        Frame::Envelopes(of_wave) => of_wave.envelopes.iter().map(Bytes::len).sum(),
+        Frame::TopicsLive(live) => {
+            live.topics.iter().map(|name| NAMED_TOPIC_BYTES + name.len()).sum()
+        }
+        _ => 0,
     }
 }
 

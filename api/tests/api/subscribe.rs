@@ -14,7 +14,7 @@ use pb::subscribe_request::v1::{Mutate, Request as Ask};
 use pb::subscribe_response::v1::Response as Frame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use crate::common::*;
@@ -438,6 +438,42 @@ async fn each_wave_is_charged_for_a_cursor_that_others_have_too() {
     let copies = f64::from(u32::from(WAVES) * ENTRIES * 24);
     assert!(grown >= copies, "{grown} bytes are charged for {copies}");
     drop((first, talk));
+}
+
+/// A client reads nothing, has the past of many topics read, and then makes its stream end.
+#[tokio::test]
+async fn topics_are_charged_until_the_frame_that_names_them_has_left() {
+    let (used, node) = ("xmtp_api_memory_bytes", node().await);
+    let before = node.sample(used).await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{}", node.address())).unwrap();
+    // Less than the first frame, so the second one stays where it is.
+    let channel = endpoint.initial_stream_window_size(8).connect().await.unwrap();
+    let (requests, receiver) = mpsc::channel(64);
+    let called = QueryApiClient::new(channel).subscribe(ReceiverStream::new(receiver)).await;
+    let talk = Talk { requests: Some(requests), frames: called.unwrap().into_inner() };
+    let name = |number: u32| Bytes::from([&[0][..], &number.to_be_bytes(), &[7; 28]].concat());
+    let adds = (0..20_000).map(|number| Add { topic: name(number), last_seen: None }).collect();
+    talk.mutate(Mutate { adds, mutate_id: 1, history_only: true, ..Mutate::default() }).await;
+    until(&node, "xmtp_subscriber_wakeups_total", |count| count > 0.0).await;
+    let held = node.sample(used).await.unwrap() - before;
+    assert!(held > 4e6, "{held}");
+    talk.send(pb::SubscribeRequest { version: None }).await;
+    node.until_sample("xmtp_subscribers", 0.0).await;
+    let held = node.sample(used).await.unwrap() - before;
+    assert!(held > 2e6, "{held}");
+    drop(talk);
+    until(&node, used, |bytes| bytes - before < 1e6).await;
+}
+
+/// Waits until a sample is as it should be; gives up when it has not been for very long.
+async fn until(node: &Node, name: &str, is_right: impl Fn(f64) -> bool) {
+    for _ in 0..4000 {
+        if node.sample(name).await.is_some_and(&is_right) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{name} is {:?}", node.sample(name).await);
 }
 
 #[tokio::test]
