@@ -214,6 +214,11 @@ impl RequestBody {
         Ok(true)
     }
 
+    /// Returns true if whole messages wait to be taken.
+    pub(crate) fn has_whole(&self) -> bool {
+        !self.whole.is_empty()
+    }
+
     /// Reads on while messages wait for memory. What the peer sends meanwhile is charged, and does not fill the window
     /// of the call, for which nothing is charged. Completes if the peer must have no more.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Overloaded> {

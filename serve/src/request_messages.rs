@@ -68,6 +68,13 @@ impl RequestMessages {
         self.cut().map(Some)
     }
 
+    /// Returns true if a message has come whole that [`next`](Self::next) has not returned yet. It is there, or waits for
+    /// memory for some seconds at most.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        !self.unread.is_empty() || self.body.has_whole()
+    }
+
     /// Cuts the first message off.
     ///
     /// # Errors
@@ -274,11 +281,15 @@ mod tests {
         share.give_back(16 * 1024);
         // A thousand fields: their bytes fit, and decoding them takes more than is left.
         let mut messages = messages(&framed(9000), HEAD_LEN_BYTES + 9000, &share);
+        assert!(!messages.has_next(), "none has come");
         let began = Instant::now();
         let status = loop {
             match timeout(Duration::from_millis(300), messages.next()).await {
                 Ok(message) => break message.unwrap_err(),
-                Err(_) => assert!(began.elapsed() < Duration::from_secs(6), "it waits anew"),
+                Err(_) => {
+                    assert!(messages.has_next(), "it has come");
+                    assert!(began.elapsed() < Duration::from_secs(6), "it waits anew");
+                }
             }
         };
         assert_eq!(status.code(), Code::ResourceExhausted);

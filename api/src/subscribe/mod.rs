@@ -201,6 +201,7 @@ impl Subscriber {
         let reads = self.reads();
         let is_open = self.permit.is_some() && self.answers.is_empty();
         self.times.set_blocked(self.permit.is_none(), Instant::now());
+        self.times.set_requests_wait(self.requests_wait());
         let due = self.times.next();
         let time = async {
             match due {
@@ -224,6 +225,11 @@ impl Subscriber {
 
     fn reads(&self) -> bool {
         !self.half_closed && self.mutate.is_none() && self.answers.len() < ANSWERS_MAX
+    }
+
+    /// Returns true if requests have come, or may have, that the stream has not taken.
+    fn requests_wait(&self) -> bool {
+        !self.reads() || self.requests.has_next()
     }
 
     /// Returns true if the client has ended its requests and all frames for it are sent. Records the time from
@@ -348,6 +354,7 @@ impl Subscriber {
     }
 
     fn handle_time(&mut self) -> Result<(), Status> {
+        self.times.set_requests_wait(self.requests_wait());
         let error = match self.times.due(Instant::now()) {
             None => return Ok(()),
             Some(TimerEvent::Ping(nonce)) => {

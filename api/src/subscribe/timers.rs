@@ -16,6 +16,8 @@ pub(super) struct StreamTimers {
     pong_until: Option<Instant>,
     /// The client sends no more, so it answers no pings.
     half_closed: bool,
+    /// Requests of the client wait for this node. The answer to a ping may be among them.
+    requests_wait: bool,
     /// Time since which a frame waits for the client to read.
     blocked_since: Option<Instant>,
     drain_since: Option<Instant>,
@@ -42,6 +44,7 @@ impl StreamTimers {
             nonce: 0,
             pong_until: None,
             half_closed: false,
+            requests_wait: false,
             blocked_since: None,
             drain_since: None,
         }
@@ -62,6 +65,11 @@ impl StreamTimers {
         if nonce == self.nonce {
             self.pong_until = None;
         }
+    }
+
+    /// Records if requests that have come wait for this node. The deadline of a ping ends after they have been taken.
+    pub(super) fn set_requests_wait(&mut self, wait: bool) {
+        self.requests_wait = wait;
     }
 
     /// Records that the client has ended its requests. An unanswered ping has no effect then.
@@ -96,12 +104,15 @@ impl StreamTimers {
     fn due_times(&self) -> [Option<(Instant, TimerEvent)>; 4] {
         let after = |since: Instant| since + self.interval;
         let pings = !self.half_closed && self.pong_until.is_none();
+        // The frames that are left have an interval of their own.
+        let blocked_since = self.blocked_since.filter(|_| self.drain_since.is_none());
+        let pong_until = self.pong_until.filter(|_| !self.requests_wait);
         [
             // Takes precedence over timers that are due at the same time: a client that does not read cannot answer
             // a ping either.
             self.drain_since.map(|since| (after(since), TimerEvent::DrainLate)),
-            self.blocked_since.map(|since| (after(since), TimerEvent::Stalled)),
-            self.pong_until.map(|until| (until, TimerEvent::NoPong)),
+            blocked_since.map(|since| (after(since), TimerEvent::Stalled)),
+            pong_until.map(|until| (until, TimerEvent::NoPong)),
             pings.then(|| (after(self.last_sent), TimerEvent::Ping(self.nonce + 1))),
         ]
     }
@@ -137,6 +148,35 @@ mod tests {
         times.pong(3);
         assert_eq!(times.due(at(start, 109)), None);
         assert_eq!(times.due(at(start, 110)), Some(TimerEvent::NoPong));
+    }
+
+    /// A pong that has come is behind a Mutate that waits for memory, or for the client to read.
+    #[test]
+    fn a_pong_that_waits_for_this_node_is_not_late() {
+        let start = Instant::now();
+        let mut times = StreamTimers::new(INTERVAL, start);
+        assert_eq!(times.due(at(start, 30)), Some(TimerEvent::Ping(1)));
+        times.set_requests_wait(true);
+        assert_eq!((times.next(), times.due(at(start, 70))), (None, None), "nor pinged again");
+        times.set_requests_wait(false);
+        assert_eq!(times.next(), Some(at(start, 60)));
+        times.pong(1);
+        assert_eq!(times.due(at(start, 70)), Some(TimerEvent::Ping(2)));
+        times.set_requests_wait(true);
+        times.set_requests_wait(false);
+        assert_eq!(times.due(at(start, 100)), Some(TimerEvent::NoPong));
+    }
+
+    /// It has read nothing since before its end.
+    #[test]
+    fn the_frames_after_the_end_of_a_client_have_an_interval_of_their_own() {
+        let start = Instant::now();
+        let mut times = StreamTimers::new(INTERVAL, start);
+        times.set_blocked(true, start);
+        times.half_close();
+        times.drain(at(start, 20));
+        assert_eq!(times.due(at(start, 49)), None);
+        assert_eq!(times.due(at(start, 50)), Some(TimerEvent::DrainLate));
     }
 
     #[test]
