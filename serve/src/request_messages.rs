@@ -68,8 +68,8 @@ impl RequestMessages {
         self.cut().map(Some)
     }
 
-    /// Returns true if a message has come whole that [`next`](Self::next) has not returned yet. It is there, or waits for
-    /// memory for some seconds at most.
+    /// Returns true if a message has come whole that [`next`](Self::next) has not returned yet. It is there, or waits
+    /// for memory for some seconds at most.
     #[must_use]
     pub fn has_next(&self) -> bool {
         !self.unread.is_empty() || self.body.has_whole()

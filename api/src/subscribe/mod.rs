@@ -399,3 +399,32 @@ fn unreadable(error: QueryError) -> Status {
         error => into_status(StreamError::Read(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_requests_has_its_status() {
+        let of = |code, text: &str| received(Status::new(code, text));
+        assert!(of(Code::Cancelled, "the client has left").is_ok());
+        for code in [Code::InvalidArgument, Code::ResourceExhausted] {
+            assert_eq!(of(code, "why").unwrap_err().code(), code);
+        }
+        let malformed = of(Code::Internal, "failed to decode Protobuf message: why").unwrap_err();
+        assert_eq!(malformed.code(), Code::InvalidArgument);
+        for code in [Code::Internal, Code::Unknown, Code::DeadlineExceeded] {
+            let status = of(code, "why").unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable);
+            assert_eq!(status.message(), "requests could not be received: why");
+        }
+    }
+
+    #[test]
+    fn each_error_of_the_log_has_its_status() {
+        let status = unreadable(QueryError::NoMemory(1));
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.metadata().contains_key("retry-after"));
+        assert_eq!(unreadable(QueryError::Rebuilding("topic")).code(), Code::Unavailable);
+    }
+}

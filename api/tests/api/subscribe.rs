@@ -30,6 +30,18 @@ impl Talk {
         Self::over(node.query().await).await.unwrap()
     }
 
+    /// Opens a stream whose client reads nothing. The connection takes the first two frames, and no more.
+    async fn unread(node: &Node) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{}", node.address())).unwrap();
+        // Less than the first frame. The server takes one more before it waits for the window.
+        let channel = endpoint.initial_stream_window_size(8).connect().await.unwrap();
+        let (requests, receiver) = mpsc::channel(64);
+        let called = QueryApiClient::new(channel).subscribe(ReceiverStream::new(receiver)).await;
+        let talk = Self { requests: Some(requests), frames: called.unwrap().into_inner() };
+        talk.ask(Some(Ask::Ping(pb::Ping { nonce: 1 }))).await;
+        talk
+    }
+
     async fn over(mut client: QueryApiClient<Channel>) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(64);
         let frames = client.subscribe(ReceiverStream::new(receiver)).await?.into_inner();
@@ -351,6 +363,18 @@ async fn a_client_that_reads_nothing_for_an_interval_is_left() {
     assert_eq!(status.message(), "send stalled; client not reading");
 }
 
+#[tokio::test]
+async fn what_is_left_after_the_end_of_a_client_is_read_within_an_interval() {
+    let node = node_with_interval(1000).await;
+    let mut talk = Talk::unread(&node).await;
+    talk.ask(Some(Ask::Ping(pb::Ping { nonce: 2 }))).await;
+    talk.half_close();
+    node.until_sample("xmtp_subscribers", 0.0).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert_eq!(status.message(), "the last frames were not read in time");
+}
+
 fn client_of(payload: hawser_proto::envelope::Payload) -> Bytes {
     client(&group_topic(1), None, payload)
 }
@@ -445,12 +469,7 @@ async fn each_wave_is_charged_for_a_cursor_that_others_have_too() {
 async fn topics_are_charged_until_the_frame_that_names_them_has_left() {
     let (used, node) = ("xmtp_api_memory_bytes", node().await);
     let before = node.sample(used).await.unwrap();
-    let endpoint = Endpoint::from_shared(format!("http://{}", node.address())).unwrap();
-    // Less than the first frame, so the second one stays where it is.
-    let channel = endpoint.initial_stream_window_size(8).connect().await.unwrap();
-    let (requests, receiver) = mpsc::channel(64);
-    let called = QueryApiClient::new(channel).subscribe(ReceiverStream::new(receiver)).await;
-    let talk = Talk { requests: Some(requests), frames: called.unwrap().into_inner() };
+    let talk = Talk::unread(&node).await;
     let name = |number: u32| Bytes::from([&[0][..], &number.to_be_bytes(), &[7; 28]].concat());
     let adds = (0..20_000).map(|number| Add { topic: name(number), last_seen: None }).collect();
     talk.mutate(Mutate { adds, mutate_id: 1, history_only: true, ..Mutate::default() }).await;
