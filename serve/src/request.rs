@@ -48,7 +48,7 @@ pub(crate) struct RequestBody {
     uncharged_bytes: usize,
     /// The end of the wait for that memory, while whole messages of a stream of requests wait for it.
     wait_end: Option<Instant>,
-    /// Bytes that came while messages waited for memory, and the end of the body, if it came then.
+    /// Bytes that came while messages waited for memory or their handler, and the end of the body, if it came then.
     ahead: HeldPieces,
     ahead_end: Option<Result<(), Status>>,
     /// Decompresses messages; `None` if the request names no compression.
@@ -203,7 +203,7 @@ impl RequestBody {
             let mut taking = pin!(charge.take_for_change(wait_end, self.uncharged_bytes));
             poll_fn(|cx| match taking.as_mut().poll(cx) {
                 Poll::Ready(taken) => Poll::Ready(taken),
-                Poll::Pending => self.poll_ahead(cx).map(Err),
+                Poll::Pending => self.poll_ahead(usize::MAX, cx).map(Err),
             })
             .await?;
             (self.uncharged_bytes, self.wait_end) = (0, None);
@@ -219,10 +219,29 @@ impl RequestBody {
         !self.whole.is_empty()
     }
 
-    /// Reads on while messages wait for memory. What the peer sends meanwhile is charged, and does not fill the window
-    /// of the call, for which nothing is charged. Completes if the peer must have no more.
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Overloaded> {
-        while self.ahead_end.is_none() {
+    /// Reads on while earlier messages wait, until about `most_bytes` are held. Completes then.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: the request must be refused.
+    pub(crate) async fn read_ahead(&mut self, most_bytes: usize) -> Result<(), Overloaded> {
+        poll_fn(|cx| match self.poll_ahead(most_bytes, cx) {
+            Poll::Ready(overloaded) => Poll::Ready(Err(overloaded)),
+            Poll::Pending if self.ahead_bytes() >= most_bytes => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Returns the memory of what was read while earlier messages wait.
+    pub(crate) fn ahead_bytes(&self) -> usize {
+        self.ahead.held_bytes()
+    }
+
+    /// Reads on while messages wait, for memory or for their handler, until about `most_bytes` are held. What the peer
+    /// sends meanwhile is charged, and does not fill the window of the call, for which nothing is charged. Completes if
+    /// the peer must have no more.
+    fn poll_ahead(&mut self, most_bytes: usize, cx: &mut Context<'_>) -> Poll<Overloaded> {
+        while self.ahead_end.is_none() && self.ahead_bytes() < most_bytes {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let Ok(piece) = frame.into_data() else { continue };

@@ -15,6 +15,10 @@ use tonic::{Code, Status};
 use crate::frames::HEAD_LEN_BYTES;
 use crate::request::RequestBody;
 
+/// Bytes that are read while a handler takes no messages. A guess: thousands of pings, or a thousand topics. Most
+/// clients send less than that in advance.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
 /// The messages of a stream of requests, whole and not decoded. A handler gets them with [`RequestMessages::take`].
 pub struct RequestMessages {
     body: RequestBody,
@@ -66,6 +70,22 @@ impl RequestMessages {
             }
         }
         self.cut().map(Some)
+    }
+
+    /// Reads on while the handler takes no messages, and charges what comes. Completes when it
+    /// [is far ahead](Self::is_far_ahead). Cancel safe.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
+    pub async fn read_ahead(&mut self) -> Result<(), Status> {
+        self.body.read_ahead(AHEAD_BYTES_MAX).await.map_err(Status::from)
+    }
+
+    /// Returns true if so much has come in advance that the rest stays in the window of the call, for which nothing is
+    /// charged. The handler charges it for as long as it takes no messages.
+    #[must_use]
+    pub fn is_far_ahead(&self) -> bool {
+        self.body.ahead_bytes() >= AHEAD_BYTES_MAX
     }
 
     /// Returns true if a message has come whole that [`next`](Self::next) has not returned yet. It is there, or waits
@@ -294,6 +314,29 @@ mod tests {
         };
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    /// A handler takes no messages for a while, and its client sends on.
+    #[tokio::test]
+    async fn what_comes_while_no_message_is_taken_is_charged_up_to_a_bound() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let before = budget.used_bytes();
+        let bytes = [framed(3), framed(200_000)].concat();
+        let mut messages = messages(&bytes, 1000, &share);
+        assert_eq!(messages.next().await.unwrap().unwrap().len(), 3);
+        assert!(!messages.is_far_ahead());
+        messages.read_ahead().await.unwrap();
+        assert!(messages.is_far_ahead());
+        let kept_bytes = messages.body.kept_bytes();
+        assert!((AHEAD_BYTES_MAX..2 * AHEAD_BYTES_MAX).contains(&kept_bytes), "{kept_bytes}");
+        let used_bytes = budget.used_bytes() - before;
+        assert!((kept_bytes..kept_bytes + 1024).contains(&used_bytes), "{used_bytes}");
+        assert_eq!(messages.next().await.unwrap().unwrap().len(), 200_000);
+        assert!(!messages.is_far_ahead());
+        assert!(messages.read_ahead().now_or_never().is_none(), "nothing comes after the end");
+        assert!(messages.next().await.unwrap().is_none());
+        assert_eq!(budget.used_bytes(), before);
     }
 
     #[tokio::test]

@@ -145,6 +145,8 @@ enum Wakeup {
     Gone,
     Room(mpsc::OwnedPermit<Box<SubscribeResponse>>),
     Request(Result<Option<Bytes>, Status>),
+    /// Requests have come in advance, more than are read so.
+    Ahead(Result<(), Status>),
     Event(Result<SubscriptionEvent, QueryError>),
     Stop,
     Time,
@@ -186,7 +188,10 @@ impl Subscriber {
                     self.half_closed = true;
                     self.times.half_close();
                 }
-                Wakeup::Request(Err(status)) => return received(status),
+                Wakeup::Request(Err(status)) | Wakeup::Ahead(Err(status)) => {
+                    return received(status);
+                }
+                Wakeup::Ahead(Ok(())) => {}
                 Wakeup::Event(Ok(event)) => self.handle_event(event),
                 Wakeup::Event(Err(error)) => return Err(unreadable(error)),
                 Wakeup::Stop => return Err(into_status(CallError::ShuttingDown)),
@@ -209,6 +214,15 @@ impl Subscriber {
                 None => std::future::pending().await,
             }
         };
+        let listens = !self.half_closed && (reads || self.unread_bytes == 0);
+        let requests = &mut self.requests;
+        let request = async {
+            if reads {
+                Wakeup::Request(requests.next().await)
+            } else {
+                Wakeup::Ahead(requests.read_ahead().await)
+            }
+        };
         tokio::select! {
             biased;
             () = self.frames.closed() => Wakeup::Gone,
@@ -216,7 +230,7 @@ impl Subscriber {
                 Ok(permit) => Wakeup::Room(permit),
                 Err(_) => Wakeup::Gone,
             },
-            request = self.requests.next(), if reads => Wakeup::Request(request),
+            wakeup = request, if listens => wakeup,
             event = self.subscription.next(), if is_open => Wakeup::Event(event),
             () = self.stop.cancelled(), if is_open => Wakeup::Stop,
             () = time => Wakeup::Time,
@@ -242,10 +256,11 @@ impl Subscriber {
         ends && self.answers.is_empty() && self.permit.is_some()
     }
 
-    /// Charges the memory of requests that may wait in the connection while none are read.
+    /// Charges the memory of requests that may wait in the connection while none are read. The first ones are read, so
+    /// that a client which sends little in advance is not charged for a window.
     fn charge_unread(&mut self) -> Result<(), Overloaded> {
-        let unread_bytes =
-            if self.half_closed || self.reads() { 0 } else { STREAM_WINDOW_BYTES as usize };
+        let is_unread = !self.half_closed && !self.reads() && self.requests.is_far_ahead();
+        let unread_bytes = if is_unread { STREAM_WINDOW_BYTES as usize } else { 0 };
         if unread_bytes > self.unread_bytes {
             self.held.borrow(unread_bytes)?;
         } else {

@@ -464,6 +464,27 @@ async fn each_wave_is_charged_for_a_cursor_that_others_have_too() {
     drop((first, talk));
 }
 
+/// Windows of all of these streams would exceed the budget. A client that reads slowly changes its topics meanwhile.
+#[tokio::test]
+async fn a_change_that_waits_for_its_client_to_read_takes_no_window() {
+    let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = 16 * 1024 * 1024;
+    let node = node_with(budget, Arc::new(NoPeers)).await;
+    let mut talks = Vec::new();
+    for number in 1..=40_u32 {
+        let talk = Talk::unread(&node).await;
+        talk.mutate(adds(1, &[1])).await;
+        // The wave has been read. Its end waits, and so does the second Mutate.
+        until(&node, "xmtp_subscriber_wakeups_total", |count| count >= f64::from(number)).await;
+        talk.mutate(adds(2, &[2])).await;
+        talks.push(talk);
+    }
+    for talk in &mut talks {
+        let expected = ["pong 1", "live 1", "complete 1", "live 2", "complete 2"];
+        assert!(talk.heard().await.unwrap().starts_with("started"));
+        talk.hears(&expected).await;
+    }
+}
+
 /// A client reads nothing, has the past of many topics read, and then makes its stream end.
 #[tokio::test]
 async fn topics_are_charged_until_the_frame_that_names_them_has_left() {
