@@ -34,8 +34,11 @@ use crate::tallies::Pricing;
 pub struct VerifiedBatch {
     /// The last place up to which the strand is verified.
     pub through: SequenceId,
-    /// Number of envelopes that readers got before and do not get any more.
+    /// Number of envelopes that readers got before and do not get any more. Those that were
+    /// [withdrawn](Store::withdraw_shown) earlier do not count again.
     pub withdrawn: u64,
+    /// Number of envelopes that break a rule, also if readers did not get them.
+    pub invalid: u64,
 }
 
 impl Store {
@@ -91,6 +94,22 @@ impl Store {
         self.database().commit_verified(originator, entries, derive)
     }
 
+    /// Removes the rows that readers need of unverified places of a strand, as one write, and returns when it is
+    /// durable: the caller knows that these envelopes break a rule, and cannot verify their places yet. The places stay
+    /// unverified, and their bytes and leaves stay. Places that are verified meanwhile stay as they are. Returns the
+    /// number of envelopes that readers got before. A rebuild writes the rows again.
+    ///
+    /// # Errors
+    /// When rows cannot be read or written. Nothing is written then.
+    pub fn withdraw_shown(
+        &self,
+        originator: OriginatorId,
+        places: &[SequenceId],
+        derive: &Derive<'_>,
+    ) -> Result<u64, CommitError> {
+        self.database().withdraw_shown(originator, places, derive)
+    }
+
     /// Returns the last verified place of a strand up to `end`; `end` must be durable.
     ///
     /// # Errors
@@ -129,12 +148,12 @@ impl Database {
         let head = self.strands.head(originator);
         let head = head.lock();
         let Some(verified) = self.verified(originator)? else {
-            return Ok(VerifiedBatch { through: *head, withdrawn: 0 });
+            return Ok(VerifiedBatch { through: *head, ..VerifiedBatch::default() });
         };
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, &[], pricing);
-        let mut done = VerifiedBatch { through: verified, withdrawn: 0 };
+        let mut done = VerifiedBatch { through: verified, ..VerifiedBatch::default() };
         let mut is_changed = false;
         // In one pass, without the block cache: verified envelopes would otherwise displace blocks that readers
         // need.
@@ -149,9 +168,11 @@ impl Database {
             if entry.id.sequence > *head {
                 return Err(CommitError::OutOfRange { at: entry.id });
             }
-            is_changed |= group.stage_verified(entry, held_at(&held, entry.id)?, derive)?;
+            let verdict = group.stage_verified(entry, held_at(&held, entry.id)?, derive)?;
             held.next();
-            done.withdrawn += u64::from(entry.validity != Validity::Valid);
+            is_changed |= verdict != StagedVerdict::Same;
+            done.withdrawn += u64::from(verdict == StagedVerdict::Withdrawn);
+            done.invalid += u64::from(entry.validity != Validity::Valid);
             done.through = entry.id.sequence;
         }
         let (mut batch, tallies) = group.finish()?;
@@ -162,6 +183,53 @@ impl Database {
         }
         self.note(tallies, std::iter::once(originator));
         Ok(done)
+    }
+
+    /// Removes the rows that readers need of the places that are unverified.
+    fn withdraw_shown(
+        &self,
+        originator: OriginatorId,
+        places: &[SequenceId],
+        derive: &Derive<'_>,
+    ) -> Result<u64, CommitError> {
+        self.check_writable()?;
+        let _no_rebuild = self.gate.read();
+        let head = self.strands.head(originator);
+        let head = head.lock();
+        let Some(verified) = self.verified(originator)? else { return Ok(0) };
+        let (mut batch, mut withdrawn) = (WriteBatch::default(), 0);
+        let is_unverified = |place: &&SequenceId| **place > verified && **place <= *head;
+        for &place in places.iter().filter(is_unverified) {
+            let id = EnvelopeId::new(originator, place);
+            let held = stored(&self.db, EnvelopeKey(id), |it| Some(Bytes::copy_from_slice(it)))?;
+            let held = held.ok_or_else(|| ReadError::unreadable_envelope(id))?;
+            withdrawn += u64::from(self.stage_withdrawn(id, &held, derive, &mut batch)?);
+        }
+        if !batch.is_empty() {
+            self.write_change(batch)?;
+            self.recent.forget(originator);
+        }
+        Ok(withdrawn)
+    }
+
+    /// Stages the removal of the rows that readers need of an envelope. Returns true if readers get it until then.
+    fn stage_withdrawn(
+        &self,
+        id: EnvelopeId,
+        held: &Bytes,
+        derive: &Derive<'_>,
+        batch: &mut WriteBatch,
+    ) -> Result<bool, ReadError> {
+        let Some(shown) = derive(id, held, Validity::Valid) else { return Ok(false) };
+        if let Some(expiry_unix_s) = shown.expiry_unix_s {
+            let key = ExpiryKey { expiry_unix_s, id };
+            batch.delete_cf(self.family(Family::Expiry), key.encode());
+        }
+        let Some(topic) = TopicKey::of(&shown, id) else { return Ok(false) };
+        let (family, key) = (self.family(Family::Topic), topic.encode());
+        let row = self.db.get_pinned_cf(family, &key).map_err(DatabaseError::from)?;
+        batch.delete_cf(family, &key);
+        Ok(row.is_some())
     }
 
     pub(crate) fn stage_verified_head(
@@ -215,14 +283,13 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Stages the verdict on an unverified envelope whose stored bytes are given. Returns true if it changes the
-    /// result for readers.
+    /// Stages the verdict on an unverified envelope whose stored bytes are given.
     fn stage_verified(
         &mut self,
         entry: &LogEntry,
         held: &[u8],
         derive: &Derive<'_>,
-    ) -> Result<bool, CommitError> {
+    ) -> Result<StagedVerdict, CommitError> {
         let id = entry.id;
         let is_other = held != entry.bytes;
         if is_other {
@@ -233,28 +300,33 @@ impl Group<'_> {
             self.batch.put_cf(log, EnvelopeKey(id).encode(), &entry.bytes);
         }
         if let Some(facts) = entry.facts.as_ref().filter(|_| entry.validity == Validity::Valid) {
-            match is_other {
-                true => self.put_rows(id, &entry.bytes, facts)?,
-                false => self.rows.put_payer(&mut self.batch, id, entry.bytes.len(), facts)?,
+            if is_other {
+                self.put_rows(id, &entry.bytes, facts)?;
+                return Ok(StagedVerdict::Changed);
             }
-            return Ok(is_other);
+            self.rows.put_payer(&mut self.batch, id, entry.bytes.len(), facts)?;
+            return Ok(StagedVerdict::Same);
         }
         if let Validity::Invalid(rule) = entry.validity {
             self.marks.insert(id, Some(Mark::Invalid(rule)));
         }
-        if let Some(shown) = derive(id, &Bytes::copy_from_slice(held), Validity::Valid) {
-            if let Some(topic) = TopicKey::of(&shown, id) {
-                self.batch.delete_cf(self.store.family(Family::Topic), topic.encode());
-            }
-            if let Some(expiry_unix_s) = shown.expiry_unix_s {
-                let key = ExpiryKey { expiry_unix_s, id };
-                self.batch.delete_cf(self.store.family(Family::Expiry), key.encode());
-            }
-        }
+        let (store, held) = (self.store, Bytes::copy_from_slice(held));
+        let was_shown = store.stage_withdrawn(id, &held, derive, &mut self.batch)?;
         assert!(entry.is_kept_from_readers(), "{id} is not valid, and readers would get it");
         if let Some(owed) = &entry.facts {
             self.rows.put_payer(&mut self.batch, id, entry.bytes.len(), owed)?;
         }
-        Ok(true)
+        Ok(if was_shown { StagedVerdict::Withdrawn } else { StagedVerdict::Changed })
     }
+}
+
+/// The effect of a verdict on the rows that readers need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StagedVerdict {
+    /// Readers get the envelope as before.
+    Same,
+    /// Readers get other bytes, or did not get the envelope before either.
+    Changed,
+    /// Readers get the envelope no more.
+    Withdrawn,
 }

@@ -136,11 +136,33 @@ fn what_is_not_verified_is_read_and_charged_to_no_payer() {
         assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 0);
         assert_eq!(snapshot.verified_head(PEER).unwrap(), SequenceId::NONE);
         let done = verify(store, 1..=4).unwrap();
-        assert_eq!(done, VerifiedBatch { through: SequenceId(4), withdrawn: 1 });
+        assert_eq!(done, VerifiedBatch { through: SequenceId(4), withdrawn: 1, invalid: 1 });
         let snapshot = store.snapshot();
         assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 3);
         assert_eq!(snapshot.mark(id(PEER, 3)).unwrap(), Some(Mark::Invalid(BAD)));
         assert_eq!(last_of(&snapshot, topic("t0").as_bytes()), None, "place 3 is withdrawn");
+    });
+}
+
+/// A place before them cannot be verified now.
+#[test]
+fn what_breaks_a_rule_may_be_withdrawn_before_it_is_verified() {
+    on_each(|store| {
+        show(store, 1..=8);
+        verify(store, 1..=2).unwrap();
+        // The first place is verified, and the last one does not exist.
+        let places = [1, 3, 6, 9].map(SequenceId);
+        assert_eq!(store.withdraw_shown(PEER, &places, &derive).unwrap(), 2);
+        assert_eq!(store.withdraw_shown(PEER, &places, &derive).unwrap(), 0, "they are gone");
+        let snapshot = store.snapshot();
+        let last = |name| last_of(&snapshot, topic(name).as_bytes()).map(|it| it.sequence.0);
+        assert_eq!((last("t0"), last("t1"), last("t2")), (None, Some(7), Some(8)));
+        assert_eq!(snapshot.verified_head(PEER).unwrap(), SequenceId(2));
+        assert!(snapshot.get(id(PEER, 3)).unwrap().is_some(), "its node has signed a tree with it");
+        let done = verify(store, 3..=8).unwrap();
+        let expected = VerifiedBatch { through: SequenceId(8), withdrawn: 0, invalid: 2 };
+        assert_eq!(done, expected, "they count once");
+        assert_equal(store, &mirror(8));
     });
 }
 
@@ -172,7 +194,7 @@ fn verdicts_follow_one_another_and_end_with_the_strand() {
     verify(&store, 1..=5).unwrap();
     // Places beyond the shown ones are not verified.
     let done = verify(&store, 4..=9).unwrap();
-    assert_eq!(done, VerifiedBatch { through: SequenceId(5), withdrawn: 0 });
+    assert_eq!(done, VerifiedBatch { through: SequenceId(5), withdrawn: 0, invalid: 0 });
     assert_equal(&store, &mirror(5));
 }
 

@@ -28,6 +28,10 @@ pub const AHEAD_MAX: u64 = 1 << 21;
 /// two cores takes about as long to show half of [`AHEAD_MAX`], so a backlog of a million places is shown no later.
 const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
 
+/// Time for which a strand that is asked for again may wait for its places, before readers lose what breaks a rule
+/// among them. A guess: an honest peer sends most backlogs within it, and verified places need no second look.
+pub const WITHDRAW_AFTER: Duration = Duration::from_secs(15);
+
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShownStage {
@@ -64,6 +68,16 @@ pub struct AskAgain {
     pub head: SequenceId,
 }
 
+/// The look at places that were asked for again and have not come.
+#[derive(Debug, Clone, Copy)]
+struct Withdrawal {
+    /// The time at which they were asked for, or the look failed. Places that come do not move it: a peer could send
+    /// them one by one.
+    since: Instant,
+    /// Readers have lost what breaks a rule up to here.
+    through: SequenceId,
+}
+
 /// A response that waits until everything shown is verified.
 #[derive(Debug)]
 struct Parked {
@@ -94,6 +108,10 @@ pub struct ShownStrand {
     accepted: SequenceId,
     /// See [`AHEAD_MAX`].
     ahead_max: u64,
+    /// See [`WITHDRAW_AFTER`].
+    withdraw_after: Duration,
+    /// `None` unless the unverified places were asked for again.
+    withdrawal: Option<Withdrawal>,
     /// The time at which the first place was shown since everything was verified; `None` if an earlier process has
     /// shown it.
     shown_since: Option<Instant>,
@@ -125,6 +143,8 @@ impl ShownStrand {
             knows_absences: false,
             accepted: stored,
             ahead_max: AHEAD_MAX,
+            withdraw_after: WITHDRAW_AFTER,
+            withdrawal: None,
             shown_since: None,
             retry_at: None,
             pauses: RetryPauses::default(),
@@ -148,6 +168,12 @@ impl ShownStrand {
     #[must_use]
     pub fn ahead_at_most(self, ahead_max: u64) -> Self {
         Self { ahead_max, ..self }
+    }
+
+    /// Sets another time than [`WITHDRAW_AFTER`].
+    #[must_use]
+    pub fn withdrawing_after(self, withdraw_after: Duration) -> Self {
+        Self { withdraw_after, ..self }
     }
 
     /// Returns true if readers may be shown runs before they are verified.
@@ -322,6 +348,40 @@ impl ShownStrand {
         self.note_verified(through);
         self.asks_again = true;
         self.runs.sender_of(through.next())
+    }
+
+    /// Returns the places of which readers are to lose what breaks a rule: behind the first, up to the second one. Only
+    /// while places that were asked for again do not come. Without this, a node that signs a tree with a place that
+    /// nothing verifies would have readers shown whatever it puts behind that place, for ever.
+    pub fn next_withdrawal(
+        &mut self,
+        now: Instant,
+        follower: &Follower,
+    ) -> Option<(SequenceId, SequenceId)> {
+        let ShownStage::AskedAgain { head } = self.stage else {
+            self.withdrawal = None;
+            return None;
+        };
+        let verified = follower.durable();
+        let first = Withdrawal { since: now, through: verified };
+        let withdrawal = self.withdrawal.get_or_insert(first);
+        withdrawal.through = withdrawal.through.max(verified);
+        let is_due = now >= withdrawal.since + self.withdraw_after;
+        (is_due && withdrawal.through < head).then_some((withdrawal.through, head))
+    }
+
+    /// Notes that readers have lost what breaks a rule up to a place.
+    pub fn note_withdrawn(&mut self, through: SequenceId) {
+        if let Some(withdrawal) = &mut self.withdrawal {
+            withdrawal.through = withdrawal.through.max(through);
+        }
+    }
+
+    /// Notes that this has failed. It is tried again as late as the first time.
+    pub fn note_not_withdrawn(&mut self, now: Instant) {
+        if let Some(withdrawal) = &mut self.withdrawal {
+            withdrawal.since = now;
+        }
     }
 
     /// Notes that the disk has failed. Returns the pause until the next attempt.

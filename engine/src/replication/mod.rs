@@ -31,7 +31,7 @@ mod stored_trees;
 mod verify;
 mod voids;
 
-pub use ahead::{AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand};
+pub use ahead::{AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand, WITHDRAW_AFTER};
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};

@@ -1,6 +1,7 @@
 //! A backlog that readers are shown before it is verified: how far that goes, and what proves that its node has lied.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use hawser_engine::replication::{LinkCommand, PeerViolation};
 use hawser_engine::runtime::Priority;
@@ -115,4 +116,39 @@ async fn another_statement_than_the_one_shown_is_proof_at_once() {
     assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, BAD - 1, "it goes on waiting");
     drop(source);
     follower.stop().await;
+}
+
+/// The node that signs the tree has not signed one of the envelopes in it, so nothing verifies what is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_a_rule_is_withdrawn_behind_a_place_that_nothing_verifies() {
+    const UNSIGNED: u64 = 5;
+    let place = |it: u64| usize::try_from(it).unwrap();
+    let backlog = Backlog::new(Some(BAD));
+    let sent = Backlog { envelopes: backlog.relayed(UNSIGNED), ..Backlog::new(Some(BAD)) };
+    let settings = ReplicationSettings { withdraw_after: Some(Duration::ZERO), ..showing() };
+    let follower = Follower::start_by(common::store(), settings);
+    let held = hold_verification(&follower);
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(sent.run(1, ALL)).await;
+    follower.wait_for(SOURCE, ALL).await;
+    assert_eq!(readable(&follower), sent.envelopes);
+    drop(held);
+    let counters = follower.engine().counters();
+    follower.until("it is withdrawn", || counters.withdrawn.get() == 1).await;
+    let mut others = sent.envelopes.clone();
+    others.remove(place(BAD) - 1);
+    assert_eq!(readable(&follower), others);
+    let store = follower.engine().store();
+    assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, UNSIGNED - 1);
+    assert_eq!(counters.invalid.get(), 0, "there is no verdict yet");
+    drop(source);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (UNSIGNED - 1, None) {}
+    source.send(backlog.envelopes[place(UNSIGNED) - 1..].iter().cloned()).await;
+    all_verified(&follower).await;
+    follower.until("the verdict is counted", || counters.invalid.get() == 1).await;
+    assert_eq!(counters.withdrawn.get(), 1, "not again");
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
 }

@@ -284,7 +284,7 @@ impl InnerParts {
             migrated: config.migrated,
             witnesses: Witnesses { own: witness, trusted: Vec::new() },
             catch_up: config.catch_up,
-            ahead_max: None,
+            ..ReplicationSettings::default()
         };
         let peers = Peers::start(settings, &self.engine, replication, trusted).await?;
         let replication = peers.replication().clone();

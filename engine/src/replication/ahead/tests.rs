@@ -1,4 +1,4 @@
-//! The turn of verification beside the pages that readers are shown.
+//! The turn of verification beside the pages that readers are shown, and the end of waiting for it.
 
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::merkle::{CompactRange, ConsistencyProof, TreeHash};
@@ -73,6 +73,12 @@ impl Rig {
         self.next_behind(false)
     }
 
+    /// Returns the places of which readers are to lose what breaks a rule.
+    fn withdrawal(&mut self) -> Option<(u64, u64)> {
+        let next = self.ahead.next_withdrawal(self.now, &self.follower);
+        next.map(|(after, through)| (after.0, through.0))
+    }
+
     fn next_behind(&self, is_idle: bool) -> Option<(u64, u64)> {
         let next = self.ahead.next_behind(self.now, &self.follower, is_idle);
         next.map(|(after, through)| (after.0, through.0))
@@ -128,4 +134,30 @@ fn what_an_earlier_process_has_shown_is_verified_beside_pages_at_once() {
     ahead.note_absences_known();
     let next = ahead.next_behind(rig.now, &follower, false);
     assert_eq!(next, Some((verified, stored)));
+}
+
+/// Also where a peer sends the places one by one.
+#[test]
+fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time() {
+    let mut rig = Rig::new(AHEAD_MAX);
+    (0..5).for_each(|_| rig.page());
+    assert_eq!(rig.withdrawal(), None, "it is verified first");
+    assert_eq!(rig.ahead.note_forged(SequenceId(1)), Some(STRAND));
+    let (verified, head) = (SequenceId(1), SequenceId(5));
+    let again = rig.ahead.settle(rig.now, &rig.follower);
+    assert_eq!(again, Some(AskAgain { verified: Some(verified), head }));
+    rig.follower = rig.ahead.ask_again(rig.now, &rig.follower, verified, head);
+    assert_eq!(rig.withdrawal(), None);
+    rig.now += WITHDRAW_AFTER;
+    assert_eq!(rig.withdrawal(), Some((1, 5)));
+    rig.ahead.note_not_withdrawn(rig.now);
+    assert_eq!(rig.withdrawal(), None, "the disk gets a pause");
+    rig.now += WITHDRAW_AFTER;
+    rig.ahead.note_withdrawn(SequenceId(2));
+    assert_eq!(rig.withdrawal(), Some((2, 5)));
+    // The third place has come.
+    rig.follower = Follower::new(STRAND, SequenceId(3), [], rig.now);
+    assert_eq!(rig.withdrawal(), Some((3, 5)));
+    rig.ahead.note_withdrawn(head);
+    assert_eq!(rig.withdrawal(), None);
 }

@@ -141,15 +141,25 @@ impl EnvelopeVerifier {
     /// was stored, and is not checked again.
     #[must_use]
     pub fn validity_of_stored(&self, bytes: &Bytes) -> Validity {
-        let envelope = self.open_unsigned(bytes.clone()).map(|(opened, _)| opened.parse());
-        let payer =
-            payers(std::slice::from_ref(&envelope), |claims, _| recover_similar(claims)).pop();
-        match envelope.ok().zip(payer) {
-            Some((envelope, payer)) => {
+        self.validities_of_stored(vec![bytes.clone()]).pop().expect("one for each envelope")
+    }
+
+    /// Returns the validities of envelopes of the log, in their order, as
+    /// [`validity_of_stored`](Self::validity_of_stored) does. Costs one signature recovery for each, and less the
+    /// larger the batch.
+    #[must_use]
+    pub fn validities_of_stored(&self, batch: Vec<Bytes>) -> Vec<Validity> {
+        let parse = |bytes| self.open_unsigned(bytes).map(|(opened, _)| opened.parse());
+        let envelopes: Vec<_> = batch.into_iter().map(parse).collect();
+        let mut payers = payers(&envelopes, |claims, _| recover_similar(claims)).into_iter();
+        let validity = |envelope: Result<ParsedEnvelope, PeerViolation>| match envelope {
+            Ok(envelope) => {
+                let payer = payers.next().expect("one payer for each envelope that is read");
                 self.entry(envelope, payer.map(|key| key.address())).validity
             }
-            None => Validity::Invalid(facts::mark_of(RuleNumber::UNDECODABLE)),
-        }
+            Err(_) => Validity::Invalid(facts::mark_of(RuleNumber::UNDECODABLE)),
+        };
+        envelopes.into_iter().map(validity).collect()
     }
 
     fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {

@@ -176,10 +176,13 @@ fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
         (8, of(&paid(application(), SOURCE, 1))),
         (9, with(|s| s.expiry_unixtime += 601)),
     ]);
+    let (mut stored, mut validities) = (vec![good(5)], vec![Validity::Valid]);
     for (rule, statement) in cases {
         let bytes = signed(&statement, 2);
         let entry = check_one(bytes.clone()).unwrap();
         assert_eq!(entry.validity, Validity::Invalid(InvalidRule(rule)));
+        stored.push(bytes.clone());
+        validities.push(entry.validity);
         let booked = |facts: &Facts| {
             let charge = facts.charge.unwrap();
             assert_eq!(charge.payer, key(3).public_key().address());
@@ -191,6 +194,7 @@ fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
         assert_eq!(entry.bytes, bytes);
         assert_eq!(verifier().validity_of_stored(&bytes), entry.validity);
     }
+    assert_eq!(verifier().validities_of_stored(stored), validities, "each in its place");
 }
 
 /// A hostile node states the retention itself, and the first rule that is broken is the one in the mark.

@@ -1,12 +1,13 @@
-//! Verifies what readers are shown already, from the log, on all cores.
+//! Verifies what readers are shown already, from the log, on all cores. While nothing verifies a place, takes what
+//! breaks a rule behind it from readers.
 
 use std::sync::Arc;
 
 use hawser_proto::{Bytes, EnvelopeId, SequenceId};
-use hawser_storage::{CommitError, LogItem, ReadError, Store};
+use hawser_storage::{CommitError, LogItem, ReadError, Store, Validity};
 use parking_lot::Mutex;
 
-use super::checking::verify;
+use super::checking::{judge_stored, verify};
 use super::evidence::TimeWatch;
 use super::state::ReplicationState;
 use super::writes::{self, Load};
@@ -21,6 +22,9 @@ pub(super) enum Behind {
     Forged(SequenceId),
     /// Nothing was written.
     Failed(CommitError),
+    /// Readers no longer get what breaks a rule up to this place. Nothing of it is verified; after an error, nothing
+    /// was written.
+    Withdrawn(Result<SequenceId, CommitError>),
 }
 
 /// The envelopes behind a place with their verdicts, which are not written yet. As much as is checked at a time.
@@ -78,18 +82,58 @@ async fn check(
     after: SequenceId,
     through: SequenceId,
 ) -> Result<CheckedBehind, CommitError> {
-    let place = EnvelopeId::new(verifier.originator, after);
-    let store = state.store.clone();
-    let envelopes = blocking(move || read(&store, place, through)).await?;
-    if envelopes.is_empty() {
-        // The log lost an envelope that it had, so no later place can be verified.
-        return Err(CommitError::Gap {
-            after,
-            got: EnvelopeId { sequence: after.next(), ..place },
-        });
-    }
+    let envelopes = read_next(state, EnvelopeId::new(verifier.originator, after), through).await?;
     let results = verify(state, verifier, &envelopes, Priority::Behind).await;
     Ok(CheckedBehind { after, verifier: verifier.clone(), results })
+}
+
+/// Takes the next envelopes behind `after`, at most to `through`, from readers if they break a rule. `verifier` knows
+/// no absences: one may end, and the verdict would change.
+pub(super) async fn withdraw_next(
+    state: Arc<ReplicationState>,
+    verifier: Arc<EnvelopeVerifier>,
+    (after, through): (SequenceId, SequenceId),
+) -> BehindStep {
+    (Behind::Withdrawn(withdraw(&state, &verifier, after, through).await), None)
+}
+
+async fn withdraw(
+    state: &Arc<ReplicationState>,
+    verifier: &Arc<EnvelopeVerifier>,
+    after: SequenceId,
+    through: SequenceId,
+) -> Result<SequenceId, CommitError> {
+    let originator = verifier.originator;
+    let envelopes = read_next(state, EnvelopeId::new(originator, after), through).await?;
+    let validities = judge_stored(state, verifier, &envelopes).await;
+    let (mut last, mut broken) = (after, Vec::new());
+    for validity in validities {
+        last = last.next();
+        if validity != Validity::Valid {
+            broken.push(last);
+        }
+    }
+    if !broken.is_empty() {
+        let state = state.clone();
+        blocking(move || writes::withdraw_shown(&state, originator, &broken)).await?;
+    }
+    Ok(last)
+}
+
+/// Reads the envelopes behind a place, as many as are checked at a time: at least one.
+async fn read_next(
+    state: &ReplicationState,
+    after: EnvelopeId,
+    through: SequenceId,
+) -> Result<Vec<Bytes>, CommitError> {
+    let store = state.store.clone();
+    let envelopes = blocking(move || read(&store, after, through)).await?;
+    if envelopes.is_empty() {
+        // The log lost an envelope that it had, so no later place can be verified.
+        let got = EnvelopeId { sequence: after.sequence.next(), ..after };
+        return Err(CommitError::Gap { after: after.sequence, got });
+    }
+    Ok(envelopes)
 }
 
 /// Writes verdicts. Blocks no task.

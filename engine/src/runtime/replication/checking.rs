@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hawser_proto::Bytes;
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::merkle::TreeHash;
-use hawser_storage::LogEntry;
+use hawser_storage::{LogEntry, Validity};
 use tokio::sync::oneshot;
 
 use super::state::ReplicationState;
@@ -69,6 +69,18 @@ pub(super) async fn verify(
     let verify = |verifier: &EnvelopeVerifier, chunk| verifier.check(chunk);
     let results = on_all_cores(state, verifier, (envelopes, priority), verify).await;
     results.into_iter().flatten().collect()
+}
+
+/// Judges envelopes of the log that readers are shown, without their originator's signature; validities are in their
+/// order.
+pub(super) async fn judge_stored(
+    state: &ReplicationState,
+    verifier: &Arc<EnvelopeVerifier>,
+    envelopes: &[Bytes],
+) -> Vec<Validity> {
+    let judge = |verifier: &EnvelopeVerifier, chunk| verifier.validities_of_stored(chunk);
+    let judged = on_all_cores(state, verifier, (envelopes, Priority::Behind), judge).await;
+    judged.into_iter().flatten().collect()
 }
 
 /// Judges if a response may be shown before it is verified.

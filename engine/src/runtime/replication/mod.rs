@@ -44,6 +44,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
@@ -56,7 +57,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
-use crate::replication::{AHEAD_MAX, CheckpointOffers};
+use crate::replication::{AHEAD_MAX, CheckpointOffers, WITHDRAW_AFTER};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use liveness_notes::LivenessNotes;
@@ -118,6 +119,9 @@ pub struct ReplicationSettings {
     /// Places of one strand that readers are shown before they are verified, at about most; `None` for
     /// [`AHEAD_MAX`].
     pub ahead_max: Option<u64>,
+    /// Time for which places that readers are shown may be asked for again before readers lose what breaks a rule among
+    /// them; `None` for [`WITHDRAW_AFTER`].
+    pub withdraw_after: Option<Duration>,
 }
 
 impl Replication {
@@ -136,7 +140,8 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
-        let ReplicationSettings { migrated, witnesses, catch_up, ahead_max } = settings;
+        let ReplicationSettings { migrated, witnesses, catch_up, ahead_max, withdraw_after } =
+            settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -144,6 +149,7 @@ impl Replication {
             relayed: engine.verified_heads().clone(),
             catch_up,
             ahead_max: ahead_max.unwrap_or(AHEAD_MAX),
+            withdraw_after: withdraw_after.unwrap_or(WITHDRAW_AFTER),
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
             ports: engine.ports().clone(),

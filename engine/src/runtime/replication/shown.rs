@@ -2,18 +2,20 @@
 //! [`ShownStrand`](crate::replication::ShownStrand) decides.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::{Bytes, SequenceId};
+use hawser_rules::Absences;
 use hawser_storage::CommitError;
 use tokio::task::JoinHandle;
 
-use super::behind::{Behind, BehindStep, verify_next};
+use super::behind::{Behind, BehindStep, verify_next, withdraw_next};
 use super::checking::{Checked, check_run, envelope};
 use super::task::StrandTask;
 use super::writes::WriteQueue;
 use crate::replication::{
-    AcceptedRun, AskAgain, Incoming, LinkCommand, PeerViolation, WantResponse,
+    AcceptedRun, AskAgain, EnvelopeVerifier, Incoming, LinkCommand, PeerViolation, WantResponse,
 };
 
 impl StrandTask {
@@ -80,6 +82,14 @@ impl StrandTask {
         Some(tokio::spawn(verify_next(state, self.verifier(), watch, range, checked)))
     }
 
+    /// Begins to take from readers what breaks a rule, while places that were asked for again do not come.
+    pub(super) fn start_withdrawing(&mut self) -> Option<JoinHandle<BehindStep>> {
+        let range = self.ahead.next_withdrawal(now(), &self.follower)?;
+        let (originator, key, own) = (self.originator, self.key, self.state.own);
+        let verifier = EnvelopeVerifier { originator, key, own, absences: Absences::NONE };
+        Some(tokio::spawn(withdraw_next(self.state.clone(), Arc::new(verifier), range)))
+    }
+
     /// Takes the result of a verification that ran in the background.
     ///
     /// # Errors
@@ -100,6 +110,12 @@ impl StrandTask {
                     "envelopes that readers were shown before verification cannot be verified now");
             }
             Behind::Failed(error) => return Err(error),
+            Behind::Withdrawn(Ok(through)) => self.ahead.note_withdrawn(through),
+            Behind::Withdrawn(Err(error)) => {
+                self.ahead.note_not_withdrawn(now());
+                tracing::error!(code = "shown_envelopes_unverified", originator = %self.originator, %error,
+                    "envelopes that readers were shown before verification cannot be judged now");
+            }
         }
         Ok(())
     }

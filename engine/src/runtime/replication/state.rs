@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
@@ -45,6 +46,8 @@ pub(super) struct ReplicationState {
     pub(super) catch_up: CatchUp,
     /// Places of one strand that readers are shown before they are verified, at most.
     pub(super) ahead_max: u64,
+    /// Time for which shown places may be asked for again before readers lose what breaks a rule among them.
+    pub(super) withdraw_after: Duration,
     pub(super) committer: Committer,
     pub(super) workers: Workers,
     pub(super) ports: Ports,

@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(super) struct StrandTask {
     pub(super) state: Arc<ReplicationState>,
     pub(super) originator: OriginatorId,
-    key: PublicKey,
+    pub(super) key: PublicKey,
     pub(super) follower: Follower,
     inbox: mpsc::Receiver<WantResponse<Bytes>>,
     pub(super) peers: watch::Receiver<PeerTable>,
@@ -116,7 +116,8 @@ impl StrandTask {
         let can_be_ahead = !is_own && originator.is_node();
         let ahead = ShownStrand::new(originator, key, verified, stored)
             .shown_by(shown_by)
-            .ahead_at_most(state.ahead_max);
+            .ahead_at_most(state.ahead_max)
+            .withdrawing_after(state.withdraw_after);
         let ahead = match can_be_ahead && state.catch_up == CatchUp::Checkpoints {
             true => ahead.with_runs_shown_first(),
             false => ahead,
@@ -228,7 +229,8 @@ impl StrandTask {
         }
         // A core that verifies is taken from the page that readers wait for.
         if jobs.behind.is_none() {
-            jobs.behind = self.start_behind(self.is_idle(jobs));
+            let is_idle = self.is_idle(jobs);
+            jobs.behind = self.start_behind(is_idle).or_else(|| self.start_withdrawing());
         }
     }
 

@@ -288,18 +288,8 @@ pub(super) fn commit_verified(
     let done = state.store.commit_verified(originator, &entries, &derive)?;
     let verified = EnvelopeId::new(originator, done.through);
     state.counters.verified_behind.inc_by(entries.len() as u64);
-    if done.withdrawn > 0 {
-        state.engine_counters.withdrawn.inc_by(done.withdrawn);
-        state.engine_counters.invalid.inc_by(done.withdrawn);
-        tracing::error!(
-            code = "shown_envelopes_withdrawn",
-            %originator,
-            through = %done.through,
-            withdrawn = done.withdrawn,
-            "an originator signed a tree with envelopes that break a rule: readers were shown them, and no longer \
-             get them"
-        );
-    }
+    state.engine_counters.invalid.inc_by(done.invalid);
+    note_withdrawn(state, verified, done.withdrawn);
     let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
     let faults = evidence::watch(state, watch, &changes);
     watch.note(faults);
@@ -309,6 +299,40 @@ pub(super) fn commit_verified(
     // After the watch: what peers are sent counts as looked at.
     state.committer.announce_verified(verified, entries);
     Ok(done.through)
+}
+
+/// Takes unverified places of a strand from readers, whose envelopes break a rule. They are marked, and recorded as
+/// evidence, when they are verified: nothing proves yet that their originator signed them. Blocks for a sync of the
+/// disk.
+///
+/// # Errors
+/// Nothing was written.
+pub(super) fn withdraw_shown(
+    state: &ReplicationState,
+    originator: OriginatorId,
+    places: &[SequenceId],
+) -> Result<(), CommitError> {
+    let own = state.own;
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+    let withdrawn = state.store.withdraw_shown(originator, places, &derive)?;
+    let through = places.last().copied().unwrap_or_default();
+    note_withdrawn(state, EnvelopeId::new(originator, through), withdrawn);
+    Ok(())
+}
+
+/// Counts envelopes that readers got, up to a place, and no longer get.
+fn note_withdrawn(state: &ReplicationState, through: EnvelopeId, withdrawn: u64) {
+    if withdrawn == 0 {
+        return;
+    }
+    state.engine_counters.withdrawn.inc_by(withdrawn);
+    tracing::error!(
+        code = "shown_envelopes_withdrawn",
+        originator = %through.originator,
+        through = %through.sequence,
+        withdrawn,
+        "an originator signed a tree with envelopes that break a rule: readers were shown them, and no longer get them"
+    );
 }
 
 /// Appends the changes, and records the faults that they show. Gives back those that are to be
