@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::error::{CommitError, ReadError};
 use crate::expired::ExpiredEnds;
 use crate::family::Family;
+use crate::hashed::HashedEnvelope;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
@@ -54,7 +55,7 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`], except [`CommitError::Conflict`].
     pub fn commit_around_conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
-        self.database().commit_by(changes, Conflicts::LeftOut, |_| Ok(()))
+        self.database().commit_by((changes, &[]), Conflicts::LeftOut, |_| Ok(()))
     }
 
     /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain reader's
@@ -87,7 +88,17 @@ impl Database {
         changes: &[Change],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
-        let left_out = self.commit_by(changes, Conflicts::Refused, stage_more)?;
+        self.commit_hashed(changes, &[], stage_more)
+    }
+
+    /// Commits changes whose envelopes are hashed already; `hashed` has them in the order of the changes.
+    pub(crate) fn commit_hashed(
+        &self,
+        changes: &[Change],
+        hashed: &[HashedEnvelope],
+        stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        let left_out = self.commit_by((changes, hashed), Conflicts::Refused, stage_more)?;
         assert!(left_out.is_empty(), "a commit is written as a whole");
         Ok(())
     }
@@ -95,12 +106,12 @@ impl Database {
     /// Returns the indexes of the changes that were left out.
     fn commit_by(
         &self,
-        changes: &[Change],
+        (changes, hashed): (&[Change], &[HashedEnvelope]),
         conflicts: Conflicts,
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
-        let leaves = leaves_of(changes);
+        let leaves = leaves_of(changes, hashed);
         let _no_rebuild = self.gate.read();
         // Ascending by originator, so that two commits to the same strands take their locks in one order.
         let strands = self.strands.of(changes);

@@ -15,7 +15,7 @@
 //! - `database` and `store`: the open database and the handle to it;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and resume;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
-//! - `trees`, `tree_rows`, `tree_edges`: the Merkle trees over strands, grown by commits or in later steps;
+//! - `trees`, `tree_rows`, `tree_edges`, `hashed`: the Merkle trees over strands, grown by commits or in later steps;
 //! - `tree_read`, `checkpoints`: proofs about these trees, and the checkpoints that nodes signed of them;
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
@@ -64,6 +64,7 @@ mod family;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod folder;
+mod hashed;
 mod held_compactions;
 mod hex;
 mod host;
@@ -140,6 +141,7 @@ pub use change::{
 pub use error::{CommitError, DatabaseError, ReadError};
 pub use family::Family;
 pub use folder::open_plain;
+pub use hashed::HashedEnvelope;
 pub use host::{FolderStanding, HostMarkerError, UnknownFolder, has_host_marker, host_dir};
 pub use keys::ledger::{LedgerEntry, LedgerEventId, LedgerKind};
 pub use keys::mark::Mark;

@@ -15,6 +15,7 @@ use rocksdb::WriteBatch;
 use crate::change::{Change, SkipReason};
 use crate::database::Database;
 use crate::error::{CommitError, ReadError};
+use crate::hashed::HashedEnvelope;
 use crate::log_scan::LogItem;
 use crate::store::Store;
 use crate::tree_edges::Trees;
@@ -136,11 +137,16 @@ impl Growth {
     }
 }
 
-/// Hashes the leaves of changes, before any lock is taken. A skipped range has the leaf of a void place.
-pub(crate) fn leaves_of(changes: &[Change]) -> Vec<TreeHash> {
+/// Returns the leaves of changes, before any lock is taken. A skipped range has the leaf of a void place. Hashes the
+/// envelopes that are not the next ones of `hashed`.
+pub(crate) fn leaves_of(changes: &[Change], hashed: &[HashedEnvelope]) -> Vec<TreeHash> {
     let void = leaf_hash(LeafData::Void);
+    let mut hashed = hashed.iter();
     let leaf = |change: &Change| match change {
-        Change::Append(entry) => leaf_of(&entry.bytes),
+        Change::Append(entry) => {
+            let known = hashed.next().and_then(|it| it.leaf_of(&entry.bytes));
+            known.unwrap_or_else(|| leaf_of(&entry.bytes))
+        }
         Change::Skip { .. } => void,
     };
     changes.iter().map(leaf).collect()

@@ -17,6 +17,7 @@ use crate::commit::Group;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
+use crate::hashed::HashedEnvelope;
 use crate::keys::cursor::{CursorKey, CursorName};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::ExpiryKey;
@@ -54,7 +55,8 @@ impl Store {
 
     /// Like [`Store::commit_shown`], for changes of one strand. Also stores the proof that the strand's node has
     /// signed these and all earlier unverified places. The proof replaces an earlier one, and is removed when all
-    /// places are verified.
+    /// places are verified. `hashed` may have the envelopes of the changes, in their order, so that they are not hashed
+    /// again.
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -62,8 +64,9 @@ impl Store {
         &self,
         changes: &[Change],
         prefix: &SignedPrefix,
+        hashed: &[HashedEnvelope],
     ) -> Result<(), CommitError> {
-        self.database().commit(changes, |group| {
+        self.database().commit_hashed(changes, hashed, |group| {
             group.begin_unverified()?;
             let originator = prefix.signed.checkpoint.originator;
             let key = CursorKey { name: CursorName::ShownBy, originator };

@@ -9,8 +9,8 @@ use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, Expiring, Facts, InvalidRule, LogEntry, Mark, Store, Validity,
-    VerifiedBatch,
+    Change, CommitError, Expiring, Facts, HashedEnvelope, InvalidRule, LogEntry, Mark, Store,
+    Validity, VerifiedBatch,
 };
 use proptest::prelude::*;
 
@@ -142,6 +142,27 @@ fn what_is_not_verified_is_read_and_charged_to_no_payer() {
         assert_eq!(snapshot.mark(id(PEER, 3)).unwrap(), Some(Mark::Invalid(BAD)));
         assert_eq!(last_of(&snapshot, topic("t0").as_bytes()), None, "place 3 is withdrawn");
     });
+}
+
+/// Those of other envelopes have no effect.
+#[test]
+fn envelopes_that_are_hashed_already_grow_the_same_tree() {
+    let hashed = |change: &Change| match change {
+        Change::Append(entry) => HashedEnvelope::new(&entry.bytes).unwrap(),
+        Change::Skip { .. } => unreachable!("these changes are envelopes"),
+    };
+    let root = TreeHash([1; 32]);
+    let of = Checkpoint { node: PEER, originator: PEER, size: 5, root, time_ns: 1 };
+    let prefix =
+        SignedPrefix { size: 5, signed: of.sign(&key(3)), proof: ConsistencyProof(vec![root]) };
+    let changes: Vec<_> = (1..=5).map(shown).collect();
+    let all: Vec<_> = changes.iter().map(hashed).collect();
+    for known in [&all[..], &all[..2], &all[1..], &all[..0]] {
+        let store = in_memory();
+        store.commit_shown_by(&changes, &prefix, known).unwrap();
+        verify(&store, 1..=5).unwrap();
+        assert_equal(&store, &mirror(5));
+    }
 }
 
 /// A place before them cannot be verified now.
@@ -300,8 +321,8 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
         SignedPrefix { size: size / 10, signed: of.sign(&key(3)), proof }
     };
     let changes = |places: std::ops::RangeInclusive<u64>| places.map(shown).collect::<Vec<_>>();
-    store.commit_shown_by(&changes(1..=3), &signed(50, 1)).unwrap();
-    store.commit_shown_by(&changes(4..=5), &signed(70, 2)).unwrap();
+    store.commit_shown_by(&changes(1..=3), &signed(50, 1), &[]).unwrap();
+    store.commit_shown_by(&changes(4..=5), &signed(70, 2), &[]).unwrap();
     verify(&store, 1..=4).unwrap();
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
-use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, ReadError, Store};
+use hawser_storage::{
+    ChainCommit, Change, CommitError, HashedEnvelope, LogEntry, ReadError, Store,
+};
 
 use super::read::fan_out::FanOut;
 use crate::committed::Committed;
@@ -61,7 +63,7 @@ impl Committer {
     }
 
     /// Commits envelopes that are not verified yet, as [`Committer::try_commit`]: readers get them, and the store
-    /// remembers that, and the checkpoint by which they are shown.
+    /// remembers that, and the checkpoint by which they are shown. `hashed` may have them in their order.
     ///
     /// # Errors
     /// As [`Committer::commit`].
@@ -69,9 +71,10 @@ impl Committer {
         &self,
         changes: Vec<Change>,
         by: Option<&SignedPrefix>,
+        hashed: &[HashedEnvelope],
     ) -> Result<(), (CommitError, Vec<Change>)> {
         let commit = |store: &Store, changes: &[Change]| match by {
-            Some(prefix) => store.commit_shown_by(changes, prefix),
+            Some(prefix) => store.commit_shown_by(changes, prefix, hashed),
             None => store.commit_shown(changes),
         };
         self.commit_by(commit, changes, true)
@@ -225,7 +228,7 @@ mod tests {
         let (committer, heads, verified) = after_start(&[], &[]);
         committer.commit(vec![change(1)]).unwrap();
         assert_eq!(*verified.get(), cursor(&[(200, 1)]));
-        committer.try_commit_shown(vec![change(2), change(3)], None).unwrap();
+        committer.try_commit_shown(vec![change(2), change(3)], None, &[]).unwrap();
         assert_eq!((&*heads.get(), &*verified.get()), (&cursor(&[(200, 3)]), &cursor(&[(200, 1)])));
         // The next process begins with what is stored.
         let (committer, heads, verified) = after_start(&[(200, 3)], &[(200, 1)]);

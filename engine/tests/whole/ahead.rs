@@ -571,7 +571,7 @@ async fn what_was_shown_is_held_against_its_node_after_a_restart() {
     let relayed = backlog.relayed(BAD);
     let read = verifier().read(relayed).unwrap().into_iter();
     let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
-    store.commit_shown_by(&changes, &backlog.prefix(ALL)).unwrap();
+    store.commit_shown_by(&changes, &backlog.prefix(ALL), &[]).unwrap();
     let follower = Follower::start(store);
     let verified = || follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0;
     follower.until("the first places are verified", || verified() == BAD - 1).await;

@@ -126,7 +126,8 @@ impl Sim {
         };
         let (key, absences) = (key(originator).public_key(), node.absences_of(originator));
         let verifier = EnvelopeVerifier { originator, key, own: id, absences };
-        judge.accept(prefix, verifier.read(envelopes?)?)
+        let read = verifier.read(envelopes?)?.into_iter();
+        judge.accept(prefix, read.map(|(entry, hashed)| (entry, hashed.leaf())).collect())
     }
 
     fn start_behind(&mut self, id: OriginatorId, originator: OriginatorId, is_idle: bool) {

@@ -1,9 +1,8 @@
 //! Envelopes as readers are shown them before a signature is checked.
 
-use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::{Address, Bytes, Signature};
 use hawser_rules::{check_length, check_statement};
-use hawser_storage::LogEntry;
+use hawser_storage::{HashedEnvelope, LogEntry};
 
 use super::{EnvelopeVerifier, ParsedEnvelope};
 use crate::facts;
@@ -13,14 +12,14 @@ impl EnvelopeVerifier {
     /// leaves; `None` if one of them has to be verified first: it breaks a rule that needs no signature to be
     /// seen, states a time at which its node was absent, or belongs to a reserved topic or an inbox.
     #[must_use]
-    pub fn read(&self, batch: Vec<Bytes>) -> Option<Vec<(LogEntry, TreeHash)>> {
+    pub fn read(&self, batch: Vec<Bytes>) -> Option<Vec<(LogEntry, HashedEnvelope)>> {
         let node = self.key.address();
         batch.into_iter().map(|bytes| self.read_one(bytes, node)).collect()
     }
 
     /// Reads one envelope. `node` is the account of the strand's node.
-    fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, TreeHash)> {
-        let leaf = envelope_leaf(&bytes)?;
+    fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, HashedEnvelope)> {
+        let hashed = HashedEnvelope::new(&bytes)?;
         let (opened, _) = self.open_unsigned(bytes).ok()?;
         let ParsedEnvelope { bytes, id, inner } = opened.parse();
         let statement = inner.ok()?;
@@ -35,6 +34,6 @@ impl EnvelopeVerifier {
             return None;
         }
         let facts = facts::of_statement(&statement, None, self.own).unbooked();
-        facts.addresses.is_empty().then(|| (LogEntry::valid(id, bytes, facts), leaf))
+        facts.addresses.is_empty().then(|| (LogEntry::valid(id, bytes, facts), hashed))
     }
 }

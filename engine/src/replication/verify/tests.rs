@@ -313,13 +313,13 @@ fn an_envelope_is_read_without_its_signatures_and_charged_to_no_payer() {
     let other = signed(&statement(5, &paid(application(), SOURCE, 60)), 9);
     for bytes in [good(5), other] {
         let read = verifier().read(vec![bytes.clone()]).unwrap();
-        let [(entry, leaf)] = &read[..] else { panic!("one entry") };
+        let [(entry, hashed)] = &read[..] else { panic!("one entry") };
         assert_eq!(
             (entry.id, &entry.bytes, entry.validity),
             (verified.id, &bytes, Validity::Valid)
         );
         assert_eq!(entry.facts, verified.facts.clone().map(hawser_storage::Facts::unbooked));
-        assert_eq!(Some(*leaf), hawser_proto::merkle::envelope_leaf(&good(5)));
+        assert_eq!(Some(hashed.leaf()), hawser_proto::merkle::envelope_leaf(&good(5)));
     }
 }
 

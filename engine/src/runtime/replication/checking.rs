@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use hawser_proto::Bytes;
 use hawser_proto::checkpoint::SignedPrefix;
-use hawser_proto::merkle::TreeHash;
-use hawser_storage::{LogEntry, Validity};
+use hawser_storage::{HashedEnvelope, LogEntry, Validity};
 use tokio::sync::oneshot;
 
 use super::state::ReplicationState;
@@ -28,7 +27,14 @@ pub(super) enum Checked {
     /// Verified responses.
     Verified(Vec<WantResponse<VerifyResult>>),
     /// A response that may be shown before it is verified; `None` if it may not.
-    Run(WantResponse<Bytes>, Option<Box<AcceptedRun>>),
+    Run(WantResponse<Bytes>, Option<JudgedRun>),
+}
+
+/// A run that its judge has accepted.
+pub(super) struct JudgedRun {
+    pub(super) run: Box<AcceptedRun>,
+    /// Its envelopes, in their order.
+    pub(super) hashed: Vec<HashedEnvelope>,
 }
 
 /// Returns the envelope of an item that is one.
@@ -91,7 +97,7 @@ pub(super) async fn check_run(
     response: WantResponse<Bytes>,
 ) -> Checked {
     let run = judge_run(&state, &verifier, judge, &response).await;
-    Checked::Run(response, run.map(Box::new))
+    Checked::Run(response, run)
 }
 
 async fn judge_run(
@@ -99,7 +105,7 @@ async fn judge_run(
     verifier: &Arc<EnvelopeVerifier>,
     judge: RunJudge,
     response: &WantResponse<Bytes>,
-) -> Option<AcceptedRun> {
+) -> Option<JudgedRun> {
     let (prefix, envelopes) = run_of(response)?;
     let judge = if judge.needs_tree() {
         let (store, originator) = (state.store.clone(), verifier.originator);
@@ -112,8 +118,14 @@ async fn judge_run(
     let read = |verifier: &EnvelopeVerifier, chunk| verifier.read(chunk);
     // Urgent, because this little work must not queue behind signatures of other strands.
     let read = on_all_cores(state, verifier, (&envelopes, Priority::Urgent), read).await;
-    let read: Option<Vec<Vec<(LogEntry, TreeHash)>>> = read.into_iter().collect();
-    judge.accept(prefix, read?.into_iter().flatten().collect())
+    let read: Option<Vec<Vec<(LogEntry, HashedEnvelope)>>> = read.into_iter().collect();
+    let (mut entries, mut hashed) = (Vec::new(), Vec::new());
+    for (entry, envelope) in read?.into_iter().flatten() {
+        entries.push((entry, envelope.leaf()));
+        hashed.push(envelope);
+    }
+    let run = judge.accept(prefix, entries)?;
+    Some(JudgedRun { run: Box::new(run), hashed })
 }
 
 /// Returns the prefix and the envelopes of a response that has nothing else.

@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use hawser_proto::{Bytes, SequenceId};
 use hawser_rules::Absences;
-use hawser_storage::CommitError;
+use hawser_storage::{CommitError, HashedEnvelope};
 use tokio::task::JoinHandle;
 
 use super::behind::{Behind, BehindStep, verify_next, withdraw_next};
-use super::checking::{Checked, check_run, envelope};
+use super::checking::{Checked, JudgedRun, check_run, envelope};
 use super::task::StrandTask;
 use super::writes::WriteQueue;
 use crate::replication::{
-    AcceptedRun, AskAgain, EnvelopeVerifier, Incoming, LinkCommand, PeerViolation, WantResponse,
+    AskAgain, EnvelopeVerifier, Incoming, LinkCommand, PeerViolation, StrandWrite, WantResponse,
 };
 
 impl StrandTask {
@@ -47,19 +47,32 @@ impl StrandTask {
     }
 
     /// Takes the judgement of a run.
-    pub(super) fn take_run(
-        &mut self,
-        response: WantResponse<Bytes>,
-        run: Option<Box<AcceptedRun>>,
-    ) {
-        let Some(run) = run else {
+    pub(super) fn take_run(&mut self, response: WantResponse<Bytes>, run: Option<JudgedRun>) {
+        let Some(JudgedRun { run, hashed }) = run else {
             self.ahead.refuse(response);
             return;
         };
         self.counters.received.inc_by(response.items.iter().filter_map(envelope).count() as u64);
         self.follower.note_wall(self.state.ports.clock.now_ns());
         self.ahead.accept(now(), &mut self.follower, response, *run);
+        self.hashed.extend(hashed);
         self.hand_over();
+    }
+
+    /// Takes the hashed envelopes of the writes that go to disk next. A write that is tried again has none, so the
+    /// commit hashes its envelopes.
+    pub(super) fn take_hashed(&mut self, writes: &[StrandWrite]) -> Vec<HashedEnvelope> {
+        let appended = |write: &StrandWrite| match write {
+            StrandWrite::Append { changes, .. } => changes.len(),
+            StrandWrite::Compare { .. } => 0,
+        };
+        let count: usize = writes.iter().map(appended).sum();
+        let hashed = self.hashed.drain(..count.min(self.hashed.len())).collect();
+        if self.writes.is_empty() {
+            // All that was accepted is on its way; a run may have been accepted in part.
+            self.hashed.clear();
+        }
+        hashed
     }
 
     /// Passes the tree that the strand's node has signed to the exchange of checkpoints, which compares it with the
@@ -176,6 +189,7 @@ impl StrandTask {
     /// shown.
     fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
         self.writes = WriteQueue::default();
+        self.hashed.clear();
         let follower = self.ahead.ask_again(now(), &self.follower, verified, head);
         self.follower = follower.with_requests(self.state.begin_turn());
         self.counted_searches = 0;

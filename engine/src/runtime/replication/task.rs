@@ -1,7 +1,7 @@
 //! The task that follows one strand: checks on all cores, commits in order, and does what its
 //! [`Follower`] decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
-use hawser_storage::{CommitError, ReadError};
+use hawser_storage::{CommitError, HashedEnvelope, ReadError};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use super::evidence::TimeWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
-use super::writes::{FailedWrites, Load, WriteQueue, commit};
+use super::writes::{FailedWrites, Load, StageOfWrites, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::pauses::RetryPauses;
 use crate::replication::{
@@ -48,6 +48,8 @@ pub(super) struct StrandTask {
     /// The peers that the follower knows of.
     pub(super) connected: PeerTable,
     pub(super) writes: WriteQueue,
+    /// Envelopes of the writes that were hashed before, in the order of the writes. No more than these have.
+    pub(super) hashed: VecDeque<HashedEnvelope>,
     /// Writes that failed, and the time from which they are tried again.
     failed: Option<(Vec<StrandWrite>, Instant)>,
     /// Envelopes that have arrived are being checked.
@@ -142,6 +144,7 @@ impl StrandTask {
             split_permit: None,
             connected: BTreeMap::new(),
             writes: WriteQueue::default(),
+            hashed: VecDeque::new(),
             failed: None,
             is_checking: false,
             pauses: RetryPauses::default(),
@@ -467,7 +470,8 @@ impl StrandTask {
         };
         let is_empty = writes.is_empty();
         let (state, watch) = (self.state.clone(), self.watch.clone());
-        let shown = (self.ahead.stage(), self.ahead.trusted());
+        let hashed = self.take_hashed(&writes);
+        let shown = StageOfWrites { stage: self.ahead.stage(), by: self.ahead.trusted(), hashed };
         let work = move || {
             let mut watch = watch.lock();
             commit(&state, &mut watch, shown, writes)

@@ -5,7 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
+use hawser_storage::{Change, CommitError, HashedEnvelope, LogEntry, SkipReason, Validity};
 
 use super::evidence::{self, TimeWatch};
 use super::state::ReplicationState;
@@ -85,6 +85,11 @@ impl WriteQueue {
         self.load.is_full()
     }
 
+    /// Returns true if nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Puts a write behind the others.
     pub(super) fn push(&mut self, write: StrandWrite) {
         let load = Load::of_write(&write);
@@ -111,8 +116,14 @@ pub(super) struct FailedWrites {
     pub(super) writes: Vec<StrandWrite>,
 }
 
-/// The stage in which writes were made, and the proof by which they are shown if they are not verified.
-pub(super) type StageOfWrites = (ShownStage, Option<SignedPrefix>);
+/// The stage in which writes were made, with what is known about them.
+pub(super) struct StageOfWrites {
+    pub(super) stage: ShownStage,
+    /// The proof by which they are shown if they are not verified.
+    pub(super) by: Option<SignedPrefix>,
+    /// Their envelopes, in their order, as far as these are hashed.
+    pub(super) hashed: Vec<HashedEnvelope>,
+}
 
 /// Does the writes: all appends in their order, then all comparisons. Returns the new head if the strand has grown.
 /// Blocks for syncs of the disk, of which there are few however the writes alternate: peers decide about that. `watch`
@@ -156,15 +167,15 @@ pub(super) fn commit(
 fn append_in(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    (stage, by): &StageOfWrites,
+    shown: &StageOfWrites,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
-    match *stage {
+    match shown.stage {
         ShownStage::Verified => append(state, watch, changes),
         // Faults show when the signatures are checked, since evidence has to bear a signature.
         ShownStage::Shown { .. } => {
             let counts = Counts::of(&changes);
-            state.committer.try_commit_shown(changes, by.as_ref())?;
+            state.committer.try_commit_shown(changes, shown.by.as_ref(), &shown.hashed)?;
             counts.note(state);
             Ok(())
         }
