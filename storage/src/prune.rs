@@ -24,6 +24,7 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::{ExpiryKey, ExpiryRow};
+use crate::keys::mark::MarkKey;
 use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
 use crate::keys::topic::TopicKey;
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
@@ -314,6 +315,10 @@ impl Database {
             let facts = facts.unbooked();
             let leaving = Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
             rows.stage(&leaving);
+            if marks.cover(id)? {
+                // It was withdrawn. The mark of its range takes the place of its own.
+                rows.batch.delete_cf(self.family(Family::Mark), MarkKey(id).encode());
+            }
             ranges.add(id, &mut marks)?;
             gone = id.sequence;
         }

@@ -12,7 +12,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, WriteBatch};
 
 use crate::below_head::is_same_statement;
-use crate::change::{Change, LogEntry, Validity};
+use crate::change::{Change, InvalidRule, LogEntry, Validity};
 use crate::commit::Group;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
@@ -21,7 +21,7 @@ use crate::hashed::HashedEnvelope;
 use crate::keys::cursor::{CursorKey, CursorName};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::ExpiryKey;
-use crate::keys::mark::Mark;
+use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::topic::TopicKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::read_options;
@@ -97,20 +97,19 @@ impl Store {
         self.database().commit_verified(originator, entries, derive)
     }
 
-    /// Removes the rows that readers need of unverified places of a strand, as one write, and returns when it is
-    /// durable: the caller knows that these envelopes break a rule, and cannot verify their places yet. The places stay
-    /// unverified, and their bytes and leaves stay. Places that are verified meanwhile stay as they are. Returns the
-    /// number of envelopes that readers got before. A rebuild writes the rows again.
+    /// Marks envelopes at unverified places of a strand, which break these rules, and removes the rows that readers
+    /// need of them. One write; returns when it is durable. The places stay unverified, with their bytes and leaves.
+    /// Places that are verified by then stay as they are. Returns the number of envelopes that readers got before.
     ///
     /// # Errors
     /// When rows cannot be read or written. Nothing is written then.
     pub fn withdraw_shown(
         &self,
         originator: OriginatorId,
-        places: &[SequenceId],
+        broken: &[(SequenceId, InvalidRule)],
         derive: &Derive<'_>,
     ) -> Result<u64, CommitError> {
-        self.database().withdraw_shown(originator, places, derive)
+        self.database().withdraw_shown(originator, broken, derive)
     }
 
     /// Returns the last verified place of a strand up to `end`; `end` must be durable.
@@ -188,11 +187,11 @@ impl Database {
         Ok(done)
     }
 
-    /// Removes the rows that readers need of the places that are unverified.
+    /// Marks those of the places that are unverified, and removes the rows that readers need of them.
     fn withdraw_shown(
         &self,
         originator: OriginatorId,
-        places: &[SequenceId],
+        broken: &[(SequenceId, InvalidRule)],
         derive: &Derive<'_>,
     ) -> Result<u64, CommitError> {
         self.check_writable()?;
@@ -201,9 +200,12 @@ impl Database {
         let head = head.lock();
         let Some(verified) = self.verified(originator)? else { return Ok(0) };
         let (mut batch, mut withdrawn) = (WriteBatch::default(), 0);
-        let is_unverified = |place: &&SequenceId| **place > verified && **place <= *head;
-        for &place in places.iter().filter(is_unverified) {
+        let is_unverified = |place: SequenceId| place > verified && place <= *head;
+        let mut mark = Vec::new();
+        for &(place, rule) in broken.iter().filter(|(place, _)| is_unverified(*place)) {
             let id = EnvelopeId::new(originator, place);
+            Mark::Invalid(rule).encode_into(&mut mark);
+            batch.put_cf(self.family(Family::Mark), MarkKey(id).encode(), &mark);
             let held = stored(&self.db, EnvelopeKey(id), |it| Some(Bytes::copy_from_slice(it)))?;
             let held = held.ok_or_else(|| ReadError::unreadable_envelope(id))?;
             withdrawn += u64::from(self.stage_withdrawn(id, &held, derive, &mut batch)?);

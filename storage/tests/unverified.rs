@@ -172,18 +172,44 @@ fn what_breaks_a_rule_may_be_withdrawn_before_it_is_verified() {
         show(store, 1..=8);
         verify(store, 1..=2).unwrap();
         // The first place is verified, and the last one does not exist.
-        let places = [1, 3, 6, 9].map(SequenceId);
-        assert_eq!(store.withdraw_shown(PEER, &places, &derive).unwrap(), 2);
-        assert_eq!(store.withdraw_shown(PEER, &places, &derive).unwrap(), 0, "they are gone");
+        let broken = [(1, BAD), (3, BAD), (6, OWED), (9, BAD)];
+        let broken = broken.map(|(place, rule)| (SequenceId(place), rule));
+        assert_eq!(store.withdraw_shown(PEER, &broken, &derive).unwrap(), 2);
+        assert_eq!(store.withdraw_shown(PEER, &broken, &derive).unwrap(), 0, "they are gone");
+        store.rebuild(&derive, &mut |_| {}).unwrap();
         let snapshot = store.snapshot();
         let last = |name| last_of(&snapshot, topic(name).as_bytes()).map(|it| it.sequence.0);
         assert_eq!((last("t0"), last("t1"), last("t2")), (None, Some(7), Some(8)));
+        assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 2, "nothing of it is booked");
         assert_eq!(snapshot.verified_head(PEER).unwrap(), SequenceId(2));
+        assert_eq!(snapshot.mark(id(PEER, 1)).unwrap(), None);
         assert!(snapshot.get(id(PEER, 3)).unwrap().is_some(), "its node has signed a tree with it");
         let done = verify(store, 3..=8).unwrap();
         let expected = VerifiedBatch { through: SequenceId(8), withdrawn: 0, invalid: 2 };
         assert_eq!(done, expected, "they count once");
         assert_equal(store, &mirror(8));
+    });
+}
+
+/// Their originator no longer keeps them, so they are never verified.
+#[test]
+fn what_was_withdrawn_can_still_be_pruned() {
+    on_each(|store| {
+        show(store, 1..=8);
+        let broken = [(3, BAD), (4, OWED)].map(|(place, rule)| (SequenceId(place), rule));
+        assert_eq!(store.withdraw_shown(PEER, &broken, &derive).unwrap(), 2);
+        assert_eq!(
+            store.prune_shown(PEER, SequenceId(6), NOW_UNIX_S, &derive).unwrap(),
+            SequenceId(6)
+        );
+        let snapshot = store.snapshot();
+        for sequence in 1..=6 {
+            let at = id(PEER, sequence);
+            assert!(matches!(snapshot.mark(at).unwrap(), Some(Mark::Pruned { .. })), "{at}");
+            assert_eq!(snapshot.get(at).unwrap(), None);
+        }
+        let log: Vec<_> = snapshot.log(id(PEER, 0), SequenceId(8)).map(Result::unwrap).collect();
+        assert_eq!(log.len(), 3, "one range, and two envelopes: {log:?}");
     });
 }
 

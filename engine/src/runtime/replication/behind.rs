@@ -109,8 +109,8 @@ async fn withdraw(
     let (mut last, mut broken) = (after, Vec::new());
     for validity in validities {
         last = last.next();
-        if validity != Validity::Valid {
-            broken.push(last);
+        if let Validity::Invalid(rule) = validity {
+            broken.push((last, rule));
         }
     }
     if !broken.is_empty() {

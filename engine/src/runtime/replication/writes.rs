@@ -5,7 +5,9 @@ use std::ops::{AddAssign, SubAssign};
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, HashedEnvelope, LogEntry, SkipReason, Validity};
+use hawser_storage::{
+    Change, CommitError, HashedEnvelope, InvalidRule, LogEntry, SkipReason, Validity,
+};
 
 use super::evidence::{self, TimeWatch};
 use super::state::ReplicationState;
@@ -312,21 +314,20 @@ pub(super) fn commit_verified(
     Ok(done.through)
 }
 
-/// Takes unverified places of a strand from readers, whose envelopes break a rule. They are marked, and recorded as
-/// evidence, when they are verified: nothing proves yet that their originator signed them. Blocks for a sync of the
-/// disk.
+/// Takes envelopes at unverified places of a strand from readers, which break these rules. They become evidence when
+/// they are verified: nothing proves yet that their originator signed them. Blocks for a sync of the disk.
 ///
 /// # Errors
 /// Nothing was written.
 pub(super) fn withdraw_shown(
     state: &ReplicationState,
     originator: OriginatorId,
-    places: &[SequenceId],
+    broken: &[(SequenceId, InvalidRule)],
 ) -> Result<(), CommitError> {
     let own = state.own;
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
-    let withdrawn = state.store.withdraw_shown(originator, places, &derive)?;
-    let through = places.last().copied().unwrap_or_default();
+    let withdrawn = state.store.withdraw_shown(originator, broken, &derive)?;
+    let through = broken.last().map(|(place, _)| *place).unwrap_or_default();
     note_withdrawn(state, EnvelopeId::new(originator, through), withdrawn);
     Ok(())
 }
