@@ -272,7 +272,8 @@ impl ShownStrand {
         Some(response)
     }
 
-    /// Takes over a run that its judge has accepted. The follower then has the writes for it.
+    /// Takes over a run that its judge has accepted. The follower then has the writes for it. Drops a run whose peer
+    /// has gone meanwhile: with its tree noted, the next run would not follow, and would wait for verification.
     pub fn accept(
         &mut self,
         now: Instant,
@@ -281,6 +282,9 @@ impl ShownStrand {
         run: AcceptedRun,
     ) {
         let WantResponse { peer, request, .. } = response;
+        if !follower.awaits(peer, request) {
+            return;
+        }
         let before = follower.accepted();
         let entries = self.runs.note(peer, run).into_iter();
         let items = entries.map(|entry| StrandItem::Envelope(Ok(entry))).collect();

@@ -28,21 +28,37 @@ impl Rig {
     fn new(ahead_max: u64) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
         let now = Instant::now();
-        let mut follower = Follower::new(STRAND, SequenceId::NONE, [], now);
-        follower.handle_peer_up(now, STRAND, SequenceId(1_000));
-        let request = match follower.poll_effect() {
-            Some(Effect::Want { request, .. }) => request,
-            other => panic!("the strand's node is asked, not {other:?}"),
-        };
         let none = SequenceId::NONE;
+        let follower = Follower::new(STRAND, none, [], now);
         let ahead = ShownStrand::new(STRAND, key().public_key(), none, none);
         let mut ahead = ahead.with_runs_shown_first().ahead_at_most(ahead_max);
         ahead.note_absences_known();
-        Self { ahead, follower, request, edge: CompactRange::default(), now }
+        let (request, edge) = (RequestId(0), CompactRange::default());
+        let mut rig = Self { ahead, follower, request, edge, now };
+        rig.connect();
+        rig
+    }
+
+    /// Connects the strand's node, which is asked for what comes next.
+    fn connect(&mut self) {
+        self.follower.handle_peer_up(self.now, STRAND, SequenceId(1_000));
+        let effects = std::iter::from_fn(|| self.follower.poll_effect());
+        let wanted = effects.filter_map(|effect| match effect {
+            Effect::Want { request, .. } => Some(request),
+            _ => None,
+        });
+        self.request = wanted.last().expect("it is asked");
     }
 
     /// Takes a page with the next place, which its node has signed. It is on disk at once.
     fn page(&mut self) {
+        let (response, run) = self.judged();
+        self.ahead.accept(self.now, &mut self.follower, response, run);
+        self.follower.handle_durable(SequenceId(self.edge.size()));
+    }
+
+    /// Has a page with the next place judged.
+    fn judged(&mut self) -> (WantResponse<Bytes>, AcceptedRun) {
         let before = self.edge.clone();
         let place = SequenceId(before.size() + 1);
         let leaf = TreeHash([u8::try_from(place.0).unwrap(); 32]);
@@ -64,8 +80,7 @@ impl Rig {
         let id = EnvelopeId::new(STRAND, place);
         let entry = LogEntry::invalid(id, bytes, InvalidRule(1));
         let run = judge.accept(&prefix, vec![(entry, leaf)]).expect("its node has signed it");
-        self.ahead.accept(self.now, &mut self.follower, response, run);
-        self.follower.handle_durable(place);
+        (response, run)
     }
 
     /// Returns the places to verify while pages are on their way to the log.
@@ -160,4 +175,20 @@ fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time(
     assert_eq!(rig.withdrawal(), Some((3, 5)));
     rig.ahead.note_withdrawn(head);
     assert_eq!(rig.withdrawal(), None);
+}
+
+#[test]
+fn a_page_of_a_peer_that_goes_while_it_is_judged_does_not_keep_the_next_one_away() {
+    let mut rig = Rig::new(AHEAD_MAX);
+    rig.page();
+    let before = rig.edge.clone();
+    let (response, run) = rig.judged();
+    rig.follower.handle_peer_down(rig.now, STRAND);
+    rig.ahead.accept(rig.now, &mut rig.follower, response, run);
+    assert_eq!(rig.follower.accepted(), SequenceId(1), "it is asked for again");
+    (rig.edge, rig.now) = (before, rig.now + Duration::from_secs(1));
+    rig.connect();
+    rig.page();
+    assert_eq!(rig.next_behind(true), Some((0, 2)));
+    assert_eq!(rig.ahead.note_forged(SequenceId(1)), Some(STRAND));
 }
