@@ -155,6 +155,11 @@ fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatu
         status.disk.free_bytes,
     )?;
     out.gauge(
+        "xmtp_disk_total_bytes",
+        "Size of the database's disk, bytes",
+        status.disk.total_bytes,
+    )?;
+    out.gauge(
         "xmtp_compaction_pending_bytes",
         "Estimate of the bytes that compactions still have to rewrite",
         Some(observer.engine.store().compaction_pending_bytes()),

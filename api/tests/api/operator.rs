@@ -286,6 +286,7 @@ async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
     let refused = publish("no room").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert_eq!(node.sample("xmtp_disk_free_bytes").await, Some(f64::from(1 << 20)));
+    assert_eq!(node.sample("xmtp_disk_total_bytes").await, Some(1_099_511_627_776.0));
     disk.0.store(1 << 35, Ordering::Relaxed);
     assert_eq!(node.page("/readyz?for=publish").await.0, 200);
     publish("room again").await.unwrap();

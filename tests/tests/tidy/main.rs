@@ -8,6 +8,7 @@ mod architecture;
 mod circles;
 mod engine;
 mod language;
+mod monitoring;
 mod refusals;
 mod threats;
 
