@@ -11,6 +11,7 @@ mod language;
 mod monitoring;
 mod refusals;
 mod threats;
+mod units;
 
 use std::fs;
 use std::path::{Path, PathBuf};
