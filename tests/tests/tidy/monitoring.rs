@@ -1,17 +1,21 @@
-//! The alerts in `deploy/` use metrics that are exported, and lead to runbooks that exist.
+//! The alerts and dashboards in `deploy/` use metrics that are exported, and alerts lead to runbooks that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
-use crate::{anchors, assert_none, root};
+use serde_json::{Value, json};
+
+use crate::{anchors, assert_none, root, texts};
 
 /// The alerts, as Prometheus loads them.
 const RULES: &str = "deploy/prometheus/hawser.rules.yml";
 /// Their tests, as promtool runs them.
 const RULE_TESTS: &str = "deploy/prometheus/hawser.rules.test.yml";
+/// The dashboards, as Grafana imports them.
+const DASHBOARDS: &str = "deploy/grafana/";
 /// Beginnings of the names of metrics. No label begins like this.
 const METRIC_PREFIXES: [&str; 5] = ["xmtp_", "xmtpd_", "grpc_server_", "db_query_", "process_"];
 
@@ -114,21 +118,24 @@ fn promtool() -> PathBuf {
     fetched.filter(|path| path.is_file()).unwrap_or_else(|| "promtool".into())
 }
 
-#[test]
-fn each_alert_fires_when_it_should_and_a_healthy_network_raises_none() {
-    let folder = root().join(RULES).parent().unwrap().to_owned();
-    let tests = RULE_TESTS.rsplit('/').next().unwrap();
-    let ran = Command::new(promtool()).args(["test", "rules", tests]).current_dir(folder).output();
-    let output = match ran {
+/// Runs promtool in a folder; returns `None` on a system without it.
+fn run_promtool(words: &[&str], folder: &Path) -> Option<Output> {
+    match Command::new(promtool()).args(words).current_dir(folder).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             println!("passed over: there is no promtool, which scripts/promtool fetches");
-            return;
+            None
         }
-        ran => ran.unwrap(),
-    };
-    let texts =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(output.status.success(), "{}", texts.concat());
+        ran => Some(ran.unwrap()),
+    }
+}
+
+fn assert_succeeded(output: &Output) {
+    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{}", said.concat());
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_a_healthy_network_raises_none() {
     // A test that names no alert would pass.
     let text = read(RULE_TESTS);
     let silent = alert_rules().into_iter().filter(|rule| {
@@ -137,4 +144,64 @@ fn each_alert_fires_when_it_should_and_a_healthy_network_raises_none() {
     });
     let silent: Vec<_> = silent.map(|rule| format!("{} ({})", rule.name, rule.severity)).collect();
     assert_none(&silent, "a test shows that the alert fires");
+    let folder = root().join(RULES).parent().unwrap().to_owned();
+    let tests = RULE_TESTS.rsplit('/').next().unwrap();
+    if let Some(output) = run_promtool(&["test", "rules", tests], &folder) {
+        assert_succeeded(&output);
+    }
+}
+
+/// Returns the dashboards with their paths.
+fn dashboards() -> Vec<(String, Value)> {
+    let found = texts(&["json"]).into_iter().filter(|(path, _)| path.starts_with(DASHBOARDS));
+    found.map(|(path, text)| (path, serde_json::from_str(&text).unwrap())).collect()
+}
+
+/// Returns the text at a place of a dashboard, such as `/title`; empty if there is none.
+fn text_at<'a>(value: &'a Value, place: &str) -> &'a str {
+    value.pointer(place).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[test]
+fn each_panel_explains_itself_and_shows_metrics_that_are_documented() {
+    let known = documented_samples();
+    let (mut broken, mut queries) = (Vec::new(), Vec::new());
+    for (path, dashboard) in dashboards() {
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let title = text_at(panel, "/title");
+            let explained = ["/title", "/description", "/fieldConfig/defaults/unit"];
+            if explained.iter().any(|place| text_at(panel, place).is_empty()) {
+                broken.push(format!("{path}: {title}: a title, a description and a unit"));
+            }
+            if text_at(panel, "/datasource/uid") != "${datasource}" {
+                broken.push(format!("{path}: {title}: the data source is the variable"));
+            }
+            let targets = panel["targets"].as_array().unwrap();
+            for query in targets.iter().map(|target| text_at(target, "/expr").to_owned()) {
+                let is_documented = {
+                    let used = metrics_in(&query);
+                    !used.is_empty() && used.iter().all(|name| known.contains(*name))
+                };
+                if !is_documented {
+                    broken.push(format!("{path}: {title}: {query}"));
+                }
+                queries.push(query);
+            }
+        }
+    }
+    assert!(queries.len() > 80, "the dashboards were read");
+    assert_none(
+        &broken,
+        "a panel explains itself, and shows samples that a page about metrics lists",
+    );
+    // As rules, the queries are checked by Prometheus' own parser. YAML contains JSON.
+    let rule = |query: &String| json!({ "record": "panel", "expr": query });
+    let rules: Vec<_> = queries.iter().map(rule).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = json!({ "groups": [{ "name": "panels", "rules": rules }] }).to_string();
+    fs::write(folder.path().join("panels.yml"), file).unwrap();
+    let words = ["check", "rules", "--lint=none", "panels.yml"];
+    if let Some(output) = run_promtool(&words, folder.path()) {
+        assert_succeeded(&output);
+    }
 }
