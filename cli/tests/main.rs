@@ -18,6 +18,7 @@ mod commands;
 mod contracts;
 mod dev;
 mod doctor;
+mod image;
 mod joined;
 mod key_rotation;
 #[path = "money/network.rs"]
