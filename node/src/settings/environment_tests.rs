@@ -166,6 +166,16 @@ fn every_variable_of_the_reference_is_honoured_or_said_to_be_without_effect() {
 }
 
 #[test]
+fn a_node_says_that_it_asks_no_validation_service() {
+    let name = "XMTPD_MLS_VALIDATION_GRPC_ADDRESS";
+    let settings = NodeServiceSettings::read(&with(name, "http://validation:50051")).unwrap();
+    let note = format!(
+        "{name} has no effect: a node validates payloads itself, and asks no validation service"
+    );
+    assert!(settings.notes.contains(&note), "{:?}", settings.notes);
+}
+
+#[test]
 fn a_protection_that_is_not_there_is_refused() {
     for name in ["XMTPD_MIGRATION_SERVER_ENABLE", "XMTPD_MIGRATION_CLIENT_ENABLE"] {
         let refused = NodeServiceSettings::read(&with(name, "true")).unwrap_err().to_string();
