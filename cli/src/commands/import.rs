@@ -7,6 +7,7 @@ use hawser_node::settings::NodeServiceSettings;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::backup;
 use crate::args::import::{ImportCommand, ImportXmtpdArgs};
 use crate::output;
 
@@ -26,7 +27,7 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
     let style = ProgressStyle::with_template("importing [{bar:40}] {pos}/{len} {per_sec} {eta}")
         .expect("the template is well-formed");
     let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-    let report = import::run(&settings, &postgres, &mut |progress| {
+    let report = import::run(&settings, &postgres, backup::now_unix_s(), &mut |progress| {
         bar.set_length(progress.total.max(progress.done));
         bar.set_position(progress.done);
     })

@@ -8,6 +8,7 @@ use hawser_storage::{BootstrapError, CommitError, DatabaseError, ReadError, Tree
 use crate::error::RunError;
 use crate::service::import::ImportError;
 use crate::service::open::OpenNodeError;
+use crate::service::strand_faults::StrandFaultsError;
 
 /// Error of taking over a snapshot. No node starts from the folder after it.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +228,15 @@ pub enum BootstrapFetchError {
 impl From<ImportError> for BootstrapFetchError {
     fn from(error: ImportError) -> Self {
         Self::Folder(Box::new(error))
+    }
+}
+
+impl From<StrandFaultsError> for BootstrapFetchError {
+    fn from(error: StrandFaultsError) -> Self {
+        match error {
+            StrandFaultsError::Read(error) => Self::Read(error),
+            StrandFaultsError::Commit(error) => Self::Commit(error),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
-//! - `voids`: statements about void places; - `faults`: records evidence against nodes in the strands that it takes;
+//! - `voids`: statements about void places;
 //! - `report`: the result; - `error`: why a snapshot was refused.
 //!
 //! The adversaries are the maker of the snapshot, the operator of its source, and the network in between. None of their
@@ -17,7 +17,6 @@
 mod chain;
 mod checkpoints;
 mod error;
-mod faults;
 mod fill;
 mod report;
 mod strand;
@@ -41,6 +40,7 @@ use super::network::NetworkState;
 use super::network::chains::Chains;
 use super::open;
 use crate::service::blocking;
+use crate::service::strand_faults::StrandFaults;
 use crate::settings::NodeServiceSettings;
 
 pub use error::{BootstrapFetchError, run_error};
@@ -50,7 +50,6 @@ pub use verify::verify;
 
 use chain::{AskedContract, ChainGrounds};
 use checkpoints::Evidence;
-use faults::StrandFaults;
 
 /// The requested snapshot, and the operator's trust decisions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -292,9 +291,10 @@ impl FetchJob {
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
-        let mut faults = StrandFaults::after_log(store, originator, &self.lists.rates, now_unix_s)?;
+        let rates = self.lists.rates.clone();
+        let mut faults = StrandFaults::after_log(store, originator, rates, now_unix_s)?;
         let (head, reached) = strand::beside_commits(
-            |changes: Vec<Change>| faults.commit(store, &changes),
+            |changes: Vec<Change>| Ok(faults.commit(store, &changes)?),
             |commit| {
                 let write: strand::Write<'_> =
                     &|head, envelopes| strand::write_signed(&verifier, commit, head, envelopes);

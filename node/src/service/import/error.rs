@@ -10,6 +10,7 @@ use super::check::ImportPlanError;
 use super::strand::RowError;
 use crate::error::RunError;
 use crate::service::open::OpenNodeError;
+use crate::service::strand_faults::StrandFaultsError;
 
 /// Error of an import.
 #[derive(Debug, thiserror::Error)]
@@ -206,6 +207,15 @@ fn cause(error: &tokio_postgres::Error) -> String {
 impl From<OpenNodeError> for ImportError {
     fn from(error: OpenNodeError) -> Self {
         Self::Node(Box::new(error))
+    }
+}
+
+impl From<StrandFaultsError> for ImportError {
+    fn from(error: StrandFaultsError) -> Self {
+        match error {
+            StrandFaultsError::Read(error) => Self::Read(error),
+            StrandFaultsError::Commit(error) => Self::Commit(error),
+        }
     }
 }
 

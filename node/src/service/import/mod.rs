@@ -57,6 +57,7 @@ use check::{ImportPlan, NetworkContracts, PlannedStrand};
 use facts::SourceFacts;
 use session::PostgresLimits;
 use source::SourceDatabase;
+use transfer::JudgingFacts;
 
 pub(in crate::service) use folder::ImportFolder;
 pub(in crate::service) use strand::gap;
@@ -87,8 +88,8 @@ pub struct ImportReport {
     pub aside: AsideFacts,
 }
 
-/// Imports the database at `postgres`, a connection string, into the data folder of these settings. Calls `progress` at
-/// intervals. A second call continues an interrupted one.
+/// Imports the database at `postgres`, a connection string, into the data folder of these settings. `now_unix_s` is the
+/// present time. Calls `progress` at intervals. A second call continues an interrupted one.
 ///
 /// # Errors
 /// [`ImportError`]. If this call began the folder, and the database or one of its rows was refused, the folder is as it
@@ -96,6 +97,7 @@ pub struct ImportReport {
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,
+    now_unix_s: u64,
     progress: &mut (dyn FnMut(ImportProgress) + Send),
 ) -> Result<ImportReport, ImportError> {
     let chains = Chains::reach(settings).await.map_err(open::OpenNodeError::from)?;
@@ -113,7 +115,8 @@ pub async fn run(
         done += rows;
         progress(ImportProgress { done, total });
     };
-    let planned = PlannedImport { source: &source, facts: &facts, own: &own, plan: &plan };
+    let planned =
+        PlannedImport { source: &source, facts: &facts, own: &own, plan: &plan, now_unix_s };
     let taken = planned.take(settings, &chains, &mut note).await;
     let strands = match taken {
         Err(refused) if !resumed && refused.refuses_content() => {
@@ -134,6 +137,7 @@ struct PlannedImport<'a> {
     facts: &'a SourceFacts,
     own: &'a NodeRecord,
     plan: &'a ImportPlan,
+    now_unix_s: u64,
 }
 
 impl PlannedImport<'_> {
@@ -144,11 +148,12 @@ impl PlannedImport<'_> {
         chains: &Chains,
         note: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Vec<StrandReport>, ImportError> {
-        let Self { source, facts, own, plan } = *self;
+        let Self { source, facts, own, plan, now_unix_s } = *self;
         let store = open_store(settings, own)?;
         compare::require_planned(&store, own.id, plan)?;
-        open::first_rates(settings, chains, &store)?;
-        let taken = transfer::take(source, &store, verifiers(plan, own), note).await?;
+        let rates = open::first_rates(settings, chains, &store)?;
+        let judging = JudgingFacts { rates, now_unix_s };
+        let taken = transfer::take(source, &store, verifiers(plan, own), &judging, note).await?;
         for strand in &taken {
             plan.require_read(strand.originator, strand.envelopes)?;
         }

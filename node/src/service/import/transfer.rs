@@ -4,13 +4,48 @@ use std::collections::BTreeMap;
 
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::{ReadError, Store};
+use hawser_rules::RateTable;
+use hawser_storage::{Change, Store};
 
 use super::batches::{BatchResults, RowBatches, joined};
 use super::error::ImportError;
 use super::source::SourceDatabase;
 use super::strand::{CheckedRow, OfRows, RowError, StrandImport, StrandReport, check_rows};
 use crate::service::blocking;
+use crate::service::strand_faults::StrandFaults;
+
+/// The facts by which the nodes of the strands are judged.
+pub(super) struct JudgingFacts {
+    pub(super) rates: RateTable,
+    pub(super) now_unix_s: u64,
+}
+
+/// One strand on its way into the log.
+struct StrandTransfer {
+    import: StrandImport,
+    /// Records evidence against the strand's node. `None` for the own strand and for those of the older network, whose
+    /// signer is no node of the registry.
+    faults: Option<StrandFaults>,
+}
+
+impl StrandTransfer {
+    /// Continues after what the log has of the strand.
+    fn begin(
+        store: &Store,
+        verifier: &EnvelopeVerifier,
+        facts: &JudgingFacts,
+    ) -> Result<Self, ImportError> {
+        let originator = verifier.originator;
+        let import = StrandImport::new(originator, store.snapshot().head(originator)?);
+        let faults = if originator == verifier.own || originator.is_migrated() {
+            None
+        } else {
+            let rates = facts.rates.clone();
+            Some(StrandFaults::after_log(store, originator, rates, facts.now_unix_s)?)
+        };
+        Ok(Self { import, faults })
+    }
+}
 
 /// Checks all rows of strands, and writes those that the log lacks. Calls `note` with the number of rows read.
 ///
@@ -20,14 +55,11 @@ pub(super) async fn take(
     source: &SourceDatabase,
     store: &Store,
     verifiers: BTreeMap<OriginatorId, EnvelopeVerifier>,
+    facts: &JudgingFacts,
     note: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Vec<StrandReport>, ImportError> {
     let originators: Vec<_> = verifiers.keys().copied().collect();
-    let strands = {
-        let snapshot = store.snapshot();
-        let begin = |it: &OriginatorId| Ok((*it, StrandImport::new(*it, snapshot.head(*it)?)));
-        originators.iter().map(begin).collect::<Result<BTreeMap<_, _>, ReadError>>()?
-    };
+    let strands = begin(store, &verifiers, facts)?;
     let (batches, results) =
         RowBatches::new(move |originator, rows| check_rows(&verifiers[&originator], &rows));
     let writing = tokio::spawn(write(strands, results, store.clone()));
@@ -39,21 +71,47 @@ pub(super) async fn take(
     Ok(taken)
 }
 
+fn begin(
+    store: &Store,
+    verifiers: &BTreeMap<OriginatorId, EnvelopeVerifier>,
+    facts: &JudgingFacts,
+) -> Result<BTreeMap<OriginatorId, StrandTransfer>, ImportError> {
+    let mut strands = BTreeMap::new();
+    for (&originator, verifier) in verifiers {
+        strands.insert(originator, StrandTransfer::begin(store, verifier, facts)?);
+    }
+    Ok(strands)
+}
+
 /// Takes over checked rows until there are no more.
 async fn write(
-    mut strands: BTreeMap<OriginatorId, StrandImport>,
+    mut strands: BTreeMap<OriginatorId, StrandTransfer>,
     mut results: BatchResults<OfRows<CheckedRow>>,
     store: Store,
 ) -> Result<Vec<StrandReport>, ImportError> {
     while let Some((originator, rows)) = results.next().await {
         let strand = strands.get_mut(&originator).expect("rows of the strands that are taken");
-        let changes = strand.take(rows).map_err(|bad| row_error(originator, bad))?;
+        let changes = strand.import.take(rows).map_err(|bad| row_error(originator, bad))?;
         if !changes.is_empty() {
-            let store = store.clone();
-            blocking(move || store.commit(&changes)).await?;
+            let (store, faults) = (store.clone(), strand.faults.take());
+            strand.faults = blocking(move || commit(&store, faults, &changes)).await?;
         }
     }
-    Ok(strands.into_values().map(StrandImport::finish).collect())
+    Ok(strands.into_values().map(|strand| strand.import.finish()).collect())
+}
+
+/// Records the faults that changes show, if the strand's node is judged, and commits the changes.
+fn commit(
+    store: &Store,
+    faults: Option<StrandFaults>,
+    changes: &[Change],
+) -> Result<Option<StrandFaults>, ImportError> {
+    let Some(mut faults) = faults else {
+        store.commit(changes)?;
+        return Ok(None);
+    };
+    faults.commit(store, changes)?;
+    Ok(Some(faults))
 }
 
 /// Reads strands from their first places on.
@@ -78,4 +136,106 @@ async fn read<T: Send + 'static>(
 
 fn row_error(originator: OriginatorId, (sequence, source): (i64, RowError)) -> ImportError {
     ImportError::Row { originator, sequence, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_engine::price::price;
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_rules::{Absences, Rate};
+    use hawser_storage::{Durability, EvidenceTime, Misbehavior, StoreIdentity, StoreSettings};
+
+    use super::super::strand::SourceRow;
+    use super::*;
+
+    const OWN: OriginatorId = OriginatorId(100);
+    const OTHER: OriginatorId = OriginatorId(200);
+
+    fn key(node: OriginatorId) -> SecretKey {
+        SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
+    }
+
+    fn verifier(originator: OriginatorId) -> EnvelopeVerifier {
+        let key = key(originator).public_key();
+        EnvelopeVerifier { originator, key, own: OWN, absences: Absences::NONE }
+    }
+
+    /// Returns the row of an envelope that breaks a rule, dated so many seconds after 1970.
+    fn row(originator: OriginatorId, sequence: u64, second: i64) -> SourceRow {
+        let expiry = second + 60 * 86_400;
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: originator.0,
+            originator_sequence_id: sequence,
+            originator_ns: second * 1_000_000_000,
+            payer_envelope_bytes: "no payer's envelope".into(),
+            base_fee_picodollars: 0,
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: u64::try_from(expiry).unwrap(),
+        };
+        SourceRow {
+            sequence: i64::try_from(sequence).unwrap(),
+            topic: Vec::new(),
+            expiry,
+            payer: None,
+            envelope: Some(UnsealedEnvelope::new(&statement).seal(&key(originator))),
+        }
+    }
+
+    /// Takes over both strands, each with rows of these places and times.
+    async fn taken(store: &Store, facts: &JudgingFacts, rows: &[(u64, i64)]) -> Vec<StrandReport> {
+        let verifiers: BTreeMap<_, _> = [OWN, OTHER].map(|it| (it, verifier(it))).into();
+        let strands = begin(store, &verifiers, facts).unwrap();
+        let (batches, results) = RowBatches::new(|originator, rows: Vec<SourceRow>| {
+            check_rows(&verifier(originator), &rows)
+        });
+        let writing = tokio::spawn(write(strands, results, store.clone()));
+        for originator in [OWN, OTHER] {
+            let rows: Vec<_> =
+                rows.iter().map(|(place, second)| row(originator, *place, *second)).collect();
+            assert!(batches.send(originator, rows).await);
+        }
+        drop(batches);
+        writing.await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn faults_of_other_nodes_are_evidence_as_when_peers_bring_their_strands() {
+        let folder = tempfile::tempdir().unwrap();
+        let (network, public_key) = ("testnet".to_owned(), key(OWN).public_key());
+        let settings = StoreSettings {
+            path: folder.path().join("new"),
+            identity: StoreIdentity { network, node: OWN, public_key },
+            durability: Durability::Os,
+            price,
+            host: None,
+            open_files_max: 64,
+            cache_bytes: 8 << 20,
+        };
+        let store = Store::open(&settings).unwrap();
+        let (message_fee, storage_fee, congestion_fee, target_rate_per_minute) = (0, 0, 0, 0);
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee,
+            storage_fee,
+            congestion_fee,
+            target_rate_per_minute,
+        };
+        let rates = RateTable::new(vec![rate], None).unwrap();
+        let facts = JudgingFacts { rates, now_unix_s: 1000 };
+        taken(&store, &facts, &[(1, 500), (2, 400)]).await;
+        // A run that continues checks all rows again, and records what the other rows show.
+        let reports = taken(&store, &facts, &[(1, 500), (2, 400), (3, 300)]).await;
+        assert_eq!(reports.iter().map(|it| it.envelopes).collect::<Vec<_>>(), [3, 3]);
+        let all = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
+        assert!(all.iter().all(|it| it.evidence.at.originator == OTHER), "{all:?}");
+        let told = |wanted: Misbehavior| {
+            let of_kind = all.iter().filter(|it| it.evidence.misbehavior == wanted);
+            of_kind.map(|it| it.evidence.at.sequence.0).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Misbehavior::Invalid(1)), [1, 2, 3]);
+        assert_eq!(told(Misbehavior::TimeBack), [2, 3]);
+        assert_eq!(all.len(), 5);
+    }
 }

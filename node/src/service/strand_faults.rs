@@ -1,28 +1,42 @@
-//! Faults of the nodes whose strands a snapshot holds: broken rules, wrong times and wrong fees, which signed
-//! envelopes show by themselves. They become the same evidence as when a follower gets the envelopes from peers.
+//! Faults of the nodes whose strands a snapshot or another node's database holds: broken rules, wrong times and wrong
+//! fees, which signed envelopes show by themselves. They become the same evidence as when a follower gets the envelopes
+//! from peers.
 //!
-//! The maker of a snapshot cannot make another node guilty: each envelope is signed by the originator of its strand.
+//! The maker of a snapshot or a database cannot make another node guilty: each envelope is signed by the originator of
+//! its strand.
 
 use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, TimeFault, judge_fees, stated_ns};
 use hawser_engine::sequencer::CHAIN_AHEAD_NS_MAX;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::{RateTable, RuleNumber};
-use hawser_storage::{Change, Charge, Evidence, LogEntry, Misbehavior, Store, Validity};
-
-use super::error::BootstrapFetchError;
+use hawser_storage::{
+    Change, Charge, CommitError, Evidence, LogEntry, Misbehavior, ReadError, Store, Validity,
+};
 
 /// The length of the envelopes of one write of evidence, in bytes. A guess: a write of some milliseconds.
 const PART_BYTES: usize = 4 * 1024 * 1024;
 
+/// The log cannot be read or written while faults are recorded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StrandFaultsError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Evidence or changes cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
 /// Looks for faults in the envelopes of one strand, in their order.
-pub(super) struct StrandFaults<'a> {
+#[derive(Debug)]
+pub(super) struct StrandFaults {
     times: StrandTimes,
-    rates: &'a RateTable,
+    rates: RateTable,
     /// The present time, unix nanoseconds.
     now_ns: u64,
 }
 
-impl<'a> StrandFaults<'a> {
+impl StrandFaults {
     /// Continues after the last envelope of a strand in the log. `now_unix_s` is the present time.
     ///
     /// # Errors
@@ -30,9 +44,9 @@ impl<'a> StrandFaults<'a> {
     pub(super) fn after_log(
         store: &Store,
         originator: OriginatorId,
-        rates: &'a RateTable,
+        rates: RateTable,
         now_unix_s: u64,
-    ) -> Result<Self, BootstrapFetchError> {
+    ) -> Result<Self, StrandFaultsError> {
         let last = store.snapshot().last_held(originator)?;
         let last = last.and_then(|(id, bytes)| Some((stated_ns(&bytes)?, id)));
         let now_ns = now_unix_s.saturating_mul(1_000_000_000);
@@ -47,7 +61,7 @@ impl<'a> StrandFaults<'a> {
         &mut self,
         store: &Store,
         changes: &[Change],
-    ) -> Result<(), BootstrapFetchError> {
+    ) -> Result<(), StrandFaultsError> {
         // The chains' clocks are not known here, and honest nodes follow one that is ahead.
         let now_ns = i64::try_from(self.now_ns).unwrap_or(i64::MAX);
         let latest_ns = now_ns.saturating_add(CHAIN_AHEAD_NS_MAX);
@@ -97,7 +111,7 @@ impl<'a> StrandFaults<'a> {
             self.rates.explains_sum(ns, size_bytes, retention_days, sum)
         };
         let is_doubtful = facts.charge.is_some_and(|charge| !explains(charge));
-        is_doubtful && judge_fees(&entry.bytes, self.rates) == FeeVerdict::Wrong
+        is_doubtful && judge_fees(&entry.bytes, &self.rates) == FeeVerdict::Wrong
     }
 }
 
@@ -113,7 +127,7 @@ impl EvidencePart {
     }
 
     /// Records the evidence, and empties the part.
-    fn record(&mut self, store: &Store, now_ns: u64) -> Result<(), BootstrapFetchError> {
+    fn record(&mut self, store: &Store, now_ns: u64) -> Result<(), StrandFaultsError> {
         if !self.pieces.is_empty() {
             store.record_evidence(now_ns, &self.pieces)?;
             self.pieces.clear();
@@ -127,7 +141,7 @@ fn envelope_at(
     store: &Store,
     changes: &[Change],
     at: EnvelopeId,
-) -> Result<Option<Bytes>, BootstrapFetchError> {
+) -> Result<Option<Bytes>, StrandFaultsError> {
     let appended = changes.iter().find_map(|change| match change {
         Change::Append(entry) if entry.id == at => Some(entry.bytes.clone()),
         _ => None,
@@ -140,17 +154,17 @@ fn envelope_at(
 
 #[cfg(test)]
 mod tests {
+    use hawser_engine::price::price;
     use hawser_engine::replication::EnvelopeVerifier;
-    use hawser_proto::SequenceId;
     use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::{SecretKey, SequenceId};
     use hawser_rules::{Absences, Rate};
-    use hawser_storage::EvidenceTime;
+    use hawser_storage::{Durability, EvidenceTime, StoreIdentity, StoreSettings};
 
-    use super::super::strand::{Commit, write_signed};
-    use super::super::testing::{OWN, key, open};
     use super::*;
 
+    const OWN: OriginatorId = OriginatorId(400);
     const NODE: OriginatorId = OriginatorId(300);
     const SECOND_NS: i64 = 1_000_000_000;
 
@@ -161,8 +175,26 @@ mod tests {
     const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
                           aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
 
+    fn key(node: OriginatorId) -> SecretKey {
+        SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Store {
+        let (network, public_key) = ("testnet".to_owned(), key(OWN).public_key());
+        let settings = StoreSettings {
+            path: folder.path().join("new"),
+            identity: StoreIdentity { network, node: OWN, public_key },
+            durability: Durability::Os,
+            price,
+            host: None,
+            open_files_max: 64,
+            cache_bytes: 8 << 20,
+        };
+        Store::open(&settings).unwrap()
+    }
+
     /// Returns an envelope that the node has signed, dated so many seconds after 1970.
-    fn signed(sequence: u64, second: u32, fee: u64, payer_bytes: Bytes) -> (SequenceId, Bytes) {
+    fn signed(sequence: u64, second: u32, fee: u64, payer_bytes: Bytes) -> Bytes {
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
             originator_sequence_id: sequence,
@@ -172,16 +204,16 @@ mod tests {
             congestion_fee_picodollars: 0,
             expiry_unixtime: u64::from(second) + u64::from(DAYS) * 86_400,
         };
-        (SequenceId(sequence), UnsealedEnvelope::new(&statement).seal(&key(NODE.0)))
+        UnsealedEnvelope::new(&statement).seal(&key(NODE))
     }
 
-    fn unpaid(sequence: u64, second: u32) -> (SequenceId, Bytes) {
+    fn unpaid(sequence: u64, second: u32) -> Bytes {
         signed(sequence, second, FEE, Bytes::from_static(b"no payer's envelope"))
     }
 
-    fn paid(sequence: u64, second: u32, fee: u64) -> (SequenceId, Bytes) {
+    fn paid(sequence: u64, second: u32, fee: u64) -> Bytes {
         let client = Bytes::from(hex::decode(CLIENT).unwrap());
-        let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(200));
+        let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(OriginatorId(200)));
         let signature = payer.payer_signature.unwrap().bytes;
         let head = [0x0a, u8::try_from(client.len()).unwrap()];
         let tail = [0x18, 0xac, 0x02, 0x20, DAYS]; // for node 300
@@ -190,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn broken_rules_wrong_times_and_wrong_fees_in_a_snapshot_are_evidence() {
+    fn broken_rules_wrong_times_and_wrong_fees_in_a_strand_that_is_taken_over_are_evidence() {
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder, "new", OWN.0);
-        let public_key = key(NODE.0).public_key();
+        let store = open(&folder);
+        let public_key = key(NODE).public_key();
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences };
         let rate = Rate {
@@ -204,20 +236,18 @@ mod tests {
             target_rate_per_minute: 0,
         };
         let rates = RateTable::new(vec![rate], None).unwrap();
-        let take = |head: u64, envelopes: &[(SequenceId, Bytes)]| {
-            let faults = StrandFaults::after_log(&store, NODE, &rates, 1000).unwrap();
-            let faults = std::cell::RefCell::new(faults);
-            let commit: Commit<'_> =
-                &|changes: Vec<Change>| faults.borrow_mut().commit(&store, &changes);
-            write_signed(&verifier, commit, SequenceId(head), envelopes).unwrap()
+        let take = |envelopes: &[Bytes]| {
+            let mut faults = StrandFaults::after_log(&store, NODE, rates.clone(), 1000).unwrap();
+            let entries = verifier.check(envelopes.to_vec()).into_iter();
+            let changes: Vec<_> = entries.map(|entry| Change::Append(entry.unwrap())).collect();
+            faults.commit(&store, &changes).unwrap();
         };
         let first = [unpaid(1, 500), unpaid(2, 400)];
-        assert_eq!(take(0, &first), 2);
+        take(&first);
         // A later call continues with the times of the strand.
         let second = [unpaid(3, 300), unpaid(4, 1900)];
-        assert_eq!(take(2, &second), 2);
-        let third = [paid(5, 1901, FEE), paid(6, 1902, FEE - 1)];
-        assert_eq!(take(4, &third), 0);
+        take(&second);
+        take(&[paid(5, 1901, FEE), paid(6, 1902, FEE - 1)]);
         let all = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
         let told = |wanted: Misbehavior| {
             let of_kind = all.iter().filter(|it| it.evidence.misbehavior == wanted);
@@ -229,7 +259,7 @@ mod tests {
         assert_eq!(told(Misbehavior::Fee), [6]);
         assert_eq!(all.len(), 9);
         let back = all.iter().rfind(|it| it.evidence.misbehavior == Misbehavior::TimeBack).unwrap();
-        assert_eq!(back.evidence.envelopes, [first[1].1.clone(), second[0].1.clone()]);
+        assert_eq!(back.evidence.envelopes, [first[1].clone(), second[0].clone()]);
         assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(6));
     }
 }
