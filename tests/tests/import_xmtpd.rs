@@ -203,6 +203,7 @@ async fn an_import_that_is_killed_goes_on_and_no_node_starts_before_its_end() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("originator 100, place 11: topic, payer or expiry"), "{said}");
+    assert!(said.contains("has what an earlier run has written"), "{said}");
     let session = postgres.open("large").await;
     session.client.execute(expiry, &[&-1i64]).await.unwrap();
     session.close().await;

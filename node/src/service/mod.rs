@@ -14,8 +14,8 @@
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
 //! - [`projections`]: rebuilds projections and reports progress;
 //! - [`import`]: imports the database of a node of the reference implementation; `unfinished_import`:
-//!   detects its folder before the end; `strand_faults`: records evidence against nodes in the strands that an import or
-//!   a snapshot brings;
+//!   detects its folder before the end; `strand_faults`: records evidence against nodes in the strands that an
+//!   import or a snapshot brings;
 //! - [`doctor`]: the examination of a node's machine and chains for its operator;
 //! - [`gateway`]: a gateway from start to stop.
 

@@ -171,6 +171,17 @@ pub enum ImportError {
         /// The failure.
         source: std::io::Error,
     },
+    /// The database was refused, and the data folder has what an earlier run has found good in it.
+    #[error(
+        "{refused}. {path} has what an earlier run has written: if the database is repaired, repeat the command, which \
+         continues there; otherwise remove the folder"
+    )]
+    Kept {
+        /// The reason for the refusal.
+        refused: Box<ImportError>,
+        /// The folder.
+        path: PathBuf,
+    },
     /// Registry, rates or chains cannot be used.
     #[error(transparent)]
     Node(#[from] Box<OpenNodeError>),
@@ -243,7 +254,8 @@ impl From<ImportError> for RunError {
             | ImportError::FolderHeld { .. }
             | ImportError::OtherImport { .. }
             | ImportError::OtherStrand { .. }
-            | ImportError::NotCleared { .. } => Self::refused(error),
+            | ImportError::NotCleared { .. }
+            | ImportError::Kept { .. } => Self::refused(error),
             ImportError::Postgres { .. }
             | ImportError::Silent { .. }
             | ImportError::Folder { .. }

@@ -95,6 +95,12 @@ impl ImportFolder {
         }
     }
 
+    /// Leaves what an earlier run has written, for a later one or for the operator to remove, because the database was
+    /// refused for this reason. Returns the error to report.
+    pub(super) fn keep(self, refused: ImportError) -> ImportError {
+        ImportError::Kept { refused: Box::new(refused), path: self.path }
+    }
+
     fn remove_all(&self) -> io::Result<()> {
         // If this is interrupted, the next run continues it, whatever it imports.
         (&self.marker).write_all(EMPTYING.as_bytes())?;

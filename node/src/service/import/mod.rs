@@ -119,8 +119,8 @@ pub async fn run(
         PlannedImport { source: &source, facts: &facts, own: &own, plan: &plan, now_unix_s };
     let taken = planned.take(settings, &chains, &mut note).await;
     let strands = match taken {
-        Err(refused) if !resumed && refused.refuses_content() => {
-            return Err(folder.clear(refused));
+        Err(refused) if refused.refuses_content() => {
+            return Err(if resumed { folder.keep(refused) } else { folder.clear(refused) });
         }
         taken => taken?,
     };
