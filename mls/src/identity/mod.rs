@@ -4,6 +4,7 @@
 //! state of an inbox is the result of its valid updates in their order. [`check`] does the same for callers that
 //! keep the state and advance it, and [`UpdateCheck`] for those that do other work in between.
 
+mod change;
 mod error;
 mod kind;
 mod legacy;
@@ -17,10 +18,9 @@ mod text;
 mod update;
 mod wallet;
 
-use std::collections::BTreeSet;
-
 use hawser_proto::pb::xmtp::identity::associations as pb;
 
+pub use change::{ChangeDecision, CheckedChange};
 pub use error::{IdentityError, IdentityViolation};
 pub use kind::{MemberKind, SignatureKind};
 pub use member::{Member, MemberIdentifier, Passkey};
@@ -30,7 +30,6 @@ pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
 use pending_state::PendingState;
 use signature::{SignedText, Signer, UnverifiedSignature};
-use state::StateDelta;
 use update::Action;
 
 /// The judgement of an update.
@@ -68,25 +67,6 @@ pub fn judge(
     }
 }
 
-/// The effect of an update that is valid if its contract wallets agree.
-#[derive(Debug)]
-pub struct CheckedChange {
-    delta: StateDelta,
-    /// The question for each contract wallet, with the index of its action.
-    questions: Vec<(usize, WalletQuestion)>,
-}
-
-/// The meaning of contract wallets' answers for an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChangeDecision {
-    /// All wallets agree, or none signs: the update is valid.
-    Agreed,
-    /// A wallet does not agree: the update is invalid.
-    Refused(IdentityError),
-    /// These questions have no answer yet, each named once.
-    Open(Vec<WalletQuestion>),
-}
-
 /// Checks `update` against the state of its inbox before it, except for the answers of contract wallets. The cost
 /// depends on the update's signatures and actions, not on the size of the inbox, and the state is not copied.
 ///
@@ -97,51 +77,6 @@ pub fn check(
     update: &pb::IdentityUpdate,
 ) -> Result<CheckedChange, IdentityError> {
     UpdateCheck::begin(update)?.finish(before)
-}
-
-impl CheckedChange {
-    /// Decides by the answers of contract wallets; `answer` returns `None` while one is unknown.
-    pub fn decide(&self, answer: impl Fn(&WalletQuestion) -> Option<bool>) -> ChangeDecision {
-        let mut open: BTreeSet<&WalletQuestion> = BTreeSet::new();
-        let mut in_order = Vec::new();
-        for (action, question) in &self.questions {
-            match answer(question) {
-                Some(true) => {}
-                Some(false) => {
-                    let violation =
-                        IdentityViolation::Signature("the contract wallet does not agree");
-                    return ChangeDecision::Refused(violation.in_action(*action));
-                }
-                None => {
-                    if open.insert(question) {
-                        in_order.push(question.clone());
-                    }
-                }
-            }
-        }
-        if in_order.is_empty() { ChangeDecision::Agreed } else { ChangeDecision::Open(in_order) }
-    }
-
-    /// Applies the update to the state that it was checked against, and returns the state after it.
-    ///
-    /// # Panics
-    /// Panics if `state` is `None` although the update was checked against a state.
-    pub fn apply(self, state: &mut Option<AssociationState>) -> &AssociationState {
-        let Self { mut delta, .. } = self;
-        if let Some(founded) = delta.founded.take() {
-            *state = Some(founded);
-        }
-        let state = state.as_mut().expect("an update that founds no inbox was checked against one");
-        state.apply(delta);
-        state
-    }
-
-    /// Returns an estimate of the memory that this takes, in bytes.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let questions = self.questions.iter().map(|(_, question)| 256 + question.signature.len());
-        self.delta.weight() + questions.sum::<usize>()
-    }
 }
 
 /// Returns the text that every signature of `update` covers: wallets show it and installations sign

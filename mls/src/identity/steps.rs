@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 
 use hawser_proto::pb::xmtp::identity::associations as pb;
 
-use super::CheckedChange;
+use super::change::CheckedChange;
 use super::error::{IdentityError, IdentityViolation};
 use super::pending_state;
 use super::signature::{SignedText, Signer};
