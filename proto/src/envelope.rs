@@ -50,8 +50,8 @@ pub enum LayerError {
     NotCanonical,
 }
 
-/// Length of the longest identity update or report. Guessed: above the 200,000 bytes that the chain's
-/// contracts accept.
+/// Length of the longest identity update or report: the most that the chain's contracts can be set to accept from
+/// payers. Gateways and nodes decode and judge none that is longer.
 const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
 
 /// The innermost layer: the client's payload, its topic, and the commits that it depends on.
