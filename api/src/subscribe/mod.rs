@@ -99,7 +99,7 @@ impl NodeApi {
             if let Some(frame) = outgoing.recv().await {
                 return Some((Ok(*frame), Some((outgoing, ended))));
             }
-            let ended: Result<StreamEnd, _> = ended.await;
+            let ended: Result<SubscriberEnd, _> = ended.await;
             let interrupted = |_| Err(into_status(CallError::Interrupted));
             let status = ended.map_or_else(interrupted, |end| end.status);
             Some((Err(status.err()?), None))
@@ -134,7 +134,7 @@ struct Subscriber {
 }
 
 /// The end of a stream.
-struct StreamEnd {
+struct SubscriberEnd {
     status: Result<(), Status>,
     /// The charge for the last frame, if it waits for a client that reads nothing.
     _waiting: Option<HeldBytes>,
@@ -154,12 +154,12 @@ enum Wakeup {
 
 impl Subscriber {
     /// Runs until the stream ends. The end comes after the last frame, which is charged until then.
-    async fn run(mut self) -> StreamEnd {
+    async fn run(mut self) -> SubscriberEnd {
         let status = self.serve().await;
         drop(self.subscription); // before its charge
         let waits = self.permit.is_none();
         let waiting = if waits { Some(self.held.keep(self.frame_bytes)) } else { None };
-        StreamEnd { status, _waiting: waiting }
+        SubscriberEnd { status, _waiting: waiting }
     }
 
     /// Serves the stream. Returns the status of its end.
