@@ -124,7 +124,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is given back late, while others take, lets them take no more than without it.
+        /// Tokens that are given back late, while others take, let these take no more than without them.
         #[test]
         fn what_is_given_back_creates_nothing(
             capacity in 1u64..50,

@@ -9,8 +9,9 @@ use hawser_rules::payer_report::{
 };
 use hawser_storage::{CONGESTION_MINUTES, LogPlace, PricedEnvelope, ReadError, Snapshot, UsageRow};
 
-use super::figures::{Figures, FiguresError, NotYet, Recomputed, figures_of, recompute};
+use super::figures::{Figures, FiguresError, Recomputed, figures_of, recompute};
 use super::late::{ReportedRange, envelope_of, len_of};
+use super::not_yet::NotYet;
 use crate::price::price;
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.

@@ -14,7 +14,7 @@ use hawser_storage::{
     CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot,
 };
 
-use super::figures::NotYet;
+use super::not_yet::NotYet;
 use super::times::{minute_at, stated_ns};
 use crate::facts;
 use crate::price::price;

@@ -10,6 +10,7 @@ pub mod explained;
 pub mod figures;
 pub mod held;
 mod late;
+mod not_yet;
 pub mod on_chain;
 mod times;
 pub mod usage;
@@ -21,12 +22,12 @@ use hawser_rules::payer_report::{NodeIds, PayerReportError};
 pub use explained::{ComparedReport, EXPLAINED_ROWS_MAX, recompute_explained};
 pub(crate) use figures::AHEAD_MINUTES;
 pub use figures::{
-    FiguresError, NotYet, Recomputed, draft, has_come, recompute, recompute_on_chain,
-    recompute_to_attest,
+    FiguresError, Recomputed, draft, has_come, recompute, recompute_on_chain, recompute_to_attest,
 };
 pub(crate) use held::attestation_behind;
 pub use held::{HeldReport, held_reports};
 pub(crate) use late::{LateMinutes, late_places, may_fill, may_grow};
+pub use not_yet::NotYet;
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
 pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};

@@ -1,7 +1,5 @@
 //! Evidence about late releases: envelopes that fall between the payer reports about their originator.
 
-use std::collections::HashMap;
-
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::{
@@ -19,24 +17,6 @@ const REPORTS_WHOLE: usize = 2;
 /// The most attestations of an originator that are read in one look for its own of one report. A guess: 50 ms. Only an
 /// originator with late envelopes is looked at, and an honest one has a handful there.
 const ATTESTATIONS_AT_ONCE: usize = 4096;
-/// The most reports whose search for an attestation is remembered. A guess: many times the reports that are kept about
-/// an originator.
-const SEARCHED_MAX: usize = 4096;
-
-/// The places up to which strands were searched for their originators' attestations, by report. A search goes on there
-/// at the next look.
-#[derive(Debug, Default)]
-pub(super) struct SearchedStrands(HashMap<ReportId, SequenceId>);
-
-impl SearchedStrands {
-    fn note(&mut self, report: ReportId, searched: SequenceId) {
-        if self.0.len() >= SEARCHED_MAX && !self.0.contains_key(&report) {
-            self.0.clear();
-        }
-        self.0.insert(report, searched);
-    }
-}
-
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the reports on the chain that are dated into their minutes, and records
     /// one of each report as evidence if the originator had attested that report. No report counts such envelopes.
@@ -123,27 +103,10 @@ impl PayerReporterState {
         key: &PublicKey,
     ) -> Result<Option<Bytes>, ReadError> {
         let id = report.id(self.domain);
-        let searched = self.searched_strands.lock().0.get(&id).copied();
+        let searched = self.searched_strands.lock().get(id);
         let after = EnvelopeId { sequence: searched.unwrap_or(end.sequence), ..end };
         let (searched, found) = attestation_behind(snapshot, id, after, key, ATTESTATIONS_AT_ONCE)?;
         self.searched_strands.lock().note(id, searched);
         Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_number_of_remembered_searches_is_bounded() {
-        let mut searched = SearchedStrands::default();
-        for number in 0..SEARCHED_MAX as u64 + 2 {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&number.to_be_bytes());
-            searched.note(ReportId(id), SequenceId(number));
-            assert_eq!(searched.0.get(&ReportId(id)), Some(&SequenceId(number)));
-        }
-        assert!(searched.0.len() <= SEARCHED_MAX);
     }
 }
