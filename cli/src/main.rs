@@ -46,8 +46,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Refuses to run where RocksDB would end the program with an illegal instruction. `hawser doctor` opens no database, and
-/// has this as one of its checks.
+/// Refuses to run where RocksDB would end the program with an illegal instruction. `hawser doctor` opens no database,
+/// and has this as one of its checks.
 fn check_processor(command: &Command) -> Result<(), RunError> {
     match command {
         Command::Doctor(_) => Ok(()),

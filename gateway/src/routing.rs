@@ -47,8 +47,8 @@ pub struct Routed {
     pub identity_update: Option<Box<IdentityUpdate>>,
 }
 
-/// The refusal of a request: the indexes of its bad envelopes, from 0, ascending, with the rules that they break. It has
-/// at least one.
+/// The refusal of a request: the indexes of its bad envelopes, from 0, ascending, with the rules that they break. It
+/// has at least one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoutingError(pub Vec<(usize, RouteError)>);
 

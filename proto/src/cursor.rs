@@ -8,8 +8,8 @@ use crate::pb::xmtp::xmtpv4::envelopes as pb;
 /// A map from originator to the highest sequence id seen. An absent originator stands for 0, and
 /// entries of 0 are dropped, so two cursors with the same meaning are equal.
 ///
-/// A list, because most cursors have few entries and a node keeps one for each topic of a stream that catches up. A tree
-/// would take ten times as much for a single entry.
+/// A list, because most cursors have few entries and a node keeps one for each topic of a stream that catches up. A
+/// tree would take ten times as much for a single entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// One entry for each originator, ascending.

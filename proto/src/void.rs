@@ -11,8 +11,8 @@ use crate::sign::{Digest, PublicKey, SecretKey, Signature, SignatureError, kecca
 /// Length of a signed statement in bytes.
 pub const SIGNED_VOID_LEN: usize = 4 + 8 + 8 + 8 + 16 + 65;
 
-/// Statements of one node that are kept and shown. Specified in `docs/protocol/replication.md`. A guess: a node makes one
-/// for each restore that leaves a gap.
+/// Statements of one node that are kept and shown. Specified in `docs/protocol/replication.md`. A guess: a node makes
+/// one for each restore that leaves a gap.
 pub const VOIDS_OF_NODE_MAX: usize = 64;
 
 /// The most by which two clocks of one node differ, before and after a restore, in nanoseconds. Specified in

@@ -234,8 +234,8 @@ impl InboxPrecheck {
     /// Applies an update of the log, as a node shows it.
     ///
     /// # Errors
-    /// [`BrokenLogError`]; the state is then unchanged. The caller must not validate updates against such a log, because a node
-    /// could have invented it to let any update pass.
+    /// [`BrokenLogError`]; the state is then unchanged. The caller must not validate updates against such a log,
+    /// because a node could have invented it to let any update pass.
     pub fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
         add_trusted(&mut self.state, update).map_err(|_| BrokenLogError)
     }

@@ -46,8 +46,8 @@ pub enum ExportError {
     /// Another run writes to the folder.
     #[error("{}: another export is writing to this folder: wait for it, or name another folder", .0.display())]
     Busy(PathBuf),
-    /// A link, a pipe or a device has the name of a file or folder of the export. Another user who may write into the folder can put
-    /// it there, so that the export would write elsewhere.
+    /// A link, a pipe or a device has the name of a file or folder of the export. Another user who may write into the
+    /// folder can put it there, so that the export would write elsewhere.
     #[error(
         "{}: it is a link, or not what an export has there: remove it, and let no other user write into the folder",
         .0.display()

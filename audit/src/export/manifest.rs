@@ -109,8 +109,8 @@ pub struct LogPart {
     pub through: u64,
     /// The file.
     pub file: FileDigest,
-    /// The key by which the signatures of all envelopes in the file were judged when it was written; absent if they were
-    /// not judged. A claim of the manifest's writer.
+    /// The key by which the signatures of all envelopes in the file were judged when it was written; absent if they
+    /// were not judged. A claim of the manifest's writer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judged_by: Option<String>,
 }

@@ -151,8 +151,8 @@ impl Sender {
         }
     }
 
-    /// Signs the call with the next nonce and submits it, once. The lock admits one call at a time, so no two calls get the
-    /// same nonce, and the node receives nonces in order.
+    /// Signs the call with the next nonce and submits it, once. The lock admits one call at a time, so no two calls get
+    /// the same nonce, and the node receives nonces in order.
     ///
     /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile
     /// node keeps it. Another one with the next nonce would make the payment a second time, so only the receipt

@@ -6,8 +6,8 @@
 //! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the
 //! same host and port count as one endpoint, because one provider may have several. If no more than half of them
 //! answer, they are asked again, at least once and for a while, so that an honest endpoint that fails or hangs for a
-//! moment, such as by a rate limit or a lost packet, leaves nothing to a liar. An endpoint whose contract answers with an
-//! error is left in the same way, since it may invent the error.
+//! moment, such as by a rate limit or a lost packet, leaves nothing to a liar. An endpoint whose contract answers with
+//! an error is left in the same way, since it may invent the error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -3,13 +3,14 @@
 //!
 //! Two envelopes for one place are the one fault that cannot be undone. A node commits it when it signs from a
 //! state that is not the end of its strand: a restored backup, an empty folder, a second process. So signing begins
-//! only when the node knows the end:
+//! only when the node knows the end. That depends on the folder:
 //!
-//! | folder | signing begins |
-//! |---|---|
-//! | the one that this host wrote last | when its peers have been asked, at most [`ASK_FOR`] after the start |
-//! | new, by the operator's flag | when a majority of the other canonical nodes has answered; after [`ASK_FOR`] also by the operator's word. A peer that shows a place of the strand refutes the flag |
-//! | unknown | after a quarantine: when a majority of the other canonical nodes has answered, or by the operator's word; [`GAP`] places above everything that was shown |
+//! - the one that this host wrote last: signing begins when its peers have been asked, at most [`ASK_FOR`] after
+//!   the start;
+//! - a new one, by the operator's flag: when a majority of the other canonical nodes has answered; after
+//!   [`ASK_FOR`] also by the operator's word. A peer that shows a place of the strand refutes the flag;
+//! - an unknown one: after a quarantine, when a majority of the other canonical nodes has answered, or by the
+//!   operator's word; [`GAP`] places above everything that was shown.
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
 //! to show an envelope. An envelope of the strand that this node does not hold is a proof. See

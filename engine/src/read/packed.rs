@@ -8,8 +8,8 @@ use hawser_proto::{Cursor, EnvelopeId, Topic};
 
 use super::feed::TopicFeed;
 
-/// Topics with their cursors, in little memory: a name and a few numbers for each. A stream that reads, or listens, needs
-/// several times as much for them.
+/// Topics with their cursors, in little memory: a name and a few numbers for each. A stream that reads, or listens,
+/// needs several times as much for them.
 #[derive(Debug, Default)]
 pub struct PackedTopics {
     /// The names, one behind the other.

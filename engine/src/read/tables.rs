@@ -6,8 +6,8 @@ use std::hash::Hash;
 /// Entries for which the smallest tables have room. A guess: smaller ones are not worth the work.
 const ROOM_MIN: usize = 64;
 
-/// Makes a table smaller if it has room for far more entries than it has. To be called after entries were removed: those
-/// who caused them are charged for entries, and a table alone keeps the room of all that it has had at one time.
+/// Makes a table smaller if it has room for far more entries than it has. To be called after entries were removed:
+/// those who caused them are charged for entries, and a table alone keeps the room of all that it has had at one time.
 ///
 /// A table doubles when it is full, and is made smaller when three eighths are left: so there are always entries to add
 /// or to remove before it moves again, a quarter of what it moves.

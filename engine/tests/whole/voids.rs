@@ -101,8 +101,8 @@ async fn no_place_that_was_declared_is_signed_after_the_gap_could_not_be_recorde
     follower.stop().await;
 }
 
-/// The process ends while the statement is on disk and the record of the gap is not. After the restart the operator says
-/// that nothing is lost, or the same as before.
+/// The process ends while the statement is on disk and the record of the gap is not. After the restart the operator
+/// says that nothing is lost, or the same as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_between_a_statement_and_its_gap_signs_no_declared_place() {
     for gap in [0, GAP] {

@@ -91,7 +91,8 @@ pub(super) async fn unpack_beside(
     packed: Bytes,
     share: &Arc<ConnectionShare>,
 ) -> Result<Bytes, Status> {
-    let held = ChargedBytes::new(share.clone()); // the packed bytes are charged by the caller, the text when it is parsed
+    // The caller charges the packed bytes, and the text is charged when it is parsed.
+    let held = ChargedBytes::new(share.clone());
     beside(packed.len(), held, move || unpack(&packed)).await?
 }
 

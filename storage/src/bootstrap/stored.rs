@@ -282,9 +282,9 @@ impl Bootstraps {
         Ok(is_whole)
     }
 
-    /// Returns a manifest with a second in which no other copy of the place was made: of two copies of one second, either
-    /// would be the newest. A copy that is there already keeps its second. The owner of the place may have made copies of
-    /// all seconds to come, so the search ends after a number of them.
+    /// Returns a manifest with a second in which no other copy of the place was made: of two copies of one second,
+    /// either would be the newest. A copy that is there already keeps its second. The owner of the place may have made
+    /// copies of all seconds to come, so the search ends after a number of them.
     pub(super) fn with_own_second(
         &self,
         mut manifest: BootstrapManifest,

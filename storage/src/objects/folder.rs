@@ -15,8 +15,8 @@ const LOCK: &str = "lock";
 const UNFINISHED: &str = ".part";
 /// Digits of the writer in such a name.
 const WRITER_DIGITS: usize = 16;
-/// Bytes of a new file that the system may keep to itself. With more, the sync of a log on the same disk would wait for all
-/// of them: most file systems write the data of new files out before their own journal. A guess.
+/// Bytes of a new file that the system may keep to itself. With more, the sync of a log on the same disk would wait for
+/// all of them: most file systems write the data of new files out before their own journal. A guess.
 const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 /// The most files of a list. A guess: a hundred times those of a large backup.
 const FILES_MAX: usize = 10_000_000;

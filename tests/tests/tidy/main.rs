@@ -23,6 +23,8 @@ use serde_json::Value;
 const FILE_LINES_MAX: usize = 600;
 /// A guess likewise: a longer function keeps its branches and hands straight-line work to helpers.
 const FUNCTION_LINES_MAX: usize = 70;
+/// A guess likewise: two such files fit side by side. rustfmt breaks no comments, so a longer line would stay.
+const COMMENT_COLUMNS_MAX: usize = 120;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -91,6 +93,22 @@ fn every_source_file_says_what_it_is_and_stays_readable() {
     let long = texts.iter().filter(|(_, text)| text.lines().count() > FILE_LINES_MAX);
     let long: Vec<_> = long.map(|(path, _)| path.clone()).collect();
     assert_none(&long, "files of more than 600 lines are to be split");
+}
+
+#[test]
+fn lines_of_comments_fit_the_screen() {
+    let mut wide = Vec::new();
+    for (path, text) in texts(&["rs"]) {
+        for (number, line) in text.lines().enumerate() {
+            let columns = line.chars().count();
+            // An address cannot be broken.
+            let is_comment = line.trim_start().starts_with("//") && !line.contains("://");
+            if is_comment && columns > COMMENT_COLUMNS_MAX {
+                wide.push(format!("{path}:{}: {columns} columns", number + 1));
+            }
+        }
+    }
+    assert_none(&wide, "lines of comments of more than 120 columns are to be broken");
 }
 
 /// Relies on rustfmt: a function ends at the first closing brace with the indentation of its start.

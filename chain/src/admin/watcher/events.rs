@@ -70,8 +70,8 @@ impl EventCounts {
         self.counts[kind as usize]
     }
 
-    /// Counts a log of one of these contracts in these blocks. Ignores any other one, which an endpoint may send all the
-    /// same, and originators beyond the bound on nodes.
+    /// Counts a log of one of these contracts in these blocks. Ignores any other one, which an endpoint may send all
+    /// the same, and originators beyond the bound on nodes.
     fn add(&mut self, log: &Log, contracts: EventContracts, blocks: &RangeInclusive<u64>) {
         let in_page = log.block_number.is_some_and(|block| blocks.contains(&block));
         if log.removed || !in_page {
@@ -132,7 +132,8 @@ impl EventFollower {
     /// counted. Events of blocks that a reorganisation replaces stay counted.
     ///
     /// # Errors
-    /// [`AdminError`] if a contract is not known, or the chain does not answer. The next call goes on at the same block.
+    /// [`AdminError`] if a contract is not known, or the chain does not answer. The next call goes on at the same
+    /// block.
     pub async fn read(&mut self, network: &Network) -> Result<(), AdminError> {
         let known =
             |contract| network.contracts.get(contract).ok_or(AdminError::NoAddress(contract));

@@ -37,8 +37,8 @@ pub(super) struct AdmissionJob {
 }
 
 impl AdmissionJob {
-    /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker hands
-    /// the request to the sequencing thread, or answers it if it is refused or only repeats what is stored.
+    /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker
+    /// hands the request to the sequencing thread, or answers it if it is refused or only repeats what is stored.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
@@ -176,8 +176,8 @@ impl AdmissionJob {
     }
 
     /// Refuses what was published before and has expired. A payer's envelopes are public, and no signature covers their
-    /// retention: taken as new ones, they would let any reader have their payer charged again. This node's own envelopes
-    /// cost nothing.
+    /// retention: taken as new ones, they would let any reader have their payer charged again. This node's own
+    /// envelopes cost nothing.
     fn refused_as_expired(
         &self,
         envelopes: &[Admitted],

@@ -116,8 +116,8 @@ impl LookUp {
         self.found.get(receipt)
     }
 
-    /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or if
-    /// not all of them are known to be durable and readable, which places up to `head` are.
+    /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or
+    /// if not all of them are known to be durable and readable, which places up to `head` are.
     pub(super) fn all_stored(
         &self,
         head: SequenceId,

@@ -68,8 +68,8 @@ impl PublisherState {
         self.check_world(self.ports.clock.now_ns())
     }
 
-    /// Checks that the projections of publishing can be read. Without receipts a repeat would be charged again, and without
-    /// the counts of messages fees would be wrong.
+    /// Checks that the projections of publishing can be read. Without receipts a repeat would be charged again, and
+    /// without the counts of messages fees would be wrong.
     fn check_projections(&self) -> Result<(), PublishError> {
         match self.store.lacks_projections_of_publishing() {
             true => {

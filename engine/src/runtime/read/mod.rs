@@ -9,7 +9,7 @@
 //! - `fetch`: envelopes that did not come with their topic rows;
 //! - `page_threads`, `pages`: pages that streams read from disk, in turns, and the threads for that;
 //! - [`ProofReader`]: proofs about strands; `witnessing`: what a witness has cosigned;
-//! - [`Subscription`]: drives a feed of `engine::read` from disk and hub; `opening`: its first turn, if it waits for one.
+//! - [`Subscription`]: drives a feed of `engine::read` from disk and hub; `opening`: its first turn, if it waits.
 
 mod access;
 pub(crate) mod awaited;

@@ -151,8 +151,8 @@ impl ProofReader {
         Ok(proof.map(|proof| ShownConsistency { to_size, proof, checkpoint }))
     }
 
-    /// Returns the newest checkpoint of `node` for a strand, among the last few, that another node has cosigned; the newest
-    /// one if there is none.
+    /// Returns the newest checkpoint of `node` for a strand, among the last few, that another node has cosigned; the
+    /// newest one if there is none.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
@@ -166,7 +166,8 @@ impl ProofReader {
     }
 
     /// Returns the hashes of a tile, as far as `node` has signed them: its newest checkpoint covers them, and is of the
-    /// tree that is held here. So is the oldest one that is kept: a strand may be cut and read again while the node goes on.
+    /// tree that is held here. So is the oldest one that is kept: a strand may be cut and read again while the node
+    /// goes on.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.

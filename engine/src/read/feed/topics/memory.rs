@@ -15,8 +15,8 @@ const NAME_LEN_BYTES: usize = 33;
 const TOPIC_BYTES: usize = 140;
 /// Memory of a topic while it is read from disk: its places in the catch-up and in the plan.
 const READ_TOPIC_BYTES: usize = 112;
-/// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list that
-/// may have grown by half.
+/// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list
+/// that may have grown by half.
 const CURSOR_BYTES: usize = 64;
 const CURSOR_ENTRY_BYTES: usize = 24;
 
@@ -43,8 +43,8 @@ impl TopicFeed {
         catch_ups.map(|catch_up| catch_up.topics.len() * READ_TOPIC_BYTES).sum()
     }
 
-    /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with those
-    /// of a later time, and kept.
+    /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with
+    /// those of a later time, and kept.
     pub(crate) fn cursor_bytes(entries: impl Iterator<Item = EnvelopeId>, heads: &Cursor) -> usize {
         let (mut len, mut is_ahead) = (0, false);
         for id in entries {
@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(held(NAME_LEN_BYTES + 90), held(NAME_LEN_BYTES) + 10 * 90);
     }
 
-    /// A stream can add topics without end and remove them, or read their history, and is charged for none of them then.
+    /// A stream can add topics without end and remove them, or read their history, and is charged for none of them
+    /// then.
     #[test]
     fn topics_that_have_left_keep_no_memory() {
         let name = |n: u16| Topic::parse([&[0], n.to_be_bytes().as_slice()].concat().into());
