@@ -3,7 +3,7 @@
 use hawser_engine::own_clock::ClockLead;
 
 /// Returns true if one of these leads is too large, and logs the first of them when that begins: if `was_off` is false.
-pub(crate) fn warn(leads: &[ClockLead], was_off: bool) -> bool {
+pub(crate) fn check_and_warn(leads: &[ClockLead], was_off: bool) -> bool {
     let off = leads.iter().find(|lead| lead.is_off());
     if let Some(lead) = off
         && !was_off
@@ -31,14 +31,17 @@ mod tests {
         let lead = |source, lead_ms: i64| ClockLead { source, lead_ns: lead_ms * 1_000_000 };
         let chain = ClockSource::Chain("app");
         tracing::subscriber::with_default(log.clone(), || {
-            assert!(!warn(&[], false));
-            assert!(!warn(&[lead(chain, -2_000), lead(ClockSource::Peers, 2_000)], false));
+            assert!(!check_and_warn(&[], false));
+            assert!(!check_and_warn(
+                &[lead(chain, -2_000), lead(ClockSource::Peers, 2_000)],
+                false
+            ));
             assert_eq!(log.lines(), [""; 0]);
-            assert!(warn(&[lead(chain, 9_000), lead(ClockSource::Peers, 2_001)], false));
-            assert!(warn(&[lead(chain, -3_000)], true), "it is still off");
+            assert!(check_and_warn(&[lead(chain, 9_000), lead(ClockSource::Peers, 2_001)], false));
+            assert!(check_and_warn(&[lead(chain, -3_000)], true), "it is still off");
             assert_eq!(log.lines().len(), 1, "it is logged when it begins");
-            assert!(!warn(&[lead(chain, 0)], true));
-            assert!(warn(&[lead(chain, -3_000)], false));
+            assert!(!check_and_warn(&[lead(chain, 0)], true));
+            assert!(check_and_warn(&[lead(chain, -3_000)], false));
         });
         let lines = log.lines();
         assert_eq!(lines.len(), 2, "{lines:?}");

@@ -293,7 +293,7 @@ impl NodeObserver {
     /// Returns true if this machine's clock differs from other clocks, and warns when that begins: if `was_off` is
     /// false.
     pub(crate) fn warn_of_clock(&self, was_off: bool) -> bool {
-        clock_warning::warn(&self.engine.clock_leads(), was_off)
+        clock_warning::check_and_warn(&self.engine.clock_leads(), was_off)
     }
 
     /// Records the free space of the disk, for the estimate of the days left. Takes at most one sample in ten

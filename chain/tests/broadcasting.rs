@@ -321,8 +321,8 @@ async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
     let second = Broadcaster::start(second, key()).await;
     assert!(matches!(second, Err(BroadcastStartError::RecordInUse { .. })), "{second:?}");
     broadcaster.stop().await;
-    let told = waiting.await.unwrap();
-    assert!(told.iter().all(|told| *told == Err(BroadcastError::Ended)), "{told:?}");
+    let outcomes = waiting.await.unwrap();
+    assert!(outcomes.iter().all(|it| *it == Err(BroadcastError::Ended)), "{outcomes:?}");
 
     let broadcaster = chains.recording(&record).await;
     until_in_flight(&broadcaster, 20).await;
@@ -377,15 +377,15 @@ async fn a_node_that_dropped_transactions_gets_them_again(kind: ChainBackend) {
 }
 
 /// The environment variable with the arguments of the sending process.
-const TOLD: &str = "HAWSER_TEST_SENDER";
+const SENDER_ARGUMENTS: &str = "HAWSER_TEST_SENDER";
 
 #[tokio::test]
 #[ignore = "sends in a process of its own, for the test that kills it"]
 async fn send_until_killed() {
-    let Ok(told) = std::env::var(TOLD) else { return };
-    let told: Value = serde_json::from_str(&told).unwrap();
-    let text = |field: &str| told[field].as_str().unwrap().to_owned();
-    let addresses = Addresses::parse(&told["addresses"].to_string()).unwrap();
+    let Ok(arguments) = std::env::var(SENDER_ARGUMENTS) else { return };
+    let arguments: Value = serde_json::from_str(&arguments).unwrap();
+    let text = |field: &str| arguments[field].as_str().unwrap().to_owned();
+    let addresses = Addresses::parse(&arguments["addresses"].to_string()).unwrap();
     let settings = BroadcastSettings {
         nonce_record: Some(text("record").into()),
         ..BroadcastSettings::new(vec![text("url")], &addresses)
@@ -401,12 +401,12 @@ async fn a_killed_process_neither_loses_nor_doubles_payloads(kind: ChainBackend)
     let chains = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
-    let told = json!({
+    let arguments = json!({
         "record": record, "url": chains.url, "addresses": chains.addresses.to_json(),
     });
     let mut process = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "broadcasting::send_until_killed", "--nocapture"])
-        .env(TOLD, told.to_string())
+        .env(SENDER_ARGUMENTS, arguments.to_string())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();

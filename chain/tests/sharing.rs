@@ -205,20 +205,20 @@ async fn two_senders_pay_once_for_each_payload_and_leave_no_hole() {
 }
 
 /// The environment variable with the arguments of the sending process.
-const TOLD: &str = "HAWSER_TEST_SHARING_SENDER";
+const SENDER_ARGUMENTS: &str = "HAWSER_TEST_SHARING_SENDER";
 
 #[tokio::test]
 #[ignore = "sends in a process of its own, for the test that kills it"]
 async fn send_until_killed() {
-    let Ok(told) = std::env::var(TOLD) else { return };
-    let told: Value = serde_json::from_str(&told).unwrap();
-    let addresses = Addresses::parse(&told["addresses"].to_string()).unwrap();
+    let Ok(arguments) = std::env::var(SENDER_ARGUMENTS) else { return };
+    let arguments: Value = serde_json::from_str(&arguments).unwrap();
+    let addresses = Addresses::parse(&arguments["addresses"].to_string()).unwrap();
     let redis = RedisAccess {
-        url: told["redis"].as_str().unwrap().into(),
+        url: arguments["redis"].as_str().unwrap().into(),
         key_prefix: "test:".into(),
         connect_timeout: Duration::from_secs(5),
     };
-    let url = told["url"].as_str().unwrap().to_owned();
+    let url = arguments["url"].as_str().unwrap().to_owned();
     let settings =
         BroadcastSettings { redis: Some(redis), ..BroadcastSettings::new(vec![url], &addresses) };
     let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
@@ -231,14 +231,14 @@ async fn send_until_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
     let shared = SharedPayer::start().await;
-    let told = json!({
+    let arguments = json!({
         "redis": shared.redis.url(),
         "url": shared.pair.app.endpoint(),
         "addresses": shared.addresses.to_json(),
     });
     let mut process = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "sharing::send_until_killed", "--nocapture"])
-        .env(TOLD, told.to_string())
+        .env(SENDER_ARGUMENTS, arguments.to_string())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();

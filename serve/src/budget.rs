@@ -430,14 +430,14 @@ impl ConnectionShare {
     }
 
     /// Removes a call's memory from this share, because closing the connection would not free it. The address and the
-    /// budget stay charged until [`ConnectionShare::give_back_left`].
+    /// budget stay charged until [`ConnectionShare::give_back_address_only`].
     pub(crate) fn leave(&self, bytes: usize, lent_bytes: usize) {
         self.used_bytes.fetch_sub(bytes, Relaxed);
         self.lent_bytes.fetch_sub(lent_bytes, Relaxed);
     }
 
     /// Gives back memory that [`ConnectionShare::leave`] left charged to the address and the budget.
-    pub(crate) fn give_back_left(&self, bytes: usize, lent_bytes: usize) {
+    pub(crate) fn give_back_address_only(&self, bytes: usize, lent_bytes: usize) {
         for used in [&self.budget.used_bytes, &self.address.used_bytes] {
             used.fetch_sub(bytes, Relaxed);
         }

@@ -13,9 +13,9 @@ pub(crate) struct CallBytes {
     held_lent: usize,
     /// Bytes that the connection is no longer charged for, because its end would not free them. They stay charged to
     /// the address and the budget.
-    left: usize,
-    /// The part of `left` that is lent from free memory.
-    left_lent: usize,
+    address_only: usize,
+    /// The part of `address_only` that is lent from free memory.
+    address_only_lent: usize,
     /// The part for the request: its encoded bytes and its decoded form.
     request: usize,
     /// The part that the call itself takes until it answers.
@@ -39,9 +39,9 @@ pub(crate) struct ReturnedBytes {
     /// The lent part of `held`.
     pub(crate) held_lent: usize,
     /// Bytes of the address and the budget alone.
-    pub(crate) left: usize,
-    /// The lent part of `left`.
-    pub(crate) left_lent: usize,
+    pub(crate) address_only: usize,
+    /// The lent part of `address_only`.
+    pub(crate) address_only_lent: usize,
 }
 
 impl CallBytes {
@@ -87,24 +87,25 @@ impl CallBytes {
     /// lent first.
     pub(crate) fn give_back(&mut self, bytes: usize) -> ReturnedBytes {
         let held = bytes.min(self.held);
-        let left = (bytes - held).min(self.left);
+        let address_only = (bytes - held).min(self.address_only);
         self.remove(ReturnedBytes {
             held,
             held_lent: held.saturating_sub(self.held - self.held_lent),
-            left,
-            left_lent: left.saturating_sub(self.left - self.left_lent),
+            address_only,
+            address_only_lent: address_only
+                .saturating_sub(self.address_only - self.address_only_lent),
         })
     }
 
     /// Takes up to `bytes` away as [`CallBytes::give_back`] does, but lent ones first.
     pub(crate) fn give_back_lasting(&mut self, bytes: usize) -> ReturnedBytes {
         let held = bytes.min(self.held);
-        let left = (bytes - held).min(self.left);
+        let address_only = (bytes - held).min(self.address_only);
         self.remove(ReturnedBytes {
             held,
             held_lent: held.min(self.held_lent),
-            left,
-            left_lent: left.min(self.left_lent),
+            address_only,
+            address_only_lent: address_only.min(self.address_only_lent),
         })
     }
 
@@ -118,25 +119,25 @@ impl CallBytes {
     /// which the connection is no longer charged for.
     pub(crate) fn leave(&mut self) -> (usize, usize) {
         let ReturnedBytes { held, held_lent, .. } = self.give_back_held();
-        self.left += held;
-        self.left_lent += held_lent;
+        self.address_only += held;
+        self.address_only_lent += held_lent;
         (held, held_lent)
     }
 
     /// Takes everything away.
     pub(crate) fn give_back_all(&mut self) -> ReturnedBytes {
-        let Self { held, held_lent, left, left_lent, .. } = *self;
-        self.remove(ReturnedBytes { held, held_lent, left, left_lent })
+        let Self { held, held_lent, address_only, address_only_lent, .. } = *self;
+        self.remove(ReturnedBytes { held, held_lent, address_only, address_only_lent })
     }
 
     fn remove(&mut self, returned: ReturnedBytes) -> ReturnedBytes {
-        let ReturnedBytes { held, held_lent, left, left_lent } = returned;
+        let ReturnedBytes { held, held_lent, address_only, address_only_lent } = returned;
         self.held -= held;
         self.held_lent -= held_lent;
-        self.left -= left;
-        self.left_lent -= left_lent;
+        self.address_only -= address_only;
+        self.address_only_lent -= address_only_lent;
         debug_assert!(
-            self.held_lent <= self.held && self.left_lent <= self.left,
+            self.held_lent <= self.held && self.address_only_lent <= self.address_only,
             "lent bytes are a part of all: {self:?}"
         );
         returned
@@ -203,16 +204,16 @@ mod tests {
                     }
                     Step::Clear => call.give_back_held(),
                 };
-                let ReturnedBytes { held, held_lent, left, left_lent } = returned;
+                let ReturnedBytes { held, held_lent, address_only, address_only_lent } = returned;
                 connection = [connection[0] - held, connection[1] - held_lent];
-                address = [address[0] - held - left, address[1] - held_lent - left_lent];
+                address = [address[0] - held - address_only, address[1] - held_lent - address_only_lent];
                 prop_assert_eq!(connection, [call.held, call.held_lent]);
-                prop_assert_eq!(address, [call.held + call.left, call.held_lent + call.left_lent]);
+                prop_assert_eq!(address, [call.held + call.address_only, call.held_lent + call.address_only_lent]);
             }
-            let ReturnedBytes { held, held_lent, left, left_lent } = call.give_back_all();
+            let ReturnedBytes { held, held_lent, address_only, address_only_lent } = call.give_back_all();
             prop_assert_eq!(connection, [held, held_lent]);
-            prop_assert_eq!(address, [held + left, held_lent + left_lent]);
-            prop_assert_eq!(call.held + call.left, 0);
+            prop_assert_eq!(address, [held + address_only, held_lent + address_only_lent]);
+            prop_assert_eq!(call.held + call.address_only, 0);
         }
     }
 
@@ -225,7 +226,12 @@ mod tests {
         let lent = ReturnedBytes { held: 5, held_lent: 5, ..Default::default() };
         assert_eq!(call.give_back_lasting(5), lent);
         assert_eq!(call.leave(), (15, 15));
-        let left = ReturnedBytes { left: 15, left_lent: 15, ..Default::default() };
-        assert_eq!(call.give_back_lasting(100), left, "after the end, those of the address");
+        let address_only =
+            ReturnedBytes { address_only: 15, address_only_lent: 15, ..Default::default() };
+        assert_eq!(
+            call.give_back_lasting(100),
+            address_only,
+            "after the end, those of the address"
+        );
     }
 }

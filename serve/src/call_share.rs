@@ -293,13 +293,13 @@ impl CallCharge {
 impl CallShare {
     /// Subtracts bytes that the call is no longer charged from the shares.
     fn pass_on(&self, returned: ReturnedBytes) {
-        let ReturnedBytes { held, held_lent, left, left_lent } = returned;
+        let ReturnedBytes { held, held_lent, address_only, address_only_lent } = returned;
         self.connection.give_back(held - held_lent);
         if held_lent > 0 {
             self.connection.give_back_lent(held_lent);
         }
-        if left > 0 {
-            self.connection.give_back_left(left, left_lent);
+        if address_only > 0 {
+            self.connection.give_back_address_only(address_only, address_only_lent);
         }
     }
 }
