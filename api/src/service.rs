@@ -95,8 +95,8 @@ fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
 
 /// Ignores an error about expired envelopes if the caller is a node. Nodes do not read the metadata, and must go on
 /// following while many reads wait.
-fn unless_node(is_node: bool, told: Result<(), CallError>) -> Result<(), Status> {
-    match told {
+fn unless_node(is_node: bool, announced: Result<(), CallError>) -> Result<(), Status> {
+    match announced {
         Err(error) if !is_node => Err(into_status(error)),
         _ => Ok(()),
     }
@@ -118,8 +118,8 @@ impl ReplicationApi for NodeApi {
         let charge = CallCharge::of(request.extensions());
         let is_node = caller_of(&request).is_node();
         let mut response = answer(self.originators(request))?;
-        let told = self.tell_oldest(&charge, from, &mut response).await;
-        unless_node(is_node, told)?;
+        let announced = self.tell_oldest(&charge, from, &mut response).await;
+        unless_node(is_node, announced)?;
         Ok(response)
     }
 
@@ -131,8 +131,8 @@ impl ReplicationApi for NodeApi {
         let charge = CallCharge::of(request.extensions());
         let is_node = caller_of(&request).is_node();
         let mut response = answer(self.envelopes(request))?;
-        let told = self.tell_oldest(&charge, from, &mut response).await;
-        unless_node(is_node, told)?;
+        let announced = self.tell_oldest(&charge, from, &mut response).await;
+        unless_node(is_node, announced)?;
         Ok(response)
     }
 
@@ -244,8 +244,8 @@ impl NotificationApi for NodeApi {
         let mut response = answer(opened)?;
         if let Ok(Some(from)) = resume_point(request.metadata()) {
             let charge = CallCharge::of(request.extensions());
-            let told = self.tell_oldest(&charge, ReadFrom::Cursor(from), &mut response).await;
-            told.map_err(into_status)?;
+            let announced = self.tell_oldest(&charge, ReadFrom::Cursor(from), &mut response).await;
+            announced.map_err(into_status)?;
         }
         Ok(response)
     }

@@ -415,8 +415,11 @@ async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpo
         stuck().is_some_and(|reason| reason.contains("others have another branch"))
     })
     .await;
-    let told = stuck().unwrap();
-    assert!(told.contains(chain.url().trim_end_matches('/')), "{told} names the one with events");
+    let reason = stuck().unwrap();
+    assert!(
+        reason.contains(chain.url().trim_end_matches('/')),
+        "{reason} names the one with events"
+    );
     let read = view.readers()[0].read;
     chain.send(1).await;
     mine(&chain, 5).await;

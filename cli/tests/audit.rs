@@ -259,8 +259,11 @@ fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
     let output =
         run(&["misbehavior", "submit", "--json", "--node", &node, both_path.to_str().unwrap()]);
     assert!(!output.status.success(), "one is refused");
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&told["submitted"], &told["refused"][0]["report"]), (&1.into(), &1.into()));
+    let submission: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&submission["submitted"], &submission["refused"][0]["report"]),
+        (&1.into(), &1.into())
+    );
 
     let out = place.path().join("kept.evidence");
     let out = out.to_str().unwrap();

@@ -366,8 +366,8 @@ fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {
     node.send_pages(1..u64::MAX, StatusCode::NOT_FOUND);
     let (from, keys) = (node.url(), of_two.to_str().unwrap());
     let output = run(&["audit", "replay", "--from", &from, "--registry", keys]);
-    let told = stdout(&output);
-    assert!(told.contains("502 Bad Gateway") && !told.contains("404 Not Found"), "{output:?}");
+    let report = stdout(&output);
+    assert!(report.contains("502 Bad Gateway") && !report.contains("404 Not Found"), "{output:?}");
 }
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -156,8 +156,8 @@ fn another_nodes_checkpoints_refute_a_statement_behind_which_a_node_hides_envelo
     };
     assert_eq!(verdict(&[]), ("clean".into(), "declared_void".into()));
     let second = other.url();
-    let told = verdict(&["--checkpoints-from", &second]);
-    assert_eq!(told, ("incomplete".into(), "not_shown".into()));
+    let with_second = verdict(&["--checkpoints-from", &second]);
+    assert_eq!(with_second, ("incomplete".into(), "not_shown".into()));
     drop(other);
     let silent = run(&[&replay[..], &["--checkpoints-from", &second]].concat());
     assert!(!silent.status.success() && !stdout(&silent).contains("verdict"), "{silent:?}");

@@ -584,7 +584,7 @@ fn a_doctor_examines_a_node_before_it_runs_beside_it_and_when_it_cannot() {
 
     let output = run(&["doctor", "--api.port", "x"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = stdout(&output);
-    assert!(told.starts_with("fail  settings: ") && told.contains("--api.port"), "{told}");
-    assert!(told.contains("\n      do: "), "each fault has its remedy: {told}");
+    let checks = stdout(&output);
+    assert!(checks.starts_with("fail  settings: ") && checks.contains("--api.port"), "{checks}");
+    assert!(checks.contains("\n      do: "), "each fault has its remedy: {checks}");
 }

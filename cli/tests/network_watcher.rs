@@ -75,7 +75,7 @@ impl MetadataApi for Liar {
     ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
         const TRUTH: [(u32, u64); 2] = [(0, 5), (100, 9)];
         let invented = |count| (1_000..1_000 + count).map(|id| (id, 1));
-        let told = match self {
+        let cursors = match self {
             Self::Honest => vec![cursor(TRUTH)],
             Self::Inventor => vec![cursor(TRUTH.into_iter().chain(invented(INVENTED)))],
             Self::Giant => vec![cursor(invented(FAR_TOO_MANY))],
@@ -92,8 +92,8 @@ impl MetadataApi for Liar {
                 return Ok(Response::new(Box::pin(streams::iter(flood))));
             }
         };
-        let told = streams::iter(told).chain(streams::pending());
-        Ok(Response::new(Box::pin(told)))
+        let cursors = streams::iter(cursors).chain(streams::pending());
+        Ok(Response::new(Box::pin(cursors)))
     }
 
     async fn get_sync_cursor(
@@ -238,16 +238,16 @@ fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
     command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let told = alarms(&told);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let raised = alarms(&report);
     let about = |kind: &str, node: &str| {
-        told.iter().any(|(alarm, text)| *alarm == kind && text.contains(node))
+        raised.iter().any(|(alarm, text)| *alarm == kind && text.contains(node))
     };
-    assert!(about("unknown_originators", "node 200"), "{told:?}");
+    assert!(about("unknown_originators", "node 200"), "{raised:?}");
     for node in ["node 300", "node 600", "node 700"] {
-        assert!(about("node_down", node), "{node}: {told:?}");
+        assert!(about("node_down", node), "{node}: {raised:?}");
     }
-    assert!(!told.iter().any(|(_, text)| text.contains("node 100")), "{told:?}");
+    assert!(!raised.iter().any(|(_, text)| text.contains("node 100")), "{raised:?}");
 }
 
 #[test]
@@ -426,11 +426,11 @@ fn nodes_without_streams_and_trees_are_asked_and_their_envelopes_are_compared() 
     nodes.push(node_with_others(&[PLACES]));
     let (code, seen) = seen_once(&nodes);
     assert_eq!(code, Some(8), "{seen}");
-    let told = alarms(&seen);
-    assert_eq!(told.len(), 1, "{seen}");
-    assert_eq!(told[0].0, "content");
+    let raised = alarms(&seen);
+    assert_eq!(raised.len(), 1, "{seen}");
+    assert_eq!(raised[0].0, "content");
     for part in [leaf(PLACES, false), leaf(PLACES, true)] {
-        assert!(told[0].1.contains(&part), "{seen}");
+        assert!(raised[0].1.contains(&part), "{seen}");
     }
     let sides = &seen["differences"][0]["sides"];
     assert_eq!((&sides[0]["nodes"], &sides[1]["nodes"]), (&json!([100, 200]), &json!([300])));

@@ -75,9 +75,9 @@ async fn a_paused_contract_is_told_and_the_node_stays_ready() {
     assert_eq!(node.sample(SAMPLE).await, Some(0.0));
 
     pause(true, 5);
-    let told = condition().await.unwrap();
-    assert_eq!((&told["met"], &told["for"]), (&false.into(), &"notice".into()));
-    assert_eq!(told["reason"], "0x01 is paused, as of block 5");
+    let shown = condition().await.unwrap();
+    assert_eq!((&shown["met"], &shown["for"]), (&false.into(), &"notice".into()));
+    assert_eq!(shown["reason"], "0x01 is paused, as of block 5");
     assert_eq!(node.sample(SAMPLE).await, Some(1.0));
     let status: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
     let contract = &status["chains"][0]["contracts"][0];

@@ -70,8 +70,8 @@ fn lacking_places_other_signatures_and_marks_are_told() {
     *other.row_at(9).0 = StoredMark::Invalid(4);
     other.rows.drain(19..29);
     let found = only(&log, &other, Rows);
-    let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
-    assert_eq!(told, [(7, "signature"), (9, "mark")]);
+    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+    assert_eq!(differing, [(7, "signature"), (9, "mark")]);
     let lacking = MissingPlaces { lacking: Side::Second, from: 20, through: 29 };
     assert_eq!((&found.lacking[..], found.lacking_count), (&[lacking][..], 10));
     let turned = only(&other, &log, Rows);
@@ -142,8 +142,8 @@ fn a_log_that_stores_the_tree_of_another_one_does_not_pass_for_it() {
     *liar.bytes_at(33) = other.seal();
     let found = only(&honest, &liar, Rows);
     assert!(!found.is_equal());
-    let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
-    assert_eq!(told, [(33, "statement")]);
+    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+    assert_eq!(differing, [(33, "statement")]);
     assert_eq!(found.compared.by_stored_trees, 0);
     let believed = only(&honest, &liar, StoredTrees);
     assert!(believed.is_equal(), "the lie is believed if it is asked to be: {believed:?}");
@@ -168,8 +168,8 @@ fn leaves_of_pruned_places_are_compared_with_leaves_and_with_envelopes() {
     *leaf = Some(TreeHash([9; 32]));
     for (first, second) in [(&pruned, &liar), (&liar, &honest), (&honest, &liar)] {
         let found = only(first, second, Rows);
-        let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
-        assert_eq!(told, [(4, "leaf")]);
+        let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+        assert_eq!(differing, [(4, "leaf")]);
     }
 }
 

@@ -170,10 +170,10 @@ mod tests {
 
     /// Returns the tallies of rows, or the reason why there are none.
     fn derive(rows: &[CheckedRow]) -> (Vec<Tally>, Option<String>) {
-        let (mut derived, mut told) = (DerivedTallies::new(vec![RATE]), Vec::new());
-        rows.iter().for_each(|row| derived.take(row, &mut |tally| told.push(tally)));
-        derived.finish(&mut |tally| told.push(tally));
-        (told, derived.refusal)
+        let (mut derived, mut tallies) = (DerivedTallies::new(vec![RATE]), Vec::new());
+        rows.iter().for_each(|row| derived.take(row, &mut |tally| tallies.push(tally)));
+        derived.finish(&mut |tally| tallies.push(tally));
+        (tallies, derived.refusal)
     }
 
     #[test]
@@ -184,11 +184,11 @@ mod tests {
         // One time far ahead does not end the minutes before it.
         log[100].0 = draft(101, ns_of(1_000_000)).seal();
         let log = MemoryLog::of(log);
-        let (told, refusal) = derive(&checked(&log));
+        let (tallies, refusal) = derive(&checked(&log));
         assert_eq!(refusal, None);
         let mut usage = log.usage.iter();
         let mut congestion = log.congestion.iter();
-        for tally in told {
+        for tally in tallies {
             match tally {
                 Tally::Usage(minute, payer, of) => {
                     assert_eq!(usage.next(), Some((&(minute, payer), &of)));
@@ -223,7 +223,7 @@ mod tests {
             panic!("another row")
         };
         let Ok(signed) = one.found.clone() else { panic!("a fault") };
-        let (mut derived, mut told) = (DerivedTallies::new(vec![RATE]), 0);
+        let (mut derived, mut count) = (DerivedTallies::new(vec![RATE]), 0);
         for at in 1..=OPEN_MAX + 2 {
             let mut signed = signed.clone();
             let mut payer = Address([0; 20]);
@@ -231,10 +231,10 @@ mod tests {
             signed.charge = signed.charge.map(|charge| Charge { payer, ..charge });
             let (sequence, found) = (SequenceId(at as u64), Ok(signed));
             let envelope = CheckedEnvelope { sequence, found, ..(*one).clone() };
-            derived.take(&CheckedRow::Envelope(Box::new(envelope)), &mut |_| told += 1);
+            derived.take(&CheckedRow::Envelope(Box::new(envelope)), &mut |_| count += 1);
         }
         assert!(derived.usage.len() <= OPEN_MAX + 1, "{}", derived.usage.len());
         assert!(derived.refusal.expect("it is full").contains("more than 1000000"));
-        assert_eq!(told, 0);
+        assert_eq!(count, 0);
     }
 }

@@ -85,11 +85,11 @@ async fn cursor_stream(c: &JudgedNodes) -> Checked {
     cursors.next().await.map_err(|failure| failure.at("the cursor at once"))?;
     let id = id_of(&c.send(&new_group(), 1).await?[0])?;
     loop {
-        let told = cursors
+        let update = cursors
             .next()
             .await
             .map_err(|failure| failure.at(format_args!("a cursor that covers {id}")))?;
-        let heads = told.latest_sync.unwrap_or_default().node_id_to_sequence_id;
+        let heads = update.latest_sync.unwrap_or_default().node_id_to_sequence_id;
         if heads.get(&id.originator.0).is_some_and(|head| *head >= id.sequence.0) {
             return Ok(());
         }

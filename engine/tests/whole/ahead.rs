@@ -325,8 +325,8 @@ async fn peers_are_told_and_sent_what_is_verified_only() {
     let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
     let follower = Follower::start_by(store, ReplicationSettings::default());
     let heads = follower.replication.heads();
-    let told = || heads.get().get(SOURCE).0;
-    follower.until("the beginning is verified", || told() == BAD - 1).await;
+    let verified_head = || heads.get().get(SOURCE).0;
+    follower.until("the beginning is verified", || verified_head() == BAD - 1).await;
     assert_eq!(follower.engine().heads().get().get(SOURCE).0, ALL, "readers get all of it");
     let reads = follower.replication.page_reads();
     let (start, end) = (SequenceId::NONE, Some(SequenceId(ALL)));
@@ -334,7 +334,7 @@ async fn peers_are_told_and_sent_what_is_verified_only() {
     let sent = reader.next().await.unwrap().unwrap().items;
     assert_eq!(sent, backlog.plain(1, BAD - 1));
     assert!(reader.next().await.unwrap().is_none());
-    assert_eq!(told(), BAD - 1);
+    assert_eq!(verified_head(), BAD - 1);
     assert_eq!(follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0, BAD - 1);
     follower.stop().await;
 }

@@ -216,9 +216,9 @@ mod tests {
             figures.note_error(&Status::unavailable(""));
             all.add(&figures);
         }
-        let told = all.json("x", Duration::from_secs(10));
+        let figures = all.json("x", Duration::from_secs(10));
         let near = |field: &str, wanted: f64| {
-            let found = told[field].as_f64().unwrap();
+            let found = figures[field].as_f64().unwrap();
             assert!((found - wanted).abs() <= wanted / 100.0, "{field}: {found}");
         };
         near("rps", 10.0);
@@ -228,14 +228,17 @@ mod tests {
         near("p99_ms", 99.0);
         near("stddev_ms", 28.866);
         near("error_percent", 400.0 / 104.0);
-        assert_eq!((&told["rate_limited"], &told["errors"]["UNAVAILABLE"]), (&2.into(), &2.into()));
+        assert_eq!(
+            (&figures["rate_limited"], &figures["errors"]["UNAVAILABLE"]),
+            (&2.into(), &2.into())
+        );
     }
 
     #[test]
     fn a_test_without_a_call_has_figures_of_zero() {
-        let told = BenchFigures::new().json("x", Duration::ZERO);
+        let figures = BenchFigures::new().json("x", Duration::ZERO);
         for field in ["rps", "average_ms", "p50_ms", "stddev_ms", "error_percent"] {
-            assert_eq!(told[field], 0.0, "{field}");
+            assert_eq!(figures[field], 0.0, "{field}");
         }
     }
 }

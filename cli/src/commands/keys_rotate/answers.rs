@@ -237,13 +237,13 @@ mod tests {
         };
         let other = || Speaker::Other("node 7".into());
         let silent = || Speaker::NotKnown("silent".into());
-        let told = answers([Speaker::Proven, silent(), other()]);
-        assert_eq!(together(told.clone(), Role::New), (cursor(&[(100, 20)]).unwrap(), other()));
+        let answered = answers([Speaker::Proven, silent(), other()]);
+        assert_eq!(together(answered.clone(), Role::New), (cursor(&[(100, 20)]).unwrap(), other()));
         let whole = cursor(&[(100, 500), (0, 9)]).unwrap();
-        assert_eq!(together(told, Role::Old), (whole, other()));
-        let told = answers([Speaker::Proven, silent(), Speaker::Proven]);
-        assert_eq!(together(told, Role::New).1, silent());
-        let told = answers([Speaker::Proven, Speaker::Proven, Speaker::Proven]);
-        assert_eq!(together(told, Role::New).1, Speaker::Proven);
+        assert_eq!(together(answered, Role::Old), (whole, other()));
+        let answered = answers([Speaker::Proven, silent(), Speaker::Proven]);
+        assert_eq!(together(answered, Role::New).1, silent());
+        let answered = answers([Speaker::Proven, Speaker::Proven, Speaker::Proven]);
+        assert_eq!(together(answered, Role::New).1, Speaker::Proven);
     }
 }

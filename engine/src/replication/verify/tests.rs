@@ -291,7 +291,7 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
     let invalid = signed(&statement(3, &unpaid), 2);
     let batch = vec![good(1), forged, invalid, Bytes::from_static(b"nothing"), good(4)];
     let results = verifier().check(batch);
-    let told: Vec<_> = results
+    let outcomes: Vec<_> = results
         .into_iter()
         .map(|result| result.map(|entry| (entry.id.sequence.0, entry.validity)))
         .collect();
@@ -302,7 +302,7 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
         Err(PeerViolation::NotCanonical),
         Ok((4, Validity::Valid)),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(outcomes, expected);
 }
 
 /// Only what needs no signature is looked at.
