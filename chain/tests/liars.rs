@@ -76,12 +76,6 @@ fn kinds(seed: u64, random: &mut StdRng) -> Vec<u64> {
     kinds
 }
 
-async fn mine(chain: &TestBroadcaster, blocks: u64) {
-    let provider = chain.pair.app.provider();
-    let params = json!([format!("0x{blocks:x}")]);
-    provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), params).await.unwrap();
-}
-
 #[tokio::test]
 async fn one_honest_endpoint_is_enough() {
     for seed in seeds() {
@@ -105,10 +99,10 @@ async fn one_honest_endpoint_is_enough() {
         let reader = chain.read(&urls, push, &memory);
         for _ in 0..5 {
             chain.send(random.random_range(1..4)).await;
-            mine(&chain, random.random_range(1..30)).await;
+            chain.mine(random.random_range(1..30)).await;
         }
         // Events that endpoints on other branches hide are found once they are deep.
-        mine(&chain, 100).await;
+        chain.mine(100).await;
         let view = reader.view();
         let began = Instant::now();
         until(&format!("everything is there with seed {seed}"), || {
@@ -136,7 +130,7 @@ async fn an_endpoint_that_accepts_only_short_ranges_confirms_events_without_proo
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     for _ in 0..20 {
         chain.send(1).await;
-        mine(&chain, 4).await;
+        chain.mine(4).await;
     }
     let (giver, other) = (Proxy::start(&chain.url(), 0).await, Proxy::start(&chain.url(), 1).await);
     other.set(|faults| faults.range_max = Some(3));
@@ -216,7 +210,7 @@ async fn a_forged_event_waits_for_an_endpoint_that_is_behind() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(forger.asked("eth_getLogs") > 0, "it was asked first");
     assert!(chain.sent.starts_with(&memory.payloads()), "a forged payload is stored");
-    mine(&chain, 5).await;
+    chain.mine(5).await;
     let view = reader.view();
     let began = Instant::now();
     until("what was sent is there", || {
@@ -326,7 +320,7 @@ async fn events_without_numbers_survive_late_and_missing_logs() {
         for _ in 0..3 {
             send_and_read(&mut chain, &reader).await;
         }
-        mine(&chain, 100).await;
+        chain.mine(100).await;
         let what = format!("every event is there with {faults:?}");
         until(&what, || ledger.payloads() == chain.sent).await;
         assert!(liar.spoilt() > 0, "it was asked first");
@@ -340,7 +334,7 @@ async fn an_endpoint_that_stands_still_is_left() {
     let faults = Faults { resyncing: Some(2), ..Faults::default() };
     let (mut chain, _resyncing, ledger, reader) = ledger_with_liar(faults).await;
     chain.send(2).await;
-    mine(&chain, 30).await;
+    chain.mine(30).await;
     until("every event is there", || ledger.payloads() == chain.sent).await;
     reader.stop().await;
 }
@@ -352,7 +346,7 @@ async fn events_without_numbers_survive_when_an_endpoint_leaves_them_out_far_fro
     for _ in 0..6 {
         chain.send(1).await;
     }
-    mine(&chain, 200).await;
+    chain.mine(200).await;
     for denies in [false, true] {
         let liar = Proxy::start(&chain.url(), 1).await;
         liar.set(|faults| *faults = Faults { omits: true, denies, ..*faults });
@@ -392,7 +386,7 @@ async fn one_endpoint_that_proves_a_block_outweighs_all_that_deny_its_events() {
     for _ in 0..3 {
         send_and_read(&mut chain, &reader).await;
     }
-    mine(&chain, 100).await;
+    chain.mine(100).await;
     until("every event is there", || ledger.payloads() == chain.sent).await;
     assert!(liars[0].spoilt() > 0, "it was asked first");
     assert!(honest.asked("eth_getBlockReceipts") > 0, "it was asked for the proof");
@@ -406,7 +400,7 @@ async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpo
     let (mut chain, liar, ledger, reader) = ledger_with_liar(faults).await;
     let view = reader.view();
     send_and_read(&mut chain, &reader).await;
-    mine(&chain, 100).await;
+    chain.mine(100).await;
     let stuck = || match view.readers().remove(0).state {
         ReaderState::Stuck(reason) => Some(reason),
         _ => None,
@@ -422,7 +416,7 @@ async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpo
     );
     let read = view.readers()[0].read;
     chain.send(1).await;
-    mine(&chain, 5).await;
+    chain.mine(5).await;
     until("the head is known", || view.head().head.map(|head| head.number) > read).await;
     assert_eq!(view.readers()[0].read, read, "nothing more is read");
     liar.set(|faults| faults.dead = true);
@@ -437,7 +431,7 @@ async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpo
 async fn an_endpoint_that_turns_to_another_branch_far_below_the_head_is_not_followed() {
     let (mut chain, turncoat, ledger, reader) = ledger_with_liar(Faults::default()).await;
     send_and_read(&mut chain, &reader).await;
-    mine(&chain, 100).await;
+    chain.mine(100).await;
     let view = reader.view();
     let head = chain.pair.app.provider().get_block_number().await.unwrap();
     until("the chain is read", || view.readers()[0].read == Some(head)).await;
@@ -458,7 +452,7 @@ async fn bloom_filters_that_promise_everything_are_soon_believed_no_more() {
     let (chain, liar, _, reader) = ledger_with_liar(faults).await;
     let view = reader.view();
     for _ in 0..12 {
-        mine(&chain, 1).await;
+        chain.mine(1).await;
         let head = chain.pair.app.provider().get_block_number().await.unwrap();
         until("the block is read", || view.readers()[0].read == Some(head)).await;
     }

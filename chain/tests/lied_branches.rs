@@ -6,7 +6,6 @@ use std::sync::Arc;
 use alloy::providers::Provider as _;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings, Sink};
-use serde_json::json;
 
 use crate::broadcaster::{Ledger, TestBroadcaster, until};
 use crate::pair::{APP_ID, ChainBackend};
@@ -25,14 +24,6 @@ fn read(chain: &TestBroadcaster, urls: &[String]) -> (ChainReader, Arc<Ledger>) 
     (ChainReader::start(endpoints, PushSettings::default(), walk), ledger)
 }
 
-/// Makes 100 blocks, and returns the height of the chain.
-async fn mine(chain: &TestBroadcaster) -> u64 {
-    let provider = chain.pair.app.provider();
-    let mined = provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), json!(["0x64"]));
-    mined.await.unwrap();
-    provider.get_block_number().await.unwrap()
-}
-
 #[tokio::test]
 async fn events_that_a_branch_hides_are_read_when_two_of_three_endpoints_have_them() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -44,7 +35,7 @@ async fn events_that_a_branch_hides_are_read_when_two_of_three_endpoints_have_th
     chain.send(2).await;
     let sent_in = chain.pair.app.provider().get_block_number().await.unwrap();
     until("the liar has hidden them", || view.readers()[0].read >= Some(sent_in)).await;
-    mine(&chain).await;
+    chain.mine(100).await;
     until("every event is there", || ledger.payloads() == chain.sent).await;
     assert!(liar.spoilt() > 0, "it was asked first");
     reader.stop().await;
@@ -67,7 +58,7 @@ async fn events_on_a_branch_of_one_of_three_endpoints_hold_no_reader() {
     let view = reader.view();
     chain.send(2).await;
     for _ in 0..5 {
-        let head = mine(&chain).await;
+        let head = chain.mine(100).await;
         until("the chain is read", || view.readers()[0].read >= Some(head)).await;
     }
     assert!(ledger.payloads().is_empty(), "an event of one branch only is stored");

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alloy::providers::Provider as _;
 use hawser_chain::index::ReaderState;
-use serde_json::json;
 
 use crate::broadcaster::{Memory, TIMEOUT, TestBroadcaster};
 use crate::pair::ChainBackend;
@@ -14,18 +12,12 @@ use crate::proxy::{Faults, Proxy};
 /// The number of blocks by which the lying endpoint is behind. It does not catch up during the test.
 const BEHIND: u64 = 500;
 
-async fn mine(chain: &TestBroadcaster, blocks: u64) {
-    let provider = chain.pair.app.provider();
-    let params = json!([format!("0x{blocks:x}")]);
-    provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), params).await.unwrap();
-}
-
 /// An endpoint far behind may not stop the reader of a node with two endpoints by stating that its blocks are new:
 /// their hashes refute the times.
 #[tokio::test]
 async fn an_endpoint_far_behind_does_not_pass_for_one_that_goes_on() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    mine(&chain, BEHIND).await;
+    chain.mine(BEHIND).await;
     let honest = Proxy::start(&chain.url(), 1).await;
     let behind = Proxy::start(&chain.url(), 2).await;
     behind.set(|it| *it = Faults { behind: BEHIND, misdates: true, ..Faults::default() });
@@ -36,7 +28,7 @@ async fn an_endpoint_far_behind_does_not_pass_for_one_that_goes_on() {
     let began = Instant::now();
     while memory.payloads() != chain.sent {
         // Both endpoints go on while the test waits for the reader.
-        mine(&chain, 1).await;
+        chain.mine(1).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         let status = view.readers().remove(0);
         assert!(!matches!(status.state, ReaderState::Halted(_)), "{status:?}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256, Bytes, FixedBytes};
+use alloy::providers::Provider as _;
 use hawser_chain::contracts::GroupMessageBroadcaster;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
@@ -15,6 +16,7 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::Call;
 use parking_lot::{Condvar, Mutex};
+use serde_json::{Value, json};
 
 use crate::pair::{APP_ID, ChainBackend, Pair, sender};
 
@@ -132,6 +134,14 @@ impl TestBroadcaster {
 
     pub(crate) fn url(&self) -> String {
         self.pair.app.endpoint().to_owned()
+    }
+
+    /// Makes blocks without events, and returns the height of the chain.
+    pub(crate) async fn mine(&self, blocks: u64) -> u64 {
+        let provider = self.pair.app.provider();
+        let params = json!([format!("0x{blocks:x}")]);
+        provider.raw_request::<_, Value>("anvil_mine".into(), params).await.unwrap();
+        provider.get_block_number().await.unwrap()
     }
 
     pub(crate) async fn send(&mut self, count: usize) {
