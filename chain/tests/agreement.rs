@@ -40,10 +40,10 @@ fn nodes(watcher: &ListWatcher<Registry>) -> usize {
 }
 
 /// Has the list read again, and waits for the outcome.
-async fn read_again(watcher: &ListWatcher<Registry>, bell: &Sender<u64>) {
+async fn read_again(watcher: &ListWatcher<Registry>, heads: &Sender<u64>) {
     let mut snapshots = watcher.subscribe();
     snapshots.mark_unchanged();
-    bell.send_modify(|rings| *rings += 1);
+    heads.send_modify(|head| *head += 1);
     tokio::time::timeout(Duration::from_secs(60), snapshots.changed()).await.unwrap().unwrap();
 }
 
@@ -60,16 +60,16 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
     let (first, second) = (first.await, second.await);
     let urls = [first.url(), second.url()];
     let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let (bell, rung) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints.clone(), registry, HOUR, rung).await.unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
     assert_eq!(nodes(&watcher), 0);
 
     add_node(&liar, registry, &keys[3]).await;
-    read_again(&watcher, &bell).await;
+    read_again(&watcher, &heads).await;
     let snapshot = watcher.subscribe().borrow().clone();
     assert_eq!(snapshot.value.nodes().count(), 0, "one of two says so: {snapshot:?}");
     assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
-    read_again(&watcher, &bell).await;
+    read_again(&watcher, &heads).await;
     let snapshot = watcher.subscribe().borrow().clone();
     assert_eq!(
         (snapshot.value.nodes().count(), snapshot.error),
@@ -79,21 +79,21 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
 
     // A first reading has nothing to keep, and leaves the liar: what the other one says, both have said.
     let fresh = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let fresh = watch::registry(fresh, registry, HOUR, bell.subscribe()).await.unwrap();
+    let fresh = watch::registry(fresh, registry, HOUR, heads.subscribe()).await.unwrap();
     assert_eq!(nodes(&fresh), 0, "one of two says so");
 
     // The honest one has another node at the same place: the key of the liar never gets in.
     add_node(&honest, registry, &keys[4]).await;
     first.set(|faults| faults.dead = true);
     until("the honest one is read", || {
-        bell.send_modify(|rings| *rings += 1);
+        heads.send_modify(|head| *head += 1);
         nodes(&watcher) == 1
     })
     .await;
     first.set(|faults| faults.dead = false);
     let known = Arc::clone(&watcher.subscribe().borrow().value);
     for _ in 0..3 {
-        read_again(&watcher, &bell).await;
+        read_again(&watcher, &heads).await;
         assert_eq!(watcher.subscribe().borrow().value, known);
     }
 }
@@ -106,15 +106,15 @@ async fn a_moment_leaves_no_change_to_a_liar(fail: fn(&mut Faults, bool)) {
     let second = Proxy::start(honest.settlement.endpoint(), 0).await;
     let urls = [liar.settlement.endpoint().to_owned(), second.url()];
     let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let (bell, rung) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints, registry, HOUR, rung).await.unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
     add_node(&liar, registry, &hawser_devchain::deploy::accounts()[3]).await;
     second.set(|faults| fail(faults, true));
     let coming_back = async {
         until("it was asked in vain", || second.spoilt() > 0).await;
         second.set(|faults| fail(faults, false));
     };
-    tokio::join!(read_again(&watcher, &bell), coming_back);
+    tokio::join!(read_again(&watcher, &heads), coming_back);
     let snapshot = watcher.subscribe().borrow().clone();
     assert_eq!(snapshot.value.nodes().count(), 0, "{snapshot:?}");
     assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
@@ -141,16 +141,16 @@ async fn a_change_is_taken_when_most_endpoints_say_it() {
     let third = url(&honest).replace("127.0.0.1", "localhost");
     let urls = [url(&liar), url(&honest), third];
     let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let (bell, rung) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints, registry, HOUR, rung).await.unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
     add_node(&honest, registry, &hawser_devchain::deploy::accounts()[3]).await;
     // The first endpoint answers as before, until it is paused or asked last.
-    read_again(&watcher, &bell).await;
+    read_again(&watcher, &heads).await;
     assert_eq!(nodes(&watcher), 0, "the preferred endpoint hides the node");
     add_node(&liar, registry, &hawser_devchain::deploy::accounts()[4]).await;
-    read_again(&watcher, &bell).await;
+    read_again(&watcher, &heads).await;
     assert_eq!(nodes(&watcher), 0, "one of three is not believed");
-    read_again(&watcher, &bell).await;
+    read_again(&watcher, &heads).await;
     let snapshot = watcher.subscribe().borrow().clone();
     let key = snapshot.value.nodes().next().map(|record| record.owner.0);
     let honest_key = hawser_devchain::deploy::accounts()[3].address().into_array();
@@ -167,17 +167,17 @@ async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
     let also_honest = honest.replace("127.0.0.1", "localhost");
     let urls = [liar.url(), honest, also_honest];
     let endpoints = || Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
-    let (bell, rung) = tokio::sync::watch::channel(0);
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
     let prices = deployment.addresses.rate_registry;
-    let prices = watch::rate_table(endpoints(), prices, HOUR, rung.clone()).await.unwrap();
+    let prices = watch::rate_table(endpoints(), prices, HOUR, head_changes.clone()).await.unwrap();
     assert!(!prices.subscribe().borrow().value.rates().is_empty());
     let registry = deployment.addresses.node_registry;
-    let watcher = watch::registry(endpoints(), registry, HOUR, rung).await.unwrap();
+    let watcher = watch::registry(endpoints(), registry, HOUR, head_changes).await.unwrap();
     assert_eq!(nodes(&watcher), 0);
     // A later reading asks the preferred endpoint again at some time, and leaves it again.
     add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
     until("the new node is read", || {
-        bell.send_modify(|rings| *rings += 1);
+        heads.send_modify(|head| *head += 1);
         nodes(&watcher) == 1
     })
     .await;
@@ -198,17 +198,17 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     let address = liar.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [&liar, &honest].map(|it| it.pair.settlement.endpoint().to_owned());
     let endpoints = Endpoints::new("settlement", &urls, liar.pair.settlement.id()).unwrap();
-    let (bell, rung) = tokio::sync::watch::channel(0);
-    let read = watch::rate_table(endpoints, address, HOUR, rung).await.unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let read = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
     assert_eq!(
         read.subscribe().borrow().value.rates().len(),
         1,
         "what the other one has, both have had"
     );
-    drop(bell);
+    drop(heads);
 
     let alone = Endpoints::new("settlement", &urls[..1], liar.pair.settlement.id()).unwrap();
-    let (_bell, rung) = tokio::sync::watch::channel(0);
-    let read = watch::rate_table(alone, address, HOUR, rung).await.unwrap();
+    let (_heads, head_changes) = tokio::sync::watch::channel(0);
+    let read = watch::rate_table(alone, address, HOUR, head_changes).await.unwrap();
     assert_eq!(read.subscribe().borrow().value.rates().len(), 2, "the only endpoint is believed");
 }

@@ -262,12 +262,14 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     let addresses = &deployment.addresses;
     let proxy = Proxy::start(pair.settlement.endpoint(), 0).await;
     let endpoints = Endpoints::new("settlement", &[proxy.url()], pair.settlement.id()).unwrap();
-    let (bell, rung) = tokio::sync::watch::channel(0);
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
     let hour = Duration::from_secs(3600);
     let registry = addresses.node_registry;
-    let nodes = watch::registry(endpoints.clone(), registry, hour, rung.clone()).await.unwrap();
-    let rates =
-        watch::rate_table(endpoints.clone(), addresses.rate_registry, hour, rung).await.unwrap();
+    let nodes =
+        watch::registry(endpoints.clone(), registry, hour, head_changes.clone()).await.unwrap();
+    let rates = watch::rate_table(endpoints.clone(), addresses.rate_registry, hour, head_changes)
+        .await
+        .unwrap();
     assert!(!rates.subscribe().borrow().value.rates().is_empty());
     assert!(nodes.subscribe().borrow().value.nodes().next().is_none());
 
@@ -280,7 +282,7 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     };
     proxy.set(|faults| faults.dead = true);
     sender(&pair.settlement, 0).send(&Call::new(registry, &call)).await.unwrap();
-    bell.send_modify(|rings| *rings += 1);
+    heads.send_modify(|head| *head += 1);
     until("it is known that it cannot be read", || nodes.subscribe().borrow().error.is_some())
         .await;
     assert!(
@@ -288,10 +290,10 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
             && nodes.subscribe().borrow().failures > 0
     );
     assert!(!rates.subscribe().borrow().value.rates().is_empty(), "what is known stays");
-    let failed = watch::registry(endpoints, registry, hour, bell.subscribe()).await;
+    let failed = watch::registry(endpoints, registry, hour, heads.subscribe()).await;
     assert!(failed.is_err(), "the first reading has to succeed");
     proxy.set(|faults| faults.dead = false);
-    bell.send_modify(|rings| *rings += 1);
+    heads.send_modify(|head| *head += 1);
     until("the new node is known", || nodes.subscribe().borrow().value.nodes().count() == 1).await;
     assert_eq!(nodes.subscribe().borrow().value.nodes().next().unwrap().id.0, 100);
     assert_eq!(nodes.subscribe().borrow().error, None);

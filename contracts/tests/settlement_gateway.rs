@@ -210,13 +210,13 @@ async fn deposits_are_refused_in_order(w: &TestNetwork) {
         needed: n(DOLLAR + 1),
     };
     let costs = InsufficientAmount { appChainAmount: n(SCALE), maxTotalCosts: n(2 * SCALE) };
-    let dear = depositCall { amount_: n(1), maxFeePerGas_: n(2 * SCALE), ..call.clone() };
+    let expensive = depositCall { amount_: n(1), maxFeePerGas_: n(2 * SCALE), ..call.clone() };
     w.refuse_all([
         (try_it(other, zero, DOLLAR + 1), poor.into()),
         (try_it(other, zero, 0), UnsupportedChainId { chainId: other }.into()),
         (try_it(chain(), zero, 0), ZeroRecipient {}.into()),
         (try_it(chain(), recipient(), 0), ZeroAmount {}.into()),
-        (customer.calls(w.at.gateway, dear), costs.into()),
+        (customer.calls(w.at.gateway, expensive), costs.into()),
     ])
     .await;
 }

@@ -177,8 +177,9 @@ async fn each_part_is_judged_where_it_goes(w: &TestNetwork) {
     let small =
         PayerRegistry::InsufficientDeposit { amount: u96(1), minimumDeposit: u96(MINIMUM_DEPOSIT) };
     let without_recipient = depositCall { appChainRecipient_: Address::ZERO, ..split(TO_PAYER, 1) };
-    let dear = depositCall { appChainMaxFeePerGas_: U256::from(DOLLAR), ..split(0, 1) };
-    let dear = depositCall { appChainGasLimit_: U256::from(DOLLAR) * U256::from(2), ..dear };
+    let expensive = depositCall { appChainMaxFeePerGas_: U256::from(DOLLAR), ..split(0, 1) };
+    let expensive =
+        depositCall { appChainGasLimit_: U256::from(DOLLAR) * U256::from(2), ..expensive };
     let costs = SettlementChainGateway::InsufficientAmount {
         appChainAmount: U256::from(DOLLAR * DOLLAR),
         maxTotalCosts: U256::from(2 * DOLLAR * DOLLAR),
@@ -186,7 +187,7 @@ async fn each_part_is_judged_where_it_goes(w: &TestNetwork) {
     w.refuse_all([
         (pay(w, split(1, TO_APP_CHAIN)), small.into()),
         (pay(w, without_recipient), SettlementChainGateway::ZeroRecipient {}.into()),
-        (pay(w, dear), costs.into()),
+        (pay(w, expensive), costs.into()),
     ])
     .await;
 }

@@ -30,7 +30,7 @@ use crate::tls::PeerTlsError;
 use crate::transport;
 use crate::unproven::{UnprovenConnections, UnprovenSlot};
 
-/// Longest wait at shutdown for peers to receive the close. Guessed: within a supervisor's patience.
+/// Longest wait at shutdown for peers to receive the close. Guessed: less than a supervisor waits.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Shortest wait at shutdown, so that the closing frame can be sent again to a peer that answers late. Guessed.
 const GOODBYE_MIN: Duration = Duration::from_millis(100);
@@ -380,8 +380,8 @@ mod tests {
         }
         assert!(starts.try_recv().is_err(), "the first task runs still");
         drop(end);
-        let patience = Duration::from_secs(120);
-        let again = timeout(patience, starts.recv()).await.expect("it is dialled again");
+        let redial_timeout = Duration::from_secs(120);
+        let again = timeout(redial_timeout, starts.recv()).await.expect("it is dialled again");
         assert_eq!(again.map(|(peer, _)| peer), Some(PEER));
 
         // Without the sender of the registry the tasks continue.

@@ -31,9 +31,9 @@ pub(in super::super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result
 fn print(found: &IdentityRepeats) {
     for UsedSignature { inbox_id, first, again, other_form, delivered } in &found.kept {
         let form = if *other_form { " in another form" } else { "" };
-        let fate = if *delivered { "" } else { "; readers do not get it" };
+        let delivery = if *delivered { "" } else { "; readers do not get it" };
         output::line(format_args!(
-            "inbox {inbox_id}: 1:{again} has a signature that 1:{first} has used{form}{fate}"
+            "inbox {inbox_id}: 1:{again} has a signature that 1:{first} has used{form}{delivery}"
         ));
     }
     let (updates, count, delivered) = (found.updates, found.count, found.delivered);

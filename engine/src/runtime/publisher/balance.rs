@@ -68,7 +68,7 @@ pub(super) struct CheckedPayer<'a> {
     payer: PayerAddress,
 }
 
-/// The fate of a reading.
+/// The outcome of a reading.
 #[derive(Debug, PartialEq, Eq)]
 enum Put {
     Known,
