@@ -1,11 +1,11 @@
 //! Evidence about late releases: envelopes that fall between the payer reports about their originator.
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, TreeEvidence, TreeFault, late_release_pieces, verify_trees,
 };
-use hawser_rules::payer_report::{PayerReport, ReportId};
+use hawser_rules::payer_report::PayerReport;
 use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
 
 use super::{ChainReport, PayerReporterState, ReportStepError};
