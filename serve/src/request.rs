@@ -131,7 +131,8 @@ impl RequestBody {
         })?;
         self.messages += step.begun;
         self.metrics.received(step.begun);
-        if self.takes_one_message() && self.messages > 1 {
+        // Its message waits here until the end of the request, and stays charged only if nothing comes behind it.
+        if self.takes_one_message() && (self.messages > 1 || !self.whole.is_empty()) {
             return Err(Status::invalid_argument("more than one request message"));
         }
         let Some(end) = step.whole else {

@@ -137,6 +137,23 @@ fn arriving(bytes: Vec<u8>, ends: bool, connection: &Arc<ConnectionShare>) -> Re
     RequestBody::new(body, Version::HTTP_2, metrics, charge, Duration::from_secs(30))
 }
 
+/// One byte behind the message, in a piece of its own, begins no second message. The message stays in memory.
+#[test]
+fn what_comes_behind_the_message_of_a_request_sets_none_of_its_memory_free() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let pieces =
+        [message(100_000), vec![0]].map(|piece| Ok::<_, Status>(Frame::data(piece.into())));
+    let pieces = tokio_stream::iter(pieces).chain(futures_util::stream::pending());
+    let body = Body::new(StreamBody::new(pieces));
+    let mut body = charged_body_of(body, MethodKind::ServerStream, &budget);
+    let before = budget.used_bytes();
+    let refused = body.receive(0).now_or_never();
+    assert!(refused.is_some(), "it does not wait for the end of the request");
+    assert!(body.whole.is_empty() || budget.used_bytes() - before >= 100_000);
+    let (_, status) = read(body).now_or_never().expect("the refusal is there");
+    assert_eq!(status.map(|status| status.code()), Some(Code::InvalidArgument));
+}
+
 /// A hundred topics of 17 bytes, as elements of a small request.
 fn elements() -> Vec<u8> {
     framed(&[[0x0a, 17].as_slice(), &[1; 17]].concat().repeat(100))

@@ -54,8 +54,12 @@ impl StrandTask {
         };
         self.counters.received.inc_by(response.items.iter().filter_map(envelope).count() as u64);
         self.follower.note_wall(self.state.ports.clock.now_ns());
+        let before = self.follower.accepted();
         self.ahead.accept(now(), &mut self.follower, response, *run);
-        self.hashed.extend(hashed);
+        // Only those of entries that were accepted: no write would take the others out again.
+        let accepted = self.follower.accepted().0.saturating_sub(before.0);
+        self.hashed
+            .extend(hashed.into_iter().take(usize::try_from(accepted).unwrap_or(usize::MAX)));
         self.hand_over();
     }
 
