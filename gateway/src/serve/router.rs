@@ -52,7 +52,7 @@ impl ServiceRouter {
         let identified = self.policies.caller_of(headers, peer, crate::now_ms() / 1000).await;
         let (caller, tenant) = identified.map_err(|refusal| self.own.refused(&refusal))?;
         if envelopes.is_empty() {
-            // No limit counts this request, so it causes no call to Redis or the webhook.
+            // No limit counts this request, so it causes no further call to Redis or the webhook.
             return Ok(PublishClientEnvelopesResponse::default());
         }
         if self.tenants.is_empty() {
