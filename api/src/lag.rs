@@ -53,39 +53,39 @@ mod tests {
 
     use super::*;
 
-    fn note(heard: &mut StrandLag, at: i64, held: u64, furthest: u64) -> i64 {
-        heard.note(at, SequenceId(held), SequenceId(furthest))
+    fn note(lag: &mut StrandLag, at: i64, held: u64, furthest: u64) -> i64 {
+        lag.note(at, SequenceId(held), SequenceId(furthest))
     }
 
     #[test]
     fn the_lag_is_the_age_of_the_news_of_the_first_envelope_that_is_missing() {
-        let mut heard = StrandLag::default();
-        assert_eq!(note(&mut heard, 10, 5, 5), 0);
-        assert_eq!(note(&mut heard, 20, 5, 7), 0);
-        assert_eq!(note(&mut heard, 30, 5, 9), 10);
-        assert_eq!(note(&mut heard, 40, 6, 9), 20, "7 is still missing");
-        assert_eq!(note(&mut heard, 50, 8, 9), 20, "9 was heard of at 30");
-        assert_eq!(note(&mut heard, 60, 9, 9), 0);
-        assert_eq!(note(&mut heard, 70, 9, 12), 0);
-        assert_eq!(note(&mut heard, 65, 9, 12), 0, "a clock that goes back");
+        let mut lag = StrandLag::default();
+        assert_eq!(note(&mut lag, 10, 5, 5), 0);
+        assert_eq!(note(&mut lag, 20, 5, 7), 0);
+        assert_eq!(note(&mut lag, 30, 5, 9), 10);
+        assert_eq!(note(&mut lag, 40, 6, 9), 20, "7 is still missing");
+        assert_eq!(note(&mut lag, 50, 8, 9), 20, "9 was heard of at 30");
+        assert_eq!(note(&mut lag, 60, 9, 9), 0);
+        assert_eq!(note(&mut lag, 70, 9, 12), 0);
+        assert_eq!(note(&mut lag, 65, 9, 12), 0, "a clock that goes back");
     }
 
     #[test]
     fn a_steady_follower_is_not_seen_as_ever_further_behind() {
-        let mut heard = StrandLag::default();
+        let mut lag = StrandLag::default();
         for at in 1..1000 {
-            assert!(note(&mut heard, at, at.unsigned_abs() - 1, at.unsigned_abs()) <= 1);
+            assert!(note(&mut lag, at, at.unsigned_abs() - 1, at.unsigned_abs()) <= 1);
         }
     }
 
     proptest! {
         #[test]
         fn memory_is_bounded_and_the_lag_never_exceeds_its_age(steps in 1u64..3000) {
-            let mut heard = StrandLag::default();
+            let mut lag = StrandLag::default();
             for step in 1..=steps {
                 let at = i64::try_from(step).unwrap();
-                prop_assert_eq!(note(&mut heard, at, 0, step), at - 1);
-                prop_assert!(heard.0.len() <= CLAIMS_MAX);
+                prop_assert_eq!(note(&mut lag, at, 0, step), at - 1);
+                prop_assert!(lag.0.len() <= CLAIMS_MAX);
             }
         }
     }

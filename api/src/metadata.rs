@@ -59,8 +59,8 @@ impl MetadataApi for Metadata {
         request: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<pb::GetSyncCursorResponse>, Status> {
         let mut answer = Response::new(self.cursor.now());
-        let is_told = caller_of(&request).is_node();
-        if let Some(address) = self.quic_address.clone().filter(|_| is_told) {
+        let is_from_node = caller_of(&request).is_node();
+        if let Some(address) = self.quic_address.clone().filter(|_| is_from_node) {
             answer.metadata_mut().insert(QUIC_ADDRESS_HEADER, address);
         }
         Ok(answer)

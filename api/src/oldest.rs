@@ -143,7 +143,7 @@ mod tests {
         EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
     }
 
-    fn told(from: &ReadFrom) -> Option<String> {
+    fn header_for(from: &ReadFrom) -> Option<String> {
         let mut response = Response::new(());
         put_oldest(&[id(100, 5), id(200, 77)], from, &mut response);
         response.metadata().get(OLDEST_HEADER).map(|it| it.to_str().unwrap().to_owned())
@@ -152,17 +152,21 @@ mod tests {
     #[test]
     fn only_strands_are_named_whose_expired_places_are_asked_for() {
         let cursor = |ids: &[EnvelopeId]| ids.iter().copied().collect::<Cursor>();
-        assert_eq!(told(&ReadFrom::Now), None);
-        assert_eq!(told(&ReadFrom::Cursor(cursor(&[]))).unwrap(), "100=5,200=77");
+        assert_eq!(header_for(&ReadFrom::Now), None);
+        assert_eq!(header_for(&ReadFrom::Cursor(cursor(&[]))).unwrap(), "100=5,200=77");
         let seen = cursor(&[id(100, 4), id(200, 75)]);
-        assert_eq!(told(&ReadFrom::Cursor(seen.clone())).unwrap(), "200=77", "4 is the last gone");
+        assert_eq!(
+            header_for(&ReadFrom::Cursor(seen.clone())).unwrap(),
+            "200=77",
+            "4 is the last gone"
+        );
         let strand = |of| ReadFrom::Strands(vec![OriginatorId(of)], seen.clone());
-        assert_eq!(told(&strand(100)), None);
-        assert_eq!(told(&strand(200)).unwrap(), "200=77");
+        assert_eq!(header_for(&strand(100)), None);
+        assert_eq!(header_for(&strand(200)).unwrap(), "200=77");
         let ahead = cursor(&[id(100, 9), id(200, 99)]).to_pb();
         let seen = seen.to_pb();
         let topics = |cursors: &[Option<&envelopes_pb::Cursor>]| {
-            told(&ReadFrom::topics(cursors.iter().copied()))
+            header_for(&ReadFrom::topics(cursors.iter().copied()))
         };
         assert_eq!(topics(&[Some(&ahead)]), None);
         assert_eq!(topics(&[Some(&ahead), Some(&seen)]).unwrap(), "200=77");

@@ -86,9 +86,9 @@ mod tests {
         let peers = [peer(200, &[(200, 7)]), peer(300, &[(200, 6)])];
         assert_eq!(behind.note(0, &own(5), &peers), None);
         assert_eq!(behind.note(90 * SECOND, &own(5), &peers), None, "a gap may be searched");
-        let told = behind.note(91 * SECOND, &own(5), &peers).unwrap();
+        let strands = behind.note(91 * SECOND, &own(5), &peers).unwrap();
         assert_eq!(
-            told,
+            strands,
             "the strand of node 200 lacks 1 envelopes that two peers have held for 91 s"
         );
         assert_eq!(behind.note(92 * SECOND, &own(6), &peers), None, "one peer is no proof");

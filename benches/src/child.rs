@@ -79,8 +79,8 @@ pub(crate) fn answer(command: &mut Command) -> Result<(CommandTime, Vec<u8>), Be
     let output = command.stdin(Stdio::null()).output()?;
     let elapsed = start.elapsed();
     if !output.status.success() {
-        let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy);
-        return Err(format!("{command:?}: {}\n{}{}", output.status, said[0], said[1]).into());
+        let printed = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy);
+        return Err(format!("{command:?}: {}\n{}{}", output.status, printed[0], printed[1]).into());
     }
     let cpu = process::children_cpu_time()?.saturating_sub(cpu);
     Ok((CommandTime { elapsed, cpu }, output.stdout))

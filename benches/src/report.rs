@@ -99,13 +99,13 @@ fn of_verdicts(out: &mut String, verdicts: &[PromiseOutcome]) -> Result<(), Benc
     }
     writeln!(out, "| promise | measured | required | |\n|---|--:|--:|---|")?;
     for verdict in verdicts {
-        let said = if verdict.is_kept() {
+        let result = if verdict.is_kept() {
             "reached".to_owned()
         } else {
             format!("**missed by {:.0} %**", (1.0 - verdict.ratio) * 100.0)
         };
         let PromiseOutcome { promise, measured, required, .. } = verdict;
-        writeln!(out, "| {promise} | {measured} | {required} | {said} |")?;
+        writeln!(out, "| {promise} | {measured} | {required} | {result} |")?;
     }
     writeln!(out)?;
     Ok(())

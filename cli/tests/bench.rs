@@ -28,12 +28,12 @@ fn bench_for(duration: &str, target: &str, more: &[&str]) -> (Option<i32>, Value
     let mut command = hawser();
     command.args(["bench", "--json", "--duration", duration, "--target", target]).args(more);
     let output = command.output().unwrap();
-    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code(), said, stderr(&output))
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), report, stderr(&output))
 }
 
-fn names(said: &Value) -> Vec<&str> {
-    let tests = said["tests"].as_array().unwrap_or_else(|| panic!("{said}")).iter();
+fn names(report: &Value) -> Vec<&str> {
+    let tests = report["tests"].as_array().unwrap_or_else(|| panic!("{report}")).iter();
     tests.map(|test| test["test"].as_str().unwrap()).collect()
 }
 
@@ -44,9 +44,9 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     let target = dev.text(0, "grpc");
     let held = || held(&target);
 
-    let (code, said, errors) = bench(&target, &[]);
+    let (code, report, errors) = bench(&target, &[]);
     assert_eq!(code, Some(0), "{errors}");
-    assert_eq!(names(&said), ["QueryEnvelopes", "GetInboxIds", "GetNewestEnvelope"]);
+    assert_eq!(names(&report), ["QueryEnvelopes", "GetInboxIds", "GetNewestEnvelope"]);
     assert_eq!(held(), 0, "it only reads without a payer");
     let (code, ..) = bench(&target, &["--tests", "Welcome"]);
     assert_eq!(code, Some(2), "a test that publishes needs a payer");
@@ -55,37 +55,41 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     let payer = ["--payer-key-file", key.to_str().unwrap(), "--node-id", "100"];
     let few = ["--tests", "Welcome,GroupMessage-5KB", "--publishes-max", "30"];
     // Each test takes its part of what may be published, long before its time is over.
-    let (code, said, errors) = bench_for("10m", &target, &[&payer[..], &few].concat());
+    let (code, report, errors) = bench_for("10m", &target, &[&payer[..], &few].concat());
     assert_eq!(code, Some(0), "{errors}");
     assert!(errors.contains("up to 30 envelopes"), "{errors}");
-    let count = |test: usize| said["tests"][test]["count"].as_u64();
-    assert_eq!((count(0), count(1), held()), (Some(15), Some(15), 30), "{said}");
+    let count = |test: usize| report["tests"][test]["count"].as_u64();
+    assert_eq!((count(0), count(1), held()), (Some(15), Some(15), 30), "{report}");
 
     let file = ["--out", out.to_str().unwrap()];
-    let (code, said, errors) = bench(&target, &[&payer[..], &file].concat());
-    assert_eq!(code, Some(0), "{errors}: {said}");
-    assert_eq!(names(&said).len(), 10, "{said}");
-    for test in said["tests"].as_array().unwrap() {
+    let (code, report, errors) = bench(&target, &[&payer[..], &file].concat());
+    assert_eq!(code, Some(0), "{errors}: {report}");
+    assert_eq!(names(&report).len(), 10, "{report}");
+    for test in report["tests"].as_array().unwrap() {
         assert!(test["count"].as_u64().unwrap() > 0, "{test}");
         assert!(test["p99_ms"].as_f64() >= test["p50_ms"].as_f64(), "{test}");
     }
     let written: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
-    assert_eq!(written, said);
+    assert_eq!(written, report);
 
     for mode in [&["--blast"][..], &["--mix", "1000000"]] {
         let before = held();
-        let (code, said, errors) = bench(&target, &[&payer[..], mode].concat());
-        assert_eq!(code, Some(0), "{errors}: {said}");
+        let (code, report, errors) = bench(&target, &[&payer[..], mode].concat());
+        assert_eq!(code, Some(0), "{errors}: {report}");
         let wanted =
             ["GetInboxIds", "QueryEnvelopes", "GetNewestEnvelope", "GroupMessage-256B", "all"];
-        assert_eq!(names(&said), wanted);
-        let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
-        assert_eq!(held() - before, count(3), "{said}");
-        assert_eq!((0..4).map(count).sum::<u64>(), count(4), "{said}");
-        assert!(count(0) > count(1) && count(1) > count(3) && count(3) > 0, "{said}");
+        assert_eq!(names(&report), wanted);
+        let count = |test: usize| report["tests"][test]["count"].as_u64().unwrap();
+        assert_eq!(held() - before, count(3), "{report}");
+        assert_eq!((0..4).map(count).sum::<u64>(), count(4), "{report}");
+        assert!(count(0) > count(1) && count(1) > count(3) && count(3) > 0, "{report}");
     }
-    let (code, said, errors) = bench(&target, &["--blast"]);
-    assert_eq!((code, names(&said).len()), (Some(0), 4), "{errors}: it only reads without a payer");
+    let (code, report, errors) = bench(&target, &["--blast"]);
+    assert_eq!(
+        (code, names(&report).len()),
+        (Some(0), 4),
+        "{errors}: it only reads without a payer"
+    );
     assert!(dev.stop().success());
 }
 
@@ -105,34 +109,34 @@ fn daily_users_have_topics_of_their_own_and_single_calls_and_connections_are_mea
     let payer = ["--payer-key-file", key.to_str().unwrap(), "--node-id", "100"];
     let before = held(&target);
     let daily = ["--dau", "60000", "--publishes-max", "100"];
-    let (code, said, errors) = bench(&target, &[&payer[..], &daily].concat());
-    assert_eq!(code, Some(0), "{errors}: {said}");
+    let (code, report, errors) = bench(&target, &[&payer[..], &daily].concat());
+    assert_eq!(code, Some(0), "{errors}: {report}");
     let reads = ["GetInboxIds", "QueryEnvelopes", "GetNewestEnvelope"];
     let writes = ["GroupMessage", "Welcome"];
     let streams = ["SubscribeAllEnvelopes", "all"];
     let wanted = [&["Seeding"][..], &reads, &writes, &streams].concat();
-    assert_eq!(names(&said), wanted);
-    let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
+    assert_eq!(names(&report), wanted);
+    let count = |test: usize| report["tests"][test]["count"].as_u64().unwrap();
     assert_eq!(count(0), 10, "half of what may be published fills topics, five messages each");
-    assert_eq!(held(&target) - before, 5 * count(0) + count(4) + count(5), "{said}");
-    assert!((1..6).all(|test| count(test) > 0), "{said}");
-    assert_eq!(count(6), 200, "streams in the background: {said}");
+    assert_eq!(held(&target) - before, 5 * count(0) + count(4) + count(5), "{report}");
+    assert!((1..6).all(|test| count(test) > 0), "{report}");
+    assert_eq!(count(6), 200, "streams in the background: {report}");
 
     let before = held(&target);
-    let (code, said, errors) = bench(&target, &["--diag"]);
-    assert_eq!(code, Some(0), "{errors}: {said}");
+    let (code, report, errors) = bench(&target, &["--diag"]);
+    assert_eq!(code, Some(0), "{errors}: {report}");
     let alone = ["GetVersion", "QueryEnvelopes", "GetInboxIds", "GetNewestEnvelope"];
-    assert_eq!(names(&said), alone);
-    let (code, said, errors) = bench(&target, &[&payer[..], &["--diag"]].concat());
-    assert_eq!(code, Some(0), "{errors}: {said}");
-    let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
-    assert!((0..6).all(|test| (1..=50).contains(&count(test))), "{said}");
-    assert_eq!(held(&target) - before, count(4) + count(5), "{said}");
-    let (code, said, errors) = bench(&target, &["--diag-connect"]);
-    assert_eq!(code, Some(0), "{errors}: {said}");
-    assert_eq!(names(&said), ["name", "tcp", "first-call", "next-call"]);
-    let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
-    assert!((0..4).all(|test| (1..=20).contains(&count(test))), "{said}");
+    assert_eq!(names(&report), alone);
+    let (code, report, errors) = bench(&target, &[&payer[..], &["--diag"]].concat());
+    assert_eq!(code, Some(0), "{errors}: {report}");
+    let count = |test: usize| report["tests"][test]["count"].as_u64().unwrap();
+    assert!((0..6).all(|test| (1..=50).contains(&count(test))), "{report}");
+    assert_eq!(held(&target) - before, count(4) + count(5), "{report}");
+    let (code, report, errors) = bench(&target, &["--diag-connect"]);
+    assert_eq!(code, Some(0), "{errors}: {report}");
+    assert_eq!(names(&report), ["name", "tcp", "first-call", "next-call"]);
+    let count = |test: usize| report["tests"][test]["count"].as_u64().unwrap();
+    assert!((0..4).all(|test| (1..=20).contains(&count(test))), "{report}");
     let (code, ..) = bench(&target, &["--diag", "--dau", "5"]);
     assert_eq!(code, Some(2), "one mode at a time");
     assert!(dev.stop().success());
@@ -144,15 +148,15 @@ fn a_gateway_publishes_and_pays() {
     let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1"]);
     let gateway = dev.network["gateway"]["grpc"].as_str().unwrap();
     let few = ["--gateway", gateway, "--tests", "GroupMessage-256B,SubscribeTopics"];
-    let (code, said, errors) = bench(&dev.text(0, "grpc"), &few);
-    assert_eq!(code, Some(0), "{errors}: {said}");
+    let (code, report, errors) = bench(&dev.text(0, "grpc"), &few);
+    assert_eq!(code, Some(0), "{errors}: {report}");
     assert!(errors.contains("through the gateway"), "{errors}");
-    assert_eq!(names(&said), ["GroupMessage-256B", "SubscribeTopics"]);
+    assert_eq!(names(&report), ["GroupMessage-256B", "SubscribeTopics"]);
     let daily = ["--gateway", gateway, "--dau", "60000", "--publishes-max", "200"];
-    let (code, said, errors) = bench(&dev.text(0, "grpc"), &daily);
-    assert_eq!(code, Some(0), "{errors}: {said}");
-    let commits = said["tests"].as_array().unwrap().iter().find(|it| it["test"] == "Commit");
-    assert!(commits.unwrap()["count"].as_u64() > Some(0), "{said}");
+    let (code, report, errors) = bench(&dev.text(0, "grpc"), &daily);
+    assert_eq!(code, Some(0), "{errors}: {report}");
+    let commits = report["tests"].as_array().unwrap().iter().find(|it| it["test"] == "Commit");
+    assert!(commits.unwrap()["count"].as_u64() > Some(0), "{report}");
     let (code, _, errors) = bench(&dev.text(0, "grpc"), &["--gateway", "127.0.0.1:1"]);
     assert_eq!(code, Some(1), "{errors}");
     assert!(dev.stop().success());
@@ -221,12 +225,12 @@ fn refusals_for_too_many_calls_are_counted_and_slow_the_caller_down() {
     let runtime = Runtime::new().unwrap();
     let (address, calls) = start(&runtime, Some(Status::resource_exhausted("too many")));
     let few = ["--concurrency", "2", "--tests", "GetInboxIds"];
-    let (code, said, errors) = bench(&address.to_string(), &few);
+    let (code, report, errors) = bench(&address.to_string(), &few);
     assert_eq!(code, Some(1), "{errors}");
-    let test = &said["tests"][0];
-    assert_eq!((&test["count"], &test["error_percent"]), (&0.into(), &100.0.into()), "{said}");
+    let test = &report["tests"][0];
+    assert_eq!((&test["count"], &test["error_percent"]), (&0.into(), &100.0.into()), "{report}");
     let made = calls.load(Ordering::Relaxed);
-    assert_eq!(test["rate_limited"], made, "{said}");
+    assert_eq!(test["rate_limited"], made, "{report}");
     // Each worker pauses for a second after a refusal, and begins none after the only second.
     assert!((2..=4).contains(&made), "{made}");
 }
@@ -244,12 +248,12 @@ fn publishes_that_are_refused_for_longer_than_the_run_are_errors_of_the_stream_t
     assert!(support::run(&["keys", "generate", "--out", key]).status.success());
     let payer = ["--payer-key-file", key, "--node-id", "100", "--concurrency", "2"];
     let stream = [&payer[..], &["--tests", "SubscribeTopics"]].concat();
-    let (code, said, errors) = bench(&address.to_string(), &stream);
-    assert_eq!(code, Some(1), "{errors}: {said}");
-    let test = &said["tests"][0];
-    assert_eq!((&test["count"], &test["error_percent"]), (&0.into(), &100.0.into()), "{said}");
-    assert_eq!(test["rate_limited"], calls.load(Ordering::Relaxed), "{said}");
-    assert!(test["rate_limited"].as_u64() > Some(0), "{said}");
+    let (code, report, errors) = bench(&address.to_string(), &stream);
+    assert_eq!(code, Some(1), "{errors}: {report}");
+    let test = &report["tests"][0];
+    assert_eq!((&test["count"], &test["error_percent"]), (&0.into(), &100.0.into()), "{report}");
+    assert_eq!(test["rate_limited"], calls.load(Ordering::Relaxed), "{report}");
+    assert!(test["rate_limited"].as_u64() > Some(0), "{report}");
 }
 
 #[test]
@@ -261,14 +265,14 @@ fn an_answer_without_the_published_envelope_is_no_success() {
     let key = key.to_str().unwrap();
     assert!(support::run(&["keys", "generate", "--out", key]).status.success());
     let payer = ["--payer-key-file", key, "--node-id", "100", "--tests", "GroupMessage-256B"];
-    let (code, said, errors) = bench(&address.to_string(), &payer);
+    let (code, report, errors) = bench(&address.to_string(), &payer);
     assert_eq!(code, Some(1), "{errors}");
-    assert_eq!(said["tests"][0]["count"], 0, "{said}");
-    assert!(said["tests"][0]["errors"]["DATA_LOSS"].as_u64() > Some(0), "{said}");
+    assert_eq!(report["tests"][0]["count"], 0, "{report}");
+    assert!(report["tests"][0]["errors"]["DATA_LOSS"].as_u64() > Some(0), "{report}");
     let streams = [&payer[..4], &["--tests", "SubscribeTopics,SubscribeTopics-Catchup"]].concat();
-    let (code, said, errors) = bench(&address.to_string(), &streams);
-    assert_eq!(code, Some(1), "{errors}: {said}");
-    assert_eq!(said["tests"].as_array().unwrap().len(), 2, "{said}");
+    let (code, report, errors) = bench(&address.to_string(), &streams);
+    assert_eq!(code, Some(1), "{errors}: {report}");
+    assert_eq!(report["tests"].as_array().unwrap().len(), 2, "{report}");
 }
 
 #[test]
@@ -282,10 +286,10 @@ fn a_node_that_is_silent_or_absent_ends_nothing_but_its_calls() {
             held.push(stream);
         }
     });
-    let (code, said, errors) = bench(&address.to_string(), &["--tests", "GetNewestEnvelope"]);
-    assert_eq!(code, Some(1), "{errors}: {said}");
-    let (code, said, _) = bench("127.0.0.1:1", &[]);
-    assert_eq!((code, said), (Some(1), Value::Null));
+    let (code, report, errors) = bench(&address.to_string(), &["--tests", "GetNewestEnvelope"]);
+    assert_eq!(code, Some(1), "{errors}: {report}");
+    let (code, report, _) = bench("127.0.0.1:1", &[]);
+    assert_eq!((code, report), (Some(1), Value::Null));
     let (code, ..) = bench("nowhere", &[]);
     assert_eq!(code, Some(2));
 }

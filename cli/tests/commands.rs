@@ -112,20 +112,20 @@ fn a_chain_watcher_takes_the_environment_of_the_reference() {
 fn the_version_names_the_commit() {
     let output = run(&["--version"]);
     assert!(output.status.success());
-    let said = stdout(&output);
+    let version_line = stdout(&output);
     let version = format!("hawser {}", env!("CARGO_PKG_VERSION"));
     let mut git = Command::new("git");
     git.args(["log", "-n1000", "--format=%H"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     let commits = git.output().map(|output| stdout(&output)).unwrap_or_default();
-    let Some(rest) = said.trim().strip_prefix(&version) else { panic!("{said:?}") };
+    let Some(rest) = version_line.trim().strip_prefix(&version) else { panic!("{version_line:?}") };
     let commit = rest.trim().trim_start_matches('(').trim_end_matches(')');
     if commits.is_empty() {
         return;
     }
-    assert_eq!(commit.len(), 12, "{said:?}");
+    assert_eq!(commit.len(), 12, "{version_line:?}");
     assert!(
         commits.lines().any(|known| known.starts_with(commit)),
-        "{said:?} is of this repository"
+        "{version_line:?} is of this repository"
     );
 }
 
@@ -324,7 +324,7 @@ fn a_service_manager_is_told_of_start_and_stop() {
     let path = single.place.path().join("notify");
     let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
-    let heard = || {
+    let received = || {
         let mut buffer = [0; 64];
         let len = manager.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..len].to_vec()).unwrap()
@@ -332,11 +332,11 @@ fn a_service_manager_is_told_of_start_and_stop() {
     let mut command = single.command();
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "60000000");
     let node = Running::start(command, true);
-    assert_eq!(heard(), "READY=1");
-    assert_eq!(heard(), "WATCHDOG=1");
+    assert_eq!(received(), "READY=1");
+    assert_eq!(received(), "WATCHDOG=1");
     assert!(page(&format!("127.0.0.1:{}", single.base + 1), "/readyz").contains("200 OK"));
     signal(node.pid(), "TERM");
-    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(received(), "STOPPING=1");
     assert!(node.end().success());
 }
 

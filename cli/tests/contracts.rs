@@ -480,8 +480,8 @@ impl EmptyChains {
         command.arg("--out").arg(self.folder.path().join("chain.json"));
         command.arg("--key-file").arg(self.folder.path().join(key)).args(more);
         let output = command.stdin(std::process::Stdio::null()).output().unwrap();
-        let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        (output.status.code(), stderr(&output), said)
+        let outcome = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), stderr(&output), outcome)
     }
 
     /// Delivers everything that waits at the inbox, as the bridge of a rollup does in its time.
@@ -553,11 +553,11 @@ fn a_deployment_that_cannot_be_what_it_says_is_refused() {
     command.args(["contracts", "deploy", "--rpc-url", &chains.rpc[0], "--app-rpc-url"]);
     command.args([&chains.rpc[1], "--underlying", OTHER, "--inbox", OTHER, "--dry-run"]);
     command.args(["--chain-id", "700001", "--from", OTHER, "--app-chain-id"]);
-    let said = |command: &mut std::process::Command, id: &str| {
+    let outcome = |command: &mut std::process::Command, id: &str| {
         let output = command.arg(id).output().unwrap();
         (output.status.code(), stderr(&output))
     };
-    let (code, text) = said(&mut command, "700002");
+    let (code, text) = outcome(&mut command, "700002");
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("there is no contract at 0x74f3"), "{text}");
     let other_id = |id: &str| {
@@ -565,7 +565,7 @@ fn a_deployment_that_cannot_be_what_it_says_is_refused() {
         command.args(["contracts", "deploy", "--rpc-url", &chains.rpc[0], "--app-rpc-url"]);
         command.args([&chains.rpc[1], "--stand-in-token", "--stand-in-inbox", OTHER, "--dry-run"]);
         command.args(["--chain-id", "700001", "--from", OTHER, "--app-chain-id"]);
-        said(&mut command, id)
+        outcome(&mut command, id)
     };
     let (code, text) = other_id("700003");
     assert_eq!(code, Some(1), "{text}");

@@ -239,9 +239,9 @@ fn an_audit_by_the_files_of_the_folder_is_clean() {
     let keys = ["--registry", &registry, "--rates", &rates];
     let line = [&["audit", "replay", "--json", "--from", &data_dir][..], &keys].concat();
     let output = run(&line);
-    let said = format!("{}{}", support::stdout(&output), stderr(&output));
-    assert!(output.status.success(), "{said}");
-    assert!(!said.contains("were given"), "the rates are those of the chain: {said}");
+    let printed = format!("{}{}", support::stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{printed}");
+    assert!(!printed.contains("were given"), "the rates are those of the chain: {printed}");
 }
 
 #[test]
@@ -270,8 +270,8 @@ fn commands_for_the_contracts_find_the_network_of_the_current_folder() {
     };
     for line in [&["registry", "node", "list"][..], &["fees", "show"]] {
         let output = asked(line).output().unwrap();
-        let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
-        assert!(output.status.success(), "{line:?}: {said}");
+        let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{line:?}: {printed}");
     }
     let payer = dev.network["payer_key_file"].as_str().unwrap();
     let mut balance = asked(&["payer", "balance"]);
@@ -291,6 +291,6 @@ fn commands_for_the_contracts_find_the_network_of_the_current_folder() {
     assert!(dev.stop().success());
     let output = asked(&["registry", "node", "list"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
-    assert!(said.contains("network.json"), "{said}");
+    let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
+    assert!(printed.contains("network.json"), "{printed}");
 }

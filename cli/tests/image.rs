@@ -11,8 +11,8 @@ use crate::support::{run, stdout};
 /// Runs a command that succeeds, and returns what it prints.
 fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
     stdout(&output)
 }
 

@@ -215,13 +215,13 @@ impl Joined {
         let settlement = format!("http://{}", self.chains.settlement_address());
         command.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", settlement);
         let output = command.output().unwrap();
-        let said: Value = serde_json::from_slice(&output.stdout)
+        let plan: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", support::stderr(&output)));
-        let start = &said["steps"][2];
+        let start = &plan["steps"][2];
         // A node that does not answer in time is asked again.
         let found = start["found"].as_str().unwrap_or_default();
         let is_other = ["leads to node", "without the key"].iter().any(|it| found.contains(it));
-        assert!(!is_other, "the address leads to another node: {said}");
+        assert!(!is_other, "the address leads to another node: {plan}");
         start["state"] == "done"
     }
 
@@ -481,14 +481,14 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
 }
 
 /// Reads a page of a node's or gateway's operator port.
-fn told(address: &str, path: &str) -> Value {
+fn page_of(address: &str, path: &str) -> Value {
     let page = page(address, path);
     serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
 /// Returns whether registry and rates count as read.
 fn lists_are_read(address: &str) -> bool {
-    let page = told(address, "/readyz?for=publish");
+    let page = page_of(address, "/readyz?for=publish");
     let mut conditions = page["conditions"].as_array().unwrap().iter();
     let condition = conditions.find(|it| it["name"] == "settlement_chain_lists_read");
     let condition = condition.unwrap();
@@ -517,14 +517,14 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
     assert!(lists_are_read(&own) && lists_are_read(&at_gateway));
 
     let lists = |address: &str| match address == own {
-        true => told(address, "/status")["chains"]
+        true => page_of(address, "/status")["chains"]
             .as_array()
             .unwrap()
             .iter()
             .find(|chain| chain["name"] == "settlement")
             .unwrap()["lists"]
             .clone(),
-        false => told(address, "/status")["lists"].clone(),
+        false => page_of(address, "/status")["lists"].clone(),
     };
     let network = network.without_chains(|| {
         for address in [&own, &at_gateway] {
@@ -535,7 +535,7 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
             }
         }
         assert!(page(&at_gateway, "/readyz").contains("503"));
-        let nodes = &told(&at_gateway, "/status")["nodes"];
+        let nodes = &page_of(&at_gateway, "/status")["nodes"];
         assert_eq!((&nodes[0]["id"], &nodes[0]["serves"]), (&100.into(), &true.into()));
     });
     for address in [&own, &at_gateway] {

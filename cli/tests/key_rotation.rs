@@ -48,21 +48,21 @@ impl Rotation {
     /// The exit code of the command, and its answer.
     fn ask(&self, more: &[&str]) -> (Option<i32>, Value) {
         let output = self.chains.run(ADMIN, &self.words(more));
-        let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        (output.status.code(), said)
+        let plan = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), plan)
     }
 
     /// The steps with their states.
     fn states(&self) -> (Option<i32>, Vec<String>, Value) {
-        let (code, said) = self.ask(&["--check"]);
-        let steps = said["steps"].as_array().unwrap_or_else(|| panic!("{said}")).iter();
+        let (code, plan) = self.ask(&["--check"]);
+        let steps = plan["steps"].as_array().unwrap_or_else(|| panic!("{plan}")).iter();
         let state = |step: &Value| step["state"].as_str().unwrap().to_owned();
-        (code, steps.map(state).collect(), said)
+        (code, steps.map(state).collect(), plan)
     }
 
     /// Runs the command that the plan has for a step, as the administrator.
-    fn take(&self, said: &Value, step: usize) {
-        let command = said["steps"][step]["command"].as_str().unwrap();
+    fn take(&self, plan: &Value, step: usize) {
+        let command = plan["steps"][step]["command"].as_str().unwrap();
         let admin = self.chains.key(ADMIN);
         let words: Vec<_> = command.split(' ').skip(1).collect();
         let words = words.iter().map(|word| match *word {
@@ -92,56 +92,56 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
     let whole = node(&[(0, 51), (100, 5_000), (200, 3)]);
     let rotation = Rotation::begin(&old);
 
-    let (code, states, said) = rotation.states();
-    assert_eq!(code, Some(9), "{said}");
+    let (code, states, plan) = rotation.states();
+    assert_eq!(code, Some(9), "{plan}");
     assert_eq!(states, ["next", "open", "open", "not_known", "open", "open", "not_known"]);
     assert!(!rotation.new_key.exists(), "a check writes nothing");
 
     let sent = rotation.chains.transactions_of(ADMIN);
     let url = late.url();
-    let (code, said) = rotation.ask(&["--http-address", &url]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, plan) = rotation.ask(&["--http-address", &url]);
+    assert_eq!(code, Some(0), "{plan}");
     let written = mode_and_text(&rotation.new_key);
     assert_eq!(written.0, 0o600);
     let (_, again) = rotation.ask(&["--http-address", &url]);
     assert_eq!(mode_and_text(&rotation.new_key), written, "the key stays");
-    assert_eq!(again["new_public_key"], said["new_public_key"]);
+    assert_eq!(again["new_public_key"], plan["new_public_key"]);
     assert_eq!(rotation.chains.transactions_of(ADMIN), sent, "nothing was sent");
-    assert!(!said.to_string().contains(written.1.trim()), "a secret was printed");
+    assert!(!plan.to_string().contains(written.1.trim()), "a secret was printed");
 
-    rotation.take(&said, 1);
+    rotation.take(&plan, 1);
     for new in [&late, &close, &whole] {
         new.sign_as(200, secret(&rotation.new_key));
     }
-    let (_, states, said) = rotation.states();
-    assert_eq!(states[..4], [DONE, DONE, DONE, "next"], "{said}");
-    assert_eq!((&said["old_node_id"], &said["new_node_id"]), (&100.into(), &200.into()));
-    let found = said["steps"][3]["found"].as_str().unwrap();
+    let (_, states, plan) = rotation.states();
+    assert_eq!(states[..4], [DONE, DONE, DONE, "next"], "{plan}");
+    assert_eq!((&plan["old_node_id"], &plan["new_node_id"]), (&100.into(), &200.into()));
+    let found = plan["steps"][3]["found"].as_str().unwrap();
     assert!(found.contains("100 by 1000 places"), "{found}");
 
     let owner = |url: &str| {
         rotation.chains.json(ADMIN, &["registry", "node", "update-http", "200", url, "--yes"]);
     };
     owner(&close.url());
-    let (_, states, said) = rotation.states();
-    assert_eq!(states[3..], [DONE, "next", "open", "open"], "{said}");
-    rotation.take(&said, 4);
-    rotation.take(&said, 5);
-    let (code, states, said) = rotation.states();
-    assert_eq!(states[4..], [DONE, DONE, "next"], "its last places have not arrived: {said}");
+    let (_, states, plan) = rotation.states();
+    assert_eq!(states[3..], [DONE, "next", "open", "open"], "{plan}");
+    rotation.take(&plan, 4);
+    rotation.take(&plan, 5);
+    let (code, states, plan) = rotation.states();
+    assert_eq!(states[4..], [DONE, DONE, "next"], "its last places have not arrived: {plan}");
     assert_eq!(code, Some(9));
     owner(&whole.url());
-    let (code, states, said) = rotation.states();
-    assert_eq!((code, states), (Some(0), vec![DONE.to_owned(); 7]), "{said}");
+    let (code, states, plan) = rotation.states();
+    assert_eq!((code, states), (Some(0), vec![DONE.to_owned(); 7]), "{plan}");
 
     // A node that has stopped.
     owner("http://127.0.0.1:1");
-    let (code, states, said) = rotation.states();
-    assert_eq!(code, Some(9), "{said}");
-    assert_eq!(states[2], "next", "{said}");
+    let (code, states, plan) = rotation.states();
+    assert_eq!(code, Some(9), "{plan}");
+    assert_eq!(states[2], "next", "{plan}");
     owner(&old.url());
-    let (_, states, said) = rotation.states();
-    assert_eq!(states[2], "next", "both nodes at one address: {said}");
+    let (_, states, plan) = rotation.states();
+    assert_eq!(states[2], "next", "both nodes at one address: {plan}");
 }
 
 #[test]
@@ -152,13 +152,13 @@ fn the_old_node_behind_the_new_address_is_not_taken_for_the_new_node() {
     // Another address of the old node, as a second name or a balancer has it.
     let balancer = node(&HEADS);
     balancer.sign_as(100, secret(&rotation.old_key));
-    let (_, said) = rotation.ask(&["--http-address", &balancer.url()]);
-    rotation.take(&said, 1);
+    let (_, plan) = rotation.ask(&["--http-address", &balancer.url()]);
+    rotation.take(&plan, 1);
     rotation.chains.json(ADMIN, &["registry", "canonical", "add", "200", "--yes"]);
     rotation.chains.json(ADMIN, &["registry", "canonical", "remove", "100", "--yes"]);
     let seen = || {
-        let (code, states, said) = rotation.states();
-        let found = said["steps"][2]["found"].as_str().unwrap().to_owned();
+        let (code, states, plan) = rotation.states();
+        let found = plan["steps"][2]["found"].as_str().unwrap().to_owned();
         (code, [2, 3, 6].map(|step| states[step].clone()), found)
     };
     let unproven = |state: &str| [state, "not_known", "not_known"].map(str::to_owned);
@@ -187,8 +187,8 @@ fn the_old_node_behind_the_new_address_is_not_taken_for_the_new_node() {
     silent.sign_as(200, secret(&rotation.new_key));
     let url = silent.url();
     rotation.chains.json(ADMIN, &["registry", "node", "update-http", "200", &url, "--yes"]);
-    let (code, states, said) = rotation.states();
-    assert_eq!((code, states), (Some(0), vec!["done".to_owned(); 7]), "{said}");
+    let (code, states, plan) = rotation.states();
+    assert_eq!((code, states), (Some(0), vec!["done".to_owned(); 7]), "{plan}");
     // The new node at the old address proves nothing of the old strand.
     old.sign_as(200, secret(&rotation.new_key));
     let (code, states, found) = seen();
@@ -201,15 +201,15 @@ fn answers_of_both_nodes_behind_a_balancer_are_not_taken_for_those_of_the_new_no
     let old = node(&[(0, 50), (100, 5_000)]);
     let rotation = Rotation::begin(&old);
     let new = node(&[(0, 50), (100, 1)]);
-    let (_, said) = rotation.ask(&["--http-address", &new.url()]);
-    rotation.take(&said, 1);
+    let (_, plan) = rotation.ask(&["--http-address", &new.url()]);
+    rotation.take(&plan, 1);
     new.sign_as(200, secret(&rotation.new_key));
     new.share_calls_with(&old);
     for _ in 0..3 {
-        let (code, states, said) = rotation.states();
-        assert_eq!(code, Some(9), "{said}");
-        assert_eq!(states[2..4], ["next", "not_known"], "{said}");
-        let found = said["steps"][2]["found"].as_str().unwrap();
+        let (code, states, plan) = rotation.states();
+        assert_eq!(code, Some(9), "{plan}");
+        assert_eq!(states[2..4], ["next", "not_known"], "{plan}");
+        let found = plan["steps"][2]["found"].as_str().unwrap();
         assert!(found.contains("leads to node 100, not to 200"), "{found}");
     }
 }
@@ -221,20 +221,20 @@ fn a_stopped_old_node_that_has_left_leaves_two_steps_not_known() {
     {
         let old = node(&[(0, 50), (100, 5_000)]);
         rotation = Rotation::begin(&old);
-        let (_, said) = rotation.ask(&["--http-address", &new.url()]);
-        rotation.take(&said, 1);
+        let (_, plan) = rotation.ask(&["--http-address", &new.url()]);
+        rotation.take(&plan, 1);
         new.sign_as(200, secret(&rotation.new_key));
         rotation.chains.json(ADMIN, &["registry", "canonical", "add", "200", "--yes"]);
     }
-    let (code, states, said) = rotation.states();
-    assert_eq!((code, states[3].as_str()), (Some(9), "next"), "it may come back: {said}");
+    let (code, states, plan) = rotation.states();
+    assert_eq!((code, states[3].as_str()), (Some(9), "next"), "it may come back: {plan}");
     rotation.chains.json(ADMIN, &["registry", "canonical", "remove", "100", "--yes"]);
-    let (code, states, said) = rotation.states();
-    assert_eq!(code, Some(9), "{said}");
+    let (code, states, plan) = rotation.states();
+    assert_eq!(code, Some(9), "{plan}");
     assert_eq!(
         states,
         ["done", "done", "done", "not_known", "done", "done", "not_known"],
-        "{said}"
+        "{plan}"
     );
 }
 
@@ -242,8 +242,8 @@ fn a_stopped_old_node_that_has_left_leaves_two_steps_not_known() {
 fn each_printed_command_can_be_pasted_and_the_rest_is_a_note() {
     let old = node(&[(0, 50), (100, 5_000)]);
     let rotation = Rotation::begin(&old);
-    let (_, _, said) = rotation.states();
-    for step in said["steps"].as_array().unwrap() {
+    let (_, _, plan) = rotation.states();
+    for step in plan["steps"].as_array().unwrap() {
         let Some(command) = step["command"].as_str() else {
             assert_eq!(step["step"], "hand_over", "{step}");
             continue;
@@ -259,13 +259,13 @@ fn each_printed_command_can_be_pasted_and_the_rest_is_a_note() {
         let output = run(&help);
         assert!(output.status.success(), "{command}: {}", stderr(&output));
     }
-    let note = |step: usize| said["steps"][step]["note"].as_str().unwrap();
-    let start = said["steps"][2]["command"].as_str().unwrap();
-    assert!(start.ends_with(" --new-strand") && note(2).contains("first start only"), "{said}");
-    assert!(note(3).contains("wait") && note(6).contains("6 hours"), "{said}");
+    let note = |step: usize| plan["steps"][step]["note"].as_str().unwrap();
+    let start = plan["steps"][2]["command"].as_str().unwrap();
+    assert!(start.ends_with(" --new-strand") && note(2).contains("first start only"), "{plan}");
+    assert!(note(3).contains("wait") && note(6).contains("6 hours"), "{plan}");
     // The first command is the one that writes the key.
     assert!(!rotation.new_key.exists());
-    let key = said["steps"][0]["command"].as_str().unwrap();
+    let key = plan["steps"][0]["command"].as_str().unwrap();
     let words: Vec<_> = key.split(' ').skip(1).collect();
     let output = rotation.chains.run(ADMIN, &words);
     assert!(output.status.success(), "{key}: {}", stderr(&output));

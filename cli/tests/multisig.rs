@@ -55,15 +55,15 @@ impl EmptyChains {
         command.args(["--stand-in-inbox", &RELAYER.to_string()]);
         command.arg("--out").arg(self.folder.path().join("chain.json")).args(more);
         let output = command.stdin(std::process::Stdio::null()).output().unwrap();
-        let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        (output.status.code(), stderr(&output), said)
+        let printed = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), stderr(&output), printed)
     }
 
     /// The next round, as the command prints it.
     fn round(&self) -> Value {
-        let (code, text, said) = self.deploy(&["--calldata", "--from", &MULTISIG.to_string()]);
+        let (code, text, printed) = self.deploy(&["--calldata", "--from", &MULTISIG.to_string()]);
         assert_eq!(code, Some(0), "{text}");
-        said
+        printed
     }
 
     /// Sends a printed call. Returns false if the chain refuses it.

@@ -37,8 +37,8 @@ async fn run(program: &Path, script: &str) {
     command.arg(here(script)).arg(format!("http://{}", chain.local_addr())).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     let output = output.expect("the tool does not end").unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{script}:\n{}", String::from_utf8_lossy(&said));
+    let printed = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{script}:\n{}", String::from_utf8_lossy(&printed));
     chain.stop().await;
 }
 

@@ -42,9 +42,9 @@ impl Network {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = BufReader::new(network.stdout.take().unwrap());
+        let stdout = BufReader::new(network.stdout.take().unwrap());
         let network = Self(network);
-        let mut lines = said.lines().map_while(Result::ok);
+        let mut lines = stdout.lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains(r#""event":"ready""#)), "it has ended");
         network
     }

@@ -301,9 +301,9 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
 
 /// The envelope of another story for a place.
 fn other_envelope(place: u64) -> Bytes {
-    let told = statement_of(LIAR, place);
+    let original = statement_of(LIAR, place);
     let payer = message(LIAR, place + 1_000).encode_to_vec().into();
-    sign(&pb::UnsignedOriginatorEnvelope { payer_envelope_bytes: payer, ..told }, LIAR)
+    sign(&pb::UnsignedOriginatorEnvelope { payer_envelope_bytes: payer, ..original }, LIAR)
 }
 
 /// Starts two nodes that observe silent nodes at once, and a silent one, which gives each of them envelopes.

@@ -193,10 +193,10 @@ mod tests {
             };
             Some((number.parse::<u8>().ok()?, is_booked))
         };
-        let told: BTreeMap<u8, bool> = page.lines().filter_map(row).collect();
+        let rows: BTreeMap<u8, bool> = page.lines().filter_map(row).collect();
         let numbers: Vec<u8> = (1..=9).chain(14..=17).collect();
-        assert_eq!(told.keys().copied().collect::<Vec<_>>(), numbers);
-        for (number, is_booked) in told {
+        assert_eq!(rows.keys().copied().collect::<Vec<_>>(), numbers);
+        for (number, is_booked) in rows {
             assert_eq!(RuleNumber(number).is_booked(), is_booked, "rule {number}");
         }
     }

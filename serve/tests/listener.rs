@@ -89,8 +89,8 @@ async fn a_silent_stream_outlives_every_limit() {
     assert!(stream.message().await.unwrap().is_some());
     tokio::time::sleep(20 * short).await;
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    let told = stream.message().await.unwrap().unwrap();
-    assert_eq!(told.status(), ServingStatus::NotServing);
+    let response = stream.message().await.unwrap().unwrap();
+    assert_eq!(response.status(), ServingStatus::NotServing);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use hawser_storage::{
 
 /// Returns the strand as a reader gets it, abbreviated: `5`, `!5` invalid, `w5` waiting, `5-7?` missing, `5-7x`
 /// void, `5-7e` expired.
-fn told(store: &Store, originator: OriginatorId) -> String {
+fn log_text(store: &Store, originator: OriginatorId) -> String {
     let snapshot = store.snapshot();
     let through = snapshot.head(originator).unwrap();
     let items = snapshot.log(id(originator, 0), through).map(|item| match item.unwrap() {
@@ -111,7 +111,7 @@ fn envelopes_that_are_held_change_nothing() {
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
         // The same within one group.
         store.commit(&[append(OWN, 4), append(OWN, 4), append(OWN, 5), append(OWN, 4)]).unwrap();
-        assert_eq!(told(store, OWN), "1 2 3 4 5");
+        assert_eq!(log_text(store, OWN), "1 2 3 4 5");
         let row = store.snapshot().usage(OWN, 0, Address([7; 20])).unwrap().unwrap();
         assert_eq!(row.messages, 5);
     });
@@ -138,7 +138,7 @@ fn another_statement_for_the_same_place_is_a_conflict() {
         assert_eq!(store.commit(&[other(id(PEER, 1))]), conflict);
         let conflict = Err(CommitError::Conflict { at: id(PEER, 2) });
         assert_eq!(store.commit(&[append(PEER, 2), other(id(PEER, 2))]), conflict);
-        assert_eq!(told(store, PEER), "1");
+        assert_eq!(log_text(store, PEER), "1");
     });
 }
 
@@ -170,7 +170,7 @@ fn conflicts_are_left_out_and_all_else_is_one_write() {
         })));
         assert_eq!(store.commit_around_conflicts(&changes).unwrap(), [0, 2, 4, 6, 7, 9]);
         assert_eq!(writes.load(Ordering::Relaxed), 1);
-        assert_eq!(told(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
+        assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
         let held = entry(id(PEER, 2)).bytes;
         assert_eq!(store.snapshot().get(id(PEER, 2)).unwrap(), Some(held));
         assert_eq!(store.commit_around_conflicts(&changes[..1]).unwrap(), [0]);
@@ -180,7 +180,7 @@ fn conflicts_are_left_out_and_all_else_is_one_write() {
         let gap = [append(PEER, 3), other(1), append(PEER, 11)];
         let gap = store.commit_around_conflicts(&gap);
         assert_eq!(gap, Err(CommitError::Gap { after: SequenceId(9), got: id(PEER, 11) }));
-        assert_eq!(told(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
+        assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
     });
 }
 
@@ -198,7 +198,7 @@ fn places_outside_a_strand_are_refused() {
         assert_eq!(outside(skip(PEER, 2, 1, Missing)), 1);
         store.commit(&[skip(PEER, 1, SequenceId::MAX.0, Void)]).unwrap();
         assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId::MAX);
-        assert_eq!(told(store, PEER), "1-9223372036854775807x");
+        assert_eq!(log_text(store, PEER), "1-9223372036854775807x");
     });
 }
 
@@ -207,7 +207,7 @@ fn a_skipped_range_is_told_and_moves_the_head() {
     on_each(|store| {
         let gap = skip(PEER, 2, 1_000_001, Missing);
         store.commit(&[append(PEER, 1), gap, append(PEER, 1_000_002)]).unwrap();
-        assert_eq!(told(store, PEER), "1 2-1000001? 1000002");
+        assert_eq!(log_text(store, PEER), "1 2-1000001? 1000002");
         let snapshot = store.snapshot();
         let missing = Some(Mark::Missing { through: SequenceId(1_000_001) });
         assert_eq!(snapshot.mark(id(PEER, 2)).unwrap(), missing);
@@ -229,9 +229,9 @@ fn a_skip_leaves_alone_what_the_head_has_passed() {
     on_each(|store| {
         store.commit(&[append(PEER, 1), skip(PEER, 2, 4, Missing)]).unwrap();
         store.commit(&[skip(PEER, 1, 4, Void)]).unwrap();
-        assert_eq!(told(store, PEER), "1 2-4?");
+        assert_eq!(log_text(store, PEER), "1 2-4?");
         store.commit(&[skip(PEER, 1, 6, Void)]).unwrap();
-        assert_eq!(told(store, PEER), "1 2-4? 5-6x");
+        assert_eq!(log_text(store, PEER), "1 2-4? 5-6x");
         assert_eq!(
             store.commit(&[skip(PEER, 8, 9, Void)]),
             Err(CommitError::Gap { after: SequenceId(6), got: id(PEER, 8) })
@@ -252,12 +252,12 @@ fn late_finds_fill_missing_ranges_from_every_side() {
         ];
         for (sequence, expected) in fills {
             store.commit(&[append(PEER, sequence)]).unwrap();
-            assert_eq!(told(store, PEER), expected);
+            assert_eq!(log_text(store, PEER), expected);
         }
         // Several in one group, an invalid one among them, the others of a range that ends.
         let last = [append(PEER, 8), append_invalid(PEER, 7, 3), append(PEER, 3), append(PEER, 2)];
         store.commit(&last).unwrap();
-        assert_eq!(told(store, PEER), "1 2 3 4 5 6 !7 8 9 10");
+        assert_eq!(log_text(store, PEER), "1 2 3 4 5 6 !7 8 9 10");
         let snapshot = store.snapshot();
         assert_eq!(snapshot.mark(id(PEER, 7)).unwrap(), Some(Mark::Invalid(InvalidRule(3))));
         assert_eq!(snapshot.mark(id(PEER, 8)).unwrap(), None);
@@ -277,7 +277,7 @@ fn a_group_may_mark_a_range_and_fill_it_at_once() {
             append(PEER, 3),
         ];
         store.commit(&group).unwrap();
-        assert_eq!(told(store, PEER), "1 2-2? 3 4 5-5? 6");
+        assert_eq!(log_text(store, PEER), "1 2-2? 3 4 5-5? 6");
     });
 }
 
@@ -287,7 +287,7 @@ fn a_void_place_is_never_filled() {
         store.commit(&[append(PEER, 1), skip(PEER, 2, 4, Void), append(PEER, 5)]).unwrap();
         let conflict = Err(CommitError::Conflict { at: id(PEER, 3) });
         assert_eq!(store.commit(&[append(PEER, 3)]), conflict);
-        assert_eq!(told(store, PEER), "1 2-4x 5");
+        assert_eq!(log_text(store, PEER), "1 2-4x 5");
     });
 }
 
@@ -295,9 +295,9 @@ fn a_void_place_is_never_filled() {
 fn an_expired_place_is_told_as_such_and_may_be_filled() {
     on_each(|store| {
         store.commit(&[skip(PEER, 1, 5, Expired), append(PEER, 6)]).unwrap();
-        assert_eq!(told(store, PEER), "1-5e 6");
+        assert_eq!(log_text(store, PEER), "1-5e 6");
         store.commit(&[append(PEER, 3)]).unwrap();
-        assert_eq!(told(store, PEER), "1-2e 3 4-5e 6");
+        assert_eq!(log_text(store, PEER), "1-2e 3 4-5e 6");
         let expired = Some(Mark::Expired { through: SequenceId(5) });
         assert_eq!(store.snapshot().mark(id(PEER, 5)).unwrap(), expired);
     });
@@ -341,7 +341,7 @@ fn missing_places_are_listed_by_strand() {
 fn marks_of_one_strand_say_nothing_about_another() {
     on_each(|store| {
         store.commit(&[skip(OriginatorId(199), 1, 50, Missing), append(PEER, 1)]).unwrap();
-        assert_eq!(told(store, PEER), "1");
+        assert_eq!(log_text(store, PEER), "1");
         assert_eq!(store.snapshot().mark(id(PEER, 0)).unwrap(), None);
         assert_eq!(
             store.commit(&[append(OriginatorId(201), 2)]),
@@ -434,7 +434,7 @@ fn after_a_failed_write_nothing_more_is_accepted() {
         assert!(poisoned(store.commit(&[])));
         assert_eq!(store.record_rates(&[]), Ok(()), "rates that are recorded can be confirmed");
         // Reads still succeed.
-        assert_eq!(told(store, OWN), "1 2");
+        assert_eq!(log_text(store, OWN), "1 2");
     });
 }
 

@@ -68,7 +68,7 @@ fn judge(store: &Store, basis: u8, is_broken_at: &dyn Fn(i64) -> bool) -> Judged
 }
 
 /// Returns the strand as stored by a node that knew of the absence before the envelopes.
-fn told_before(is_broken_at: &dyn Fn(i64) -> bool) -> Store {
+fn judged_at_arrival(is_broken_at: &dyn Fn(i64) -> bool) -> Store {
     let store = in_memory();
     let change = |sequence: u64| {
         let otherwise = otherwise(SequenceId(sequence));
@@ -96,14 +96,14 @@ fn assert_equal(store: &Store, expected: &Store) {
 #[test]
 fn an_absence_takes_the_place_of_booked_marks_and_gives_them_back() {
     let (never, later) = (|_: i64| false, |ns: i64| ns >= 100 * SECOND);
-    let store = told_before(&never);
+    let store = judged_at_arrival(&never);
     // Of places 5 to 12: 5, 7, 10 and 11 are valid, 6 and 9 marked and charged, 8 and 12 marked and not charged.
     let judged = judge(&store, 1, &later);
     assert_eq!(judged, JudgedTimes { marked: 4, unmarked: 0, remarked: 2 });
-    assert_equal(&store, &told_before(&later));
+    assert_equal(&store, &judged_at_arrival(&later));
     let judged = judge(&store, 2, &never);
     assert_eq!(judged, JudgedTimes { marked: 0, unmarked: 4, remarked: 2 });
-    assert_equal(&store, &told_before(&never));
+    assert_equal(&store, &judged_at_arrival(&never));
 }
 
 #[test]

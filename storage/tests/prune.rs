@@ -57,14 +57,14 @@ proptest! {
                 .filter(|(at, _)| picks >> (at % 64) & 1 == 1)
                 .map(|(_, it)| *it)
                 .collect();
-            let before = told(&store);
+            let before = strand_items(&store);
             match crash {
                 0 => break_off(&store, WriteFault::Lost, || _ = store.prune(&chosen, &derive)),
                 1 => break_off(&store, WriteFault::Kept, || _ = store.prune(&chosen, &derive)),
                 _ => {}
             }
             prune(&store, &chosen);
-            let after = told(&store);
+            let after = strand_items(&store);
             for (at, was) in before {
                 let is_gone = after[&at] == Some(SkipReason::Pruned);
                 let facts = derived(at).1;
@@ -88,18 +88,18 @@ proptest! {
             topic_rows(&mirror).into_iter().filter(|at| !gone.contains(at)).collect();
         prop_assert_eq!(topic_rows(&store), expected);
         prop_assert!(expiring(&store).iter().all(|it| !gone.contains(&it.id)));
-        assert_payers_are_told(&store);
+        assert_payers_are_recorded(&store);
 
         let digests = store.snapshot().projection_digests().unwrap();
         store.rebuild(&derive, &mut |_| {}).unwrap();
         prop_assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "a rebuild");
-        assert_payers_are_told(&store);
+        assert_payers_are_recorded(&store);
         assert_neighbours_are_one_row(&store, &gone);
     }
 }
 
 /// Asserts that each row of the index names the payer that was charged, and in the own strand the receipt.
-fn assert_payers_are_told(store: &Store) {
+fn assert_payers_are_recorded(store: &Store) {
     for row in expiring(store) {
         let facts = derived(row.id).1.expect("only a valid envelope has a row");
         assert_eq!(row.payer, facts.charge.map(|charge| charge.payer), "{}", row.id);
@@ -134,11 +134,11 @@ fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_ver
     assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "a payer is no fact");
     let chosen: Vec<_> =
         expiring(&store).into_iter().filter(|it| [2, 3, 4].contains(&it.id.sequence.0)).collect();
-    let told = std::cell::RefCell::new(Vec::new());
+    let deleted = std::cell::RefCell::new(Vec::new());
     let derive_all = |expired: &[ExpiredEnvelope]| {
         let facts = expired.iter().map(|it| {
             assert_eq!(it.bytes, entry(it.id).bytes);
-            told.borrow_mut().push((it.id, it.payer, it.receipt));
+            deleted.borrow_mut().push((it.id, it.payer, it.receipt));
             derive_plain(it.id, &it.bytes, Validity::Valid)
         });
         facts.collect()
@@ -153,7 +153,7 @@ fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_ver
     let receipt = |it, place: u64| (it == OWN && place == 2).then_some(digest(place));
     let expected = [OWN, PEER]
         .map(|it| [2, 3, 4].map(|place| (id(it, place), payer(place), receipt(it, place))));
-    assert_eq!(told.into_inner(), expected.concat());
+    assert_eq!(deleted.into_inner(), expected.concat());
     store.rebuild(&derive_plain, &mut |_| {}).unwrap();
     assert!(expiring(&store).iter().all(|it| it.payer.is_some()), "a rebuild tells all");
 }
@@ -255,10 +255,11 @@ fn a_repeat_of_a_pruned_envelope_changes_nothing_and_another_one_is_a_conflict()
     on_each(|store| {
         twenty(store);
         assert_eq!(prune_plain(store, PEER, &[3, 4, 5]), [3, 4, 5]);
-        let (before, digests) = (told(store), store.snapshot().projection_digests().unwrap());
+        let (before, digests) =
+            (strand_items(store), store.snapshot().projection_digests().unwrap());
         let facts = derive_plain(id(PEER, 4), &bytes::Bytes::new(), Validity::Valid).unwrap();
         store.commit(&[append_with(PEER, 4, facts.clone())]).unwrap();
-        assert_eq!(told(store), before, "it does not come back");
+        assert_eq!(strand_items(store), before, "it does not come back");
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "nor is it counted");
         let other = LogEntry::valid(id(PEER, 4), signed("another", 1), facts);
         let refused = store.commit(&[Change::Append(other)]);
@@ -373,8 +374,8 @@ fn the_place_behind_the_last_expired_one_is_told_and_only_of_strands_in_which_so
     let oldest = |originator| {
         let found = store.snapshot().oldest(originator).unwrap();
         let of_all = store.oldest().unwrap();
-        let told = of_all.iter().find(|it| it.originator == originator).map(|it| it.sequence);
-        assert_eq!(found, told, "what is remembered follows every change");
+        let expected = of_all.iter().find(|it| it.originator == originator).map(|it| it.sequence);
+        assert_eq!(found, expected, "what is remembered follows every change");
         found.map(|it| it.0)
     };
     assert_eq!(oldest(PEER), None);
@@ -446,10 +447,10 @@ fn pruned_places_survive_a_restart() {
     let store = Store::open(&settings(folder.path())).unwrap();
     twenty(&store);
     prune_plain(&store, OWN, &[1, 2, 3]);
-    let (before, digests) = (told(&store), store.snapshot().projection_digests().unwrap());
+    let (before, digests) = (strand_items(&store), store.snapshot().projection_digests().unwrap());
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();
-    assert_eq!(told(&store), before);
+    assert_eq!(strand_items(&store), before);
     assert_eq!(before[&id(OWN, 2)], Some(SkipReason::Pruned));
     assert_eq!(store.prune(&[], &derive_plain), Ok(PrunedBatch::default()));
     store.rebuild(&derive_plain, &mut |_| {}).unwrap();

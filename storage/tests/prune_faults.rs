@@ -173,11 +173,11 @@ fn assert_only_pruned(store: &Store, made: &Made, seed: u64) -> usize {
     };
     assert_eq!(digests(store), digests(&mirror), "seed {seed}: tallies and receipts");
     assert_eq!(trees(store), trees(&mirror), "seed {seed}: trees");
-    let (now, before) = (told(store), told(&mirror));
+    let (now, before) = (strand_items(store), strand_items(&mirror));
     assert_eq!(now.len(), before.len(), "seed {seed}");
     let gone: std::collections::BTreeSet<EnvelopeId> =
         now.iter().filter(|(_, it)| **it == Some(SkipReason::Pruned)).map(|(at, _)| *at).collect();
-    for (at, told) in &now {
+    for (at, item) in &now {
         if gone.contains(at) {
             assert_eq!(before[at], None, "seed {seed}: {at} had an envelope");
             let snapshot = store.snapshot();
@@ -185,7 +185,7 @@ fn assert_only_pruned(store: &Store, made: &Made, seed: u64) -> usize {
             let recorded = records.next().unwrap().unwrap().0;
             assert_eq!(recorded, *at, "seed {seed}: its record is there");
         } else {
-            assert_eq!(told, &before[at], "seed {seed}: {at}");
+            assert_eq!(item, &before[at], "seed {seed}: {at}");
         }
         let leaf = |store: &Store| store.snapshot().leaf(*at).unwrap();
         assert_eq!(leaf(store), leaf(&mirror), "seed {seed}: the leaf of {at}");

@@ -127,19 +127,19 @@ fn assert_holds(store: &Store, model: &Model) {
             (mark, skipped) => panic!("{at}: {mark:?} for {skipped:?}"),
         }
     }
-    let mut told = Vec::new();
+    let mut items = Vec::new();
     for head in snapshot.heads().unwrap().iter() {
         for item in snapshot.log(id(head.originator, 0), head.sequence) {
             match item.unwrap() {
-                LogItem::Envelope { id, .. } => told.push((id, None)),
+                LogItem::Envelope { id, .. } => items.push((id, None)),
                 LogItem::Skipped { from, through, reason } => {
                     let places = (from.0..=through.0).map(|s| id(head.originator, s));
-                    told.extend(places.map(|at| (at, Some(reason))));
+                    items.extend(places.map(|at| (at, Some(reason))));
                 }
             }
         }
     }
-    assert!(told.into_iter().eq(model.iter().map(|(&at, &skipped)| (at, skipped))));
+    assert!(items.into_iter().eq(model.iter().map(|(&at, &skipped)| (at, skipped))));
 }
 
 /// The same log, written in order and one change at a time.

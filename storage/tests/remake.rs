@@ -184,12 +184,15 @@ fn one_that_was_broken_off_goes_on_at_the_next_start() {
         drop(store);
         let store = Store::open(&settings(folder.path())).unwrap();
         assert_eq!(store.stale_projections(), group, "{family}");
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let report = rebuild_beside(&store, &mut |done| {
-            told.push(done);
+            reported.push(done);
             ControlFlow::Continue(())
         });
-        assert!(told[0] > made, "{family}: what was done is not done again: {told:?} after {made}");
+        assert!(
+            reported[0] > made,
+            "{family}: what was done is not done again: {reported:?} after {made}"
+        );
         assert_eq!(report.unwrap().envelopes, LONG, "{family}");
         assert_equal(&store, &expected, family);
     }

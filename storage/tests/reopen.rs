@@ -12,7 +12,7 @@ use hawser_storage::{
 };
 
 /// Returns the places of a strand that hold an envelope.
-fn told(store: &Store, originator: OriginatorId) -> String {
+fn places(store: &Store, originator: OriginatorId) -> String {
     let snapshot = store.snapshot();
     let through = snapshot.head(originator).unwrap();
     let items = snapshot.log(id(originator, 0), through).map(|item| match item.unwrap() {
@@ -36,9 +36,9 @@ fn a_failed_write_is_there_afterwards_as_a_whole_or_not_at_all() {
             let failed = store.commit(&[append(OWN, 3), append(OWN, 4)]);
             assert!(matches!(failed, Err(CommitError::Write(_))), "{failed:?}");
             fail(store, None);
-            assert_eq!(told(store, OWN), "1 2", "readers do not see what is in doubt");
+            assert_eq!(places(store, OWN), "1 2", "readers do not see what is in doubt");
             store.reopen().unwrap();
-            assert_eq!(told(store, OWN), held);
+            assert_eq!(places(store, OWN), held);
             let refused = store.commit(&[append(OWN, 5)]);
             assert!(matches!(refused, Err(CommitError::Poisoned { .. })), "{refused:?}");
             store.accept_writes();
@@ -46,7 +46,7 @@ fn a_failed_write_is_there_afterwards_as_a_whole_or_not_at_all() {
         }
         // The head in memory equals that on the disk.
         store.commit(&[append(OWN, 5)]).unwrap();
-        assert_eq!(told(store, OWN), "1 2 3 4 5");
+        assert_eq!(places(store, OWN), "1 2 3 4 5");
     });
 }
 
@@ -62,7 +62,7 @@ fn readers_go_on_while_the_log_is_read_again() {
             let reopening = scope.spawn(|| store.reopen());
             // The old database is closed when its last reader has gone; new readers have another one.
             for _ in 0..50 {
-                assert_eq!(told(store, OWN), "1 2 3");
+                assert_eq!(places(store, OWN), "1 2 3");
                 assert_eq!(before.head(OWN).unwrap().0, 3);
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
@@ -70,7 +70,7 @@ fn readers_go_on_while_the_log_is_read_again() {
             drop(before);
             reopening.join().unwrap().unwrap();
         });
-        assert_eq!(told(store, OWN), "1 2 3");
+        assert_eq!(places(store, OWN), "1 2 3");
     });
 }
 
@@ -101,7 +101,7 @@ fn a_folder_that_has_gone_is_not_made_anew() {
     store.reopen().unwrap();
     store.accept_writes();
     extend(&store, OWN, 1);
-    assert_eq!(told(&store, OWN), "1 2 3");
+    assert_eq!(places(&store, OWN), "1 2 3");
 }
 
 #[test]
@@ -158,18 +158,18 @@ fn a_disk_that_cannot_be_written_to_is_read_and_becomes_writable_later() {
     assert!(store.is_poisoned());
     assert_eq!(store.standing(), FolderStanding::Unjudged);
     assert!(store.adopt().is_err(), "a folder that is read only is not adopted");
-    assert_eq!(told(&store, OWN), "1 2 3");
+    assert_eq!(places(&store, OWN), "1 2 3");
     let refused = store.commit(&[append(OWN, 4)]);
     assert!(matches!(refused, Err(CommitError::Poisoned { .. })), "{refused:?}");
     assert!(store.reopen().is_err());
-    assert_eq!(told(&store, OWN), "1 2 3");
+    assert_eq!(places(&store, OWN), "1 2 3");
 
     fs::remove_dir(&lock).unwrap();
     store.reopen().unwrap();
     store.accept_writes();
     assert_eq!(store.standing(), FolderStanding::Newest);
     extend(&store, OWN, 1);
-    assert_eq!(told(&store, OWN), "1 2 3 4");
+    assert_eq!(places(&store, OWN), "1 2 3 4");
     drop(store);
     assert_eq!(Store::open(&settings).unwrap().standing(), FolderStanding::Newest);
 }
@@ -189,7 +189,7 @@ fn nothing_is_written_below_the_watermark_and_nothing_has_to_be_read_again() {
         assert!(no_room(store.record_evidence(0, &[]).map(drop)));
         assert!(no_room(store.reprice(&|_, _, _| None, 1).map(drop)));
         assert!(!store.has_room() && !store.is_poisoned());
-        assert_eq!(told(store, OWN), "1");
+        assert_eq!(places(store, OWN), "1");
         free.store(1125, Ordering::SeqCst);
         extend(store, OWN, 1);
         assert!(store.has_room());

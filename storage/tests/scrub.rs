@@ -54,9 +54,9 @@ fn try_damage(folder: &Path, originator: OriginatorId, sequence: u64) -> Option<
 fn a_whole_database_has_no_damage_and_all_rows_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let store = store_at(folder.path());
-    let mut told = 0;
+    let mut reported = 0;
     let report = store.scrub(&mut |bytes| {
-        told += bytes;
+        reported += bytes;
         ControlFlow::Continue(())
     });
     let ScrubReport { rows, bytes, damages, further } = report.unwrap();

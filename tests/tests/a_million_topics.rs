@@ -68,15 +68,15 @@ async fn a_stream_of_a_million_topics_delivers_and_stays_within_the_budget() {
     let mut duplex = DuplexStream::open(&target).await.unwrap();
     let limit = node.metrics().await.sum("xmtp_api_memory_limit_bytes", &[]);
 
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for (id, first) in (1..=TOPICS / ADDS).map(|id| (id, (id - 1) * ADDS)) {
         duplex.mutate(mutate(id, first..first + ADDS)).await;
         let (envelopes, topics) = wave(&mut duplex, id).await;
         assert_eq!(topics as u64, ADDS, "wave {id}");
-        told.extend(envelopes);
+        received.extend(envelopes);
         assert!(charged_bytes(node).await <= limit, "wave {id}");
     }
-    assert_eq!(told, history);
+    assert_eq!(received, history);
     let charged = charged_bytes(node).await;
     assert!(charged >= TOPIC_BYTES * TOPICS as f64, "every topic is charged: {charged}");
 

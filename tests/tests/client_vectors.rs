@@ -95,10 +95,10 @@ impl Dev {
             .arg("--file")
             .arg(vectors::path());
         let output = command.output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        let said: Value = serde_json::from_str(&said).unwrap();
-        let ids = said["ids"].as_array().unwrap().iter().map(|id| {
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        let printed: Value = serde_json::from_str(&printed).unwrap();
+        let ids = printed["ids"].as_array().unwrap().iter().map(|id| {
             let (originator, sequence) = id.as_str().unwrap().split_once(':').unwrap();
             let originator = OriginatorId(originator.parse().unwrap());
             EnvelopeId::new(originator, SequenceId(sequence.parse().unwrap()))

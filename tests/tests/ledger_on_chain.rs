@@ -95,10 +95,10 @@ impl Sink for LedgerSink {
         let events: Vec<_> = batch.events.iter().map(booking).collect();
         let BlockRef { number, hash } = batch.position;
         let position = ChainPosition { block: number, hash: hash.0 };
-        let told = self.ledger.append(batch.from_block, &events, position).unwrap();
-        assert_eq!(told.refused, 0, "block {number}: {events:?}");
+        let appended = self.ledger.append(batch.from_block, &events, position).unwrap();
+        assert_eq!(appended.refused, 0, "block {number}: {events:?}");
         let mut booked = self.booked.lock();
-        booked.reversed += told.reversed;
+        booked.reversed += appended.reversed;
         booked.after.insert(batch.position, self.balances());
         Ok(())
     }
@@ -297,8 +297,8 @@ impl Books {
         let mut balances = [0; PAYERS];
         for (number, balance) in balances.iter_mut().enumerate() {
             let get = PayerRegistry::getBalanceCall { payer_: payer(number) };
-            let told = self.chain.view_at(self.at.payer_registry, &get, block.into()).await;
-            let microdollars = i128::try_from(told.unwrap()).unwrap();
+            let balance = self.chain.view_at(self.at.payer_registry, &get, block.into()).await;
+            let microdollars = i128::try_from(balance.unwrap()).unwrap();
             *balance = microdollars * PICODOLLARS_PER_MICRODOLLAR;
         }
         balances

@@ -243,8 +243,8 @@ async fn a_node_makes_damaged_projections_anew_and_readers_never_miss_rows() {
             assert_eq!(rows, published, "all rows or none");
         }
         let repaired = node.metrics().await.sum("xmtp_scrub_repaired_total", &[]);
-        let is_told = reason(node, "disk_sound").await.is_empty();
-        (repaired >= 2.0 && is_told).then_some(())
+        let is_sound = reason(node, "disk_sound").await.is_empty();
+        (repaired >= 2.0 && is_sound).then_some(())
     })
     .await;
     network.nodes[1].ready().await;

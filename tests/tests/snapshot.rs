@@ -249,8 +249,8 @@ async fn a_copy_that_lies_to_a_running_node_leaves_it_with_its_peers() {
     node.start();
     wait::until("the lie was found", async || {
         let output = node.process().output();
-        let is_told = output.contains("filling_failed") && output.contains("has not signed");
-        is_told.then_some(())
+        let is_logged = output.contains("filling_failed") && output.contains("has not signed");
+        is_logged.then_some(())
     })
     .await;
     let held = wait::until("the node serves", async || node.client().cursor().await.ok()).await;

@@ -149,15 +149,15 @@ async fn key_packages_are_judged_by_the_clock() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     for (four, (_, line)) in answer.responses.chunks(4).zip(&captured) {
         let (good, bad) = four.split_first().unwrap();
-        let said = &line["key_package"];
+        let expected = &line["key_package"];
         let (from, to) =
-            (said["not_before"].as_u64().unwrap(), said["not_after"].as_u64().unwrap());
+            (expected["not_before"].as_u64().unwrap(), expected["not_after"].as_u64().unwrap());
         // They will expire, and this test with them unless it knows that.
         assert_eq!(good.is_ok, (from..to).contains(&now), "{}", good.error_message);
         if good.is_ok {
-            assert_eq!(hex::encode(&good.installation_public_key), said["installation_key"]);
+            assert_eq!(hex::encode(&good.installation_public_key), expected["installation_key"]);
             let inbox = &good.credential.as_ref().unwrap().inbox_id;
-            assert_eq!(inbox, said["inbox_id"].as_str().unwrap());
+            assert_eq!(inbox, expected["inbox_id"].as_str().unwrap());
         }
         for bad in bad {
             assert!(!bad.is_ok && !bad.error_message.is_empty() && bad.credential.is_none());

@@ -329,7 +329,8 @@ mod tests {
     async fn a_caller_has_a_share_of_the_questions() {
         let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
         let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
-        let too_many = |told: &Result<(), VouchError>| matches!(told, Err(VouchError::TooMany(_)));
+        let too_many =
+            |result: &Result<(), VouchError>| matches!(result, Err(VouchError::TooMany(_)));
         let mut count = 0;
         while !too_many(&updates.ask_wallets(caller("greedy"), &founding(7, CHAIN_ID, 0)).await) {
             count += 1;
@@ -374,21 +375,21 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_that_states_another_newest_block_has_no_signature_refused() {
-        let told = async |reached: u64, stated: u64, block_number: u64| {
+        let checked = async |reached: u64, stated: u64, block_number: u64| {
             let heads = Arc::new(Heads(NewestBlock { reached, stated }));
             let wallets = Wallets::new(heads, WalletChainList::with([CHAIN_ID]));
             let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
             updates.ask_wallets(caller("a"), &founding(7, CHAIN_ID, block_number)).await
         };
-        assert_eq!(told(100, 101, 101).await, Ok(()), "an endpoint is a block behind");
-        assert_eq!(told(100, 1 << 60, 105).await, Ok(()), "an endpoint states too high a block");
+        assert_eq!(checked(100, 101, 101).await, Ok(()), "an endpoint is a block behind");
+        assert_eq!(checked(100, 1 << 60, 105).await, Ok(()), "an endpoint states too high a block");
         for (reached, block_number) in [(10, 11), (10, 100), (10, 110), (60, 71), (60, 100)] {
-            let low = told(reached, 100, block_number).await;
+            let low = checked(reached, 100, block_number).await;
             assert!(matches!(low, Err(VouchError::Unavailable(_))), "{low:?}");
         }
-        assert_eq!(told(60, 100, 70).await, Ok(()));
+        assert_eq!(checked(60, 100, 70).await, Ok(()));
         for (reached, stated, block_number) in [(100, 101, 49), (10, 100, 111), (49, 49, 50)] {
-            let refused = told(reached, stated, block_number).await;
+            let refused = checked(reached, stated, block_number).await;
             assert!(matches!(refused, Err(VouchError::Refused(_))), "{refused:?}");
         }
     }
@@ -412,10 +413,10 @@ mod tests {
         let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
         let never = async |update: IdentityUpdate, why: &str| {
             assert!(InboxPrecheck::default().check(&update).is_ok(), "it waits at nodes");
-            let told = updates.ask_wallets(caller("a"), &update).await;
+            let asked = updates.ask_wallets(caller("a"), &update).await;
             assert!(
-                matches!(&told, Err(VouchError::Refused(text)) if text.contains(why)),
-                "{told:?}"
+                matches!(&asked, Err(VouchError::Refused(text)) if text.contains(why)),
+                "{asked:?}"
             );
         };
         assert_eq!(updates.ask_wallets(caller("a"), &founding(7, CHAIN_ID, 0)).await, Ok(()));

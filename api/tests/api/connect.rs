@@ -265,8 +265,12 @@ async fn a_stream_is_messages_and_then_its_end() {
     let (first, end) = answer.body[5..].split_at(u32::from_be_bytes([a, b, c, d]) as usize);
     assert_eq!(flag, 0, "status STARTED");
     assert!(pb::SubscribeTopicsResponse::decode(first).unwrap().response.is_some());
-    let said: Value = serde_json::from_slice(&end[5..]).unwrap();
-    assert_eq!((end[0], &said["error"]["code"]), (2, &json!("invalid_argument")), "{said}");
+    let end_message: Value = serde_json::from_slice(&end[5..]).unwrap();
+    assert_eq!(
+        (end[0], &end_message["error"]["code"]),
+        (2, &json!("invalid_argument")),
+        "{end_message}"
+    );
 }
 
 /// Load balancers may ask without gRPC.

@@ -63,19 +63,19 @@ async fn identifiers_are_answered_in_place_and_as_they_were_written() {
         .iter()
         .map(|&text| (text.to_owned(), inbox.clone().filter(|_| text == one || text == other)))
         .collect();
-    let said = |answer: pb::GetInboxIdsResponse| -> Vec<_> {
+    let rows = |answer: pb::GetInboxIdsResponse| -> Vec<_> {
         assert!(answer.responses.iter().all(|it| it.identifier_kind == 0));
         answer.responses.into_iter().map(|it| (it.identifier, it.inbox_id)).collect()
     };
     let answer = node.query().await.get_inbox_ids(asking(&asked)).await.unwrap();
-    assert_eq!(said(answer.into_inner()), expected);
+    assert_eq!(rows(answer.into_inner()), expected);
     let answer = node.replication().await.get_inbox_ids(asking(&asked)).await.unwrap();
-    assert_eq!(said(answer.into_inner()), expected);
+    assert_eq!(rows(answer.into_inner()), expected);
 
     let revoke = RevokeAssociation { member_to_revoke: member(0xb1), ..Default::default() };
     node.update_on_chain(3, 1, vec![Action::Revoke(revoke)]);
     let answer = node.query().await.get_inbox_ids(asking(&[&other, &one])).await.unwrap();
-    assert_eq!(said(answer.into_inner()), [(other, None), (one, inbox)]);
+    assert_eq!(rows(answer.into_inner()), [(other, None), (one, inbox)]);
     let measured = r#"db_query_duration_seconds_count{query="inboxes",op="read"}"#;
     assert_eq!(node.sample(measured).await, Some(3.0));
     let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="xmtp.xmtpv4.message_api.QueryApi",grpc_method="GetInboxIds",grpc_code="code_0"}"#;

@@ -44,7 +44,7 @@ impl Answers {
 }
 
 /// Returns an answer as text, or the name of its status.
-fn said<T>(answer: Result<Response<T>, Status>, text: impl FnOnce(T) -> String) -> String {
+fn described<T>(answer: Result<Response<T>, Status>, text: impl FnOnce(T) -> String) -> String {
     match answer {
         Ok(answer) => text(answer.into_inner()),
         Err(status) => format!("{:?}", status.code()),
@@ -53,7 +53,7 @@ fn said<T>(answer: Result<Response<T>, Status>, text: impl FnOnce(T) -> String) 
 
 async fn queried(node: &Node, query: pb::EnvelopesQuery) -> String {
     let request = pb::QueryEnvelopesRequest { query: Some(query), limit: 0 };
-    said(node.query().await.query_envelopes(request).await, |page| ids(&page.envelopes))
+    described(node.query().await.query_envelopes(request).await, |page| ids(&page.envelopes))
 }
 
 fn of_topics(topics: Vec<Bytes>) -> pb::EnvelopesQuery {
@@ -134,7 +134,7 @@ async fn the_newest_and_inboxes_are_answered_as_by_the_reference_or_the_page_say
     let mut client = node.query().await;
     let mut newest = async |topics: Vec<Bytes>| {
         let answer = client.get_newest_envelope(pb::GetNewestEnvelopeRequest { topics }).await;
-        said(answer, |found| {
+        described(answer, |found| {
             let found = found.results.into_iter().map(|it| it.originator_envelope);
             found
                 .map(|it| it.map_or("-".into(), |it| id(&it).to_string()))
@@ -155,7 +155,7 @@ async fn the_newest_and_inboxes_are_answered_as_by_the_reference_or_the_page_say
         let one =
             pb::get_inbox_ids_request::Request { identifier: "0xAb".into(), identifier_kind: 3 };
         let request = pb::GetInboxIdsRequest { requests: vec![one; count] };
-        said(client.get_inbox_ids(request).await, |found| {
+        described(client.get_inbox_ids(request).await, |found| {
             assert!(
                 found.responses.iter().all(|it| it.identifier == "0xAb" && it.inbox_id.is_none())
             );
@@ -178,7 +178,7 @@ async fn usage_is_answered_as_by_the_reference_or_the_page_says_why() {
     let mut client = MetadataApiClient::new(node.channel().await);
     let mut usage = async |payer_addresses: Vec<String>, granularity| {
         let request = meta::GetPayerInfoRequest { payer_addresses, granularity };
-        said(client.get_payer_info(request).await, |found| {
+        described(client.get_payer_info(request).await, |found| {
             let named = |(name, info): (String, meta::get_payer_info_response::PayerInfo)| {
                 format!("{}:{}", name.len(), info.period_summaries.len())
             };
@@ -219,7 +219,7 @@ fn framed_as(change: impl FnOnce(&mut Vec<u8>)) -> pb_env::PayerEnvelope {
 async fn published(node: &Node, payer_envelopes: Vec<pb_env::PayerEnvelope>) -> String {
     let request = pb::PublishPayerEnvelopesRequest { payer_envelopes };
     let answer = node.replication().await.publish_payer_envelopes(request).await;
-    said(answer, |stored| ids(&stored.originator_envelopes))
+    described(answer, |stored| ids(&stored.originator_envelopes))
 }
 
 #[tokio::test]
@@ -304,7 +304,7 @@ async fn streams_are_refused_as_by_the_reference() {
         ("an originator named twice", "open", filter(vec![100, 100], cursor())),
     ];
     for (request, both, message) in originators {
-        let here = said(client.subscribe_originators(message).await, |_| "open".into());
+        let here = described(client.subscribe_originators(message).await, |_| "open".into());
         answers.equal(request, both, here);
     }
     let envelopes = [
@@ -318,7 +318,7 @@ async fn streams_are_refused_as_by_the_reference() {
         answers.equal(
             request,
             both,
-            said(client.subscribe_envelopes(message).await, |_| "open".into()),
+            described(client.subscribe_envelopes(message).await, |_| "open".into()),
         );
     }
     let topics = pb::SubscribeTopicsRequest { filters: Vec::new() };

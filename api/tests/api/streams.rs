@@ -13,7 +13,7 @@ use tonic::{Code, Streaming};
 use crate::common::*;
 
 /// Returns the next message of a stream of topics as text: a status, or ids.
-async fn said(stream: &mut Streaming<pb::SubscribeTopicsResponse>) -> String {
+async fn next_message(stream: &mut Streaming<pb::SubscribeTopicsResponse>) -> String {
     use pb::subscribe_topics_response::Response;
     match stream.message().await.unwrap().unwrap().response.unwrap() {
         Response::Envelopes(envelopes) => ids(&envelopes.envelopes),
@@ -65,15 +65,15 @@ async fn a_stream_of_topics_says_what_it_does() {
     ];
     let mut stream =
         node.query().await.subscribe_topics(topics(filters)).await.unwrap().into_inner();
-    assert_eq!(said(&mut stream).await, STARTED);
+    assert_eq!(next_message(&mut stream).await, STARTED);
     assert_eq!(
-        said(&mut stream).await,
+        next_message(&mut stream).await,
         "100:2 100:3",
         "a topic counts once, with its first cursor"
     );
-    assert_eq!(said(&mut stream).await, CAUGHT_UP);
+    assert_eq!(next_message(&mut stream).await, CAUGHT_UP);
     node.publish(vec![message(3, "no"), message(2, "e")]).await;
-    assert_eq!(said(&mut stream).await, "100:6");
+    assert_eq!(next_message(&mut stream).await, "100:6");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_stream_without_news_gives_signs_of_life() {
     let mut by_topic =
         node.replication().await.subscribe_topics(request).await.unwrap().into_inner();
     for expected in [STARTED, CAUGHT_UP, WAITING, WAITING] {
-        assert_eq!(said(&mut by_topic).await, expected);
+        assert_eq!(next_message(&mut by_topic).await, expected);
     }
     let all = pb::SubscribeAllEnvelopesRequest {};
     let mut all =
@@ -117,7 +117,7 @@ async fn filters_are_judged_after_the_stream_has_started() {
     let mut client = node.query().await;
     for (filters, text) in refused {
         let mut stream = client.subscribe_topics(topics(filters)).await.unwrap().into_inner();
-        assert_eq!(said(&mut stream).await, STARTED);
+        assert_eq!(next_message(&mut stream).await, STARTED);
         let status = stream.message().await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(text), "{}", status.message());
@@ -271,8 +271,8 @@ async fn a_client_that_leaves_leaves_nothing_behind() {
     let request = topics(vec![filter(topic_bytes(1), None)]);
     let mut one = client.subscribe_topics(request.clone()).await.unwrap().into_inner();
     let mut other = client.subscribe_topics(request).await.unwrap().into_inner();
-    assert_eq!(said(&mut one).await, STARTED);
-    assert_eq!(said(&mut other).await, STARTED);
+    assert_eq!(next_message(&mut one).await, STARTED);
+    assert_eq!(next_message(&mut other).await, STARTED);
     node.until_sample("xmtp_subscribers", 2.0).await;
     drop(one); // cancels the call
     node.until_sample("xmtp_subscribers", 1.0).await;
@@ -292,13 +292,13 @@ async fn many_streams_share_a_connection() {
     for group in 0..200u8 {
         let request = topics(vec![filter(topic_bytes(group), None)]);
         let mut stream = client.clone().subscribe_topics(request).await.unwrap().into_inner();
-        assert_eq!(said(&mut stream).await, STARTED);
-        assert_eq!(said(&mut stream).await, CAUGHT_UP);
+        assert_eq!(next_message(&mut stream).await, STARTED);
+        assert_eq!(next_message(&mut stream).await, CAUGHT_UP);
         streams.push(stream);
     }
     node.publish((0..200u8).map(|group| message(group, "text")).collect()).await;
     for (sequence, stream) in (1..).zip(&mut streams) {
-        assert_eq!(said(stream).await, format!("100:{sequence}"));
+        assert_eq!(next_message(stream).await, format!("100:{sequence}"));
     }
 }
 
@@ -310,19 +310,19 @@ async fn a_client_that_does_not_read_misses_nothing_and_delays_no_other() {
         node.replication().await.subscribe_topics(request.clone()).await.unwrap().into_inner();
     let mut quick = node.replication().await.subscribe_topics(request).await.unwrap().into_inner();
     for stream in [&mut slow, &mut quick] {
-        assert_eq!(said(stream).await, STARTED);
-        assert_eq!(said(stream).await, CAUGHT_UP);
+        assert_eq!(next_message(stream).await, STARTED);
+        assert_eq!(next_message(stream).await, CAUGHT_UP);
     }
     // Far more bytes than sockets, windows and queues hold.
     for sequence in 1..=40u64 {
         let text = vec![u8::try_from(sequence).unwrap(); 1024 * 1024];
         let payload = group_payload(frame(1, 1, &text));
         node.publish(vec![sign(client(&group_topic(1), None, payload))]).await;
-        assert_eq!(said(&mut quick).await, format!("100:{sequence}"));
+        assert_eq!(next_message(&mut quick).await, format!("100:{sequence}"));
     }
     let mut seen = Vec::new();
     while seen.len() < 40 {
-        seen.extend(said(&mut slow).await.split(' ').map(str::to_owned));
+        seen.extend(next_message(&mut slow).await.split(' ').map(str::to_owned));
     }
     let all: Vec<String> = (1..=40).map(|sequence| format!("100:{sequence}")).collect();
     assert_eq!(seen, all);

@@ -46,7 +46,7 @@ impl Talk {
         let (requests, receiver) = mpsc::channel(64);
         let frames = client.subscribe(ReceiverStream::new(receiver)).await?.into_inner();
         let mut talk = Self { requests: Some(requests), frames };
-        let first = talk.heard().await?;
+        let first = talk.next_frame().await?;
         assert!(first.starts_with("started"), "{first}");
         Ok(talk)
     }
@@ -71,45 +71,45 @@ impl Talk {
     }
 
     /// Returns the next frame as text.
-    async fn heard(&mut self) -> Result<String, Status> {
+    async fn next_frame(&mut self) -> Result<String, Status> {
         let Some(frame) = self.frames.message().await? else { return Ok("end".into()) };
         let Some(pb::subscribe_response::Version::V1(v1)) = frame.version else {
             return Ok("no version".into());
         };
         Ok(match v1.response.unwrap() {
-            Frame::Envelopes(told) => format!("{}: {}", told.mutate_id, ids(&told.envelopes)),
-            Frame::Started(told) => format!("started {}", told.keepalive_interval_ms),
-            Frame::Ping(told) => format!("ping {}", told.nonce),
-            Frame::Pong(told) => format!("pong {}", told.nonce),
-            Frame::TopicsLive(told) => {
+            Frame::Envelopes(frame) => format!("{}: {}", frame.mutate_id, ids(&frame.envelopes)),
+            Frame::Started(frame) => format!("started {}", frame.keepalive_interval_ms),
+            Frame::Ping(frame) => format!("ping {}", frame.nonce),
+            Frame::Pong(frame) => format!("pong {}", frame.nonce),
+            Frame::TopicsLive(frame) => {
                 let groups: Vec<String> =
-                    told.topics.iter().map(|topic| topic[1].to_string()).collect();
+                    frame.topics.iter().map(|topic| topic[1].to_string()).collect();
                 format!("live {}", groups.join(" "))
             }
-            Frame::CatchupComplete(told) => format!("complete {}", told.mutate_id),
+            Frame::CatchupComplete(frame) => format!("complete {}", frame.mutate_id),
         })
     }
 
-    async fn hears(&mut self, expected: &[&str]) {
+    async fn expect(&mut self, expected: &[&str]) {
         for expected in expected {
-            let mut heard = self.heard().await.unwrap();
+            let mut frame = self.next_frame().await.unwrap();
             // The envelopes of a wave may come in several frames.
-            while expected.starts_with(&heard) && heard.len() < expected.len() {
-                let (of, _) = heard.split_once(": ").unwrap();
-                let more = self.heard().await.unwrap();
+            while expected.starts_with(&frame) && frame.len() < expected.len() {
+                let (of, _) = frame.split_once(": ").unwrap();
+                let more = self.next_frame().await.unwrap();
                 let (wave, ids) = more.split_once(": ").unwrap();
-                assert_eq!(of, wave, "{more} after {heard}");
-                heard = format!("{heard} {ids}");
+                assert_eq!(of, wave, "{more} after {frame}");
+                frame = format!("{frame} {ids}");
             }
-            assert_eq!(heard, *expected);
+            assert_eq!(frame, *expected);
         }
     }
 
     /// Skips frames up to the end and returns its status.
     async fn ended(&mut self) -> Status {
         loop {
-            match self.heard().await {
-                Ok(said) => assert_ne!(said, "end"),
+            match self.next_frame().await {
+                Ok(frame) => assert_ne!(frame, "end"),
                 Err(status) => return status,
             }
         }
@@ -149,16 +149,16 @@ async fn waves_bring_the_past_and_then_topics_are_live() {
         ..Mutate::default()
     };
     talk.mutate(mutate).await;
-    talk.hears(&["7: 100:2 100:3", "live 2 1 9", "complete 7"]).await;
+    talk.expect(&["7: 100:2 100:3", "live 2 1 9", "complete 7"]).await;
     node.publish(vec![message(3, "no"), message(2, "e"), message(9, "f")]).await;
-    talk.hears(&["0: 100:6 100:7"]).await;
+    talk.expect(&["0: 100:6 100:7"]).await;
 
     talk.mutate(adds(7, &[1, 3])).await;
-    talk.hears(&["7: 100:4 100:5", "live 3", "complete 7"]).await;
+    talk.expect(&["7: 100:4 100:5", "live 3", "complete 7"]).await;
     talk.mutate(adds(8, &[1, 2])).await;
-    talk.hears(&["complete 8"]).await;
+    talk.expect(&["complete 8"]).await;
     node.publish(vec![message(3, "g"), message(1, "h")]).await;
-    talk.hears(&["0: 100:8 100:9"]).await;
+    talk.expect(&["0: 100:8 100:9"]).await;
 }
 
 #[tokio::test]
@@ -166,16 +166,16 @@ async fn a_topic_that_left_is_silent_and_one_that_begins_anew_is_replayed() {
     let node = node().await;
     let mut talk = Talk::open(&node).await;
     talk.mutate(adds(1, &[1, 2])).await;
-    talk.hears(&["live 1 2", "complete 1"]).await;
+    talk.expect(&["live 1 2", "complete 1"]).await;
     node.publish(vec![message(1, "a"), message(2, "b")]).await;
-    talk.hears(&["0: 100:1 100:2"]).await;
+    talk.expect(&["0: 100:1 100:2"]).await;
     talk.mutate(removes(0, &[1, 5])).await;
-    talk.hears(&["complete 0"]).await;
+    talk.expect(&["complete 0"]).await;
     node.publish(vec![message(1, "c"), message(2, "d")]).await;
-    talk.hears(&["0: 100:4"]).await;
+    talk.expect(&["0: 100:4"]).await;
     let mutate = Mutate { adds: vec![add(2, &[(100, 2)]), add(1, &[])], ..removes(3, &[2]) };
     talk.mutate(mutate).await;
-    talk.hears(&["3: 100:1 100:3 100:4", "live 2 1", "complete 3"]).await;
+    talk.expect(&["3: 100:1 100:3 100:4", "live 2 1", "complete 3"]).await;
 }
 
 #[tokio::test]
@@ -184,14 +184,14 @@ async fn history_is_read_and_its_topics_are_never_live() {
     node.publish(vec![message(1, "a"), message(2, "b"), message(1, "c")]).await;
     let mut talk = Talk::open(&node).await;
     talk.mutate(adds(1, &[2])).await;
-    talk.hears(&["1: 100:2", "live 2", "complete 1"]).await;
+    talk.expect(&["1: 100:2", "live 2", "complete 1"]).await;
     let history = |id, groups: &[u8]| Mutate { history_only: true, ..adds(id, groups) };
     for id in [5, 5] {
         talk.mutate(history(id, &[1, 4])).await;
-        talk.hears(&["5: 100:1 100:3", "live 1 4", "complete 5"]).await;
+        talk.expect(&["5: 100:1 100:3", "live 1 4", "complete 5"]).await;
     }
     node.publish(vec![message(1, "no"), message(2, "d")]).await;
-    talk.hears(&["0: 100:5"]).await;
+    talk.expect(&["0: 100:5"]).await;
     talk.mutate(history(6, &[2])).await;
     let status = talk.ended().await;
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -204,9 +204,9 @@ async fn a_dependent_waits_in_its_topic_and_comes_live() {
     node.ordered_by_peer(2, 2, None);
     let mut talk = Talk::open(&node).await;
     talk.mutate(adds(1, &[1, 2])).await;
-    talk.hears(&["1: 200:2", "live 1 2", "complete 1"]).await;
+    talk.expect(&["1: 200:2", "live 1 2", "complete 1"]).await;
     node.commit_on_chain(1, 1);
-    talk.hears(&["0: 0:1", "0: 200:1"]).await;
+    talk.expect(&["0: 0:1", "0: 200:1"]).await;
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn frames_that_say_nothing_are_ignored_and_pings_answered() {
         talk.ask(Some(Ask::Ping(pb::Ping { nonce }))).await;
     }
     for nonce in 0..100 {
-        talk.hears(&[&format!("pong {nonce}")]).await;
+        talk.expect(&[&format!("pong {nonce}")]).await;
     }
     talk.send(pb::SubscribeRequest { version: None }).await;
     let status = talk.ended().await;
@@ -259,14 +259,14 @@ async fn a_mutate_that_fails_a_check_ends_the_stream() {
             &["CURSOR_RANGE", "v1.mutate.adds[0]"],
         ),
     ];
-    for (mutate, code, text, told) in refused {
+    for (mutate, code, text, named) in refused {
         let mut talk = Talk::open(&node).await;
         talk.mutate(mutate).await;
         let status = talk.ended().await;
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(text), "{status}");
         let details = String::from_utf8_lossy(status.details()).into_owned();
-        for part in told.iter().chain(&["google.rpc.ErrorInfo", "hawser"]) {
+        for part in named.iter().chain(&["google.rpc.ErrorInfo", "hawser"]) {
             assert!(details.contains(part), "{part} in {details:?}");
         }
     }
@@ -278,10 +278,10 @@ async fn silence_is_pinged_and_a_client_that_does_not_answer_is_left() {
     let node = node_with_interval(20).await;
     let mut talk = Talk::open(&node).await;
     for nonce in 1..=3 {
-        talk.hears(&[&format!("ping {nonce}")]).await;
+        talk.expect(&[&format!("ping {nonce}")]).await;
         talk.ask(Some(Ask::Pong(pb::Pong { nonce }))).await;
     }
-    talk.hears(&["ping 4"]).await;
+    talk.expect(&["ping 4"]).await;
     talk.ask(Some(Ask::Pong(pb::Pong { nonce: 3 }))).await;
     let status = talk.ended().await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
@@ -297,21 +297,21 @@ async fn a_client_that_sends_no_more_gets_what_it_has_asked_for() {
     talk.mutate(adds(1, &[1])).await;
     talk.mutate(removes(2, &[5])).await;
     talk.half_close();
-    let mut told = Vec::new();
+    let mut frames = Vec::new();
     loop {
-        match talk.heard().await.unwrap().as_str() {
+        match talk.next_frame().await.unwrap().as_str() {
             "end" => break,
-            said if said.starts_with("1: ") => told.push("wave".to_owned()),
-            said => told.push(said.to_owned()),
+            frame if frame.starts_with("1: ") => frames.push("wave".to_owned()),
+            frame => frames.push(frame.to_owned()),
         }
     }
-    told.dedup();
-    told.sort();
-    assert_eq!(told, ["complete 1", "complete 2", "live 1", "wave"]);
+    frames.dedup();
+    frames.sort();
+    assert_eq!(frames, ["complete 1", "complete 2", "live 1", "wave"]);
 
     let mut silent = Talk::open(&node).await;
     silent.half_close();
-    silent.hears(&["end"]).await;
+    silent.expect(&["end"]).await;
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn a_client_that_does_not_read_misses_nothing() {
     let mut slow =
         Talk::over(node.query().await.max_decoding_message_size(usize::MAX)).await.unwrap();
     slow.mutate(adds(1, &[1])).await;
-    slow.hears(&["live 1", "complete 1"]).await;
+    slow.expect(&["live 1", "complete 1"]).await;
     // Far more bytes than sockets, windows and queues hold.
     for sequence in 1..=30u8 {
         let text = vec![sequence; 1024 * 1024];
@@ -329,8 +329,8 @@ async fn a_client_that_does_not_read_misses_nothing() {
     }
     let mut seen: Vec<String> = Vec::new();
     while seen.len() < 30 {
-        let told = slow.heard().await.unwrap();
-        seen.extend(told.strip_prefix("0: ").unwrap().split(' ').map(str::to_owned));
+        let frame = slow.next_frame().await.unwrap();
+        seen.extend(frame.strip_prefix("0: ").unwrap().split(' ').map(str::to_owned));
     }
     let all: Vec<String> = (1..=30).map(|sequence| format!("100:{sequence}")).collect();
     assert_eq!(seen, all);
@@ -384,10 +384,10 @@ async fn a_stopping_server_delivers_what_is_committed_and_says_so() {
     let node = node().await;
     let mut talk = Talk::open(&node).await;
     talk.mutate(adds(1, &[1])).await;
-    talk.hears(&["live 1", "complete 1"]).await;
+    talk.expect(&["live 1", "complete 1"]).await;
     node.publish(vec![message(1, "a")]).await;
     let stopped = tokio::spawn(node.api.shutdown(Duration::ZERO));
-    talk.hears(&["0: 100:1"]).await;
+    talk.expect(&["0: 100:1"]).await;
     let status = talk.ended().await;
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "server is shutting down"));
     drop(talk);
@@ -404,7 +404,7 @@ async fn streams_take_the_memory_of_their_topics_and_give_it_back() {
     for _ in 0..40 {
         let mut talk = Talk::over(client.clone()).await.unwrap();
         talk.mutate(adds(1, &[1, 2, 3])).await;
-        talk.hears(&["live 1 2 3", "complete 1"]).await;
+        talk.expect(&["live 1 2 3", "complete 1"]).await;
         talks.push(talk);
     }
     let used = "xmtp_api_memory_bytes";
@@ -424,7 +424,7 @@ async fn streams_take_the_memory_of_their_topics_and_give_it_back() {
     drop(greedy);
     node.publish(vec![message(2, "a")]).await;
     for talk in &mut talks {
-        talk.hears(&["0: 100:1"]).await;
+        talk.expect(&["0: 100:1"]).await;
     }
     if let Some(before) = before {
         node.until_sample(used, before).await;
@@ -455,7 +455,7 @@ async fn each_wave_is_charged_for_a_cursor_that_others_have_too() {
     let mut talk = Talk { requests: Some(requests), frames };
     let mut complete = 0;
     while complete < WAVES {
-        complete += u8::from(talk.heard().await.unwrap().starts_with("complete"));
+        complete += u8::from(talk.next_frame().await.unwrap().starts_with("complete"));
     }
     let grown = node.sample(used).await.unwrap() - before;
     // 24 bytes for an entry (`docs/protocol/api.md`, Memory).
@@ -480,8 +480,8 @@ async fn a_change_that_waits_for_its_client_to_read_takes_no_window() {
     }
     for talk in &mut talks {
         let expected = ["pong 1", "live 1", "complete 1", "live 2", "complete 2"];
-        assert!(talk.heard().await.unwrap().starts_with("started"));
-        talk.hears(&expected).await;
+        assert!(talk.next_frame().await.unwrap().starts_with("started"));
+        talk.expect(&expected).await;
     }
 }
 
@@ -527,9 +527,9 @@ async fn a_hundred_thousand_topics_are_added_at_once() {
         .collect();
     many.push(add(1, &[]));
     talk.mutate(Mutate { adds: many, mutate_id: 1, ..Mutate::default() }).await;
-    talk.hears(&["1: 100:1"]).await;
-    assert!(talk.heard().await.unwrap().starts_with("live "));
-    talk.hears(&["complete 1"]).await;
+    talk.expect(&["1: 100:1"]).await;
+    assert!(talk.next_frame().await.unwrap().starts_with("live "));
+    talk.expect(&["complete 1"]).await;
     node.publish(vec![message(1, "b")]).await;
-    talk.hears(&["0: 100:2"]).await;
+    talk.expect(&["0: 100:2"]).await;
 }

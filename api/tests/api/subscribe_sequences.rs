@@ -23,14 +23,14 @@ const SUBSCRIBE: &str = "/xmtp.xmtpv4.message_api.QueryApi/Subscribe";
 const SEQUENCES: u64 = 400;
 
 /// The frames of a stream, and its end.
-struct Heard {
+struct StreamResult {
     frames: Vec<Frame>,
     code: Code,
     text: String,
 }
 
 /// Sends requests, then half-closes, and reads to the end.
-async fn talk(channel: &Channel, body: Vec<u8>) -> Heard {
+async fn talk(channel: &Channel, body: Vec<u8>) -> StreamResult {
     let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::from(body)));
     let request = http::Request::post(SUBSCRIBE)
         .header("content-type", "application/grpc")
@@ -51,7 +51,7 @@ async fn talk(channel: &Channel, body: Vec<u8>) -> Heard {
         let Some(pb::subscribe_response::Version::V1(v1)) = answer.version else { continue };
         frames.extend(v1.response);
     }
-    Heard { frames, code: status.code(), text: status.message().to_owned() }
+    StreamResult { frames, code: status.code(), text: status.message().to_owned() }
 }
 
 fn some_topic(rng: &mut StdRng) -> Bytes {
@@ -162,13 +162,13 @@ async fn requests_in_any_order_end_their_stream_alone_and_are_each_answered_once
         if is_cut {
             body.truncate(rng.random_range(0..body.len()));
         }
-        let heard = talk(&channel, body).await;
-        let (code, text) = (heard.code, &heard.text);
-        assert!(matches!(heard.frames.first(), Some(Frame::Started(_))), "seed {seed}");
+        let result = talk(&channel, body).await;
+        let (code, text) = (result.code, &result.text);
+        assert!(matches!(result.frames.first(), Some(Frame::Started(_))), "seed {seed}");
         match code {
             Code::Ok if !is_cut => {
                 well += 1;
-                assert_eq!(answered(&heard.frames), demanded(&requests), "seed {seed}");
+                assert_eq!(answered(&result.frames), demanded(&requests), "seed {seed}");
             }
             Code::Ok | Code::InvalidArgument | Code::ResourceExhausted => {}
             // A request whose end is missing.

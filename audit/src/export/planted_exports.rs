@@ -29,14 +29,14 @@ fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, 
     fs::create_dir_all(folder).unwrap();
     export(log, &folder.join("export"), settings, |_| ()).unwrap();
     let of = |it: &&(FaultKind, u64, Option<u8>), beside: bool| needs_the_strand(it.0) == beside;
-    let told = |beside: bool| {
+    let named = |beside: bool| {
         let faults = faults.iter().filter(|it| of(it, beside));
         faults.map(|(kind, place, _)| json!([kind.name(), place])).collect::<Vec<_>>()
     };
     let case = json!({
         "name": name,
-        "by_partition": told(false),
-        "beside": told(true),
+        "by_partition": named(false),
+        "beside": named(true),
         "declared_void": declared_void(log),
     });
     fs::write(folder.join("case.json"), case.to_string()).unwrap();

@@ -216,7 +216,11 @@ impl Run<'_> {
         exported
     }
 
-    fn strand(&mut self, head: EnvelopeId, told: &mut dyn FnMut(u64)) -> Result<(), ExportError> {
+    fn strand(
+        &mut self,
+        head: EnvelopeId,
+        note_progress: &mut dyn FnMut(u64),
+    ) -> Result<(), ExportError> {
         let originator = head.originator;
         let reached = self.manifest.strand(originator).map_or(0, |strand| strand.through().0);
         let after = EnvelopeId::new(originator, SequenceId(reached));
@@ -248,7 +252,7 @@ impl Run<'_> {
             for record in records {
                 self.take(&mut strand, record)?;
             }
-            told(strand.reached);
+            note_progress(strand.reached);
             Ok::<(), ExportError>(())
         })?;
         self.end_part(&mut strand)?;

@@ -275,7 +275,7 @@ fn gaps(to: &mut Markup, report: &ReplayReport) {
         let gaps = &strand.figures.gaps;
         to.element("<h3>Strand ", strand.originator_id, ", places 1 to ");
         to.text(number(strand.reached)).raw("</h3>");
-        let told = |gap: &crate::replay::Gap| {
+        let described = |gap: &crate::replay::Gap| {
             let (from, through) = (number(gap.from), number(gap.through));
             let places =
                 if gap.from == gap.through { from } else { format!("{from} to {through}") };
@@ -283,11 +283,11 @@ fn gaps(to: &mut Markup, report: &ReplayReport) {
         };
         let drawn = gaps.iter().take(GAPS_DRAWN_MAX);
         let drawn: Vec<_> =
-            drawn.map(|gap| (gap.from, gap.through, class(gap.reason), told(gap))).collect();
+            drawn.map(|gap| (gap.from, gap.through, class(gap.reason), described(gap))).collect();
         strip(to, strand.reached, &drawn);
         to.raw("<ul>");
         for gap in gaps.iter().take(GAPS_LISTED_MAX) {
-            to.element("<li>", told(gap), "</li>");
+            to.element("<li>", described(gap), "</li>");
         }
         if gaps.len() > GAPS_LISTED_MAX {
             to.element("<li>and ", number((gaps.len() - GAPS_LISTED_MAX) as u64), " more</li>");

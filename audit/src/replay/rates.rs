@@ -110,12 +110,12 @@ mod tests {
     fn a_rate_may_lack_if_it_begins_behind_the_log_and_none_may_be_made_up() {
         let given = [rate(10), rate(20), rate(30)];
         let newest = Some(29_999_999_999);
-        let said = |recorded: &[Rate], newest| compare(&given, recorded, newest);
-        assert_eq!(said(&given, newest), Ok(0));
-        assert_eq!(said(&given[..2], newest), Ok(1));
-        assert_eq!(said(&given, None), Ok(0));
-        assert_eq!(said(&given[..1], None), Ok(2));
-        let error = |recorded: &[Rate], newest| said(recorded, newest).unwrap_err();
+        let compared = |recorded: &[Rate], newest| compare(&given, recorded, newest);
+        assert_eq!(compared(&given, newest), Ok(0));
+        assert_eq!(compared(&given[..2], newest), Ok(1));
+        assert_eq!(compared(&given, None), Ok(0));
+        assert_eq!(compared(&given[..1], None), Ok(2));
+        let error = |recorded: &[Rate], newest| compared(recorded, newest).unwrap_err();
         // The last one was in force at the newest envelope; the one in the middle long before.
         assert!(
             error(&given[..2], Some(30_000_000_000)).contains("from 30 unix seconds was given")

@@ -215,7 +215,7 @@ mod tests {
     fn read(reports: &[BilledReport], minutes: &[u32]) -> (Vec<(u64, Option<u32>, bool)>, u64) {
         let mut ranges = ReportRanges::new(reports);
         let (mut found, mut after) = (Vec::new(), 0);
-        let told = |range: FinishedRange| {
+        let result_of = |range: FinishedRange| {
             let sum = range.amounts.leaves.of(PAYER).map_or(0, |fee| fee.get());
             (sum, range.held_minute, range.amounts.are_all_compared)
         };
@@ -225,11 +225,11 @@ mod tests {
             after += u64::from(ranges.book(id, *minute, PAYER, 1) == FeePart::AfterLast);
             ranges.pass(place, *minute);
             while let Some(range) = ranges.next_finished(minute.saturating_sub(OPEN_MINUTES)) {
-                found.push(told(range));
+                found.push(result_of(range));
             }
         }
         while let Some(range) = ranges.next_left() {
-            found.push(told(range));
+            found.push(result_of(range));
         }
         (found, after + ranges.left_of(PAYER))
     }

@@ -370,7 +370,7 @@ fn a_damaged_state_file_is_refused_and_never_ends_the_program() {
     let state: Value = serde_json::from_str(&text).unwrap();
     assert!(ReplayState::parse(&state.to_string()).is_ok());
     let strand = "/strands/100";
-    let said = |path: &str, value: Value| {
+    let refusal_of = |path: &str, value: Value| {
         let mut damaged = state.clone();
         *damaged.pointer_mut(&format!("{strand}{path}")).expect(path) = value;
         let error = ReplayState::parse(&damaged.to_string()).unwrap_err().to_string();
@@ -378,7 +378,7 @@ fn a_damaged_state_file_is_refused_and_never_ends_the_program() {
         error
     };
     for next in [0, (1 << 63) + 1, u64::MAX] {
-        let error = said("/next", next.into());
+        let error = refusal_of("/next", next.into());
         assert!(error.contains("strand 100: no strand has its next place"), "{error}");
     }
     let minute = minute_of(ns_of(300));
@@ -412,7 +412,7 @@ fn a_damaged_state_file_is_refused_and_never_ends_the_program() {
         ("/figures/gaps", json!([{ "from": 0, "through": 1, "reason": "void" }])),
         ("/figures/absent", json!({ "void": u64::MAX })),
     ] {
-        said(path, value);
+        refusal_of(path, value);
     }
 }
 

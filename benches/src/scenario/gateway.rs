@@ -202,12 +202,12 @@ async fn through(
     let used = Used::now(gateways, nodes, redis).await?.since(&used);
     let until = Instant::now() + SETTLE_MAX;
     loop {
-        let (held, told) = (heads(nodes).await?.saturating_sub(before), outcome.envelopes);
-        if held >= told {
+        let (held, acknowledged) = (heads(nodes).await?.saturating_sub(before), outcome.envelopes);
+        if held >= acknowledged {
             return Ok((outcome, used, next));
         }
         if Instant::now() > until {
-            let text = format!("{told} envelopes were acknowledged, and nodes hold {held}");
+            let text = format!("{acknowledged} envelopes were acknowledged, and nodes hold {held}");
             return Err(text.into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

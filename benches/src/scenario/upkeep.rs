@@ -69,14 +69,15 @@ pub(crate) async fn run(plan: Plan, hawser: &Path, data_dir: &Path) -> Result<()
 
     let mut prune = network.command();
     prune.args(["--json", "prune", "--data-dir"]).arg(&folder);
-    let (beside_pruning, (took, said)) = publisher.beside("pruning", prune).await?;
+    let (beside_pruning, (took, printed)) = publisher.beside("pruning", prune).await?;
     let third = publisher.alone().await?;
     node.stop();
 
     print_verdict("a backup", beside_backup, [first, second]);
     print_verdict("pruning", beside_pruning, [second, third]);
-    let said: Value = serde_json::from_slice(&said)?;
-    let pruned = said["pruned"].as_u64().ok_or("hawser prune does not say how many have gone")?;
+    let printed: Value = serde_json::from_slice(&printed)?;
+    let pruned =
+        printed["pruned"].as_u64().ok_or("hawser prune does not say how many have gone")?;
     // The end of the last report stays.
     if pruned + 1 != plan.expired {
         return Err(format!("{pruned} of {} envelopes have gone", plan.expired).into());

@@ -341,27 +341,27 @@ impl Network {
 
 /// Waits for the file that is written when the contracts are deployed.
 async fn until_deployed(chain_json: &Path, reporter: Reporter) {
-    let mut tell_at = Instant::now() + TELL_AFTER;
+    let mut report_at = Instant::now() + TELL_AFTER;
     while !chain_json.exists() {
-        if Instant::now() >= tell_at {
+        if Instant::now() >= report_at {
             report::waiting(reporter, ProcessName::Chains, "the contracts are being deployed");
-            tell_at = Instant::now() + TELL_AFTER;
+            report_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
 async fn until_ready(who: ProcessName, metrics: SocketAddr, purpose: &str, reporter: Reporter) {
-    let mut tell_at = Instant::now() + TELL_AFTER;
+    let mut report_at = Instant::now() + TELL_AFTER;
     loop {
         let why = match client::get(&metrics.to_string(), &format!("/readyz{purpose}")).await {
             Ok(answer) if answer.status == 200 => return,
             Ok(answer) => client::unmet_conditions(&answer.body),
             Err(error) => error.to_string(),
         };
-        if Instant::now() >= tell_at {
+        if Instant::now() >= report_at {
             report::waiting(reporter, who, why.trim());
-            tell_at = Instant::now() + TELL_AFTER;
+            report_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }

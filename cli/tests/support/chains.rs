@@ -79,9 +79,9 @@ impl Chains {
     /// Runs a command that fails with this exit code; returns its output.
     pub fn failure(&self, account: usize, code: i32, args: &[&str]) -> String {
         let output = self.run(account, args);
-        let said = format!("{}{}", stdout(&output), stderr(&output));
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        said
+        let printed = format!("{}{}", stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {printed}");
+        printed
     }
 
     /// Asks the settlement chain itself.

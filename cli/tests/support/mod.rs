@@ -162,11 +162,11 @@ impl Running {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status;
             }
-            let said = || {
+            let printed = || {
                 let rest: Vec<_> = self.seen.iter().cloned().chain(self.lines.try_iter()).collect();
                 rest.join("\n")
             };
-            assert!(Instant::now() < deadline, "it does not end; it said:\n{}", said());
+            assert!(Instant::now() < deadline, "it does not end; it said:\n{}", printed());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

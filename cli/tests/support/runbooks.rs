@@ -131,9 +131,9 @@ impl PageNetwork<'_> {
     fn succeeds(&self, command: &PageCommand, words: &[String]) {
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let output = (self.owner)(&words).output().unwrap();
-        let said = format!("{}{}", stdout(&output), stderr(&output));
-        assert!(output.status.success(), "{command:?}: {said}");
-        assert!(!said.is_empty(), "{command:?} says something");
+        let printed = format!("{}{}", stdout(&output), stderr(&output));
+        assert!(output.status.success(), "{command:?}: {printed}");
+        assert!(!printed.is_empty(), "{command:?} says something");
     }
 
     fn json(&self, words: &[&str]) -> Value {

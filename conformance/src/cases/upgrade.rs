@@ -89,7 +89,7 @@ async fn upgrade(c: &JudgedNodes) -> Checked {
         return Err(Failure::skip("a connection with TLS becomes one of HTTP/2 by ALPN"));
     }
     let path = format!("{METADATA_API}/GetVersion");
-    let told: meta::GetVersionResponse = c.target.unary(&path, meta::GetVersionRequest {}).await?;
+    let plain: meta::GetVersionResponse = c.target.unary(&path, meta::GetVersionRequest {}).await?;
     let body = framed(&[]);
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: node\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n\
@@ -128,7 +128,7 @@ async fn upgrade(c: &JudgedNodes) -> Checked {
     let message = reading.until("a message on stream 1", answer_timeout, message).await?;
     let version = meta::GetVersionResponse::decode(&message[..])
         .map_err(|error| Failure::new("an answer of GetVersion", error))?;
-    same("version", &told.version, &version.version)
+    same("version", &plain.version, &version.version)
 }
 
 #[cfg(test)]

@@ -312,8 +312,9 @@ async fn other_methods(c: &JudgedNodes) -> Checked {
 /// know the content type at all.
 pub(super) fn speaks_connect(answer: &HttpAnswer) -> Checked {
     let text = String::from_utf8_lossy(&answer.body);
-    let told = answer.headers.iter().any(|(_, value)| value.contains("Connect-RPC protocol not"));
-    if told || text.contains("Connect-RPC protocol not supported") {
+    let is_named =
+        answer.headers.iter().any(|(_, value)| value.contains("Connect-RPC protocol not"));
+    if is_named || text.contains("Connect-RPC protocol not supported") {
         return Err(Failure::known(
             "xmtpd 1.3: it refuses Connect",
             "an answer of the Connect protocol",

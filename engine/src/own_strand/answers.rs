@@ -37,7 +37,7 @@ pub(super) struct Answers {
 struct PeerAnswer {
     is_connected: bool,
     /// The peer tells what it holds. Another one may hold any place, and has not answered.
-    tells_heads: bool,
+    has_heads: bool,
     claimed: SequenceId,
     /// The highest sequence id for which it has shown an envelope.
     shown: SequenceId,
@@ -72,12 +72,12 @@ impl Answers {
         }
         for (peer, claimed) in claims {
             let answer = self.peers.entry(peer).or_default();
-            (answer.is_connected, answer.tells_heads) = (true, claimed.is_some());
+            (answer.is_connected, answer.has_heads) = (true, claimed.is_some());
             answer.claimed = claimed.unwrap_or_default();
         }
         self.end_question(now);
         for answer in self.peers.values_mut().filter(|answer| answer.is_connected) {
-            answer.has_answered |= answer.tells_heads && !answer.may_be_asked(held);
+            answer.has_answered |= answer.has_heads && !answer.may_be_asked(held);
         }
         if self.asked.is_none() {
             self.asked = self.next(now);

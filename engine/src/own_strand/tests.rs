@@ -81,7 +81,7 @@ impl Node {
     }
 
     /// A peer connects that cannot tell its heads.
-    fn tells_nothing(&mut self, peer: OriginatorId) {
+    fn states_no_head(&mut self, peer: OriginatorId) {
         self.claims.insert(peer, None);
         self.look();
     }
@@ -192,7 +192,7 @@ fn a_strand_that_is_declared_new_waits_for_a_majority_or_for_the_operator() {
 fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
     let mut new = Node::start(FolderStanding::New, 0, &[A, B, C]);
     for peer in [A, B, C] {
-        new.tells_nothing(peer);
+        new.states_no_head(peer);
     }
     new.at(seconds(1e6));
     assert_eq!(new.first_place(), None);
@@ -203,8 +203,8 @@ fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
     assert_eq!(new.first_place(), Some(1), "both tell their heads by now");
 
     let mut restored = Node::unknown(5, &[A, B]);
-    restored.tells_nothing(A);
-    restored.tells_nothing(B);
+    restored.states_no_head(A);
+    restored.states_no_head(B);
     restored.at(seconds(1e6));
     assert_eq!(restored.first_place(), None);
     restored.word(GAP);
@@ -212,8 +212,8 @@ fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
 
     // The folder that this host wrote last waits no longer for such peers than for silent ones.
     let mut newest = Node::start(FolderStanding::Newest, 5, &[A, B]);
-    newest.tells_nothing(A);
-    newest.tells_nothing(B);
+    newest.states_no_head(A);
+    newest.states_no_head(B);
     assert_eq!(newest.first_place(), None);
     newest.at(ASK_FOR);
     assert_eq!(newest.first_place(), Some(6));
@@ -221,23 +221,23 @@ fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
 
 #[test]
 fn a_word_about_a_new_key_does_not_cover_a_strand_that_a_peer_shows() {
-    for is_said_first in [true, false] {
+    for is_confirmed_first in [true, false] {
         let mut node = Node::start(FolderStanding::New, 0, &[A, B]);
         node.at(ASK_FOR);
         let word = OperatorWord { gap: 0, about: node.guard.status() };
         node.claim(A, 3);
-        if is_said_first {
+        if is_confirmed_first {
             node.guard.note_word(node.now, START_NS, word);
         }
         node.shown(A);
-        if !is_said_first {
+        if !is_confirmed_first {
             node.guard.note_word(node.now, START_NS, word);
             node.look();
         }
         assert_eq!(node.quarantine().reason, UnknownFolder::Contradicted);
         node.gone(A);
         node.at(seconds(1e6));
-        assert_eq!(node.first_place(), None, "{is_said_first}");
+        assert_eq!(node.first_place(), None, "{is_confirmed_first}");
         node.word(GAP);
         assert_eq!(node.first_place(), Some(1 + GAP + 1));
     }

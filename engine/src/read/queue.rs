@@ -192,16 +192,16 @@ mod tests {
         let mut queue = Queue::new(BatchLimits::QUEUE);
         assert_eq!(queue.push_reached(place), Pushed::First);
         assert!(
-            matches!(queue.pop(ALL), PopOutcome::Items(items, told) if items.is_empty() && told == [place])
+            matches!(queue.pop(ALL), PopOutcome::Items(items, places) if items.is_empty() && places == [place])
         );
         (1..=3).for_each(|sequence| _ = queue.push(&queued(sequence, 98)));
         assert_eq!(queue.push_reached(place), Pushed::Behind);
         let two = BatchLimits { envelopes: 2, len_bytes: usize::MAX };
         assert!(
-            matches!(queue.pop(two), PopOutcome::Items(items, told) if items.len() == 2 && told.is_empty())
+            matches!(queue.pop(two), PopOutcome::Items(items, places) if items.len() == 2 && places.is_empty())
         );
         assert!(
-            matches!(queue.pop(two), PopOutcome::Items(items, told) if items.len() == 1 && told == [place])
+            matches!(queue.pop(two), PopOutcome::Items(items, places) if items.len() == 1 && places == [place])
         );
         assert!(!queue.is_ready());
         assert_eq!(queue.lose(), Pushed::Overflowed { dropped_bytes: 0 });

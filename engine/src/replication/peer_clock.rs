@@ -15,13 +15,13 @@ const UNKNOWN_MAX: usize = 256;
 pub struct PeerClock {
     claims: Cursor,
     /// The peer has sent its heads at least once.
-    is_told: bool,
+    has_stated_heads: bool,
 }
 
 impl PeerClock {
     /// Adds claims, each if its originator is known or there is room among the unknown ones.
     pub fn merge(&mut self, entries: &Cursor, is_known: impl Fn(OriginatorId) -> bool) {
-        self.is_told = true;
+        self.has_stated_heads = true;
         let unknown = self.claims.iter().filter(|id| !is_known(id.originator)).count();
         // Above the bound when originators that were known are no longer.
         let mut room = UNKNOWN_MAX.saturating_sub(unknown);
@@ -43,8 +43,8 @@ impl PeerClock {
 
     /// Returns the claimed head of a strand. `None` if the peer has not sent any heads: it may hold any place.
     #[must_use]
-    pub fn told_head(&self, originator: OriginatorId) -> Option<SequenceId> {
-        self.is_told.then(|| self.head(originator))
+    pub fn stated_head(&self, originator: OriginatorId) -> Option<SequenceId> {
+        self.has_stated_heads.then(|| self.head(originator))
     }
 
     /// Returns the claims about known originators, for metrics and status.
@@ -103,9 +103,9 @@ mod tests {
     #[test]
     fn a_peer_that_has_told_nothing_does_not_claim_to_hold_nothing() {
         let mut peer = PeerClock::default();
-        assert_eq!(peer.told_head(OriginatorId(100)), None);
+        assert_eq!(peer.stated_head(OriginatorId(100)), None);
         peer.merge(&Cursor::new(), is_known);
-        assert_eq!(peer.told_head(OriginatorId(100)), Some(SequenceId::NONE));
+        assert_eq!(peer.stated_head(OriginatorId(100)), Some(SequenceId::NONE));
     }
 
     #[test]

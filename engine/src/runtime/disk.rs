@@ -86,8 +86,8 @@ impl Recovery {
 struct DiskKeeper {
     recovery: Recovery,
     publisher: Publisher,
-    has_told_room: bool,
-    has_told_fault: bool,
+    is_low_logged: bool,
+    is_fault_logged: bool,
     pauses: RetryPauses,
     next_try: Option<Instant>,
 }
@@ -102,8 +102,8 @@ impl DiskKeeper {
                 ledger: engine.ledger.clone(),
             },
             publisher: engine.publisher.clone(),
-            has_told_room: false,
-            has_told_fault: false,
+            is_low_logged: false,
+            is_fault_logged: false,
             pauses: RetryPauses::default(),
             next_try: None,
         }
@@ -112,15 +112,15 @@ impl DiskKeeper {
     fn look(&mut self, now: Instant) {
         let room = self.recovery.store.check_room();
         match &room {
-            Err(error) if !self.has_told_room => {
+            Err(error) if !self.is_low_logged => {
                 tracing::error!(code = "disk_low", %error, "nothing is written until the disk has room");
             }
-            Ok(()) if self.has_told_room => {
+            Ok(()) if self.is_low_logged => {
                 tracing::info!("the disk has room again: the node writes again");
             }
             _ => {}
         }
-        self.has_told_room = room.is_err();
+        self.is_low_logged = room.is_err();
         if self.publisher.look_at_own_end() {
             tracing::info!("the end of this node's own strand can be read again");
         }
@@ -137,13 +137,13 @@ impl DiskKeeper {
             (self.pauses, self.next_try) = (RetryPauses::default(), None);
             return;
         };
-        if !self.has_told_fault {
+        if !self.is_fault_logged {
             tracing::error!(
                 code = "log_read_only",
                 %cause,
                 "nothing is written until the log has been read again"
             );
-            self.has_told_fault = true;
+            self.is_fault_logged = true;
         }
         if self.next_try.is_some_and(|at| now < at) {
             return;
@@ -151,7 +151,7 @@ impl DiskKeeper {
         match self.recovery.run() {
             Ok(()) => {
                 tracing::warn!("the log was read again, and accepts writes");
-                self.has_told_fault = false;
+                self.is_fault_logged = false;
             }
             Err(error) => {
                 let pause = self.pauses.next();

@@ -60,10 +60,10 @@ async fn run(store: Store, mut stopped: StopSignal) {
         }
         tokio::time::sleep(started.elapsed()).await;
     }
-    let mut told: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     while let Some(progress) = store.older_topic_rows() {
-        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            told = Some(Instant::now());
+        if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= TELL_EVERY) {
+            logged_at = Some(Instant::now());
             tracing::info!(
                 rows = progress.looked_at,
                 of_about = progress.total_estimate,

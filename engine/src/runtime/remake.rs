@@ -72,11 +72,11 @@ impl Remake {
         }
         self.wait_until_writable()?;
         let own = self.store.identity().node;
-        let mut tell_at = Instant::now() + TELL_EVERY;
+        let mut log_at = Instant::now() + TELL_EVERY;
         let derive = |stored: &[StoredEnvelope]| facts::of_stored_many(stored, own);
         let report = self.store.rebuild_many(&derive, &mut |made| {
-            if Instant::now() >= tell_at {
-                tell_at = Instant::now() + TELL_EVERY;
+            if Instant::now() >= log_at {
+                log_at = Instant::now() + TELL_EVERY;
                 let (done, total_estimate) = (made.done, made.total_estimate);
                 tracing::info!(done, total_estimate, "rebuilding the projections from the log");
             }

@@ -46,7 +46,7 @@ impl TreesTask {
 
 /// Extends trees that are behind until it is stopped. Between two turns it rests for as long as the last one took.
 async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
-    let mut told: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     loop {
         let started = Instant::now();
         let pause = match take_steps(store.clone()).await {
@@ -55,8 +55,9 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
                 counters.tree_leaves_behind.set(leaves);
                 let wanted: u64 =
                     behind.iter().filter(|it| !it.waits).map(|it| it.head.0 - it.size).sum();
-                if wanted > 0 && told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                    told = Some(Instant::now());
+                if wanted > 0 && logged_at.is_none_or(|logged_at| logged_at.elapsed() >= TELL_EVERY)
+                {
+                    logged_at = Some(Instant::now());
                     tracing::info!(
                         leaves = wanted,
                         "adding missing leaves to the trees of strands"

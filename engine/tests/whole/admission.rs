@@ -136,7 +136,9 @@ async fn every_rule_refuses_with_its_text() {
     append_commit(&node);
     for (envelope, text) in refused() {
         match node.engine.publish(vec![envelope]).await {
-            Err(PublishError::Refused(said)) => assert!(said.text.contains(text), "{text}: {said}"),
+            Err(PublishError::Refused(refusal)) => {
+                assert!(refusal.text.contains(text), "{text}: {refusal}")
+            }
             answer => panic!("{text}: {answer:?}"),
         }
     }
@@ -155,16 +157,17 @@ async fn all_refusals_of_a_request_are_told_and_payers_must_not_mix() {
     assert_eq!(missing.unwrap_err().to_string(), "missing payer envelope");
 
     let batch = vec![with_signature(None), message(1, "x"), of_group(vec![])];
-    let Err(PublishError::Refused(said)) = node.engine.publish(batch).await else { panic!() };
-    assert_eq!(said.text.lines().count(), 2, "{said}");
-    assert!(said.text.contains("index 0:") && said.text.contains("index 2:"), "{said}");
-    assert_eq!(said.envelopes.iter().map(|it| it.index).collect::<Vec<_>>(), [0, 2]);
+    let Err(PublishError::Refused(refusal)) = node.engine.publish(batch).await else { panic!() };
+    assert_eq!(refusal.text.lines().count(), 2, "{refusal}");
+    assert!(refusal.text.contains("index 0:") && refusal.text.contains("index 2:"), "{refusal}");
+    assert_eq!(refusal.envelopes.iter().map(|it| it.index).collect::<Vec<_>>(), [0, 2]);
 
     let client = message(1, "y").unsigned_client_envelope;
     let other = PayerEnvelope::sign(client, NODE, 60, &payer(1));
-    let Err(PublishError::Refused(said)) = node.engine.publish(vec![message(1, "x"), other]).await
+    let Err(PublishError::Refused(refusal)) =
+        node.engine.publish(vec![message(1, "x"), other]).await
     else {
         panic!()
     };
-    assert!(said.text.contains("must be from the same payer"), "{said}");
+    assert!(refusal.text.contains("must be from the same payer"), "{refusal}");
 }

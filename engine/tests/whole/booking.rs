@@ -226,37 +226,37 @@ fn registry(from: Option<i64>) -> Arc<Registry> {
 async fn an_absence_ends_bookings_and_gives_them_back_with_the_marks_whenever_it_is_learned() {
     let count = plan().len() as u64;
     let is_absent = |ns: i64| ns > START_NS + 4 * SECOND_NS;
-    let told_before = Follower::start_with(store(), registry(Some(4)));
-    let mut source = told_before.connect(SOURCE, &[]);
+    let absent_from_start = Follower::start_with(store(), registry(Some(4)));
+    let mut source = absent_from_start.connect(SOURCE, &[]);
     source.want(SOURCE).await;
     source.send(strand()).await;
-    told_before.wait_for(SOURCE, count).await;
-    let away = books(told_before.engine().store());
+    absent_from_start.wait_for(SOURCE, count).await;
+    let away = books(absent_from_start.engine().store());
     assert_eq!(away.0, expected(is_absent));
     assert_eq!(away.0.0, 4);
-    assert_read(&told_before, &[1]);
+    assert_read(&absent_from_start, &[1]);
 
-    let told_after = Follower::start_with(store(), registry(None));
-    let mut source = told_after.connect(SOURCE, &[]);
+    let absent_later = Follower::start_with(store(), registry(None));
+    let mut source = absent_later.connect(SOURCE, &[]);
     source.want(SOURCE).await;
     source.send(strand()).await;
-    told_after.wait_for(SOURCE, count).await;
-    let present = books(told_after.engine().store());
+    absent_later.wait_for(SOURCE, count).await;
+    let present = books(absent_later.engine().store());
     assert_eq!(present.0, expected(|_| false));
 
     let marks = |follower: &Follower| validities(follower.engine().store());
-    told_after.node.registry.send_replace(registry(Some(4)));
-    told_after.until("the strand is judged anew", || marks(&told_after) == away.1).await;
-    assert_eq!(books(told_after.engine().store()), away);
-    assert_read(&told_after, &[1]);
+    absent_later.node.registry.send_replace(registry(Some(4)));
+    absent_later.until("the strand is judged anew", || marks(&absent_later) == away.1).await;
+    assert_eq!(books(absent_later.engine().store()), away);
+    assert_read(&absent_later, &[1]);
 
     // As after a reorganisation of the chain.
-    for follower in [&told_before, &told_after] {
+    for follower in [&absent_from_start, &absent_later] {
         follower.node.registry.send_replace(registry(None));
         follower.until("the strand is judged anew", || marks(follower) == present.1).await;
         assert_eq!(books(follower.engine().store()), present);
         assert_read(follower, &[1, count]);
     }
-    told_before.stop().await;
-    told_after.stop().await;
+    absent_from_start.stop().await;
+    absent_later.stop().await;
 }

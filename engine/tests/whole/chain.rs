@@ -40,11 +40,11 @@ fn position(block: u64) -> ChainPosition {
 fn strand(store: &Store) -> String {
     let snapshot = store.snapshot();
     let items = snapshot.log(EnvelopeId::new(GROUPS, SequenceId::NONE), SequenceId::MAX);
-    let told = items.map(|item| match item.unwrap() {
+    let places = items.map(|item| match item.unwrap() {
         LogItem::Envelope { id, .. } => id.sequence.to_string(),
         LogItem::Skipped { from, through, .. } => format!("{from}-{through}x"),
     });
-    told.collect::<Vec<_>>().join(" ")
+    places.collect::<Vec<_>>().join(" ")
 }
 
 fn appended(store: &Store) -> ChainAppender {

@@ -384,8 +384,8 @@ async fn a_node_without_standing_takes_nothing() {
     let store = store();
     let node = start(store.clone());
     let unavailable = async |reason: &str| match node.engine.publish(vec![message(1, "a")]).await {
-        Err(PublishError::Unavailable { reason: said, .. }) => {
-            assert!(said.contains(reason), "{said}");
+        Err(PublishError::Unavailable { reason: stated, .. }) => {
+            assert!(stated.contains(reason), "{stated}");
         }
         answer => panic!("{reason}: {answer:?}"),
     };

@@ -377,8 +377,8 @@ async fn without_the_end_of_its_own_strand_a_node_signs_nothing_until_a_peer_has
     assert!(is_as_before(&file, &before), "byte for byte");
     published.push(follower.publish("afterwards").await.unwrap());
     assert_eq!(follower.held(NODE), published, "no place is given out twice");
-    let is_told = || follower.engine().scrubs().status().left_count == 0;
-    follower.until("nothing is left", is_told).await;
+    let is_repaired = || follower.engine().scrubs().status().left_count == 0;
+    follower.until("nothing is left", is_repaired).await;
     task.stop().await;
     disk.stop().await;
     follower.stop().await;

@@ -320,10 +320,10 @@ mod tests {
     #[test]
     fn time_and_transaction_come_from_the_line_or_from_its_place_and_bytes() {
         let hash = "11".repeat(32);
-        let told = format!(
+        let identity = format!(
             r#"{{"hex":"01","expect_route":"chain:identity","block_time":7,"transaction_hash":"0x{hash}"}}"#
         );
-        let mut growing = Growing::new(&format!("\n{}\n{told}\n", group(5)));
+        let mut growing = Growing::new(&format!("\n{}\n{identity}\n", group(5)));
         let events = growing.drain().unwrap();
         assert_eq!(events.groups[0].block_time_s, 1_750_000_002);
         assert_eq!(events.groups[0].transaction_hash, keccak256(&[&[5]]).0);

@@ -78,17 +78,17 @@ pub fn rebuild(
 /// Those of [`rebuild`].
 pub(super) fn rebuild_before_start(store: &Store) -> Result<RebuildReport, RebuildError> {
     let service_manager = ServiceManager::from_env();
-    let tell = |made: &str| {
+    let log_progress = |made: &str| {
         let status = format!("rebuilding the projections from the log, not serving yet: {made}");
         service_manager.iter().for_each(|it| it.working(&status));
     };
-    tell("begun");
+    log_progress("begun");
     let mut next = Instant::now() + LOG_EVERY;
     let report = rebuild(store, &mut |RebuildProgress { done, total_estimate }| {
         if Instant::now() >= next {
             next = Instant::now() + LOG_EVERY;
             tracing::info!(done, total_estimate, "rebuilding the projections from the log");
-            tell(&format!("{done} of about {total_estimate} envelopes"));
+            log_progress(&format!("{done} of about {total_estimate} envelopes"));
         }
     })?;
     service_manager.iter().for_each(|it| it.working("rebuilt the projections, starting"));

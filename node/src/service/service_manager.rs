@@ -93,7 +93,7 @@ fn watchdog(usec: Option<String>, pid: Option<String>, own: u32) -> Option<Durat
 mod tests {
     use super::*;
 
-    fn heard(socket: &UnixDatagram) -> String {
+    fn received(socket: &UnixDatagram) -> String {
         let mut buffer = [0; 64];
         let len = socket.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..len].to_vec()).unwrap()
@@ -107,11 +107,11 @@ mod tests {
         let every = Duration::from_millis(1);
         let service_manager = ServiceManager::at(path.as_os_str(), Some(every)).unwrap();
         service_manager.working("reading");
-        assert_eq!(heard(&manager), "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=reading");
+        assert_eq!(received(&manager), "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=reading");
         service_manager.ready();
-        assert_eq!(heard(&manager), "READY=1");
-        assert_eq!(heard(&manager), "WATCHDOG=1");
-        assert_eq!(heard(&manager), "WATCHDOG=1");
+        assert_eq!(received(&manager), "READY=1");
+        assert_eq!(received(&manager), "WATCHDOG=1");
+        assert_eq!(received(&manager), "WATCHDOG=1");
         drop(manager);
         service_manager.stopping(); // without a listener the message is dropped
     }
@@ -125,7 +125,7 @@ mod tests {
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         let service_manager = ServiceManager::at(OsStr::new(&format!("@{name}")), None).unwrap();
         service_manager.stopping();
-        assert_eq!(heard(&manager), "STOPPING=1");
+        assert_eq!(received(&manager), "STOPPING=1");
     }
 
     #[test]

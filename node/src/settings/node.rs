@@ -286,8 +286,8 @@ fn quic_address_note(
     transport: Option<PeerTransport>,
 ) -> Option<String> {
     let has_quic = transport? != PeerTransport::Grpc && sync?;
-    let is_told = api?.quic_address.is_some();
-    (is_told && !has_quic)
+    let is_announced = api?.quic_address.is_some();
+    (is_announced && !has_quic)
         .then(|| "quic-address has no effect: this node opens no UDP port".to_owned())
 }
 

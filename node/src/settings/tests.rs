@@ -110,12 +110,12 @@ fn a_backlog_is_shown_before_it_is_verified_if_a_node_says_so() {
 fn an_address_for_quic_is_told_where_there_is_quic() {
     assert_eq!(read(&[], &[]).unwrap().announced_quic_address(), None);
     let address = ("quic-address", "node.example:5051");
-    let told = |flags: &[(&str, &str)]| read(flags, &[]).unwrap();
-    let node = told(&[address]);
+    let read_flags = |flags: &[(&str, &str)]| read(flags, &[]).unwrap();
+    let node = read_flags(&[address]);
     assert_eq!(node.announced_quic_address().unwrap().as_str(), "node.example:5051");
     assert_eq!(node.notes, [""; 0]);
     for without in [("peer-transport", "grpc"), ("sync.enable", "false")] {
-        let node = told(&[address, without]);
+        let node = read_flags(&[address, without]);
         assert_eq!(node.announced_quic_address(), None, "{without:?}");
         assert_eq!(node.notes.len(), 1, "{:?}", node.notes);
     }

@@ -77,9 +77,9 @@ fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling 
             .with("block_ns", block_ns);
         return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
-    let said_ns = i64::try_from(report.reporter_time_ns()).unwrap_or(i64::MAX);
+    let reported_ns = i64::try_from(report.reporter_time_ns()).unwrap_or(i64::MAX);
     // The reporter may state any time, so the clock of the host is decisive.
-    let clock_ns = case.held_at_ns.map_or(said_ns, |held_ns| held_ns.max(said_ns));
+    let clock_ns = case.held_at_ns.map_or(reported_ns, |held_ns| held_ns.max(reported_ns));
     if ns > limit_ns(clock_ns) {
         let text = "the time was in the future when the report was made, by the reporter's clock";
         let fact = Fact::new("time_ahead", text)

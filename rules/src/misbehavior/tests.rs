@@ -546,8 +546,8 @@ fn an_outage_is_what_more_than_half_of_the_others_saw_often_enough() {
     assert_eq!(outages(&often(2)), [], "one of three is not most");
     let crowded = [often(2).to_vec(), vec![(3, 1, true), (3, 2, true), (3, 4, true)]].concat();
     assert_eq!(outages(&crowded), [], "three times within one slot is once");
-    let told = [often(2), often(3).map(|(seed, minute, _)| (seed, minute, false))].concat();
-    assert_eq!(outages(&told), [], "what clients submit does not count");
+    let claims = [often(2), often(3).map(|(seed, minute, _)| (seed, minute, false))].concat();
+    assert_eq!(outages(&claims), [], "what clients submit does not count");
     let itself = [often(2), often(1)].concat();
     assert_eq!(outages(&itself), [], "nor what a node says of itself");
     let strangers = [often(2), often(9)].concat();

@@ -81,8 +81,8 @@ impl TreeFault {
     /// strand's originator is accused.
     #[must_use]
     pub fn accused(self, of: &Checkpoint) -> OriginatorId {
-        let is_told = self == Self::OtherTree && of.originator.is_node();
-        if is_told { of.originator } else { of.node }
+        let is_originators_fault = self == Self::OtherTree && of.originator.is_node();
+        if is_originators_fault { of.originator } else { of.node }
     }
 }
 

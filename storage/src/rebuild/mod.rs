@@ -218,7 +218,7 @@ impl Database {
         let ends = Snapshot::new(self).heads()?;
         let Rebuilt { mut report, through: mut after } = done.unwrap_or_default();
         let made = Made { set, is_part: true };
-        let mut is_told = false;
+        let mut is_reported = false;
         Workers::beside(self, derive, set, |mut workers| {
             loop {
                 let no_commits = self.gate_for_a_step()?;
@@ -235,10 +235,10 @@ impl Database {
                 let derived = derived.collect::<Result<Vec<_>, _>>()?;
                 let last = derived.last().and_then(DerivedChunk::last);
                 self.count(derived, made, &mut report)?;
-                let told = RebuildProgress { done: report.envelopes, total_estimate };
+                let reached = RebuildProgress { done: report.envelopes, total_estimate };
                 match last {
                     Some(last) => after = last,
-                    None if !is_told && progress(told).is_break() => {
+                    None if !is_reported && progress(reached).is_break() => {
                         return Err(RebuildError::Stopped);
                     }
                     None => {
@@ -248,8 +248,8 @@ impl Database {
                 }
                 // Fair: waiting commits get the lock first.
                 RwLockWriteGuard::unlock_fair(no_commits);
-                is_told = true;
-                if progress(told).is_break() {
+                is_reported = true;
+                if progress(reached).is_break() {
                     return Err(RebuildError::Stopped);
                 }
             }

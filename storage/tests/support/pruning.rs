@@ -94,26 +94,26 @@ pub(crate) fn trees(store: &Store) -> Vec<(u64, [u8; 32])> {
 }
 
 /// Returns the result of a scan of each strand: `None` for a place with an envelope, the reason for an empty one.
-pub(crate) fn told(store: &Store) -> BTreeMap<EnvelopeId, Option<SkipReason>> {
+pub(crate) fn strand_items(store: &Store) -> BTreeMap<EnvelopeId, Option<SkipReason>> {
     let snapshot = store.snapshot();
-    let mut told = BTreeMap::new();
+    let mut items = BTreeMap::new();
     for head in snapshot.heads().unwrap().iter() {
         for item in snapshot.log(id(head.originator, 0), head.sequence) {
             match item.unwrap() {
                 LogItem::Envelope { id, bytes, .. } => {
                     assert_eq!(bytes, entry(id).bytes);
-                    assert_eq!(told.insert(id, None), None);
+                    assert_eq!(items.insert(id, None), None);
                 }
                 LogItem::Skipped { from, through, reason } => {
                     for place in from.0..=through.0 {
-                        assert_eq!(told.insert(id(head.originator, place), Some(reason)), None);
+                        assert_eq!(items.insert(id(head.originator, place), Some(reason)), None);
                     }
                 }
             }
         }
-        assert_eq!(told.range(id(head.originator, 1)..=head).count() as u64, head.sequence.0);
+        assert_eq!(items.range(id(head.originator, 1)..=head).count() as u64, head.sequence.0);
     }
-    told
+    items
 }
 
 /// Interrupts a write of `work` with a fault that leaves all of it on the disk or nothing, and reopens the store.
@@ -144,7 +144,7 @@ pub(crate) fn next_change(heads: &mut [u64; 2], (is_own, kind): (bool, u8)) -> C
 
 /// Asserts that the mark of a pruned place reaches to its last adjacent pruned place.
 pub(crate) fn assert_neighbours_are_one_row(store: &Store, gone: &BTreeSet<EnvelopeId>) {
-    for (&at, reason) in &told(store) {
+    for (&at, reason) in &strand_items(store) {
         if *reason == Some(SkipReason::Pruned) {
             let mark = store.snapshot().mark(at).unwrap();
             let Some(Mark::Pruned { through }) = mark else { panic!("{at}: {mark:?}") };

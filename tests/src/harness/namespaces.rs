@@ -37,10 +37,10 @@ pub fn run(test: &str, story: impl AsyncFnOnce()) {
         .env(INSIDE_VARIABLE, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    println!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{test} fails in its namespaces: {}", output.status);
-    assert!(said.contains("test result: ok. 1 passed;"), "no test is called {test}");
+    assert!(stdout.contains("test result: ok. 1 passed;"), "no test is called {test}");
 }
 
 /// Returns the beginning of a command line that runs a program in fresh namespaces.

@@ -25,7 +25,7 @@ const EXCHANGE_MS: u64 = 1_000;
 const EXCHANGE_AT_REST_MS: u64 = 10_000;
 
 /// The leaves of a story that the scripted node tells.
-struct ToldTree(Vec<TreeHash>);
+struct ClaimedTree(Vec<TreeHash>);
 
 /// The checkpoints that a node knows.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ struct Round {
     generations: Vec<(Path, u64)>,
 }
 
-impl ToldTree {
+impl ClaimedTree {
     fn subtree(&self, at: Subtree) -> Result<TreeHash, ProofError> {
         if at.level == 0 {
             let leaf = usize::try_from(at.index).ok().and_then(|it| self.0.get(it));
@@ -67,12 +67,12 @@ impl ToldTree {
 }
 
 /// The tree of the story that the scripted node tells one follower.
-fn told_tree(script: &Script, follower: OriginatorId, size: u64) -> ToldTree {
+fn claimed_tree(script: &Script, follower: OriginatorId, size: u64) -> ClaimedTree {
     let leaf = |place| {
         let version = script.story(follower, SequenceId(place));
         envelope_leaf(&envelope(LIAR, SequenceId(place), version)).expect("it is well formed")
     };
-    ToldTree((1..=size).map(leaf).collect())
+    ClaimedTree((1..=size).map(leaf).collect())
 }
 
 impl Node {
@@ -169,13 +169,13 @@ impl Sim {
                 // To make what the scripted node says costs a tree and a signature.
                 let signed =
                     if id == LIAR { self.as_scripted(*signed, path.follower) } else { *signed };
-                self.tell_checkpoint(path, signed);
+                self.show_checkpoint(path, signed);
             }
         }
         self.node(id).checkpoints.last_round = round;
     }
 
-    fn tell_checkpoint(&mut self, path: Path, signed: SignedCheckpoint) {
+    fn show_checkpoint(&mut self, path: Path, signed: SignedCheckpoint) {
         let Checkpoint { originator, size, .. } = signed.checkpoint;
         let connection = self.connection(path);
         connection.shown_sizes.insert(originator, size);
@@ -195,7 +195,7 @@ impl Sim {
         if checkpoint.originator != LIAR {
             return signed;
         }
-        checkpoint.root = told_tree(script, follower, checkpoint.size).root();
+        checkpoint.root = claimed_tree(script, follower, checkpoint.size).root();
         if script.signs_another_root(follower, checkpoint.size) {
             checkpoint.root = TreeHash([0xbd; 32]);
         }
@@ -230,7 +230,7 @@ impl Sim {
             && originator == LIAR
             && let Some(script) = &self.script
         {
-            let tree = told_tree(script, path.follower, signed.checkpoint.size);
+            let tree = claimed_tree(script, path.follower, signed.checkpoint.size);
             let signed = self.as_scripted(signed, path.follower);
             return Some(SignedPrefix { size, signed, proof: tree.consistency(size)? });
         }

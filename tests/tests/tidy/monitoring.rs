@@ -132,8 +132,8 @@ fn run_promtool(words: &[&str], folder: &Path) -> Option<Output> {
 }
 
 fn assert_succeeded(output: &Output) {
-    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-    assert!(output.status.success(), "{}", said.concat());
+    let printed = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{}", printed.concat());
 }
 
 #[test]

@@ -44,8 +44,8 @@ fn systemd_understands_the_units() {
     assert!(units.len() >= 4, "{units:?}");
     let Some(output) = systemd_analyze(&["verify", "--man=no"], &units) else { return };
     // An unknown key is only a line on standard error.
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
 }
 
 #[test]

@@ -206,19 +206,19 @@ impl WalletChains for WalletRpc {
 
     async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let endpoints = self.endpoints(question.chain_id)?;
-        let heard = &Mutex::new(BTreeSet::new());
+        let responsive = &Mutex::new(BTreeSet::new());
         let asked = endpoints
             .each_soon_even_paused(ANSWER_TIMES, |chain| async move {
                 let reply = ask(&chain, question).await;
                 if matches!(reply, Ok(_) | Err(RequestError::Refused { .. })) {
-                    heard.lock().insert(chain.endpoint().to_owned());
+                    responsive.lock().insert(chain.endpoint().to_owned());
                 }
                 reply
             })
             .await;
         let replies = asked.map_err(no_answer(question.chain_id))?;
         let (chain_id, replied, hosts) = (question.chain_id, replies.len(), hosts_of(endpoints));
-        let counts = ReplyCounts { replied, heard: heard.lock().len(), hosts };
+        let counts = ReplyCounts { replied, responsive: responsive.lock().len(), hosts };
         if !self.few.suffice(chain_id, answer_key(question), counts, Instant::now()) {
             return Err(too_few(chain_id, replied, hosts));
         }

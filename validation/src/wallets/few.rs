@@ -26,7 +26,7 @@ pub(super) struct ReplyCounts {
     /// Those that replied.
     pub(super) replied: usize,
     /// Those that replied or refused the question, as an endpoint without the state of the block does.
-    pub(super) heard: usize,
+    pub(super) responsive: usize,
     /// All of them.
     pub(super) hosts: usize,
 }
@@ -66,7 +66,7 @@ impl FewReplies {
         let is_most = |count: usize| 2 * count > counts.hosts;
         let mut silences = self.0.lock();
         let Silences { chains, questions, .. } = &mut *silences;
-        let is_chain_silent = if is_most(counts.heard) {
+        let is_chain_silent = if is_most(counts.responsive) {
             chains.remove(&chain_id);
             false
         } else {
@@ -129,10 +129,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     /// One of two endpoints replies, and the other one does not have the state.
-    const PRUNED: ReplyCounts = ReplyCounts { replied: 1, heard: 2, hosts: 2 };
+    const PRUNED: ReplyCounts = ReplyCounts { replied: 1, responsive: 2, hosts: 2 };
     /// One of two endpoints replies, and the other one is down.
-    const DOWN: ReplyCounts = ReplyCounts { replied: 1, heard: 1, hosts: 2 };
-    const ALL: ReplyCounts = ReplyCounts { replied: 2, heard: 2, hosts: 2 };
+    const DOWN: ReplyCounts = ReplyCounts { replied: 1, responsive: 1, hosts: 2 };
+    const ALL: ReplyCounts = ReplyCounts { replied: 2, responsive: 2, hosts: 2 };
 
     fn question(number: usize) -> Digest {
         let mut bytes = [0; 32];
@@ -146,7 +146,7 @@ mod tests {
         let asked = |number, counts, after: Duration| {
             few.suffice(1, question(number), counts, start + after)
         };
-        let of = |replied, hosts| ReplyCounts { replied, heard: replied, hosts };
+        let of = |replied, hosts| ReplyCounts { replied, responsive: replied, hosts };
         assert!(asked(0, of(1, 1), Duration::ZERO), "there is no other endpoint");
         assert!(asked(0, of(2, 3), Duration::ZERO));
         assert!(!asked(1, DOWN, Duration::ZERO));

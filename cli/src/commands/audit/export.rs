@@ -138,7 +138,7 @@ fn refused(error: ExportError) -> RunError {
 /// Progress on the error output: a bar on a terminal, lines elsewhere.
 struct ExportProgressBar {
     bar: ProgressBar,
-    told: Instant,
+    reported_at: Instant,
 }
 
 impl ExportProgressBar {
@@ -146,7 +146,7 @@ impl ExportProgressBar {
         let template = "exporting {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
         let style = ProgressStyle::with_template(template).expect("the template is well-formed");
         let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-        Self { bar, told: Instant::now() }
+        Self { bar, reported_at: Instant::now() }
     }
 
     fn tell(&mut self, progress: ExportProgress) {
@@ -154,8 +154,8 @@ impl ExportProgressBar {
         self.bar.set_message(format!("strand {originator}"));
         self.bar.set_length(total.max(done));
         self.bar.set_position(done);
-        if self.bar.is_hidden() && self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
+        if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
+            self.reported_at = Instant::now();
             eprintln!("strand {originator}; {done} of {total}");
         }
     }

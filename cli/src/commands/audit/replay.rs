@@ -133,7 +133,7 @@ fn second_checkpoints(
 /// Progress on the error output: a bar on a terminal, lines elsewhere.
 struct ReplayProgressBar {
     bar: ProgressBar,
-    told: Instant,
+    reported_at: Instant,
 }
 
 impl ReplayProgressBar {
@@ -141,7 +141,7 @@ impl ReplayProgressBar {
         let template = "replaying {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
         let style = ProgressStyle::with_template(template).expect("the template is well-formed");
         let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-        Self { bar, told: Instant::now() }
+        Self { bar, reported_at: Instant::now() }
     }
 
     fn show(&mut self, progress: ReplayProgress) {
@@ -149,8 +149,8 @@ impl ReplayProgressBar {
         self.bar.set_message(format!("strand {originator}"));
         self.bar.set_length(total.max(done));
         self.bar.set_position(done);
-        if self.bar.is_hidden() && self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
+        if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
+            self.reported_at = Instant::now();
             let faults = output::count(usize::try_from(faults).unwrap_or(usize::MAX), "fault");
             eprintln!("strand {originator} at {reached} of {head}; {done} of {total}; {faults}");
         }

@@ -249,8 +249,8 @@ impl NetworkView {
 
     /// Returns true once the registry has been read, and each node has sent its cursor or failed.
     pub(super) fn is_settled(&self) -> bool {
-        let told = |node: &NodeView| node.cursor.is_some() || !node.faults.is_empty();
-        self.has_registry && self.nodes.values().all(told)
+        let is_known = |node: &NodeView| node.cursor.is_some() || !node.faults.is_empty();
+        self.has_registry && self.nodes.values().all(is_known)
     }
 
     /// Returns true once the registry has been read.

@@ -61,8 +61,8 @@ mod tests {
         network(folder.path());
         let found = find(&args(folder.path(), "http://localhost:5150")).unwrap();
         assert_eq!(found, OriginatorId(200));
-        let told = PublishArgs { target: Some(7), ..args(folder.path(), "elsewhere:1") };
-        assert_eq!(find(&told).unwrap(), OriginatorId(7));
+        let with_target = PublishArgs { target: Some(7), ..args(folder.path(), "elsewhere:1") };
+        assert_eq!(find(&with_target).unwrap(), OriginatorId(7));
     }
 
     #[test]

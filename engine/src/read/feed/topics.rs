@@ -329,11 +329,11 @@ impl TopicFeed {
             }
         }
         tables::shrink(&mut self.topics);
-        self.tell(catch_up.cause, catch_up.topics);
+        self.report(catch_up.cause, catch_up.topics);
     }
 
     /// Reports the end of a wave to the reader, with `topics`.
-    fn tell(&mut self, cause: CatchUpCause, topics: Vec<Topic>) {
+    fn report(&mut self, cause: CatchUpCause, topics: Vec<Topic>) {
         let Some(wave) = cause.wave() else { return };
         if self.names_topics {
             self.outbox.topics_live(wave, topics);
@@ -408,7 +408,7 @@ impl TopicFeed {
         {
             self.ahead.merge(ceiling);
         }
-        self.tell(catch_up.cause, topics);
+        self.report(catch_up.cause, topics);
     }
 
     pub(super) fn handle_live(&mut self, items: &[Arc<Committed>]) {

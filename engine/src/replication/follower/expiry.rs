@@ -57,18 +57,18 @@ impl Follower {
         let next = self.accepted.next();
         let Some(search) = &self.search else { return };
         let through = search.through;
-        let has_said = |peer: &OriginatorId| {
-            let said = search.expired.get(peer);
-            said.is_some_and(|(first, to)| *first <= next && *to >= through)
+        let states_expiry = |peer: &OriginatorId| {
+            let stated = search.expired.get(peer);
+            stated.is_some_and(|(first, to)| *first <= next && *to >= through)
         };
         let knows = self.peers.iter().filter(|(_, peer)| peer.claimed_head >= through);
         let (say, others_know): (Vec<_>, Vec<_>) =
-            knows.map(|(id, _)| id).partition(|id| has_said(id));
+            knows.map(|(id, _)| id).partition(|id| states_expiry(id));
         let are_most = self.own_beside.as_ref().is_some_and(|others| {
             say.into_iter().filter(|id| others.contains(id)).count() > others.len() / 2
         });
         let all_say = are_most && others_know.is_empty();
-        if search.can_have_expired && (all_say || has_said(&self.originator)) {
+        if search.can_have_expired && (all_say || states_expiry(&self.originator)) {
             let skip = self.skip(next, through, SkipReason::Expired);
             self.accept(now, skip, writes);
         }

@@ -22,20 +22,20 @@ impl AwaitedPlaces {
         }
         let before = std::mem::replace(&mut self.0, awaited);
         for place in before.iter().filter(|place| !self.0.contains(place)) {
-            hub.do_not_tell(*place, listener);
+            hub.stop_waiting(*place, listener);
         }
         for place in self.0.iter().filter(|place| !before.contains(place)) {
-            hub.tell_when_reached(*place, listener);
+            hub.notify_when_reached(*place, listener);
         }
     }
 
     /// Asks for everything again, because the hub's answers have been dropped.
     pub(crate) fn ask_again(&mut self, hub: &Hub, listener: &Arc<Listener>) {
-        self.0.iter().for_each(|place| hub.tell_when_reached(*place, listener));
+        self.0.iter().for_each(|place| hub.notify_when_reached(*place, listener));
     }
 
     /// Takes everything back.
     pub(crate) fn leave(&self, hub: &Hub, listener: &Arc<Listener>) {
-        self.0.iter().for_each(|place| hub.do_not_tell(*place, listener));
+        self.0.iter().for_each(|place| hub.stop_waiting(*place, listener));
     }
 }

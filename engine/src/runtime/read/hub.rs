@@ -203,7 +203,7 @@ impl Hub {
 
     /// Notifies `listener` once the strand of `place` has reached it, after everything up to there
     /// that it is to have; at once if it has got there already.
-    pub(crate) fn tell_when_reached(&self, place: EnvelopeId, listener: &Arc<Listener>) {
+    pub(crate) fn notify_when_reached(&self, place: EnvelopeId, listener: &Arc<Listener>) {
         let mut awaited = self.state.awaited.lock();
         if awaited.reached.covers(place) {
             let sequence = awaited.reached.get(place.originator);
@@ -213,8 +213,8 @@ impl Hub {
         }
     }
 
-    /// Takes [`tell_when_reached`](Self::tell_when_reached) back.
-    pub(crate) fn do_not_tell(&self, place: EnvelopeId, listener: &Arc<Listener>) {
+    /// Takes [`notify_when_reached`](Self::notify_when_reached) back.
+    pub(crate) fn stop_waiting(&self, place: EnvelopeId, listener: &Arc<Listener>) {
         let mut awaited = self.state.awaited.lock();
         if let Some(listeners) = awaited.places.get_mut(&place) {
             listeners.leave(listener);
@@ -481,23 +481,26 @@ mod tests {
         let [waits, given_up, late] = [(); 3].map(|()| hub.listener());
         hub.listen(Interest::Everything, &waits);
         for (place, listener) in [(place, &waits), (never, &waits), (place, &given_up)] {
-            hub.tell_when_reached(place, listener);
+            hub.notify_when_reached(place, listener);
         }
-        hub.do_not_tell(place, &given_up);
+        hub.stop_waiting(place, &given_up);
         assert_eq!(hub.registrations(), 3);
         publish(&hub, &[item(0, 2, 1), item(100, 7, 1)]);
         let one = BatchLimits { envelopes: 1, len_bytes: usize::MAX };
-        let told = |listener: &Listener, limits| match listener.pop(limits) {
-            PopOutcome::Items(_, told) => told,
+        let popped_places = |listener: &Listener, limits| match listener.pop(limits) {
+            PopOutcome::Items(_, popped_places) => popped_places,
             PopOutcome::Overflowed => panic!("nothing is too much here"),
         };
-        assert_eq!(told(&waits, BatchLimits::STREAM), []);
+        assert_eq!(popped_places(&waits, BatchLimits::STREAM), []);
         publish(&hub, &[item(0, 3, 1), item(0, 4, 1)]);
-        hub.tell_when_reached(place, &late);
+        hub.notify_when_reached(place, &late);
         let reached = item(0, 4, 1).id;
-        assert_eq!([told(&waits, one), told(&waits, one)], [vec![], vec![reached]]);
-        assert_eq!(told(&late, one), [reached], "it has been reached before");
-        assert_eq!(told(&given_up, one), []);
+        assert_eq!(
+            [popped_places(&waits, one), popped_places(&waits, one)],
+            [vec![], vec![reached]]
+        );
+        assert_eq!(popped_places(&late, one), [reached], "it has been reached before");
+        assert_eq!(popped_places(&given_up, one), []);
         assert_eq!(hub.registrations(), 2, "what never comes stays, and nothing else");
     }
 

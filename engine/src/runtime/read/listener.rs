@@ -187,7 +187,7 @@ mod tests {
         listener.push_reached(place);
         listener.filled().await;
         assert!(
-            matches!(listener.pop(one), PopOutcome::Items(items, told) if items.is_empty() && told == [place])
+            matches!(listener.pop(one), PopOutcome::Items(items, places) if items.is_empty() && places == [place])
         );
         listener.lose();
         listener.filled().await;

@@ -342,9 +342,9 @@ struct Pair {
     store: Store,
     heads: Heads,
     reader: Reader,
-    told: Store,
+    announced_log: Store,
     /// Changes that are durable and have not been announced.
-    untold: Vec<Change>,
+    unannounced: Vec<Change>,
     /// Places that are marked missing, and what a peer may still bring for them.
     lost: Vec<Committed>,
     ends: BTreeMap<u32, u64>,
@@ -357,8 +357,8 @@ impl Pair {
     fn new() -> Self {
         let log = store();
         let (reader, heads) = announced(&log);
-        let (untold, lost, ends) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { store: log, heads, reader, told: store(), untold, lost, ends }
+        let (unannounced, lost, ends) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { store: log, heads, reader, announced_log: store(), unannounced, lost, ends }
     }
 
     /// Commits something to a strand: mostly an envelope, which may depend on a place of a chain that is there or not.
@@ -385,13 +385,13 @@ impl Pair {
             _ => append(&envelope),
         };
         self.store.commit(std::slice::from_ref(&change)).unwrap();
-        self.untold.push(change);
+        self.unannounced.push(change);
     }
 
     /// Announces everything.
     fn announce(&mut self) {
-        for change in self.untold.drain(..) {
-            self.told.commit(std::slice::from_ref(&change)).unwrap();
+        for change in self.unannounced.drain(..) {
+            self.announced_log.commit(std::slice::from_ref(&change)).unwrap();
             self.heads.announce(change.end());
         }
     }
@@ -402,7 +402,7 @@ impl Pair {
         if let Some(at) = self.lost.iter().position(|it| known.covers(it.id)) {
             let found = append(&self.lost.remove(at));
             if dice.chance(2) {
-                for log in [&self.store, &self.told] {
+                for log in [&self.store, &self.announced_log] {
                     log.commit(std::slice::from_ref(&found)).unwrap();
                 }
             }
@@ -411,7 +411,7 @@ impl Pair {
 
     /// Compares answers about everything that is announced with those of heads that are read from the log.
     fn compare(&self, dice: &mut Dice) {
-        let from_log = reader(&self.told);
+        let from_log = reader(&self.announced_log);
         let mut asked: Vec<Topic> = (0..6).filter(|_| !dice.chance(3)).map(name).collect();
         asked.extend(asked.first().cloned());
         let newest = |of: &Reader| in_turns_of(|| of.newest_query(asked.clone()));

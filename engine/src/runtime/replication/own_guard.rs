@@ -178,7 +178,7 @@ impl GuardTask {
         let now = Instant::now().into_std();
         // Claims are read before this node's head: every place that a peer has learned from this node is then durable
         // here.
-        let mut claims = state.peers.told_heads(state.own);
+        let mut claims = state.peers.stated_heads(state.own);
         let unsettled = state.peers.unsettled();
         // Read after both: what a settled peer has shown about this node is among them, or taken.
         let waiting = state.voids.own_waiting();

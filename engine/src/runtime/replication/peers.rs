@@ -79,12 +79,12 @@ impl ConnectedPeers {
     }
 
     /// Returns the head of a strand that each connected peer claims to hold; `None` for a peer that has sent no heads.
-    pub(super) fn told_heads(
+    pub(super) fn stated_heads(
         &self,
         originator: OriginatorId,
     ) -> BTreeMap<OriginatorId, Option<SequenceId>> {
         let table = self.table.borrow();
-        table.iter().map(|(id, peer)| (*id, peer.clock.lock().told_head(originator))).collect()
+        table.iter().map(|(id, peer)| (*id, peer.clock.lock().stated_head(originator))).collect()
     }
 
     /// Returns the peers that may be about to show something about this node's own strand: those that have proved their

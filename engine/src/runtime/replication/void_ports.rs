@@ -45,7 +45,7 @@ impl WaitingVoids {
 struct VoidBook {
     known: KnownVoids,
     /// Statements of which a contradiction was logged: with `true` one that breaks the node's word.
-    told: HashSet<(VoidStatement, bool)>,
+    logged: HashSet<(VoidStatement, bool)>,
 }
 
 /// The statements that are known, and those that peers have shown.
@@ -72,7 +72,7 @@ impl VoidPorts {
         });
         let known = KnownVoids::of_recorded(recorded);
         Self {
-            book: Mutex::new(VoidBook { known, told: HashSet::new() }),
+            book: Mutex::new(VoidBook { known, logged: HashSet::new() }),
             writing: Mutex::default(),
             shown: Mutex::default(),
             own_shown: Mutex::default(),
@@ -200,7 +200,7 @@ impl VoidPorts {
     /// Logs a contradiction, once for each statement.
     fn log_contradiction(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) {
         let is_broken = of.is_broken_by(originator_ns);
-        if !self.book.lock().told.insert((*of, is_broken)) {
+        if !self.book.lock().logged.insert((*of, is_broken)) {
             return;
         }
         let VoidStatement { from, through, time_ns, .. } = *of;

@@ -92,9 +92,9 @@ async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Re
         println!("asker: {text}");
         loop {
             let envelope = stream.next().await?;
-            if let Some(heard) = group.decrypt(asker, &envelope)? {
-                println!("asker heard: {heard}");
-                if heard == echo_of(&text) {
+            if let Some(decrypted) = group.decrypt(asker, &envelope)? {
+                println!("asker heard: {decrypted}");
+                if decrypted == echo_of(&text) {
                     break;
                 }
             }
@@ -112,8 +112,8 @@ async fn echo(network: &Network, bot: &Inbox, mut welcomes: Stream) -> Result<()
     let mut stream = network.follow(&group.topic(), &[(0, group.commit())]).await?;
     loop {
         let envelope = stream.next().await?;
-        if let Some(heard) = group.decrypt(bot, &envelope)? {
-            network.publish(group.encrypt(bot, &echo_of(&heard))?).await?;
+        if let Some(decrypted) = group.decrypt(bot, &envelope)? {
+            network.publish(group.encrypt(bot, &echo_of(&decrypted))?).await?;
         }
     }
 }
