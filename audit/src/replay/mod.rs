@@ -14,12 +14,13 @@
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `report_ranges`: its
 //!   division among them; `report_sums`: the amounts of one report; `repeats`: payer envelopes charged more than once;
 //! - `sample`: the signatures of a part of it;
-//! - `second`: checkpoints of a second source.
+//! - `second`: checkpoints of a second source; `checkpoint_list`: those of a source that holds them in memory.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
 mod bill;
 pub(crate) mod check;
+mod checkpoint_list;
 mod fault;
 mod item;
 pub(crate) mod judge;
@@ -47,6 +48,7 @@ mod tree;
 pub(crate) mod void;
 
 pub use bill::{BillSettings, BillVerdict, BilledPart, StrandBill, UnverifiedPart, bill};
+pub use checkpoint_list::CheckpointList;
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
     GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,

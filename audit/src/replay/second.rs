@@ -13,6 +13,7 @@ use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, Registry};
 
+use super::checkpoint_list::CheckpointList;
 use super::item::{SourceError, StrandRows, Usage};
 use super::run::{LogRows, LogSource};
 use super::void::newest_checkpoint;
@@ -55,8 +56,8 @@ impl SecondCheckpoints {
         Ok(read)
     }
 
-    fn of(&self, originator: OriginatorId) -> &[CosignedCheckpoint] {
-        self.by_strand.get(&originator).map_or(&[], Vec::as_slice)
+    fn of(&self, originator: OriginatorId) -> CheckpointList<'_> {
+        CheckpointList::new(self.by_strand.get(&originator).map_or(&[][..], Vec::as_slice))
     }
 }
 
@@ -163,13 +164,7 @@ impl LogSource for LogWithSecond<'_> {
 /// The records beside a strand, with the checkpoints of a second source.
 struct RowsWithSecond<'a> {
     rows: Box<dyn StrandRows + 'a>,
-    second: &'a [CosignedCheckpoint],
-}
-
-impl RowsWithSecond<'_> {
-    fn second_of(&self, node: OriginatorId) -> impl Iterator<Item = &CosignedCheckpoint> {
-        self.second.iter().filter(move |it| it.signed.checkpoint.node == node)
-    }
+    second: CheckpointList<'a>,
 }
 
 /// Returns the one of two checkpoints of one size to judge by. If they differ, the keeper of the log is not believed.
@@ -209,7 +204,7 @@ impl StrandRows for RowsWithSecond<'_> {
 
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
         let mut nodes = self.rows.checkpoint_nodes()?;
-        nodes.extend(self.second.iter().map(|it| it.signed.checkpoint.node));
+        nodes.extend(self.second.nodes());
         nodes.sort_unstable();
         nodes.dedup();
         Ok(nodes)
@@ -221,8 +216,7 @@ impl StrandRows for RowsWithSecond<'_> {
         after: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
         let own = self.rows.checkpoint_after(node, after)?;
-        let later = self.second_of(node).filter(|it| size(it) > after);
-        let Some(second) = later.min_by_key(|it| size(it)).cloned() else { return Ok(own) };
+        let Some(second) = self.second.after(node, after).cloned() else { return Ok(own) };
         let own = match own {
             // A source that shows the newest one alone may have an earlier one, too.
             Some(own) if size(&own) > size(&second) => {
@@ -243,8 +237,7 @@ impl StrandRows for RowsWithSecond<'_> {
         size_max: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
         let own = self.rows.checkpoint_up_to(node, size_max)?;
-        let within = self.second_of(node).filter(|it| size(it) <= size_max);
-        let Some(second) = within.max_by_key(|it| size(it)).cloned() else { return Ok(own) };
+        let Some(second) = self.second.up_to(node, size_max).cloned() else { return Ok(own) };
         Ok(Some(match own {
             Some(own) if size(&own) > size(&second) => own,
             Some(own) if size(&own) == size(&second) => of_one_size(own, second),
@@ -321,7 +314,7 @@ mod tests {
         second.checkpoints = vec![of.sign(&key(5)).into()];
         let report = judged(&log, &second);
         assert_eq!((report.verdict(), named(&report)), ("clean", Vec::new()));
-        let told = report.unchecked.join("; ");
-        assert!(told.contains("1 checkpoints of the second source"), "{told}");
+        let unchecked = report.unchecked.join("; ");
+        assert!(unchecked.contains("1 checkpoints of the second source"), "{unchecked}");
     }
 }

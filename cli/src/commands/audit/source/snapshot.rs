@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use hawser_audit::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
+use hawser_audit::replay::{
+    CheckpointList, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
+};
 use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::run_error;
 use hawser_node::web::WebObjects;
@@ -153,9 +155,9 @@ impl Iterator for SnapshotRows<'_> {
 
 struct SnapshotBeside<'a>(Option<&'a BootstrapStrand>);
 
-impl SnapshotBeside<'_> {
-    fn checkpoints(&self) -> impl Iterator<Item = &CosignedCheckpoint> {
-        self.0.into_iter().flat_map(|strand| &strand.checkpoints)
+impl<'a> SnapshotBeside<'a> {
+    fn checkpoints(&self) -> CheckpointList<'a> {
+        CheckpointList::new(self.0.map_or(&[][..], |strand| strand.checkpoints.as_slice()))
     }
 }
 
@@ -165,11 +167,7 @@ impl StrandRows for SnapshotBeside<'_> {
     }
 
     fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
-        let mut nodes: Vec<OriginatorId> =
-            self.checkpoints().map(|it| it.signed.checkpoint.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        Ok(nodes)
+        Ok(self.checkpoints().nodes())
     }
 
     fn checkpoint_after(
@@ -177,8 +175,6 @@ impl StrandRows for SnapshotBeside<'_> {
         node: OriginatorId,
         size: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
-        let of_node = self.checkpoints().filter(|it| it.signed.checkpoint.node == node);
-        let later = of_node.filter(|it| it.signed.checkpoint.size > size);
-        Ok(later.min_by_key(|it| it.signed.checkpoint.size).cloned())
+        Ok(self.checkpoints().after(node, size).cloned())
     }
 }
